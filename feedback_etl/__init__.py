@@ -1,0 +1,91 @@
+"""From an application's feedback tables to a pseudonymised training set.
+
+>>> import feedback_etl as fe
+>>> fe.__version__
+'0.1.0'
+
+Names are imported when they are first used, so that importing the package costs next to nothing.
+"""
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from feedback_etl import errors
+    from feedback_etl.expressions import bucket_age, hash_id, iso_timestamp, join_list, pair_hash
+    from feedback_etl.pipeline import export_feedback, load_feedback, load_training
+    from feedback_etl.privacy.keys import Key
+    from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
+    from feedback_etl.results import ExportReport, FeedbackProcessingStats
+    from feedback_etl.schema import RawFeedback, Split, TrainingPair, split_valid, validate
+    from feedback_etl.settings import find_key
+    from feedback_etl.transforms import anonymize, deduplicate
+
+_MODULE_OF = {
+    "ExportReport": "results",
+    "FeedbackProcessingStats": "results",
+    "FeedbackProcessor": "processor",
+    "FeedbackTrainingPair": "processor",
+    "Key": "privacy.keys",
+    "RawFeedback": "schema",
+    "Split": "schema",
+    "TrainingPair": "schema",
+    "anonymize": "transforms",
+    "bucket_age": "expressions",
+    "deduplicate": "transforms",
+    "export_feedback": "pipeline",
+    "find_key": "settings",
+    "hash_id": "expressions",
+    "iso_timestamp": "expressions",
+    "join_list": "expressions",
+    "load_feedback": "pipeline",
+    "load_training": "pipeline",
+    "pair_hash": "expressions",
+    "split_valid": "schema",
+    "validate": "schema",
+}
+
+__all__ = [
+    "ExportReport",
+    "FeedbackProcessingStats",
+    "FeedbackProcessor",
+    "FeedbackTrainingPair",
+    "Key",
+    "RawFeedback",
+    "Split",
+    "TrainingPair",
+    "__version__",
+    "anonymize",
+    "bucket_age",
+    "deduplicate",
+    "errors",
+    "export_feedback",
+    "find_key",
+    "hash_id",
+    "iso_timestamp",
+    "join_list",
+    "load_feedback",
+    "load_training",
+    "pair_hash",
+    "split_valid",
+    "validate",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("feedback_etl.errors")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"feedback_etl.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,52 @@
+"""Every error this package raises on purpose, with the exit code the command line gives it.
+
+    FeedbackError
+    ├── UsageError         2   an argument or a setting is wrong
+    │   └── KeyMissing     2   no pseudonym key, or one that cannot be used
+    ├── SourceError        3   the database cannot be reached, or is not what was expected
+    ├── ValidationError    4   rows or frames break the rules; nothing was published
+    └── ExportFileError    5   a file or a folder cannot be read or written
+
+A message says what is wrong, where, how many rows it concerns and what to do next. It never holds a row's value, a
+key, or a URL with its password.
+"""
+
+from typing import ClassVar
+
+
+class FeedbackError(Exception):
+    """Base of all errors of this package; never raised itself."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(FeedbackError, ValueError):
+    """An argument or a setting is wrong; the message names the allowed values."""
+
+    exit_code = 2
+
+
+class KeyMissing(UsageError):
+    """There is no pseudonym key, or the one found cannot be used."""
+
+
+class SourceError(FeedbackError):
+    """The database cannot be reached, or its tables or columns are not what was expected."""
+
+    exit_code = 3
+
+
+class ValidationError(FeedbackError):
+    """Rows or frames break the rules. `reasons` maps the name of a broken rule to the number of rows."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, reasons: dict[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = reasons or {}
+
+
+class ExportFileError(FeedbackError):
+    """A file or a folder cannot be read or written."""
+
+    exit_code = 5

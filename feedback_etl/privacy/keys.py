@@ -1,0 +1,112 @@
+"""The pseudonym key: made, read, named by an id that reveals nothing, and never shown."""
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from feedback_etl.errors import ExportFileError, KeyMissing
+from feedback_etl.expressions import MIN_KEY_BYTES
+from feedback_etl.private_files import create_private_file, make_private_folder
+
+_ID_MESSAGE = b"feedback_etl pseudonym key id"
+"""What a key signs to make its id. It holds no colon, so it can never be an id to pseudonymise."""
+
+
+class KeyPermissionWarning(UserWarning):
+    """A key file can be read by others than its owner."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A pseudonym key: text of at least 32 bytes, surrounding white space stripped. Its repr shows the id alone.
+
+    Raises:
+        KeyMissing: The text has fewer than 32 bytes.
+
+    >>> Key("k" * 32)
+    Key(id='f847815c5347')
+    """
+
+    text: str = field(repr=False)
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = self.text.strip()
+        size = len(text.encode())
+        if size < MIN_KEY_BYTES:
+            raise KeyMissing(
+                f"The pseudonym key has {size} bytes; it needs at least {MIN_KEY_BYTES}. "
+                "`feedback-etl keys new` makes one."
+            )
+        object.__setattr__(self, "text", text)
+        object.__setattr__(
+            self, "id", hmac.new(text.encode(), _ID_MESSAGE, hashlib.sha256).hexdigest()[:12]
+        )
+
+    @classmethod
+    def of(cls, key: "Key | str") -> "Key":
+        """The key itself, or one made of its text."""
+        return key if isinstance(key, Key) else cls(key)
+
+
+def new_key() -> Key:
+    """A fresh key: 64 hex characters from 32 random bytes of the operating system."""
+    return Key(secrets.token_hex(32))
+
+
+def write_key(path: Path) -> Key:
+    """Make a key and write it to a file that only its owner can read (0600, folders we make 0700).
+
+    Raises:
+        ExportFileError: The file exists already (a key is never overwritten), or it cannot be written.
+    """
+    key = new_key()
+    try:
+        make_private_folder(path.parent)
+        with open(create_private_file(path), "w", encoding="utf-8") as file:
+            file.write(key.text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise ExportFileError(
+            f"{path} exists and is left as it is: exports made with its key need it. Name another file."
+        ) from None
+    except OSError as error:
+        raise ExportFileError(f"The key could not be written to {path}: {error.strerror}.") from None
+    return key
+
+
+def read_key(path: Path) -> Key:
+    """Read a key file.
+
+    Warns:
+        KeyPermissionWarning: Others than the owner can read the file (mounted secrets are often so).
+
+    Raises:
+        KeyMissing: The file is missing or unreadable, others can write to it, or it holds no key.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            content = file.read()
+    except OSError as error:
+        raise KeyMissing(f"The key file {path} cannot be read: {error.strerror}.") from None
+    if mode & 0o022:
+        raise KeyMissing(f"Others can write to the key file {path}; it is not used. Mend it: chmod 600 {path}")
+    if mode & 0o044:
+        warnings.warn(
+            f"Others can read the key file {path}; if it is not a mounted secret: chmod 600 {path}",
+            KeyPermissionWarning,
+            stacklevel=2,
+        )
+    try:
+        return Key(content.decode())
+    except UnicodeDecodeError:
+        raise KeyMissing(f"The key file {path} is not UTF-8 text.") from None
+    except KeyMissing as error:
+        raise KeyMissing(f"{path}: {error}") from None

@@ -1,0 +1,136 @@
+"""The classic API: `FeedbackProcessor`, a thin face on `pipeline` for callers in FastAPI, APScheduler or Celery.
+
+    processor = FeedbackProcessor(db_session=session)
+    stats = processor.process_and_export(days_back=7)
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import polars as pl
+
+from feedback_etl.errors import UsageError
+from feedback_etl.exports.files import ExportFiles
+from feedback_etl.expressions import bucket_age, hash_id, pair_hash
+from feedback_etl.pipeline import export_feedback
+from feedback_etl.privacy.keys import Key
+from feedback_etl.results import FeedbackProcessingStats
+from feedback_etl.schema import TRAINING_TYPES, validate
+from feedback_etl.settings import find_key
+from feedback_etl.source.connect import Database
+
+__all__ = ["FeedbackProcessingStats", "FeedbackProcessor", "FeedbackTrainingPair"]
+
+
+@dataclass
+class FeedbackTrainingPair:
+    """One row of a training set, as plain Python values; times are ISO 8601 text in UTC without an offset."""
+
+    analysis_hash: str
+    recommendation_id: str
+    helpful_rating: int | None = None
+    product_satisfaction: int | None = None
+    routine_completion_pct: int | None = None
+    would_recommend: bool | None = None
+    conditions_detected: str | None = None
+    rules_applied: str | None = None
+    timeframe: str | None = None
+    age_range: str | None = None
+    feedback_timestamp: str = ""
+    export_date: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The twelve fields in the order of the export's columns."""
+        return asdict(self)
+
+
+class FeedbackProcessor:
+    """Exports an application's feedback as training data.
+
+    Args:
+        db_session: A Session, Connection, Engine or URL of SQLAlchemy.
+        output_dir: Where exports go.
+        key: The pseudonym key; the configured one unless given.
+        unkeyed: Use plain SHA-256, as before there were keys; anybody who can list the ids can invert it.
+    """
+
+    def __init__(
+        self,
+        db_session: Database,
+        output_dir: str | Path = "ml/feedback_training",
+        *,
+        key: Key | str | None = None,
+        unkeyed: bool = False,
+    ) -> None:
+        if key is not None and unkeyed:
+            raise UsageError("Give a key or unkeyed=True, not both.")
+        self.db_session = db_session
+        self.output_dir = output_dir
+        self._key = Key.of(key) if key is not None else None
+        self._unkeyed = unkeyed
+
+    def process_and_export(self, days_back: int = 1, min_feedback_fields: int = 1) -> FeedbackProcessingStats:
+        """Export the last days' feedback; raises the errors of `export_feedback`.
+
+        Args:
+            days_back: Days of 24 hours before now; -1 for everything.
+            min_feedback_fields: Rows with fewer of the four ratings are skipped.
+
+        Returns:
+            The figures of this run alone.
+        """
+        return export_feedback(
+            self.db_session,
+            days_back=days_back,
+            min_feedback_fields=min_feedback_fields,
+            output_dir=self.output_dir,
+            key=self._key_or_configured(),
+            unkeyed=self._unkeyed,
+        )
+
+    def _key_or_configured(self) -> Key | None:
+        if self._unkeyed:
+            return None
+        return self._key or find_key().key
+
+    def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
+        """Pseudonym of an analysis id."""
+        key = self._key_or_configured()
+        text = pl.lit(str(id))
+        digest = hash_id(text, key=key and key.text, domain="analysis_id", unkeyed=key is None)
+        return str(pl.select(digest).item())
+
+    def _bucket_age(self, age: float | None) -> str | None:
+        """Range of an age in years; None for None and for ages outside 0 to 130."""
+        found: str | None = pl.select(bucket_age(pl.lit(age, pl.Float64))).item()
+        return found
+
+    def _get_pair_hash(self, pair: FeedbackTrainingPair) -> str:
+        """What makes two pairs the same feedback: 64 hex characters."""
+        parts = (pair.analysis_hash, pair.recommendation_id, pair.feedback_timestamp)
+        return str(pl.select(pair_hash(*map(pl.lit, parts))).item())
+
+    def _export_to_csv(self, pairs: Sequence[FeedbackTrainingPair]) -> str:
+        """Write pairs as they are; the path of the file, or "" for an empty list.
+
+        Raises:
+            ValidationError: A pair breaks the rules of `schema.TrainingPair`.
+            ExportFileError: The folder cannot be used.
+        """
+        if not pairs:
+            return ""
+        with ExportFiles(self.output_dir, datetime.now(UTC)) as files:
+            files.append(validate(_as_frame(pairs)))
+            return str(files.publish().pairs)
+
+
+def _as_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
+    """Pairs as a frame of the training set's types."""
+    names = [field.name for field in fields(FeedbackTrainingPair)]
+    columns = {name: [getattr(pair, name) for pair in pairs] for name in names}
+    ...
+    return pl.DataFrame(columns)

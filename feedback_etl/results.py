@@ -1,0 +1,54 @@
+"""What a run tells about itself."""
+
+from dataclasses import dataclass, field
+
+from feedback_etl.source.window import Window
+
+
+@dataclass
+class FeedbackProcessingStats:
+    """The figures of one run; nothing is carried over from run to run.
+
+    total_feedback_records = exported_records + deduplicated_records + skipped_records + errors + suppressed_records,
+    always.
+
+    Attributes:
+        total_feedback_records: Rows read in the window.
+        exported_records: Rows written.
+        anonymized_records: Rows pseudonymised: exported and suppressed.
+        deduplicated_records: Rows left out because an earlier row is the same feedback.
+        skipped_records: Rows with too few ratings.
+        errors: Rows rejected because something is wrong with them.
+        suppressed_records: Rows left out to protect small groups.
+        excluded_records: Rows without consent: counted, never read, and no part of the total.
+        execution_time_seconds: From the call to the published file.
+        export_filename: The data file, as the folder was given; "" when nothing was written.
+    """
+
+    total_feedback_records: int = 0
+    exported_records: int = 0
+    anonymized_records: int = 0
+    deduplicated_records: int = 0
+    skipped_records: int = 0
+    errors: int = 0
+    suppressed_records: int = 0
+    excluded_records: int = 0
+    execution_time_seconds: float = 0.0
+    export_filename: str = ""
+
+
+@dataclass
+class ExportReport(FeedbackProcessingStats):
+    """The figures of one run with what a person wants to know beside them.
+
+    Attributes:
+        rejected_filename: The list of rejected rows; "" when there are none.
+        rejected_reasons: How many rows were rejected for each reason, most frequent first; a row can have several.
+        window: The half-open window, UTC.
+        key_id: Which key made the pseudonyms; None for the unkeyed form.
+    """
+
+    rejected_filename: str = ""
+    rejected_reasons: dict[str, int] = field(default_factory=dict)
+    window: Window | None = None
+    key_id: str | None = None

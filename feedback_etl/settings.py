@@ -1,0 +1,123 @@
+"""Settings: a flag comes before the environment, the environment before the settings file, that before the default.
+
+This is the only module that reads the environment. The settings file is `feedback-etl.toml`, or the table
+`[tool.feedback-etl]` of `pyproject.toml`, in the working directory.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from feedback_etl.errors import KeyMissing, UsageError
+from feedback_etl.privacy.keys import Key, read_key
+
+SETTINGS_FILE = "feedback-etl.toml"
+KEY_VARIABLE = "FEEDBACK_ETL_KEY"
+KEY_FILE_VARIABLE = "FEEDBACK_ETL_KEY_FILE"
+
+NO_DATABASE = (
+    "No database is configured. Set FEEDBACK_ETL_DATABASE_URL (or pass --database-url), for example "
+    "postgresql://user@host/app or sqlite:////path/to/app.db; `feedback-etl demo` needs none."
+)
+NO_KEY = (
+    "There is no pseudonym key, so ids would not be protected. Make one with `feedback-etl keys new` and keep it; "
+    f"in a container, mount it and set {KEY_FILE_VARIABLE}. (--unkeyed writes plain SHA-256, which anybody who can "
+    "list the ids can invert.)"
+)
+
+
+class Settings(BaseSettings):
+    """What can be configured; each field is `FEEDBACK_ETL_<NAME>` in the environment and `<name>` in the file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FEEDBACK_ETL_", env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    database_url: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("feedback_etl_database_url", "database_url")
+    )
+    db_schema: str | None = None
+    output_dir: Path = Path("ml/feedback_training")
+    connect_timeout: float = Field(2.0, gt=0, le=60, description="seconds to wait for the database")
+    key_file: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the settings file."""
+        from pydantic_settings import InitSettingsSource
+
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_file_settings())
+
+
+def _file_settings() -> dict[str, Any]:
+    """What the settings file says, or nothing where there is none."""
+    for path, table in ((Path(SETTINGS_FILE), ()), (Path("pyproject.toml"), ("tool", "feedback-etl"))):
+        if not path.is_file():
+            continue
+        try:
+            values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            if table:
+                continue
+            raise UsageError(f"The settings file {path} cannot be read as TOML.") from None
+        for name in table:
+            values = values.get(name, {})
+        if values:
+            return values
+    return {}
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings in force; flags that are None do not count.
+
+    Raises:
+        UsageError: A setting is unknown or has a value that is not allowed.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise UsageError(f"The settings are wrong: {faults}.") from None
+
+
+class FoundKey(NamedTuple):
+    """A key and where it was found."""
+
+    key: Key
+    place: str
+
+
+def default_key_path() -> Path:
+    """The key in the user's configuration directory: `$XDG_CONFIG_HOME` or `~/.config`, `feedback-etl/key`."""
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "feedback-etl" / "key"
+
+
+def find_key(settings: Settings | None = None) -> FoundKey:
+    """The configured key: FEEDBACK_ETL_KEY_FILE, FEEDBACK_ETL_KEY, the settings' `key_file`, the user's own.
+
+    Raises:
+        KeyMissing: There is none, or the first one found cannot be used.
+    """
+    if path := os.environ.get(KEY_FILE_VARIABLE):
+        return FoundKey(read_key(Path(path)), f"{path} ({KEY_FILE_VARIABLE})")
+    if text := os.environ.get(KEY_VARIABLE):
+        return FoundKey(Key(text), f"the environment ({KEY_VARIABLE})")
+    settings = settings or load_settings()
+    if settings.key_file is not None:
+        return FoundKey(read_key(settings.key_file), f"{settings.key_file} (key_file in the settings)")
+    path = default_key_path()
+    if path.is_file():
+        return FoundKey(read_key(path), str(path))
+    raise KeyMissing(NO_KEY)

@@ -1,0 +1,173 @@
+"""What is looked at before anything is read: are the tables and columns there, and of what types."""
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.schema import RAW_COLUMNS
+from feedback_etl.source.connect import Source
+from feedback_etl.source.query import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation
+from feedback_etl.source.raw import KINDS
+
+_NAMES_SHOWN = 20
+
+# What the default query reads beside the columns that exports hold.
+_USED = {
+    "recommendation_feedbacks": {"id", "user_id", "analysis_id", "recommendation_id", "timeframe", "created_at"}
+    | {"helpful_rating", "product_satisfaction", "routine_completion_pct", "would_recommend"},
+    "recommendation_records": {"id", "recommendation_id", "conditions_analyzed", "rules_applied"},
+    "profiles": {"id", "user_id", "age"},
+}
+
+
+def look_at(
+    source: Source, *, query: str | None = None, db_schema: str | None = None
+) -> tuple[Relation, dict[str, str]]:
+    """What an export would read, checked without reading a row.
+
+    Args:
+        source: The database.
+        query: A user's own SELECT; without it, the default application schema.
+        db_schema: The PostgreSQL schema of the default tables, where it is not on the search path.
+
+    Returns:
+        The relation, and what PostgreSQL calls the type of each column (nothing on SQLite).
+
+    Raises:
+        SourceError: Tables or columns are missing, unexpected or of a wrong type; the message names them.
+        UsageError: The query is not one closed SELECT.
+    """
+    if query is None:
+        _check_tables(source.connection, db_schema)
+        relation = default_relation(source.dialect, db_schema)
+        types = _types(source, no_rows(relation))
+    else:
+        types = _types(source, columns_of(query))
+        _check_names(list(types))
+        relation = own_relation(source.dialect, query, list(types))
+    if source.dialect == "sqlite":
+        _check_text_times(source, relation)
+        return relation, {}
+    _check_types(types)
+    return relation, types
+
+
+def read_query_file(path: Path) -> str:
+    """The text of a query file.
+
+    Raises:
+        UsageError: It cannot be read as UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"The query file {path} cannot be read as UTF-8 text.") from None
+
+
+def fetch_count(source: Source, sql: str) -> int:
+    """The single number that a statement yields."""
+    return int(_execute(source, sql).scalar_one())
+
+
+def _execute(source: Source, sql: str) -> sa.CursorResult[Any]:
+    try:
+        return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+    except SQLAlchemyError as error:
+        raise SourceError(f"The database refuses the query: {_first_line(error)}.") from None
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    """What the database says of a statement that has read no row, and so can hold no value."""
+    original = getattr(error, "orig", None)
+    told = getattr(getattr(original, "diag", None), "message_primary", None) or str(original or error)
+    return str(told).splitlines()[0].rstrip(".")
+
+
+def _check_tables(connection: sa.Connection, db_schema: str | None) -> None:
+    inspector = sa.inspect(connection)
+    missing = [name for name in _USED if not inspector.has_table(name, schema=db_schema)]
+    if missing:
+        found = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
+        raise SourceError(
+            f"The database has no table {', '.join(missing)}. It has: {_some(found)}. Is it the right database? "
+            "For tables in another PostgreSQL schema set db_schema; for another layout use --query."
+        )
+    faults = []
+    for name, used in _USED.items():
+        columns = [column["name"] for column in inspector.get_columns(name, schema=db_schema)]
+        if lacking := sorted(used.difference(columns)):
+            faults.append(f"{name} has no column {', '.join(lacking)} (it has {_some(columns)})")
+    if faults:
+        raise SourceError(f"{'; '.join(faults)}. For another layout use --query.")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN]) or "nothing"
+    return shown + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")
+
+
+def _check_names(names: list[str]) -> None:
+    missing = [name for name in RAW_COLUMNS if name not in names]
+    extra = [name for name in names if name not in {*RAW_COLUMNS, CONSENT}]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    faults = [
+        f"{word} {', '.join(found)}"
+        for word, found in (("lacks", missing), ("has the unexpected", extra), ("yields twice", twice))
+        if found
+    ]
+    if faults:
+        raise SourceError(
+            f"The query {' and '.join(faults)}. It has to yield {', '.join(RAW_COLUMNS)}, and optionally {CONSENT}."
+        )
+
+
+def _types(source: Source, sql: str) -> dict[str, str]:
+    result = _execute(source, sql)
+    description = result.cursor.description if result.cursor else []
+    names = [column[0] for column in description]
+    if len(set(names)) < len(names):
+        _check_names(names)
+    types = {column[0]: _type_name(source, column[1]) for column in description}
+    result.close()
+    return types
+
+
+def _type_name(source: Source, code: Any) -> str:
+    if source.dialect != "postgresql":
+        return ""
+    from psycopg import adapters
+
+    found = adapters.types.get(code)
+    if found is None:
+        return "unknown"
+    return f"{found.name}[]" if found.array_oid == code else found.name
+
+
+def _check_types(types: dict[str, str]) -> None:
+    faults = [
+        f"{name} is {kind}, expected {KINDS[name].expected}"
+        for name, kind in types.items()
+        if kind not in KINDS[name].postgresql
+    ]
+    if faults:
+        raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}. Cast them in a --query.")
+
+
+def _check_text_times(source: Source, relation: Relation) -> None:
+    """SQLite sorts numbers before all text, so that times stored as numbers would fall out of every window."""
+    numbers = (
+        sa.select(sa.literal_column("1"))
+        .select_from(relation.rows)
+        .where(relation.columns["created_at"] < sa.literal_column("''"))
+        .limit(1)
+    )
+    if _execute(source, relation.render(numbers)).first() is not None:
+        raise SourceError(
+            "created_at holds numbers in some rows; ISO 8601 text is expected. "
+            "Convert it in a --query, for example datetime(created_at, 'unixepoch')."
+        )
+
+

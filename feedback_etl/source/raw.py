@@ -1,0 +1,146 @@
+"""Types are settled at the door: whatever a driver gave becomes the canonical raw columns."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import polars as pl
+
+from feedback_etl.errors import SourceError
+from feedback_etl.schema import LIST_COLUMNS, RATINGS, RAW_COLUMNS
+from feedback_etl.source.window import Window
+
+TIME = pl.Datetime("us")
+_NAIVE_FORMAT = "%Y-%m-%d %H:%M:%S%.f"
+
+
+def to_raw(frame: pl.DataFrame) -> pl.DataFrame:
+    """Cast what a driver gave to the raw columns, in their order.
+
+    Ids stay integers or text. Ratings and ages become Int64, or Float64 where the source holds fractions: such a
+    rating is rejected later, never cast. `would_recommend` is Boolean, or Int64 where the source holds numbers. Times
+    become naive UTC in microseconds; text that is not a time becomes null.
+
+    Raises:
+        SourceError: A column has a type that cannot be meant; the message names each.
+    """
+    faults = []
+    columns = []
+    for name in RAW_COLUMNS:
+        cast = KINDS[name].cast(frame.schema[name])
+        if cast is None:
+            faults.append(f"{name} is {_in_words(frame.schema[name])}, expected {KINDS[name].expected}")
+        else:
+            columns.append(cast(pl.col(name)).alias(name))
+    if faults:
+        raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}.")
+    return frame.select(columns)
+
+
+def cut_exactly(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """The rows of a raw frame that lie in the window, for sources whose SQL compares times as text."""
+    time = pl.col("created_at")
+    if window.start is None:
+        return frame.filter(time.is_null() | (time < window.end))
+    # A text in the window that is no time is kept, and rejected later for that reason.
+    return frame.filter(time.is_null() | time.is_between(window.start, window.end, closed="left"))
+
+
+Cast = Callable[[pl.Expr], pl.Expr]
+
+
+def _same(column: pl.Expr) -> pl.Expr:
+    return column
+
+
+def _id(dtype: pl.DataType) -> Cast | None:
+    if dtype == pl.Null:
+        return lambda column: column.cast(pl.Int64)
+    if dtype == pl.UInt64 or dtype == pl.String:
+        return _same
+    if dtype.is_integer():
+        return lambda column: column.cast(pl.Int64)
+    return None
+
+
+def _number(dtype: pl.DataType) -> Cast | None:
+    if dtype.is_integer() or dtype == pl.Null:
+        return lambda column: column.cast(pl.Int64)
+    return (lambda column: column.cast(pl.Float64)) if dtype.is_numeric() else None
+
+
+def _boolean(dtype: pl.DataType) -> Cast | None:
+    if dtype == pl.Boolean:
+        return _same
+    if dtype == pl.Null:
+        return lambda column: column.cast(pl.Boolean)
+    return (lambda column: column.cast(pl.Int64)) if dtype.is_integer() else None
+
+
+def _text(dtype: pl.DataType) -> Cast | None:
+    if dtype not in (pl.String, pl.Null):
+        return None
+    return lambda column: column.cast(pl.String).replace("", None)
+
+
+def _time(dtype: pl.DataType) -> Cast | None:
+    if dtype == pl.String:
+        return _parsed_time
+    if isinstance(dtype, pl.Datetime):
+        zone = dtype.time_zone
+        return lambda column: (
+            column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zone else column
+        ).cast(TIME)
+    return (lambda column: column.cast(TIME)) if dtype == pl.Null else None
+
+
+def _parsed_time(text: pl.Expr) -> pl.Expr:
+    """Text to time: `T` or space, with or without a fraction, with `Z`, an offset or neither (then UTC)."""
+    text = text.str.replace("T", " ", literal=True)
+    naive = text.str.strip_suffix("Z").str.to_datetime(_NAIVE_FORMAT, time_unit="us", strict=False)
+    offset = pl.when(text.str.contains(r"[+-]\d\d:?\d\d$")).then(text)
+    zoned = offset.str.to_datetime(f"{_NAIVE_FORMAT}%z", time_unit="us", strict=False)
+    date = pl.when(text.str.len_bytes() == 10).then(text + " 00:00:00")
+    day = date.str.to_datetime(_NAIVE_FORMAT, time_unit="us", strict=False)
+    return pl.coalesce(naive, zoned.dt.replace_time_zone(None), day)
+
+
+_INTEGERS = frozenset({"int2", "int4", "int8"})
+_TEXTS = frozenset({"text", "varchar", "bpchar"})
+
+
+class Kind(NamedTuple):
+    """What a raw column may be in a database.
+
+    Attributes:
+        expected: In words.
+        cast: From the dtype a driver gave to the cast that settles it; None where it cannot be meant.
+        postgresql: The names PostgreSQL gives to fitting types; "unknown" stands for types of the user's own.
+    """
+
+    expected: str
+    cast: Callable[[pl.DataType], Cast | None]
+    postgresql: frozenset[str]
+
+
+_IDENTIFIER = Kind("an integer, a UUID or text", _id, _INTEGERS | _TEXTS | {"uuid", "unknown"})
+_NUMERIC = Kind("a number", _number, _INTEGERS | {"float4", "float8", "numeric"})
+_TRUTH = Kind("a boolean", _boolean, _INTEGERS | {"bool"})
+_LIST = Kind("JSON text", _text, _TEXTS | {"json", "jsonb", "text[]", "varchar[]"})
+_WORD = Kind("text", _text, _TEXTS | {"unknown"})
+_INSTANT = Kind("a timestamp", _time, frozenset({"timestamp", "timestamptz"}))
+
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _IDENTIFIER),
+    **dict.fromkeys((*RATINGS, "age"), _NUMERIC),
+    **dict.fromkeys(("would_recommend", "consent"), _TRUTH),
+    **dict.fromkeys(LIST_COLUMNS, _LIST),
+    "timeframe": _WORD,
+    "created_at": _INSTANT,
+}
+"""What each raw column, and `consent`, may be."""
+
+
+def _in_words(dtype: pl.DataType) -> str:
+    if dtype == pl.String:
+        return "text"
+    return "a floating-point number" if dtype.is_float() else str(dtype).lower()

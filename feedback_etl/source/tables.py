@@ -1,0 +1,63 @@
+"""The default application schema, as SQLAlchemy Core tables.
+
+The default query, the sample database and `schemas/` are all made from these definitions. Times are naive UTC;
+JSON columns hold arrays of strings. Columns that an export never reads are defined so that sample data and the
+published SQL look like the real thing.
+"""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+recommendation_feedbacks = sa.Table(
+    "recommendation_feedbacks",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("user_id", sa.Integer),
+    sa.Column("analysis_id", sa.Integer),
+    sa.Column("recommendation_id", sa.Integer, sa.ForeignKey("recommendation_records.id")),
+    sa.Column("helpful_rating", sa.Integer),
+    sa.Column("product_satisfaction", sa.Integer),
+    sa.Column("routine_completion_pct", sa.Integer),
+    sa.Column("would_recommend", sa.Boolean),
+    sa.Column("timeframe", sa.String(32)),
+    sa.Column("feedback_text", sa.Text),
+    sa.Column("improvement_suggestions", sa.Text),
+    sa.Column("adverse_reactions", sa.JSON),
+    sa.Column("product_ratings", sa.JSON),
+    sa.Column("created_at", sa.DateTime, index=True),
+    sa.Column("updated_at", sa.DateTime),
+)
+
+recommendation_records = sa.Table(
+    "recommendation_records",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("recommendation_id", sa.String(64), unique=True),
+    sa.Column("conditions_analyzed", sa.JSON),
+    sa.Column("rules_applied", sa.JSON),
+)
+
+profiles = sa.Table(
+    "profiles",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id"), index=True),
+    sa.Column("age", sa.Integer),
+)
+
+users = sa.Table("users", metadata, sa.Column("id", sa.Integer, primary_key=True))
+
+photos = sa.Table(
+    "photos",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("s3_key", sa.String(255)),
+)
+
+analyses = sa.Table(
+    "analyses",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("photo_id", sa.Integer, sa.ForeignKey("photos.id")),
+)

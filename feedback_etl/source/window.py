@@ -1,0 +1,81 @@
+"""The window: which feedback an export is about, as a half-open range of its creation times."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+
+from feedback_etl.errors import UsageError
+
+EVERYTHING = -1
+_DAYS_ALLOWED = "a whole number of days, 1 or more, or -1 for everything"
+
+
+class Window(NamedTuple):
+    """`start <= created_at < end`, naive UTC. Without a start: everything before `end` and rows without a time."""
+
+    start: datetime | None
+    end: datetime
+
+    def __str__(self) -> str:
+        start = f"{self.start:%Y-%m-%d %H:%M:%S}" if self.start else "the beginning"
+        return f"{start} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def naive_utc(time: datetime) -> datetime:
+    """The same instant as naive UTC; a time without an offset is taken as UTC."""
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+
+
+def parse_time(time: str | date | datetime) -> datetime:
+    """An ISO 8601 date or time to naive UTC; a date is its first instant.
+
+    Raises:
+        UsageError: The text is neither.
+
+    >>> parse_time("2025-10-25T12:00:00+02:00")
+    datetime.datetime(2025, 10, 25, 10, 0)
+    """
+    if isinstance(time, datetime):
+        return naive_utc(time)
+    if isinstance(time, date):
+        return datetime(time.year, time.month, time.day)
+    try:
+        return naive_utc(datetime.fromisoformat(time))
+    except ValueError:
+        raise UsageError(
+            "A time must be an ISO 8601 date or time such as 2025-10-25 or 2025-10-25T12:00."
+        ) from None
+
+
+def window_of_days(days_back: int, *, now: datetime) -> Window:
+    """The last `days_back` times 24 hours before `now` (naive UTC); -1 is everything before `now`.
+
+    Raises:
+        UsageError: `days_back` is not an int, is 0, below -1, or reaches before the year 1.
+
+    >>> window_of_days(1, now=datetime(2025, 10, 25, 12))[0]
+    datetime.datetime(2025, 10, 24, 12, 0)
+    """
+    if not isinstance(days_back, int) or isinstance(days_back, bool) or days_back < -1 or days_back == 0:
+        raise UsageError(f"days_back must be {_DAYS_ALLOWED}.")
+    if days_back == EVERYTHING:
+        return Window(None, now)
+    longest = (now - datetime.min).days
+    if days_back > longest:
+        raise UsageError(f"days_back must be {_DAYS_ALLOWED}; {longest} is the most that the calendar holds.")
+    return Window(now - timedelta(days=days_back), now)
+
+
+def window_between(
+    since: str | date | datetime, until: str | date | datetime | None, *, now: datetime
+) -> Window:
+    """From `since` up to but not including `until`, or up to `now` (naive UTC).
+
+    Raises:
+        UsageError: `until` lies in the future, or not after `since`.
+    """
+    start, end = parse_time(since), now if until is None else parse_time(until)
+    if end > now:
+        raise UsageError("--until lies in the future: that feedback does not exist yet. Times are UTC.")
+    if start >= end:
+        raise UsageError("--since must lie before the window's end.")
+    return Window(start, end)

@@ -1,0 +1,118 @@
+"""Fixtures: a person-free environment around every test, and empty databases of both kinds."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import sqlalchemy as sa
+from databases import Database, new_postgres_database, opened
+from watchdog import running_server
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=150)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=3000)
+hypothesis.settings.load_profile("default")
+
+AWKWARD_PASSWORD = "p@#/%:?& w"
+
+
+def pytest_configure() -> None:
+    """Run everything in a time zone with an odd offset, where local time taken for UTC shows."""
+    os.environ["TZ"] = "America/St_Johns"
+    time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def isolated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Nothing of the person who runs the tests is read or written: home, settings, environment, folder."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    for name in os.environ:
+        ours = name.startswith("FEEDBACK_ETL_") and not name.startswith("FEEDBACK_ETL_TEST_")
+        if ours or name == "DATABASE_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL's superuser: FEEDBACK_ETL_TEST_POSTGRES_URL, or a server of the tests' own."""
+    if given := os.environ.get("FEEDBACK_ETL_TEST_POSTGRES_URL"):
+        yield given
+    else:
+        with running_server() as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_admin(postgres_url: str) -> Iterator[sa.Engine]:
+    """Runs what no transaction allows (CREATE DATABASE), on one connection kept open."""
+    engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_database(postgres_admin: sa.Engine) -> Iterator[str]:
+    """The URL of a new, empty PostgreSQL database, dropped after the test."""
+    with new_postgres_database(postgres_admin) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_reader(postgres_admin: sa.Engine) -> Iterator[str]:
+    """The name of a role that reads everything, writes nothing, and has a password of awkward characters."""
+    name = f"feedback_etl_test_{uuid.uuid4().hex}"
+    with postgres_admin.connect() as admin:
+        admin.execute(
+            sa.text(f"CREATE ROLE {name} LOGIN PASSWORD '{AWKWARD_PASSWORD}' IN ROLE pg_read_all_data")
+        )
+    yield name
+    with postgres_admin.connect() as admin:
+        admin.execute(sa.text(f"DROP ROLE {name}"))
+
+
+@pytest.fixture
+def postgres_tcp_url(postgres_database: str, postgres_admin: sa.Engine, postgres_reader: str) -> str:
+    """The database of `postgres_database` over TCP, as the role with the awkward password that only reads."""
+    with postgres_admin.connect() as admin:
+        port = int(admin.scalar(sa.text("SHOW port")))
+    url = sa.make_url(postgres_database)
+    tcp = sa.URL.create(
+        url.drivername,
+        username=postgres_reader,
+        password=AWKWARD_PASSWORD,
+        host=url.host or "127.0.0.1",
+        port=url.port or port,
+        database=url.database,
+    )
+    return tcp.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path) -> Path:
+    """Where a test may put its SQLite database; nothing is there yet."""
+    return tmp_path / "application.db"
+
+
+@pytest.fixture
+def sqlite_database(sqlite_path: Path) -> Iterator[Database]:
+    """An empty SQLite file of the default schema, at `sqlite_path`."""
+    with opened(f"sqlite:///{sqlite_path}") as empty:
+        yield empty
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty database of the default schema, once in each of the two kinds."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sqlite_database")
+    else:
+        with opened(request.getfixturevalue("postgres_database")) as empty:
+            yield empty
