@@ -2,7 +2,8 @@
 
     FeedbackError
     ├── UsageError         2   an argument or a setting is wrong
-    │   └── KeyMissing     2   no pseudonym key, or one that cannot be used
+    │   ├── KeyMissing     2   no pseudonym key is configured
+    │   └── KeyUnusable    2   the configured pseudonym key cannot be used
     ├── SourceError        3   the database cannot be reached, or is not what was expected
     ├── ValidationError    4   rows or frames break the rules; nothing was published
     └── ExportFileError    5   a file or a folder cannot be read or written
@@ -27,7 +28,11 @@ class UsageError(FeedbackError, ValueError):
 
 
 class KeyMissing(UsageError):
-    """There is no pseudonym key, or the one found cannot be used."""
+    """No pseudonym key is configured."""
+
+
+class KeyUnusable(UsageError):
+    """The pseudonym key is too short, its file cannot be read, or others can write to it."""
 
 
 class SourceError(FeedbackError):

@@ -100,9 +100,7 @@ def bucket_age(column: str | pl.Expr) -> pl.Expr:
     edges_passed = pl.sum_horizontal([age >= edge for edge in AGE_EDGES], ignore_nulls=False)
     in_range = pl.when(age.is_between(0, MAX_AGE)).then(edges_passed)
     labels = AGE_RANGE.categories
-    return in_range.replace_strict(range(len(labels)), labels, return_dtype=AGE_RANGE).alias(
-        age.meta.output_name()
-    )
+    return in_range.replace_strict(range(len(labels)), labels, return_dtype=AGE_RANGE).alias(age.meta.output_name())
 
 
 def iso_timestamp(column: str | pl.Expr) -> pl.Expr:

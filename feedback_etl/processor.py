@@ -1,7 +1,7 @@
 """The classic API: `FeedbackProcessor`, a thin face on `pipeline` for callers in FastAPI, APScheduler or Celery.
 
-    processor = FeedbackProcessor(db_session=session)
-    stats = processor.process_and_export(days_back=7)
+processor = FeedbackProcessor(db_session=session)
+stats = processor.process_and_export(days_back=7)
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,24 @@ from uuid import UUID
 
 import polars as pl
 
-from feedback_etl.errors import UsageError
+from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.files import ExportFiles
-from feedback_etl.expressions import bucket_age, hash_id, pair_hash
+from feedback_etl.expressions import AGE_RANGE, bucket_age, hash_id, pair_hash
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
-from feedback_etl.schema import TRAINING_TYPES, validate
+from feedback_etl.schema import RATINGS, TRAINING_COLUMNS, validate
 from feedback_etl.settings import find_key
 from feedback_etl.source.connect import Database
 
 __all__ = ["FeedbackProcessingStats", "FeedbackProcessor", "FeedbackTrainingPair"]
+
+_ISO_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
+_PLAIN_TYPES: dict[str, pl.DataType] = (
+    dict.fromkeys(TRAINING_COLUMNS, pl.String())
+    | dict.fromkeys(RATINGS, pl.Int64())
+    | {"would_recommend": pl.Boolean()}
+)
 
 
 @dataclass
@@ -32,16 +39,16 @@ class FeedbackTrainingPair:
 
     analysis_hash: str
     recommendation_id: str
-    helpful_rating: int | None = None
-    product_satisfaction: int | None = None
-    routine_completion_pct: int | None = None
-    would_recommend: bool | None = None
-    conditions_detected: str | None = None
-    rules_applied: str | None = None
-    timeframe: str | None = None
-    age_range: str | None = None
-    feedback_timestamp: str = ""
-    export_date: str = ""
+    helpful_rating: int | None
+    product_satisfaction: int | None
+    routine_completion_pct: int | None
+    would_recommend: bool | None
+    conditions_detected: str | None
+    rules_applied: str | None
+    timeframe: str | None
+    age_range: str | None
+    feedback_timestamp: str
+    export_date: str
 
     def to_dict(self) -> dict[str, Any]:
         """The twelve fields in the order of the export's columns."""
@@ -101,7 +108,7 @@ class FeedbackProcessor:
         """Pseudonym of an analysis id."""
         key = self._key_or_configured()
         text = pl.lit(str(id))
-        digest = hash_id(text, key=key and key.text, domain="analysis_id", unkeyed=key is None)
+        digest = hash_id(text, key=key.text if key else None, domain="analysis_id", unkeyed=key is None)
         return str(pl.select(digest).item())
 
     def _bucket_age(self, age: float | None) -> str | None:
@@ -129,8 +136,16 @@ class FeedbackProcessor:
 
 
 def _as_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
-    """Pairs as a frame of the training set's types."""
-    names = [field.name for field in fields(FeedbackTrainingPair)]
-    columns = {name: [getattr(pair, name) for pair in pairs] for name in names}
-    ...
-    return pl.DataFrame(columns)
+    """Pairs as a frame of the training set's types; nothing is coerced that does not fit."""
+    columns = {field.name: [getattr(pair, field.name) for pair in pairs] for field in fields(FeedbackTrainingPair)}
+    try:
+        return pl.DataFrame(columns, schema=_PLAIN_TYPES).with_columns(
+            pl.col(RATINGS).cast(pl.Int8),
+            pl.col("age_range").cast(AGE_RANGE),
+            pl.col("feedback_timestamp", "export_date").str.to_datetime(_ISO_FORMAT, time_unit="us", time_zone="UTC"),
+        )
+    except (TypeError, pl.exceptions.PolarsError):  # their texts hold values
+        raise ValidationError(
+            "A field of a training pair has a wrong type, or a rating, an age range or a time that cannot be. "
+            "Times are ISO 8601 text without an offset. Nothing was written."
+        ) from None

@@ -1,6 +1,7 @@
 """What a run tells about itself."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from feedback_etl.source.window import Window
 
@@ -52,3 +53,10 @@ class ExportReport(FeedbackProcessingStats):
     rejected_reasons: dict[str, int] = field(default_factory=dict)
     window: Window | None = None
     key_id: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""
+        figures = asdict(self) | {"window": None}
+        if self.window:
+            figures["window"] = [end.isoformat() if end else None for end in self.window]
+        return figures

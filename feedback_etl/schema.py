@@ -75,9 +75,7 @@ _ROW_FAULTS: dict[str, dict[str, pl.Expr]] = {
     },
     "created_at": {"created_at_missing": pl.col("created_at").is_null()},
     **{name: _number_faults(name, *limits) for name, limits in RATINGS.items()},
-    "would_recommend": {
-        "would_recommend_not_boolean": ~pl.col("would_recommend").cast(pl.Int64).is_between(0, 1)
-    },
+    "would_recommend": {"would_recommend_not_boolean": ~pl.col("would_recommend").cast(pl.Int64).is_between(0, 1)},
     "age": {"age_out_of_range": ~pl.col("age").is_between(0, MAX_AGE)},
     "timeframe": _text_faults("timeframe"),
 }
@@ -254,5 +252,5 @@ def _failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFr
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             schema.validate(frame, lazy=True)
     except SchemaErrors as errors:
-        return errors.failure_cases
+        return pl.DataFrame(errors.failure_cases)
     return pl.DataFrame()

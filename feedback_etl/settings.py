@@ -110,8 +110,8 @@ def find_key(settings: Settings | None = None) -> FoundKey:
     Raises:
         KeyMissing: There is none, or the first one found cannot be used.
     """
-    if path := os.environ.get(KEY_FILE_VARIABLE):
-        return FoundKey(read_key(Path(path)), f"{path} ({KEY_FILE_VARIABLE})")
+    if named := os.environ.get(KEY_FILE_VARIABLE):
+        return FoundKey(read_key(Path(named)), f"{named} ({KEY_FILE_VARIABLE})")
     if text := os.environ.get(KEY_VARIABLE):
         return FoundKey(Key(text), f"the environment ({KEY_VARIABLE})")
     settings = settings or load_settings()

@@ -108,7 +108,7 @@ class Run:
         key = self._rules.key
         return rejected.select(
             "feedback_id",
-            analysis_hash=hash_id("analysis_id", key=key and key.text, unkeyed=key is None),
+            analysis_hash=hash_id("analysis_id", key=key.text if key else None, unkeyed=key is None),
             reasons="reasons",
         )
 

@@ -1,6 +1,6 @@
 """Frame transforms: raw feedback to training pairs. Lazy frames stay lazy; nothing here reads the world.
 
-    pairs = raw.pipe(anonymize, key=key, now=now).pipe(deduplicate)
+pairs = raw.pipe(anonymize, key=key, now=now).pipe(deduplicate)
 """
 
 from collections.abc import Sequence

@@ -26,9 +26,7 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def isolated(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing of the person who runs the tests is read or written: home, settings, environment, folder."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
@@ -70,9 +68,7 @@ def postgres_reader(postgres_admin: sa.Engine) -> Iterator[str]:
     """The name of a role that reads everything, writes nothing, and has a password of awkward characters."""
     name = f"feedback_etl_test_{uuid.uuid4().hex}"
     with postgres_admin.connect() as admin:
-        admin.execute(
-            sa.text(f"CREATE ROLE {name} LOGIN PASSWORD '{AWKWARD_PASSWORD}' IN ROLE pg_read_all_data")
-        )
+        admin.execute(sa.text(f"CREATE ROLE {name} LOGIN PASSWORD '{AWKWARD_PASSWORD}' IN ROLE pg_read_all_data"))
     yield name
     with postgres_admin.connect() as admin:
         admin.execute(sa.text(f"DROP ROLE {name}"))

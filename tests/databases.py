@@ -89,9 +89,7 @@ def fill(
     each user_id among the profiles, since PostgreSQL asks for them.
     """
     if users is None:
-        users = [
-            {"id": user_id} for user_id in sorted({row["user_id"] for row in profiles if row.get("user_id")})
-        ]
+        users = [{"id": user_id} for user_id in sorted({row["user_id"] for row in profiles if row.get("user_id")})]
     rows_of_table = {
         "photos": photos,
         "analyses": analyses,

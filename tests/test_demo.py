@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from feedback_etl.demo import APPLICATION_ID, CHUNK_ROWS, DEMO_KEY, create_sample_database, sample_tables
+from feedback_etl.demo import APPLICATION_ID, DEMO_KEY, create_sample_database
+from feedback_etl.demo_data import CHUNK_ROWS, sample_tables
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.source import tables
 
@@ -89,9 +90,7 @@ def test_tables_hang_together(query: Query) -> None:
     assert 0.30 * ROWS < records < 0.40 * ROWS
     assert query("SELECT count(*) FROM analyses") == [(records,)]
     assert query(f"SELECT count(DISTINCT f.analysis_id) = count(DISTINCT r.id) FROM {JOINED}") == [(1,)]
-    assert query(
-        "SELECT count(*) FROM recommendation_feedbacks WHERE user_id NOT IN (SELECT id FROM users)"
-    ) == [(0,)]
+    assert query("SELECT count(*) FROM recommendation_feedbacks WHERE user_id NOT IN (SELECT id FROM users)") == [(0,)]
     assert query("SELECT count(*) FROM analyses WHERE photo_id NOT IN (SELECT id FROM photos)") == [(0,)]
     assert query(
         "SELECT count(*) FROM recommendation_feedbacks WHERE analysis_id NOT IN (SELECT id FROM analyses)"
@@ -100,9 +99,7 @@ def test_tables_hang_together(query: Query) -> None:
 
 def test_indexes_and_statistics_are_there(query: Query) -> None:
     """The time index of the schema exists, and ANALYZE has run."""
-    ((plan,),) = query(
-        "SELECT sql FROM sqlite_schema WHERE tbl_name = 'recommendation_feedbacks' AND type = 'index'"
-    )
+    ((plan,),) = query("SELECT sql FROM sqlite_schema WHERE tbl_name = 'recommendation_feedbacks' AND type = 'index'")
     assert "created_at" in plan
     assert query(f"SELECT DISTINCT 1 FROM sqlite_stat1 WHERE stat LIKE '{ROWS} %'") == [(1,)]
 
@@ -183,8 +180,7 @@ def test_some_rows_are_repeated(query: Query) -> None:
         "routine_completion_pct = 120",
         "recommendation_id IS NULL",
         "recommendation_id NOT IN (SELECT id FROM recommendation_records)",
-        "recommendation_id IN (SELECT id FROM recommendation_records"
-        " WHERE json_type(conditions_analyzed) <> 'array')",
+        "recommendation_id IN (SELECT id FROM recommendation_records WHERE json_type(conditions_analyzed) <> 'array')",
         "recommendation_id IN (SELECT r.id FROM recommendation_records r, json_each(r.conditions_analyzed) e"
         " WHERE e.value LIKE '%,%')",
     ],
@@ -211,9 +207,7 @@ def test_wrong_rows_are_few_and_all_others_are_right(share: Callable[[str], floa
 def test_conditions_are_lists_of_up_to_four(query: Query) -> None:
     """Conditions are JSON arrays from a limited set, empty ones and one name with a space included."""
     texts = "SELECT DISTINCT conditions_analyzed AS c FROM recommendation_records"
-    lengths = query(
-        f"SELECT DISTINCT json_array_length(c) FROM ({texts}) WHERE json_type(c) = 'array' ORDER BY 1"
-    )
+    lengths = query(f"SELECT DISTINCT json_array_length(c) FROM ({texts}) WHERE json_type(c) = 'array' ORDER BY 1")
     assert lengths == [(0,), (1,), (2,), (3,), (4,)]
     names = {name for (name,) in query(f"SELECT DISTINCT e.value FROM ({texts}), json_each(c) e")}
     assert {"acne", "oily_skin", "rosacea", "wrinkles", "dark circles", "café_au_lait_spots"} < names
@@ -251,10 +245,7 @@ def test_ratings_can_be_learned(query: Query) -> None:
     assert mean("conditions_analyzed LIKE '[\"dryness%'") > mean("conditions_analyzed LIKE '%rosacea%'") + 0.5
     assert mean("timeframe = '8_weeks'") > mean("timeframe = '1_week'") + 0.2
     assert mean("age >= 45", "routine_completion_pct") > mean("age < 25", "routine_completion_pct") + 3
-    assert (
-        mean("conditions_analyzed LIKE '%wrinkles%'", "age")
-        > mean("conditions_analyzed LIKE '%acne%'", "age") + 8
-    )
+    assert mean("conditions_analyzed LIKE '%wrinkles%'", "age") > mean("conditions_analyzed LIKE '%acne%'", "age") + 8
 
 
 def test_completion_of_zero_is_a_value(share: Callable[[str], float]) -> None:
@@ -280,9 +271,7 @@ def test_chunks_are_bounded_and_parents_come_first() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"rows": -1, "now": NOW}, {"rows": 1, "now": NOW.replace(tzinfo=UTC)}])
-def test_wrong_arguments_are_refused_before_a_file_is_made(
-    tmp_path: Path, arguments: dict[str, object]
-) -> None:
+def test_wrong_arguments_are_refused_before_a_file_is_made(tmp_path: Path, arguments: dict[str, object]) -> None:
     """A negative number of rows and a time with a zone are errors, at once."""
     with pytest.raises(UsageError):
         create_sample_database(tmp_path / "demo.db", **arguments)  # type: ignore[arg-type]
@@ -398,10 +387,12 @@ def test_failure_leaves_the_old_sample_and_no_stump(tmp_path: Path, monkeypatch:
     assert select(path, "SELECT count(*) FROM recommendation_feedbacks") == [(10,)]
 
 
-def test_missing_folder_is_named(tmp_path: Path) -> None:
-    """A folder that does not exist is an error of files, not a traceback."""
+def test_missing_folder_is_made_private(tmp_path: Path) -> None:
+    """A folder that does not exist is made for its owner alone; a file in its place is named."""
+    create_sample_database(tmp_path / "new" / "demo.db", rows=1, now=NOW)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
     with pytest.raises(ExportFileError, match="cannot be written"):
-        create_sample_database(tmp_path / "no" / "demo.db", rows=1, now=NOW)
+        create_sample_database(tmp_path / "new" / "demo.db" / "demo.db", rows=1, now=NOW)
 
 
 def test_demo_key_is_long_enough_and_says_what_it_is() -> None:

@@ -68,9 +68,7 @@ def test_a_full_row_is_written_as_the_contract_says(sqlite_database: Database) -
 def test_null_is_an_empty_field(sqlite_database: Database) -> None:
     """Nothing but what may not be null is filled, and an empty timeframe is null."""
     result = export(sqlite_database, [FEEDBACK | {"helpful_rating": 1, "timeframe": ""}])
-    assert result.csv_text == HEADER + (
-        "73475cb40a568e8d,rec_1,1,,,,,,,,2025-10-25T10:00:00,2025-10-25T12:00:00\n"
-    )
+    assert result.csv_text == HEADER + ("73475cb40a568e8d,rec_1,1,,,,,,,,2025-10-25T10:00:00,2025-10-25T12:00:00\n")
 
 
 def test_a_key_gives_the_keyed_pseudonym(sqlite_database: Database) -> None:
@@ -154,9 +152,7 @@ def test_the_lowest_profile_gives_the_age(sqlite_database: Database) -> None:
         ({"timeframe": "\t1_week"}, "formula"),
     ],
 )
-def test_a_fault_of_the_feedback_has_its_name(
-    sqlite_database: Database, change: dict[str, Any], reason: str
-) -> None:
+def test_a_fault_of_the_feedback_has_its_name(sqlite_database: Database, change: dict[str, Any], reason: str) -> None:
     """Each fault alone gives its own reason and no other."""
     assert reasons(export(sqlite_database, [FEEDBACK | change])) == {reason}
 

@@ -41,7 +41,7 @@ class _TemporaryCsv:
         with _explained(folder):
             make_private_folder(folder)
             self.path = folder / f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-            self._file = open(create_private_file(self.path), "wb")  # noqa: PTH123, SIM115  closed by `discard`
+            self._file = open(create_private_file(self.path), "wb")  # noqa: SIM115  closed by `discard`
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.rows = 0
         self._begun = False
@@ -132,9 +132,7 @@ class ExportFiles:
                 if isinstance(error, FileExistsError):
                     continue
                 raise
-            return [
-                folder / f"{stem}{ending}" if file is not None else None for file, folder, ending in targets
-            ]
+            return [folder / f"{stem}{ending}" if file is not None else None for file, folder, ending in targets]
         raise ExportFileError(f"{self._folder} holds {_MOST_SUFFIXES} exports of this second; no name is left.")
 
 

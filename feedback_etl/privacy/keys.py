@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feedback_etl.errors import ExportFileError, KeyMissing
+from feedback_etl.errors import ExportFileError, KeyUnusable
 from feedback_etl.expressions import MIN_KEY_BYTES
 from feedback_etl.private_files import create_private_file, make_private_folder
 
@@ -26,7 +26,7 @@ class Key:
     """A pseudonym key: text of at least 32 bytes, surrounding white space stripped. Its repr shows the id alone.
 
     Raises:
-        KeyMissing: The text has fewer than 32 bytes.
+        KeyUnusable: The text has fewer than 32 bytes.
 
     >>> Key("k" * 32)
     Key(id='f847815c5347')
@@ -39,14 +39,12 @@ class Key:
         text = self.text.strip()
         size = len(text.encode())
         if size < MIN_KEY_BYTES:
-            raise KeyMissing(
+            raise KeyUnusable(
                 f"The pseudonym key has {size} bytes; it needs at least {MIN_KEY_BYTES}. "
                 "`feedback-etl keys new` makes one."
             )
         object.__setattr__(self, "text", text)
-        object.__setattr__(
-            self, "id", hmac.new(text.encode(), _ID_MESSAGE, hashlib.sha256).hexdigest()[:12]
-        )
+        object.__setattr__(self, "id", hmac.new(text.encode(), _ID_MESSAGE, hashlib.sha256).hexdigest()[:12])
 
     @classmethod
     def of(cls, key: "Key | str") -> "Key":
@@ -88,16 +86,16 @@ def read_key(path: Path) -> Key:
         KeyPermissionWarning: Others than the owner can read the file (mounted secrets are often so).
 
     Raises:
-        KeyMissing: The file is missing or unreadable, others can write to it, or it holds no key.
+        KeyUnusable: The file is missing or unreadable, others can write to it, or it holds no key.
     """
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             content = file.read()
     except OSError as error:
-        raise KeyMissing(f"The key file {path} cannot be read: {error.strerror}.") from None
+        raise KeyUnusable(f"The key file {path} cannot be read: {error.strerror}.") from None
     if mode & 0o022:
-        raise KeyMissing(f"Others can write to the key file {path}; it is not used. Mend it: chmod 600 {path}")
+        raise KeyUnusable(f"Others can write to the key file {path}; it is not used. Mend it: chmod 600 {path}")
     if mode & 0o044:
         warnings.warn(
             f"Others can read the key file {path}; if it is not a mounted secret: chmod 600 {path}",
@@ -107,6 +105,6 @@ def read_key(path: Path) -> Key:
     try:
         return Key(content.decode())
     except UnicodeDecodeError:
-        raise KeyMissing(f"The key file {path} is not UTF-8 text.") from None
-    except KeyMissing as error:
-        raise KeyMissing(f"{path}: {error}") from None
+        raise KeyUnusable(f"The key file {path} is not UTF-8 text.") from None
+    except KeyUnusable as error:
+        raise KeyUnusable(f"{path}: {error}") from None

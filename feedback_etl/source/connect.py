@@ -65,22 +65,22 @@ def open_source(database: Database, *, connect_timeout: float = 2.0) -> Iterator
 
 def _bind(database: Database) -> sa.URL | sa.Engine | sa.Connection:
     """The URL, Engine or Connection behind what the caller gave."""
-    database = getattr(database, "sync_session", None) or getattr(database, "sync_engine", database)
-    if isinstance(database, str):
+    bind: Any = getattr(database, "sync_session", None) or getattr(database, "sync_engine", database)
+    if isinstance(bind, str):
         try:
-            return sa.make_url(database)
+            return sa.make_url(bind)
         except ArgumentError:
             raise UsageError(
                 "The database URL cannot be understood; it looks like postgresql://user:password@host/name or "
                 "sqlite:////absolute/path.db. Special characters of a password are percent-encoded."
             ) from None
-    if hasattr(database, "get_bind"):
+    if hasattr(bind, "get_bind"):
         try:
-            database = database.get_bind()
+            bind = bind.get_bind()
         except SQLAlchemyError:
             raise UsageError("The session is bound to no engine; pass the engine itself.") from None
-    if isinstance(database, sa.URL | sa.Engine | sa.Connection):
-        return database
+    if isinstance(bind, sa.URL | sa.Engine | sa.Connection):
+        return bind
     raise UsageError(
         f"A database is a URL, or an Engine, Connection or Session of SQLAlchemy, not {type(database).__name__}."
     )
@@ -116,8 +116,8 @@ def _url_tells_all(engine: sa.Engine) -> bool:
     if engine.dialect._has_events:
         return False
     cells = inspect.getclosurevars(getattr(engine.pool, "_creator", None) or _url_tells_all).nonlocals
-    by_url: dict[str, Any] = engine.dialect.create_connect_args(engine.url)[1]
-    return {"cargs_tup", "cparams"} <= cells.keys() and dict(cells["cparams"]) == by_url
+    by_url = engine.dialect.create_connect_args(engine.url)[1]
+    return {"cargs_tup", "cparams"} <= cells.keys() and dict(cells["cparams"]) == dict(by_url)
 
 
 def _engine(url: sa.URL, connect_timeout: float) -> sa.Engine:

@@ -158,7 +158,7 @@ def _check_types(types: dict[str, str]) -> None:
 
 def _check_text_times(source: Source, relation: Relation) -> None:
     """SQLite sorts numbers before all text, so that times stored as numbers would fall out of every window."""
-    numbers = (
+    numbers: sa.Select[Any] = (
         sa.select(sa.literal_column("1"))
         .select_from(relation.rows)
         .where(relation.columns["created_at"] < sa.literal_column("''"))
@@ -169,5 +169,3 @@ def _check_text_times(source: Source, relation: Relation) -> None:
             "created_at holds numbers in some rows; ISO 8601 text is expected. "
             "Convert it in a --query, for example datetime(created_at, 'unixepoch')."
         )
-
-

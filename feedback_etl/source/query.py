@@ -8,19 +8,15 @@ and never interpreted.
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from feedback_etl.errors import UsageError
 from feedback_etl.schema import LIST_COLUMNS, RAW_COLUMNS
 from feedback_etl.source import tables
 from feedback_etl.source.window import Window
 
-_DIALECTS: dict[str, sa.Dialect] = {
-    "postgresql": postgresql.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
-    "sqlite": sqlite.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
-}
 _QUERY_NAME = "the_own_query_goes_here"
 CONSENT = "consent"
 
@@ -55,14 +51,14 @@ class Relation:
     """
 
     dialect: str
-    columns: dict[str, sa.ColumnElement[object]]
+    columns: dict[str, sa.ColumnElement[Any]]
     rows: sa.FromClause
     own_query: str | None = None
 
-    def render(self, statement: sa.Select[tuple[object, ...]]) -> str:
+    def render(self, statement: sa.Select[Any]) -> str:
         """The statement as one text that needs no parameters."""
         compiled = statement.compile(
-            dialect=_DIALECTS[self.dialect], compile_kwargs={"literal_binds": True}
+            dialect=tables.DIALECTS[self.dialect], compile_kwargs={"literal_binds": True}
         ).string
         if self.own_query is None:
             return compiled
@@ -71,25 +67,27 @@ class Relation:
 
 def default_relation(dialect: str, db_schema: str | None = None) -> Relation:
     """The default application schema, one row for each feedback; the lower profile id gives the age."""
-    tables_in = {
-        name: table.to_metadata(sa.MetaData(), schema=db_schema, referred_schema_fn=lambda *_: db_schema)
-        for name, table in tables.metadata.tables.items()
-    }
-    feedback = tables_in["recommendation_feedbacks"].alias("f")
-    record = tables_in["recommendation_records"].alias("r")
-    profile = tables_in["profiles"].alias("p")
-    earlier = tables_in["profiles"].alias("e")
+    feedback = _alias(tables.recommendation_feedbacks, "f", db_schema)
+    record = _alias(tables.recommendation_records, "r", db_schema)
+    profile = _alias(tables.profiles, "p", db_schema)
+    earlier = _alias(tables.profiles, "e", db_schema)
     has_earlier = sa.exists().where(earlier.c.user_id == profile.c.user_id, earlier.c.id < profile.c.id)
     rows = feedback.outerjoin(record, record.c.id == feedback.c.recommendation_id).outerjoin(
         profile, sa.and_(profile.c.user_id == feedback.c.user_id, ~has_earlier)
     )
-    special: dict[str, sa.ColumnElement[object]] = {
+    special: dict[str, sa.ColumnElement[Any]] = {
         "feedback_id": feedback.c.id,
         "recommendation_id": record.c.recommendation_id,
         "age": profile.c.age,
         **{name: record.c[name] for name in LIST_COLUMNS},
     }
-    return Relation(dialect, {name: special.get(name, feedback.c.get(name)) for name in RAW_COLUMNS}, rows)
+    columns = {name: special[name] if name in special else feedback.c[name] for name in RAW_COLUMNS}
+    return Relation(dialect, columns, rows)
+
+
+def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.NamedFromClause[Any]:
+    columns = [sa.column(column.name, column.type) for column in table.columns]
+    return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
 
 def own_relation(dialect: str, sql: str, names: list[str]) -> Relation:
@@ -98,7 +96,7 @@ def own_relation(dialect: str, sql: str, names: list[str]) -> Relation:
     Raises:
         UsageError: The text could end the subquery it is put into.
     """
-    columns: dict[str, sa.ColumnElement[object]] = {name: sa.column(name) for name in names}
+    columns: dict[str, sa.ColumnElement[Any]] = {name: sa.column(name) for name in names}
     return Relation(dialect, columns, sa.table(_QUERY_NAME), own_query=contained(sql))
 
 
@@ -116,15 +114,13 @@ def contained(sql: str) -> str:
             depth = -1
             break
     if depth or not sql:
-        raise UsageError(
-            "The query must be one SELECT: no semicolon inside, every bracket, quote and comment closed."
-        )
+        raise UsageError("The query must be one SELECT: no semicolon inside, every bracket, quote and comment closed.")
     return sql
 
 
 def columns_of(sql: str) -> str:
     """A statement that yields all columns of an own query and no rows."""
-    return f"SELECT * FROM ({contained(sql)}\n) AS feedback LIMIT 0"
+    return f"SELECT * FROM ({contained(sql)}\n) AS feedback LIMIT 0"  # noqa: S608  the own query, and nothing else
 
 
 def no_rows(relation: Relation) -> str:
@@ -141,7 +137,7 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
         types: What the database calls each column's type (PostgreSQL); empty where it has none (SQLite).
     """
     columns = {name: _readable(relation, name, types) for name in RAW_COLUMNS}
-    feedback_id = relation.columns["feedback_id"]
+    feedback_id: sa.ColumnElement[Any] = relation.columns["feedback_id"]
     if types.get("feedback_id") in {"text", "varchar", "bpchar"}:
         feedback_id = feedback_id.collate("C")
     statement = (
@@ -159,18 +155,16 @@ def excluded_in(relation: Relation, window: Window, types: dict[str, str]) -> st
     """The statement that counts the rows of a window without consent."""
     refused = relation.columns[CONSENT].is_not(sa.true())
     statement = (
-        sa.select(sa.func.count())
-        .select_from(relation.rows)
-        .where(refused, *_in_window(relation, window, types))
+        sa.select(sa.func.count()).select_from(relation.rows).where(refused, *_in_window(relation, window, types))
     )
     return relation.render(statement)
 
 
-def _labelled(columns: dict[str, sa.ColumnElement[object]]) -> list[sa.Label[object]]:
+def _labelled(columns: dict[str, sa.ColumnElement[Any]]) -> list[sa.Label[Any]]:
     return [column.label(name) for name, column in columns.items()]
 
 
-def _readable(relation: Relation, name: str, types: dict[str, str]) -> sa.ColumnElement[object]:
+def _readable(relation: Relation, name: str, types: dict[str, str]) -> sa.ColumnElement[Any]:
     """A column in a form that every driver reads alike."""
     column = relation.columns[name]
     kind = types.get(name, "")
@@ -184,7 +178,7 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> sa.Column
     return column
 
 
-def _time_order(relation: Relation) -> sa.ColumnElement[object]:
+def _time_order(relation: Relation) -> sa.ColumnElement[Any]:
     """What sorts rows by time: on SQLite one text form for `T` or space, with or without a fraction."""
     time = relation.columns["created_at"]
     if relation.dialect != "sqlite":
@@ -195,9 +189,7 @@ def _time_order(relation: Relation) -> sa.ColumnElement[object]:
     return sa.func.substr(text.concat(fraction), sa.literal_column("1"), sa.literal_column("26"))
 
 
-def _in_window(
-    relation: Relation, window: Window, types: dict[str, str]
-) -> list[sa.ColumnElement[bool]]:
+def _in_window(relation: Relation, window: Window, types: dict[str, str]) -> list[sa.ColumnElement[bool]]:
     time = relation.columns["created_at"]
     if relation.dialect == "sqlite":
         if window.start is None:

@@ -87,9 +87,9 @@ def _time(dtype: pl.DataType) -> Cast | None:
         return _parsed_time
     if isinstance(dtype, pl.Datetime):
         zone = dtype.time_zone
-        return lambda column: (
-            column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zone else column
-        ).cast(TIME)
+        return lambda column: (column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zone else column).cast(
+            TIME
+        )
     return (lambda column: column.cast(TIME)) if dtype == pl.Null else None
 
 

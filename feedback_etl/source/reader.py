@@ -36,9 +36,7 @@ _STOPPED = {
 """What databases say, and what we say instead: their texts can hold rows' values."""
 
 
-def read_batches(
-    source: Source, sql: str, window: Window, *, batch_rows: int = BATCH_ROWS
-) -> Iterator[pl.DataFrame]:
+def read_batches(source: Source, sql: str, window: Window, *, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
     """Run a statement and give its rows as raw frames, in order; at least one frame, which may be empty.
 
     ConnectorX moves the rows where it can. Where it cannot (no URL of its own, or values that do not fit the declared

@@ -6,6 +6,15 @@ published SQL look like the real thing.
 """
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
+
+DIALECTS: dict[str, sa.Dialect] = {
+    # The named style leaves a percent sign alone, which others double.
+    "postgresql": postgresql.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
+    "sqlite": sqlite.dialect(paramstyle="named"),
+}
+"""The databases that can be read, as SQLAlchemy writes SQL for them."""
 
 metadata = sa.MetaData()
 
@@ -61,3 +70,13 @@ analyses = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("photo_id", sa.Integer, sa.ForeignKey("photos.id")),
 )
+
+
+def source_sql(dialect: str) -> str:
+    """The default application schema as SQL, with the index that windows need."""
+    statements = []
+    for table in metadata.sorted_tables:
+        ddl: list[ExecutableDDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]
+        statements += [str(element.compile(dialect=DIALECTS[dialect])).strip() for element in ddl]
+    text = "\n".join(line.rstrip() for line in ";\n\n".join(statements).splitlines())
+    return f"-- The default application schema ({dialect}). Times are naive UTC.\n\n{text};\n".replace("\t", "    ")

@@ -41,9 +41,7 @@ def parse_time(time: str | date | datetime) -> datetime:
     try:
         return naive_utc(datetime.fromisoformat(time))
     except ValueError:
-        raise UsageError(
-            "A time must be an ISO 8601 date or time such as 2025-10-25 or 2025-10-25T12:00."
-        ) from None
+        raise UsageError("A time must be an ISO 8601 date or time such as 2025-10-25 or 2025-10-25T12:00.") from None
 
 
 def window_of_days(days_back: int, *, now: datetime) -> Window:
@@ -65,9 +63,7 @@ def window_of_days(days_back: int, *, now: datetime) -> Window:
     return Window(now - timedelta(days=days_back), now)
 
 
-def window_between(
-    since: str | date | datetime, until: str | date | datetime | None, *, now: datetime
-) -> Window:
+def window_between(since: str | date | datetime, until: str | date | datetime | None, *, now: datetime) -> Window:
     """From `since` up to but not including `until`, or up to `now` (naive UTC).
 
     Raises:

@@ -1,0 +1,276 @@
+"""The command line: parse, one call of the library, print. Data goes to files or stdout, talk to stderr."""
+
+import json
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feedback_etl import __version__
+from feedback_etl.errors import FeedbackError, KeyMissing, UsageError
+
+if TYPE_CHECKING:
+    from feedback_etl.privacy.keys import Key
+    from feedback_etl.results import ExportReport
+    from feedback_etl.settings import Settings
+
+app = typer.Typer(
+    name="feedback-etl",
+    help="From an application's feedback tables to a pseudonymised training set.",
+    epilog="Example: feedback-etl export --days 90",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+keys_app = typer.Typer(help="Make and look up the pseudonym key.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        help="Where the feedback is. Better in FEEDBACK_ETL_DATABASE_URL: arguments show in process lists.",
+    ),
+]
+Days = Annotated[int, typer.Option("--days", help="Days back from now; -1 for everything.")]
+Since = Annotated[str | None, typer.Option(help="Start instead of --days: an ISO date or time, UTC.")]
+Until = Annotated[str | None, typer.Option(help="End, exclusive, with --since; now unless given.")]
+MinFields = Annotated[int, typer.Option("--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.")]
+Query = Annotated[Path | None, typer.Option(help="File with a SELECT that yields the raw columns.", metavar="FILE.sql")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"feedback-etl {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: feedback-etl export --days 90 --output ml/feedback_training")
+def export(
+    context: typer.Context,
+    days: Days = 30,
+    since: Since = None,
+    until: Until = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the exports.", metavar="FOLDER", show_default="ml/feedback_training")
+    ] = None,
+    min_fields: MinFields = 1,
+    query: Query = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Publish nothing if a single row is rejected.")] = False,
+    max_rejected: Annotated[
+        float, typer.Option(help="Publish nothing if a greater share is rejected, such as 0.05.", metavar="SHARE")
+    ] = 1.0,
+    recommendation_id: Annotated[str, typer.Option(help="keep, or hash to pseudonymise it too.")] = "keep",
+    unkeyed: Annotated[
+        bool, typer.Option("--unkeyed", help="Plain SHA-256 without a key: anybody who can list the ids inverts it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Export feedback as a pseudonymised, deduplicated, validated CSV file."""
+    from feedback_etl.pipeline import export_feedback
+    from feedback_etl.settings import load_settings
+
+    settings = load_settings(database_url=database_url, output_dir=output)
+    database = _database(settings)
+    report = export_feedback(
+        database,
+        **_selection(settings, context, days, since, until, query),
+        min_feedback_fields=min_fields,
+        output_dir=settings.output_dir,
+        key=None if unkeyed else _key(settings),
+        unkeyed=unkeyed,
+        recommendation_id=recommendation_id,  # type: ignore[arg-type]  # checked there
+        strict=strict,
+        max_rejected=max_rejected,
+    )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+    if not quiet:
+        _summary(report, min_fields)
+
+
+@app.command(epilog="Example: feedback-etl preview --days 7 --rows 5")
+def preview(
+    context: typer.Context,
+    days: Days = 30,
+    since: Since = None,
+    until: Until = None,
+    rows: Annotated[int, typer.Option(help="How many rows to show.", min=1)] = 10,
+    min_fields: MinFields = 1,
+    query: Query = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Show the first rows of an export as CSV; nothing is written, and the pseudonyms are of a throw-away key."""
+    from feedback_etl.exports.csv import write_csv
+    from feedback_etl.pipeline import load_training
+    from feedback_etl.privacy.keys import new_key
+    from feedback_etl.settings import load_settings
+
+    settings = load_settings(database_url=database_url)
+    pairs = load_training(
+        _database(settings),
+        **_selection(settings, context, days, since, until, query),
+        min_feedback_fields=min_fields,
+        key=new_key(),
+    )
+    write_csv(pairs.head(rows), sys.stdout.buffer, header=True)
+    _tell(f"{min(rows, pairs.height):,} of {pairs.height:,} rows. Pseudonyms are of a throw-away key; nothing written.")
+
+
+@app.command(epilog="Example: feedback-etl demo --rows 100000")
+def demo(
+    rows: Annotated[int, typer.Option(help="Feedback rows of the sample database.", min=1)] = 5_000,
+    seed: Annotated[int, typer.Option(help="Another seed gives other data.")] = 7,
+    directory: Annotated[Path, typer.Option(help="Where to make it.", metavar="FOLDER")] = Path("feedback_demo"),
+) -> None:
+    """Make a sample database and export its last 90 days; needs no database, no settings and no key."""
+    from datetime import UTC, datetime
+
+    from feedback_etl.demo import DEMO_KEY, create_sample_database
+    from feedback_etl.pipeline import export_feedback
+
+    now = datetime.now(UTC).replace(tzinfo=None)
+    database = directory / "feedback.db"
+    create_sample_database(database, rows=rows, seed=seed, now=now)
+    url = f"sqlite:///{database}"
+    report = export_feedback(url, days_back=90, output_dir=directory / "exports", now=now, key=DEMO_KEY)
+    _tell(f"sample     {rows:,} rows of feedback in {database}")
+    _summary(report, 1)
+    _tell("The key of the demo is published: it protects nobody. The first lines:\n")
+    with Path(report.export_filename).open(encoding="utf-8") as file:
+        for _, line in zip(range(6), file, strict=False):
+            typer.echo(line, nl=False)
+    _tell(f"\nNext: feedback-etl preview --database-url {url}")
+
+
+@keys_app.command("new", epilog="Example: feedback-etl keys new --file /run/secrets/feedback_key")
+def keys_new(
+    file: Annotated[Path | None, typer.Option(help="Where to write it; the user's own key unless given.")] = None,
+) -> None:
+    """Make a pseudonym key in a file that only its owner can read."""
+    from feedback_etl.privacy.keys import write_key
+    from feedback_etl.settings import default_key_path
+
+    path = file or default_key_path()
+    key = write_key(path)
+    typer.echo(f"key {key.id} written to {path}")
+    _tell(
+        "Keep a copy in a safe place: whoever holds it can recompute pseudonyms, and without it new exports no "
+        "longer fit the old ones."
+    )
+
+
+@keys_app.command("show", epilog="Example: feedback-etl keys show")
+def keys_show() -> None:
+    """Print the id of the key in force and where it was found; never the key."""
+    from feedback_etl.settings import find_key
+
+    key, place = find_key()
+    typer.echo(f"key {key.id} from {place}")
+
+
+def _database(settings: "Settings") -> str:
+    from feedback_etl.settings import NO_DATABASE
+
+    if settings.database_url is None:
+        raise UsageError(NO_DATABASE)
+    return settings.database_url.get_secret_value()
+
+
+def _selection(
+    settings: "Settings", context: typer.Context, days: int, since: str | None, until: str | None, query: Path | None
+) -> dict[str, Any]:
+    """The arguments of the library that choose rows."""
+    from feedback_etl.source.preflight import read_query_file
+
+    source = context.get_parameter_source("days")
+    if since is not None and source is not None and source.name == "COMMANDLINE":
+        raise UsageError("--days and --since exclude each other.")
+    return {
+        "days_back": days,
+        "since": since,
+        "until": until,
+        "query": read_query_file(query) if query else None,
+        "db_schema": settings.db_schema,
+        "connect_timeout": settings.connect_timeout,
+    }
+
+
+def _key(settings: "Settings") -> "Key":
+    """The configured key; the first export on a terminal makes one. Elsewhere it would be lost with its container."""
+    from feedback_etl.privacy.keys import write_key
+    from feedback_etl.settings import default_key_path, find_key
+
+    try:
+        return find_key(settings).key
+    except KeyMissing:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+    path = default_key_path()
+    key = write_key(path)
+    _tell(f"There was no pseudonym key; made one in {path} (id {key.id}). Keep a copy of it in a safe place.")
+    return key
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _summary(report: "ExportReport", min_fields: int) -> None:
+    _tell(f"window     {report.window}")
+    if report.excluded_records:
+        _tell(f"excluded   {report.excluded_records:,} without consent")
+    if report.export_filename:
+        _tell(f"exported   {report.exported_records:,} of {report.total_feedback_records:,} rows")
+    elif report.total_feedback_records:
+        _tell(f"Nothing exported: all {report.total_feedback_records:,} rows have fewer than {min_fields} ratings.")
+    else:
+        _tell("Nothing exported: there is no feedback in the window (--days -1 takes everything).")
+    ratings = "rating" if min_fields == 1 else "ratings"
+    for label, count, what in (
+        ("skipped", report.skipped_records, f"with fewer than {min_fields} {ratings}"),
+        ("duplicate", report.deduplicated_records, "of an earlier row"),
+        ("rejected", report.errors, f"listed in {report.rejected_filename}"),
+    ):
+        if count:
+            _tell(f"{label:<10} {count:,} {what}")
+    for reason, rows in report.rejected_reasons.items():
+        _tell(f"           {rows:,} {reason}")
+    if report.export_filename:
+        _tell(f"file       {report.export_filename}")
+        _tell(f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}")
+    _tell(f"took       {report.execution_time_seconds:.2f} s")
+
+
+def _stop(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _tell(f"warning: {message}")
+
+
+def main(run: Callable[[], None] = app) -> None:
+    """Run the command line; every error is one sentence on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, _stop)  # so that temporary files are removed
+    warnings.showwarning = _show_warning
+    try:
+        run()
+    except FeedbackError as error:
+        _tell(f"error: {error}")
+        sys.exit(error.exit_code)
+    except Exception as error:  # its text may hold values: show where it happened, not what it says
+        _tell("".join(traceback.format_tb(error.__traceback__)))
+        _tell(f"error: unexpected {type(error).__name__}; please report the lines above.")
+        sys.exit(1)

@@ -1,0 +1,63 @@
+"""The published contracts in `schemas/`, made from the models: a row's JSON Schema and the source tables' SQL.
+
+python -m feedback_etl.contracts schemas
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from feedback_etl.schema import TrainingPair
+from feedback_etl.source import tables
+
+_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
+
+
+def contracts() -> dict[str, str]:
+    """The text of every contract by its file name."""
+    return {
+        "training_pair.schema.json": json.dumps(row_schema(), indent=2) + "\n",
+        **{f"source.{name}.sql": tables.source_sql(name) for name in tables.DIALECTS},
+    }
+
+
+def row_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one row of an export, an empty field being null."""
+    columns = TrainingPair.to_schema().columns
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "TrainingPair",
+        "description": "One row of a feedback_etl export: pseudonymised feedback on one recommendation.",
+        "type": "object",
+        "properties": {name: _property(column) for name, column in columns.items()},
+        "required": list(columns),
+        "additionalProperties": False,
+    }
+
+
+def _property(column: Any) -> dict[str, Any]:
+    dtype = column.dtype.type
+    facts: dict[str, Any] = {"description": column.description}
+    for check in column.checks:
+        limits = check.statistics
+        facts |= {"pattern": limits["pattern"]} if "pattern" in limits else {}
+        facts |= {"minimum": limits["min_value"], "maximum": limits["max_value"]} if "min_value" in limits else {}
+    if isinstance(dtype, pl.Enum):
+        return facts | {"enum": [*dtype.categories, None]}
+    if isinstance(dtype, pl.Datetime):
+        facts["pattern"] = _TIME
+    kind = "integer" if dtype.is_integer() else "boolean" if dtype == pl.Boolean else "string"
+    return facts | {"type": [kind, "null"] if column.nullable else kind}
+
+
+def write_contracts(folder: Path) -> None:
+    """Write every contract into a folder that exists."""
+    for name, text in contracts().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_contracts(Path(sys.argv[1]))
