@@ -85,7 +85,7 @@ def default_relation(dialect: str, db_schema: str | None = None) -> Relation:
     return Relation(dialect, columns, rows)
 
 
-def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.NamedFromClause[Any]:
+def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
     columns = [sa.column(column.name, column.type) for column in table.columns]
     return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
