@@ -1,0 +1,38 @@
+PYTHON ?= python3
+BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" pyproject.toml --group build
+
+.PHONY: demo test lint format schemas lock clean
+
+demo: .venv/installed-run  ## a sample database, exported: what this project does
+	$(BIN)/feedback-etl demo
+
+test: .venv/installed-test  ## all tests, with coverage
+	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+lint: .venv/installed-test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-test  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schemas: .venv/installed-run  ## write the published contracts anew
+	$(BIN)/python -m feedback_etl.contracts schemas
+
+lock: .venv/installed-run  ## pin the newest versions that fit
+	$(BIN)/pip install --quiet uv
+	$(COMPILE) --upgrade --output-file requirements/run.txt
+	$(COMPILE) --upgrade --group test --group lint --output-file requirements/test.txt
+
+clean:
+	rm -rf .venv feedback_demo
+
+.venv/installed-%: requirements/%.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,119 @@
+"""README is executed: its shell and Python blocks run in order, and what it shows is what a person sees."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with this environment's scripts first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONWARNINGS": "error"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def labels(text: str) -> list[str]:
+    """The first word of every line, with digits and hashes made equal."""
+    return [re.sub(r"[0-9a-f]*\d[0-9a-f]*", "N", line.split(" ")[0]) for line in text.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def demo() -> subprocess.CompletedProcess[str]:
+    """The demo, made in the working directory."""
+    done = run("feedback-etl", "demo")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    """`make demo` and `make test` exist, and the demo is what is shown."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = re.findall(r"^make (\w+)", blocks("sh")[0], re.MULTILINE)
+    assert commands == ["demo", "test"]
+    for command in commands:
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+    assert "feedback-etl demo\n" in makefile
+
+
+def test_the_output_shown_is_the_output_given(demo: subprocess.CompletedProcess[str]) -> None:
+    """The sample run in README has the lines of a real one; figures differ, since the demo's window moves."""
+    shown = blocks("text")[0]
+    *talk, next_step = demo.stderr.strip().splitlines()
+    assert next_step.startswith("Next: ")
+    reasons = {line.split()[-1] for line in talk if line.startswith("   ")}
+    assert reasons <= set(re.findall(r"[a-z_]+", shown))
+    shown_talk = shown.partition("\n\nanalysis_hash")[0]
+    ignored = {"", *reasons}
+    assert [x for x in labels(shown_talk) if x not in ignored] == [
+        x for x in labels("\n".join(talk)) if x not in ignored
+    ]
+    header, *rows = demo.stdout.splitlines()
+    assert header in shown
+    assert len(rows) == 5
+
+
+def test_the_shell_commands_run(demo: subprocess.CompletedProcess[str]) -> None:
+    """Make a key, look, export: each command of the second block succeeds, in this order."""
+    script = "set -euo pipefail\n" + blocks("sh")[1]
+    done = run("bash", "-c", script)
+    assert done.returncode == 0, done.stderr
+    exports = list(Path("ml/feedback_training").glob("feedback_training_*.csv"))
+    assert len(exports) == 1
+
+
+def test_the_python_blocks_run(demo: subprocess.CompletedProcess[str]) -> None:
+    """The library's ten lines and the classic API run as one script."""
+    assert run("feedback-etl", "keys", "new").returncode == 0
+    done = run(sys.executable, "-c", "\n".join(blocks("python")))
+    assert done.returncode == 0, done.stderr
+    exported, loaded = done.stdout.splitlines()[0].split()
+    assert exported == loaded
+    assert int(exported) > 0
+
+
+def test_the_settings_shown_are_settings() -> None:
+    """The settings file in README is accepted as it stands."""
+    Path("feedback-etl.toml").write_text(blocks("toml")[0], encoding="utf-8")
+    from feedback_etl.settings import Settings, load_settings
+
+    settings = load_settings()
+    assert settings.db_schema == "skincare"
+    assert set(Settings.model_fields) == set(re.findall(r"^(\w+) =", blocks("toml")[0], re.MULTILINE))
+
+
+def test_every_reason_and_exit_code_is_documented() -> None:
+    """README names each reason for a rejection (or its ending) and each exit code."""
+    from feedback_etl.errors import FeedbackError
+    from feedback_etl.schema import REASONS
+
+    for reason in REASONS:
+        ending = re.sub(r"^(helpful_rating|product_satisfaction|routine_completion_pct|age)_", "..._", reason)
+        assert f"`{reason}`" in README or f"`{ending}`" in README, reason
+    codes = {error.exit_code for error in FeedbackError.__subclasses__()} | {0, 1}
+    assert codes == {int(code) for code in re.findall(r"^\| (\d) \|", README, re.MULTILINE)}
+
+
+def test_every_public_name_is_documented() -> None:
+    """What `import feedback_etl` offers for a first script stands in README."""
+    for name in ("export_feedback", "load_training", "load_feedback", "split_valid", "anonymize", "deduplicate"):
+        assert name in README
+
+
+def test_files_named_in_readme_exist() -> None:
+    """A path that README names is in the repository."""
+    named = re.findall(r"`((?:schemas|notebooks|tests)/[\w./]+\.\w+)`", README)
+    assert named
+    for path in named:
+        assert (ROOT / path).is_file(), path
