@@ -1,34 +1,35 @@
 """The command line: parse, one call of the library, print. Data goes to files or stdout, talk to stderr."""
 
+import io
 import json
-import signal
+import shlex
 import sys
-import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from feedback_etl import __version__
-from feedback_etl.errors import FeedbackError, KeyMissing, UsageError
+from feedback_etl.console import print_data, run_politely, tell, tell_summary
+from feedback_etl.errors import KeyMissing, UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.keys import Key
-    from feedback_etl.results import ExportReport
     from feedback_etl.settings import Settings
 
 app = typer.Typer(
     name="feedback-etl",
-    help="From an application's feedback tables to a pseudonymised training set.",
+    help="From an application's feedback tables to a pseudonymised training set. New here? Try: feedback-etl demo",
     epilog="Example: feedback-etl export --days 90",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
 )
-keys_app = typer.Typer(help="Make and look up the pseudonym key.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="Make and look up the pseudonym key.", epilog="Example: feedback-etl keys show", no_args_is_help=True
+)
 app.add_typer(keys_app, name="keys")
 
 DatabaseUrl = Annotated[
@@ -36,12 +37,15 @@ DatabaseUrl = Annotated[
     typer.Option(
         "--database-url",
         help="Where the feedback is. Better in FEEDBACK_ETL_DATABASE_URL: arguments show in process lists.",
+        metavar="URL",
     ),
 ]
-Days = Annotated[int, typer.Option("--days", help="Days back from now; -1 for everything.")]
-Since = Annotated[str | None, typer.Option(help="Start instead of --days: an ISO date or time, UTC.")]
-Until = Annotated[str | None, typer.Option(help="End, exclusive, with --since; now unless given.")]
-MinFields = Annotated[int, typer.Option("--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.")]
+Days = Annotated[int, typer.Option("--days", help="Days back from now; -1 for everything.", metavar="N")]
+Since = Annotated[str | None, typer.Option(help="Start, instead of --days: an ISO date or time, UTC.", metavar="TIME")]
+Until = Annotated[str | None, typer.Option(help="End, exclusive, with --since; now unless given.", metavar="TIME")]
+MinFields = Annotated[
+    int, typer.Option("--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.", metavar="N")
+]
 Query = Annotated[Path | None, typer.Option(help="File with a SELECT that yields the raw columns.", metavar="FILE.sql")]
 
 
@@ -69,7 +73,9 @@ def export(
     max_rejected: Annotated[
         float, typer.Option(help="Publish nothing if a greater share is rejected, such as 0.05.", metavar="SHARE")
     ] = 1.0,
-    recommendation_id: Annotated[str, typer.Option(help="keep, or hash to pseudonymise it too.")] = "keep",
+    recommendation_id: Annotated[
+        Literal["keep", "hash"], typer.Option(help="Keep it as it is, or pseudonymise it too.")
+    ] = "keep",
     unkeyed: Annotated[
         bool, typer.Option("--unkeyed", help="Plain SHA-256 without a key: anybody who can list the ids inverts it.")
     ] = False,
@@ -77,7 +83,11 @@ def export(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Export feedback as a pseudonymised, deduplicated, validated CSV file."""
+    """Export feedback as a pseudonymised, deduplicated CSV file.
+
+    Exit codes: 0 done, 2 wrong usage, 3 database, 4 rows that break the rules, 5 files. The file appears whole or not
+    at all.
+    """
     from feedback_etl.pipeline import export_feedback
     from feedback_etl.settings import load_settings
 
@@ -90,14 +100,14 @@ def export(
         output_dir=settings.output_dir,
         key=None if unkeyed else _key(settings),
         unkeyed=unkeyed,
-        recommendation_id=recommendation_id,  # type: ignore[arg-type]  # checked there
+        recommendation_id=recommendation_id,
         strict=strict,
         max_rejected=max_rejected,
     )
     if as_json:
-        typer.echo(json.dumps(report.to_dict()))
+        print_data(json.dumps(report.to_dict()))
     if not quiet:
-        _summary(report, min_fields)
+        tell_summary(report, min_fields)
 
 
 @app.command(epilog="Example: feedback-etl preview --days 7 --rows 5")
@@ -106,12 +116,12 @@ def preview(
     days: Days = 30,
     since: Since = None,
     until: Until = None,
-    rows: Annotated[int, typer.Option(help="How many rows to show.", min=1)] = 10,
+    rows: Annotated[int, typer.Option(help="How many rows to show.", min=1, metavar="N")] = 10,
     min_fields: MinFields = 1,
     query: Query = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Show the first rows of an export as CSV; nothing is written, and the pseudonyms are of a throw-away key."""
+    """Show the first rows of an export and write nothing. The pseudonyms are of a throw-away key."""
     from feedback_etl.exports.csv import write_csv
     from feedback_etl.pipeline import load_training
     from feedback_etl.privacy.keys import new_key
@@ -124,18 +134,26 @@ def preview(
         min_feedback_fields=min_fields,
         key=new_key(),
     )
-    write_csv(pairs.head(rows), sys.stdout.buffer, header=True)
-    _tell(f"{min(rows, pairs.height):,} of {pairs.height:,} rows. Pseudonyms are of a throw-away key; nothing written.")
+    shown = io.BytesIO()
+    write_csv(pairs.head(rows), shown, header=True)
+    print_data(shown.getvalue())
+    if pairs.height:
+        shown_of_all = f"The first {min(rows, pairs.height):,} of {pairs.height:,} rows"
+        tell(f"{shown_of_all}. Nothing was written, and the pseudonyms are of a throw-away key.")
+    else:
+        tell("No feedback in the window has enough ratings (--days -1 takes everything).")
 
 
 @app.command(epilog="Example: feedback-etl demo --rows 100000")
 def demo(
-    rows: Annotated[int, typer.Option(help="Feedback rows of the sample database.", min=1)] = 5_000,
-    seed: Annotated[int, typer.Option(help="Another seed gives other data.")] = 7,
+    rows: Annotated[int, typer.Option(help="Feedback rows of the sample database.", min=1, metavar="N")] = 5_000,
+    seed: Annotated[int, typer.Option(help="Another seed gives other data.", metavar="N")] = 7,
     directory: Annotated[Path, typer.Option(help="Where to make it.", metavar="FOLDER")] = Path("feedback_demo"),
 ) -> None:
-    """Make a sample database and export its last 90 days; needs no database, no settings and no key."""
+    """Make a sample database and export its last 90 days. Needs no database, no settings and no key."""
     from datetime import UTC, datetime
+
+    from sqlalchemy import URL
 
     from feedback_etl.demo import DEMO_KEY, create_sample_database
     from feedback_etl.pipeline import export_feedback
@@ -143,41 +161,45 @@ def demo(
     now = datetime.now(UTC).replace(tzinfo=None)
     database = directory / "feedback.db"
     create_sample_database(database, rows=rows, seed=seed, now=now)
-    url = f"sqlite:///{database}"
+    url = URL.create("sqlite", database=str(database))
     report = export_feedback(url, days_back=90, output_dir=directory / "exports", now=now, key=DEMO_KEY)
-    _tell(f"sample     {rows:,} rows of feedback in {database}")
-    _summary(report, 1)
-    _tell("The key of the demo is published: it protects nobody. The first lines:\n")
-    with Path(report.export_filename).open(encoding="utf-8") as file:
-        for _, line in zip(range(6), file, strict=False):
-            typer.echo(line, nl=False)
-    _tell(f"\nNext: feedback-etl preview --database-url {url}")
+    tell(f"sample     {rows:,} rows of feedback in {database}")
+    tell_summary(report, min_fields=1)
+    if report.export_filename:
+        tell("The key of the demo is published: it protects nobody. The first lines:\n")
+        with Path(report.export_filename).open("rb") as file:
+            print_data(b"".join(file.readline() for _ in range(6)))
+    tell(f"\nNext: feedback-etl preview --database-url {shlex.quote(str(url))}")
 
 
 @keys_app.command("new", epilog="Example: feedback-etl keys new --file /run/secrets/feedback_key")
 def keys_new(
-    file: Annotated[Path | None, typer.Option(help="Where to write it; the user's own key unless given.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Where to write it; the user's own key unless given.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Make a pseudonym key in a file that only its owner can read."""
     from feedback_etl.privacy.keys import write_key
-    from feedback_etl.settings import default_key_path
+    from feedback_etl.settings import KEY_FILE_VARIABLE, default_key_path
 
     path = file or default_key_path()
     key = write_key(path)
-    typer.echo(f"key {key.id} written to {path}")
-    _tell(
+    print_data(f"key {key.id} written to {path}")
+    tell(
         "Keep a copy in a safe place: whoever holds it can recompute pseudonyms, and without it new exports no "
         "longer fit the old ones."
     )
+    if file:
+        tell(f"To use it: export {KEY_FILE_VARIABLE}={shlex.quote(str(file.absolute()))}")
 
 
 @keys_app.command("show", epilog="Example: feedback-etl keys show")
 def keys_show() -> None:
-    """Print the id of the key in force and where it was found; never the key."""
+    """Print the id of the key in force and its place, never the key."""
     from feedback_etl.settings import find_key
 
     key, place = find_key()
-    typer.echo(f"key {key.id} from {place}")
+    print_data(f"key {key.id} from {place}")
 
 
 def _database(settings: "Settings") -> str:
@@ -219,58 +241,10 @@ def _key(settings: "Settings") -> "Key":
             raise
     path = default_key_path()
     key = write_key(path)
-    _tell(f"There was no pseudonym key; made one in {path} (id {key.id}). Keep a copy of it in a safe place.")
+    tell(f"There was no pseudonym key; made one in {path} (id {key.id}). Keep a copy of it in a safe place.")
     return key
 
 
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _summary(report: "ExportReport", min_fields: int) -> None:
-    _tell(f"window     {report.window}")
-    if report.excluded_records:
-        _tell(f"excluded   {report.excluded_records:,} without consent")
-    if report.export_filename:
-        _tell(f"exported   {report.exported_records:,} of {report.total_feedback_records:,} rows")
-    elif report.total_feedback_records:
-        _tell(f"Nothing exported: all {report.total_feedback_records:,} rows have fewer than {min_fields} ratings.")
-    else:
-        _tell("Nothing exported: there is no feedback in the window (--days -1 takes everything).")
-    ratings = "rating" if min_fields == 1 else "ratings"
-    for label, count, what in (
-        ("skipped", report.skipped_records, f"with fewer than {min_fields} {ratings}"),
-        ("duplicate", report.deduplicated_records, "of an earlier row"),
-        ("rejected", report.errors, f"listed in {report.rejected_filename}"),
-    ):
-        if count:
-            _tell(f"{label:<10} {count:,} {what}")
-    for reason, rows in report.rejected_reasons.items():
-        _tell(f"           {rows:,} {reason}")
-    if report.export_filename:
-        _tell(f"file       {report.export_filename}")
-        _tell(f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}")
-    _tell(f"took       {report.execution_time_seconds:.2f} s")
-
-
-def _stop(number: int, _frame: object) -> None:
-    sys.exit(128 + number)
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    _tell(f"warning: {message}")
-
-
 def main(run: Callable[[], None] = app) -> None:
-    """Run the command line; every error is one sentence on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, _stop)  # so that temporary files are removed
-    warnings.showwarning = _show_warning
-    try:
-        run()
-    except FeedbackError as error:
-        _tell(f"error: {error}")
-        sys.exit(error.exit_code)
-    except Exception as error:  # its text may hold values: show where it happened, not what it says
-        _tell("".join(traceback.format_tb(error.__traceback__)))
-        _tell(f"error: unexpected {type(error).__name__}; please report the lines above.")
-        sys.exit(1)
+    """Run the command line."""
+    run_politely(run)

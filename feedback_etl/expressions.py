@@ -4,10 +4,13 @@ Each function takes a column name or an expression first, its options by keyword
 null. Nothing here reads a file, the environment or the clock.
 """
 
+from typing import Protocol
+
 import polars as pl
+import polars.selectors as cs
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
-from feedback_etl.errors import UsageError
+from feedback_etl.errors import KeyUnusable, UsageError
 
 PSEUDONYM_LENGTH = 16
 """Hex characters kept of a digest: 64 bits, so that two of a million ids collide with a chance of about 3e-8."""
@@ -27,17 +30,30 @@ _JSON_STRING = (
     r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
     r'|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"'
 )
-_JSON_SPACE = " \t\n\r"
 _S = r"[ \t\n\r]*"
 _STRING_ARRAY = rf"\A{_S}\[{_S}(?:{_JSON_STRING}{_S}(?:,{_S}{_JSON_STRING}{_S})*)?\]{_S}\z"
+_NO_LIST = rf"\A(?:{_S}null{_S})?\z"
 
 
 def _column(column: str | pl.Expr) -> pl.Expr:
     return pl.col(column) if isinstance(column, str) else column
 
 
+def _text(column: str | pl.Expr) -> pl.Expr:
+    """A column that may be text or, where all is null, of no type yet."""
+    return _column(column).cast(pl.String)
+
+
+class KeyLike(Protocol):
+    """Whatever carries the text of a key, as `privacy.keys.Key` does."""
+
+    @property
+    def text(self) -> str:
+        """The key."""
+
+
 def hash_id(
-    column: str | pl.Expr, *, key: str | None = None, domain: str | None = None, unkeyed: bool = False
+    column: str | pl.Expr, *, key: KeyLike | str | None = None, domain: str | None = None, unkeyed: bool = False
 ) -> pl.Expr:
     """Pseudonym of an id: the first 16 hex characters of a digest.
 
@@ -51,7 +67,7 @@ def hash_id(
 
     Args:
         column: Name or expression of the ids.
-        key: The pseudonym key as text, at least 32 bytes in UTF-8.
+        key: The pseudonym key: a `Key`, or its text of at least 32 bytes in UTF-8, surrounding white space stripped.
         domain: What kind of id this is, so that equal ids of two kinds get different pseudonyms; the name of the
             column unless given.
         unkeyed: Use the plain SHA-256 form.
@@ -60,7 +76,8 @@ def hash_id(
         A String expression: 16 lower-case hex characters.
 
     Raises:
-        UsageError: Neither `key` nor `unkeyed=True`, or both, or a key of fewer than 32 bytes.
+        UsageError: Neither `key` nor `unkeyed=True`, or both.
+        KeyUnusable: The key is no UTF-8 text of 32 bytes or more.
 
     >>> pl.select(hash_id(pl.lit(42), unkeyed=True)).item()
     '73475cb40a568e8d'
@@ -73,13 +90,22 @@ def hash_id(
     text = ids.cast(pl.String)
     if key is None:
         digest = text.chash.sha2_256()  # type: ignore[attr-defined]
-    elif len(key.encode()) < MIN_KEY_BYTES:
-        raise UsageError(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` makes one.")
     else:
         prefixed = pl.lit(f"{domain or ids.meta.output_name()}:") + text
-        digest = prefixed.chash.hmac_sha256(key=key)  # type: ignore[attr-defined]
+        digest = prefixed.chash.hmac_sha256(key=_usable(key if isinstance(key, str) else key.text))  # type: ignore[attr-defined]
     pseudonym: pl.Expr = digest.str.slice(0, PSEUDONYM_LENGTH)
     return pseudonym.alias(ids.meta.output_name())
+
+
+def _usable(key: str) -> str:
+    """A key's text as `Key` has it, or KeyUnusable."""
+    key = key.strip()
+    encoded = key.encode(errors="ignore")
+    if encoded.decode() != key:  # found here, since an encoder's error would hold the key
+        raise KeyUnusable("The key is not UTF-8 text; `feedback-etl keys new` makes one.")
+    if len(encoded) < MIN_KEY_BYTES:
+        raise KeyUnusable(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` makes one.")
+    return key
 
 
 def bucket_age(column: str | pl.Expr) -> pl.Expr:
@@ -107,17 +133,17 @@ def iso_timestamp(column: str | pl.Expr) -> pl.Expr:
     """Time to text, exactly as `datetime.isoformat()` prints it: no fraction when it is zero, else six digits.
 
     Args:
-        column: Name or expression of times, Datetime("us"), naive UTC or in UTC.
+        column: Name or expression of times, Datetime of any unit (cut to microseconds), naive UTC or with a time zone.
 
     Returns:
-        A String expression without offset.
+        A String expression without offset, in UTC.
 
     >>> from datetime import datetime
     >>> pl.select(iso_timestamp(pl.lit(datetime(2025, 10, 25, 10)))).item()
     '2025-10-25T10:00:00'
     """
-    naive = _column(column).dt.replace_time_zone(None)
-    return naive.dt.to_string("iso:strict").str.strip_suffix(".000000")
+    utc = _column(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC")
+    return utc.dt.replace_time_zone(None).dt.to_string("iso:strict").str.strip_suffix(".000000")
 
 
 def pair_hash(
@@ -129,14 +155,22 @@ def pair_hash(
 
     Null if one of the three is null.
 
+    Args:
+        analysis_hash: Name or expression of the pseudonyms.
+        recommendation_id: Name or expression of the recommendations.
+        feedback_timestamp: Name of the times, or of their text as `iso_timestamp` gives it; or an expression of text.
+
     Returns:
         A String expression of 64 lower-case hex characters named `pair_hash`.
 
     >>> pl.select(pair_hash(pl.lit("a"), pl.lit("b"), pl.lit("c"))).item()[:16]
     'a52dd81bfd5e4e66'
     """
-    parts = [_column(part) for part in (analysis_hash, recommendation_id, feedback_timestamp)]
-    joined = pl.concat_str(parts, separator="|")
+    times = [_column(feedback_timestamp)]
+    if isinstance(feedback_timestamp, str):  # one of the two is empty: times are formatted, text is taken as it is
+        named = cs.by_name(feedback_timestamp)
+        times = [iso_timestamp(named & cs.datetime()), named - cs.datetime()]
+    joined = pl.concat_str([_column(analysis_hash), _column(recommendation_id), *times], separator="|")
     digest: pl.Expr = joined.chash.sha2_256()  # type: ignore[attr-defined]
     return digest.alias("pair_hash")
 
@@ -148,9 +182,8 @@ def is_string_list(column: str | pl.Expr) -> pl.Expr:
     >>> frame.select(is_string_list("json")).to_series().to_list()
     [True, True, True, False, False]
     """
-    text = _column(column)
-    none = text.is_null() | text.str.strip_chars(_JSON_SPACE).is_in(["", "null"])
-    return none | text.str.contains(_STRING_ARRAY)
+    text = _text(column)
+    return text.is_null() | text.str.contains(_NO_LIST) | text.str.contains(_STRING_ARRAY)
 
 
 def decode_list(column: str | pl.Expr) -> pl.Expr:
@@ -160,7 +193,7 @@ def decode_list(column: str | pl.Expr) -> pl.Expr:
     >>> frame.select(decode_list("json")).to_series().to_list()
     [['acne', 'dry skin'], [], None, None]
     """
-    text = _column(column)
+    text = _text(column)
     valid = pl.when(text.str.contains(_STRING_ARRAY)).then(text).otherwise(None)
     return valid.str.json_decode(pl.List(pl.String)).alias(text.meta.output_name())
 
@@ -182,4 +215,4 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
     >>> pl.DataFrame({"text": ["=1+1", "acne", None]}).select(is_formula("text")).to_series().to_list()
     [True, False, None]
     """
-    return _column(column).str.slice(0, 1).is_in(list(FORMULA_STARTS))
+    return _text(column).str.slice(0, 1).is_in(list(FORMULA_STARTS))

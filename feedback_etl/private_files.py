@@ -1,7 +1,21 @@
-"""Folders (0700) and files (0600) that only their owner can read, from the first byte and under any umask."""
+"""Files (0600) and folders (0700) that only their owner can read, from the first byte and under any umask.
 
+A file that others may find is written under a temporary name, and named when it is complete and on disk. A final name
+never replaces what is there.
+"""
+
+import ctypes
+import errno
 import os
+import secrets
+import sys
 from pathlib import Path
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1  # Linux, renameat2(2)
+_RENAME_EXCL = 4  # macOS, renamex_np(2)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -22,8 +36,13 @@ def make_private_folder(folder: Path) -> None:
         except FileExistsError:
             if path.is_dir():  # made by another process in the meantime
                 continue
-            raise NotADirectoryError(20, "Not a directory", str(path)) from None
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
         path.chmod(0o700)
+
+
+def temporary_path(folder: Path, name: str) -> Path:
+    """A hidden name in a folder that nobody else chooses: with the process and a random part."""
+    return folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def create_private_file(path: Path) -> int:
@@ -38,10 +57,53 @@ def create_private_file(path: Path) -> int:
     return descriptor
 
 
+def give_name(temporary: Path, final: Path) -> None:
+    """Make a complete file visible under its final name, never replacing another; the temporary name may stay.
+
+    Raises:
+        FileExistsError: Something has the name already.
+        OSError: The file system can neither link nor rename without replacing (ENOTSUP), or refuses otherwise.
+    """
+    try:
+        os.link(temporary, final, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_without_replacing(temporary, final)
+
+
+def take_name_back(temporary: Path, final: Path) -> None:
+    """Undo `give_name` of this file, whether it linked, renamed or was stopped before either."""
+    if not temporary.exists():
+        final.replace(temporary)
+    elif final.exists() and final.samefile(temporary):
+        final.unlink()
+
+
+def _rename_without_replacing(old: Path, new: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(old), os.fsencode(new)
+    if sys.platform == "darwin":
+        failed = libc.renamex_np(*names, _RENAME_EXCL)
+    else:
+        failed = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE)
+    if failed:
+        code = ctypes.get_errno()
+        code = errno.ENOTSUP if code in {errno.EINVAL, errno.ENOSYS} else code
+        raise OSError(code, os.strerror(code), str(new))
+
+
 def sync_folder(folder: Path) -> None:
-    """Make what was created, renamed or removed in a folder outlast a power cut."""
+    """Make what was created, renamed or removed in a folder outlast a power cut, where the file system can.
+
+    Raises:
+        OSError: The folder cannot be opened, or the disk reports an error.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)

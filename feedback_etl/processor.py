@@ -5,8 +5,9 @@ stats = processor.process_and_export(days_back=7)
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,22 +16,17 @@ import polars as pl
 
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.files import ExportFiles
-from feedback_etl.expressions import AGE_RANGE, bucket_age, hash_id, pair_hash
+from feedback_etl.expressions import bucket_age, hash_id, pair_hash
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
-from feedback_etl.schema import RATINGS, TRAINING_COLUMNS, validate
+from feedback_etl.schema import TrainingPair, validate
 from feedback_etl.settings import find_key
 from feedback_etl.source.connect import Database
 
 __all__ = ["FeedbackProcessingStats", "FeedbackProcessor", "FeedbackTrainingPair"]
 
 _ISO_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
-_PLAIN_TYPES: dict[str, pl.DataType] = (
-    dict.fromkeys(TRAINING_COLUMNS, pl.String())
-    | dict.fromkeys(RATINGS, pl.Int64())
-    | {"would_recommend": pl.Boolean()}
-)
 
 
 @dataclass
@@ -105,10 +101,15 @@ class FeedbackProcessor:
         return self._key or find_key().key
 
     def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
-        """Pseudonym of an analysis id."""
+        """Pseudonym of an analysis id, as in an export.
+
+        Raises:
+            UsageError: It is none: null, or a float, which is not an exact id.
+        """
+        if not isinstance(id, Integral | str | UUID):
+            raise UsageError(f"An id is an integer, text or a UUID, not {type(id).__name__}.")
         key = self._key_or_configured()
-        text = pl.lit(str(id))
-        digest = hash_id(text, key=key.text if key else None, domain="analysis_id", unkeyed=key is None)
+        digest = hash_id(pl.lit(str(id)), key=key, domain="analysis_id", unkeyed=key is None)
         return str(pl.select(digest).item())
 
     def _bucket_age(self, age: float | None) -> str | None:
@@ -130,22 +131,30 @@ class FeedbackProcessor:
         """
         if not pairs:
             return ""
+        frame = validate(_as_frame(pairs))
         with ExportFiles(self.output_dir, datetime.now(UTC)) as files:
-            files.append(validate(_as_frame(pairs)))
+            files.append(frame)
             return str(files.publish().pairs)
 
 
 def _as_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
     """Pairs as a frame of the training set's types; nothing is coerced that does not fit."""
-    columns = {field.name: [getattr(pair, field.name) for pair in pairs] for field in fields(FeedbackTrainingPair)}
-    try:
-        return pl.DataFrame(columns, schema=_PLAIN_TYPES).with_columns(
-            pl.col(RATINGS).cast(pl.Int8),
-            pl.col("age_range").cast(AGE_RANGE),
-            pl.col("feedback_timestamp", "export_date").str.to_datetime(_ISO_FORMAT, time_unit="us", time_zone="UTC"),
-        )
-    except (TypeError, pl.exceptions.PolarsError):  # their texts hold values
+    columns, faults = [], []
+    for name, column in TrainingPair.to_schema().columns.items():
+        try:
+            columns.append(_series(name, [getattr(pair, name) for pair in pairs], column.dtype.type))
+        except (TypeError, ValueError, pl.exceptions.PolarsError):
+            faults.append(name)
+    if faults:  # raised here, where no error whose text holds values is still being handled
         raise ValidationError(
-            "A field of a training pair has a wrong type, or a rating, an age range or a time that cannot be. "
-            "Times are ISO 8601 text without an offset. Nothing was written."
-        ) from None
+            f"Nothing was written: pairs hold values that cannot be in {', '.join(faults)}. "
+            "Ratings are int, times ISO 8601 text without an offset; None stands for no value."
+        )
+    return pl.DataFrame(columns)
+
+
+def _series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
+    if isinstance(dtype, pl.Datetime):
+        text = pl.Series(name, values, dtype=pl.String, strict=True)
+        return text.str.to_datetime(_ISO_FORMAT, time_unit="us", time_zone="UTC")
+    return pl.Series(name, values, dtype=dtype, strict=True)

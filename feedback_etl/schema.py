@@ -4,6 +4,7 @@ Both are pandera models. They judge with full depth whatever PANDERA_VALIDATION_
 say. `validate` raises, `split_valid` gives the good rows and the explained bad ones.
 """
 
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import pandera.polars as pa
@@ -12,13 +13,7 @@ from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
 from feedback_etl.errors import ValidationError
-from feedback_etl.expressions import (
-    AGE_RANGE,
-    MAX_AGE,
-    decode_list,
-    is_formula,
-    is_string_list,
-)
+from feedback_etl.expressions import AGE_RANGE, MAX_AGE, decode_list, is_formula, is_string_list
 
 RATINGS = {
     "helpful_rating": (1, 5),
@@ -31,18 +26,51 @@ RATING_FIELDS = (*RATINGS, "would_recommend")
 LIST_COLUMNS = {"conditions_analyzed": "conditions_not_a_list", "rules_applied": "rules_not_a_list"}
 """The columns that hold a JSON array of strings, with the reason given where one does not."""
 
-RAW_COLUMNS = (
-    "feedback_id",
-    "user_id",
-    "analysis_id",
-    "recommendation_id",
-    *RATING_FIELDS,
-    *LIST_COLUMNS,
-    "timeframe",
-    "age",
-    "created_at",
+
+class _Kind(NamedTuple):
+    """What a raw column may be: in words, and whether a dtype is such."""
+
+    expected: str
+    fits: Callable[[pl.DataType], bool]
+
+
+_ID = _Kind(
+    "integers or text (floats are not exact; pandas: the dtype Int64)",
+    lambda dtype: dtype.is_integer() or dtype == pl.String,
 )
+_NUMBER = _Kind("numbers", lambda dtype: dtype.is_numeric())
+_TRUTH = _Kind("booleans or 0 and 1", lambda dtype: dtype.is_integer() or dtype == pl.Boolean)
+_TEXT = _Kind("text", lambda dtype: dtype == pl.String)
+_TIME = _Kind("times", lambda dtype: dtype == pl.Datetime)
+
+_RAW_KINDS = {
+    **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _ID),
+    **dict.fromkeys(RATINGS, _NUMBER),
+    "would_recommend": _TRUTH,
+    **dict.fromkeys((*LIST_COLUMNS, "timeframe"), _TEXT),
+    "age": _NUMBER,
+    "created_at": _TIME,
+}
+RAW_COLUMNS = tuple(_RAW_KINDS)
 """The canonical raw columns: what a `--query` has to yield, and what `split_valid` and `anonymize` take."""
+
+
+def require_raw(frame: pl.DataFrame | pl.LazyFrame) -> None:
+    """Refuse a frame that cannot hold raw feedback; a column without a type, since all of it is null, fits anywhere.
+
+    Raises:
+        ValidationError: Columns are missing or of a wrong type; the message names each.
+    """
+    schema = frame.collect_schema()
+    if missing := [name for name in RAW_COLUMNS if name not in schema]:
+        raise ValidationError(f"The frame lacks the raw columns {', '.join(missing)}.")
+    wrong = [
+        f"{name} is {schema[name]}, expected {kind.expected}"
+        for name, kind in _RAW_KINDS.items()
+        if schema[name] != pl.Null and not kind.fits(schema[name])
+    ]
+    if wrong:
+        raise ValidationError(f"Raw columns of a wrong type: {'; '.join(wrong)}.")
 
 
 def _number_faults(column: str, least: int, greatest: int) -> dict[str, pl.Expr]:
@@ -189,10 +217,13 @@ def split_valid(frame: pl.DataFrame) -> Split:
         `Split(valid, rejected)`; together they hold every row once.
 
     Raises:
-        ValidationError: A column is missing.
+        ValidationError: Columns are missing or of a wrong type.
+
+    >>> valid, rejected = split_valid(pl.DataFrame({name: [None] for name in RAW_COLUMNS}))
+    >>> rejected["reasons"].to_list()
+    ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
-    if missing := [name for name in RAW_COLUMNS if name not in frame.columns]:
-        raise ValidationError(f"The frame lacks the raw columns {', '.join(missing)}.")
+    require_raw(frame)
     suspect = frame.select(_is_suspect(frame).alias("suspect")).to_series()
     if not suspect.any():
         return Split(frame, frame.clear().with_columns(reasons=pl.lit("", pl.String)))
@@ -211,17 +242,16 @@ def _is_suspect(frame: pl.DataFrame) -> pl.Expr:
 
 
 def _with_reasons(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows that are wrong, with pandera's reasons."""
-    cases = _failure_cases(RawFeedback, rows)
-    order = {reason: place for place, reason in enumerate(REASONS)}
+    """Rows that are all wrong, with pandera's reasons."""
+    cases = _failure_cases(RawFeedback, rows.select(RAW_COLUMNS))
     reasons = (
-        cases.select(index=pl.col("index").cast(pl.UInt32), reason="check")
+        cases.select("index", reason=pl.col("check").cast(pl.Enum(REASONS)))
         .unique()
-        .sort("index", pl.col("reason").replace_strict(order, return_dtype=pl.UInt8))
+        .sort("index", "reason")
         .group_by("index", maintain_order=True)
-        .agg(reasons=pl.col("reason").str.join(","))
+        .agg(reasons=pl.col("reason").cast(pl.String).str.join(","))
     )
-    return rows.with_row_index("index").join(reasons, on="index", how="left", maintain_order="left").drop("index")
+    return rows.with_columns(reasons["reasons"])
 
 
 def validate(frame: pl.DataFrame) -> pl.DataFrame:
@@ -235,14 +265,20 @@ def validate(frame: pl.DataFrame) -> pl.DataFrame:
 
     Raises:
         ValidationError: Something is wrong; the message names each broken rule, its column and the number of rows.
+
+    >>> validate(TrainingPair.empty()).width
+    12
     """
     cases = _failure_cases(TrainingPair.to_schema(), frame)
     if cases.is_empty():
         return frame
-    rule = pl.concat_str(pl.col("column").fill_null("frame"), pl.lit(" "), pl.col("check").str.replace(r"\(.*", ""))
-    counts = cases.group_by(rule.alias("rule")).len("rows").sort("rows", "rule", descending=[True, False])
+    # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.
+    column = pl.when(schema_context="DataFrameSchema").then("failure_case").otherwise("column")
+    rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.replace(r"\(.*", ""))
+    rows = pl.when(pl.col("index").is_null()).then(frame.height).otherwise(1).sum()
+    counts = cases.group_by(rule.alias("rule")).agg(rows=rows).sort("rows", "rule", descending=[True, False])
     reasons = dict(counts.iter_rows())
-    listed = ", ".join(f"{name} ({rows} rows)" for name, rows in reasons.items())
+    listed = ", ".join(f"{name} ({rows:,} {'row' if rows == 1 else 'rows'})" for name, rows in reasons.items())
     raise ValidationError(f"The training set breaks its rules and was not written: {listed}.", reasons)
 
 

@@ -6,6 +6,7 @@ This is the only module that reads the environment. The settings file is `feedba
 
 import os
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,21 +62,26 @@ class Settings(BaseSettings):
 
 
 def _file_settings() -> dict[str, Any]:
-    """What the settings file says, or nothing where there is none."""
-    for path, table in ((Path(SETTINGS_FILE), ()), (Path("pyproject.toml"), ("tool", "feedback-etl"))):
-        if not path.is_file():
-            continue
-        try:
-            values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            if table:
-                continue
-            raise UsageError(f"The settings file {path} cannot be read as TOML.") from None
-        for name in table:
-            values = values.get(name, {})
-        if values:
-            return values
-    return {}
+    """What the settings file says, or nothing where there is none; a pyproject.toml without our table is not ours."""
+    if os.path.lexists(SETTINGS_FILE):
+        return _read_toml(Path(SETTINGS_FILE))
+    path = Path("pyproject.toml")
+    try:
+        if b"feedback-etl" not in path.read_bytes():
+            return {}
+    except OSError:
+        return {}
+    tool = _read_toml(path).get("tool")
+    values = tool.get("feedback-etl", {}) if isinstance(tool, dict) else {}
+    if not isinstance(values, dict):
+        raise UsageError("In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl].")
+    return values
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):  # an error about the file can hold it, so that none is chained
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    raise UsageError(f"The settings file {path} cannot be read as TOML.")
 
 
 def load_settings(**flags: Any) -> Settings:
@@ -87,8 +93,14 @@ def load_settings(**flags: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise UsageError(f"The settings are wrong: {faults}.") from None
+        faults = "; ".join(_fault(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors())
+    raise UsageError(f"The settings are wrong: {faults}. There are: {', '.join(Settings.model_fields)}.")
+
+
+def _fault(name: str, told: str) -> str:
+    """What pydantic says of a setting, as a sentence with its name and without its value."""
+    name = name.removeprefix("feedback_etl_")
+    return f"{name} is not a setting" if told.startswith("Extra") else told.replace("Input", name, 1)
 
 
 class FoundKey(NamedTuple):
@@ -99,8 +111,15 @@ class FoundKey(NamedTuple):
 
 
 def default_key_path() -> Path:
-    """The key in the user's configuration directory: `$XDG_CONFIG_HOME` or `~/.config`, `feedback-etl/key`."""
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    """The key in the user's configuration directory: `$XDG_CONFIG_HOME` or `~/.config`, `feedback-etl/key`.
+
+    Raises:
+        KeyMissing: The user has no home folder, as in some containers.
+    """
+    try:
+        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    except RuntimeError:
+        raise KeyMissing(NO_KEY) from None
     return Path(home) / "feedback-etl" / "key"
 
 
@@ -108,7 +127,8 @@ def find_key(settings: Settings | None = None) -> FoundKey:
     """The configured key: FEEDBACK_ETL_KEY_FILE, FEEDBACK_ETL_KEY, the settings' `key_file`, the user's own.
 
     Raises:
-        KeyMissing: There is none, or the first one found cannot be used.
+        KeyMissing: There is none.
+        KeyUnusable: The first one found cannot be used; no other is tried.
     """
     if named := os.environ.get(KEY_FILE_VARIABLE):
         return FoundKey(read_key(Path(named)), f"{named} ({KEY_FILE_VARIABLE})")
@@ -118,6 +138,6 @@ def find_key(settings: Settings | None = None) -> FoundKey:
     if settings.key_file is not None:
         return FoundKey(read_key(settings.key_file), f"{settings.key_file} (key_file in the settings)")
     path = default_key_path()
-    if path.is_file():
+    if os.path.lexists(path):
         return FoundKey(read_key(path), str(path))
     raise KeyMissing(NO_KEY)

@@ -7,7 +7,7 @@ Too few ratings? skipped -> something wrong? rejected -> seen before? dropped ->
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -17,9 +17,11 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.schema import split_valid, validate
 from feedback_etl.source.window import Window
-from feedback_etl.transforms import RAW_KEY, anonymize, deduplicate, enough_ratings
+from feedback_etl.transforms import RAW_KEY, anonymize, deduplicate, enough_ratings, is_hashed
+from feedback_etl.transforms import RecommendationId as RecommendationId
 
-RecommendationId = Literal["keep", "hash"]
+_RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), pl.col("created_at"))
+"""Comparable between batches, also where a source gives an id as a number in one and as text in the next."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         enough_ratings(self.min_feedback_fields)
-        if self.recommendation_id not in ("keep", "hash"):
-            raise UsageError('recommendation_id must be "keep" or "hash".')
+        is_hashed(self.recommendation_id)
         if not 0 <= self.max_rejected <= 1:
             raise UsageError("max_rejected must be a share from 0 to 1, for example 0.05.")
 
@@ -66,10 +67,9 @@ class Run:
         """
         try:
             return self._steps(raw)
-        except pl.exceptions.PolarsError as error:  # its text may hold values
-            raise ValidationError(
-                f"A batch could not be processed ({type(error).__name__}); nothing was written."
-            ) from None
+        except pl.exceptions.PolarsError as error:
+            kind = type(error).__name__  # and no more: its text may hold values
+        raise ValidationError(f"A batch could not be processed ({kind}); nothing was written.")
 
     def _steps(self, raw: pl.DataFrame) -> Batch:
         rules = self._rules
@@ -90,17 +90,20 @@ class Run:
             deduplicated=valid.height - unique.height,
             exported=pairs.height,
         )
-        self._reasons.update(rejected["reasons"].str.split(",").explode().to_list() if rejected.height else ())
+        reasons = rejected["reasons"].str.split(",").explode().value_counts()
+        self._reasons.update(dict(reasons.iter_rows()))
         return Batch(validate(pairs), self._without_values(rejected))
 
     def _first_of_pairs(self, valid: pl.DataFrame) -> pl.DataFrame:
         """Duplicates have equal times and rows come ordered by time: only the last time has to be remembered."""
         unique = deduplicate(valid, by=RAW_KEY)
         if self._seen is not None:
-            unique = unique.join(self._seen, on=RAW_KEY, how="anti", maintain_order="left")
+            unique = unique.join(
+                self._seen, left_on=_RAW_KEY_AS_TEXT, right_on=RAW_KEY, how="anti", maintain_order="left"
+            )
         if valid.height:
-            keys = unique.select(RAW_KEY)
-            known = keys if self._seen is None else pl.concat([self._seen, keys], how="vertical_relaxed")
+            keys = unique.select(_RAW_KEY_AS_TEXT)
+            known = keys if self._seen is None else pl.concat([self._seen, keys])
             self._seen = known.filter(pl.col("created_at") == valid["created_at"].last())
         return unique
 
@@ -108,7 +111,7 @@ class Run:
         key = self._rules.key
         return rejected.select(
             "feedback_id",
-            analysis_hash=hash_id("analysis_id", key=key.text if key else None, unkeyed=key is None),
+            analysis_hash=hash_id("analysis_id", key=key, unkeyed=key is None),
             reasons="reasons",
         )
 
@@ -129,11 +132,15 @@ class Run:
             why = f"more than {self._rules.max_rejected:.3%} may not be rejected (max_rejected)"
         else:
             return
-        listed = ", ".join(f"{reason} {rows:,}" for reason, rows in self._reasons.most_common())
+        reasons = self._reasons_by_frequency()
+        listed = ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items())
         raise ValidationError(
             f"Nothing was exported: {rejected:,} of {judged:,} rows are rejected, and {why}. Reasons: {listed}.",
-            dict(self._reasons.most_common()),
+            reasons,
         )
+
+    def _reasons_by_frequency(self) -> dict[str, int]:
+        return dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0])))
 
     def report(self, window: Window, excluded: int) -> ExportReport:
         """The figures so far."""
@@ -146,7 +153,7 @@ class Run:
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
             excluded_records=excluded,
-            rejected_reasons=dict(self._reasons.most_common()),
+            rejected_reasons=self._reasons_by_frequency(),
             window=window,
             key_id=key.id if key else None,
         )

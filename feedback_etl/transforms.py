@@ -5,16 +5,17 @@ pairs = raw.pipe(anonymize, key=key, now=now).pipe(deduplicate)
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import polars as pl
 
-from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.expressions import bucket_age, hash_id, join_list
-from feedback_etl.privacy.keys import Key
-from feedback_etl.schema import RATING_FIELDS, RATINGS, TRAINING_COLUMNS
+from feedback_etl.errors import UsageError
+from feedback_etl.expressions import KeyLike, bucket_age, hash_id, join_list
+from feedback_etl.schema import RATING_FIELDS, RATINGS, RAW_COLUMNS, TRAINING_COLUMNS, require_raw
+from feedback_etl.source.window import naive_utc
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+RecommendationId = Literal["keep", "hash"]
 
 PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 """What makes two training pairs the same feedback; `expressions.pair_hash` is the digest of these."""
@@ -37,13 +38,24 @@ def enough_ratings(min_feedback_fields: int) -> pl.Expr:
     return pl.sum_horizontal(pl.col(name).is_not_null() for name in RATING_FIELDS) >= count
 
 
+def is_hashed(recommendation_id: RecommendationId) -> bool:
+    """Whether the recommendation is to be pseudonymised too.
+
+    Raises:
+        UsageError: It is neither "keep" nor "hash": a slip must not leave ids as they are.
+    """
+    if recommendation_id not in get_args(RecommendationId):
+        raise UsageError('recommendation_id must be "keep" or "hash".')
+    return recommendation_id == "hash"
+
+
 def anonymize(
     frame: Frame,
     *,
     now: datetime,
-    key: Key | str | None = None,
+    key: KeyLike | str | None = None,
     unkeyed: bool = False,
-    recommendation_id: Literal["keep", "hash"] = "keep",
+    recommendation_id: RecommendationId = "keep",
 ) -> Frame:
     """Raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
 
@@ -53,9 +65,9 @@ def anonymize(
     them through `split_valid` first.
 
     Args:
-        frame: The canonical raw columns, as `load_feedback` gives them.
-        now: The time of the export, naive UTC; cut to seconds it becomes export_date.
-        key: The pseudonym key.
+        frame: The canonical raw columns, as `load_feedback` gives them; times are naive UTC or have a time zone.
+        now: The time of the export, UTC (a naive time is taken as UTC); cut to seconds it becomes export_date.
+        key: The pseudonym key: a `Key` or its text.
         unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
         recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
 
@@ -63,38 +75,38 @@ def anonymize(
         The twelve columns of `schema.TrainingPair`, lazy if the frame was.
 
     Raises:
-        UsageError: Neither a key nor `unkeyed=True`, or both.
-        ValidationError: An id column is of a floating-point type, which cannot hold ids exactly.
+        UsageError: Neither a key nor `unkeyed=True`, or both; or another `recommendation_id`; or the key is too short.
+        ValidationError: Columns are missing or of a wrong type; floating-point numbers, for one, are not exact ids.
+
+    >>> raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"analysis_id": [42], "age": [25]})
+    >>> pairs = anonymize(raw, unkeyed=True, now=datetime(2025, 10, 25, 12))
+    >>> pairs.select("analysis_hash", "age_range").row(0)
+    ('73475cb40a568e8d', '25-35')
     """
-    text = Key.of(key).text if key is not None else None
-    _refuse_float_ids(frame)
+    require_raw(frame)
     recommendation = pl.col("recommendation_id").cast(pl.String)
-    if recommendation_id == "hash":
-        recommendation = hash_id("recommendation_id", key=text, unkeyed=unkeyed)
+    if is_hashed(recommendation_id):
+        recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
+    known = frame.select(RAW_COLUMNS)
     for column, joined in _JOINED.items():
-        frame = _add_joined(frame, column, joined)
-    return frame.select(
-        analysis_hash=hash_id("analysis_id", key=text, unkeyed=unkeyed),
+        known = _add_joined(known, column, joined)
+    return known.select(
+        analysis_hash=hash_id("analysis_id", key=key, unkeyed=unkeyed),
         recommendation_id=recommendation,
         **{name: pl.col(name).cast(pl.Int8) for name in RATINGS},
         would_recommend=pl.col("would_recommend").cast(pl.Boolean),
         conditions_detected="conditions_joined",
         rules_applied="rules_joined",
-        timeframe="timeframe",
+        timeframe=pl.col("timeframe").cast(pl.String).replace("", None),
         age_range=bucket_age("age"),
-        feedback_timestamp=pl.col("created_at").dt.replace_time_zone("UTC"),
-        export_date=pl.lit(now.replace(microsecond=0), pl.Datetime("us")).dt.replace_time_zone("UTC"),
+        feedback_timestamp=_utc(pl.col("created_at")),
+        export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
     ).select(TRAINING_COLUMNS)
 
 
-def _refuse_float_ids(frame: pl.DataFrame | pl.LazyFrame) -> None:
-    schema = frame.collect_schema()
-    floats = [name for name in ("analysis_id", "recommendation_id") if schema[name].is_float()]
-    if floats:
-        raise ValidationError(
-            f"{', '.join(floats)} holds floating-point numbers, which are not exact ids. "
-            "Read it as integers (pandas: the dtype Int64) or as text."
-        )
+def _utc(time: pl.Expr) -> pl.Expr:
+    """A time of any unit, naive UTC or with a time zone, as `schema.UtcTime`."""
+    return time.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")  # the cast keeps the instant, not the wall clock
 
 
 def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
@@ -115,5 +127,10 @@ def deduplicate(frame: Frame, *, by: Sequence[str] = PAIR_KEY) -> Frame:
 
     Returns:
         The frame without its later duplicates, lazy if it was.
+
+    >>> same = {"analysis_hash": "73475cb40a568e8d", "recommendation_id": "rec_1", "feedback_timestamp": None}
+    >>> pairs = pl.DataFrame([same | {"helpful_rating": 5}, same | {"helpful_rating": 1}])
+    >>> deduplicate(pairs)["helpful_rating"].to_list()
+    [5]
     """
     return frame.unique(subset=list(by), keep="first", maintain_order=True)

@@ -6,12 +6,19 @@ import os
 import secrets
 import stat
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError, KeyUnusable
 from feedback_etl.expressions import MIN_KEY_BYTES
-from feedback_etl.private_files import create_private_file, make_private_folder
+from feedback_etl.private_files import (
+    create_private_file,
+    give_name,
+    make_private_folder,
+    sync_folder,
+    temporary_path,
+)
 
 _ID_MESSAGE = b"feedback_etl pseudonym key id"
 """What a key signs to make its id. It holds no colon, so it can never be an id to pseudonymise."""
@@ -26,7 +33,7 @@ class Key:
     """A pseudonym key: text of at least 32 bytes, surrounding white space stripped. Its repr shows the id alone.
 
     Raises:
-        KeyUnusable: The text has fewer than 32 bytes.
+        KeyUnusable: The text has fewer than 32 bytes, or is no text.
 
     >>> Key("k" * 32)
     Key(id='f847815c5347')
@@ -36,20 +43,29 @@ class Key:
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        text = self.text.strip()
-        size = len(text.encode())
-        if size < MIN_KEY_BYTES:
+        content = _stripped(self.text)
+        if content is None:  # raised here, since an error about the text would hold it
+            raise KeyUnusable("The pseudonym key is not UTF-8 text.")
+        if len(content) < MIN_KEY_BYTES:
             raise KeyUnusable(
-                f"The pseudonym key has {size} bytes; it needs at least {MIN_KEY_BYTES}. "
+                f"The pseudonym key has {len(content)} bytes; it needs at least {MIN_KEY_BYTES}. "
                 "`feedback-etl keys new` makes one."
             )
-        object.__setattr__(self, "text", text)
-        object.__setattr__(self, "id", hmac.new(text.encode(), _ID_MESSAGE, hashlib.sha256).hexdigest()[:12])
+        object.__setattr__(self, "text", content.decode())
+        object.__setattr__(self, "id", hmac.new(content, _ID_MESSAGE, hashlib.sha256).hexdigest()[:12])
 
     @classmethod
     def of(cls, key: "Key | str") -> "Key":
         """The key itself, or one made of its text."""
         return key if isinstance(key, Key) else cls(key)
+
+
+def _stripped(text: str) -> bytes | None:
+    """The bytes of a key; None for bytes instead of text, or text that an environment of another encoding gave."""
+    try:
+        return text.strip().encode()
+    except (AttributeError, UnicodeEncodeError):
+        return None
 
 
 def new_key() -> Key:
@@ -63,19 +79,24 @@ def write_key(path: Path) -> Key:
     Raises:
         ExportFileError: The file exists already (a key is never overwritten), or it cannot be written.
     """
-    key = new_key()
+    key, temporary = new_key(), temporary_path(path.parent, path.name)
     try:
         make_private_folder(path.parent)
-        with open(create_private_file(path), "w", encoding="utf-8") as file:
+        with open(create_private_file(temporary), "w", encoding="utf-8") as file:
             file.write(key.text + "\n")
             file.flush()
             os.fsync(file.fileno())
+        give_name(temporary, path)
+        sync_folder(path.parent)
     except FileExistsError:
         raise ExportFileError(
             f"{path} exists and is left as it is: exports made with its key need it. Name another file."
         ) from None
     except OSError as error:
         raise ExportFileError(f"The key could not be written to {path}: {error.strerror}.") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
     return key
 
 
@@ -92,6 +113,8 @@ def read_key(path: Path) -> Key:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             content = file.read()
+    except FileNotFoundError:
+        raise KeyUnusable(f"There is no key file {path}. `feedback-etl keys new --file {path}` makes one.") from None
     except OSError as error:
         raise KeyUnusable(f"The key file {path} cannot be read: {error.strerror}.") from None
     if mode & 0o022:
@@ -103,8 +126,6 @@ def read_key(path: Path) -> Key:
             stacklevel=2,
         )
     try:
-        return Key(content.decode())
-    except UnicodeDecodeError:
-        raise KeyUnusable(f"The key file {path} is not UTF-8 text.") from None
+        return Key(content.decode(errors="surrogateescape"))
     except KeyUnusable as error:
         raise KeyUnusable(f"{path}: {error}") from None

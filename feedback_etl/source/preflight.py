@@ -1,16 +1,18 @@
 """What is looked at before anything is read: are the tables and columns there, and of what types."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.schema import RAW_COLUMNS
 from feedback_etl.source.connect import Source
 from feedback_etl.source.query import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation
 from feedback_etl.source.raw import KINDS
+from feedback_etl.source.reader import stopped
 
 _NAMES_SHOWN = 20
 
@@ -40,14 +42,16 @@ def look_at(
         SourceError: Tables or columns are missing, unexpected or of a wrong type; the message names them.
         UsageError: The query is not one closed SELECT.
     """
-    if query is None:
-        _check_tables(source.connection, db_schema)
-        relation = default_relation(source.dialect, db_schema)
-        types = _types(source, no_rows(relation))
-    else:
-        types = _types(source, columns_of(query))
-        _check_names(list(types))
-        relation = own_relation(source.dialect, query, list(types))
+    try:
+        if query is None:
+            _check_tables(source, db_schema)
+            relation = default_relation(source.dialect, db_schema)
+            types = _types(source, no_rows(relation))
+        else:
+            types = _types(source, columns_of(source.dialect, query))
+            relation = own_relation(source.dialect, query, list(types))
+    except SQLAlchemyError as error:
+        raise SourceError(f"The database refuses the query: {_first_line(error)}.") from None
     if source.dialect == "sqlite":
         _check_text_times(source, relation)
         return relation, {}
@@ -62,21 +66,25 @@ def read_query_file(path: Path) -> str:
         UsageError: It cannot be read as UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise UsageError(f"The query file {path} cannot be read as UTF-8 text.") from None
 
 
 def fetch_count(source: Source, sql: str) -> int:
-    """The single number that a statement yields."""
-    return int(_execute(source, sql).scalar_one())
+    """The single number that a statement yields.
+
+    Raises:
+        SourceError: The database stopped it.
+    """
+    try:
+        return int(_execute(source, sql).scalar_one())
+    except SQLAlchemyError as error:
+        raise stopped(error) from None
 
 
 def _execute(source: Source, sql: str) -> sa.CursorResult[Any]:
-    try:
-        return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
-    except SQLAlchemyError as error:
-        raise SourceError(f"The database refuses the query: {_first_line(error)}.") from None
+    return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
 def _first_line(error: SQLAlchemyError) -> str:
@@ -86,8 +94,10 @@ def _first_line(error: SQLAlchemyError) -> str:
     return str(told).splitlines()[0].rstrip(".")
 
 
-def _check_tables(connection: sa.Connection, db_schema: str | None) -> None:
-    inspector = sa.inspect(connection)
+def _check_tables(source: Source, db_schema: str | None) -> None:
+    inspector = sa.inspect(source.connection)
+    if db_schema is not None and db_schema not in (schemas := inspector.get_schema_names()):
+        raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {_some(schemas)}.")
     missing = [name for name in _USED if not inspector.has_table(name, schema=db_schema)]
     if missing:
         found = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
@@ -97,11 +107,18 @@ def _check_tables(connection: sa.Connection, db_schema: str | None) -> None:
         )
     faults = []
     for name, used in _USED.items():
-        columns = [column["name"] for column in inspector.get_columns(name, schema=db_schema)]
-        if lacking := sorted(used.difference(columns)):
+        columns = _columns(inspector, name, db_schema)
+        known = {column.lower() for column in columns} if source.dialect == "sqlite" else columns
+        if lacking := sorted(used.difference(known)):
             faults.append(f"{name} has no column {', '.join(lacking)} (it has {_some(columns)})")
     if faults:
         raise SourceError(f"{'; '.join(faults)}. For another layout use --query.")
+
+
+def _columns(inspector: sa.Inspector, table: str, db_schema: str | None) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SAWarning)  # of types that SQLAlchemy does not know
+        return [column["name"] for column in inspector.get_columns(table, schema=db_schema)]
 
 
 def _some(names: list[str]) -> str:
@@ -111,8 +128,8 @@ def _some(names: list[str]) -> str:
 
 def _check_names(names: list[str]) -> None:
     missing = [name for name in RAW_COLUMNS if name not in names]
-    extra = [name for name in names if name not in {*RAW_COLUMNS, CONSENT}]
     twice = sorted({name for name in names if names.count(name) > 1})
+    extra = [name for name in names if name not in {*RAW_COLUMNS, CONSENT, *twice}]
     faults = [
         f"{word} {', '.join(found)}"
         for word, found in (("lacks", missing), ("has the unexpected", extra), ("yields twice", twice))
@@ -126,13 +143,11 @@ def _check_names(names: list[str]) -> None:
 
 def _types(source: Source, sql: str) -> dict[str, str]:
     result = _execute(source, sql)
-    description = result.cursor.description if result.cursor else []
-    names = [column[0] for column in description]
-    if len(set(names)) < len(names):
-        _check_names(names)
-    types = {column[0]: _type_name(source, column[1]) for column in description}
+    described = [(str(column[0]), column[1]) for column in (result.cursor.description if result.cursor else ())]
     result.close()
-    return types
+    # Where a name comes twice, SQLite calls the second one name:1.
+    _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name, _ in described])
+    return {name: _type_name(source, code) for name, code in described}
 
 
 def _type_name(source: Source, code: Any) -> str:
@@ -148,7 +163,7 @@ def _type_name(source: Source, code: Any) -> str:
 
 def _check_types(types: dict[str, str]) -> None:
     faults = [
-        f"{name} is {kind}, expected {KINDS[name].expected}"
+        f"{name} is {'of a type of its own' if kind == 'unknown' else kind}, expected {KINDS[name].expected}"
         for name, kind in types.items()
         if kind not in KINDS[name].postgresql
     ]
@@ -157,14 +172,15 @@ def _check_types(types: dict[str, str]) -> None:
 
 
 def _check_text_times(source: Source, relation: Relation) -> None:
-    """SQLite sorts numbers before all text, so that times stored as numbers would fall out of every window."""
-    numbers: sa.Select[Any] = (
-        sa.select(sa.literal_column("1"))
-        .select_from(relation.rows)
-        .where(relation.columns["created_at"] < sa.literal_column("''"))
-        .limit(1)
-    )
-    if _execute(source, relation.render(numbers)).first() is not None:
+    """SQLite sorts numbers before all text and blobs after it, so that such times would fall out of every window."""
+    time = relation.columns["created_at"]
+    no_text = sa.or_(time < sa.literal_column("''"), time >= sa.literal_column("x''"))
+    some = relation.render(sa.select(sa.literal_column("1")).select_from(relation.rows).where(no_text).limit(1))
+    try:
+        found = _execute(source, some).first()
+    except SQLAlchemyError as error:
+        raise stopped(error) from None
+    if found is not None:
         raise SourceError(
             "created_at holds numbers in some rows; ISO 8601 text is expected. "
             "Convert it in a --query, for example datetime(created_at, 'unixepoch')."

@@ -5,16 +5,17 @@ only literals are the window's bounds. A user's query becomes a subquery; its te
 and never interpreted.
 """
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from feedback_etl.errors import UsageError
 from feedback_etl.schema import LIST_COLUMNS, RAW_COLUMNS
 from feedback_etl.source import tables
+from feedback_etl.source.own_query import contained
+from feedback_etl.source.raw import NO_ANSWER
 from feedback_etl.source.window import Window
 
 _QUERY_NAME = "the_own_query_goes_here"
@@ -23,20 +24,7 @@ CONSENT = "consent"
 # Times of SQLite are text. Whole days on either side take in every form and offset; the reader cuts exactly.
 _TEXT_TIME_SLACK = timedelta(days=2)
 
-# What can hide a bracket or a semicolon in SQL: quoted text, quoted names, dollar quotes, comments.
-_SQL_TOKEN = re.compile(
-    r"""
-    (?P<hidden> (?<![\w$])[eE]'(?:[^'\\]|\\.|'')*'
-              | '(?:[^']|'')*'
-              | "(?:[^"]|"")*"
-              | `[^`]*`
-              | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
-              | --[^\n]*
-              | /\*(?:(?!/\*).)*?\*/ )
-    | (?P<open>\() | (?P<close>\)) | (?P<bad>;|'|"|`|/\*)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+Column = sa.ColumnElement[Any]
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ class Relation:
     """
 
     dialect: str
-    columns: dict[str, sa.ColumnElement[Any]]
+    columns: dict[str, Column]
     rows: sa.FromClause
     own_query: str | None = None
 
@@ -75,7 +63,7 @@ def default_relation(dialect: str, db_schema: str | None = None) -> Relation:
     rows = feedback.outerjoin(record, record.c.id == feedback.c.recommendation_id).outerjoin(
         profile, sa.and_(profile.c.user_id == feedback.c.user_id, ~has_earlier)
     )
-    special: dict[str, sa.ColumnElement[Any]] = {
+    special: dict[str, Column] = {
         "feedback_id": feedback.c.id,
         "recommendation_id": record.c.recommendation_id,
         "age": profile.c.age,
@@ -96,31 +84,13 @@ def own_relation(dialect: str, sql: str, names: list[str]) -> Relation:
     Raises:
         UsageError: The text could end the subquery it is put into.
     """
-    columns: dict[str, sa.ColumnElement[Any]] = {name: sa.column(name) for name in names}
-    return Relation(dialect, columns, sa.table(_QUERY_NAME), own_query=contained(sql))
+    columns: dict[str, Column] = {name: sa.column(name) for name in names}
+    return Relation(dialect, columns, sa.table(_QUERY_NAME), own_query=contained(dialect, sql))
 
 
-def contained(sql: str) -> str:
-    """The query without its closing semicolon, when it stays inside the brackets that are put around it.
-
-    Raises:
-        UsageError: It is empty, holds a second statement, or its brackets, quotes or comments are not closed.
-    """
-    sql = sql.strip().removesuffix(";").rstrip()
-    depth = 0
-    for token in _SQL_TOKEN.finditer(sql):
-        depth += bool(token["open"]) - bool(token["close"])
-        if token["bad"] or depth < 0:
-            depth = -1
-            break
-    if depth or not sql:
-        raise UsageError("The query must be one SELECT: no semicolon inside, every bracket, quote and comment closed.")
-    return sql
-
-
-def columns_of(sql: str) -> str:
+def columns_of(dialect: str, sql: str) -> str:
     """A statement that yields all columns of an own query and no rows."""
-    return f"SELECT * FROM ({contained(sql)}\n) AS feedback LIMIT 0"  # noqa: S608  the own query, and nothing else
+    return f"SELECT * FROM ({contained(dialect, sql)}\n) AS feedback LIMIT 0"  # noqa: S608  it is contained
 
 
 def no_rows(relation: Relation) -> str:
@@ -131,40 +101,45 @@ def no_rows(relation: Relation) -> str:
 def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that reads a window, ordered by (created_at, feedback id), nulls last.
 
+    On SQLite it reads some rows from around the window too, which `raw.cut_exactly` leaves out.
+
     Args:
         relation: Where the rows are.
         window: Which of them.
         types: What the database calls each column's type (PostgreSQL); empty where it has none (SQLite).
     """
-    columns = {name: _readable(relation, name, types) for name in RAW_COLUMNS}
-    feedback_id: sa.ColumnElement[Any] = relation.columns["feedback_id"]
-    if types.get("feedback_id") in {"text", "varchar", "bpchar"}:
-        feedback_id = feedback_id.collate("C")
+    time = relation.columns["created_at"]
     statement = (
-        sa.select(*_labelled(columns))
+        sa.select(*_labelled({name: _readable(relation, name, types) for name in RAW_COLUMNS}))
         .select_from(relation.rows)
         .where(*_in_window(relation, window, types))
-        .order_by(_time_order(relation).nulls_last(), feedback_id)
+        .order_by(
+            (_utc_text(time) if relation.dialect == "sqlite" else time).nulls_last(),
+            _binary(relation.columns["feedback_id"], relation.dialect, types.get("feedback_id", "")),
+        )
     )
     if CONSENT in relation.columns:
-        statement = statement.where(relation.columns[CONSENT].is_(sa.true()))
+        statement = statement.where(_consents(relation, types))
     return relation.render(statement)
 
 
 def excluded_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts the rows of a window without consent."""
-    refused = relation.columns[CONSENT].is_not(sa.true())
-    statement = (
-        sa.select(sa.func.count()).select_from(relation.rows).where(refused, *_in_window(relation, window, types))
-    )
-    return relation.render(statement)
+    conditions = [_consents(relation, types).is_not(sa.true()), *_in_window(relation, window, types)]
+    if relation.dialect == "sqlite":
+        conditions.append(_between(_utc_text(relation.columns["created_at"]), window, _shortest))
+    return relation.render(sa.select(sa.func.count()).select_from(relation.rows).where(*conditions))
 
 
-def _labelled(columns: dict[str, sa.ColumnElement[Any]]) -> list[sa.Label[Any]]:
+def _labelled(columns: dict[str, Column]) -> list[sa.Label[Any]]:
     return [column.label(name) for name, column in columns.items()]
 
 
-def _readable(relation: Relation, name: str, types: dict[str, str]) -> sa.ColumnElement[Any]:
+def _sql(constant: str) -> Column:
+    return sa.literal_column(constant)
+
+
+def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     """A column in a form that every driver reads alike."""
     column = relation.columns[name]
     kind = types.get(name, "")
@@ -172,21 +147,42 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> sa.Column
         column = sa.func.array_to_json(column)
     if name in LIST_COLUMNS or (relation.dialect == "sqlite" and name == "created_at"):
         # A null in the first row leaves ConnectorX without a type on SQLite, and on PostgreSQL '' is faster.
-        return sa.func.coalesce(sa.cast(column, sa.Text), sa.literal_column("''"))
-    if kind in {"uuid", "unknown"}:
+        return sa.func.coalesce(sa.cast(column, sa.Text), _sql("''"))
+    if relation.dialect == "sqlite" and name == "would_recommend":
+        # A column declared BOOLEAN can hold a 7, which ConnectorX would take for true.
+        return sa.func.coalesce(column, _sql(str(NO_ANSWER)))
+    if kind in {"uuid", "unknown", "bpchar"}:  # CHAR(n) as it is would be padded with blanks
         return sa.cast(column, sa.Text)
+    if kind == "numeric":  # NaN and long ones are more than drivers can take
+        return sa.cast(column, sa.Double)
+    if name == "created_at":  # what lies before the year 1, such as -infinity, no driver can read
+        return sa.case((column >= _sql("'0001-01-01 00:00:00'"), column))
     return column
 
 
-def _time_order(relation: Relation) -> sa.ColumnElement[Any]:
-    """What sorts rows by time: on SQLite one text form for `T` or space, with or without a fraction."""
-    time = relation.columns["created_at"]
-    if relation.dialect != "sqlite":
-        return time
-    text = sa.func.replace(sa.cast(time, sa.Text), sa.literal_column("'T'"), sa.literal_column("' '"))
-    digits = sa.func.length(text)
-    fraction = sa.func.substr(sa.literal_column("'.000000'"), digits - sa.literal_column("18"))
-    return sa.func.substr(text.concat(fraction), sa.literal_column("1"), sa.literal_column("26"))
+def _consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
+    """Whether a row's consent is true: not null, no other number than 1."""
+    consent = relation.columns[CONSENT]
+    if relation.dialect == "postgresql" and types[CONSENT] != "bool":
+        consent = consent == _sql("1")
+    return consent.is_(sa.true())
+
+
+def _binary(column: Column, dialect: str, kind: str) -> Column:
+    """A column that sorts by its bytes, whatever its collation."""
+    if dialect == "sqlite":
+        return sa.type_coerce(column, sa.Text).collate("BINARY")
+    return column if kind.startswith("int") or kind == "uuid" else sa.cast(column, sa.Text).collate("C")
+
+
+def _utc_text(time: Column) -> Column:
+    """The forms that a time takes on SQLite as one, in UTC, that sorts and compares: 2025-10-25 10:00:00.5."""
+    text = sa.cast(time, sa.Text)
+    tail = sa.func.substr(text, _sql("20"))  # fraction and offset
+    offset = sa.func.ltrim(tail, _sql("'.0123456789'"))
+    fraction = sa.func.rtrim(sa.func.replace(tail, offset, _sql("''")), _sql("'.0'"))
+    second = sa.func.datetime(sa.func.substr(text, _sql("1"), _sql("19")).concat(offset))
+    return sa.func.coalesce(second, text).concat(fraction)
 
 
 def _in_window(relation: Relation, window: Window, types: dict[str, str]) -> list[sa.ColumnElement[bool]]:
@@ -194,10 +190,20 @@ def _in_window(relation: Relation, window: Window, types: dict[str, str]) -> lis
     if relation.dialect == "sqlite":
         if window.start is None:
             return []
-        first, last = window.start - _TEXT_TIME_SLACK, window.end + _TEXT_TIME_SLACK
+        first = max(window.start, datetime.min + _TEXT_TIME_SLACK) - _TEXT_TIME_SLACK
+        last = min(window.end, datetime.max - _TEXT_TIME_SLACK) + _TEXT_TIME_SLACK
         return [time >= sa.literal(str(first.date())), time < sa.literal(str(last.date()))]
     zone = "+00:00" if types.get("created_at") == "timestamptz" else ""
-    before_end = time < sa.literal(f"{window.end.isoformat(sep=' ')}{zone}")
+    return [_between(time, window, lambda bound: f"{_shortest(bound)}{zone}")]
+
+
+def _between(time: Column, window: Window, written: Callable[[datetime], str]) -> sa.ColumnElement[bool]:
+    before_end = time < sa.literal(written(window.end))
     if window.start is None:
-        return [sa.or_(before_end, time.is_(sa.null()))]
-    return [time >= sa.literal(f"{window.start.isoformat(sep=' ')}{zone}"), before_end]
+        return sa.or_(before_end, time.is_(sa.null()))
+    return sa.and_(time >= sa.literal(written(window.start)), before_end)
+
+
+def _shortest(time: datetime) -> str:
+    text = time.isoformat(sep=" ")
+    return text.rstrip("0") if time.microsecond else text

@@ -12,13 +12,16 @@ from feedback_etl.source.window import Window
 TIME = pl.Datetime("us")
 _NAIVE_FORMAT = "%Y-%m-%d %H:%M:%S%.f"
 
+NO_ANSWER = 2**63 - 1
+"""What SQLite is told to give for a `would_recommend` that is null."""
+
 
 def to_raw(frame: pl.DataFrame) -> pl.DataFrame:
     """Cast what a driver gave to the raw columns, in their order.
 
     Ids stay integers or text. Ratings and ages become Int64, or Float64 where the source holds fractions: such a
-    rating is rejected later, never cast. `would_recommend` is Boolean, or Int64 where the source holds numbers. Times
-    become naive UTC in microseconds; text that is not a time becomes null.
+    rating is rejected later, never cast. `would_recommend` is Boolean, or Int64 where it holds other numbers than 0
+    and 1. Times become naive UTC in microseconds; text that is not a time becomes null.
 
     Raises:
         SourceError: A column has a type that cannot be meant; the message names each.
@@ -26,14 +29,19 @@ def to_raw(frame: pl.DataFrame) -> pl.DataFrame:
     faults = []
     columns = []
     for name in RAW_COLUMNS:
-        cast = KINDS[name].cast(frame.schema[name])
+        kind, dtype = KINDS[name], frame.schema[name]
+        # Of no rows, the type that a driver found says nothing.
+        cast = kind.cast(dtype) or (kind.cast(pl.Null()) if frame.is_empty() else None)
         if cast is None:
-            faults.append(f"{name} is {_in_words(frame.schema[name])}, expected {KINDS[name].expected}")
+            faults.append(f"{name} is {_in_words(dtype)}, expected {kind.expected}")
         else:
             columns.append(cast(pl.col(name)).alias(name))
     if faults:
         raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}.")
-    return frame.select(columns)
+    raw = frame.select(columns)
+    if raw["would_recommend"].is_between(0, 1).all():
+        return raw.with_columns(pl.col("would_recommend").cast(pl.Boolean))
+    return raw
 
 
 def cut_exactly(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -70,10 +78,10 @@ def _number(dtype: pl.DataType) -> Cast | None:
 
 def _boolean(dtype: pl.DataType) -> Cast | None:
     if dtype == pl.Boolean:
-        return _same
-    if dtype == pl.Null:
-        return lambda column: column.cast(pl.Boolean)
-    return (lambda column: column.cast(pl.Int64)) if dtype.is_integer() else None
+        return lambda column: column.cast(pl.Int64)
+    if dtype.is_integer() or dtype == pl.Null:
+        return lambda column: column.cast(pl.Int64).replace(NO_ANSWER, None)
+    return None
 
 
 def _text(dtype: pl.DataType) -> Cast | None:

@@ -2,8 +2,8 @@
 
 import logging
 import os
-import uuid
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.errors import SourceError
 from feedback_etl.schema import RAW_COLUMNS
-from feedback_etl.source.connect import Source
+from feedback_etl.source.connect import READ_ONLY, Source
 from feedback_etl.source.raw import cut_exactly, to_raw
 from feedback_etl.source.window import Window
 
@@ -19,21 +19,17 @@ logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 65_536
 
-_READ_ONLY = [
-    "SET default_transaction_read_only = on",
-    "SET TIME ZONE 'UTC'",
-    "SET standard_conforming_strings = on",
-]
-
 _STOPPED = {
     "statement timeout": "it took longer than the server's statement_timeout allows",
+    "lock timeout|locked": "another program holds a lock on the database",
+    "user request": "somebody cancelled it",
     "permission denied": "this user may not read all of the tables",
-    "read-only transaction": "it would write, and nothing here may write",
-    "terminating connection": "the server ended the connection",
-    "closed": "the connection was lost",
-    "locked": "another program holds a lock on the database",
+    "read-only transaction|before any query": "it would write, and nothing here may write",
+    "terminating connection|closed": "the connection was lost",
+    "division by zero": "it divides by zero in some row",
+    "invalid input syntax|out of range|malformed": "a value of some row cannot be converted as it asks",
 }
-"""What databases say, and what we say instead: their texts can hold rows' values."""
+"""What databases say (as regular expressions), and what we say instead: their texts can hold rows' values."""
 
 
 def read_batches(source: Source, sql: str, window: Window, *, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
@@ -50,13 +46,22 @@ def read_batches(source: Source, sql: str, window: Window, *, batch_rows: int = 
         yield cut_exactly(raw, window) if source.dialect == "sqlite" else raw
 
 
+def stopped(error: BaseException) -> SourceError:
+    """What to tell of a statement that failed while it read rows."""
+    error = getattr(error, "orig", None) or error
+    reason = next((reason for sign, reason in _STOPPED.items() if re.search(sign, str(error))), None)
+    state = getattr(error, "sqlstate", None)
+    told = reason or f"it failed while it read rows ({f'SQLSTATE {state}' if state else type(error).__name__})"
+    return SourceError(f"The database stopped the query: {told}. Nothing was exported.")
+
+
 def _driver_frames(source: Source, sql: str, batch_rows: int) -> Iterator[pl.DataFrame]:
     if source.connectorx_url is not None:
         try:
             frame = _with_connectorx(source.connectorx_url, sql, source.dialect)
         except Exception as error:
             if source.dialect != "sqlite":
-                raise _stopped(error) from None
+                raise stopped(error) from None
             logger.info("ConnectorX cannot read what this SQLite file stores; reading it with SQLAlchemy")
         else:
             yield frame
@@ -70,10 +75,9 @@ def _with_connectorx(url: str, sql: str, dialect: str) -> pl.DataFrame:
     os.environ.setdefault("RUST_LOG", "off")  # read once, when ConnectorX is imported
     import connectorx
 
+    begin = ["BEGIN", *READ_ONLY] if dialect == "postgresql" else None
     try:
-        table = connectorx.read_sql(
-            url, sql, return_type="arrow", pre_execution_query=_READ_ONLY if dialect == "postgresql" else None
-        )
+        table = connectorx.read_sql(url, sql, return_type="arrow", pre_execution_query=begin)
     except Exception:
         raise
     except BaseException as panic:  # a Rust panic is no Exception
@@ -89,29 +93,17 @@ def _with_sqlalchemy(source: Source, sql: str, batch_rows: int) -> Iterator[pl.D
     options: dict[str, Any] = {"no_parameters": True, "stream_results": True, "max_row_buffer": batch_rows}
     try:
         with source.connection.exec_driver_sql(sql, execution_options=options) as result:
-            yield _frame([])
+            rows = result.fetchmany(batch_rows)
+            yield _frame(rows)
             while rows := result.fetchmany(batch_rows):
-                yield _frame([tuple(row) for row in rows])
+                yield _frame(rows)
     except SQLAlchemyError as error:
-        raise _stopped(getattr(error, "orig", None) or error) from None
+        raise stopped(error) from None
 
 
-def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+def _frame(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
     """Rows as Python values to a frame; types are found from all values, never from the first alone."""
     columns = zip(*rows, strict=True) if rows else ([] for _ in RAW_COLUMNS)
     return pl.DataFrame(
-        [pl.Series(name, _values(column), strict=False) for name, column in zip(RAW_COLUMNS, columns, strict=True)]
+        [pl.Series(name, list(column), strict=False) for name, column in zip(RAW_COLUMNS, columns, strict=True)]
     )
-
-
-def _values(column: Any) -> list[Any]:
-    values = list(column)
-    return [str(value) if isinstance(value, uuid.UUID) else value for value in values]
-
-
-def _stopped(error: BaseException) -> SourceError:
-    text = str(error)
-    reason = next((reason for sign, reason in _STOPPED.items() if sign in text), None)
-    state = getattr(error, "sqlstate", None)
-    told = reason or f"error {state or type(error).__name__}"
-    return SourceError(f"The database stopped the query: {told}. Nothing was exported.")

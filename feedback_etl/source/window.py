@@ -34,13 +34,11 @@ def parse_time(time: str | date | datetime) -> datetime:
     >>> parse_time("2025-10-25T12:00:00+02:00")
     datetime.datetime(2025, 10, 25, 10, 0)
     """
-    if isinstance(time, datetime):
-        return naive_utc(time)
-    if isinstance(time, date):
-        return datetime(time.year, time.month, time.day)
     try:
-        return naive_utc(datetime.fromisoformat(time))
-    except ValueError:
+        if isinstance(time, date) and not isinstance(time, datetime):
+            return datetime(time.year, time.month, time.day)
+        return naive_utc(time if isinstance(time, datetime) else datetime.fromisoformat(time))
+    except (TypeError, ValueError, OverflowError):
         raise UsageError("A time must be an ISO 8601 date or time such as 2025-10-25 or 2025-10-25T12:00.") from None
 
 

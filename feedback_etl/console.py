@@ -1,0 +1,108 @@
+"""Talking to whoever runs the command line: data to stdout, talk to stderr, one sentence for each error."""
+
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from feedback_etl.errors import ExportFileError, FeedbackError
+
+if TYPE_CHECKING:
+    from feedback_etl.results import ExportReport
+
+_STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+def tell(line: str) -> None:
+    """Talk, to stderr."""
+    typer.echo(line, err=True)
+
+
+def print_data(data: str | bytes) -> None:
+    """Data, to stdout; text gets a line end.
+
+    Raises:
+        ExportFileError: It cannot be written.
+        BrokenPipeError: Its reader has seen enough, as `head` does; typer then ends quietly.
+    """
+    try:
+        typer.echo(data, nl=isinstance(data, str))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ExportFileError(f"The output cannot be written: {error.strerror}.") from None
+
+
+def run_politely(run: Callable[[], None]) -> None:
+    """Run a command line so that an error is one sentence and an exit code, and a signal leaves nothing half-done."""
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and `&` have reasons
+            signal.signal(number, _stop)
+    warnings.showwarning = _show_warning
+    try:
+        run()
+    except SystemExit:
+        raise
+    except FeedbackError as error:
+        tell(f"error: {error}")
+        sys.exit(error.exit_code)
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        # Its text may hold values: show where it happened, not what it says.
+        tell("".join(traceback.format_tb(error.__traceback__)))
+        tell(f"error: unexpected {type(error).__name__}; please report the lines above.")
+        sys.exit(1)
+
+
+def _stop(number: int, _frame: object) -> None:
+    """Leave in order, so that temporary files are removed; once: a second signal must not disturb that."""
+    for each in _STOPPING:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Our own warnings are for the user; those of libraries are not, and could hold anything."""
+    if category.__module__.startswith("feedback_etl."):
+        tell(f"warning: {message}")
+
+
+def tell_summary(report: "ExportReport", min_fields: int) -> None:
+    """What an export did, line by line."""
+    for line in _summary(report, min_fields):
+        tell(line)
+
+
+def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
+    total, few = report.total_feedback_records, f"fewer than {min_fields} rating{'' if min_fields == 1 else 's'}"
+    yield f"window     {report.window}"
+    if report.excluded_records:
+        yield f"excluded   {report.excluded_records:,} without consent"
+    if report.export_filename:
+        yield f"exported   {report.exported_records:,} of {total:,} rows"
+    else:
+        yield f"Nothing exported: {_why_nothing(report, few)}"
+    for label, count, what in (
+        ("skipped", report.skipped_records, f"with {few}"),
+        ("duplicate", report.deduplicated_records, "of an earlier row"),
+        ("rejected", report.errors, f"listed in {report.rejected_filename}"),
+    ):
+        if count:
+            yield f"{label:<10} {count:,} {what}"
+    for reason, rows in report.rejected_reasons.items():
+        yield f"           {rows:,} {reason}"
+    if report.export_filename:
+        yield f"file       {report.export_filename}"
+        yield f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}"
+    yield f"took       {report.execution_time_seconds:.2f} s"
+
+
+def _why_nothing(report: "ExportReport", few: str) -> str:
+    if report.total_feedback_records:
+        return f"all rows in the window have {few} (--min-fields)."
+    if report.excluded_records:
+        return "nobody in the window has consented."
+    return "there is no feedback in the window (--days -1 takes everything)."

@@ -1,0 +1,107 @@
+"""The command line and snippets of Python in processes of their own, also with system calls that fail.
+
+`Here` runs the command line in this process instead, which saves importing everything again.
+"""
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from feedback_etl.cli import app, main
+
+COMMAND = str(Path(sysconfig.get_path("scripts")) / "feedback-etl")
+PATIENCE_SECONDS = 60
+
+Finished = subprocess.CompletedProcess[str]
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The isolated environment of the test; a warning in a child is an error there too."""
+    return {**os.environ, "PYTHONWARNINGS": "error", **(more or {})}
+
+
+def feedback_etl(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, injections: tuple[str, ...] = ()
+) -> Finished:
+    """Run `feedback-etl` to its end, without a terminal."""
+    return _run([*_failing(injections), COMMAND, *map(str, arguments)], environment(env))
+
+
+def python(code: str, *arguments: object, umask: int = -1, injections: tuple[str, ...] = ()) -> Finished:
+    """Run Python code to its end; `injections` are those of strace, such as `fsync:error=EIO:when=2`."""
+    return _run([*_failing(injections), sys.executable, "-c", code, *map(str, arguments)], environment(), umask)
+
+
+def _run(command: list[str], env: dict[str, str], umask: int = -1) -> Finished:
+    return subprocess.run(
+        command,
+        env=env,
+        umask=umask,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
+def _failing(injections: tuple[str, ...]) -> list[str]:
+    if not injections:
+        return []
+    calls = ",".join(injection.split(":")[0] for injection in injections)
+    injected = [part for injection in injections for part in ("-e", f"inject={injection}")]
+    return [*tracer(), "-o", "/dev/null", "-e", f"trace={calls}", *injected]
+
+
+def tracer() -> list[str]:
+    """The start of an strace command; the test is skipped where there is none."""
+    if not _can_trace():
+        pytest.skip("strace is missing, or may trace nobody here: apt-get install strace")
+    return ["strace", "-f", "-qq", "--signal=none"]
+
+
+@functools.cache
+def _can_trace() -> bool:
+    return (
+        bool(shutil.which("strace"))
+        and subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+class Ended(NamedTuple):
+    """How a command ended in this process."""
+
+    code: Any
+    out: str
+    err: str
+
+
+class Here:
+    """Runs command lines in this process, and puts back what they change in it."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capture, self._monkeypatch = capture, monkeypatch
+
+    def __call__(self, *arguments: str | Path, command: Callable[[], None] = app) -> Ended:
+        """Run `feedback-etl` with arguments, or something else the way it is run."""
+        stopping = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+        handlers, show = [signal.getsignal(each) for each in stopping], warnings.showwarning
+        self._monkeypatch.setattr(sys, "argv", ["feedback-etl", *map(str, arguments)])
+        try:
+            with pytest.raises(SystemExit) as end:
+                main(command)
+        finally:
+            warnings.showwarning = show
+            for each, handler in zip(stopping, handlers, strict=True):
+                signal.signal(each, handler)
+        return Ended(end.value.code, *self._capture.readouterr())

@@ -1,0 +1,99 @@
+"""Reading a database in the tests of `source`, by each of the two routes, and own queries made of literals."""
+
+from contextlib import closing
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from feedback_etl.pipeline import load_feedback
+from feedback_etl.schema import RAW_COLUMNS
+from feedback_etl.source.connect import Database, open_source
+from feedback_etl.source.preflight import fetch_count, look_at
+from feedback_etl.source.query import excluded_in, feedback_in
+from feedback_etl.source.reader import read_batches
+from feedback_etl.source.window import Window
+
+NOW = datetime(2025, 10, 25, 12)
+ROUTES = ("connectorx", "sqlalchemy")
+
+_LITERALS = {
+    "feedback_id": "1",
+    "user_id": "2",
+    "analysis_id": "3",
+    "recommendation_id": "'rec_1'",
+    "helpful_rating": "5",
+    "product_satisfaction": "4",
+    "routine_completion_pct": "80",
+    "would_recommend": "1",
+    "conditions_analyzed": """'["acne"]'""",
+    "rules_applied": """'["r001"]'""",
+    "timeframe": "'2_weeks'",
+    "age": "25",
+}
+_TIME = {"sqlite": "'2025-10-25 10:00:00'", "postgresql": "timestamp '2025-10-25 10:00:00'"}
+
+
+def by(route: str, url: str) -> str:
+    """The URL as it is, or with a harmless option for which only SQLAlchemy can read it."""
+    if route == "connectorx":
+        return url
+    option = "timeout=5" if url.startswith("sqlite") else "keepalives=1"
+    return f"{url}{'&' if '?' in url else '?'}{option}"
+
+
+def select(url: str, rest: str = "", **changed: str | None) -> str:
+    """A query that yields the canonical raw columns as literals, but for the changed ones (None leaves one out)."""
+    columns = {**_LITERALS, "created_at": _TIME[sa.make_url(url).get_backend_name()], **changed}
+    return f"SELECT {', '.join(f'{sql} AS {name}' for name, sql in columns.items() if sql is not None)} {rest}"
+
+
+def read(database: Database, **options: Any) -> pl.DataFrame:
+    """All raw feedback before `NOW`, or what the options of `load_feedback` choose."""
+    chosen = {} if "since" in options else {"days_back": -1}
+    return load_feedback(database, **{"now": NOW, **chosen, **options})
+
+
+def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataFrame, int]:
+    """What an own query with a consent column gives: the rows with consent, and how many have none."""
+    with open_source(database) as source:
+        relation, types = look_at(source, query=query)
+        excluded = fetch_count(source, excluded_in(relation, window, types))
+        rows = pl.concat(read_batches(source, feedback_in(relation, window, types), window), how="vertical_relaxed")
+    return rows, excluded
+
+
+def takes_connectorx(database: Database) -> bool:
+    """Whether the database is given to ConnectorX."""
+    with open_source(database) as source:
+        return source.connectorx_url is not None
+
+
+def execute(url: str, *statements: str) -> None:
+    """Run statements of a test as they are, and commit them."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection, closing(connection.connection.cursor()) as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def fetch(url: str, statement: str) -> list[Any]:
+    """What a statement of a test gives, as a list of rows."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(statement)]
+
+
+__all__ = [
+    "NOW",
+    "RAW_COLUMNS",
+    "ROUTES",
+    "by",
+    "execute",
+    "fetch",
+    "read",
+    "read_query",
+    "select",
+    "takes_connectorx",
+]

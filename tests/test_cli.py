@@ -1,0 +1,492 @@
+"""The command line, as somebody at a terminal or a nightly job meets it."""
+
+import csv
+import hashlib
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+import warnings
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from databases import Row, opened
+from processes import COMMAND, PATIENCE_SECONDS, Here, environment, feedback_etl
+
+from feedback_etl import __version__
+from feedback_etl.cli import app
+from feedback_etl.errors import SourceError, ValidationError
+from feedback_etl.privacy.keys import Key
+from feedback_etl.schema import TRAINING_COLUMNS
+from feedback_etl.settings import NO_DATABASE, NO_KEY, default_key_path
+
+KEY = "0123456789abcdef0123456789abcdef"
+KEY_ID = Key(KEY).id
+README = Path(__file__).parent.parent / "README.md"
+YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of an application's database: of yesterday two good rows, a duplicate, an unrated one and a wrong one."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('application') / 'app.db'}"
+    row = {"user_id": 1, "analysis_id": 1, "recommendation_id": 1, "helpful_rating": 5, "created_at": YESTERDAY}
+    january = [{"created_at": datetime(2025, 1, day, 10), "analysis_id": day} for day in (10, 20)]
+    changes: list[Row] = [{}, {"analysis_id": 2}, {}, {"helpful_rating": None}, {"helpful_rating": 9}, *january]
+    with opened(url) as database:
+        database.fill(
+            records=[{"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}],
+            profiles=[{"id": 1, "user_id": 1, "age": 30}],
+            feedbacks=[{**row, "id": number, **change} for number, change in enumerate(changes, 1)],
+        )
+    return url
+
+
+@pytest.fixture
+def configured(application: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The database and a key are configured in the environment."""
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", application)
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    return application
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Runs command lines in this process."""
+    return Here(capfd, monkeypatch)
+
+
+def everything_below(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+class TestExport:
+    """`feedback-etl export` in a process of its own."""
+
+    @pytest.mark.usefixtures("configured")
+    def test_the_usual_run(self, tmp_path: Path) -> None:
+        """The file is there, the figures are on stdout as JSON, the summary is on stderr, exit code 0."""
+        run = feedback_etl("export", "--json")
+        assert run.returncode == 0
+        figures = json.loads(run.stdout)
+        assert run.stdout.count("\n") == 1
+        path = Path(figures["export_filename"])
+        assert re.fullmatch(r"ml/feedback_training/feedback_training_\d{8}_\d{6}\.csv", str(path))
+        with (tmp_path / path).open(newline="") as file:
+            header, *rows = csv.reader(file)
+        assert header == list(TRAINING_COLUMNS)
+        assert len(rows) == 2
+        assert run.stderr.splitlines() == [
+            f"window     {figures['window'][0][:19].replace('T', ' ')} to "
+            f"{figures['window'][1][:19].replace('T', ' ')} UTC",
+            "exported   2 of 5 rows",
+            "skipped    1 with fewer than 1 rating",
+            "duplicate  1 of an earlier row",
+            f"rejected   1 listed in {figures['rejected_filename']}",
+            "           1 helpful_rating_out_of_range",
+            f"file       {path}",
+            f"key        {KEY_ID}",
+            f"took       {figures['execution_time_seconds']:.2f} s",
+        ]
+        assert figures == {
+            "total_feedback_records": 5,
+            "exported_records": 2,
+            "anonymized_records": 2,
+            "deduplicated_records": 1,
+            "skipped_records": 1,
+            "errors": 1,
+            "suppressed_records": 0,
+            "excluded_records": 0,
+            "execution_time_seconds": figures["execution_time_seconds"],
+            "export_filename": str(path),
+            "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.csv",
+            "rejected_reasons": {"helpful_rating_out_of_range": 1},
+            "window": figures["window"],
+            "key_id": KEY_ID,
+        }
+
+    def test_every_option_at_once(self, configured: str, tmp_path: Path) -> None:
+        """What can be said in options is said; nothing is on stderr, and only the figures on stdout."""
+        query = tmp_path / "own.sql"
+        query.write_text(
+            "SELECT id AS feedback_id, user_id, analysis_id, 'rec' AS recommendation_id, helpful_rating, "
+            "product_satisfaction, routine_completion_pct, would_recommend, NULL AS conditions_analyzed, "
+            "NULL AS rules_applied, timeframe, 40 AS age, created_at FROM recommendation_feedbacks;"
+        )
+        run = feedback_etl(
+            *("export", "--since", "2025-01-10T10:00:00", "--until", "2025-01-20T10:00:00"),
+            *("--output", tmp_path / "out", "--min-fields", "0", "--query", query, "--max-rejected", "0.5"),
+            *("--recommendation-id", "hash", "--unkeyed", "--json", "--quiet", "--database-url", configured),
+        )
+        assert (run.returncode, run.stderr) == (0, "")
+        figures = json.loads(run.stdout)
+        assert figures["window"] == ["2025-01-10T10:00:00", "2025-01-20T10:00:00"]
+        assert (figures["total_feedback_records"], figures["exported_records"], figures["key_id"]) == (1, 1, None)
+        with (tmp_path / "out" / Path(figures["export_filename"]).name).open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        digests = [hashlib.sha256(text).hexdigest()[:16] for text in (b"10", b"rec")]
+        assert [row["analysis_hash"], row["recommendation_id"], row["age_range"]] == [*digests, "35-50"]
+
+    @pytest.mark.usefixtures("configured")
+    @pytest.mark.parametrize(
+        ("arguments", "code", "told"),
+        [
+            (["--days", "0"], 2, "error: days_back must be a whole number of days, 1 or more, or -1 for everything."),
+            (["--database-url", "sqlite:///missing.db"], 3, "error: There is no SQLite file at missing.db."),
+            (["--strict"], 4, "error: Nothing was exported: 1 of 4 rows are rejected, and no row may be rejected"),
+            (["--output", "file/below"], 5, "error: Nothing was written to file/below: a part of the path is a file"),
+        ],
+    )
+    def test_each_kind_of_error_has_its_exit_code(
+        self, tmp_path: Path, arguments: list[str], code: int, told: str
+    ) -> None:
+        """One sentence on stderr, nothing on stdout, and no file."""
+        (tmp_path / "file").write_text("mine")
+        run = feedback_etl("export", "--json", *arguments)
+        assert (run.returncode, run.stdout) == (code, "")
+        assert run.stderr.startswith(told)
+        assert run.stderr.count("\n") == 1
+        assert [path.name for path in everything_below(tmp_path) if path.is_file()] == ["file"]
+
+    def test_without_a_key_there_is_no_export(self, application: str, tmp_path: Path) -> None:
+        """Where nobody sits at a terminal, none is made: it would be lost with its container."""
+        run = feedback_etl("export", "--database-url", application)
+        assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {NO_KEY}\n")
+        assert "`feedback-etl keys new`" in run.stderr
+        assert everything_below(tmp_path) == []
+        assert not default_key_path().exists()
+
+    def test_the_first_export_on_a_terminal_makes_a_key(self, application: str) -> None:
+        """It says so and where; the next one uses it."""
+        code, screen = on_terminal("export", "--database-url", application)
+        key = Key(default_key_path().read_text())
+        assert code == 0
+        assert f"There was no pseudonym key; made one in {default_key_path()} (id {key.id})." in screen
+        assert f"key        {key.id}" in screen
+        assert key.text not in screen
+        again = feedback_etl("export", "--database-url", application, "--json", "--quiet")
+        assert json.loads(again.stdout)["key_id"] == key.id
+
+
+def on_terminal(*arguments: str) -> tuple[int, str]:
+    """Run a command with a terminal of its own; its exit code and what the screen shows."""
+    master, slave = pty.openpty()
+    with subprocess.Popen([COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment()) as process:
+        os.close(slave)
+        screen = b""
+        with suppress(OSError):  # what Linux says when nobody holds the other end any more
+            while part := os.read(master, 4096):
+                screen += part
+        os.close(master)
+        return process.wait(PATIENCE_SECONDS), screen.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.usefixtures("configured")
+class TestExportHere:
+    """What `export` says and does, in this process."""
+
+    def test_nothing_in_the_window(self, here: Here, tmp_path: Path) -> None:
+        """One line says so and why; exit code 0 and no file."""
+        ended = here("export", "--since", "2024-01-01", "--until", "2024-02-01")
+        assert ended.code == 0
+        assert ended.err.splitlines()[1] == (
+            "Nothing exported: there is no feedback in the window (--days -1 takes everything)."
+        )
+        assert [path for path in everything_below(tmp_path) if path.is_file()] == []
+
+    def test_too_few_ratings_everywhere(self, here: Here) -> None:
+        """The option that decides it is named."""
+        ended = here("export", "--min-fields", "4")
+        assert ended.code == 0
+        assert ended.err.splitlines()[1:3] == [
+            "Nothing exported: all rows in the window have fewer than 4 ratings (--min-fields).",
+            "skipped    5 with fewer than 4 ratings",
+        ]
+
+    def test_nobody_has_consented(self, here: Here, tmp_path: Path) -> None:
+        """Rows without consent are counted, and that is said."""
+        columns = "analysis_id, recommendation_id, helpful_rating, product_satisfaction, routine_completion_pct, "
+        columns += "would_recommend, NULL AS conditions_analyzed, NULL AS rules_applied, timeframe, 1 AS age"
+        (tmp_path / "own.sql").write_text(
+            f"SELECT id AS feedback_id, user_id, {columns}, created_at, id > 5 AS consent FROM recommendation_feedbacks"
+        )
+        ended = here("export", "--query", "own.sql", "--json")
+        figures = json.loads(ended.out)
+        assert (ended.code, figures["total_feedback_records"], figures["excluded_records"]) == (0, 0, 5)
+        assert ended.err.splitlines()[1:3] == [
+            "excluded   5 without consent",
+            "Nothing exported: nobody in the window has consented.",
+        ]
+
+    def test_no_key_is_told_in_the_summary(self, here: Here) -> None:
+        """Unkeyed pseudonyms can be inverted."""
+        ended = here("export", "--unkeyed", "--days", "-1")
+        assert "key        none: unkeyed pseudonyms can be inverted" in ended.err.splitlines()
+        assert "exported   4 of 7 rows" in ended.err.splitlines()
+        assert "window     the beginning to " in ended.err
+
+    def test_max_rejected(self, here: Here) -> None:
+        """One of four rated rows is wrong: 25 % may not be too many, 24 % are."""
+        assert here("export", "--max-rejected", "0.25").code == 0
+        ended = here("export", "--max-rejected", "0.24")
+        assert ended.code == 4
+        assert "max_rejected" in ended.err
+        assert "helpful_rating_out_of_range 1" in ended.err
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other."),
+            (["--until", "2025-01-01"], "needs a start (since)"),
+            (["--since", "yesterday"], "A time must be an ISO 8601 date or time"),
+            (["--since", "2025-02-01", "--until", "2025-01-01"], "--since must lie before the window's end."),
+            (["--since", "2025-01-01", "--until", "2125-01-01"], "--until lies in the future"),
+            (["--days", "-2"], "days_back must be"),
+            (["--days", "1000000000000"], "days_back must be"),
+            (["--days", "1.5"], "Invalid value for '--days'"),
+            (["--min-fields", "5"], "min_feedback_fields must be a whole number from 0 to 4."),
+            (["--max-rejected", "5"], "max_rejected must be a share from 0 to 1"),
+            (["--max-rejected", "nan"], "max_rejected must be a share from 0 to 1"),
+            (["--recommendation-id", "drop"], "Invalid value for '--recommendation-id'"),
+            (["--query", "missing.sql"], "The query file missing.sql cannot be read as UTF-8 text."),
+            (["--database-url", ""], "The database URL cannot be understood"),
+            (["--database-url", "oracle://host/app"], "Databases of the kind oracle cannot be read"),
+            (["--day", "7"], "No such option: --day"),
+            (["surplus"], "unexpected extra argument"),
+        ],
+    )
+    def test_wrong_usage(self, here: Here, tmp_path: Path, arguments: list[str], told: str) -> None:
+        """Exit code 2, what is allowed on stderr, nothing on stdout, no file."""
+        ended = here("export", "--json", *arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert told in ended.err
+        assert [path for path in everything_below(tmp_path) if path.is_file()] == []
+
+    def test_since_without_days(self, here: Here) -> None:
+        """The default of --days does not stand in the way."""
+        assert json.loads(here("export", "--since", "2025-01-01", "--json").out)["total_feedback_records"] == 7
+
+    def test_a_warning_of_a_library_is_not_shown(self, here: Here) -> None:
+        """It is nothing the user can mend, and could hold a value."""
+
+        def warns() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                warnings.warn("canary", stacklevel=1)
+            sys.exit(0)
+
+        assert here(command=warns) == (0, "", "")
+
+
+class TestConfiguration:
+    """Where `export` finds its database, folder and key."""
+
+    def test_no_database(self, here: Here) -> None:
+        """One sentence names the variable, the option, and the command that needs none."""
+        ended = here("export")
+        assert (ended.code, ended.out, ended.err) == (2, "", f"error: {NO_DATABASE}\n")
+        for name in ("FEEDBACK_ETL_DATABASE_URL", "--database-url", "`feedback-etl demo`"):
+            assert name in ended.err
+
+    def test_the_settings_file_is_read(self, application: str, here: Here, tmp_path: Path) -> None:
+        """The database, the folder and the key all come from it."""
+        (tmp_path / "secret").write_text(KEY)
+        (tmp_path / "secret").chmod(0o600)
+        (tmp_path / "feedback-etl.toml").write_text(
+            f'database_url = "{application}"\noutput_dir = "out"\nkey_file = "secret"\n'
+        )
+        figures = json.loads(here("export", "--json", "--quiet").out)
+        assert (figures["key_id"], figures["export_filename"][:4]) == (KEY_ID, "out/")
+
+
+class TestPreview:
+    """`feedback-etl preview` shows and writes nothing."""
+
+    def test_it_prints_csv(self, application: str, tmp_path: Path) -> None:
+        """The user's key is not needed, not read and not made; nothing is written."""
+        run = feedback_etl("preview", "--database-url", application, env={"FEEDBACK_ETL_KEY": "not one"})
+        assert run.returncode == 0
+        rows = list(csv.DictReader(run.stdout.splitlines()))
+        assert [row["recommendation_id"] for row in rows] == ["rec_1", "rec_1"]
+        assert run.stderr == (
+            "The first 2 of 2 rows. Nothing was written, and the pseudonyms are of a throw-away key.\n"
+        )
+        assert everything_below(tmp_path) == everything_below(Path.home()) == []
+
+    @pytest.mark.usefixtures("configured")
+    def test_its_options(self, here: Here) -> None:
+        """Those that choose rows, and how many to show."""
+        ended = here("preview", "--days", "-1", "--rows", "3", "--min-fields", "0")
+        assert (ended.code, ended.out.count("\n")) == (0, 4)
+        assert ended.err.startswith("The first 3 of 4 rows.")
+        ended = here("preview", "--since", "2025-01-01", "--until", "2025-01-15")
+        assert ended.err.startswith("The first 1 of 1 rows.")
+
+    @pytest.mark.usefixtures("configured")
+    def test_nothing_to_show(self, here: Here) -> None:
+        """The header, and a line that says why there is no more."""
+        ended = here("preview", "--since", "2024-01-01", "--until", "2024-02-01")
+        assert (ended.code, ended.out) == (0, ",".join(TRAINING_COLUMNS) + "\n")
+        assert ended.err == "No feedback in the window has enough ratings (--days -1 takes everything).\n"
+
+    @pytest.mark.usefixtures("configured")
+    def test_a_reader_that_has_seen_enough_is_no_error(self) -> None:
+        """`feedback-etl preview | head -1`, with the pipe closed before anything is written."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [COMMAND, "preview", "--days", "-1"]
+        run = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment(), check=False)
+        os.close(writing)
+        assert (run.returncode, run.stderr) == (1, b"")
+
+    @pytest.mark.usefixtures("configured")
+    def test_an_output_that_cannot_be_written_is_told(self) -> None:
+        """Such as a file on a full disk."""
+        with Path("/dev/full").open("wb") as full:
+            command = [COMMAND, "preview"]
+            run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
+        assert (run.returncode, run.stderr) == (5, b"error: The output cannot be written: No space left on device.\n")
+
+
+class TestDemo:
+    """`feedback-etl demo` needs nothing, and touches nothing of the user's."""
+
+    def test_it_needs_no_configuration(self, tmp_path: Path) -> None:
+        """Neither key nor settings are read, however wrong they are, and none is made."""
+        (tmp_path / "feedback-etl.toml").write_text("broken =")
+        wrong = {"FEEDBACK_ETL_KEY": "short", "FEEDBACK_ETL_DATABASE_URL": "nonsense"}
+        run = feedback_etl("demo", "--rows", "300", "--seed", "3", env=wrong)
+        assert run.returncode == 0
+        lines = run.stderr.splitlines()
+        assert lines[0] == "sample     300 rows of feedback in feedback_demo/feedback.db"
+        assert "The key of the demo is published: it protects nobody. The first lines:" in lines
+        assert lines[-1] == "Next: feedback-etl preview --database-url sqlite:///feedback_demo/feedback.db"
+        (path,) = (tmp_path / "feedback_demo" / "exports").glob("*.csv")
+        assert run.stdout == "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:6])
+        assert everything_below(Path.home()) == []
+
+    def test_the_next_command_works_wherever_the_demo_is(self, here: Here) -> None:
+        """The name of the folder is quoted for the shell and for the URL."""
+        folder = "my demo? 100% #1"
+        next_command = here("demo", "--rows", "300", "--directory", folder).err.splitlines()[-1]
+        name, *arguments = shlex.split(next_command.removeprefix("Next: "))
+        assert (name, here(*arguments).code) == ("feedback-etl", 0)
+
+    def test_a_demo_of_one_row(self, here: Here) -> None:
+        """That row may not be exported: then there is no file to show."""
+        ended = here("demo", "--rows", "1")
+        assert (ended.code, ended.out) == (0, "")
+        assert "Nothing exported" in ended.err
+
+    def test_a_file_that_is_no_demo_is_not_replaced(self, here: Here, tmp_path: Path) -> None:
+        """Exit code 5."""
+        (tmp_path / "feedback_demo").mkdir()
+        (tmp_path / "feedback_demo" / "feedback.db").write_text("mine")
+        assert here("demo").code == 5
+        assert (tmp_path / "feedback_demo" / "feedback.db").read_text() == "mine"
+
+
+class TestErrors:
+    """What is not expected is told without its text."""
+
+    @pytest.mark.parametrize("kind", [RuntimeError, BaseException, KeyboardInterrupt])
+    def test_an_unexpected_error_shows_its_place_and_not_its_text(self, here: Here, kind: type[BaseException]) -> None:
+        """The text may hold rows; a panic of a library in Rust is no Exception."""
+        secret = "canary" * 2
+
+        def fails() -> None:
+            raise kind(secret) from ValueError(secret)
+
+        ended = here(command=fails)
+        assert (ended.code, ended.out) == (1, "")
+        assert f"error: unexpected {kind.__name__}; please report the lines above." in ended.err
+        assert f"{Path(__file__).name}" in ended.err
+        assert secret not in ended.err
+
+    @pytest.mark.parametrize("error", [SourceError("told"), ValidationError("told", {"formula": 1})])
+    def test_an_error_of_ours_is_its_sentence(self, here: Here, error: SourceError | ValidationError) -> None:
+        """And its exit code."""
+
+        def fails() -> None:
+            raise error
+
+        assert here(command=fails) == (error.exit_code, "", "error: told\n")
+
+
+class TestTheModule:
+    """`python -m feedback_etl` and `--version`."""
+
+    def test_both_ways_print_the_version(self) -> None:
+        """The same line."""
+        module = [sys.executable, "-m", "feedback_etl", "--version"]
+        told = subprocess.run(module, capture_output=True, text=True, check=True, env=environment()).stdout
+        assert told == feedback_etl("--version").stdout == f"feedback-etl {__version__}\n"
+
+    def test_without_a_command_there_is_help(self, here: Here) -> None:
+        """It names the commands, and where to begin."""
+        ended = here()
+        assert "feedback-etl demo" in ended.out + ended.err
+        assert all(name in ended.out + ended.err for name in ("export", "preview", "demo", "keys"))
+
+
+def commands() -> dict[str, Any]:
+    """Every command and group with its full name."""
+    found: dict[str, Any] = {"feedback-etl": typer.main.get_command(app)}
+    for name in list(found):
+        collect(name, found[name], found)
+    return found
+
+
+def collect(name: str, group: Any, found: dict[str, Any]) -> None:
+    for word, command in getattr(group, "commands", {}).items():
+        found[f"{name} {word}"] = command
+        collect(f"{name} {word}", command, found)
+
+
+COMMANDS = commands()
+
+
+class TestHelp:
+    """Help that can be pasted, and a README that leaves no option out."""
+
+    def test_these_commands_there_are(self) -> None:
+        """So that a new one cannot come unnoticed."""
+        names = {"export", "preview", "demo", "keys", "keys new", "keys show"}
+        assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_it_ends_with_an_example_that_parses(self, here: Here, name: str) -> None:
+        """And fits into 80 columns, with a text for each option."""
+        ended = here(*shlex.split(name)[1:], "--help")
+        example = ended.out.rstrip().splitlines()[-1].strip()
+        assert ended.code == 0
+        assert example.startswith("Example: feedback-etl ")
+        assert max(map(len, ended.out.splitlines())) <= 80
+        assert "..." not in ended.out.replace("COMMAND [ARGS]...", "")
+        for parameter in COMMANDS[name].params:
+            assert parameter.help, f"{parameter.name} has no help"
+        assert_parses(shlex.split(example)[1:])
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_the_readme_names_every_command_and_option(self, name: str) -> None:
+        """An undocumented one fails here."""
+        text = README.read_text(encoding="utf-8")
+        assert name in text
+        options = [option for parameter in COMMANDS[name].params for option in parameter.opts]
+        assert [option for option in options if f"`{option}" not in text and f" {option}" not in text] == []
+
+
+def assert_parses(words: list[str]) -> None:
+    """A command line means something, tried without running it."""
+    name, *rest = words
+    while rest and f"{name} {rest[0]}" in COMMANDS:
+        name = f"{name} {rest.pop(0)}"
+    with COMMANDS[name].make_context(name, rest) as context:
+        assert context.params is not None

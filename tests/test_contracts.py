@@ -1,0 +1,201 @@
+"""The published contracts: they say what the code does, and other programs can use them."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import sqlalchemy as sa
+from databases import Database, fill, make_engine
+
+from feedback_etl.contracts import contracts, row_schema, write_contracts
+from feedback_etl.pipeline import export_feedback
+from feedback_etl.schema import TRAINING_COLUMNS
+from feedback_etl.source import tables
+
+SCHEMAS = Path(__file__).parent.parent / "schemas"
+NOW = datetime(2025, 10, 25, 12)
+ROW: dict[str, Any] = {
+    "analysis_hash": "8f1c5a7d2e9b3c41",
+    "recommendation_id": "rec_20251025_001",
+    "helpful_rating": 5,
+    "product_satisfaction": 4,
+    "routine_completion_pct": 80,
+    "would_recommend": True,
+    "conditions_detected": "acne,oily_skin",
+    "rules_applied": "r001,r002",
+    "timeframe": "2_weeks",
+    "age_range": "25-35",
+    "feedback_timestamp": "2025-10-25T10:00:00",
+    "export_date": "2025-10-25T12:00:00",
+}
+FEEDBACK: dict[str, Any] = {
+    "user_id": 7,
+    "analysis_id": 42,
+    "recommendation_id": 1,
+    "created_at": datetime(2025, 10, 25, 10),
+}
+RECORDS = [
+    {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne", 'say "hi"'], "rules_applied": ["r\u00e9"]}
+]
+
+
+def accepts(row: dict[str, Any]) -> bool:
+    """Whether the JSON Schema takes a row."""
+    return bool(jsonschema.Draft202012Validator(row_schema()).is_valid(row))
+
+
+def read_back(path: Path | str) -> Iterator[dict[str, Any]]:
+    """The rows of a file as the JSON Schema types them, an empty field being null."""
+    properties = row_schema()["properties"]
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield {name: typed(text, properties[name].get("type", "string")) for name, text in row.items()}
+
+
+def typed(text: str, kind: str | list[str]) -> Any:
+    if text == "":
+        return None
+    if "integer" in kind:
+        return int(text)
+    return {"True": True, "False": False}[text] if "boolean" in kind else text
+
+
+class TestFiles:
+    """What lies in `schemas/`."""
+
+    def test_they_are_up_to_date(self) -> None:
+        """After a change of the models: python -m feedback_etl.contracts schemas."""
+        published = {path.name: path.read_text(encoding="utf-8") for path in SCHEMAS.iterdir()}
+        assert published == contracts()
+
+    def test_their_names(self) -> None:
+        """One for the row and one for each database."""
+        assert set(contracts()) == {"training_pair.schema.json", "source.postgresql.sql", "source.sqlite.sql"}
+
+    def test_one_command_writes_them(self, tmp_path: Path) -> None:
+        """The one that the drift test names."""
+        subprocess.run([sys.executable, "-m", "feedback_etl.contracts", str(tmp_path)], check=True)
+        assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == contracts()
+
+    def test_writing_replaces_what_was_there(self, tmp_path: Path) -> None:
+        """Generated files are never edited by hand."""
+        (tmp_path / "training_pair.schema.json").write_text("old and much longer than nothing")
+        write_contracts(tmp_path)
+        assert json.loads((tmp_path / "training_pair.schema.json").read_text()) == row_schema()
+
+
+class TestRowSchema:
+    """The JSON Schema of a row."""
+
+    def test_it_is_a_json_schema(self) -> None:
+        """Of the draft it names."""
+        jsonschema.Draft202012Validator.check_schema(row_schema())
+        assert row_schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+    def test_it_describes_every_column_in_its_order(self) -> None:
+        """With a sentence each."""
+        properties = row_schema()["properties"]
+        assert tuple(properties) == TRAINING_COLUMNS == tuple(row_schema()["required"])
+        assert all(facts["description"].endswith(".") for facts in properties.values())
+
+    def test_it_takes_the_row_of_the_documentation(self) -> None:
+        """And one with as little as a row can have."""
+        required = ("analysis_hash", "recommendation_id", "feedback_timestamp", "export_date")
+        assert accepts(ROW)
+        assert accepts(ROW | {name: None for name in TRAINING_COLUMNS if name not in required})
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("analysis_hash", [None, "", "8f1c5a7d2e9b3c4", "8F1C5A7D2E9B3C41", "8f1c5a7d2e9b3c410", 1]),
+            ("recommendation_id", [None, "", "=1", "\t1", 7]),
+            ("helpful_rating", [0, 6, 4.5, "5", True]),
+            ("product_satisfaction", [0, 6, 4.5, "5"]),
+            ("routine_completion_pct", [-1, 101, 0.5, "80"]),
+            ("would_recommend", ["True", 1, 0]),
+            ("conditions_detected", ["", ",", "a,", "a,,b", "a,=1", ["acne"]]),
+            ("rules_applied", ["", ",", "a,", "a,,b", "a,@1", ["r001"]]),
+            ("timeframe", ["", "+1", 2]),
+            ("age_range", ["", "25", "18-24", 25]),
+            ("feedback_timestamp", [None, "", "2025-10-25", "2025-10-25 10:00:00", "2025-10-25T10:00:00Z"]),
+            ("export_date", [None, "", "2025-10-25T10:00:00.5", "2025-10-25T10:00:00+00:00", 1761386400]),
+        ],
+    )
+    def test_it_refuses_broken_values(self, name: str, values: list[Any]) -> None:
+        """What the gate refuses, and other types and forms."""
+        assert [value for value in values if accepts(ROW | {name: value})] == []
+
+    @pytest.mark.parametrize("name", TRAINING_COLUMNS)
+    def test_no_column_may_be_missing(self, name: str) -> None:
+        """Nor may there be another."""
+        assert not accepts({key: value for key, value in ROW.items() if key != name})
+        assert not accepts(ROW | {"feedback_text": "hello"})
+
+    def test_it_takes_every_row_of_a_real_export(self, database: Database, tmp_path: Path) -> None:
+        """Read back from the file with the standard library."""
+        database.fill(
+            records=RECORDS,
+            profiles=[{"id": 1, "user_id": 7, "age": 60}],
+            feedbacks=[
+                FEEDBACK | {"id": 1, "helpful_rating": 5, "would_recommend": False, "timeframe": "1_week"},
+                FEEDBACK | {"id": 2, "analysis_id": 43, "routine_completion_pct": 0, "user_id": None},
+            ],
+        )
+        report = export_feedback(database.url, now=NOW, output_dir=tmp_path / "out", unkeyed=True)
+        first, second = read_back(report.export_filename)
+        assert accepts(first)
+        assert accepts(second)
+        assert first == {
+            "analysis_hash": "73475cb40a568e8d",
+            "recommendation_id": "rec_1",
+            "helpful_rating": 5,
+            "product_satisfaction": None,
+            "routine_completion_pct": None,
+            "would_recommend": False,
+            "conditions_detected": 'acne,say "hi"',
+            "rules_applied": "r\u00e9",
+            "timeframe": "1_week",
+            "age_range": "50+",
+            "feedback_timestamp": "2025-10-25T10:00:00",
+            "export_date": "2025-10-25T12:00:00",
+        }
+        assert (second["routine_completion_pct"], second["age_range"]) == (0, None)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def published(request: pytest.FixtureRequest, sqlite_path: Path) -> Iterator[sa.Engine]:
+    """A database made from the published SQL of its kind, and from nothing else."""
+    sqlite = request.param == "sqlite"
+    engine = make_engine(f"sqlite:///{sqlite_path}" if sqlite else request.getfixturevalue("postgres_database"))
+    sql = (SCHEMAS / f"source.{request.param}.sql").read_text(encoding="utf-8")
+    with engine.begin() as connection:
+        for statement in sql.split(";\n"):
+            connection.exec_driver_sql(statement) if statement.strip() else None
+    yield engine
+    engine.dispose()
+
+
+class TestSourceSql:
+    """The application's tables as SQL."""
+
+    def test_it_makes_the_tables_that_are_read(self, published: sa.Engine) -> None:
+        """With all their columns, and the index that windows need."""
+        found = sa.inspect(published)
+        expected = {table.name: [column.name for column in table.columns] for table in tables.metadata.sorted_tables}
+        assert {
+            name: [column["name"] for column in found.get_columns(name)] for name in found.get_table_names()
+        } == expected
+        assert [index["column_names"] for index in found.get_indexes("recommendation_feedbacks")] == [["created_at"]]
+
+    def test_feedback_in_them_is_exported(self, published: sa.Engine, tmp_path: Path) -> None:
+        """By the default query."""
+        fill(published, records=RECORDS, feedbacks=[FEEDBACK | {"id": 1, "helpful_rating": 5}])
+        report = export_feedback(published, now=NOW, output_dir=tmp_path / "out", unkeyed=True)
+        assert (report.exported_records, report.total_feedback_records) == (1, 1)

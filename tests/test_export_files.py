@@ -1,0 +1,508 @@
+"""The files of an export: private from the first byte, whole or not there, and never in the way of another."""
+
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from processes import feedback_etl, python, tracer
+
+from feedback_etl.demo import create_sample_database
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports import files as files_module
+from feedback_etl.exports.files import ExportFiles, Published
+from feedback_etl.privacy.keys import write_key
+from feedback_etl.private_files import give_name, make_private_folder, sync_folder, take_name_back
+
+NOW = datetime(2025, 10, 25, 12)
+STEM = "feedback_training_20251025_120000"
+PAIRS = pl.DataFrame({"number": [1, 2]})
+REJECTED = pl.DataFrame({"feedback_id": [3], "reasons": ["formula"]})
+
+# Export the numbers 1 and 2, reject 3, and print the names of the files or the error.
+EXPORT = """
+import sys
+from datetime import datetime
+from pathlib import Path
+import polars as pl
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.files import ExportFiles
+
+def export(folder):
+    try:
+        with ExportFiles(folder, datetime(2025, 10, 25, 12)) as files:
+            files.append(pl.DataFrame({"number": [1, 2]}))
+            files.reject(pl.DataFrame({"feedback_id": [3], "reasons": ["formula"]}))
+            published = files.publish()
+        print(published.pairs.name, published.rejected.name)
+    except ExportFileError as error:
+        print(error)
+        sys.exit(error.exit_code)
+"""
+EXPORT_ONCE = f"{EXPORT}\nexport(sys.argv[1])"
+BOTH = f"{STEM}.csv {STEM}_rejected.csv\n"
+
+
+def export(folder: str | Path, pairs: pl.DataFrame = PAIRS, rejected: pl.DataFrame = REJECTED) -> Published:
+    with ExportFiles(folder, NOW) as files:
+        files.append(pairs)
+        files.reject(rejected)
+        return files.publish()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def files_in(folder: Path) -> list[str]:
+    """All files below a folder, hidden ones included."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def test_a_data_file_and_its_list_of_rejected_rows_are_published(tmp_path: Path) -> None:
+    """Both files hold what was appended, under one stem, with nothing else left behind."""
+    with ExportFiles(tmp_path, NOW) as files:
+        files.append(PAIRS)
+        files.append(PAIRS.clear())
+        files.append(PAIRS + 2)
+        files.reject(REJECTED.clear())
+        files.reject(REJECTED)
+        published = files.publish()
+    assert published == Published(tmp_path / f"{STEM}.csv", tmp_path / "rejected" / f"{STEM}_rejected.csv")
+    assert files_in(tmp_path) == [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"]
+    assert (tmp_path / f"{STEM}.csv").read_bytes() == b"number\n1\n2\n3\n4\n"
+    assert (tmp_path / f"rejected/{STEM}_rejected.csv").read_bytes() == b"feedback_id,reasons\n3,formula\n"
+
+
+def test_nothing_to_publish_gives_no_file(tmp_path: Path) -> None:
+    """Without rows there is no data file, and without rejected rows no list and no folder for it."""
+    assert export(tmp_path, PAIRS.clear(), REJECTED.clear()) == Published(None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rejected_rows_alone_are_published_alone(tmp_path: Path) -> None:
+    """A file that is not needed is None."""
+    rejected = tmp_path / "rejected" / f"{STEM}_rejected.csv"
+    assert export(tmp_path, PAIRS.clear()) == Published(None, rejected)
+    assert files_in(tmp_path) == [f"rejected/{STEM}_rejected.csv"]
+
+
+def test_without_publishing_nothing_is_left(tmp_path: Path) -> None:
+    """Both temporary files are removed."""
+    with ExportFiles(tmp_path, NOW) as files:
+        files.append(PAIRS)
+        files.reject(REJECTED)
+        assert len(files_in(tmp_path)) == 2
+    assert files_in(tmp_path) == []
+
+
+def test_a_file_in_the_making_is_hidden(tmp_path: Path) -> None:
+    """Until it is published, no pattern that finds exports finds it, and its mode is 0600."""
+    with ExportFiles(tmp_path, NOW) as files:
+        files.append(PAIRS)
+        files.reject(REJECTED)
+        making = [tmp_path / name for name in files_in(tmp_path)]
+        assert [(path.name[0], path.suffix) for path in making] == [(".", ".tmp")] * 2
+        assert [mode(path) for path in making] == [0o600, 0o600]
+
+
+def test_a_relative_folder_is_given_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paths of the files begin with the folder as the caller wrote it."""
+    monkeypatch.chdir(tmp_path)
+    published = export("exports/new")
+    assert str(published.pairs) == f"exports/new/{STEM}.csv"
+    assert str(published.rejected) == f"exports/new/rejected/{STEM}_rejected.csv"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o277])
+def test_files_and_folders_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    """Files are 0600; folders we make, parents included, are 0700."""
+    assert python(EXPORT_ONCE, tmp_path / "a" / "b", umask=umask).stdout == BOTH
+    made = [tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/rejected"]
+    assert [oct(mode(path)) for path in made] == ["0o700"] * 3
+    assert [oct(mode(tmp_path / name)) for name in files_in(tmp_path)] == ["0o600"] * 2
+
+
+def test_no_moment_is_there_when_others_could_read(tmp_path: Path) -> None:
+    """The system calls that create files and folders already carry the private mode."""
+    log = tmp_path / "calls"
+    target = tmp_path / "a" / "b"
+    traced = [*tracer(), "-o", str(log), "-e", "trace=open,openat,creat,mkdir,mkdirat,chmod,fchmod,fchmodat"]
+    subprocess.run([*traced, sys.executable, "-c", EXPORT_ONCE, target], umask=0, check=True, capture_output=True)
+    calls = [line for line in log.read_text().splitlines() if str(tmp_path / "a") in line and "O_RDONLY" not in line]
+    modes = {re.search(r", (0\d+)\) *=", line)[1] for line in calls if "O_CREAT" in line}  # type: ignore[index]
+    assert modes == {"0600"}
+    assert all("O_EXCL" in line and "O_NOFOLLOW" in line for line in calls if "O_CREAT" in line)
+    assert {re.search(r", (0\d+)\) *=", line)[1] for line in calls if "mkdir" in line} == {"0700"}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("given", [0o755, 0o777, 0o750])
+def test_an_existing_folder_keeps_its_mode(tmp_path: Path, given: int) -> None:
+    """Also where its mode is wider than ours would be."""
+    folder = tmp_path / "exports"
+    (folder / "rejected").mkdir(parents=True)
+    for path in (folder, folder / "rejected"):
+        path.chmod(given)
+    export(folder)
+    assert (mode(folder), mode(folder / "rejected")) == (given, given)
+
+
+def test_a_symbolic_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
+    """The folder of exports, and the one of rejected rows, may be elsewhere."""
+    for name in ("disk", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "exports").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "rejected").symlink_to(tmp_path / "other")
+    assert export(tmp_path / "exports").pairs == tmp_path / "exports" / f"{STEM}.csv"
+    assert files_in(tmp_path / "other") == [f"{STEM}_rejected.csv"]
+
+
+def test_exports_of_the_same_second_get_suffixes(tmp_path: Path) -> None:
+    """Nothing is replaced, and the two files of an export share their suffix."""
+    for number in range(3):
+        export(tmp_path, PAIRS + number)
+    stems = [STEM, f"{STEM}_1", f"{STEM}_2"]
+    expected = [f"{stem}.csv" for stem in stems] + [f"rejected/{stem}_rejected.csv" for stem in stems]
+    assert files_in(tmp_path) == sorted(expected)
+    assert [(tmp_path / f"{stem}.csv").read_text() for stem in stems] == [
+        "number\n1\n2\n",
+        "number\n2\n3\n",
+        "number\n3\n4\n",
+    ]
+
+
+@pytest.mark.parametrize("taken", [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"])
+def test_a_stem_is_taken_when_either_of_its_files_is_there(tmp_path: Path, taken: str) -> None:
+    """A list of rejected rows never comes to stand beside the data of another run."""
+    make_private_folder(tmp_path / "rejected")
+    (tmp_path / taken).write_text("of another run")
+    assert export(tmp_path, rejected=REJECTED.clear()).pairs == tmp_path / f"{STEM}_1.csv"
+    assert export(tmp_path).rejected == tmp_path / "rejected" / f"{STEM}_2_rejected.csv"
+    assert (tmp_path / taken).read_text() == "of another run"
+
+
+def test_names_can_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last suffix there is an error and no further file."""
+    monkeypatch.setattr(files_module, "_MOST_SUFFIXES", 2)
+    export(tmp_path)
+    export(tmp_path)
+    with pytest.raises(ExportFileError, match="no name is left"):
+        export(tmp_path)
+    assert len(files_in(tmp_path)) == 4
+
+
+def test_threads_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Every thread finds its own two files, whatever the others do."""
+    begin = threading.Barrier(8)
+    published: dict[int, Published] = {}
+
+    def work(thread: int) -> None:
+        begin.wait()
+        for number in range(thread * 100, thread * 100 + 5):
+            rows = pl.DataFrame({"number": [number]})
+            published[number] = export(tmp_path, rows, rows if number % 2 else rows.clear())
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_own_files(tmp_path, published)
+
+
+def assert_own_files(folder: Path, published: dict[int, Published]) -> None:
+    """Every export has files of its own with its own number; odd numbers were rejected too."""
+    assert len(published) == 40
+    paths = [path for files in published.values() for path in files if path]
+    assert files_in(folder) == sorted(str(path.relative_to(folder)) for path in paths)
+    for number, (pairs, rejected) in published.items():
+        assert pairs
+        assert pairs.read_text() == f"number\n{number}\n"
+        assert (rejected is not None) == bool(number % 2)
+        if rejected:
+            assert rejected.stem == f"{pairs.stem}_rejected"
+            assert rejected.read_text() == f"number\n{number}\n"
+
+
+def test_processes_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
+    """The same for four processes."""
+    code = """
+import sys
+from datetime import datetime
+import polars as pl
+from feedback_etl.exports.files import ExportFiles
+folder, first = sys.argv[1], int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(first, first + 10):
+    with ExportFiles(folder, datetime(2025, 10, 25, 12)) as files:
+        files.append(pl.DataFrame({"number": [number]}))
+        if number % 2:
+            files.reject(pl.DataFrame({"number": [number]}))
+        print(number, *files.publish())
+"""
+    commands = [[sys.executable, "-c", code, str(tmp_path), str(first)] for first in (0, 100, 200, 300)]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for command in commands]
+    for process in processes:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    published = {}
+    for process in processes:
+        for line in process.communicate()[0].splitlines():
+            number, *paths = line.split()
+            published[int(number)] = Published(*(None if path == "None" else Path(path) for path in paths))
+    assert_own_files(tmp_path, published)
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """So is a folder below a file, and one that a dangling link hides; all is left as it was."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for folder in ("file", "file/below/it", "dangling", "dangling/below"):
+        with pytest.raises(ExportFileError, match=r"Nothing was written to .*: a part of the path is a file.*--output"):
+            export(tmp_path / folder)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
+
+
+def test_a_file_in_the_place_of_the_folder_of_rejected_rows_is_refused(tmp_path: Path) -> None:
+    """The data file is not published without its list."""
+    (tmp_path / "rejected").write_text("mine")
+    with pytest.raises(ExportFileError, match=r"rejected: a part of the path is a file"):
+        export(tmp_path)
+    assert files_in(tmp_path) == ["rejected"]
+
+
+def test_a_folder_that_may_not_be_written_is_refused() -> None:
+    """Whether it is there or has to be made; one that may not be entered too. Tried as nobody, if need be."""
+    code = f"""{EXPORT}
+import os, tempfile
+with tempfile.TemporaryDirectory() as warm:
+    export(warm)  # imports what nobody may not read
+if os.getuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+for folder in sys.argv[1:]:
+    try:
+        export(folder)
+    except SystemExit as end:
+        print(end.code)
+"""
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        folders = [top / "readable", top / "readable" / "new", top / "closed", top / "closed" / "new" / "deep"]
+        (top / "readable").mkdir(mode=0o555)
+        (top / "closed").mkdir(mode=0o000)
+        top.chmod(0o755)
+        lines = python(code, *folders).stdout.splitlines()
+        top.chmod(0o700)
+        assert lines[1:] == [
+            line
+            for folder in folders
+            for line in (
+                f"Nothing was written to {folder}: this user may not write there. Choose another folder with --output.",
+                "5",
+            )
+        ]
+        assert [list(folder.iterdir()) for folder in folders[::2]] == [[], []]
+
+
+@pytest.mark.parametrize("dangling", [True, False])
+@pytest.mark.parametrize("planted", [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv", f"{STEM}_1.csv"])
+def test_a_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangling: bool) -> None:
+    """Nothing is written through it or beside it, and what it points to is left as it was."""
+    folder, victim = tmp_path / "exports", tmp_path / "victim"
+    make_private_folder(folder / "rejected")
+    if planted == f"{STEM}_1.csv":
+        (folder / f"{STEM}.csv").write_text("earlier")
+    if not dangling:
+        victim.write_text("precious")
+    (folder / planted).symlink_to(victim)
+    before = files_in(tmp_path)
+    with pytest.raises(ExportFileError, match=rf"{planted} is a symbolic link.*Remove it"):
+        export(folder)
+    assert files_in(tmp_path) == before
+    assert dangling or victim.read_text() == "precious"
+
+
+def test_a_list_of_rejected_rows_goes_when_its_data_cannot_be_named(tmp_path: Path) -> None:
+    """Here somebody removed the data's temporary file before it got its name."""
+    with ExportFiles(tmp_path, NOW) as files:
+        files.append(PAIRS)
+        files.reject(REJECTED)
+        next(tmp_path.glob(".*.tmp")).unlink()
+        with pytest.raises(ExportFileError, match="No such file"):
+            files.publish()
+        assert list((tmp_path / "rejected").glob("*.csv")) == []
+    assert files_in(tmp_path) == []
+
+
+NO_LINKS = ("link,linkat:error=EPERM",)
+
+
+def test_where_there_are_no_links_files_are_renamed(tmp_path: Path) -> None:
+    """FAT and some network drives have none; nothing is replaced there either."""
+    code = f"{EXPORT}\nexport(sys.argv[1])\nPath(sys.argv[1], 'feedback_training_20251025_120000_2.csv').touch()\n"
+    code += "export(sys.argv[1])\nexport(sys.argv[1])"
+    told = python(code, tmp_path, injections=NO_LINKS).stdout
+    stems = [STEM, f"{STEM}_1", f"{STEM}_3"]
+    assert told == "".join(f"{stem}.csv {stem}_rejected.csv\n" for stem in stems)
+    assert len(files_in(tmp_path)) == 7
+    assert [(tmp_path / f"{stem}.csv").read_text() for stem in stems] == ["number\n1\n2\n"] * 3
+
+
+def test_without_links_a_failure_takes_names_back_too(tmp_path: Path) -> None:
+    """A renamed list of rejected rows does not outlive a data file that could not be renamed."""
+    told = python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:error=EIO:when=2"))
+    assert (told.returncode, files_in(tmp_path)) == (5, [])
+    assert "the disk reports an error" in told.stdout
+
+
+def test_a_name_that_is_taken_in_the_last_moment_is_left_alone(tmp_path: Path) -> None:
+    """Both ways of naming leave another's file as it is, and one that could not be named keeps its own."""
+    ours, taken = tmp_path / "ours", tmp_path / "taken"
+    ours.write_text("ours")
+    taken.write_text("another's")
+    with pytest.raises(FileExistsError):
+        give_name(ours, taken)
+    take_name_back(ours, taken)
+    code = """
+import sys
+from pathlib import Path
+from feedback_etl.private_files import give_name
+try:
+    give_name(Path(sys.argv[1]), Path(sys.argv[2]))
+except FileExistsError:
+    print("taken")
+"""
+    assert python(code, ours, taken, injections=NO_LINKS).stdout == "taken\n"
+    assert (ours.read_text(), taken.read_text()) == ("ours", "another's")
+
+
+def test_where_files_can_neither_be_linked_nor_renamed_safely_there_is_an_error(tmp_path: Path) -> None:
+    """A plain rename would replace what is there: it is never tried."""
+    told = python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:error=EINVAL"))
+    assert (told.returncode, files_in(tmp_path)) == (5, [])
+    assert "can neither link files nor rename them without replacing others" in told.stdout
+
+
+@pytest.mark.parametrize("when", ["1", "2", "3", "4"])
+def test_a_failing_fsync_is_never_success(tmp_path: Path, when: str) -> None:
+    """Of the two files or of the two folders: nothing is published, and nothing is left."""
+    told = python(EXPORT_ONCE, tmp_path, injections=(f"fsync:error=EIO:when={when}",))
+    assert (told.returncode, files_in(tmp_path)) == (5, [])
+    assert "the disk reports an error" in told.stdout
+
+
+def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
+    """There are four calls of fsync to fail: a fifth is never made."""
+    assert python(EXPORT_ONCE, tmp_path, injections=("fsync:error=EIO:when=5",)).stdout == BOTH
+
+
+def test_a_file_system_without_folder_sync_is_used(tmp_path: Path) -> None:
+    """Some network file systems answer EINVAL when a folder is synced."""
+    assert python(EXPORT_ONCE, tmp_path, injections=("fsync:error=EINVAL:when=3+",)).stdout == BOTH
+
+
+def test_a_file_that_cannot_be_locked_is_removed(tmp_path: Path) -> None:
+    """Without a lock nobody could tell it from a dead run's."""
+    told = python(EXPORT_ONCE, tmp_path, injections=("flock:error=ENOLCK:when=1",))
+    assert (told.returncode, files_in(tmp_path)) == (5, [])
+    assert "No locks available" in told.stdout
+
+
+def test_a_file_in_the_making_is_locked(tmp_path: Path) -> None:
+    """Whoever finds it can tell that its writer lives."""
+    import fcntl
+
+    with ExportFiles(tmp_path, NOW):
+        (name,) = files_in(tmp_path)
+        with (tmp_path / name).open("rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this user may not mount a small disk (it takes root)")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave no page of a disk free."""
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
+    """Too many rows for the disk: in one batch, in the rejected rows, or in the last bytes."""
+    many = pl.DataFrame({"number": range(20_000)})
+    for pairs, rejected in ((many, REJECTED), (PAIRS, many)):
+        with pytest.raises(ExportFileError, match="the disk is full"):
+            export(small_disk, pairs, rejected)
+        assert files_in(small_disk) == []
+    fill(small_disk)
+    with pytest.raises(ExportFileError, match="the disk is full"):
+        export(small_disk)
+    with pytest.raises(ExportFileError, match=r"could not be written .*No space left"):
+        write_key(small_disk / "key")
+    assert files_in(small_disk) == ["filler"]
+
+
+def test_an_export_to_a_full_disk_exits_with_5(small_disk: Path, tmp_path: Path) -> None:
+    """The command line says what is wrong, and the folder holds nothing."""
+    create_sample_database(tmp_path / "app.db", rows=2_000, now=datetime.now())
+    run = feedback_etl(
+        "export", "--days", "-1", "--unkeyed", "--database-url", f"sqlite:///{tmp_path}/app.db", "--output", small_disk
+    )
+    assert run.returncode == 5
+    assert run.stderr == (
+        f"error: Nothing was written to {small_disk}: the disk is full. Choose another folder with --output.\n"
+    )
+    assert (run.stdout, files_in(small_disk)) == ("", [])
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_no_error(tmp_path: Path) -> None:
+    """Many threads make the same nested folders."""
+    begin = threading.Barrier(8)
+    failures: list[OSError] = []
+
+    def work() -> None:
+        begin.wait()
+        for number in range(20):
+            try:
+                make_private_folder(tmp_path / str(number) / "a" / "b")
+            except OSError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert {mode(path) for path in tmp_path.rglob("*")} == {0o700}
+
+
+def test_a_folder_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:
+    """Such as one that is not there."""
+    with pytest.raises(FileNotFoundError):
+        sync_folder(tmp_path / "missing")

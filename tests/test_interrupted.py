@@ -1,0 +1,229 @@
+"""Runs that are killed, stopped or interrupted at any point: no partial file ever has a final name."""
+
+import signal
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from processes import Finished, feedback_etl, python
+
+from feedback_etl.demo import create_sample_database
+
+STEM = "feedback_training_20251025_120000"
+
+# What the snippets below share: an export that calls `act` at its nth line in our code.
+SWEEP = """
+import os, signal, sys
+from datetime import datetime
+from pathlib import Path
+import polars as pl
+from feedback_etl import private_files
+from feedback_etl.exports import files as module
+
+OURS = {private_files.__file__, module.__file__}
+DATA = "number\\n" + "".join(f"{number}\\n" for number in range(1000))
+top = Path(sys.argv[1])
+
+class Stopped(BaseException):
+    pass
+
+def stop():
+    raise Stopped
+
+def export(folder, nth, act):
+    lines = 0
+    def trace(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_filename not in OURS:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == nth:
+                act()
+        return trace
+    frame = pl.DataFrame({"number": range(1000)})
+    sys.settrace(trace)
+    try:
+        with module.ExportFiles(folder, datetime(2025, 10, 25, 12)) as files:
+            files.append(frame)
+            files.reject(frame)
+            files.publish()
+    finally:
+        sys.settrace(None)
+
+def state(folder):
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    visible = [path for path in found if path.name[0] != "."]
+    partial = [path for path in visible if path.read_text() != DATA]
+    assert not partial, f"{partial} after {nth} lines"
+    return len(visible), len(found) - len(visible)
+"""
+
+STOP = """
+states = []
+for nth in range(1, 1000):
+    folder = top / str(nth)
+    try:
+        export(folder, nth, stop)
+    except Stopped:
+        states.append(state(folder))
+    else:
+        break
+print(nth, sorted(set(states)))
+"""
+
+KILL = """
+states = []
+for nth in range(1, 1000):
+    folder = top / str(nth)
+    child = os.fork()
+    if not child:
+        export(folder, nth, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        os._exit(0)
+    ended = os.waitpid(child, 0)[1]
+    states.append(state(folder))
+    if ended == 0:
+        break
+    assert os.WTERMSIG(ended) == signal.SIGKILL
+    if nth % 10:
+        continue
+    child = os.fork()
+    if not child:
+        export(folder, 0, stop)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    visible, hidden = state(folder)
+    assert (visible, hidden) == (states[-1][0] + 2, states[-1][1]), (nth, states[-1], visible, hidden)
+print(nth, sorted(set(states)))
+"""
+
+
+@pytest.fixture(autouse=True)
+def without_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippets trace themselves, and what is killed has measured nothing."""
+    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def points_and_states(finished: Finished) -> tuple[int, list[tuple[int, int]]]:
+    """The number of lines tried, and the numbers of (visible, hidden) files that were left."""
+    assert (finished.returncode, finished.stderr) == (0, "")
+    points, states = finished.stdout.split(" ", 1)
+    return int(points), [tuple(map(int, pair.strip("[()]\n").split(","))) for pair in states.split("), ")]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("injections", [(), ("link,linkat:error=EPERM",)], ids=["links", "no links"])
+def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path: Path, injections: tuple[str, ...]) -> None:
+    """Either both files are there, or none; a temporary file never is."""
+    points, states = points_and_states(python(SWEEP + STOP, tmp_path, injections=injections))
+    assert points > 100
+    assert states == [(0, 0), (2, 0)]
+
+
+def test_sigkill_at_any_line_leaves_no_partial_file(tmp_path: Path) -> None:
+    """Temporary files may stay, and the list of rejected rows without its data; the next run is not disturbed."""
+    points, states = points_and_states(python(SWEEP + KILL, tmp_path))
+    assert points > 100
+    assert {visible for visible, _ in states} == {0, 1, 2}
+    assert (2, 0) in states
+
+
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_sigkill_in_the_middle_of_writing_leaves_nothing_visible(tmp_path: Path, when: int) -> None:
+    """Of a file that is written in several pieces."""
+    code = """
+import sys
+from datetime import datetime
+import polars as pl
+from feedback_etl.exports.files import ExportFiles
+with ExportFiles(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
+    for _ in range(4):
+        files.append(pl.DataFrame({"text": ["x" * 100] * 20_000}))
+        print("appended", flush=True)
+    files.publish()
+"""
+    finished = python(code, tmp_path, injections=(f"write:signal=KILL:when={when * 2}",))
+    assert finished.returncode == -signal.SIGKILL
+    assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database whose export has rejected rows."""
+    path = tmp_path_factory.mktemp("application") / "app.db"
+    create_sample_database(path, rows=1_000, now=datetime.now())
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE recommendation_feedbacks SET helpful_rating = 9 WHERE id % 100 = 0")
+        database.commit()
+    return path
+
+
+def export(application: Path, folder: Path, injection: str) -> Finished:
+    """The command line, with a signal at a system call."""
+    url = f"sqlite:///{application}"
+    return feedback_etl(
+        "export", "--days", "-1", "--unkeyed", "--database-url", url, "--output", folder, injections=(injection,)
+    )
+
+
+def visible_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*.csv") if path.name[0] != "."]
+
+
+@pytest.mark.parametrize(("call", "rejected"), [("fsync", 0), ("link,linkat", 0), ("fsync:3", 2)])
+def test_a_killed_export_leaves_no_partial_file(application: Path, tmp_path: Path, call: str, rejected: int) -> None:
+    """SIGKILL before the first fsync, at the first link, and when both files have their names."""
+    name, _, when = call.partition(":")
+    finished = export(application, tmp_path / "exports", f"{name}:signal=KILL:when={when or 1}")
+    assert finished.returncode == -signal.SIGKILL
+    visible = visible_files(tmp_path / "exports")
+    assert len(visible) == rejected
+    assert all(path.read_text().endswith("\n") and path.read_text().count("\n") > 10 for path in visible)
+
+
+@pytest.mark.parametrize(
+    ("injection", "code"),
+    [
+        ("flock:signal=TERM:when=1", 143),
+        ("fsync:signal=INT:when=1", 130),
+        ("link,linkat:signal=HUP:when=2", 129),
+    ],
+)
+def test_a_stopped_export_leaves_nothing(application: Path, tmp_path: Path, injection: str, code: int) -> None:
+    """SIGTERM when the first file is made, Ctrl-C when it is written, the terminal closed when one has its name."""
+    finished = export(application, tmp_path / "exports", injection)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (code, "", "")
+    assert [path for path in (tmp_path / "exports").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_the_exit_code_tells_the_signal(name: str, code: int) -> None:
+    """128 and the signal's number, as a shell counts; a second signal does not disturb the cleaning up."""
+    snippet = """
+import signal, sys
+from feedback_etl.cli import main
+def run():
+    try:
+        signal.raise_signal(signal.Signals[sys.argv[1]])
+    finally:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.raise_signal(each)
+        print("cleaned up")
+main(run)
+"""
+    finished = python(snippet, name)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (code, "cleaned up\n", "")
+
+
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    """`nohup` ignores SIGHUP for what it runs."""
+    snippet = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from feedback_etl.cli import main
+main(lambda: print(signal.raise_signal(signal.SIGHUP)))
+"""
+    finished = python(snippet)
+    assert (finished.returncode, finished.stdout) == (0, "None\n")

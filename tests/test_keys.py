@@ -1,0 +1,334 @@
+"""Pseudonym keys: where they are looked up, what is refused, and that none is ever shown."""
+
+import copy
+import hashlib
+import hmac
+import os
+import stat
+import subprocess
+import sys
+import warnings
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+from frames import all_said
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import environment, feedback_etl, python
+
+from feedback_etl import settings
+from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable
+from feedback_etl.privacy.keys import Key, KeyPermissionWarning, new_key, read_key, write_key
+from feedback_etl.settings import default_key_path, find_key
+
+SECRET = "canary-key-of-the-tests-0123456789abcdef"
+
+
+def key_file(path: Path, text: str | bytes = SECRET, mode: int = 0o600) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.chmod(mode)
+    return path
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+class TestAKey:
+    """A value that can be compared and named, and does not show itself."""
+
+    def test_its_id_is_stable(self) -> None:
+        """Golden: the id of a key is written into every export's record."""
+        assert Key("k" * 32).id == "f847815c5347"
+        assert Key(SECRET).id == "7dc47c9443b7"
+
+    def test_its_id_is_a_digest(self) -> None:
+        """HMAC-SHA256 of a fixed text, which no id with its domain can be: it holds no colon."""
+        digest = hmac.new(SECRET.encode(), b"feedback_etl pseudonym key id", hashlib.sha256).hexdigest()
+        assert Key(SECRET).id == digest[:12]
+
+    def test_equal_keys_are_equal(self) -> None:
+        """By their text without surrounding white space, whatever way they were made."""
+        assert Key(SECRET) == Key(f" \t{SECRET}\r\n") == Key.of(SECRET) == Key.of(Key(SECRET))
+        assert hash(Key(SECRET)) == hash(Key(SECRET + "\n"))
+        assert Key(SECRET).text == SECRET
+        assert Key(SECRET) != Key(SECRET + "0")
+        assert Key(SECRET).id != Key(SECRET + "0").id
+
+    @pytest.mark.parametrize("show", [repr, str, format, ascii, "{0}".format, "%s".__mod__])
+    def test_it_is_never_shown(self, show: Any) -> None:
+        """Whichever way a key is made text, the id is all there is."""
+        assert show(Key(SECRET)) == "Key(id='7dc47c9443b7')"
+        assert SECRET not in show({"a": [Key(SECRET)]})
+
+    def test_errors_of_the_class_do_not_show_it(self) -> None:
+        """Nor do those that Python raises for a wrong use."""
+        key: Any = Key(SECRET)
+        with pytest.raises(FrozenInstanceError) as frozen:
+            key.text = "other"
+        with pytest.raises(TypeError) as unexpected:
+            Key(SECRET, SECRET)  # type: ignore[call-arg]
+        with pytest.raises(TypeError) as unordered:
+            _ = sorted([key, copy.copy(key)])
+        for caught in (frozen, unexpected, unordered):
+            assert SECRET not in str(caught.value)
+
+    @given(st.text(max_size=40))
+    def test_fewer_than_32_bytes_are_refused(self, text: str) -> None:
+        """Bytes count, not characters; the message holds the number and not the text."""
+        size = len(text.strip().encode("utf-8", errors="replace"))
+        if size >= 32:
+            assert Key(text).text == text.strip()
+        else:
+            with pytest.raises(KeyUnusable, match=rf"^The pseudonym key has {size} bytes; it needs at least 32\."):
+                Key(text)
+
+    @pytest.mark.parametrize("text", [SECRET.encode(), SECRET + "\udcff", None, 42])
+    def test_what_is_no_text_is_refused(self, text: Any) -> None:
+        """Bytes, numbers, and what an environment of another encoding holds; no error behind it shows it either."""
+        with pytest.raises(KeyUnusable, match="not UTF-8 text") as caught:
+            Key(text)
+        assert SECRET not in all_said(caught.value)
+
+    def test_new_keys_differ(self) -> None:
+        """64 hex characters each."""
+        keys = {new_key().text for _ in range(100)}
+        assert len(keys) == 100
+        assert all(len(key) == 64 and int(key, 16) for key in keys)
+
+
+class TestAKeyFile:
+    """Written once, for its owner alone; read with suspicion."""
+
+    @pytest.mark.parametrize("umask", [0o000, 0o077])
+    def test_it_is_private(self, tmp_path: Path, umask: int) -> None:
+        """The file is 0600 and folders we make are 0700, whatever the umask."""
+        code = "import sys; from pathlib import Path; from feedback_etl.privacy.keys import write_key\n"
+        code += "print(write_key(Path(sys.argv[1])).id)"
+        path = tmp_path / "a" / "b" / "key"
+        assert python(code, path, umask=umask).stdout.strip() == read_key(path).id
+        assert [mode(made) for made in (path, path.parent, path.parent.parent)] == [0o600, 0o700, 0o700]
+        assert [found.name for found in path.parent.iterdir()] == ["key"]
+        assert len(path.read_text()) == 65
+
+    def test_one_that_is_there_is_never_overwritten(self, tmp_path: Path) -> None:
+        """Nor is a link followed: pseudonyms of earlier exports need their key."""
+        path = key_file(tmp_path / "key")
+        (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+        for taken in (path, tmp_path / "link"):
+            with pytest.raises(ExportFileError, match=f"{taken} exists and is left as it is"):
+                write_key(taken)
+        assert path.read_text() == SECRET
+        assert sorted(found.name for found in tmp_path.iterdir()) == ["key", "link"]
+
+    def test_one_that_cannot_be_written_is_told(self, tmp_path: Path) -> None:
+        """With the reason, and nothing is left."""
+        with pytest.raises(ExportFileError, match=r"could not be written to .*: Not a directory"):
+            write_key(key_file(tmp_path / "file") / "key")
+
+    @pytest.mark.parametrize("call", ["write", "fsync", "link,linkat"])
+    def test_one_that_cannot_be_completed_is_removed(self, tmp_path: Path, call: str) -> None:
+        """A half-written key would be taken for one."""
+        code = """
+import sys
+from pathlib import Path
+from feedback_etl.errors import ExportFileError
+from feedback_etl.privacy.keys import write_key
+try:
+    write_key(Path(sys.argv[1]))
+except ExportFileError as error:
+    sys.exit(str(error))
+"""
+        told = python(code, tmp_path / "key", injections=(f"{call}:error=EIO:when=1",))
+        assert told.returncode == 1
+        assert list(tmp_path.iterdir()) == []
+
+    def test_white_space_around_it_is_stripped(self, tmp_path: Path) -> None:
+        """An editor adds a line end."""
+        assert read_key(key_file(tmp_path / "key", f"\n {SECRET}\r\n")) == Key(SECRET)
+
+    @pytest.mark.parametrize("wide", [0o620, 0o602, 0o666, 0o777])
+    def test_one_that_others_can_write_is_refused(self, tmp_path: Path, wide: int) -> None:
+        """Whoever can change a key can choose one whose pseudonyms they know."""
+        path = key_file(tmp_path / "key", mode=wide)
+        with pytest.raises(KeyUnusable, match=rf"Others can write to the key file .*chmod 600 {path}"):
+            read_key(path)
+
+    @pytest.mark.parametrize("wide", [0o640, 0o604, 0o444])
+    def test_one_that_others_can_read_is_warned_about(self, tmp_path: Path, wide: int) -> None:
+        """It is used: mounted secrets are often so."""
+        path = key_file(tmp_path / "key", mode=wide)
+        with pytest.warns(KeyPermissionWarning, match=f"Others can read .*chmod 600 {path}") as caught:
+            assert read_key(path) == Key(SECRET)
+        assert len(caught) == 1
+
+    @pytest.mark.parametrize("private", [0o600, 0o400])
+    def test_a_private_one_is_read_in_silence(self, tmp_path: Path, private: int) -> None:
+        """No warning, which would be an error here."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_key(key_file(tmp_path / "key", mode=private)).id == Key(SECRET).id
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (b"", "has 0 bytes"),
+            (b"\n", "has 0 bytes"),
+            (b"canary-short", "has 12 bytes; it needs at least 32"),
+            (SECRET.encode() + b"\xff", "not UTF-8"),
+            (SECRET.encode("utf-16"), "not UTF-8"),
+        ],
+    )
+    def test_content_that_is_no_key_is_refused(self, tmp_path: Path, content: bytes, told: str) -> None:
+        """The message names the file and what is wrong; neither it nor an error behind it holds the content."""
+        path = key_file(tmp_path / "key", content)
+        with pytest.raises(KeyUnusable, match=f"^{path}: .*{told}") as caught:
+            read_key(path)
+        said = all_said(caught.value)
+        assert "canary" not in said
+        assert SECRET not in said
+
+    def test_one_that_is_missing_is_told_with_the_command_that_makes_it(self, tmp_path: Path) -> None:
+        """Also a folder in its place is told."""
+        path = tmp_path / "key"
+        with pytest.raises(KeyUnusable, match=f"There is no key file {path}. .*keys new --file {path}"):
+            read_key(path)
+        with pytest.raises(KeyUnusable, match="cannot be read: Is a directory"):
+            read_key(tmp_path)
+
+
+class TestLookup:
+    """FEEDBACK_ETL_KEY_FILE, FEEDBACK_ETL_KEY, key_file of the settings, the user's own."""
+
+    def test_the_order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each place is looked at only when those before it name nothing."""
+        texts = [f"{number}" * 32 for number in range(4)]
+        named, configured = key_file(tmp_path / "named", texts[0]), key_file(tmp_path / "configured", texts[2])
+        own = key_file(default_key_path(), texts[3])
+        monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", str(named))
+        monkeypatch.setenv("FEEDBACK_ETL_KEY", texts[1])
+        (tmp_path / "feedback-etl.toml").write_text(f'key_file = "{configured}"')
+        found = [find_key()]
+        monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", "")
+        found.append(find_key())
+        monkeypatch.delenv("FEEDBACK_ETL_KEY")
+        found.append(find_key())
+        (tmp_path / "feedback-etl.toml").unlink()
+        found.append(find_key())
+        own.unlink()
+        with pytest.raises(KeyMissing, match=r"`feedback-etl keys new`.*FEEDBACK_ETL_KEY_FILE"):
+            find_key()
+        assert [key.text for key, _ in found] == texts
+        assert [place for _, place in found] == [
+            f"{named} (FEEDBACK_ETL_KEY_FILE)",
+            "the environment (FEEDBACK_ETL_KEY)",
+            f"{configured} (key_file in the settings)",
+            str(own),
+        ]
+
+    def test_a_key_that_cannot_be_used_is_not_passed_over(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another key would give other pseudonyms without a word."""
+        key_file(default_key_path())
+        for name, value in (("FEEDBACK_ETL_KEY", "short"), ("FEEDBACK_ETL_KEY_FILE", str(tmp_path / "missing"))):
+            monkeypatch.setenv(name, value)
+            with pytest.raises(KeyUnusable):
+                find_key()
+
+    def test_a_dangling_link_in_the_place_of_the_users_key_is_told(self, tmp_path: Path) -> None:
+        """A key on a disk that is not mounted is not replaced by a new one."""
+        default_key_path().parent.mkdir(parents=True)
+        default_key_path().symlink_to(tmp_path / "not mounted")
+        with pytest.raises(KeyUnusable, match="There is no key file"):
+            find_key()
+
+    def test_the_users_own_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """XDG_CONFIG_HOME, and ~/.config where it is not set or empty."""
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        assert default_key_path() == tmp_path / "feedback-etl" / "key"
+        monkeypatch.setenv("XDG_CONFIG_HOME", "")
+        assert default_key_path() == Path.home() / ".config" / "feedback-etl" / "key"
+
+    def test_a_user_without_a_home_has_no_key(self) -> None:
+        """Some containers run as a user that is in no list of users."""
+        code = """
+import os
+from feedback_etl.errors import KeyMissing
+from feedback_etl.settings import find_key
+for name in ("HOME", "XDG_CONFIG_HOME"):
+    del os.environ[name]
+if os.getuid() == 0:
+    os.setuid(54321)
+import pwd
+try:
+    pwd.getpwuid(os.getuid())
+    print("this user has a home")
+except KeyError:
+    try:
+        find_key()
+    except KeyMissing as error:
+        print(error)
+"""
+        told = python(code).stdout.strip()
+        if told == "this user has a home":
+            pytest.skip("only root can become a user that has no home")
+        assert told == settings.NO_KEY
+
+
+class TestTheCommands:
+    """`keys new` and `keys show`, each in a process of its own."""
+
+    def test_new_makes_the_users_key_and_show_names_it(self) -> None:
+        """The id and the place go to stdout; the key goes nowhere but into its file."""
+        made = feedback_etl("keys", "new")
+        path = default_key_path()
+        text = path.read_text().strip()
+        assert (made.returncode, made.stdout) == (0, f"key {Key(text).id} written to {path}\n")
+        assert "Keep a copy in a safe place" in made.stderr
+        shown = feedback_etl("keys", "show")
+        assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"key {Key(text).id} from {path}\n", "")
+        assert text not in made.stdout + made.stderr
+        assert (mode(path), mode(path.parent)) == (0o600, 0o700)
+        again = feedback_etl("keys", "new")
+        assert (again.returncode, again.stdout, path.read_text().strip()) == (5, "", text)
+        assert again.stderr.startswith(f"error: {path} exists and is left as it is")
+
+    def test_new_writes_to_a_file_of_ones_choice(self, tmp_path: Path) -> None:
+        """And says how to use it; the user's own key is not made."""
+        path = tmp_path / "my secrets" / "key"
+        made = feedback_etl("keys", "new", "--file", path)
+        assert made.stdout == f"key {read_key(path).id} written to {path}\n"
+        assert made.stderr.splitlines()[-1] == f"To use it: export FEEDBACK_ETL_KEY_FILE='{path}'"
+        assert not default_key_path().exists()
+
+    def test_show_without_a_key_says_how_to_make_one(self) -> None:
+        """Exit code 2; nothing is made."""
+        shown = feedback_etl("keys", "show")
+        assert (shown.returncode, shown.stdout, shown.stderr) == (2, "", f"error: {settings.NO_KEY}\n")
+        assert not default_key_path().exists()
+
+    def test_a_warning_is_one_line(self, tmp_path: Path) -> None:
+        """Once, on stderr, without the place in the code."""
+        path = key_file(tmp_path / "key", mode=0o644)
+        shown = feedback_etl("keys", "show", env={"FEEDBACK_ETL_KEY_FILE": str(path), "PYTHONWARNINGS": ""})
+        assert shown.returncode == 0
+        assert shown.stderr == (
+            f"warning: Others can read the key file {path}; if it is not a mounted secret: chmod 600 {path}\n"
+        )
+
+    def test_a_key_of_bytes_that_are_no_text_is_refused(self) -> None:
+        """What a shell can put into the environment need not be UTF-8."""
+        given_bytes = {os.fsencode(name): os.fsencode(value) for name, value in environment().items()}
+        command = [sys.executable, "-m", "feedback_etl", "keys", "show"]
+        shown = subprocess.run(
+            command,
+            env={**given_bytes, b"FEEDBACK_ETL_KEY": SECRET.encode() + b"\xff"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (shown.returncode, shown.stderr) == (2, "error: The pseudonym key is not UTF-8 text.\n")

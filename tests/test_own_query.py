@@ -1,0 +1,253 @@
+"""`contained`: a user's query stays inside the brackets that are put around it, or is refused."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from feedback_etl.errors import UsageError
+from feedback_etl.source.own_query import contained
+
+BOTH = ("postgresql", "sqlite")
+
+ACCEPTED = [
+    "SELECT 1",
+    "  SELECT 1  ",
+    "SELECT (1 + (2)) AS a, count(*) FROM (SELECT 1) AS q",
+    "WITH q AS (SELECT 1 AS a) SELECT a FROM q",
+    "SELECT ')' AS a, '(' AS b, ';' AS c, '--' AS d, '/*' AS e",
+    "SELECT 'it''s' AS a, '' AS b, '''' AS c",
+    'SELECT 1 AS ")", 2 AS ";", 3 AS "a""b", 4 AS "it\'s"',
+    "SELECT ':y' AS a, '100%' AS b, 'a%%b' AS c",
+    "SELECT 1 -- ) ; ' \" a comment\n + 2",
+    "-- at the beginning: it's\nSELECT 1",
+    "SELECT 1 /* ) ; ' \" */ + 2 /**/ /***/",
+    "SELECT 1 -- at the end",
+    "SELECT 1 AS a ESCAPE '\\'",
+    "SELECT 'C:\\' AS a, 'b' AS c",
+    "SELECT 1 AS line_\nWHERE line_e = 'x'",
+    "SELECT 'ünï' AS é, '日本' AS 日本, '😀' AS b",
+]
+ENDS = [";", " ; ", ";\n", ";;", "; -- done", ";\n-- it's done; really (\n", "; /* ' */ ;", "\n;\n"]
+
+REFUSED = [
+    "",
+    " \n\t ",
+    ";",
+    "-- nothing but words",
+    "/* nothing */ ; -- more of it",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP TABLE canary",
+    "; SELECT 1",
+    "SELECT (1; 2)",
+    "SELECT 1) q; DROP TABLE canary; --",
+    "SELECT 1) q, (SELECT 2",
+    ") SELECT (1",
+    "SELECT (1",
+    "SELECT 1)",
+    "SELECT 'a",
+    "SELECT 'a'' ",
+    'SELECT 1 AS "a',
+    "SELECT 1 /* never closed",
+    "SELECT 1; /* never closed",
+    "SELECT 1 /*/",
+    "SELECT 'a\x00b'||1, \x00",
+    "SELECT \ud800",
+]
+
+
+@pytest.mark.parametrize("dialect", BOTH)
+@pytest.mark.parametrize("query", ACCEPTED)
+def test_one_closed_statement_is_taken_as_it_is(dialect: str, query: str) -> None:
+    """Quotes, comments, casts, percent signs and backslashes in it are left alone."""
+    assert contained(dialect, query) == query.strip()
+
+
+@pytest.mark.parametrize("dialect", BOTH)
+@pytest.mark.parametrize("end", ENDS)
+def test_what_ends_a_statement_is_left_out(dialect: str, end: str) -> None:
+    """Semicolons, and comments after them."""
+    assert contained(dialect, f"SELECT 1{end}") == "SELECT 1"
+
+
+@pytest.mark.parametrize("dialect", BOTH)
+@pytest.mark.parametrize("query", REFUSED)
+def test_what_is_not_one_closed_statement_is_refused(dialect: str, query: str) -> None:
+    """Nothing at all, second statements, and brackets, quotes or comments left open or closed too often."""
+    with pytest.raises(UsageError, match="must be one SELECT"):
+        contained(dialect, query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT E'it\\'s )' AS a",
+        "SELECT e'\\\\' AS a, 'b'",
+        "SELECT E'a''b' AS a",
+        "SELECT date'2025-10-25' AS a",
+        "SELECT $$ ) ; ' $$ AS a, $tag$ $$ ) $other$ $tag$ AS b, $é$)$é$ AS c",
+        "SELECT 'a'\n'b)' AS a",
+        "SELECT a::int, b[1], c->>'d', e @> '{}' FROM t",
+        "SELECT U&'d\\0061t\\+000061' AS a, B'1' AS b, X'1F' AS c",
+    ],
+)
+def test_what_postgresql_writes_in_its_own_way_is_understood(query: str) -> None:
+    """Backslash escapes after E, dollar quotes, casts and arrays."""
+    assert contained("postgresql", query) == query
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param("SELECT 1 AS a$$ ) q; DROP TABLE canary; --$$", id="dollars end a name"),
+        pytest.param("SELECT 1 AS 😀$$ ) q; DROP TABLE canary; --$$", id="dollars end a name of any character"),
+        pytest.param("SELECT 1 -- a comment\r) q; DROP TABLE canary; --", id="a carriage return ends a comment"),
+        pytest.param("SELECT E'a'\n'\\'' ) q; DROP TABLE canary; --'", id="an E string goes on in the next line"),
+        pytest.param("SELECT E'a' -- c\n '\\'' ) q; DROP TABLE canary; --'", id="... behind a comment"),
+        pytest.param("SELECT $1$ ) q; DROP TABLE canary; --$1$", id="a parameter is no dollar quote"),
+        pytest.param("SELECT '\\' ) q; DROP TABLE canary; --'", id="no escape without an E"),
+        pytest.param("SELECT E'\\' ) q; DROP TABLE canary; --", id="an E string left open"),
+        pytest.param("SELECT $$ ) q; DROP TABLE canary; --", id="a dollar quote left open"),
+        pytest.param("SELECT $a$ $b$ ) q", id="a dollar quote closed by another's tag"),
+        pytest.param("SELECT 1 /* /* */ ) q; DROP TABLE canary; -- */", id="comments nest"),
+        pytest.param("SELECT 1 /* /* nested */ */", id="nested comments, even closed"),
+        pytest.param("SELECT '`' AS a, `' ) q; DROP TABLE canary; --`", id="a backtick quotes nothing"),
+    ],
+)
+def test_a_text_that_postgresql_would_read_otherwise_is_refused(query: str) -> None:
+    """Each of these would end the subquery if it were taken by a simpler reading."""
+    with pytest.raises(UsageError, match="must be one SELECT"):
+        contained("postgresql", query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT 1 AS [a ) ; ']",
+        "SELECT 1 AS `a ) ``; '`",
+        "SELECT 1 /* /* ) */",
+        "SELECT 1 -- \r ' ( \n",
+        "SELECT $a, :b",
+    ],
+)
+def test_what_sqlite_writes_in_its_own_way_is_understood(query: str) -> None:
+    """Names in brackets and backticks; comments that do not nest and go on to the line feed."""
+    assert contained("sqlite", query) == query.strip()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param("SELECT e'\\' ) q; DROP TABLE canary; --'", id="a backslash escapes nothing"),
+        pytest.param("SELECT $$ ) q; DROP TABLE canary; --$$", id="dollars quote nothing"),
+        pytest.param("SELECT 1 AS ['] ) q; DROP TABLE canary; --'", id="a quote in a name in brackets"),
+        pytest.param("SELECT 1 AS `'` ) q; DROP TABLE canary; --'", id="a quote in a name in backticks"),
+        pytest.param("SELECT 1 AS [a", id="a bracket left open"),
+        pytest.param("SELECT 1 AS `a", id="a backtick left open"),
+        pytest.param("SELECT 1 -- \r ' \n ) q; DROP TABLE canary; -- '", id="a comment goes on to the line feed"),
+    ],
+)
+def test_a_text_that_sqlite_would_read_otherwise_is_refused(query: str) -> None:
+    """Each of these would end the subquery if it were taken by PostgreSQL's reading."""
+    with pytest.raises(UsageError, match="must be one SELECT"):
+        contained("sqlite", query)
+
+
+# What follows runs what was accepted, in ways that do obey a second statement.
+
+Run = Callable[[str], list[object]]
+
+
+@pytest.fixture(scope="module")
+def postgres(postgres_url: str) -> Iterator[Run]:
+    """Runs statements as one simple query, which may hold several, in a session that may write; "canary" is a table."""
+    url = sa.make_url(postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TEMP TABLE canary (a int)")
+        yield lambda sql: [row[0] for row in connection.execute(sql.encode())]
+        connection.execute("DROP TABLE canary")
+
+
+@pytest.fixture(scope="module")
+def sqlite() -> Iterator[Run]:
+    """The same on SQLite, where a script may hold several statements."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE canary (a int)")
+
+        def run(sql: str) -> list[object]:
+            connection.executescript(sql)
+            return [row[0] for row in connection.execute(sql)]
+
+        yield run
+        connection.execute("DROP TABLE canary")
+
+
+TEXTS = st.text(
+    st.one_of(
+        st.sampled_from("'\"\\$;()-/*[]`e \n\r%:"), st.characters(exclude_categories=("Cs",), exclude_characters="\0")
+    )
+)
+PLAIN: list[Callable[[str], str]] = [
+    lambda text: "'" + text.replace("'", "''") + "'",
+    lambda text: "/*" + text.replace("/*", "").replace("*/", "").strip("/*") + "*/ 'a comment'",
+    lambda text: "--" + text.replace("\n", " ").replace("\r", " ") + "\n 'a comment'",
+]
+OF_POSTGRES: list[Callable[[str], str]] = [
+    *PLAIN,
+    lambda text: "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'",
+    lambda text: "$tag$" + text + "$tag$",
+]
+
+
+@given(text=TEXTS, quoted=st.sampled_from(OF_POSTGRES))
+def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_postgresql(
+    postgres: Run, text: str, quoted: Callable[[str], str]
+) -> None:
+    """Quoted in each of PostgreSQL's ways, it comes back as it was from the subquery."""
+    query = contained("postgresql", f"SELECT {quoted(text)} AS a;")
+    expected = "a comment" if quoted in PLAIN[1:] else text
+    assert postgres(f"SELECT a FROM ({query}\n) AS q") == [expected]
+
+
+@given(text=TEXTS, quoted=st.sampled_from(PLAIN))
+def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_sqlite(
+    sqlite: Run, text: str, quoted: Callable[[str], str]
+) -> None:
+    """Quoted in each of SQLite's ways, it comes back as it was from the subquery."""
+    query = contained("sqlite", f"SELECT {quoted(text)} AS a;")
+    expected = "a comment" if quoted in PLAIN[1:] else text
+    assert sqlite(f"SELECT a FROM ({query}\n) AS q") == [expected]
+
+
+PIECES = ["'", "''", "'x'", "\\", "\\'", "E'", "E'x'", " ", "\n", "\r", "--", "/*", "*/", "$$", "$a$", "a$$", "é$$"]
+PIECES += ['"', "`", "[", "]", "(", ")", ";", " AS a", "1", ",", "||", "e"]
+ATTACK = ") AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --"
+ATTACKS = st.tuples(st.lists(st.sampled_from(PIECES), max_size=6), st.lists(st.sampled_from(PIECES), max_size=3)).map(
+    lambda around: f"SELECT 1 {''.join(around[0])} {ATTACK}{''.join(around[1])}"
+)
+
+
+@given(query=ATTACKS)
+@example("SELECT 1 AS a$$ ) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --$$")
+@example("SELECT 1 -- \r) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --")
+@example("SELECT E'x'\n'\\'' ) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --'")
+def test_no_accepted_query_runs_a_second_statement_on_postgresql(postgres: Run, query: str) -> None:
+    """Whatever is put around an attack: it is refused, or the table is still there."""
+    with contextlib.suppress(UsageError, psycopg.Error):
+        postgres(f"SELECT * FROM ({contained('postgresql', query)}\n) AS feedback LIMIT 0")
+    assert postgres("SELECT count(*) FROM canary") == [0]
+
+
+@given(query=ATTACKS)
+@example("SELECT e'\\' FROM canary ) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --'")
+@example("SELECT 1 AS ['] ) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --'")
+def test_no_accepted_query_runs_a_second_statement_on_sqlite(sqlite: Run, query: str) -> None:
+    """Whatever is put around an attack: it is refused, or the table is still there."""
+    with contextlib.suppress(UsageError, sqlite3.Error):
+        sqlite(f"SELECT * FROM ({contained('sqlite', query)}\n) AS feedback LIMIT 0")
+    assert sqlite("SELECT count(*) FROM canary") == [0]

@@ -1,0 +1,180 @@
+"""Settings: which place wins, and errors that name the setting and never its value."""
+
+from pathlib import Path
+
+import pytest
+from frames import all_said
+
+from feedback_etl.errors import UsageError
+from feedback_etl.settings import Settings, load_settings
+
+CANARY = "canary-4711"
+
+
+def url(**flags: str) -> str | None:
+    secret = load_settings(**flags).database_url
+    return secret.get_secret_value() if secret else None
+
+
+def write(name: str, text: str) -> None:
+    Path(name).write_text(text, encoding="utf-8")
+
+
+def refused(**flags: object) -> str:
+    """The message of the error; neither it nor what is behind it holds the canary."""
+    with pytest.raises(UsageError) as caught:
+        load_settings(**flags)
+    assert CANARY not in all_said(caught.value)
+    return str(caught.value)
+
+
+def test_a_flag_comes_before_the_environment_that_before_files_and_these_before_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The places from the strongest to the weakest, each taken away in turn."""
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "ours")
+    monkeypatch.setenv("DATABASE_URL", "common")
+    write("feedback-etl.toml", 'database_url = "file"')
+    write("pyproject.toml", '[tool.feedback-etl]\ndatabase_url = "project"')
+    found = [url(database_url="flag"), url()]
+    monkeypatch.delenv("FEEDBACK_ETL_DATABASE_URL")
+    found.append(url())
+    monkeypatch.delenv("DATABASE_URL")
+    found.append(url())
+    Path("feedback-etl.toml").unlink()
+    found.append(url())
+    Path("pyproject.toml").unlink()
+    found.append(url())
+    assert found == ["flag", "ours", "common", "file", "project", None]
+
+
+def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
+    text = {"database_url", "db_schema", "output_dir", "key_file"}
+    assert set(Settings.model_fields) == {*text, "connect_timeout"}
+    write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
+    assert values() == ["file"] * 4 + ["3.0"]
+    for name in text:
+        monkeypatch.setenv(f"FEEDBACK_ETL_{name.upper()}", "environment")
+    monkeypatch.setenv("FEEDBACK_ETL_CONNECT_TIMEOUT", "4")
+    assert values() == ["environment"] * 4 + ["4.0"]
+    assert values(**dict.fromkeys(text, "flag"), connect_timeout=5) == ["flag"] * 4 + ["5.0"]
+
+
+def values(**flags: object) -> list[str]:
+    settings = load_settings(**flags)
+    assert settings.database_url
+    shown = settings.database_url.get_secret_value(), settings.db_schema, settings.output_dir, settings.key_file
+    return [*map(str, shown), str(settings.connect_timeout)]
+
+
+def test_the_defaults() -> None:
+    """Without anything configured."""
+    assert load_settings() == Settings(
+        database_url=None, db_schema=None, output_dir=Path("ml/feedback_training"), connect_timeout=2.0, key_file=None
+    )
+
+
+def test_flags_that_are_none_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that was not given leaves the environment in force."""
+    monkeypatch.setenv("FEEDBACK_ETL_OUTPUT_DIR", "elsewhere")
+    assert load_settings(output_dir=None).output_dir == Path("elsewhere")
+
+
+def test_empty_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files and CI often set variables to nothing."""
+    for name in ("FEEDBACK_ETL_DATABASE_URL", "FEEDBACK_ETL_CONNECT_TIMEOUT", "FEEDBACK_ETL_OUTPUT_DIR"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("DATABASE_URL", "common")
+    assert url() == "common"
+    assert load_settings().connect_timeout == 2.0
+
+
+def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the names of settings count."""
+    monkeypatch.setenv("FEEDBACK_ETL_TEST_POSTGRES_URL", "x")
+    monkeypatch.setenv("OUTPUT_DIR", "x")
+    assert load_settings().output_dir == Path("ml/feedback_training")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[project]\nname = 'feedback-etl-user'",
+        "tool = 'feedback-etl'",
+        "[tool.ruff]\n# feedback-etl",
+        "not = = toml",
+    ],
+)
+def test_a_foreign_pyproject_is_ignored(text: str) -> None:
+    """One without our table, or that is no TOML and does not name us."""
+    write("pyproject.toml", text)
+    assert url() is None
+
+
+def test_our_own_file_hides_the_project() -> None:
+    """Only one file is read, so that it is clear where a setting comes from."""
+    write("feedback-etl.toml", "")
+    write("pyproject.toml", '[tool.feedback-etl]\ndatabase_url = "project"')
+    assert url() is None
+
+
+@pytest.mark.parametrize("name", ["feedback-etl.toml", "pyproject.toml"])
+def test_a_broken_file_is_refused(name: str) -> None:
+    """By its name and not by the line that is wrong: it may be the one with the password."""
+    write(name, f'[tool.feedback-etl]\ndatabase_url = "{CANARY}')
+    assert refused() == f"The settings file {name} cannot be read as TOML."
+
+
+def test_a_file_that_is_not_utf8_is_refused() -> None:
+    """TOML is UTF-8."""
+    Path("feedback-etl.toml").write_bytes(f'database_url = "{CANARY}\xfc"'.encode("latin-1"))
+    assert refused() == "The settings file feedback-etl.toml cannot be read as TOML."
+
+
+def test_a_project_whose_table_is_none_is_refused() -> None:
+    """Such as `feedback-etl = "..."` below [tool]."""
+    write("pyproject.toml", f'[tool]\nfeedback-etl = "{CANARY}"')
+    assert refused() == "In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl]."
+
+
+THERE_ARE = "There are: database_url, db_schema, output_dir, connect_timeout, key_file."
+
+
+@pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password", "outputdir"])
+def test_an_unknown_setting_is_refused(name: str) -> None:
+    """Above all a key: it belongs into a file of its own, which the settings may name."""
+    write("feedback-etl.toml", f'{name} = "{CANARY}"')
+    assert refused() == f"The settings are wrong: {name} is not a setting. {THERE_ARE}"
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (f'connect_timeout = "{CANARY}"', "connect_timeout should be a valid number"),
+        ("connect_timeout = 0", "connect_timeout should be greater than 0"),
+        ("connect_timeout = 61", "connect_timeout should be less than or equal to 60"),
+        (f'output_dir = ["{CANARY}"]', "output_dir is not a valid path"),
+        (f'database_url = {{ password = "{CANARY}" }}', "database_url should be a valid string"),
+        (f'db_schema = ["{CANARY}"]', "db_schema should be a valid string"),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_setting(line: str, fault: str) -> None:
+    """What is wrong is said in words."""
+    write("feedback-etl.toml", line)
+    assert refused().startswith(f"The settings are wrong: {fault}")
+
+
+def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the file and from the environment."""
+    write("feedback-etl.toml", f'one = "{CANARY}"\ntwo = 2')
+    monkeypatch.setenv("FEEDBACK_ETL_CONNECT_TIMEOUT", CANARY)
+    told = refused()
+    assert all(fault in told for fault in ("one is not a setting", "two is not a setting", "connect_timeout should be"))
+
+
+def test_the_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold a password."""
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://user:{CANARY}@host/app")
+    assert CANARY not in f"{load_settings()} {load_settings()!r} {load_settings().model_dump()}"

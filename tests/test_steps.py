@@ -1,0 +1,332 @@
+"""What happens to raw rows between reading and writing, batch by batch."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import polars as pl
+import pytest
+from frames import CANARY, NOW, Row, all_said, pair_frame, raw_frame, raw_frames
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.privacy.keys import Key
+from feedback_etl.results import ExportReport, FeedbackProcessingStats
+from feedback_etl.source.window import Window
+from feedback_etl.steps import Rules, Run
+
+KEY = Key("0123456789abcdef0123456789abcdef")
+WINDOW = Window(datetime(2025, 10, 1), NOW)
+FEWER = settings(max_examples=settings().max_examples // 5)
+UNRATED = dict.fromkeys(("helpful_rating", "product_satisfaction", "routine_completion_pct", "would_recommend"))
+T0 = datetime(2025, 10, 25, 10)
+T1 = T0 + timedelta(microseconds=1)
+REJECTED_SCHEMA = {"feedback_id": pl.Int64, "analysis_hash": pl.String, "reasons": pl.String}
+
+
+def rules(**changes: Any) -> Rules:
+    """The rules of an export without options, but for these."""
+    usual: dict[str, Any] = {
+        **{"now": NOW, "key": None, "min_feedback_fields": 1},
+        **{"recommendation_id": "keep", "strict": False, "max_rejected": 1.0},
+    }
+    return Rules(**(usual | changes))
+
+
+class Outcome(NamedTuple):
+    """What became of all batches together."""
+
+    pairs: pl.DataFrame
+    rejected: pl.DataFrame
+    report: ExportReport
+
+
+def outcome_of(batches: Sequence[pl.DataFrame], **changes: Any) -> Outcome:
+    """A whole run, without its judgement."""
+    run = Run(rules(**changes))
+    done = [run.process(batch) for batch in batches]
+    rejected = pl.concat([batch.rejected for batch in done], how="vertical_relaxed")
+    return Outcome(pl.concat([batch.pairs for batch in done]), rejected, run.report(WINDOW, 0))
+
+
+def judged(*batches: pl.DataFrame, **changes: Any) -> None:
+    """A whole run with its judgement."""
+    run = Run(rules(**changes))
+    for batch in batches:
+        run.process(batch)
+    run.judge()
+
+
+def adds_up(report: FeedbackProcessingStats) -> bool:
+    """The identity that holds in every run."""
+    parts = report.exported_records + report.deduplicated_records + report.skipped_records + report.errors
+    anonymized = report.exported_records + report.suppressed_records
+    return (report.total_feedback_records, report.anonymized_records) == (parts + report.suppressed_records, anonymized)
+
+
+@st.composite
+def cut_into_batches(draw: st.DrawFn, frame: pl.DataFrame) -> list[pl.DataFrame]:
+    """The same rows in consecutive batches, some of which may be empty."""
+    cuts = sorted(draw(st.lists(st.integers(0, frame.height), max_size=4)))
+    return [frame.slice(start, end - start) for start, end in zip([0, *cuts], [*cuts, frame.height], strict=True)]
+
+
+class TestOneBatch:
+    """The steps, in their order."""
+
+    def test_the_outcome_in_full(self) -> None:
+        """The expected frames and figures: two exported, one skipped, one rejected, one duplicate."""
+        batch = raw_frame(
+            {"feedback_id": 1},
+            {"feedback_id": 2} | UNRATED,
+            {"feedback_id": 3, "helpful_rating": 0, "age": 200},
+            {"feedback_id": 4, "helpful_rating": 1},
+            {"feedback_id": 5, "recommendation_id": "rec_2"},
+        )
+        pairs, rejected, report = outcome_of([batch])
+        assert_frame_equal(pairs, pair_frame({}, {"recommendation_id": "rec_2"}))
+        expected = {
+            "feedback_id": 3,
+            "analysis_hash": "73475cb40a568e8d",
+            "reasons": "helpful_rating_out_of_range,age_out_of_range",
+        }
+        assert_frame_equal(rejected, pl.DataFrame([expected], schema=REJECTED_SCHEMA))
+        assert report == ExportReport(
+            total_feedback_records=5,
+            exported_records=2,
+            anonymized_records=2,
+            deduplicated_records=1,
+            skipped_records=1,
+            errors=1,
+            rejected_reasons={"age_out_of_range": 1, "helpful_rating_out_of_range": 1},
+            window=WINDOW,
+        )
+        assert adds_up(report)
+
+    @pytest.mark.parametrize("least", range(5))
+    def test_rows_with_too_few_ratings_are_skipped_before_they_are_judged(self, least: int) -> None:
+        """What is wrong with a row that is not wanted does not matter."""
+        names = list(UNRATED)
+        rows = [dict.fromkeys(names[count:]) | {"age": 200} for count in range(5)]
+        report = outcome_of([raw_frame(*rows)], min_feedback_fields=least).report
+        assert (report.skipped_records, report.errors) == (least, 5 - least)
+
+    def test_the_list_of_rejected_rows_holds_no_values(self) -> None:
+        """Feedback id, pseudonym and reasons; a row without an analysis has no pseudonym."""
+        rows: list[Row] = [
+            {"feedback_id": 1, "timeframe": f"={CANARY}", "user_id": 47114711},
+            {"feedback_id": None, "analysis_id": None, "recommendation_id": f"={CANARY}"},
+            {"feedback_id": 3, "conditions_analyzed": f'["{CANARY},"]', "rules_applied": CANARY},
+        ]
+        rejected = outcome_of([raw_frame(*rows).with_columns(feedback_text=pl.lit(CANARY))], key=KEY).rejected
+        pseudonym = hmac.new(KEY.text.encode(), b"analysis_id:42", hashlib.sha256).hexdigest()[:16]
+        expected = [
+            (1, pseudonym, "formula"),
+            (None, None, "analysis_id_missing,formula"),
+            (3, pseudonym, "comma_in_element,rules_not_a_list"),
+        ]
+        assert_frame_equal(rejected, pl.DataFrame(expected, schema=REJECTED_SCHEMA, orient="row"))
+
+    def test_keys_and_recommendations_follow_the_rules(self) -> None:
+        """The pseudonyms of the run's key, for recommendations too where they are to be hashed."""
+        pairs, _, report = outcome_of([raw_frame({})], key=KEY, recommendation_id="hash")
+        digests = [
+            hmac.new(KEY.text.encode(), text, hashlib.sha256).hexdigest()[:16]
+            for text in (b"analysis_id:42", b"recommendation_id:rec_1")
+        ]
+        assert pairs.select("analysis_hash", "recommendation_id").row(0) == tuple(digests)
+        assert report.key_id == KEY.id
+
+    def test_no_rows(self) -> None:
+        """They give frames of the right types and no figures."""
+        pairs, rejected, report = outcome_of([raw_frame()])
+        assert_frame_equal(pairs, pair_frame())
+        assert_frame_equal(rejected, pl.DataFrame(schema=REJECTED_SCHEMA))
+        assert report == ExportReport(window=WINDOW)
+
+    def test_what_cannot_be_processed_is_told_without_values(self) -> None:
+        """Neither the message nor an error behind it holds any."""
+        with pytest.raises(ValidationError) as caught:
+            Run(rules()).process(raw_frame({"timeframe": CANARY}).drop("helpful_rating"))
+        assert str(caught.value) == "A batch could not be processed (ColumnNotFoundError); nothing was written."
+        assert CANARY not in all_said(caught.value)
+        assert caught.value.__context__ is None
+
+    def test_a_wrong_type_is_named(self) -> None:
+        """As `split_valid` names it."""
+        with pytest.raises(ValidationError, match="analysis_id is Float64"):
+            Run(rules()).process(raw_frame({}).with_columns(analysis_id=pl.lit(1.0)))
+
+
+class TestBatches:
+    """Many batches are as one."""
+
+    @FEWER
+    @given(st.data())
+    def test_any_partition_gives_what_one_batch_gives(self, data: st.DataObject) -> None:
+        """The same rows in the same order, and the same figures, which add up."""
+        frame = data.draw(raw_frames()).sort("created_at", nulls_last=True, maintain_order=True)
+        options = {"min_feedback_fields": data.draw(st.integers(0, 4)), "key": data.draw(st.sampled_from([None, KEY]))}
+        batches = data.draw(cut_into_batches(frame))
+        whole, parts = outcome_of([frame], **options), outcome_of(batches, **options)
+        event(f"duplicates: {whole.report.deduplicated_records > 0}, batches: {len(batches)}")
+        assert_frame_equal(parts.pairs, whole.pairs)
+        assert_frame_equal(parts.rejected, whole.rejected)
+        assert parts.report == whole.report
+        assert list(parts.report.rejected_reasons) == list(whole.report.rejected_reasons)
+        assert adds_up(whole.report)
+
+    @pytest.mark.parametrize("cut", range(7))
+    def test_duplicates_are_found_wherever_a_batch_ends(self, cut: int) -> None:
+        """Also when a batch brings nothing new, or nothing valid, between a row and its duplicate."""
+        frame = raw_frame(
+            {"created_at": T0},
+            {"created_at": T0, "recommendation_id": "rec_2"},
+            {"created_at": T0, "age": 200},
+            {"created_at": T0},
+            {"created_at": T0, "recommendation_id": "rec_2"},
+            {"created_at": T1},
+            {"created_at": T1},
+        )
+        pairs, _, report = outcome_of([frame[:cut], frame[cut : cut + 1], frame[cut + 1 :]])
+        assert pairs["recommendation_id"].to_list() == ["rec_1", "rec_2", "rec_1"]
+        assert (report.deduplicated_records, report.errors) == (3, 1)
+
+    @pytest.mark.parametrize("other", [UNRATED, {"age": 200}])
+    @pytest.mark.parametrize("batches", [1, 2])
+    def test_a_row_whose_duplicate_was_left_out_is_not_lost(self, other: dict[str, Any], batches: int) -> None:
+        """Only valid rows have duplicates: an earlier one that was skipped or rejected takes nobody's place."""
+        rows = [raw_frame(other), raw_frame({}), raw_frame(other)]
+        pairs, _, report = outcome_of(rows if batches > 1 else [pl.concat(rows)])
+        assert_frame_equal(pairs, pair_frame({}))
+        assert (report.total_feedback_records, report.exported_records, report.deduplicated_records) == (3, 1, 0)
+
+    @pytest.mark.parametrize(("first", "second"), [(pl.Int64, pl.String), (pl.String, pl.Int64), (pl.UInt64, pl.Int64)])
+    def test_a_type_that_changes_between_batches_hides_no_duplicate(self, first: Any, second: Any) -> None:
+        """Untyped sources may give an id as a number in one batch and as text in the next."""
+        batches = [raw_frame({}).with_columns(pl.col("analysis_id").cast(dtype)) for dtype in (first, second)]
+        pairs, _, report = outcome_of(batches)
+        assert_frame_equal(pairs, pair_frame({}))
+        assert report.deduplicated_records == 1
+
+    def test_nothing_is_carried_over_to_another_run(self) -> None:
+        """The same batch twice: a duplicate in one run, new in the next."""
+        batch = raw_frame({}, {"age": 200})
+        assert outcome_of([batch, batch]).report.deduplicated_records == 1
+        first, second = outcome_of([batch]), outcome_of([batch])
+        assert_frame_equal(first.pairs, second.pairs)
+        assert first.report == second.report
+
+
+class TestJudge:
+    """Whether there may be an export."""
+
+    def test_no_row_rejected(self) -> None:
+        """Nothing stands against it, also when strict and when there is nothing."""
+        judged(raw_frame({}), strict=True, max_rejected=0.0)
+        judged(raw_frame(), strict=True, max_rejected=0.0)
+        judged(raw_frame(UNRATED | {"age": 200}), strict=True, max_rejected=0.0)
+
+    def test_some_rows_rejected(self) -> None:
+        """Unless told otherwise, the good rows are exported."""
+        judged(raw_frame({}, {"age": 200}, {"age": 201}))
+
+    def test_strict(self) -> None:
+        """One rejected row is too many; the message counts the reasons, the most frequent first."""
+        rows: list[Row] = [
+            {},
+            {"age": 200, "rules_applied": CANARY},
+            {"timeframe": f"={CANARY}"},
+            {"age": 201},
+            UNRATED,
+        ]
+        with pytest.raises(ValidationError) as caught:
+            judged(raw_frame(*rows), strict=True)
+        assert str(caught.value) == (
+            "Nothing was exported: 3 of 4 rows are rejected, and no row may be rejected (strict). "
+            "Reasons: age_out_of_range 2, formula 1, rules_not_a_list 1."
+        )
+        assert caught.value.reasons == {"age_out_of_range": 2, "formula": 1, "rules_not_a_list": 1}
+        assert CANARY not in all_said(caught.value)
+
+    def test_all_rows_rejected(self) -> None:
+        """An export of nothing is a failure, whatever share may be rejected."""
+        with pytest.raises(ValidationError, match="2 of 2 rows are rejected, and no valid row is left"):
+            judged(raw_frame({"age": 200}), raw_frame({"age": 200}, UNRATED), max_rejected=1.0)
+
+    @pytest.mark.parametrize(("rejected", "passes"), [(1, True), (2, True), (3, False)])
+    def test_the_greatest_share_is_allowed_itself(self, rejected: int, passes: bool) -> None:
+        """0.05 of 40 rows are two; skipped rows do not count."""
+        batch = raw_frame(*[{"age": 200}] * rejected, *[{}] * (40 - rejected), *[UNRATED] * 60)
+        if passes:
+            judged(batch, max_rejected=0.05)
+        else:
+            with pytest.raises(ValidationError, match=r"more than 5\.000% may not be rejected \(max_rejected\)"):
+                judged(batch, max_rejected=0.05)
+
+    def test_duplicates_count_as_rows_that_were_not_rejected(self) -> None:
+        """The share is of the rows with enough ratings."""
+        judged(raw_frame({}, {}, {}, {"age": 200}), max_rejected=0.25)
+
+
+class TestRules:
+    """What may be asked for."""
+
+    @pytest.mark.parametrize("share", [-0.01, 1.01, float("nan"), 5])
+    def test_a_share_lies_between_0_and_1(self, share: float) -> None:
+        """5 is not 5 %."""
+        with pytest.raises(UsageError, match=r"^max_rejected must be a share from 0 to 1, for example 0\.05\.$"):
+            rules(max_rejected=share)
+
+    def test_what_other_modules_refuse_is_refused_here(self) -> None:
+        """Before any row is read."""
+        with pytest.raises(UsageError, match="min_feedback_fields"):
+            rules(min_feedback_fields=5)
+        with pytest.raises(UsageError, match="recommendation_id"):
+            rules(recommendation_id="hashed")
+
+    def test_they_do_not_show_the_key(self) -> None:
+        """A key's id is what may be seen."""
+        assert KEY.text not in repr(rules(key=KEY))
+        assert KEY.id in repr(rules(key=KEY))
+
+
+class TestReport:
+    """What a run tells about itself."""
+
+    def test_figures_are_zero_by_default(self) -> None:
+        """The classic eight and what came later."""
+        assert FeedbackProcessingStats() == FeedbackProcessingStats(0, 0, 0, 0, 0, 0, 0, 0, 0.0, "")
+        assert adds_up(FeedbackProcessingStats())
+
+    def test_json_holds_it_all(self) -> None:
+        """Times as ISO 8601 text in UTC, a window without a start as null."""
+        report = outcome_of([raw_frame({}, {"age": 200})], key=KEY).report
+        told = json.loads(json.dumps(report.to_dict()))
+        assert told == {
+            **{"total_feedback_records": 2, "exported_records": 1, "anonymized_records": 1, "deduplicated_records": 0},
+            **{"skipped_records": 0, "errors": 1, "suppressed_records": 0, "excluded_records": 0},
+            **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
+            **{"rejected_reasons": {"age_out_of_range": 1}, "key_id": KEY.id},
+            "window": ["2025-10-01T00:00:00", "2025-10-25T12:00:00.654321"],
+        }
+        assert ExportReport(window=Window(None, T0)).to_dict()["window"] == [None, "2025-10-25T10:00:00"]
+        assert ExportReport().to_dict()["window"] is None
+
+    def test_rows_without_consent_are_no_part_of_the_total(self) -> None:
+        """They are counted and never read."""
+        run = Run(rules())
+        run.process(raw_frame({}))
+        report = run.report(WINDOW, excluded=5)
+        assert (report.excluded_records, report.total_feedback_records) == (5, 1)
+        assert adds_up(report)
+
+    def test_export_date_is_one_value_for_the_run(self) -> None:
+        """The instant the run was given, cut to seconds."""
+        pairs = outcome_of([raw_frame({}), raw_frame({"created_at": T1})]).pairs
+        assert pairs["export_date"].to_list() == [datetime(2025, 10, 25, 12, tzinfo=UTC)] * 2

@@ -1,0 +1,114 @@
+"""The window: half-open, UTC, and refused where it cannot be meant."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback_etl.errors import UsageError
+from feedback_etl.source.window import Window, naive_utc, parse_time, window_between, window_of_days
+
+NOW = datetime(2025, 10, 25, 12)
+TIMES = st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29))
+ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@pytest.mark.parametrize("days_back", [0, -2, -10, 1.5, 1.0, True, False, "3", None, 10**12, 10**30, float("nan")])
+def test_a_number_of_days_that_cannot_be_meant_is_refused_with_the_allowed_ones(days_back: Any) -> None:
+    """Neither a bool nor a float nor a text is taken for a number of days."""
+    with pytest.raises(UsageError, match=r"days_back must be a whole number of days, 1 or more, or -1 for everything"):
+        window_of_days(days_back, now=NOW)
+
+
+@given(now=st.datetimes(min_value=datetime(2000, 1, 1)), days_back=st.integers(1, 700_000))
+def test_a_day_is_24_hours(now: datetime, days_back: int) -> None:
+    """The window reaches back the number of days times 24 hours, whatever the clocks do."""
+    assert window_of_days(days_back, now=now) == (now - timedelta(hours=24 * days_back), now)
+
+
+def test_minus_one_is_everything_before_now() -> None:
+    """It has no start."""
+    assert window_of_days(-1, now=NOW) == Window(None, NOW)
+
+
+def test_the_longest_window_begins_in_the_year_1() -> None:
+    """One day more is refused, with the number that is possible."""
+    longest = (NOW - datetime.min).days
+    assert window_of_days(longest, now=NOW).start == datetime(1, 1, 1, 12)
+    with pytest.raises(UsageError, match=f"{longest} is the most"):
+        window_of_days(longest + 1, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("given_time", "expected"),
+    [
+        ("2025-10-24", datetime(2025, 10, 24)),
+        ("20251024", datetime(2025, 10, 24)),
+        ("2025-10-24T10", datetime(2025, 10, 24, 10)),
+        ("2025-10-24 10:30", datetime(2025, 10, 24, 10, 30)),
+        ("2025-10-24T10:30:00.5", datetime(2025, 10, 24, 10, 30, 0, 500_000)),
+        ("2025-10-24T10:30:00.123456", datetime(2025, 10, 24, 10, 30, 0, 123_456)),
+        ("2025-10-24T10:30:00Z", datetime(2025, 10, 24, 10, 30)),
+        ("2025-10-24T10:30:00+02:00", datetime(2025, 10, 24, 8, 30)),
+        ("2025-10-24T23:30:00-02:30", datetime(2025, 10, 25, 2)),
+        (date(2025, 10, 24), datetime(2025, 10, 24)),
+        (datetime(2025, 10, 24, 10), datetime(2025, 10, 24, 10)),
+        (datetime(2025, 10, 24, 10, tzinfo=timezone(timedelta(hours=2))), datetime(2025, 10, 24, 8)),
+    ],
+)
+def test_a_time_is_iso_8601_or_a_date_or_datetime_and_becomes_utc(given_time: Any, expected: datetime) -> None:
+    """A date is its first instant; a time without an offset is UTC, whatever the local time zone."""
+    assert parse_time(given_time) == expected
+    assert window_between(given_time, None, now=NOW) == (expected, NOW)
+
+
+@pytest.mark.parametrize(
+    "given_time",
+    ["", "yesterday", "2025-13-01", "25.10.2025", "2025-10-25T25:00", 20251025, None, "0001-01-01T00:00+14:00"],
+)
+def test_what_is_no_time_is_refused(given_time: Any) -> None:
+    """Also a number, and a time that in UTC would lie before the calendar."""
+    with pytest.raises(UsageError, match="ISO 8601 date or time"):
+        parse_time(given_time)
+
+
+@given(TIMES, ZONES)
+def test_an_offset_changes_the_form_of_an_instant_and_nothing_else(time: datetime, zone: timezone) -> None:
+    """Written with any offset, as text or not, an instant is the same naive UTC."""
+    local = time.replace(tzinfo=UTC).astimezone(zone)
+    assert naive_utc(local) == time
+    assert parse_time(local.isoformat()) == time
+
+
+def test_an_end_in_the_future_is_refused() -> None:
+    """Feedback of then does not exist yet; the present itself is allowed."""
+    assert window_between("2025-10-24", NOW, now=NOW).end == NOW
+    with pytest.raises(UsageError, match="lies in the future"):
+        window_between("2025-10-24", NOW + timedelta(microseconds=1), now=NOW)
+
+
+@pytest.mark.parametrize(("since", "until"), [("2025-10-24", "2025-10-23"), ("2025-10-24", "2025-10-24")])
+def test_a_window_without_an_instant_in_it_is_refused(since: str, until: str) -> None:
+    """Reversed, or with the start at its end."""
+    with pytest.raises(UsageError, match="must lie before"):
+        window_between(since, until, now=NOW)
+
+
+def test_a_start_in_the_future_is_refused() -> None:
+    """It does not lie before the end, which is the present."""
+    with pytest.raises(UsageError, match="must lie before"):
+        window_between("2025-10-26", None, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("window", "text"),
+    [
+        (Window(datetime(2025, 10, 24, 12), NOW), "2025-10-24 12:00:00 to 2025-10-25 12:00:00 UTC"),
+        (Window(None, NOW), "the beginning to 2025-10-25 12:00:00 UTC"),
+    ],
+)
+def test_a_window_can_be_shown(window: Window, text: str) -> None:
+    """As text it says that it is in UTC."""
+    assert str(window) == text
