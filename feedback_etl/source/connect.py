@@ -28,8 +28,8 @@ Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[A
 READ_ONLY = ("SET TRANSACTION READ ONLY", "SET LOCAL TIME ZONE 'UTC'", "SET LOCAL standard_conforming_strings = on")
 """What a PostgreSQL transaction of ours begins with, and what ends with it: a pooled connection keeps nothing."""
 
-_HOOKS = {"sqlalchemy.engine.create", "sqlalchemy.util.langhelpers"}
-"""Where SQLAlchemy's own hooks on new connections are defined."""
+_HOOKS = {"sqlalchemy.engine.create", "sqlalchemy.engine.default", "sqlalchemy.util.langhelpers"}
+"""Where SQLAlchemy's own hooks on connections are defined."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _bind(database: Any) -> sa.URL | sa.Engine | sa.Connection:
     if isinstance(database, str):
         return parse_url(database)
     bind = database() if hasattr(database, "registry") else database  # a scoped session
-    for name in ("sync_session", "sync_engine", "sync_connection"):
+    for name in ("sync_session", "sync_connection", "sync_engine"):
         bind = getattr(bind, name, bind)
     if isinstance(bind, Session):
         bind = _bind_of(bind)
@@ -116,7 +116,7 @@ def _engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     try:
         engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True, poolclass=sa.NullPool)
     except (NoSuchModuleError, ArgumentError, TypeError, ValueError):
-        raise UsageError("The database URL has parts that its driver does not know.") from None
+        raise UsageError("The database URL has options that its driver does not know.") from None
     if url.get_backend_name() == "sqlite":
         sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = ON"))
     return engine

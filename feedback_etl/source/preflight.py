@@ -51,7 +51,7 @@ def look_at(
             types = _types(source, columns_of(source.dialect, query))
             relation = own_relation(source.dialect, query, list(types))
     except SQLAlchemyError as error:
-        raise SourceError(f"The database refuses the query: {_first_line(error)}.") from None
+        raise _refused(error) from None
     if source.dialect == "sqlite":
         _check_text_times(source, relation)
         return relation, {}
@@ -87,11 +87,13 @@ def _execute(source: Source, sql: str) -> sa.CursorResult[Any]:
     return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
-def _first_line(error: SQLAlchemyError) -> str:
-    """What the database says of a statement that has read no row, and so can hold no value."""
+def _refused(error: SQLAlchemyError) -> SourceError:
+    """What the database says of a statement that it does not understand or allow; other words could hold values."""
     original = getattr(error, "orig", None)
+    if (getattr(original, "sqlstate", None) or "42")[:2] not in {"42", "0A"}:
+        return stopped(error)
     told = getattr(getattr(original, "diag", None), "message_primary", None) or str(original or error)
-    return str(told).splitlines()[0].rstrip(".")
+    return SourceError(f"The database refuses the query: {told.splitlines()[0].rstrip('.')}.")
 
 
 def _check_tables(source: Source, db_schema: str | None) -> None:

@@ -1,0 +1,376 @@
+"""A database full of canaries: none gets out but in the columns an export is made of, whatever goes wrong."""
+
+import logging
+import re
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from databases import Database, Row, opened
+from processes import Here
+
+import feedback_etl as fe
+from feedback_etl.errors import FeedbackError
+
+KEY = "canary-of-the-key-0123456789abcdef0123456789"
+PASSWORD = "canary-of-the-password"
+YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
+
+TEXTS = {
+    name: f"canary-of-{name}"
+    for name in ("feedback_text", "improvement_suggestions", "adverse_reactions", "product_ratings", "s3_key")
+}
+EXPORTED = {"canary-of-recommendation", "canary-of-condition", "canary-of-rule", "canary-of-timeframe"}
+IDS = {"user_id": 918273645, "analysis_id": 564738291, "record": 640152637, "profile": 818283848, "photo": 737475767}
+FEEDBACK_IDS = ("777333111", "777333222", "777333333")
+AGE = 113
+
+FEEDBACK: Row = {
+    "user_id": IDS["user_id"],
+    "analysis_id": IDS["analysis_id"],
+    "recommendation_id": IDS["record"],
+    "helpful_rating": 4,
+    "timeframe": "canary-of-timeframe",
+    "created_at": YESTERDAY,
+    "feedback_text": TEXTS["feedback_text"],
+    "improvement_suggestions": TEXTS["improvement_suggestions"],
+    "adverse_reactions": [TEXTS["adverse_reactions"]],
+    "product_ratings": [TEXTS["product_ratings"]],
+}
+WRONG = {"id": int(FEEDBACK_IDS[1]), "helpful_rating": 9}
+WRONG_TOO = {"id": int(FEEDBACK_IDS[2]), "recommendation_id": None, "routine_completion_pct": 101}
+
+
+def fill(database: Database, *changes: Row) -> None:
+    """Feedback rows, each with canaries in every column, and all that they point to."""
+    database.fill(
+        photos=[{"id": IDS["photo"], "s3_key": TEXTS["s3_key"]}],
+        analyses=[{"id": IDS["analysis_id"], "photo_id": IDS["photo"]}],
+        profiles=[{"id": IDS["profile"], "user_id": IDS["user_id"], "age": AGE}],
+        records=[
+            {
+                "id": IDS["record"],
+                "recommendation_id": "canary-of-recommendation",
+                "conditions_analyzed": ["canary-of-condition"],
+                "rules_applied": ["canary-of-rule"],
+            }
+        ],
+        feedbacks=[{**FEEDBACK, "id": int(FEEDBACK_IDS[0])} | dict(change) for change in changes],
+    )
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A SQLite application with one good row and two wrong ones."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('application') / 'app.db'}"
+    with opened(url) as database:
+        fill(database, {}, WRONG, WRONG_TOO)
+    return url
+
+
+def canaries_in(text: str) -> set[str]:
+    """The canaries a text holds."""
+    numbers = rf"(?:{'|'.join(map(str, [*IDS.values(), *FEEDBACK_IDS]))}|(?<![\d:.-]){AGE}(?![\d:.-]))"
+    return set(re.findall(rf"canary[-\w]*|{numbers}", text))
+
+
+def said(error: BaseException | None) -> str:
+    """What an error tells: its text, arguments, attributes and traceback, and the same of those it is chained to."""
+    if error is None:
+        return ""
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    trace = re.sub(r", line \d+", "", "".join(traceback.format_exception(error)))
+    return f"{trace} {error!r} {error.args!r} {vars(error)!r} {said(behind)}"
+
+
+class Watch:
+    """Runs commands and functions, and collects everything they say and write."""
+
+    def __init__(self, here: Here, caplog: pytest.LogCaptureFixture, capture: pytest.CaptureFixture[str]) -> None:
+        self._here, self._caplog, self._capture = here, caplog, capture
+
+    def run(self, *arguments: str | Path, code: int | None, shown: frozenset[str] | None = frozenset()) -> str:
+        """Run a command line and give what it says on stderr.
+
+        The canaries on stdout are those in `shown`, or with None at most those that exports hold; elsewhere is none.
+        The exit code is `code`, or with None any but that of an unexpected error.
+        """
+        ended = self._here(*arguments)
+        assert ended.code == code or (code is None and ended.code != 1), ended.err
+        out = canaries_in(ended.out)
+        assert out <= EXPORTED if shown is None else out == set(shown), ended.err
+        self._nothing_else_said(ended.err)
+        return ended.err
+
+    def raises(self, function: Any, *arguments: Any, **options: Any) -> str:
+        """Call a function of the library that fails; the error and all behind it hold no canary. Gives its text."""
+        with pytest.raises(FeedbackError) as caught:
+            function(*arguments, **options)
+        self._nothing_else_said(said(caught.value))
+        return str(caught.value)
+
+    def calls(self, function: Any, *arguments: Any, **options: Any) -> Any:
+        """Call a function of the library."""
+        result = function(*arguments, **options)
+        self._nothing_else_said()
+        return result
+
+    def _nothing_else_said(self, *texts: str) -> None:
+        out, err = self._capture.readouterr()
+        logged = [self._caplog.handler.format(record) for record in self._caplog.get_records("call")]
+        for text in (out, err, self._caplog.text, *logged, *texts):
+            assert canaries_in(text) == set()
+        for path in (path for top in (Path.cwd(), Path.home()) for path in top.rglob("*")):
+            assert canaries_in(path.name) == set()
+            if path.suffix == ".csv":
+                allowed = set(FEEDBACK_IDS) if path.parent.name == "rejected" else EXPORTED
+                assert canaries_in(path.read_text()) <= allowed
+            elif path.is_file() and path.suffix not in (".db", ".sql"):  # what the tests themselves made
+                assert canaries_in(path.read_bytes().decode(errors="replace")) == set()
+
+
+@pytest.fixture
+def watch(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Watch]:
+    """Everything is logged, and what Rust prints is seen too."""
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    yield Watch(Here(capfd, monkeypatch), caplog, capfd)
+    assert canaries_in(caplog.text) == set()
+
+
+RAW = {
+    "feedback_id": "f.id",
+    "user_id": "f.user_id",
+    "analysis_id": "f.analysis_id",
+    "recommendation_id": "r.recommendation_id",
+    "helpful_rating": "f.helpful_rating",
+    "product_satisfaction": "f.product_satisfaction",
+    "routine_completion_pct": "f.routine_completion_pct",
+    "would_recommend": "f.would_recommend",
+    "conditions_analyzed": "r.conditions_analyzed",
+    "rules_applied": "r.rules_applied",
+    "timeframe": "f.timeframe",
+    "age": "p.age",
+    "created_at": "f.created_at",
+}
+ROWS = (
+    "FROM recommendation_feedbacks f JOIN recommendation_records r ON r.id = f.recommendation_id "
+    "JOIN profiles p ON p.user_id = f.user_id"
+)
+
+
+def query(**changes: str) -> str:
+    """An own query of the default tables, with some columns made otherwise."""
+    return f"SELECT {', '.join(f'{value} AS {name}' for name, value in (RAW | changes).items())} {ROWS}"
+
+
+def test_the_canaries_are_where_they_can_be_found(application: str, watch: Watch) -> None:
+    """The raw frame holds them: what finds nothing below could find something."""
+    raw = watch.calls(fe.load_feedback, application)
+    assert canaries_in(raw.write_csv()) == {
+        *EXPORTED,
+        *FEEDBACK_IDS,
+        *(str(IDS[name]) for name in ("user_id", "analysis_id")),
+        str(AGE),
+    }
+    assert canaries_in(f"{KEY} {PASSWORD}") == {KEY, PASSWORD}
+
+
+def test_commands_that_succeed_show_only_what_is_exported(application: str, watch: Watch) -> None:
+    """`export` in all its forms, and `preview`, which shows the exported columns."""
+    watch.run("export", "--database-url", application, "--json", code=0)
+    watch.run("export", "--database-url", application, "--days", "-1", "--unkeyed", code=0)
+    watch.run("export", "--database-url", application, "--recommendation-id", "hash", "--quiet", code=0)
+    watch.run("preview", "--database-url", application, code=0, shown=frozenset(EXPORTED))
+    watch.run("keys", "show", code=0)
+    watch.run("demo", "--rows", "10", code=0)
+    exports = list(Path("ml/feedback_training").glob("*.csv"))
+    assert [canaries_in(path.read_text()) for path in exports].count(EXPORTED) == 2
+    (rejected, *_) = Path("ml/feedback_training/rejected").glob("*.csv")
+    assert canaries_in(rejected.read_text()) == set(FEEDBACK_IDS[1:])
+
+
+def test_the_library_logs_counts_and_no_more(application: str, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    """At level DEBUG, and there is something to read."""
+    report = watch.calls(fe.export_feedback, application)
+    watch.calls(fe.load_training, application, key=KEY)
+    processor = fe.FeedbackProcessor(sa.create_engine(application))
+    watch.calls(processor.process_and_export, days_back=7)
+    assert canaries_in(f"{report} {report!r} {report.to_dict()} {processor!r} {vars(processor)}") == set()
+    assert "exported 1 of 3 rows" in caplog.text
+
+
+def test_too_many_rejected_rows_are_told_without_them(application: str, watch: Watch) -> None:
+    """With --strict, with --max-rejected, and where no row is left."""
+    watch.run("export", "--database-url", application, "--strict", code=4)
+    watch.run("export", "--database-url", application, "--max-rejected", "0.1", code=4)
+    Path("bad.sql").write_text(query(helpful_rating="9"))
+    watch.run("export", "--database-url", application, "--query", "bad.sql", code=4)
+    watch.run("preview", "--database-url", application, "--query", "bad.sql", code=4)
+    told = watch.raises(fe.load_training, application, strict=True, key=KEY)
+    assert "2 of 3 rows are rejected" in told
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT nonsense FROM nowhere",
+        "SELECT feedback_text FROM recommendation_feedbacks",
+        "SELECT 1; DELETE FROM recommendation_feedbacks",
+        "SELEKT",
+        query(timeframe="json_extract('{}', f.feedback_text)"),  # SQLite's error quotes the path
+        query(helpful_rating="json_extract(f.feedback_text, '$')"),
+        query() + " WHERE json_extract('{}', f.feedback_text) = 1",
+        query(consent="json_extract('{}', f.feedback_text)"),
+    ],
+)
+def test_broken_sql_is_told_without_values(application: str, watch: Watch, sql: str) -> None:
+    """The query itself may be quoted by the database, and rows may not."""
+    watch.raises(fe.load_training, application, query=sql, key=KEY)
+    watch.raises(fe.export_feedback, application, query=sql, key=KEY)
+
+
+WRONG_TYPES = {
+    "f.feedback_text": ("helpful_rating", "would_recommend", "conditions_analyzed", "age"),
+    "CAST(f.feedback_text AS BLOB)": (*RAW,),
+    "f.user_id * 1.5": ("analysis_id", "helpful_rating", "would_recommend", "rules_applied", "age", "created_at"),
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "column"), [(value, column) for value, columns in WRONG_TYPES.items() for column in columns]
+)
+def test_a_column_of_a_wrong_type_is_told_without_values(
+    application: str, watch: Watch, value: str, column: str
+) -> None:
+    """Text, bytes and fractions where they do not belong: the query is refused, or its rows are rejected."""
+    Path("own.sql").write_text(query(**{column: value}))
+    told = watch.run("export", "--database-url", application, "--query", "own.sql", code=None)
+    assert re.match("error: (Columns of a wrong type|Nothing was exported|created_at)", told)
+
+
+MIXED: dict[str, Row] = {
+    "text": {"helpful_rating": TEXTS["feedback_text"], "would_recommend": TEXTS["feedback_text"]},
+    "bytes": {"timeframe": b"canary-of-bytes"},
+    "times": {"created_at": f"{YESTERDAY:%Y-%m-%d} {TEXTS['feedback_text']}"},
+    "numbers as times": {"created_at": IDS["user_id"]},
+    "lists": {"recommendation_id": -1, "timeframe": f"={TEXTS['feedback_text']}"},
+    "ids": {"analysis_id": TEXTS["feedback_text"]},
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_mixed_types_of_sqlite_are_told_without_values(sqlite_database: Database, watch: Watch, kind: str) -> None:
+    """SQLite stores anything anywhere: one row in three has something else than its column says."""
+    fill(sqlite_database, {}, WRONG, {**WRONG_TOO, **MIXED[kind]})
+    exported = watch.run("export", "--database-url", sqlite_database.url, code=None)
+    shown = watch.run("preview", "--database-url", sqlite_database.url, code=None, shown=None)
+    assert [bool(re.match("error: ", told)) for told in (exported, shown)] in ([True, True], [False, False])
+
+
+URLS = {
+    f"postgresql://canary:{PASSWORD}@127.0.0.1:1/app": 3,
+    f"postgresql://canary:{PASSWORD}@127.0.0.1:1/app?sslmode={PASSWORD}": 2,
+    f"postgresql+asyncpg://canary:{PASSWORD}@localhost:1/app": 3,
+    f"postgresql://canary:{PASSWORD}@host:not-a-port/app": 2,
+    f"postgresql//canary:{PASSWORD}@host/app": 2,
+    f"mysql://canary:{PASSWORD}@127.0.0.1:1/app": 2,
+    f"canary-of-dialect://canary:{PASSWORD}@127.0.0.1:1/app": 2,
+    PASSWORD: 2,
+    f"sqlite:///missing.db?password={PASSWORD}": 3,
+}
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_database_that_cannot_be_reached_is_told_without_its_password(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Whether it is the URL, the server or the driver that is wrong."""
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
+    for command in ("export", "preview"):
+        watch.run(command, code=URLS[url])
+    for function in (fe.export_feedback, fe.load_feedback):
+        watch.raises(function, url)
+
+
+class TestPostgresql:
+    """The same for a server, whose errors quote the values that they are about."""
+
+    @pytest.fixture
+    def server(self, postgres_database: str) -> Iterator[str]:
+        """A PostgreSQL application with one good row and two wrong ones."""
+        with opened(postgres_database) as database:
+            fill(database, {}, WRONG, WRONG_TOO)
+            yield postgres_database
+
+    def test_commands_and_errors(self, server: str, watch: Watch) -> None:
+        """What succeeds, what is rejected, and what fails while rows are read."""
+        watch.run("export", "--database-url", server, "--json", code=0)
+        watch.run("preview", "--database-url", server, code=0, shown=frozenset(EXPORTED))
+        watch.run("export", "--database-url", server, "--strict", code=4)
+        watch.raises(fe.load_training, server, strict=True)
+        for sql in (
+            query(age="CAST(f.feedback_text AS integer)"),
+            query(created_at="CAST(f.feedback_text AS timestamp)"),
+            query(timeframe="CAST(1 / (f.user_id - f.user_id) AS text)"),
+            query(conditions_analyzed="CAST(f.feedback_text AS json)"),
+            query() + " WHERE CAST(f.feedback_text AS integer) = 1",
+            query(consent="CAST(f.feedback_text AS boolean)"),
+            query(age="f.feedback_text"),
+            query(nonsense="f.feedback_text"),
+            "SELECT nonsense FROM nowhere",
+        ):
+            watch.raises(fe.load_training, server, query=sql)
+            Path("own.sql").write_text(sql)
+            assert watch.run("export", "--database-url", server, "--query", "own.sql", code=3)
+
+    def test_a_wrong_password(self, postgres_tcp_url: str, watch: Watch) -> None:
+        """Neither the password nor the user is told; host and database are."""
+        url = sa.make_url(postgres_tcp_url).set(password=PASSWORD)
+        text = url.render_as_string(hide_password=False)
+        told = watch.run("export", "--database-url", text, code=3)
+        assert told == watch.run("preview", "--database-url", text, code=3)
+        assert "user or password is wrong" in told
+        assert str(url.username) not in told
+        watch.raises(fe.load_feedback, url)
+        watch.raises(fe.load_feedback, sa.create_engine(url))
+
+
+def test_keys_and_settings_that_are_wrong_are_told_without_their_values(
+    application: str, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the environment, from files, and from a caller in Python."""
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", "canary-short")
+    for command in (("export", "--database-url", application), ("keys", "show")):
+        watch.run(*command, code=2)
+    for options in ({}, {"key": "canary-short"}, {"key": KEY.encode()}, {"key": KEY, "unkeyed": True}):
+        watch.raises(fe.export_feedback, application, **options)
+    key_file = Path.cwd().parent / f"{Path.cwd().name}-key"  # not among the files that are searched
+    key_file.write_bytes(KEY.encode("utf-16"))
+    key_file.chmod(0o600)
+    monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", str(key_file))
+    watch.run("keys", "show", code=2)
+    monkeypatch.setenv("FEEDBACK_ETL_CONNECT_TIMEOUT", PASSWORD)
+    watch.run("export", "--database-url", f"sqlite:///{PASSWORD}", code=2)
+
+
+def test_arguments_of_the_library_that_are_wrong_are_told_without_their_values(application: str, watch: Watch) -> None:
+    """An id or a text in the wrong place is a value too."""
+    value: Any = TEXTS["feedback_text"]
+    for options in (
+        {"days_back": value},
+        {"since": value},
+        {"since": "2025-01-01", "until": value},
+        {"min_feedback_fields": value},
+        {"recommendation_id": value},
+        {"max_rejected": 2},
+    ):
+        watch.raises(fe.export_feedback, application, key=KEY, **options)
+    for database in (value, [value], {"url": value}):
+        watch.raises(fe.export_feedback, database, key=KEY)

@@ -1,0 +1,441 @@
+"""Every form in which a database can be given, and that what is the caller's stays as it was."""
+
+import functools
+import logging
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from conftest import AWKWARD_PASSWORD
+from databases import Database, create_schema, fill, make_engine
+from polars.testing import assert_frame_equal
+from reading import NOW, by, execute, fetch, read, select, takes_connectorx
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.connect import open_source
+
+Make = Callable[[str], Any]
+FEEDBACK = {"id": 1, "user_id": 7, "analysis_id": 8, "recommendation_id": 1, "helpful_rating": 5}
+RECORD = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
+ROWS: dict[str, Any] = {
+    "records": [RECORD, {"id": 2, "recommendation_id": "rec_2", "rules_applied": ["r1", "é, 'x'"]}],
+    "profiles": [{"id": 1, "user_id": 7, "age": 30}, {"id": 2, "user_id": 7, "age": 99}],
+    "feedbacks": [
+        {
+            **FEEDBACK,
+            "would_recommend": True,
+            "timeframe": "2_weeks",
+            "created_at": datetime(2025, 10, 25, 10, 0, 0, 5),
+        },
+        {**FEEDBACK, "id": 2, "would_recommend": False, "recommendation_id": 2, "created_at": datetime(2025, 10, 24)},
+        {"id": 3, "created_at": datetime(2025, 10, 24)},
+        {"id": 4, "routine_completion_pct": 0},
+    ],
+}
+ADD_UNCOMMITTED = sa.text("INSERT INTO recommendation_feedbacks (id, created_at) VALUES (99, '2025-10-25 10:00:00')")
+
+
+def with_hook(engine: sa.Engine, name: str) -> sa.Engine:
+    """The engine, with a hook that does nothing."""
+    sa.event.listen(engine, name, lambda *_: None)
+    return engine
+
+
+def scoped(url: str) -> scoped_session[Session]:
+    """A scoped session, as web frameworks hand out."""
+    return scoped_session(sessionmaker(make_engine(url)))
+
+
+def psycopg_creator(url: str) -> Callable[[], Any]:
+    """What `creator=` may be: it opens connections by itself."""
+    plain = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return lambda: psycopg.connect(plain)
+
+
+def renamed(url: str, driver: str) -> str:
+    """The URL with another driver's name, as applications write it."""
+    return driver + url[url.index(":") :]
+
+
+BY_CONNECTORX: dict[str, Make] = {
+    "URL as text": lambda url: url,
+    "URL as text with white space around": lambda url: f" {url}\n",
+    "URL": sa.make_url,
+    "Engine": make_engine,
+    "Engine with options": lambda url: make_engine(url).execution_options(isolation_level="AUTOCOMMIT"),
+    "Engine that was used": lambda url: used(sa.create_engine(url, poolclass=sa.NullPool)),
+    "Session": lambda url: Session(make_engine(url)),
+    "scoped Session": scoped,
+}
+BY_SQLALCHEMY: dict[str, Make] = {
+    "Connection": lambda url: make_engine(url).connect(),
+    "Session bound to a Connection": lambda url: Session(make_engine(url).connect()),
+    "Engine with a do_connect hook": lambda url: with_hook(make_engine(url), "do_connect"),
+    "Engine with a connect hook": lambda url: with_hook(make_engine(url), "connect"),
+    "Engine with a checkout hook": lambda url: with_hook(make_engine(url), "checkout"),
+    "Engine with an engine_connect hook": lambda url: with_hook(make_engine(url), "engine_connect"),
+    "URL with an option only the driver knows": functools.partial(by, "sqlalchemy"),
+}
+POSTGRES_BY_CONNECTORX: dict[str, Make] = {
+    "postgres://": lambda url: renamed(url, "postgres"),
+    "postgresql://": lambda url: renamed(url, "postgresql"),
+    "asyncpg": lambda url: renamed(url, "postgresql+asyncpg") + "&ssl=prefer",
+    "psycopg2": lambda url: renamed(url, "postgresql+psycopg2") + "&application_name=feedback",
+}
+POSTGRES_BY_SQLALCHEMY: dict[str, Make] = {
+    "creator": lambda url: sa.create_engine(
+        "postgresql+psycopg://", creator=psycopg_creator(url), poolclass=sa.NullPool
+    ),
+    "connect_args": lambda url: sa.create_engine(url, connect_args={"keepalives": 1}, poolclass=sa.NullPool),
+    "AUTOCOMMIT Connection": lambda url: make_engine(url).execution_options(isolation_level="AUTOCOMMIT").connect(),
+    "options": lambda url: f"{url}&options=-cstatement_timeout%3D60s",
+}
+SQLITE_BY_CONNECTORX: dict[str, Make] = {"aiosqlite": lambda url: renamed(url, "sqlite+aiosqlite")}
+SQLITE_BY_SQLALCHEMY: dict[str, Make] = {
+    "creator": lambda url: sa.create_engine(
+        "sqlite://", creator=functools.partial(sqlite3.connect, sa.make_url(url).database), poolclass=sa.NullPool
+    ),
+    "connect_args": lambda url: sa.create_engine(url, connect_args={"timeout": 1}, poolclass=sa.NullPool),
+    "file URI": lambda url: f"sqlite:///file:{sa.make_url(url).database}?mode=ro&uri=true",
+    "file URI that may write": lambda url: f"sqlite:///file:{sa.make_url(url).database}?uri=true",
+}
+
+
+def used(engine: sa.Engine) -> sa.Engine:
+    """The engine after its first connection, when SQLAlchemy has done what it does once."""
+    with engine.connect():
+        return engine
+
+
+def cases(expected: bool, *makes: dict[str, Make]) -> list[Any]:
+    return [pytest.param(make, expected, id=name) for group in makes for name, make in group.items()]
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    """A database of each kind with a few rows."""
+    database.fill(**ROWS)
+    return database
+
+
+@pytest.fixture
+def opened_here() -> Iterator[list[Any]]:
+    """What a test has opened, closed after it."""
+    things: list[Any] = []
+    yield things
+    for thing in things:
+        for closed in (thing, thing.get_bind() if isinstance(thing, Session | scoped_session) else None):
+            if isinstance(closed, Session | scoped_session | sa.Connection):
+                closed.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "by_connectorx"), cases(True, BY_CONNECTORX) + cases(False, BY_SQLALCHEMY)
+)  # fmt: skip
+def test_a_database_can_be_given_in_every_form(
+    filled: Database, opened_here: list[Any], make: Make, by_connectorx: bool
+) -> None:
+    """The rows are the same whatever the form; ConnectorX moves them where the URL says all there is to say."""
+    given = make(filled.url)
+    opened_here.append(given)
+    assert takes_connectorx(given) == by_connectorx
+    assert_frame_equal(read(given), read(filled.url))
+    assert read(given).height == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "by_connectorx"), cases(True, POSTGRES_BY_CONNECTORX) + cases(False, POSTGRES_BY_SQLALCHEMY)
+)
+def test_postgresql_can_be_given_in_its_own_forms(
+    postgres_database: str, opened_here: list[Any], make: Make, by_connectorx: bool
+) -> None:
+    """The drivers' names that applications use mean the same database, read by our driver."""
+    given = make(postgres_database)
+    opened_here.append(given)
+    query = select(postgres_database)
+    assert takes_connectorx(given) == by_connectorx
+    assert_frame_equal(read(given, query=query), read(postgres_database, query=query))
+
+
+@pytest.mark.parametrize(
+    ("make", "by_connectorx"), cases(True, SQLITE_BY_CONNECTORX) + cases(False, SQLITE_BY_SQLALCHEMY)
+)
+def test_sqlite_can_be_given_in_its_own_forms(
+    sqlite_database: Database, opened_here: list[Any], make: Make, by_connectorx: bool
+) -> None:
+    """Also as an engine that opens its connections by itself."""
+    sqlite_database.fill(**ROWS)
+    given = make(sqlite_database.url)
+    opened_here.append(given)
+    assert takes_connectorx(given) == by_connectorx
+    assert_frame_equal(read(given), read(sqlite_database.url))
+
+
+@pytest.mark.parametrize("pool", [sa.StaticPool, sa.SingletonThreadPool])
+@pytest.mark.parametrize("given", [lambda engine: engine, Session, lambda engine: scoped_session(sessionmaker(engine))])
+def test_a_database_in_memory_is_read_through_its_engine(
+    pool: type[sa.Pool], given: Callable[[sa.Engine], Any]
+) -> None:
+    """Its URL would lead to another one, which is empty."""
+    engine = sa.create_engine("sqlite://", poolclass=pool)
+    create_schema(engine)
+    fill(engine, **ROWS)
+    database = given(engine)
+    assert not takes_connectorx(database)
+    assert read(database)["feedback_id"].to_list() == [2, 3, 1, 4]
+    if hasattr(database, "close"):
+        database.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("pool", [sa.StaticPool, sa.SingletonThreadPool])
+def test_what_a_session_in_memory_has_not_committed_is_not_lost(pool: type[sa.Pool]) -> None:
+    """Its database has one connection only: it is read through it, and not rolled back."""
+    engine = sa.create_engine("sqlite://", poolclass=pool)
+    create_schema(engine)
+    with Session(engine) as session:
+        session.execute(ADD_UNCOMMITTED)
+        assert read(session).height == 1
+        assert session.in_transaction()
+        session.commit()
+        assert session.scalar(sa.text("SELECT count(*) FROM recommendation_feedbacks")) == 1
+    engine.dispose()
+
+
+def test_what_a_session_has_not_committed_is_not_read(filled: Database) -> None:
+    """It is read on a connection of our own; the session goes on as if nothing had happened."""
+    committed = read(filled.url)
+    with Session(filled.engine) as session:
+        # On SQLite a reader would wait for a writer that has begun to write to the file.
+        session.execute(ADD_UNCOMMITTED)
+        assert_frame_equal(read(session), committed)
+        assert session.in_transaction()
+        session.commit()
+    assert read(filled.url).height == committed.height + 1
+
+
+def state(connection: sa.Connection) -> tuple[Any, ...]:
+    """What reading may not change of a connection."""
+    if connection.dialect.name == "sqlite":
+        return (connection.exec_driver_sql("PRAGMA query_only").scalar(),)
+    settings = ("transaction_read_only", "default_transaction_read_only", "TimeZone", "standard_conforming_strings")
+    return tuple(connection.exec_driver_sql(f"SHOW {name}").scalar() for name in settings)
+
+
+@pytest.mark.parametrize("query", [None, "SELECT nonsense"], ids=["read", "refused"])
+def test_a_transaction_of_the_callers_is_read_and_left_as_it_was(filled: Database, query: str | None) -> None:
+    """What it has not committed is read; whatever comes of it, it can write and commit afterwards."""
+    with filled.engine.connect() as connection:
+        connection.execute(ADD_UNCOMMITTED)
+        before = state(connection)
+        if query is None:
+            assert 99 in read(Session(connection))["feedback_id"]
+        else:
+            with pytest.raises(SourceError):
+                read(connection, query=query)
+        assert connection.in_transaction()
+        assert state(connection) == before
+        connection.execute(sa.text("UPDATE recommendation_feedbacks SET helpful_rating = 3 WHERE id = 99"))
+        connection.commit()
+    assert fetch(filled.url, "SELECT helpful_rating FROM recommendation_feedbacks WHERE id = 99") == [(3,)]
+
+
+@pytest.mark.parametrize("query", [None, "SELECT nonsense"], ids=["read", "refused"])
+def test_a_connection_without_a_transaction_has_none_afterwards(filled: Database, query: str | None) -> None:
+    """The caller can begin one."""
+    with filled.engine.connect() as connection:
+        if query is None:
+            assert read(connection).height == 4
+        else:
+            with pytest.raises(SourceError):
+                read(connection, query=query)
+        assert not connection.in_transaction()
+        with connection.begin():
+            connection.execute(ADD_UNCOMMITTED)
+    assert read(filled.url).height == 5
+
+
+@pytest.mark.parametrize("in_transaction", [False, True], ids=["idle", "in a transaction of SQLAlchemy's"])
+def test_a_connection_that_commits_each_statement_still_does(postgres_database: str, in_transaction: bool) -> None:
+    """It is read inside a transaction that ends with the reading."""
+    execute(postgres_database, "CREATE TABLE canary (a int)")
+    with sa.create_engine(
+        postgres_database, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
+    ).connect() as connection:
+        before = state(connection)
+        if not in_transaction:
+            connection.rollback()
+        assert read(connection, query=select(postgres_database)).height == 1
+        assert connection.in_transaction() == in_transaction
+        assert state(connection) == before
+        connection.exec_driver_sql("INSERT INTO canary VALUES (1)")
+        assert fetch(postgres_database, "SELECT * FROM canary") == [(1,)]
+
+
+def test_a_pooled_connection_keeps_nothing_of_ours(postgres_database: str) -> None:
+    """The engine's next user finds its own time zone and may write."""
+    execute(postgres_database, "CREATE TABLE canary (a int)")
+    engine = sa.create_engine(
+        "postgresql+psycopg://", creator=psycopg_creator(postgres_database), pool_size=1, max_overflow=0
+    )
+    with engine.connect() as connection:
+        before, pid = state(connection), connection.scalar(sa.text("SELECT pg_backend_pid()"))
+    assert read(engine, query=select(postgres_database)).height == 1
+    with engine.begin() as connection:
+        assert connection.scalar(sa.text("SELECT pg_backend_pid()")) == pid
+        assert state(connection) == before
+        connection.exec_driver_sql("INSERT INTO canary VALUES (1)")
+    engine.dispose()
+
+
+def test_a_transaction_that_has_failed_is_named(postgres_database: str) -> None:
+    """PostgreSQL takes nothing more on it; the caller has to roll it back."""
+    with make_engine(postgres_database).connect() as connection:
+        with pytest.raises(sa.exc.DBAPIError):
+            connection.exec_driver_sql("SELECT nonsense")
+        with pytest.raises(SourceError, match="its transaction has failed; roll it back first"):
+            read(connection)
+
+
+def test_a_closed_connection_is_named(filled: Database) -> None:
+    """Nothing can be read from it."""
+    connection = filled.engine.connect()
+    connection.close()
+    with pytest.raises(SourceError, match="the connection is closed"):
+        read(connection)
+
+
+@pytest.mark.parametrize("nothing", [None, 3, b"sqlite://", Path("a.db"), object(), sessionmaker])
+def test_what_is_no_database_is_refused(nothing: Any) -> None:
+    """The message names the type and what is taken instead."""
+    with pytest.raises(UsageError, match="Engine, Connection or Session of SQLAlchemy, not"):
+        read(nothing)
+
+
+def test_a_session_without_an_engine_is_refused() -> None:
+    """There is nothing to read."""
+    with pytest.raises(UsageError, match="The session is bound to no engine"):
+        read(Session())
+
+
+def test_an_asynchronous_engine_is_read_by_its_url(postgres_database: str) -> None:
+    """Also a session of one; where its URL does not tell all, a synchronous one is asked for."""
+    pytest.importorskip("greenlet")
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    query = select(postgres_database)
+    engine = create_async_engine(postgres_database)
+    for given in (engine, AsyncSession(engine)):
+        assert takes_connectorx(given)  # type: ignore[arg-type]
+        assert read(given, query=query).height == 1  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="pass a synchronous one"):
+        read(create_async_engine(postgres_database, connect_args={"keepalives": 1}))  # type: ignore[arg-type]
+
+
+# Users, passwords, sockets and options.
+
+
+def test_a_password_of_awkward_characters_works_by_both_routes(postgres_tcp_url: str) -> None:
+    """Over TCP, where the server asks for it."""
+    query = select(postgres_tcp_url)
+    assert takes_connectorx(postgres_tcp_url)
+    assert_frame_equal(read(postgres_tcp_url, query=query), read(by("sqlalchemy", postgres_tcp_url), query=query))
+
+
+def test_a_password_from_the_password_file_reaches_connectorx(
+    postgres_tcp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PGPASSFILE is the driver's business; ConnectorX is told what it found."""
+    url = sa.make_url(postgres_tcp_url)
+    passwords = tmp_path / "pgpass"
+    passwords.write_text(f"*:*:*:*:{AWKWARD_PASSWORD.replace(':', chr(92) + ':')}\n")
+    passwords.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    monkeypatch.setenv("PGPASSFILE", str(passwords))
+    bare = sa.URL.create("postgresql", url.username, None, url.host, url.port, url.database)
+    assert takes_connectorx(bare)
+    assert read(bare, query=select(postgres_tcp_url)).height == 1
+
+
+def test_what_the_environment_says_reaches_connectorx(postgres_tcp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PGHOST, PGPORT, PGUSER and PGPASSWORD are the driver's business too."""
+    url = sa.make_url(postgres_tcp_url)
+    for name, value in (("HOST", url.host), ("PORT", url.port), ("USER", url.username), ("PASSWORD", url.password)):
+        monkeypatch.setenv(f"PG{name}", str(value))
+    bare = f"postgresql:///{url.database}"
+    assert takes_connectorx(bare)
+    assert read(bare, query=select(postgres_tcp_url)).height == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("PGOPTIONS", "-c work_mem=5MB"), ("PGSSLMODE", "allow")])
+def test_an_environment_that_connectorx_does_not_understand_keeps_it_away(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """It would connect in another way than the driver."""
+    monkeypatch.setenv(name, value)
+    assert not takes_connectorx(postgres_database)
+    assert read(postgres_database, query=select(postgres_database)).height == 1
+
+
+def test_a_source_shows_no_password(postgres_tcp_url: str) -> None:
+    """Neither it nor its connection is in its repr."""
+    with open_source(postgres_tcp_url) as source:
+        assert repr(source) == "Source(dialect='postgresql')"
+
+
+@pytest.mark.parametrize("name", ["a b.db", "a%b.db", "a#b.db", "a?b.db", "é日.db", "a+b&c=d.db", "a'b\".db"])
+def test_a_file_of_any_name_is_read_by_connectorx(tmp_path: Path, name: str) -> None:
+    """In a URL, special characters are percent-encoded."""
+    url = sa.URL.create("sqlite", database=str(tmp_path / name))
+    with closing(sqlite3.connect(tmp_path / name)):
+        pass
+    (tmp_path / name).touch()
+    for given in (url, url.render_as_string()):
+        assert takes_connectorx(given)
+        assert read(given, query=select("sqlite://")).height == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_relative_file_is_found_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SQLAlchemy does."""
+    monkeypatch.chdir(tmp_path)
+    Path("application.db").touch()
+    assert read("sqlite:///application.db", query=select("sqlite://")).height == 1
+
+
+# The routes.
+
+
+def test_both_routes_give_the_same_frame(filled: Database) -> None:
+    """To the last dtype: ConnectorX's and the drivers' own."""
+    assert_frame_equal(read(filled.url), read(by("sqlalchemy", filled.url)))
+
+
+def test_the_log_says_when_sqlalchemy_reads(filled: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """And says nothing of it when ConnectorX does."""
+    caplog.set_level(logging.INFO, logger="feedback_etl.source")
+    read(filled.url)
+    assert not caplog.messages
+    read(by("sqlalchemy", filled.url))
+    assert caplog.messages == ["reading with SQLAlchemy: this database cannot be given to ConnectorX"]
+
+
+def test_reading_by_sqlalchemy_comes_in_bounded_batches(filled: Database) -> None:
+    """Each batch is a raw frame; together they are what one would be."""
+    from feedback_etl.source.preflight import look_at
+    from feedback_etl.source.query import feedback_in
+    from feedback_etl.source.reader import read_batches
+    from feedback_etl.source.window import Window
+
+    window = Window(None, NOW)
+    with open_source(by("sqlalchemy", filled.url)) as source:
+        relation, types = look_at(source)
+        batches = list(read_batches(source, feedback_in(relation, window, types), window, batch_rows=3))
+    assert [batch["feedback_id"].to_list() for batch in batches] == [[2, 3, 1], [4]]

@@ -1,0 +1,474 @@
+"""A database that cannot be reached or is not as expected: one sentence that names what is missing and what exists."""
+
+import contextlib
+import socket
+import sqlite3
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from databases import Database, opened
+from reading import RAW_COLUMNS, by, execute, read, select
+
+from feedback_etl.errors import FeedbackError, SourceError, UsageError
+from feedback_etl.source import tables
+from feedback_etl.source.connect import open_source
+
+CANARY = "canary-p4ssw0rd"
+PATIENCE_SECONDS = 20
+
+
+def refusal(database: Any, **options: Any) -> FeedbackError:
+    """The error that comes of reading, which may not take forever, says one thing and tells no password."""
+    caught: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            read(database, **options)
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive(), "it hangs"
+    assert caught, "it was read"
+    (error,) = caught
+    assert isinstance(error, FeedbackError), error
+    text = str(error)
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert CANARY not in text
+    assert error.__suppress_context__ or error.__context__ is None
+    return error
+
+
+@pytest.fixture
+def server_at(postgres_tcp_url: str) -> Callable[..., str]:
+    """The URL of the test server's TCP port, with a canary for a password and parts of it changed."""
+
+    def at(**changed: Any) -> str:
+        return (
+            sa.make_url(postgres_tcp_url).set(**{"password": CANARY, **changed}).render_as_string(hide_password=False)
+        )
+
+    return at
+
+
+def listening(answer: Callable[[socket.socket], None]) -> contextlib.AbstractContextManager[int]:
+    """A server on a port of its own that answers each connection in a way of its own."""
+
+    @contextlib.contextmanager
+    def running() -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        client, _ = server.accept()
+                        with client:
+                            answer(client)
+
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            yield server.getsockname()[1]
+            server.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE_SECONDS)
+
+    return running()
+
+
+def say(text: bytes) -> Callable[[socket.socket], None]:
+    def answer(client: socket.socket) -> None:
+        client.recv(100)
+        client.sendall(text)
+
+    return answer
+
+
+# PostgreSQL that cannot be reached.
+
+
+def test_a_closed_port_is_named(server_at: Callable[..., str]) -> None:
+    """With host, port and database, and what to look at."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    error = refusal(server_at(port=port, database="shop"))
+    assert str(error).startswith(f"Cannot connect to PostgreSQL at 127.0.0.1:{port}, database shop: the connection was")
+    assert "is the server running" in str(error)
+
+
+def test_a_server_that_never_answers_is_given_up(server_at: Callable[..., str]) -> None:
+    """It accepts the connection and says nothing: the timeout that can be set is named."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = refusal(server_at(port=silent.getsockname()[1]), connect_timeout=1)
+    assert "it did not answer in time (connect_timeout in the settings)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "what answers there is no PostgreSQL"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "or it is no PostgreSQL"),
+    ],
+    ids=["hangs up", "HTTP"],
+)
+def test_a_server_of_another_kind_is_told_apart(server_at: Callable[..., str], answer: bytes, reason: str) -> None:
+    """A wrong port often leads to one."""
+    with listening(say(answer)) as port:
+        assert reason in str(refusal(server_at(port=port)))
+
+
+def test_a_database_that_does_not_exist_is_named(postgres_tcp_url: str) -> None:
+    """The server is there, the database is not."""
+    url = sa.make_url(postgres_tcp_url).set(database="no_such_database")
+    assert str(refusal(url)).endswith("database no_such_database: there is no database of that name.")
+
+
+@pytest.mark.parametrize("changed", [{}, {"password": ""}, {"username": "no_such_user"}], ids=str)
+def test_a_wrong_user_or_password_is_named_as_such(server_at: Callable[..., str], changed: dict[str, str]) -> None:
+    """PostgreSQL does not tell which of the two is wrong."""
+    assert str(refusal(server_at(**changed))).endswith("user or password is wrong or missing.")
+
+
+def test_an_unknown_role_is_named_as_such(postgres_database: str) -> None:
+    """Where the server asks for no password it does tell."""
+    url = sa.make_url(postgres_database).set(username="no_such_user")
+    expected = "there is no user of that name." if not url.host else "user or password is wrong or missing."
+    assert str(refusal(url)).endswith(expected)
+
+
+def test_a_missing_socket_is_named(tmp_path: Path) -> None:
+    """With the folder it was looked for in."""
+    error = refusal(f"postgresql://user:{CANARY}@/shop?host={tmp_path}")
+    assert str(error) == (
+        f"Cannot connect to PostgreSQL at {tmp_path}, database shop: there is no socket of that server."
+    )
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 70], ids=["unknown", "impossible"])
+def test_an_unknown_host_is_named(server_at: Callable[..., str], host: str) -> None:
+    """Also one that no name server can be asked for."""
+    assert str(refusal(server_at(host=host))).endswith("there is no host of that name.")
+
+
+def test_tls_that_the_server_has_not_is_named(postgres_tcp_url: str) -> None:
+    """The server of the tests has no certificate."""
+    assert "TLS settings" in str(refusal(f"{postgres_tcp_url}?sslmode=verify-full"))
+
+
+def test_an_engine_of_the_callers_that_cannot_connect_is_named_alike(server_at: Callable[..., str]) -> None:
+    """Whoever opens the connection, the sentence is the same."""
+    engine = sa.create_engine(server_at(), connect_args={"connect_timeout": 2}, poolclass=sa.NullPool)
+    assert str(refusal(engine)).endswith("user or password is wrong or missing.")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nonsense",
+        "postgresql",
+        f"postgresql://user:{CANARY}@host:port/shop",
+        f"postgresql://user:{CANARY}@rest@host/shop",
+        f"postgresql://user:rest@{CANARY}@host/shop",
+        "sqlite://application.db",
+    ],
+)
+def test_a_url_that_cannot_be_understood_is_not_repeated(url: str) -> None:
+    """It may hold a password; the message shows what one looks like."""
+    error = refusal(url)
+    assert isinstance(error, UsageError)
+    assert "postgresql://user:password@host/name or sqlite:////absolute/path.db" in str(error)
+
+
+def test_a_password_in_the_place_of_the_database_is_not_repeated() -> None:
+    """A slash too many makes all of it the database's name."""
+    refusal(f"postgresql:///user:{CANARY}@localhost/shop")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:canary-p4ssw0rd@host/shop",
+        "oracle+oracledb://user:canary-p4ssw0rd@host",
+        "foo://user:canary-p4ssw0rd@host",
+    ],
+)
+def test_a_database_of_another_kind_is_refused_with_those_that_can_be_read(url: str) -> None:
+    """Whether or not its driver is installed."""
+    error = refusal(url)
+    assert isinstance(error, UsageError)
+    assert "cannot be read; PostgreSQL and SQLite can" in str(error)
+
+
+@pytest.mark.parametrize("option", ["nonsense=1", "port=99999", "port=x", "sslmode=nonsense", "keepalives=x"])
+def test_an_option_that_the_driver_does_not_know_is_refused(server_at: Callable[..., str], option: str) -> None:
+    """A slip in the URL is the caller's, not the database's."""
+    error = refusal(f"{server_at()}?{option}")
+    assert isinstance(error, UsageError)
+    assert "options that its driver does not know" in str(error)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/a.db?timeout=x", "sqlite:///{}/a.db?uri=x"])
+def test_an_option_that_sqlite_does_not_know_is_refused(tmp_path: Path, url: str) -> None:
+    """Likewise."""
+    (tmp_path / "a.db").touch()
+    assert isinstance(refusal(url.format(tmp_path)), UsageError)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_timeout_that_would_wait_for_ever_is_refused(postgres_database: str, seconds: float) -> None:
+    """0 means for ever to PostgreSQL's driver."""
+    error = refusal(postgres_database, connect_timeout=seconds)
+    assert isinstance(error, UsageError)
+    assert "a number of seconds above 0" in str(error)
+
+
+# SQLite that cannot be read.
+
+
+@pytest.mark.parametrize("name", ["missing.db", "no/such/folder/a.db", ".", "a" * 300, "a\0b", "missing.db/a.db"])
+def test_a_missing_file_is_named_and_not_created(tmp_path: Path, name: str) -> None:
+    """Nor is a folder taken for one."""
+    url = sa.URL.create("sqlite", database=f"{tmp_path}/{name}")
+    assert str(refusal(url)) == f"There is no SQLite file at {tmp_path}/{name}."
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["", "&mode=rwc", "&mode=rw", "&mode=ro"])
+def test_a_missing_file_of_a_uri_is_named_and_not_created(tmp_path: Path, mode: str) -> None:
+    """Whatever the URI says of creating it."""
+    assert "the file cannot be opened" in str(refusal(f"sqlite:///file:{tmp_path}/missing.db?uri=true{mode}"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    """A CSV, for example."""
+    path = tmp_path / "feedback.csv"
+    path.write_text("id,user_id\n" * 1000)
+    assert str(refusal(f"sqlite:///{path}")) == (
+        f"Cannot connect to the SQLite file {path}: it is not an SQLite database."
+    )
+
+
+def test_a_locked_file_is_named(sqlite_database: Database, sqlite_path: Path) -> None:
+    """Another program holds the file's lock for longer than we wait."""
+    with contextlib.closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        error = refusal(sqlite_database.url, connect_timeout=0.1)
+    assert str(error).endswith("another program holds a lock on it.")
+
+
+# Tables and columns.
+
+
+def test_an_empty_database_has_none_of_the_tables(postgres_database: str) -> None:
+    """All that are missing are named, and that there is nothing else."""
+    message = str(refusal(postgres_database))
+    assert "no table recommendation_feedbacks, recommendation_records, profiles. It has: nothing." in message
+    assert "--query" in message
+
+
+def test_a_missing_table_is_named_with_those_that_exist(database: Database) -> None:
+    """In their order, and no more than can be read."""
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE profiles")
+        for number in range(25):
+            connection.exec_driver_sql(f"CREATE TABLE another_{number:02} (id int)")
+    message = str(refusal(database.url))
+    assert "The database has no table profiles. It has: analyses, another_00, another_01," in message
+    assert "another_18 and 10 more." in message
+
+
+def test_missing_columns_are_named_with_those_that_exist(database: Database) -> None:
+    """Of each table."""
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE recommendation_feedbacks RENAME COLUMN timeframe TO time_frame")
+        connection.exec_driver_sql("ALTER TABLE recommendation_feedbacks RENAME COLUMN helpful_rating TO helpful")
+        connection.exec_driver_sql("ALTER TABLE profiles RENAME COLUMN age TO birth_year")
+    message = str(refusal(database.url))
+    assert message.startswith("recommendation_feedbacks has no column helpful_rating, timeframe (it has id, user_id,")
+    assert "profiles has no column age (it has id, user_id, birth_year)" in message
+
+
+def test_views_do_as_well_as_tables(database: Database) -> None:
+    """Whoever may only see views of the tables can export from them."""
+    database.fill(feedbacks=[{"id": 1, "created_at": "2025-10-25 10:00:00"}])
+    with database.engine.begin() as connection:
+        for name in ("recommendation_feedbacks", "recommendation_records", "profiles"):
+            connection.exec_driver_sql(f"ALTER TABLE {name} RENAME TO {name}_table")
+            connection.exec_driver_sql(f"CREATE VIEW {name} AS SELECT * FROM {name}_table")
+    assert read(database.url)["feedback_id"].to_list() == [1]
+
+
+def test_a_broken_view_is_named(sqlite_database: Database) -> None:
+    """SQLite finds out when it is looked at."""
+    with sqlite_database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE profiles")
+        connection.exec_driver_sql("CREATE VIEW profiles AS SELECT id, user_id, age FROM old_profiles")
+    assert "old_profiles" in str(refusal(sqlite_database.url))
+
+
+def test_names_in_capitals_are_the_same_to_sqlite(tmp_path: Path) -> None:
+    """As in every query there."""
+    ddl = tables.source_sql("sqlite").replace(" created_at", " Created_At").replace("TABLE profiles", "TABLE Profiles")
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.executescript(ddl)
+    assert read(f"sqlite:///{tmp_path}/a.db").is_empty()
+
+
+def test_columns_of_types_that_sqlalchemy_does_not_know_do_no_harm(postgres_database: str) -> None:
+    """The application's tables may hold more than we read."""
+    with opened(postgres_database):
+        execute(postgres_database, "CREATE TYPE mood AS (a int, b text)", "ALTER TABLE profiles ADD COLUMN mood mood")
+        assert read(postgres_database).is_empty()
+
+
+@pytest.fixture
+def schema_app(postgres_database: str) -> str:
+    """A database whose tables are in the schema "app", with one row."""
+    ddl = [statement for statement in tables.source_sql("postgresql").split(";") if statement.strip()]
+    row = "INSERT INTO recommendation_feedbacks (id, created_at) VALUES (1, '2025-10-25 10:00:00')"
+    execute(postgres_database, "CREATE SCHEMA app", "SET search_path TO app", *ddl, row)
+    return postgres_database
+
+
+@pytest.mark.parametrize("route", ["connectorx", "sqlalchemy"])
+def test_tables_in_another_schema_are_found_by_its_name(schema_app: str, route: str) -> None:
+    """By the setting db_schema."""
+    assert read(by(route, schema_app), db_schema="app").height == 1
+    assert "It has: nothing." in str(refusal(schema_app))
+
+
+def test_tables_on_the_search_path_are_found(schema_app: str) -> None:
+    """Of the database, or by an option of the URL."""
+    assert read(f"{schema_app}&options=-csearch_path%3Dapp").height == 1
+    execute(schema_app, f"ALTER DATABASE {sa.make_url(schema_app).database} SET search_path TO other, app")
+    assert read(schema_app).height == 1
+
+
+def test_a_missing_schema_is_named_with_those_that_exist(schema_app: str, sqlite_database: Database) -> None:
+    """On SQLite, the schemas are the attached files."""
+    assert str(refusal(schema_app, db_schema="ap")).startswith(
+        "The database has no schema ap (db_schema). It has: app,"
+    )
+    assert "It has: main." in str(refusal(sqlite_database.url, db_schema="app"))
+    assert read(sqlite_database.url, db_schema="main").is_empty()
+
+
+@pytest.fixture
+def stranger(postgres_tcp_url: str, postgres_admin: sa.Engine) -> Iterator[str]:
+    """The URL of a role that may connect and nothing else, to a database with the default schema."""
+    name = f"feedback_etl_test_{uuid.uuid4().hex}"
+    with postgres_admin.connect() as admin:
+        admin.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD '{CANARY}'")
+    yield sa.make_url(postgres_tcp_url).set(username=name, password=CANARY).render_as_string(hide_password=False)
+    with postgres_admin.connect() as admin:
+        admin.exec_driver_sql(f"DROP ROLE {name}")
+
+
+def test_a_table_that_may_not_be_read_is_named(postgres_database: str, stranger: str) -> None:
+    """The role sees that it exists."""
+    with opened(postgres_database):
+        assert "permission denied for table recommendation_feedbacks" in str(refusal(stranger))
+        query = select(stranger, "FROM profiles")
+        assert "permission denied for table profiles" in str(refusal(stranger, query=query))
+
+
+def test_a_database_that_may_not_be_entered_is_named(postgres_database: str, stranger: str) -> None:
+    """The role has not the right to connect."""
+    execute(postgres_database, f"REVOKE CONNECT ON DATABASE {sa.make_url(postgres_database).database} FROM PUBLIC")
+    assert "this user may not connect to it" in str(refusal(stranger))
+
+
+# Own queries.
+
+
+@pytest.mark.parametrize("route", ["connectorx", "sqlalchemy"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+class TestOwnQueries:
+    """What is wrong with the columns of an own query is found before a row is read."""
+
+    @pytest.fixture
+    def url(self, request: pytest.FixtureRequest, kind: str, route: str) -> str:
+        """A database of one kind, to be read by one route."""
+        if kind == "postgresql":
+            return by(route, request.getfixturevalue("postgres_url"))
+        request.getfixturevalue("sqlite_path").touch()
+        return by(route, f"sqlite:///{request.getfixturevalue('sqlite_path')}")
+
+    def test_missing_and_unexpected_columns_are_named(self, url: str) -> None:
+        """With all that the query has to yield."""
+        query = select(url, timeframe=None, age=None, email="'a@example.com'", Age="3")
+        message = str(refusal(url, query=query.replace("AS Age", 'AS "Age"')))
+        assert "lacks timeframe, age and has the unexpected email, Age." in message
+        assert f"It has to yield {', '.join(RAW_COLUMNS)}, and optionally consent." in message
+
+    def test_columns_that_come_twice_are_named(self, url: str) -> None:
+        """Also where one is missing for it."""
+        query = select(url, age="25 AS user_id, 3").replace("AS age", "AS user_id")
+        assert "The query lacks age and yields twice user_id." in str(refusal(url, query=query))
+
+    def test_what_the_database_does_not_understand_is_told_in_its_words(self, url: str) -> None:
+        """No row was read, so that they hold no value."""
+        assert "no_such_column" in str(refusal(url, query=select(url, age="no_such_column")))
+        assert "no_such_table" in str(refusal(url, query=select(url, "FROM no_such_table")))
+        assert "syntax error" in str(refusal(url, query="SELEC 1"))
+
+    def test_a_query_that_is_not_closed_is_refused(self, url: str) -> None:
+        """Before the database sees it."""
+        assert isinstance(refusal(url, query="SELECT 1) q; DROP TABLE canary; --"), UsageError)
+
+
+@pytest.mark.parametrize(
+    ("column", "sql", "told"),
+    [
+        ("helpful_rating", "'5'", "helpful_rating is text, expected a number"),
+        ("age", "'[1,2)'::int4range", "age is int4range, expected a number"),
+        ("user_id", "1.5", "user_id is numeric, expected an integer, a UUID or text"),
+        ("analysis_id", "1.5::float8", "analysis_id is float8, expected an integer, a UUID or text"),
+        ("created_at", "'2025-10-25'", "created_at is text, expected a timestamp"),
+        ("created_at", "date '2025-10-25'", "created_at is date, expected a timestamp"),
+        ("created_at", "interval '1 day'", "created_at is interval, expected a timestamp"),
+        ("product_satisfaction", "5::money", "product_satisfaction is money, expected a number"),
+        ("would_recommend", "'yes'", "would_recommend is text, expected a boolean"),
+        ("timeframe", "2", "timeframe is int4, expected text"),
+        ("conditions_analyzed", "1", "conditions_analyzed is int4, expected JSON text"),
+        ("rules_applied", "ARRAY[1]", r"rules_applied is int4[], expected JSON text"),
+        ("consent", "'yes'", "consent is text, expected a boolean"),
+        ("age", "ROW(1)::feedback_etl_pair", "age is of a type of its own, expected a number"),
+    ],
+)
+def test_columns_of_a_wrong_type_are_named_on_postgresql(
+    postgres_database: str, column: str, sql: str, told: str
+) -> None:
+    """Among them those at which ConnectorX would panic."""
+    execute(postgres_database, "CREATE TYPE feedback_etl_pair AS (a int)")
+    assert told in str(refusal(postgres_database, query=select(postgres_database, **{column: sql})))
+
+
+def test_all_columns_of_a_wrong_type_are_named_at_once(postgres_url: str) -> None:
+    """So that one correction is enough."""
+    message = str(refusal(postgres_url, query=select(postgres_url, age="'x'", timeframe="1")))
+    assert message == (
+        "Columns of a wrong type: timeframe is int4, expected text; age is text, expected a number. "
+        "Cast them in a --query."
+    )
+
+
+def test_a_source_that_fails_while_it_is_open_is_closed(postgres_database: str) -> None:
+    """Also one whose connection is lost meanwhile: what went wrong is told by who noticed."""
+    with open_source(postgres_database) as source:
+        pid = source.connection.scalar(sa.text("SELECT pg_backend_pid()"))
+        execute(postgres_database, f"SELECT pg_terminate_backend({pid})")
+    assert source.connection.closed
+
+
+def test_a_source_error_of_the_database_is_exit_code_3() -> None:
+    """And a slip in the URL 2."""
+    assert (SourceError.exit_code, UsageError.exit_code) == (3, 2)

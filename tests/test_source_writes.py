@@ -1,0 +1,175 @@
+"""Nothing that is sent can write, by whichever route and on whosever connection a database is read."""
+
+import contextlib
+import functools
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from databases import make_engine
+from reading import ROUTES, by, execute, fetch, read, select
+from sqlalchemy.orm import Session
+
+from feedback_etl.errors import SourceError, UsageError
+
+ESCAPES = [
+    pytest.param("{}; DROP TABLE canary", id="second statement"),
+    pytest.param("{}; DROP TABLE canary; SELECT 1", id="third statement"),
+    pytest.param("{}) q; DROP TABLE canary; --", id="bracket and comment"),
+    pytest.param("{}) q; DROP TABLE canary; SELECT * FROM (SELECT 1", id="brackets that fit"),
+    pytest.param(
+        "{}) q; COMMIT; BEGIN; DROP TABLE canary; COMMIT; SELECT * FROM (SELECT 1", id="transaction of its own"
+    ),
+    pytest.param("{} -- \r) q; DROP TABLE canary; SELECT * FROM (SELECT 1 --", id="carriage return"),
+    pytest.param("{}, '\\') q; DROP TABLE canary; SELECT * FROM (SELECT 1 --'", id="backslash"),
+    pytest.param("{}, E'\\'') q; DROP TABLE canary; SELECT * FROM (SELECT 1 --'", id="E string"),
+    pytest.param("{}, E'a'\n'\\'' ) q; DROP TABLE canary; SELECT * FROM (SELECT 1 --'", id="E string in two lines"),
+    pytest.param("{}, 1 AS a$$ ) q; DROP TABLE canary; SELECT * FROM (SELECT 1 --$$", id="dollars"),
+    pytest.param("{}, $a$ $b$) q; DROP TABLE canary; SELECT * FROM (SELECT 1 --$a$", id="dollar quote"),
+    pytest.param("{} /* /* */ ) q; DROP TABLE canary; SELECT * FROM (SELECT 1 -- */", id="nested comment"),
+    pytest.param("{} /* ) q; DROP TABLE canary; --", id="comment left open"),
+    pytest.param("{} \x00; DROP TABLE canary", id="null character"),
+    pytest.param("DROP TABLE canary", id="drop"),
+    pytest.param("DELETE FROM canary RETURNING *", id="delete"),
+    pytest.param("INSERT INTO canary {}", id="insert"),
+    pytest.param("CREATE TABLE another AS {}", id="create"),
+    pytest.param("UPDATE canary SET a = 2", id="update"),
+    pytest.param("EXPLAIN {}", id="explain"),
+    pytest.param("WITH gone AS (DELETE FROM canary RETURNING a) {} FROM gone", id="WITH delete"),
+    pytest.param("WITH new AS (INSERT INTO canary VALUES (3) RETURNING a) {} FROM new", id="WITH insert"),
+    pytest.param("WITH new AS (UPDATE canary SET a = 3 RETURNING a) {} FROM new", id="WITH update"),
+    pytest.param("(WITH gone AS (DELETE FROM canary RETURNING a) {} FROM gone)", id="WITH delete in brackets"),
+]
+
+
+@pytest.fixture
+def postgres(postgres_database: str) -> Iterator[str]:
+    """A database with a table "canary", a sequence and functions that write; all is as it was after the test."""
+    body = "LANGUAGE plpgsql AS $$ BEGIN {} INSERT INTO canary VALUES (2); RETURN 1; END $$"
+    execute(
+        postgres_database,
+        "CREATE TABLE canary (a int)",
+        "INSERT INTO canary VALUES (1)",
+        "CREATE SEQUENCE numbers",
+        f"CREATE FUNCTION writes() RETURNS int {body.format('')}",
+        f"CREATE FUNCTION sets() RETURNS int {body.format('SET LOCAL transaction_read_only = off;')}",
+        f"CREATE FUNCTION configures() RETURNS int "
+        f"{body.format('''PERFORM set_config('transaction_read_only', 'off', false);''')}",
+        f"CREATE FUNCTION looks_innocent() RETURNS int IMMUTABLE {body.format('')}",
+    )
+    yield postgres_database
+    assert fetch(postgres_database, "SELECT a FROM canary") == [(1,)]
+    assert fetch(postgres_database, "SELECT last_value, is_called FROM numbers") == [(1, False)]
+    assert fetch(postgres_database, "SELECT count(*) FROM pg_class WHERE relname = 'another'") == [(0,)]
+
+
+@contextlib.contextmanager
+def bound(url: str, *, autocommit: bool = False, session: bool = False) -> Iterator[Any]:
+    """A connection of the caller's in a transaction, which it commits afterwards."""
+    options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+    with make_engine(url).execution_options(**options).connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        yield Session(connection) if session else connection
+        connection.commit()
+
+
+@contextlib.contextmanager
+def created(url: str, **options: Any) -> Iterator[sa.Engine]:
+    """An engine of the caller's that opens connections by itself."""
+    plain = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    yield sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(plain), poolclass=sa.NullPool, **options
+    )
+
+
+Opened = Callable[[str], contextlib.AbstractContextManager[Any]]
+ON_POSTGRES: list[Any] = [
+    *(pytest.param(lambda url, route=route: contextlib.nullcontext(by(route, url)), id=route) for route in ROUTES),
+    pytest.param(bound, id="bound connection"),
+    pytest.param(functools.partial(bound, session=True), id="bound session"),
+    pytest.param(functools.partial(bound, autocommit=True), id="autocommit connection"),
+    pytest.param(created, id="creator"),
+    pytest.param(functools.partial(created, isolation_level="AUTOCOMMIT"), id="autocommit creator"),
+]
+
+
+@pytest.mark.parametrize("opened", ON_POSTGRES)
+def test_no_escape_writes_on_postgresql(postgres: str, opened: Opened) -> None:
+    """All of them are refused, and the table is as it was."""
+    for escape in ESCAPES:
+        (text,) = escape.values
+        with opened(postgres) as database, pytest.raises((SourceError, UsageError)):
+            read(database, query=str(text).format(select(postgres)))
+
+
+@pytest.mark.parametrize("opened", ON_POSTGRES)
+def test_no_function_writes_on_postgresql(postgres: str, opened: Opened) -> None:
+    """Whether called for a row or to count those without consent."""
+    functions = ["writes()", "sets()", "configures()", "looks_innocent()"]
+    for call in (*functions, "nextval('numbers')", "setval('numbers', 9)", "lo_create(0)::int"):
+        for query in (select(postgres, user_id=call), select(postgres, consent=f"{call} = 1")):
+            told = r"nothing here may write|cannot execute|not allowed"
+            with opened(postgres) as database, pytest.raises(SourceError, match=told):
+                read(database, query=query)
+
+
+@pytest.mark.parametrize("opened", ON_POSTGRES)
+def test_no_lock_is_taken_on_postgresql(postgres: str, opened: Opened) -> None:
+    """FOR UPDATE would block the application's writers."""
+    with opened(postgres) as database, pytest.raises(SourceError):
+        read(database, query=select(postgres, "FROM canary FOR UPDATE"))
+
+
+@pytest.mark.parametrize("opened", ON_POSTGRES[:2])
+def test_the_meaning_of_backslashes_is_ours_whatever_the_database_has_set(postgres: str, opened: Opened) -> None:
+    """With standard_conforming_strings off, a backslash would hide the quote after it."""
+    execute(postgres, f"ALTER DATABASE {sa.make_url(postgres).database} SET standard_conforming_strings TO off")
+    query = select(postgres, timeframe="'\\', ''") + ", '') q; DROP TABLE canary; SELECT * FROM (SELECT 1 --' AS b"
+    with opened(postgres) as database, pytest.raises((SourceError, UsageError)):
+        read(database, query=query)
+
+
+@pytest.fixture
+def sqlite(sqlite_path: Path) -> Iterator[str]:
+    """A file with a table "canary", which is byte for byte as it was after the test."""
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as connection:
+        connection.executescript("CREATE TABLE canary (a int); INSERT INTO canary VALUES (1);")
+    before = sqlite_path.read_bytes()
+    yield f"sqlite:///{sqlite_path}"
+    assert sqlite_path.read_bytes() == before
+    assert [path.name for path in sqlite_path.parent.iterdir()] == [sqlite_path.name]
+
+
+ON_SQLITE: list[Any] = [*ON_POSTGRES[:2], pytest.param(bound, id="bound connection")]
+
+
+@pytest.mark.parametrize("opened", ON_SQLITE)
+def test_no_escape_writes_on_sqlite(sqlite: str, opened: Opened) -> None:
+    """All of them are refused, and the file is as it was."""
+    others = ["PRAGMA user_version = 3", "ATTACH 'another.db' AS another", "VACUUM", "REPLACE INTO canary VALUES (2)"]
+    others += ["{}, load_extension('x')", "{} FROM canary AS [']) q; DROP TABLE canary; --'", "{}, writefile('a', 'b')"]
+    escapes = [str(escape.values[0]) for escape in ESCAPES if escape.id != "carriage return"]  # to SQLite a comment
+    for text in (*others, *escapes):
+        with opened(sqlite) as database, pytest.raises((SourceError, UsageError)):
+            read(database, query=text.format(select(sqlite)))
+
+
+@pytest.mark.parametrize("opened", ON_SQLITE)
+def test_reading_leaves_a_file_as_it_was(sqlite: str, opened: Opened) -> None:
+    """To the byte."""
+    with opened(sqlite) as database:
+        assert read(database, query=select(sqlite, "FROM canary")).height == 1
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_our_own_connections_cannot_write(request: pytest.FixtureRequest, kind: str) -> None:
+    """Even if it were asked of them directly."""
+    from feedback_etl.source.connect import open_source
+
+    url = request.getfixturevalue("postgres" if kind == "postgresql" else "sqlite")
+    with open_source(url) as source, pytest.raises(sa.exc.DBAPIError, match=r"read-only|readonly"):
+        source.connection.exec_driver_sql("DELETE FROM canary")
