@@ -123,7 +123,7 @@ def bucket_age(column: str | pl.Expr) -> pl.Expr:
     ['<18', '25-35', '50+', None, None]
     """
     age = _column(column)
-    edges_passed = pl.sum_horizontal([age >= edge for edge in AGE_EDGES], ignore_nulls=False)
+    edges_passed = pl.sum_horizontal([age >= edge for edge in AGE_EDGES])
     in_range = pl.when(age.is_between(0, MAX_AGE)).then(edges_passed)
     labels = AGE_RANGE.categories
     return in_range.replace_strict(range(len(labels)), labels, return_dtype=AGE_RANGE).alias(age.meta.output_name())

@@ -82,7 +82,7 @@ def _number_faults(column: str, least: int, greatest: int) -> dict[str, pl.Expr]
 
 
 def _text_faults(column: str) -> dict[str, pl.Expr]:
-    return {"formula": is_formula(pl.col(column).cast(pl.String))}
+    return {"formula": is_formula(column)}
 
 
 def _list_faults(column: str) -> dict[str, pl.Expr]:
@@ -243,7 +243,7 @@ def _is_suspect(frame: pl.DataFrame) -> pl.Expr:
 
 def _with_reasons(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows that are all wrong, with pandera's reasons."""
-    cases = _failure_cases(RawFeedback, rows.select(RAW_COLUMNS))
+    cases = _failure_cases(RawFeedback, rows)
     reasons = (
         cases.select("index", reason=pl.col("check").cast(pl.Enum(REASONS)))
         .unique()

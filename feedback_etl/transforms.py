@@ -112,7 +112,7 @@ def _utc(time: pl.Expr) -> pl.Expr:
 def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
     """Add the joined form of a JSON column, made once for each distinct text: decoding is what costs."""
     distinct = frame.select(column).unique().with_columns(join_list(column).alias(joined))
-    return frame.join(distinct, on=column, how="left", nulls_equal=True, maintain_order="left")
+    return frame.join(distinct, on=column, how="left", maintain_order="left")
 
 
 def deduplicate(frame: Frame, *, by: Sequence[str] = PAIR_KEY) -> Frame:

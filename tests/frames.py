@@ -2,8 +2,9 @@
 
 import json
 import math
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -79,6 +80,17 @@ def all_said(error: BaseException | None) -> str:
     return "\n".join([*told, all_said(error.__cause__), all_said(error.__context__)])
 
 
+def pandera_is_asked(what: Callable[[], object]) -> bool:
+    """Whether a call runs code of pandera's, as Python's profiler sees it."""
+    called: set[str] = set()
+    sys.setprofile(lambda caller, *_: called.add(caller.f_code.co_filename))
+    try:
+        what()
+    finally:
+        sys.setprofile(None)
+    return any("/pandera/" in name for name in called)
+
+
 class Values(NamedTuple):
     """Some values of a column of one type: those in which nothing is wrong, and others."""
 
@@ -136,6 +148,6 @@ def raw_frames(draw: st.DrawFn, max_size: int = 24) -> pl.DataFrame:
         valid, wrong = kinds[dtype]
         pool = valid * 4 + wrong if draw(st.integers(0, 4)) == 0 else valid
         values = draw(st.lists(st.sampled_from(pool), min_size=size, max_size=size))
-        nameless = values.count(None) == size  # as in a frame made of Python values
-        columns.append(pl.Series(name, values, dtype=pl.Null if nameless else dtype))
+        untyped = values.count(None) == size  # as in a frame made of Python values
+        columns.append(pl.Series(name, values, dtype=pl.Null if untyped else dtype))
     return pl.DataFrame(columns)

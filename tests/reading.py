@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
+import pytest
 import sqlalchemy as sa
 
 from feedback_etl.pipeline import load_feedback
-from feedback_etl.schema import RAW_COLUMNS
 from feedback_etl.source.connect import Database, open_source
 from feedback_etl.source.preflight import fetch_count, look_at
 from feedback_etl.source.query import excluded_in, feedback_in
@@ -17,6 +17,7 @@ from feedback_etl.source.window import Window
 
 NOW = datetime(2025, 10, 25, 12)
 ROUTES = ("connectorx", "sqlalchemy")
+by_both_routes = pytest.mark.parametrize("route", ROUTES)
 
 _LITERALS = {
     "feedback_id": "1",
@@ -82,18 +83,5 @@ def fetch(url: str, statement: str) -> list[Any]:
     """What a statement of a test gives, as a list of rows."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.connect() as connection:
-        return [tuple(row) for row in connection.exec_driver_sql(statement)]
-
-
-__all__ = [
-    "NOW",
-    "RAW_COLUMNS",
-    "ROUTES",
-    "by",
-    "execute",
-    "fetch",
-    "read",
-    "read_query",
-    "select",
-    "takes_connectorx",
-]
+        rows = connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+        return [tuple(row) for row in rows]

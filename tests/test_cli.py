@@ -138,7 +138,6 @@ class TestExport:
     @pytest.mark.parametrize(
         ("arguments", "code", "told"),
         [
-            (["--days", "0"], 2, "error: days_back must be a whole number of days, 1 or more, or -1 for everything."),
             (["--database-url", "sqlite:///missing.db"], 3, "error: There is no SQLite file at missing.db."),
             (["--strict"], 4, "error: Nothing was exported: 1 of 4 rows are rejected, and no row may be rejected"),
             (["--output", "file/below"], 5, "error: Nothing was written to file/below: a part of the path is a file"),
@@ -163,7 +162,7 @@ class TestExport:
         assert everything_below(tmp_path) == []
         assert not default_key_path().exists()
 
-    def test_the_first_export_on_a_terminal_makes_a_key(self, application: str) -> None:
+    def test_the_first_export_on_a_terminal_makes_a_key(self, application: str, here: Here) -> None:
         """It says so and where; the next one uses it."""
         code, screen = on_terminal("export", "--database-url", application)
         key = Key(default_key_path().read_text())
@@ -171,8 +170,8 @@ class TestExport:
         assert f"There was no pseudonym key; made one in {default_key_path()} (id {key.id})." in screen
         assert f"key        {key.id}" in screen
         assert key.text not in screen
-        again = feedback_etl("export", "--database-url", application, "--json", "--quiet")
-        assert json.loads(again.stdout)["key_id"] == key.id
+        again = here("export", "--database-url", application, "--json", "--quiet")
+        assert json.loads(again.out)["key_id"] == key.id
 
 
 def on_terminal(*arguments: str) -> tuple[int, str]:
@@ -248,6 +247,7 @@ class TestExportHere:
             (["--since", "yesterday"], "A time must be an ISO 8601 date or time"),
             (["--since", "2025-02-01", "--until", "2025-01-01"], "--since must lie before the window's end."),
             (["--since", "2025-01-01", "--until", "2125-01-01"], "--until lies in the future"),
+            (["--days", "0"], "days_back must be a whole number of days, 1 or more, or -1 for everything."),
             (["--days", "-2"], "days_back must be"),
             (["--days", "1000000000000"], "days_back must be"),
             (["--days", "1.5"], "Invalid value for '--days'"),
@@ -336,22 +336,27 @@ class TestPreview:
         assert (ended.code, ended.out) == (0, ",".join(TRAINING_COLUMNS) + "\n")
         assert ended.err == "No feedback in the window has enough ratings (--days -1 takes everything).\n"
 
+
+class TestStdout:
+    """Where data goes may be gone or full."""
+
+    COMMAND = (COMMAND, "keys", "show")
+
     @pytest.mark.usefixtures("configured")
     def test_a_reader_that_has_seen_enough_is_no_error(self) -> None:
-        """`feedback-etl preview | head -1`, with the pipe closed before anything is written."""
+        """As in `feedback-etl preview | head -1`; here the pipe is closed before anything is written."""
         reading, writing = os.pipe()
         os.close(reading)
-        command = [COMMAND, "preview", "--days", "-1"]
-        run = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment(), check=False)
+        run = subprocess.run(self.COMMAND, stdout=writing, stderr=subprocess.PIPE, env=environment(), check=False)
         os.close(writing)
         assert (run.returncode, run.stderr) == (1, b"")
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
     @pytest.mark.usefixtures("configured")
     def test_an_output_that_cannot_be_written_is_told(self) -> None:
         """Such as a file on a full disk."""
         with Path("/dev/full").open("wb") as full:
-            command = [COMMAND, "preview"]
-            run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
+            run = subprocess.run(self.COMMAND, stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
         assert (run.returncode, run.stderr) == (5, b"error: The output cannot be written: No space left on device.\n")
 
 

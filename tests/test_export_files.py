@@ -307,7 +307,8 @@ for folder in sys.argv[1:]:
         (top / "closed").mkdir(mode=0o000)
         top.chmod(0o755)
         lines = python(code, *folders).stdout.splitlines()
-        top.chmod(0o700)
+        for folder in folders[::2]:
+            folder.chmod(0o700)
         assert lines[1:] == [
             line
             for folder in folders
@@ -389,6 +390,14 @@ except FileExistsError:
 """
     assert python(code, ours, taken, injections=NO_LINKS).stdout == "taken\n"
     assert (ours.read_text(), taken.read_text()) == ("ours", "another's")
+
+
+@pytest.mark.parametrize("when", ["1", "2"])
+def test_who_loses_the_race_for_a_name_takes_the_next(tmp_path: Path, when: str) -> None:
+    """Here the list of rejected rows, or the data after the list had its name."""
+    told = python(EXPORT_ONCE, tmp_path, injections=(f"link,linkat:error=EEXIST:when={when}",)).stdout
+    assert told == f"{STEM}_1.csv {STEM}_1_rejected.csv\n"
+    assert files_in(tmp_path) == [f"{STEM}_1.csv", f"rejected/{STEM}_1_rejected.csv"]
 
 
 def test_where_files_can_neither_be_linked_nor_renamed_safely_there_is_an_error(tmp_path: Path) -> None:

@@ -314,7 +314,8 @@ _SPACES = st.text(" \t\n\r", max_size=2)
 _RAW_STRINGS = st.lists(
     st.sampled_from([*"ab,[]{}:/ ", "\u00e9", "\U0001f600", "\x7f", "\u2028", "\ufeff", "\x00", "\n", "\t", '"', "\\"])
     | st.sampled_from([r"\"", r"\\", r"\/", r"\b", r"\n", r"\x", r"\u0041", r"\u0000", r"\u00e", r"\uD7FF", r"\uE000"])
-    | st.sampled_from([r"\ud83d\ude00", r"\uDBFF\uDFFF", r"\ud83d", r"\ude00", r"\ude00\ud83d", r"\ud83d\u0041"]),
+    | st.sampled_from([r"\ud83d\ude00", r"\uDBFF\uDFFF", r"\ud83d", r"\ude00", r"\ude00\ud83d", r"\ud83d\u0041"])
+    | st.sampled_from(["\x1f", r"\ud800\udc00", r"\ud83d\udbff", r"\udbff\ue000"]),
     max_size=4,
 ).map("".join)
 _ELEMENTS = st.one_of(
@@ -401,6 +402,8 @@ class TestLists:
                 r'["\ud83d"]',
                 r'["\ude00"]',
                 r'["\ud83d\u0041"]',
+                r'["\ud83d\udbff"]',
+                '["\x1f"]',
             ),
             "[" * 100_000 + "]" * 100_000,
         ],

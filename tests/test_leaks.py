@@ -228,6 +228,9 @@ def test_too_many_rejected_rows_are_told_without_them(application: str, watch: W
         query(helpful_rating="json_extract(f.feedback_text, '$')"),
         query() + " WHERE json_extract('{}', f.feedback_text) = 1",
         query(consent="json_extract('{}', f.feedback_text)"),
+        query(created_at="json_extract('{}', f.feedback_text)"),
+        query(age="(SELECT json_extract('{}', max(feedback_text)) FROM recommendation_feedbacks)"),
+        f"{query(age='count(*)')} GROUP BY json_extract('{{}}', f.feedback_text)",
     ],
 )
 def test_broken_sql_is_told_without_values(application: str, watch: Watch, sql: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from frames import all_said
+from pydantic import ValidationError
 
 from feedback_etl.errors import UsageError
 from feedback_etl.settings import Settings, load_settings
@@ -178,3 +179,10 @@ def test_the_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may hold a password."""
     monkeypatch.setenv("DATABASE_URL", f"postgresql://user:{CANARY}@host/app")
     assert CANARY not in f"{load_settings()} {load_settings()!r} {load_settings().model_dump()}"
+
+
+def test_an_error_of_the_model_itself_hides_the_value() -> None:
+    """Also for whoever makes the settings without `load_settings`."""
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"connect_timeout": CANARY})
+    assert CANARY not in str(caught.value)

@@ -1,5 +1,6 @@
 """Every form in which a database can be given, and that what is the caller's stays as it was."""
 
+import contextlib
 import functools
 import logging
 import sqlite3
@@ -14,13 +15,17 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from conftest import AWKWARD_PASSWORD
-from databases import Database, create_schema, fill, make_engine
+from databases import Database, create_schema, fill, make_engine, new_postgres_database, opened
 from polars.testing import assert_frame_equal
 from reading import NOW, by, execute, fetch, read, select, takes_connectorx
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.connect import open_source
+from feedback_etl.source.preflight import look_at
+from feedback_etl.source.query import feedback_in
+from feedback_etl.source.reader import read_batches
+from feedback_etl.source.window import Window
 
 Make = Callable[[str], Any]
 FEEDBACK = {"id": 1, "user_id": 7, "analysis_id": 8, "recommendation_id": 1, "helpful_rating": 5}
@@ -121,9 +126,23 @@ def cases(expected: bool, *makes: dict[str, Make]) -> list[Any]:
 
 @pytest.fixture
 def filled(database: Database) -> Database:
-    """A database of each kind with a few rows."""
+    """A database of each kind with a few rows, of the test's own."""
     database.fill(**ROWS)
     return database
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_admin: sa.Engine
+) -> Iterator[Database]:
+    """The same for tests that only read."""
+    if request.param == "sqlite":
+        place: Any = contextlib.nullcontext(f"sqlite:///{tmp_path_factory.mktemp('shared')}/a.db")
+    else:
+        place = new_postgres_database(postgres_admin)
+    with place as url, opened(url) as database:
+        database.fill(**ROWS)
+        yield database
 
 
 @pytest.fixture
@@ -141,28 +160,29 @@ def opened_here() -> Iterator[list[Any]]:
     ("make", "by_connectorx"), cases(True, BY_CONNECTORX) + cases(False, BY_SQLALCHEMY)
 )  # fmt: skip
 def test_a_database_can_be_given_in_every_form(
-    filled: Database, opened_here: list[Any], make: Make, by_connectorx: bool
+    shared: Database, opened_here: list[Any], make: Make, by_connectorx: bool
 ) -> None:
     """The rows are the same whatever the form; ConnectorX moves them where the URL says all there is to say."""
-    given = make(filled.url)
+    given = make(shared.url)
     opened_here.append(given)
     assert takes_connectorx(given) == by_connectorx
-    assert_frame_equal(read(given), read(filled.url))
-    assert read(given).height == 4
+    frame = read(given)
+    assert_frame_equal(frame, read(shared.url))
+    assert frame.height == 4
 
 
 @pytest.mark.parametrize(
     ("make", "by_connectorx"), cases(True, POSTGRES_BY_CONNECTORX) + cases(False, POSTGRES_BY_SQLALCHEMY)
 )
 def test_postgresql_can_be_given_in_its_own_forms(
-    postgres_database: str, opened_here: list[Any], make: Make, by_connectorx: bool
+    postgres_url: str, opened_here: list[Any], make: Make, by_connectorx: bool
 ) -> None:
     """The drivers' names that applications use mean the same database, read by our driver."""
-    given = make(postgres_database)
+    given = make(postgres_url)
     opened_here.append(given)
-    query = select(postgres_database)
+    query = select(postgres_url)
     assert takes_connectorx(given) == by_connectorx
-    assert_frame_equal(read(given, query=query), read(postgres_database, query=query))
+    assert_frame_equal(read(given, query=query), read(postgres_url, query=query))
 
 
 @pytest.mark.parametrize(
@@ -296,18 +316,18 @@ def test_a_pooled_connection_keeps_nothing_of_ours(postgres_database: str) -> No
     engine.dispose()
 
 
-def test_a_transaction_that_has_failed_is_named(postgres_database: str) -> None:
+def test_a_transaction_that_has_failed_is_named(postgres_url: str) -> None:
     """PostgreSQL takes nothing more on it; the caller has to roll it back."""
-    with make_engine(postgres_database).connect() as connection:
+    with make_engine(postgres_url).connect() as connection:
         with pytest.raises(sa.exc.DBAPIError):
             connection.exec_driver_sql("SELECT nonsense")
         with pytest.raises(SourceError, match="its transaction has failed; roll it back first"):
             read(connection)
 
 
-def test_a_closed_connection_is_named(filled: Database) -> None:
+def test_a_closed_connection_is_named(shared: Database) -> None:
     """Nothing can be read from it."""
-    connection = filled.engine.connect()
+    connection = shared.engine.connect()
     connection.close()
     with pytest.raises(SourceError, match="the connection is closed"):
         read(connection)
@@ -326,18 +346,25 @@ def test_a_session_without_an_engine_is_refused() -> None:
         read(Session())
 
 
-def test_an_asynchronous_engine_is_read_by_its_url(postgres_database: str) -> None:
-    """Also a session of one; where its URL does not tell all, a synchronous one is asked for."""
+def test_an_asynchronous_engine_is_read_by_its_url(postgres_url: str) -> None:
+    """Where its URL does not tell all, a synchronous one is asked for."""
+    url = renamed(postgres_url, "postgresql+psycopg_async")
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    assert takes_connectorx(engine)
+    assert read(engine, query=select(url)).height == 1
+    with pytest.raises(UsageError, match="pass a synchronous one"):
+        read(sa.create_engine(url, poolclass=sa.NullPool, connect_args={"keepalives": 1}))
+
+
+def test_what_sqlalchemys_asyncio_hands_out_is_read_alike(postgres_url: str) -> None:
+    """An AsyncEngine or AsyncSession stands for the engine in it."""
     pytest.importorskip("greenlet")
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-    query = select(postgres_database)
-    engine = create_async_engine(postgres_database)
+    engine = create_async_engine(postgres_url)
     for given in (engine, AsyncSession(engine)):
         assert takes_connectorx(given)  # type: ignore[arg-type]
-        assert read(given, query=query).height == 1  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="pass a synchronous one"):
-        read(create_async_engine(postgres_database, connect_args={"keepalives": 1}))  # type: ignore[arg-type]
+        assert read(given, query=select(postgres_url)).height == 1  # type: ignore[arg-type]
 
 
 # Users, passwords, sockets and options.
@@ -376,12 +403,12 @@ def test_what_the_environment_says_reaches_connectorx(postgres_tcp_url: str, mon
 
 @pytest.mark.parametrize(("name", "value"), [("PGOPTIONS", "-c work_mem=5MB"), ("PGSSLMODE", "allow")])
 def test_an_environment_that_connectorx_does_not_understand_keeps_it_away(
-    postgres_database: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     """It would connect in another way than the driver."""
     monkeypatch.setenv(name, value)
-    assert not takes_connectorx(postgres_database)
-    assert read(postgres_database, query=select(postgres_database)).height == 1
+    assert not takes_connectorx(postgres_url)
+    assert read(postgres_url, query=select(postgres_url)).height == 1
 
 
 def test_a_source_shows_no_password(postgres_tcp_url: str) -> None:
@@ -413,29 +440,24 @@ def test_a_relative_file_is_found_from_the_current_folder(tmp_path: Path, monkey
 # The routes.
 
 
-def test_both_routes_give_the_same_frame(filled: Database) -> None:
+def test_both_routes_give_the_same_frame(shared: Database) -> None:
     """To the last dtype: ConnectorX's and the drivers' own."""
-    assert_frame_equal(read(filled.url), read(by("sqlalchemy", filled.url)))
+    assert_frame_equal(read(shared.url), read(by("sqlalchemy", shared.url)))
 
 
-def test_the_log_says_when_sqlalchemy_reads(filled: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_when_sqlalchemy_reads(shared: Database, caplog: pytest.LogCaptureFixture) -> None:
     """And says nothing of it when ConnectorX does."""
     caplog.set_level(logging.INFO, logger="feedback_etl.source")
-    read(filled.url)
+    read(shared.url)
     assert not caplog.messages
-    read(by("sqlalchemy", filled.url))
+    read(by("sqlalchemy", shared.url))
     assert caplog.messages == ["reading with SQLAlchemy: this database cannot be given to ConnectorX"]
 
 
-def test_reading_by_sqlalchemy_comes_in_bounded_batches(filled: Database) -> None:
+def test_reading_by_sqlalchemy_comes_in_bounded_batches(shared: Database) -> None:
     """Each batch is a raw frame; together they are what one would be."""
-    from feedback_etl.source.preflight import look_at
-    from feedback_etl.source.query import feedback_in
-    from feedback_etl.source.reader import read_batches
-    from feedback_etl.source.window import Window
-
     window = Window(None, NOW)
-    with open_source(by("sqlalchemy", filled.url)) as source:
+    with open_source(by("sqlalchemy", shared.url)) as source:
         relation, types = look_at(source)
         batches = list(read_batches(source, feedback_in(relation, window, types), window, batch_rows=3))
     assert [batch["feedback_id"].to_list() for batch in batches] == [[2, 3, 1], [4]]

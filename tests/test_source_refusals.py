@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from conftest import AWKWARD_PASSWORD
 from databases import Database, opened
-from reading import RAW_COLUMNS, by, execute, read, select
+from reading import by, by_both_routes, execute, read, select
 
 from feedback_etl.errors import FeedbackError, SourceError, UsageError
+from feedback_etl.schema import RAW_COLUMNS
 from feedback_etl.source import tables
 from feedback_etl.source.connect import open_source
 
@@ -48,15 +50,19 @@ def refusal(database: Any, **options: Any) -> FeedbackError:
 
 
 @pytest.fixture
-def server_at(postgres_tcp_url: str) -> Callable[..., str]:
-    """The URL of the test server's TCP port, with a canary for a password and parts of it changed."""
+def tcp_url(postgres_admin: sa.Engine, postgres_reader: str) -> sa.URL:
+    """The test server's own database over TCP, where it asks for a password; this one is wrong."""
+    admin = postgres_admin.url
+    with postgres_admin.connect() as connection:
+        port = int(connection.exec_driver_sql("SHOW port").scalar_one())
+    host = admin.host or "127.0.0.1"
+    return sa.URL.create("postgresql", postgres_reader, CANARY, host, admin.port or port, admin.database)
 
-    def at(**changed: Any) -> str:
-        return (
-            sa.make_url(postgres_tcp_url).set(**{"password": CANARY, **changed}).render_as_string(hide_password=False)
-        )
 
-    return at
+@pytest.fixture
+def server_at(tcp_url: sa.URL) -> Callable[..., str]:
+    """The same with parts of it changed, as text."""
+    return lambda **changed: tcp_url.set(**changed).render_as_string(hide_password=False)
 
 
 def listening(answer: Callable[[socket.socket], None]) -> contextlib.AbstractContextManager[int]:
@@ -123,9 +129,9 @@ def test_a_server_of_another_kind_is_told_apart(server_at: Callable[..., str], a
         assert reason in str(refusal(server_at(port=port)))
 
 
-def test_a_database_that_does_not_exist_is_named(postgres_tcp_url: str) -> None:
+def test_a_database_that_does_not_exist_is_named(tcp_url: sa.URL) -> None:
     """The server is there, the database is not."""
-    url = sa.make_url(postgres_tcp_url).set(database="no_such_database")
+    url = tcp_url.set(database="no_such_database", password=AWKWARD_PASSWORD)
     assert str(refusal(url)).endswith("database no_such_database: there is no database of that name.")
 
 
@@ -135,9 +141,9 @@ def test_a_wrong_user_or_password_is_named_as_such(server_at: Callable[..., str]
     assert str(refusal(server_at(**changed))).endswith("user or password is wrong or missing.")
 
 
-def test_an_unknown_role_is_named_as_such(postgres_database: str) -> None:
+def test_an_unknown_role_is_named_as_such(postgres_url: str) -> None:
     """Where the server asks for no password it does tell."""
-    url = sa.make_url(postgres_database).set(username="no_such_user")
+    url = sa.make_url(postgres_url).set(username="no_such_user")
     expected = "there is no user of that name." if not url.host else "user or password is wrong or missing."
     assert str(refusal(url)).endswith(expected)
 
@@ -156,9 +162,9 @@ def test_an_unknown_host_is_named(server_at: Callable[..., str], host: str) -> N
     assert str(refusal(server_at(host=host))).endswith("there is no host of that name.")
 
 
-def test_tls_that_the_server_has_not_is_named(postgres_tcp_url: str) -> None:
+def test_tls_that_the_server_has_not_is_named(server_at: Callable[..., str]) -> None:
     """The server of the tests has no certificate."""
-    assert "TLS settings" in str(refusal(f"{postgres_tcp_url}?sslmode=verify-full"))
+    assert "TLS settings" in str(refusal(f"{server_at()}?sslmode=verify-full"))
 
 
 def test_an_engine_of_the_callers_that_cannot_connect_is_named_alike(server_at: Callable[..., str]) -> None:
@@ -222,14 +228,20 @@ def test_an_option_that_sqlite_does_not_know_is_refused(tmp_path: Path, url: str
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
-def test_a_timeout_that_would_wait_for_ever_is_refused(postgres_database: str, seconds: float) -> None:
+def test_a_timeout_that_would_wait_for_ever_is_refused(postgres_url: str, seconds: float) -> None:
     """0 means for ever to PostgreSQL's driver."""
-    error = refusal(postgres_database, connect_timeout=seconds)
+    error = refusal(postgres_url, connect_timeout=seconds)
     assert isinstance(error, UsageError)
     assert "a number of seconds above 0" in str(error)
 
 
 # SQLite that cannot be read.
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
+def test_a_url_of_a_database_in_memory_leads_to_an_empty_one(url: str) -> None:
+    """Only its own engine knows the other."""
+    assert "no table recommendation_feedbacks, recommendation_records, profiles. It has: nothing." in str(refusal(url))
 
 
 @pytest.mark.parametrize("name", ["missing.db", "no/such/folder/a.db", ".", "a" * 300, "a\0b", "missing.db/a.db"])
@@ -338,7 +350,7 @@ def schema_app(postgres_database: str) -> str:
     return postgres_database
 
 
-@pytest.mark.parametrize("route", ["connectorx", "sqlalchemy"])
+@by_both_routes
 def test_tables_in_another_schema_are_found_by_its_name(schema_app: str, route: str) -> None:
     """By the setting db_schema."""
     assert read(by(route, schema_app), db_schema="app").height == 1
@@ -389,7 +401,7 @@ def test_a_database_that_may_not_be_entered_is_named(postgres_database: str, str
 # Own queries.
 
 
-@pytest.mark.parametrize("route", ["connectorx", "sqlalchemy"])
+@by_both_routes
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 class TestOwnQueries:
     """What is wrong with the columns of an own query is found before a row is read."""
@@ -425,6 +437,14 @@ class TestOwnQueries:
         assert isinstance(refusal(url, query="SELECT 1) q; DROP TABLE canary; --"), UsageError)
 
 
+@pytest.fixture(scope="module")
+def pairs(postgres_url: str) -> Iterator[str]:
+    """A database with a type of its own."""
+    execute(postgres_url, "CREATE TYPE feedback_etl_pair AS (a int)")
+    yield postgres_url
+    execute(postgres_url, "DROP TYPE feedback_etl_pair")
+
+
 @pytest.mark.parametrize(
     ("column", "sql", "told"),
     [
@@ -444,12 +464,9 @@ class TestOwnQueries:
         ("age", "ROW(1)::feedback_etl_pair", "age is of a type of its own, expected a number"),
     ],
 )
-def test_columns_of_a_wrong_type_are_named_on_postgresql(
-    postgres_database: str, column: str, sql: str, told: str
-) -> None:
+def test_columns_of_a_wrong_type_are_named_on_postgresql(pairs: str, column: str, sql: str, told: str) -> None:
     """Among them those at which ConnectorX would panic."""
-    execute(postgres_database, "CREATE TYPE feedback_etl_pair AS (a int)")
-    assert told in str(refusal(postgres_database, query=select(postgres_database, **{column: sql})))
+    assert told in str(refusal(pairs, query=select(pairs, **{column: sql})))
 
 
 def test_all_columns_of_a_wrong_type_are_named_at_once(postgres_url: str) -> None:
@@ -461,11 +478,11 @@ def test_all_columns_of_a_wrong_type_are_named_at_once(postgres_url: str) -> Non
     )
 
 
-def test_a_source_that_fails_while_it_is_open_is_closed(postgres_database: str) -> None:
+def test_a_source_that_fails_while_it_is_open_is_closed(postgres_url: str) -> None:
     """Also one whose connection is lost meanwhile: what went wrong is told by who noticed."""
-    with open_source(postgres_database) as source:
+    with open_source(postgres_url) as source:
         pid = source.connection.scalar(sa.text("SELECT pg_backend_pid()"))
-        execute(postgres_database, f"SELECT pg_terminate_backend({pid})")
+        execute(postgres_url, f"SELECT pg_terminate_backend({pid})")
     assert source.connection.closed
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from databases import make_engine
+from databases import make_engine, new_postgres_database
 from reading import ROUTES, by, execute, fetch, read, select
 from sqlalchemy.orm import Session
 
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.connect import open_source
 
 ESCAPES = [
     pytest.param("{}; DROP TABLE canary", id="second statement"),
@@ -46,25 +47,32 @@ ESCAPES = [
 ]
 
 
-@pytest.fixture
-def postgres(postgres_database: str) -> Iterator[str]:
-    """A database with a table "canary", a sequence and functions that write; all is as it was after the test."""
+@pytest.fixture(scope="module")
+def writable(postgres_admin: sa.Engine) -> Iterator[str]:
+    """A database with a table "canary", a sequence and functions that write."""
     body = "LANGUAGE plpgsql AS $$ BEGIN {} INSERT INTO canary VALUES (2); RETURN 1; END $$"
-    execute(
-        postgres_database,
-        "CREATE TABLE canary (a int)",
-        "INSERT INTO canary VALUES (1)",
-        "CREATE SEQUENCE numbers",
-        f"CREATE FUNCTION writes() RETURNS int {body.format('')}",
-        f"CREATE FUNCTION sets() RETURNS int {body.format('SET LOCAL transaction_read_only = off;')}",
-        f"CREATE FUNCTION configures() RETURNS int "
-        f"{body.format('''PERFORM set_config('transaction_read_only', 'off', false);''')}",
-        f"CREATE FUNCTION looks_innocent() RETURNS int IMMUTABLE {body.format('')}",
-    )
-    yield postgres_database
-    assert fetch(postgres_database, "SELECT a FROM canary") == [(1,)]
-    assert fetch(postgres_database, "SELECT last_value, is_called FROM numbers") == [(1, False)]
-    assert fetch(postgres_database, "SELECT count(*) FROM pg_class WHERE relname = 'another'") == [(0,)]
+    configure = "PERFORM set_config('transaction_read_only', 'off', false);"
+    with new_postgres_database(postgres_admin) as url:
+        execute(
+            url,
+            "CREATE TABLE canary (a int)",
+            "INSERT INTO canary VALUES (1)",
+            "CREATE SEQUENCE numbers",
+            f"CREATE FUNCTION writes() RETURNS int {body.format('')}",
+            f"CREATE FUNCTION sets() RETURNS int {body.format('SET LOCAL transaction_read_only = off;')}",
+            f"CREATE FUNCTION configures() RETURNS int {body.format(configure)}",
+            f"CREATE FUNCTION looks_innocent() RETURNS int IMMUTABLE {body.format('')}",
+        )
+        yield url
+
+
+@pytest.fixture
+def postgres(writable: str) -> Iterator[str]:
+    """That database, in which all is as it was after the test."""
+    yield writable
+    assert fetch(writable, "SELECT a FROM canary") == [(1,)]
+    assert fetch(writable, "SELECT last_value, is_called FROM numbers") == [(1, False)]
+    assert fetch(writable, "SELECT count(*) FROM pg_class WHERE relname = 'another'") == [(0,)]
 
 
 @contextlib.contextmanager
@@ -127,10 +135,12 @@ def test_no_lock_is_taken_on_postgresql(postgres: str, opened: Opened) -> None:
 @pytest.mark.parametrize("opened", ON_POSTGRES[:2])
 def test_the_meaning_of_backslashes_is_ours_whatever_the_database_has_set(postgres: str, opened: Opened) -> None:
     """With standard_conforming_strings off, a backslash would hide the quote after it."""
-    execute(postgres, f"ALTER DATABASE {sa.make_url(postgres).database} SET standard_conforming_strings TO off")
+    setting = f"ALTER DATABASE {sa.make_url(postgres).database} {{}} standard_conforming_strings"
+    execute(postgres, setting.format("SET") + " TO off")
     query = select(postgres, timeframe="'\\', ''") + ", '') q; DROP TABLE canary; SELECT * FROM (SELECT 1 --' AS b"
     with opened(postgres) as database, pytest.raises((SourceError, UsageError)):
         read(database, query=query)
+    execute(postgres, setting.format("RESET"))
 
 
 @pytest.fixture
@@ -168,8 +178,6 @@ def test_reading_leaves_a_file_as_it_was(sqlite: str, opened: Opened) -> None:
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 def test_our_own_connections_cannot_write(request: pytest.FixtureRequest, kind: str) -> None:
     """Even if it were asked of them directly."""
-    from feedback_etl.source.connect import open_source
-
     url = request.getfixturevalue("postgres" if kind == "postgresql" else "sqlite")
     with open_source(url) as source, pytest.raises(sa.exc.DBAPIError, match=r"read-only|readonly"):
         source.connection.exec_driver_sql("DELETE FROM canary")

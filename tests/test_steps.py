@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
-from frames import CANARY, NOW, Row, all_said, pair_frame, raw_frame, raw_frames
+from frames import CANARY, NOW, Row, all_said, pair_frame, pandera_is_asked, raw_frame, raw_frames
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -156,6 +156,11 @@ class TestOneBatch:
         assert str(caught.value) == "A batch could not be processed (ColumnNotFoundError); nothing was written."
         assert CANARY not in all_said(caught.value)
         assert caught.value.__context__ is None
+
+    def test_every_batch_passes_the_gate(self) -> None:
+        """A clean one too: `split_valid` does not ask pandera about it, so who asks is `validate`."""
+        run, batch = Run(rules()), raw_frame({})
+        assert pandera_is_asked(lambda: run.process(batch))
 
     def test_a_wrong_type_is_named(self) -> None:
         """As `split_valid` names it."""

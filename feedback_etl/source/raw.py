@@ -30,8 +30,8 @@ def to_raw(frame: pl.DataFrame) -> pl.DataFrame:
     columns = []
     for name in RAW_COLUMNS:
         kind, dtype = KINDS[name], frame.schema[name]
-        # Of no rows, the type that a driver found says nothing.
-        cast = kind.cast(dtype) or (kind.cast(pl.Null()) if frame.is_empty() else None)
+        # Where there is no value, the type that a driver gave to the column says nothing.
+        cast = kind.cast(dtype) or (kind.cast(pl.Null()) if frame[name].null_count() == frame.height else None)
         if cast is None:
             faults.append(f"{name} is {_in_words(dtype)}, expected {kind.expected}")
         else:

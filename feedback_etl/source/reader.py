@@ -41,8 +41,7 @@ def read_batches(source: Source, sql: str, window: Window, *, batch_rows: int = 
     Raises:
         SourceError: The database stopped the query, or a column has a wrong type. No message holds a value.
     """
-    for frame in _driver_frames(source, sql, batch_rows):
-        raw = to_raw(frame)
+    for raw in _raw_frames(source, sql, batch_rows):
         yield cut_exactly(raw, window) if source.dialect == "sqlite" else raw
 
 
@@ -55,20 +54,20 @@ def stopped(error: BaseException) -> SourceError:
     return SourceError(f"The database stopped the query: {told}. Nothing was exported.")
 
 
-def _driver_frames(source: Source, sql: str, batch_rows: int) -> Iterator[pl.DataFrame]:
-    if source.connectorx_url is not None:
+def _raw_frames(source: Source, sql: str, batch_rows: int) -> Iterator[pl.DataFrame]:
+    if source.connectorx_url is None:
+        logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
+    else:
         try:
-            frame = _with_connectorx(source.connectorx_url, sql, source.dialect)
+            raw = to_raw(_with_connectorx(source.connectorx_url, sql, source.dialect))
         except Exception as error:
             if source.dialect != "sqlite":
-                raise stopped(error) from None
-            logger.info("ConnectorX cannot read what this SQLite file stores; reading it with SQLAlchemy")
+                raise (error if isinstance(error, SourceError) else stopped(error)) from None
+            logger.info("reading with SQLAlchemy: ConnectorX cannot read what this SQLite file stores")
         else:
-            yield frame
+            yield raw
             return
-    else:
-        logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
-    yield from _with_sqlalchemy(source, sql, batch_rows)
+    yield from map(to_raw, _with_sqlalchemy(source, sql, batch_rows))
 
 
 def _with_connectorx(url: str, sql: str, dialect: str) -> pl.DataFrame:

@@ -1,0 +1,232 @@
+"""Databases that fail while rows are read: one sentence without any row's value, by whichever route."""
+
+import contextlib
+import gc
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from databases import make_engine, new_postgres_database
+from reading import by, by_both_routes, execute, fetch, read, select
+
+from feedback_etl.errors import SourceError
+from feedback_etl.source.connect import open_source
+from feedback_etl.source.preflight import fetch_count
+from feedback_etl.source.reader import _with_connectorx
+
+CANARY = "canary-jane@example.com"
+
+
+@pytest.fixture
+def told_nothing(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The canary is neither printed nor logged, by us or by a library below Python."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    printed = capfd.readouterr()
+    assert CANARY not in printed.out + printed.err + caplog.text
+
+
+@pytest.fixture(scope="module")
+def postgres(postgres_admin: sa.Engine) -> Iterator[str]:
+    """A database with ten rows; the seventh holds a canary where the others hold numbers."""
+    with new_postgres_database(postgres_admin) as url:
+        execute(
+            url,
+            "CREATE TABLE people (id int, score text)",
+            f"INSERT INTO people SELECT n, CASE n WHEN 7 THEN '{CANARY}' ELSE '5' END FROM generate_series(1, 10) AS n",
+            "CREATE FUNCTION tells(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN IF length($1) > 3 THEN RAISE "
+            "'it was %', $1 USING ERRCODE = 'P0042'; END IF; RETURN 5; END $$",
+            "CREATE FUNCTION peeks() RETURNS int LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_read_file('/etc/passwd'); RETURN 1; END $$",
+        )
+        yield url
+
+
+@contextlib.contextmanager
+def with_setting(url: str, name: str, value: str) -> Iterator[None]:
+    """A setting of the database, for new connections."""
+    change = f"ALTER DATABASE {sa.make_url(url).database}"
+    execute(url, f"{change} SET {name} TO '{value}'")
+    yield
+    execute(url, f"{change} RESET {name}")
+
+
+def failure(url: str, query: str) -> str:
+    """What is told of a query that fails in mid-stream."""
+    with pytest.raises(SourceError) as caught:
+        read(url, query=query)
+    text = str(caught.value)
+    assert CANARY not in text
+    assert "\n" not in text
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    return text
+
+
+AFTER = "Nothing was exported."
+
+
+# Of a lost connection, SQLAlchemy lets the cursor be deleted, and psycopg warns of it.
+loses_the_connection = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@loses_the_connection
+@by_both_routes
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("1 / (id - 5)", "it divides by zero in some row"),
+        ("score::int", "a value of some row cannot be converted as it asks"),
+        ("(id * 1000000000)::int", "a value of some row cannot be converted as it asks"),
+        ("tells(score)", "it failed while it read rows ("),
+        (
+            "CASE WHEN pg_cancel_backend(pg_backend_pid()) AND pg_sleep(5)::text = '' THEN 1 END",
+            "somebody cancelled it",
+        ),
+        (
+            "CASE WHEN pg_terminate_backend(pg_backend_pid()) AND pg_sleep(5)::text = '' THEN 1 END",
+            "connection was lost",
+        ),
+    ],
+)
+def test_a_row_that_postgresql_fails_at_is_not_shown(
+    postgres: str, told_nothing: None, route: str, sql: str, reason: str
+) -> None:
+    """The kind of the failure is told, for a row as for the count of those without consent."""
+    url = by(route, postgres)
+    for query in (
+        select(postgres, "FROM people", feedback_id="id", helpful_rating=sql),
+        select(postgres, "FROM people", feedback_id="id", consent=f"({sql}) = 5"),
+    ):
+        text = failure(url, query)
+        assert reason in text
+        assert text.startswith("The database stopped the query: ")
+        assert text.endswith(AFTER)
+    gc.collect()
+
+
+@by_both_routes
+def test_a_number_too_large_for_a_float_is_not_shown(postgres: str, told_nothing: None, route: str) -> None:
+    """ConnectorX alone would panic at it, and print it."""
+    query = select(postgres, helpful_rating="(repeat('9', 400))::numeric")
+    assert "cannot be converted" in failure(by(route, postgres), query)
+
+
+@by_both_routes
+def test_the_servers_timeout_is_named(postgres: str, route: str) -> None:
+    """A role or database may have a statement_timeout."""
+    query = select(postgres, age="(SELECT 1 FROM pg_sleep(20))")
+    with with_setting(postgres, "statement_timeout", "100ms"):
+        assert "longer than the server's statement_timeout allows" in failure(by(route, postgres), query)
+
+
+@by_both_routes
+def test_the_servers_lock_timeout_is_named(postgres: str, route: str) -> None:
+    """Somebody alters the table, for longer than the server lets anybody wait."""
+    with with_setting(postgres, "lock_timeout", "100ms"), make_engine(postgres).connect() as other:
+        other.exec_driver_sql("LOCK TABLE people IN ACCESS EXCLUSIVE MODE")
+        assert "holds a lock" in failure(by(route, postgres), select(postgres, "FROM people"))
+
+
+@loses_the_connection
+@by_both_routes
+def test_a_server_that_ends_the_connection_is_named(postgres: str, route: str) -> None:
+    """An administrator does, or the server is stopped."""
+    reading = "datname = current_database() AND wait_event = 'PgSleep'"
+    terminated = threading.Event()
+
+    def administrator() -> None:
+        while not terminated.wait(0.05):
+            if fetch(postgres, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {reading}"):
+                return
+
+    thread = threading.Thread(target=administrator)
+    thread.start()
+    try:
+        query = select(postgres, "FROM pg_sleep(30)")
+        assert "the connection was lost" in failure(by(route, postgres), query)
+    finally:
+        terminated.set()
+        thread.join()
+        gc.collect()
+
+
+@by_both_routes
+def test_a_permission_that_is_lacking_on_the_way_is_named(postgres: str, postgres_tcp_url: str, route: str) -> None:
+    """A function may read what its caller may not."""
+    url = sa.make_url(postgres_tcp_url).set(database=sa.make_url(postgres).database)
+    text = failure(by(route, url.render_as_string(hide_password=False)), select(postgres, age="peeks()"))
+    assert "this user may not read all of the tables" in text
+
+
+@pytest.fixture
+def sqlite(sqlite_path: Path) -> str:
+    """A file with ten rows; the seventh holds a canary where the others hold JSON, and bytes that are no UTF-8."""
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as connection, connection:
+        connection.execute("CREATE TABLE people (id INTEGER, score TEXT, name TEXT)")
+        people = [
+            (n, CANARY if n == 7 else "[5]", f"{CANARY}".encode() + (b"\xff" if n == 7 else b"")) for n in range(10)
+        ]
+        connection.executemany("INSERT INTO people VALUES (?, ?, CAST(? AS TEXT))", people)
+    return f"sqlite:///{sqlite_path}"
+
+
+@by_both_routes
+@pytest.mark.parametrize(
+    ("column", "sql", "reason"),
+    [
+        ("helpful_rating", "json_extract(score, '$[0]')", "a value of some row cannot be converted as it asks"),
+        ("timeframe", "name", "it failed while it read rows (OperationalError)"),
+        ("age", "abs(-9223372036854775807 - (id = 7))", "it failed while it read rows (OperationalError)"),
+        ("consent", "json_extract(score, '$[0]') = 5", "a value of some row cannot be converted as it asks"),
+        (
+            "created_at",
+            "json_extract(replace(score, '5', '\"2025-10-25\"'), '$[0]')",
+            "a value of some row cannot be converted as it asks",
+        ),
+    ],
+)
+def test_a_row_that_sqlite_fails_at_is_not_shown(
+    sqlite: str, told_nothing: None, route: str, column: str, sql: str, reason: str
+) -> None:
+    """The kind of the failure is told."""
+    text = failure(by(route, sqlite), select(sqlite, "FROM people", feedback_id="id", **{column: sql}))
+    assert reason in text
+    assert text.endswith(AFTER)
+
+
+@by_both_routes
+def test_a_file_that_is_locked_meanwhile_is_named(sqlite: str, sqlite_path: Path, route: str) -> None:
+    """Another program begins to write before the rows are read."""
+    with (
+        open_source(by(route, sqlite), connect_timeout=0.1) as source,
+        contextlib.closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SourceError, match="another program holds a lock on the database"):
+            fetch_count(source, "SELECT count(*) FROM people")
+
+
+def test_a_panic_of_connectorx_is_an_error_like_others(postgres: str) -> None:
+    """It comes as a BaseException, which callers do not expect; types at which it panics are refused before."""
+    with open_source(postgres) as source:
+        assert source.connectorx_url
+        with pytest.raises(RuntimeError):
+            _with_connectorx(source.connectorx_url, "SELECT interval '1 day'", "postgresql")
+
+
+def test_an_interruption_is_not_taken_for_a_failure(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C, which is no Exception either, stays what it is."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("connectorx.read_sql", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read(postgres, query=select(postgres))
