@@ -65,7 +65,7 @@ def export(
     since: Since = None,
     until: Until = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the exports.", metavar="FOLDER", show_default="ml/feedback_training")
+        str | None, typer.Option(help="Folder of the exports.", metavar="FOLDER", show_default="ml/feedback_training")
     ] = None,
     min_fields: MinFields = 1,
     query: Query = None,
@@ -91,6 +91,8 @@ def export(
     from feedback_etl.pipeline import export_feedback
     from feedback_etl.settings import load_settings
 
+    if output == "":
+        raise UsageError("--output is empty: name a folder, or leave the option out.")
     settings = load_settings(database_url=database_url, output_dir=output)
     database = _database(settings)
     report = export_feedback(

@@ -34,7 +34,9 @@ def print_data(data: str | bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ExportFileError(f"The output cannot be written: {error.strerror}.") from None
+        raise ExportFileError(
+            f"The output cannot be written: {error.strerror}. An export that is published stays."
+        ) from None
 
 
 def run_politely(run: Callable[[], None]) -> None:

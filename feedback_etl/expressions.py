@@ -216,3 +216,13 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
     [True, False, None]
     """
     return _text(column).str.slice(0, 1).is_in(list(FORMULA_STARTS))
+
+
+def harmless(column: str | pl.Expr) -> pl.Expr:
+    """A value as text; a formula gets an apostrophe before it, and spreadsheet programs show it as it is.
+
+    >>> pl.DataFrame({"id": ["=1+1", "17", None]}).select(harmless("id")).to_series().to_list()
+    ["'=1+1", '17', None]
+    """
+    text = _text(column)
+    return pl.when(is_formula(text)).then(pl.lit("'") + text).otherwise(text).alias(text.meta.output_name())

@@ -192,6 +192,8 @@ def _reading(selection: Selection) -> Iterator[tuple[int, Iterator[pl.DataFrame]
 
 
 def _instant(now: datetime | None) -> datetime:
+    if now is not None and not isinstance(now, datetime):
+        raise UsageError("now must be a datetime; without a time zone it is taken as UTC.")
     return naive_utc(datetime.now(UTC) if now is None else now)
 
 

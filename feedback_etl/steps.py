@@ -12,7 +12,7 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.expressions import hash_id
+from feedback_etl.expressions import harmless, hash_id
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.schema import split_valid, validate
@@ -109,8 +109,9 @@ class Run:
 
     def _without_values(self, rejected: pl.DataFrame) -> pl.DataFrame:
         key = self._rules.key
+        is_text = rejected.schema["feedback_id"] == pl.String
         return rejected.select(
-            "feedback_id",
+            harmless("feedback_id") if is_text else "feedback_id",
             analysis_hash=hash_id("analysis_id", key=key, unkeyed=key is None),
             reasons="reasons",
         )

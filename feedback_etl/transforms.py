@@ -62,7 +62,7 @@ def anonymize(
     What comes out is pseudonymised, not anonymous in the sense of the GDPR.
 
     Rows keep their number and order. Nulls stay null; an empty list becomes null. The rows are taken as valid: pass
-    them through `split_valid` first.
+    them through `split_valid` first, since a rating or a list that is none becomes null here.
 
     Args:
         frame: The canonical raw columns, as `load_feedback` gives them; times are naive UTC or have a time zone.
@@ -93,8 +93,8 @@ def anonymize(
     return known.select(
         analysis_hash=hash_id("analysis_id", key=key, unkeyed=unkeyed),
         recommendation_id=recommendation,
-        **{name: pl.col(name).cast(pl.Int8) for name in RATINGS},
-        would_recommend=pl.col("would_recommend").cast(pl.Boolean),
+        **{name: _whole(pl.col(name)) for name in RATINGS},
+        would_recommend=_truth(pl.col("would_recommend")),
         conditions_detected="conditions_joined",
         rules_applied="rules_joined",
         timeframe=pl.col("timeframe").cast(pl.String).replace("", None),
@@ -102,6 +102,17 @@ def anonymize(
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
     ).select(TRAINING_COLUMNS)
+
+
+def _whole(number: pl.Expr) -> pl.Expr:
+    """A rating as Int8; null for what is none, since an error of Polars would show it."""
+    value = number.cast(pl.Float64)
+    return pl.when(value == value.floor()).then(value).cast(pl.Int8, strict=False).alias(number.meta.output_name())
+
+
+def _truth(answer: pl.Expr) -> pl.Expr:
+    """An answer as Boolean; 0 and 1 are answers too, other numbers are none."""
+    return pl.when(answer.cast(pl.Float64).is_between(0, 1)).then(answer).cast(pl.Boolean)
 
 
 def _utc(time: pl.Expr) -> pl.Expr:

@@ -255,7 +255,7 @@ class TestExportHere:
             (["--max-rejected", "5"], "max_rejected must be a share from 0 to 1"),
             (["--max-rejected", "nan"], "max_rejected must be a share from 0 to 1"),
             (["--recommendation-id", "drop"], "Invalid value for '--recommendation-id'"),
-            (["--query", "missing.sql"], "The query file missing.sql cannot be read as UTF-8 text."),
+            (["--query", "missing.sql"], "There is no query file missing.sql."),
             (["--database-url", ""], "The database URL cannot be understood"),
             (["--database-url", "oracle://host/app"], "Databases of the kind oracle cannot be read"),
             (["--day", "7"], "No such option: --day"),
@@ -357,7 +357,8 @@ class TestStdout:
         """Such as a file on a full disk."""
         with Path("/dev/full").open("wb") as full:
             run = subprocess.run(self.COMMAND, stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
-        assert (run.returncode, run.stderr) == (5, b"error: The output cannot be written: No space left on device.\n")
+        told = b"error: The output cannot be written: No space left on device. An export that is published stays.\n"
+        assert (run.returncode, run.stderr) == (5, told)
 
 
 class TestDemo:
@@ -495,3 +496,10 @@ def assert_parses(words: list[str]) -> None:
         name = f"{name} {rest.pop(0)}"
     with COMMANDS[name].make_context(name, rest) as context:
         assert context.params is not None
+
+
+def test_an_empty_output_is_refused() -> None:
+    """An unset variable of a shell must not make the working directory the folder of exports."""
+    done = feedback_etl("export", "--output", "")
+    assert done.returncode == 2
+    assert "--output is empty" in done.stderr

@@ -156,13 +156,11 @@ def test_an_existing_folder_keeps_its_mode(tmp_path: Path, given: int) -> None:
 
 
 def test_a_symbolic_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
-    """The folder of exports, and the one of rejected rows, may be elsewhere."""
-    for name in ("disk", "other"):
-        (tmp_path / name).mkdir()
+    """The folder of exports, which its user names, may be elsewhere."""
+    (tmp_path / "disk").mkdir()
     (tmp_path / "exports").symlink_to(tmp_path / "disk")
-    (tmp_path / "disk" / "rejected").symlink_to(tmp_path / "other")
     assert export(tmp_path / "exports").pairs == tmp_path / "exports" / f"{STEM}.csv"
-    assert files_in(tmp_path / "other") == [f"{STEM}_rejected.csv"]
+    assert files_in(tmp_path / "disk") == [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"]
 
 
 def test_exports_of_the_same_second_get_suffixes(tmp_path: Path) -> None:
@@ -515,3 +513,15 @@ def test_a_folder_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:
     """Such as one that is not there."""
     with pytest.raises(FileNotFoundError):
         sync_folder(tmp_path / "missing")
+
+
+def test_a_link_in_place_of_the_rejected_folder_is_refused(tmp_path: Path) -> None:
+    """A planted link must not lead the list of rejected rows elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rejected").symlink_to(elsewhere)
+    with ExportFiles(tmp_path / "out", NOW) as files, pytest.raises(ExportFileError, match="symbolic link"):
+        files.reject(pl.DataFrame({"feedback_id": ["1"]}))
+    assert list(elsewhere.iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["rejected"]

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import hmac
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -332,3 +333,22 @@ class TestTheCommands:
             check=False,
         )
         assert (shown.returncode, shown.stderr) == (2, "error: The pseudonym key is not UTF-8 text.\n")
+
+
+def test_a_key_is_not_pickled() -> None:
+    """A pickle travels to caches, queues and other machines; a key must not."""
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(Key("k" * 32))
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "fifo", "large"])
+def test_what_is_no_key_file_is_not_read(tmp_path: Path, name: str) -> None:
+    """A device, a pipe and a file of another purpose are refused at once, without waiting or reading on."""
+    path = tmp_path / name  # a path from the root stays itself
+    if name == "fifo":
+        os.mkfifo(path, 0o600)
+    elif name == "large":
+        path.write_bytes(b"x" * 70_000)
+        path.chmod(0o600)
+    with pytest.raises(KeyUnusable, match="is no key file"):
+        read_key(path)

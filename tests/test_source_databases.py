@@ -300,6 +300,19 @@ def test_a_connection_that_commits_each_statement_still_does(postgres_database: 
         assert fetch(postgres_database, "SELECT * FROM canary") == [(1,)]
 
 
+def test_a_transaction_begun_by_hand_is_not_ended(postgres_database: str) -> None:
+    """On a connection that otherwise commits each statement."""
+    execute(postgres_database, "CREATE TABLE canary (a int)")
+    with make_engine(postgres_database).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql("INSERT INTO canary VALUES (1)")
+        query = select(postgres_database, "FROM canary")
+        assert read(connection, query=query).height == 1
+        assert fetch(postgres_database, "SELECT * FROM canary") == []
+        connection.exec_driver_sql("COMMIT")
+    assert fetch(postgres_database, "SELECT * FROM canary") == [(1,)]
+
+
 def test_a_pooled_connection_keeps_nothing_of_ours(postgres_database: str) -> None:
     """The engine's next user finds its own time zone and may write."""
     execute(postgres_database, "CREATE TABLE canary (a int)")
@@ -323,6 +336,15 @@ def test_a_transaction_that_has_failed_is_named(postgres_url: str) -> None:
             connection.exec_driver_sql("SELECT nonsense")
         with pytest.raises(SourceError, match="its transaction has failed; roll it back first"):
             read(connection)
+
+
+def test_a_connection_that_cannot_be_read_has_no_transaction_afterwards(sqlite_path: Path) -> None:
+    """Its caller can try again."""
+    sqlite_path.write_text("no database " * 1000)
+    with make_engine(f"sqlite:///{sqlite_path}").connect() as connection:
+        with pytest.raises(SourceError, match="it is not an SQLite database"):
+            read(connection)
+        assert not connection.in_transaction()
 
 
 def test_a_closed_connection_is_named(shared: Database) -> None:

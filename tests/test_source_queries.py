@@ -100,16 +100,21 @@ def test_what_postgresql_writes_in_its_own_way_works(postgres_url: str) -> None:
     assert (row["conditions_analyzed"], row["rules_applied"]) == ('["x"]', '["r1","r2"]')
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe", "folder"])
-def test_a_query_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | str | None) -> None:
-    """Missing, not UTF-8, or a folder."""
-    path = tmp_path / "query.sql"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content:
-        path.mkdir()
-    with pytest.raises(UsageError, match=r"query\.sql cannot be read as UTF-8 text"):
-        read_query_file(path)
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("missing.sql", r"There is no query file .*missing\.sql\."),
+        ("folder", r"There is no query file .*folder\."),
+        ("binary.sql", r"The query file .*binary\.sql cannot be read as UTF-8 text\."),
+        ("a" * 300, "The query file .*a cannot be read"),
+    ],
+)
+def test_a_query_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, told: str) -> None:
+    """Missing, a folder, not UTF-8, or of an impossible name."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "binary.sql").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=told):
+        read_query_file(tmp_path / name)
 
 
 def consents(url: str, *values: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from conftest import AWKWARD_PASSWORD
-from databases import Database, opened
+from databases import Database, new_postgres_database, opened
 from reading import by, by_both_routes, execute, read, select
 
 from feedback_etl.errors import FeedbackError, SourceError, UsageError
@@ -103,7 +103,7 @@ def test_a_closed_port_is_named(server_at: Callable[..., str]) -> None:
     """With host, port and database, and what to look at."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    error = refusal(server_at(port=port, database="shop"))
+    error = refusal(server_at(host="127.0.0.1", port=port, database="shop"))
     assert str(error).startswith(f"Cannot connect to PostgreSQL at 127.0.0.1:{port}, database shop: the connection was")
     assert "is the server running" in str(error)
 
@@ -111,7 +111,7 @@ def test_a_closed_port_is_named(server_at: Callable[..., str]) -> None:
 def test_a_server_that_never_answers_is_given_up(server_at: Callable[..., str]) -> None:
     """It accepts the connection and says nothing: the timeout that can be set is named."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        error = refusal(server_at(port=silent.getsockname()[1]), connect_timeout=1)
+        error = refusal(server_at(host="127.0.0.1", port=silent.getsockname()[1]), connect_timeout=1)
     assert "it did not answer in time (connect_timeout in the settings)" in str(error)
 
 
@@ -126,7 +126,7 @@ def test_a_server_that_never_answers_is_given_up(server_at: Callable[..., str]) 
 def test_a_server_of_another_kind_is_told_apart(server_at: Callable[..., str], answer: bytes, reason: str) -> None:
     """A wrong port often leads to one."""
     with listening(say(answer)) as port:
-        assert reason in str(refusal(server_at(port=port)))
+        assert reason in str(refusal(server_at(host="127.0.0.1", port=port)))
 
 
 def test_a_database_that_does_not_exist_is_named(tcp_url: sa.URL) -> None:
@@ -438,11 +438,11 @@ class TestOwnQueries:
 
 
 @pytest.fixture(scope="module")
-def pairs(postgres_url: str) -> Iterator[str]:
+def pairs(postgres_admin: sa.Engine) -> Iterator[str]:
     """A database with a type of its own."""
-    execute(postgres_url, "CREATE TYPE feedback_etl_pair AS (a int)")
-    yield postgres_url
-    execute(postgres_url, "DROP TYPE feedback_etl_pair")
+    with new_postgres_database(postgres_admin) as url:
+        execute(url, "CREATE TYPE pair AS (a int)")
+        yield url
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def pairs(postgres_url: str) -> Iterator[str]:
         ("conditions_analyzed", "1", "conditions_analyzed is int4, expected JSON text"),
         ("rules_applied", "ARRAY[1]", r"rules_applied is int4[], expected JSON text"),
         ("consent", "'yes'", "consent is text, expected a boolean"),
-        ("age", "ROW(1)::feedback_etl_pair", "age is of a type of its own, expected a number"),
+        ("age", "ROW(1)::pair", "age is of a type of its own, expected a number"),
     ],
 )
 def test_columns_of_a_wrong_type_are_named_on_postgresql(pairs: str, column: str, sql: str, told: str) -> None:
@@ -489,3 +489,10 @@ def test_a_source_that_fails_while_it_is_open_is_closed(postgres_url: str) -> No
 def test_a_source_error_of_the_database_is_exit_code_3() -> None:
     """And a slip in the URL 2."""
     assert (SourceError.exit_code, UsageError.exit_code) == (3, 2)
+
+
+def test_a_password_with_a_bare_slash_and_at_is_not_taken_for_a_host() -> None:
+    """What stands before the last @ is a part of the password; no message repeats it."""
+    with pytest.raises(UsageError) as refused, open_source("postgresql://u:pa@SECRETVAL/y@127.0.0.1:1/x"):
+        pass
+    assert "SECRETVAL" not in str(refused.value)

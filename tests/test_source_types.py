@@ -11,7 +11,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from databases import Database
+import sqlalchemy as sa
+from databases import Database, new_postgres_database
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -32,18 +33,16 @@ def values_of(url: str, route: str, sql: str, *columns: str) -> list[tuple[Any, 
 
 
 @pytest.fixture(scope="module")
-def types(postgres_url: str) -> Iterator[str]:
+def types(postgres_admin: sa.Engine) -> Iterator[str]:
     """A database with types of its own."""
-    execute(
-        postgres_url,
-        "CREATE TYPE feedback_etl_frame AS ENUM ('2_weeks', '1_week')",
-        "CREATE DOMAIN feedback_etl_id AS int",
-        "CREATE DOMAIN feedback_etl_name AS varchar(9)",
-    )
-    yield postgres_url
-    execute(
-        postgres_url, "DROP TYPE feedback_etl_frame", "DROP DOMAIN feedback_etl_id", "DROP DOMAIN feedback_etl_name"
-    )
+    with new_postgres_database(postgres_admin) as url:
+        execute(
+            url,
+            "CREATE TYPE frame AS ENUM ('2_weeks', '1_week')",
+            "CREATE DOMAIN number AS int",
+            "CREATE DOMAIN name_of_nine AS varchar(9)",
+        )
+        yield url
 
 
 @by_both_routes
@@ -54,13 +53,14 @@ def types(postgres_url: str) -> Iterator[str]:
         ("7", 7, pl.Int64),
         (f"{2**63 - 1}", 2**63 - 1, pl.Int64),
         (f"({-(2**63)})::bigint", -(2**63), pl.Int64),
-        ("7::feedback_etl_id", 7, pl.Int64),
+        ("7::number", 7, pl.Int64),
         ("'rec-é'", "rec-é", pl.String),
         ("'a '::varchar(9)", "a ", pl.String),
         ("'ab'::char(9)", "ab", pl.String),
-        ("'ab'::feedback_etl_name", "ab", pl.String),
-        ("'1_week'::feedback_etl_frame", "1_week", pl.String),
+        ("'ab'::name_of_nine", "ab", pl.String),
+        ("'1_week'::frame", "1_week", pl.String),
         (f"'{UUID}'::uuid", UUID.lower(), pl.String),
+        ("''", None, pl.String),
         ("NULL::int", None, pl.Int64),
         ("NULL::bigint", None, pl.Int64),
     ],
@@ -162,7 +162,7 @@ def test_no_list_is_null_on_postgresql(postgres_url: str, route: str, sql: str) 
     [
         ("'2_weeks'", "2_weeks"),
         ("'2_weeks'::char(32)", "2_weeks"),
-        ("'2_weeks'::feedback_etl_frame", "2_weeks"),
+        ("'2_weeks'::frame", "2_weeks"),
         ("NULL::text", None),
         ("''", None),
     ],

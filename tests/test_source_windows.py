@@ -1,5 +1,6 @@
 """Windows and order, as the database reads them: half-open to the microsecond, in every form that a time takes."""
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -160,6 +161,16 @@ def test_a_time_before_the_calendar_is_no_time(odd_zone: str, route: str, kind: 
     url = by(route, odd_zone)
     query = of(url, [("1", f"{kind} '{time}'"), ("2", f"{kind} 'infinity'")])
     assert read(url, query=query)["created_at"].to_list() == [None]
+
+
+@pytest.mark.parametrize("given_by", ["connectorx", "sqlalchemy", "connection"])
+def test_an_own_query_is_in_utc_whatever_the_sessions_time_zone(odd_zone: str, given_by: str) -> None:
+    """So that a cast of a time with a time zone gives the same everywhere."""
+    query = select(odd_zone, created_at="(timestamptz '2025-10-25 12:00:00+02')::timestamp")
+    with contextlib.ExitStack() as stack:
+        engine = sa.create_engine(odd_zone, poolclass=sa.NullPool)
+        given = stack.enter_context(engine.connect()) if given_by == "connection" else by(given_by, odd_zone)
+        assert read(given, query=query)["created_at"].to_list() == [datetime(2025, 10, 25, 10)]
 
 
 def test_a_text_that_is_no_time_is_kept_among_everything_on_sqlite(sqlite_url: str) -> None:

@@ -335,3 +335,10 @@ class TestReport:
         """The instant the run was given, cut to seconds."""
         pairs = outcome_of([raw_frame({}), raw_frame({"created_at": T1})]).pairs
         assert pairs["export_date"].to_list() == [datetime(2025, 10, 25, 12, tzinfo=UTC)] * 2
+
+
+def test_a_feedback_id_is_no_formula_in_the_list_of_rejected_rows() -> None:
+    """The list is opened in spreadsheet programs; an id that they would run gets an apostrophe before it."""
+    rows = raw_frame({"helpful_rating": 9}).with_columns(feedback_id=pl.lit("=1+1"))
+    rejected = Run(rules()).process(rows).rejected
+    assert rejected["feedback_id"].to_list() == ["'=1+1"]

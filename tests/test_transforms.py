@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 from feedback_etl.errors import KeyUnusable, UsageError, ValidationError
 from feedback_etl.expressions import pair_hash
 from feedback_etl.privacy.keys import Key
-from feedback_etl.schema import split_valid
+from feedback_etl.schema import RAW_COLUMNS, split_valid
 from feedback_etl.transforms import PAIR_KEY, RAW_KEY, anonymize, deduplicate, enough_ratings
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -250,3 +250,14 @@ class TestEnoughRatings:
         """The message names the allowed values."""
         with pytest.raises(UsageError, match=r"^min_feedback_fields must be a whole number from 0 to 4\.$"):
             enough_ratings(least)
+
+
+def test_what_is_no_rating_becomes_null_without_a_word_of_it() -> None:
+    """A rating that is not whole or too large, and an answer other than 0 and 1, are never rounded or shown."""
+    frame = pl.DataFrame(
+        {name: [None, None] for name in RAW_COLUMNS} | {"helpful_rating": [4.5, 4.0], "would_recommend": [7, 1]}
+    )
+    pairs = anonymize(frame, now=datetime(2025, 10, 25), unkeyed=True)
+    assert pairs.select("helpful_rating", "would_recommend").rows() == [(None, None), (4, True)]
+    large = anonymize(frame.with_columns(helpful_rating=pl.lit(300)), now=datetime(2025, 10, 25), unkeyed=True)
+    assert large["helpful_rating"].to_list() == [None, None]

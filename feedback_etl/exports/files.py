@@ -121,6 +121,7 @@ class ExportFiles:
 
     def reject(self, rows: pl.DataFrame) -> None:
         """Add rows to the list of the rejected; the file is made with the first."""
+        _refuse_links(self._rejected.folder)
         self._rejected.append(rows)
 
     def publish(self) -> Published:
@@ -141,7 +142,7 @@ class ExportFiles:
         for number in range(_MOST_SUFFIXES):
             stem = f"{self._stem}_{number}" if number else self._stem
             pairs, rejected = self._folder / f"{stem}.csv", self._rejected.folder / f"{stem}_rejected.csv"
-            _refuse_links(pairs, rejected)
+            _refuse_links(self._rejected.folder, pairs, rejected)
             if pairs.exists() or rejected.exists():
                 continue
             files = [(file, path) for file, path in ((self._rejected, rejected), (self._pairs, pairs)) if file.rows]

@@ -9,6 +9,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from feedback_etl.errors import ExportFileError, KeyUnusable
 from feedback_etl.expressions import MIN_KEY_BYTES
@@ -22,6 +23,9 @@ from feedback_etl.private_files import (
 
 _ID_MESSAGE = b"feedback_etl pseudonym key id"
 """What a key signs to make its id. It holds no colon, so it can never be an id to pseudonymise."""
+
+_MOST_BYTES = 65_536
+"""Far more than a key file needs: a greater one is another file."""
 
 
 class KeyPermissionWarning(UserWarning):
@@ -53,6 +57,9 @@ class Key:
             )
         object.__setattr__(self, "text", content.decode())
         object.__setattr__(self, "id", hmac.new(content, _ID_MESSAGE, hashlib.sha256).hexdigest()[:12])
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A Key is not pickled: what is pickled travels. Let each process find its own.")
 
     @classmethod
     def of(cls, key: "Key | str") -> "Key":
@@ -110,13 +117,15 @@ def read_key(path: Path) -> Key:
         KeyUnusable: The file is missing or unreadable, others can write to it, or it holds no key.
     """
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read()
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(_MOST_BYTES + 1) if stat.S_ISREG(mode) else None
     except FileNotFoundError:
         raise KeyUnusable(f"There is no key file {path}. `feedback-etl keys new --file {path}` makes one.") from None
     except OSError as error:
         raise KeyUnusable(f"The key file {path} cannot be read: {error.strerror}.") from None
+    if content is None or len(content) > _MOST_BYTES:
+        raise KeyUnusable(f"{path} is no key file: it is no regular file, or larger than {_MOST_BYTES:,} bytes.")
     if mode & 0o022:
         raise KeyUnusable(f"Others can write to the key file {path}; it is not used. Mend it: chmod 600 {path}")
     if mode & 0o044:

@@ -27,8 +27,8 @@ def parse_url(text: str) -> sa.URL:
         url = sa.make_url(text.strip())
     except (ArgumentError, ValueError):
         raise UsageError(_MISREAD) from None
-    if "@" in (url.host or ""):
-        raise UsageError(_MISREAD)
+    if "@" in (url.host or "") or ("@" in (url.database or "") and url.get_backend_name() != "sqlite"):
+        raise UsageError(_MISREAD)  # what stands there is a part of the password
     return url
 
 

@@ -96,8 +96,13 @@ def _bind_of(session: Session) -> sa.Engine | sa.Connection:
 
 def _is_told_by_url(engine: sa.Engine) -> bool:
     """Whether its URL alone leads to the same database: no `creator=`, `connect_args=` or hook, not in memory."""
-    hooks = chain(engine.pool.dispatch.connect, engine.pool.dispatch.checkout, engine.dispatch.engine_connect)
-    if engine.dialect._has_events or any(getattr(hook, "__module__", None) not in _HOOKS for hook in hooks):
+    hooks = chain(
+        engine.dialect.dispatch.do_connect,
+        engine.pool.dispatch.connect,
+        engine.pool.dispatch.checkout,
+        engine.dispatch.engine_connect,
+    )
+    if any(getattr(hook, "__module__", None) not in _HOOKS for hook in hooks):
         return False
     creator = engine.pool._creator
     cells = inspect.getclosurevars(creator).nonlocals if inspect.isfunction(creator) else {}
@@ -143,13 +148,14 @@ def _connection(bind: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
 def _only_reading(connection: sa.Connection) -> Iterator[None]:
     """Read-only and in UTC for a while; then the connection and its transaction are as they were."""
     was_idle = not connection.in_transaction()
+    end: tuple[str, ...] = ()
     try:
-        begin, end = _brackets(connection)
-        for statement in begin:
-            connection.exec_driver_sql(statement)
-    except SQLAlchemyError as error:
-        raise why_not(connection.engine.url, error) from None
-    try:
+        try:
+            begin, end = _brackets(connection)
+            for statement in begin:
+                connection.exec_driver_sql(statement)
+        except SQLAlchemyError as error:
+            raise why_not(connection.engine.url, error) from None
         yield
     finally:
         with suppress(SQLAlchemyError):
@@ -165,7 +171,8 @@ def _brackets(connection: sa.Connection) -> tuple[tuple[str, ...], tuple[str, ..
     if connection.dialect.name == "sqlite":  # a SELECT of it cannot write; this looks whether it can be read at all
         return ("PRAGMA schema_version",), ()
     driver: Any = connection.connection.dbapi_connection
-    if connection.dialect.detect_autocommit_setting(driver):
+    begun = getattr(getattr(driver, "info", None), "transaction_status", 0)
+    if connection.dialect.detect_autocommit_setting(driver) and not begun:
         return ("BEGIN", *READ_ONLY), ("ROLLBACK",)
     savepoint = "SAVEPOINT feedback_etl"
     return (savepoint, *READ_ONLY), (f"ROLLBACK TO {savepoint}", f"RELEASE {savepoint}")

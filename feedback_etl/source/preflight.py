@@ -66,6 +66,8 @@ def read_query_file(path: Path) -> str:
         UsageError: It cannot be read as UTF-8 text.
     """
     try:
+        if not path.is_file():
+            raise UsageError(f"There is no query file {path}.")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise UsageError(f"The query file {path} cannot be read as UTF-8 text.") from None

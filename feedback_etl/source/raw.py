@@ -1,6 +1,7 @@
 """Types are settled at the door: whatever a driver gave becomes the canonical raw columns."""
 
 from collections.abc import Callable
+from datetime import MAXYEAR, MINYEAR
 from typing import NamedTuple
 
 import polars as pl
@@ -63,11 +64,11 @@ def _same(column: pl.Expr) -> pl.Expr:
 def _id(dtype: pl.DataType) -> Cast | None:
     if dtype == pl.Null:
         return lambda column: column.cast(pl.Int64)
-    if dtype == pl.UInt64 or dtype == pl.String:
+    if dtype == pl.String:
+        return lambda column: column.replace("", None)
+    if dtype == pl.UInt64:
         return _same
-    if dtype.is_integer():
-        return lambda column: column.cast(pl.Int64)
-    return None
+    return (lambda column: column.cast(pl.Int64)) if dtype.is_integer() else None
 
 
 def _number(dtype: pl.DataType) -> Cast | None:
@@ -109,7 +110,8 @@ def _parsed_time(text: pl.Expr) -> pl.Expr:
     zoned = offset.str.to_datetime(f"{_NAIVE_FORMAT}%z", time_unit="us", strict=False)
     date = pl.when(text.str.len_bytes() == 10).then(text + " 00:00:00")
     day = date.str.to_datetime(_NAIVE_FORMAT, time_unit="us", strict=False)
-    return pl.coalesce(naive, zoned.dt.replace_time_zone(None), day)
+    time = pl.coalesce(naive, zoned.dt.replace_time_zone(None), day)
+    return pl.when(time.dt.year().is_between(MINYEAR, MAXYEAR)).then(time)
 
 
 _INTEGERS = frozenset({"int2", "int4", "int8"})

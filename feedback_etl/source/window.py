@@ -22,7 +22,10 @@ class Window(NamedTuple):
 
 def naive_utc(time: datetime) -> datetime:
     """The same instant as naive UTC; a time without an offset is taken as UTC."""
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    try:
+        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except OverflowError:
+        raise UsageError("A time must lie in the years 1 to 9999, also in UTC.") from None
 
 
 def parse_time(time: str | date | datetime) -> datetime:
