@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from feedback_etl import __version__
-from feedback_etl.console import print_data, run_politely, tell, tell_summary
+from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import KeyMissing, UsageError
+from feedback_etl.source.child import prestart
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.keys import Key
@@ -79,6 +80,16 @@ def export(
     unkeyed: Annotated[
         bool, typer.Option("--unkeyed", help="Plain SHA-256 without a key: anybody who can list the ids inverts it.")
     ] = False,
+    bulk: Annotated[
+        bool, typer.Option("--bulk", help="Read time ranges side by side (PostgreSQL); the file is the same.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="How many at once with --bulk.", metavar="N", min=1, show_default="processors, at most 4"),
+    ] = None,
+    batch_rows: Annotated[
+        int, typer.Option(help="How many rows are worked on at once; the file is the same.", metavar="N", min=1)
+    ] = 65_536,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
     database_url: DatabaseUrl = None,
@@ -88,6 +99,7 @@ def export(
     Exit codes: 0 done, 2 wrong usage, 3 database, 4 rows that break the rules, 5 files. The file appears whole or not
     at all.
     """
+    prestart()
     from feedback_etl.pipeline import export_feedback
     from feedback_etl.settings import load_settings
 
@@ -105,6 +117,11 @@ def export(
         recommendation_id=recommendation_id,
         strict=strict,
         max_rejected=max_rejected,
+        bulk=bulk,
+        workers=workers,
+        batch_rows=batch_rows,
+        stall_timeout=settings.stall_timeout,
+        progress=None if quiet else progress_line(),
     )
     if as_json:
         print_data(json.dumps(report.to_dict()))

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from feedback_etl.errors import ExportFileError, FeedbackError
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport
 
+_SECONDS_BETWEEN_LINES = 0.2
 _STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
@@ -70,6 +72,25 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
     """Our own warnings are for the user; those of libraries are not, and could hold anything."""
     if category.__module__.startswith("feedback_etl."):
         tell(f"warning: {message}")
+
+
+def progress_line() -> Callable[[int, int], None] | None:
+    """A line on the terminal that tells how far an export is; None where stderr is none."""
+    if not sys.stderr.isatty():
+        return None
+    started = shown = time.monotonic()
+
+    def show(rows: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if rows < total and now - shown < _SECONDS_BETWEEN_LINES:
+            return
+        shown = now
+        rate = rows / max(now - started, 1e-3)
+        line = f"{rows:,} of {total:,} rows, {rate:,.0f} a second, {(total - rows) / max(rate, 1):.0f} s left"
+        typer.echo(f"\r{line if rows < total else '':<78}\r", nl=False, err=True)
+
+    return show
 
 
 def tell_summary(report: "ExportReport", min_fields: int) -> None:

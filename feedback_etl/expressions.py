@@ -25,6 +25,8 @@ AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 FORMULA_STARTS = "=+-@\t\r\n"
 """A text that begins with one of these is run as a formula by spreadsheet programs (OWASP, CSV injection)."""
 
+_FORMULA = r"^[=+\-@\t\r\n]"
+
 # A JSON string by RFC 8259 section 7, without lone surrogates: no decoder can turn those into text.
 _JSON_STRING = (
     r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
@@ -143,7 +145,7 @@ def iso_timestamp(column: str | pl.Expr) -> pl.Expr:
     '2025-10-25T10:00:00'
     """
     utc = _column(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC")
-    return utc.dt.replace_time_zone(None).dt.to_string("iso:strict").str.strip_suffix(".000000")
+    return utc.dt.replace_time_zone(None).dt.to_string("%Y-%m-%dT%H:%M:%S%.6f").str.strip_suffix(".000000")
 
 
 def pair_hash(
@@ -215,7 +217,7 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
     >>> pl.DataFrame({"text": ["=1+1", "acne", None]}).select(is_formula("text")).to_series().to_list()
     [True, False, None]
     """
-    return _text(column).str.slice(0, 1).is_in(list(FORMULA_STARTS))
+    return _text(column).str.contains(_FORMULA)
 
 
 def harmless(column: str | pl.Expr) -> pl.Expr:

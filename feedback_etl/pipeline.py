@@ -6,11 +6,12 @@ to them. What happens to a batch between reading and writing stands in `steps`.
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
@@ -21,14 +22,16 @@ from feedback_etl.results import ExportReport
 from feedback_etl.settings import find_key
 from feedback_etl.source.connect import Database, open_source
 from feedback_etl.source.preflight import fetch_count, look_at
-from feedback_etl.source.query import CONSENT, excluded_in, feedback_in
-from feedback_etl.source.reader import read_batches
+from feedback_etl.source.query import CONSENT, count_in, excluded_in
+from feedback_etl.source.reader import BATCH_ROWS, Reading, UnfitForConnectorX, read_batches
 from feedback_etl.source.window import Window, naive_utc, window_between, window_of_days
 from feedback_etl.steps import RecommendationId, Rules, Run
 
 logger = logging.getLogger(__name__)
 
 Time = str | date | datetime
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 def export_feedback(
@@ -48,6 +51,11 @@ def export_feedback(
     query: str | None = None,
     db_schema: str | None = None,
     connect_timeout: float = 2.0,
+    bulk: bool = False,
+    workers: int | None = None,
+    batch_rows: int = BATCH_ROWS,
+    stall_timeout: float = 600.0,
+    progress: Progress | None = None,
 ) -> ExportReport:
     """Export the feedback of a window as a pseudonymised, deduplicated, validated CSV file.
 
@@ -69,6 +77,11 @@ def export_feedback(
         query: An own SELECT that yields the canonical raw columns, instead of the default schema.
         db_schema: The PostgreSQL schema of the default tables.
         connect_timeout: Seconds to wait for the database.
+        bulk: Read time ranges side by side (PostgreSQL); the result is the same.
+        workers: How many at once; the number of processors, at most 4, unless given.
+        batch_rows: How many rows are worked on at once; the result is the same.
+        stall_timeout: Seconds without a row after which the database is given up.
+        progress: Called with the number of rows read so far and of all rows, which are counted first for it.
 
     Returns:
         The figures of the run.
@@ -87,19 +100,27 @@ def export_feedback(
     """
     started = time.perf_counter()
     now = _instant(now)
-    selection = Selection(database, _window(days_back, since, until, now), query, db_schema, connect_timeout)
+    reading = Reading(bulk, workers, batch_rows, stall_timeout)
+    window = _window(days_back, since, until, now)
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
     rules = Rules(now, _key(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
-    with _reading(selection) as (excluded, raw_batches), ExportFiles(output_dir, now) as files:
+
+    def write(excluded: int, raw_batches: Iterator[pl.DataFrame]) -> ExportReport:
         run = Run(rules)
-        for raw in raw_batches:
-            batch = run.process(raw)
-            files.append(batch.pairs)
-            files.reject(batch.rejected)
-        run.judge()
-        published = files.publish()
-    report = run.report(selection.window, excluded)
-    report.export_filename = str(published.pairs or "")
-    report.rejected_filename = str(published.rejected or "")
+        with ExportFiles(output_dir, now) as files:
+            for raw in raw_batches:
+                batch = run.process(raw)
+                files.append(batch.pairs)
+                files.reject(batch.rejected)
+            files.reject(run.finish())
+            run.judge()
+            published = files.publish()
+        report = run.report(window, excluded)
+        report.export_filename = str(published.pairs or "")
+        report.rejected_filename = str(published.rejected or "")
+        return report
+
+    report = _read(selection, write)
     report.execution_time_seconds = round(time.perf_counter() - started, 3)
     logger.info(
         "exported %d of %d rows: %d duplicates, %d skipped, %d rejected",
@@ -128,6 +149,11 @@ def load_training(
     query: str | None = None,
     db_schema: str | None = None,
     connect_timeout: float = 2.0,
+    bulk: bool = False,
+    workers: int | None = None,
+    batch_rows: int = BATCH_ROWS,
+    stall_timeout: float = 600.0,
+    progress: Progress | None = None,
 ) -> pl.DataFrame:
     """The rows that `export_feedback` would write, as a frame; nothing is written.
 
@@ -137,13 +163,19 @@ def load_training(
         The twelve columns of `schema.TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
     """
     now = _instant(now)
-    selection = Selection(database, _window(days_back, since, until, now), query, db_schema, connect_timeout)
+    reading = Reading(bulk, workers, batch_rows, stall_timeout)
+    window = _window(days_back, since, until, now)
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
     rules = Rules(now, _key(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
-    run = Run(rules)
-    with _reading(selection) as (_, raw_batches):
+
+    def collect(_excluded: int, raw_batches: Iterator[pl.DataFrame]) -> pl.DataFrame:
+        run = Run(rules)
         pairs = pl.concat([run.process(raw).pairs for raw in raw_batches])
-    run.judge()
-    return pairs
+        run.finish()
+        run.judge()
+        return pairs
+
+    return _read(selection, collect)
 
 
 def load_feedback(
@@ -156,6 +188,11 @@ def load_feedback(
     query: str | None = None,
     db_schema: str | None = None,
     connect_timeout: float = 2.0,
+    bulk: bool = False,
+    workers: int | None = None,
+    batch_rows: int = BATCH_ROWS,
+    stall_timeout: float = 600.0,
+    progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Raw feedback, which is personal data: user ids, ages, exact times. Keep it in memory and hand it to nobody.
 
@@ -164,9 +201,10 @@ def load_feedback(
     Returns:
         The canonical raw columns (`schema.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last.
     """
+    reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = _window(days_back, since, until, _instant(now))
-    with _reading(Selection(database, window, query, db_schema, connect_timeout)) as (_, raw_batches):
-        return pl.concat(list(raw_batches), how="vertical_relaxed")
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
+    return _read(selection, lambda _, raw_batches: pl.concat(list(raw_batches), how="vertical_relaxed"))
 
 
 @dataclass(frozen=True)
@@ -178,17 +216,44 @@ class Selection:
     query: str | None
     db_schema: str | None
     connect_timeout: float
+    reading: Reading
+    progress: Progress | None
+
+
+def _read(selection: Selection, work: Callable[[int, Iterator[pl.DataFrame]], T]) -> T:
+    """Do some work on the number of rows excluded for lack of consent, and the raw batches."""
+    try:
+        with _reading(selection) as (excluded, raw_batches):
+            return work(excluded, raw_batches)
+    except UnfitForConnectorX:
+        logger.info("reading again with SQLAlchemy: ConnectorX cannot read what this SQLite file stores")
+    with _reading(selection, with_connectorx=False) as (excluded, raw_batches):
+        return work(excluded, raw_batches)
 
 
 @contextmanager
-def _reading(selection: Selection) -> Iterator[tuple[int, Iterator[pl.DataFrame]]]:
-    """The number of rows excluded for lack of consent, and the raw batches."""
+def _reading(selection: Selection, *, with_connectorx: bool = True) -> Iterator[tuple[int, Iterator[pl.DataFrame]]]:
+    window, reading = selection.window, selection.reading.checked()
     with open_source(selection.database, connect_timeout=selection.connect_timeout) as source:
+        if not with_connectorx:
+            source = replace(source, connectorx_url=None)
         relation, types = look_at(source, query=selection.query, db_schema=selection.db_schema)
         excluded = 0
         if CONSENT in relation.columns:
-            excluded = fetch_count(source, excluded_in(relation, selection.window, types))
-        yield excluded, read_batches(source, feedback_in(relation, selection.window, types), selection.window)
+            excluded = fetch_count(source, excluded_in(relation, window, types))
+        total = fetch_count(source, count_in(relation, window, types)) if selection.progress else 0
+        with closing(read_batches(source, relation, window, types, reading)) as raw_batches:
+            yield excluded, _told(raw_batches, selection.progress, total)
+
+
+def _told(raw_batches: Iterator[pl.DataFrame], progress: Progress | None, total: int) -> Iterator[pl.DataFrame]:
+    """The batches, each told of after it has been worked on."""
+    rows = 0
+    for raw in raw_batches:
+        yield raw
+        rows += raw.height
+        if progress:
+            progress(rows, max(rows, total))
 
 
 def _instant(now: datetime | None) -> datetime:

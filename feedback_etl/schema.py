@@ -223,11 +223,17 @@ def split_valid(frame: pl.DataFrame) -> Split:
     >>> rejected["reasons"].to_list()
     ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
+    valid, rejected = tell_apart(frame)
+    return Split(valid, explain(rejected))
+
+
+def tell_apart(frame: pl.DataFrame) -> Split:
+    """`split_valid` without the reasons, in one pass; `explain` adds them, for the rows of many batches at once."""
     require_raw(frame)
     suspect = frame.select(_is_suspect(frame).alias("suspect")).to_series()
     if not suspect.any():
-        return Split(frame, frame.clear().with_columns(reasons=pl.lit("", pl.String)))
-    return Split(frame.filter(~suspect), _with_reasons(frame.filter(suspect)))
+        return Split(frame, frame.clear())
+    return Split(frame.filter(~suspect), frame.filter(suspect))
 
 
 def _is_suspect(frame: pl.DataFrame) -> pl.Expr:
@@ -241,8 +247,10 @@ def _is_suspect(frame: pl.DataFrame) -> pl.Expr:
     return pl.any_horizontal(wrong).fill_null(value=False)
 
 
-def _with_reasons(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows that are all wrong, with pandera's reasons."""
+def explain(rows: pl.DataFrame) -> pl.DataFrame:
+    """Raw rows that are all wrong, with a column `reasons`: what pandera finds."""
+    if rows.is_empty():
+        return rows.with_columns(reasons=pl.lit("", pl.String))
     cases = _failure_cases(RawFeedback, rows)
     reasons = (
         cases.select("index", reason=pl.col("check").cast(pl.Enum(REASONS)))

@@ -15,13 +15,16 @@ from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.expressions import harmless, hash_id
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
-from feedback_etl.schema import split_valid, validate
+from feedback_etl.schema import explain, tell_apart, validate
 from feedback_etl.source.window import Window
 from feedback_etl.transforms import RAW_KEY, anonymize, deduplicate, enough_ratings, is_hashed
 from feedback_etl.transforms import RecommendationId as RecommendationId
 
 _RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), pl.col("created_at"))
 """Comparable between batches, also where a source gives an id as a number in one and as text in the next."""
+
+_EXPLAINED_AT_ONCE = 20_000
+_NONE_REJECTED = pl.DataFrame(schema={"feedback_id": pl.Null, "analysis_hash": pl.String, "reasons": pl.String})
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,21 @@ class Rules:
 
 
 class Batch(NamedTuple):
-    """What became of a batch of raw rows."""
+    """What became of a batch of raw rows.
+
+    Attributes:
+        pairs: The training pairs made of it.
+        rejected: Rejected rows of this and of earlier batches: feedback_id, analysis_hash, reasons. Those that wait to
+            be explained come with a later batch, or from `Run.finish`.
+    """
 
     pairs: pl.DataFrame
     rejected: pl.DataFrame
+
+
+def _compact(rows: pl.DataFrame) -> pl.DataFrame:
+    """A copy of few rows that does not keep the texts of the whole batch in memory, as a filter does."""
+    return pl.DataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 class Run:
@@ -56,6 +70,7 @@ class Run:
         self._rules = rules
         self._enough = enough_ratings(rules.min_feedback_fields)
         self._seen: pl.DataFrame | None = None
+        self._waiting: list[pl.DataFrame] = []
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
 
@@ -74,7 +89,7 @@ class Run:
     def _steps(self, raw: pl.DataFrame) -> Batch:
         rules = self._rules
         rated = raw.filter(self._enough)
-        valid, rejected = split_valid(rated)
+        valid, rejected = tell_apart(rated)
         unique = self._first_of_pairs(valid)
         pairs = anonymize(
             unique,
@@ -90,21 +105,48 @@ class Run:
             deduplicated=valid.height - unique.height,
             exported=pairs.height,
         )
-        reasons = rejected["reasons"].str.split(",").explode().value_counts()
+        return Batch(validate(pairs), self._explained(rejected))
+
+    def finish(self) -> pl.DataFrame:
+        """The last of the rejected rows."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return _NONE_REJECTED
+        explained = explain(pl.concat(waiting))
+        reasons = explained["reasons"].str.split(",").explode().value_counts()
         self._reasons.update(dict(reasons.iter_rows()))
-        return Batch(validate(pairs), self._without_values(rejected))
+        return self._without_values(explained)
+
+    def _explained(self, rejected: pl.DataFrame) -> pl.DataFrame:
+        """Explaining is dear, however few the rows: those of many batches wait to be explained at once."""
+        told = _NONE_REJECTED
+        if self._waiting and rejected.schema != self._waiting[-1].schema:  # as a source without types may give them
+            told = self.finish()
+        if rejected.height or not self._waiting:
+            self._waiting.append(_compact(rejected))
+        if sum(rows.height for rows in self._waiting) < _EXPLAINED_AT_ONCE:
+            return told
+        return pl.concat([told, self.finish()], how="vertical_relaxed")
 
     def _first_of_pairs(self, valid: pl.DataFrame) -> pl.DataFrame:
-        """Duplicates have equal times and rows come ordered by time: only the last time has to be remembered."""
-        unique = deduplicate(valid, by=RAW_KEY)
-        if self._seen is not None:
+        """Duplicates have equal times, and rows come ordered by time: only neighbours can be duplicates.
+
+        Of earlier batches, only the rows of the last time have to be remembered.
+        """
+        if valid.is_empty():
+            return valid
+        time, last = pl.col("created_at"), valid["created_at"][-1]
+        row = pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
+        tied = valid.select(row, *RAW_KEY).filter((time == time.shift(1)) | (time == time.shift(-1)))
+        repeats = tied.join(deduplicate(tied, by=RAW_KEY), on="row", how="anti")["row"]
+        unique = valid.filter(~row.is_in(repeats.implode())) if len(repeats) else valid
+        keys = unique.filter(time == last).select(_RAW_KEY_AS_TEXT)
+        if self._seen is not None and valid["created_at"][0] == self._seen["created_at"][0]:
             unique = unique.join(
                 self._seen, left_on=_RAW_KEY_AS_TEXT, right_on=RAW_KEY, how="anti", maintain_order="left"
             )
-        if valid.height:
-            keys = unique.select(_RAW_KEY_AS_TEXT)
-            known = keys if self._seen is None else pl.concat([self._seen, keys])
-            self._seen = known.filter(pl.col("created_at") == valid["created_at"].last())
+            keys = pl.concat([self._seen.filter(time == last), keys])
+        self._seen = _compact(keys)
         return unique
 
     def _without_values(self, rejected: pl.DataFrame) -> pl.DataFrame:

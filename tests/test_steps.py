@@ -50,7 +50,7 @@ def outcome_of(batches: Sequence[pl.DataFrame], **changes: Any) -> Outcome:
     """A whole run, without its judgement."""
     run = Run(rules(**changes))
     done = [run.process(batch) for batch in batches]
-    rejected = pl.concat([batch.rejected for batch in done], how="vertical_relaxed")
+    rejected = pl.concat([*(batch.rejected for batch in done), run.finish()], how="vertical_relaxed")
     return Outcome(pl.concat([batch.pairs for batch in done]), rejected, run.report(WINDOW, 0))
 
 
@@ -59,6 +59,7 @@ def judged(*batches: pl.DataFrame, **changes: Any) -> None:
     run = Run(rules(**changes))
     for batch in batches:
         run.process(batch)
+    run.finish()
     run.judge()
 
 
@@ -340,5 +341,5 @@ class TestReport:
 def test_a_feedback_id_is_no_formula_in_the_list_of_rejected_rows() -> None:
     """The list is opened in spreadsheet programs; an id that they would run gets an apostrophe before it."""
     rows = raw_frame({"helpful_rating": 9}).with_columns(feedback_id=pl.lit("=1+1"))
-    rejected = Run(rules()).process(rows).rejected
+    rejected = outcome_of([rows]).rejected
     assert rejected["feedback_id"].to_list() == ["'=1+1"]

@@ -5,6 +5,7 @@ import re
 from typing import BinaryIO
 
 import polars as pl
+import polars.selectors as cs
 
 from feedback_etl.expressions import iso_timestamp
 
@@ -18,17 +19,23 @@ def write_csv(frame: pl.DataFrame, file: BinaryIO, *, header: bool) -> None:
     Raises:
         OSError: The file cannot take them, with the number of the error.
     """
-    as_text = [
-        pl.col(name).replace_strict(_TRUTH, return_dtype=pl.String)
-        if dtype == pl.Boolean
-        else iso_timestamp(name).alias(name)
-        for name, dtype in frame.schema.items()
-        if dtype in (pl.Boolean, pl.Datetime)
+    booleans = [
+        pl.col(name).replace_strict(_TRUTH, return_dtype=pl.String) for name in frame.select(cs.boolean()).columns
     ]
+    times = [_time_text(column) for column in frame.select(cs.datetime())]
     try:
-        frame.with_columns(as_text).write_csv(file, include_header=header)
+        frame.with_columns(*booleans, *times).write_csv(file, include_header=header)
     except OSError as error:
         number = _ERROR_NUMBER.search(str(error))  # Polars tells it in the text alone
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+
+
+def _time_text(times: pl.Series) -> pl.Expr:
+    """Times as text; those of a column that holds one time throughout, such as export_date, are formatted once."""
+    instants = times.to_physical()
+    if times.null_count() == 0 and instants.min() == instants.max() is not None:
+        once = times.head(1).to_frame().select(iso_timestamp(times.name)).item()
+        return pl.lit(once).alias(times.name)
+    return iso_timestamp(times.name).alias(times.name)

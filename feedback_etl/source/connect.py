@@ -25,6 +25,9 @@ from feedback_etl.source.address import (
 Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
 """What every function of this package that reads a database takes."""
 
+SNAPSHOT = "REPEATABLE READ"
+"""The isolation in which a transaction sees one state of the database from its first statement to its last."""
+
 READ_ONLY = ("SET TRANSACTION READ ONLY", "SET LOCAL TIME ZONE 'UTC'", "SET LOCAL standard_conforming_strings = on")
 """What a PostgreSQL transaction of ours begins with, and what ends with it: a pooled connection keeps nothing."""
 
@@ -118,8 +121,9 @@ def _engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
         arguments: dict[str, Any] = {"timeout": connect_timeout}
     else:
         arguments = {"connect_timeout": math.ceil(connect_timeout), "prepare_threshold": None}
+    isolation = {} if url.get_backend_name() == "sqlite" else {"isolation_level": SNAPSHOT}
     try:
-        engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True, poolclass=sa.NullPool)
+        engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True, poolclass=sa.NullPool, **isolation)
     except (NoSuchModuleError, ArgumentError, TypeError, ValueError):
         raise UsageError("The database URL has options that its driver does not know.") from None
     if url.get_backend_name() == "sqlite":
@@ -151,7 +155,7 @@ def _only_reading(connection: sa.Connection) -> Iterator[None]:
     end: tuple[str, ...] = ()
     try:
         try:
-            begin, end = _brackets(connection)
+            begin, end = _brackets(connection, was_idle)
             for statement in begin:
                 connection.exec_driver_sql(statement)
         except SQLAlchemyError as error:
@@ -166,7 +170,7 @@ def _only_reading(connection: sa.Connection) -> Iterator[None]:
                 connection.rollback()
 
 
-def _brackets(connection: sa.Connection) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _brackets(connection: sa.Connection, was_idle: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The statements around reading."""
     if connection.dialect.name == "sqlite":  # a SELECT of it cannot write; this looks whether it can be read at all
         return ("PRAGMA schema_version",), ()
@@ -174,5 +178,7 @@ def _brackets(connection: sa.Connection) -> tuple[tuple[str, ...], tuple[str, ..
     begun = getattr(getattr(driver, "info", None), "transaction_status", 0)
     if connection.dialect.detect_autocommit_setting(driver) and not begun:
         return ("BEGIN", *READ_ONLY), ("ROLLBACK",)
+    if was_idle:  # the transaction that begins here is rolled back
+        return READ_ONLY, ()
     savepoint = "SAVEPOINT feedback_etl"
     return (savepoint, *READ_ONLY), (f"ROLLBACK TO {savepoint}", f"RELEASE {savepoint}")

@@ -10,9 +10,9 @@ from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.schema import RAW_COLUMNS
 from feedback_etl.source.connect import Source
+from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.query import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation
 from feedback_etl.source.raw import KINDS
-from feedback_etl.source.reader import stopped
 
 _NAMES_SHOWN = 20
 
@@ -74,15 +74,20 @@ def read_query_file(path: Path) -> str:
 
 
 def fetch_count(source: Source, sql: str) -> int:
-    """The single number that a statement yields.
+    """The single number that a statement yields; raises as `fetch_rows`."""
+    return int(fetch_rows(source, sql)[0][0])
+
+
+def fetch_rows(source: Source, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement that yields few.
 
     Raises:
         SourceError: The database stopped it.
     """
     try:
-        return int(_execute(source, sql).scalar_one())
+        return [tuple(row) for row in _execute(source, sql)]
     except SQLAlchemyError as error:
-        raise stopped(error) from None
+        raise stopped(reason_for(error)) from None
 
 
 def _execute(source: Source, sql: str) -> sa.CursorResult[Any]:
@@ -93,7 +98,7 @@ def _refused(error: SQLAlchemyError) -> SourceError:
     """What the database says of a statement that it does not understand or allow; other words could hold values."""
     original = getattr(error, "orig", None)
     if (getattr(original, "sqlstate", None) or "42")[:2] not in {"42", "0A"}:
-        return stopped(error)
+        return stopped(reason_for(error))
     told = getattr(getattr(original, "diag", None), "message_primary", None) or str(original or error)
     return SourceError(f"The database refuses the query: {told.splitlines()[0].rstrip('.')}.")
 
@@ -180,11 +185,7 @@ def _check_text_times(source: Source, relation: Relation) -> None:
     time = relation.columns["created_at"]
     no_text = sa.or_(time < sa.literal_column("''"), time >= sa.literal_column("x''"))
     some = relation.render(sa.select(sa.literal_column("1")).select_from(relation.rows).where(no_text).limit(1))
-    try:
-        found = _execute(source, some).first()
-    except SQLAlchemyError as error:
-        raise stopped(error) from None
-    if found is not None:
+    if fetch_rows(source, some):
         raise SourceError(
             "created_at holds numbers in some rows; ISO 8601 text is expected. "
             "Convert it in a --query, for example datetime(created_at, 'unixepoch')."

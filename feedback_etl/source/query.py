@@ -7,7 +7,7 @@ and never interpreted.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +24,9 @@ CONSENT = "consent"
 # Times of SQLite are text. Whole days on either side take in every form and offset; the reader cuts exactly.
 _TEXT_TIME_SLACK = timedelta(days=2)
 
+_FIRST_TIME = "'0001-01-01 00:00:00'"
+"""What lies before the year 1, such as -infinity, no driver can read."""
+
 Column = sa.ColumnElement[Any]
 
 
@@ -35,12 +38,14 @@ class Relation:
         dialect: "postgresql" or "sqlite".
         columns: The raw columns as SQL expressions, and `consent` where an own query yields it.
         rows: What they are selected from.
+        counted: What is enough to count them.
         own_query: The user's SQL that stands behind `rows`; None for the default schema.
     """
 
     dialect: str
     columns: dict[str, Column]
     rows: sa.FromClause
+    counted: sa.FromClause
     own_query: str | None = None
 
     def render(self, statement: sa.Select[Any]) -> str:
@@ -70,7 +75,7 @@ def default_relation(dialect: str, db_schema: str | None = None) -> Relation:
         **{name: record.c[name] for name in LIST_COLUMNS},
     }
     columns = {name: special[name] if name in special else feedback.c[name] for name in RAW_COLUMNS}
-    return Relation(dialect, columns, rows)
+    return Relation(dialect, columns, rows, counted=feedback)
 
 
 def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
@@ -85,7 +90,8 @@ def own_relation(dialect: str, sql: str, names: list[str]) -> Relation:
         UsageError: The text could end the subquery it is put into.
     """
     columns: dict[str, Column] = {name: sa.column(name) for name in names}
-    return Relation(dialect, columns, sa.table(_QUERY_NAME), own_query=contained(dialect, sql))
+    query = sa.table(_QUERY_NAME)
+    return Relation(dialect, columns, query, counted=query, own_query=contained(dialect, sql))
 
 
 def columns_of(dialect: str, sql: str) -> str:
@@ -131,6 +137,39 @@ def excluded_in(relation: Relation, window: Window, types: dict[str, str]) -> st
     return relation.render(sa.select(sa.func.count()).select_from(relation.rows).where(*conditions))
 
 
+def estimate_of(relation: Relation, window: Window, types: dict[str, str]) -> str:
+    """The statement that asks PostgreSQL's planner how many rows a window has, which takes no time."""
+    rows = sa.select(_sql("1")).select_from(relation.counted).where(*_in_window(relation, window, types))
+    return f"EXPLAIN (FORMAT JSON) {relation.render(rows)}"
+
+
+def count_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
+    """The statement that counts the rows of a window."""
+    rows = sa.select(sa.func.count()).select_from(relation.counted).where(*_in_window(relation, window, types))
+    if CONSENT in relation.columns:
+        rows = rows.where(_consents(relation, types))
+    return relation.render(rows)
+
+
+def extent_of(relation: Relation, window: Window, types: dict[str, str]) -> str:
+    """The statement that yields the first and the last time of a window (PostgreSQL)."""
+    time = relation.columns["created_at"]
+    ends = sa.select(sa.func.min(time), sa.func.max(time)).select_from(relation.counted)
+    return relation.render(ends.where(*_in_window(relation, window, types), time >= _sql(_FIRST_TIME)))
+
+
+def bins_of(
+    relation: Relation, window: Window, types: dict[str, str], *, extent: tuple[datetime, datetime], bins: int
+) -> str:
+    """The statement that yields the first time and the number of rows of each of so many equal spans (PostgreSQL)."""
+    time = relation.columns["created_at"]
+    least, greatest = (sa.literal(end.replace(tzinfo=UTC).timestamp()) for end in extent)
+    span = sa.func.width_bucket(sa.extract("epoch", time), least, greatest, _sql(str(bins)))
+    counts = sa.select(sa.func.min(time), sa.func.count()).select_from(relation.counted)
+    within = (*_in_window(relation, window, types), time >= _sql(_FIRST_TIME))
+    return relation.render(counts.where(*within).group_by(span).order_by(_sql("1")))
+
+
 def _labelled(columns: dict[str, Column]) -> list[sa.Label[Any]]:
     return [column.label(name) for name, column in columns.items()]
 
@@ -156,7 +195,7 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     if kind == "numeric":  # NaN and long ones are more than drivers can take
         return sa.cast(column, sa.Double)
     if name == "created_at":  # what lies before the year 1, such as -infinity, no driver can read
-        return sa.case((column >= _sql("'0001-01-01 00:00:00'"), column))
+        return sa.case((column >= _sql(_FIRST_TIME), column))
     return column
 
 

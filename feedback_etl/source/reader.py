@@ -2,16 +2,21 @@
 
 import logging
 import os
-import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.errors import SourceError
+from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.schema import RAW_COLUMNS
-from feedback_etl.source.connect import READ_ONLY, Source
+from feedback_etl.source.child import Job, Reader
+from feedback_etl.source.connect import READ_ONLY, SNAPSHOT, Source
+from feedback_etl.source.failures import reason_for, stopped
+from feedback_etl.source.plan import ranges_of
+from feedback_etl.source.preflight import fetch_rows
+from feedback_etl.source.query import Relation, feedback_in
 from feedback_etl.source.raw import cut_exactly, to_raw
 from feedback_etl.source.window import Window
 
@@ -19,73 +24,89 @@ logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 65_536
 
-_STOPPED = {
-    "statement timeout": "it took longer than the server's statement_timeout allows",
-    "lock timeout|locked": "another program holds a lock on the database",
-    "user request": "somebody cancelled it",
-    "permission denied": "this user may not read all of the tables",
-    "read-only transaction|before any query": "it would write, and nothing here may write",
-    "terminating connection|closed": "the connection was lost",
-    "division by zero": "it divides by zero in some row",
-    "invalid input syntax|out of range|malformed": "a value of some row cannot be converted as it asks",
-}
-"""What databases say (as regular expressions), and what we say instead: their texts can hold rows' values."""
+
+class Reading(NamedTuple):
+    """How rows are read; the defaults need no thought, and the result is the same for all.
+
+    Attributes:
+        bulk: Read time ranges side by side (PostgreSQL).
+        workers: How many at once; the number of processors, at most 4, unless given.
+        batch_rows: How many rows are worked on at once.
+        stall_timeout: Seconds without a row after which the database is given up.
+    """
+
+    bulk: bool = False
+    workers: int | None = None
+    batch_rows: int = BATCH_ROWS
+    stall_timeout: float = 600.0
+
+    def checked(self) -> "Reading":
+        """Itself.
+
+        Raises:
+            UsageError: A value is not allowed.
+        """
+        for name, value in (("workers", self.workers), ("batch_rows", self.batch_rows)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name} must be a whole number, 1 or more.")
+        if not self.stall_timeout > 0:
+            raise UsageError("stall_timeout must be a number of seconds above 0.")
+        return self
 
 
-def read_batches(source: Source, sql: str, window: Window, *, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
-    """Run a statement and give its rows as raw frames, in order; at least one frame, which may be empty.
+class UnfitForConnectorX(SourceError):
+    """An SQLite file stores values that do not fit the types of its columns; SQLAlchemy can read them."""
 
-    ConnectorX moves the rows where it can. Where it cannot (no URL of its own, or values that do not fit the declared
-    types of SQLite), SQLAlchemy reads them in batches of `batch_rows`.
+
+def read_batches(
+    source: Source, relation: Relation, window: Window, types: dict[str, str], reading: Reading
+) -> Generator[pl.DataFrame, None, None]:
+    """The rows of a window as raw frames, in order; at least one frame, which may be empty.
+
+    ConnectorX moves them, in processes of its own, where it can be given the database; else SQLAlchemy reads them.
 
     Raises:
+        UnfitForConnectorX: Read again, with a source whose `connectorx_url` is None.
         SourceError: The database stopped the query, or a column has a wrong type. No message holds a value.
     """
-    for raw in _raw_frames(source, sql, batch_rows):
+    if source.connectorx_url is None:
+        logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
+        sql = feedback_in(relation, window, types)
+        frames = (to_raw(frame) for frame in _with_sqlalchemy(source, sql, reading.batch_rows))
+    else:
+        frames = _with_connectorx(source, relation, window, types, reading)
+    for raw in frames:
         yield cut_exactly(raw, window) if source.dialect == "sqlite" else raw
 
 
-def stopped(error: BaseException) -> SourceError:
-    """What to tell of a statement that failed while it read rows."""
-    error = getattr(error, "orig", None) or error
-    reason = next((reason for sign, reason in _STOPPED.items() if re.search(sign, str(error))), None)
-    state = getattr(error, "sqlstate", None)
-    told = reason or f"it failed while it read rows ({f'SQLSTATE {state}' if state else type(error).__name__})"
-    return SourceError(f"The database stopped the query: {told}. Nothing was exported.")
-
-
-def _raw_frames(source: Source, sql: str, batch_rows: int) -> Iterator[pl.DataFrame]:
-    if source.connectorx_url is None:
-        logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
-    else:
-        try:
-            raw = to_raw(_with_connectorx(source.connectorx_url, sql, source.dialect))
-        except Exception as error:
-            if source.dialect != "sqlite":
-                raise (error if isinstance(error, SourceError) else stopped(error)) from None
-            logger.info("reading with SQLAlchemy: ConnectorX cannot read what this SQLite file stores")
-        else:
-            yield raw
-            return
-    yield from map(to_raw, _with_sqlalchemy(source, sql, batch_rows))
-
-
-def _with_connectorx(url: str, sql: str, dialect: str) -> pl.DataFrame:
-    os.environ.setdefault("RUST_LOG", "off")  # read once, when ConnectorX is imported
-    import connectorx
-
-    begin = ["BEGIN", *READ_ONLY] if dialect == "postgresql" else None
+def _with_connectorx(
+    source: Source, relation: Relation, window: Window, types: dict[str, str], reading: Reading
+) -> Generator[pl.DataFrame, None, None]:
+    workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else 0
+    ranges = ranges_of(source, relation, window, types, bulk_workers=workers)
+    queries = [feedback_in(relation, part, types) for part in ranges]
+    prepare = _under_one_snapshot(source)
     try:
-        table = connectorx.read_sql(url, sql, return_type="arrow", pre_execution_query=begin)
-    except Exception:
-        raise
-    except BaseException as panic:  # a Rust panic is no Exception
-        if type(panic).__name__ != "PanicException":
+        with ExitStack() as stack:
+            readers = []
+            for number in range(min(max(workers, 1), len(queries))):
+                job = Job(str(source.connectorx_url), prepare, queries[number :: max(workers, 1)], reading.batch_rows)
+                readers.append(stack.enter_context(Reader(job, stall_timeout=reading.stall_timeout)))
+            for number in range(len(queries)):
+                for batch in readers[number % len(readers)].next_stream():
+                    yield to_raw(pl.DataFrame(batch))
+    except SourceError as error:
+        if source.dialect != "sqlite":
             raise
-        raise RuntimeError(str(panic)) from None
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)  # noqa: S101  a table is no series
-    return frame
+        raise UnfitForConnectorX(str(error)) from None
+
+
+def _under_one_snapshot(source: Source) -> list[str]:
+    """What begins every connection of the readers: the state of the database that `source` sees, and no other."""
+    if source.dialect != "postgresql":
+        return []
+    snapshot = fetch_rows(source, "SELECT pg_export_snapshot()")[0][0]
+    return [f"BEGIN ISOLATION LEVEL {SNAPSHOT}", f"SET TRANSACTION SNAPSHOT '{snapshot}'", *READ_ONLY]
 
 
 def _with_sqlalchemy(source: Source, sql: str, batch_rows: int) -> Iterator[pl.DataFrame]:
@@ -97,7 +118,7 @@ def _with_sqlalchemy(source: Source, sql: str, batch_rows: int) -> Iterator[pl.D
             while rows := result.fetchmany(batch_rows):
                 yield _frame(rows)
     except SQLAlchemyError as error:
-        raise stopped(error) from None
+        raise stopped(reason_for(error)) from None
 
 
 def _frame(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:

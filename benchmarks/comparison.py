@@ -1,0 +1,67 @@
+"""Contenders side by side: each once for its memory, then all in turn, round by round, for their time."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+from measure import Bench, Command, Failed, Timing
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the runs of a contender took.
+
+    Attributes:
+        rows: Rows of feedback that it read.
+        peak: Peak memory in bytes, of a run of its own; None where it cannot be measured.
+        timings: One for each round.
+    """
+
+    rows: int
+    peak: int | None
+    timings: tuple[Timing, ...]
+
+    @property
+    def tells_seconds(self) -> bool:
+        """Whether it measured itself too, without the imports."""
+        return all("seconds" in timing.output.told for timing in self.timings)
+
+    def seconds(self, *, imports: bool = True) -> list[float]:
+        """What each round took, from start to end or, without the imports, as the contender itself measured it."""
+        return [timing.wall if imports else timing.output.told["seconds"] for timing in self.timings]
+
+    def ratio_to(self, other: "Measured", *, imports: bool = True) -> float:
+        """How many times as long a row takes: the median over the rounds, whose runs are neighbours in time."""
+        rounds = zip(self.seconds(imports=imports), other.seconds(), strict=True)
+        return median(own / its for own, its in rounds) * other.rows / self.rows
+
+
+def compare(
+    bench: Bench, commands: Mapping[str, Command], rows_of: Mapping[str, int], rounds: int
+) -> dict[str, Measured]:
+    """Measure commands, each of which reads so many rows; the run for the memory also fills the caches.
+
+    Raises:
+        Failed: A command ended with an error; the message names it.
+    """
+    peaks = {}
+    timings: dict[str, list[Timing]] = {name: [] for name in commands}
+    for name, command in commands.items():
+        with named(name):
+            peaks[name] = bench.peak_memory(command)
+    for number in range(1, rounds + 1):
+        for name, command in commands.items():
+            with named(name):
+                timings[name].append(bench.time(command))
+            print(f"round {number}  {timings[name][-1].wall:8.2f} s  {name}", flush=True)
+    return {name: Measured(rows_of[name], peaks[name], tuple(timings[name])) for name in commands}
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Say who failed."""
+    try:
+        yield
+    except Failed as failure:
+        raise Failed(f"{name}: {failure}") from None

@@ -1,0 +1,65 @@
+"""What is ours alone: a recorded Arrow stream of the default query goes through the steps and becomes CSV.
+
+`record` writes the stream to a file; run as a program, this file reads it.
+"""
+
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+BATCH_ROWS = 65_536
+
+
+def connectorx_url(text: str) -> str:
+    """SQLAlchemy's URL of a server on a Unix socket as ConnectorX takes it."""
+    import sqlalchemy as sa
+
+    url = sa.make_url(text)
+    host, port = str(url.query["host"]), int(str(url.query["port"]))
+    return sa.URL.create(
+        "postgresql", url.username, host=quote(host, safe=""), port=port, database=url.database
+    ).render_as_string(hide_password=False)
+
+
+def record(url: str, path: Path, now: datetime) -> None:
+    """Write what ConnectorX gives for the default query."""
+    import connectorx
+    import pyarrow as pa
+
+    from feedback_etl.source.query import default_relation, feedback_in
+    from feedback_etl.source.window import Window
+
+    query = feedback_in(default_relation("postgresql"), Window(None, now), {})
+    stream = connectorx.read_sql(connectorx_url(url), query, return_type="arrow_stream", batch_size=BATCH_ROWS)
+    with pa.ipc.new_stream(path, stream.schema) as writer:
+        for batch in stream:
+            writer.write_batch(batch)
+
+
+def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
+    """Types settled, steps, CSV: all that an export does between the reader and the disk."""
+    import polars as pl
+    import pyarrow as pa
+
+    from feedback_etl.exports.csv import write_csv
+    from feedback_etl.privacy.keys import Key
+    from feedback_etl.source.raw import to_raw
+    from feedback_etl.steps import Rules, Run
+
+    started = time.perf_counter()
+    run = Run(Rules(now, Key(key), 1, "keep", strict=False, max_rejected=1.0))
+    with (folder / "export.csv").open("wb") as file, pa.OSFile(str(recording)) as recorded:
+        for number, batch in enumerate(pa.ipc.open_stream(recorded)):
+            raw = to_raw(pl.DataFrame(pl.from_arrow(batch)))
+            write_csv(run.process(raw).pairs, file, header=number == 0)
+    print(json.dumps({"seconds": time.perf_counter() - started}))
+
+
+if __name__ == "__main__":
+    process(
+        Path(sys.argv[2]), os.environ["FEEDBACK_ETL_KEY"], Path(sys.argv[1]), datetime.now(UTC).replace(tzinfo=None)
+    )

@@ -1,0 +1,49 @@
+"""How long it takes until something happens: start-up times of the command, the imports and a small export."""
+
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+
+import sqlalchemy as sa
+from comparison import named
+from contenders import export
+from measure import Bench, Command
+
+PYTHON = "`python -c pass`"
+IMPORT = "`import feedback_etl`"
+LIBRARIES = "importing all libraries"
+HELP = "`feedback-etl --help`"
+SQLITE = "export of a small SQLite database"
+POSTGRES = "export of a small PostgreSQL database"
+
+_LIBRARIES = "connectorx, pandera.polars, polars, polars_hash, psycopg, pyarrow, pydantic_settings, sqlalchemy, typer"
+
+
+def startup_times(bench: Bench, sqlite: Path, postgres: sa.URL, runs: int) -> dict[str, float]:
+    """Medians in seconds of so many runs, in which all take turns.
+
+    Raises:
+        Failed: A command ended with an error.
+    """
+    times: dict[str, list[float]] = {}
+    for _ in range(runs):
+        for name, command in _commands(sqlite, postgres).items():
+            with named(name):
+                times.setdefault(name, []).append(bench.time(command).wall)
+    return {name: median(walls) for name, walls in times.items()}
+
+
+def _commands(sqlite: Path, postgres: sa.URL) -> Mapping[str, Command]:
+    program = Path(sysconfig.get_path("scripts")) / "feedback-etl"
+    feedback_etl = (program,) if program.exists() else (sys.executable, "-m", "feedback_etl")
+    everything = ("--days", "-1", "--database-url")
+    return {
+        PYTHON: lambda _: (sys.executable, "-c", "pass"),
+        IMPORT: lambda _: (sys.executable, "-c", "import feedback_etl"),
+        LIBRARIES: lambda _: (sys.executable, "-c", f"import {_LIBRARIES}"),
+        HELP: lambda _: (*feedback_etl, "--help"),
+        SQLITE: export(*everything, f"sqlite:///{sqlite}"),
+        POSTGRES: export(*everything, postgres.render_as_string(hide_password=False)),
+    }

@@ -1,0 +1,181 @@
+"""The parent's end of a reader process: start it, give it a job, take its batches, and end it in every case.
+
+Imports nothing heavy, so that `prestart` can be the first thing that a program does: the child then imports its
+libraries while the parent imports its own.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
+
+from feedback_etl.errors import SourceError
+from feedback_etl.source.failures import stopped
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PIPE_BYTES = 1 << 20
+_BATCHES_AHEAD = 3
+_LAST_WORDS_SECONDS = 5.0
+_END_OF_STREAM = object()
+_OVER = object()
+
+
+class Job(NamedTuple):
+    """What a reader process does: run queries one after the other, each on a connection of its own.
+
+    Attributes:
+        url: The database as ConnectorX takes it. It holds the password and goes through a pipe, never into arguments.
+        prepare: Statements that begin each connection.
+        queries: The queries; the rows of each come as one stream.
+        batch_rows: How many rows a batch has, but for the last.
+    """
+
+    url: str
+    prepare: list[str]
+    queries: list[str]
+    batch_rows: int
+
+
+_waiting: list[subprocess.Popen[bytes]] = []
+
+
+def prestart() -> None:
+    """Start a reader process that waits for the first job of this program; it ends with the program in any case."""
+    if not _waiting:
+        _waiting.append(_spawn())
+        atexit.register(_end_waiting)
+
+
+def _end_waiting() -> None:
+    for process in _waiting:
+        process.kill()
+        process.communicate()
+
+
+def _take() -> subprocess.Popen[bytes]:
+    with contextlib.suppress(IndexError):
+        process = _waiting.pop()
+        if process.poll() is None:
+            return process
+    return _spawn()
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    # One arena: memory that threads give back is used again. ConnectorX reads RUST_LOG when it is imported.
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "RUST_LOG": "off"}
+    command = [sys.executable, "-m", "feedback_etl.source.reader_process"]
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)  # noqa: S603  ours
+    if hasattr(fcntl, "F_SETPIPE_SZ") and process.stdout is not None:  # Linux
+        with contextlib.suppress(OSError):  # more than the user may have: the pipe works as it is
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return process
+
+
+class Reader:
+    """A reader process at work on a job, with a thread that reads ahead; a context that leaves no process behind.
+
+    with Reader(job, stall_timeout=600) as reader:
+        for query in job.queries:
+            for batch in reader.next_stream(): ...
+    """
+
+    def __init__(self, job: Job, *, stall_timeout: float) -> None:
+        self._stall_timeout = stall_timeout
+        self._streams_left = len(job.queries)
+        self._rows = 0
+        self._ready: queue.Queue[Any] = queue.Queue(_BATCHES_AHEAD)
+        self._closed = False
+        self._process = _take()
+        pipes = self._process.stdin, self._process.stdout, self._process.stderr
+        self._stdin, self._stdout, self._stderr = map(_open, pipes)
+        with contextlib.suppress(BrokenPipeError):  # it died; the thread finds out
+            self._stdin.write(json.dumps(job._asdict()).encode() + b"\n")
+            self._stdin.close()
+        self._thread = threading.Thread(target=self._read_ahead, name="feedback_etl reader", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        self._process.kill()
+        while self._thread.is_alive():  # it may wait for room
+            with contextlib.suppress(queue.Empty):
+                self._ready.get(timeout=0.01)
+        self._process.wait()
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+    def next_stream(self) -> Iterator["pa.RecordBatch"]:
+        """The record batches of the next query; at least one, which may be empty.
+
+        Raises:
+            SourceError: The reader died, reported an error, fell silent, or told of other rows than came.
+        """
+        while (batch := self._next()) is not _END_OF_STREAM:
+            self._rows += batch.num_rows
+            yield batch
+        self._streams_left -= 1
+        # A stream that was cut off between two batches looks complete.
+        if not self._streams_left and self._told != {"rows": self._rows}:
+            raise self._failed()
+
+    def _next(self) -> Any:
+        try:
+            item = self._ready.get(timeout=self._stall_timeout)
+        except queue.Empty:
+            raise SourceError(
+                f"The database gave no row for {self._stall_timeout:g} s (stall_timeout in the settings). "
+                "Nothing was exported."
+            ) from None
+        if item is _OVER:
+            raise self._failed()
+        return item
+
+    def _read_ahead(self) -> None:
+        import pyarrow as pa
+
+        with contextlib.suppress(pa.ArrowException, OSError, ValueError):  # cut off: the report says why
+            for _ in range(self._streams_left):
+                with pa.ipc.open_stream(self._stdout) as stream:
+                    empty = pa.RecordBatch.from_pylist([], schema=stream.schema)
+                    for batch in stream:
+                        empty = None
+                        self._ready.put(batch)
+                        if self._closed:
+                            return
+                if empty is not None:
+                    self._ready.put(empty)
+                self._ready.put(_END_OF_STREAM)
+        self._ready.put(_OVER)
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        """What the process said of its work when it ended; nothing if it was killed or hangs."""
+        try:
+            self._process.wait(timeout=_LAST_WORDS_SECONDS)
+            report: dict[str, Any] = json.loads(self._stderr.read())
+        except (subprocess.TimeoutExpired, ValueError):
+            return {}
+        return report
+
+    def _failed(self) -> SourceError:
+        return stopped(self._told.get("error") or f"the reader process ended early (exit {self._process.poll()})")
+
+
+def _open(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None  # noqa: S101  all three were asked for
+    return pipe

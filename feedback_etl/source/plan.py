@@ -1,0 +1,79 @@
+"""How a window is read: in one piece, or in time ranges of about equal row counts.
+
+Ranges bound what ConnectorX buffers while the writer is slow (it has no backpressure), and can be read side by side.
+They are disjoint, half-open and in the order of time; together they are the window.
+"""
+
+import math
+from datetime import datetime
+from typing import NamedTuple
+
+from feedback_etl.source.connect import Source
+from feedback_etl.source.preflight import fetch_rows
+from feedback_etl.source.query import Relation, bins_of, estimate_of, extent_of
+from feedback_etl.source.window import Window, naive_utc
+
+ROWS_A_RANGE = 2_000_000
+"""About 200 MB at the 100 bytes a row that ConnectorX buffers; smaller ranges cost more, as each repeats the joins."""
+
+ROWS_A_BULK_RANGE = 500_000
+"""Smaller, since several are read at once."""
+
+_BINS = 2_000
+UNDATED = Window(None, datetime.min)
+"""Only rows without a time: no time is earlier than its end."""
+
+
+class Bin(NamedTuple):
+    """Rows between two moments: the first time among them, and their number."""
+
+    first: datetime
+    rows: int
+
+
+def ranges_of(
+    source: Source, relation: Relation, window: Window, types: dict[str, str], *, bulk_workers: int = 0
+) -> list[Window]:
+    """The ranges in which to read a window: one, unless it is large or to be read in bulk.
+
+    SQLite is read in one piece: it has no snapshot to share between connections.
+    """
+    if source.dialect != "postgresql":
+        return [window]
+    size = ROWS_A_BULK_RANGE if bulk_workers else ROWS_A_RANGE
+    if not bulk_workers and _estimate(source, relation, window, types) <= 1.5 * size:
+        return [window]
+    first, last = fetch_rows(source, extent_of(relation, window, types))[0]
+    if first is None or first == last:
+        return [window]
+    extent = naive_utc(first), naive_utc(last)
+    rows = fetch_rows(source, bins_of(relation, window, types, extent=extent, bins=_BINS))
+    bins = [Bin(naive_utc(start), count) for start, count in rows]
+    return split(window, bins, max(bulk_workers, math.ceil(sum(each.rows for each in bins) / size)))
+
+
+def _estimate(source: Source, relation: Relation, window: Window, types: dict[str, str]) -> int:
+    plan = fetch_rows(source, estimate_of(relation, window, types))[0][0]
+    return int(plan[0]["Plan"]["Plan Rows"])
+
+
+def split(window: Window, bins: list[Bin], ranges: int) -> list[Window]:
+    """Cut a window into about so many ranges of about equal row counts, as fine as the bins allow.
+
+    >>> bins = [Bin(datetime(2025, 1, day), 10) for day in (1, 2, 3, 4)]
+    >>> for part in split(Window(datetime(2025, 1, 1), datetime(2025, 2, 1)), bins, 2):
+    ...     print(part)
+    2025-01-01 00:00:00 to 2025-01-03 00:00:00 UTC
+    2025-01-03 00:00:00 to 2025-02-01 00:00:00 UTC
+    """
+    if not bins or ranges < 2:
+        return [window]
+    total = sum(each.rows for each in bins)
+    edges = [window.start or bins[0].first]
+    seen = 0
+    for each in bins:
+        if seen and seen * ranges >= total * len(edges):
+            edges.append(each.first)
+        seen += each.rows
+    dated = [Window(start, end) for start, end in zip(edges, [*edges[1:], window.end], strict=True)]
+    return dated if window.start else [*dated, UNDATED]

@@ -1,0 +1,348 @@
+"""Rows come through a process of its own: whatever happens to it, an export is whole or not there."""
+
+import contextlib
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import sqlalchemy as sa
+from databases import Database, opened
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from processes import COMMAND, environment, python
+from reading import NOW, fetch, select
+
+import feedback_etl as fe
+from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.child import Job, Reader
+from feedback_etl.source.connect import open_source
+from feedback_etl.source.plan import ROWS_A_RANGE, UNDATED, Bin, split
+from feedback_etl.source.window import Window
+
+KEY = "k" * 32
+T0 = NOW - timedelta(days=1)
+SLOW = "FROM pg_sleep(60)"
+
+
+def readers() -> list[psutil.Process]:
+    """The reader processes that this process has started and that still run."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "reader_process" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def feedback(count: int, *, repeats: int = 3) -> dict[str, list[dict[str, Any]]]:
+    """Rows in which every so many neighbours are the same feedback, and one has no time."""
+    rows = [
+        {
+            "id": number,
+            "user_id": number % 7 + 1,
+            "analysis_id": number // repeats,
+            "recommendation_id": 1,
+            "helpful_rating": number % 5 + 1,
+            "created_at": None if number == count else T0 + timedelta(seconds=number // repeats),
+        }
+        for number in range(1, count + 1)
+    ]
+    return {"records": [{"id": 1, "recommendation_id": "rec_1"}], "feedbacks": rows}
+
+
+def exported(url: str, folder: Path, **options: Any) -> tuple[str, str]:
+    """The text of the data file and of the list of rejected rows."""
+    report = fe.export_feedback(url, days_back=-1, now=NOW, key=KEY, output_dir=folder, **options)
+    return Path(report.export_filename).read_text(), Path(report.rejected_filename).read_text()
+
+
+class TestOneResult:
+    """How rows are read never shows in what is written."""
+
+    @settings(max_examples=12)
+    @given(batch_rows=st.integers(1, 30), repeats=st.integers(1, 6))
+    def test_the_size_of_a_batch_does_not_matter(
+        self, tmp_path_factory: pytest.TempPathFactory, batch_rows: int, repeats: int
+    ) -> None:
+        """Duplicates at the edges of batches are found, and found once."""
+        folder = tmp_path_factory.mktemp("exports")
+        with opened(f"sqlite:///{folder}/application.db") as database:
+            database.fill(**feedback(25, repeats=repeats))
+            at_once = exported(database.url, folder)
+            assert exported(database.url, folder, batch_rows=batch_rows) == at_once
+            assert exported(f"{database.url}?timeout=5", folder, batch_rows=batch_rows) == at_once
+
+    @pytest.mark.parametrize("workers", [1, 2, 5])
+    def test_bulk_is_serial(self, postgres_database: str, tmp_path: Path, workers: int) -> None:
+        """The same rows in the same order, to the byte; those without a time come last."""
+        with contextlib.closing(Filled(postgres_database, 500)) as database:
+            serial = exported(database.url, tmp_path)
+            assert exported(database.url, tmp_path, bulk=True, workers=workers, batch_rows=7) == serial
+
+    @pytest.mark.parametrize("rows", [0, 1, 65])
+    def test_no_row_one_row_and_a_full_batch(self, postgres_database: str, rows: int) -> None:
+        """The edges of what a batch can hold."""
+        with contextlib.closing(Filled(postgres_database, rows)) as database:
+            frame = fe.load_feedback(database.url, days_back=-1, now=NOW, batch_rows=65)
+        assert frame.height == rows
+
+    def test_writers_change_nothing_under_way(self, postgres_database: str) -> None:
+        """All ranges see one state, though rows move in time and come and go while they are read."""
+        with contextlib.closing(Filled(postgres_database, 300)) as database:
+            stop = threading.Event()
+            writer = threading.Thread(target=move_rows, args=(database.url, stop))
+            writer.start()
+            try:
+                for _ in range(5):
+                    frame = fe.load_feedback(database.url, days_back=-1, now=NOW, bulk=True, workers=4, batch_rows=11)
+                    assert sorted(frame["feedback_id"].to_list()) == list(range(1, 301))
+            finally:
+                stop.set()
+                writer.join()
+
+
+class Filled:
+    """A database of the default schema with generated feedback."""
+
+    def __init__(self, url: str, rows: int) -> None:
+        from databases import create_schema, fill, make_engine
+
+        self.url = url
+        engine = make_engine(url)
+        create_schema(engine)
+        fill(engine, **feedback(rows))
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def move_rows(url: str, stop: threading.Event) -> None:
+    """Move rows about in time, always all of them in one transaction."""
+    engine = sa.create_engine(url)
+    while not stop.is_set():
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE recommendation_feedbacks SET created_at = timestamp '2025-10-24' + random() * interval '10 h'"
+            )
+    engine.dispose()
+
+
+class TestAccidents:
+    """A reader that dies, hangs or fails ends the export with one sentence and leaves nothing."""
+
+    def test_a_killed_reader(self, postgres_database: str, tmp_path: Path) -> None:
+        """It is told, the folder is as it was, and no process is left."""
+        killer = threading.Thread(target=kill_first_reader)
+        killer.start()
+        with pytest.raises(SourceError, match="the reader process ended early"):
+            fe.export_feedback(
+                postgres_database,
+                query=select(postgres_database, SLOW),
+                key=KEY,
+                output_dir=tmp_path / "exports",
+                now=NOW,
+            )
+        killer.join()
+        assert list((tmp_path / "exports").iterdir()) == []
+        assert readers() == []
+
+    def test_a_database_that_falls_silent(self, postgres_database: str) -> None:
+        """It is given up after the time that the settings allow."""
+        query = select(postgres_database, SLOW)
+        with pytest.raises(SourceError, match=r"gave no row for 0\.3 s"):
+            fe.load_feedback(postgres_database, query=query, now=NOW, stall_timeout=0.3)
+        assert readers() == []
+
+    def test_rows_that_are_missing_are_missed(self, postgres_database: str) -> None:
+        """A query that fails in the middle gives no rows that could be taken for all."""
+        failing = "SELECT 1 / (n - 150000) AS x FROM generate_series(1, 200000) AS n"
+        with open_source(postgres_database) as source:
+            job = Job(str(source.connectorx_url), [], [failing], batch_rows=1_000)
+            with pytest.raises(SourceError, match="divides by zero"), Reader(job, stall_timeout=60) as reader:
+                assert sum(batch.num_rows for batch in reader.next_stream()) < 200_000
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_it_while_the_database_computes(
+        self, postgres_database: str, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        """At once, with the signal's exit code, without files and without a process."""
+        query = tmp_path / "slow.sql"
+        query.write_text(select(postgres_database, SLOW))
+        env = environment({"FEEDBACK_ETL_DATABASE_URL": postgres_database, "FEEDBACK_ETL_KEY": KEY})
+        options = ["--days", "-1", "--query", str(query), "--output", str(tmp_path / "exports")]
+        process = subprocess.Popen([COMMAND, "export", *options], env=env)
+        wait_for(
+            lambda: fetch(
+                postgres_database,
+                "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() "
+                f"AND query LIKE '%{SLOW}%'",
+            )
+        )
+        children = psutil.Process(process.pid).children()
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 128 + number
+        assert list((tmp_path / "exports").iterdir()) == []
+        assert children
+        assert not any(child.is_running() for child in children)
+
+    def test_the_job_is_in_no_argument(self, postgres_tcp_url: str) -> None:
+        """A password shows in no process list."""
+        with open_source(postgres_tcp_url) as source:
+            job = Job(str(source.connectorx_url), [], ["SELECT pg_sleep(30)::text AS x"], batch_rows=1)
+            with Reader(job, stall_timeout=60):
+                wait_for(readers)
+                arguments = [" ".join(reader.cmdline()) for reader in readers()]
+        assert len(arguments) == 1
+        assert arguments[0].endswith("-m feedback_etl.source.reader_process")
+
+
+def wait_for(condition: Any) -> None:
+    """Until it holds; for ever, but for the limit of the run."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came")
+
+
+def kill_first_reader() -> None:
+    wait_for(readers)
+    time.sleep(1)
+    for reader in readers():
+        reader.kill()
+
+
+class TestCallers:
+    """It works wherever it is called from."""
+
+    def test_a_script_without_a_main_guard(self, sqlite_database: Database) -> None:
+        """A child that imported the script again would export again, and again."""
+        sqlite_database.fill(**feedback(5))
+        Path("script.py").write_text(
+            f"import feedback_etl as fe, datetime as dt\n"
+            f"now = dt.datetime(2025, 10, 25, 12)\n"
+            f"print(fe.load_training({sqlite_database.url!r}, days_back=-1, key={KEY!r}, now=now).height)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "script.py"], capture_output=True, text=True, env=environment(), check=True
+        )
+        assert done.stdout == "2\n"
+
+    def test_a_thread(self, sqlite_database: Database) -> None:
+        """Two at once, each with its own reader."""
+        sqlite_database.fill(**feedback(5))
+        heights: list[int] = []
+
+        def load() -> None:
+            heights.append(fe.load_feedback(sqlite_database.url, days_back=-1, now=NOW).height)
+
+        threads = [threading.Thread(target=load) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert heights == [5, 5]
+
+    def test_a_daemonic_worker(self, sqlite_database: Database) -> None:
+        """Such as those of Celery, which may start no process through multiprocessing."""
+        sqlite_database.fill(**feedback(5))
+        done = python(
+            """
+import multiprocessing, sys, datetime
+def work(url):
+    import feedback_etl as fe
+    print(fe.load_feedback(url, days_back=-1, now=datetime.datetime(2025, 10, 25, 12)).height, flush=True)
+worker = multiprocessing.get_context("fork").Process(target=work, args=(sys.argv[1],), daemon=True)
+worker.start()
+worker.join()
+""",
+            sqlite_database.url,
+        )
+        assert (done.stdout, done.stderr) == ("5\n", "")
+
+    def test_progress_is_told(self, sqlite_database: Database) -> None:
+        """After each batch, with the number of all rows, which are counted first."""
+        sqlite_database.fill(**feedback(25))
+        told: list[tuple[int, int]] = []
+        fe.load_training(
+            sqlite_database.url, days_back=-1, now=NOW, key=KEY, batch_rows=10, progress=lambda *of: told.append(of)
+        )
+        assert told[-1] == (25, 25)
+        assert told == sorted(told)
+
+    @pytest.mark.parametrize("wrong", [{"workers": 0}, {"batch_rows": 0}, {"batch_rows": True}, {"stall_timeout": 0}])
+    def test_what_cannot_be_is_refused(self, sqlite_database: Database, wrong: dict[str, Any]) -> None:
+        """With the name and the values allowed."""
+        with pytest.raises(UsageError, match=f"^{next(iter(wrong))} must be"):
+            fe.load_feedback(sqlite_database.url, **wrong)
+
+
+class TestRanges:
+    """A window is cut into disjoint ranges that are the window."""
+
+    @given(
+        counts=st.lists(st.integers(1, 50), max_size=20),
+        ranges=st.integers(1, 9),
+        starts=st.booleans(),
+    )
+    def test_they_are_the_window(self, counts: list[int], ranges: int, starts: bool) -> None:
+        """Each moment of the window is in one of them."""
+        bins = [Bin(T0 + timedelta(minutes=place), count) for place, count in enumerate(counts)]
+        window = Window(T0 if starts else None, NOW)
+        parts = split(window, bins, ranges)
+        dated = [part for part in parts if part != UNDATED]
+        assert dated[-1].end == NOW
+        assert all(before.end == after.start for before, after in itertools.pairwise(dated))
+        assert (parts[-1] == UNDATED) == (not starts and len(parts) > 1)
+        assert dated[0].start == (window.start if starts or len(parts) == 1 else bins[0].first)
+
+    def test_a_large_window_is_cut_without_being_asked(self, postgres_database: str) -> None:
+        """What the planner takes for more than a range is read in several, and nothing is lost by it."""
+        query = (
+            select(postgres_database)
+            .replace("1 AS feedback_id", "n AS feedback_id")
+            .replace("timestamp '2025-10-25 10:00:00'", "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'")
+        )
+        rows = 2 * ROWS_A_RANGE
+        frame = fe.load_feedback(
+            postgres_database,
+            query=f"{query} FROM generate_series(1, {rows}) AS n WHERE n % 40 = 0",
+            days_back=-1,
+            now=NOW,
+        )
+        assert frame["feedback_id"].to_list() == sorted(frame["feedback_id"].to_list(), reverse=True)
+        assert frame.height == rows // 40
+
+
+def test_memory_follows_the_batch_and_not_the_rows(postgres_database: str, tmp_path: Path) -> None:
+    """Of a million rows in small batches, the parent holds a few at a time."""
+    query = (
+        select(postgres_database)
+        .replace("1 AS feedback_id", "n AS feedback_id")
+        .replace("3 AS analysis_id", "n AS analysis_id")
+    )
+    (tmp_path / "many.sql").write_text(f"{query} FROM generate_series(1, 400000) AS n")
+    done = python(
+        """
+import resource, sys, datetime, pathlib
+import feedback_etl as fe
+def peak(rows):
+    query = pathlib.Path("many.sql").read_text().replace("400000", str(rows))
+    fe.export_feedback(sys.argv[1], query=query, now=datetime.datetime(2025, 10, 25, 12), key="k" * 32,
+                       output_dir="exports", batch_rows=5_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+small = peak(50_000)
+print(peak(400_000) / small)
+""",
+        postgres_database,
+    )
+    assert done.stderr == ""
+    assert float(done.stdout) < 1.25
