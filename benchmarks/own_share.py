@@ -47,8 +47,9 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
 
     from feedback_etl.exports.csv import write_csv
     from feedback_etl.privacy.keys import Key
+    from feedback_etl.rules import Rules
     from feedback_etl.source.raw import to_raw
-    from feedback_etl.steps import Rules, Run
+    from feedback_etl.steps import Run
 
     started = time.perf_counter()
     run = Run(Rules(now, Key(key), 1, "keep", strict=False, max_rejected=1.0))

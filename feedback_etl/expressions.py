@@ -144,8 +144,9 @@ def iso_timestamp(column: str | pl.Expr) -> pl.Expr:
     >>> pl.select(iso_timestamp(pl.lit(datetime(2025, 10, 25, 10)))).item()
     '2025-10-25T10:00:00'
     """
-    utc = _column(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC")
-    return utc.dt.replace_time_zone(None).dt.to_string("%Y-%m-%dT%H:%M:%S%.6f").str.strip_suffix(".000000")
+    utc = _column(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    text = utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
+    return pl.when(utc.dt.microsecond() == 0).then(text.str.head(-7)).otherwise(text)
 
 
 def pair_hash(

@@ -7,11 +7,11 @@ to them. What happens to a batch between reading and writing stands in `steps`.
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
@@ -19,13 +19,17 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.files import ExportFiles
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.rules import Rules
 from feedback_etl.settings import find_key
 from feedback_etl.source.connect import Database, open_source
 from feedback_etl.source.preflight import fetch_count, look_at
 from feedback_etl.source.query import CONSENT, count_in, excluded_in
-from feedback_etl.source.reader import BATCH_ROWS, Reading, UnfitForConnectorX, read_batches
+from feedback_etl.source.reader import BATCH_ROWS, Reading, UnfitForConnectorX, open_reading
 from feedback_etl.source.window import Window, naive_utc, window_between, window_of_days
-from feedback_etl.steps import RecommendationId, Rules, Run
+from feedback_etl.transforms import RecommendationId
+
+if TYPE_CHECKING:
+    from feedback_etl.steps import Run
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +110,7 @@ def export_feedback(
     rules = Rules(now, _key(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
 
     def write(excluded: int, raw_batches: Iterator[pl.DataFrame]) -> ExportReport:
-        run = Run(rules)
+        run = _run(rules)
         with ExportFiles(output_dir, now) as files:
             for raw in raw_batches:
                 batch = run.process(raw)
@@ -169,7 +173,7 @@ def load_training(
     rules = Rules(now, _key(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
 
     def collect(_excluded: int, raw_batches: Iterator[pl.DataFrame]) -> pl.DataFrame:
-        run = Run(rules)
+        run = _run(rules)
         pairs = pl.concat([run.process(raw).pairs for raw in raw_batches])
         run.finish()
         run.judge()
@@ -199,7 +203,7 @@ def load_feedback(
     Takes the arguments of `export_feedback` that choose rows, and raises the same errors.
 
     Returns:
-        The canonical raw columns (`schema.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last.
+        The canonical raw columns (`columns.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last.
     """
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = _window(days_back, since, until, _instant(now))
@@ -238,12 +242,19 @@ def _reading(selection: Selection, *, with_connectorx: bool = True) -> Iterator[
         if not with_connectorx:
             source = replace(source, connectorx_url=None)
         relation, types = look_at(source, query=selection.query, db_schema=selection.db_schema)
-        excluded = 0
-        if CONSENT in relation.columns:
-            excluded = fetch_count(source, excluded_in(relation, window, types))
-        total = fetch_count(source, count_in(relation, window, types)) if selection.progress else 0
-        with closing(read_batches(source, relation, window, types, reading)) as raw_batches:
+        with open_reading(source, relation, window, types, reading) as raw_batches:
+            excluded = total = 0
+            if CONSENT in relation.columns:
+                excluded = fetch_count(source, excluded_in(relation, window, types))
+            if selection.progress:
+                total = fetch_count(source, count_in(relation, window, types))
             yield excluded, _told(raw_batches, selection.progress, total)
+
+
+def _run(rules: Rules) -> "Run":
+    from feedback_etl.steps import Run  # it imports pandera, and meanwhile the database is at work
+
+    return Run(rules)
 
 
 def _told(raw_batches: Iterator[pl.DataFrame], progress: Progress | None, total: int) -> Iterator[pl.DataFrame]:

@@ -4,7 +4,6 @@ Both are pandera models. They judge with full depth whatever PANDERA_VALIDATION_
 say. `validate` raises, `split_valid` gives the good rows and the explained bad ones.
 """
 
-from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import pandera.polars as pa
@@ -12,65 +11,9 @@ import polars as pl
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
+from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, require_raw
 from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import AGE_RANGE, MAX_AGE, decode_list, is_formula, is_string_list
-
-RATINGS = {
-    "helpful_rating": (1, 5),
-    "product_satisfaction": (1, 5),
-    "routine_completion_pct": (0, 100),
-}
-"""The numeric ratings with the least and the greatest value allowed."""
-
-RATING_FIELDS = (*RATINGS, "would_recommend")
-LIST_COLUMNS = {"conditions_analyzed": "conditions_not_a_list", "rules_applied": "rules_not_a_list"}
-"""The columns that hold a JSON array of strings, with the reason given where one does not."""
-
-
-class _Kind(NamedTuple):
-    """What a raw column may be: in words, and whether a dtype is such."""
-
-    expected: str
-    fits: Callable[[pl.DataType], bool]
-
-
-_ID = _Kind(
-    "integers or text (floats are not exact; pandas: the dtype Int64)",
-    lambda dtype: dtype.is_integer() or dtype == pl.String,
-)
-_NUMBER = _Kind("numbers", lambda dtype: dtype.is_numeric())
-_TRUTH = _Kind("booleans or 0 and 1", lambda dtype: dtype.is_integer() or dtype == pl.Boolean)
-_TEXT = _Kind("text", lambda dtype: dtype == pl.String)
-_TIME = _Kind("times", lambda dtype: dtype == pl.Datetime)
-
-_RAW_KINDS = {
-    **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _ID),
-    **dict.fromkeys(RATINGS, _NUMBER),
-    "would_recommend": _TRUTH,
-    **dict.fromkeys((*LIST_COLUMNS, "timeframe"), _TEXT),
-    "age": _NUMBER,
-    "created_at": _TIME,
-}
-RAW_COLUMNS = tuple(_RAW_KINDS)
-"""The canonical raw columns: what a `--query` has to yield, and what `split_valid` and `anonymize` take."""
-
-
-def require_raw(frame: pl.DataFrame | pl.LazyFrame) -> None:
-    """Refuse a frame that cannot hold raw feedback; a column without a type, since all of it is null, fits anywhere.
-
-    Raises:
-        ValidationError: Columns are missing or of a wrong type; the message names each.
-    """
-    schema = frame.collect_schema()
-    if missing := [name for name in RAW_COLUMNS if name not in schema]:
-        raise ValidationError(f"The frame lacks the raw columns {', '.join(missing)}.")
-    wrong = [
-        f"{name} is {schema[name]}, expected {kind.expected}"
-        for name, kind in _RAW_KINDS.items()
-        if schema[name] != pl.Null and not kind.fits(schema[name])
-    ]
-    if wrong:
-        raise ValidationError(f"Raw columns of a wrong type: {'; '.join(wrong)}.")
 
 
 def _number_faults(column: str, least: int, greatest: int) -> dict[str, pl.Expr]:
@@ -95,10 +38,12 @@ def _list_faults(column: str) -> dict[str, pl.Expr]:
     }
 
 
+_ID_LENGTH = pl.col("recommendation_id").cast(pl.String).str.len_bytes()
+
 _ROW_FAULTS: dict[str, dict[str, pl.Expr]] = {
     "analysis_id": {"analysis_id_missing": pl.col("analysis_id").is_null()},
     "recommendation_id": {
-        "recommendation_missing": pl.col("recommendation_id").cast(pl.String).fill_null("").str.len_bytes() == 0,
+        "recommendation_missing": pl.col("recommendation_id").is_null() | (_ID_LENGTH == 0),
         **_text_faults("recommendation_id"),
     },
     "created_at": {"created_at_missing": pl.col("created_at").is_null()},
@@ -186,10 +131,6 @@ class TrainingPair(pa.DataFrameModel):
 
         strict = True
         ordered = True
-
-
-TRAINING_COLUMNS = tuple(TrainingPair.to_schema().columns)
-"""The columns of an export in their order."""
 
 
 class Split(NamedTuple):

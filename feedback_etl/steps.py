@@ -5,44 +5,23 @@ Too few ratings? skipped -> something wrong? rejected -> seen before? dropped ->
 """
 
 from collections import Counter
-from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import harmless, hash_id
-from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.rules import Rules
 from feedback_etl.schema import explain, tell_apart, validate
 from feedback_etl.source.window import Window
-from feedback_etl.transforms import RAW_KEY, anonymize, deduplicate, enough_ratings, is_hashed
-from feedback_etl.transforms import RecommendationId as RecommendationId
+from feedback_etl.transforms import RAW_KEY, anonymize, deduplicate, enough_ratings
 
 _RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), pl.col("created_at"))
 """Comparable between batches, also where a source gives an id as a number in one and as text in the next."""
 
 _EXPLAINED_AT_ONCE = 20_000
 _NONE_REJECTED = pl.DataFrame(schema={"feedback_id": pl.Null, "analysis_hash": pl.String, "reasons": pl.String})
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What becomes of a row. Without a key, ids are hashed unkeyed."""
-
-    now: datetime
-    key: Key | None
-    min_feedback_fields: int
-    recommendation_id: RecommendationId
-    strict: bool
-    max_rejected: float
-
-    def __post_init__(self) -> None:
-        enough_ratings(self.min_feedback_fields)
-        is_hashed(self.recommendation_id)
-        if not 0 <= self.max_rejected <= 1:
-            raise UsageError("max_rejected must be a share from 0 to 1, for example 0.05.")
 
 
 class Batch(NamedTuple):

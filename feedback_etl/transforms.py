@@ -9,9 +9,9 @@ from typing import Literal, TypeVar, get_args
 
 import polars as pl
 
+from feedback_etl.columns import RATING_FIELDS, RATINGS, RAW_COLUMNS, TRAINING_COLUMNS, require_raw
 from feedback_etl.errors import UsageError
 from feedback_etl.expressions import KeyLike, bucket_age, hash_id, join_list
-from feedback_etl.schema import RATING_FIELDS, RATINGS, RAW_COLUMNS, TRAINING_COLUMNS, require_raw
 from feedback_etl.source.window import naive_utc
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
@@ -122,7 +122,7 @@ def _utc(time: pl.Expr) -> pl.Expr:
 
 def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
     """Add the joined form of a JSON column, made once for each distinct text: decoding is what costs."""
-    distinct = frame.select(column).unique().with_columns(join_list(column).alias(joined))
+    distinct = frame.select(pl.col(column).unique()).with_columns(join_list(column).alias(joined))
     return frame.join(distinct, on=column, how="left", maintain_order="left")
 
 

@@ -12,7 +12,7 @@ from feedback_etl.pipeline import load_feedback
 from feedback_etl.source.connect import Database, open_source
 from feedback_etl.source.preflight import fetch_count, look_at
 from feedback_etl.source.query import excluded_in
-from feedback_etl.source.reader import Reading, read_batches
+from feedback_etl.source.reader import Reading, open_reading
 from feedback_etl.source.window import Window
 
 NOW = datetime(2025, 10, 25, 12)
@@ -61,8 +61,8 @@ def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataF
     with open_source(database) as source:
         relation, types = look_at(source, query=query)
         excluded = fetch_count(source, excluded_in(relation, window, types))
-        rows = pl.concat(read_batches(source, relation, window, types, Reading()), how="vertical_relaxed")
-    return rows, excluded
+        with open_reading(source, relation, window, types, Reading()) as batches:
+            return pl.concat(batches, how="vertical_relaxed"), excluded
 
 
 def takes_connectorx(database: Database) -> bool:

@@ -22,9 +22,9 @@ from processes import COMMAND, PATIENCE_SECONDS, Here, environment, feedback_etl
 
 from feedback_etl import __version__
 from feedback_etl.cli import app
+from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
 from feedback_etl.privacy.keys import Key
-from feedback_etl.schema import TRAINING_COLUMNS
 from feedback_etl.settings import NO_DATABASE, NO_KEY, default_key_path
 
 KEY = "0123456789abcdef0123456789abcdef"

@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy as sa
 from databases import Database, fill, make_engine
 
+from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.contracts import contracts, row_schema, write_contracts
 from feedback_etl.pipeline import export_feedback
-from feedback_etl.schema import TRAINING_COLUMNS
 from feedback_etl.source import tables
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"

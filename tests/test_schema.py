@@ -26,8 +26,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from feedback_etl.columns import RAW_COLUMNS, TRAINING_COLUMNS, require_raw
 from feedback_etl.errors import ValidationError
-from feedback_etl.schema import RAW_COLUMNS, REASONS, TRAINING_COLUMNS, require_raw, split_valid, validate
+from feedback_etl.schema import REASONS, split_valid, validate
 from feedback_etl.transforms import anonymize
 
 STABLE_REASONS = (

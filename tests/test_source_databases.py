@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.connect import open_source
 from feedback_etl.source.preflight import look_at
-from feedback_etl.source.reader import Reading, read_batches
+from feedback_etl.source.reader import Reading, open_reading
 from feedback_etl.source.window import Window
 
 Make = Callable[[str], Any]
@@ -480,5 +480,6 @@ def test_reading_by_sqlalchemy_comes_in_bounded_batches(shared: Database) -> Non
     window = Window(None, NOW)
     with open_source(by("sqlalchemy", shared.url)) as source:
         relation, types = look_at(source)
-        batches = list(read_batches(source, relation, window, types, Reading(batch_rows=3)))
-    assert [batch["feedback_id"].to_list() for batch in batches] == [[2, 3, 1], [4]]
+        with open_reading(source, relation, window, types, Reading(batch_rows=3)) as batches:
+            ids = [batch["feedback_id"].to_list() for batch in batches]
+    assert ids == [[2, 3, 1], [4]]

@@ -15,8 +15,8 @@ from conftest import AWKWARD_PASSWORD
 from databases import Database, new_postgres_database, opened
 from reading import by, by_both_routes, execute, read, select
 
+from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import FeedbackError, SourceError, UsageError
-from feedback_etl.schema import RAW_COLUMNS
 from feedback_etl.source import tables
 from feedback_etl.source.connect import open_source
 

@@ -17,8 +17,9 @@ from polars.testing import assert_frame_equal
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport, FeedbackProcessingStats
+from feedback_etl.rules import Rules
 from feedback_etl.source.window import Window
-from feedback_etl.steps import Rules, Run
+from feedback_etl.steps import Run
 
 KEY = Key("0123456789abcdef0123456789abcdef")
 WINDOW = Window(datetime(2025, 10, 1), NOW)

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import KeyUnusable, UsageError, ValidationError
 from feedback_etl.expressions import pair_hash
 from feedback_etl.privacy.keys import Key
-from feedback_etl.schema import RAW_COLUMNS, split_valid
+from feedback_etl.schema import split_valid
 from feedback_etl.transforms import PAIR_KEY, RAW_KEY, anonymize, deduplicate, enough_ratings
 
 KEY = "0123456789abcdef0123456789abcdef"

@@ -9,7 +9,6 @@ import polars.selectors as cs
 
 from feedback_etl.expressions import iso_timestamp
 
-_TRUTH = {True: "True", False: "False"}
 _ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
@@ -19,9 +18,7 @@ def write_csv(frame: pl.DataFrame, file: BinaryIO, *, header: bool) -> None:
     Raises:
         OSError: The file cannot take them, with the number of the error.
     """
-    booleans = [
-        pl.col(name).replace_strict(_TRUTH, return_dtype=pl.String) for name in frame.select(cs.boolean()).columns
-    ]
+    booleans = [_truth_text(name) for name in frame.select(cs.boolean()).columns]
     times = [_time_text(column) for column in frame.select(cs.datetime())]
     try:
         frame.with_columns(*booleans, *times).write_csv(file, include_header=header)
@@ -30,6 +27,11 @@ def write_csv(frame: pl.DataFrame, file: BinaryIO, *, header: bool) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+
+
+def _truth_text(name: str) -> pl.Expr:
+    truth = pl.col(name)
+    return pl.when(truth).then(pl.lit("True")).when(~truth).then(pl.lit("False")).alias(name)
 
 
 def _time_text(times: pl.Series) -> pl.Expr:

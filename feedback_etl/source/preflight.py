@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
+from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.schema import RAW_COLUMNS
 from feedback_etl.source.connect import Source
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.query import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from feedback_etl.schema import LIST_COLUMNS, RAW_COLUMNS
+from feedback_etl.columns import LIST_COLUMNS, RAW_COLUMNS
 from feedback_etl.source import tables
 from feedback_etl.source.own_query import contained
 from feedback_etl.source.raw import NO_ANSWER

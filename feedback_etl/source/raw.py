@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS
 from feedback_etl.errors import SourceError
-from feedback_etl.schema import LIST_COLUMNS, RATINGS, RAW_COLUMNS
 from feedback_etl.source.window import Window
 
 TIME = pl.Datetime("us")

@@ -3,14 +3,14 @@
 import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 
 import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
+from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.schema import RAW_COLUMNS
 from feedback_etl.source.child import Job, Reader
 from feedback_etl.source.connect import READ_ONLY, SNAPSHOT, Source
 from feedback_etl.source.failures import reason_for, stopped
@@ -58,45 +58,53 @@ class UnfitForConnectorX(SourceError):
     """An SQLite file stores values that do not fit the types of its columns; SQLAlchemy can read them."""
 
 
-def read_batches(
+@contextmanager
+def open_reading(
     source: Source, relation: Relation, window: Window, types: dict[str, str], reading: Reading
-) -> Generator[pl.DataFrame, None, None]:
+) -> Iterator[Iterator[pl.DataFrame]]:
     """The rows of a window as raw frames, in order; at least one frame, which may be empty.
 
-    ConnectorX moves them, in processes of its own, where it can be given the database; else SQLAlchemy reads them.
+    ConnectorX moves them, in processes of its own, where it can be given the database; else SQLAlchemy reads them. The
+    database is at work from the beginning of the context on, and left alone at its end.
 
-    Raises:
+    The frames raise:
         UnfitForConnectorX: Read again, with a source whose `connectorx_url` is None.
         SourceError: The database stopped the query, or a column has a wrong type. No message holds a value.
     """
-    if source.connectorx_url is None:
-        logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
-        sql = feedback_in(relation, window, types)
-        frames = (to_raw(frame) for frame in _with_sqlalchemy(source, sql, reading.batch_rows))
-    else:
-        frames = _with_connectorx(source, relation, window, types, reading)
-    for raw in frames:
-        yield cut_exactly(raw, window) if source.dialect == "sqlite" else raw
+    with ExitStack() as stack:
+        if source.connectorx_url is None:
+            logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
+            rows = _with_sqlalchemy(source, feedback_in(relation, window, types), reading.batch_rows)
+            frames: Iterator[pl.DataFrame] = map(to_raw, stack.enter_context(closing(rows)))
+        else:
+            readers = _started(stack, source, relation, window, types, reading)
+            frames = _with_connectorx(readers, source.dialect)
+        yield (cut_exactly(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
 
 
-def _with_connectorx(
-    source: Source, relation: Relation, window: Window, types: dict[str, str], reading: Reading
-) -> Generator[pl.DataFrame, None, None]:
+def _started(
+    stack: ExitStack, source: Source, relation: Relation, window: Window, types: dict[str, str], reading: Reading
+) -> list[Reader]:
+    """For each query, in the order of their rows, the reader process that runs it; some run several."""
     workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else 0
     ranges = ranges_of(source, relation, window, types, bulk_workers=workers)
     queries = [feedback_in(relation, part, types) for part in ranges]
     prepare = _under_one_snapshot(source)
+    processes = min(max(workers, 1), len(queries))
+    jobs = [
+        Job(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_rows) for n in range(processes)
+    ]
+    readers = [stack.enter_context(Reader(job, stall_timeout=reading.stall_timeout)) for job in jobs]
+    return [readers[number % processes] for number in range(len(queries))]
+
+
+def _with_connectorx(readers: list[Reader], dialect: str) -> Iterator[pl.DataFrame]:
     try:
-        with ExitStack() as stack:
-            readers = []
-            for number in range(min(max(workers, 1), len(queries))):
-                job = Job(str(source.connectorx_url), prepare, queries[number :: max(workers, 1)], reading.batch_rows)
-                readers.append(stack.enter_context(Reader(job, stall_timeout=reading.stall_timeout)))
-            for number in range(len(queries)):
-                for batch in readers[number % len(readers)].next_stream():
-                    yield to_raw(pl.DataFrame(batch))
+        for reader in readers:
+            for batch in reader.next_stream():
+                yield to_raw(pl.DataFrame(batch))
     except SourceError as error:
-        if source.dialect != "sqlite":
+        if dialect != "sqlite":
             raise
         raise UnfitForConnectorX(str(error)) from None
 
@@ -109,7 +117,7 @@ def _under_one_snapshot(source: Source) -> list[str]:
     return [f"BEGIN ISOLATION LEVEL {SNAPSHOT}", f"SET TRANSACTION SNAPSHOT '{snapshot}'", *READ_ONLY]
 
 
-def _with_sqlalchemy(source: Source, sql: str, batch_rows: int) -> Iterator[pl.DataFrame]:
+def _with_sqlalchemy(source: Source, sql: str, batch_rows: int) -> Generator[pl.DataFrame, None, None]:
     options: dict[str, Any] = {"no_parameters": True, "stream_results": True, "max_row_buffer": batch_rows}
     try:
         with source.connection.exec_driver_sql(sql, execution_options=options) as result:
