@@ -121,6 +121,8 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"file       {report.export_filename}"
         yield f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}"
     yield f"took       {report.execution_time_seconds:.2f} s"
+    if report.advice:
+        yield f"advice     {report.advice}"
 
 
 def _why_nothing(report: "ExportReport", few: str) -> str:

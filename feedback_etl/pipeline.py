@@ -6,12 +6,9 @@ to them. What happens to a batch between reading and writing stands in `steps`.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -21,10 +18,9 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
 from feedback_etl.settings import find_key
-from feedback_etl.source.connect import Database, open_source
-from feedback_etl.source.preflight import fetch_count, look_at
-from feedback_etl.source.query import CONSENT, count_in, excluded_in
-from feedback_etl.source.reader import BATCH_ROWS, Reading, UnfitForConnectorX, open_reading
+from feedback_etl.source.connect import Database
+from feedback_etl.source.reader import BATCH_ROWS, Reading
+from feedback_etl.source.selection import Found, Progress, Selection, read
 from feedback_etl.source.window import Window, naive_utc, window_between, window_of_days
 from feedback_etl.transforms import RecommendationId
 
@@ -34,8 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Time = str | date | datetime
-Progress = Callable[[int, int], None]
-T = TypeVar("T")
+
+SLOW_SECONDS = 10.0
+"""After this time people wonder whether it could be faster, and look whether there is an advice."""
 
 
 def export_feedback(
@@ -109,22 +106,24 @@ def export_feedback(
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
     rules = Rules(now, _key(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
 
-    def write(excluded: int, raw_batches: Iterator[pl.DataFrame]) -> ExportReport:
+    def write(found: Found) -> ExportReport:
         run = _run(rules)
         with ExportFiles(output_dir, now) as files:
-            for raw in raw_batches:
+            for raw in found.batches:
                 batch = run.process(raw)
                 files.append(batch.pairs)
                 files.reject(batch.rejected)
             files.reject(run.finish())
             run.judge()
             published = files.publish()
-        report = run.report(window, excluded)
+        report = run.report(window, found.excluded)
         report.export_filename = str(published.pairs or "")
         report.rejected_filename = str(published.rejected or "")
+        if time.perf_counter() - started > SLOW_SECONDS:
+            report.advice = found.advice()
         return report
 
-    report = _read(selection, write)
+    report = read(selection, write)
     report.execution_time_seconds = round(time.perf_counter() - started, 3)
     logger.info(
         "exported %d of %d rows: %d duplicates, %d skipped, %d rejected",
@@ -172,14 +171,14 @@ def load_training(
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
     rules = Rules(now, _key(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
 
-    def collect(_excluded: int, raw_batches: Iterator[pl.DataFrame]) -> pl.DataFrame:
+    def collect(found: Found) -> pl.DataFrame:
         run = _run(rules)
-        pairs = pl.concat([run.process(raw).pairs for raw in raw_batches])
+        pairs = pl.concat([run.process(raw).pairs for raw in found.batches])
         run.finish()
         run.judge()
         return pairs
 
-    return _read(selection, collect)
+    return read(selection, collect)
 
 
 def load_feedback(
@@ -208,63 +207,13 @@ def load_feedback(
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = _window(days_back, since, until, _instant(now))
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
-    return _read(selection, lambda _, raw_batches: pl.concat(list(raw_batches), how="vertical_relaxed"))
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rows, and how to reach them."""
-
-    database: Database = field(repr=False)
-    window: Window
-    query: str | None
-    db_schema: str | None
-    connect_timeout: float
-    reading: Reading
-    progress: Progress | None
-
-
-def _read(selection: Selection, work: Callable[[int, Iterator[pl.DataFrame]], T]) -> T:
-    """Do some work on the number of rows excluded for lack of consent, and the raw batches."""
-    try:
-        with _reading(selection) as (excluded, raw_batches):
-            return work(excluded, raw_batches)
-    except UnfitForConnectorX:
-        logger.info("reading again with SQLAlchemy: ConnectorX cannot read what this SQLite file stores")
-    with _reading(selection, with_connectorx=False) as (excluded, raw_batches):
-        return work(excluded, raw_batches)
-
-
-@contextmanager
-def _reading(selection: Selection, *, with_connectorx: bool = True) -> Iterator[tuple[int, Iterator[pl.DataFrame]]]:
-    window, reading = selection.window, selection.reading.checked()
-    with open_source(selection.database, connect_timeout=selection.connect_timeout) as source:
-        if not with_connectorx:
-            source = replace(source, connectorx_url=None)
-        relation, types = look_at(source, query=selection.query, db_schema=selection.db_schema)
-        with open_reading(source, relation, window, types, reading) as raw_batches:
-            excluded = total = 0
-            if CONSENT in relation.columns:
-                excluded = fetch_count(source, excluded_in(relation, window, types))
-            if selection.progress:
-                total = fetch_count(source, count_in(relation, window, types))
-            yield excluded, _told(raw_batches, selection.progress, total)
+    return read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
 
 
 def _run(rules: Rules) -> "Run":
     from feedback_etl.steps import Run  # it imports pandera, and meanwhile the database is at work
 
     return Run(rules)
-
-
-def _told(raw_batches: Iterator[pl.DataFrame], progress: Progress | None, total: int) -> Iterator[pl.DataFrame]:
-    """The batches, each told of after it has been worked on."""
-    rows = 0
-    for raw in raw_batches:
-        yield raw
-        rows += raw.height
-        if progress:
-            progress(rows, max(rows, total))
 
 
 def _instant(now: datetime | None) -> datetime:

@@ -47,12 +47,14 @@ class ExportReport(FeedbackProcessingStats):
         rejected_reasons: How many rows were rejected for each reason, most frequent first; a row can have several.
         window: The half-open window, UTC.
         key_id: Which key made the pseudonyms; None for the unkeyed form.
+        advice: What would have made a long export faster; "" where nothing is known.
     """
 
     rejected_filename: str = ""
     rejected_reasons: dict[str, int] = field(default_factory=dict)
     window: Window | None = None
     key_id: str | None = None
+    advice: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""

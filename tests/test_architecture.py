@@ -92,7 +92,7 @@ class TestImports:
         """What is known to be there is found, at the top of a module and inside a function."""
         assert {"errors"} == imports_of("expressions")
         assert {"pipeline", "settings"} <= imports_of("cli")
-        assert {"source.query", "source.reader", "steps", "exports.files"} <= imports_of("pipeline")
+        assert {"source.reader", "steps", "exports.files"} <= imports_of("pipeline")
 
     @pytest.mark.parametrize("room", ["exports", "source"])
     def test_the_doors_do_not_know_each_other(self, room: str) -> None:

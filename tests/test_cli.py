@@ -110,6 +110,7 @@ class TestExport:
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "window": figures["window"],
             "key_id": KEY_ID,
+            "advice": "",
         }
 
     def test_every_option_at_once(self, configured: str, tmp_path: Path) -> None:
