@@ -1,0 +1,47 @@
+"""What would make reading faster."""
+
+from contextlib import suppress
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from feedback_etl.errors import SourceError
+from feedback_etl.source import tables
+from feedback_etl.source.connect import Source
+from feedback_etl.source.preflight import fetch_count
+from feedback_etl.source.query import Relation, count_in
+from feedback_etl.source.window import Window
+
+_SMALL_PART = 0.5
+"""Of more rows than this share of a table, reading it from end to end is the fastest way, index or not."""
+
+_TABLE = tables.recommendation_feedbacks.name
+
+
+def missing_index(
+    source: Source, relation: Relation, window: Window, types: dict[str, str], db_schema: str | None
+) -> str:
+    """A sentence with the statement that creates the index on created_at, where one is missing and would help.
+
+    It would not for a window that holds most of the table, and of an own query nothing is known: then it is "".
+    """
+    if relation.own_query is not None or window.start is None:
+        return ""
+    with suppress(SQLAlchemyError, SourceError):  # no advice is worth an export
+        inspector = sa.inspect(source.connection)
+        indexes = inspector.get_indexes(_TABLE, schema=db_schema)
+        is_table = _TABLE in inspector.get_table_names(db_schema)
+        if is_table and not any(index["column_names"][:1] == ["created_at"] for index in indexes):
+            everything = fetch_count(source, count_in(relation, Window(None, window.end), types))
+            if fetch_count(source, count_in(relation, window, types)) < _SMALL_PART * everything:
+                statement = _statement(source, db_schema)
+                return f"the database read all of {_TABLE} to find the window; an index helps: {statement}"
+    return ""
+
+
+def _statement(source: Source, db_schema: str | None) -> str:
+    if source.dialect == "sqlite":
+        return f"CREATE INDEX {_TABLE}_created_at ON {_TABLE} (created_at);"
+    quote = source.connection.dialect.identifier_preparer.quote
+    name = f"{quote(db_schema)}.{_TABLE}" if db_schema else _TABLE
+    return f"CREATE INDEX CONCURRENTLY ON {name} (created_at);"

@@ -1,0 +1,94 @@
+"""From a selection of rows to raw batches: connect, look, read, and read again another way where that is needed."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
+
+import polars as pl
+
+from feedback_etl.source.advice import missing_index
+from feedback_etl.source.connect import Database, open_source
+from feedback_etl.source.preflight import fetch_count, look_at
+from feedback_etl.source.query import CONSENT, count_in, excluded_in
+from feedback_etl.source.reader import Reading, UnfitForConnectorX, open_reading
+from feedback_etl.source.window import Window
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows, and how to reach them."""
+
+    database: Database = field(repr=False)
+    window: Window
+    query: str | None
+    db_schema: str | None
+    connect_timeout: float
+    reading: Reading
+    progress: Progress | None
+
+
+class Found(NamedTuple):
+    """What a selection yields, while the database is open.
+
+    Attributes:
+        excluded: The number of rows left out for lack of consent.
+        batches: The others as raw frames, in order; at least one frame, which may be empty.
+        advice: How reading could be faster; "" where nothing is known.
+    """
+
+    excluded: int
+    batches: Iterator[pl.DataFrame]
+    advice: Callable[[], str]
+
+
+def read(selection: Selection, work: Callable[[Found], T]) -> T:
+    """Do some work on what a selection yields. It may be begun a second time, on the same rows.
+
+    Raises:
+        UsageError: What was asked for cannot be.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
+    """
+    try:
+        with _opened(selection) as found:
+            return work(found)
+    except UnfitForConnectorX:
+        logger.info("reading again with SQLAlchemy: ConnectorX cannot read what this SQLite file stores")
+    with _opened(selection, with_connectorx=False) as found:
+        return work(found)
+
+
+@contextmanager
+def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[Found]:
+    window, reading = selection.window, selection.reading.checked()
+    with open_source(selection.database, connect_timeout=selection.connect_timeout) as source:
+        if not with_connectorx:
+            source = replace(source, connectorx_url=None)
+        relation, types = look_at(source, query=selection.query, db_schema=selection.db_schema)
+        with open_reading(source, relation, window, types, reading) as batches:
+            excluded = total = 0
+            if CONSENT in relation.columns:
+                excluded = fetch_count(source, excluded_in(relation, window, types))
+            if selection.progress:
+                total = fetch_count(source, count_in(relation, window, types))
+            yield Found(
+                excluded,
+                _told(batches, selection.progress, total),
+                lambda: missing_index(source, relation, window, types, selection.db_schema),
+            )
+
+
+def _told(batches: Iterator[pl.DataFrame], progress: Progress | None, total: int) -> Iterator[pl.DataFrame]:
+    """The batches, each told of after it has been worked on."""
+    rows = 0
+    for raw in batches:
+        yield raw
+        rows += raw.height
+        if progress:
+            progress(rows, max(rows, total))

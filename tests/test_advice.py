@@ -1,0 +1,131 @@
+"""An export that took long for want of an index says which."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from databases import Database, make_engine
+from reading import NOW, select
+from sqlalchemy.schema import CreateTable
+
+import feedback_etl as fe
+from feedback_etl import pipeline
+from feedback_etl.console import tell_summary
+from feedback_etl.source import tables
+
+KEY = "k" * 32
+INDEX = "ix_recommendation_feedbacks_created_at"
+
+
+@pytest.fixture(autouse=True)
+def everything_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an advice would take ten seconds."""
+    monkeypatch.setattr(pipeline, "SLOW_SECONDS", 0)
+
+
+@pytest.fixture
+def unindexed(database: Database) -> Database:
+    """Ten days of feedback, a row a day, without the index on created_at."""
+    rows = [
+        {"id": day, "analysis_id": day, "helpful_rating": 5, "created_at": NOW - timedelta(days=day, hours=-1)}
+        for day in range(1, 11)
+    ]
+    database.fill(feedbacks=rows)
+    run(database, f"DROP INDEX {INDEX}")
+    return database
+
+
+def run(database: Database, *statements: str) -> None:
+    """Execute statements, some of which no transaction allows."""
+    with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def advice(database: Database, folder: Path, **options: Any) -> str:
+    """What an export of two days advises."""
+    usual: dict[str, Any] = {"days_back": 2, "now": NOW, "key": KEY, "output_dir": folder, "min_feedback_fields": 4}
+    return fe.export_feedback(database.url, **usual | options).advice
+
+
+def test_the_statement_creates_what_was_missing(unindexed: Database, tmp_path: Path) -> None:
+    """It is one to copy and run; afterwards there is nothing to advise."""
+    told = advice(unindexed, tmp_path / "exports")
+    assert "an index helps: CREATE INDEX " in told
+    run(unindexed, told.partition("helps: ")[2])
+    assert advice(unindexed, tmp_path / "exports") == ""
+
+
+def test_it_is_told_in_a_line(unindexed: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, at the end of the summary."""
+    report = fe.export_feedback(
+        unindexed.url, days_back=2, now=NOW, key=KEY, output_dir=tmp_path / "exports", min_feedback_fields=4
+    )
+    tell_summary(report, 4)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == f"advice     {report.advice}"
+    assert sum("CREATE INDEX" in line for line in lines) == 1
+
+
+def test_no_advice_where_it_would_not_help(unindexed: Database, tmp_path: Path) -> None:
+    """A window of most of the table is read fastest from end to end; of an own query nothing is known."""
+    assert advice(unindexed, tmp_path / "exports", days_back=9) == ""
+    assert advice(unindexed, tmp_path / "exports", days_back=-1) == ""
+    assert advice(unindexed, tmp_path / "exports", query=select(unindexed.url)) == ""
+
+
+def test_no_advice_in_time(unindexed: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who did not wait long needs none."""
+    monkeypatch.setattr(pipeline, "SLOW_SECONDS", 3600)
+    assert advice(unindexed, tmp_path / "exports") == ""
+
+
+def test_any_index_that_begins_with_the_time_serves(unindexed: Database, tmp_path: Path) -> None:
+    """Whatever its name and its further columns; one that begins with another column does not."""
+    run(unindexed, "CREATE INDEX other ON recommendation_feedbacks (user_id, created_at)")
+    assert advice(unindexed, tmp_path / "exports")
+    run(unindexed, "CREATE INDEX fine ON recommendation_feedbacks (created_at, id)")
+    assert advice(unindexed, tmp_path / "exports") == ""
+
+
+def test_a_view_gets_no_index(unindexed: Database, tmp_path: Path) -> None:
+    """What is advised can be done."""
+    run(
+        unindexed,
+        "ALTER TABLE recommendation_feedbacks RENAME TO feedbacks",
+        "CREATE VIEW recommendation_feedbacks AS SELECT * FROM feedbacks",
+    )
+    assert advice(unindexed, tmp_path / "exports") == ""
+
+
+def test_the_schema_is_named(postgres_database: str, tmp_path: Path) -> None:
+    """A table outside the search path is found by its schema, also one whose name has to be quoted."""
+    engine = make_engine(postgres_database)
+    with engine.begin() as connection:
+        connection.execute(sa.text('CREATE SCHEMA "Skin care"'))
+        for table in ("recommendation_feedbacks", "recommendation_records", "profiles"):
+            connection.execute(CreateTable(in_skin_care(table)))
+        connection.execute(
+            sa.text(
+                'INSERT INTO "Skin care".recommendation_feedbacks (id, created_at) '
+                "SELECT n, timestamp '2025-10-25' - n * interval '1 day' FROM generate_series(1, 9) AS n"
+            )
+        )
+    report = fe.export_feedback(
+        postgres_database,
+        days_back=2,
+        now=NOW,
+        key=KEY,
+        output_dir=tmp_path,
+        db_schema="Skin care",
+        min_feedback_fields=4,
+    )
+    assert report.advice.endswith(' CREATE INDEX CONCURRENTLY ON "Skin care".recommendation_feedbacks (created_at);')
+
+
+def in_skin_care(name: str) -> sa.Table:
+    """A table of the default schema, without keys to others, in a schema of its own."""
+    columns = [sa.Column(column.name, column.type) for column in tables.metadata.tables[name].columns]
+    return sa.Table(name, sa.MetaData(), *columns, schema="Skin care")
