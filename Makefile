@@ -3,13 +3,16 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" pyproject.toml --group build
 
-.PHONY: demo test bench lint format schemas lock clean
+.PHONY: demo test torture bench lint format schemas lock clean
 
 demo: .venv/installed-run  ## a sample database, exported: what this project does
 	$(BIN)/feedback-etl demo
 
 test: .venv/installed-test  ## all tests, with coverage
 	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+torture: .venv/installed-test  ## what accidents do, a hundred times each; about ten minutes
+	$(BIN)/pytest -n 2 -m torture
 
 bench: .venv/installed-test  ## what is claimed about speed, measured here; about half an hour
 	PYTHONPATH=tests $(BIN)/python benchmarks/bench.py

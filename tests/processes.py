@@ -3,6 +3,7 @@
 `Here` runs the command line in this process instead, which saves importing everything again.
 """
 
+import contextlib
 import functools
 import os
 import shutil
@@ -10,11 +11,13 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 
 from feedback_etl.cli import app, main
@@ -105,3 +108,22 @@ class Here:
             for each, handler in zip(stopping, handlers, strict=True):
                 signal.signal(each, handler)
         return Ended(end.value.code, *self._capture.readouterr())
+
+
+def readers() -> list[psutil.Process]:
+    """The reader processes that this process has started and that still run."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "reader_process" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def wait_for(condition: Any) -> None:
+    """Until it holds; for ever, but for the limit of the run."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came")
