@@ -1,6 +1,7 @@
 """Who is compared: ours, PostgreSQL's own COPY, pandas, an ORM loop and dlt, as commands that write a folder."""
 
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,10 @@ from measure import Bench, Command, Failed
 from statements import bare_join, copied, same_work
 
 HERE = Path(__file__).resolve().parent
-EXPORT = (sys.executable, "-m", "feedback_etl", "export")
+USERS_PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)
+"""Where ours runs: best an environment as users have it, since pandera imports pandas and hypothesis where they are."""
+
+EXPORT = (USERS_PYTHON, "-m", "feedback_etl", "export")
 
 OURS = "`feedback-etl export`"
 BULK = "`feedback-etl export --bulk`"
@@ -63,7 +67,7 @@ def contenders(setup: Setup) -> dict[str, Command]:
             DLT: _script("by_dlt.py"),
             PANDAS: _script("by_pandas.py"),
             ORM: _script("by_orm.py", setup.orm_rows),
-            ALONE: _script("own_share.py", setup.recording),
+            ALONE: _script("own_share.py", setup.recording, python=USERS_PYTHON),
         }
     )
 
@@ -105,8 +109,8 @@ def psql(setup: Setup, name: str, statement: str) -> Command:
     )
 
 
-def _script(name: str, *arguments: object) -> Command:
-    return lambda folder: (sys.executable, HERE / name, folder, *map(str, arguments))
+def _script(name: str, *arguments: object, python: str = sys.executable) -> Command:
+    return lambda folder: (python, HERE / name, folder, *map(str, arguments))
 
 
 def check_rows(figures: Mapping[str, Measured]) -> None:

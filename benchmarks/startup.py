@@ -1,14 +1,12 @@
 """How long it takes until something happens: start-up times of the command, the imports and a small export."""
 
-import sys
-import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
 import sqlalchemy as sa
 from comparison import named
-from contenders import export
+from contenders import USERS_PYTHON, export
 from measure import Bench, Command
 
 PYTHON = "`python -c pass`"
@@ -36,14 +34,13 @@ def startup_times(bench: Bench, sqlite: Path, postgres: sa.URL, runs: int) -> di
 
 
 def _commands(sqlite: Path, postgres: sa.URL) -> Mapping[str, Command]:
-    program = Path(sysconfig.get_path("scripts")) / "feedback-etl"
-    feedback_etl = (program,) if program.exists() else (sys.executable, "-m", "feedback_etl")
+    python = USERS_PYTHON
     everything = ("--days", "-1", "--database-url")
     return {
-        PYTHON: lambda _: (sys.executable, "-c", "pass"),
-        IMPORT: lambda _: (sys.executable, "-c", "import feedback_etl"),
-        LIBRARIES: lambda _: (sys.executable, "-c", f"import {_LIBRARIES}"),
-        HELP: lambda _: (*feedback_etl, "--help"),
+        PYTHON: lambda _: (python, "-c", "pass"),
+        IMPORT: lambda _: (python, "-c", "import feedback_etl"),
+        LIBRARIES: lambda _: (python, "-c", f"import {_LIBRARIES}"),
+        HELP: lambda _: (python, "-m", "feedback_etl", "--help"),
         SQLITE: export(*everything, f"sqlite:///{sqlite}"),
         POSTGRES: export(*everything, postgres.render_as_string(hide_password=False)),
     }
