@@ -21,9 +21,11 @@ from reading import NOW, fetch, select
 
 import feedback_etl as fe
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source import plan
 from feedback_etl.source.child import Job, Reader
 from feedback_etl.source.connect import open_source
-from feedback_etl.source.plan import ROWS_A_RANGE, UNDATED, Bin, split
+from feedback_etl.source.plan import UNDATED, Bin, split
+from feedback_etl.source.preflight import look_at
 from feedback_etl.source.window import Window
 
 KEY = "k" * 32
@@ -259,22 +261,18 @@ class TestRanges:
         assert (parts[-1] == UNDATED) == (not starts and len(parts) > 1)
         assert dated[0].start == (window.start if starts or len(parts) == 1 else bins[0].first)
 
-    def test_a_large_window_is_cut_without_being_asked(self, postgres_database: str) -> None:
+    def test_a_large_window_is_cut_without_being_asked(
+        self, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """What the planner takes for more than a range is read in several, and nothing is lost by it."""
-        query = (
-            select(postgres_database)
-            .replace("1 AS feedback_id", "n AS feedback_id")
-            .replace("timestamp '2025-10-25 10:00:00'", "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'")
-        )
-        rows = 2 * ROWS_A_RANGE
-        frame = fe.load_feedback(
-            postgres_database,
-            query=f"{query} FROM generate_series(1, {rows}) AS n WHERE n % 40 = 0",
-            days_back=-1,
-            now=NOW,
-        )
-        assert frame["feedback_id"].to_list() == sorted(frame["feedback_id"].to_list(), reverse=True)
-        assert frame.height == rows // 40
+        ids = {"feedback_id": "n", "created_at": "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'"}
+        query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
+        monkeypatch.setattr(plan, "ROWS_A_RANGE", 10_000)
+        with open_source(postgres_database) as source:
+            relation, types = look_at(source, query=query)
+            assert len(plan.ranges_of(source, relation, Window(None, NOW), types)) == 11  # one for rows without a time
+        frame = fe.load_feedback(postgres_database, query=query, days_back=-1, now=NOW)
+        assert frame["feedback_id"].to_list() == list(range(100_000, 0, -1))
 
 
 def test_memory_follows_the_batch_and_not_the_rows(postgres_database: str, tmp_path: Path) -> None:

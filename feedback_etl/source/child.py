@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _PIPE_BYTES = 1 << 20
-_BATCHES_AHEAD = 3
+_BATCHES_AHEAD = 2
 _LAST_WORDS_SECONDS = 5.0
 _END_OF_STREAM = object()
 _OVER = object()
@@ -154,13 +155,25 @@ class Reader:
                     empty = pa.RecordBatch.from_pylist([], schema=stream.schema)
                     for batch in stream:
                         empty = None
-                        self._ready.put(batch)
+                        self._hand_over(batch)
                         if self._closed:
                             return
                 if empty is not None:
                     self._ready.put(empty)
                 self._ready.put(_END_OF_STREAM)
         self._ready.put(_OVER)
+
+    def _hand_over(self, batch: "pa.RecordBatch") -> None:
+        """Wait for room, and let the process wait too: ConnectorX would go on and keep all rows in its memory.
+
+        A process that is stopped takes nothing from the database, which then waits as for any slow reader.
+        """
+        try:
+            self._ready.put_nowait(batch)
+        except queue.Full:
+            self._process.send_signal(signal.SIGSTOP)
+            self._ready.put(batch)
+            self._process.send_signal(signal.SIGCONT)
 
     @cached_property
     def _told(self) -> dict[str, Any]:

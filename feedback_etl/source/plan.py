@@ -1,7 +1,7 @@
 """How a window is read: in one piece, or in time ranges of about equal row counts.
 
-Ranges bound what ConnectorX buffers while the writer is slow (it has no backpressure), and can be read side by side.
-They are disjoint, half-open and in the order of time; together they are the window.
+Ranges bound what the database has to sort at once, and can be read side by side. They are disjoint, half-open and in
+the order of time; together they are the window.
 """
 
 import math
@@ -13,8 +13,8 @@ from feedback_etl.source.preflight import fetch_rows
 from feedback_etl.source.query import Relation, bins_of, estimate_of, extent_of
 from feedback_etl.source.window import Window, naive_utc
 
-ROWS_A_RANGE = 2_000_000
-"""About 200 MB at the 100 bytes a row that ConnectorX buffers; smaller ranges cost more, as each repeats the joins."""
+ROWS_A_RANGE = 20_000_000
+"""To sort them takes the database about 3 GB of disk; smaller ranges cost more, as each repeats the joins."""
 
 ROWS_A_BULK_RANGE = 500_000
 """Smaller, since several are read at once."""
