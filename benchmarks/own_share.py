@@ -41,11 +41,12 @@ def record(url: str, path: Path, now: datetime) -> None:
 
 
 def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
-    """Types settled, steps, CSV: all that an export does between the reader and the disk."""
+    """Types settled, steps, files: all that an export does between the reader and the published file."""
     import polars as pl
     import pyarrow as pa
 
-    from feedback_etl.exports.csv import write_csv
+    from feedback_etl.exports.files import ExportFiles
+    from feedback_etl.pipeline import process_into
     from feedback_etl.privacy.keys import Key
     from feedback_etl.rules import Rules
     from feedback_etl.source.raw import to_raw
@@ -53,10 +54,10 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
 
     started = time.perf_counter()
     run = Run(Rules(now, Key(key), 1, "keep", strict=False, max_rejected=1.0))
-    with (folder / "export.csv").open("wb") as file, pa.OSFile(str(recording)) as recorded:
-        for number, batch in enumerate(pa.ipc.open_stream(recorded)):
-            raw = to_raw(pl.DataFrame(pl.from_arrow(batch)))
-            write_csv(run.process(raw).pairs, file, header=number == 0)
+    with ExportFiles(folder, now) as files, pa.OSFile(str(recording)) as recorded:
+        process_into(files, run, (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded)))
+        run.judge()
+        files.publish()
     print(json.dumps({"seconds": time.perf_counter() - started}))
 
 

@@ -6,6 +6,8 @@ to them. What happens to a batch between reading and writing stands in `steps`.
 
 import logging
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +27,7 @@ from feedback_etl.source.window import Window, naive_utc, window_between, window
 from feedback_etl.transforms import RecommendationId
 
 if TYPE_CHECKING:
-    from feedback_etl.steps import Run
+    from feedback_etl.steps import Batch, Run
 
 logger = logging.getLogger(__name__)
 
@@ -109,11 +111,7 @@ def export_feedback(
     def write(found: Found) -> ExportReport:
         run = _run(rules)
         with ExportFiles(output_dir, now) as files:
-            for raw in found.batches:
-                batch = run.process(raw)
-                files.append(batch.pairs)
-                files.reject(batch.rejected)
-            files.reject(run.finish())
+            process_into(files, run, found.batches)
             run.judge()
             published = files.publish()
         report = run.report(window, found.excluded)
@@ -173,7 +171,7 @@ def load_training(
 
     def collect(found: Found) -> pl.DataFrame:
         run = _run(rules)
-        pairs = pl.concat([run.process(raw).pairs for raw in found.batches])
+        pairs = pl.concat([run.process(raw).validated().pairs for raw in found.batches])
         run.finish()
         run.judge()
         return pairs
@@ -208,6 +206,23 @@ def load_feedback(
     window = _window(days_back, since, until, _instant(now))
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
     return read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
+
+
+def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFrame]) -> None:
+    """Process batches and write them. While one is validated and written, in a thread, the next is processed."""
+
+    def write(batch: "Batch") -> None:
+        files.append(batch.validated().pairs)
+        files.reject(batch.rejected)
+
+    with ThreadPoolExecutor(1, "feedback_etl writer") as writer:
+        writing = writer.submit(lambda: None)
+        for raw in raw_batches:
+            batch = run.process(raw)
+            writing.result()
+            writing = writer.submit(write, batch)
+        writing.result()
+    files.reject(run.finish())
 
 
 def _run(rules: Rules) -> "Run":

@@ -20,7 +20,7 @@ from feedback_etl.transforms import RAW_KEY, anonymize, deduplicate, enough_rati
 _RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), pl.col("created_at"))
 """Comparable between batches, also where a source gives an id as a number in one and as text in the next."""
 
-_EXPLAINED_AT_ONCE = 20_000
+_EXPLAINED_AT_ONCE = 5_000
 _NONE_REJECTED = pl.DataFrame(schema={"feedback_id": pl.Null, "analysis_hash": pl.String, "reasons": pl.String})
 
 
@@ -35,6 +35,15 @@ class Batch(NamedTuple):
 
     pairs: pl.DataFrame
     rejected: pl.DataFrame
+
+    def validated(self) -> "Batch":
+        """Itself: the gate before anything is written or handed out.
+
+        Raises:
+            ValidationError: The pairs are not a training set by `TrainingPair`.
+        """
+        validate(self.pairs)
+        return self
 
 
 def _compact(rows: pl.DataFrame) -> pl.DataFrame:
@@ -57,7 +66,7 @@ class Run:
         """Raw rows, in the order of their times, to training pairs and rejected rows.
 
         Raises:
-            ValidationError: What came out is not a training set by `TrainingPair`.
+            ValidationError: They could not be processed.
         """
         try:
             return self._steps(raw)
@@ -84,7 +93,7 @@ class Run:
             deduplicated=valid.height - unique.height,
             exported=pairs.height,
         )
-        return Batch(validate(pairs), self._explained(rejected))
+        return Batch(pairs, self._explained(rejected))
 
     def finish(self) -> pl.DataFrame:
         """The last of the rejected rows."""

@@ -3,17 +3,21 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
+from databases import Database
 from frames import CANARY, NOW, Row, all_said, pair_frame, pandera_is_asked, raw_frame, raw_frames
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+import feedback_etl as fe
+from feedback_etl import steps
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport, FeedbackProcessingStats
@@ -162,7 +166,22 @@ class TestOneBatch:
     def test_every_batch_passes_the_gate(self) -> None:
         """A clean one too: `split_valid` does not ask pandera about it, so who asks is `validate`."""
         run, batch = Run(rules()), raw_frame({})
-        assert pandera_is_asked(lambda: run.process(batch))
+        assert pandera_is_asked(lambda: run.process(batch).validated())
+
+    @pytest.mark.parametrize("face", [fe.export_feedback, fe.load_training])
+    def test_nothing_leaves_without_the_gate(
+        self, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch, face: Callable[..., Any]
+    ) -> None:
+        """Neither into a file nor as a frame: what it refuses is nowhere."""
+
+        def refuse(_frame: pl.DataFrame) -> None:
+            raise ValidationError("the gate")
+
+        monkeypatch.setattr(steps, "validate", refuse)
+        sqlite_database.fill(feedbacks=[{"id": 1, "analysis_id": 1, "helpful_rating": 5, "created_at": T0}])
+        with pytest.raises(ValidationError, match="the gate"):
+            face(sqlite_database.url, days_back=-1, now=NOW, key=KEY)
+        assert not list(Path().rglob("feedback_training*"))
 
     def test_a_wrong_type_is_named(self) -> None:
         """As `split_valid` names it."""
@@ -319,7 +338,7 @@ class TestReport:
             **{"total_feedback_records": 2, "exported_records": 1, "anonymized_records": 1, "deduplicated_records": 0},
             **{"skipped_records": 0, "errors": 1, "suppressed_records": 0, "excluded_records": 0},
             **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
-            **{"rejected_reasons": {"age_out_of_range": 1}, "key_id": KEY.id},
+            **{"rejected_reasons": {"age_out_of_range": 1}, "key_id": KEY.id, "advice": ""},
             "window": ["2025-10-01T00:00:00", "2025-10-25T12:00:00.654321"],
         }
         assert ExportReport(window=Window(None, T0)).to_dict()["window"] == [None, "2025-10-25T10:00:00"]

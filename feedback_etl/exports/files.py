@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -92,8 +91,6 @@ class ExportFiles:
         self._folder = Path(folder)
         self._stem = f"feedback_training_{now:%Y%m%d_%H%M%S}"
         self._pairs = _TemporaryCsv(self._folder, self._stem)
-        self._writer = ThreadPoolExecutor(1, "feedback_etl writer")
-        self._writing: Future[None] | None = None
         self._rejected = _TemporaryCsv(self._folder / REJECTED_FOLDER, f"{self._stem}_rejected")
 
     def __enter__(self) -> Self:
@@ -111,25 +108,16 @@ class ExportFiles:
 
     def _discard(self) -> None:
         try:
-            self._remove()
+            self._pairs.discard()
+            self._rejected.discard()
         except BaseException:  # an interrupt may come at any point
-            self._remove()
+            self._pairs.discard()
+            self._rejected.discard()
             raise
 
-    def _remove(self) -> None:
-        self._writer.shutdown()
-        self._pairs.discard()
-        self._rejected.discard()
-
     def append(self, pairs: pl.DataFrame) -> None:
-        """Add rows to the data file, in a thread: the next rows can be made meanwhile, and wait for these."""
-        self._wait()
-        self._writing = self._writer.submit(self._pairs.append, pairs)
-
-    def _wait(self) -> None:
-        """Until all rows are written; raises what went wrong."""
-        if self._writing is not None:
-            self._writing.result()
+        """Add rows to the data file."""
+        self._pairs.append(pairs)
 
     def reject(self, rows: pl.DataFrame) -> None:
         """Add rows to the list of the rejected; the file is made with the first."""
@@ -141,7 +129,6 @@ class ExportFiles:
 
         A name that is taken gets the suffix `_1`, `_2`, ...; a symbolic link at a name is refused.
         """
-        self._wait()
         with _explained(self._folder):
             for file in (self._rejected, self._pairs):
                 if file.rows:

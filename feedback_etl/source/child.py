@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _PIPE_BYTES = 1 << 20
-_BATCHES_AHEAD = 2
+BATCHES_AHEAD = 2
 _LAST_WORDS_SECONDS = 5.0
 _END_OF_STREAM = object()
 _OVER = object()
@@ -91,11 +91,11 @@ class Reader:
             for batch in reader.next_stream(): ...
     """
 
-    def __init__(self, job: Job, *, stall_timeout: float) -> None:
+    def __init__(self, job: Job, *, stall_timeout: float, batches_ahead: int = BATCHES_AHEAD) -> None:
         self._stall_timeout = stall_timeout
         self._streams_left = len(job.queries)
         self._rows = 0
-        self._ready: queue.Queue[Any] = queue.Queue(_BATCHES_AHEAD)
+        self._ready: queue.Queue[Any] = queue.Queue(batches_ahead)
         self._closed = False
         self._process = _take()
         pipes = self._process.stdin, self._process.stdout, self._process.stderr

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from math import ceil
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -11,10 +12,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source.child import Job, Reader
+from feedback_etl.source.child import BATCHES_AHEAD, Job, Reader
 from feedback_etl.source.connect import READ_ONLY, SNAPSHOT, Source
 from feedback_etl.source.failures import reason_for, stopped
-from feedback_etl.source.plan import ranges_of
+from feedback_etl.source.plan import ROWS_A_BULK_RANGE, ranges_of
 from feedback_etl.source.preflight import fetch_rows
 from feedback_etl.source.query import Relation, feedback_in
 from feedback_etl.source.raw import cut_exactly, to_raw
@@ -94,7 +95,11 @@ def _started(
     jobs = [
         Job(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_rows) for n in range(processes)
     ]
-    readers = [stack.enter_context(Reader(job, stall_timeout=reading.stall_timeout)) for job in jobs]
+    # Side by side, each reads its next range while the others' are written.
+    ahead = ceil(ROWS_A_BULK_RANGE / reading.batch_rows) if reading.bulk else BATCHES_AHEAD
+    readers = [
+        stack.enter_context(Reader(job, stall_timeout=reading.stall_timeout, batches_ahead=ahead)) for job in jobs
+    ]
     return [readers[number % processes] for number in range(len(queries))]
 
 

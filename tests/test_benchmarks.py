@@ -1,0 +1,48 @@
+"""What is claimed about speed is measured by programs that work, and quoted as it was measured."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+
+
+def tables(text: str) -> list[list[str]]:
+    """The cells of every line of every table."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_they_work() -> None:
+    """A small run compares everybody who can run here, and everybody who does the same work has the same rows."""
+    options = ["--small", "--rows", "4000", "--scale", "0.004,0.008"]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/bench.py", *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "tests"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "5 contenders wrote the same" in done.stdout
+    firsts = {cells[0] for cells in tables(done.stdout)}
+    assert {"`feedback-etl export`", "`COPY` of the bare join", "pandas and hashlib", "8,000"} <= firsts
+
+
+def test_the_readme_quotes_what_was_measured() -> None:
+    """Every row of its table of speed is a row of the results, cell by cell."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Speed")[2].partition("\n## ")[0]
+    results = RESULTS.read_text(encoding="utf-8")
+    measured = {cells[0]: cells for cells in tables(results)}
+    header, *quoted = tables(section)
+    full_header = next(cells for cells in tables(results) if cells[1:2] == ["seconds"])
+    places = [full_header.index(name) for name in header]
+    assert len(quoted) >= 5
+    for cells in quoted:
+        assert cells == [measured[cells[0]][place] for place in places]
+    told = re.findall(r"(\d[\d.,]*) (?:s|MB|x)\b", section.partition("|")[0])
+    assert all(number in results for number in told)
