@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import psutil
 import pytest
 import sqlalchemy as sa
@@ -214,6 +215,17 @@ def test_a_slow_disk_does_not_let_the_reader_grow(postgres_database: str) -> Non
     after_a_while = [memory_of_the_reader(postgres_database, rows) for rows in (100_000, 400_000)]
     in_its_memory = 300_000 * 60  # bytes that the difference in rows takes at least
     assert after_a_while[1] - after_a_while[0] < in_its_memory / 3
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_no_byte_is_lost_while_the_reader_is_stopped_and_goes_on(
+    postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    """Also with PYTHONUNBUFFERED, as containers have it: there, who writes has to look how much was written."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    query = many_rows(postgres_database, 300_000, timeframe="n || '_weeks'")
+    report = fe.export_feedback(postgres_database, query=query, now=NOW, key=KEY, output_dir=tmp_path, batch_rows=2_000)
+    assert pl.read_csv(report.export_filename)["timeframe"].to_list() == [f"{n}_weeks" for n in range(300_000, 0, -1)]
 
 
 def memory_of_the_reader(url: str, rows: int) -> int:

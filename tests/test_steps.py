@@ -181,7 +181,7 @@ class TestOneBatch:
         sqlite_database.fill(feedbacks=[{"id": 1, "analysis_id": 1, "helpful_rating": 5, "created_at": T0}])
         with pytest.raises(ValidationError, match="the gate"):
             face(sqlite_database.url, days_back=-1, now=NOW, key=KEY)
-        assert not list(Path().rglob("feedback_training*"))
+        assert not list(Path().rglob("feedback_training_*"))
 
     def test_a_wrong_type_is_named(self) -> None:
         """As `split_valid` names it."""

@@ -24,9 +24,11 @@ def main() -> None:
     _die_with_parent()
     status = os.fdopen(os.dup(2), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    # Not sys.stdout.buffer: with PYTHONUNBUFFERED it writes a part where this process is stopped, and Arrow goes on.
+    rows = os.fdopen(os.dup(1), "wb")
     code = 0
     try:
-        report: dict[str, Any] = {"rows": _work(sys.stdin.buffer, sys.stdout.buffer)}
+        report: dict[str, Any] = {"rows": _work(sys.stdin.buffer, rows)}
     except BaseException as error:  # a Rust panic is no Exception
         report, code = {"error": reason_for(error)}, 1
     try:
