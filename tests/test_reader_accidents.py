@@ -135,7 +135,7 @@ def exporting(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
             children = psutil.Process(process.pid).children()
             assert children
             yield process
-            assert not any(child.is_running() for child in children)
+            assert psutil.wait_procs(children, timeout=5)[1] == []
         assert list(tmp_path.glob("ml/feedback_training/*")) == []
         assert list(tmp_path.glob("ml/feedback_training/.feed*")) == []
 

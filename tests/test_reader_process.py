@@ -157,7 +157,7 @@ class TestAccidents:
         assert process.wait(timeout=20) == 128 + number
         assert list(tmp_path.glob("exports/*")) == []
         assert children
-        assert not any(child.is_running() for child in children)
+        assert psutil.wait_procs(children, timeout=5)[1] == []
 
     def test_the_job_is_in_no_argument(self, postgres_tcp_url: str) -> None:
         """A password shows in no process list."""

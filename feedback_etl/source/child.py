@@ -100,16 +100,23 @@ class Reader:
         self._process = _take()
         pipes = self._process.stdin, self._process.stdout, self._process.stderr
         self._stdin, self._stdout, self._stderr = map(_open, pipes)
-        with contextlib.suppress(BrokenPipeError):  # it died; the thread finds out
-            self._stdin.write(json.dumps(job._asdict()).encode() + b"\n")
-            self._stdin.close()
         self._thread = threading.Thread(target=self._read_ahead, name="feedback_etl reader", daemon=True)
-        self._thread.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it died; the thread finds out
+                self._stdin.write(json.dumps(job._asdict()).encode() + b"\n")
+                self._stdin.close()
+            self._thread.start()
+        except BaseException:  # an interrupt may come at any point
+            self._end()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._closed = True
         self._process.kill()
         while self._thread.is_alive():  # it may wait for room
