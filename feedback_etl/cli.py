@@ -85,7 +85,9 @@ def export(
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(help="How many at once with --bulk.", metavar="N", min=1, show_default="processors, at most 4"),
+        typer.Option(
+            help="How many at once with --bulk.", metavar="N", min=1, max=64, show_default="processors, at most 4"
+        ),
     ] = None,
     batch_rows: Annotated[
         int, typer.Option(help="How many rows are worked on at once; the file is the same.", metavar="N", min=1)

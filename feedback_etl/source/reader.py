@@ -24,6 +24,8 @@ from feedback_etl.source.window import Window
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 65_536
+MOST_WORKERS = 64
+"""PostgreSQL accepts 100 connections unless told otherwise, and others need some."""
 
 
 class Reading(NamedTuple):
@@ -50,6 +52,8 @@ class Reading(NamedTuple):
         for name, value in (("workers", self.workers), ("batch_rows", self.batch_rows)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} must be a whole number, 1 or more.")
+        if self.workers is not None and self.workers > MOST_WORKERS:
+            raise UsageError(f"workers must be {MOST_WORKERS} or fewer: each is a process and a connection.")
         if not self.stall_timeout > 0:
             raise UsageError("stall_timeout must be a number of seconds above 0.")
         return self
