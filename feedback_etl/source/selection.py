@@ -41,11 +41,13 @@ class Found(NamedTuple):
         excluded: The number of rows left out for lack of consent.
         batches: The others as raw frames, in order; at least one frame, which may be empty.
         advice: How reading could be faster; "" where nothing is known.
+        source: The kind of database.
     """
 
     excluded: int
     batches: Iterator[pl.DataFrame]
     advice: Callable[[], str]
+    source: str
 
 
 def read(selection: Selection, work: Callable[[Found], T]) -> T:
@@ -81,6 +83,7 @@ def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[F
                 excluded,
                 _told(batches, selection.progress, total),
                 lambda: missing_index(source, relation, window, types, selection.db_schema),
+                source.dialect,
             )
 
 
