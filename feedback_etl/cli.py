@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl import __version__, cli_folder
+from feedback_etl import __version__
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import KeyMissing, UsageError
 from feedback_etl.source.child import prestart
@@ -32,7 +32,6 @@ keys_app = typer.Typer(
     help="Make and look up the pseudonym key.", epilog="Example: feedback-etl keys show", no_args_is_help=True
 )
 app.add_typer(keys_app, name="keys")
-app.add_typer(cli_folder.audit_app, name="audit")
 
 DatabaseUrl = Annotated[
     str | None,
@@ -78,10 +77,6 @@ def export(
     recommendation_id: Annotated[
         Literal["keep", "hash"], typer.Option(help="Keep it as it is, or pseudonymise it too.")
     ] = "keep",
-    format: Annotated[  # noqa: A002  as the option
-        Literal["csv", "parquet"], typer.Option(help="CSV, or Parquet compressed with zstd.")
-    ] = "csv",
-    compress: Annotated[Literal["none", "gzip", "zstd"], typer.Option(help="How to compress CSV.")] = "none",
     unkeyed: Annotated[
         bool, typer.Option("--unkeyed", help="Plain SHA-256 without a key: anybody who can list the ids inverts it.")
     ] = False,
@@ -124,13 +119,10 @@ def export(
         recommendation_id=recommendation_id,
         strict=strict,
         max_rejected=max_rejected,
-        format=format,
-        compress=compress,
         bulk=bulk,
         workers=workers,
         batch_rows=batch_rows,
         stall_timeout=settings.stall_timeout,
-        lock_timeout=settings.lock_timeout,
         progress=None if quiet else progress_line(),
     )
     if as_json:
@@ -229,12 +221,6 @@ def keys_show() -> None:
 
     key, place = find_key()
     print_data(f"key {key.id} from {place}")
-
-
-app.command("list", epilog="Example: feedback-etl list")(cli_folder.list_exports)
-app.command(epilog="Example: feedback-etl adopt ml/feedback_training/old.csv")(cli_folder.adopt)
-app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(cli_folder.erase)
-app.command(epilog="Example: feedback-etl prune --keep-days 90")(cli_folder.prune)
 
 
 def _database(settings: "Settings") -> str:

@@ -4,7 +4,6 @@
 to them. What happens to a batch between reading and writing stands in `steps`.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterable
@@ -16,10 +15,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.files import ExportFiles, Facts
-from feedback_etl.exports.lock import LOCK_TIMEOUT
-from feedback_etl.exports.output import Compress, Form, Format
-from feedback_etl.exports.tombstones import Tombstones
+from feedback_etl.exports.files import ExportFiles
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
@@ -55,8 +51,6 @@ def export_feedback(
     recommendation_id: RecommendationId = "keep",
     strict: bool = False,
     max_rejected: float = 1.0,
-    format: Format = "csv",  # noqa: A002  the name that everybody expects
-    compress: Compress = "none",
     query: str | None = None,
     db_schema: str | None = None,
     connect_timeout: float = 2.0,
@@ -64,7 +58,6 @@ def export_feedback(
     workers: int | None = None,
     batch_rows: int = BATCH_ROWS,
     stall_timeout: float = 600.0,
-    lock_timeout: float = LOCK_TIMEOUT,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Export the feedback of a window as a pseudonymised, deduplicated, validated CSV file.
@@ -84,8 +77,6 @@ def export_feedback(
         recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
         strict: Publish nothing if a single row is rejected.
         max_rejected: Publish nothing if a greater share of the rows with enough ratings is rejected; 0 to 1.
-        format: "csv" or "parquet" (compressed with zstd).
-        compress: "none", "gzip" or "zstd", for CSV.
         query: An own SELECT that yields the canonical raw columns, instead of the default schema.
         db_schema: The PostgreSQL schema of the default tables.
         connect_timeout: Seconds to wait for the database.
@@ -93,7 +84,6 @@ def export_feedback(
         workers: How many at once; the number of processors, at most 4, unless given.
         batch_rows: How many rows are worked on at once; the result is the same.
         stall_timeout: Seconds without a row after which the database is given up.
-        lock_timeout: Seconds to wait, when the file is complete, for others who use the folder.
         progress: Called with the number of rows read so far and of all rows, which are counted first for it.
 
     Returns:
@@ -104,7 +94,6 @@ def export_feedback(
         SourceError: The database cannot be reached or is not as expected.
         ValidationError: Too many rows are rejected, or all of them; nothing was published.
         ExportFileError: The folder cannot be used; nothing was published.
-        FolderLocked: Others use the folder for too long; nothing was published.
 
     >>> from feedback_etl.demo import sample_database
     >>> with sample_database() as url:
@@ -118,26 +107,14 @@ def export_feedback(
     window = _window(days_back, since, until, now)
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
     rules = Rules(now, _key(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
-    form = Form(format, compress).checked()
-    settings = {
-        "min_feedback_fields": min_feedback_fields,
-        "recommendation_id": recommendation_id,
-        "strict": strict,
-        "max_rejected": max_rejected,
-        "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
-        "db_schema": db_schema,
-        "format": format,
-        "compress": compress,
-        "key_id": rules.key.id if rules.key else None,
-    }
 
     def write(found: Found) -> ExportReport:
-        with ExportFiles(output_dir, now, key=rules.key, form=form, lock_timeout=lock_timeout) as files:
-            run = _run(rules, files.forgotten)
+        run = _run(rules)
+        with ExportFiles(output_dir, now) as files:
             process_into(files, run, found.batches)
             run.judge()
-            report = run.report(window, found.excluded)
-            published = files.publish(Facts("full", window, settings, report.figures(), found.source))
+            published = files.publish()
+        report = run.report(window, found.excluded)
         report.export_filename = str(published.pairs or "")
         report.rejected_filename = str(published.rejected or "")
         if time.perf_counter() - started > SLOW_SECONDS:
@@ -248,10 +225,10 @@ def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFr
     files.reject(run.finish())
 
 
-def _run(rules: Rules, forgotten: Tombstones | None = None) -> "Run":
+def _run(rules: Rules) -> "Run":
     from feedback_etl.steps import Run  # it imports pandera, and meanwhile the database is at work
 
-    return Run(rules, forgotten)
+    return Run(rules)
 
 
 def _instant(now: datetime | None) -> datetime:

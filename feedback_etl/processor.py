@@ -15,7 +15,7 @@ from uuid import UUID
 import polars as pl
 
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.files import ExportFiles, Facts
+from feedback_etl.exports.files import ExportFiles
 from feedback_etl.expressions import bucket_age, hash_id, pair_hash
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.privacy.keys import Key
@@ -132,10 +132,9 @@ class FeedbackProcessor:
         if not pairs:
             return ""
         frame = validate(_as_frame(pairs))
-        now = datetime.now(UTC).replace(tzinfo=None)
-        with ExportFiles(self.output_dir, now, key=self._key_or_configured()) as files:
+        with ExportFiles(self.output_dir, datetime.now(UTC)) as files:
             files.append(frame)
-            return str(files.publish(Facts("classic", statistics={"exported_records": frame.height})).pairs)
+            return str(files.publish().pairs)
 
 
 def _as_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:

@@ -56,11 +56,6 @@ class ExportReport(FeedbackProcessingStats):
     key_id: str | None = None
     advice: str = ""
 
-    def figures(self) -> dict[str, Any]:
-        """The counts, as a manifest holds them."""
-        counts = {name: value for name, value in asdict(self).items() if name.endswith("_records") or name == "errors"}
-        return counts | {"rejected_reasons": self.rejected_reasons}
-
     def to_dict(self) -> dict[str, Any]:
         """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""
         figures = asdict(self) | {"window": None}

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.errors import ValidationError
-from feedback_etl.exports.tombstones import Tombstones, is_forgotten
 from feedback_etl.expressions import harmless, hash_id
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
@@ -55,9 +54,8 @@ def _compact(rows: pl.DataFrame) -> pl.DataFrame:
 class Run:
     """The steps for one batch after the other, and what has to be carried from one to the next."""
 
-    def __init__(self, rules: Rules, forgotten: Tombstones | None = None) -> None:
+    def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._forgotten = is_forgotten(forgotten, rules.key) if forgotten else None
         self._enough = enough_ratings(rules.min_feedback_fields)
         self._seen: pl.DataFrame | None = None
         self._waiting: list[pl.DataFrame] = []
@@ -78,9 +76,6 @@ class Run:
 
     def _steps(self, raw: pl.DataFrame) -> Batch:
         rules = self._rules
-        if self._forgotten is not None:
-            everybody, raw = raw.height, raw.filter(~self._forgotten)
-            self._counts["forgotten"] += everybody - raw.height
         rated = raw.filter(self._enough)
         valid, rejected = tell_apart(rated)
         unique = self._first_of_pairs(valid)
@@ -188,7 +183,7 @@ class Run:
             deduplicated_records=counts["deduplicated"],
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
-            excluded_records=excluded + counts["forgotten"],
+            excluded_records=excluded,
             rejected_reasons=self._reasons_by_frequency(),
             window=window,
             key_id=key.id if key else None,

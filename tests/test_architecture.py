@@ -25,11 +25,11 @@ FLOORS = [
     {"contracts", "demo", "settings"},
     {"pipeline"},
     {"processor"},
-    {"__main__", "cli", "cli_folder", "console"},
+    {"__main__", "cli", "console"},
 ]
 """The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""
 
-ABOVE_THE_GROUND = {"__main__", "cli", "cli_folder", "console", "demo", "pipeline", "processor"}
+ABOVE_THE_GROUND = {"__main__", "cli", "console", "demo", "pipeline", "processor"}
 """Who may look at the clock: the faces, and `pipeline` where its caller gave no `now`."""
 
 
@@ -149,7 +149,7 @@ class TestPurity:
         assert [name for name in last if name in impure or name.startswith(("read_", "scan_", "write_", "sink_"))] == []
 
     @pytest.mark.parametrize(
-        "module", sorted(set(module_names()) - {"__main__", "cli", "cli_folder", "console", "source.reader_process"})
+        "module", sorted(set(module_names()) - {"__main__", "cli", "console", "source.reader_process"})
     )
     def test_only_the_command_line_prints(self, module: str) -> None:
         """The library logs, counts only; the reader process writes to its pipes."""

@@ -77,7 +77,6 @@ def test_the_defaults() -> None:
         output_dir=Path("ml/feedback_training"),
         connect_timeout=2.0,
         stall_timeout=600.0,
-        lock_timeout=60.0,
         key_file=None,
     )
 

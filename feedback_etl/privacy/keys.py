@@ -67,25 +67,6 @@ class Key:
         return key if isinstance(key, Key) else cls(key)
 
 
-def sign(key: Key | None, purpose: str, content: bytes) -> str:
-    """What nobody without the key can make: 64 hex characters; without a key, a digest that anybody can.
-
-    HMAC-SHA256 (RFC 2104) under a key that is derived for the purpose, so that it equals no pseudonym.
-
-    >>> sign(Key("k" * 32), "audit", b"content")[:16], sign(None, "audit", b"content")[:16]
-    ('8059cd02156e07e0', 'da0cb5e496d242f2')
-    """
-    if key is None:
-        return hashlib.sha256(f"feedback_etl {purpose}:".encode() + content).hexdigest()
-    derived = derived_key(key, purpose)
-    return hmac.new(derived.encode(), content, hashlib.sha256).hexdigest()
-
-
-def derived_key(key: Key, purpose: str) -> str:
-    """A key for one purpose, as text: the HMAC of the purpose's name."""
-    return hmac.new(key.text.encode(), f"feedback_etl {purpose}".encode(), hashlib.sha256).hexdigest()
-
-
 def _stripped(text: str) -> bytes | None:
     """The bytes of a key; None for bytes instead of text, or text that an environment of another encoding gave."""
     try:

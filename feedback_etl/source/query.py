@@ -125,13 +125,13 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
         )
     )
     if CONSENT in relation.columns:
-        statement = statement.where(consents(relation, types))
+        statement = statement.where(_consents(relation, types))
     return relation.render(statement)
 
 
 def excluded_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts the rows of a window without consent."""
-    conditions = [consents(relation, types).is_not(sa.true()), *_in_window(relation, window, types)]
+    conditions = [_consents(relation, types).is_not(sa.true()), *_in_window(relation, window, types)]
     if relation.dialect == "sqlite":
         conditions.append(_between(_utc_text(relation.columns["created_at"]), window, _shortest))
     return relation.render(sa.select(sa.func.count()).select_from(relation.rows).where(*conditions))
@@ -147,7 +147,7 @@ def count_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts the rows of a window."""
     rows = sa.select(sa.func.count()).select_from(relation.counted).where(*_in_window(relation, window, types))
     if CONSENT in relation.columns:
-        rows = rows.where(consents(relation, types))
+        rows = rows.where(_consents(relation, types))
     return relation.render(rows)
 
 
@@ -199,7 +199,7 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     return column
 
 
-def consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
+def _consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
     """Whether a row's consent is true: not null, no other number than 1."""
     consent = relation.columns[CONSENT]
     if relation.dialect == "postgresql" and types[CONSENT] != "bool":

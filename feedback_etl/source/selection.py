@@ -41,13 +41,11 @@ class Found(NamedTuple):
         excluded: The number of rows left out for lack of consent.
         batches: The others as raw frames, in order; at least one frame, which may be empty.
         advice: How reading could be faster; "" where nothing is known.
-        source: The kind of database.
     """
 
     excluded: int
     batches: Iterator[pl.DataFrame]
     advice: Callable[[], str]
-    source: str
 
 
 def read(selection: Selection, work: Callable[[Found], T]) -> T:
@@ -83,7 +81,6 @@ def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[F
                 excluded,
                 _told(batches, selection.progress, total),
                 lambda: missing_index(source, relation, window, types, selection.db_schema),
-                source.dialect,
             )
 
 
