@@ -22,7 +22,7 @@ def main() -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # whoever read it is gone
+        with suppress(OSError, ValueError, AttributeError):  # whoever read it is gone, or never was there
             stream.flush()
     os._exit(code)
 

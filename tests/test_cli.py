@@ -504,3 +504,11 @@ def test_an_empty_output_is_refused() -> None:
     done = feedback_etl("export", "--output", "")
     assert done.returncode == 2
     assert "--output is empty" in done.stderr
+
+
+def test_without_a_stdout_an_export_is_an_export(configured: str, tmp_path: Path) -> None:
+    """As a daemon calls it, which has closed what it does not use."""
+    command = f"exec {shlex.quote(COMMAND)} export --days -1 --output exports >&-"
+    done = subprocess.run(["sh", "-c", command], env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert len(list((tmp_path / "exports").glob("*.csv"))) == 1

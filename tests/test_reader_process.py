@@ -236,7 +236,15 @@ worker.join()
         assert told == sorted(told)
 
     @pytest.mark.parametrize(
-        "wrong", [{"workers": 0}, {"workers": 65}, {"batch_rows": 0}, {"batch_rows": True}, {"stall_timeout": 0}]
+        "wrong",
+        [
+            {"workers": 0},
+            {"workers": 65},
+            {"batch_rows": 0},
+            {"batch_rows": 2**32},
+            {"batch_rows": True},
+            {"stall_timeout": 0},
+        ],
     )
     def test_what_cannot_be_is_refused(self, sqlite_database: Database, wrong: dict[str, Any]) -> None:
         """With the name and the values allowed."""

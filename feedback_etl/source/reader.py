@@ -24,6 +24,7 @@ from feedback_etl.source.window import Window
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 65_536
+MOST_BATCH_ROWS = 10_000_000
 MOST_WORKERS = 64
 """PostgreSQL accepts 100 connections unless told otherwise, and others need some."""
 
@@ -52,6 +53,8 @@ class Reading(NamedTuple):
         for name, value in (("workers", self.workers), ("batch_rows", self.batch_rows)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} must be a whole number, 1 or more.")
+        if self.batch_rows > MOST_BATCH_ROWS:
+            raise UsageError(f"batch_rows must be {MOST_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
         if self.workers is not None and self.workers > MOST_WORKERS:
             raise UsageError(f"workers must be {MOST_WORKERS} or fewer: each is a process and a connection.")
         if not self.stall_timeout > 0:
