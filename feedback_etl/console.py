@@ -76,7 +76,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
 
 def progress_line() -> Callable[[int, int], None] | None:
     """A line on the terminal that tells how far an export is; None where stderr is none."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # none where it was closed
         return None
     started = shown = time.monotonic()
 

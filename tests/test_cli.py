@@ -506,9 +506,10 @@ def test_an_empty_output_is_refused() -> None:
     assert "--output is empty" in done.stderr
 
 
-def test_without_a_stdout_an_export_is_an_export(configured: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_without_its_streams_an_export_is_an_export(configured: str, tmp_path: Path, closed: str) -> None:
     """As a daemon calls it, which has closed what it does not use."""
-    command = f"exec {shlex.quote(COMMAND)} export --days -1 --output exports >&-"
+    command = f"exec {shlex.quote(COMMAND)} export --days -1 --output exports {closed}"
     done = subprocess.run(["sh", "-c", command], env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert len(list((tmp_path / "exports").glob("*.csv"))) == 1
