@@ -14,7 +14,7 @@ import polars as pl
 import psutil
 import pytest
 import sqlalchemy as sa
-from databases import create_schema, make_engine
+from databases import Database, create_schema, make_engine
 from processes import COMMAND, environment, feedback_etl, readers, wait_for
 from reading import NOW, fetch, select
 from watchdog import running_server
@@ -175,6 +175,20 @@ def test_the_reader_is_killed_in_mid_stream(exporting: "subprocess.Popen[bytes]"
         3,
         "error: The database stopped the query: the reader process ended early (exit -9). Nothing was exported.\n",
     )
+
+
+def test_a_killed_reader_of_sqlite_is_not_covered_up(sqlite_database: Database) -> None:
+    """Reading again another way is for files whose values do not fit, not for accidents."""
+
+    def kill(_rows: int, _total: int) -> None:
+        for reader in readers():
+            reader.kill()
+
+    rows = [{"id": number, "created_at": NOW, "helpful_rating": 5} for number in range(1, 50_001)]
+    sqlite_database.fill(feedbacks=rows)
+    with pytest.raises(SourceError, match="the reader process ended early"):
+        fe.load_feedback(sqlite_database.url, since="2025-10-01", batch_rows=100, progress=kill)
+    assert readers() == []
 
 
 def exported_by(url: str, folder: Path, query: str) -> tuple[int, str, list[Path]]:

@@ -47,6 +47,10 @@ class Job(NamedTuple):
     batch_rows: int
 
 
+class ReaderLost(SourceError):
+    """A reader process died or fell silent, which says nothing of what it read."""
+
+
 _waiting: list[subprocess.Popen[bytes]] = []
 
 
@@ -145,7 +149,7 @@ class Reader:
         try:
             item = self._ready.get(timeout=self._stall_timeout)
         except queue.Empty:
-            raise SourceError(
+            raise ReaderLost(
                 f"The database gave no row for {self._stall_timeout:g} s (stall_timeout in the settings). "
                 "Nothing was exported."
             ) from None
@@ -193,7 +197,9 @@ class Reader:
         return report
 
     def _failed(self) -> SourceError:
-        return stopped(self._told.get("error") or f"the reader process ended early (exit {self._process.poll()})")
+        if error := self._told.get("error"):
+            return stopped(error)
+        return ReaderLost(str(stopped(f"the reader process ended early (exit {self._process.poll()})")))
 
 
 def _open(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source.child import BATCHES_AHEAD, Job, Reader
+from feedback_etl.source.child import BATCHES_AHEAD, Job, Reader, ReaderLost
 from feedback_etl.source.connect import READ_ONLY, SNAPSHOT, Source
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.plan import ROWS_A_BULK_RANGE, ranges_of
@@ -116,7 +116,7 @@ def _with_connectorx(readers: list[Reader], dialect: str) -> Iterator[pl.DataFra
             for batch in reader.next_stream():
                 yield to_raw(pl.DataFrame(batch))
     except SourceError as error:
-        if dialect != "sqlite":
+        if dialect != "sqlite" or isinstance(error, ReaderLost):
             raise
         raise UnfitForConnectorX(str(error)) from None
 
