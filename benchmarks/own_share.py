@@ -30,7 +30,8 @@ def record(url: str, path: Path, now: datetime) -> None:
     import connectorx
     import pyarrow as pa
 
-    from feedback_etl.source.query import default_relation, feedback_in
+    from feedback_etl.source.query import feedback_in
+    from feedback_etl.source.relation import default_relation
     from feedback_etl.source.window import Window
 
     query = feedback_in(default_relation("postgresql"), Window(None, now), {})

@@ -15,8 +15,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from feedback_etl import errors
+    from feedback_etl.exports.adoption import adopt
+    from feedback_etl.exports.retention import contents_of, prune
     from feedback_etl.expressions import bucket_age, hash_id, iso_timestamp, join_list, pair_hash
-    from feedback_etl.pipeline import export_feedback, load_feedback, load_training
+    from feedback_etl.loading import load_feedback, load_training
+    from feedback_etl.pipeline import export_feedback
+    from feedback_etl.privacy.erasure import erase
     from feedback_etl.privacy.keys import Key
     from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
     from feedback_etl.results import ExportReport, FeedbackProcessingStats
@@ -33,17 +37,21 @@ _MODULE_OF = {
     "RawFeedback": "schema",
     "Split": "schema",
     "TrainingPair": "schema",
+    "adopt": "exports.adoption",
     "anonymize": "transforms",
     "bucket_age": "expressions",
+    "contents_of": "exports.retention",
     "deduplicate": "transforms",
+    "erase": "privacy.erasure",
     "export_feedback": "pipeline",
     "find_key": "settings",
     "hash_id": "expressions",
     "iso_timestamp": "expressions",
     "join_list": "expressions",
-    "load_feedback": "pipeline",
-    "load_training": "pipeline",
+    "load_feedback": "loading",
+    "load_training": "loading",
     "pair_hash": "expressions",
+    "prune": "exports.retention",
     "split_valid": "schema",
     "validate": "schema",
 }
@@ -58,9 +66,12 @@ __all__ = [
     "Split",
     "TrainingPair",
     "__version__",
+    "adopt",
     "anonymize",
     "bucket_age",
+    "contents_of",
     "deduplicate",
+    "erase",
     "errors",
     "export_feedback",
     "find_key",
@@ -70,6 +81,7 @@ __all__ = [
     "load_feedback",
     "load_training",
     "pair_hash",
+    "prune",
     "split_valid",
     "validate",
 ]

@@ -3,20 +3,18 @@
 import io
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl import __version__
+from feedback_etl import __version__, cli_folder, cli_keys
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
-from feedback_etl.errors import KeyMissing, UsageError
+from feedback_etl.errors import UsageError
 from feedback_etl.source.child import prestart
 
 if TYPE_CHECKING:
-    from feedback_etl.privacy.keys import Key
     from feedback_etl.settings import Settings
 
 app = typer.Typer(
@@ -28,10 +26,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-keys_app = typer.Typer(
-    help="Make and look up the pseudonym key.", epilog="Example: feedback-etl keys show", no_args_is_help=True
-)
-app.add_typer(keys_app, name="keys")
+app.add_typer(cli_keys.keys_app, name="keys")
+app.add_typer(cli_folder.audit_app, name="audit")
 
 DatabaseUrl = Annotated[
     str | None,
@@ -77,6 +73,14 @@ def export(
     recommendation_id: Annotated[
         Literal["keep", "hash"], typer.Option(help="Keep it as it is, or pseudonymise it too.")
     ] = "keep",
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="What is new since the last such export; the first takes --days.")
+    ] = False,
+    lookback: Annotated[str, typer.Option(help="How late rows may arrive, as 30m, 2h or 1d.", metavar="TIME")] = "1h",
+    format: Annotated[  # noqa: A002  as the option
+        Literal["csv", "parquet"], typer.Option(help="CSV, or Parquet compressed with zstd.")
+    ] = "csv",
+    compress: Annotated[Literal["none", "gzip", "zstd"], typer.Option(help="How to compress CSV.")] = "none",
     unkeyed: Annotated[
         bool, typer.Option("--unkeyed", help="Plain SHA-256 without a key: anybody who can list the ids inverts it.")
     ] = False,
@@ -98,8 +102,8 @@ def export(
 ) -> None:
     """Export feedback as a pseudonymised, deduplicated CSV file.
 
-    Exit codes: 0 done, 2 wrong usage, 3 database, 4 rows that break the rules, 5 files. The file appears whole or not
-    at all.
+    Exit codes: 0 done, 2 wrong usage, 3 database, 4 rows that break the rules, 5 files, 6 folder in use. The file
+    appears whole or not at all.
     """
     prestart()
     from feedback_etl.pipeline import export_feedback
@@ -114,15 +118,20 @@ def export(
         **_selection(settings, context, days, since, until, query),
         min_feedback_fields=min_fields,
         output_dir=settings.output_dir,
-        key=None if unkeyed else _key(settings),
+        key=None if unkeyed else cli_keys.key_for_export(settings),
         unkeyed=unkeyed,
         recommendation_id=recommendation_id,
         strict=strict,
         max_rejected=max_rejected,
+        incremental=incremental,
+        lookback=lookback,
+        format=format,
+        compress=compress,
         bulk=bulk,
         workers=workers,
         batch_rows=batch_rows,
         stall_timeout=settings.stall_timeout,
+        lock_timeout=settings.lock_timeout,
         progress=None if quiet else progress_line(),
     )
     if as_json:
@@ -144,7 +153,7 @@ def preview(
 ) -> None:
     """Show the first rows of an export and write nothing. The pseudonyms are of a throw-away key."""
     from feedback_etl.exports.csv import write_csv
-    from feedback_etl.pipeline import load_training
+    from feedback_etl.loading import load_training
     from feedback_etl.privacy.keys import new_key
     from feedback_etl.settings import load_settings
 
@@ -172,14 +181,13 @@ def demo(
     directory: Annotated[Path, typer.Option(help="Where to make it.", metavar="FOLDER")] = Path("feedback_demo"),
 ) -> None:
     """Make a sample database and export its last 90 days. Needs no database, no settings and no key."""
-    from datetime import UTC, datetime
-
     from sqlalchemy import URL
 
+    from feedback_etl.clock import instant
     from feedback_etl.demo import DEMO_KEY, create_sample_database
     from feedback_etl.pipeline import export_feedback
 
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = instant()
     database = directory / "feedback.db"
     create_sample_database(database, rows=rows, seed=seed, now=now)
     url = URL.create("sqlite", database=str(database))
@@ -193,34 +201,10 @@ def demo(
     tell(f"\nNext: feedback-etl preview --database-url {shlex.quote(str(url))}")
 
 
-@keys_app.command("new", epilog="Example: feedback-etl keys new --file /run/secrets/feedback_key")
-def keys_new(
-    file: Annotated[
-        Path | None, typer.Option(help="Where to write it; the user's own key unless given.", metavar="FILE")
-    ] = None,
-) -> None:
-    """Make a pseudonym key in a file that only its owner can read."""
-    from feedback_etl.privacy.keys import write_key
-    from feedback_etl.settings import KEY_FILE_VARIABLE, default_key_path
-
-    path = file or default_key_path()
-    key = write_key(path)
-    print_data(f"key {key.id} written to {path}")
-    tell(
-        "Keep a copy in a safe place: whoever holds it can recompute pseudonyms, and without it new exports no "
-        "longer fit the old ones."
-    )
-    if file:
-        tell(f"To use it: export {KEY_FILE_VARIABLE}={shlex.quote(str(file.absolute()))}")
-
-
-@keys_app.command("show", epilog="Example: feedback-etl keys show")
-def keys_show() -> None:
-    """Print the id of the key in force and its place, never the key."""
-    from feedback_etl.settings import find_key
-
-    key, place = find_key()
-    print_data(f"key {key.id} from {place}")
+app.command("list", epilog="Example: feedback-etl list")(cli_folder.list_exports)
+app.command(epilog="Example: feedback-etl adopt ml/feedback_training/old.csv")(cli_folder.adopt)
+app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(cli_folder.erase)
+app.command(epilog="Example: feedback-etl prune --keep-days 90")(cli_folder.prune)
 
 
 def _database(settings: "Settings") -> str:
@@ -248,22 +232,6 @@ def _selection(
         "db_schema": settings.db_schema,
         "connect_timeout": settings.connect_timeout,
     }
-
-
-def _key(settings: "Settings") -> "Key":
-    """The configured key; the first export on a terminal makes one. Elsewhere it would be lost with its container."""
-    from feedback_etl.privacy.keys import write_key
-    from feedback_etl.settings import default_key_path, find_key
-
-    try:
-        return find_key(settings).key
-    except KeyMissing:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise
-    path = default_key_path()
-    key = write_key(path)
-    tell(f"There was no pseudonym key; made one in {path} (id {key.id}). Keep a copy of it in a safe place.")
-    return key
 
 
 def main(run: Callable[[], None] = app) -> None:

@@ -121,6 +121,8 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"file       {report.export_filename}"
         yield f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}"
     yield f"took       {report.execution_time_seconds:.2f} s"
+    if report.late_records:
+        yield f"late       {report.late_records:,} rows came later than the lookback: a full export (--days) has them"
     if report.advice:
         yield f"advice     {report.advice}"
 
@@ -130,4 +132,6 @@ def _why_nothing(report: "ExportReport", few: str) -> str:
         return f"all rows in the window have {few} (--min-fields)."
     if report.excluded_records:
         return "nobody in the window has consented."
+    if report.mode == "incremental":
+        return "there is nothing new since the last incremental export."
     return "there is no feedback in the window (--days -1 takes everything)."

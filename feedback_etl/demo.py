@@ -5,11 +5,12 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from feedback_etl.clock import instant
 from feedback_etl.demo_data import Row, sample_tables
 from feedback_etl.errors import ExportFileError
 from feedback_etl.private_files import make_private_folder
@@ -65,7 +66,7 @@ def sample_database(rows: int = 1_000, *, seed: int = 7, now: datetime | None = 
     ...     url.startswith("sqlite:///")
     True
     """
-    now = datetime.now(UTC).replace(tzinfo=None) if now is None else now
+    now = instant(now)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "feedback.db"
         create_sample_database(path, rows=rows, seed=seed, now=now)

@@ -6,7 +6,9 @@
     │   └── KeyUnusable    2   the configured pseudonym key cannot be used
     ├── SourceError        3   the database cannot be reached, or is not what was expected
     ├── ValidationError    4   rows or frames break the rules; nothing was published
-    └── ExportFileError    5   a file or a folder cannot be read or written
+    ├── ExportFileError    5   a file or a folder cannot be read or written
+    ├── FolderLocked       6   others use the folder
+    └── CheckFailed        1   what was checked is not as it should be
 
 A message says what is wrong, where, how many rows it concerns and what to do next. It never holds a row's value, a
 key, or a URL with its password.
@@ -55,3 +57,15 @@ class ExportFileError(FeedbackError):
     """A file or a folder cannot be read or written."""
 
     exit_code = 5
+
+
+class FolderLocked(FeedbackError):
+    """Another export, erasure or prune uses the folder, and goes on for longer than one wanted to wait."""
+
+    exit_code = 6
+
+
+class CheckFailed(FeedbackError):
+    """What was checked is not as it should be."""
+
+    exit_code = 1

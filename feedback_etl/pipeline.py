@@ -1,37 +1,44 @@
-"""From a database to a training set.
+"""From a database to an export.
 
-`export_feedback` writes, `load_training` gives the same rows as a frame, `load_feedback` stops before anything is done
-to them. What happens to a batch between reading and writing stands in `steps`.
+`export_feedback` takes everything that can be chosen; `_Export` puts the steps together. What happens to a batch
+between reading and writing stands in `steps`.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from feedback_etl.arguments import Time, key_of, window_of
+from feedback_etl.clock import instant
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, continued, lookback_of
+from feedback_etl.exports.files import ExportFiles, Facts
+from feedback_etl.exports.lock import LOCK_TIMEOUT
+from feedback_etl.exports.manifest import digest_of
+from feedback_etl.exports.output import Compress, Form, Format
+from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
-from feedback_etl.settings import find_key
 from feedback_etl.source.connect import Database
 from feedback_etl.source.reader import BATCH_ROWS, Reading
 from feedback_etl.source.selection import Found, Progress, Selection, read
-from feedback_etl.source.window import Window, naive_utc, window_between, window_of_days
+from feedback_etl.source.settled import Settling
+from feedback_etl.source.window import Window
 from feedback_etl.transforms import RecommendationId
 
 if TYPE_CHECKING:
     from feedback_etl.steps import Batch, Run
 
 logger = logging.getLogger(__name__)
-
-Time = str | date | datetime
 
 SLOW_SECONDS = 10.0
 """After this time people wonder whether it could be faster, and look whether there is an advice."""
@@ -51,6 +58,10 @@ def export_feedback(
     recommendation_id: RecommendationId = "keep",
     strict: bool = False,
     max_rejected: float = 1.0,
+    incremental: bool = False,
+    lookback: str | timedelta = "1h",
+    format: Format = "csv",  # noqa: A002  the name that everybody expects
+    compress: Compress = "none",
     query: str | None = None,
     db_schema: str | None = None,
     connect_timeout: float = 2.0,
@@ -58,6 +69,7 @@ def export_feedback(
     workers: int | None = None,
     batch_rows: int = BATCH_ROWS,
     stall_timeout: float = 600.0,
+    lock_timeout: float = LOCK_TIMEOUT,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Export the feedback of a window as a pseudonymised, deduplicated, validated CSV file.
@@ -66,7 +78,8 @@ def export_feedback(
 
     Args:
         database: A URL, or an Engine, Connection or Session of SQLAlchemy. Committed rows are read.
-        days_back: The window in days of 24 hours before `now`; -1 for everything.
+        days_back: The window in days of 24 hours before `now`; -1 for everything. Of an incremental export, only the
+            first of its chain.
         since: The window's start, an ISO 8601 date or time (UTC), instead of `days_back`.
         until: The window's end, exclusive; `now` unless given. Only with `since`.
         min_feedback_fields: Rows with fewer of the four ratings are skipped; 0 to 4.
@@ -77,6 +90,12 @@ def export_feedback(
         recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
         strict: Publish nothing if a single row is rejected.
         max_rejected: Publish nothing if a greater share of the rows with enough ratings is rejected; 0 to 1.
+        incremental: Export what is new since the last incremental export of the folder with the same settings: every
+            row exactly once, whenever it runs. Edits of rows that were read are not followed.
+        lookback: How long rows may arrive late, as "30m", "2h", "1d" or a timedelta: the next incremental export reads
+            again so far before the newest row of this one. Later ones are counted in `late_records`.
+        format: "csv" or "parquet" (compressed with zstd).
+        compress: "none", "gzip" or "zstd", for CSV.
         query: An own SELECT that yields the canonical raw columns, instead of the default schema.
         db_schema: The PostgreSQL schema of the default tables.
         connect_timeout: Seconds to wait for the database.
@@ -84,6 +103,7 @@ def export_feedback(
         workers: How many at once; the number of processors, at most 4, unless given.
         batch_rows: How many rows are worked on at once; the result is the same.
         stall_timeout: Seconds without a row after which the database is given up.
+        lock_timeout: Seconds to wait, when the file is complete, for others who use the folder.
         progress: Called with the number of rows read so far and of all rows, which are counted first for it.
 
     Returns:
@@ -94,6 +114,7 @@ def export_feedback(
         SourceError: The database cannot be reached or is not as expected.
         ValidationError: Too many rows are rejected, or all of them; nothing was published.
         ExportFileError: The folder cannot be used; nothing was published.
+        FolderLocked: Others use the folder for too long; nothing was published.
 
     >>> from feedback_etl.demo import sample_database
     >>> with sample_database() as url:
@@ -102,26 +123,16 @@ def export_feedback(
     True
     """
     started = time.perf_counter()
-    now = _instant(now)
+    if incremental and since is not None:
+        raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")
+    now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
-    window = _window(days_back, since, until, now)
+    window = window_of(days_back, since, until, now)
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
-    rules = Rules(now, _key(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
-
-    def write(found: Found) -> ExportReport:
-        run = _run(rules)
-        with ExportFiles(output_dir, now) as files:
-            process_into(files, run, found.batches)
-            run.judge()
-            published = files.publish()
-        report = run.report(window, found.excluded)
-        report.export_filename = str(published.pairs or "")
-        report.rejected_filename = str(published.rejected or "")
-        if time.perf_counter() - started > SLOW_SECONDS:
-            report.advice = found.advice()
-        return report
-
-    report = read(selection, write)
+    rules = Rules(now, key_of(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
+    form = Form(format, compress).checked()
+    export = _Export(Path(output_dir), rules, form, _settings(rules, selection), lock_timeout, started)
+    report = export.incremental(selection, lookback_of(lookback)) if incremental else export.of(selection)
     report.execution_time_seconds = round(time.perf_counter() - started, 3)
     logger.info(
         "exported %d of %d rows: %d duplicates, %d skipped, %d rejected",
@@ -134,78 +145,66 @@ def export_feedback(
     return report
 
 
-def load_training(
-    database: Database,
-    *,
-    days_back: int = 30,
-    since: Time | None = None,
-    until: Time | None = None,
-    min_feedback_fields: int = 1,
-    now: datetime | None = None,
-    key: Key | str | None = None,
-    unkeyed: bool = False,
-    recommendation_id: RecommendationId = "keep",
-    strict: bool = False,
-    max_rejected: float = 1.0,
-    query: str | None = None,
-    db_schema: str | None = None,
-    connect_timeout: float = 2.0,
-    bulk: bool = False,
-    workers: int | None = None,
-    batch_rows: int = BATCH_ROWS,
-    stall_timeout: float = 600.0,
-    progress: Progress | None = None,
-) -> pl.DataFrame:
-    """The rows that `export_feedback` would write, as a frame; nothing is written.
-
-    Takes the same arguments and raises the same errors, but for files.
-
-    Returns:
-        The twelve columns of `schema.TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
-    """
-    now = _instant(now)
-    reading = Reading(bulk, workers, batch_rows, stall_timeout)
-    window = _window(days_back, since, until, now)
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
-    rules = Rules(now, _key(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
-
-    def collect(found: Found) -> pl.DataFrame:
-        run = _run(rules)
-        pairs = pl.concat([run.process(raw).validated().pairs for raw in found.batches])
-        run.finish()
-        run.judge()
-        return pairs
-
-    return read(selection, collect)
+def _settings(rules: Rules, selection: Selection) -> dict[str, Any]:
+    """What decides which rows an export has and what they look like: the same for all exports of a chain."""
+    query = selection.query
+    return {
+        "min_feedback_fields": rules.min_feedback_fields,
+        "recommendation_id": rules.recommendation_id,
+        "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
+        "db_schema": selection.db_schema,
+        "key_id": rules.key.id if rules.key else None,
+    }
 
 
-def load_feedback(
-    database: Database,
-    *,
-    days_back: int = 30,
-    since: Time | None = None,
-    until: Time | None = None,
-    now: datetime | None = None,
-    query: str | None = None,
-    db_schema: str | None = None,
-    connect_timeout: float = 2.0,
-    bulk: bool = False,
-    workers: int | None = None,
-    batch_rows: int = BATCH_ROWS,
-    stall_timeout: float = 600.0,
-    progress: Progress | None = None,
-) -> pl.DataFrame:
-    """Raw feedback, which is personal data: user ids, ages, exact times. Keep it in memory and hand it to nobody.
+@dataclass(frozen=True)
+class _Export:
+    """The making of an export; `started` is when, by `time.perf_counter`."""
 
-    Takes the arguments of `export_feedback` that choose rows, and raises the same errors.
+    folder: Path
+    rules: Rules
+    form: Form
+    settings: dict[str, Any]
+    lock_timeout: float
+    started: float
 
-    Returns:
-        The canonical raw columns (`columns.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last.
-    """
-    reading = Reading(bulk, workers, batch_rows, stall_timeout)
-    window = _window(days_back, since, until, _instant(now))
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
-    return read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
+    def of(self, selection: Selection, chain: Chain | None = None) -> ExportReport:
+        """Export a selection; with a chain, as its next export."""
+        return read(selection, lambda found: self._write(found, selection.window, chain))
+
+    def incremental(self, selection: Selection, lookback: timedelta) -> ExportReport:
+        """Export what is new in the folder's chain; the folder is locked meanwhile."""
+        with continued(self.folder, digest_of(self.settings), self.lock_timeout) as chain:
+            now = self.rules.now
+            window = Window(chain.begins(now), now) if chain.number else selection.window
+            settling = Settling(lookback, [Window(each.start, each.end) for each in chain.counted])
+            report = self.of(replace(selection, window=window, settling=settling), chain)
+            if report.late_records:
+                logger.warning("%d rows came later than the lookback and are in no export", report.late_records)
+            return report
+
+    def _write(self, found: Found, window: Window, chain: Chain | None) -> ExportReport:
+        key, settled, facts = self.rules.key, found.settled, Facts("full", window, self.settings, source=found.source)
+        timeout = self.lock_timeout if chain is None else None  # who continues a chain holds the lock
+        with ExportFiles(self.folder, self.rules.now, key=key, form=self.form, lock_timeout=timeout) as files:
+            memory = None if chain is None else Memory(chain, key, settled.until)
+            run = _run(self.rules, files.forgotten, memory)
+            process_into(files, run, found.batches)
+            run.judge()
+            report = run.report(window, found.excluded)
+            if chain is not None and memory is not None:
+                files.remember(memory.rows())
+                facts = facts._replace(mode=INCREMENTAL, chain=chain.next(window.start, settled.until, settled.counts))
+                report.mode, report.late_records = INCREMENTAL, chain.late(settled.counts)
+            published = files.publish(facts._replace(statistics=report.figures()))
+            report.audit_head = files.audit_head
+        if chain is not None and any(published):
+            chain.let_go()
+        report.export_filename = str(published.pairs or "")
+        report.rejected_filename = str(published.rejected or "")
+        if time.perf_counter() - self.started > SLOW_SECONDS:
+            report.advice = found.advice()
+        return report
 
 
 def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFrame]) -> None:
@@ -225,29 +224,7 @@ def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFr
     files.reject(run.finish())
 
 
-def _run(rules: Rules) -> "Run":
+def _run(rules: Rules, forgotten: Tombstones, memory: Memory | None) -> "Run":
     from feedback_etl.steps import Run  # it imports pandera, and meanwhile the database is at work
 
-    return Run(rules)
-
-
-def _instant(now: datetime | None) -> datetime:
-    if now is not None and not isinstance(now, datetime):
-        raise UsageError("now must be a datetime; without a time zone it is taken as UTC.")
-    return naive_utc(datetime.now(UTC) if now is None else now)
-
-
-def _window(days_back: int, since: Time | None, until: Time | None, now: datetime) -> Window:
-    if since is not None:
-        return window_between(since, until, now=now)
-    if until is not None:
-        raise UsageError("An end of the window (until) needs a start (since).")
-    return window_of_days(days_back, now=now)
-
-
-def _key(key: Key | str | None, unkeyed: bool) -> Key | None:
-    if unkeyed:
-        if key is not None:
-            raise UsageError("Give a key or unkeyed=True, not both.")
-        return None
-    return Key.of(key) if key is not None else find_key().key
+    return Run(rules, forgotten, memory)

@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
@@ -55,6 +56,36 @@ def create_private_file(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     os.fchmod(descriptor, 0o600)
     return descriptor
+
+
+def open_private_file(path: Path) -> int:
+    """Open a file for reading and writing, made with mode 0600 if it is missing; never follows a symbolic link.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    with suppress(FileExistsError):
+        return create_private_file(path)
+    return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def replace_private_file(path: Path, temporary: Path, content: bytes) -> None:
+    """Give a file new content, all of it or none, on disk when this returns.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        with open(create_private_file(temporary), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def give_name(temporary: Path, final: Path) -> None:

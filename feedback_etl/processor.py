@@ -6,7 +6,6 @@ stats = processor.process_and_export(days_back=7)
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from uuid import UUID
 
 import polars as pl
 
+from feedback_etl.clock import instant
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.files import ExportFiles, Facts
 from feedback_etl.expressions import bucket_age, hash_id, pair_hash
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.privacy.keys import Key
@@ -132,9 +132,9 @@ class FeedbackProcessor:
         if not pairs:
             return ""
         frame = validate(_as_frame(pairs))
-        with ExportFiles(self.output_dir, datetime.now(UTC)) as files:
+        with ExportFiles(self.output_dir, instant(), key=self._key_or_configured()) as files:
             files.append(frame)
-            return str(files.publish().pairs)
+            return str(files.publish(Facts("classic", statistics={"exported_records": frame.height})).pairs)
 
 
 def _as_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:

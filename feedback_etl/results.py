@@ -47,6 +47,9 @@ class ExportReport(FeedbackProcessingStats):
         rejected_reasons: How many rows were rejected for each reason, most frequent first; a row can have several.
         window: The half-open window, UTC.
         key_id: Which key made the pseudonyms; None for the unkeyed form.
+        audit_head: The MAC of the last record of the audit log: kept elsewhere, it shows whether the log was cut.
+        mode: "full" or "incremental".
+        late_records: Rows that came too late for every incremental export: into windows that are not read again.
         advice: What would have made a long export faster; "" where nothing is known.
     """
 
@@ -54,7 +57,15 @@ class ExportReport(FeedbackProcessingStats):
     rejected_reasons: dict[str, int] = field(default_factory=dict)
     window: Window | None = None
     key_id: str | None = None
+    audit_head: str = ""
+    mode: str = "full"
+    late_records: int = 0
     advice: str = ""
+
+    def figures(self) -> dict[str, Any]:
+        """The counts, as a manifest holds them."""
+        counts = {name: value for name, value in asdict(self).items() if name.endswith("_records") or name == "errors"}
+        return counts | {"rejected_reasons": self.rejected_reasons}
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""

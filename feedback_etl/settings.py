@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     output_dir: Path = Path("ml/feedback_training")
     connect_timeout: float = Field(2.0, gt=0, le=60, description="seconds to wait for the database")
     stall_timeout: float = Field(600.0, gt=0, description="seconds without a row until the database is given up")
+    lock_timeout: float = Field(60.0, ge=0, description="seconds to wait for others who use the folder")
     key_file: Path | None = None
 
     @classmethod

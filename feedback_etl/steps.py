@@ -10,6 +10,8 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.errors import ValidationError
+from feedback_etl.exports.chain import Memory
+from feedback_etl.exports.tombstones import Tombstones, is_forgotten
 from feedback_etl.expressions import harmless, hash_id
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
@@ -54,8 +56,10 @@ def _compact(rows: pl.DataFrame) -> pl.DataFrame:
 class Run:
     """The steps for one batch after the other, and what has to be carried from one to the next."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, forgotten: Tombstones | None = None, memory: Memory | None = None) -> None:
         self._rules = rules
+        self._forgotten = is_forgotten(forgotten, rules.key) if forgotten else None
+        self._memory = memory
         self._enough = enough_ratings(rules.min_feedback_fields)
         self._seen: pl.DataFrame | None = None
         self._waiting: list[pl.DataFrame] = []
@@ -76,9 +80,16 @@ class Run:
 
     def _steps(self, raw: pl.DataFrame) -> Batch:
         rules = self._rules
+        if self._forgotten is not None:
+            everybody, raw = raw.height, raw.filter(~self._forgotten)
+            self._counts["forgotten"] += everybody - raw.height
+        if self._memory is not None:
+            raw = self._memory.unread(raw)
         rated = raw.filter(self._enough)
         valid, rejected = tell_apart(rated)
         unique = self._first_of_pairs(valid)
+        if self._memory is not None:
+            unique = self._memory.unseen(unique)
         pairs = anonymize(
             unique,
             now=rules.now,
@@ -183,7 +194,7 @@ class Run:
             deduplicated_records=counts["deduplicated"],
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
-            excluded_records=excluded,
+            excluded_records=excluded + counts["forgotten"],
             rejected_reasons=self._reasons_by_frequency(),
             window=window,
             key_id=key.id if key else None,

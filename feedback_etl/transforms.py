@@ -9,10 +9,10 @@ from typing import Literal, TypeVar, get_args
 
 import polars as pl
 
+from feedback_etl.clock import naive_utc
 from feedback_etl.columns import RATING_FIELDS, RATINGS, RAW_COLUMNS, TRAINING_COLUMNS, require_raw
 from feedback_etl.errors import UsageError
 from feedback_etl.expressions import KeyLike, bucket_age, hash_id, join_list
-from feedback_etl.source.window import naive_utc
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 RecommendationId = Literal["keep", "hash"]

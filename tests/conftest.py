@@ -3,8 +3,9 @@
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -112,3 +113,19 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     else:
         with opened(request.getfixturevalue("postgres_database")) as empty:
             yield empty
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+    """Tells at the end of the run how often a test has done something."""
+    return lambda what, times: request.node.user_properties.append(("count", f"{times:>6,} {what}"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What was counted, by the tests that passed."""
+    passed = terminalreporter.stats.get("passed", [])
+    counts = [text for report in passed for name, text in report.user_properties if name == "count"]
+    if counts:
+        terminalreporter.section("counts")
+        for text in sorted(counts, key=lambda text: text[7:]):
+            terminalreporter.line(text)

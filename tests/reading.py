@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from feedback_etl.pipeline import load_feedback
+from feedback_etl.loading import load_feedback
 from feedback_etl.source.connect import Database, open_source
 from feedback_etl.source.preflight import fetch_count, look_at
 from feedback_etl.source.query import excluded_in

@@ -24,6 +24,7 @@ from feedback_etl import __version__
 from feedback_etl.cli import app
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import NO_DATABASE, NO_KEY, default_key_path
 
@@ -65,6 +66,11 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 def everything_below(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """But for the log and the lock of a folder of exports."""
+    return [path for path in everything_below(folder) if path.is_file() and ".feedback_etl" not in path.parts]
 
 
 class TestExport:
@@ -110,6 +116,9 @@ class TestExport:
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "window": figures["window"],
             "key_id": KEY_ID,
+            "audit_head": AuditLog(Path("ml/feedback_training")).head(),
+            "mode": "full",
+            "late_records": 0,
             "advice": "",
         }
 
@@ -153,7 +162,7 @@ class TestExport:
         assert (run.returncode, run.stdout) == (code, "")
         assert run.stderr.startswith(told)
         assert run.stderr.count("\n") == 1
-        assert [path.name for path in everything_below(tmp_path) if path.is_file()] == ["file"]
+        assert [path.name for path in files_below(tmp_path)] == ["file"]
 
     def test_without_a_key_there_is_no_export(self, application: str, tmp_path: Path) -> None:
         """Where nobody sits at a terminal, none is made: it would be lost with its container."""
@@ -199,7 +208,7 @@ class TestExportHere:
         assert ended.err.splitlines()[1] == (
             "Nothing exported: there is no feedback in the window (--days -1 takes everything)."
         )
-        assert [path for path in everything_below(tmp_path) if path.is_file()] == []
+        assert files_below(tmp_path) == []
 
     def test_too_few_ratings_everywhere(self, here: Here) -> None:
         """The option that decides it is named."""
@@ -268,7 +277,7 @@ class TestExportHere:
         ended = here("export", "--json", *arguments)
         assert (ended.code, ended.out) == (2, "")
         assert told in ended.err
-        assert [path for path in everything_below(tmp_path) if path.is_file()] == []
+        assert files_below(tmp_path) == []
 
     def test_since_without_days(self, here: Here) -> None:
         """The default of --days does not stand in the way."""
@@ -466,6 +475,7 @@ class TestHelp:
     def test_these_commands_there_are(self) -> None:
         """So that a new one cannot come unnoticed."""
         names = {"export", "preview", "demo", "keys", "keys new", "keys show"}
+        names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify"}
         assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
 
     @pytest.mark.parametrize("name", COMMANDS)

@@ -17,8 +17,9 @@ from processes import feedback_etl, python, tracer
 
 from feedback_etl.demo import create_sample_database
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports import files as files_module
+from feedback_etl.exports import names
 from feedback_etl.exports.files import ExportFiles, Published
+from feedback_etl.exports.names import STATE_FOLDER
 from feedback_etl.privacy.keys import write_key
 from feedback_etl.private_files import give_name, make_private_folder, sync_folder, take_name_back
 
@@ -63,8 +64,10 @@ def mode(path: Path) -> int:
 
 
 def files_in(folder: Path) -> list[str]:
-    """All files below a folder, hidden ones included."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    """All files below a folder, temporary ones included, but for complete manifests and what is beside the exports."""
+    paths = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
+    kept = [path for path in paths if STATE_FOLDER not in path.parts]
+    return sorted(str(path) for path in kept if path.name[0] == "." or not path.name.endswith(".manifest.json"))
 
 
 def test_a_data_file_and_its_list_of_rejected_rows_are_published(tmp_path: Path) -> None:
@@ -85,7 +88,7 @@ def test_a_data_file_and_its_list_of_rejected_rows_are_published(tmp_path: Path)
 def test_nothing_to_publish_gives_no_file(tmp_path: Path) -> None:
     """Without rows there is no data file, and without rejected rows no list and no folder for it."""
     assert export(tmp_path, PAIRS.clear(), REJECTED.clear()) == Published(None, None)
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == []
 
 
 def test_rejected_rows_alone_are_published_alone(tmp_path: Path) -> None:
@@ -96,11 +99,11 @@ def test_rejected_rows_alone_are_published_alone(tmp_path: Path) -> None:
 
 
 def test_without_publishing_nothing_is_left(tmp_path: Path) -> None:
-    """Both temporary files are removed."""
+    """The temporary files are removed, that of the manifest too."""
     with ExportFiles(tmp_path, NOW) as files:
         files.append(PAIRS)
         files.reject(REJECTED)
-        assert len(files_in(tmp_path)) == 2
+        assert len(files_in(tmp_path)) == 3
     assert files_in(tmp_path) == []
 
 
@@ -110,8 +113,8 @@ def test_a_file_in_the_making_is_hidden(tmp_path: Path) -> None:
         files.append(PAIRS)
         files.reject(REJECTED)
         making = [tmp_path / name for name in files_in(tmp_path)]
-        assert [(path.name[0], path.suffix) for path in making] == [(".", ".tmp")] * 2
-        assert [mode(path) for path in making] == [0o600, 0o600]
+        assert [(path.name[0], path.suffix) for path in making] == [(".", ".tmp")] * 3
+        assert [mode(path) for path in making] == [0o600] * 3
 
 
 def test_a_relative_folder_is_given_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,8 +130,10 @@ def test_files_and_folders_are_private_whatever_the_umask(tmp_path: Path, umask:
     """Files are 0600; folders we make, parents included, are 0700."""
     assert python(EXPORT_ONCE, tmp_path / "a" / "b", umask=umask).stdout == BOTH
     made = [tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/rejected"]
-    assert [oct(mode(path)) for path in made] == ["0o700"] * 3
-    assert [oct(mode(tmp_path / name)) for name in files_in(tmp_path)] == ["0o600"] * 2
+    assert [oct(mode(path)) for path in (*made, tmp_path / "a/b" / STATE_FOLDER)] == ["0o700"] * 4
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {oct(mode(path)) for path in files} == {"0o600"}
+    assert {path.suffix for path in files} >= {".csv", ".json", ".jsonl"}
 
 
 def test_no_moment_is_there_when_others_could_read(tmp_path: Path) -> None:
@@ -141,6 +146,7 @@ def test_no_moment_is_there_when_others_could_read(tmp_path: Path) -> None:
     modes = {re.search(r", (0\d+)\) *=", line)[1] for line in calls if "O_CREAT" in line}  # type: ignore[index]
     assert modes == {"0600"}
     assert all("O_EXCL" in line and "O_NOFOLLOW" in line for line in calls if "O_CREAT" in line)
+    assert any("audit.jsonl" in line for line in calls)
     assert {re.search(r", (0\d+)\) *=", line)[1] for line in calls if "mkdir" in line} == {"0700"}  # type: ignore[index]
 
 
@@ -189,7 +195,7 @@ def test_a_stem_is_taken_when_either_of_its_files_is_there(tmp_path: Path, taken
 
 def test_names_can_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the last suffix there is an error and no further file."""
-    monkeypatch.setattr(files_module, "_MOST_SUFFIXES", 2)
+    monkeypatch.setattr(names, "_MOST_IN_A_SECOND", 2)
     export(tmp_path)
     export(tmp_path)
     with pytest.raises(ExportFileError, match="no name is left"):
@@ -341,7 +347,7 @@ def test_a_list_of_rejected_rows_goes_when_its_data_cannot_be_named(tmp_path: Pa
     with ExportFiles(tmp_path, NOW) as files:
         files.append(PAIRS)
         files.reject(REJECTED)
-        next(tmp_path.glob(".*.tmp")).unlink()
+        next(tmp_path.glob(".*.csv.tmp")).unlink()
         with pytest.raises(ExportFileError, match="No such file"):
             files.publish()
         assert list((tmp_path / "rejected").glob("*.csv")) == []
@@ -405,22 +411,30 @@ def test_where_files_can_neither_be_linked_nor_renamed_safely_there_is_an_error(
     assert "can neither link files nor rename them without replacing others" in told.stdout
 
 
-@pytest.mark.parametrize("when", ["1", "2", "3", "4"])
-def test_a_failing_fsync_is_never_success(tmp_path: Path, when: str) -> None:
-    """Of the two files or of the two folders: nothing is published, and nothing is left."""
+def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
+    """The log and its folder, the rejected and the pairs; the manifest; a folder after each name; the log again."""
+    log = tmp_path / "calls"
+    traced = [*tracer(), "-y", "-o", str(log), "-e", "trace=fsync"]
+    subprocess.run([*traced, sys.executable, "-c", EXPORT_ONCE, tmp_path / "out"], check=True, capture_output=True)
+    synced = [Path(path).name.removeprefix(".") for path in re.findall(r"<(.*?)>", log.read_text())]
+    files = [f"{STEM}_rejected.csv.tmp", f"{STEM}.csv.tmp", f"{STEM}.manifest.json.tmp"]
+    state, audit = STATE_FOLDER.removeprefix("."), "audit.jsonl"
+    assert synced == [state, audit, *files, "rejected", "out", "out", state, audit]
+
+
+@pytest.mark.parametrize("when", range(1, 11))
+def test_a_failing_fsync_is_never_success(tmp_path: Path, when: int) -> None:
+    """Of whatever file or folder: nothing is published, and nothing is left."""
     told = python(EXPORT_ONCE, tmp_path, injections=(f"fsync:error=EIO:when={when}",))
     assert (told.returncode, files_in(tmp_path)) == (5, [])
+    assert list(tmp_path.glob("*.json")) == []
     assert "the disk reports an error" in told.stdout
-
-
-def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
-    """There are four calls of fsync to fail: a fifth is never made."""
-    assert python(EXPORT_ONCE, tmp_path, injections=("fsync:error=EIO:when=5",)).stdout == BOTH
 
 
 def test_a_file_system_without_folder_sync_is_used(tmp_path: Path) -> None:
     """Some network file systems answer EINVAL when a folder is synced."""
-    assert python(EXPORT_ONCE, tmp_path, injections=("fsync:error=EINVAL:when=3+",)).stdout == BOTH
+    folders = tuple(f"fsync:error=EINVAL:when={when}" for when in (1, 6, 7, 8, 9))
+    assert python(EXPORT_ONCE, tmp_path, injections=folders).stdout == BOTH
 
 
 def test_a_file_that_cannot_be_locked_is_removed(tmp_path: Path) -> None:
@@ -435,7 +449,7 @@ def test_a_file_in_the_making_is_locked(tmp_path: Path) -> None:
     import fcntl
 
     with ExportFiles(tmp_path, NOW):
-        (name,) = files_in(tmp_path)
+        (name,) = files_in(tmp_path)  # the manifest's, which is named last
         with (tmp_path / name).open("rb") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -520,7 +534,18 @@ def test_a_link_in_place_of_the_rejected_folder_is_refused(tmp_path: Path) -> No
     elsewhere.mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "rejected").symlink_to(elsewhere)
-    with ExportFiles(tmp_path / "out", NOW) as files, pytest.raises(ExportFileError, match="symbolic link"):
-        files.reject(pl.DataFrame({"feedback_id": ["1"]}))
+    with pytest.raises(ExportFileError, match="symbolic link"):
+        export(tmp_path / "out")
     assert list(elsewhere.iterdir()) == []
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["rejected"]
+    assert files_in(tmp_path / "out") == []
+
+
+def test_a_link_in_place_of_the_folder_of_the_log_is_refused(tmp_path: Path) -> None:
+    """Nor must one lead the log elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / STATE_FOLDER).symlink_to(elsewhere)
+    with pytest.raises(ExportFileError, match="symbolic link"):
+        export(tmp_path / "out")
+    assert list(elsewhere.iterdir()) == []

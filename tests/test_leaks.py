@@ -1,6 +1,7 @@
 """A database full of canaries: none gets out but in the columns an export is made of, whatever goes wrong."""
 
 import logging
+import os
 import re
 import traceback
 from collections.abc import Iterator
@@ -130,7 +131,9 @@ class Watch:
                 allowed = set(FEEDBACK_IDS) if path.parent.name == "rejected" else EXPORTED
                 assert canaries_in(path.read_text()) <= allowed
             elif path.is_file() and path.suffix not in (".db", ".sql"):  # what the tests themselves made
-                assert canaries_in(path.read_bytes().decode(errors="replace")) == set()
+                text = path.read_bytes().decode(errors="replace")
+                chance = rf'"process": {os.getpid()},|\b[0-9a-f]{{12,}}\b'  # a process id and digests may hold 113
+                assert canaries_in(re.sub(chance, "", text)) == set()
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_a_reader_killed_at_any_time(postgres_database: str, tmp_path: Path, tim
             )
         except SourceError as error:
             outcomes.append(str(error))
-            assert list(folder.glob("*")) == []
+            assert list(folder.glob("[!.]*")) == []
         else:
             assert report.exported_records == 20_000
             assert Path(report.export_filename).read_bytes().count(b"\n") == 20_001
@@ -131,13 +131,13 @@ def exporting(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
         options = ["--query", str(query), "--days", "-1", "--batch-rows", "500"]
         with subprocess.Popen([COMMAND, "export", *options], env=env, stderr=subprocess.PIPE, cwd=tmp_path) as process:
             process.url = url  # type: ignore[attr-defined]
-            wait_for(lambda: any(path.stat().st_size for path in tmp_path.glob("ml/feedback_training/.feed*")))
+            wait_for(lambda: any(path.stat().st_size for path in tmp_path.glob("ml/feedback_training/.feed*.csv.tmp")))
             children = psutil.Process(process.pid).children()
             assert children
             yield process
             assert psutil.wait_procs(children, timeout=5)[1] == []
-        assert list(tmp_path.glob("ml/feedback_training/*")) == []
-        assert list(tmp_path.glob("ml/feedback_training/.feed*")) == []
+        assert list(tmp_path.glob("ml/feedback_training/[!.]*")) == []
+        assert list(tmp_path.glob("ml/feedback_training/.feed*.tmp")) == []
 
 
 def ended(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
@@ -198,7 +198,7 @@ def exported_by(url: str, folder: Path, query: str) -> tuple[int, str, list[Path
     done = feedback_etl(
         "export", "--days", "-1", "--query", folder / "own.sql", "--output", folder / "exports", env=env
     )
-    return done.returncode, done.stderr, list((folder / "exports").glob("*"))
+    return done.returncode, done.stderr, list((folder / "exports").glob("[!.]*"))
 
 
 def test_a_query_that_fails_at_row_500_000(postgres_database: str, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_flag_comes_before_the_environment_that_before_files_and_these_before_
 def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    assert set(Settings.model_fields) == {*text, "connect_timeout", "stall_timeout"}
+    assert set(Settings.model_fields) == {*text, "connect_timeout", "stall_timeout", "lock_timeout"}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
     for name in text:
@@ -77,6 +77,7 @@ def test_the_defaults() -> None:
         output_dir=Path("ml/feedback_training"),
         connect_timeout=2.0,
         stall_timeout=600.0,
+        lock_timeout=60.0,
         key_file=None,
     )
 
@@ -145,7 +146,7 @@ def test_a_project_whose_table_is_none_is_refused() -> None:
     assert refused() == "In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl]."
 
 
-THERE_ARE = "There are: database_url, db_schema, output_dir, connect_timeout, stall_timeout, key_file."
+THERE_ARE = "There are: database_url, db_schema, output_dir, connect_timeout, stall_timeout, lock_timeout, key_file."
 
 
 @pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password", "outputdir"])

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from reading import NOW, ROUTES, by, by_both_routes, execute, read, read_query, select
 
 from feedback_etl.errors import SourceError
-from feedback_etl.source.query import default_relation, feedback_in
+from feedback_etl.source.query import feedback_in
+from feedback_etl.source.relation import default_relation
 from feedback_etl.source.window import Window
 
 START = datetime(2025, 10, 24, 10, 30, 15, 250_000)

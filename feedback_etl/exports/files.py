@@ -1,35 +1,54 @@
 """The files of an export: written privately under temporary names, then published whole or not at all.
 
-A temporary file is made in the folder of its final name, 0600 from its first byte, and locked while its writer lives.
-When it is complete and on disk, a hard link gives it its final name: a link never replaces what is there. If anything
-fails before that, or somebody interrupts it, the temporary file is removed and the folder is as it was.
+1. Under the lock of the audit log, a stem is chosen that nothing uses, and its names are announced in a record.
+2. Rows go to temporary files, 0600 from the first byte. That of the manifest is locked while its writer lives.
+3. Complete and on disk, the files get their names by hard links, which never replace what is there; the manifest last.
+
+Until the manifest has its name there is no export. Whatever fails or interrupts it before leaves the folder as it was;
+what a kill leaves, `recovery` removes at the next start.
 """
 
-import errno
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import secrets
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import polars as pl
 
-from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.csv import write_csv
+from feedback_etl.columns import TRAINING_COLUMNS
+from feedback_etl.errors import ExportFileError, FolderLocked
+from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, OpenLog
+from feedback_etl.exports.failures import explained, refuse_links
+from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.names import (
+    REJECTED_FOLDER,
+    STATE_FOLDER,
+    manifest_of,
+    names_of,
+    rejected_of,
+    rows_of,
+    stems,
+    temporary,
+)
+from feedback_etl.exports.output import Form
+from feedback_etl.exports.part import Part
+from feedback_etl.exports.recovery import recover
+from feedback_etl.exports.tombstones import Tombstones, digest, read_tombstones
+from feedback_etl.privacy.keys import Key
 from feedback_etl.private_files import (
-    create_private_file,
     give_name,
     make_private_folder,
     sync_folder,
     take_name_back,
-    temporary_path,
 )
 
-REJECTED_FOLDER = "rejected"
-_MOST_SUFFIXES = 10_000
+_TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
 
 
 class Published(NamedTuple):
@@ -39,153 +58,199 @@ class Published(NamedTuple):
     rejected: Path | None
 
 
-class _TemporaryCsv:
-    """A CSV file that has no final name yet."""
+class Facts(NamedTuple):
+    """What an export tells in its manifest; see `manifest.Manifest`."""
 
-    def __init__(self, folder: Path, stem: str) -> None:
-        self.folder = folder
-        self.path = temporary_path(folder, stem)
-        self.rows = 0
-        self._file: BinaryIO | None = None
-
-    def open(self) -> BinaryIO:
-        if self._file is None:
-            with _explained(self.folder):
-                make_private_folder(self.folder)
-                self._file = open(create_private_file(self.path), "wb")  # noqa: SIM115  closed by `discard`
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return self._file
-
-    def append(self, frame: pl.DataFrame) -> None:
-        if frame.is_empty():
-            return
-        with _explained(self.folder):
-            write_csv(frame, self.open(), header=not self.rows)
-        self.rows += frame.height
-
-    def sync(self) -> None:
-        file = self.open()
-        file.flush()
-        os.fsync(file.fileno())
-
-    def discard(self) -> None:
-        """Remove it, whatever state it is in; may be called again."""
-        if self._file is not None:
-            with suppress(OSError):  # what a full disk did not take is not wanted any more
-                self._file.close()
-        with suppress(OSError):
-            self.path.unlink()
+    mode: str = "full"
+    window: tuple[datetime | None, datetime] | None = None
+    settings: dict[str, Any] = {}  # noqa: RUF012  it is not changed
+    statistics: dict[str, Any] = {}  # noqa: RUF012
+    source: str = ""
+    chain: dict[str, Any] = {}  # noqa: RUF012
 
 
 class ExportFiles:
-    """The data file of one export and its list of rejected rows, as a context that leaves nothing half-done.
+    """The files of one export, as a context that leaves nothing half-done.
 
-    with ExportFiles("ml/feedback_training", now) as files:
+    with ExportFiles("ml/feedback_training", now, key=key) as files:
         files.append(pairs)
-        published = files.publish()
+        published = files.publish(facts)
 
-    Every method raises ExportFileError if a folder or a file cannot be used; the message says which and why.
+    Every method raises ExportFileError if a folder or a file cannot be used (the message says which and why), and
+    FolderLocked if others use the folder for too long.
     """
 
-    def __init__(self, folder: str | Path, now: datetime) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        now: datetime,
+        *,
+        key: Key | None = None,
+        form: Form = Form(),  # noqa: B008  it cannot be changed
+        lock_timeout: float | None = LOCK_TIMEOUT,
+    ) -> None:
+        """Args as those of `export_feedback`; a `lock_timeout` of None says that the caller holds the folder's lock."""
         self._folder = Path(folder)
-        self._stem = f"feedback_training_{now:%Y%m%d_%H%M%S}"
-        self._pairs = _TemporaryCsv(self._folder, self._stem)
-        self._rejected = _TemporaryCsv(self._folder / REJECTED_FOLDER, f"{self._stem}_rejected")
+        self._now, self._key, self._form, self._lock_timeout = now, key, form, lock_timeout
+        self._log = AuditLog(self._folder)
+        self._run = secrets.token_hex(8)
+        self._stem = ""
+        self._pairs = Part("pairs", form, {"feedback_etl.key_id": key.id if key else ""})
+        self._rejected = Part("rejected", Form())
+        self._remembered = Part("rows", Form())
+        self._manifest = Part("manifest", Form())
+        self._ended = True
+        self.audit_head = ""
+        self.forgotten = Tombstones(frozenset(), frozenset())
 
     def __enter__(self) -> Self:
         try:
-            self._pairs.open()  # a folder that cannot be used shows before the work is done
+            with explained(self._folder):
+                make_private_folder(self._folder)
+                with self._log.locked() as log:
+                    recover(self._folder, log, self._key)
+                    self._announce(log)
+                self.forgotten = read_tombstones(self._folder, self._key)
             return self
-        except BaseException:
-            self._discard()
+        except BaseException as error:
+            self._leave(type(error))
             raise
+
+    def _announce(self, log: OpenLog) -> None:
+        """Choose a stem, record it, and take it by making the manifest's temporary file."""
+        refuse_links(*(self._folder / name for name in (REJECTED_FOLDER, STATE_FOLDER)))
+        for stem in stems(self._now):
+            paths = [self._folder / name for name in names_of(stem)]
+            refuse_links(*paths)
+            if not any(path.exists() or os.path.lexists(temporary(path)) for path in paths):
+                self._stem = stem
+                log.append("started", self._key, run=self._run, stem=stem, names=self._names)
+                self._ended = False
+                for part in self._parts:
+                    part.move(self._folder / self._name_of(part))
+                self._manifest.open()
+                return
+        raise ExportFileError(f"{self._folder} holds too many exports of this second; no name is left.")
+
+    @property
+    def _parts(self) -> tuple[Part, ...]:
+        """In the order in which they get their names: the manifest last."""
+        return self._remembered, self._rejected, self._pairs, self._manifest
+
+    def _name_of(self, part: Part) -> str:
+        if part is self._pairs:
+            return f"{self._stem}{self._form.suffix}"
+        return {"rows": rows_of, "rejected": rejected_of, "manifest": manifest_of}[part.kind](self._stem)
+
+    @property
+    def _names(self) -> list[str]:
+        return [self._name_of(part) for part in self._parts]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._discard()
+        self._leave(kind)
 
-    def _discard(self) -> None:
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        """Leave nothing but what was published, and record how it ended."""
         try:
-            self._pairs.discard()
-            self._rejected.discard()
+            self._discard()
         except BaseException:  # an interrupt may come at any point
-            self._pairs.discard()
-            self._rejected.discard()
+            self._discard()
             raise
+        finally:
+            if not self._ended:
+                with suppress(OSError, FolderLocked):  # the next start records it
+                    self._end("failed", timeout=1, error=kind.__name__ if kind else "nothing was published")
 
     def append(self, pairs: pl.DataFrame) -> None:
         """Add rows to the data file."""
-        self._pairs.append(pairs)
+        with explained(self._folder):
+            self._pairs.append(pairs)
 
     def reject(self, rows: pl.DataFrame) -> None:
         """Add rows to the list of the rejected; the file is made with the first."""
-        _refuse_links(self._rejected.folder)
-        self._rejected.append(rows)
+        with explained(self._rejected.path.parent):
+            self._rejected.append(rows)
 
-    def publish(self) -> Published:
-        """Give the files their final names, the data file last; without rows a file gets none.
+    def remember(self, rows: pl.DataFrame) -> None:
+        """Digests of rows that were read, for the next export of the chain."""
+        with explained(self._folder):
+            self._remembered.append(rows)
 
-        A name that is taken gets the suffix `_1`, `_2`, ...; a symbolic link at a name is refused.
-        """
-        with _explained(self._folder):
-            for file in (self._rejected, self._pairs):
-                if file.rows:
-                    file.sync()
-            published = self._give_names()
+    def publish(self, facts: Facts = Facts()) -> Published:  # noqa: B008
+        """Give the files their final names, the manifest last; without rows there is nothing to name."""
+        written = [part for part in self._parts if part.rows]
+        with explained(self._folder):
+            for part in written:
+                part.complete()
+            if self._pairs.rows or self._rejected.rows:
+                with nullcontext() if self._lock_timeout is None else locked(self._folder, self._lock_timeout):
+                    self._forget(written)
+                    self._give_names(written, facts)
+            else:
+                self._end("committed", files=[])
         self._discard()
-        return published
+        return Published(
+            self._pairs.path if self._pairs.rows else None, self._rejected.path if self._rejected.rows else None
+        )
 
-    def _give_names(self) -> Published:
-        """Name all files under one stem, or none of them."""
-        for number in range(_MOST_SUFFIXES):
-            stem = f"{self._stem}_{number}" if number else self._stem
-            pairs, rejected = self._folder / f"{stem}.csv", self._rejected.folder / f"{stem}_rejected.csv"
-            _refuse_links(self._rejected.folder, pairs, rejected)
-            if pairs.exists() or rejected.exists():
-                continue
-            files = [(file, path) for file, path in ((self._rejected, rejected), (self._pairs, pairs)) if file.rows]
+    def _forget(self, written: list[Part]) -> None:
+        """Leave out who was erased since the rows were read."""
+        new = read_tombstones(self._folder, self._key).pseudonyms - self.forgotten.pseudonyms
+        if new:
+            for part in written:
+                part.forget(lambda pseudonym: digest("pseudonym", pseudonym, self._key) in new)
+
+    def _give_names(self, written: list[Part], facts: Facts) -> None:
+        """Name all files under one stem, or none of them; if others have taken a name, under the next stem."""
+        while True:
+            manifest = self._described(written, facts)
+            self._manifest.write_anew(manifest.to_json().encode())
             try:
-                for file, path in files:
-                    give_name(file.path, path)
-                for file, _ in files:
-                    sync_folder(file.folder)
+                for part in (*written, self._manifest):
+                    refuse_links(part.path)
+                    give_name(temporary(part.path), part.path)
+                    sync_folder(part.path.parent)
+                self._end("committed", files=[asdict(file) for file in manifest.files])
             except BaseException as error:
-                for file, path in files:
-                    take_name_back(file.path, path)
+                if self._ended:  # interrupted when it was done
+                    raise
+                for part in (self._manifest, *written):
+                    take_name_back(temporary(part.path), part.path)
                 if not isinstance(error, FileExistsError):
                     raise
             else:
-                return Published(pairs if self._pairs.rows else None, rejected if self._rejected.rows else None)
-        raise ExportFileError(f"{self._folder} holds {_MOST_SUFFIXES} exports of this second; no name is left.")
+                return
+            with self._log.locked() as log:
+                self._announce(log)
 
+    def _described(self, written: list[Part], facts: Facts) -> Manifest:
+        window = [end.isoformat() if end else None for end in facts.window or (None, None)]
+        return Manifest(
+            stem=self._stem,
+            mode=facts.mode,
+            created_at=self._now.replace(microsecond=0).isoformat(),
+            run=self._run,
+            window=window,
+            settings=facts.settings,
+            statistics=facts.statistics,
+            columns=list(TRAINING_COLUMNS),
+            files=[part.described(self._folder) for part in written],
+            key_id=self._key.id if self._key else None,
+            scheme="hmac-sha256, 16 hex" if self._key else "sha256, 16 hex",
+            source=facts.source,
+            tools={name: version(name) for name in _TOOLS},
+            audit_head=self._log.head(),
+            chain=facts.chain,
+        )
 
-def _refuse_links(*paths: Path) -> None:
-    for path in paths:
-        if path.is_symlink():
-            raise ExportFileError(f"{path} is a symbolic link, which no export makes. Remove it and run again.")
+    def _end(self, event: str, /, timeout: float = LOG_TIMEOUT, **facts: Any) -> None:
+        """Record how the run ended."""
+        with self._log.locked(timeout) as log:
+            self.audit_head = log.append(event, self._key, run=self._run, stem=self._stem, **facts)
+        self._ended = True
 
-
-_REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "this user may not write there",
-    errno.EPERM: "this user may not write there",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EIO: "the disk reports an error",
-    errno.ENOTSUP: "its file system can neither link files nor rename them without replacing others",
-}
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or type(error).__name__)
-        raise ExportFileError(
-            f"Nothing was written to {folder}: {reason}. Choose another folder with --output."
-        ) from None
+    def _discard(self) -> None:
+        for part in self._parts:
+            part.discard()

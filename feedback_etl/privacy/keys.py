@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+import polars as pl
+
 from feedback_etl.errors import ExportFileError, KeyUnusable
 from feedback_etl.expressions import MIN_KEY_BYTES
 from feedback_etl.private_files import (
@@ -65,6 +67,33 @@ class Key:
     def of(cls, key: "Key | str") -> "Key":
         """The key itself, or one made of its text."""
         return key if isinstance(key, Key) else cls(key)
+
+
+def sign(key: Key | None, purpose: str, content: bytes) -> str:
+    """What nobody without the key can make: 64 hex characters; without a key, a digest that anybody can.
+
+    HMAC-SHA256 (RFC 2104) under a key that is derived for the purpose, so that it equals no pseudonym.
+
+    >>> sign(Key("k" * 32), "audit", b"content")[:16], sign(None, "audit", b"content")[:16]
+    ('8059cd02156e07e0', 'da0cb5e496d242f2')
+    """
+    if key is None:
+        return hashlib.sha256(f"feedback_etl {purpose}:".encode() + content).hexdigest()
+    return hmac.new(_derived(key, purpose).encode(), content, hashlib.sha256).hexdigest()
+
+
+def signed(text: pl.Expr, purpose: str, key: Key | None) -> pl.Expr:
+    """`sign` for a column of text; null stays null."""
+    if key is None:
+        plain: pl.Expr = (pl.lit(f"feedback_etl {purpose}:") + text).chash.sha2_256()  # type: ignore[attr-defined]
+        return plain
+    keyed: pl.Expr = text.chash.hmac_sha256(key=_derived(key, purpose))  # type: ignore[attr-defined]
+    return keyed
+
+
+def _derived(key: Key, purpose: str) -> str:
+    """A key for one purpose, as text: the HMAC of the purpose's name."""
+    return hmac.new(key.text.encode(), f"feedback_etl {purpose}".encode(), hashlib.sha256).hexdigest()
 
 
 def _stripped(text: str) -> bytes | None:

@@ -9,7 +9,8 @@ from feedback_etl.errors import SourceError
 from feedback_etl.source import tables
 from feedback_etl.source.connect import Source
 from feedback_etl.source.preflight import fetch_count
-from feedback_etl.source.query import Relation, count_in
+from feedback_etl.source.query import count_in
+from feedback_etl.source.relation import Relation
 from feedback_etl.source.window import Window
 
 _SMALL_PART = 0.5

@@ -8,10 +8,12 @@ import math
 from datetime import datetime
 from typing import NamedTuple
 
+from feedback_etl.clock import naive_utc
 from feedback_etl.source.connect import Source
 from feedback_etl.source.preflight import fetch_rows
-from feedback_etl.source.query import Relation, bins_of, estimate_of, extent_of
-from feedback_etl.source.window import Window, naive_utc
+from feedback_etl.source.query import bins_of, estimate_of, extent_of
+from feedback_etl.source.relation import Relation
+from feedback_etl.source.window import Window
 
 ROWS_A_RANGE = 20_000_000
 """To sort them takes the database about 3 GB of disk; smaller ranges cost more, as each repeats the joins."""

@@ -11,8 +11,8 @@ from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.connect import Source
 from feedback_etl.source.failures import reason_for, stopped
-from feedback_etl.source.query import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation
 from feedback_etl.source.raw import KINDS
+from feedback_etl.source.relation import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation
 
 _NAMES_SHOWN = 20
 

@@ -1,107 +1,25 @@
-"""The SQL that is sent: the default query, a user's own query, the window and the order of the rows.
+"""The SQL that is sent: the rows of a window in their order, and what is counted of them.
 
 Everything is built with SQLAlchemy Core and rendered to one text without parameters, since ConnectorX takes none. The
 only literals are the window's bounds. A user's query becomes a subquery; its text is put into the finished statement
 and never interpreted.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
 from feedback_etl.columns import LIST_COLUMNS, RAW_COLUMNS
-from feedback_etl.source import tables
-from feedback_etl.source.own_query import contained
 from feedback_etl.source.raw import NO_ANSWER
+from feedback_etl.source.relation import CONSENT, Column, Relation, labelled
 from feedback_etl.source.window import Window
-
-_QUERY_NAME = "the_own_query_goes_here"
-CONSENT = "consent"
 
 # Times of SQLite are text. Whole days on either side take in every form and offset; the reader cuts exactly.
 _TEXT_TIME_SLACK = timedelta(days=2)
 
 _FIRST_TIME = "'0001-01-01 00:00:00'"
 """What lies before the year 1, such as -infinity, no driver can read."""
-
-Column = sa.ColumnElement[Any]
-
-
-@dataclass(frozen=True)
-class Relation:
-    """Rows with the canonical raw columns.
-
-    Attributes:
-        dialect: "postgresql" or "sqlite".
-        columns: The raw columns as SQL expressions, and `consent` where an own query yields it.
-        rows: What they are selected from.
-        counted: What is enough to count them.
-        own_query: The user's SQL that stands behind `rows`; None for the default schema.
-    """
-
-    dialect: str
-    columns: dict[str, Column]
-    rows: sa.FromClause
-    counted: sa.FromClause
-    own_query: str | None = None
-
-    def render(self, statement: sa.Select[Any]) -> str:
-        """The statement as one text that needs no parameters."""
-        compiled = statement.compile(
-            dialect=tables.DIALECTS[self.dialect], compile_kwargs={"literal_binds": True}
-        ).string
-        if self.own_query is None:
-            return compiled
-        return compiled.replace(_QUERY_NAME, f"({self.own_query}\n) AS feedback", 1)
-
-
-def default_relation(dialect: str, db_schema: str | None = None) -> Relation:
-    """The default application schema, one row for each feedback; the lower profile id gives the age."""
-    feedback = _alias(tables.recommendation_feedbacks, "f", db_schema)
-    record = _alias(tables.recommendation_records, "r", db_schema)
-    profile = _alias(tables.profiles, "p", db_schema)
-    earlier = _alias(tables.profiles, "e", db_schema)
-    has_earlier = sa.exists().where(earlier.c.user_id == profile.c.user_id, earlier.c.id < profile.c.id)
-    rows = feedback.outerjoin(record, record.c.id == feedback.c.recommendation_id).outerjoin(
-        profile, sa.and_(profile.c.user_id == feedback.c.user_id, ~has_earlier)
-    )
-    special: dict[str, Column] = {
-        "feedback_id": feedback.c.id,
-        "recommendation_id": record.c.recommendation_id,
-        "age": profile.c.age,
-        **{name: record.c[name] for name in LIST_COLUMNS},
-    }
-    columns = {name: special[name] if name in special else feedback.c[name] for name in RAW_COLUMNS}
-    return Relation(dialect, columns, rows, counted=feedback)
-
-
-def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
-    columns = [sa.column(column.name, column.type) for column in table.columns]
-    return sa.table(table.name, *columns, schema=db_schema).alias(name)
-
-
-def own_relation(dialect: str, sql: str, names: list[str]) -> Relation:
-    """A user's SELECT as a subquery that has the given columns.
-
-    Raises:
-        UsageError: The text could end the subquery it is put into.
-    """
-    columns: dict[str, Column] = {name: sa.column(name) for name in names}
-    query = sa.table(_QUERY_NAME)
-    return Relation(dialect, columns, query, counted=query, own_query=contained(dialect, sql))
-
-
-def columns_of(dialect: str, sql: str) -> str:
-    """A statement that yields all columns of an own query and no rows."""
-    return f"SELECT * FROM ({contained(dialect, sql)}\n) AS feedback LIMIT 0"  # noqa: S608  it is contained
-
-
-def no_rows(relation: Relation) -> str:
-    """A statement that yields the relation's columns and no rows."""
-    return relation.render(sa.select(*_labelled(relation.columns)).select_from(relation.rows).limit(0))
 
 
 def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
@@ -116,7 +34,7 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
     """
     time = relation.columns["created_at"]
     statement = (
-        sa.select(*_labelled({name: _readable(relation, name, types) for name in RAW_COLUMNS}))
+        sa.select(*labelled({name: _readable(relation, name, types) for name in RAW_COLUMNS}))
         .select_from(relation.rows)
         .where(*_in_window(relation, window, types))
         .order_by(
@@ -125,15 +43,13 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
         )
     )
     if CONSENT in relation.columns:
-        statement = statement.where(_consents(relation, types))
+        statement = statement.where(consents(relation, types))
     return relation.render(statement)
 
 
 def excluded_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts the rows of a window without consent."""
-    conditions = [_consents(relation, types).is_not(sa.true()), *_in_window(relation, window, types)]
-    if relation.dialect == "sqlite":
-        conditions.append(_between(_utc_text(relation.columns["created_at"]), window, _shortest))
+    conditions = [consents(relation, types).is_not(sa.true()), *_exactly_in(relation, window, types)]
     return relation.render(sa.select(sa.func.count()).select_from(relation.rows).where(*conditions))
 
 
@@ -147,7 +63,7 @@ def count_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts the rows of a window."""
     rows = sa.select(sa.func.count()).select_from(relation.counted).where(*_in_window(relation, window, types))
     if CONSENT in relation.columns:
-        rows = rows.where(_consents(relation, types))
+        rows = rows.where(consents(relation, types))
     return relation.render(rows)
 
 
@@ -156,6 +72,28 @@ def extent_of(relation: Relation, window: Window, types: dict[str, str]) -> str:
     time = relation.columns["created_at"]
     ends = sa.select(sa.func.min(time), sa.func.max(time)).select_from(relation.counted)
     return relation.render(ends.where(*_in_window(relation, window, types), time >= _sql(_FIRST_TIME)))
+
+
+def last_time_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
+    """The statement that yields the last time of a window: on SQLite as text, and only of such as can be read."""
+    time = relation.columns["created_at"]
+    if relation.dialect == "sqlite":
+        readable = sa.func.datetime(sa.func.substr(sa.cast(time, sa.Text), _sql("1"), _sql("19"))).is_not(None)
+        last = sa.select(sa.func.max(_utc_text(time))).select_from(relation.counted).where(readable)
+    else:
+        last = sa.select(sa.func.max(time)).select_from(relation.counted).where(time >= _sql(_FIRST_TIME))
+    return relation.render(last.where(*_exactly_in(relation, window, types)))
+
+
+def counts_in(relation: Relation, windows: Sequence[Window], types: dict[str, str]) -> str:
+    """The statement that counts the rows of each of several windows, with and without consent, in their order."""
+    counts = [
+        sa.select(_sql(str(number)), sa.func.count())
+        .select_from(relation.counted)
+        .where(*_exactly_in(relation, window, types))
+        for number, window in enumerate(windows)
+    ]
+    return "\nUNION ALL ".join(relation.render(count) for count in counts) + " ORDER BY 1"
 
 
 def bins_of(
@@ -168,10 +106,6 @@ def bins_of(
     counts = sa.select(sa.func.min(time), sa.func.count()).select_from(relation.counted)
     within = (*_in_window(relation, window, types), time >= _sql(_FIRST_TIME))
     return relation.render(counts.where(*within).group_by(span).order_by(_sql("1")))
-
-
-def _labelled(columns: dict[str, Column]) -> list[sa.Label[Any]]:
-    return [column.label(name) for name, column in columns.items()]
 
 
 def _sql(constant: str) -> Column:
@@ -199,7 +133,7 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     return column
 
 
-def _consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
+def consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
     """Whether a row's consent is true: not null, no other number than 1."""
     consent = relation.columns[CONSENT]
     if relation.dialect == "postgresql" and types[CONSENT] != "bool":
@@ -234,6 +168,14 @@ def _in_window(relation: Relation, window: Window, types: dict[str, str]) -> lis
         return [time >= sa.literal(str(first.date())), time < sa.literal(str(last.date()))]
     zone = "+00:00" if types.get("created_at") == "timestamptz" else ""
     return [_between(time, window, lambda bound: f"{_shortest(bound)}{zone}")]
+
+
+def _exactly_in(relation: Relation, window: Window, types: dict[str, str]) -> list[sa.ColumnElement[bool]]:
+    """`_in_window`, without the rows from around it that SQLite's text times take in."""
+    conditions = _in_window(relation, window, types)
+    if relation.dialect == "sqlite":
+        conditions.append(_between(_utc_text(relation.columns["created_at"]), window, _shortest))
+    return conditions
 
 
 def _between(time: Column, window: Window, written: Callable[[datetime], str]) -> sa.ColumnElement[bool]:

@@ -17,8 +17,9 @@ from feedback_etl.source.connect import READ_ONLY, SNAPSHOT, Source
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.plan import ROWS_A_BULK_RANGE, ranges_of
 from feedback_etl.source.preflight import fetch_rows
-from feedback_etl.source.query import Relation, feedback_in
+from feedback_etl.source.query import feedback_in
 from feedback_etl.source.raw import cut_exactly, to_raw
+from feedback_etl.source.relation import Relation
 from feedback_etl.source.window import Window
 
 logger = logging.getLogger(__name__)

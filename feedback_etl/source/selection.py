@@ -11,8 +11,10 @@ import polars as pl
 from feedback_etl.source.advice import missing_index
 from feedback_etl.source.connect import Database, open_source
 from feedback_etl.source.preflight import fetch_count, look_at
-from feedback_etl.source.query import CONSENT, count_in, excluded_in
+from feedback_etl.source.query import count_in, excluded_in
 from feedback_etl.source.reader import Reading, UnfitForConnectorX, open_reading
+from feedback_etl.source.relation import CONSENT
+from feedback_etl.source.settled import Settled, Settling, settle
 from feedback_etl.source.window import Window
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class Selection:
     connect_timeout: float
     reading: Reading
     progress: Progress | None
+    settling: Settling | None = None
 
 
 class Found(NamedTuple):
@@ -41,11 +44,15 @@ class Found(NamedTuple):
         excluded: The number of rows left out for lack of consent.
         batches: The others as raw frames, in order; at least one frame, which may be empty.
         advice: How reading could be faster; "" where nothing is known.
+        source: The kind of database.
+        settled: What is so old that an incremental export will not read it again.
     """
 
     excluded: int
     batches: Iterator[pl.DataFrame]
     advice: Callable[[], str]
+    source: str
+    settled: Settled
 
 
 def read(selection: Selection, work: Callable[[Found], T]) -> T:
@@ -71,6 +78,7 @@ def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[F
         if not with_connectorx:
             source = replace(source, connectorx_url=None)
         relation, types = look_at(source, query=selection.query, db_schema=selection.db_schema)
+        settled = settle(source, relation, window, types, selection.settling)
         with open_reading(source, relation, window, types, reading) as batches:
             excluded = total = 0
             if CONSENT in relation.columns:
@@ -81,6 +89,8 @@ def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[F
                 excluded,
                 _told(batches, selection.progress, total),
                 lambda: missing_index(source, relation, window, types, selection.db_schema),
+                source.dialect,
+                settled,
             )
 
 

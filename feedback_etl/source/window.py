@@ -1,8 +1,9 @@
 """The window: which feedback an export is about, as a half-open range of its creation times."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
+from feedback_etl.clock import naive_utc
 from feedback_etl.errors import UsageError
 
 EVERYTHING = -1
@@ -18,14 +19,6 @@ class Window(NamedTuple):
     def __str__(self) -> str:
         start = f"{self.start:%Y-%m-%d %H:%M:%S}" if self.start else "the beginning"
         return f"{start} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def naive_utc(time: datetime) -> datetime:
-    """The same instant as naive UTC; a time without an offset is taken as UTC."""
-    try:
-        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-    except OverflowError:
-        raise UsageError("A time must lie in the years 1 to 9999, also in UTC.") from None
 
 
 def parse_time(time: str | date | datetime) -> datetime:

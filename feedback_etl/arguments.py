@@ -1,0 +1,28 @@
+"""What callers give, as what the steps take: windows and keys."""
+
+from datetime import date, datetime
+
+from feedback_etl.errors import UsageError
+from feedback_etl.privacy.keys import Key
+from feedback_etl.settings import find_key
+from feedback_etl.source.window import Window, window_between, window_of_days
+
+Time = str | date | datetime
+
+
+def window_of(days_back: int, since: Time | None, until: Time | None, now: datetime) -> Window:
+    """The window in days, or between two times."""
+    if since is not None:
+        return window_between(since, until, now=now)
+    if until is not None:
+        raise UsageError("An end of the window (until) needs a start (since).")
+    return window_of_days(days_back, now=now)
+
+
+def key_of(key: Key | str | None, unkeyed: bool) -> Key | None:
+    """The key that was given, or the configured one; None if pseudonyms are to be unkeyed."""
+    if unkeyed:
+        if key is not None:
+            raise UsageError("Give a key or unkeyed=True, not both.")
+        return None
+    return Key.of(key) if key is not None else find_key().key

@@ -1,0 +1,243 @@
+"""The commands that look after a folder of exports: list, adopt, erase, prune and audit."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feedback_etl.console import print_data, tell
+from feedback_etl.errors import CheckFailed, KeyMissing, UsageError
+
+if TYPE_CHECKING:
+    from feedback_etl.exports.manifest import Manifest
+    from feedback_etl.privacy.keys import Key
+    from feedback_etl.settings import Settings
+
+Folder = Annotated[
+    str | None,
+    typer.Option("--output", help="Folder of the exports.", metavar="FOLDER", show_default="ml/feedback_training"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+KeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--key-file", help="Another key that made exports; may be repeated.", metavar="FILE"),
+]
+
+audit_app = typer.Typer(
+    help="Who did what to the exports, in a log that shows tampering.",
+    epilog="Example: feedback-etl audit verify",
+    no_args_is_help=True,
+)
+
+
+def list_exports(output: Folder = None, as_json: AsJson = False) -> None:
+    """List the exports of a folder, and the files that are not ours."""
+    from feedback_etl.exports.retention import contents_of
+
+    exports, foreign = contents_of(_folder(output))
+    if as_json:
+        print_data(json.dumps({"exports": [asdict(each) for each in exports], "foreign": list(map(str, foreign))}))
+        return
+    for manifest in exports:
+        print_data(_line(manifest))
+    for path in foreign:
+        print_data(f"{path.name}  not ours: no manifest (feedback-etl adopt {path})")
+    if not exports and not foreign:
+        tell("There are no exports here.")
+
+
+def _line(manifest: "Manifest") -> str:
+    pairs = manifest.file("pairs")
+    start, end = (end or "the beginning" for end in manifest.window)
+    rows = "pruned" if manifest.pruned_at else f"{pairs.rows if pairs else 0:,} rows"
+    name = Path(pairs.path).name if pairs else manifest.stem
+    erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
+    return f"{name}  {rows}{erased}  {start} to {end}  {manifest.mode}  key {manifest.key_id or 'none: unkeyed'}"
+
+
+def adopt(
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file in the folder.", metavar="FILE")],
+    unkeyed: Annotated[bool, typer.Option("--unkeyed", help="Its pseudonyms are plain SHA-256.")] = False,
+) -> None:
+    """Give a file a manifest, so that erase and prune reach it.
+
+    For older exports and copies. Its pseudonyms are taken to be of the key in force.
+    """
+    from feedback_etl.exports.adoption import adopt as adopt_file
+    from feedback_etl.settings import find_key
+
+    settings = _settings(None)
+    manifest = adopt_file(file, key=None if unkeyed else find_key(settings).key, lock_timeout=settings.lock_timeout)
+    print_data(_line(manifest))
+
+
+def prune(
+    keep_days: Annotated[int, typer.Option(help="Remove files of exports that are older.", min=0, metavar="N")],
+    keep_last: Annotated[int, typer.Option(help="But keep the newest so many.", min=0, metavar="N")] = 0,
+    output: Folder = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Remove the files of old exports.
+
+    Their manifests stay, and what has no manifest is never touched.
+    """
+    from feedback_etl.exports.retention import prune as prune_folder
+
+    settings = _settings(output)
+    pruned = prune_folder(
+        settings.output_dir,
+        keep_days=keep_days,
+        keep_last=keep_last,
+        key=_optional_key(settings),
+        dry_run=dry_run,
+        lock_timeout=settings.lock_timeout,
+    )
+    for manifest in pruned.exports:
+        print_data(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
+    tell(f"{len(pruned.exports):,} exports {'would be ' if dry_run else ''}pruned, {len(pruned.kept):,} kept")
+    if pruned.foreign:
+        tell(f"{len(pruned.foreign):,} files are not ours and stay: feedback-etl list")
+
+
+@audit_app.command("show", epilog="Example: feedback-etl audit show --json")
+def audit_show(output: Folder = None, as_json: AsJson = False) -> None:
+    """Print the audit log, the oldest record first."""
+    from feedback_etl.exports.audit import AuditLog
+
+    for record in AuditLog(_folder(output)).records():
+        if as_json:
+            print_data(json.dumps(record))
+            continue
+        told = {
+            name: value for name, value in record.items() if name in ("stem", "outcome", "rows", "exports", "error")
+        }
+        facts = "  ".join(f"{name} {value}" for name, value in told.items())
+        print_data(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {facts}")
+
+
+@audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
+def audit_verify(output: Folder = None, key_file: KeyFiles = None, as_json: AsJson = False) -> None:
+    """Check that nobody has changed the audit log.
+
+    Exit code 1 if somebody has.
+    """
+    from feedback_etl.exports.audit import AuditLog, verify
+    from feedback_etl.exports.manifest import manifests_in
+
+    settings = _settings(output)
+    folder = Path(settings.output_dir)
+    anchors = {f"{each.stem}.manifest.json": each.audit_head for each in manifests_in(folder)}
+    verdict = verify(AuditLog(folder), _keys(settings, key_file), anchors)
+    if as_json:
+        print_data(json.dumps(verdict._asdict()))
+    else:
+        for fault in verdict.faults:
+            print_data(fault)
+        print_data(f"{verdict.records:,} records, head {verdict.head}")
+        if verdict.unsigned:
+            tell(f"{verdict.unsigned:,} records are not signed by a key: anybody could have written them.")
+    if verdict.faults:
+        raise CheckFailed(f"The audit log was tampered with: {len(verdict.faults):,} faults.")
+
+
+def erase(
+    user_ids_file: Annotated[
+        str | None, typer.Option(help="Ids of users, one a line; - for stdin.", metavar="FILE")
+    ] = None,
+    analysis_ids_file: Annotated[
+        str | None, typer.Option(help="Ids of analyses, one a line; - for stdin.", metavar="FILE")
+    ] = None,
+    not_in_database: Annotated[
+        bool, typer.Option("--not-in-database", help="Everybody of whom the database has no feedback.")
+    ] = False,
+    key_file: KeyFiles = None,
+    query: Annotated[
+        Path | None, typer.Option(help="File with a SELECT that yields the raw columns.", metavar="FILE.sql")
+    ] = None,
+    output: Folder = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    database_url: Annotated[
+        str | None, typer.Option("--database-url", help="Where the feedback is.", metavar="URL")
+    ] = None,
+) -> None:
+    """Erase people from all exports and keep them out.
+
+    Exit code 1 if nothing was found of some ids, which are listed. Ids come from a file, since arguments show in
+    process lists.
+    """
+    from feedback_etl.privacy.erasure import erase as erase_from
+    from feedback_etl.source.preflight import read_query_file
+
+    settings = _settings(output, database_url)
+    done = erase_from(
+        settings.output_dir,
+        user_ids=_ids(user_ids_file),
+        analysis_ids=_ids(analysis_ids_file),
+        not_in_database=not_in_database,
+        database=settings.database_url.get_secret_value() if settings.database_url else None,
+        query=read_query_file(query) if query else None,
+        db_schema=settings.db_schema,
+        connect_timeout=settings.connect_timeout,
+        keys=_keys(settings, key_file),
+        dry_run=dry_run,
+        lock_timeout=settings.lock_timeout,
+    )
+    if as_json:
+        print_data(json.dumps(asdict(done), default=str))
+    tell(f"{done.rows:,} rows {'would be ' if dry_run else ''}erased from {len(done.files):,} files")
+    if done.without_key:
+        tell(f"{len(done.without_key):,} exports were made with other keys (--key-file): {', '.join(done.without_key)}")
+    if done.foreign:
+        tell(
+            f"{len(done.foreign):,} files are not ours and were not looked into (feedback-etl list, feedback-etl adopt)"
+        )
+    if done.not_found:
+        if not as_json:
+            for each in done.not_found:
+                print_data(each)
+        raise CheckFailed(f"Nothing was found of {len(done.not_found):,} ids, listed on stdout.")
+
+
+def _ids(file: str | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"The file of ids {file} cannot be read as UTF-8 text.") from None
+    return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+
+
+def _settings(output: str | None, database_url: str | None = None) -> "Settings":
+    from feedback_etl.settings import load_settings
+
+    if output == "":
+        raise UsageError("--output is empty: name a folder, or leave the option out.")
+    return load_settings(output_dir=output, database_url=database_url)
+
+
+def _folder(output: str | None) -> Path:
+    return Path(_settings(output).output_dir)
+
+
+def _optional_key(settings: "Settings") -> "Key | None":
+    """The configured key; none where there is none."""
+    from feedback_etl.settings import find_key
+
+    try:
+        return find_key(settings).key
+    except KeyMissing:
+        return None
+
+
+def _keys(settings: "Settings", files: list[Path] | None) -> "list[Key]":
+    """The keys at hand, the configured one first."""
+    from feedback_etl.privacy.keys import read_key
+
+    key = _optional_key(settings)
+    return [*([key] if key else []), *map(read_key, files or [])]

@@ -1,0 +1,24 @@
+"""The clock, and the one form in which times are handed on: naive UTC."""
+
+from datetime import UTC, datetime
+
+from feedback_etl.errors import UsageError
+
+
+def instant(now: datetime | None = None) -> datetime:
+    """The time of a run, naive UTC: the present unless given.
+
+    Raises:
+        UsageError: What was given is no datetime, or lies outside the years 1 to 9999 in UTC.
+    """
+    if now is not None and not isinstance(now, datetime):
+        raise UsageError("now must be a datetime; without a time zone it is taken as UTC.")
+    return naive_utc(datetime.now(UTC) if now is None else now)
+
+
+def naive_utc(time: datetime) -> datetime:
+    """The same instant as naive UTC; a time without an offset is taken as UTC."""
+    try:
+        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except OverflowError:
+        raise UsageError("A time must lie in the years 1 to 9999, also in UTC.") from None

@@ -1,0 +1,82 @@
+"""Taking a file that has no manifest into the care of its folder: an older export, or a copy."""
+
+import re
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
+from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of, write_manifest
+from feedback_etl.exports.names import DATA_SUFFIXES, manifest_of
+from feedback_etl.exports.rewriting import columns_of, count_rows
+from feedback_etl.privacy.keys import Key
+
+_STAMP = re.compile(r"\d{8}_\d{6}")
+
+
+def adopt(file: str | Path, *, key: Key | None, lock_timeout: float = LOCK_TIMEOUT) -> Manifest:
+    """Give a data file a manifest, so that `erase` and `prune` reach it. The file itself is not changed.
+
+    Its age is told by the time in its name, or else by when it was last changed.
+
+    Args:
+        file: A CSV (also compressed) or Parquet file with a column analysis_hash.
+        key: The key that made its pseudonyms; None if they are plain SHA-256.
+        lock_timeout: Seconds to wait for others who use the folder.
+
+    Raises:
+        ExportFileError: It is no such file, or has a manifest already.
+        FolderLocked: Others use the folder.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     old = Path(folder) / "feedback_training_20240101_000000.csv"
+    ...     _ = old.write_text("analysis_hash\\n73475cb40a568e8d\\n")
+    ...     manifest = adopt(old, key=None)
+    >>> manifest.created_at, manifest.statistics
+    ('2024-01-01T00:00:00', {'exported_records': 1})
+    """
+    path = Path(file)
+    suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
+    if not suffix or path.is_symlink() or not path.is_file():
+        raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
+    folder, stem = path.parent, path.name.removesuffix(suffix)
+    columns = columns_of(path)
+    if "analysis_hash" not in columns:
+        raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
+    with locked(folder, lock_timeout):
+        if (folder / manifest_of(stem)).exists():
+            raise ExportFileError(f"{path} has a manifest already.")
+        log = AuditLog(folder)
+        rows = count_rows(path)
+        manifest = Manifest(
+            stem=stem,
+            mode="adopted",
+            created_at=_time_of(path).isoformat(),
+            run=secrets.token_hex(8),
+            window=[None, None],
+            settings={},
+            statistics={"exported_records": rows},
+            columns=columns,
+            files=[DataFile(path.name, "pairs", rows, path.stat().st_size, sha256_of(path))],
+            key_id=key.id if key else None,
+            scheme="hmac-sha256, 16 hex" if key else "sha256, 16 hex",
+            source="",
+            tools={},
+            audit_head=log.head(),
+        )
+        write_manifest(folder, manifest)
+        with log.locked() as opened:
+            opened.append("adopted", key, run=manifest.run, stem=stem)
+    return manifest
+
+
+def _time_of(path: Path) -> datetime:
+    if stamp := _STAMP.search(path.name):
+        try:
+            return datetime.strptime(stamp[0], "%Y%m%d_%H%M%S")
+        except ValueError:
+            pass
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None, microsecond=0)

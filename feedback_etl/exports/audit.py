@@ -1,0 +1,246 @@
+"""The audit log of an export folder: who did what to it and when, in a chain that shows tampering.
+
+`.feedback_etl/audit.jsonl` holds one JSON object a line. Each record carries a MAC (HMAC-SHA256, RFC 2104) over itself
+and the MAC before it, under a key derived from the pseudonym key that it names; without a key, a plain SHA-256. So a
+record that was changed, removed, put in or moved does not fit. A cut tail shows up to the last head that something
+else holds: each manifest has one, and so has what `--json` prints. Whoever holds the key can rewrite the whole log.
+
+No record holds an id, a pseudonym or a value of a row.
+"""
+
+import getpass
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from feedback_etl.clock import instant
+from feedback_etl.errors import FolderLocked, KeyMissing
+from feedback_etl.exports.failures import refuse_links
+from feedback_etl.exports.lock import taken
+from feedback_etl.exports.names import STATE_FOLDER
+from feedback_etl.privacy.keys import Key, sign
+from feedback_etl.private_files import make_private_folder, open_private_file, sync_folder
+
+START = "0" * 64
+"""What the first record of a chain follows."""
+
+LOG_TIMEOUT = 60.0
+_BLOCK_BYTES = 65_536
+
+Record = dict[str, Any]
+
+
+class AuditLog:
+    """The log of one folder; made, with the folder for it, when the first record is appended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / STATE_FOLDER / "audit.jsonl"
+
+    @contextmanager
+    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["OpenLog"]:
+        """The log, for one process and one thread at a time; held for moments.
+
+        Raises:
+            OSError: It cannot be opened.
+            FolderLocked: It was held for longer than `timeout` seconds.
+        """
+        refuse_links(self.path.parent)
+        make_private_folder(self.path.parent)
+        with open(open_private_file(self.path), "r+b", buffering=0) as file:
+            if not taken(file.fileno(), timeout):
+                raise FolderLocked(f"{self.path} has been held by another process for {timeout:g} s; run again.")
+            sync_folder(self.path.parent)
+            yield OpenLog(file)
+
+    def records(self) -> list[Record]:
+        """What can be read of it, in order; nothing where there is no log."""
+        return [line.record for line in self.lines() if line.record is not None]
+
+    def lines(self) -> list["Line"]:
+        """All lines, also those that hold no record."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        return [Line.of(line) for line in content.split(b"\n") if line]
+
+    def require_signer(self, key: Key | None) -> None:
+        """Make sure that a signed log is not continued without a signature, which anybody could write.
+
+        Raises:
+            KeyMissing: There is no key, and the last record is signed.
+        """
+        if key is None and any(record["key_id"] for record in self.records()[-1:]):
+            raise KeyMissing(
+                "The audit log of this folder is signed, and there is no key to sign what is done now. Pass the key, "
+                "or configure it (feedback-etl keys show)."
+            )
+
+    def head(self) -> str:
+        """The MAC of the last record."""
+        records = self.records()
+        return str(records[-1]["mac"]) if records else START
+
+
+class Line(NamedTuple):
+    """A line of a log, and the record that it holds; None where it was torn by a crash or spoilt."""
+
+    content: bytes
+    record: Record | None
+
+    @classmethod
+    def of(cls, content: bytes) -> "Line":
+        """Read a line."""
+        try:
+            record = json.loads(content)
+        except ValueError:
+            return cls(content, None)
+        return cls(content, record if isinstance(record, dict) and "mac" in record else None)
+
+
+class OpenLog:
+    """A log that is locked."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def records(self) -> list[Record]:
+        """All records so far."""
+        self._file.seek(0)
+        lines = map(Line.of, self._file.read().split(b"\n"))
+        return [line.record for line in lines if line.record is not None]
+
+    def append(self, event: str, key: Key | None, /, **facts: Any) -> str:
+        """Add a record that is on disk when this returns, and give its MAC, the new head.
+
+        Raises:
+            OSError: It cannot be written; what was written of it counts as torn.
+        """
+        last, torn = self._last()
+        record = {
+            "number": last["number"] + 1 if last else 1,
+            "at": instant().isoformat(timespec="milliseconds") + "Z",
+            "event": event,
+            "user": _user(),
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            **facts,
+            **({"torn": hashlib.sha256(torn).hexdigest()} if torn else {}),
+            "key_id": key.id if key else None,
+            "previous": last["mac"] if last else START,
+        }
+        record["mac"] = mac_of(record, key)
+        self._file.seek(0, os.SEEK_END)
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        content = b"\n" + line if torn else line
+        while content:  # a full disk may take a part
+            content = content[self._file.write(content) or 0 :]
+        os.fsync(self._file.fileno())
+        return str(record["mac"])
+
+    def _last(self) -> tuple[Record | None, bytes]:
+        """The last record, and what a crash left after it without ending the line."""
+        tail = self._tail()
+        complete, _, torn = tail.rpartition(b"\n")
+        for line in reversed(complete.split(b"\n")):
+            if (record := Line.of(line).record) is not None:
+                return record, torn
+        return None, torn
+
+    def _tail(self) -> bytes:
+        """The end of the file, with a whole record in it if there is one."""
+        size = start = self._file.seek(0, os.SEEK_END)
+        while start:
+            start = max(0, start - _BLOCK_BYTES)
+            self._file.seek(start)
+            tail = self._file.read(size - start)
+            _, _, rest = tail.partition(b"\n")
+            whole = (tail if start == 0 else rest).rpartition(b"\n")[0]
+            if any(Line.of(line).record for line in whole.split(b"\n")):
+                return tail if start == 0 else rest
+        self._file.seek(0)
+        return self._file.read()
+
+
+def mac_of(record: Mapping[str, Any], key: Key | None) -> str:
+    """The MAC of a record over everything else in it, the previous MAC included: 64 hex characters."""
+    content = {name: value for name, value in record.items() if name != "mac"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return sign(key, "audit", text)
+
+
+class Verdict(NamedTuple):
+    """What a log's chain says.
+
+    Attributes:
+        records: How many there are.
+        faults: What does not fit, in words, by line; none if nobody has tampered.
+        unsigned: Records without a key's signature, which anybody could have written.
+        unknown: Records under keys that are not at hand, each a fault: it could hold anything.
+        head: The MAC of the last record, to be kept elsewhere.
+    """
+
+    records: int
+    faults: list[str]
+    unsigned: int
+    unknown: int
+    head: str
+
+
+def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str]) -> Verdict:
+    """Check a log.
+
+    Args:
+        log: Which.
+        keys: The keys at hand.
+        anchors: Heads that are held elsewhere, with the names of those who hold them.
+    """
+    by_id = {key.id: key for key in keys}
+    faults, macs, number, torn = [], [START], 0, b""
+    unsigned = unknown = 0
+    signed = False
+    for place, line in enumerate(log.lines(), 1):
+        record = line.record
+        if record is None:
+            torn, fault = line.content, torn and "no record"
+        else:
+            number += 1
+            fault = _fault_of(record, number, macs[-1], torn, by_id, signed)
+            unsigned += record.get("key_id") is None
+            unknown += record.get("key_id") is not None and record["key_id"] not in by_id
+            signed = signed or record.get("key_id") is not None
+            torn = b""
+            macs.append(str(record["mac"]))
+        if fault:
+            faults.append(f"line {place}: {fault}")
+    if torn:
+        faults.append("the last line is torn; the next record will say so")
+    faults += [f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in {*macs}]
+    return Verdict(len(macs) - 1, faults, unsigned, unknown, macs[-1])
+
+
+def _fault_of(record: Record, number: int, previous: str, torn: bytes, by_id: Mapping[str, Key], signed: bool) -> str:
+    """What is wrong with a record in its place; "" if nothing is."""
+    if record.get("number") != number:
+        return f"record {record.get('number')} stands where {number} should"
+    if record.get("previous") != previous:
+        return "it does not follow the record before it"
+    if record.get("torn") != (hashlib.sha256(torn).hexdigest() if torn else None):
+        return "the line before it is no record"
+    key_id = record.get("key_id")
+    if key_id is None and signed:
+        return "it is not signed, though records before it are"
+    if key_id is not None and key_id not in by_id:
+        return "it is of a key that is not at hand (--key-file), and cannot be checked"
+    if record["mac"] != mac_of(record, by_id[key_id] if key_id else None):
+        return "it was changed"
+    return ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())

@@ -1,0 +1,246 @@
+"""The chain of incremental exports of a folder: where the next one begins, and which rows were read before.
+
+An export of a chain reads again the last while before the newest row of the one before it (the lookback), since rows
+may arrive late. Which of them were read already it knows by keyed digests of rows and of pairs, in
+`.feedback_etl/<stem>.rows`. What is older than the lookback is not read again; the number of rows that each such window
+had is in the manifest, so that a row that arrives even later shows up in the next count.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import polars as pl
+
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.failures import explained
+from feedback_etl.exports.lock import locked
+from feedback_etl.exports.manifest import Manifest, manifests_in, sha256_of
+from feedback_etl.expressions import hash_id
+from feedback_etl.privacy.keys import Key, signed
+
+INCREMENTAL = "incremental"
+MOST_COUNTED = 100
+"""How many windows are counted again: three months of daily exports."""
+
+_SCHEMA = {"analysis_hash": pl.String, "digest": pl.String, "minute": pl.Int64}
+_MINUTE = timedelta(minutes=1)
+
+Kind = Literal["row", "pair"]
+
+
+class Counted(NamedTuple):
+    """How many rows the database had between two moments, half-open; None is the beginning."""
+
+    start: datetime | None
+    end: datetime
+    rows: int
+
+
+class Chain(NamedTuple):
+    """The incremental exports of a folder that were asked for the same.
+
+    Attributes:
+        number: How many there are.
+        known_since: Rows from this time on are remembered, and read again; None for all of them.
+        counted: The windows before that, the oldest first.
+        rows_file: Where the rows are remembered; None for a chain that has not begun.
+        older: What earlier exports of the chain remembered, which is not needed any more.
+    """
+
+    number: int = 0
+    known_since: datetime | None = None
+    counted: tuple[Counted, ...] = ()
+    rows_file: Path | None = None
+    older: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path, settings_digest: str) -> Self:
+        """The chain as its manifests tell it.
+
+        Raises:
+            ExportFileError: A manifest, or what the chain remembers, is missing or was changed.
+        """
+        links = [each for each in manifests_in(folder) if each.chain and each.settings_digest == settings_digest]
+        if not links:
+            return cls()
+        links.sort(key=lambda each: int(each.chain["number"]))
+        *_, last = links
+        rows = [folder / file.path for each in links if (file := each.file("rows"))]
+        return cls(
+            last.chain["number"],
+            _moment(last.chain["known_since"]),
+            tuple(Counted(_moment(start), datetime.fromisoformat(end), n) for start, end, n in last.chain["counted"]),
+            _whole(folder, last),
+            tuple(path for path in rows[:-1] if path.exists()),
+        )
+
+    def begins(self, now: datetime) -> datetime | None:
+        """Where the window of the next export begins; None for the beginning.
+
+        Raises:
+            ExportFileError: That is in the future.
+        """
+        if self.known_since is not None and self.known_since >= now:
+            raise ExportFileError(
+                f"The last incremental export has read up to {self.known_since:%Y-%m-%d %H:%M:%S} UTC and later, but "
+                f"this machine's clock says {now:%Y-%m-%d %H:%M:%S}: it may have gone backwards. Set it and run again."
+            )
+        return self.known_since
+
+    def next(self, start: datetime | None, known_since: datetime | None, counts: list[int]) -> dict[str, Any]:
+        """What the manifest of the next export says of the chain.
+
+        Args:
+            start: Where its window began.
+            known_since: From when on it remembers rows.
+            counts: How many rows the windows of `counted`, and the one from `start` to `known_since`, have now.
+        """
+        windows = [*((each.start, each.end) for each in self.counted)]
+        if known_since is not None and (start is None or start < known_since):
+            windows.append((start, known_since))
+        counted = [
+            [start.isoformat() if start else None, end.isoformat(), rows]
+            for (start, end), rows in zip(windows, counts, strict=True)
+        ]
+        return {
+            "number": self.number + 1,
+            "known_since": known_since.isoformat() if known_since else None,
+            "counted": counted[-MOST_COUNTED:],
+        }
+
+    def let_go(self) -> None:
+        """Remove what the exports before the newest one remembered.
+
+        Raises:
+            OSError: A file cannot be removed.
+        """
+        for path in (*self.older, *([self.rows_file] if self.rows_file else [])):
+            path.unlink(missing_ok=True)
+
+    def late(self, counts: list[int]) -> int:
+        """How many rows have come into windows that will not be read again."""
+        return sum(max(0, now - then.rows) for now, then in zip(counts, self.counted, strict=False))
+
+
+@contextmanager
+def continued(folder: Path, settings_digest: str, lock_timeout: float) -> Iterator[Chain]:
+    """The chain of a folder, which stays as it is meanwhile: the folder's lock is held.
+
+    Raises:
+        ExportFileError: The folder cannot be used, or the chain is broken.
+        FolderLocked: Others use the folder.
+    """
+    with ExitStack() as stack:
+        with explained(folder):
+            stack.enter_context(locked(folder, lock_timeout))
+            chain = Chain.of(folder, settings_digest)
+        yield chain
+
+
+class Memory:
+    """Which rows were read before, and which are read now: digests under a key of their own, no pseudonyms.
+
+    Args:
+        chain: Where what was read before is.
+        key: The key of the pseudonyms.
+        since: From when on rows are to be remembered; None for all.
+    """
+
+    def __init__(self, chain: Chain, key: Key | None, since: datetime | None) -> None:
+        known = pl.read_csv(chain.rows_file, schema=_SCHEMA) if chain.rows_file else pl.DataFrame(schema=_SCHEMA)
+        self._known = known["digest"].implode()
+        last: int | None = known.select(pl.col("minute").max()).item()
+        self._until = None if last is None else datetime(1970, 1, 1) + (last + 1) * _MINUTE
+        self._since, self._key = since, key
+        self._remembered = [known if since is None else known.filter(pl.col("minute") >= _minute_of(since))]
+
+    def unread(self, raw: pl.DataFrame) -> pl.DataFrame:
+        """The rows that were not read before; they are remembered."""
+        new = self._without_known(raw, "row")
+        self._remember(new, "row")
+        return new
+
+    def unseen(self, valid: pl.DataFrame) -> pl.DataFrame:
+        """The rows whose like was not exported before; they are remembered."""
+        new = self._without_known(valid, "pair")
+        self._remember(new, "pair")
+        return new
+
+    def rows(self) -> pl.DataFrame:
+        """All that is to be remembered: analysis_hash, digest, minute (since 1970, UTC)."""
+        return pl.concat(self._remembered).unique(subset="digest", keep="first", maintain_order=True)
+
+    def _without_known(self, rows: pl.DataFrame, kind: Kind) -> pl.DataFrame:
+        if self._until is None:
+            return rows
+        recent = pl.col("created_at").is_null() | (pl.col("created_at") < self._until)
+        if not rows.select(recent.any()).item():  # rows come in the order of their times
+            return rows
+        return rows.filter(~_digest(kind, self._key).is_in(self._known))
+
+    def _remember(self, rows: pl.DataFrame, kind: Kind) -> None:
+        time = pl.col("created_at")
+        recent = rows.filter(time.is_not_null() if self._since is None else time >= self._since)
+        if recent.height:
+            pseudonym = hash_id("analysis_id", key=self._key, unkeyed=self._key is None)
+            self._remembered.append(
+                recent.select(analysis_hash=pseudonym, digest=_digest(kind, self._key), minute=time.dt.epoch("s") // 60)
+            )
+
+
+def _digest(kind: Kind, key: Key | None) -> pl.Expr:
+    """What a row, or a pair, is known by: 32 hex characters. A row without an id is known by its pair."""
+    pair = pl.concat_str(
+        pl.col("analysis_id", "recommendation_id").cast(pl.String),
+        pl.col("created_at").dt.epoch("us").cast(pl.String),
+        separator="|",
+        ignore_nulls=True,
+    )
+    row = pl.coalesce(pl.col("feedback_id").cast(pl.String), pl.lit("no id|") + pair)
+    return signed(row if kind == "row" else pair, f"incremental {kind}", key).str.slice(0, 32)
+
+
+def lookback_of(lookback: str | timedelta) -> timedelta:
+    """How far back rows are read again: a timedelta, or text such as 30m, 2h or 1d.
+
+    Raises:
+        UsageError: It is neither, or negative.
+
+    >>> lookback_of("90m")
+    datetime.timedelta(seconds=5400)
+    """
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    span = lookback
+    if isinstance(span, str) and span[-1:] in units and span[:-1].isascii() and span[:-1].isdigit():
+        try:
+            span = timedelta(**{units[span[-1]]: int(span[:-1])})
+        except OverflowError:
+            span = ""
+    if not isinstance(span, timedelta) or span < timedelta(0):
+        raise UsageError("lookback must be a time such as 30m, 2h or 1d, or a timedelta, not negative.")
+    return span
+
+
+def _minute_of(time: datetime) -> int:
+    return (time - datetime(1970, 1, 1)) // _MINUTE
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _whole(folder: Path, manifest: Manifest) -> Path | None:
+    """The file that remembers the rows, if there were any."""
+    file = manifest.file("rows")
+    if file is None:
+        return None
+    path = folder / file.path
+    if not path.is_file() or sha256_of(path) != file.sha256:
+        raise ExportFileError(
+            f"{path} is missing or was changed: without it the incremental export would read rows twice. Restore it, "
+            f"or begin in another folder. ({manifest.stem} was the last of the chain.)"
+        )
+    return path

@@ -1,0 +1,43 @@
+"""What the operating system says of files and folders, in one sentence."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from feedback_etl.errors import ExportFileError
+
+
+def refuse_links(*paths: Path) -> None:
+    """Make sure that none is a symbolic link, which could lead anywhere.
+
+    Raises:
+        ExportFileError: One is.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise ExportFileError(f"{path} is a symbolic link, which no export makes. Remove it and run again.")
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "this user may not write there",
+    errno.EPERM: "this user may not write there",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EIO: "the disk reports an error",
+    errno.ENOTSUP: "its file system can neither link files nor rename them without replacing others",
+}
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn what the operating system says into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or type(error).__name__)
+        raise ExportFileError(
+            f"Nothing was written to {folder}: {reason}. Choose another folder with --output."
+        ) from None

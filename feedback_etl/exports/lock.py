@@ -1,0 +1,56 @@
+"""The lock of an export folder: held while files get or lose their names, by one program or thread at a time."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from feedback_etl.errors import FolderLocked
+from feedback_etl.exports.failures import refuse_links
+from feedback_etl.exports.names import STATE_FOLDER
+from feedback_etl.private_files import make_private_folder, open_private_file
+
+LOCK_TIMEOUT = 60.0
+_SECONDS_BETWEEN_TRIES = 0.01
+
+
+@contextmanager
+def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Hold the folder's lock; a process that dies lets go of it.
+
+    Raises:
+        FolderLocked: Somebody else holds it for longer than `timeout` seconds.
+        OSError: The folder cannot be used.
+    """
+    state = folder / STATE_FOLDER
+    refuse_links(state)
+    make_private_folder(state)
+    with open(open_private_file(state / "lock"), "r+b") as file:
+        if not taken(file.fileno(), timeout):
+            raise FolderLocked(
+                f"{folder} is in use: another export, erasure or prune has held its lock for {timeout:g} s. "
+                "Wait for it, or set lock_timeout (FEEDBACK_ETL_LOCK_TIMEOUT) to more seconds."
+            )
+        yield
+
+
+def taken(descriptor: int, timeout: float) -> bool:
+    """Lock an open file for this process alone, and tell whether that was possible in so many seconds.
+
+    It never waits for ever: an interrupt in the wrong moment may have left a lock to an object that is not yet gone.
+    """
+    end = time.monotonic() + timeout
+    while not _take(descriptor):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+    return True
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,149 @@
+"""The manifest of an export: what it holds, how it was made, and that it is complete. It is named last."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.names import MANIFEST_SUFFIX, manifest_of, temporary
+from feedback_etl.private_files import replace_private_file
+
+SCHEMA_VERSION = 1
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass
+class DataFile:
+    """A file of an export.
+
+    Attributes:
+        path: In the folder.
+        kind: "pairs", "rejected" or "rows" (digests of what was read).
+        rows: How many it holds.
+        bytes: Its size.
+        sha256: Its digest, 64 hex characters.
+        becoming: Size, digest and rows of the file that is about to take its place; empty when nothing is under way.
+    """
+
+    path: str
+    kind: str
+    rows: int
+    bytes: int
+    sha256: str
+    becoming: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Manifest:
+    """What an export is.
+
+    Attributes:
+        stem: What its files are named after.
+        mode: "full", "incremental", "classic" or "adopted".
+        created_at: The time of the export, ISO 8601 in UTC; its age.
+        run: Which run made it, as in the audit log.
+        window: The half-open window, ISO 8601 in UTC; None where it is open, or unknown.
+        settings: What decided which rows it has and what they look like. `settings_digest` tells whether two are alike.
+        statistics: The figures of the run.
+        columns: Of the pairs, in order.
+        files: Its files; those that were pruned have none.
+        key_id: Which key made the pseudonyms; None for the unkeyed form.
+        scheme: How they were made.
+        source: The kind of database; neither host nor credentials.
+        tools: Versions.
+        audit_head: The MAC of the audit record before it.
+        chain: Of an incremental export, how the next one goes on; see `chain.Chain`.
+        erased_rows: Rows that were erased from its files since.
+        pruned_at: When its files were removed; "" while they are there.
+    """
+
+    stem: str
+    mode: str
+    created_at: str
+    run: str
+    window: list[str | None]
+    settings: dict[str, Any]
+    statistics: dict[str, Any]
+    columns: list[str]
+    files: list[DataFile]
+    key_id: str | None
+    scheme: str
+    source: str
+    tools: dict[str, str]
+    audit_head: str
+    chain: dict[str, Any] = field(default_factory=dict)
+    erased_rows: int = 0
+    pruned_at: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def settings_digest(self) -> str:
+        """Equal for exports that were asked for the same."""
+        return digest_of(self.settings)
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        return json.dumps(asdict(self) | {"settings_digest": self.settings_digest}, indent=2) + "\n"
+
+    def file(self, kind: str) -> DataFile | None:
+        """Its file of a kind, if it has one."""
+        return next((file for file in self.files if file.kind == kind), None)
+
+
+def digest_of(settings: dict[str, Any]) -> str:
+    """Sixteen hex characters that are equal for equal settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ExportFileError: It is none, or of a newer version of this package.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values.pop("settings_digest")
+        files = [DataFile(**file) for file in values.pop("files")]
+        manifest = Manifest(**values, files=files)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise ExportFileError(f"{path} is no manifest that this version understands; nothing was changed.") from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ExportFileError(f"{path} was written by another version of feedback_etl; nothing was changed.")
+    return manifest
+
+
+def manifests_in(folder: Path) -> list[Manifest]:
+    """The manifests of a folder, the oldest export first.
+
+    Raises:
+        ExportFileError: One cannot be read.
+    """
+    paths = sorted(folder.glob(f"[!.]*{MANIFEST_SUFFIX}"))
+    return sorted(map(read_manifest, paths), key=lambda manifest: (manifest.created_at, manifest.stem))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest of an export.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = folder / manifest_of(manifest.stem)
+    replace_private_file(path, temporary(path), manifest.to_json().encode())
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in _blocks(file):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(file: Any) -> Iterator[bytes]:
+    return iter(lambda: file.read(_BLOCK_BYTES), b"")

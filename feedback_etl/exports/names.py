@@ -1,0 +1,59 @@
+"""What the files of an export are called, and where they are.
+
+    ml/feedback_training/
+      feedback_training_20251025_120000.csv              the pairs; .csv.gz, .csv.zst or .parquet
+      feedback_training_20251025_120000.manifest.json    named last: the commit point
+      rejected/feedback_training_20251025_120000_rejected.csv
+      .feedback_etl/feedback_training_20251025_120000.rows    digests of the rows that an incremental export read
+
+A second export of the same second is called `..._1`. While a file is being written it has the same name with a dot
+before it and `.tmp` after it.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+PREFIX = "feedback_training_"
+MANIFEST_SUFFIX = ".manifest.json"
+DATA_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
+REJECTED_FOLDER = "rejected"
+STATE_FOLDER = ".feedback_etl"
+_MOST_IN_A_SECOND = 10_000
+
+
+def stems(now: datetime) -> Iterator[str]:
+    """The stems that an export of a second may have, the first first."""
+    stem = f"{PREFIX}{now:%Y%m%d_%H%M%S}"
+    yield stem
+    yield from (f"{stem}_{number}" for number in range(1, _MOST_IN_A_SECOND))
+
+
+def manifest_of(stem: str) -> str:
+    """The manifest's path in the folder."""
+    return f"{stem}{MANIFEST_SUFFIX}"
+
+
+def rejected_of(stem: str) -> str:
+    """The path in the folder of the list of rejected rows."""
+    return f"{REJECTED_FOLDER}/{stem}_rejected.csv"
+
+
+def rows_of(stem: str) -> str:
+    """The path in the folder of the digests of the rows that were read."""
+    return f"{STATE_FOLDER}/{stem}.rows"
+
+
+def names_of(stem: str) -> list[str]:
+    """All paths in the folder that an export may use."""
+    return [*(f"{stem}{suffix}" for suffix in DATA_SUFFIXES), rejected_of(stem), rows_of(stem), manifest_of(stem)]
+
+
+def temporary(path: Path) -> Path:
+    """What a file is called until it is complete."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def rewritten(path: Path) -> Path:
+    """What a temporary file is called that takes the place of another, since somebody was erased meanwhile."""
+    return path.with_name(f".{path.name}.tmp2")

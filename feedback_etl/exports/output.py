@@ -1,0 +1,131 @@
+"""Rows into a file as CSV (plain, gzip, zstd) or Parquet, with the size and the digest of what was written."""
+
+import hashlib
+import io
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import polars as pl
+
+from feedback_etl.errors import UsageError
+from feedback_etl.exports.csv import write_csv
+
+if TYPE_CHECKING:
+    pass
+
+Format = Literal["csv", "parquet"]
+Compress = Literal["none", "gzip", "zstd"]
+
+_SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+
+
+class Form(NamedTuple):
+    """The form of a data file."""
+
+    format: Format = "csv"
+    compress: Compress = "none"
+
+    def checked(self) -> "Form":
+        """Itself.
+
+        Raises:
+            UsageError: There is no such form.
+        """
+        if self.format not in get_args(Format):
+            raise UsageError('format must be "csv" or "parquet".')
+        if self.compress not in get_args(Compress):
+            raise UsageError('compress must be "none", "gzip" or "zstd".')
+        if self.format == "parquet" and self.compress != "none":
+            raise UsageError("Parquet files are compressed as they are (zstd); compress is for CSV.")
+        return self
+
+    @property
+    def suffix(self) -> str:
+        """Of the file's name."""
+        return ".parquet" if self.format == "parquet" else f".csv{_SUFFIXES[self.compress]}"
+
+
+class Digested(io.RawIOBase):
+    """A file that is written from its beginning to its end, and knows how much and what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """All of it."""
+        content = memoryview(data)
+        self._file.write(content)
+        self._digest.update(content)
+        self.bytes += content.nbytes
+        return content.nbytes
+
+    def tell(self) -> int:
+        """How much was written."""
+        return self.bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written: 64 hex characters."""
+        return self._digest.hexdigest()
+
+
+class Rows:
+    """Frames of the same columns, one after the other, into one file.
+
+    Args:
+        file: A file that is open for writing.
+        form: As what.
+        metadata: What a Parquet file tells about itself.
+    """
+
+    def __init__(self, file: IO[bytes], form: Form, metadata: dict[str, str] | None = None) -> None:
+        self.written = Digested(file)
+        self.rows = 0
+        self._form = form
+        self._metadata = metadata or {}
+        self._sink: Any = None
+
+    def append(self, frame: pl.DataFrame) -> None:
+        """Add rows.
+
+        Raises:
+            OSError: The file cannot take them.
+        """
+        if self._form.format == "parquet":
+            self._append_parquet(frame)
+        else:
+            buffer = io.BytesIO()
+            write_csv(frame, buffer, header=not self.rows)
+            self._text_sink().write(buffer.getbuffer())
+        self.rows += frame.height
+
+    def finish(self) -> None:
+        """Write what the form needs at its end."""
+        if self._sink is not None and self._sink is not self.written:
+            self._sink.close()
+
+    def _text_sink(self) -> Any:
+        if self._sink is None:
+            self._sink = self.written
+            if self._form.compress != "none":
+                import pyarrow as pa
+
+                self._sink = pa.CompressedOutputStream(pa.PythonFile(self.written, "w"), self._form.compress)
+        return self._sink
+
+    def _append_parquet(self, frame: pl.DataFrame) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table: pa.Table = frame.with_columns(pl.col(pl.Enum).cast(pl.String)).to_arrow(
+            compat_level=pl.CompatLevel.oldest()
+        )
+        if self._sink is None:
+            schema = table.schema.with_metadata(self._metadata)
+            self._sink = pq.ParquetWriter(pa.PythonFile(self.written, "w"), schema, compression="zstd")
+        self._sink.write_table(table.cast(self._sink.schema))

@@ -1,0 +1,108 @@
+"""A file of an export that has no final name yet."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import polars as pl
+
+from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.names import rewritten, temporary
+from feedback_etl.exports.output import Form, Rows
+from feedback_etl.exports.rewriting import pseudonyms_in, write_without
+from feedback_etl.private_files import create_private_file, make_private_folder
+
+
+class Part:
+    """A file of an export, under a temporary name."""
+
+    def __init__(self, kind: str, form: Form, metadata: dict[str, str] | None = None) -> None:
+        self.kind = kind
+        self.path = Path()
+        self._form, self._metadata = form, metadata
+        self._file: IO[bytes] | None = None
+        self._is_made = False
+        self._rows: Rows | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many it holds."""
+        return self._rows.rows if self._rows else 0
+
+    def open(self) -> IO[bytes]:
+        """The file, made with the first call and locked as long as it is open."""
+        if self._file is None:
+            make_private_folder(self.path.parent)
+            self._is_made = True  # said before it is done: an interrupt may come at any point
+            try:
+                self._file = open(create_private_file(temporary(self.path)), "wb", buffering=0)  # noqa: SIM115
+            except FileExistsError:
+                self._is_made = False
+                raise
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return self._file
+
+    def append(self, frame: pl.DataFrame) -> None:
+        """Add rows."""
+        if frame.height:
+            if self._rows is None:
+                self._rows = Rows(self.open(), self._form, self._metadata)
+            self._rows.append(frame)
+
+    def complete(self) -> None:
+        """End it, and wait until it is on disk."""
+        if self._rows is not None:
+            self._rows.finish()
+            os.fsync(self.open().fileno())
+
+    def described(self, folder: Path) -> DataFile:
+        """What the manifest says of it."""
+        assert self._rows is not None  # noqa: S101  only files with rows are described
+        written = self._rows.written
+        return DataFile(self.path.relative_to(folder).as_posix(), self.kind, self.rows, written.bytes, written.sha256)
+
+    def forget(self, forgotten: Callable[[str], bool]) -> None:
+        """Write it anew without the rows of pseudonyms that are to be forgotten."""
+        old = temporary(self.path)
+        unwanted = {each for each in pseudonyms_in(old, self.path.name) if forgotten(each)}
+        if not unwanted or self._rows is None or self._file is None:
+            return
+        new = rewritten(self.path)
+        file = open(create_private_file(new), "wb", buffering=0)  # noqa: SIM115  it becomes ours
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._rows.written, self._rows.rows = write_without(old, self.path.name, unwanted, file)
+            os.fsync(file.fileno())
+            new.replace(old)
+        except BaseException:
+            file.close()
+            new.unlink(missing_ok=True)
+            raise
+        self._file.close()
+        self._file = file
+
+    def write_anew(self, content: bytes) -> None:
+        """Replace all that is in it, and wait until it is on disk."""
+        file = self.open()
+        file.seek(0)
+        file.truncate()
+        file.write(content)
+        os.fsync(file.fileno())
+
+    def move(self, path: Path) -> None:
+        """Let it become another file."""
+        if self._file is not None:
+            temporary(self.path).rename(temporary(path))
+        self.path = path
+
+    def discard(self) -> None:
+        """Remove the temporary name and let go of the lock; may be called again."""
+        if self._is_made:
+            with suppress(OSError):
+                temporary(self.path).unlink()
+        if self._file is not None:
+            with suppress(OSError):  # what a full disk did not take is not wanted any more
+                self._file.close()

@@ -1,0 +1,107 @@
+"""What dead runs left behind, removed at the next start: only what they announced, and never a committed export."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import OpenLog, Record
+from feedback_etl.exports.manifest import Manifest, read_manifest, sha256_of
+from feedback_etl.exports.names import (
+    PREFIX,
+    REJECTED_FOLDER,
+    STATE_FOLDER,
+    manifest_of,
+    names_of,
+    rewritten,
+    temporary,
+)
+from feedback_etl.privacy.keys import Key
+
+_STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
+_ENDS = {"committed", "failed", "recovered"}
+
+
+def recover(folder: Path, log: OpenLog, key: Key | None) -> None:
+    """Finish or undo every export that was started and whose process is gone, and record it.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    records, leftovers = log.records(), _stems_of_leftovers(folder)
+    ended = {record["run"] for record in records if record["event"] in _ENDS}
+    # A stem that a dead run has left may have become that of a later run: only the last one can own its files.
+    started = {record["stem"]: record for record in records if record["event"] == "started"}
+    for record in started.values():
+        is_open = record["run"] not in ended
+        if (is_open or record["stem"] in leftovers) and not _is_alive(folder, record):
+            removed = list(_cleared(folder, record))
+            outcome = "committed" if _committed(folder, record) else "removed"
+            if is_open or removed:
+                log.append("recovered", key, run=record["run"], outcome=outcome, removed=removed)
+
+
+def _stems_of_leftovers(folder: Path) -> set[str]:
+    """What temporary files are there of: of runs that live, or that were killed, perhaps when they had recorded all."""
+    places = (folder, folder / REJECTED_FOLDER, folder / STATE_FOLDER)
+    names = [path.name for place in places for path in place.glob(f".{PREFIX}*.tmp*")]
+    return {found[0] for name in names if (found := _STEM.match(name[1:]))}
+
+
+def _is_alive(folder: Path, started: Record) -> bool:
+    """Whether somebody still holds the manifest that the run began with; it may have its name by now."""
+    manifest = folder / manifest_of(started["stem"])
+    return any(map(_is_held, (temporary(manifest), manifest)))
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _committed(folder: Path, started: Record) -> Manifest | None:
+    """The run's manifest, if it has its name."""
+    with suppress(ExportFileError):
+        manifest = read_manifest(folder / manifest_of(started["stem"]))
+        return manifest if manifest.run == started["run"] else None
+    return None
+
+
+def _cleared(folder: Path, started: Record) -> Iterator[str]:
+    """Remove what the run announced, but for what it committed; the names of what was removed."""
+    keep = _committed(folder, started) is not None
+    for name in names_of(started["stem"]):
+        path = folder / name
+        if not keep and _is_of(path, folder / manifest_of(started["stem"])):
+            path.unlink()
+            yield name
+    # The manifest's temporary name goes last: it tells what is of this run.
+    for name in names_of(started["stem"]):
+        for left in (temporary(folder / name), rewritten(folder / name)):
+            if left.is_file():
+                left.unlink()
+                yield left.relative_to(folder).as_posix()
+
+
+def _is_of(path: Path, manifest: Path) -> bool:
+    """Whether a file with a final name is the run's own: linked to its temporary name, or as its manifest says."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    if temporary(path).exists():
+        return path.samefile(temporary(path))
+    with suppress(ExportFileError):
+        files = read_manifest(temporary(manifest)).files
+        return any(path.as_posix().endswith(file.path) and sha256_of(path) == file.sha256 for file in files)
+    return False

@@ -1,0 +1,90 @@
+"""Feedback as a frame in memory: nothing is written."""
+
+from datetime import datetime
+
+import polars as pl
+
+from feedback_etl.arguments import Time, key_of, window_of
+from feedback_etl.clock import instant
+from feedback_etl.privacy.keys import Key
+from feedback_etl.rules import Rules
+from feedback_etl.source.connect import Database
+from feedback_etl.source.reader import BATCH_ROWS, Reading
+from feedback_etl.source.selection import Found, Progress, Selection, read
+from feedback_etl.transforms import RecommendationId
+
+
+def load_training(
+    database: Database,
+    *,
+    days_back: int = 30,
+    since: Time | None = None,
+    until: Time | None = None,
+    min_feedback_fields: int = 1,
+    now: datetime | None = None,
+    key: Key | str | None = None,
+    unkeyed: bool = False,
+    recommendation_id: RecommendationId = "keep",
+    strict: bool = False,
+    max_rejected: float = 1.0,
+    query: str | None = None,
+    db_schema: str | None = None,
+    connect_timeout: float = 2.0,
+    bulk: bool = False,
+    workers: int | None = None,
+    batch_rows: int = BATCH_ROWS,
+    stall_timeout: float = 600.0,
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """The rows that `export_feedback` would write, as a frame; nothing is written.
+
+    Takes the same arguments and raises the same errors, but for files.
+
+    Returns:
+        The twelve columns of `schema.TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
+    """
+    now = instant(now)
+    reading = Reading(bulk, workers, batch_rows, stall_timeout)
+    window = window_of(days_back, since, until, now)
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
+    rules = Rules(now, key_of(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
+
+    def collect(found: Found) -> pl.DataFrame:
+        from feedback_etl.steps import Run  # it imports pandera, and meanwhile the database is at work
+
+        run = Run(rules)
+        pairs = pl.concat([run.process(raw).validated().pairs for raw in found.batches])
+        run.finish()
+        run.judge()
+        return pairs
+
+    return read(selection, collect)
+
+
+def load_feedback(
+    database: Database,
+    *,
+    days_back: int = 30,
+    since: Time | None = None,
+    until: Time | None = None,
+    now: datetime | None = None,
+    query: str | None = None,
+    db_schema: str | None = None,
+    connect_timeout: float = 2.0,
+    bulk: bool = False,
+    workers: int | None = None,
+    batch_rows: int = BATCH_ROWS,
+    stall_timeout: float = 600.0,
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """Raw feedback, which is personal data: user ids, ages, exact times. Keep it in memory and hand it to nobody.
+
+    Takes the arguments of `export_feedback` that choose rows, and raises the same errors.
+
+    Returns:
+        The canonical raw columns (`columns.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last.
+    """
+    reading = Reading(bulk, workers, batch_rows, stall_timeout)
+    window = window_of(days_back, since, until, instant(now))
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
+    return read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))

@@ -1,0 +1,76 @@
+"""Whose analyses are whose: what an erasure asks the database."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from feedback_etl.source.connect import Database, open_source
+from feedback_etl.source.failures import reason_for, stopped
+from feedback_etl.source.preflight import look_at
+from feedback_etl.source.query import consents
+from feedback_etl.source.relation import CONSENT
+
+_IDS_AT_ONCE = 1_000
+
+
+def analyses_of(
+    database: Database,
+    user_ids: Sequence[str],
+    *,
+    query: str | None = None,
+    db_schema: str | None = None,
+    connect_timeout: float = 2.0,
+) -> dict[str, list[str]]:
+    """The analyses of users, ids as text; a user of whom there is no feedback is left out.
+
+    Raises:
+        UsageError: The database's URL or the query cannot be understood.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
+    """
+    found: dict[str, list[str]] = {}
+    with open_source(database, connect_timeout=connect_timeout) as source:
+        relation, _ = look_at(source, query=query, db_schema=db_schema)
+        user, analysis = (sa.cast(relation.columns[name], sa.Text) for name in ("user_id", "analysis_id"))
+        for start in range(0, len(user_ids), _IDS_AT_ONCE):
+            some = [sa.literal(user_id) for user_id in user_ids[start : start + _IDS_AT_ONCE]]
+            pairs: sa.Select[*tuple[Any, ...]] = (
+                sa.select(user, analysis).select_from(relation.counted).where(user.in_(some)).distinct()
+            )
+            for user_id, analysis_id in _rows(source.connection, relation.render(pairs)):
+                if analysis_id is not None:
+                    found.setdefault(user_id, []).append(analysis_id)
+    return found
+
+
+def analyses_in(
+    database: Database,
+    *,
+    query: str | None = None,
+    db_schema: str | None = None,
+    connect_timeout: float = 2.0,
+) -> list[str]:
+    """Every analysis of which there is feedback, with consent where the query tells of it; ids as text.
+
+    Raises:
+        UsageError: The database's URL or the query cannot be understood.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
+    """
+    with open_source(database, connect_timeout=connect_timeout) as source:
+        relation, types = look_at(source, query=query, db_schema=db_schema)
+        analysis = sa.cast(relation.columns["analysis_id"], sa.Text)
+        everything: sa.Select[*tuple[Any, ...]] = (
+            sa.select(analysis).select_from(relation.counted).where(analysis.is_not(None)).distinct()
+        )
+        if CONSENT in relation.columns:
+            everything = everything.where(consents(relation, types))
+        return [analysis_id for (analysis_id,) in _rows(source.connection, relation.render(everything))]
+
+
+def _rows(connection: sa.Connection, sql: str) -> Iterator[tuple[str, ...]]:
+    try:
+        for row in connection.exec_driver_sql(sql, execution_options={"no_parameters": True}):
+            yield tuple(row)
+    except SQLAlchemyError as error:
+        raise stopped(reason_for(error)) from None

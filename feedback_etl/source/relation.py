@@ -1,0 +1,94 @@
+"""What is read from: the default application schema, or a user's own query that stands for it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from feedback_etl.columns import LIST_COLUMNS, RAW_COLUMNS
+from feedback_etl.source import tables
+from feedback_etl.source.own_query import contained
+
+_QUERY_NAME = "the_own_query_goes_here"
+CONSENT = "consent"
+
+Column = sa.ColumnElement[Any]
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Rows with the canonical raw columns.
+
+    Attributes:
+        dialect: "postgresql" or "sqlite".
+        columns: The raw columns as SQL expressions, and `consent` where an own query yields it.
+        rows: What they are selected from.
+        counted: What is enough to count them.
+        own_query: The user's SQL that stands behind `rows`; None for the default schema.
+    """
+
+    dialect: str
+    columns: dict[str, Column]
+    rows: sa.FromClause
+    counted: sa.FromClause
+    own_query: str | None = None
+
+    def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
+        """The statement as one text that needs no parameters."""
+        compiled = statement.compile(
+            dialect=tables.DIALECTS[self.dialect], compile_kwargs={"literal_binds": True}
+        ).string
+        if self.own_query is None:
+            return compiled
+        return compiled.replace(_QUERY_NAME, f"({self.own_query}\n) AS feedback", 1)
+
+
+def default_relation(dialect: str, db_schema: str | None = None) -> Relation:
+    """The default application schema, one row for each feedback; the lower profile id gives the age."""
+    feedback = _alias(tables.recommendation_feedbacks, "f", db_schema)
+    record = _alias(tables.recommendation_records, "r", db_schema)
+    profile = _alias(tables.profiles, "p", db_schema)
+    earlier = _alias(tables.profiles, "e", db_schema)
+    has_earlier = sa.exists().where(earlier.c.user_id == profile.c.user_id, earlier.c.id < profile.c.id)
+    rows = feedback.outerjoin(record, record.c.id == feedback.c.recommendation_id).outerjoin(
+        profile, sa.and_(profile.c.user_id == feedback.c.user_id, ~has_earlier)
+    )
+    special: dict[str, Column] = {
+        "feedback_id": feedback.c.id,
+        "recommendation_id": record.c.recommendation_id,
+        "age": profile.c.age,
+        **{name: record.c[name] for name in LIST_COLUMNS},
+    }
+    columns = {name: special[name] if name in special else feedback.c[name] for name in RAW_COLUMNS}
+    return Relation(dialect, columns, rows, counted=feedback)
+
+
+def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
+    columns = [sa.column(column.name, column.type) for column in table.columns]
+    return sa.table(table.name, *columns, schema=db_schema).alias(name)
+
+
+def own_relation(dialect: str, sql: str, names: list[str]) -> Relation:
+    """A user's SELECT as a subquery that has the given columns.
+
+    Raises:
+        UsageError: The text could end the subquery it is put into.
+    """
+    columns: dict[str, Column] = {name: sa.column(name) for name in names}
+    query = sa.table(_QUERY_NAME)
+    return Relation(dialect, columns, query, counted=query, own_query=contained(dialect, sql))
+
+
+def columns_of(dialect: str, sql: str) -> str:
+    """A statement that yields all columns of an own query and no rows."""
+    return f"SELECT * FROM ({contained(dialect, sql)}\n) AS feedback LIMIT 0"  # noqa: S608  it is contained
+
+
+def no_rows(relation: Relation) -> str:
+    """A statement that yields the relation's columns and no rows."""
+    return relation.render(sa.select(*labelled(relation.columns)).select_from(relation.rows).limit(0))
+
+
+def labelled(columns: dict[str, Column]) -> list[sa.Label[Any]]:
+    """Columns under their names."""
+    return [column.label(name) for name, column in columns.items()]

@@ -1,0 +1,58 @@
+"""Folders of exports for tests: made by real exports of a small SQLite database."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from databases import Database
+
+import feedback_etl as fe
+from feedback_etl.results import ExportReport
+
+NOW = datetime(2025, 10, 25, 12)
+KEY = "k" * 32
+FORMS: list[dict[str, Any]] = [
+    {"format": "csv"},
+    {"format": "csv", "compress": "gzip"},
+    {"format": "csv", "compress": "zstd"},
+    {"format": "parquet"},
+]
+
+
+def people(count: int, *, each: int = 3, days_ago: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """Feedback of so many users: user 2 has the analyses from 201 on; every fourth row is wrong."""
+    rows = [
+        {
+            "id": user * 100 + number,
+            "user_id": user,
+            "analysis_id": user * 100 + number,
+            "recommendation_id": 1,
+            "helpful_rating": 9 if number % 4 == 0 else 5,
+            "timeframe": 'a "quoted"\nline, or two',
+            "created_at": NOW - timedelta(days=days_ago, hours=user, minutes=number),
+        }
+        for user in range(1, count + 1)
+        for number in range(1, each + 1)
+    ]
+    record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne", "dry"]}
+    return {"records": [record], "feedbacks": rows}
+
+
+def exported(database: Database, folder: Path, **options: Any) -> ExportReport:
+    """An export of everything."""
+    usual: dict[str, Any] = {"days_back": -1, "now": NOW, "key": KEY, "output_dir": folder}
+    return fe.export_feedback(database.url, **usual | options)
+
+
+def rows_of(path: Path) -> pl.DataFrame:
+    """The rows of a data file in any form, as text."""
+    if path.suffix == ".parquet":
+        return pl.read_parquet(path).cast(pl.String)
+    return pl.read_csv(path, infer_schema=False)
+
+
+def visible(folder: Path) -> list[str]:
+    """What somebody who looks into the folder sees."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))

@@ -1,0 +1,182 @@
+"""The audit log shows who did what, and every way of tampering with it."""
+
+import json
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from feedback_etl.exports.audit import AuditLog, Verdict, verify
+from feedback_etl.privacy.keys import Key, new_key
+
+KEY = Key("k" * 32)
+OTHER = Key("o" * 32)
+RECORDS = 12
+
+Lines = list[bytes]
+Tamper = Callable[[Lines, random.Random], None]
+
+
+def filled(folder: Path, key: Key | None = KEY, records: int = RECORDS) -> AuditLog:
+    """A log with some records."""
+    log = AuditLog(folder)
+    for number in range(records):
+        with log.locked() as opened:
+            opened.append("started", key, run=f"run {number}", rows=number)
+    return log
+
+
+def checked(log: AuditLog, anchors: dict[str, str] | None = None, keys: tuple[Key, ...] = (KEY,)) -> Verdict:
+    return verify(log, keys, anchors or {})
+
+
+def test_an_honest_log_is_fine(tmp_path: Path) -> None:
+    """Also one of several keys; without one of them, its records cannot be told from forged ones."""
+    log = filled(tmp_path)
+    with log.locked() as opened:
+        head = opened.append("pruned", OTHER, exports=[])
+    assert checked(log, {"a manifest": head}, (KEY, OTHER)) == Verdict(RECORDS + 1, [], 0, 0, head)
+    assert log.head() == head
+    assert (checked(log).unknown, len(checked(log).faults)) == (1, 1)
+
+
+def test_no_log_is_no_fault(tmp_path: Path) -> None:
+    """A folder in which nothing happened has none."""
+    assert checked(AuditLog(tmp_path)).faults == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_records_tell_who_when_and_what(tmp_path: Path) -> None:
+    """And are private."""
+    log = filled(tmp_path, records=1)
+    (record,) = log.records()
+    assert {"number", "at", "event", "user", "host", "process", "key_id", "previous", "mac"} <= {*record}
+    assert (record["event"], record["key_id"], record["run"]) == ("started", KEY.id, "run 0")
+    assert log.path.stat().st_mode & 0o777 == 0o600
+    assert log.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def flip(lines: Lines, rng: random.Random) -> None:
+    """A bit changes somewhere."""
+    number = rng.randrange(len(lines))
+    line = bytearray(lines[number])
+    line[rng.randrange(len(line))] ^= 1 << rng.randrange(7)
+    lines[number] = bytes(line)
+
+
+def delete(lines: Lines, rng: random.Random) -> None:
+    """A record goes, but not the last, which is `cut`."""
+    del lines[rng.randrange(len(lines) - 1)]
+
+
+def swap(lines: Lines, rng: random.Random) -> None:
+    """Two neighbours change places."""
+    number = rng.randrange(len(lines) - 1)
+    lines[number : number + 2] = lines[number + 1], lines[number]
+
+
+def insert(lines: Lines, rng: random.Random) -> None:
+    """A record is there twice."""
+    lines.insert(rng.randrange(len(lines) + 1), rng.choice(lines))
+
+
+def rewrite(lines: Lines, rng: random.Random) -> None:
+    """A record is made anew by somebody who has another key, and all that follow too."""
+    start = rng.randrange(len(lines))
+    forged = AuditLog(Path("forged"))
+    forged.path.parent.mkdir(parents=True, exist_ok=True)
+    forged.path.write_bytes(b"".join(line + b"\n" for line in lines[:start]))
+    key = rng.choice([None, new_key()])
+    for _ in lines[start:]:
+        with forged.locked() as opened:
+            opened.append("started", key, run="another", rows=0)
+    lines[:] = forged.path.read_bytes().splitlines()
+    if key is not None:  # its name is known, it itself is not
+        lines[start:] = [json.dumps(json.loads(line) | {"key_id": KEY.id}).encode() for line in lines[start:]]
+
+
+def cut(lines: Lines, rng: random.Random) -> None:
+    """The end is gone."""
+    del lines[rng.randrange(len(lines)) :]
+
+
+@pytest.mark.parametrize("times", [10, pytest.param(100, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("tamper", [flip, delete, swap, insert, rewrite, cut])
+def test_tampering_is_found(tmp_path: Path, tamper: Tamper, times: int) -> None:
+    """Wherever it is done."""
+    log = filled(tmp_path)
+    anchors = {"a manifest": log.head()}
+    content = log.path.read_bytes()
+    rng = random.Random(times)
+    for _ in range(times):
+        lines = content.splitlines()
+        tamper(lines, rng)
+        if lines == content.splitlines():  # a flip of a bit that JSON does not mind is none
+            continue
+        log.path.write_bytes(b"".join(line + b"\n" for line in lines))
+        assert checked(log, anchors).faults
+
+
+def test_a_torn_line_stays_and_the_chain_goes_on(tmp_path: Path) -> None:
+    """A crash in mid-record is evidence, not tampering; changed afterwards, it is."""
+    log = filled(tmp_path)
+    content = log.path.read_bytes()
+    torn = content.splitlines()[-1][:40]
+    log.path.write_bytes(content + torn)
+    assert checked(log).faults == ["the last line is torn; the next record will say so"]
+    with log.locked() as opened:
+        opened.append("recovered", KEY, run="run 1")
+    assert checked(log) == Verdict(RECORDS + 1, [], 0, 0, log.head())
+    assert torn in log.path.read_bytes()
+    log.path.write_bytes(log.path.read_bytes().replace(torn + b"\n", torn[:-1] + b"\n"))
+    assert len(checked(log).faults) == 1
+
+
+def test_a_log_torn_in_its_first_line(tmp_path: Path) -> None:
+    """There is no record to follow yet."""
+    log = AuditLog(tmp_path)
+    log.path.parent.mkdir()
+    log.path.write_bytes(b'{"number": 1, "at"')
+    with log.locked() as opened:
+        opened.append("started", KEY, run="a")
+    assert checked(log).faults == []
+
+
+def test_unsigned_records_are_counted(tmp_path: Path) -> None:
+    """Anybody could have written them; among signed ones they are a fault."""
+    log = filled(tmp_path, key=None)
+    assert checked(log) == Verdict(RECORDS, [], RECORDS, 0, log.head())
+    with log.locked() as opened:
+        opened.append("started", KEY, run="signed")
+    assert checked(log).faults == []
+    with log.locked() as opened:
+        opened.append("started", None, run="unsigned")
+    assert checked(log).faults == [f"line {RECORDS + 2}: it is not signed, though records before it are"]
+
+
+def test_long_records_are_followed(tmp_path: Path) -> None:
+    """The end of the log is found also where a record is longer than what is read at once."""
+    log = filled(tmp_path)
+    for _ in range(3):
+        with log.locked() as opened:
+            opened.append("erased", KEY, files=["x" * 100_000])
+    assert checked(log) == Verdict(RECORDS + 3, [], 0, 0, log.head())
+
+
+def test_many_write_at_once(tmp_path: Path) -> None:
+    """None is lost and the chain holds."""
+
+    def write() -> None:
+        for _ in range(20):
+            with AuditLog(tmp_path).locked() as opened:
+                opened.append("started", KEY, run="one of many")
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    verdict = checked(AuditLog(tmp_path))
+    assert (verdict.records, verdict.faults) == (160, [])

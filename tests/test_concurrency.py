@@ -1,0 +1,127 @@
+"""Any number of exports, erasures and prunes at once in one folder: each is whole, and none is lost."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from databases import Database
+from folders import KEY, exported, people, rows_of, visible
+from processes import environment
+
+from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.manifest import manifests_in, sha256_of
+from feedback_etl.exports.names import REJECTED_FOLDER
+from feedback_etl.privacy.keys import Key
+
+# One thing that is done some times in one folder; it begins when all are ready.
+PROGRAM = """
+import sqlite3, sys
+from datetime import datetime
+import sqlalchemy as sa
+import feedback_etl as fe
+import feedback_etl.steps
+what, first, times, path, folder = sys.argv[1:]
+engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(path))
+key, now = fe.Key("k" * 32), datetime(2025, 10, 25, 12)
+
+def export(**options):
+    fe.export_feedback(engine, days_back=-1, now=now, key=key, output_dir=folder, lock_timeout=300, **options)
+
+fe.export_feedback, fe.erase, fe.prune
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(first), int(first) + int(times)):
+    if what == "export":
+        export(compress=("none", "gzip", "zstd")[number % 3])
+    elif what == "incremental":
+        export(incremental=True, format="parquet")
+    elif what == "erase":
+        fe.erase(folder, analysis_ids=[number], keys=[key], lock_timeout=300)
+    else:
+        fe.prune(folder, keep_days=0, keep_last=5, now=datetime(2025, 10, 26), key=key, lock_timeout=300)
+"""
+
+
+@pytest.fixture
+def application(sqlite_database: Database) -> Database:
+    """Twelve users with feedback, some of it wrong."""
+    sqlite_database.fill(**people(12, each=4))
+    return sqlite_database
+
+
+def at_once(database: Database, folder: Path, *tasks: tuple[str, int, int]) -> None:
+    """Do what, from which number on, how many times: each in a process of its own."""
+    path = database.url.removeprefix("sqlite:///")
+    commands = [[sys.executable, "-c", PROGRAM, *map(str, task), path, str(folder)] for task in tasks]
+    pipe, env = subprocess.PIPE, environment()
+    processes = [
+        subprocess.Popen(command, text=True, env=env, stdin=pipe, stdout=pipe, stderr=pipe) for command in commands
+    ]
+    for process in processes:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    ended = [(*process.communicate(), process.returncode) for process in processes]
+    assert ended == [("", "", 0)] * len(processes)
+
+
+def assert_all_whole(folder: Path) -> None:
+    """Every file that there is belongs to an export and is as its manifest says; so is the log."""
+    named = {}
+    for manifest in manifests_in(folder):
+        assert manifest.files
+        for file in manifest.files:
+            named[file.path] = file.sha256
+            assert manifest.pruned_at or (folder / file.path).exists()
+    data = [name for name in visible(folder) if not name.endswith(".json")]
+    assert {*data} <= {*named}
+    assert {name: sha256_of(folder / name) for name in data} == {name: named[name] for name in data}
+    assert not list(folder.rglob(".*.tmp*"))
+    anchors = {manifest.stem: manifest.audit_head for manifest in manifests_in(folder)}
+    assert verify(AuditLog(folder), [Key(KEY)], anchors).faults == []
+
+
+@pytest.mark.parametrize(
+    ("processes", "times"), [pytest.param(3, 4, id="few"), pytest.param(8, 25, id="many", marks=pytest.mark.torture)]
+)
+def test_exports_of_one_second_are_all_there(
+    application: Database, tmp_path: Path, processes: int, times: int, count: Callable[[str, int], None]
+) -> None:
+    """With the same `now`: names are what they have to share, and nothing is lost."""
+    folder = tmp_path / "exports"
+    at_once(application, folder, *(("export", 0, times) for _ in range(processes)))
+    manifests = manifests_in(folder)
+    assert len(manifests) == processes * times
+    assert {manifest.statistics["exported_records"] for manifest in manifests} == {36}
+    assert_all_whole(folder)
+    assert len(list((folder / REJECTED_FOLDER).iterdir())) == processes * times
+    count("exports at once", len(manifests))
+
+
+@pytest.mark.parametrize("times", [pytest.param(3, id="few"), pytest.param(25, id="many", marks=pytest.mark.torture)])
+def test_exports_erasures_and_prunes_at_once(
+    application: Database, tmp_path: Path, times: int, count: Callable[[str, int], None]
+) -> None:
+    """Nobody who was erased is anywhere in the end, though exports were under way; the chain is one chain."""
+    folder = tmp_path / "exports"
+    exported(application, folder)
+    tasks = [("export", 0, times), ("export", 1, times), ("incremental", 0, times), ("erase", 101, 3)]
+    at_once(application, folder, *tasks, ("erase", 201, 3), ("prune", 0, times))
+    assert_all_whole(folder)
+    assert [each.chain["number"] for each in manifests_in(folder) if each.chain] == [1]
+    reference = tmp_path / "reference"
+    exported(application, reference)
+    (everybody,) = (rows_of(path) for path in reference.glob("*.csv"))
+    erased = {*everybody["analysis_hash"][-6:]}  # users 1 and 2 gave the newest feedback
+    files = [folder / name for name in visible(folder) if not name.endswith(".json")]
+    assert files
+    for path in files:
+        assert not erased & {*rows_of(path)["analysis_hash"]}
+    records = AuditLog(folder).records()
+    assert len([each for each in records if each["event"] == "committed"]) >= 2 * times + 2
+    count("exports, erasures and prunes at once", 4 * times + 6)

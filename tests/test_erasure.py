@@ -1,0 +1,258 @@
+"""A person who asks to be forgotten is in no file any more, and does not come back."""
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import FORMS, KEY, NOW, exported, people, rows_of, visible
+
+import feedback_etl as fe
+from feedback_etl.errors import UsageError
+from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.manifest import manifests_in, sha256_of
+from feedback_etl.expressions import hash_id
+from feedback_etl.privacy.erasure import erase
+from feedback_etl.privacy.keys import Key
+
+OTHER = "o" * 32
+
+
+def pseudonym(analysis: int, key: str | None = KEY) -> str:
+    expression = hash_id(pl.lit(analysis), key=key, domain="analysis_id", unkeyed=key is None)
+    return str(pl.select(expression).item())
+
+
+@pytest.fixture
+def application(sqlite_database: Database) -> Database:
+    """Three users with four analyses each, of which one row each is rejected."""
+    sqlite_database.fill(**people(3, each=4))
+    return sqlite_database
+
+
+def forget(database: Database, folder: Path, *users: int, **options: Any) -> Any:
+    usual: dict[str, Any] = {"keys": [Key(KEY)], "user_ids": users, "database": database.url}
+    return erase(folder, **usual | options)
+
+
+def everything_in(folder: Path) -> bytes:
+    """All bytes of all files but of the manifests and the log, hidden files too; compressed text as it is."""
+    texts = []
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix in (".csv", ".gz", ".zst", ".parquet", ".rows"):
+            texts.append(rows_of(path).write_csv().encode())
+        elif path.is_file():
+            texts.append(path.read_bytes())
+    return b"".join(texts)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_nothing_is_left_of_a_person(application: Database, tmp_path: Path, form: dict[str, Any]) -> None:
+    """In no file of any form; the others' rows stay as they are, in their order."""
+    folder = tmp_path / "exports"
+    path = Path(exported(application, folder, **form).export_filename)
+    before = rows_of(path)
+    done = forget(application, folder, 2)
+    assert (done.rows, done.not_found, done.without_key, done.foreign) == (4, [], [], [])
+    assert len(done.files) == 2
+    gone = [pseudonym(number) for number in (201, 202, 203, 204)]
+    assert not any(each.encode() in everything_in(folder) for each in gone)
+    if form["format"] == "parquet":
+        assert not any(each.encode() in path.read_bytes() for each in gone)
+    assert rows_of(path).equals(before.filter(~pl.col("analysis_hash").is_in(gone)))
+    assert path.stat().st_mode & 0o777 == 0o600
+    (manifest,) = manifests_in(folder)
+    assert manifest.erased_rows == 4
+    assert all(sha256_of(folder / file.path) == file.sha256 for file in manifest.files)
+    assert [file.rows for file in manifest.files] == [2, 6]
+
+
+def test_other_rows_keep_their_bytes(application: Database, tmp_path: Path) -> None:
+    """Every record of the new CSV file is a record of the old one, as it was."""
+    path = Path(exported(application, tmp_path).export_filename)
+    header, *records = re.split(rb"(?<=export_date\n)|(?<=T12:00:00\n)", path.read_bytes())
+    gone = tuple(pseudonym(number).encode() for number in (201, 202, 203, 204))
+    kept = [record for record in records if not record.startswith(gone)]
+    assert len(kept) == len(records) - 3
+    forget(application, tmp_path, 2)
+    assert path.read_bytes() == header + b"".join(kept)
+
+
+def test_running_it_again_changes_nothing(application: Database, tmp_path: Path) -> None:
+    """And says that there was nothing to find."""
+    exported(application, tmp_path)
+    forget(application, tmp_path, 2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("feedback_training*") if path.is_file()}
+    again = forget(application, tmp_path, 2)
+    assert (again.rows, again.files, again.not_found) == (0, [], ["2"])
+    assert {path: path.read_bytes() for path in before} == before
+    tombstones = (tmp_path / ".feedback_etl/tombstones.jsonl").read_text().splitlines()
+    assert len(tombstones) == len({*tombstones}) == 5
+
+
+def test_a_dry_run_changes_nothing(application: Database, tmp_path: Path) -> None:
+    """But tells the same."""
+    exported(application, tmp_path)
+    before = everything_in(tmp_path)
+    dry = forget(application, tmp_path, 2, dry_run=True)
+    assert everything_in(tmp_path) == before
+    assert forget(application, tmp_path, 2) == dry
+    assert dry.rows == 4
+
+
+def test_analyses_need_no_database(application: Database, tmp_path: Path) -> None:
+    """Ids of analyses are enough, as text or numbers."""
+    exported(application, tmp_path)
+    done = erase(tmp_path, analysis_ids=[201, "301", 999], keys=[Key(KEY)])
+    assert (done.rows, done.not_found) == (2, ["999"])
+
+
+def test_the_forgotten_do_not_come_back(application: Database, tmp_path: Path) -> None:
+    """Not with a later export, although the database still has them, and not with new analyses either."""
+    exported(application, tmp_path)
+    forget(application, tmp_path, 2)
+    application.fill(
+        feedbacks=[{"id": 299, "user_id": 2, "analysis_id": 299, "recommendation_id": 1, "helpful_rating": 5,
+                    "created_at": NOW.replace(hour=1)}]
+    )  # fmt: skip
+    report = exported(application, tmp_path)
+    assert (report.total_feedback_records, report.exported_records, report.excluded_records) == (8, 6, 5)
+    hashes = rows_of(Path(report.export_filename))["analysis_hash"].to_list()
+    assert not {*hashes} & {pseudonym(number) for number in (201, 202, 203, 204, 299)}
+
+
+def test_those_who_are_gone_from_the_database(application: Database, tmp_path: Path) -> None:
+    """Are swept out, whoever they were."""
+    exported(application, tmp_path)
+    with application.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 3")
+    done = forget(application, tmp_path, not_in_database=True)
+    assert (done.rows, done.not_found) == (4, [])
+    assert pseudonym(301).encode() not in everything_in(tmp_path)
+    assert pseudonym(101).encode() in everything_in(tmp_path)
+
+
+def test_every_key_that_is_known(application: Database, tmp_path: Path) -> None:
+    """Exports of other keys and unkeyed ones are reached; those of lost keys are named."""
+    exported(application, tmp_path)
+    exported(application, tmp_path, key=OTHER)
+    exported(application, tmp_path, key=None, unkeyed=True)
+    done = forget(application, tmp_path, 2)
+    assert done.rows == 8
+    assert done.without_key == ["feedback_training_20251025_120000_1"]
+    assert pseudonym(201, None).encode() not in everything_in(tmp_path)
+    assert pseudonym(201, OTHER).encode() in everything_in(tmp_path)
+    done = forget(application, tmp_path, 2, keys=[Key(KEY), Key(OTHER)])
+    assert (done.rows, done.without_key) == (4, [])
+    assert pseudonym(201, OTHER).encode() not in everything_in(tmp_path)
+
+
+def test_what_is_not_ours_is_named(application: Database, tmp_path: Path) -> None:
+    """And not looked into."""
+    path = Path(exported(application, tmp_path).export_filename)
+    copy = path.with_name("copy.csv")
+    copy.write_bytes(path.read_bytes())
+    done = forget(application, tmp_path, 2)
+    assert done.foreign == [copy]
+    assert pseudonym(201).encode() in copy.read_bytes()
+
+
+def test_an_export_under_way_does_not_bring_anybody_back(application: Database, tmp_path: Path) -> None:
+    """It has read the rows before the erasure came, and is published after it."""
+    exported(application, tmp_path)
+    read, erased = threading.Event(), threading.Event()
+
+    def wait(_rows: int, _total: int) -> None:
+        read.set()
+        erased.wait(60)
+
+    reports = []
+    thread = threading.Thread(target=lambda: reports.append(exported(application, tmp_path, progress=wait)))
+    thread.start()
+    read.wait(60)
+    forget(application, tmp_path, 2)
+    erased.set()
+    thread.join()
+    assert Path(reports[0].export_filename).name == "feedback_training_20251025_120000_1.csv"
+    assert pseudonym(201).encode() not in everything_in(tmp_path)
+    assert pseudonym(101).encode() in Path(reports[0].export_filename).read_bytes()
+    manifest = manifests_in(tmp_path)[1]
+    assert all(sha256_of(tmp_path / file.path) == file.sha256 for file in manifest.files)
+    assert [file.rows for file in manifest.files] == [2, 6]
+
+
+def test_one_that_was_killed_is_taken_up(
+    application: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every step: an erasure that is run again ends as one that was never interrupted."""
+    reference = tmp_path / "reference"
+    exported(application, reference)
+    forget(application, reference, 2)
+    expected = {path.name: path.read_bytes() for path in reference.rglob("*.csv")}
+    steps = 0
+    while True:
+        folder = tmp_path / f"killed at {steps}"
+        exported(application, folder)
+        with monkeypatch.context() as context:
+            left = dying(context, steps)
+            with contextlib.suppress(Died):
+                forget(application, folder, 2)
+        forget(application, folder, 2)
+        assert {path.name: path.read_bytes() for path in folder.rglob("*.csv")} == expected
+        (manifest,) = manifests_in(folder)
+        assert (manifest.erased_rows, [file.becoming for file in manifest.files]) == (4, [{}, {}])
+        assert all(sha256_of(folder / file.path) == file.sha256 for file in manifest.files)
+        assert not list(folder.rglob(".*.tmp"))
+        assert verify(AuditLog(folder), [Key(KEY)], {}).faults == []
+        if left():
+            break
+        steps += 1
+    assert steps > 8
+
+
+class Died(BaseException):
+    """Stands for a kill: nothing after it is done."""
+
+
+def dying(context: pytest.MonkeyPatch, steps: int) -> Callable[[], bool]:
+    """Let the process die at the n-th renaming or syncing; whether it has come to an end before that."""
+    done = 0
+
+    def stop_at(function: Callable[..., Any]) -> Callable[..., Any]:
+        def stopping(*arguments: Any, **options: Any) -> Any:
+            nonlocal done
+            if done == steps:
+                raise Died
+            done += 1
+            return function(*arguments, **options)
+
+        return stopping
+
+    for where, name in ((os, "fsync"), (os, "replace"), (Path, "replace"), (Path, "unlink")):
+        context.setattr(where, name, stop_at(getattr(where, name)))
+    return lambda: done < steps
+
+
+@pytest.mark.parametrize("wrong", [{}, {"user_ids": [1]}, {"not_in_database": True}])
+def test_what_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """Nobody to forget, or nowhere to look."""
+    with pytest.raises(UsageError):
+        erase(tmp_path, keys=[], **wrong)
+    assert visible(tmp_path) == []
+
+
+def test_the_log_tells_no_ids(application: Database, tmp_path: Path) -> None:
+    """How many, and from which files."""
+    exported(application, tmp_path)
+    forget(application, tmp_path, 2)
+    record = AuditLog(tmp_path).records()[-1]
+    assert (record["event"], record["people"], record["rows"]) == ("erased", 1, 4)
+    log = AuditLog(tmp_path).path.read_text()
+    assert not any(pseudonym(number) in log for number in (201, 202, 203, 204))
+    assert fe.__version__

@@ -1,0 +1,166 @@
+"""What a folder holds is told, taken care of, and removed when its time has come; what is not ours never is."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import Database
+from folders import KEY, NOW, exported, people, visible
+
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.adoption import adopt
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.manifest import manifests_in, read_manifest, sha256_of
+from feedback_etl.exports.retention import contents_of, prune
+from feedback_etl.privacy.keys import Key
+
+
+@pytest.fixture
+def folder(sqlite_database: Database, tmp_path: Path) -> Path:
+    """Three exports, ten days apart, the newest made now."""
+    sqlite_database.fill(**people(2, each=4, days_ago=30))
+    for days in (20, 10, 0):
+        exported(sqlite_database, tmp_path / "exports", now=NOW - timedelta(days=days) + timedelta(hours=1))
+    return tmp_path / "exports"
+
+
+class TestManifest:
+    """Each export has one, which says what it is."""
+
+    def test_it_says_how_the_export_was_made(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """The window, what was asked for, the figures, the files, and with which key."""
+        sqlite_database.fill(**people(2, each=4))
+        report = exported(sqlite_database, tmp_path / "exports", days_back=3, min_feedback_fields=1)
+        (manifest,) = manifests_in(tmp_path / "exports")
+        assert manifest.stem == "feedback_training_20251025_120000"
+        assert (manifest.mode, manifest.source, manifest.key_id) == ("full", "sqlite", Key(KEY).id)
+        assert manifest.window == ["2025-10-22T12:00:00", "2025-10-25T12:00:00"]
+        assert manifest.statistics["exported_records"] == report.exported_records == 6
+        assert manifest.statistics["errors"] == 2
+        for file in manifest.files:
+            path = tmp_path / "exports" / file.path
+            assert (file.bytes, file.sha256) == (path.stat().st_size, sha256_of(path))
+        assert [(file.kind, file.rows) for file in manifest.files] == [("rejected", 2), ("pairs", 6)]
+        path = tmp_path / "exports" / f"{manifest.stem}.manifest.json"
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert KEY not in path.read_text()
+        assert json.loads(path.read_text())["settings_digest"] == manifest.settings_digest
+
+    def test_equal_settings_have_equal_digests(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """What decides the rows and their values; the window does not, nor the form, nor how many may be rejected."""
+        sqlite_database.fill(**people(1))
+        exported(sqlite_database, tmp_path, days_back=3)
+        exported(sqlite_database, tmp_path, days_back=4)
+        exported(sqlite_database, tmp_path, max_rejected=0.5, format="parquet")
+        exported(sqlite_database, tmp_path, recommendation_id="hash")
+        first, *same, other = (manifest.settings_digest for manifest in manifests_in(tmp_path))
+        assert {first} == {*same} != {other}
+
+    @pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": 1, "settings_digest": ""}', "\xff"])
+    def test_what_is_none_is_refused(self, tmp_path: Path, content: str) -> None:
+        """Nothing is guessed."""
+        (tmp_path / "a.manifest.json").write_text(content, encoding="latin-1")
+        with pytest.raises(ExportFileError, match=r"a\.manifest\.json is no manifest"):
+            manifests_in(tmp_path)
+
+
+class TestContents:
+    """What is there, ours and others'."""
+
+    def test_ours_and_others(self, folder: Path) -> None:
+        """Files without a manifest are foreign, whatever they are called."""
+        assert len(contents_of(folder).exports) == 3
+        assert contents_of(folder).foreign == []
+        for name in ("copy.csv", "feedback_training_20200101_000000.parquet", "rejected/other.csv.gz"):
+            (folder / name).write_text("analysis_hash\n")
+        (folder / "notes.txt").write_text("not data")
+        assert [path.name for path in contents_of(folder).foreign] == [
+            "copy.csv",
+            "feedback_training_20200101_000000.parquet",
+            "other.csv.gz",
+        ]
+
+
+class TestAdopt:
+    """An older export comes into care."""
+
+    def test_it_gets_a_manifest_and_stays_as_it_is(self, folder: Path) -> None:
+        """Its age is that of its name."""
+        path = folder / "feedback_training_20200101_030405.csv"
+        path.write_text('recommendation_id,analysis_hash\n"a\nb",0123456789abcdef\nc,0123456789abcdef\n')
+        before = path.read_bytes()
+        manifest = adopt(path, key=Key(KEY))
+        assert path.read_bytes() == before
+        assert (manifest.mode, manifest.created_at, manifest.files[0].rows) == ("adopted", "2020-01-01T03:04:05", 2)
+        assert contents_of(folder).foreign == []
+        assert AuditLog(folder).records()[-1]["event"] == "adopted"
+        assert read_manifest(folder / "feedback_training_20200101_030405.manifest.json") == manifest
+
+    def test_what_cannot_be_adopted(self, folder: Path) -> None:
+        """A file that is none, has a manifest, or holds no pseudonyms."""
+        (folder / "other.csv").write_text("a,b\n1,2\n")
+        (folder / "link.csv").symlink_to(folder / "other.csv")
+        for name, why in (
+            ("missing.csv", "no CSV or Parquet file"),
+            ("link.csv", "no CSV or Parquet file"),
+            ("other.csv", "no column analysis_hash"),
+            (visible(folder)[0], "" if visible(folder)[0].endswith("manifest.json") else "has a manifest"),
+        ):
+            with pytest.raises(ExportFileError, match=why):
+                adopt(folder / name, key=None)
+
+
+class TestPrune:
+    """Old exports go, by the time in their manifest."""
+
+    def test_old_files_go_and_manifests_stay(self, folder: Path) -> None:
+        """To the second: an export of exactly so many days stays."""
+        later = NOW + timedelta(hours=1)
+        dry = prune(folder, key=Key(KEY), keep_days=10, now=later, dry_run=True)
+        assert [manifest.stem[-15:] for manifest in dry.exports] == ["20251005_130000"]
+        assert len(contents_of(folder).exports[0].files) == 2
+        assert len(visible(folder)) == 9
+        done = prune(folder, key=Key(KEY), keep_days=10, now=later)
+        assert [manifest.stem for manifest in done.exports] == [manifest.stem for manifest in dry.exports]
+        assert len(done.kept) == 2
+        gone, *there = manifests_in(folder)
+        assert gone.pruned_at == "2025-10-25T13:00:00"
+        assert not any((folder / file.path).exists() for file in gone.files)
+        assert all((folder / file.path).exists() for manifest in there for file in manifest.files)
+        assert AuditLog(folder).records()[-1]["exports"] == [gone.stem]
+        again = prune(folder, key=Key(KEY), keep_days=10, now=later)
+        assert (again.exports, len(again.kept)) == ([], 2)
+
+    def test_the_newest_can_be_kept(self, folder: Path) -> None:
+        """However old they are."""
+        pruned = prune(folder, key=Key(KEY), keep_days=0, keep_last=2, now=NOW + timedelta(days=100))
+        assert (len(pruned.exports), len(pruned.kept)) == (1, 2)
+
+    def test_what_is_not_ours_stays(self, folder: Path) -> None:
+        """Also where it looks like ours."""
+        (folder / "feedback_training_20200101_000000.csv").write_text("mine")
+        pruned = prune(folder, key=Key(KEY), keep_days=0, now=NOW + timedelta(days=100))
+        assert len(pruned.exports) == 3
+        assert [path.name for path in pruned.foreign] == ["feedback_training_20200101_000000.csv"]
+        assert (folder / "feedback_training_20200101_000000.csv").read_text() == "mine"
+
+    def test_a_clock_that_went_backwards(self, folder: Path) -> None:
+        """Nothing is removed by a time that cannot be."""
+        with pytest.raises(ExportFileError, match="from the future of this machine's clock"):
+            prune(folder, key=Key(KEY), keep_days=1, now=NOW)
+        assert len(visible(folder)) == 9
+
+    def test_one_that_was_interrupted_is_taken_up(self, folder: Path) -> None:
+        """A manifest that says pruned, with files that are still there."""
+        path = next(folder.glob("*20251005*.manifest.json"))
+        path.write_text(path.read_text().replace('"pruned_at": ""', '"pruned_at": "2025-10-25T00:00:00"'))
+        assert len(prune(folder, key=Key(KEY), keep_days=1000, now=NOW + timedelta(hours=2)).exports) == 1
+        assert not list(folder.glob("*20251005*.csv"))
+
+    @pytest.mark.parametrize("wrong", [{"keep_days": -1}, {"keep_days": True}, {"keep_days": 1, "keep_last": -1}])
+    def test_what_cannot_be_is_refused(self, folder: Path, wrong: dict[str, Any]) -> None:
+        """With the name."""
+        with pytest.raises(UsageError, match="must be a whole number"):
+            prune(folder, key=Key(KEY), now=NOW, **wrong)
