@@ -96,6 +96,7 @@ def export(
     batch_rows: Annotated[
         int, typer.Option(help="How many rows are worked on at once; the file is the same.", metavar="N", min=1)
     ] = 65_536,
+    lock_timeout: cli_folder.LockTimeout = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
     database_url: DatabaseUrl = None,
@@ -111,7 +112,7 @@ def export(
 
     if output == "":
         raise UsageError("--output is empty: name a folder, or leave the option out.")
-    settings = load_settings(database_url=database_url, output_dir=output)
+    settings = load_settings(database_url=database_url, output_dir=output, lock_timeout=lock_timeout)
     database = _database(settings)
     report = export_feedback(
         database,

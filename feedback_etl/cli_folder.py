@@ -4,11 +4,11 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_etl.console import print_data, tell
+from feedback_etl.console import counted, print_data, tell
 from feedback_etl.errors import CheckFailed, KeyMissing, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ Folder = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+LockTimeout = Annotated[
+    float | None,
+    typer.Option(help="How long to wait for others who use the folder.", min=0, metavar="SECONDS", show_default="60"),
+]
 KeyFiles = Annotated[
     list[Path] | None,
     typer.Option("--key-file", help="Another key that made exports; may be repeated.", metavar="FILE"),
@@ -53,7 +57,7 @@ def list_exports(output: Folder = None, as_json: AsJson = False) -> None:
 def _line(manifest: "Manifest") -> str:
     pairs = manifest.file("pairs")
     start, end = (end or "the beginning" for end in manifest.window)
-    rows = "pruned" if manifest.pruned_at else f"{pairs.rows if pairs else 0:,} rows"
+    rows = "pruned" if manifest.pruned_at else counted(pairs.rows if pairs else 0, "row")
     name = Path(pairs.path).name if pairs else manifest.stem
     erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
     return f"{name}  {rows}{erased}  {start} to {end}  {manifest.mode}  key {manifest.key_id or 'none: unkeyed'}"
@@ -62,6 +66,7 @@ def _line(manifest: "Manifest") -> str:
 def adopt(
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file in the folder.", metavar="FILE")],
     unkeyed: Annotated[bool, typer.Option("--unkeyed", help="Its pseudonyms are plain SHA-256.")] = False,
+    lock_timeout: LockTimeout = None,
 ) -> None:
     """Give a file a manifest, so that erase and prune reach it.
 
@@ -70,7 +75,7 @@ def adopt(
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings import find_key
 
-    settings = _settings(None)
+    settings = _settings(None, lock_timeout=lock_timeout)
     manifest = adopt_file(file, key=None if unkeyed else find_key(settings).key, lock_timeout=settings.lock_timeout)
     print_data(_line(manifest))
 
@@ -80,6 +85,7 @@ def prune(
     keep_last: Annotated[int, typer.Option(help="But keep the newest so many.", min=0, metavar="N")] = 0,
     output: Folder = None,
     dry_run: DryRun = False,
+    lock_timeout: LockTimeout = None,
 ) -> None:
     """Remove the files of old exports.
 
@@ -87,7 +93,7 @@ def prune(
     """
     from feedback_etl.exports.retention import prune as prune_folder
 
-    settings = _settings(output)
+    settings = _settings(output, lock_timeout=lock_timeout)
     pruned = prune_folder(
         settings.output_dir,
         keep_days=keep_days,
@@ -98,9 +104,9 @@ def prune(
     )
     for manifest in pruned.exports:
         print_data(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
-    tell(f"{len(pruned.exports):,} exports {'would be ' if dry_run else ''}pruned, {len(pruned.kept):,} kept")
+    tell(f"{counted(len(pruned.exports), 'export')} {'would be ' if dry_run else ''}pruned, {len(pruned.kept):,} kept")
     if pruned.foreign:
-        tell(f"{len(pruned.foreign):,} files are not ours and stay: feedback-etl list")
+        tell(f"not ours, and left alone: {counted(len(pruned.foreign), 'file')} (feedback-etl list)")
 
 
 @audit_app.command("show", epilog="Example: feedback-etl audit show --json")
@@ -137,11 +143,11 @@ def audit_verify(output: Folder = None, key_file: KeyFiles = None, as_json: AsJs
     else:
         for fault in verdict.faults:
             print_data(fault)
-        print_data(f"{verdict.records:,} records, head {verdict.head}")
+        print_data(f"{counted(verdict.records, 'record')}, head {verdict.head}")
         if verdict.unsigned:
-            tell(f"{verdict.unsigned:,} records are not signed by a key: anybody could have written them.")
+            tell(f"not signed by a key, so that anybody could have written it: {counted(verdict.unsigned, 'record')}")
     if verdict.faults:
-        raise CheckFailed(f"The audit log was tampered with: {len(verdict.faults):,} faults.")
+        raise CheckFailed(f"The audit log is not as it was written: {counted(len(verdict.faults), 'fault')}.")
 
 
 def erase(
@@ -164,16 +170,17 @@ def erase(
     database_url: Annotated[
         str | None, typer.Option("--database-url", help="Where the feedback is.", metavar="URL")
     ] = None,
+    lock_timeout: LockTimeout = None,
 ) -> None:
     """Erase people from all exports and keep them out.
 
-    Exit code 1 if nothing was found of some ids, which are listed. Ids come from a file, since arguments show in
-    process lists.
+    Exit code 1 if nothing was found of some ids, which are listed, or if exports were made with keys that are not at
+    hand. Ids come from a file, since arguments show in process lists.
     """
     from feedback_etl.privacy.erasure import erase as erase_from
     from feedback_etl.source.preflight import read_query_file
 
-    settings = _settings(output, database_url)
+    settings = _settings(output, database_url=database_url, lock_timeout=lock_timeout)
     done = erase_from(
         settings.output_dir,
         user_ids=_ids(user_ids_file),
@@ -189,18 +196,19 @@ def erase(
     )
     if as_json:
         print_data(json.dumps(asdict(done), default=str))
-    tell(f"{done.rows:,} rows {'would be ' if dry_run else ''}erased from {len(done.files):,} files")
+    would = "would be " if dry_run else ""
+    tell(f"{counted(done.rows, 'row')} {would}erased from {counted(len(done.files), 'file')}")
     if done.without_key:
-        tell(f"{len(done.without_key):,} exports were made with other keys (--key-file): {', '.join(done.without_key)}")
+        tell(f"not looked into, made with other keys (--key-file): {', '.join(done.without_key)}")
     if done.foreign:
-        tell(
-            f"{len(done.foreign):,} files are not ours and were not looked into (feedback-etl list, feedback-etl adopt)"
-        )
+        tell(f"not looked into, not ours: {counted(len(done.foreign), 'file')} (feedback-etl list, feedback-etl adopt)")
     if done.not_found:
         if not as_json:
             for each in done.not_found:
                 print_data(each)
-        raise CheckFailed(f"Nothing was found of {len(done.not_found):,} ids, listed on stdout.")
+        raise CheckFailed(f"Nothing was found of {counted(len(done.not_found), 'id')}, listed on stdout.")
+    if done.without_key:
+        raise CheckFailed("Not every export could be looked into.")
 
 
 def _ids(file: str | None) -> list[str]:
@@ -213,12 +221,12 @@ def _ids(file: str | None) -> list[str]:
     return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
 
 
-def _settings(output: str | None, database_url: str | None = None) -> "Settings":
+def _settings(output: str | None, **flags: Any) -> "Settings":
     from feedback_etl.settings import load_settings
 
     if output == "":
         raise UsageError("--output is empty: name a folder, or leave the option out.")
-    return load_settings(output_dir=output, database_url=database_url)
+    return load_settings(output_dir=output, **flags)
 
 
 def _folder(output: str | None) -> Path:

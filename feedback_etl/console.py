@@ -24,6 +24,11 @@ def tell(line: str) -> None:
     typer.echo(line, err=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 row`, `2,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def print_data(data: str | bytes) -> None:
     """Data, to stdout; text gets a line end.
 

@@ -5,6 +5,7 @@ between reading and writing stands in `steps`.
 """
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterable
@@ -186,7 +187,10 @@ class _Export:
     def _write(self, found: Found, window: Window, chain: Chain | None) -> ExportReport:
         key, settled, facts = self.rules.key, found.settled, Facts("full", window, self.settings, source=found.source)
         timeout = self.lock_timeout if chain is None else None  # who continues a chain holds the lock
-        with ExportFiles(self.folder, self.rules.now, key=key, form=self.form, lock_timeout=timeout) as files:
+        contract = _contract() if self.form.format == "parquet" else ""
+        with ExportFiles(
+            self.folder, self.rules.now, key=key, form=self.form, contract=contract, lock_timeout=timeout
+        ) as files:
             memory = None if chain is None else Memory(chain, key, settled.until)
             run = _run(self.rules, files.forgotten, memory)
             process_into(files, run, found.batches)
@@ -222,6 +226,12 @@ def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFr
             writing = writer.submit(write, batch)
         writing.result()
     files.reject(run.finish())
+
+
+def _contract() -> str:
+    from feedback_etl.contracts import row_schema  # it imports pandera too
+
+    return json.dumps(row_schema())
 
 
 def _run(rules: Rules, forgotten: Tombstones, memory: Memory | None) -> "Run":

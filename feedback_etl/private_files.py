@@ -20,7 +20,7 @@ _RENAME_EXCL = 4  # macOS, renamex_np(2)
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, each with mode 0700; an existing folder keeps its mode.
+    """Create a folder and its missing parents, each with mode 0700 and on disk; an existing folder keeps its mode.
 
     Raises:
         OSError: A part of the path is a file, or may not be created.
@@ -39,6 +39,8 @@ def make_private_folder(folder: Path) -> None:
                 continue
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
         path.chmod(0o700)
+        with suppress(PermissionError):  # a parent that may be written and not read
+            sync_folder(path.parent)
 
 
 def temporary_path(folder: Path, name: str) -> Path:

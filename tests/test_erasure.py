@@ -138,6 +138,17 @@ def test_those_who_are_gone_from_the_database(application: Database, tmp_path: P
     assert pseudonym(101).encode() in everything_in(tmp_path)
 
 
+def test_an_empty_database_erases_nobody(application: Database, tmp_path: Path) -> None:
+    """It is the wrong one, more likely than not."""
+    folder = tmp_path / "exports"
+    exported(application, folder)
+    before = everything_in(folder)
+    application.clear()
+    with pytest.raises(UsageError, match="everybody would be erased"):
+        forget(application, folder, not_in_database=True)
+    assert everything_in(folder) == before
+
+
 def test_every_key_that_is_known(application: Database, tmp_path: Path) -> None:
     """Exports of other keys and unkeyed ones are reached; those of lost keys are named."""
     exported(application, tmp_path)

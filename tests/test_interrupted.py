@@ -181,7 +181,7 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.usefixtures("without_coverage")
-@pytest.mark.parametrize(("call", "rejected"), [("fsync", 0), ("fsync:7", 2)])
+@pytest.mark.parametrize(("call", "rejected"), [("fsync", 0), ("fsync:10", 2)])
 def test_a_killed_export_leaves_no_partial_file(application: Path, tmp_path: Path, call: str, rejected: int) -> None:
     """SIGKILL before the first fsync, and when both files have their names."""
     name, _, when = call.partition(":")

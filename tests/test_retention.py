@@ -5,15 +5,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from databases import Database
 from folders import KEY, NOW, exported, people, visible
 
-from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.columns import TRAINING_COLUMNS
+from feedback_etl.contracts import row_schema
+from feedback_etl.errors import ExportFileError, KeyMissing, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.manifest import manifests_in, read_manifest, sha256_of
 from feedback_etl.exports.retention import contents_of, prune
+from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 
 
@@ -164,3 +169,42 @@ class TestPrune:
         """With the name."""
         with pytest.raises(UsageError, match="must be a whole number"):
             prune(folder, key=Key(KEY), now=NOW, **wrong)
+
+
+def test_a_parquet_file_says_what_it_is(sqlite_database: Database, tmp_path: Path) -> None:
+    """Its metadata hold the contract of a row and the id of the key; it is compressed with zstd."""
+    sqlite_database.fill(**people(2))
+    report = exported(sqlite_database, tmp_path, format="parquet")
+    metadata = pq.read_metadata(report.export_filename)
+    told = {name.decode(): value.decode() for name, value in metadata.metadata.items()}
+    assert json.loads(told["feedback_etl.contract"]) == row_schema()
+    assert told["feedback_etl.key_id"] == Key(KEY).id
+    assert metadata.row_group(0).column(0).compression == "ZSTD"
+    frame = pl.read_parquet(report.export_filename)
+    assert frame.columns == list(TRAINING_COLUMNS)
+    assert frame.schema["helpful_rating"] == pl.Int8
+    assert frame.schema["feedback_timestamp"] == pl.Datetime("us", "UTC")
+
+
+def test_the_log_tells_what_was_asked_and_what_came_of_it(sqlite_database: Database, tmp_path: Path) -> None:
+    """Also of an export that found nothing."""
+    exported(sqlite_database, tmp_path)
+    sqlite_database.fill(**people(2))
+    exported(sqlite_database, tmp_path, days_back=9)
+    nothing, something = (each for each in AuditLog(tmp_path).records() if each["event"] == "committed")
+    assert (nothing["files"], nothing["statistics"]["exported_records"]) == ([], 0)
+    assert something["window"] == ["2025-10-16T12:00:00", "2025-10-25T12:00:00"]
+    assert something["statistics"]["exported_records"] == 6
+    assert something["settings"]["min_feedback_fields"] == 1
+    (manifest,) = manifests_in(tmp_path)
+    assert [(each["path"], each["sha256"]) for each in something["files"]] == [
+        (file.path, file.sha256) for file in manifest.files
+    ]
+
+
+def test_a_signed_log_is_not_continued_without_a_key(folder: Path) -> None:
+    """Neither by prune nor by erase: anybody could have written such a record."""
+    for act in (lambda: prune(folder, keep_days=0, key=None), lambda: erase(folder, analysis_ids=[1], keys=[])):
+        with pytest.raises(KeyMissing, match="is signed"):
+            act()
+    assert len(visible(folder)) == 9

@@ -7,7 +7,7 @@ had is in the manifest, so that a row that arrives even later shows up in the ne
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -112,13 +112,10 @@ class Chain(NamedTuple):
         }
 
     def let_go(self) -> None:
-        """Remove what the exports before the newest one remembered.
-
-        Raises:
-            OSError: A file cannot be removed.
-        """
+        """Remove what the exports before the newest one remembered; what cannot be removed the next one tries again."""
         for path in (*self.older, *([self.rows_file] if self.rows_file else [])):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
     def late(self, counts: list[int]) -> int:
         """How many rows have come into windows that will not be read again."""

@@ -11,7 +11,6 @@ what a kill leaves, `recovery` removes at the next start.
 import os
 import secrets
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +31,7 @@ from feedback_etl.exports.names import (
     manifest_of,
     names_of,
     rejected_of,
+    rewritten,
     rows_of,
     stems,
     temporary,
@@ -87,15 +87,21 @@ class ExportFiles:
         *,
         key: Key | None = None,
         form: Form = Form(),  # noqa: B008  it cannot be changed
+        contract: str = "",
         lock_timeout: float | None = LOCK_TIMEOUT,
     ) -> None:
-        """Args as those of `export_feedback`; a `lock_timeout` of None says that the caller holds the folder's lock."""
+        """Args are those of `export_feedback`, and:
+
+        contract: What a Parquet file tells of its rows; a JSON Schema.
+        lock_timeout: None where the caller holds the folder's lock.
+        """
         self._folder = Path(folder)
         self._now, self._key, self._form, self._lock_timeout = now, key, form, lock_timeout
         self._log = AuditLog(self._folder)
         self._run = secrets.token_hex(8)
         self._stem = ""
-        self._pairs = Part("pairs", form, {"feedback_etl.key_id": key.id if key else ""})
+        metadata = {"feedback_etl.key_id": key.id if key else "", "feedback_etl.contract": contract}
+        self._pairs = Part("pairs", form, metadata)
         self._rejected = Part("rejected", Form())
         self._remembered = Part("rows", Form())
         self._manifest = Part("manifest", Form())
@@ -122,7 +128,7 @@ class ExportFiles:
         for stem in stems(self._now):
             paths = [self._folder / name for name in names_of(stem)]
             refuse_links(*paths)
-            if not any(path.exists() or os.path.lexists(temporary(path)) for path in paths):
+            if not any(os.path.lexists(name) for path in paths for name in (path, temporary(path), rewritten(path))):
                 self._stem = stem
                 log.append("started", self._key, run=self._run, stem=stem, names=self._names)
                 self._ended = False
@@ -189,7 +195,7 @@ class ExportFiles:
                     self._forget(written)
                     self._give_names(written, facts)
             else:
-                self._end("committed", files=[])
+                self._end("committed", **_told(self._described([], facts)))
         self._discard()
         return Published(
             self._pairs.path if self._pairs.rows else None, self._rejected.path if self._rejected.rows else None
@@ -212,7 +218,7 @@ class ExportFiles:
                     refuse_links(part.path)
                     give_name(temporary(part.path), part.path)
                     sync_folder(part.path.parent)
-                self._end("committed", files=[asdict(file) for file in manifest.files])
+                self._end("committed", **_told(manifest))
             except BaseException as error:
                 if self._ended:  # interrupted when it was done
                     raise
@@ -254,3 +260,10 @@ class ExportFiles:
     def _discard(self) -> None:
         for part in self._parts:
             part.discard()
+
+
+def _told(manifest: Manifest) -> dict[str, Any]:
+    """What the log tells of an export that is done: what was asked for, and what came of it."""
+    names = ("mode", "window", "settings", "statistics")
+    files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
+    return {name: getattr(manifest, name) for name in names} | {"files": files}

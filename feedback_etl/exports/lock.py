@@ -30,7 +30,7 @@ def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
         if not taken(file.fileno(), timeout):
             raise FolderLocked(
                 f"{folder} is in use: another export, erasure or prune has held its lock for {timeout:g} s. "
-                "Wait for it, or set lock_timeout (FEEDBACK_ETL_LOCK_TIMEOUT) to more seconds."
+                "Wait for it, or give --lock-timeout more seconds."
             )
         yield
 

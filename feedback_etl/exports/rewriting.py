@@ -2,16 +2,18 @@
 
 import csv
 import io
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from feedback_etl.exports.output import Digested
+from feedback_etl.exports.output import Compress, Digested, compressed
 
 PSEUDONYM = "analysis_hash"
 _BLOCK_BYTES = 1 << 20
-_CODECS = {".gz": "gzip", ".zst": "zstd"}
+_RECORDS_AT_ONCE = 10_000
+_CODECS: dict[str, Compress] = {".gz": "gzip", ".zst": "zstd"}
 
 
 def pseudonyms_in(path: Path, name: str) -> set[str]:
@@ -42,16 +44,23 @@ def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) 
     written = Digested(target)
     if name.endswith(".parquet"):
         return written, _parquet_without(path, unwanted, written)
-    rows = 0
-    with _compressing(name, written) as sink:
-        for number, record in enumerate(_records(path, name)):
-            if number == 0:
-                place = _place_in(record)
-            elif _field(record, place) in unwanted:
-                continue
-            sink.write(record)
-            rows += number > 0
+    sink, records, rows = compressed(written, _CODECS.get(Path(name).suffix, "none")), _records(path, name), 0
+    header = next(records, b"")
+    place = _place_in(header)
+    sink.write(header)
+    for block in _blocks(record for record in records if _field(record, place) not in unwanted):
+        sink.write(b"".join(block))
+        rows += len(block)
+    if sink is not written:
+        sink.close()
     return written, rows
+
+
+def _blocks(records: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Many at once: to write each alone would be slow."""
+    records = iter(records)
+    while block := list(islice(records, _RECORDS_AT_ONCE)):
+        yield block
 
 
 def _hashes_of(path: Path, name: str) -> Iterator[set[str]]:
@@ -116,21 +125,6 @@ class _Readable(io.RawIOBase):
         content = self._stream.read(len(buffer))
         buffer[: len(content)] = content
         return len(content)
-
-
-@contextmanager
-def _compressing(name: str, written: Digested) -> Iterator[Any]:
-    import pyarrow as pa
-
-    codec = _CODECS.get(Path(name).suffix)
-    if codec is None:
-        buffered = io.BufferedWriter(written, _BLOCK_BYTES)
-        yield buffered
-        buffered.flush()
-        buffered.detach()
-    else:
-        with pa.CompressedOutputStream(pa.PythonFile(written, "w"), codec) as stream:
-            yield stream
 
 
 def _parquet_without(path: Path, unwanted: Set[str], written: Digested) -> int:

@@ -105,6 +105,11 @@ def erase(
     given = {analysis: analysis for analysis in map(str, analysis_ids)}
     wanted = given | {analysis: user for user, ones in analyses.items() for analysis in ones}
     present = analyses_in(database, **where) if database is not None and not_in_database else None
+    if present is not None and not present:
+        raise UsageError(
+            "The database has no feedback (with consent) at all, so that everybody would be erased. Is it the right "
+            "one? To remove whole exports, prune them."
+        )
     with explained(Path(folder)), locked(Path(folder), lock_timeout):
         task = _Task(Path(folder), keys, wanted, users, present, dry_run)
         return task.run([*users, *given])

@@ -57,7 +57,8 @@ def settle(
         windows.append(Window(window.start, until))
     if not windows:
         return Settled(until, [])
-    return Settled(until, [count for _, count in fetch_rows(source, counts_in(relation, windows, types))])
+    counts: dict[int, int] = dict(fetch_rows(source, counts_in(relation, windows, types)))
+    return Settled(until, [counts.get(number, 0) for number in range(len(windows))])
 
 
 def _as_time(time: object) -> datetime | None:

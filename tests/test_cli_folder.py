@@ -1,0 +1,164 @@
+"""The commands that look after a folder of exports, as a person runs them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from databases import Database
+from folders import KEY, exported, people, visible
+from processes import Here, feedback_etl
+
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.lock import locked
+from feedback_etl.privacy.keys import Key
+
+STEM = "feedback_training_20251025_120000"
+
+
+@pytest.fixture
+def folder(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default folder with one export of three users; the key and the database are configured."""
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
+    sqlite_database.fill(**people(3, each=4))
+    folder = Path("ml/feedback_training")
+    exported(sqlite_database, folder)
+    return folder
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Runs command lines in this process."""
+    return Here(capfd, monkeypatch)
+
+
+class TestList:
+    """What is there."""
+
+    def test_a_line_for_each(self, here: Here, folder: Path) -> None:
+        """Rows, window, mode, key; and what is not ours."""
+        (folder / "copy.csv").write_text("")
+        ended = here("list")
+        assert ended.code == 0
+        assert ended.out.splitlines() == [
+            f"{STEM}.csv  9 rows  the beginning to 2025-10-25T12:00:00  full  key {Key(KEY).id}",
+            f"copy.csv  not ours: no manifest (feedback-etl adopt {folder}/copy.csv)",
+        ]
+
+    @pytest.mark.usefixtures("folder")
+    def test_as_json(self, here: Here) -> None:
+        """The manifests as they are."""
+        told = json.loads(here("list", "--json").out)
+        assert [each["stem"] for each in told["exports"]] == [STEM]
+        assert told["foreign"] == []
+
+    def test_nothing(self, here: Here) -> None:
+        """Is said."""
+        ended = here("list", "--output", "nowhere")
+        assert (ended.code, ended.out, ended.err) == (0, "", "There are no exports here.\n")
+
+
+class TestErase:
+    """Forgetting people."""
+
+    @pytest.mark.usefixtures("folder")
+    def test_a_user(self, here: Here) -> None:
+        """Ids come from a file; a dry run only says what would be."""
+        Path("ids.txt").write_text("2\n\n 2\n")
+        dry = here("erase", "--user-ids-file", "ids.txt", "--dry-run")
+        assert (dry.code, dry.err) == (0, "4 rows would be erased from 2 files\n")
+        assert here("list").out.startswith(f"{STEM}.csv  9 rows  ")
+        done = here("erase", "--user-ids-file", "ids.txt")
+        assert (done.code, done.out, done.err) == (0, "", "4 rows erased from 2 files\n")
+        assert here("list").out.startswith(f"{STEM}.csv  6 rows, 4 erased  ")
+
+    @pytest.mark.usefixtures("folder")
+    def test_who_is_not_found_is_listed(self, here: Here) -> None:
+        """And the exit code tells it."""
+        Path("ids.txt").write_text("101\n999\n")
+        ended = here("erase", "--analysis-ids-file", "ids.txt")
+        assert (ended.code, ended.out) == (1, "999\n")
+        assert ended.err.endswith("error: Nothing was found of 1 id, listed on stdout.\n")
+
+    @pytest.mark.usefixtures("folder")
+    def test_ids_from_stdin(self) -> None:
+        """As another program gives them; here none."""
+        run = feedback_etl("erase", "--user-ids-file", "-", "--json")
+        assert (run.returncode, run.stdout) == (2, "")
+        assert "Name somebody to erase" in run.stderr
+
+    def test_exports_of_a_key_that_is_not_at_hand(self, here: Here, folder: Path, sqlite_database: Database) -> None:
+        """Are named, and it is no success; with the key it is."""
+        other = Key("o" * 32)
+        exported(sqlite_database, folder, key=other)
+        Path("ids.txt").write_text("101\n")
+        ended = here("erase", "--analysis-ids-file", "ids.txt")
+        assert ended.code == 1
+        assert f"not looked into, made with other keys (--key-file): {STEM}_1\n" in ended.err
+        Path("other").write_text(other.text)
+        Path("other").chmod(0o600)
+        ended = here("erase", "--analysis-ids-file", "ids.txt", "--key-file", "other", "--json")
+        assert (ended.code, json.loads(ended.out)["rows"]) == (0, 1)
+
+    @pytest.mark.usefixtures("folder")
+    def test_without_a_file_of_ids(self, here: Here) -> None:
+        """It is named."""
+        ended = here("erase", "--user-ids-file", "missing.txt")
+        assert (ended.code, ended.err) == (2, "error: The file of ids missing.txt cannot be read as UTF-8 text.\n")
+
+
+class TestAdoptAndPrune:
+    """Taking files into care, and letting go of them."""
+
+    def test_a_file_is_adopted_and_pruned(self, here: Here, folder: Path) -> None:
+        """Its age is in its name."""
+        old = folder / "feedback_training_20200101_000000.csv"
+        old.write_text("analysis_hash\n0123456789abcdef\n")
+        assert here("adopt", old).out.startswith(f"{old.name}  1 row  the beginning to the beginning  adopted")
+        dry = here("prune", "--keep-days", "90", "--dry-run")
+        assert f"would remove {old.stem}\n" in dry.out
+        done = here("prune", "--keep-days", "90", "--keep-last", "1")
+        assert (done.code, done.out, done.err) == (0, f"removed {old.stem}\n", "1 export pruned, 1 kept\n")
+        assert not old.exists()
+        assert f"{old.stem}.manifest.json" in visible(folder)
+
+    def test_the_folder_is_in_use(self, here: Here, folder: Path) -> None:
+        """Exit code 6, and nothing is done."""
+        with locked(folder):
+            ended = here("prune", "--keep-days", "0", "--lock-timeout", "0")
+        assert ended.code == 6
+        assert "is in use" in ended.err
+        assert f"{STEM}.csv" in visible(folder)
+
+
+class TestAudit:
+    """Who did what."""
+
+    def test_it_is_shown(self, here: Here, folder: Path) -> None:
+        """A line for each record, or the record itself."""
+        ended = here("audit", "show")
+        assert [line.split()[1] for line in ended.out.splitlines()] == ["started", "committed"]
+        records = [json.loads(line) for line in here("audit", "show", "--json").out.splitlines()]
+        assert records == AuditLog(folder).records()
+
+    def test_it_is_fine(self, here: Here, folder: Path) -> None:
+        """The head is told, to be kept elsewhere."""
+        ended = here("audit", "verify")
+        assert (ended.code, ended.out) == (0, f"2 records, head {AuditLog(folder).head()}\n")
+
+    def test_it_was_changed(self, here: Here, folder: Path) -> None:
+        """Exit code 1, with the line."""
+        log = folder / ".feedback_etl" / "audit.jsonl"
+        log.write_text(log.read_text().replace('"started"', '"stopped"'))
+        ended = here("audit", "verify")
+        assert ended.code == 1
+        assert ended.out.startswith("line 1: it was changed\n")
+        assert json.loads(here("audit", "verify", "--json").out)["faults"] == ["line 1: it was changed"]
+
+
+def test_an_incremental_export(here: Here, folder: Path) -> None:
+    """Says what is new, and when nothing is."""
+    assert "exported   9 of 12 rows" in here("export", "--incremental", "--days", "-1").err
+    ended = here("export", "--incremental")
+    assert ended.code == 0
+    assert "Nothing exported: there is nothing new since the last incremental export.\n" in ended.err
