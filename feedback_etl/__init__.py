@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from feedback_etl.pipeline import export_feedback
     from feedback_etl.privacy.erasure import erase
     from feedback_etl.privacy.keys import Key
+    from feedback_etl.privacy.risk import Risk, risk
     from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
     from feedback_etl.results import ExportReport, FeedbackProcessingStats
     from feedback_etl.schema import RawFeedback, Split, TrainingPair, split_valid, validate
@@ -35,6 +36,7 @@ _MODULE_OF = {
     "FeedbackTrainingPair": "processor",
     "Key": "privacy.keys",
     "RawFeedback": "schema",
+    "Risk": "privacy.risk",
     "Split": "schema",
     "TrainingPair": "schema",
     "adopt": "exports.adoption",
@@ -52,6 +54,7 @@ _MODULE_OF = {
     "load_training": "loading",
     "pair_hash": "expressions",
     "prune": "exports.retention",
+    "risk": "privacy.risk",
     "split_valid": "schema",
     "validate": "schema",
 }
@@ -63,6 +66,7 @@ __all__ = [
     "FeedbackTrainingPair",
     "Key",
     "RawFeedback",
+    "Risk",
     "Split",
     "TrainingPair",
     "__version__",
@@ -82,6 +86,7 @@ __all__ = [
     "load_training",
     "pair_hash",
     "prune",
+    "risk",
     "split_valid",
     "validate",
 ]

@@ -60,6 +60,9 @@ TRAINING_COLUMNS = (
 )
 """The columns of an export in their order; `schema.TrainingPair` says what they hold."""
 
+QUASI_IDENTIFIERS = ("age_range", "conditions_detected", "timeframe")
+"""What somebody who knows a person may know of them too, unless the settings name other columns."""
+
 
 def require_raw(frame: pl.DataFrame | pl.LazyFrame) -> None:
     """Refuse a frame that cannot hold raw feedback; a column without a type, since all of it is null, fits anywhere.

@@ -1,0 +1,76 @@
+"""The commands of whoever has to answer for privacy."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feedback_etl.console import print_data
+from feedback_etl.errors import ExportFileError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def risk(
+    files: Annotated[list[Path], typer.Argument(help="CSV (also .gz, .zst) or Parquet files.", metavar="FILE")],
+    quasi_identifier: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What somebody may know of a person; may be repeated.",
+            metavar="COLUMN",
+            show_default="age_range, conditions_detected, timeframe",
+        ),
+    ] = None,
+    sensitive: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What nobody should learn; may be repeated.", metavar="COLUMN", show_default="the ratings there are"
+        ),
+    ] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(help="Who a row is of; without it every row counts as a person.", metavar="COLUMN"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")] = False,
+) -> None:
+    """Measure how easily people are found again in files.
+
+    k-anonymity, l-diversity, t-closeness and what follows from them, over all files together.
+    """
+    from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
+    from feedback_etl.privacy.risk import risk as risk_of
+
+    table = _table(files)
+    found = risk_of(
+        table,
+        quasi_identifiers=quasi_identifier or QUASI_IDENTIFIERS,
+        sensitive=sensitive or [name for name in RATING_FIELDS if name in table.columns],
+        person=person,
+    )
+    if as_json:
+        print_data(json.dumps(found.to_dict()))
+        return
+    for name, value in found.to_dict().items():
+        told = value if isinstance(value, dict) else {"": value}
+        for column, number in told.items():
+            figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
+            print_data(f"{name:<16}{figure:>12}  {column}".rstrip())
+
+
+def _table(files: list[Path]) -> "pl.DataFrame":
+    """All files as one table."""
+    import polars as pl
+
+    frames = []
+    for file in files:
+        try:
+            is_parquet = file.suffix == ".parquet"
+            frames.append(pl.read_parquet(file) if is_parquet else pl.read_csv(file, infer_schema_length=None))
+        except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
+            raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
+    try:
+        return pl.concat(frames, how="vertical_relaxed")
+    except pl.exceptions.PolarsError:
+        raise ExportFileError("The files have different columns; measure them one by one.") from None

@@ -1,0 +1,194 @@
+"""How easily people are found again: published figures, and an oracle in plain Python."""
+
+import json
+import math
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import FORMS, exported, people
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import Here
+
+from feedback_etl.errors import UsageError
+from feedback_etl.privacy.risk import Risk, risk
+
+# Li et al. (2007), tables 3 and 5: salaries in thousands, in three classes of three.
+SALARIES = {"zip": [476, 476, 476, 4790, 4790, 4790, 479, 479, 479], "salary": [3, 5, 9, 6, 11, 8, 4, 7, 10]}
+
+
+class TestPublishedFigures:
+    """What the papers say of their own examples."""
+
+    def test_t_of_salaries(self) -> None:
+        """Li et al. (2007), section 4: 0.167 for the table that is better, 0.375 for the class {3, 4, 5}."""
+        found = risk(pl.DataFrame(SALARIES), quasi_identifiers=["zip"], sensitive=["salary"])
+        assert found.t["salary"] == pytest.approx(0.167, abs=5e-4)
+        worse = SALARIES | {"salary": [3, 4, 5, 6, 11, 8, 7, 9, 10]}
+        assert risk(pl.DataFrame(worse), quasi_identifiers=["zip"], sensitive=["salary"]).t["salary"] == (
+            pytest.approx(0.375)
+        )
+
+    def test_l_of_diseases(self) -> None:
+        """Machanavajjhala et al. (2007), figure 3: a table that is 3-diverse."""
+        diseases = ["heart", "viral", "cancer", "cancer"], ["cancer", "heart", "viral", "viral"]
+        four = ([1305] * 4, diseases[0]), ([1485] * 4, diseases[1]), ([1306] * 4, diseases[0])
+        table = pl.concat(pl.DataFrame({"zip": zips, "disease": each}) for zips, each in four)
+        found = risk(table, quasi_identifiers=["zip"], sensitive=["disease"])
+        assert found.distinct_l == {"disease": 3}
+        assert found.entropy_l["disease"] == pytest.approx(2**1.5)  # 1/4, 1/4 and 1/2 in each class: 1.5 bits
+        assert found.t == {"disease": pytest.approx(1 / 6)}
+
+    def test_k_of_voters(self) -> None:
+        """Sweeney (2002), figure 2: a table with k = 2 for race, birth, gender and zip."""
+        classes = {("black", 1965, "m", "0214"): 2, ("black", 1965, "f", "0213"): 2, ("black", 1964, "f", "0213"): 2}
+        classes |= {("white", 1964, "m", "0213"): 3, ("white", 1967, "m", "0213"): 2}
+        rows = [row for row, times in classes.items() for _ in range(times)]
+        table = pl.DataFrame(rows, schema=["race", "birth", "gender", "zip"], orient="row")
+        found = risk(table, quasi_identifiers=table.columns, sensitive=[])
+        assert (found.k, found.classes, found.highest_risk) == (2, 5, 0.5)
+        assert found.average_risk == pytest.approx(5 / 11)
+        assert found.discernibility == 4 * 4 + 9
+
+
+class TestPersons:
+    """Who counts."""
+
+    def test_rows_are_not_people(self) -> None:
+        """Two users with ten rows each in their own class: k is 1, not 10."""
+        table = pl.DataFrame({"age": ["a"] * 10 + ["b"] * 10, "user": [1] * 10 + [2] * 10})
+        assert risk(table, quasi_identifiers=["age"], sensitive=[]).k == 10
+        found = risk(table, quasi_identifiers=["age"], sensitive=[], person="user")
+        assert (found.k, found.share_unique, found.small_rows, found.small_people) == (1, 1.0, 20, 2)
+
+    def test_rows_without_a_person_are_one_person(self) -> None:
+        """They could all be of the same."""
+        table = pl.DataFrame({"age": ["a"] * 3, "user": [None, None, 7]})
+        assert risk(table, quasi_identifiers=["age"], sensitive=[], person="user").k == 2
+
+    def test_null_is_a_value(self) -> None:
+        """Rows without an age are a class."""
+        table = pl.DataFrame({"age": ["a", "a", None], "rating": [1, None, 2]})
+        found = risk(table, quasi_identifiers=["age"], sensitive=["rating"])
+        assert (found.classes, found.k, found.distinct_l) == (2, 1, {"rating": 1})
+
+
+class TestEdges:
+    """What is hardly a table."""
+
+    def test_no_rows(self) -> None:
+        """Nothing is at risk."""
+        table = pl.DataFrame(schema={"age": pl.String, "rating": pl.Int8})
+        assert risk(table.lazy(), quasi_identifiers=["age"], sensitive=["rating"]) == Risk()
+
+    def test_one_value_throughout(self) -> None:
+        """The distance is 0 where nothing differs."""
+        table = pl.DataFrame({"age": ["a", "b"], "rating": [1, 1]})
+        found = risk(table, quasi_identifiers=["age", "age"], sensitive=["rating"])
+        assert (found.t, found.entropy_l) == ({"rating": 0.0}, {"rating": 1.0})
+
+    def test_what_is_not_there(self) -> None:
+        """Is named, with what is."""
+        with pytest.raises(UsageError, match=r"no column zip, user\. It has: age"):
+            risk(pl.DataFrame({"age": [1]}), quasi_identifiers=["age", "zip"], sensitive=[], person="user")
+        with pytest.raises(UsageError, match="at least one"):
+            risk(pl.DataFrame({"age": [1]}), quasi_identifiers=[], sensitive=[])
+
+
+VALUES = st.sampled_from([None, 0, 1, 2, 5])
+ROWS = st.lists(
+    st.fixed_dictionaries({"a": VALUES, "b": st.sampled_from([None, "x", "y"]), "user": VALUES, "s": VALUES})
+    .flatmap(lambda row: st.just(row))
+    .map(lambda row: row | {"w": str(row["s"])}),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(ROWS)
+def test_it_is_what_plain_python_counts(rows: list[dict[str, Any]]) -> None:
+    """Every figure, of random tables with nulls."""
+    schema = {"a": pl.Int64, "b": pl.String, "user": pl.Int64, "s": pl.Int64, "w": pl.String}
+    table = pl.DataFrame(rows, schema=schema)
+    found = risk(table, quasi_identifiers=["a", "b"], sensitive=["s", "w"], person="user")
+    classes = defaultdict(list)
+    for row in rows:
+        classes[row["a"], row["b"]].append(row)
+    sizes = {each: len({row["user"] for row in members}) for each, members in classes.items()}
+    assert (found.rows, found.classes, found.k) == (len(rows), len(classes), min(sizes.values()))
+    assert found.average_risk == pytest.approx(len(classes) / sum(sizes.values()))
+    unique = sum(len(members) for each, members in classes.items() if sizes[each] == 1)
+    assert found.share_unique == pytest.approx(unique / len(rows))
+    assert found.small_people == sum(size for size in sizes.values() if size < 5)
+    assert found.small_rows == sum(len(members) for each, members in classes.items() if sizes[each] < 5)
+    assert found.discernibility == sum(len(members) ** 2 for members in classes.values())
+    for name in ("s", "w"):
+        overall = shares([row[name] for row in rows])
+        inside = [shares([row[name] for row in members]) for members in classes.values()]
+        assert found.distinct_l[name] == min(map(len, inside))
+        entropies = [-sum(p * math.log(p) for p in each.values()) for each in inside]
+        assert found.entropy_l[name] == pytest.approx(math.exp(min(entropies)))
+        distance = ordered if name == "s" else equal
+        assert found.t[name] == pytest.approx(max(distance(each, overall) for each in inside), abs=1e-9)
+
+
+def shares(values: list[Any]) -> dict[Any, float]:
+    return {value: times / len(values) for value, times in Counter(values).items()}
+
+
+def equal(here: dict[Any, float], overall: dict[Any, float]) -> float:
+    return sum(abs(here.get(value, 0) - share) for value, share in overall.items()) / 2
+
+
+def ordered(here: dict[Any, float], overall: dict[Any, float]) -> float:
+    values = sorted(overall, key=lambda value: (value is not None, value))
+    moved = total = 0.0
+    for value in values:
+        moved += here.get(value, 0) - overall[value]
+        total += abs(moved)
+    return total / (len(values) - 1) if len(values) > 1 else 0.0
+
+
+class TestCommand:
+    """`feedback-etl risk`."""
+
+    @pytest.fixture
+    def here(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+        """Runs command lines in this process."""
+        return Here(capfd, monkeypatch)
+
+    @pytest.mark.parametrize("form", FORMS, ids=str)
+    def test_of_an_export(self, here: Here, sqlite_database: Database, form: dict[str, Any]) -> None:
+        """In each form, as a table and as JSON."""
+        sqlite_database.fill(**people(3))
+        report = exported(sqlite_database, Path("out"), **form)
+        ended = here("risk", report.export_filename)
+        assert ended.code == 0
+        assert ended.out.splitlines()[:3] == [
+            "rows                       9",
+            "classes                    1",
+            "k                          9",
+        ]
+        told = json.loads(here("risk", report.export_filename, report.export_filename, "--json").out)
+        assert (told["rows"], told["k"], told["distinct_l"]["helpful_rating"]) == (18, 18, 1)
+
+    def test_of_any_file(self, here: Here) -> None:
+        """With the columns named."""
+        Path("salaries.csv").write_text("zip,salary,who\n1,5,1\n1,7,1\n2,9,2\n")
+        options = ["--quasi-identifier", "zip", "--sensitive", "salary", "--person", "who", "--json"]
+        assert json.loads(here("risk", "salaries.csv", *options).out)["k"] == 1
+
+    def test_what_cannot_be_read(self, here: Here) -> None:
+        """One sentence, without what is in it."""
+        Path("torn.parquet").write_text("secret")
+        Path("a.csv").write_text("a\n1\n")
+        Path("b.csv").write_text("b,c\n1,2\n")
+        ended = here("risk", "torn.parquet")
+        assert (ended.code, ended.err) == (5, "error: torn.parquet cannot be read as CSV or Parquet.\n")
+        assert here("risk", "missing.csv").code == 5
+        assert "different columns" in here("risk", "a.csv", "b.csv", "--quasi-identifier", "a").err
+        assert here("risk", "a.csv", "--quasi-identifier", "zip").code == 2
