@@ -4,7 +4,7 @@ from datetime import date, datetime
 
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import find_key
+from feedback_etl.settings import key_in_force
 from feedback_etl.source.window import Window, window_between, window_of_days
 
 Time = str | date | datetime
@@ -25,4 +25,4 @@ def key_of(key: Key | str | None, unkeyed: bool) -> Key | None:
         if key is not None:
             raise UsageError("Give a key or unkeyed=True, not both.")
         return None
-    return Key.of(key) if key is not None else find_key().key
+    return Key.of(key) if key is not None else key_in_force()

@@ -84,6 +84,9 @@ def export(
     unkeyed: Annotated[
         bool, typer.Option("--unkeyed", help="Plain SHA-256 without a key: anybody who can list the ids inverts it.")
     ] = False,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="The folder's exports are of another key, and that is meant.")
+    ] = False,
     bulk: Annotated[
         bool, typer.Option("--bulk", help="Read time ranges side by side (PostgreSQL); the file is the same.")
     ] = False,
@@ -121,6 +124,7 @@ def export(
         output_dir=settings.output_dir,
         key=None if unkeyed else cli_keys.key_for_export(settings),
         unkeyed=unkeyed,
+        new_key=new_key,
         recommendation_id=recommendation_id,
         strict=strict,
         max_rejected=max_rejected,

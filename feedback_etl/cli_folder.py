@@ -244,8 +244,11 @@ def _optional_key(settings: "Settings") -> "Key | None":
 
 
 def _keys(settings: "Settings", files: list[Path] | None) -> "list[Key]":
-    """The keys at hand, the configured one first."""
-    from feedback_etl.privacy.keys import read_key
+    """The keys at hand: the configured one first, then those of the command line, then the retired ones."""
+    from feedback_etl.privacy.keys import read_key, retired_keys
+    from feedback_etl.settings import retired_folder
 
     key = _optional_key(settings)
-    return [*([key] if key else []), *map(read_key, files or [])]
+    retired = [each.key for each in retired_keys(retired_folder(settings))]
+    keys = [*([key] if key else []), *map(read_key, files or []), *retired]
+    return list(dict.fromkeys(keys))

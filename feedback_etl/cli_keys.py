@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,13 +50,44 @@ def keys_show() -> None:
     print_data(f"key {key.id} from {place}")
 
 
+@keys_app.command("list", epilog="Example: feedback-etl keys list")
+def keys_list() -> None:
+    """Print the ids of the key in force and of the retired ones."""
+    from feedback_etl.privacy.keys import retired_keys
+    from feedback_etl.settings import find_key, retired_folder
+
+    with suppress(KeyMissing):
+        key, place = find_key()
+        print_data(f"{key.id}  in force  {place}")
+    for key, path in retired_keys(retired_folder()):
+        print_data(f"{key.id}  retired   {path}")
+
+
+@keys_app.command("retire", epilog="Example: feedback-etl keys retire")
+def keys_retire(
+    file: Annotated[
+        Path | None, typer.Option(help="Which key; the user's own key unless given.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Use a key for erasure and audit only from now on."""
+    from feedback_etl.privacy.keys import retire
+    from feedback_etl.settings import default_key_path, retired_folder
+
+    path = file or default_key_path()
+    key, place = retire(path, retired_folder() or path.parent / "retired")
+    print_data(f"key {key.id} is retired: {place}")
+    tell("Exports refuse it; erase and audit verify still use it. A new one: feedback-etl keys new")
+    if path.exists():
+        tell(f"{path} could not be removed: take it away, so that nothing uses it.")
+
+
 def key_for_export(settings: "Settings") -> "Key":
     """The configured key; the first export on a terminal makes one. Elsewhere it would be lost with its container."""
     from feedback_etl.privacy.keys import write_key
-    from feedback_etl.settings import default_key_path, find_key
+    from feedback_etl.settings import default_key_path, key_in_force
 
     try:
-        return find_key(settings).key
+        return key_in_force(settings)
     except KeyMissing:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise

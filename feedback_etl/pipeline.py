@@ -56,6 +56,7 @@ def export_feedback(
     now: datetime | None = None,
     key: Key | str | None = None,
     unkeyed: bool = False,
+    new_key: bool = False,
     recommendation_id: RecommendationId = "keep",
     strict: bool = False,
     max_rejected: float = 1.0,
@@ -88,6 +89,7 @@ def export_feedback(
         now: The time of the export, UTC (a naive time is taken as UTC); the present unless given.
         key: The pseudonym key; the configured one (`settings.find_key`) unless given.
         unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
+        new_key: Say that it is meant when the folder's exports are of another key.
         recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
         strict: Publish nothing if a single row is rejected.
         max_rejected: Publish nothing if a greater share of the rows with enough ratings is rejected; 0 to 1.
@@ -132,7 +134,7 @@ def export_feedback(
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
     rules = Rules(now, key_of(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
     form = Form(format, compress).checked()
-    export = _Export(Path(output_dir), rules, form, _settings(rules, selection), lock_timeout, started)
+    export = _Export(Path(output_dir), rules, form, _settings(rules, selection), new_key, lock_timeout, started)
     report = export.incremental(selection, lookback_of(lookback)) if incremental else export.of(selection)
     report.execution_time_seconds = round(time.perf_counter() - started, 3)
     logger.info(
@@ -166,6 +168,7 @@ class _Export:
     rules: Rules
     form: Form
     settings: dict[str, Any]
+    new_key: bool
     lock_timeout: float
     started: float
 
@@ -188,9 +191,8 @@ class _Export:
         key, settled, facts = self.rules.key, found.settled, Facts("full", window, self.settings, source=found.source)
         timeout = self.lock_timeout if chain is None else None  # who continues a chain holds the lock
         contract = _contract() if self.form.format == "parquet" else ""
-        with ExportFiles(
-            self.folder, self.rules.now, key=key, form=self.form, contract=contract, lock_timeout=timeout
-        ) as files:
+        made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
+        with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:
             memory = None if chain is None else Memory(chain, key, settled.until)
             run = _run(self.rules, files.forgotten, memory)
             process_into(files, run, found.batches)

@@ -21,7 +21,7 @@ from feedback_etl.pipeline import export_feedback
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
 from feedback_etl.schema import TrainingPair, validate
-from feedback_etl.settings import find_key
+from feedback_etl.settings import key_in_force
 from feedback_etl.source.connect import Database
 
 __all__ = ["FeedbackProcessingStats", "FeedbackProcessor", "FeedbackTrainingPair"]
@@ -59,6 +59,7 @@ class FeedbackProcessor:
         output_dir: Where exports go.
         key: The pseudonym key; the configured one unless given.
         unkeyed: Use plain SHA-256, as before there were keys; anybody who can list the ids can invert it.
+        new_key: Say that it is meant when the folder's exports are of another key.
     """
 
     def __init__(
@@ -68,13 +69,14 @@ class FeedbackProcessor:
         *,
         key: Key | str | None = None,
         unkeyed: bool = False,
+        new_key: bool = False,
     ) -> None:
         if key is not None and unkeyed:
             raise UsageError("Give a key or unkeyed=True, not both.")
         self.db_session = db_session
         self.output_dir = output_dir
         self._key = Key.of(key) if key is not None else None
-        self._unkeyed = unkeyed
+        self._unkeyed, self._new_key = unkeyed, new_key
 
     def process_and_export(self, days_back: int = 1, min_feedback_fields: int = 1) -> FeedbackProcessingStats:
         """Export the last days' feedback; raises the errors of `export_feedback`.
@@ -93,12 +95,13 @@ class FeedbackProcessor:
             output_dir=self.output_dir,
             key=self._key_or_configured(),
             unkeyed=self._unkeyed,
+            new_key=self._new_key,
         )
 
     def _key_or_configured(self) -> Key | None:
         if self._unkeyed:
             return None
-        return self._key or find_key().key
+        return self._key or key_in_force()
 
     def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
         """Pseudonym of an analysis id, as in an export.
@@ -132,7 +135,8 @@ class FeedbackProcessor:
         if not pairs:
             return ""
         frame = validate(_as_frame(pairs))
-        with ExportFiles(self.output_dir, instant(), key=self._key_or_configured()) as files:
+        key, new_key = self._key_or_configured(), self._new_key
+        with ExportFiles(self.output_dir, instant(), key=key, new_key=new_key) as files:
             files.append(frame)
             return str(files.publish(Facts("classic", statistics={"exported_records": frame.height})).pairs)
 

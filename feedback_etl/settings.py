@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from feedback_etl.errors import KeyMissing, UsageError
+from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
 from feedback_etl.privacy.keys import Key, read_key
 
 SETTINGS_FILE = "feedback-etl.toml"
@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     stall_timeout: float = Field(600.0, gt=0, description="seconds without a row until the database is given up")
     lock_timeout: float = Field(60.0, ge=0, description="seconds to wait for others who use the folder")
     key_file: Path | None = None
+    retired_keys: Path | None = Field(None, description="folder of keys that serve erasure and audit only")
 
     @classmethod
     def settings_customise_sources(
@@ -123,6 +124,33 @@ def default_key_path() -> Path:
     except RuntimeError:
         raise KeyMissing(NO_KEY) from None
     return Path(home) / "feedback-etl" / "key"
+
+
+def retired_folder(settings: Settings | None = None) -> Path | None:
+    """Where retired keys are: the settings' `retired_keys`, or `retired` beside the user's own key.
+
+    None where nothing is configured and the user has no home folder.
+    """
+    with suppress(KeyMissing):
+        return (settings or load_settings()).retired_keys or default_key_path().parent / "retired"
+    return None
+
+
+def key_in_force(settings: Settings | None = None) -> Key:
+    """The key for exports: the configured one, which must not be retired.
+
+    Raises:
+        KeyMissing: There is none.
+        KeyUnusable: It cannot be used, or is retired.
+    """
+    key, place = find_key(settings)
+    folder = retired_folder(settings)
+    if folder and (folder / key.id).exists():
+        raise KeyUnusable(
+            f"The key {key.id} from {place} is retired: it serves erasure and audit only. Configure another one "
+            "(feedback-etl keys new)."
+        )
+    return key
 
 
 def find_key(settings: Settings | None = None) -> FoundKey:

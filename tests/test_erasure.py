@@ -151,9 +151,9 @@ def test_an_empty_database_erases_nobody(application: Database, tmp_path: Path) 
 
 def test_every_key_that_is_known(application: Database, tmp_path: Path) -> None:
     """Exports of other keys and unkeyed ones are reached; those of lost keys are named."""
-    exported(application, tmp_path)
-    exported(application, tmp_path, key=OTHER)
     exported(application, tmp_path, key=None, unkeyed=True)
+    exported(application, tmp_path, key=OTHER, new_key=True)
+    exported(application, tmp_path, new_key=True)
     done = forget(application, tmp_path, 2)
     assert done.rows == 8
     assert done.without_key == ["feedback_training_20251025_120000_1"]

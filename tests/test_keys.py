@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import Database
+from folders import exported, people
 from frames import all_said
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import environment, feedback_etl, python
+from processes import Here, environment, feedback_etl, python
 
 from feedback_etl import settings
-from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable
-from feedback_etl.privacy.keys import Key, KeyPermissionWarning, new_key, read_key, write_key
-from feedback_etl.settings import default_key_path, find_key
+from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageError
+from feedback_etl.privacy.keys import Key, KeyPermissionWarning, new_key, read_key, retire, retired_keys, write_key
+from feedback_etl.processor import FeedbackProcessor
+from feedback_etl.settings import default_key_path, find_key, key_in_force
 
 SECRET = "canary-key-of-the-tests-0123456789abcdef"
 
@@ -259,6 +262,7 @@ class TestLookup:
         code = """
 import os
 from feedback_etl.errors import KeyMissing
+from feedback_etl.processor import FeedbackProcessor
 from feedback_etl.settings import find_key
 for name in ("HOME", "XDG_CONFIG_HOME"):
     del os.environ[name]
@@ -352,3 +356,109 @@ def test_what_is_no_key_file_is_not_read(tmp_path: Path, name: str) -> None:
         path.chmod(0o600)
     with pytest.raises(KeyUnusable, match="is no key file"):
         read_key(path)
+
+
+class TestRetirement:
+    """A key that is not used for exports any more."""
+
+    @pytest.fixture
+    def application(self, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+        """Two users with feedback, configured."""
+        sqlite_database.fill(**people(2))
+        monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
+        return sqlite_database
+
+    @pytest.fixture
+    def here(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+        """Runs command lines in this process."""
+        return Here(capfd, monkeypatch)
+
+    @pytest.mark.usefixtures("application")
+    def test_the_way_of_a_key(self, here: Here, tmp_path: Path) -> None:
+        """It is made, used, retired; a new one is meant; erase and audit know both."""
+        assert here("keys", "new").code == 0
+        old = find_key().key
+        assert here("export", "--days", "-1").code == 0
+        retired = here("keys", "retire")
+        place = default_key_path().parent / "retired" / old.id
+        assert (retired.code, retired.out) == (0, f"key {old.id} is retired: {place}\n")
+        assert (mode(place), mode(place.parent), default_key_path().exists()) == (0o600, 0o700, False)
+        assert here("keys", "new").code == 0
+        new = find_key().key
+        listed = here("keys", "list").out.splitlines()
+        assert listed == [f"{new.id}  in force  {default_key_path()}", f"{old.id}  retired   {place}"]
+        refused = here("export", "--days", "-1")
+        assert refused.code == 2
+        assert f"are of the key {old.id}, and this one would be of the key {new.id}" in refused.err
+        assert here("export", "--days", "-1", "--new-key").code == 0
+        assert here("export", "--days", "-1").code == 0
+        (tmp_path / "ids").write_text("101\n")
+        assert "3 rows erased from 3 files" in here("erase", "--analysis-ids-file", "ids").err
+        assert here("audit", "verify").code == 0
+        for text in (old.text, new.text):
+            for path in Path("ml").rglob("*"):
+                assert path.is_dir() or text not in path.read_bytes().decode(errors="replace")
+
+    @pytest.mark.usefixtures("application")
+    def test_a_retired_key_makes_no_exports(self, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Though it is still configured, as a mounted secret may be."""
+        path = key_file(tmp_path / "mounted")
+        monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", str(path))
+        assert here("keys", "retire", "--file", path).code == 0
+        key_file(path)
+        refused = here("export", "--days", "-1")
+        assert (refused.code, "is retired: it serves erasure and audit only" in refused.err) == (2, True)
+        with pytest.raises(KeyUnusable, match="is retired"):
+            key_in_force()
+
+    def test_what_is_no_key_is_not_retired(self, tmp_path: Path) -> None:
+        """And stays where it is."""
+        path = key_file(tmp_path / "short", "short")
+        with pytest.raises(KeyUnusable):
+            retire(path, tmp_path / "retired")
+        assert path.exists()
+        assert retired_keys(tmp_path / "retired") == retired_keys(None) == []
+
+
+class TestOneKeyInAFolder:
+    """Pseudonyms of two keys do not fit together."""
+
+    def test_another_key_has_to_be_meant(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Once; then the new one is the folder's, and the old one another."""
+        sqlite_database.fill(**people(2))
+        folder, new = tmp_path / "exports", "n" * 32
+        exported(sqlite_database, folder)
+        with pytest.raises(UsageError, match="do not fit together"):
+            exported(sqlite_database, folder, key=new)
+        exported(sqlite_database, folder, key=new, new_key=True)
+        exported(sqlite_database, folder, key=new)
+        with pytest.raises(UsageError, match="do not fit together"):
+            exported(sqlite_database, folder)
+        assert len(list(folder.glob("*.csv"))) == 3
+
+    def test_unkeyed_ones_have_a_folder_of_their_own(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """The log is signed, and they could not sign; keyed ones may come after unkeyed ones."""
+        sqlite_database.fill(**people(2))
+        exported(sqlite_database, tmp_path / "keyed")
+        for meant in (False, True):
+            with pytest.raises(UsageError, match="unkeyed ones go into another folder"):
+                exported(sqlite_database, tmp_path / "keyed", key=None, unkeyed=True, new_key=meant)
+        exported(sqlite_database, tmp_path / "unkeyed", key=None, unkeyed=True)
+        with pytest.raises(UsageError, match="are of no key"):
+            exported(sqlite_database, tmp_path / "unkeyed")
+        exported(sqlite_database, tmp_path / "unkeyed", new_key=True)
+
+    def test_an_empty_export_is_none(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Where nothing was written nothing has to fit."""
+        exported(sqlite_database, tmp_path)
+        sqlite_database.fill(**people(2))
+        exported(sqlite_database, tmp_path, key="n" * 32)
+
+    def test_the_classic_api_too(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """It takes the same word for it."""
+        sqlite_database.fill(**people(2))
+        exported(sqlite_database, tmp_path)
+        with pytest.raises(UsageError, match="do not fit together"):
+            FeedbackProcessor(sqlite_database.url, tmp_path, key="n" * 32).process_and_export(days_back=-1)
+        classic = FeedbackProcessor(sqlite_database.url, tmp_path, key="n" * 32, new_key=True)
+        assert classic.process_and_export(days_back=-1).exported_records == 6

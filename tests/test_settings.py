@@ -52,7 +52,7 @@ def test_a_flag_comes_before_the_environment_that_before_files_and_these_before_
 def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    assert set(Settings.model_fields) == {*text, "connect_timeout", "stall_timeout", "lock_timeout"}
+    assert set(Settings.model_fields) == {*text, "connect_timeout", "stall_timeout", "lock_timeout", "retired_keys"}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
     for name in text:
@@ -79,6 +79,7 @@ def test_the_defaults() -> None:
         stall_timeout=600.0,
         lock_timeout=60.0,
         key_file=None,
+        retired_keys=None,
     )
 
 
@@ -146,7 +147,8 @@ def test_a_project_whose_table_is_none_is_refused() -> None:
     assert refused() == "In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl]."
 
 
-THERE_ARE = "There are: database_url, db_schema, output_dir, connect_timeout, stall_timeout, lock_timeout, key_file."
+_NAMES = "database_url, db_schema, output_dir, connect_timeout, stall_timeout, lock_timeout, key_file, retired_keys"
+THERE_ARE = f"There are: {_NAMES}."
 
 
 @pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password", "outputdir"])

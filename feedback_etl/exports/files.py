@@ -36,6 +36,7 @@ from feedback_etl.exports.names import (
     stems,
     temporary,
 )
+from feedback_etl.exports.one_key import require_same_key
 from feedback_etl.exports.output import Form
 from feedback_etl.exports.part import Part
 from feedback_etl.exports.recovery import recover
@@ -88,6 +89,7 @@ class ExportFiles:
         key: Key | None = None,
         form: Form = Form(),  # noqa: B008  it cannot be changed
         contract: str = "",
+        new_key: bool = False,
         lock_timeout: float | None = LOCK_TIMEOUT,
     ) -> None:
         """Args are those of `export_feedback`, and:
@@ -96,7 +98,7 @@ class ExportFiles:
         lock_timeout: None where the caller holds the folder's lock.
         """
         self._folder = Path(folder)
-        self._now, self._key, self._form, self._lock_timeout = now, key, form, lock_timeout
+        self._now, self._key, self._new_key, self._form, self._lock_timeout = now, key, new_key, form, lock_timeout
         self._log = AuditLog(self._folder)
         self._run = secrets.token_hex(8)
         self._stem = ""
@@ -115,6 +117,7 @@ class ExportFiles:
                 make_private_folder(self._folder)
                 with self._log.locked() as log:
                     recover(self._folder, log, self._key)
+                    require_same_key(self._folder, log, self._key, new_key=self._new_key)
                     self._announce(log)
                 self.forgotten = read_tombstones(self._folder, self._key)
             return self
@@ -192,6 +195,8 @@ class ExportFiles:
                 part.complete()
             if self._pairs.rows or self._rejected.rows:
                 with nullcontext() if self._lock_timeout is None else locked(self._folder, self._lock_timeout):
+                    with self._log.locked() as log:
+                        require_same_key(self._folder, log, self._key, new_key=self._new_key)
                     self._forget(written)
                     self._give_names(written, facts)
             else:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import zlib
+from contextlib import suppress
 from typing import IO, Any, Literal, NamedTuple, get_args
 
 import polars as pl
@@ -53,6 +54,11 @@ class Digested(io.RawIOBase):
         self._file = file
         self._digest = hashlib.sha256()
         self.bytes = 0
+        self._is_wanted = True
+
+    def abandon(self) -> None:
+        """Write no more: what is still given to it goes nowhere."""
+        self._is_wanted = False
 
     def writable(self) -> bool:
         """Yes."""
@@ -61,6 +67,8 @@ class Digested(io.RawIOBase):
     def write(self, data: Any) -> int:
         """All of it."""
         content = memoryview(data)
+        if not self._is_wanted:
+            return content.nbytes
         self._file.write(content)
         self._digest.update(content)
         self.bytes += content.nbytes
@@ -134,6 +142,12 @@ class Rows:
         """Write what the form needs at its end."""
         if self._sink is not None and self._sink is not self.written:
             self._sink.close()
+
+    def abandon(self) -> None:
+        """Let go of it unfinished; compressors of Arrow would complain to stderr if nobody closed them."""
+        self.written.abandon()
+        with suppress(Exception):
+            self.finish()
 
     def _text_sink(self) -> Any:
         if self._sink is None:

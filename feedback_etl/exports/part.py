@@ -103,6 +103,8 @@ class Part:
         if self._is_made:
             with suppress(OSError):
                 temporary(self.path).unlink()
+        if self._rows is not None:
+            self._rows.abandon()
         if self._file is not None:
             with suppress(OSError):  # what a full disk did not take is not wanted any more
                 self._file.close()

@@ -45,15 +45,28 @@ def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) 
     if name.endswith(".parquet"):
         return written, _parquet_without(path, unwanted, written)
     sink, records, rows = compressed(written, _CODECS.get(Path(name).suffix, "none")), _records(path, name), 0
-    header = next(records, b"")
-    place = _place_in(header)
-    sink.write(header)
-    for block in _blocks(record for record in records if _field(record, place) not in unwanted):
-        sink.write(b"".join(block))
-        rows += len(block)
-    if sink is not written:
-        sink.close()
+    try:
+        with _abandoned_on_failure(written):
+            header = next(records, b"")
+            place = _place_in(header)
+            sink.write(header)
+            for block in _blocks(record for record in records if _field(record, place) not in unwanted):
+                sink.write(b"".join(block))
+                rows += len(block)
+    finally:
+        if sink is not written:
+            sink.close()
     return written, rows
+
+
+@contextmanager
+def _abandoned_on_failure(written: Digested) -> Iterator[None]:
+    """What has failed is closed without a further attempt to write."""
+    try:
+        yield
+    except BaseException:
+        written.abandon()
+        raise
 
 
 def _blocks(records: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -135,7 +148,8 @@ def _parquet_without(path: Path, unwanted: Set[str], written: Digested) -> int:
     values, rows = pa.array(sorted(unwanted), pa.string()), 0
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
-        with pq.ParquetWriter(pa.PythonFile(written, "w"), schema, compression="zstd") as writer:
+        sink = pa.PythonFile(written, "w")
+        with pq.ParquetWriter(sink, schema, compression="zstd") as writer, _abandoned_on_failure(written):
             for number in range(file.num_row_groups):
                 group = file.read_row_group(number)
                 kept = group.filter(pc.invert(pc.is_in(group[PSEUDONYM].cast(pa.string()), values)))

@@ -9,7 +9,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import polars as pl
 
@@ -115,7 +115,13 @@ def write_key(path: Path) -> Key:
     Raises:
         ExportFileError: The file exists already (a key is never overwritten), or it cannot be written.
     """
-    key, temporary = new_key(), temporary_path(path.parent, path.name)
+    key = new_key()
+    _write_key(key, path)
+    return key
+
+
+def _write_key(key: Key, path: Path) -> None:
+    temporary = temporary_path(path.parent, path.name)
     try:
         make_private_folder(path.parent)
         with open(create_private_file(temporary), "w", encoding="utf-8") as file:
@@ -133,7 +139,39 @@ def write_key(path: Path) -> Key:
     finally:
         with suppress(OSError):
             temporary.unlink()
-    return key
+
+
+class RetiredKey(NamedTuple):
+    """A key that serves erasure and audit only, and its file."""
+
+    key: Key
+    path: Path
+
+
+def retired_keys(folder: Path | None) -> list[RetiredKey]:
+    """The keys that were retired, by their ids; none where there is no such folder.
+
+    Raises:
+        KeyUnusable: One cannot be read.
+    """
+    paths = sorted(path for path in folder.glob("[!.]*") if path.is_file()) if folder else []
+    return [RetiredKey(read_key(path), path) for path in paths]
+
+
+def retire(path: Path, folder: Path) -> RetiredKey:
+    """Move a key file to the retired ones, where it is called by its id. A mounted secret stays where it is, too.
+
+    Raises:
+        KeyUnusable: There is no key in the file.
+        ExportFileError: It cannot be written.
+    """
+    key = read_key(path)
+    place = folder / key.id
+    if not place.exists():
+        _write_key(key, place)
+    with suppress(OSError):
+        path.unlink()
+    return RetiredKey(key, place)
 
 
 def read_key(path: Path) -> Key:

@@ -1,0 +1,37 @@
+"""The guard against pseudonyms of two keys in one folder, which would not fit together."""
+
+from pathlib import Path
+
+from feedback_etl.errors import UsageError
+from feedback_etl.exports.audit import OpenLog
+from feedback_etl.privacy.keys import Key
+
+
+def require_same_key(folder: Path, log: OpenLog, key: Key | None, *, new_key: bool) -> None:
+    """Make sure that an export fits to the last one of its folder, unless a new key is meant.
+
+    Raises:
+        UsageError: It would have pseudonyms of another key.
+    """
+    records = log.records()
+    keys = {record["run"]: record["key_id"] for record in records if record["event"] == "started"}
+    done = [
+        record["run"]
+        for record in records
+        if (record["event"] == "committed" and record["files"])
+        or (record["event"] == "recovered" and record["outcome"] == "committed")
+    ]
+    used = [keys[run] for run in done if run in keys]
+    if key is None and any(keys.values()):
+        raise UsageError(f"{folder} holds exports of a key: unkeyed ones go into another folder (--output).")
+    mine = key.id if key else None
+    if used and used[-1] != mine and not new_key:
+        raise UsageError(
+            f"The exports in {folder} are of {_named(used[-1])}, and this one would be of {_named(mine)}: their "
+            "pseudonyms do not fit together. Use that key, another folder (--output), or say that it is meant "
+            "(--new-key)."
+        )
+
+
+def _named(key_id: str | None) -> str:
+    return f"the key {key_id}" if key_id else "no key"
