@@ -1,10 +1,11 @@
 """What callers give, as what the steps take: windows and keys."""
 
+from contextlib import suppress
 from datetime import date, datetime
 
-from feedback_etl.errors import UsageError
-from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import key_in_force
+from feedback_etl.errors import KeyMissing, UsageError
+from feedback_etl.privacy.keys import Key, retired_keys
+from feedback_etl.settings import find_key, key_in_force, retired_folder
 from feedback_etl.source.window import Window, window_between, window_of_days
 
 Time = str | date | datetime
@@ -26,3 +27,11 @@ def key_of(key: Key | str | None, unkeyed: bool) -> Key | None:
             raise UsageError("Give a key or unkeyed=True, not both.")
         return None
     return Key.of(key) if key is not None else key_in_force()
+
+
+def known_keys() -> list[Key]:
+    """All keys at hand, the configured one and the retired ones: people may have been forgotten under any of them."""
+    keys = [each.key for each in retired_keys(retired_folder())]
+    with suppress(KeyMissing):
+        keys.insert(0, find_key().key)
+    return keys

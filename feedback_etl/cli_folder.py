@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feedback_etl.console import counted, print_data, tell
-from feedback_etl.errors import CheckFailed, KeyMissing, UsageError
+from feedback_etl.errors import CheckFailed, ExportFileError, KeyMissing, UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
@@ -76,7 +76,9 @@ def adopt(
     from feedback_etl.settings import find_key
 
     settings = _settings(None, lock_timeout=lock_timeout)
-    manifest = adopt_file(file, key=None if unkeyed else find_key(settings).key, lock_timeout=settings.lock_timeout)
+    signer = _optional_key(settings)
+    key = None if unkeyed else find_key(settings).key
+    manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
     print_data(_line(manifest))
 
 
@@ -132,12 +134,20 @@ def audit_verify(output: Folder = None, key_file: KeyFiles = None, as_json: AsJs
     Exit code 1 if somebody has.
     """
     from feedback_etl.exports.audit import AuditLog, verify
-    from feedback_etl.exports.manifest import manifests_in
+    from feedback_etl.exports.retention import contents_of
+    from feedback_etl.exports.tombstones import last_state, require_state
 
     settings = _settings(output)
     folder = Path(settings.output_dir)
-    anchors = {f"{each.stem}.manifest.json": each.audit_head for each in manifests_in(folder)}
-    verdict = verify(AuditLog(folder), _keys(settings, key_file), anchors)
+    log, exports, keys = AuditLog(folder), contents_of(folder).exports, _keys(settings, key_file)
+    anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
+    if not log.lines() and not exports:
+        raise UsageError(f"There is no audit log in {folder}.")
+    verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
+    try:
+        require_state(folder, last_state(log.records()))
+    except ExportFileError as error:
+        verdict.faults.append(str(error))
     if as_json:
         print_data(json.dumps(verdict._asdict()))
     else:
@@ -146,6 +156,8 @@ def audit_verify(output: Folder = None, key_file: KeyFiles = None, as_json: AsJs
         print_data(f"{counted(verdict.records, 'record')}, head {verdict.head}")
         if verdict.unsigned:
             tell(f"not signed by a key, so that anybody could have written it: {counted(verdict.unsigned, 'record')}")
+    if verdict.faults and verdict.unknown == len(verdict.faults):
+        raise CheckFailed(f"{counted(verdict.unknown, 'record')} cannot be checked without their key (--key-file).")
     if verdict.faults:
         raise CheckFailed(f"The audit log is not as it was written: {counted(len(verdict.faults), 'fault')}.")
 
@@ -197,11 +209,15 @@ def erase(
     if as_json:
         print_data(json.dumps(asdict(done), default=str))
     would = "would be " if dry_run else ""
+    for name in done.damaged:
+        tell(f"damaged, and not looked into: {name}")
     tell(f"{counted(done.rows, 'row')} {would}erased from {counted(len(done.files), 'file')}")
     if done.without_key:
         tell(f"not looked into, made with other keys (--key-file): {', '.join(done.without_key)}")
     if done.foreign:
         tell(f"not looked into, not ours: {counted(len(done.foreign), 'file')} (feedback-etl list, feedback-etl adopt)")
+    if done.damaged:
+        raise ExportFileError(f"{counted(len(done.damaged), 'file')} could not be read, and may hold people to erase.")
     if done.not_found:
         if not as_json:
             for each in done.not_found:
@@ -215,10 +231,13 @@ def _ids(file: str | None) -> list[str]:
     if file is None:
         return []
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"The file of ids {file} cannot be read as UTF-8 text.") from None
-    return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"The file of ids {file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"The file of ids {file} is no UTF-8 text.") from None
+    return [line for line in (line.strip("\r\t ") for line in text.split("\n")) if line]
 
 
 def _settings(output: str | None, **flags: Any) -> "Settings":

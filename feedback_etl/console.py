@@ -127,12 +127,14 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}"
     yield f"took       {report.execution_time_seconds:.2f} s"
     if report.late_records:
-        yield f"late       {report.late_records:,} rows came later than the lookback: a full export (--days) has them"
+        yield f"late       {counted(report.late_records, 'row')} came later than the lookback: a full export has them"
     if report.advice:
         yield f"advice     {report.advice}"
 
 
 def _why_nothing(report: "ExportReport", few: str) -> str:
+    if report.deduplicated_records:
+        return "what is new are duplicates of earlier rows, or was left out as told below."
     if report.total_feedback_records:
         return f"all rows in the window have {few} (--min-fields)."
     if report.excluded_records:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from feedback_etl.arguments import Time, key_of, window_of
+from feedback_etl.arguments import Time, key_of, known_keys, window_of
 from feedback_etl.clock import instant
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, continued, lookback_of
+from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued, lookback_of
 from feedback_etl.exports.files import ExportFiles, Facts
 from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.manifest import digest_of
@@ -180,7 +180,7 @@ class _Export:
         """Export what is new in the folder's chain; the folder is locked meanwhile."""
         with continued(self.folder, digest_of(self.settings), self.lock_timeout) as chain:
             now = self.rules.now
-            window = Window(chain.begins(now), now) if chain.number else selection.window
+            window = Window(chain.begins(selection.window.start, now), now)
             settling = Settling(lookback, [Window(each.start, each.end) for each in chain.counted])
             report = self.of(replace(selection, window=window, settling=settling), chain)
             if report.late_records:
@@ -192,6 +192,9 @@ class _Export:
         timeout = self.lock_timeout if chain is None else None  # who continues a chain holds the lock
         contract = _contract() if self.form.format == "parquet" else ""
         made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
+        made["known_keys"] = known_keys()
+        if chain is not None:
+            made["plan"] = begun(window.start, digest_of(self.settings))
         with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:
             memory = None if chain is None else Memory(chain, key, settled.until)
             run = _run(self.rules, files.forgotten, memory)
@@ -236,7 +239,7 @@ def _contract() -> str:
     return json.dumps(row_schema())
 
 
-def _run(rules: Rules, forgotten: Tombstones, memory: Memory | None) -> "Run":
+def _run(rules: Rules, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":
     from feedback_etl.steps import Run  # it imports pandera, and meanwhile the database is at work
 
     return Run(rules, forgotten, memory)

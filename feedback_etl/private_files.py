@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import secrets
+import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,14 @@ def create_private_file(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     os.fchmod(descriptor, 0o600)
     return descriptor
+
+
+def take_access(descriptor: int, path: Path) -> None:
+    """Give an open file the mode and the owners of the one whose place it takes, as far as this user may."""
+    like = path.stat()
+    with suppress(PermissionError):
+        os.fchown(descriptor, like.st_uid, like.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
 
 
 def open_private_file(path: Path) -> int:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import polars as pl
 
+from feedback_etl.arguments import known_keys
 from feedback_etl.clock import instant
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.files import ExportFiles, Facts
@@ -136,7 +137,7 @@ class FeedbackProcessor:
             return ""
         frame = validate(_as_frame(pairs))
         key, new_key = self._key_or_configured(), self._new_key
-        with ExportFiles(self.output_dir, instant(), key=key, new_key=new_key) as files:
+        with ExportFiles(self.output_dir, instant(), key=key, new_key=new_key, known_keys=known_keys()) as files:
             files.append(frame)
             return str(files.publish(Facts("classic", statistics={"exported_records": frame.height})).pairs)
 

@@ -5,6 +5,7 @@ Too few ratings? skipped -> something wrong? rejected -> seen before? dropped ->
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -56,9 +57,9 @@ def _compact(rows: pl.DataFrame) -> pl.DataFrame:
 class Run:
     """The steps for one batch after the other, and what has to be carried from one to the next."""
 
-    def __init__(self, rules: Rules, forgotten: Tombstones | None = None, memory: Memory | None = None) -> None:
+    def __init__(self, rules: Rules, forgotten: Sequence[Tombstones] = (), memory: Memory | None = None) -> None:
         self._rules = rules
-        self._forgotten = is_forgotten(forgotten, rules.key) if forgotten else None
+        self._forgotten = is_forgotten(forgotten) if forgotten else None
         self._memory = memory
         self._enough = enough_ratings(rules.min_feedback_fields)
         self._seen: pl.DataFrame | None = None

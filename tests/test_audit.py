@@ -153,7 +153,7 @@ def test_unsigned_records_are_counted(tmp_path: Path) -> None:
     assert checked(log).faults == []
     with log.locked() as opened:
         opened.append("started", None, run="unsigned")
-    assert checked(log).faults == [f"line {RECORDS + 2}: it is not signed, though records before it are"]
+    assert checked(log).faults == [f"line {RECORDS + 2}: it is not signed by a key, as it has to be"]
 
 
 def test_long_records_are_followed(tmp_path: Path) -> None:

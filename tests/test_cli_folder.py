@@ -104,7 +104,10 @@ class TestErase:
     def test_without_a_file_of_ids(self, here: Here) -> None:
         """It is named."""
         ended = here("erase", "--user-ids-file", "missing.txt")
-        assert (ended.code, ended.err) == (2, "error: The file of ids missing.txt cannot be read as UTF-8 text.\n")
+        assert (ended.code, ended.err) == (
+            2,
+            "error: The file of ids missing.txt cannot be read: No such file or directory.\n",
+        )
 
 
 class TestAdoptAndPrune:

@@ -229,7 +229,8 @@ def refuse_at(run: Undisturbed, calls: list[Call], top: Path, errors: list[str])
     """Let each of these calls fail and begin the run again; how many were refused."""
     refused = 0
     for number, call in enumerate(calls):
-        for error in errors:
+        # An erasure makes many more calls: each fails with one of the errors, in turn.
+        for error in errors if run.what == "export" else [errors[number % len(errors)]]:
             folder = top / f"refused {number} {error}" / "exports"
             run.prepare(folder)
             before = {name: sha256_of(folder / name) for name in visible(folder)}

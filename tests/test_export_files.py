@@ -420,10 +420,10 @@ def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
     files = [f"{STEM}_rejected.csv.tmp", f"{STEM}.csv.tmp", f"{STEM}.manifest.json.tmp"]
     state, audit = STATE_FOLDER.removeprefix("."), "audit.jsonl"
     made = [tmp_path.name, "out"]
-    assert synced == [*made, state, audit, "out", *files, "rejected", "out", "out", state, audit]
+    assert synced == [*made, state, audit, "out", *files, "rejected", "out", "out", audit]
 
 
-@pytest.mark.parametrize("when", range(1, 13))
+@pytest.mark.parametrize("when", range(1, 12))
 def test_a_failing_fsync_is_never_success(tmp_path: Path, when: int) -> None:
     """Of whatever file or folder: nothing is published, and nothing is left."""
     told = python(EXPORT_ONCE, tmp_path, injections=(f"fsync:error=EIO:when={when}",))

@@ -114,7 +114,7 @@ class TestAdopt:
             (visible(folder)[0], "" if visible(folder)[0].endswith("manifest.json") else "has a manifest"),
         ):
             with pytest.raises(ExportFileError, match=why):
-                adopt(folder / name, key=None)
+                adopt(folder / name, key=Key(KEY))
 
 
 class TestPrune:

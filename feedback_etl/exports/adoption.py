@@ -7,8 +7,9 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.failures import explained
 from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
-from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of, write_manifest
+from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of, write_manifest
 from feedback_etl.exports.names import DATA_SUFFIXES, manifest_of
 from feedback_etl.exports.rewriting import columns_of, count_rows
 from feedback_etl.privacy.keys import Key
@@ -16,7 +17,9 @@ from feedback_etl.privacy.keys import Key
 _STAMP = re.compile(r"\d{8}_\d{6}")
 
 
-def adopt(file: str | Path, *, key: Key | None, lock_timeout: float = LOCK_TIMEOUT) -> Manifest:
+def adopt(
+    file: str | Path, *, key: Key | None, signer: Key | None = None, lock_timeout: float = LOCK_TIMEOUT
+) -> Manifest:
     """Give a data file a manifest, so that `erase` and `prune` reach it. The file itself is not changed.
 
     Its age is told by the time in its name, or else by when it was last changed.
@@ -24,11 +27,13 @@ def adopt(file: str | Path, *, key: Key | None, lock_timeout: float = LOCK_TIMEO
     Args:
         file: A CSV (also compressed) or Parquet file with a column analysis_hash.
         key: The key that made its pseudonyms; None if they are plain SHA-256.
+        signer: The key that signs the audit record, if it is another one.
         lock_timeout: Seconds to wait for others who use the folder.
 
     Raises:
         ExportFileError: It is no such file, or has a manifest already.
         FolderLocked: Others use the folder.
+        KeyMissing: The audit log is signed, and there is no key.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -46,10 +51,13 @@ def adopt(file: str | Path, *, key: Key | None, lock_timeout: float = LOCK_TIMEO
     columns = columns_of(path)
     if "analysis_hash" not in columns:
         raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
-    with locked(folder, lock_timeout):
-        if (folder / manifest_of(stem)).exists():
+    log, signer = AuditLog(folder), signer or key
+    log.require_signer(signer)
+    with explained(folder), locked(folder, lock_timeout):
+        if any(file.path == path.name for manifest in manifests_in(folder) for file in manifest.files):
             raise ExportFileError(f"{path} has a manifest already.")
-        log = AuditLog(folder)
+        if (folder / manifest_of(stem)).exists():  # of a file that differs in its suffix
+            stem = path.name
         rows = count_rows(path)
         manifest = Manifest(
             stem=stem,
@@ -69,7 +77,7 @@ def adopt(file: str | Path, *, key: Key | None, lock_timeout: float = LOCK_TIMEO
         )
         write_manifest(folder, manifest)
         with log.locked() as opened:
-            opened.append("adopted", key, run=manifest.run, stem=stem)
+            opened.append("adopted", signer, run=manifest.run, stem=stem)
     return manifest
 
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from feedback_etl.clock import instant
 from feedback_etl.errors import FolderLocked, KeyMissing
-from feedback_etl.exports.failures import refuse_links
+from feedback_etl.exports.failures import reading, refuse_links
 from feedback_etl.exports.lock import taken
 from feedback_etl.exports.names import STATE_FOLDER
 from feedback_etl.privacy.keys import Key, sign
@@ -51,10 +51,12 @@ class AuditLog:
         """
         refuse_links(self.path.parent)
         make_private_folder(self.path.parent)
+        is_new = not self.path.exists()
         with open(open_private_file(self.path), "r+b", buffering=0) as file:
             if not taken(file.fileno(), timeout):
                 raise FolderLocked(f"{self.path} has been held by another process for {timeout:g} s; run again.")
-            sync_folder(self.path.parent)
+            if is_new:
+                sync_folder(self.path.parent)
             yield OpenLog(file)
 
     def records(self) -> list[Record]:
@@ -63,7 +65,9 @@ class AuditLog:
 
     def lines(self) -> list["Line"]:
         """All lines, also those that hold no record."""
-        content = self.path.read_bytes() if self.path.exists() else b""
+        refuse_links(self.path.parent, self.path)
+        with reading(self.path):
+            content = self.path.read_bytes() if self.path.is_file() else b""
         return [Line.of(line) for line in content.split(b"\n") if line]
 
     def require_signer(self, key: Key | None) -> None:
@@ -95,9 +99,22 @@ class Line(NamedTuple):
         """Read a line."""
         try:
             record = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return cls(content, None)
-        return cls(content, record if isinstance(record, dict) and "mac" in record else None)
+        return cls(content, record if _is_record(record) else None)
+
+
+_TEXTS = ("mac", "previous", "at", "event", "user", "host")
+
+
+def _is_record(record: Any) -> bool:
+    """Whether a line's content is what a record is made of."""
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get("number"), int)
+        and isinstance(record.get("key_id", 0), str | None)
+        and all(isinstance(record.get(name), str) for name in _TEXTS)
+    )
 
 
 class OpenLog:
@@ -189,18 +206,18 @@ class Verdict(NamedTuple):
     head: str
 
 
-def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str]) -> Verdict:
+def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False) -> Verdict:
     """Check a log.
 
     Args:
         log: Which.
         keys: The keys at hand.
         anchors: Heads that are held elsewhere, with the names of those who hold them.
+        signed: Whether every record has to be signed, since all exports are of a key.
     """
     by_id = {key.id: key for key in keys}
     faults, macs, number, torn = [], [START], 0, b""
     unsigned = unknown = 0
-    signed = False
     for place, line in enumerate(log.lines(), 1):
         record = line.record
         if record is None:
@@ -231,7 +248,7 @@ def _fault_of(record: Record, number: int, previous: str, torn: bytes, by_id: Ma
         return "the line before it is no record"
     key_id = record.get("key_id")
     if key_id is None and signed:
-        return "it is not signed, though records before it are"
+        return "it is not signed by a key, as it has to be"
     if key_id is not None and key_id not in by_id:
         return "it is of a key that is not at hand (--key-file), and cannot be checked"
     if record["mac"] != mac_of(record, by_id[key_id] if key_id else None):

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Self
 import polars as pl
 
 from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.failures import explained
 from feedback_etl.exports.lock import locked
 from feedback_etl.exports.manifest import Manifest, manifests_in, sha256_of
@@ -48,6 +49,7 @@ class Chain(NamedTuple):
         counted: The windows before that, the oldest first.
         rows_file: Where the rows are remembered; None for a chain that has not begun.
         older: What earlier exports of the chain remembered, which is not needed any more.
+        attempts: Where exports began that were to be the first of the chain.
     """
 
     number: int = 0
@@ -55,6 +57,7 @@ class Chain(NamedTuple):
     counted: tuple[Counted, ...] = ()
     rows_file: Path | None = None
     older: tuple[Path, ...] = ()
+    attempts: tuple[datetime | None, ...] = ()
 
     @classmethod
     def of(cls, folder: Path, settings_digest: str) -> Self:
@@ -65,7 +68,8 @@ class Chain(NamedTuple):
         """
         links = [each for each in manifests_in(folder) if each.chain and each.settings_digest == settings_digest]
         if not links:
-            return cls()
+            begun = [each for each in AuditLog(folder).records() if each.get("chain") == settings_digest]
+            return cls(attempts=tuple(_moment(each["begins"]) for each in begun))
         links.sort(key=lambda each: int(each.chain["number"]))
         *_, last = links
         rows = [folder / file.path for each in links if (file := each.file("rows"))]
@@ -77,12 +81,20 @@ class Chain(NamedTuple):
             tuple(path for path in rows[:-1] if path.exists()),
         )
 
-    def begins(self, now: datetime) -> datetime | None:
+    def begins(self, first: datetime | None, now: datetime) -> datetime | None:
         """Where the window of the next export begins; None for the beginning.
 
+        Args:
+            first: Where the first export of a chain is asked to begin. If there were attempts that found nothing, or
+                failed, the chain begins where the earliest of them did, so that there is no hole.
+            now: Where it ends.
+
         Raises:
-            ExportFileError: That is in the future.
+            ExportFileError: That is not later.
         """
+        if not self.number:
+            earlier = [first, *self.attempts]
+            return None if None in earlier else min(each for each in earlier if each is not None)
         if self.known_since is not None and self.known_since >= now:
             raise ExportFileError(
                 f"The last incremental export has read up to {self.known_since:%Y-%m-%d %H:%M:%S} UTC and later, but "
@@ -120,6 +132,11 @@ class Chain(NamedTuple):
     def late(self, counts: list[int]) -> int:
         """How many rows have come into windows that will not be read again."""
         return sum(max(0, now - then.rows) for now, then in zip(counts, self.counted, strict=False))
+
+
+def begun(start: datetime | None, settings_digest: str) -> dict[str, Any]:
+    """What the log tells of an incremental export when it begins."""
+    return {"chain": settings_digest, "begins": start.isoformat() if start else None}
 
 
 @contextmanager

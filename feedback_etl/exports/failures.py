@@ -33,7 +33,7 @@ _REASONS = {
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says into one sentence."""
+    """Turn what the operating system says of writing into one sentence."""
     try:
         yield
     except OSError as error:
@@ -41,3 +41,12 @@ def explained(folder: Path) -> Iterator[None]:
         raise ExportFileError(
             f"Nothing was written to {folder}: {reason}. Choose another folder with --output."
         ) from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of reading into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportFileError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None

@@ -10,11 +10,12 @@ what a kill leaves, `recovery` removes at the next start.
 
 import os
 import secrets
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Self
 
 import polars as pl
@@ -40,7 +41,15 @@ from feedback_etl.exports.one_key import require_same_key
 from feedback_etl.exports.output import Form
 from feedback_etl.exports.part import Part
 from feedback_etl.exports.recovery import recover
-from feedback_etl.exports.tombstones import Tombstones, digest, read_tombstones
+from feedback_etl.exports.tombstones import (
+    Tombstones,
+    digest,
+    erasures_in,
+    forgotten_since,
+    last_state,
+    read_tombstones,
+    require_state,
+)
 from feedback_etl.privacy.keys import Key
 from feedback_etl.private_files import (
     give_name,
@@ -90,11 +99,15 @@ class ExportFiles:
         form: Form = Form(),  # noqa: B008  it cannot be changed
         contract: str = "",
         new_key: bool = False,
+        known_keys: Sequence[Key] = (),
+        plan: Mapping[str, Any] = MappingProxyType({}),
         lock_timeout: float | None = LOCK_TIMEOUT,
     ) -> None:
         """Args are those of `export_feedback`, and:
 
         contract: What a Parquet file tells of its rows; a JSON Schema.
+        known_keys: Other keys, under which people may have been forgotten.
+        plan: What the log tells of the run when it begins.
         lock_timeout: None where the caller holds the folder's lock.
         """
         self._folder = Path(folder)
@@ -109,7 +122,8 @@ class ExportFiles:
         self._manifest = Part("manifest", Form())
         self._ended = True
         self.audit_head = ""
-        self.forgotten = Tombstones(frozenset(), frozenset())
+        self._known_keys, self._plan, self._erasures = known_keys, plan, frozenset[str]()
+        self.forgotten: list[Tombstones] = []
 
     def __enter__(self) -> Self:
         try:
@@ -118,8 +132,10 @@ class ExportFiles:
                 with self._log.locked() as log:
                     recover(self._folder, log, self._key)
                     require_same_key(self._folder, log, self._key, new_key=self._new_key)
+                    require_state(self._folder, last_state(log.records()))
+                    self._erasures = erasures_in(self._folder)
+                    self.forgotten = read_tombstones(self._folder, [self._key, *self._known_keys])
                     self._announce(log)
-                self.forgotten = read_tombstones(self._folder, self._key)
             return self
         except BaseException as error:
             self._leave(type(error))
@@ -133,7 +149,7 @@ class ExportFiles:
             refuse_links(*paths)
             if not any(os.path.lexists(name) for path in paths for name in (path, temporary(path), rewritten(path))):
                 self._stem = stem
-                log.append("started", self._key, run=self._run, stem=stem, names=self._names)
+                log.append("started", self._key, run=self._run, stem=stem, names=self._names, **self._plan)
                 self._ended = False
                 for part in self._parts:
                     part.move(self._folder / self._name_of(part))
@@ -197,6 +213,7 @@ class ExportFiles:
                 with nullcontext() if self._lock_timeout is None else locked(self._folder, self._lock_timeout):
                     with self._log.locked() as log:
                         require_same_key(self._folder, log, self._key, new_key=self._new_key)
+                        self._require_no_sweep(log)
                     self._forget(written)
                     self._give_names(written, facts)
             else:
@@ -208,10 +225,19 @@ class ExportFiles:
 
     def _forget(self, written: list[Part]) -> None:
         """Leave out who was erased since the rows were read."""
-        new = read_tombstones(self._folder, self._key).pseudonyms - self.forgotten.pseudonyms
+        new = forgotten_since(self._folder, self._erasures, self._key)
         if new:
             for part in written:
                 part.forget(lambda pseudonym: digest("pseudonym", pseudonym, self._key) in new)
+
+    def _require_no_sweep(self, log: OpenLog) -> None:
+        """A sweep compares what is published with the database; what is under way would pass it by."""
+        started = False
+        for record in log.records():
+            started = started or record.get("run") == self._run
+            if not (started and record.get("swept")):
+                continue
+            raise ExportFileError("Meanwhile the folder was swept (erase --not-in-database): run again.")
 
     def _give_names(self, written: list[Part], facts: Facts) -> None:
         """Name all files under one stem, or none of them; if others have taken a name, under the next stem."""

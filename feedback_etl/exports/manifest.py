@@ -4,11 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.names import MANIFEST_SUFFIX, manifest_of, temporary
+from feedback_etl.exports.names import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_FOLDER, manifest_of, temporary
 from feedback_etl.private_files import replace_private_file
 
 SCHEMA_VERSION = 1
@@ -109,11 +110,39 @@ def read_manifest(path: Path) -> Manifest:
         values.pop("settings_digest")
         files = [DataFile(**file) for file in values.pop("files")]
         manifest = Manifest(**values, files=files)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise ExportFileError(f"{path} is no manifest that this version understands; nothing was changed.") from None
+        is_one = _is_sound(manifest) and path.name == manifest_of(manifest.stem)
+    except PermissionError:
+        raise ExportFileError(f"{path} may not be read by this user; nothing was changed.") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        is_one = False
+    if not is_one:
+        raise ExportFileError(f"{path} is no manifest that this version understands; nothing was changed.")
     if manifest.schema_version != SCHEMA_VERSION:
         raise ExportFileError(f"{path} was written by another version of feedback_etl; nothing was changed.")
     return manifest
+
+
+def _is_sound(manifest: Manifest) -> bool:
+    """Whether its values are such that it can be acted upon: above all, whether its files are in its own folder."""
+    texts = (manifest.stem, manifest.mode, manifest.run, manifest.audit_head, manifest.pruned_at, manifest.source)
+    times = [manifest.created_at, *(end for end in manifest.window if end)]
+    chain = manifest.chain
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(manifest.key_id, str | None)
+        and len(manifest.window) == 2
+        and all(datetime.fromisoformat(time).tzinfo is None for time in times)
+        and all(isinstance(each, dict) for each in (manifest.settings, manifest.statistics, manifest.chain))
+        and (not chain or (isinstance(chain["number"], int) and all(len(each) == 3 for each in chain["counted"])))
+        and all(_is_inside(file) for file in manifest.files)
+    )
+
+
+def _is_inside(file: DataFile) -> bool:
+    """Whether a file is in the folder, or in one of the two that are ours."""
+    *folders, name = file.path.split("/")
+    is_plain = name not in ("", ".", "..") and "\0" not in name
+    return is_plain and folders in ([], [REJECTED_FOLDER], [STATE_FOLDER]) and isinstance(file.rows, int)
 
 
 def manifests_in(folder: Path) -> list[Manifest]:

@@ -14,12 +14,12 @@ def require_same_key(folder: Path, log: OpenLog, key: Key | None, *, new_key: bo
         UsageError: It would have pseudonyms of another key.
     """
     records = log.records()
-    keys = {record["run"]: record["key_id"] for record in records if record["event"] == "started"}
+    keys = {str(record.get("run")): record["key_id"] for record in records if record["event"] == "started"}
     done = [
-        record["run"]
+        str(record.get("run"))
         for record in records
-        if (record["event"] == "committed" and record["files"])
-        or (record["event"] == "recovered" and record["outcome"] == "committed")
+        if (record["event"] == "committed" and record.get("files"))
+        or (record["event"] == "recovered" and record.get("outcome") == "committed")
     ]
     used = [keys[run] for run in done if run in keys]
     if key is None and any(keys.values()):

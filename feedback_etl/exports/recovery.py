@@ -32,9 +32,9 @@ def recover(folder: Path, log: OpenLog, key: Key | None) -> None:
         OSError: A file cannot be removed.
     """
     records, leftovers = log.records(), _stems_of_leftovers(folder)
-    ended = {record["run"] for record in records if record["event"] in _ENDS}
+    ended = {record.get("run") for record in records if record["event"] in _ENDS}
     # A stem that a dead run has left may have become that of a later run: only the last one can own its files.
-    started = {record["stem"]: record for record in records if record["event"] == "started"}
+    started = {record["stem"]: record for record in records if record["event"] == "started" and _is_ours(record)}
     for record in started.values():
         is_open = record["run"] not in ended
         if (is_open or record["stem"] in leftovers) and not _is_alive(folder, record):
@@ -42,6 +42,12 @@ def recover(folder: Path, log: OpenLog, key: Key | None) -> None:
             outcome = "committed" if _committed(folder, record) else "removed"
             if is_open or removed:
                 log.append("recovered", key, run=record["run"], outcome=outcome, removed=removed)
+
+
+def _is_ours(record: Record) -> bool:
+    """Whether a stem is such as we give: a log that was tampered with must not lead elsewhere."""
+    texts = record.get("stem"), record.get("run")
+    return all(isinstance(text, str) for text in texts) and _STEM.fullmatch(record["stem"]) is not None
 
 
 def _stems_of_leftovers(folder: Path) -> set[str]:

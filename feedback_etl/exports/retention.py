@@ -7,13 +7,15 @@ from typing import NamedTuple
 from feedback_etl.clock import instant
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.failures import explained
+from feedback_etl.exports.failures import explained, reading, refuse_links
 from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
 from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, write_manifest
 from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER
 from feedback_etl.exports.recovery import recover
 from feedback_etl.privacy.keys import Key
 from feedback_etl.private_files import sync_folder
+
+MOST_DAYS = 100_000
 
 
 class Contents(NamedTuple):
@@ -41,6 +43,11 @@ def contents_of(folder: str | Path) -> Contents:
     ['copy.csv']
     """
     folder = Path(folder)
+    with reading(folder):
+        return _contents_of(folder)
+
+
+def _contents_of(folder: Path) -> Contents:
     exports = manifests_in(folder)
     ours = {folder / file.path for manifest in exports for file in manifest.files}
     found = [path for place in (folder, folder / REJECTED_FOLDER) for path in place.glob("[!.]*")]
@@ -98,8 +105,10 @@ def prune(
     Pruned(exports=[], kept=[], foreign=[])
     """
     for name, number in (("keep_days", keep_days), ("keep_last", keep_last)):
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise UsageError(f"{name} must be a whole number, 0 or more.")
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MOST_DAYS:
+            raise UsageError(f"{name} must be a whole number from 0 to {MOST_DAYS:,}.")
+    if not Path(folder).is_dir():
+        raise UsageError(f"There is no folder {folder}.")
     now, folder, log = instant(now), Path(folder), AuditLog(Path(folder))
     log.require_signer(key)
     with explained(folder), locked(folder, lock_timeout):
@@ -113,6 +122,7 @@ def prune(
             )
         present = [each for each in exports if any((folder / file.path).exists() for file in _removable(each))]
         last = present[len(present) - keep_last :] if keep_last else []
+        refuse_links(folder / REJECTED_FOLDER)
         too_old = now - timedelta(days=keep_days)
         old = [each for each in present if each.pruned_at or (_time_of(each) < too_old and each not in last)]
         kept = [manifest for manifest in present if manifest not in old]

@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.output import Compress, Digested, compressed
 
 PSEUDONYM = "analysis_hash"
@@ -16,27 +17,57 @@ _RECORDS_AT_ONCE = 10_000
 _CODECS: dict[str, Compress] = {".gz": "gzip", ".zst": "zstd"}
 
 
+NO_ANALYSIS = "#"
+"""In a list of rejected rows, a row without an analysis goes by this and its feedback id."""
+
+_DAMAGES = (OSError, ValueError, LookupError, EOFError, csv.Error)
+"""What readers raise for a file that is not what its name says; Arrow's errors are ValueErrors and OSErrors."""
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGES:
+        raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
+
+
 def pseudonyms_in(path: Path, name: str) -> set[str]:
-    """All pseudonyms in a file; its name (to be) tells its form."""
-    return set().union(*_hashes_of(path, name))
+    """All pseudonyms in a file; its name (to be) tells its form.
+
+    Raises:
+        ExportFileError: It cannot be read.
+    """
+    with _undamaged(path):
+        return set().union(*_hashes_of(path, name))
 
 
 def columns_of(path: Path) -> list[str]:
-    """The columns of a file, CSV or Parquet; none of an empty one."""
-    if path.name.endswith(".parquet"):
-        import pyarrow.parquet as pq
+    """The columns of a file, CSV or Parquet; none of an empty one.
 
-        return list(pq.read_schema(path).names)
-    return next(csv.reader([next(_records(path, path.name), b"").decode()]), [])
+    Raises:
+        ExportFileError: It cannot be read.
+    """
+    with _undamaged(path):
+        if path.name.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            return list(pq.read_schema(path).names)
+        return _split(next(_records(path, path.name), b""))
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a file holds, CSV or Parquet."""
-    if path.name.endswith(".parquet"):
-        import pyarrow.parquet as pq
+    """How many rows a file holds, CSV or Parquet.
 
-        return int(pq.read_metadata(path).num_rows)
-    return max(0, sum(1 for _ in _records(path, path.name)) - 1)
+    Raises:
+        ExportFileError: It cannot be read.
+    """
+    with _undamaged(path):
+        if path.name.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            return int(pq.read_metadata(path).num_rows)
+        return max(0, sum(1 for _ in _records(path, path.name)) - 1)
 
 
 def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) -> tuple[Digested, int]:
@@ -48,9 +79,9 @@ def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) 
     try:
         with _abandoned_on_failure(written):
             header = next(records, b"")
-            place = _place_in(header)
+            identity = _identity_in(header)
             sink.write(header)
-            for block in _blocks(record for record in records if _field(record, place) not in unwanted):
+            for block in _blocks(record for record in records if identity(record) not in unwanted):
                 sink.write(b"".join(block))
                 rows += len(block)
     finally:
@@ -82,11 +113,10 @@ def _hashes_of(path: Path, name: str) -> Iterator[set[str]]:
 
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=[PSEUDONYM]):
-                yield set(batch.column(0).to_pylist())
+                yield {str(each).lower() for each in batch.column(0).to_pylist()}
         return
     records = _records(path, name)
-    place = _place_in(next(records, b""))
-    yield {_field(record, place) for record in records}
+    yield set(map(_identity_in(next(records, b"")), records))
 
 
 def _records(path: Path, name: str) -> Iterator[bytes]:
@@ -102,14 +132,28 @@ def _records(path: Path, name: str) -> Iterator[bytes]:
             yield record
 
 
-def _place_in(header: bytes) -> int:
-    return next(csv.reader([header.decode()]), []).index(PSEUDONYM)
+def _identity_in(header: bytes) -> Callable[[bytes], str]:
+    """What tells, of a file with this header, of whom a record is: the pseudonym; without one, the feedback id."""
+    columns = _split(header)
+    place = columns.index(PSEUDONYM)
+    feedback = columns.index("feedback_id") if "feedback_id" in columns else None
+
+    def identity(record: bytes) -> str:
+        fields = _split(record)
+        pseudonym = fields[place].lower()
+        if pseudonym or feedback is None:
+            return pseudonym
+        return NO_ANALYSIS + fields[feedback].removeprefix("'")
+
+    return identity
 
 
-def _field(record: bytes, place: int) -> str:
-    if place == 0:
-        return record.partition(b",")[0].decode()
-    return next(csv.reader(io.StringIO(record.decode(), newline="")))[place]
+def _split(record: bytes) -> list[str]:
+    """The fields of a record, or the names in a header; a byte order mark is none of them."""
+    text = record.decode("utf-8-sig")
+    if '"' not in text:  # much faster
+        return text.rstrip("\r\n").split(",")
+    return next(csv.reader(io.StringIO(text, newline="")), [])
 
 
 @contextmanager
@@ -152,7 +196,8 @@ def _parquet_without(path: Path, unwanted: Set[str], written: Digested) -> int:
         with pq.ParquetWriter(sink, schema, compression="zstd") as writer, _abandoned_on_failure(written):
             for number in range(file.num_row_groups):
                 group = file.read_row_group(number)
-                kept = group.filter(pc.invert(pc.is_in(group[PSEUDONYM].cast(pa.string()), values)))
+                pseudonyms = pc.utf8_lower(group[PSEUDONYM].cast(pa.string()))
+                kept = group.filter(pc.invert(pc.is_in(pseudonyms, values)))
                 rows += kept.num_rows
                 if kept.num_rows:
                     writer.write_table(kept)

@@ -1,18 +1,24 @@
 """Whom a folder has forgotten: keyed digests that keep them from coming back with a later export.
 
-`.feedback_etl/tombstones.jsonl` holds a line for each erased user and analysis. A digest is an HMAC under a key that is
-derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it.
+`.feedback_etl/tombstones.jsonl` holds a line for each user and each analysis of an erasure. A digest is an HMAC under a
+key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An erasure
+writes a whole set under each key that it knows; whoever knows one of them can tell from raw rows who is forgotten.
+
+Without any key the digests are plain SHA-256, and whoever can list the ids can tell who asked to be forgotten.
 """
 
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
+from feedback_etl.errors import ExportFileError, KeyMissing
+from feedback_etl.exports.failures import refuse_links
 from feedback_etl.exports.names import STATE_FOLDER
 from feedback_etl.expressions import hash_id
 from feedback_etl.privacy.keys import Key, sign, signed
@@ -27,15 +33,14 @@ class Tombstones(NamedTuple):
     """The digests of one key.
 
     Attributes:
+        key: Under which; None for plain digests.
         users: Of user ids.
-        pseudonyms: Of the pseudonyms of analyses.
+        pseudonyms: Of the pseudonyms that the same key makes of analyses.
     """
 
+    key: Key | None
     users: frozenset[str]
     pseudonyms: frozenset[str]
-
-    def __bool__(self) -> bool:
-        return bool(self.users or self.pseudonyms)
 
 
 def digest(kind: Kind, text: str, key: Key | None) -> str:
@@ -43,14 +48,14 @@ def digest(kind: Kind, text: str, key: Key | None) -> str:
     return sign(key, f"tombstone {kind}", text.encode())[:_LENGTH]
 
 
-def is_forgotten(tombstones: Tombstones, key: Key | None) -> pl.Expr:
+def is_forgotten(tombstones: Sequence[Tombstones]) -> pl.Expr:
     """Whether a raw row is of somebody who was forgotten."""
-    pseudonym = hash_id("analysis_id", key=key, unkeyed=key is None)
-    user = pl.col("user_id").cast(pl.String)
-    return pl.any_horizontal(
-        _digest_of("user", user, key).is_in(sorted(tombstones.users)),
-        _digest_of("pseudonym", pseudonym, key).is_in(sorted(tombstones.pseudonyms)),
-    ).fill_null(value=False)
+    found = [pl.lit(value=False)]
+    for key, users, pseudonyms in tombstones:
+        pseudonym = hash_id("analysis_id", key=key, unkeyed=key is None)
+        found.append(_digest_of("user", pl.col("user_id").cast(pl.String), key).is_in(sorted(users)))
+        found.append(_digest_of("pseudonym", pseudonym, key).is_in(sorted(pseudonyms)))
+    return pl.any_horizontal(each.fill_null(value=False) for each in found)
 
 
 def _digest_of(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
@@ -58,34 +63,116 @@ def _digest_of(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
     return signed(text, f"tombstone {kind}", key).str.slice(0, _LENGTH)
 
 
-def read_tombstones(folder: Path, key: Key | None) -> Tombstones:
-    """Whom exports under a key have forgotten."""
-    path = folder / STATE_FOLDER / "tombstones.jsonl"
-    found: dict[str, set[str]] = {"user": set(), "pseudonym": set()}
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:  # torn by a crash; the erasure was not done and is run again
-            continue
-        if record["key_id"] == (key.id if key else None):
-            found[record["kind"]].add(record["digest"])
-    return Tombstones(frozenset(found["user"]), frozenset(found["pseudonym"]))
+class State(NamedTuple):
+    """How much of the file there was at some time, and its digest: it only ever grows."""
+
+    bytes: int
+    sha256: str
 
 
-def add_tombstones(folder: Path, kind: Kind, texts: Iterable[str], key: Key | None) -> None:
-    """Remember to forget; on disk when this returns. Who is remembered already is not added again.
+def state_of(folder: Path) -> State:
+    """The file as it is."""
+    content = _content(folder)
+    return State(len(content), hashlib.sha256(content).hexdigest())
+
+
+def last_state(records: Iterable[dict[str, Any]]) -> State:
+    """What the last erasure has recorded in the audit log."""
+    states = [record["tombstones"] for record in records if record["event"] == "erased" and "tombstones" in record]
+    return State(*states[-1]) if states else State(0, hashlib.sha256(b"").hexdigest())
+
+
+def require_state(folder: Path, state: State) -> None:
+    """Make sure that the file still begins with what it once was.
+
+    Raises:
+        ExportFileError: It was changed or removed.
+    """
+    content = _content(folder)[: state.bytes]
+    if len(content) < state.bytes or hashlib.sha256(content).hexdigest() != state.sha256:
+        raise ExportFileError(
+            f"{_path(folder)} is missing or was changed: whom the folder has forgotten could come back. Restore it, or "
+            "export into another folder."
+        )
+
+
+def read_tombstones(folder: Path, keys: Iterable[Key | None]) -> list[Tombstones]:
+    """Whom a folder has forgotten, as far as it takes to tell by these keys, the first of them first.
+
+    Raises:
+        ExportFileError: The file holds something else.
+        KeyMissing: There were erasures under other keys only.
+    """
+    records = _records(folder)
+    by_id: dict[str | None, Key | None] = {}
+    for key in keys:
+        by_id.setdefault(key.id if key else None, key)
+    signers = _signers(records)
+    chosen = {erasure: next((each for each in by_id if each in ids), "") for erasure, ids in signers.items()}
+    if unknown := [erasure for erasure, key_id in chosen.items() if key_id == ""]:
+        ids = sorted({str(key_id) for erasure in unknown for key_id in signers[erasure]})
+        raise KeyMissing(
+            f"{folder} has forgotten people under the key {' or '.join(ids)}, which is not at hand: they could come "
+            "back. Retire that key here (feedback-etl keys retire --file FILE), or export into another folder."
+        )
+    found: dict[str | None, dict[str, set[str]]] = {}
+    for record in records:
+        if record["key_id"] == chosen[record["erasure"]]:
+            kinds = found.setdefault(record["key_id"], {"user": set(), "pseudonym": set()})
+            kinds[record["kind"]].add(record["digest"])
+    return [
+        Tombstones(by_id[key_id], frozenset(kinds["user"]), frozenset(kinds["pseudonym"]))
+        for key_id, kinds in found.items()
+    ]
+
+
+def erasures_in(folder: Path) -> frozenset[str]:
+    """Which erasures there were."""
+    return frozenset(record["erasure"] for record in _records(folder))
+
+
+def forgotten_since(folder: Path, erasures: frozenset[str], key: Key | None) -> frozenset[str]:
+    """The pseudonyms of a key that were forgotten since there were these erasures alone; their digests.
+
+    Raises:
+        ExportFileError: There was an erasure that did not know the key.
+    """
+    new = [record for record in _records(folder) if record["erasure"] not in erasures]
+    key_id = key.id if key else None
+    if any(key_id not in ids for ids in _signers(new).values()):
+        raise ExportFileError("Meanwhile people were erased under another key: nothing was published. Run again.")
+    return frozenset(each["digest"] for each in new if (each["kind"], each["key_id"]) == ("pseudonym", key_id))
+
+
+def _signers(records: Iterable[dict[str, Any]]) -> dict[str, set[str | None]]:
+    """The ids of the keys under which each erasure has a set."""
+    signers: dict[str, set[str | None]] = {}
+    for record in records:
+        signers.setdefault(record["erasure"], set()).add(record["key_id"])
+    return signers
+
+
+def known_digests(folder: Path, key: Key | None) -> set[str]:
+    """All digests of a key that are there already."""
+    return {record["digest"] for record in _records(folder) if record["key_id"] == (key.id if key else None)}
+
+
+def add_tombstones(
+    folder: Path, erasure: str, users: Iterable[str], pseudonyms: Iterable[str], key: Key | None
+) -> None:
+    """Remember to forget; on disk when this returns.
 
     Raises:
         OSError: They cannot be written.
     """
-    known = read_tombstones(folder, key)
-    digests = {digest(kind, text, key) for text in texts} - (known.users if kind == "user" else known.pseudonyms)
-    if not digests:
-        return
     key_id = key.id if key else None
-    lines = [json.dumps({"kind": kind, "digest": each, "key_id": key_id}) for each in sorted(digests)]
+    texts: dict[Kind, Iterable[str]] = {"user": users, "pseudonym": pseudonyms}
+    digests = sorted({(kind, digest(kind, text, key)) for kind, some in texts.items() for text in some})
+    lines = [json.dumps({"erasure": erasure, "kind": kind, "digest": each, "key_id": key_id}) for kind, each in digests]
+    if not lines:
+        return
     make_private_folder(folder / STATE_FOLDER)
-    with open(open_private_file(folder / STATE_FOLDER / "tombstones.jsonl"), "r+b") as file:
+    with open(open_private_file(_path(folder)), "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
@@ -94,3 +181,31 @@ def add_tombstones(folder: Path, kind: Kind, texts: Iterable[str], key: Key | No
         file.write((start + "\n".join(lines) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _path(folder: Path) -> Path:
+    return folder / STATE_FOLDER / "tombstones.jsonl"
+
+
+def _content(folder: Path) -> bytes:
+    refuse_links(folder / STATE_FOLDER, _path(folder))
+    return _path(folder).read_bytes() if _path(folder).exists() else b""
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    records = []
+    for line in _content(folder).splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:  # torn by a crash: that erasure was not done, and is run again
+            continue
+        if not (
+            isinstance(record, dict)
+            and record.keys() == {"erasure", "kind", "digest", "key_id"}
+            and record["kind"] in ("user", "pseudonym")
+            and all(isinstance(record[name], str) for name in ("erasure", "digest"))
+            and isinstance(record["key_id"], str | None)
+        ):
+            raise ExportFileError(f"{_path(folder)} holds a line that is no tombstone; nothing was done.")
+        records.append(record)
+    return records

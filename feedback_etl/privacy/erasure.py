@@ -5,28 +5,38 @@ folder has forgotten it remembers as keyed digests (`exports.tombstones`).
 """
 
 import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import polars as pl
 
-from feedback_etl.errors import UsageError
+from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.failures import explained
+from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
 from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of, write_manifest
 from feedback_etl.exports.names import temporary
 from feedback_etl.exports.recovery import recover
 from feedback_etl.exports.retention import contents_of
-from feedback_etl.exports.rewriting import pseudonyms_in, write_without
-from feedback_etl.exports.tombstones import add_tombstones
+from feedback_etl.exports.rewriting import NO_ANALYSIS, pseudonyms_in, write_without
+from feedback_etl.exports.tombstones import (
+    add_tombstones,
+    digest,
+    known_digests,
+    last_state,
+    require_state,
+    state_of,
+)
 from feedback_etl.expressions import hash_id
 from feedback_etl.privacy.keys import Key
-from feedback_etl.private_files import create_private_file, sync_folder
+from feedback_etl.private_files import create_private_file, sync_folder, take_access
 from feedback_etl.source.connect import Database
-from feedback_etl.source.people import analyses_in, analyses_of
+from feedback_etl.source.people import analyses_in, feedback_of
 
 
 @dataclass
@@ -36,8 +46,9 @@ class Erasure:
     Attributes:
         rows: Rows of people that left the files: training pairs and rejected rows.
         files: Which files held some, by their paths in the folder.
-        not_found: Ids, as they were given, of whom no file held anything.
+        not_found: Ids, as they were given, of whom no file held anything and who were not forgotten before.
         without_key: Exports that could not be looked into, since the key that made them is not at hand.
+        damaged: Files that could not be read, and still hold what they held.
         foreign: Files without a manifest, which were not looked into either.
     """
 
@@ -45,20 +56,21 @@ class Erasure:
     files: list[str] = field(default_factory=list)
     not_found: list[str] = field(default_factory=list)
     without_key: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
     foreign: list[Path] = field(default_factory=list)
 
 
 def erase(
     folder: str | Path,
     *,
-    user_ids: Sequence[int | str] = (),
-    analysis_ids: Sequence[int | str] = (),
+    user_ids: Sequence[int | str | UUID] = (),
+    analysis_ids: Sequence[int | str | UUID] = (),
     not_in_database: bool = False,
     database: Database | None = None,
     query: str | None = None,
     db_schema: str | None = None,
     connect_timeout: float = 2.0,
-    keys: Sequence[Key],
+    keys: Key | str | Sequence[Key | str],
     dry_run: bool = False,
     lock_timeout: float = LOCK_TIMEOUT,
 ) -> Erasure:
@@ -78,14 +90,15 @@ def erase(
         query: As for `export_feedback`.
         db_schema: As for `export_feedback`.
         connect_timeout: Seconds to wait for the database.
-        keys: All keys that made exports of the folder and are still known; the first signs the audit record.
+        keys: All keys that made exports of the folder and are still known; the first signs the audit record. Who is
+            forgotten is remembered under each of them: later exports have to know one.
         dry_run: Look, and change nothing.
         lock_timeout: Seconds to wait for others who use the folder.
 
     Raises:
-        UsageError: There is nobody to forget, or no database where one is needed.
+        UsageError: There is nobody to forget, no database where one is needed, no such folder, or an id is none.
         SourceError: The database cannot be read.
-        ExportFileError: A file cannot be read or written; run it again when that is mended.
+        ExportFileError: A file cannot be written, or a manifest cannot be read; run it again when that is mended.
         FolderLocked: Others use the folder.
         KeyMissing: The audit log is signed, and there is no key.
 
@@ -94,16 +107,20 @@ def erase(
     ...     erase(folder, analysis_ids=[42], keys=[Key("k" * 32)]).not_found
     ['42']
     """
-    if not (user_ids or analysis_ids or not_in_database):
+    users, given = _ids("user_ids", user_ids), _ids("analysis_ids", analysis_ids)
+    known = [Key.of(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
+    if not (users or given or not_in_database):
         raise UsageError("Name somebody to erase: user_ids, analysis_ids or not_in_database.")
-    if database is None and (user_ids or not_in_database):
+    if database is None and (users or not_in_database):
         raise UsageError("The analyses of users are in the database: pass it, or erase by analysis_ids.")
-    AuditLog(Path(folder)).require_signer(keys[0] if keys else None)
+    if not Path(folder).is_dir():
+        raise UsageError(f"There is no folder {folder}.")
+    AuditLog(Path(folder)).require_signer(known[0] if known else None)
     where: dict[str, Any] = {"query": query, "db_schema": db_schema, "connect_timeout": connect_timeout}
-    users = list(map(str, user_ids))
-    analyses = analyses_of(database, users, **where) if database is not None and users else {}
-    given = {analysis: analysis for analysis in map(str, analysis_ids)}
-    wanted = given | {analysis: user for user, ones in analyses.items() for analysis in ones}
+    wanted: dict[str, set[str]] = {each: {each} for each in given}
+    for user, theirs in (feedback_of(database, users, **where) if database is not None and users else {}).items():
+        for each in theirs:
+            wanted.setdefault(each, set()).add(user)
     present = analyses_in(database, **where) if database is not None and not_in_database else None
     if present is not None and not present:
         raise UsageError(
@@ -111,69 +128,118 @@ def erase(
             "one? To remove whole exports, prune them."
         )
     with explained(Path(folder)), locked(Path(folder), lock_timeout):
-        task = _Task(Path(folder), keys, wanted, users, present, dry_run)
-        return task.run([*users, *given])
+        return _Task(Path(folder), known, wanted, users, given, present, dry_run).run()
+
+
+def _ids(name: str, ids: Sequence[int | str | UUID]) -> list[str]:
+    """Ids as text, each once."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise UsageError(f"{name} is a list of ids.")
+    ids = list(ids)
+    if any(isinstance(each, bool) or not isinstance(each, Integral | str | UUID) for each in ids):
+        raise UsageError(f"{name} holds something that is no id: an id is an integer, text or a UUID.")
+    texts = list(dict.fromkeys(map(str, ids)))
+    if any("\0" in text for text in texts):
+        raise UsageError(f"{name} holds an id with a NUL character, which no database has.")
+    return texts
 
 
 class _Task:
-    """An erasure that holds the folder's lock."""
+    """An erasure that holds the folder's lock.
+
+    Args:
+        wanted: Analyses, or NO_ANALYSIS and a feedback id, each with the ids that were given for it.
+    """
 
     def __init__(
         self,
         folder: Path,
         keys: Sequence[Key],
-        wanted: Mapping[str, str],
+        wanted: Mapping[str, Set[str]],
         users: Sequence[str],
+        analyses: Sequence[str],
         present: Sequence[str] | None,
         dry_run: bool,
     ) -> None:
         self._folder, self._keys, self._dry_run = folder, keys, dry_run
-        self._wanted, self._users, self._present = wanted, users, present
+        self._wanted, self._users, self._analyses, self._present = wanted, users, analyses, present
         self._log = AuditLog(folder)
         self._signer = keys[0] if keys else None
         self._result = Erasure()
 
-    def run(self, asked: Sequence[str]) -> Erasure:
-        """Do it; `asked` are the ids as they were given."""
+    def run(self) -> Erasure:
+        """Do it."""
         with self._log.locked() as log:
             recover(self._folder, log, self._signer)
+            require_state(self._folder, last_state(log.records()))
         exports, self._result.foreign = contents_of(self._folder)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
+        found = self._forgotten_before()
         if not self._dry_run:
-            self._remember(keys, exports)
-        found: set[str] = set()
+            self._remember()
         for manifest in exports:
             if manifest.key_id in keys:
                 found |= self._erase_from(manifest, keys[manifest.key_id])
             else:
                 self._result.without_key.append(manifest.stem)
-        self._result.not_found = [each for each in asked if each not in found]
+        self._result.not_found = [each for each in (*self._users, *self._analyses) if each not in found]
         if not self._dry_run:
-            with self._log.locked() as log:
-                facts = {"rows": self._result.rows, "files": self._result.files}
-                log.append("erased", self._signer, people=len(asked), **facts)
+            self._record()
         return self._result
 
-    def _remember(self, keys: Mapping[str | None, Key | None], exports: Sequence[Manifest]) -> None:
+    def _record(self) -> None:
+        facts = {"rows": self._result.rows, "files": self._result.files, "damaged": self._result.damaged}
+        people = len(self._users) + len(self._analyses)
+        state = list(state_of(self._folder))
+        with self._log.locked() as log:
+            swept = self._present is not None
+            log.append("erased", self._signer, people=people, swept=swept, tombstones=state, **facts)
+
+    def _signers(self) -> Sequence[Key | None]:
+        return self._keys or [None]
+
+    def _forgotten_before(self) -> set[str]:
+        """The ids, as they were given, that are among the tombstones."""
+        before = set[str]()
+        for key in self._signers():
+            known = known_digests(self._folder, key)
+            before |= {user for user in self._users if digest("user", user, key) in known}
+            hashes = {each: hashed for hashed, each in _pseudonyms(self._analyses, key).items()}
+            before |= {each for each, hashed in hashes.items() if digest("pseudonym", hashed, key) in known}
+        return before
+
+    def _remember(self) -> None:
         """First of all: an export that is under way looks for tombstones before it is published."""
-        started = {each["key_id"] for each in self._log.records() if each["event"] == "started"}  # under way, perhaps
-        used = {manifest.key_id for manifest in exports} | started | {key.id for key in self._keys[:1]}
-        for key_id in used & {*keys}:
-            add_tombstones(self._folder, "user", self._users, keys[key_id])
-            add_tombstones(self._folder, "pseudonym", _pseudonyms(self._wanted, keys[key_id]), keys[key_id])
+        sets = {key: (self._users, list(_pseudonyms(self._wanted, key))) for key in self._signers()}
+        if all(
+            {digest("user", each, key) for each in users} | {digest("pseudonym", each, key) for each in pseudonyms}
+            <= known_digests(self._folder, key)
+            for key, (users, pseudonyms) in sets.items()
+        ):
+            return
+        erasure = secrets.token_hex(8)
+        for key, (users, pseudonyms) in sets.items():
+            add_tombstones(self._folder, erasure, users, pseudonyms, key)
 
     def _erase_from(self, manifest: Manifest, key: Key | None) -> set[str]:
         """Rewrite the files of an export; the ids, as they were given, of which there was something."""
-        _settle(self._folder, manifest)
-        pseudonyms, found = _pseudonyms(self._wanted, key), set()
+        pseudonyms, found = _pseudonyms(self._wanted, key), set[str]()
         kept = None if self._present is None else {*_pseudonyms(self._present, key)}
-        for file in manifest.files:
-            path = self._folder / file.path
+        paths = [self._folder / file.path for file in manifest.files]
+        refuse_links(*paths, *(path.parent for path in paths if path.parent != self._folder))
+        _settle(self._folder, manifest)
+        for file, path in zip(manifest.files, paths, strict=True):
             if not path.exists():  # pruned
                 continue
-            there = pseudonyms_in(path, path.name)
-            unwanted = there & {*pseudonyms} | (there - kept if kept is not None else set())
-            found |= {self._wanted[pseudonyms[each]] for each in unwanted & {*pseudonyms}}
+            try:
+                there = pseudonyms_in(path, path.name)
+            except ExportFileError:
+                self._result.damaged.append(file.path)
+                continue
+            unwanted = there & {*pseudonyms}
+            if kept is not None:
+                unwanted |= {each for each in there - kept if not each.startswith(NO_ANALYSIS) and each}
+            found |= {each for hashed in unwanted & {*pseudonyms} for each in self._wanted[pseudonyms[hashed]]}
             if unwanted:
                 erased = self._rewrite(manifest, file, unwanted)
                 if file.kind != "rows":
@@ -189,6 +255,7 @@ class _Task:
         try:
             with open(create_private_file(new), "wb", buffering=0) as target:
                 written, rows = write_without(path, path.name, unwanted, target)
+                take_access(target.fileno(), path)
                 os.fsync(target.fileno())
             if not self._dry_run:
                 file.becoming = {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
@@ -215,8 +282,10 @@ def _settle(folder: Path, manifest: Manifest) -> None:
     write_manifest(folder, manifest)
 
 
-def _pseudonyms(analysis_ids: Iterable[str], key: Key | None) -> dict[str, str]:
-    """The pseudonyms of analyses, each with its analysis."""
-    ids = pl.Series("analysis_id", list(analysis_ids), dtype=pl.String)
+def _pseudonyms(wanted: Iterable[str], key: Key | None) -> dict[str, str]:
+    """What stands in files for analyses, each with its analysis; rows without one have their feedback id."""
+    wanted = list(wanted)
+    without = {each: each for each in wanted if each.startswith(NO_ANALYSIS)}
+    ids = pl.Series("analysis_id", [each for each in wanted if each not in without], dtype=pl.String)
     hashes = pl.select(hash_id(pl.lit(ids).alias("analysis_id"), key=key, unkeyed=key is None)).to_series()
-    return dict(zip(hashes, ids, strict=True))
+    return dict(zip(hashes, ids, strict=True)) | without

@@ -15,7 +15,7 @@ from feedback_etl.source.relation import CONSENT
 _IDS_AT_ONCE = 1_000
 
 
-def analyses_of(
+def feedback_of(
     database: Database,
     user_ids: Sequence[str],
     *,
@@ -23,7 +23,9 @@ def analyses_of(
     db_schema: str | None = None,
     connect_timeout: float = 2.0,
 ) -> dict[str, list[str]]:
-    """The analyses of users, ids as text; a user of whom there is no feedback is left out.
+    """The analyses of users, ids as text; for feedback without an analysis, `#` and its id.
+
+    A user of whom there is no feedback is left out.
 
     Raises:
         UsageError: The database's URL or the query cannot be understood.
@@ -32,15 +34,16 @@ def analyses_of(
     found: dict[str, list[str]] = {}
     with open_source(database, connect_timeout=connect_timeout) as source:
         relation, _ = look_at(source, query=query, db_schema=db_schema)
-        user, analysis = (sa.cast(relation.columns[name], sa.Text) for name in ("user_id", "analysis_id"))
+        names = ("user_id", "analysis_id", "feedback_id")
+        user, analysis, feedback = (sa.cast(relation.columns[name], sa.Text) for name in names)
         for start in range(0, len(user_ids), _IDS_AT_ONCE):
             some = [sa.literal(user_id) for user_id in user_ids[start : start + _IDS_AT_ONCE]]
-            pairs: sa.Select[*tuple[Any, ...]] = (
-                sa.select(user, analysis).select_from(relation.counted).where(user.in_(some)).distinct()
+            alone = sa.case((analysis.is_(None), feedback))
+            theirs: sa.Select[*tuple[Any, ...]] = (
+                sa.select(user, analysis, alone).select_from(relation.counted).where(user.in_(some)).distinct()
             )
-            for user_id, analysis_id in _rows(source.connection, relation.render(pairs)):
-                if analysis_id is not None:
-                    found.setdefault(user_id, []).append(analysis_id)
+            for user_id, analysis_id, feedback_id in _rows(source.connection, relation.render(theirs)):
+                found.setdefault(user_id, []).append(f"#{feedback_id}" if analysis_id is None else analysis_id)
     return found
 
 
