@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from feedback_etl.results import ExportReport, FeedbackProcessingStats
     from feedback_etl.schema import RawFeedback, Split, TrainingPair, split_valid, validate
     from feedback_etl.settings import find_key
-    from feedback_etl.transforms import anonymize, deduplicate
+    from feedback_etl.transforms import anonymize, coarsen, deduplicate
 
 _MODULE_OF = {
     "ExportReport": "results",
@@ -42,6 +42,7 @@ _MODULE_OF = {
     "adopt": "exports.adoption",
     "anonymize": "transforms",
     "bucket_age": "expressions",
+    "coarsen": "transforms",
     "contents_of": "exports.retention",
     "deduplicate": "transforms",
     "erase": "privacy.erasure",
@@ -73,6 +74,7 @@ __all__ = [
     "adopt",
     "anonymize",
     "bucket_age",
+    "coarsen",
     "contents_of",
     "deduplicate",
     "erase",

@@ -73,6 +73,25 @@ def export(
     recommendation_id: Annotated[
         Literal["keep", "hash"], typer.Option(help="Keep it as it is, or pseudonymise it too.")
     ] = "keep",
+    timestamp_precision: Annotated[
+        Literal["exact", "minute", "hour", "day"] | None,
+        typer.Option(help="Cut times down, after duplicates are dropped.", show_default="exact"),
+    ] = None,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", help="Leave out rows of fewer people with equal quasi-identifiers.", min=1, metavar="N"),
+    ] = None,
+    on_small_class: Annotated[
+        Literal["suppress", "fail"] | None,
+        typer.Option(help="Leave them out, or publish nothing.", show_default="suppress"),
+    ] = None,
+    max_suppressed: Annotated[
+        float | None,
+        typer.Option(help="Publish nothing if more would be left out.", metavar="SHARE", show_default="1.0"),
+    ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="To leave the house: k 5, days instead of times, hashed recommendations.")
+    ] = False,
     incremental: Annotated[
         bool, typer.Option("--incremental", help="What is new since the last such export; the first takes --days.")
     ] = False,
@@ -115,7 +134,15 @@ def export(
 
     if output == "":
         raise UsageError("--output is empty: name a folder, or leave the option out.")
-    settings = load_settings(database_url=database_url, output_dir=output, lock_timeout=lock_timeout)
+    settings = load_settings(
+        database_url=database_url,
+        output_dir=output,
+        lock_timeout=lock_timeout,
+        timestamp_precision=timestamp_precision,
+        k=k,
+        on_small_class=on_small_class,
+        max_suppressed=max_suppressed,
+    )
     database = _database(settings)
     report = export_feedback(
         database,
@@ -125,7 +152,7 @@ def export(
         key=None if unkeyed else cli_keys.key_for_export(settings),
         unkeyed=unkeyed,
         new_key=new_key,
-        recommendation_id=recommendation_id,
+        **_privacy(settings, recommendation_id, share=share),
         strict=strict,
         max_rejected=max_rejected,
         incremental=incremental,
@@ -238,6 +265,25 @@ def _selection(
         "db_schema": settings.db_schema,
         "connect_timeout": settings.connect_timeout,
     }
+
+
+def _privacy(settings: "Settings", recommendation_id: str, *, share: bool) -> dict[str, Any]:
+    """The arguments of the library that make people harder to find; `--share` asks for no less than its preset."""
+    from feedback_etl.privacy.anonymity import SHARED_K
+
+    chosen: dict[str, Any] = {
+        "recommendation_id": recommendation_id,
+        "timestamp_precision": settings.timestamp_precision,
+        "k": settings.k,
+        "on_small_class": settings.on_small_class,
+        "max_suppressed": settings.max_suppressed,
+        "quasi_identifiers": settings.quasi_identifiers,
+    }
+    if share:
+        known = dict.fromkeys((*settings.quasi_identifiers, "feedback_timestamp"))
+        chosen |= {"recommendation_id": "hash", "timestamp_precision": "day", "quasi_identifiers": tuple(known)}
+        chosen["k"] = max(SHARED_K, settings.k or 0)
+    return chosen
 
 
 def main(run: Callable[[], None] = app) -> None:

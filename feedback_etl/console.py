@@ -6,7 +6,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -122,7 +122,10 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
             yield f"{label:<10} {count:,} {what}"
     for reason, rows in report.rejected_reasons.items():
         yield f"           {rows:,} {reason}"
+    if report.suppressed_records:
+        yield f"suppressed {report.suppressed_records:,} of fewer people than k"
     if report.export_filename:
+        yield f"k          {_k(report.risk)}"
         yield f"file       {report.export_filename}"
         yield f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}"
     yield f"took       {report.execution_time_seconds:.2f} s"
@@ -130,6 +133,12 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"late       {counted(report.late_records, 'row')} came later than the lookback: a full export has them"
     if report.advice:
         yield f"advice     {report.advice}"
+
+
+def _k(risk: dict[str, Any]) -> str:
+    """How many people share what may be known of them."""
+    small = counted(risk["rows_in_classes_under_5"], "row")
+    return f"{'at least ' * risk['at_least']}{risk['k']} ({', '.join(risk['quasi_identifiers'])}; {small} under 5)"
 
 
 def _why_nothing(report: "ExportReport", few: str) -> str:

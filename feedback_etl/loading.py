@@ -1,17 +1,20 @@
 """Feedback as a frame in memory: nothing is written."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import polars as pl
 
 from feedback_etl.arguments import Time, key_of, window_of
 from feedback_etl.clock import instant
+from feedback_etl.columns import QUASI_IDENTIFIERS
+from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.rules import Rules
 from feedback_etl.source.connect import Database
 from feedback_etl.source.reader import BATCH_ROWS, Reading
 from feedback_etl.source.selection import Found, Progress, Selection, read
-from feedback_etl.transforms import RecommendationId
+from feedback_etl.transforms import RecommendationId, TimestampPrecision
 
 
 def load_training(
@@ -27,6 +30,11 @@ def load_training(
     recommendation_id: RecommendationId = "keep",
     strict: bool = False,
     max_rejected: float = 1.0,
+    timestamp_precision: TimestampPrecision = "exact",
+    k: int | None = None,
+    on_small_class: OnSmallClass = "suppress",
+    max_suppressed: float = 1.0,
+    quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
     query: str | None = None,
     db_schema: str | None = None,
     connect_timeout: float = 2.0,
@@ -47,7 +55,17 @@ def load_training(
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
-    rules = Rules(now, key_of(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
+    anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers))
+    rules = Rules(
+        now,
+        key_of(key, unkeyed),
+        min_feedback_fields,
+        recommendation_id,
+        strict,
+        max_rejected,
+        timestamp_precision,
+        anonymity,
+    )
 
     def collect(found: Found) -> pl.DataFrame:
         from feedback_etl.steps import Run  # it imports pandera, and meanwhile the database is at work
@@ -56,7 +74,7 @@ def load_training(
         pairs = pl.concat([run.process(raw).validated().pairs for raw in found.batches])
         run.finish()
         run.judge()
-        return pairs
+        return without(pairs, run.small_classes(), anonymity.quasi_identifiers)
 
     return read(selection, collect)
 

@@ -19,6 +19,7 @@ import polars as pl
 
 from feedback_etl.arguments import Time, key_of, known_keys, window_of
 from feedback_etl.clock import instant
+from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued, lookback_of
 from feedback_etl.exports.files import ExportFiles, Facts
@@ -26,6 +27,7 @@ from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.manifest import digest_of
 from feedback_etl.exports.output import Compress, Form, Format
 from feedback_etl.exports.tombstones import Tombstones
+from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
@@ -34,7 +36,7 @@ from feedback_etl.source.reader import BATCH_ROWS, Reading
 from feedback_etl.source.selection import Found, Progress, Selection, read
 from feedback_etl.source.settled import Settling
 from feedback_etl.source.window import Window
-from feedback_etl.transforms import RecommendationId
+from feedback_etl.transforms import RecommendationId, TimestampPrecision
 
 if TYPE_CHECKING:
     from feedback_etl.steps import Batch, Run
@@ -60,6 +62,11 @@ def export_feedback(
     recommendation_id: RecommendationId = "keep",
     strict: bool = False,
     max_rejected: float = 1.0,
+    timestamp_precision: TimestampPrecision = "exact",
+    k: int | None = None,
+    on_small_class: OnSmallClass = "suppress",
+    max_suppressed: float = 1.0,
+    quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
     incremental: bool = False,
     lookback: str | timedelta = "1h",
     format: Format = "csv",  # noqa: A002  the name that everybody expects
@@ -93,6 +100,11 @@ def export_feedback(
         recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
         strict: Publish nothing if a single row is rejected.
         max_rejected: Publish nothing if a greater share of the rows with enough ratings is rejected; 0 to 1.
+        timestamp_precision: "exact", or cut feedback_timestamp down to "minute", "hour" or "day".
+        k: Leave out rows of fewer than so many different people who share their quasi-identifiers.
+        on_small_class: "suppress" them, or "fail": publish nothing if there are any.
+        max_suppressed: Publish nothing if a greater share of the rows would be left out; 0 to 1.
+        quasi_identifiers: Columns of the export that somebody may know of a person.
         incremental: Export what is new since the last incremental export of the folder with the same settings: every
             row exactly once, whenever it runs. Edits of rows that were read are not followed.
         lookback: How long rows may arrive late, as "30m", "2h", "1d" or a timedelta: the next incremental export reads
@@ -132,7 +144,17 @@ def export_feedback(
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
-    rules = Rules(now, key_of(key, unkeyed), min_feedback_fields, recommendation_id, strict, max_rejected)
+    anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers))
+    rules = Rules(
+        now,
+        key_of(key, unkeyed),
+        min_feedback_fields,
+        recommendation_id,
+        strict,
+        max_rejected,
+        timestamp_precision,
+        anonymity,
+    )
     form = Form(format, compress).checked()
     export = _Export(Path(output_dir), rules, form, _settings(rules, selection), new_key, lock_timeout, started)
     report = export.incremental(selection, lookback_of(lookback)) if incremental else export.of(selection)
@@ -154,6 +176,9 @@ def _settings(rules: Rules, selection: Selection) -> dict[str, Any]:
     return {
         "min_feedback_fields": rules.min_feedback_fields,
         "recommendation_id": rules.recommendation_id,
+        "timestamp_precision": rules.timestamp_precision,
+        "k": rules.anonymity.k,
+        "quasi_identifiers": list(rules.anonymity.quasi_identifiers),
         "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
         "db_schema": selection.db_schema,
         "key_id": rules.key.id if rules.key else None,
@@ -192,20 +217,21 @@ class _Export:
         timeout = self.lock_timeout if chain is None else None  # who continues a chain holds the lock
         contract = _contract() if self.form.format == "parquet" else ""
         made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
-        made["known_keys"] = known_keys()
+        made["known_keys"] = known_keys
         if chain is not None:
             made["plan"] = begun(window.start, digest_of(self.settings))
         with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:
             memory = None if chain is None else Memory(chain, key, settled.until)
             run = _run(self.rules, files.forgotten, memory)
-            process_into(files, run, found.batches)
+            process_into(files, run, found.batches, held=self.rules.anonymity.k is not None)
             run.judge()
+            suppress(files, run, self.rules.anonymity)
             report = run.report(window, found.excluded)
             if chain is not None and memory is not None:
                 files.remember(memory.rows())
                 facts = facts._replace(mode=INCREMENTAL, chain=chain.next(window.start, settled.until, settled.counts))
                 report.mode, report.late_records = INCREMENTAL, chain.late(settled.counts)
-            published = files.publish(facts._replace(statistics=report.figures()))
+            published = files.publish(facts._replace(statistics=report.figures(), risk=report.risk))
             report.audit_head = files.audit_head
         if chain is not None and any(published):
             chain.let_go()
@@ -216,11 +242,21 @@ class _Export:
         return report
 
 
-def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFrame]) -> None:
-    """Process batches and write them. While one is validated and written, in a thread, the next is processed."""
+def suppress(files: ExportFiles, run: "Run", asked: Anonymity) -> None:
+    """Write the rows that were held, but for those of classes that are too small."""
+    small = run.small_classes()
+    files.let_through(lambda pairs: without(pairs, small, asked.quasi_identifiers))
+
+
+def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFrame], *, held: bool = False) -> None:
+    """Process batches and write them. While one is validated and written, in a thread, the next is processed.
+
+    Rows are held where the sizes of all classes have to be known before any of them is written.
+    """
+    append = files.hold if held else files.append
 
     def write(batch: "Batch") -> None:
-        files.append(batch.validated().pairs)
+        append(batch.validated().pairs)
         files.reject(batch.rejected)
 
     with ThreadPoolExecutor(1, "feedback_etl writer") as writer:

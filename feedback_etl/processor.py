@@ -137,7 +137,7 @@ class FeedbackProcessor:
             return ""
         frame = validate(_as_frame(pairs))
         key, new_key = self._key_or_configured(), self._new_key
-        with ExportFiles(self.output_dir, instant(), key=key, new_key=new_key, known_keys=known_keys()) as files:
+        with ExportFiles(self.output_dir, instant(), key=key, new_key=new_key, known_keys=known_keys) as files:
             files.append(frame)
             return str(files.publish(Facts("classic", statistics={"exported_records": frame.height})).pairs)
 

@@ -47,6 +47,7 @@ class ExportReport(FeedbackProcessingStats):
         rejected_reasons: How many rows were rejected for each reason, most frequent first; a row can have several.
         window: The half-open window, UTC.
         key_id: Which key made the pseudonyms; None for the unkeyed form.
+        risk: How many people share each combination of quasi-identifiers: k, classes, risks; see README.
         audit_head: The MAC of the last record of the audit log: kept elsewhere, it shows whether the log was cut.
         mode: "full" or "incremental".
         late_records: Rows that came too late for every incremental export: into windows that are not read again.
@@ -57,6 +58,7 @@ class ExportReport(FeedbackProcessingStats):
     rejected_reasons: dict[str, int] = field(default_factory=dict)
     window: Window | None = None
     key_id: str | None = None
+    risk: dict[str, Any] = field(default_factory=dict)
     audit_head: str = ""
     mode: str = "full"
     late_records: int = 0

@@ -1,11 +1,12 @@
 """What becomes of a row, as the caller wants it: checked before anything is read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from feedback_etl.errors import UsageError
+from feedback_etl.privacy.anonymity import Anonymity
 from feedback_etl.privacy.keys import Key
-from feedback_etl.transforms import RecommendationId, enough_ratings, is_hashed
+from feedback_etl.transforms import RecommendationId, TimestampPrecision, enough_ratings, is_coarse, is_hashed
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,12 @@ class Rules:
     recommendation_id: RecommendationId
     strict: bool
     max_rejected: float
+    timestamp_precision: TimestampPrecision = "exact"
+    anonymity: Anonymity = field(default_factory=Anonymity)
 
     def __post_init__(self) -> None:
         enough_ratings(self.min_feedback_fields)
         is_hashed(self.recommendation_id)
+        is_coarse(self.timestamp_precision)
         if not 0 <= self.max_rejected <= 1:
             raise UsageError("max_rejected must be a share from 0 to 1, for example 0.05.")

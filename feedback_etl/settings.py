@@ -8,11 +8,12 @@ import os
 import tomllib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
 from feedback_etl.privacy.keys import Key, read_key
 
@@ -46,6 +47,11 @@ class Settings(BaseSettings):
     connect_timeout: float = Field(2.0, gt=0, le=60, description="seconds to wait for the database")
     stall_timeout: float = Field(600.0, gt=0, description="seconds without a row until the database is given up")
     lock_timeout: float = Field(60.0, ge=0, description="seconds to wait for others who use the folder")
+    timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
+    k: int | None = Field(None, ge=1, description="people who share their quasi-identifiers, at least")
+    on_small_class: Literal["suppress", "fail"] = "suppress"
+    max_suppressed: float = Field(1.0, ge=0, le=1, description="share of rows that may be left out")
+    quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
     key_file: Path | None = None
     retired_keys: Path | None = Field(None, description="folder of keys that serve erasure and audit only")
 

@@ -14,11 +14,12 @@ from feedback_etl.errors import ValidationError
 from feedback_etl.exports.chain import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
 from feedback_etl.expressions import harmless, hash_id
+from feedback_etl.privacy.anonymity import CAP, People, told
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
 from feedback_etl.schema import explain, tell_apart, validate
 from feedback_etl.source.window import Window
-from feedback_etl.transforms import RAW_KEY, anonymize, deduplicate, enough_ratings
+from feedback_etl.transforms import RAW_KEY, anonymize, coarsen, deduplicate, enough_ratings
 
 _RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), pl.col("created_at"))
 """Comparable between batches, also where a source gives an id as a number in one and as text in the next."""
@@ -61,6 +62,10 @@ class Run:
         self._rules = rules
         self._forgotten = is_forgotten(forgotten) if forgotten else None
         self._memory = memory
+        asked = rules.anonymity
+        self._cap = max(CAP, asked.k or 0)
+        self._people = People(asked.quasi_identifiers, self._cap)
+        self._classes: pl.DataFrame | None = None
         self._enough = enough_ratings(rules.min_feedback_fields)
         self._seen: pl.DataFrame | None = None
         self._waiting: list[pl.DataFrame] = []
@@ -97,7 +102,8 @@ class Run:
             key=rules.key,
             unkeyed=rules.key is None,
             recommendation_id=rules.recommendation_id,
-        )
+        ).pipe(coarsen, rules.timestamp_precision)
+        self._people.add(pairs, unique["user_id"])
         self._counts.update(
             total=raw.height,
             skipped=raw.height - rated.height,
@@ -182,6 +188,24 @@ class Run:
             reasons,
         )
 
+    def small_classes(self) -> pl.DataFrame:
+        """The classes whose rows are left out, when all rows have been seen; those rows count as suppressed.
+
+        Raises:
+            ValidationError: There may be none, or not so many rows, or no other row is left.
+        """
+        asked, classes = self._rules.anonymity, self._people.classes()
+        small = classes.filter(pl.col("people") < (asked.k or 0))
+        rows, everything = int(small["rows"].sum()), int(classes["rows"].sum())
+        if why := asked.objection(rows, everything):
+            raise ValidationError(
+                f"Nothing was exported: {rows:,} of {everything:,} rows are of fewer than {asked.k} people who share "
+                f"{', '.join(asked.quasi_identifiers)}, and {why}. Fewer quasi-identifiers make classes larger."
+            )
+        self._classes = classes.filter(pl.col("people") >= (asked.k or 0))
+        self._counts.update(suppressed=rows, exported=-rows)
+        return small
+
     def _reasons_by_frequency(self) -> dict[str, int]:
         return dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0])))
 
@@ -191,7 +215,8 @@ class Run:
         return ExportReport(
             total_feedback_records=counts["total"],
             exported_records=counts["exported"],
-            anonymized_records=counts["exported"],
+            anonymized_records=counts["exported"] + counts["suppressed"],
+            suppressed_records=counts["suppressed"],
             deduplicated_records=counts["deduplicated"],
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
@@ -199,4 +224,5 @@ class Run:
             rejected_reasons=self._reasons_by_frequency(),
             window=window,
             key_id=key.id if key else None,
+            risk={} if self._classes is None else told(self._classes, self._rules.anonymity, self._cap),
         )

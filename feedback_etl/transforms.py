@@ -16,6 +16,7 @@ from feedback_etl.expressions import KeyLike, bucket_age, hash_id, join_list
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 RecommendationId = Literal["keep", "hash"]
+TimestampPrecision = Literal["exact", "minute", "hour", "day"]
 
 PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 """What makes two training pairs the same feedback; `expressions.pair_hash` is the digest of these."""
@@ -23,6 +24,7 @@ PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
 """The same on raw rows: what `anonymize` makes `PAIR_KEY` of, one to one."""
 
+_TRUNCATED = {"exact": "", "minute": "1m", "hour": "1h", "day": "1d"}
 _JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
 
@@ -102,6 +104,35 @@ def anonymize(
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
     ).select(TRAINING_COLUMNS)
+
+
+def coarsen(frame: Frame, precision: TimestampPrecision) -> Frame:
+    """Cut feedback_timestamp down to the minute, the hour or the day, which makes fewer rows unique by it.
+
+    Drop duplicates before: rows that differ in their exact times alone look alike afterwards.
+
+    Raises:
+        UsageError: There is no such precision.
+
+    >>> from datetime import UTC
+    >>> pairs = pl.DataFrame({"feedback_timestamp": [datetime(2025, 10, 25, 10, 17, 31, tzinfo=UTC)]})
+    >>> coarsen(pairs, "hour").item().isoformat()
+    '2025-10-25T10:00:00+00:00'
+    """
+    if not is_coarse(precision):
+        return frame
+    return frame.with_columns(pl.col("feedback_timestamp").dt.truncate(_TRUNCATED[precision]))
+
+
+def is_coarse(precision: TimestampPrecision) -> bool:
+    """Whether times are to be cut down.
+
+    Raises:
+        UsageError: There is no such precision: a slip must not leave times exact.
+    """
+    if precision not in _TRUNCATED:
+        raise UsageError(f"timestamp_precision must be one of {', '.join(_TRUNCATED)}.")
+    return precision != "exact"
 
 
 def _whole(number: pl.Expr) -> pl.Expr:

@@ -49,10 +49,14 @@ def test_a_flag_comes_before_the_environment_that_before_files_and_these_before_
     assert found == ["flag", "ours", "common", "file", "project", None]
 
 
+PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quasi_identifiers")
+
+
 def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    assert set(Settings.model_fields) == {*text, "connect_timeout", "stall_timeout", "lock_timeout", "retired_keys"}
+    timeouts = {"connect_timeout", "stall_timeout", "lock_timeout"}
+    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *PRIVACY}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
     for name in text:
@@ -78,6 +82,11 @@ def test_the_defaults() -> None:
         connect_timeout=2.0,
         stall_timeout=600.0,
         lock_timeout=60.0,
+        timestamp_precision="exact",
+        k=None,
+        on_small_class="suppress",
+        max_suppressed=1.0,
+        quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
         key_file=None,
         retired_keys=None,
     )
@@ -147,7 +156,10 @@ def test_a_project_whose_table_is_none_is_refused() -> None:
     assert refused() == "In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl]."
 
 
-_NAMES = "database_url, db_schema, output_dir, connect_timeout, stall_timeout, lock_timeout, key_file, retired_keys"
+_NAMES = (
+    "database_url, db_schema, output_dir, connect_timeout, stall_timeout, lock_timeout, timestamp_precision, k, "
+    "on_small_class, max_suppressed, quasi_identifiers, key_file, retired_keys"
+)
 THERE_ARE = f"There are: {_NAMES}."
 
 

@@ -10,7 +10,7 @@ what a kill leaves, `recovery` removes at the next start.
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from importlib.metadata import version
@@ -34,6 +34,7 @@ from feedback_etl.exports.names import (
     rejected_of,
     rewritten,
     rows_of,
+    spool_of,
     stems,
     temporary,
 )
@@ -77,6 +78,7 @@ class Facts(NamedTuple):
     statistics: dict[str, Any] = {}  # noqa: RUF012
     source: str = ""
     chain: dict[str, Any] = {}  # noqa: RUF012
+    risk: dict[str, Any] = {}  # noqa: RUF012
 
 
 class ExportFiles:
@@ -99,14 +101,14 @@ class ExportFiles:
         form: Form = Form(),  # noqa: B008  it cannot be changed
         contract: str = "",
         new_key: bool = False,
-        known_keys: Sequence[Key] = (),
+        known_keys: Callable[[], Sequence[Key]] = list,
         plan: Mapping[str, Any] = MappingProxyType({}),
         lock_timeout: float | None = LOCK_TIMEOUT,
     ) -> None:
         """Args are those of `export_feedback`, and:
 
         contract: What a Parquet file tells of its rows; a JSON Schema.
-        known_keys: Other keys, under which people may have been forgotten.
+        known_keys: Gives other keys, under which people may have been forgotten; called if there are any such.
         plan: What the log tells of the run when it begins.
         lock_timeout: None where the caller holds the folder's lock.
         """
@@ -120,8 +122,10 @@ class ExportFiles:
         self._rejected = Part("rejected", Form())
         self._remembered = Part("rows", Form())
         self._manifest = Part("manifest", Form())
+        self._spool = Part("spool", Form("arrow"))
         self._ended = True
         self.audit_head = ""
+        self._has_forgotten = False
         self._known_keys, self._plan, self._erasures = known_keys, plan, frozenset[str]()
         self.forgotten: list[Tombstones] = []
 
@@ -134,7 +138,8 @@ class ExportFiles:
                     require_same_key(self._folder, log, self._key, new_key=self._new_key)
                     require_state(self._folder, last_state(log.records()))
                     self._erasures = erasures_in(self._folder)
-                    self.forgotten = read_tombstones(self._folder, [self._key, *self._known_keys])
+                    if self._erasures:
+                        self.forgotten = read_tombstones(self._folder, [self._key, *self._known_keys()])
                     self._announce(log)
             return self
         except BaseException as error:
@@ -151,7 +156,7 @@ class ExportFiles:
                 self._stem = stem
                 log.append("started", self._key, run=self._run, stem=stem, names=self._names, **self._plan)
                 self._ended = False
-                for part in self._parts:
+                for part in (*self._parts, self._spool):
                     part.move(self._folder / self._name_of(part))
                 self._manifest.open()
                 return
@@ -165,7 +170,8 @@ class ExportFiles:
     def _name_of(self, part: Part) -> str:
         if part is self._pairs:
             return f"{self._stem}{self._form.suffix}"
-        return {"rows": rows_of, "rejected": rejected_of, "manifest": manifest_of}[part.kind](self._stem)
+        names = {"rows": rows_of, "rejected": rejected_of, "manifest": manifest_of, "spool": spool_of}
+        return names[part.kind](self._stem)
 
     @property
     def _names(self) -> list[str]:
@@ -192,6 +198,18 @@ class ExportFiles:
         """Add rows to the data file."""
         with explained(self._folder):
             self._pairs.append(pairs)
+
+    def hold(self, pairs: pl.DataFrame) -> None:
+        """Keep rows that may have to be left out, until `let_through`."""
+        with explained(self._folder):
+            self._spool.append(pairs)
+
+    def let_through(self, chosen: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        """Add what is chosen of the rows that were held to the data file."""
+        with explained(self._folder):
+            for pairs in self._spool.frames():
+                self._pairs.append(chosen(pairs))
+            self._spool.discard()
 
     def reject(self, rows: pl.DataFrame) -> None:
         """Add rows to the list of the rejected; the file is made with the first."""
@@ -227,6 +245,7 @@ class ExportFiles:
         """Leave out who was erased since the rows were read."""
         new = forgotten_since(self._folder, self._erasures, self._key)
         if new:
+            self._has_forgotten = True
             for part in written:
                 part.forget(lambda pseudonym: digest("pseudonym", pseudonym, self._key) in new)
 
@@ -280,6 +299,7 @@ class ExportFiles:
             tools={name: version(name) for name in _TOOLS},
             audit_head=self._log.head(),
             chain=facts.chain,
+            risk=facts.risk | ({"stale": True} if self._has_forgotten and facts.risk else {}),
         )
 
     def _end(self, event: str, /, timeout: float = LOG_TIMEOUT, **facts: Any) -> None:
@@ -289,12 +309,12 @@ class ExportFiles:
         self._ended = True
 
     def _discard(self) -> None:
-        for part in self._parts:
+        for part in (*self._parts, self._spool):
             part.discard()
 
 
 def _told(manifest: Manifest) -> dict[str, Any]:
     """What the log tells of an export that is done: what was asked for, and what came of it."""
-    names = ("mode", "window", "settings", "statistics")
+    names = ("mode", "window", "settings", "statistics", "risk")
     files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
     return {name: getattr(manifest, name) for name in names} | {"files": files}

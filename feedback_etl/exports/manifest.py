@@ -57,6 +57,7 @@ class Manifest:
         tools: Versions.
         audit_head: The MAC of the audit record before it.
         chain: Of an incremental export, how the next one goes on; see `chain.Chain`.
+        risk: How many people share each combination of quasi-identifiers; `stale` when people left since.
         erased_rows: Rows that were erased from its files since.
         pruned_at: When its files were removed; "" while they are there.
     """
@@ -76,6 +77,7 @@ class Manifest:
     tools: dict[str, str]
     audit_head: str
     chain: dict[str, Any] = field(default_factory=dict)
+    risk: dict[str, Any] = field(default_factory=dict)
     erased_rows: int = 0
     pruned_at: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -127,12 +129,13 @@ def _is_sound(manifest: Manifest) -> bool:
     texts = (manifest.stem, manifest.mode, manifest.run, manifest.audit_head, manifest.pruned_at, manifest.source)
     times = [manifest.created_at, *(end for end in manifest.window if end)]
     chain = manifest.chain
+    objects = (manifest.settings, manifest.statistics, chain, manifest.risk)
     return (
         all(isinstance(text, str) for text in texts)
         and isinstance(manifest.key_id, str | None)
         and len(manifest.window) == 2
         and all(datetime.fromisoformat(time).tzinfo is None for time in times)
-        and all(isinstance(each, dict) for each in (manifest.settings, manifest.statistics, manifest.chain))
+        and all(isinstance(each, dict) for each in objects)
         and (not chain or (isinstance(chain["number"], int) and all(len(each) == 3 for each in chain["counted"])))
         and all(_is_inside(file) for file in manifest.files)
     )

@@ -44,9 +44,15 @@ def rows_of(stem: str) -> str:
     return f"{STATE_FOLDER}/{stem}.rows"
 
 
+def spool_of(stem: str) -> str:
+    """The path in the folder of rows that wait until all of them are known; it never gets this name."""
+    return f"{STATE_FOLDER}/{stem}.spool"
+
+
 def names_of(stem: str) -> list[str]:
     """All paths in the folder that an export may use."""
-    return [*(f"{stem}{suffix}" for suffix in DATA_SUFFIXES), rejected_of(stem), rows_of(stem), manifest_of(stem)]
+    data = (f"{stem}{suffix}" for suffix in DATA_SUFFIXES)
+    return [*data, rejected_of(stem), rows_of(stem), spool_of(stem), manifest_of(stem)]
 
 
 def temporary(path: Path) -> Path:

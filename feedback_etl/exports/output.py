@@ -12,6 +12,8 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.csv import write_csv
 
 Format = Literal["csv", "parquet"]
+Spooled = Literal["arrow"]
+"""What rows wait in that may have to be left out."""
 Compress = Literal["none", "gzip", "zstd"]
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -24,7 +26,7 @@ _GZIP_FORMAT = 31
 class Form(NamedTuple):
     """The form of a data file."""
 
-    format: Format = "csv"
+    format: Format | Spooled = "csv"
     compress: Compress = "none"
 
     def checked(self) -> "Form":
@@ -123,6 +125,7 @@ class Rows:
         self._form = form
         self._metadata = metadata or {}
         self._sink: Any = None
+        self._schema: Any = None
 
     def append(self, frame: pl.DataFrame) -> None:
         """Add rows.
@@ -130,8 +133,8 @@ class Rows:
         Raises:
             OSError: The file cannot take them.
         """
-        if self._form.format == "parquet":
-            self._append_parquet(frame)
+        if self._form.format != "csv":
+            self._append_table(frame)
         else:
             buffer = io.BytesIO()
             write_csv(frame, buffer, header=not self.rows)
@@ -154,7 +157,7 @@ class Rows:
             self._sink = compressed(self.written, self._form.compress)
         return self._sink
 
-    def _append_parquet(self, frame: pl.DataFrame) -> None:
+    def _append_table(self, frame: pl.DataFrame) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -162,6 +165,11 @@ class Rows:
             compat_level=pl.CompatLevel.oldest()
         )
         if self._sink is None:
-            schema = table.schema.with_metadata(self._metadata)
-            self._sink = pq.ParquetWriter(pa.PythonFile(self.written, "w"), schema, compression="zstd")
-        self._sink.write_table(table.cast(self._sink.schema))
+            self._schema, file = table.schema.with_metadata(self._metadata), pa.PythonFile(self.written, "w")
+            parquet = self._form.format == "parquet"
+            self._sink = (
+                pq.ParquetWriter(file, self._schema, compression="zstd")
+                if parquet
+                else pa.ipc.new_stream(file, self._schema)
+            )
+        self._sink.write_table(table.cast(self._schema))

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -51,6 +51,16 @@ class Part:
             if self._rows is None:
                 self._rows = Rows(self.open(), self._form, self._metadata)
             self._rows.append(frame)
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """What was written to a spool, in order; it is complete with that."""
+        import pyarrow as pa
+
+        if self._rows is not None:
+            self._rows.finish()
+            with pa.OSFile(str(temporary(self.path))) as file, pa.ipc.open_stream(file) as stream:
+                for batch in stream:
+                    yield pl.DataFrame(batch)
 
     def complete(self) -> None:
         """End it, and wait until it is on disk."""

@@ -276,6 +276,7 @@ def _settle(folder: Path, manifest: Manifest) -> None:
         return
     for file in manifest.files:
         if file.becoming and sha256_of(folder / file.path) == file.becoming["sha256"]:
+            manifest.risk |= {"stale": True} if manifest.risk else {}
             manifest.erased_rows += file.rows - file.becoming["rows"] if file.kind != "rows" else 0
             file.rows, file.bytes, file.sha256 = (file.becoming[name] for name in ("rows", "bytes", "sha256"))
         file.becoming = {}

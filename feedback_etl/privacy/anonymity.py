@@ -1,0 +1,132 @@
+"""k-anonymity of an export, counted per person: how many people share each combination of quasi-identifiers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import polars as pl
+
+from feedback_etl.columns import QUASI_IDENTIFIERS, TRAINING_COLUMNS
+from feedback_etl.errors import UsageError
+from feedback_etl.privacy.risk import figures_of
+
+OnSmallClass = Literal["suppress", "fail"]
+
+CAP = 50
+"""People of a class are counted up to here: more of them make no difference, and memory stays flat."""
+
+MOST_K = 1_000
+SHARED_K = 5
+"""What `--share` asks for at least."""
+_PARTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Anonymity:
+    """What is asked of an export.
+
+    Attributes:
+        k: Every class has to have at least so many different people; None measures only.
+        on_small_class: "suppress" leaves the rows of smaller classes out, "fail" publishes nothing.
+        max_suppressed: Nothing is published either if a greater share of the rows would be left out; 0 to 1.
+        quasi_identifiers: Columns of the export that somebody may know of a person.
+    """
+
+    k: int | None = None
+    on_small_class: OnSmallClass = "suppress"
+    max_suppressed: float = 1.0
+    quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS
+
+    def __post_init__(self) -> None:
+        if self.k is not None and (
+            isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= MOST_K
+        ):
+            raise UsageError(f"k must be a whole number from 1 to {MOST_K:,}.")
+        if self.on_small_class not in get_args(OnSmallClass):
+            raise UsageError('on_small_class must be "suppress" or "fail".')
+        if not 0 <= self.max_suppressed <= 1:
+            raise UsageError("max_suppressed must be a share from 0 to 1, for example 0.05.")
+        unknown = [name for name in self.quasi_identifiers if name not in TRAINING_COLUMNS]
+        if unknown or not self.quasi_identifiers:
+            raise UsageError(
+                f"quasi_identifiers must name columns of an export, not {', '.join(unknown) or 'nothing'}. "
+                f"There are: {', '.join(TRAINING_COLUMNS)}."
+            )
+
+    def objection(self, rows: int, everything: int) -> str:
+        """Why so many rows of all may not be left out; "" if they may."""
+        if not rows:
+            return ""
+        if self.on_small_class == "fail":
+            return "no class may be so small (on_small_class)"
+        if rows == everything:
+            return "no row would be left"
+        if rows / everything > self.max_suppressed:
+            return f"more than {self.max_suppressed:.3%} may not be left out (max_suppressed)"
+        return ""
+
+
+class People:
+    """How many people each class has, counted while rows pass by.
+
+    >>> people = People(["age_range"], cap=10)
+    >>> people.add(pl.DataFrame({"age_range": ["18-25", "18-25", None]}), pl.Series([1, 1, None]))
+    >>> people.classes().sort("people").rows()
+    [('18-25', 1, 2), (None, 1, 1)]
+    """
+
+    def __init__(self, quasi_identifiers: Sequence[str], cap: int = CAP) -> None:
+        self._keys, self._cap = list(dict.fromkeys(quasi_identifiers)), cap
+        self._parts: list[pl.DataFrame] = []
+
+    def add(self, pairs: pl.DataFrame, users: pl.Series) -> None:
+        """Count rows; all rows without a user are of one person."""
+        known = users.cast(pl.Int64 if users.dtype.is_integer() and users.dtype != pl.UInt64 else pl.String)
+        rows = pairs.select(self._keys).with_columns(known.alias("people"))
+        people = pl.col("people").unique().head(self._cap)
+        self._parts.append(rows.group_by(self._keys).agg(people, pl.len().cast(pl.Int64).alias("rows")))
+        if len(self._parts) > _PARTS_AT_ONCE:
+            self._parts = [self._merged()]
+
+    def _merged(self) -> pl.DataFrame:
+        parts = self._parts
+        if len({part.schema["people"] for part in parts}) > 1:  # ids as numbers in one batch, as text in another
+            parts = [part.with_columns(pl.col("people").cast(pl.List(pl.String))) for part in parts]
+        people = pl.col("people").list.explode(keep_nulls=True, empty_as_null=False).unique().head(self._cap)
+        return pl.concat(parts).group_by(self._keys).agg(people, pl.col("rows").sum())
+
+    def classes(self) -> pl.DataFrame:
+        """The classes: their quasi-identifiers, `people` (at most the cap) and `rows`."""
+        if not self._parts:
+            return pl.DataFrame(schema={**dict.fromkeys(self._keys, pl.Null), "people": pl.Int64, "rows": pl.Int64})
+        return self._merged().with_columns(pl.col("people").list.len().cast(pl.Int64))
+
+
+def without(pairs: pl.DataFrame, small: pl.DataFrame, quasi_identifiers: Sequence[str]) -> pl.DataFrame:
+    """Rows that are in none of these classes."""
+    keys = list(dict.fromkeys(quasi_identifiers))
+    if small.is_empty():
+        return pairs
+    classes = small.select(pl.col(name).cast(pairs.schema[name]) for name in keys)
+    return pairs.join(classes, on=keys, how="anti", nulls_equal=True, maintain_order="left")
+
+
+def told(classes: pl.DataFrame, asked: Anonymity, cap: int) -> dict[str, Any]:
+    """What a report and a manifest say of the classes of an export.
+
+    Risks are upper bounds where classes have more people than are counted; `k` is then "at least".
+    """
+    figures = figures_of(classes["people"], classes["rows"])
+    return {
+        "k": figures.k,
+        "at_least": figures.k >= cap,
+        "required_k": asked.k,
+        "quasi_identifiers": list(asked.quasi_identifiers),
+        "classes": figures.classes,
+        "rows_in_classes_under_5": figures.small_rows,
+        "people_in_classes_under_5": figures.small_people,
+        "share_unique": figures.share_unique,
+        "average_risk": figures.average_risk,
+        "highest_risk": figures.highest_risk,
+        "stale": False,
+    }

@@ -1,0 +1,236 @@
+"""How many people share what may be known of them: counted per person, enforced before a file exists."""
+
+import json
+import random
+from collections import defaultdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import FORMS, KEY, NOW, exported, rows_of, visible
+from frames import raw_frame
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import Here
+
+import feedback_etl as fe
+from feedback_etl.columns import QUASI_IDENTIFIERS
+from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.privacy.anonymity import Anonymity, People, without
+from feedback_etl.privacy.keys import Key
+from feedback_etl.rules import Rules
+from feedback_etl.steps import Run
+
+
+def feedback(*classes: tuple[int | None, int, int]) -> dict[str, list[dict[str, Any]]]:
+    """Feedback of classes: an age, so many people, so many rows each."""
+    feedbacks: list[dict[str, Any]] = []
+    profiles: list[dict[str, Any]] = []
+    for age, people, rows in classes:
+        for _ in range(people):
+            user = len(profiles) + 1
+            profiles.append({"id": user, "user_id": user, "age": age})
+            for _ in range(rows):
+                number = len(feedbacks) + 1
+                times = {"created_at": NOW - timedelta(minutes=number)}
+                ids = {"id": number, "user_id": user, "analysis_id": number, "recommendation_id": 1}
+                feedbacks.append({**ids, **times, "helpful_rating": 5})
+    return {"records": [{"id": 1, "recommendation_id": "rec_1"}], "feedbacks": feedbacks, "profiles": profiles}
+
+
+class TestMeasured:
+    """Of every export."""
+
+    def test_rows_are_not_people(self, database: Database, tmp_path: Path) -> None:
+        """Two users with ten rows each in their own class are k = 1, not 10."""
+        database.fill(**feedback((20, 1, 10), (30, 1, 10)))
+        report = exported(database, tmp_path)
+        (manifest,) = manifests_in(tmp_path)
+        assert report.risk == manifest.risk
+        assert report.risk == {
+            **{"k": 1, "at_least": False, "required_k": None, "classes": 2, "stale": False},
+            **{"rows_in_classes_under_5": 20, "people_in_classes_under_5": 2, "share_unique": 1.0},
+            **{"average_risk": 1.0, "highest_risk": 1.0, "quasi_identifiers": list(QUASI_IDENTIFIERS)},
+        }
+
+    def test_many_are_counted_to_a_cap(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """More make no difference; the report says that it is at least so many."""
+        sqlite_database.fill(**feedback((20, 60, 1)))
+        assert exported(sqlite_database, tmp_path, batch_rows=7).risk["at_least"]
+        asked = exported(sqlite_database, tmp_path, k=60)
+        assert (asked.risk["k"], asked.risk["at_least"], asked.suppressed_records) == (60, True, 0)
+
+    def test_it_is_stale_when_somebody_was_erased(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """The classes are smaller now, and nobody knows who was in which."""
+        sqlite_database.fill(**feedback((20, 5, 1)))
+        exported(sqlite_database, tmp_path)
+        fe.erase(tmp_path, analysis_ids=[1], keys=KEY)
+        assert manifests_in(tmp_path)[0].risk["stale"] is True
+
+
+class TestEnforced:
+    """Before a file exists."""
+
+    @pytest.mark.parametrize("form", FORMS, ids=str)
+    @pytest.mark.parametrize("batch_rows", [2, 65_536])
+    def test_small_classes_are_left_out(
+        self, database: Database, tmp_path: Path, form: dict[str, Any], batch_rows: int
+    ) -> None:
+        """And no others; null is a value of its own; nothing is left of the rows that waited."""
+        database.fill(**feedback((20, 3, 2), (30, 2, 9), (None, 4, 1)))
+        report = exported(database, tmp_path / "out", k=3, batch_rows=batch_rows, **form)
+        assert (report.exported_records, report.suppressed_records, report.anonymized_records) == (10, 18, 28)
+        assert report.total_feedback_records == 28
+        assert (report.risk["k"], report.risk["required_k"], report.risk["classes"]) == (3, 3, 2)
+        ages = rows_of(Path(report.export_filename))["age_range"]
+        assert sorted(ages.fill_null("")) == [""] * 4 + ["18-25"] * 6
+        assert len(visible(tmp_path / "out")) == 2  # the rows and their manifest
+        assert not list((tmp_path / "out").rglob("*.spool*"))
+        loaded = fe.load_training(database.url, days_back=-1, now=NOW, key=KEY, k=3)
+        assert loaded.height == 10
+
+    @pytest.mark.parametrize(
+        ("options", "why"),
+        [
+            ({"on_small_class": "fail"}, "no class may be so small"),
+            ({"max_suppressed": 0.1}, "more than 10.000% may not be left out"),
+            ({"k": 100}, "no row would be left"),
+        ],
+    )
+    def test_nothing_is_published(
+        self, sqlite_database: Database, tmp_path: Path, options: dict[str, Any], why: str
+    ) -> None:
+        """Where that was asked for, or nothing would be left."""
+        sqlite_database.fill(**feedback((20, 5, 2), (30, 2, 2)))
+        with pytest.raises(ValidationError, match=rf"^Nothing was exported: \d+ of 14 rows .*{why}"):
+            exported(sqlite_database, tmp_path / "out", **{"k": 5} | options)
+        assert visible(tmp_path / "out") == []
+
+    def test_no_small_class_no_difference(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """The file is the same, byte for byte."""
+        sqlite_database.fill(**feedback((20, 5, 2), (30, 6, 2)))
+        files = [exported(sqlite_database, tmp_path, k=k).export_filename for k in (None, 5)]
+        assert Path(files[0]).read_bytes() == Path(files[1]).read_bytes()
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"k": 0},
+            {"k": True},
+            {"k": 2.5},
+            {"k": 10**6},
+            {"on_small_class": "hide"},
+            {"max_suppressed": 1.5},
+            {"quasi_identifiers": ["zip"]},
+            {"quasi_identifiers": []},
+            {"timestamp_precision": "week"},
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, tmp_path: Path, wrong: dict[str, Any]) -> None:
+        """Before anything is read: a slip must not leave people exposed."""
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            fe.export_feedback("sqlite:///nowhere.db", key=KEY, output_dir=tmp_path / "out", **wrong)
+        assert not (tmp_path / "out").exists()
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from([10, 20, 30, None]), st.sampled_from(["1_week", "2_weeks", None]), st.integers(0, 6)),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(ROWS, st.integers(1, 5), st.integers(1, 9), st.sampled_from([["age_range"], ["timeframe", "age_range"]]))
+def test_after_k_no_class_has_fewer_people(
+    rows: list[tuple[int | None, str | None, int]], k: int, batch: int, names: list[str]
+) -> None:
+    """For random data, quasi-identifiers and batch sizes, with nulls; and no more is left out than has to be."""
+    raw = raw_frame(
+        *(
+            {"feedback_id": n, "analysis_id": n, "age": age, "timeframe": time, "user_id": user or None}
+            for n, (age, time, user) in enumerate(rows)
+        )
+    )
+    asked = Anonymity(k, quasi_identifiers=names)
+    run = Run(Rules(NOW, Key(KEY), 0, "keep", strict=False, max_rejected=1.0, anonymity=asked))
+    pairs = pl.concat([run.process(part).pairs for part in raw.iter_slices(batch)])
+    classes: dict[tuple[Any, ...], set[int | None]] = defaultdict(set)
+    of_row = list(pairs.select(names).rows())
+    for of, (*_, user) in zip(of_row, rows, strict=True):
+        classes[of].add(user or None)
+    expected = [len(classes[of]) >= k for of in of_row]
+    if not any(expected):
+        with pytest.raises(ValidationError):
+            run.small_classes()
+        return
+    kept = without(pairs, run.small_classes(), names)
+    assert kept["analysis_hash"].to_list() == pairs.filter(pl.Series(expected))["analysis_hash"].to_list()
+
+
+def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
+    """As a source without types may give them: a number in one batch, text in the next."""
+    people = People(["age_range"])
+    people.add(pl.DataFrame({"age_range": ["a", "a"]}), pl.Series([1, 2]))
+    people.add(pl.DataFrame({"age_range": ["a", "a"]}), pl.Series(["2", "x"]))
+    assert people.classes().rows() == [("a", 3, 4)]
+
+
+class TestTimes:
+    """`timestamp_precision`, after duplicates are dropped."""
+
+    def test_they_are_cut_down(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Rows of one hour stay different rows; the manifest says it."""
+        sqlite_database.fill(**feedback((20, 3, 2)))
+        report = exported(sqlite_database, tmp_path, timestamp_precision="hour")
+        times = rows_of(Path(report.export_filename))["feedback_timestamp"]
+        assert (times.to_list(), report.deduplicated_records) == (["2025-10-25T11:00:00"] * 6, 0)
+        assert manifests_in(tmp_path)[0].settings["timestamp_precision"] == "hour"
+
+    def test_how_many_are_unique(self) -> None:
+        """At 1,000 rows a day at random: what README says."""
+        generator = random.Random(7)
+        share = {"exact": 0.0, "hour": 0.0}
+        for _ in range(20):
+            seconds = [generator.randrange(86_400) * 1_000_000 for _ in range(1000)]
+            times = pl.DataFrame({"feedback_timestamp": pl.Series(seconds).cast(pl.Datetime("us", "UTC"))})
+            for precision in share:
+                unique = fe.coarsen(times, precision)["feedback_timestamp"].is_unique()  # type: ignore[arg-type]
+                share[precision] += int(unique.sum()) / 20_000
+        assert share["exact"] == pytest.approx(0.989, abs=0.002)
+        assert share["hour"] == 0
+
+
+class TestShare:
+    """`--share`, and the settings."""
+
+    @pytest.fixture
+    def here(
+        self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sqlite_database: Database
+    ) -> Here:
+        """Runs command lines in this process, on a database of two classes."""
+        sqlite_database.fill(**feedback((20, 6, 2), (30, 2, 2)))
+        monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
+        monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+        return Here(capfd, monkeypatch)
+
+    def test_it_asks_for_no_less_than_its_preset(self, here: Here) -> None:
+        """Five people, days, known to the attacker; hashed recommendations."""
+        ended = here("export", "--days", "-1", "--share", "--json")
+        told = json.loads(ended.out)
+        assert (ended.code, told["exported_records"], told["suppressed_records"]) == (0, 12, 4)
+        assert "suppressed 4 of fewer people than k\n" in ended.err
+        assert told["risk"]["quasi_identifiers"] == [*QUASI_IDENTIFIERS, "feedback_timestamp"]
+        rows = rows_of(Path(told["export_filename"]))
+        assert {*rows["feedback_timestamp"]} == {"2025-10-25T00:00:00"}
+        assert rows["recommendation_id"].str.len_bytes().unique().to_list() == [16]
+
+    def test_the_settings_ask_too(self, here: Here) -> None:
+        """A flag comes before the file."""
+        Path("feedback-etl.toml").write_text('k = 3\nquasi_identifiers = ["age_range"]\ntimestamp_precision = "day"\n')
+        told = json.loads(here("export", "--days", "-1", "--json", "--k", "2").out)
+        assert (told["suppressed_records"], told["risk"]["required_k"]) == (0, 2)
+        assert here("export", "--days", "-1", "--on-small-class", "fail").code == 4
