@@ -188,7 +188,7 @@ def test_the_canaries_are_where_they_can_be_found(application: str, watch: Watch
 def test_commands_that_succeed_show_only_what_is_exported(application: str, watch: Watch) -> None:
     """`export` in all its forms, and `preview`, which shows the exported columns."""
     watch.run("export", "--database-url", application, "--json", code=0)
-    watch.run("export", "--database-url", application, "--days", "-1", "--unkeyed", code=0)
+    watch.run("export", "--database-url", application, "--days", "-1", "--unkeyed", "--output", "unkeyed", code=0)
     watch.run("export", "--database-url", application, "--recommendation-id", "hash", "--quiet", code=0)
     watch.run("preview", "--database-url", application, code=0, shown=frozenset(EXPORTED))
     watch.run("keys", "show", code=0)
