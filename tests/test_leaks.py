@@ -193,7 +193,7 @@ def test_commands_that_succeed_show_only_what_is_exported(application: str, watc
     watch.run("preview", "--database-url", application, code=0, shown=frozenset(EXPORTED))
     watch.run("keys", "show", code=0)
     watch.run("demo", "--rows", "10", code=0)
-    exports = list(Path("ml/feedback_training").glob("*.csv"))
+    exports = [*Path("ml/feedback_training").glob("*.csv"), *Path("unkeyed").glob("*.csv")]
     assert [canaries_in(path.read_text()) for path in exports].count(EXPORTED) == 2
     (rejected, *_) = Path("ml/feedback_training/rejected").glob("*.csv")
     assert canaries_in(rejected.read_text()) == set(FEEDBACK_IDS[1:])
