@@ -263,6 +263,8 @@ def _selection(
         "until": until,
         "query": read_query_file(query) if query else None,
         "db_schema": settings.db_schema,
+        "opt_in_column": settings.opt_in_column,
+        "opt_out_column": settings.opt_out_column,
         "connect_timeout": settings.connect_timeout,
     }
 

@@ -201,6 +201,8 @@ def erase(
         database=settings.database_url.get_secret_value() if settings.database_url else None,
         query=read_query_file(query) if query else None,
         db_schema=settings.db_schema,
+        opt_in_column=settings.opt_in_column,
+        opt_out_column=settings.opt_out_column,
         connect_timeout=settings.connect_timeout,
         keys=_keys(settings, key_file),
         dry_run=dry_run,

@@ -12,6 +12,7 @@ from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.rules import Rules
 from feedback_etl.source.connect import Database
+from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.source.reader import BATCH_ROWS, Reading
 from feedback_etl.source.selection import Found, Progress, Selection, read
 from feedback_etl.transforms import RecommendationId, TimestampPrecision
@@ -37,6 +38,8 @@ def load_training(
     quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
     query: str | None = None,
     db_schema: str | None = None,
+    opt_in_column: str = OPT_IN,
+    opt_out_column: str = OPT_OUT,
     connect_timeout: float = 2.0,
     bulk: bool = False,
     workers: int | None = None,
@@ -54,7 +57,8 @@ def load_training(
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
+    consent = ConsentColumns(opt_in_column, opt_out_column)
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, consent=consent)
     anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers))
     rules = Rules(
         now,
@@ -88,6 +92,8 @@ def load_feedback(
     now: datetime | None = None,
     query: str | None = None,
     db_schema: str | None = None,
+    opt_in_column: str = OPT_IN,
+    opt_out_column: str = OPT_OUT,
     connect_timeout: float = 2.0,
     bulk: bool = False,
     workers: int | None = None,
@@ -104,5 +110,6 @@ def load_feedback(
     """
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, instant(now))
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
+    consent = ConsentColumns(opt_in_column, opt_out_column)
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, consent=consent)
     return read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))

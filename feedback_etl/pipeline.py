@@ -32,6 +32,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
 from feedback_etl.source.connect import Database
+from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.source.reader import BATCH_ROWS, Reading
 from feedback_etl.source.selection import Found, Progress, Selection, read
 from feedback_etl.source.settled import Settling
@@ -73,6 +74,8 @@ def export_feedback(
     compress: Compress = "none",
     query: str | None = None,
     db_schema: str | None = None,
+    opt_in_column: str = OPT_IN,
+    opt_out_column: str = OPT_OUT,
     connect_timeout: float = 2.0,
     bulk: bool = False,
     workers: int | None = None,
@@ -113,6 +116,8 @@ def export_feedback(
         compress: "none", "gzip" or "zstd", for CSV.
         query: An own SELECT that yields the canonical raw columns, instead of the default schema.
         db_schema: The PostgreSQL schema of the default tables.
+        opt_in_column: A column of users or profiles; where it is there, only feedback of users with true is read.
+        opt_out_column: Another; where it is there, feedback of users with true is not read.
         connect_timeout: Seconds to wait for the database.
         bulk: Read time ranges side by side (PostgreSQL); the result is the same.
         workers: How many at once; the number of processors, at most 4, unless given.
@@ -143,7 +148,8 @@ def export_feedback(
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress)
+    consent = ConsentColumns(opt_in_column, opt_out_column)
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, consent=consent)
     anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers))
     rules = Rules(
         now,
@@ -217,7 +223,7 @@ class _Export:
         timeout = self.lock_timeout if chain is None else None  # who continues a chain holds the lock
         contract = _contract() if self.form.format == "parquet" else ""
         made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
-        made["known_keys"] = known_keys
+        made |= {"known_keys": known_keys, "consent": found.consent}
         if chain is not None:
             made["plan"] = begun(window.start, digest_of(self.settings))
         with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:

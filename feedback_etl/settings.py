@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     on_small_class: Literal["suppress", "fail"] = "suppress"
     max_suppressed: float = Field(1.0, ge=0, le=1, description="share of rows that may be left out")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
+    opt_in_column: str = "training_data_opt_in"
+    opt_out_column: str = "training_data_opt_out"
     key_file: Path | None = None
     retired_keys: Path | None = Field(None, description="folder of keys that serve erasure and audit only")
 

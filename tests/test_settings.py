@@ -49,7 +49,8 @@ def test_a_flag_comes_before_the_environment_that_before_files_and_these_before_
     assert found == ["flag", "ours", "common", "file", "project", None]
 
 
-PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quasi_identifiers")
+CONSENT = ("opt_in_column", "opt_out_column")
+PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quasi_identifiers", *CONSENT)
 
 
 def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +88,8 @@ def test_the_defaults() -> None:
         on_small_class="suppress",
         max_suppressed=1.0,
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
+        opt_in_column="training_data_opt_in",
+        opt_out_column="training_data_opt_out",
         key_file=None,
         retired_keys=None,
     )
@@ -158,7 +161,7 @@ def test_a_project_whose_table_is_none_is_refused() -> None:
 
 _NAMES = (
     "database_url, db_schema, output_dir, connect_timeout, stall_timeout, lock_timeout, timestamp_precision, k, "
-    "on_small_class, max_suppressed, quasi_identifiers, key_file, retired_keys"
+    "on_small_class, max_suppressed, quasi_identifiers, opt_in_column, opt_out_column, key_file, retired_keys"
 )
 THERE_ARE = f"There are: {_NAMES}."
 

@@ -42,6 +42,7 @@ from feedback_etl.exports.one_key import require_same_key
 from feedback_etl.exports.output import Form
 from feedback_etl.exports.part import Part
 from feedback_etl.exports.recovery import recover
+from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.tombstones import (
     Tombstones,
     digest,
@@ -102,6 +103,7 @@ class ExportFiles:
         contract: str = "",
         new_key: bool = False,
         known_keys: Callable[[], Sequence[Key]] = list,
+        consent: Sequence[str] = (),
         plan: Mapping[str, Any] = MappingProxyType({}),
         lock_timeout: float | None = LOCK_TIMEOUT,
     ) -> None:
@@ -109,6 +111,7 @@ class ExportFiles:
 
         contract: What a Parquet file tells of its rows; a JSON Schema.
         known_keys: Gives other keys, under which people may have been forgotten; called if there are any such.
+        consent: The columns by which people were left out.
         plan: What the log tells of the run when it begins.
         lock_timeout: None where the caller holds the folder's lock.
         """
@@ -126,6 +129,7 @@ class ExportFiles:
         self._ended = True
         self.audit_head = ""
         self._has_forgotten = False
+        self._consent = list(consent)
         self._known_keys, self._plan, self._erasures = known_keys, plan, frozenset[str]()
         self.forgotten: list[Tombstones] = []
 
@@ -136,6 +140,7 @@ class ExportFiles:
                 with self._log.locked() as log:
                     recover(self._folder, log, self._key)
                     require_same_key(self._folder, log, self._key, new_key=self._new_key)
+                    require_consent(self._folder, log, self._consent)
                     require_state(self._folder, last_state(log.records()))
                     self._erasures = erasures_in(self._folder)
                     if self._erasures:
@@ -299,6 +304,7 @@ class ExportFiles:
             tools={name: version(name) for name in _TOOLS},
             audit_head=self._log.head(),
             chain=facts.chain,
+            consent=self._consent,
             risk=facts.risk | ({"stale": True} if self._has_forgotten and facts.risk else {}),
         )
 
@@ -315,6 +321,6 @@ class ExportFiles:
 
 def _told(manifest: Manifest) -> dict[str, Any]:
     """What the log tells of an export that is done: what was asked for, and what came of it."""
-    names = ("mode", "window", "settings", "statistics", "risk")
+    names = ("mode", "window", "settings", "statistics", "risk", "consent")
     files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
     return {name: getattr(manifest, name) for name in names} | {"files": files}

@@ -57,6 +57,7 @@ class Manifest:
         tools: Versions.
         audit_head: The MAC of the audit record before it.
         chain: Of an incremental export, how the next one goes on; see `chain.Chain`.
+        consent: The columns by which people were left out; none where nothing recorded consent.
         risk: How many people share each combination of quasi-identifiers; `stale` when people left since.
         erased_rows: Rows that were erased from its files since.
         pruned_at: When its files were removed; "" while they are there.
@@ -77,6 +78,7 @@ class Manifest:
     tools: dict[str, str]
     audit_head: str
     chain: dict[str, Any] = field(default_factory=dict)
+    consent: list[str] = field(default_factory=list)
     risk: dict[str, Any] = field(default_factory=dict)
     erased_rows: int = 0
     pruned_at: str = ""

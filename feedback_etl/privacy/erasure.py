@@ -36,6 +36,7 @@ from feedback_etl.expressions import hash_id
 from feedback_etl.privacy.keys import Key
 from feedback_etl.private_files import create_private_file, sync_folder, take_access
 from feedback_etl.source.connect import Database
+from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.source.people import analyses_in, feedback_of
 
 
@@ -69,6 +70,8 @@ def erase(
     database: Database | None = None,
     query: str | None = None,
     db_schema: str | None = None,
+    opt_in_column: str = OPT_IN,
+    opt_out_column: str = OPT_OUT,
     connect_timeout: float = 2.0,
     keys: Key | str | Sequence[Key | str],
     dry_run: bool = False,
@@ -89,6 +92,8 @@ def erase(
         database: Where the feedback is; needed for `user_ids` and `not_in_database`.
         query: As for `export_feedback`.
         db_schema: As for `export_feedback`.
+        opt_in_column: As for `export_feedback`.
+        opt_out_column: As for `export_feedback`.
         connect_timeout: Seconds to wait for the database.
         keys: All keys that made exports of the folder and are still known; the first signs the audit record. Who is
             forgotten is remembered under each of them: later exports have to know one.
@@ -117,6 +122,7 @@ def erase(
         raise UsageError(f"There is no folder {folder}.")
     AuditLog(Path(folder)).require_signer(known[0] if known else None)
     where: dict[str, Any] = {"query": query, "db_schema": db_schema, "connect_timeout": connect_timeout}
+    where["consent"] = ConsentColumns(opt_in_column, opt_out_column)
     wanted: dict[str, set[str]] = {each: {each} for each in given}
     for user, theirs in (feedback_of(database, users, **where) if database is not None and users else {}).items():
         for each in theirs:

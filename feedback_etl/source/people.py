@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.source.connect import Database, open_source
+from feedback_etl.source.consent import ConsentColumns
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.preflight import look_at
 from feedback_etl.source.query import consents
@@ -21,6 +22,7 @@ def feedback_of(
     *,
     query: str | None = None,
     db_schema: str | None = None,
+    consent: ConsentColumns = ConsentColumns(),  # noqa: B008
     connect_timeout: float = 2.0,
 ) -> dict[str, list[str]]:
     """The analyses of users, ids as text; for feedback without an analysis, `#` and its id.
@@ -33,7 +35,7 @@ def feedback_of(
     """
     found: dict[str, list[str]] = {}
     with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, _ = look_at(source, query=query, db_schema=db_schema)
+        relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent)
         names = ("user_id", "analysis_id", "feedback_id")
         user, analysis, feedback = (sa.cast(relation.columns[name], sa.Text) for name in names)
         for start in range(0, len(user_ids), _IDS_AT_ONCE):
@@ -52,16 +54,17 @@ def analyses_in(
     *,
     query: str | None = None,
     db_schema: str | None = None,
+    consent: ConsentColumns = ConsentColumns(),  # noqa: B008  it cannot be changed
     connect_timeout: float = 2.0,
 ) -> list[str]:
-    """Every analysis of which there is feedback, with consent where the query tells of it; ids as text.
+    """Every analysis of which there is feedback, with consent where that is recorded; ids as text.
 
     Raises:
         UsageError: The database's URL or the query cannot be understood.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, types = look_at(source, query=query, db_schema=db_schema)
+        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent)
         analysis = sa.cast(relation.columns["analysis_id"], sa.Text)
         everything: sa.Select[*tuple[Any, ...]] = (
             sa.select(analysis).select_from(relation.counted).where(analysis.is_not(None)).distinct()

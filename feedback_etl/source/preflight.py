@@ -10,6 +10,7 @@ from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.connect import Source
+from feedback_etl.source.consent import ConsentColumns, recorded_in
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.raw import KINDS
 from feedback_etl.source.relation import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation
@@ -26,7 +27,11 @@ _USED = {
 
 
 def look_at(
-    source: Source, *, query: str | None = None, db_schema: str | None = None
+    source: Source,
+    *,
+    query: str | None = None,
+    db_schema: str | None = None,
+    consent: ConsentColumns = ConsentColumns(),  # noqa: B008  it cannot be changed
 ) -> tuple[Relation, dict[str, str]]:
     """What an export would read, checked without reading a row.
 
@@ -34,6 +39,7 @@ def look_at(
         source: The database.
         query: A user's own SELECT; without it, the default application schema.
         db_schema: The PostgreSQL schema of the default tables, where it is not on the search path.
+        consent: What columns are called that record consent in the default tables.
 
     Returns:
         The relation, and what PostgreSQL calls the type of each column (nothing on SQLite).
@@ -45,7 +51,8 @@ def look_at(
     try:
         if query is None:
             _check_tables(source, db_schema)
-            relation = default_relation(source.dialect, db_schema)
+            recorded = recorded_in(sa.inspect(source.connection), db_schema, consent)
+            relation = default_relation(source.dialect, db_schema, recorded)
             types = _types(source, no_rows(relation))
         else:
             types = _types(source, columns_of(source.dialect, query))

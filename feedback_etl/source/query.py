@@ -149,6 +149,8 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
 def consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
     """Whether a row's consent is true: not null, no other number than 1."""
     consent = relation.columns[CONSENT]
+    if relation.own_query is None:
+        return consent
     if relation.dialect == "postgresql" and types[CONSENT] != "bool":
         consent = consent == _sql("1")
     return consent.is_(sa.true())

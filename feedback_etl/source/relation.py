@@ -1,5 +1,6 @@
 """What is read from: the default application schema, or a user's own query that stands for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import sqlalchemy as sa
 
 from feedback_etl.columns import LIST_COLUMNS, RAW_COLUMNS
 from feedback_etl.source import tables
+from feedback_etl.source.consent import Recorded, consents_of
 from feedback_etl.source.own_query import contained
 
 _QUERY_NAME = "the_own_query_goes_here"
@@ -25,6 +27,7 @@ class Relation:
         rows: What they are selected from.
         counted: What is enough to count them.
         own_query: The user's SQL that stands behind `rows`; None for the default schema.
+        consent: The columns that record consent; none where nothing does.
     """
 
     dialect: str
@@ -32,6 +35,7 @@ class Relation:
     rows: sa.FromClause
     counted: sa.FromClause
     own_query: str | None = None
+    consent: tuple[str, ...] = ()
 
     def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
         """The statement as one text that needs no parameters."""
@@ -43,8 +47,11 @@ class Relation:
         return compiled.replace(_QUERY_NAME, f"({self.own_query}\n) AS feedback", 1)
 
 
-def default_relation(dialect: str, db_schema: str | None = None) -> Relation:
-    """The default application schema, one row for each feedback; the lower profile id gives the age."""
+def default_relation(dialect: str, db_schema: str | None = None, recorded: Sequence[Recorded] = ()) -> Relation:
+    """The default application schema, one row for each feedback; the lower profile id gives the age.
+
+    With columns that record consent it has the column `consent`.
+    """
     feedback = _alias(tables.recommendation_feedbacks, "f", db_schema)
     record = _alias(tables.recommendation_records, "r", db_schema)
     profile = _alias(tables.profiles, "p", db_schema)
@@ -60,7 +67,9 @@ def default_relation(dialect: str, db_schema: str | None = None) -> Relation:
         **{name: record.c[name] for name in LIST_COLUMNS},
     }
     columns = {name: special[name] if name in special else feedback.c[name] for name in RAW_COLUMNS}
-    return Relation(dialect, columns, rows, counted=feedback)
+    if recorded:
+        columns[CONSENT] = consents_of(feedback, list(recorded), db_schema)
+    return Relation(dialect, columns, rows, counted=feedback, consent=tuple(map(str, recorded)))
 
 
 def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
@@ -76,7 +85,8 @@ def own_relation(dialect: str, sql: str, names: list[str]) -> Relation:
     """
     columns: dict[str, Column] = {name: sa.column(name) for name in names}
     query = sa.table(_QUERY_NAME)
-    return Relation(dialect, columns, query, counted=query, own_query=contained(dialect, sql))
+    consent = (CONSENT,) if CONSENT in names else ()
+    return Relation(dialect, columns, query, counted=query, own_query=contained(dialect, sql), consent=consent)
 
 
 def columns_of(dialect: str, sql: str) -> str:

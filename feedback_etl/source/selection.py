@@ -10,6 +10,7 @@ import polars as pl
 
 from feedback_etl.source.advice import missing_index
 from feedback_etl.source.connect import Database, open_source
+from feedback_etl.source.consent import ConsentColumns
 from feedback_etl.source.preflight import fetch_count, look_at
 from feedback_etl.source.query import count_in, excluded_in
 from feedback_etl.source.reader import Reading, UnfitForConnectorX, open_reading
@@ -35,6 +36,7 @@ class Selection:
     reading: Reading
     progress: Progress | None
     settling: Settling | None = None
+    consent: ConsentColumns = field(default_factory=ConsentColumns)
 
 
 class Found(NamedTuple):
@@ -45,6 +47,7 @@ class Found(NamedTuple):
         batches: The others as raw frames, in order; at least one frame, which may be empty.
         advice: How reading could be faster; "" where nothing is known.
         source: The kind of database.
+        consent: The columns by which rows were left out; none where nothing records consent.
         settled: What is so old that an incremental export will not read it again.
     """
 
@@ -53,6 +56,7 @@ class Found(NamedTuple):
     advice: Callable[[], str]
     source: str
     settled: Settled
+    consent: tuple[str, ...]
 
 
 def read(selection: Selection, work: Callable[[Found], T]) -> T:
@@ -77,7 +81,9 @@ def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[F
     with open_source(selection.database, connect_timeout=selection.connect_timeout) as source:
         if not with_connectorx:
             source = replace(source, connectorx_url=None)
-        relation, types = look_at(source, query=selection.query, db_schema=selection.db_schema)
+        relation, types = look_at(
+            source, query=selection.query, db_schema=selection.db_schema, consent=selection.consent
+        )
         settled = settle(source, relation, window, types, selection.settling)
         with open_reading(source, relation, window, types, reading) as batches:
             excluded = total = 0
@@ -91,6 +97,7 @@ def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[F
                 lambda: missing_index(source, relation, window, types, selection.db_schema),
                 source.dialect,
                 settled,
+                relation.consent,
             )
 
 
