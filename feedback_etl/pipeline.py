@@ -22,7 +22,8 @@ from feedback_etl.clock import instant
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued, lookback_of
-from feedback_etl.exports.files import ExportFiles, Facts
+from feedback_etl.exports.facts import Facts
+from feedback_etl.exports.files import ExportFiles
 from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.manifest import digest_of
 from feedback_etl.exports.output import Compress, Form, Format

@@ -16,7 +16,8 @@ import polars as pl
 from feedback_etl.arguments import known_keys
 from feedback_etl.clock import instant
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.files import ExportFiles, Facts
+from feedback_etl.exports.facts import Facts
+from feedback_etl.exports.files import ExportFiles
 from feedback_etl.expressions import bucket_age, hash_id, pair_hash
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.privacy.keys import Key

@@ -13,16 +13,15 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Self
 
 import polars as pl
 
-from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, FolderLocked
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, OpenLog
+from feedback_etl.exports.facts import Facts, described, told
 from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
 from feedback_etl.exports.manifest import Manifest
@@ -60,26 +59,12 @@ from feedback_etl.private_files import (
     take_name_back,
 )
 
-_TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
-
 
 class Published(NamedTuple):
     """Where the files of an export are; None for a file that was not needed."""
 
     pairs: Path | None
     rejected: Path | None
-
-
-class Facts(NamedTuple):
-    """What an export tells in its manifest; see `manifest.Manifest`."""
-
-    mode: str = "full"
-    window: tuple[datetime | None, datetime] | None = None
-    settings: dict[str, Any] = {}  # noqa: RUF012  it is not changed
-    statistics: dict[str, Any] = {}  # noqa: RUF012
-    source: str = ""
-    chain: dict[str, Any] = {}  # noqa: RUF012
-    risk: dict[str, Any] = {}  # noqa: RUF012
 
 
 class ExportFiles:
@@ -240,7 +225,7 @@ class ExportFiles:
                     self._forget(written)
                     self._give_names(written, facts)
             else:
-                self._end("committed", **_told(self._described([], facts)))
+                self._end("committed", **told(self._described([], facts)))
         self._discard()
         return Published(
             self._pairs.path if self._pairs.rows else None, self._rejected.path if self._rejected.rows else None
@@ -273,7 +258,7 @@ class ExportFiles:
                     refuse_links(part.path)
                     give_name(temporary(part.path), part.path)
                     sync_folder(part.path.parent)
-                self._end("committed", **_told(manifest))
+                self._end("committed", **told(manifest))
             except BaseException as error:
                 if self._ended:  # interrupted when it was done
                     raise
@@ -287,26 +272,10 @@ class ExportFiles:
                 self._announce(log)
 
     def _described(self, written: list[Part], facts: Facts) -> Manifest:
-        window = [end.isoformat() if end else None for end in facts.window or (None, None)]
-        return Manifest(
-            stem=self._stem,
-            mode=facts.mode,
-            created_at=self._now.replace(microsecond=0).isoformat(),
-            run=self._run,
-            window=window,
-            settings=facts.settings,
-            statistics=facts.statistics,
-            columns=list(TRAINING_COLUMNS),
-            files=[part.described(self._folder) for part in written],
-            key_id=self._key.id if self._key else None,
-            scheme="hmac-sha256, 16 hex" if self._key else "sha256, 16 hex",
-            source=facts.source,
-            tools={name: version(name) for name in _TOOLS},
-            audit_head=self._log.head(),
-            chain=facts.chain,
-            consent=self._consent,
-            risk=facts.risk | ({"stale": True} if self._has_forgotten and facts.risk else {}),
-        )
+        files = [part.described(self._folder) for part in written]
+        stale = {"stale": True} if self._has_forgotten and facts.risk else {}
+        facts = facts._replace(consent=self._consent, risk=facts.risk | stale)
+        return described(facts, self._stem, self._run, self._now, self._key, files, self._log.head())
 
     def _end(self, event: str, /, timeout: float = LOG_TIMEOUT, **facts: Any) -> None:
         """Record how the run ended."""
@@ -317,10 +286,3 @@ class ExportFiles:
     def _discard(self) -> None:
         for part in (*self._parts, self._spool):
             part.discard()
-
-
-def _told(manifest: Manifest) -> dict[str, Any]:
-    """What the log tells of an export that is done: what was asked for, and what came of it."""
-    names = ("mode", "window", "settings", "statistics", "risk", "consent")
-    files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
-    return {name: getattr(manifest, name) for name in names} | {"files": files}

@@ -1,0 +1,57 @@
+"""What is told of an export: in its manifest, and in the log when it is done."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from feedback_etl.columns import TRAINING_COLUMNS
+from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.privacy.keys import Key
+
+_TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
+
+
+class Facts(NamedTuple):
+    """What an export tells in its manifest; see `manifest.Manifest`."""
+
+    mode: str = "full"
+    window: tuple[datetime | None, datetime] | None = None
+    settings: dict[str, Any] = {}  # noqa: RUF012  it is not changed
+    statistics: dict[str, Any] = {}  # noqa: RUF012
+    source: str = ""
+    chain: dict[str, Any] = {}  # noqa: RUF012
+    consent: Sequence[str] = ()
+    risk: dict[str, Any] = {}  # noqa: RUF012
+
+
+def described(
+    facts: Facts, stem: str, run: str, now: datetime, key: Key | None, files: list[DataFile], audit_head: str
+) -> Manifest:
+    """The manifest of an export."""
+    return Manifest(
+        stem=stem,
+        mode=facts.mode,
+        created_at=now.replace(microsecond=0).isoformat(),
+        run=run,
+        window=[end.isoformat() if end else None for end in facts.window or (None, None)],
+        settings=facts.settings,
+        statistics=facts.statistics,
+        columns=list(TRAINING_COLUMNS),
+        files=files,
+        key_id=key.id if key else None,
+        scheme="hmac-sha256, 16 hex" if key else "sha256, 16 hex",
+        source=facts.source,
+        tools={name: version(name) for name in _TOOLS},
+        audit_head=audit_head,
+        chain=facts.chain,
+        consent=list(facts.consent),
+        risk=facts.risk,
+    )
+
+
+def told(manifest: Manifest) -> dict[str, Any]:
+    """What the log tells of an export that is done: what was asked for, and what came of it."""
+    names = ("mode", "window", "settings", "statistics", "risk", "consent")
+    files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
+    return {name: getattr(manifest, name) for name in names} | {"files": files}
