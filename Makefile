@@ -11,7 +11,7 @@ demo: .venv/installed-run  ## a sample database, exported: what this project doe
 test: .venv/installed-test  ## all tests, with coverage
 	$(BIN)/pytest -n 2 --cov --cov-report=term
 
-torture: .venv/installed-test  ## what accidents do, a hundred times each; about three minutes
+torture: .venv/installed-test  ## what accidents do, a hundred times each; about half an hour
 	$(BIN)/pytest -n 2 -m torture
 
 bench: .venv/installed-test .venv-users/installed  ## what is claimed about speed, measured here; about half an hour

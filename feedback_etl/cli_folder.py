@@ -42,25 +42,28 @@ def list_exports(output: Folder = None, as_json: AsJson = False) -> None:
     """List the exports of a folder, and the files that are not ours."""
     from feedback_etl.exports.retention import contents_of
 
-    exports, foreign = contents_of(_folder(output))
+    folder = _folder(output)
+    exports, foreign = contents_of(folder)
     if as_json:
         print_data(json.dumps({"exports": [asdict(each) for each in exports], "foreign": list(map(str, foreign))}))
         return
     for manifest in exports:
-        print_data(_line(manifest))
+        print_data(_line(folder, manifest))
     for path in foreign:
         print_data(f"{path.name}  not ours: no manifest (feedback-etl adopt {path})")
     if not exports and not foreign:
         tell("There are no exports here.")
 
 
-def _line(manifest: "Manifest") -> str:
-    pairs = manifest.file("pairs")
-    start, end = (end or "the beginning" for end in manifest.window)
+def _line(folder: Path, manifest: "Manifest") -> str:
+    pairs, (start, end) = manifest.file("pairs"), manifest.window
     rows = "pruned" if manifest.pruned_at else counted(pairs.rows if pairs else 0, "row")
+    if pairs and not manifest.pruned_at and not (folder / pairs.path).exists():
+        rows = "missing: not removed by prune"
     name = Path(pairs.path).name if pairs else manifest.stem
     erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
-    return f"{name}  {rows}{erased}  {start} to {end}  {manifest.mode}  key {manifest.key_id or 'none: unkeyed'}"
+    window = f"{start or 'the beginning'} to {end}" if end else "of an unknown window"
+    return f"{name}  {rows}{erased}  {window}  {manifest.mode}  key {manifest.key_id or 'none: unkeyed'}"
 
 
 def adopt(
@@ -79,7 +82,7 @@ def adopt(
     signer = _optional_key(settings)
     key = None if unkeyed else find_key(settings).key
     manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
-    print_data(_line(manifest))
+    print_data(_line(file.parent, manifest))
 
 
 def prune(

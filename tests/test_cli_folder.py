@@ -117,7 +117,7 @@ class TestAdoptAndPrune:
         """Its age is in its name."""
         old = folder / "feedback_training_20200101_000000.csv"
         old.write_text("analysis_hash\n0123456789abcdef\n")
-        assert here("adopt", old).out.startswith(f"{old.name}  1 row  the beginning to the beginning  adopted")
+        assert here("adopt", old).out.startswith(f"{old.name}  1 row  of an unknown window  adopted")
         dry = here("prune", "--keep-days", "90", "--dry-run")
         assert f"would remove {old.stem}\n" in dry.out
         done = here("prune", "--keep-days", "90", "--keep-last", "1")
@@ -165,3 +165,19 @@ def test_an_incremental_export(here: Here, folder: Path) -> None:
     ended = here("export", "--incremental")
     assert ended.code == 0
     assert "Nothing exported: there is nothing new since the last incremental export.\n" in ended.err
+
+
+def test_a_file_that_somebody_removed_is_told(here: Here, folder: Path) -> None:
+    """Prune did not do it."""
+    (folder / f"{STEM}.csv").unlink()
+    assert here("list").out.startswith(f"{STEM}.csv  missing: not removed by prune  ")
+
+
+@pytest.mark.parametrize("name", ["audit.jsonl", "lock"])
+def test_a_link_in_place_of_the_log_or_the_lock(here: Here, folder: Path, tmp_path: Path, name: str) -> None:
+    """Is refused in the same words as elsewhere."""
+    (folder / ".feedback_etl" / name).unlink()
+    (folder / ".feedback_etl" / name).symlink_to(tmp_path / "elsewhere")
+    ended = here("prune", "--keep-days", "1")
+    assert (ended.code, f"{name} is a symbolic link, which no export makes" in ended.err) == (5, True)
+    assert not (tmp_path / "elsewhere").exists()

@@ -49,7 +49,7 @@ class AuditLog:
             OSError: It cannot be opened.
             FolderLocked: It was held for longer than `timeout` seconds.
         """
-        refuse_links(self.path.parent)
+        refuse_links(self.path.parent, self.path)
         make_private_folder(self.path.parent)
         is_new = not self.path.exists()
         with open(open_private_file(self.path), "r+b", buffering=0) as file:

@@ -24,7 +24,7 @@ def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
         OSError: The folder cannot be used.
     """
     state = folder / STATE_FOLDER
-    refuse_links(state)
+    refuse_links(state, state / "lock")
     make_private_folder(state)
     with open(open_private_file(state / "lock"), "r+b") as file:
         if not taken(file.fileno(), timeout):
