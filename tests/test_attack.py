@@ -1,0 +1,86 @@
+"""Whoever has an export and all ids that there can be gets to nobody without the key."""
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import KEY, exported, rows_of
+
+import feedback_etl as fe
+from feedback_etl.demo import DEMO_KEY
+from feedback_etl.privacy.keys import Key
+
+ALL = 1_000_000
+IDS = (0, 7, 4_711, 99_999, 500_000, 999_999, ALL)
+
+
+@pytest.fixture
+def application(sqlite_database: Database) -> Database:
+    """Feedback on analyses all over the range."""
+    ids = [{"id": n, "user_id": n, "analysis_id": each} for n, each in enumerate(IDS, 1)]
+    rows = [each | {"recommendation_id": 1, "helpful_rating": 5, "created_at": "2025-10-20 10:00:00"} for each in ids]
+    sqlite_database.fill(records=[{"id": 1, "recommendation_id": "rec_1"}], feedbacks=rows)
+    return sqlite_database
+
+
+def pseudonyms(database: Database, folder: Path, **options: Any) -> set[str]:
+    return {*rows_of(Path(exported(database, folder, **options).export_filename))["analysis_hash"]}
+
+
+def forms(number: pl.Expr) -> Iterator[pl.Expr]:
+    """An id as it may be written: decimal, padded, as a UUID."""
+    text = number.cast(pl.String)
+    yield text
+    for width in (6, 7, 8, 10, 12):
+        yield text.str.zfill(width)
+    yield pl.format("00000000-0000-0000-0000-{}", text.str.zfill(12))
+
+
+def guesses(secret: str | None) -> Iterator[pl.Series]:
+    """The hashes of all ids in all forms, with and without what is published of the way they are made."""
+    numbers = pl.DataFrame({"id": range(ALL + 1)})
+    published = ["", "analysis_id:"] + ["feedback_etl:", "feedback_etl analysis_id:"] * (secret is None)
+    for form in forms(pl.col("id")):
+        for before in published:
+            text = pl.lit(before) + form
+            hashed = text.chash.sha2_256() if secret is None else text.chash.hmac_sha256(key=secret)  # type: ignore[attr-defined]
+            yield numbers.select(hashed.str.slice(0, 16)).to_series()
+
+
+def hits(found: set[str], secret: str | None) -> set[str]:
+    """The pseudonyms that an attacker guesses."""
+    wanted = pl.Series(sorted(found)).implode()
+    return {each for series in guesses(secret) for each in series.filter(series.is_in(wanted))}
+
+
+def test_all_ids_lead_to_nobody_in_a_keyed_export(application: Database, tmp_path: Path) -> None:
+    """Neither plain hashes, nor those with a key that we have published, its id, or an empty word."""
+    found = pseudonyms(application, tmp_path)
+    assert len(found) == len(IDS)
+    assert hits(found, None) == set()
+    for published in (DEMO_KEY, Key(KEY).id, "analysis_id"):
+        assert hits(found, published) == set()
+
+
+def test_all_ids_lead_to_everybody_in_an_unkeyed_one(application: Database, tmp_path: Path) -> None:
+    """Which is why it has to be asked for."""
+    found = pseudonyms(application, tmp_path, key=None, unkeyed=True)
+    assert hits(found, None) == found
+
+
+def test_two_keys_share_no_pseudonym(application: Database, tmp_path: Path) -> None:
+    """Exports of different keys cannot be joined."""
+    assert not pseudonyms(application, tmp_path / "a") & pseudonyms(application, tmp_path / "b", key="o" * 32)
+
+
+def test_a_number_is_another_in_another_column() -> None:
+    """The same number as an analysis and as a recommendation has two pseudonyms; so has a user."""
+    frame = pl.DataFrame({"analysis_id": [42], "recommendation_id": [42], "user_id": [42]})
+    made = frame.select(fe.hash_id(name, key=KEY) for name in frame.columns).row(0)
+    assert len({*made}) == 3
+    assert made[0] == hmac.new(KEY.encode(), b"analysis_id:42", hashlib.sha256).hexdigest()[:16]
