@@ -17,8 +17,8 @@ _RECORDS_AT_ONCE = 10_000
 _CODECS: dict[str, Compress] = {".gz": "gzip", ".zst": "zstd"}
 
 
-NO_ANALYSIS = "#"
-"""In a list of rejected rows, a row without an analysis goes by this and its feedback id."""
+NO_ANALYSIS = "\0"
+"""In a list of rejected rows, a row without an analysis goes by this, which is in no id, and its feedback id."""
 
 _DAMAGES = (OSError, ValueError, LookupError, EOFError, csv.Error)
 """What readers raise for a file that is not what its name says; Arrow's errors are ValueErrors and OSErrors."""

@@ -125,7 +125,8 @@ def erase(
     where["consent"] = ConsentColumns(opt_in_column, opt_out_column)
     wanted: dict[str, set[str]] = {each: {each} for each in given}
     for user, theirs in (feedback_of(database, users, **where) if database is not None and users else {}).items():
-        for each in theirs:
+        for analysis, feedback in theirs:
+            each = analysis if analysis is not None else f"{NO_ANALYSIS}{feedback}"
             wanted.setdefault(each, set()).add(user)
     present = analyses_in(database, **where) if database is not None and not_in_database else None
     if present is not None and not present:

@@ -24,8 +24,8 @@ def feedback_of(
     db_schema: str | None = None,
     consent: ConsentColumns = ConsentColumns(),  # noqa: B008
     connect_timeout: float = 2.0,
-) -> dict[str, list[str]]:
-    """The analyses of users, ids as text; for feedback without an analysis, `#` and its id.
+) -> dict[str, list[tuple[str | None, str | None]]]:
+    """The analyses of users, ids as text; for feedback without an analysis, None and the feedback's id.
 
     A user of whom there is no feedback is left out.
 
@@ -33,7 +33,7 @@ def feedback_of(
         UsageError: The database's URL or the query cannot be understood.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[tuple[str | None, str | None]]] = {}
     with open_source(database, connect_timeout=connect_timeout) as source:
         relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent)
         names = ("user_id", "analysis_id", "feedback_id")
@@ -45,7 +45,7 @@ def feedback_of(
                 sa.select(user, analysis, alone).select_from(relation.counted).where(user.in_(some)).distinct()
             )
             for user_id, analysis_id, feedback_id in _rows(source.connection, relation.render(theirs)):
-                found.setdefault(user_id, []).append(f"#{feedback_id}" if analysis_id is None else analysis_id)
+                found.setdefault(user_id, []).append((analysis_id, feedback_id))
     return found
 
 
@@ -74,7 +74,7 @@ def analyses_in(
         return [analysis_id for (analysis_id,) in _rows(source.connection, relation.render(everything))]
 
 
-def _rows(connection: sa.Connection, sql: str) -> Iterator[tuple[str, ...]]:
+def _rows(connection: sa.Connection, sql: str) -> Iterator[tuple[Any, ...]]:
     try:
         for row in connection.exec_driver_sql(sql, execution_options={"no_parameters": True}):
             yield tuple(row)
