@@ -71,7 +71,7 @@ class People:
 
     >>> people = People(["age_range"], cap=10)
     >>> people.add(pl.DataFrame({"age_range": ["18-25", "18-25", None]}), pl.Series([1, 1, None]))
-    >>> people.classes().sort("people").rows()
+    >>> people.classes().sort("rows", descending=True).rows()
     [('18-25', 1, 2), (None, 1, 1)]
     """
 
