@@ -24,6 +24,7 @@ EXPORT = (USERS_PYTHON, "-m", "feedback_etl", "export")
 
 OURS = "`feedback-etl export`"
 BULK = "`feedback-etl export --bulk`"
+ENFORCED = "`feedback-etl export --k 5`"
 BARE = "`COPY` of the bare join"
 SAME_WORK = "`COPY` that does the same work"
 DLT = "dlt, the rows untouched"
@@ -62,6 +63,7 @@ def contenders(setup: Setup) -> dict[str, Command]:
         {
             OURS: export("--days", "-1"),
             BULK: export("--days", "-1", "--bulk"),
+            ENFORCED: export("--days", "-1", "--k", "5"),
             BARE: psql(setup, "bare.sql", copied(bare_join())),
             SAME_WORK: psql(setup, "same_work.sql", copied(same_work(setup.key, setup.now))),
             DLT: _script("by_dlt.py"),
@@ -123,7 +125,7 @@ def check_rows(figures: Mapping[str, Measured]) -> None:
     for name in figures:
         rows = outputs[name].told.get("rows", outputs[name].rows)
         expected = outputs[OURS].rows if name in SAME_RESULT else figures[name].rows
-        if name != ORM and rows != expected:
+        if name not in (ORM, ENFORCED) and rows != expected:  # these read or write a part
             raise Failed(f"{name}: {rows:,} rows came out instead of {expected:,}")
 
 
