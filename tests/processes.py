@@ -23,7 +23,7 @@ import pytest
 from feedback_etl.cli import app, main
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "feedback-etl")
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 Finished = subprocess.CompletedProcess[str]
 

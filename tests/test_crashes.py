@@ -15,12 +15,12 @@ import pytest
 import sqlalchemy as sa
 from databases import Database
 from folders import FORMS, KEY, NOW, people, rows_of, visible
-from processes import environment, tracer
+from processes import PATIENCE_SECONDS, environment, tracer
 
 import feedback_etl as fe
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.manifest import manifests_in, sha256_of
-from feedback_etl.exports.names import REJECTED_FOLDER, STATE_FOLDER, names_of, stems, temporary
+from feedback_etl.exports.names import REJECTED_FOLDER, STATE_FOLDER, names_of, rewritten, stems, temporary
 from feedback_etl.privacy.keys import Key
 
 CHANGING = "write,pwrite64,fsync,link,linkat,unlink,unlinkat,rename,renameat,renameat2"
@@ -110,7 +110,7 @@ def paths_of(folder: Path) -> list[Path]:
     stem = next(stems(NOW))
     names = [folder / name for name in (*names_of(stem), f"{STATE_FOLDER}/audit.jsonl", f"{STATE_FOLDER}/lock")]
     places = [folder, folder / REJECTED_FOLDER, folder / STATE_FOLDER, folder / STATE_FOLDER / "tombstones.jsonl"]
-    return [*names, *map(temporary, names), *places]
+    return [*names, *map(temporary, names), *map(rewritten, names), *places]
 
 
 def command(what: str, application: Path, folder: Path, form: dict[str, Any]) -> list[str]:
@@ -148,7 +148,7 @@ def disturbed(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
 
 

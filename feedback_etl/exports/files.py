@@ -40,7 +40,7 @@ from feedback_etl.exports.names import (
 from feedback_etl.exports.one_key import require_same_key
 from feedback_etl.exports.output import Form
 from feedback_etl.exports.part import Part
-from feedback_etl.exports.recovery import recover
+from feedback_etl.exports.recovery import clear_rewritten, recover
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.tombstones import (
     Tombstones,
@@ -222,6 +222,7 @@ class ExportFiles:
                     with self._log.locked() as log:
                         require_same_key(self._folder, log, self._key, new_key=self._new_key)
                         self._require_no_sweep(log)
+                        clear_rewritten(self._folder, log)
                     self._forget(written)
                     self._give_names(written, facts)
             else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.names import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_FOLDER, manifest_of, temporary
+from feedback_etl.exports.names import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_FOLDER, manifest_of, rewritten
 from feedback_etl.private_files import replace_private_file
 
 SCHEMA_VERSION = 1
@@ -161,13 +161,13 @@ def manifests_in(folder: Path) -> list[Manifest]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest of an export.
+    """Replace the manifest of an export; for one that holds the folder's lock.
 
     Raises:
         OSError: It cannot be written.
     """
     path = folder / manifest_of(manifest.stem)
-    replace_private_file(path, temporary(path), manifest.to_json().encode())
+    replace_private_file(path, rewritten(path), manifest.to_json().encode())
 
 
 def sha256_of(path: Path) -> str:

@@ -61,5 +61,5 @@ def temporary(path: Path) -> Path:
 
 
 def rewritten(path: Path) -> Path:
-    """What a temporary file is called that takes the place of another, since somebody was erased meanwhile."""
+    """What a file is called that is to take the place of another; for one that holds the folder's lock."""
     return path.with_name(f".{path.name}.tmp2")

@@ -44,6 +44,20 @@ def recover(folder: Path, log: OpenLog, key: Key | None) -> None:
                 log.append("recovered", key, run=record["run"], outcome=outcome, removed=removed)
 
 
+def clear_rewritten(folder: Path, log: OpenLog) -> None:
+    """Remove what was to take the place of a file when its writer died; for one that holds the folder's lock.
+
+    Only who holds it writes such files, so that nobody does now.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    announced = {each["stem"] for each in log.records() if each["event"] in {"started", "adopted"} and _is_ours(each)}
+    for stem in announced & _stems_of_leftovers(folder):
+        for name in names_of(stem):
+            rewritten(folder / name).unlink(missing_ok=True)
+
+
 def _is_ours(record: Record) -> bool:
     """Whether a stem is such as we give: a log that was tampered with must not lead elsewhere."""
     texts = record.get("stem"), record.get("run")
@@ -95,10 +109,9 @@ def _cleared(folder: Path, started: Record) -> Iterator[str]:
             yield name
     # The manifest's temporary name goes last: it tells what is of this run.
     for name in names_of(started["stem"]):
-        for left in (temporary(folder / name), rewritten(folder / name)):
-            if left.is_file():
-                left.unlink()
-                yield left.relative_to(folder).as_posix()
+        if temporary(folder / name).is_file():
+            temporary(folder / name).unlink()
+            yield temporary(Path(name)).as_posix()
 
 
 def _is_of(path: Path, manifest: Path) -> bool:

@@ -11,7 +11,7 @@ from feedback_etl.exports.failures import explained, reading, refuse_links
 from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
 from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, write_manifest
 from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER
-from feedback_etl.exports.recovery import recover
+from feedback_etl.exports.recovery import clear_rewritten, recover
 from feedback_etl.privacy.keys import Key
 from feedback_etl.private_files import sync_folder
 
@@ -114,6 +114,7 @@ def prune(
     with explained(folder), locked(folder, lock_timeout):
         with log.locked() as opened:
             recover(folder, opened, key)
+            clear_rewritten(folder, opened)
         exports, foreign = contents_of(folder)
         if ahead := [manifest.stem for manifest in exports if _time_of(manifest) > now]:
             raise ExportFileError(

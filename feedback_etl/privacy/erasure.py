@@ -20,8 +20,8 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
 from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of, write_manifest
-from feedback_etl.exports.names import temporary
-from feedback_etl.exports.recovery import recover
+from feedback_etl.exports.names import rewritten
+from feedback_etl.exports.recovery import clear_rewritten, recover
 from feedback_etl.exports.retention import contents_of
 from feedback_etl.exports.rewriting import NO_ANALYSIS, pseudonyms_in, write_without
 from feedback_etl.exports.tombstones import (
@@ -178,6 +178,7 @@ class _Task:
         """Do it."""
         with self._log.locked() as log:
             recover(self._folder, log, self._signer)
+            clear_rewritten(self._folder, log)
             require_state(self._folder, last_state(log.records()))
         exports, self._result.foreign = contents_of(self._folder)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
@@ -257,7 +258,7 @@ class _Task:
     def _rewrite(self, manifest: Manifest, file: DataFile, unwanted: Set[str]) -> int:
         """A file without some rows takes the place of the old one; how many rows it has less."""
         path = self._folder / file.path
-        new = temporary(path)
+        new = rewritten(path)
         new.unlink(missing_ok=True)  # of an erasure that was killed
         try:
             with open(create_private_file(new), "wb", buffering=0) as target:
