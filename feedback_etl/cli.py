@@ -92,6 +92,9 @@ def export(
     share: Annotated[
         bool, typer.Option("--share", help="To leave the house: k 5, days instead of times, hashed recommendations.")
     ] = False,
+    include_image_urls: Annotated[
+        bool, typer.Option("--include-image-urls", help="Add image_url, where the user's image_opt_in is true.")
+    ] = False,
     incremental: Annotated[
         bool, typer.Option("--incremental", help="What is new since the last such export; the first takes --days.")
     ] = False,
@@ -153,6 +156,7 @@ def export(
         unkeyed=unkeyed,
         new_key=new_key,
         **_privacy(settings, recommendation_id, share=share),
+        include_image_urls=include_image_urls,
         strict=strict,
         max_rejected=max_rejected,
         incremental=incremental,

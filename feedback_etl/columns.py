@@ -1,7 +1,7 @@
 """The columns of raw feedback and of a training set: their names, their order, and what a raw one may hold."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -60,22 +60,59 @@ TRAINING_COLUMNS = (
 )
 """The columns of an export in their order; `schema.TrainingPair` says what they hold."""
 
+Role = Literal["identifier", "quasi_identifier", "sensitive", "insensitive"]
+ColumnType = Literal["text", "integer", "number", "boolean", "time"]
+
+
+class Extra(NamedTuple):
+    """A column that follows the twelve, since somebody asked for it.
+
+    Attributes:
+        name: In the export, and in the raw rows.
+        role: "identifier" is pseudonymised, "quasi_identifier" counts for k; the others are exported as they are.
+        type: What it holds.
+    """
+
+    name: str
+    role: Role = "insensitive"
+    type: ColumnType = "text"
+
+
+IMAGE_URL = Extra("image_url")
+"""photos.s3_key, where the user has opted in; see `expressions.without_ids`."""
+
+
+def training_columns(extra: Sequence[Extra] = ()) -> list[str]:
+    """The columns of an export in their order."""
+    return [*TRAINING_COLUMNS, *(column.name for column in extra)]
+
+
 QUASI_IDENTIFIERS = ("age_range", "conditions_detected", "timeframe")
 """What somebody who knows a person may know of them too, unless the settings name other columns."""
 
 
-def require_raw(frame: pl.DataFrame | pl.LazyFrame) -> None:
+_EXTRA_KINDS: dict[ColumnType, _Kind] = {
+    "text": _TEXT,
+    "integer": _Kind("integers", lambda dtype: dtype.is_integer()),
+    "number": _NUMBER,
+    "boolean": _TRUTH,
+    "time": _TIME,
+}
+
+
+def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra: Sequence[Extra] = ()) -> None:
     """Refuse a frame that cannot hold raw feedback; a column without a type, since all of it is null, fits anywhere.
 
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
     schema = frame.collect_schema()
-    if missing := [name for name in RAW_COLUMNS if name not in schema]:
+    kinds = _RAW_KINDS | {each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type] for each in extra}
+    if missing := [name for name in kinds if name not in schema]:
         raise ValidationError(f"The frame lacks the raw columns {', '.join(missing)}.")
     wrong = [
         f"{name} is {schema[name]}, expected {kind.expected}"
-        for name, kind in _RAW_KINDS.items()
+        for name, kind in kinds.items()
         if schema[name] != pl.Null and not kind.fits(schema[name])
     ]
     if wrong:

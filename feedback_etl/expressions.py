@@ -4,6 +4,7 @@ Each function takes a column name or an expression first, its options by keyword
 null. Nothing here reads a file, the environment or the clock.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import polars as pl
@@ -219,6 +220,25 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
     [True, False, None]
     """
     return _text(column).str.contains(_FORMULA)
+
+
+def holds_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
+    """Whether a key or path holds one of the row's ids between two characters that are neither letter nor digit.
+
+    Case does not matter. Null where the text is null; an id that is null or empty is in no text.
+
+    >>> frame = pl.DataFrame({"s3_key": ["photos/User_42/a.jpg", "photos/142.jpg"], "user_id": [42, 42]})
+    >>> frame.select(holds_id("s3_key", ids=["user_id"])).to_series().to_list()
+    [True, False]
+    """
+    text = _bounded(_column(column))
+    return pl.any_horizontal(text.str.contains(_bounded(pl.col(name).cast(pl.String)), literal=True) for name in ids)
+
+
+def _bounded(text: pl.Expr) -> pl.Expr:
+    """Its letters and digits, with one slash in place of all that is between and around them."""
+    words = text.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "/").str.strip_chars("/")
+    return pl.lit("/") + words.replace("", None) + pl.lit("/")
 
 
 def harmless(column: str | pl.Expr) -> pl.Expr:

@@ -4,14 +4,16 @@ Both are pandera models. They judge with full depth whatever PANDERA_VALIDATION_
 say. `validate` raises, `split_valid` gives the good rows and the explained bad ones.
 """
 
-from typing import Annotated, NamedTuple
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
 
 import pandera.polars as pa
 import polars as pl
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
-from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, require_raw
+from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, Extra, require_raw
 from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import AGE_RANGE, MAX_AGE, decode_list, is_formula, is_string_list
 
@@ -59,6 +61,19 @@ REASONS = tuple(dict.fromkeys(reason for faults in _FAULTS.values() for reason i
 """The stable names of all reasons for which a row is rejected."""
 
 
+def _faults_of(column: Extra) -> dict[str, pl.Expr]:
+    """What can be wrong with a value of a further column."""
+    value = pl.col(column.name)
+    if column.role == "identifier":
+        return {}
+    faults: dict[ColumnType, dict[str, pl.Expr]] = {
+        "text": _text_faults(column.name),
+        "number": {f"{column.name}_not_finite": ~value.cast(pl.Float64).is_finite()},
+        "boolean": {f"{column.name}_not_boolean": ~value.cast(pl.Int64).is_between(0, 1)},
+    }
+    return faults.get(column.type, {})
+
+
 def _check(reason: str, wrong: pl.Expr) -> pa.Check:
     right = ~wrong.fill_null(value=False)
     return pa.Check(lambda data: data.lazyframe.select(right), name=reason, error=reason, ignore_na=False)
@@ -74,6 +89,7 @@ RawFeedback = pa.DataFrameSchema(
 """What can be wrong with a raw row; the name of each check is the stable name of a reason."""
 
 _NO_FORMULA = r"[^=+\-@\t\r\n]"
+_PSEUDONYM = "^[0-9a-f]{16}$"
 _ELEMENT = r"[^,=+\-@\t\r\n][^,]*"
 TEXT_PATTERN = f"^{_NO_FORMULA}"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
@@ -85,7 +101,7 @@ class TrainingPair(pa.DataFrameModel):
     """A row of the training set: twelve columns in this order and no other. Times are in UTC."""
 
     analysis_hash: str = pa.Field(
-        str_matches="^[0-9a-f]{16}$",
+        str_matches=_PSEUDONYM,
         description="Pseudonym of recommendation_feedbacks.analysis_id: 16 hex characters.",
     )
     recommendation_id: str = pa.Field(
@@ -146,13 +162,14 @@ class Split(NamedTuple):
     rejected: pl.DataFrame
 
 
-def split_valid(frame: pl.DataFrame) -> Split:
+def split_valid(frame: pl.DataFrame, *, extra: Sequence[Extra] = ()) -> Split:
     """Tell valid raw rows from those with something wrong, with all the reasons.
 
     A frame in which nothing is wrong costs one pass; pandera then explains only the rows that failed it.
 
     Args:
         frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` gives them.
+        extra: Further columns that it has, for `anonymize`.
 
     Returns:
         `Split(valid, rejected)`; together they hold every row once.
@@ -164,22 +181,22 @@ def split_valid(frame: pl.DataFrame) -> Split:
     >>> rejected["reasons"].to_list()
     ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
-    valid, rejected = tell_apart(frame)
-    return Split(valid, explain(rejected))
+    valid, rejected = tell_apart(frame, extra)
+    return Split(valid, explain(rejected, extra))
 
 
-def tell_apart(frame: pl.DataFrame) -> Split:
+def tell_apart(frame: pl.DataFrame, extra: Sequence[Extra] = ()) -> Split:
     """`split_valid` without the reasons, in one pass; `explain` adds them, for the rows of many batches at once."""
-    require_raw(frame)
-    suspect = frame.select(_is_suspect(frame).alias("suspect")).to_series()
+    require_raw(frame, extra)
+    suspect = frame.select(_is_suspect(frame, extra).alias("suspect")).to_series()
     if not suspect.any():
         return Split(frame, frame.clear())
     return Split(frame.filter(~suspect), frame.filter(suspect))
 
 
-def _is_suspect(frame: pl.DataFrame) -> pl.Expr:
+def _is_suspect(frame: pl.DataFrame, extra: Sequence[Extra]) -> pl.Expr:
     """Whether anything is wrong with a row. Lists are judged once per distinct text: decoding is what costs."""
-    wrong = [fault for faults in _ROW_FAULTS.values() for fault in faults.values()]
+    wrong = [fault for faults in (*_ROW_FAULTS.values(), *map(_faults_of, extra)) for fault in faults.values()]
     for column in LIST_COLUMNS:
         texts = frame.select(pl.col(column).unique())
         faulty = texts.filter(pl.any_horizontal(_FAULTS[column].values())).to_series()
@@ -188,13 +205,14 @@ def _is_suspect(frame: pl.DataFrame) -> pl.Expr:
     return pl.any_horizontal(wrong).fill_null(value=False)
 
 
-def explain(rows: pl.DataFrame) -> pl.DataFrame:
+def explain(rows: pl.DataFrame, extra: Sequence[Extra] = ()) -> pl.DataFrame:
     """Raw rows that are all wrong, with a column `reasons`: what pandera finds."""
     if rows.is_empty():
         return rows.with_columns(reasons=pl.lit("", pl.String))
-    cases = _failure_cases(RawFeedback, rows)
+    cases = _failure_cases(RawFeedback.add_columns(_raw_columns(extra)), rows)
+    names = dict.fromkeys((*REASONS, *(reason for each in extra for reason in _faults_of(each))))
     reasons = (
-        cases.select("index", reason=pl.col("check").cast(pl.Enum(REASONS)))
+        cases.select("index", reason=pl.col("check").cast(pl.Enum(list(names))))
         .unique()
         .sort("index", "reason")
         .group_by("index", maintain_order=True)
@@ -203,11 +221,43 @@ def explain(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(reasons["reasons"])
 
 
-def validate(frame: pl.DataFrame) -> pl.DataFrame:
+def _raw_columns(extra: Sequence[Extra]) -> dict[str, pa.Column]:
+    return {
+        each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _faults_of(each).items()])
+        for each in extra
+    }
+
+
+_TYPES: dict[ColumnType, Any] = {
+    "text": pl.String,
+    "integer": pl.Int64,
+    "number": pl.Float64,
+    "boolean": pl.Boolean,
+    "time": pl.Datetime("us", "UTC"),
+}
+
+
+@lru_cache
+def training_schema(extra: tuple[Extra, ...] = ()) -> pa.DataFrameSchema:
+    """`TrainingPair`, with the columns that somebody asked for after the twelve."""
+    schema = TrainingPair.to_schema()
+    return schema.add_columns({each.name: _further(each) for each in extra}) if extra else schema
+
+
+def _further(column: Extra) -> pa.Column:
+    told = f"{column.role.replace('_', '-').capitalize()}; one of the columns that were asked for."
+    if column.role == "identifier":
+        return pa.Column(str, pa.Check.str_matches(_PSEUDONYM), nullable=True, description=told)
+    checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
+    return pa.Column(_TYPES[column.type], checks, nullable=True, description=told)
+
+
+def validate(frame: pl.DataFrame, *, extra: Sequence[Extra] = ()) -> pl.DataFrame:
     """The frame itself, if it is a training set by `TrainingPair`.
 
     Args:
         frame: The twelve columns of `TrainingPair`, as `anonymize` gives them.
+        extra: The columns that follow them.
 
     Returns:
         The same frame.
@@ -218,7 +268,7 @@ def validate(frame: pl.DataFrame) -> pl.DataFrame:
     >>> validate(TrainingPair.empty()).width
     12
     """
-    cases = _failure_cases(TrainingPair.to_schema(), frame)
+    cases = _failure_cases(training_schema(tuple(extra)), frame)
     if cases.is_empty():
         return frame
     # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.

@@ -10,9 +10,9 @@ from typing import Literal, TypeVar, get_args
 import polars as pl
 
 from feedback_etl.clock import naive_utc
-from feedback_etl.columns import RATING_FIELDS, RATINGS, RAW_COLUMNS, TRAINING_COLUMNS, require_raw
+from feedback_etl.columns import IMAGE_URL, RATING_FIELDS, RATINGS, RAW_COLUMNS, Extra, require_raw, training_columns
 from feedback_etl.errors import UsageError
-from feedback_etl.expressions import KeyLike, bucket_age, hash_id, join_list
+from feedback_etl.expressions import KeyLike, bucket_age, hash_id, holds_id, join_list
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 RecommendationId = Literal["keep", "hash"]
@@ -58,6 +58,7 @@ def anonymize(
     key: KeyLike | str | None = None,
     unkeyed: bool = False,
     recommendation_id: RecommendationId = "keep",
+    extra: Sequence[Extra] = (),
 ) -> Frame:
     """Raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
 
@@ -72,9 +73,10 @@ def anonymize(
         key: The pseudonym key: a `Key` or its text.
         unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
         recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
+        extra: Further columns of the frame that follow the twelve.
 
     Returns:
-        The twelve columns of `schema.TrainingPair`, lazy if the frame was.
+        The twelve columns of `schema.TrainingPair` and the further ones, lazy if the frame was.
 
     Raises:
         UsageError: Neither a key nor `unkeyed=True`, or both; or another `recommendation_id`; or the key is too short.
@@ -85,11 +87,11 @@ def anonymize(
     >>> pairs.select("analysis_hash", "age_range").row(0)
     ('73475cb40a568e8d', '25-35')
     """
-    require_raw(frame)
+    require_raw(frame, extra)
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if is_hashed(recommendation_id):
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(RAW_COLUMNS)
+    known = frame.select(*RAW_COLUMNS, *(each.name for each in extra))
     for column, joined in _JOINED.items():
         known = _add_joined(known, column, joined)
     return known.select(
@@ -103,7 +105,19 @@ def anonymize(
         age_range=bucket_age("age"),
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
-    ).select(TRAINING_COLUMNS)
+        **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra},
+    ).select(training_columns(extra))
+
+
+def _further(column: Extra, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
+    """A column beside the twelve. An image's URL that holds an id of the row would undo the pseudonym."""
+    value = pl.col(column.name)
+    if column.role == "identifier":
+        return hash_id(value, key=key, unkeyed=unkeyed)
+    if column == IMAGE_URL:
+        return pl.when(~holds_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
+    casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64), "number": value.cast(pl.Float64)}
+    return (casts | {"boolean": _truth(value), "time": _utc(value)})[column.type]
 
 
 def coarsen(frame: Frame, precision: TimestampPrecision) -> Frame:

@@ -7,11 +7,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.source.connect import Database, open_source
-from feedback_etl.source.consent import ConsentColumns
+from feedback_etl.source.consent import CONSENT, ConsentColumns
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.preflight import look_at
 from feedback_etl.source.query import consents
-from feedback_etl.source.relation import CONSENT
 
 _IDS_AT_ONCE = 1_000
 
@@ -35,7 +34,7 @@ def feedback_of(
     """
     found: dict[str, list[tuple[str | None, str | None]]] = {}
     with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent)
+        relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
         names = ("user_id", "analysis_id", "feedback_id")
         user, analysis, feedback = (sa.cast(relation.columns[name], sa.Text) for name in names)
         for start in range(0, len(user_ids), _IDS_AT_ONCE):
@@ -64,7 +63,7 @@ def analyses_in(
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent)
+        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
         analysis = sa.cast(relation.columns["analysis_id"], sa.Text)
         everything: sa.Select[*tuple[Any, ...]] = (
             sa.select(analysis).select_from(relation.counted).where(analysis.is_not(None)).distinct()
