@@ -241,6 +241,7 @@ app.command("list", epilog="Example: feedback-etl list")(cli_folder.list_exports
 app.command(epilog="Example: feedback-etl adopt ml/feedback_training/old.csv")(cli_folder.adopt)
 app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(cli_folder.erase)
 app.command(epilog="Example: feedback-etl prune --keep-days 90")(cli_folder.prune)
+app.command(epilog="Example: feedback-etl check --json")(cli_privacy.check)
 app.command(epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(cli_privacy.risk)
 
 

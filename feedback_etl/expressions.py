@@ -38,6 +38,9 @@ _STRING_ARRAY = rf"\A{_S}\[{_S}(?:{_JSON_STRING}{_S}(?:,{_S}{_JSON_STRING}{_S})*
 _NO_LIST = rf"\A(?:{_S}null{_S})?\z"
 
 
+_PARTED = {r"[^\p{L}\p{N}]+": "/", r"(\p{L})(\p{N})": "$1/$2", r"(\p{N})(\p{L})": "$1/$2"}
+
+
 def _column(column: str | pl.Expr) -> pl.Expr:
     return pl.col(column) if isinstance(column, str) else column
 
@@ -223,7 +226,7 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
 
 
 def holds_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
-    """Whether a key or path holds one of the row's ids between two characters that are neither letter nor digit.
+    """Whether a key or path holds one of the row's ids as a word or number of its own.
 
     Case does not matter. Null where the text is null; an id that is null or empty is in no text.
 
@@ -231,14 +234,21 @@ def holds_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
     >>> frame.select(holds_id("s3_key", ids=["user_id"])).to_series().to_list()
     [True, False]
     """
-    text = _bounded(_column(column))
-    return pl.any_horizontal(text.str.contains(_bounded(pl.col(name).cast(pl.String)), literal=True) for name in ids)
+    return pl.any_horizontal(bounded(column).str.contains(bounded(name), literal=True) for name in ids)
 
 
-def _bounded(text: pl.Expr) -> pl.Expr:
-    """Its letters and digits, with one slash in place of all that is between and around them."""
-    words = text.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "/").str.strip_chars("/")
-    return pl.lit("/") + words.replace("", None) + pl.lit("/")
+def bounded(column: str | pl.Expr) -> pl.Expr:
+    """The words and numbers of a text or an id in lower case, with a slash before, between and after them.
+
+    Null where there are none.
+
+    >>> pl.select(bounded(pl.lit("photos/User42.jpg"))).item()
+    '/photos/user/42/jpg/'
+    """
+    words = _column(column).cast(pl.String).str.to_lowercase()
+    for pattern, parted in _PARTED.items():
+        words = words.str.replace_all(pattern, parted)
+    return pl.lit("/") + words.str.strip_chars("/").replace("", None) + pl.lit("/")
 
 
 def harmless(column: str | pl.Expr) -> pl.Expr:

@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     on_small_class: Literal["suppress", "fail"] = "suppress"
     max_suppressed: float = Field(1.0, ge=0, le=1, description="share of rows that may be left out")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
+    retention_days: int | None = Field(None, ge=1, description="how long exports are kept")
+    controller: str | None = Field(None, description="who answers for the processing, for its record")
+    contact: str | None = None
+    purpose: str | None = None
+    legal_basis: str | None = None
+    recipients: str | None = None
     opt_in_column: str = "training_data_opt_in"
     opt_out_column: str = "training_data_opt_out"
     key_file: Path | None = None

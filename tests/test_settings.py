@@ -50,6 +50,7 @@ def test_a_flag_comes_before_the_environment_that_before_files_and_these_before_
 
 
 CONSENT = ("opt_in_column", "opt_out_column")
+RECORD = ("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients")
 PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quasi_identifiers", *CONSENT)
 
 
@@ -57,7 +58,7 @@ def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> 
     """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
     timeouts = {"connect_timeout", "stall_timeout", "lock_timeout"}
-    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *PRIVACY}
+    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
     for name in text:
@@ -88,6 +89,8 @@ def test_the_defaults() -> None:
         on_small_class="suppress",
         max_suppressed=1.0,
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
+        retention_days=None,
+        **dict.fromkeys(("controller", "contact", "purpose", "legal_basis", "recipients")),
         opt_in_column="training_data_opt_in",
         opt_out_column="training_data_opt_out",
         key_file=None,
@@ -161,7 +164,8 @@ def test_a_project_whose_table_is_none_is_refused() -> None:
 
 _NAMES = (
     "database_url, db_schema, output_dir, connect_timeout, stall_timeout, lock_timeout, timestamp_precision, k, "
-    "on_small_class, max_suppressed, quasi_identifiers, opt_in_column, opt_out_column, key_file, retired_keys"
+    "on_small_class, max_suppressed, quasi_identifiers, retention_days, controller, contact, purpose, legal_basis, "
+    "recipients, opt_in_column, opt_out_column, key_file, retired_keys"
 )
 THERE_ARE = f"There are: {_NAMES}."
 

@@ -16,7 +16,7 @@ from feedback_etl.errors import UsageError
 SMALL = 5
 """Classes of fewer people are reported as small."""
 
-_SIZE, _ROWS = "people of the class", "rows of the class"
+_SIZE, _ROWS, _PROFILE = "people of the class", "rows of the class", "what is known together"
 
 
 @dataclass
@@ -105,6 +105,23 @@ def risk(
     for name in sensitive:
         found.distinct_l[name], found.entropy_l[name], found.t[name] = _diversity(whole, keys, name)
     return found
+
+
+def linked(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: str) -> Risk:
+    """The risk where rows with equal `by` are known to belong together: then all that they tell is known at once.
+
+    Sizes are numbers of different `by`, of which a person can have several: k is that of people at most.
+
+    >>> rows = pl.LazyFrame({"hash": ["a", "a", "b"], "age": ["18-25"] * 3, "timeframe": ["1_week", None, "1_week"]})
+    >>> risk(rows, quasi_identifiers=["age"], sensitive=[], person="hash").k
+    2
+    >>> linked(rows, ["age", "timeframe"], by="hash").k
+    1
+    """
+    names = list(dict.fromkeys(quasi_identifiers))
+    told = pl.concat_str([pl.col(name).cast(pl.String).fill_null("\0") for name in names], separator="\x1f")
+    profile = told.unique().sort().str.join("\x1e").alias(_PROFILE)
+    return risk(frame.group_by(by).agg(profile), quasi_identifiers=[_PROFILE], sensitive=[], person=by)
 
 
 def figures_of(sizes: pl.Series, rows: pl.Series) -> Risk:
