@@ -1,6 +1,7 @@
 """The commands of whoever has to answer for privacy."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,9 @@ from feedback_etl.errors import CheckFailed, ExportFileError
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+_WIDTH = 100
 
 
 def check(
@@ -46,9 +50,11 @@ def check(
         print_data(json.dumps([item._asdict() for item in items]))
     else:
         for item in items:
-            print_data(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {item.told}")
-            if item.mend:
-                print_data(f"{'':<18}{item.mend}")
+            first, *more = textwrap.wrap(item.told, _WIDTH) or [""]
+            print_data(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
+            for line in [*more, item.mend]:
+                if line:
+                    print_data(f"{'':<18}{line}")
     if failed := [item.name for item in items if not item.passed]:
         raise CheckFailed(f"{counted(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+_TOLD = 5
+
 
 class Item(NamedTuple):
     """What was found.
@@ -21,5 +23,6 @@ class Item(NamedTuple):
 
 
 def item(name: str, faults: Sequence[str], *, passed: str, mend: str) -> Item:
-    """An item that passes where nothing is wrong; else it tells what is."""
-    return Item(name, not faults, "; ".join(faults) or passed, mend if faults else "")
+    """An item that passes where nothing is wrong; else it tells what is, of many faults the first."""
+    told, more = "; ".join(faults[:_TOLD]), len(faults) - _TOLD
+    return Item(name, not faults, (told + f"; and {more:,} more" * (more > 0)) or passed, mend if faults else "")
