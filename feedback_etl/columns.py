@@ -64,7 +64,7 @@ Role = Literal["identifier", "quasi_identifier", "sensitive", "insensitive"]
 ColumnType = Literal["text", "integer", "number", "boolean", "time"]
 
 
-class Extra(NamedTuple):
+class ExtraColumn(NamedTuple):
     """A column that follows the twelve, since somebody asked for it.
 
     Attributes:
@@ -78,11 +78,11 @@ class Extra(NamedTuple):
     type: ColumnType = "text"
 
 
-IMAGE_URL = Extra("image_url")
+IMAGE_URL = ExtraColumn("image_url")
 """photos.s3_key, where the user has opted in; see `expressions.without_ids`."""
 
 
-def training_columns(extra: Sequence[Extra] = ()) -> list[str]:
+def training_columns(extra: Sequence[ExtraColumn] = ()) -> list[str]:
     """The columns of an export in their order."""
     return [*TRAINING_COLUMNS, *(column.name for column in extra)]
 
@@ -100,7 +100,7 @@ _EXTRA_KINDS: dict[ColumnType, _Kind] = {
 }
 
 
-def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra: Sequence[Extra] = ()) -> None:
+def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra: Sequence[ExtraColumn] = ()) -> None:
     """Refuse a frame that cannot hold raw feedback; a column without a type, since all of it is null, fits anywhere.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import Extra
+from feedback_etl.columns import ExtraColumn
 from feedback_etl.schema import training_schema
 from feedback_etl.source import tables
 
@@ -27,7 +27,7 @@ def contracts() -> dict[str, str]:
     }
 
 
-def row_schema(extra: Sequence[Extra] = ()) -> dict[str, Any]:
+def row_schema(extra: Sequence[ExtraColumn] = ()) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one row of an export, an empty field being null."""
     columns = training_schema(tuple(extra)).columns
     return {

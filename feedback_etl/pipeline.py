@@ -19,7 +19,7 @@ import polars as pl
 
 from feedback_etl.arguments import Time, key_of, known_keys, window_of
 from feedback_etl.clock import instant
-from feedback_etl.columns import IMAGE_URL, QUASI_IDENTIFIERS, Extra
+from feedback_etl.columns import IMAGE_URL, QUASI_IDENTIFIERS, ExtraColumn
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued, lookback_of
 from feedback_etl.exports.facts import Facts
@@ -284,7 +284,7 @@ def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFr
     files.reject(run.finish())
 
 
-def _contract(extra: Sequence[Extra]) -> str:
+def _contract(extra: Sequence[ExtraColumn]) -> str:
     from feedback_etl.contracts import row_schema  # it imports pandera too
 
     return json.dumps(row_schema(extra))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from feedback_etl.columns import Extra
+from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.anonymity import Anonymity
 from feedback_etl.privacy.keys import Key
@@ -22,7 +22,7 @@ class Rules:
     max_rejected: float
     timestamp_precision: TimestampPrecision = "exact"
     anonymity: Anonymity = field(default_factory=Anonymity)
-    extra: tuple[Extra, ...] = ()
+    extra: tuple[ExtraColumn, ...] = ()
 
     def __post_init__(self) -> None:
         enough_ratings(self.min_feedback_fields)

@@ -13,7 +13,7 @@ import polars as pl
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
-from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, Extra, require_raw
+from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn, require_raw
 from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import AGE_RANGE, MAX_AGE, decode_list, is_formula, is_string_list
 
@@ -61,7 +61,7 @@ REASONS = tuple(dict.fromkeys(reason for faults in _FAULTS.values() for reason i
 """The stable names of all reasons for which a row is rejected."""
 
 
-def _faults_of(column: Extra) -> dict[str, pl.Expr]:
+def _faults_of(column: ExtraColumn) -> dict[str, pl.Expr]:
     """What can be wrong with a value of a further column."""
     value = pl.col(column.name)
     if column.role == "identifier":
@@ -162,7 +162,7 @@ class Split(NamedTuple):
     rejected: pl.DataFrame
 
 
-def split_valid(frame: pl.DataFrame, *, extra: Sequence[Extra] = ()) -> Split:
+def split_valid(frame: pl.DataFrame, *, extra: Sequence[ExtraColumn] = ()) -> Split:
     """Tell valid raw rows from those with something wrong, with all the reasons.
 
     A frame in which nothing is wrong costs one pass; pandera then explains only the rows that failed it.
@@ -185,7 +185,7 @@ def split_valid(frame: pl.DataFrame, *, extra: Sequence[Extra] = ()) -> Split:
     return Split(valid, explain(rejected, extra))
 
 
-def tell_apart(frame: pl.DataFrame, extra: Sequence[Extra] = ()) -> Split:
+def tell_apart(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> Split:
     """`split_valid` without the reasons, in one pass; `explain` adds them, for the rows of many batches at once."""
     require_raw(frame, extra)
     suspect = frame.select(_is_suspect(frame, extra).alias("suspect")).to_series()
@@ -194,7 +194,7 @@ def tell_apart(frame: pl.DataFrame, extra: Sequence[Extra] = ()) -> Split:
     return Split(frame.filter(~suspect), frame.filter(suspect))
 
 
-def _is_suspect(frame: pl.DataFrame, extra: Sequence[Extra]) -> pl.Expr:
+def _is_suspect(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> pl.Expr:
     """Whether anything is wrong with a row. Lists are judged once per distinct text: decoding is what costs."""
     wrong = [fault for faults in (*_ROW_FAULTS.values(), *map(_faults_of, extra)) for fault in faults.values()]
     for column in LIST_COLUMNS:
@@ -205,7 +205,7 @@ def _is_suspect(frame: pl.DataFrame, extra: Sequence[Extra]) -> pl.Expr:
     return pl.any_horizontal(wrong).fill_null(value=False)
 
 
-def explain(rows: pl.DataFrame, extra: Sequence[Extra] = ()) -> pl.DataFrame:
+def explain(rows: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
     """Raw rows that are all wrong, with a column `reasons`: what pandera finds."""
     if rows.is_empty():
         return rows.with_columns(reasons=pl.lit("", pl.String))
@@ -221,7 +221,7 @@ def explain(rows: pl.DataFrame, extra: Sequence[Extra] = ()) -> pl.DataFrame:
     return rows.with_columns(reasons["reasons"])
 
 
-def _raw_columns(extra: Sequence[Extra]) -> dict[str, pa.Column]:
+def _raw_columns(extra: Sequence[ExtraColumn]) -> dict[str, pa.Column]:
     return {
         each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _faults_of(each).items()])
         for each in extra
@@ -238,13 +238,13 @@ _TYPES: dict[ColumnType, Any] = {
 
 
 @lru_cache
-def training_schema(extra: tuple[Extra, ...] = ()) -> pa.DataFrameSchema:
+def training_schema(extra: tuple[ExtraColumn, ...] = ()) -> pa.DataFrameSchema:
     """`TrainingPair`, with the columns that somebody asked for after the twelve."""
     schema = TrainingPair.to_schema()
     return schema.add_columns({each.name: _further(each) for each in extra}) if extra else schema
 
 
-def _further(column: Extra) -> pa.Column:
+def _further(column: ExtraColumn) -> pa.Column:
     told = f"{column.role.replace('_', '-').capitalize()}; one of the columns that were asked for."
     if column.role == "identifier":
         return pa.Column(str, pa.Check.str_matches(_PSEUDONYM), nullable=True, description=told)
@@ -252,7 +252,7 @@ def _further(column: Extra) -> pa.Column:
     return pa.Column(_TYPES[column.type], checks, nullable=True, description=told)
 
 
-def validate(frame: pl.DataFrame, *, extra: Sequence[Extra] = ()) -> pl.DataFrame:
+def validate(frame: pl.DataFrame, *, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
     """The frame itself, if it is a training set by `TrainingPair`.
 
     Args:

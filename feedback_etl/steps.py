@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL, Extra
+from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.exports.chain import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
     pairs: pl.DataFrame
     rejected: pl.DataFrame
-    extra: tuple[Extra, ...] = ()
+    extra: tuple[ExtraColumn, ...] = ()
 
     def validated(self) -> "Batch":
         """Itself: the gate before anything is written or handed out.

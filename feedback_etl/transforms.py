@@ -10,7 +10,15 @@ from typing import Literal, TypeVar, get_args
 import polars as pl
 
 from feedback_etl.clock import naive_utc
-from feedback_etl.columns import IMAGE_URL, RATING_FIELDS, RATINGS, RAW_COLUMNS, Extra, require_raw, training_columns
+from feedback_etl.columns import (
+    IMAGE_URL,
+    RATING_FIELDS,
+    RATINGS,
+    RAW_COLUMNS,
+    ExtraColumn,
+    require_raw,
+    training_columns,
+)
 from feedback_etl.errors import UsageError
 from feedback_etl.expressions import KeyLike, bucket_age, hash_id, holds_id, join_list
 
@@ -58,7 +66,7 @@ def anonymize(
     key: KeyLike | str | None = None,
     unkeyed: bool = False,
     recommendation_id: RecommendationId = "keep",
-    extra: Sequence[Extra] = (),
+    extra: Sequence[ExtraColumn] = (),
 ) -> Frame:
     """Raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
 
@@ -109,7 +117,7 @@ def anonymize(
     ).select(training_columns(extra))
 
 
-def _further(column: Extra, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
+def _further(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
     """A column beside the twelve. An image's URL that holds an id of the row would undo the pseudonym."""
     value = pl.col(column.name)
     if column.role == "identifier":

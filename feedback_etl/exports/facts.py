@@ -5,7 +5,7 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from feedback_etl.columns import Extra, training_columns
+from feedback_etl.columns import ExtraColumn, training_columns
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.privacy.keys import Key
 
@@ -23,7 +23,7 @@ class Facts(NamedTuple):
     chain: dict[str, Any] = {}  # noqa: RUF012
     consent: Sequence[str] = ()
     risk: dict[str, Any] = {}  # noqa: RUF012
-    extra: Sequence[Extra] = ()
+    extra: Sequence[ExtraColumn] = ()
 
 
 def described(

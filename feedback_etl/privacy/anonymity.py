@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from feedback_etl.columns import QUASI_IDENTIFIERS, Extra, training_columns
+from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, training_columns
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.risk import figures_of
 
@@ -37,7 +37,7 @@ class Anonymity:
     on_small_class: OnSmallClass = "suppress"
     max_suppressed: float = 1.0
     quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS
-    extra: Sequence[Extra] = ()
+    extra: Sequence[ExtraColumn] = ()
 
     def __post_init__(self) -> None:
         if self.k is not None and (

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
-from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, Extra
+from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.connect import Source
 from feedback_etl.source.consent import CONSENT, IMAGE_OPT_IN, ConsentColumns, image_consent_in, recorded_in
@@ -34,7 +34,7 @@ def look_at(
     query: str | None = None,
     db_schema: str | None = None,
     consent: ConsentColumns = ConsentColumns(),  # noqa: B008  it cannot be changed
-    extra: Sequence[Extra] | None = (),
+    extra: Sequence[ExtraColumn] | None = (),
 ) -> tuple[Relation, dict[str, str]]:
     """What an export would read, checked without reading a row.
 
@@ -149,12 +149,12 @@ def _some(names: list[str]) -> str:
     return shown + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")
 
 
-def _wanted(extra: Sequence[Extra]) -> list[str]:
+def _wanted(extra: Sequence[ExtraColumn]) -> list[str]:
     """What a query has to yield."""
     return [*RAW_COLUMNS, *(each.name for each in extra), *([IMAGE_OPT_IN] if IMAGE_URL in extra else [])]
 
 
-def _check_names(names: list[str], extra: Sequence[Extra] | None) -> None:
+def _check_names(names: list[str], extra: Sequence[ExtraColumn] | None) -> None:
     wanted = _wanted(extra or ())
     missing = [name for name in wanted if name not in names]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -170,7 +170,7 @@ def _check_names(names: list[str], extra: Sequence[Extra] | None) -> None:
         )
 
 
-def _types(source: Source, sql: str, extra: Sequence[Extra] | None = None) -> dict[str, str]:
+def _types(source: Source, sql: str, extra: Sequence[ExtraColumn] | None = None) -> dict[str, str]:
     result = _execute(source, sql)
     described = [(str(column[0]), column[1]) for column in (result.cursor.description if result.cursor else ())]
     result.close()
@@ -190,7 +190,7 @@ def _type_name(source: Source, code: Any) -> str:
     return f"{found.name}[]" if found.array_oid == code else found.name
 
 
-def _check_types(types: dict[str, str], extra: Sequence[Extra]) -> None:
+def _check_types(types: dict[str, str], extra: Sequence[ExtraColumn]) -> None:
     known = kinds(extra)
     faults = [
         f"{name} is {'of a type of its own' if kind == 'unknown' else kind}, expected {known[name].expected}"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, Extra
+from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn
 from feedback_etl.errors import SourceError
 from feedback_etl.source.consent import CONSENT, IMAGE_OPT_IN
 from feedback_etl.source.window import Window
@@ -18,7 +18,7 @@ NO_ANSWER = 2**63 - 1
 """What SQLite is told to give for a `would_recommend` that is null."""
 
 
-def to_raw(frame: pl.DataFrame, extra: Sequence[Extra] = ()) -> pl.DataFrame:
+def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
     """Cast what a driver gave to the raw columns and further ones, in their order.
 
     Ids stay integers or text. Ratings and ages become Int64, or Float64 where the source holds fractions: such a
@@ -161,7 +161,7 @@ _TYPES: dict[ColumnType, Kind] = {
 }
 
 
-def kinds(extra: Sequence[Extra] = ()) -> dict[str, Kind]:
+def kinds(extra: Sequence[ExtraColumn] = ()) -> dict[str, Kind]:
     """What each raw column, what tells of consent, and further columns may be."""
     further = {each.name: _IDENTIFIER if each.role == "identifier" else _TYPES[each.type] for each in extra}
     return _RAW | dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH) | further

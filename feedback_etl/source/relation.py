@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from feedback_etl.columns import IMAGE_URL, LIST_COLUMNS, RAW_COLUMNS, Extra
+from feedback_etl.columns import IMAGE_URL, LIST_COLUMNS, RAW_COLUMNS, ExtraColumn
 from feedback_etl.source import tables
 from feedback_etl.source.consent import CONSENT, IMAGE_OPT_IN, Recorded, consents_of
 from feedback_etl.source.own_query import contained
@@ -36,7 +36,7 @@ class Relation:
     counted: sa.FromClause
     own_query: str | None = None
     consent: tuple[str, ...] = ()
-    extra: tuple[Extra, ...] = ()
+    extra: tuple[ExtraColumn, ...] = ()
 
     def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
         """The statement as one text that needs no parameters."""
@@ -90,7 +90,7 @@ def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
     return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
 
-def own_relation(dialect: str, sql: str, types: dict[str, str], extra: Sequence[Extra] = ()) -> Relation:
+def own_relation(dialect: str, sql: str, types: dict[str, str], extra: Sequence[ExtraColumn] = ()) -> Relation:
     """A user's SELECT as a subquery that has the given columns, by what the database calls their types.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import polars as pl
 
-from feedback_etl.columns import Extra
+from feedback_etl.columns import ExtraColumn
 from feedback_etl.source.advice import missing_index
 from feedback_etl.source.connect import Database, open_source
 from feedback_etl.source.consent import CONSENT, ConsentColumns
@@ -37,7 +37,7 @@ class Selection:
     progress: Progress | None
     settling: Settling | None = None
     consent: ConsentColumns = field(default_factory=ConsentColumns)
-    extra: tuple[Extra, ...] = ()
+    extra: tuple[ExtraColumn, ...] = ()
 
 
 class Found(NamedTuple):
