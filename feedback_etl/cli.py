@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl import __version__, cli_folder, cli_keys, cli_privacy
+from feedback_etl import __version__, cli_config, cli_folder, cli_keys, cli_privacy
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import UsageError
 from feedback_etl.source.child import prestart
@@ -237,6 +237,7 @@ def demo(
     tell(f"\nNext: feedback-etl preview --database-url {shlex.quote(str(url))}")
 
 
+app.command(epilog="Example: feedback-etl config")(cli_config.config)
 app.command("list", epilog="Example: feedback-etl list")(cli_folder.list_exports)
 app.command(epilog="Example: feedback-etl adopt ml/feedback_training/old.csv")(cli_folder.adopt)
 app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(cli_folder.erase)

@@ -25,14 +25,14 @@ FLOORS = [
     {"contracts", "demo", "settings"},
     {"arguments", "loading", "pipeline"},
     {"checklist", "processor"},
-    {"__main__", "cli", "cli_folder", "cli_keys", "cli_privacy", "console"},
+    {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "console"},
 ]
 """The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""
 
 STOPWATCHES = {"console", "exports.lock", "pipeline"}
 """Who may measure how long something takes."""
 
-TALKERS = {"__main__", "cli", "cli_folder", "cli_keys", "cli_privacy", "console", "source.reader_process"}
+TALKERS = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "console", "source.reader_process"}
 """Who may write to stdout and stderr."""
 
 

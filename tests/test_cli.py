@@ -478,7 +478,7 @@ class TestHelp:
     def test_these_commands_there_are(self) -> None:
         """So that a new one cannot come unnoticed."""
         names = {"export", "preview", "demo", "keys", "keys new", "keys show", "keys list", "keys retire"}
-        names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk", "check"}
+        names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk", "check", "config"}
         assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
 
     @pytest.mark.parametrize("name", COMMANDS)

@@ -170,11 +170,22 @@ _NAMES = (
 THERE_ARE = f"There are: {_NAMES}."
 
 
-@pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password", "outputdir"])
+@pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password"])
 def test_an_unknown_setting_is_refused(name: str) -> None:
     """Above all a key: it belongs into a file of its own, which the settings may name."""
     write("feedback-etl.toml", f'{name} = "{CANARY}"')
     assert refused() == f"The settings are wrong: {name} is not a setting. {THERE_ARE}"
+
+
+def test_a_slip_is_told_with_the_name_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the file and in the environment, where a variable that nothing reads would do nothing unnoticed."""
+    write("feedback-etl.toml", f'outputdir = "{CANARY}"')
+    monkeypatch.setenv("FEEDBACK_ETL_KEY_FIEL", CANARY)
+    monkeypatch.setenv("FEEDBACK_ETL_SOMETHING", CANARY)
+    told = refused()
+    assert "outputdir is not a setting (do you mean output_dir?)" in told
+    assert "FEEDBACK_ETL_KEY_FIEL is not a setting (do you mean key_file?)" in told
+    assert "FEEDBACK_ETL_SOMETHING is not a setting;" in told or "FEEDBACK_ETL_SOMETHING is not a setting." in told
 
 
 @pytest.mark.parametrize(
