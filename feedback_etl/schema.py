@@ -4,7 +4,7 @@ Both are pandera models. They judge with full depth whatever PANDERA_VALIDATION_
 say. `validate` raises, `split_valid` gives the good rows and the explained bad ones.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Generic, NamedTuple
 
 import pandera.polars as pa
 import polars as pl
@@ -14,6 +14,7 @@ from pandera.errors import SchemaErrors
 from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, require_raw
 from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import AGE_RANGE, MAX_AGE, decode_list, is_formula, is_string_list
+from feedback_etl.frames import Frame, for_any_frame, to_polars
 
 
 def _number_faults(column: str, least: int, greatest: int) -> dict[str, pl.Expr]:
@@ -133,7 +134,7 @@ class TrainingPair(pa.DataFrameModel):
         ordered = True
 
 
-class Split(NamedTuple):
+class Split(NamedTuple, Generic[Frame]):
     """Raw rows, told apart.
 
     Attributes:
@@ -142,20 +143,21 @@ class Split(NamedTuple):
             commas in the order of `REASONS`.
     """
 
-    valid: pl.DataFrame
-    rejected: pl.DataFrame
+    valid: Frame
+    rejected: Frame
 
 
-def split_valid(frame: pl.DataFrame) -> Split:
+@for_any_frame
+def split_valid(frame: Frame) -> Split[Frame]:
     """Tell valid raw rows from those with something wrong, with all the reasons.
 
     A frame in which nothing is wrong costs one pass; pandera then explains only the rows that failed it.
 
     Args:
-        frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` gives them.
+        frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` gives them. A lazy frame is run for it.
 
     Returns:
-        `Split(valid, rejected)`; together they hold every row once.
+        `Split(valid, rejected)`, two frames of the kind that was given; together they hold every row once.
 
     Raises:
         ValidationError: Columns are missing or of a wrong type.
@@ -164,11 +166,14 @@ def split_valid(frame: pl.DataFrame) -> Split:
     >>> rejected["reasons"].to_list()
     ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
+    if isinstance(frame, pl.LazyFrame):
+        valid, rejected = tell_apart(frame.collect())
+        return Split(valid.lazy(), explain(rejected).lazy())
     valid, rejected = tell_apart(frame)
     return Split(valid, explain(rejected))
 
 
-def tell_apart(frame: pl.DataFrame) -> Split:
+def tell_apart(frame: pl.DataFrame) -> Split[pl.DataFrame]:
     """`split_valid` without the reasons, in one pass; `explain` adds them, for the rows of many batches at once."""
     require_raw(frame)
     suspect = frame.select(_is_suspect(frame).alias("suspect")).to_series()
@@ -203,14 +208,14 @@ def explain(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(reasons["reasons"])
 
 
-def validate(frame: pl.DataFrame) -> pl.DataFrame:
+def validate(frame: Frame) -> Frame:
     """The frame itself, if it is a training set by `TrainingPair`.
 
     Args:
-        frame: The twelve columns of `TrainingPair`, as `anonymize` gives them.
+        frame: The twelve columns of `TrainingPair`, as `anonymize` gives them. A lazy frame is run for it.
 
     Returns:
-        The same frame.
+        The same frame; of a lazy frame, the rows that were validated, lazy.
 
     Raises:
         ValidationError: Something is wrong; the message names each broken rule, its column and the number of rows.
@@ -218,13 +223,14 @@ def validate(frame: pl.DataFrame) -> pl.DataFrame:
     >>> validate(TrainingPair.empty()).width
     12
     """
-    cases = _failure_cases(TrainingPair.to_schema(), frame)
+    table: pl.DataFrame = to_polars(frame).lazy().collect()
+    cases = _failure_cases(TrainingPair.to_schema(), table)
     if cases.is_empty():
-        return frame
+        return table.lazy() if isinstance(frame, pl.LazyFrame) else frame
     # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.
     column = pl.when(schema_context="DataFrameSchema").then("failure_case").otherwise("column")
     rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.replace(r"\(.*", ""))
-    rows = pl.when(pl.col("index").is_null()).then(frame.height).otherwise(1).sum()
+    rows = pl.when(pl.col("index").is_null()).then(table.height).otherwise(1).sum()
     counts = cases.group_by(rule.alias("rule")).agg(rows=rows).sort("rows", "rule", descending=[True, False])
     reasons = dict(counts.iter_rows())
     listed = ", ".join(f"{name} ({rows:,} {'row' if rows == 1 else 'rows'})" for name, rows in reasons.items())

@@ -1,11 +1,13 @@
 """Frame transforms: raw feedback to training pairs. Lazy frames stay lazy; nothing here reads the world.
 
+Each takes Polars frames, pandas data frames and Arrow tables, and gives back what it was given; rows stay in order.
+
 pairs = raw.pipe(anonymize, key=key, now=now).pipe(deduplicate)
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import polars as pl
 
@@ -13,8 +15,8 @@ from feedback_etl.clock import naive_utc
 from feedback_etl.columns import RATING_FIELDS, RATINGS, RAW_COLUMNS, TRAINING_COLUMNS, require_raw
 from feedback_etl.errors import UsageError
 from feedback_etl.expressions import KeyLike, bucket_age, hash_id, join_list
+from feedback_etl.frames import Frame, for_any_frame
 
-Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 RecommendationId = Literal["keep", "hash"]
 TimestampPrecision = Literal["exact", "minute", "hour", "day"]
 
@@ -24,6 +26,7 @@ PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
 """The same on raw rows: what `anonymize` makes `PAIR_KEY` of, one to one."""
 
+_PLACE = "place in the frame"
 _TRUNCATED = {"exact": "", "minute": "1m", "hour": "1h", "day": "1d"}
 _JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
@@ -51,6 +54,7 @@ def is_hashed(recommendation_id: RecommendationId) -> bool:
     return recommendation_id == "hash"
 
 
+@for_any_frame
 def anonymize(
     frame: Frame,
     *,
@@ -106,6 +110,7 @@ def anonymize(
     ).select(TRAINING_COLUMNS)
 
 
+@for_any_frame
 def coarsen(frame: Frame, precision: TimestampPrecision) -> Frame:
     """Cut feedback_timestamp down to the minute, the hour or the day, which makes fewer rows unique by it.
 
@@ -157,6 +162,7 @@ def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
     return frame.join(distinct, on=column, how="left", maintain_order="left")
 
 
+@for_any_frame
 def deduplicate(frame: Frame, *, by: Sequence[str] = PAIR_KEY) -> Frame:
     """Keep the first row of each pair, in the order of the frame.
 
@@ -176,3 +182,27 @@ def deduplicate(frame: Frame, *, by: Sequence[str] = PAIR_KEY) -> Frame:
     [5]
     """
     return frame.unique(subset=list(by), keep="first", maintain_order=True)
+
+
+@for_any_frame
+def latest_per_recommendation(frame: Frame) -> Frame:
+    """Keep the newest row of each analysis and recommendation, in the order of the frame.
+
+    People give feedback on a recommendation after one week, two, and so on; this keeps what they said last. Of rows of
+    the same time the last one stays, and a row without a time is older than all others.
+
+    Args:
+        frame: Training pairs.
+
+    Returns:
+        The frame without the older rows, lazy if it was.
+
+    >>> pair = {"analysis_hash": "73475cb40a568e8d", "recommendation_id": "rec_1"}
+    >>> times = [datetime(2025, 10, 25), datetime(2025, 10, 18)]
+    >>> pairs = pl.DataFrame([pair | {"feedback_timestamp": time} for time in times])
+    >>> latest_per_recommendation(pairs)["feedback_timestamp"].dt.day().to_list()
+    [25]
+    """
+    *recommendation, time = PAIR_KEY
+    by_time = frame.with_row_index(_PLACE).sort(time, nulls_last=False, maintain_order=True)
+    return by_time.unique(subset=recommendation, keep="last", maintain_order=True).sort(_PLACE).drop(_PLACE)
