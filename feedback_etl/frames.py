@@ -5,7 +5,7 @@ A public transform is written once, for Polars, and `for_any_frame` converts at 
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import polars as pl
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame, "pd.DataFrame", "pa.Table")
+Frame = TypeVar("Frame", bound=Any)
+"""A frame of Polars, lazy or not, or of pandas, or an Arrow table; a transform gives back the type that it is given."""
+
 Transform = TypeVar("Transform", bound=Callable[..., Any])
 
 _ROW = "row of the pandas frame"
@@ -72,13 +74,21 @@ def to_polars(frame: Any) -> Any:
     raise UsageError(f"The frame has a column whose values are of different types ({told}); give each one type.")
 
 
+def lazy_like(frame: Frame, result: pl.DataFrame) -> Frame:
+    """The result of a transform that had to run its frame: lazy if that was."""
+    given: Any = result.lazy() if isinstance(frame, pl.LazyFrame) else result
+    return cast(Frame, given)
+
+
 def _known(frame: Any) -> "nw.DataFrame[Any]":
     import narwhals as nw
 
     known = nw.from_native(frame, eager_only=True, pass_through=True)
     if isinstance(known, nw.DataFrame) and (known.implementation.is_pandas() or known.implementation.is_pyarrow()):
         return known
-    raise UsageError(f"A frame is one of Polars (lazy or not) or pandas, or an Arrow table, not {type(frame).__name__}.")
+    raise UsageError(
+        f"A frame is one of Polars (lazy or not) or pandas, or an Arrow table, not {type(frame).__name__}."
+    )
 
 
 def _each(result: Any, restore: Callable[[pl.DataFrame], Any]) -> Any:

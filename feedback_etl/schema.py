@@ -14,7 +14,7 @@ from pandera.errors import SchemaErrors
 from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, require_raw
 from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import AGE_RANGE, MAX_AGE, decode_list, is_formula, is_string_list
-from feedback_etl.frames import Frame, for_any_frame, to_polars
+from feedback_etl.frames import Frame, for_any_frame, lazy_like, to_polars
 
 
 def _number_faults(column: str, least: int, greatest: int) -> dict[str, pl.Expr]:
@@ -166,11 +166,8 @@ def split_valid(frame: Frame) -> Split[Frame]:
     >>> rejected["reasons"].to_list()
     ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
-    if isinstance(frame, pl.LazyFrame):
-        valid, rejected = tell_apart(frame.collect())
-        return Split(valid.lazy(), explain(rejected).lazy())
-    valid, rejected = tell_apart(frame)
-    return Split(valid, explain(rejected))
+    valid, rejected = tell_apart(frame.lazy().collect())
+    return Split(lazy_like(frame, valid), lazy_like(frame, explain(rejected)))
 
 
 def tell_apart(frame: pl.DataFrame) -> Split[pl.DataFrame]:
@@ -226,7 +223,7 @@ def validate(frame: Frame) -> Frame:
     table: pl.DataFrame = to_polars(frame).lazy().collect()
     cases = _failure_cases(TrainingPair.to_schema(), table)
     if cases.is_empty():
-        return table.lazy() if isinstance(frame, pl.LazyFrame) else frame
+        return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
     # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.
     column = pl.when(schema_context="DataFrameSchema").then("failure_case").otherwise("column")
     rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.replace(r"\(.*", ""))

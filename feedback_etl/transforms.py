@@ -96,7 +96,7 @@ def anonymize(
     known = frame.select(RAW_COLUMNS)
     for column, joined in _JOINED.items():
         known = _add_joined(known, column, joined)
-    return known.select(
+    pairs: Frame = known.select(
         analysis_hash=hash_id("analysis_id", key=key, unkeyed=unkeyed),
         recommendation_id=recommendation,
         **{name: _whole(pl.col(name)) for name in RATINGS},
@@ -108,6 +108,7 @@ def anonymize(
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
     ).select(TRAINING_COLUMNS)
+    return pairs
 
 
 @for_any_frame
@@ -126,7 +127,8 @@ def coarsen(frame: Frame, precision: TimestampPrecision) -> Frame:
     """
     if not is_coarse(precision):
         return frame
-    return frame.with_columns(pl.col("feedback_timestamp").dt.truncate(_TRUNCATED[precision]))
+    coarse: Frame = frame.with_columns(pl.col("feedback_timestamp").dt.truncate(_TRUNCATED[precision]))
+    return coarse
 
 
 def is_coarse(precision: TimestampPrecision) -> bool:
@@ -159,7 +161,8 @@ def _utc(time: pl.Expr) -> pl.Expr:
 def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
     """Add the joined form of a JSON column, made once for each distinct text: decoding is what costs."""
     distinct = frame.select(pl.col(column).unique()).with_columns(join_list(column).alias(joined))
-    return frame.join(distinct, on=column, how="left", maintain_order="left")
+    wider: Frame = frame.join(distinct, on=column, how="left", maintain_order="left")
+    return wider
 
 
 @for_any_frame
@@ -181,7 +184,8 @@ def deduplicate(frame: Frame, *, by: Sequence[str] = PAIR_KEY) -> Frame:
     >>> deduplicate(pairs)["helpful_rating"].to_list()
     [5]
     """
-    return frame.unique(subset=list(by), keep="first", maintain_order=True)
+    unique: Frame = frame.unique(subset=list(by), keep="first", maintain_order=True)
+    return unique
 
 
 @for_any_frame
@@ -205,4 +209,6 @@ def latest_per_recommendation(frame: Frame) -> Frame:
     """
     *recommendation, time = PAIR_KEY
     by_time = frame.with_row_index(_PLACE).sort(time, nulls_last=False, maintain_order=True)
-    return by_time.unique(subset=recommendation, keep="last", maintain_order=True).sort(_PLACE).drop(_PLACE)
+    latest = by_time.unique(subset=recommendation, keep="last", maintain_order=True)
+    in_order: Frame = latest.sort(_PLACE).drop(_PLACE)
+    return in_order

@@ -14,15 +14,16 @@ from feedback_etl.columns import RATINGS, TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.failures import reading
 from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of
-from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER
-from feedback_etl.expressions import AGE_RANGE
+from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER, manifest_of
+from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT
 from feedback_etl.transforms import PAIR_KEY
 
+_TIMES = ("feedback_timestamp", "export_date")
 TRAINING_TYPES = pl.Schema(
     dict.fromkeys(TRAINING_COLUMNS, pl.String())
     | dict.fromkeys(RATINGS, pl.Int8())
     | {"would_recommend": pl.Boolean(), "age_range": AGE_RANGE}
-    | dict.fromkeys(("feedback_timestamp", "export_date"), pl.Datetime("us", "UTC"))
+    | dict.fromkeys(_TIMES, pl.Datetime("us", "UTC"))
 )
 """The types of a training set, those of `schema.TrainingPair`."""
 
@@ -45,7 +46,7 @@ class _Export(NamedTuple):
         return str(self.manifest.settings.get("timestamp_precision", "exact"))
 
 
-def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = True) -> pl.LazyFrame:
+def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = False) -> pl.LazyFrame:
     """All committed exports of a folder as one lazy frame, with the types of `load_training` and no pair twice.
 
     Only what has a manifest is read: no hidden, temporary, rejected or foreign file. CSV, compressed or not, and
@@ -68,7 +69,8 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Tr
             (`exports/*/`); or one file. A data file without a manifest is refused (`adopt` gives it one).
         mixed: Take exports together whose pseudonyms, recommendations or times do not fit together. No pair of two
             such exports is found to be the same.
-        verify: Compare each file's digest with its manifest, which reads it once; sizes are compared in any case.
+        verify: Compare the digest of every file with its manifest, which reads it once. Otherwise only files that were
+            changed, by their time, after their manifest was written; sizes are compared in any case.
 
     Returns:
         The twelve columns of `schema.TrainingPair`, then others that exports may hold, null where one lacks them.
@@ -110,21 +112,21 @@ def latest_export(folder: str | Path) -> Path:
 
 def _exports(where: str | Path) -> list[_Export]:
     """What a folder or a pattern names, the oldest first."""
-    paths = [Path(where)] if Path(where).exists() else [Path(path) for path in glob.glob(str(where), recursive=True)]
-    folders = [path for path in paths if path.is_dir()]
-    files = [path for path in paths if path.name.endswith(DATA_SUFFIXES) and path.parent.name != REJECTED_FOLDER]
-    there = {folder: list(_exports_in(folder)) for folder in {*folders, *(file.parent for file in files)}}
-    named = {export.path: export for folder in folders for export in there[folder]}
-    for file in files:
-        named |= {file: export for export in there[file.parent] if export.path == file}
-    if foreign := [file for file in files if file not in named]:
+    named = [str(where)] if Path(where).exists() else glob.glob(str(where), recursive=True)  # noqa: PTH207  absolute too
+    folders = [path for path in map(Path, named) if path.is_dir()]
+    files = [path for path in map(Path, named) if path.name.endswith(DATA_SUFFIXES)]
+    files = [path for path in files if path.parent.name != REJECTED_FOLDER and path not in folders]
+    places = {*folders, *(file.parent for file in files)}
+    there = {export.path: export for place in places for export in _exports_in(place)}
+    if foreign := [file for file in files if file not in there]:
         raise ExportFileError(
             f"{foreign[0]} ({len(foreign):,} in all) has no manifest, so it is no export that is known to be complete. "
             "`feedback-etl adopt FILE` gives it one; or name the folder, which leaves such files out."
         )
-    if not named:
+    chosen = [export for path, export in there.items() if path in files or export.folder in folders]
+    if not chosen:
         raise ExportFileError(f"{where} holds no export whose file is there; `feedback-etl list` tells what there is.")
-    return sorted(named.values(), key=_age)
+    return sorted(chosen, key=_age)
 
 
 def _age(export: _Export) -> tuple[str, int, Path]:
@@ -157,27 +159,28 @@ def _require_one_kind(exports: Sequence[_Export]) -> None:
 
 
 def _require_whole(export: _Export, *, verify: bool) -> None:
-    """Make sure that a file is what its manifest says; an erasure may have rewritten it, now or a moment ago."""
-    if not _is_whole(export, verify):
-        again = next((each for each in _exports_in(export.folder) if each.path == export.path), export)
-        if not _is_whole(again, verify):
-            raise ExportFileError(
-                f"{export.path} is not as its manifest says: it is missing, or was truncated or changed. Restore it, "
-                "or remove it together with its manifest and export its window again."
-            )
+    """Make sure that a file is what its manifest says; an erasure may have rewritten both since that was read."""
+    with reading(export.path):
+        if not _is_whole(export, verify):
+            again = next((each for each in _exports_in(export.folder) if each.path == export.path), export)
+            if not _is_whole(again, verify=True):
+                raise ExportFileError(
+                    f"{export.path} is not as its manifest says: it is missing, or was truncated or changed. Restore "
+                    "it, or remove it together with its manifest and export its window again."
+                )
 
 
 def _is_whole(export: _Export, verify: bool) -> bool:
-    allowed = [(export.file.bytes, export.file.sha256)]
-    if becoming := export.file.becoming:
-        allowed.append((becoming["bytes"], becoming["sha256"]))
-    if not export.path.is_file() or export.path.is_symlink():
+    file, path = export.file, export.path
+    if not path.is_file():
         return False
-    with reading(export.path):
-        size = export.path.stat().st_size
-        if not verify or size not in dict(allowed):
-            return size in dict(allowed)
-        return (size, sha256_of(export.path)) in allowed
+    told = path.stat()
+    if told.st_size == file.bytes and not verify and not file.becoming:
+        manifest = (export.folder / manifest_of(export.manifest.stem)).stat()
+        if told.st_mtime_ns < manifest.st_mtime_ns:  # as it was when the manifest was written
+            return True
+    allowed = [(file.bytes, file.sha256), (file.becoming.get("bytes"), file.becoming.get("sha256"))]
+    return any(size == told.st_size for size, _ in allowed) and (told.st_size, sha256_of(path)) in allowed
 
 
 def _clusters(exports: Sequence[_Export]) -> list[list[_Export]]:
@@ -226,8 +229,10 @@ def _scanned(export: _Export) -> pl.LazyFrame:
         raise ExportFileError(f"{export.path} lacks the columns {', '.join(missing)}; leave it out with a pattern.")
     ordered = [*TRAINING_COLUMNS, *(name for name in columns if name not in TRAINING_COLUMNS)]
     if not export.path.name.endswith(".parquet"):
-        types = {name: TRAINING_TYPES.get(name, pl.String()) for name in columns}
-        return pl.scan_csv(export.path, schema=types, glob=False).select(ordered)
+        # Polars reads times three times as fast from text than as a type of the file.
+        types = {name: pl.String() if name in _TIMES else TRAINING_TYPES.get(name, pl.String()) for name in columns}
+        times = pl.col(_TIMES).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
+        return pl.scan_csv(export.path, schema=types, glob=False).with_columns(times).select(ordered)
     frame = pl.scan_parquet(export.path, glob=False).with_columns(pl.col("age_range").cast(AGE_RANGE))
     found = frame.select(TRAINING_COLUMNS).collect_schema()
     if wrong := [name for name, dtype in found.items() if dtype != TRAINING_TYPES[name]]:

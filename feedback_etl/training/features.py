@@ -108,12 +108,13 @@ def features(
     for column, expressions in made.items():
         wide = _add(wide, column, expressions)
     every = [*chain.from_iterable(made.values()), *numbers]
-    return wide.select(each.meta.output_name() for each in every)
+    numeric: Frame = wide.select(each.meta.output_name() for each in every)
+    return numeric
 
 
 @for_any_frame
 def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "label") -> Frame:
-    """Add what a model shall learn: 1 where a rating reaches a threshold, 0 where it does not, null where it is missing.
+    """Add what a model shall learn: 1 where a rating reaches a threshold, else 0; null where the rating is missing.
 
     Rows without a label teach nothing: `frame.pipe(label, "helpful").drop_nulls("label")`.
 
@@ -148,7 +149,16 @@ def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "l
     if not 0 < least <= greatest:
         raise UsageError(f"The threshold of {rating} must be from 1 to {greatest}.")
     require_pairs(frame, [rating])
-    return frame.with_columns((_number(rating) >= least).cast(pl.Int8).alias(name))
+    labelled: Frame = frame.with_columns((_number(rating) >= least).cast(pl.Int8).alias(name))
+    return labelled
+
+
+def feature_names(
+    vocabulary: Vocabulary, *, ratings: Sequence[str] = (), timestamp_precision: TimestampPrecision = "exact"
+) -> list[str]:
+    """The columns that `features` gives with these arguments, in their order."""
+    no_rows = pl.DataFrame(schema=[*_TEXTS, _TIME, *ratings]).cast(pl.Null)
+    return features(no_rows, vocabulary=vocabulary, ratings=ratings, timestamp_precision=timestamp_precision).columns
 
 
 def _made_of(known: Vocabulary) -> dict[str, list[pl.Expr]]:
@@ -180,7 +190,8 @@ def _hot(column: str, what: str, names: Sequence[str]) -> list[pl.Expr]:
 def _add(frame: Frame, column: str, expressions: Sequence[pl.Expr]) -> Frame:
     """Add what is made of a column of text, once for each distinct text: taking it apart is what costs."""
     distinct = frame.select(pl.col(column).unique()).with_columns(map(_filled, expressions))
-    return frame.join(distinct, on=column, how="left", nulls_equal=True, maintain_order="left")
+    wider: Frame = frame.join(distinct, on=column, how="left", nulls_equal=True, maintain_order="left")
+    return wider
 
 
 def _filled(number: pl.Expr) -> pl.Expr:
