@@ -19,6 +19,9 @@ PSEUDONYM_LENGTH = 16
 MIN_KEY_BYTES = 32
 """The output size of SHA-256: RFC 2104 section 3 discourages shorter HMAC keys."""
 
+ISO_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
+"""How Polars reads what `iso_timestamp` writes, with a fraction and without one."""
+
 MAX_AGE = 130
 AGE_EDGES = (18, 25, 35, 50)
 AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])

@@ -16,9 +16,10 @@ from feedback_etl.exports.chain import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
 from feedback_etl.expressions import harmless, hash_id
 from feedback_etl.privacy.anonymity import CAP, People, told
+from feedback_etl.rejection import explain, tell_apart
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
-from feedback_etl.schema import explain, tell_apart, validate
+from feedback_etl.schema import validate
 from feedback_etl.source.window import Window
 from feedback_etl.transforms import RAW_KEY, anonymize, coarsen, deduplicate, enough_ratings
 

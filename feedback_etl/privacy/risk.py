@@ -12,6 +12,7 @@ import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
 from feedback_etl.errors import UsageError
+from feedback_etl.frames import Frame, to_polars
 
 SMALL = 5
 """Classes of fewer people are reported as small."""
@@ -64,7 +65,7 @@ class Risk:
 
 
 def risk(
-    frame: pl.DataFrame | pl.LazyFrame,
+    frame: Frame,
     *,
     quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
     sensitive: Sequence[str] = RATING_FIELDS,
@@ -73,7 +74,7 @@ def risk(
     """Measure how easily people are found again in a table.
 
     Args:
-        frame: The table.
+        frame: The table: of Polars (lazy or not) or pandas, or an Arrow table.
         quasi_identifiers: What somebody may know of a person.
         sensitive: What nobody should learn of one.
         person: The column that tells who a row is of; without it every row counts as a person.
@@ -87,7 +88,7 @@ def risk(
     >>> risk(table, quasi_identifiers=["age"], sensitive=["rating"], person="user").share_unique
     1.0
     """
-    table = frame.lazy()
+    table: pl.LazyFrame = to_polars(frame).lazy()
     names = table.collect_schema().names()
     if missing := [
         name for name in (*quasi_identifiers, *sensitive, *([person] if person else [])) if name not in names
