@@ -1,8 +1,10 @@
-"""What callers give, as what the steps take: windows and keys."""
+"""What callers give, as what the steps take: windows, keys and columns."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime
 
+from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.errors import KeyMissing, UsageError
 from feedback_etl.privacy.keys import Key, retired_keys
 from feedback_etl.settings import find_key, key_in_force, retired_folder
@@ -18,6 +20,18 @@ def window_of(days_back: int, since: Time | None, until: Time | None, now: datet
     if until is not None:
         raise UsageError("An end of the window (until) needs a start (since).")
     return window_of_days(days_back, now=now)
+
+
+def extra_of(columns: Sequence[ExtraColumn], query: str | None, *, images: bool) -> tuple[ExtraColumn, ...]:
+    """The columns that follow the twelve."""
+    if columns and query is None:
+        raise UsageError(f"The default tables have no column {columns[0].name}: further columns need a query.")
+    return (*columns, *([IMAGE_URL] if images else []))
+
+
+def known_of(quasi_identifiers: Sequence[str], extra: Sequence[ExtraColumn]) -> tuple[str, ...]:
+    """The columns that somebody may know of a person, those included that are declared so."""
+    return tuple(dict.fromkeys((*quasi_identifiers, *(each.name for each in extra if each.role == "quasi_identifier"))))
 
 
 def key_of(key: Key | str | None, unkeyed: bool) -> Key | None:

@@ -66,6 +66,9 @@ def export(
     ] = None,
     min_fields: MinFields = 1,
     query: Query = None,
+    model: Annotated[
+        str | None, typer.Option(help="A pandera model that every batch has to fit too.", metavar="FILE.py:MODEL")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Publish nothing if a single row is rejected.")] = False,
     max_rejected: Annotated[
         float, typer.Option(help="Publish nothing if a greater share is rejected, such as 0.05.", metavar="SHARE")
@@ -132,6 +135,7 @@ def export(
     appears whole or not at all.
     """
     prestart()
+    from feedback_etl.custom_model import load_model
     from feedback_etl.pipeline import export_feedback
     from feedback_etl.settings import load_settings
 
@@ -139,6 +143,8 @@ def export(
         raise UsageError("--output is empty: name a folder, or leave the option out.")
     settings = load_settings(
         database_url=database_url,
+        query=query,
+        model=model,
         output_dir=output,
         lock_timeout=lock_timeout,
         timestamp_precision=timestamp_precision,
@@ -149,7 +155,8 @@ def export(
     database = _database(settings)
     report = export_feedback(
         database,
-        **_selection(settings, context, days, since, until, query),
+        **_selection(settings, context, days, since, until),
+        model=load_model(settings.model) if settings.model else None,
         min_feedback_fields=min_fields,
         output_dir=settings.output_dir,
         key=None if unkeyed else cli_keys.key_for_export(settings),
@@ -193,10 +200,10 @@ def preview(
     from feedback_etl.privacy.keys import new_key
     from feedback_etl.settings import load_settings
 
-    settings = load_settings(database_url=database_url)
+    settings = load_settings(database_url=database_url, query=query)
     pairs = load_training(
         _database(settings),
-        **_selection(settings, context, days, since, until, query),
+        **_selection(settings, context, days, since, until),
         min_feedback_fields=min_fields,
         key=new_key(),
     )
@@ -255,7 +262,7 @@ def _database(settings: "Settings") -> str:
 
 
 def _selection(
-    settings: "Settings", context: typer.Context, days: int, since: str | None, until: str | None, query: Path | None
+    settings: "Settings", context: typer.Context, days: int, since: str | None, until: str | None
 ) -> dict[str, Any]:
     """The arguments of the library that choose rows."""
     from feedback_etl.source.preflight import read_query_file
@@ -267,7 +274,9 @@ def _selection(
         "days_back": days,
         "since": since,
         "until": until,
-        "query": read_query_file(query) if query else None,
+        "query": read_query_file(settings.query) if settings.query else None,
+        "columns": settings.extra_columns,
+        "age_edges": settings.age_edges,
         "db_schema": settings.db_schema,
         "opt_in_column": settings.opt_in_column,
         "opt_out_column": settings.opt_out_column,

@@ -203,14 +203,14 @@ def erase(
     from feedback_etl.privacy.erasure import erase as erase_from
     from feedback_etl.source.preflight import read_query_file
 
-    settings = settings_for(output, database_url=database_url, lock_timeout=lock_timeout)
+    settings = settings_for(output, database_url=database_url, query=query, lock_timeout=lock_timeout)
     done = erase_from(
         settings.output_dir,
         user_ids=_ids(user_ids_file),
         analysis_ids=_ids(analysis_ids_file),
         not_in_database=not_in_database,
         database=settings.database_url.get_secret_value() if settings.database_url else None,
-        query=read_query_file(query) if query else None,
+        query=read_query_file(settings.query) if settings.query else None,
         db_schema=settings.db_schema,
         opt_in_column=settings.opt_in_column,
         opt_out_column=settings.opt_out_column,

@@ -39,13 +39,12 @@ def check(
     """
     from feedback_etl.checklist.check import check as check_all
     from feedback_etl.checklist.record import write_record as write
-    from feedback_etl.source.preflight import read_query_file
 
-    settings = cli_folder.settings_for(output, database_url=database_url)
+    settings = cli_folder.settings_for(output, database_url=database_url, query=query)
     if write_record:
         tell(f"written: {write(settings)}")
     keys = cli_folder.keys_at_hand(settings, key_file)
-    items = check_all(settings, keys=keys, query=read_query_file(query) if query else None)
+    items = check_all(settings, keys=keys)
     if as_json:
         print_data(json.dumps([item._asdict() for item in items]))
     else:
@@ -85,14 +84,18 @@ def risk(
 
     k-anonymity, l-diversity, t-closeness and what follows from them, over all files together.
     """
-    from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
+    from feedback_etl.arguments import known_of
+    from feedback_etl.columns import RATING_FIELDS
     from feedback_etl.privacy.risk import risk as risk_of
+    from feedback_etl.settings import load_settings
 
-    table = _table(files)
+    settings, table = load_settings(), _table(files)
+    declared = [each for each in settings.extra_columns if each.name in table.columns]
+    names = (*RATING_FIELDS, *(each.name for each in declared if each.role == "sensitive"))
     found = risk_of(
         table,
-        quasi_identifiers=quasi_identifier or QUASI_IDENTIFIERS,
-        sensitive=sensitive or [name for name in RATING_FIELDS if name in table.columns],
+        quasi_identifiers=quasi_identifier or known_of(settings.quasi_identifiers, declared),
+        sensitive=sensitive or [name for name in names if name in table.columns],
         person=person,
     )
     if as_json:

@@ -1,11 +1,12 @@
 """The columns of raw feedback and of a training set: their names, their order, and what a raw one may hold."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import polars as pl
 
-from feedback_etl.errors import ValidationError
+from feedback_etl.errors import UsageError, ValidationError
 
 RATINGS = {
     "helpful_rating": (1, 5),
@@ -84,6 +85,24 @@ class ExtraColumn(NamedTuple):
 
 IMAGE_URL = ExtraColumn("image_url")
 """photos.s3_key, where the user has opted in; see `expressions.without_ids`."""
+
+
+_RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, "consent", "image_opt_in"}
+_NAME = re.compile("[a-z_][a-z0-9_]*")
+
+
+def require_names(extra: Sequence[ExtraColumn]) -> None:
+    """Refuse names of further columns that cannot be.
+
+    Raises:
+        UsageError: One is taken, comes twice, or is not of lower-case letters, digits and underscores.
+    """
+    names = [each.name for each in extra]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise UsageError("A further column is named with lower-case letters, digits and underscores.")
+        if name in _RESERVED or names.count(name) > 1:
+            raise UsageError(f"A further column cannot be called {name}: that name is taken.")
 
 
 def training_columns(extra: Sequence[ExtraColumn] = ()) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from feedback_etl.columns import ExtraColumn
+from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.schema import training_schema
 from feedback_etl.source import tables
 
@@ -27,9 +28,9 @@ def contracts() -> dict[str, str]:
     }
 
 
-def row_schema(extra: Sequence[ExtraColumn] = ()) -> dict[str, Any]:
+def row_schema(extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one row of an export, an empty field being null."""
-    columns = training_schema(tuple(extra)).columns
+    columns = training_schema(tuple(extra), tuple(age_edges)).columns
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "TrainingPair",

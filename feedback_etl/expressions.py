@@ -5,6 +5,7 @@ null. Nothing here reads a file, the environment or the clock.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import polars as pl
@@ -117,25 +118,50 @@ def _usable(key: str) -> str:
     return key
 
 
-def bucket_age(column: str | pl.Expr) -> pl.Expr:
+def age_ranges(edges: Sequence[int] = AGE_EDGES) -> pl.Enum:
+    """The dtype of age ranges: a Polars Enum with a label for each range, in ascending order.
+
+    Args:
+        edges: The ages at which a new range begins, rising.
+
+    Raises:
+        UsageError: They are not whole numbers from 1 to 130, or do not rise.
+
+    >>> age_ranges([18, 65]).categories.to_list()
+    ['<18', '18-65', '65+']
+    """
+    edges = list(edges)
+    whole = all(isinstance(edge, int) and not isinstance(edge, bool) and 1 <= edge <= MAX_AGE for edge in edges)
+    if not edges or not whole or edges != sorted({*edges}):
+        raise UsageError(f"age_edges must be rising whole numbers from 1 to {MAX_AGE}, for example 18, 25, 35, 50.")
+    between = [f"{low}-{high}" for low, high in pairwise(edges)]
+    return pl.Enum([f"<{edges[0]}", *between, f"{edges[-1]}+"])
+
+
+def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES) -> pl.Expr:
     """Age in years to its range: `<18`, `18-25`, `25-35`, `35-50` or `50+`.
 
     Ranges are half-open: 25 is in `25-35`. Null, NaN and ages outside 0 to 130 give null.
 
     Args:
         column: Name or expression of ages, any numeric dtype.
+        edges: The ages at which a new range begins, if not the usual ones.
 
     Returns:
-        An expression of the dtype `AGE_RANGE`, a Polars Enum in ascending order.
+        An expression of the dtype `age_ranges(edges)`, a Polars Enum in ascending order.
+
+    Raises:
+        UsageError: The edges are not rising whole numbers.
 
     >>> pl.DataFrame({"age": [17, 25, 50, 131, None]}).select(bucket_age("age")).to_series().to_list()
     ['<18', '25-35', '50+', None, None]
     """
     age = _column(column)
-    edges_passed = pl.sum_horizontal([age >= edge for edge in AGE_EDGES])
+    ranges = age_ranges(edges)
+    edges_passed = pl.sum_horizontal([age >= edge for edge in edges])
     in_range = pl.when(age.is_between(0, MAX_AGE)).then(edges_passed)
-    labels = AGE_RANGE.categories
-    return in_range.replace_strict(range(len(labels)), labels, return_dtype=AGE_RANGE).alias(age.meta.output_name())
+    labels = ranges.categories
+    return in_range.replace_strict(range(len(labels)), labels, return_dtype=ranges).alias(age.meta.output_name())
 
 
 def iso_timestamp(column: str | pl.Expr) -> pl.Expr:

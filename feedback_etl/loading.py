@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feedback_etl.arguments import Time, key_of, window_of
+from feedback_etl.arguments import Time, extra_of, key_of, known_of, window_of
 from feedback_etl.clock import instant
-from feedback_etl.columns import IMAGE_URL, QUASI_IDENTIFIERS
+from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn
+from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.rules import Rules
@@ -16,6 +18,9 @@ from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.source.reader import BATCH_ROWS, Reading
 from feedback_etl.source.selection import Found, Progress, Selection, read
 from feedback_etl.transforms import RecommendationId, TimestampPrecision
+
+if TYPE_CHECKING:
+    from feedback_etl.schema import Model
 
 
 def load_training(
@@ -37,6 +42,9 @@ def load_training(
     max_suppressed: float = 1.0,
     quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
     include_image_urls: bool = False,
+    columns: Sequence[ExtraColumn] = (),
+    age_edges: Sequence[int] = AGE_EDGES,
+    model: "Model | None" = None,
     query: str | None = None,
     db_schema: str | None = None,
     opt_in_column: str = OPT_IN,
@@ -58,9 +66,9 @@ def load_training(
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
-    consent, extra = ConsentColumns(opt_in_column, opt_out_column), (IMAGE_URL,) if include_image_urls else ()
+    consent, extra = ConsentColumns(opt_in_column, opt_out_column), extra_of(columns, query, images=include_image_urls)
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, None, consent, extra)
-    anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers), extra)
+    anonymity = Anonymity(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
     rules = Rules(
         now,
         key_of(key, unkeyed),
@@ -71,13 +79,15 @@ def load_training(
         timestamp_precision,
         anonymity,
         extra,
+        tuple(age_edges),
+        model,
     )
 
     def collect(found: Found) -> pl.DataFrame:
         from feedback_etl.steps import Run  # it imports pandera, and meanwhile the database is at work
 
         run = Run(rules)
-        pairs = pl.concat([run.process(raw).validated().pairs for raw in found.batches])
+        pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in found.batches])
         run.finish()
         run.judge()
         return without(pairs, run.small_classes(), anonymity.quasi_identifiers)

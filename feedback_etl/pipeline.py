@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from feedback_etl.arguments import Time, key_of, known_keys, window_of
+from feedback_etl.arguments import Time, extra_of, key_of, known_keys, known_of, window_of
 from feedback_etl.clock import instant
-from feedback_etl.columns import IMAGE_URL, QUASI_IDENTIFIERS, ExtraColumn
+from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued, lookback_of
 from feedback_etl.exports.facts import Facts
@@ -28,6 +28,7 @@ from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.manifest import digest_of
 from feedback_etl.exports.output import Compress, Form, Format
 from feedback_etl.exports.tombstones import Tombstones
+from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
@@ -41,6 +42,7 @@ from feedback_etl.source.window import Window
 from feedback_etl.transforms import RecommendationId, TimestampPrecision
 
 if TYPE_CHECKING:
+    from feedback_etl.schema import Model
     from feedback_etl.steps import Batch, Run
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,9 @@ def export_feedback(
     format: Format = "csv",  # noqa: A002  the name that everybody expects
     compress: Compress = "none",
     include_image_urls: bool = False,
+    columns: Sequence[ExtraColumn] = (),
+    age_edges: Sequence[int] = AGE_EDGES,
+    model: "Model | None" = None,
     query: str | None = None,
     db_schema: str | None = None,
     opt_in_column: str = OPT_IN,
@@ -117,6 +122,9 @@ def export_feedback(
         format: "csv" or "parquet" (compressed with zstd).
         compress: "none", "gzip" or "zstd", for CSV.
         include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
+        columns: What the query yields beside the canonical raw columns, and the export after the twelve.
+        age_edges: The ages at which a new range begins.
+        model: A pandera model of one's own that every batch has to fit too.
         query: An own SELECT that yields the canonical raw columns, instead of the default schema.
         db_schema: The PostgreSQL schema of the default tables.
         opt_in_column: A column of users or profiles; where it is there, only feedback of users with true is read.
@@ -151,9 +159,9 @@ def export_feedback(
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
-    consent, extra = ConsentColumns(opt_in_column, opt_out_column), (IMAGE_URL,) if include_image_urls else ()
+    consent, extra = ConsentColumns(opt_in_column, opt_out_column), extra_of(columns, query, images=include_image_urls)
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, None, consent, extra)
-    anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers), extra)
+    anonymity = Anonymity(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
     rules = Rules(
         now,
         key_of(key, unkeyed),
@@ -164,6 +172,8 @@ def export_feedback(
         timestamp_precision,
         anonymity,
         extra,
+        tuple(age_edges),
+        model,
     )
     form = Form(format, compress).checked()
     export = _Export(Path(output_dir), rules, form, _settings(rules, selection), new_key, lock_timeout, started)
@@ -183,7 +193,8 @@ def export_feedback(
 def _settings(rules: Rules, selection: Selection) -> dict[str, Any]:
     """What decides which rows an export has and what they look like: the same for all exports of a chain."""
     query = selection.query
-    further = {"extra_columns": [list(column) for column in rules.extra]} if rules.extra else {}
+    further: dict[str, Any] = {"extra_columns": [list(column) for column in rules.extra]} if rules.extra else {}
+    further |= {"age_edges": list(rules.age_edges)} if rules.age_edges != AGE_EDGES else {}
     return further | {
         "min_feedback_fields": rules.min_feedback_fields,
         "recommendation_id": rules.recommendation_id,
@@ -230,7 +241,7 @@ class _Export:
             Facts("full", window, self.settings, source=found.source, extra=self.rules.extra),
         )
         timeout = self.lock_timeout if chain is None else None  # who continues a chain holds the lock
-        contract = _contract(self.rules.extra) if self.form.format == "parquet" else ""
+        contract = _contract(self.rules) if self.form.format == "parquet" else ""
         made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
         made |= {"known_keys": known_keys, "consent": found.consent}
         if chain is not None:
@@ -271,7 +282,7 @@ def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFr
     append = files.hold if held else files.append
 
     def write(batch: "Batch") -> None:
-        append(batch.validated().pairs)
+        append(run.validated(batch).pairs)
         files.reject(batch.rejected)
 
     with ThreadPoolExecutor(1, "feedback_etl writer") as writer:
@@ -284,10 +295,10 @@ def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFr
     files.reject(run.finish())
 
 
-def _contract(extra: Sequence[ExtraColumn]) -> str:
+def _contract(rules: Rules) -> str:
     from feedback_etl.contracts import row_schema  # it imports pandera too
 
-    return json.dumps(row_schema(extra))
+    return json.dumps(row_schema(rules.extra, rules.age_edges))
 
 
 def _run(rules: Rules, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":

@@ -15,9 +15,10 @@ from pandera.errors import SchemaErrors
 
 from feedback_etl.columns import ColumnType, ExtraColumn
 from feedback_etl.errors import ValidationError
-from feedback_etl.expressions import AGE_RANGE
+from feedback_etl.expressions import AGE_EDGES, AGE_RANGE, age_ranges
 from feedback_etl.frames import Frame, lazy_like, to_polars
 
+_RANGE = "Range of the age in years, half-open"
 _NO_FORMULA = r"[^=+\-@\t\r\n]"
 _PSEUDONYM = "^[0-9a-f]{16}$"
 _ELEMENT = r"[^,=+\-@\t\r\n][^,]*"
@@ -25,6 +26,10 @@ TEXT_PATTERN = f"^{_NO_FORMULA}"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
 
 UtcTime = Annotated[pl.Datetime, "us", "UTC"]
+
+
+Model = pa.DataFrameSchema | type[pa.DataFrameModel]
+"""A pandera model of whoever exports, of some or all columns."""
 
 
 class TrainingPair(pa.DataFrameModel):
@@ -63,7 +68,7 @@ class TrainingPair(pa.DataFrameModel):
     age_range: pl.Enum = pa.Field(
         nullable=True,
         dtype_kwargs={"categories": AGE_RANGE.categories},
-        description="Range of the age in years, half-open: 25 is in 25-35.",
+        description=f"{_RANGE}: 25 is in 25-35.",
     )
     feedback_timestamp: UtcTime = pa.Field(
         description="When the feedback was given, ISO 8601 in UTC without an offset.",
@@ -89,9 +94,11 @@ _TYPES: dict[ColumnType, Any] = {
 
 
 @lru_cache
-def training_schema(extra: tuple[ExtraColumn, ...] = ()) -> pa.DataFrameSchema:
-    """`TrainingPair`, with the columns that somebody asked for after the twelve."""
+def training_schema(extra: tuple[ExtraColumn, ...] = (), age_edges: tuple[int, ...] = AGE_EDGES) -> pa.DataFrameSchema:
+    """`TrainingPair`, with the age ranges and the columns after the twelve that somebody asked for."""
     schema = TrainingPair.to_schema()
+    if age_edges != AGE_EDGES:
+        schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=_RANGE)
     return schema.add_columns({each.name: _further(each) for each in extra}) if extra else schema
 
 
@@ -103,12 +110,20 @@ def _further(column: ExtraColumn) -> pa.Column:
     return pa.Column(_TYPES[column.type], checks, nullable=True, description=told)
 
 
-def validate(frame: Frame, *, extra: Sequence[ExtraColumn] = ()) -> Frame:
+def validate(
+    frame: Frame,
+    *,
+    extra: Sequence[ExtraColumn] = (),
+    age_edges: Sequence[int] = AGE_EDGES,
+    model: Model | None = None,
+) -> Frame:
     """The frame itself, if it is a training set by `TrainingPair`.
 
     Args:
         frame: The twelve columns of `TrainingPair`, as `anonymize` gives them. A lazy frame is run for it.
         extra: The columns that follow them.
+        age_edges: The ages at which a new range begins.
+        model: A pandera model of one's own that the frame has to fit too; it judges, and changes nothing.
 
     Returns:
         The same frame; of a lazy frame, the rows that were validated, lazy.
@@ -120,7 +135,10 @@ def validate(frame: Frame, *, extra: Sequence[ExtraColumn] = ()) -> Frame:
     12
     """
     table: pl.DataFrame = to_polars(frame).lazy().collect()
-    cases = failure_cases(training_schema(tuple(extra)), table)
+    cases = failure_cases(training_schema(tuple(extra), tuple(age_edges)), table)
+    if model is not None:
+        own = model if isinstance(model, pa.DataFrameSchema) else model.to_schema()
+        cases = pl.concat([cases, failure_cases(own, table)], how="diagonal_relaxed")
     if cases.is_empty():
         return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
     # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.

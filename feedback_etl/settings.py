@@ -11,11 +11,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from feedback_etl.columns import QUASI_IDENTIFIERS
+from feedback_etl.columns import QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
 from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
+from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.keys import Key, read_key
 
 SETTINGS_FILE = "feedback-etl.toml"
@@ -34,6 +35,15 @@ NO_KEY = (
 )
 
 
+class ColumnSettings(BaseModel):
+    """A column that a `--query` yields beside the canonical ones: `[columns.NAME]`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    role: Role
+    type: ColumnType = "text"
+
+
 class Settings(BaseSettings):
     """What can be configured; each field is `FEEDBACK_ETL_<NAME>` in the environment and `<name>` in the file."""
 
@@ -45,6 +55,7 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("feedback_etl_database_url", "database_url")
     )
     db_schema: str | None = None
+    query: Path | None = Field(None, description="file with a SELECT instead of the default tables")
     output_dir: Path = Path("ml/feedback_training")
     connect_timeout: float = Field(2.0, gt=0, le=60, description="seconds to wait for the database")
     stall_timeout: float = Field(600.0, gt=0, description="seconds without a row until the database is given up")
@@ -54,6 +65,9 @@ class Settings(BaseSettings):
     on_small_class: Literal["suppress", "fail"] = "suppress"
     max_suppressed: float = Field(1.0, ge=0, le=1, description="share of rows that may be left out")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
+    age_edges: tuple[int, ...] = AGE_EDGES
+    columns: dict[str, ColumnSettings] = Field({}, description="what a query yields beside the canonical columns")
+    model: str | None = Field(None, description="a pandera model of one's own, as file.py:Model or module:Model")
     retention_days: int | None = Field(None, ge=1, description="how long exports are kept")
     controller: str | None = Field(None, description="who answers for the processing, for its record")
     contact: str | None = None
@@ -64,6 +78,11 @@ class Settings(BaseSettings):
     opt_out_column: str = "training_data_opt_out"
     key_file: Path | None = None
     retired_keys: Path | None = Field(None, description="folder of keys that serve erasure and audit only")
+
+    @property
+    def extra_columns(self) -> list[ExtraColumn]:
+        """The declared columns, in their order."""
+        return [ExtraColumn(name, column.role, column.type) for name, column in self.columns.items()]
 
     @classmethod
     def settings_customise_sources(

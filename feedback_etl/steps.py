@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL, ExtraColumn
+from feedback_etl.columns import IMAGE_URL
 from feedback_etl.errors import ValidationError
 from feedback_etl.exports.chain import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
@@ -37,21 +37,10 @@ class Batch(NamedTuple):
         pairs: The training pairs made of it.
         rejected: Rejected rows of this and of earlier batches: feedback_id, analysis_hash, reasons. Those that wait to
             be explained come with a later batch, or from `Run.finish`.
-        extra: The columns of the pairs that follow the twelve.
     """
 
     pairs: pl.DataFrame
     rejected: pl.DataFrame
-    extra: tuple[ExtraColumn, ...] = ()
-
-    def validated(self) -> "Batch":
-        """Itself: the gate before anything is written or handed out.
-
-        Raises:
-            ValidationError: The pairs are not a training set by `TrainingPair`.
-        """
-        validate(self.pairs, extra=self.extra)
-        return self
 
 
 def _compact(rows: pl.DataFrame) -> pl.DataFrame:
@@ -112,6 +101,7 @@ class Run:
             unkeyed=rules.key is None,
             recommendation_id=rules.recommendation_id,
             extra=rules.extra,
+            age_edges=rules.age_edges,
         ).pipe(coarsen, rules.timestamp_precision)
         self._people.add(pairs, unique["user_id"])
         self._counts.update(
@@ -122,7 +112,17 @@ class Run:
             exported=pairs.height,
             withheld=_nulls(pairs, IMAGE_URL.name) - _nulls(unique, IMAGE_URL.name),
         )
-        return Batch(pairs, self._explained(rejected), rules.extra)
+        return Batch(pairs, self._explained(rejected))
+
+    def validated(self, batch: Batch) -> Batch:
+        """The batch itself: the gate before anything is written or handed out.
+
+        Raises:
+            ValidationError: The pairs are not a training set by `TrainingPair`, or not by the caller's own model.
+        """
+        rules = self._rules
+        validate(batch.pairs, extra=rules.extra, age_edges=rules.age_edges, model=rules.model)
+        return batch
 
     def finish(self) -> pl.DataFrame:
         """The last of the rejected rows."""

@@ -22,7 +22,7 @@ from feedback_etl.columns import (
     training_columns,
 )
 from feedback_etl.errors import UsageError
-from feedback_etl.expressions import KeyLike, bucket_age, hash_id, holds_id, join_list
+from feedback_etl.expressions import AGE_EDGES, KeyLike, bucket_age, hash_id, holds_id, join_list
 from feedback_etl.frames import Frame, for_any_frame
 
 RecommendationId = Literal["keep", "hash"]
@@ -71,6 +71,7 @@ def anonymize(
     unkeyed: bool = False,
     recommendation_id: RecommendationId = "keep",
     extra: Sequence[ExtraColumn] = (),
+    age_edges: Sequence[int] = AGE_EDGES,
 ) -> Frame:
     """Raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
 
@@ -86,6 +87,7 @@ def anonymize(
         unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
         recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
         extra: Further columns of the frame that follow the twelve.
+        age_edges: The ages at which a new range begins.
 
     Returns:
         The twelve columns of `schema.TrainingPair` and the further ones, lazy if the frame was.
@@ -114,7 +116,7 @@ def anonymize(
         conditions_detected="conditions_joined",
         rules_applied="rules_joined",
         timeframe=pl.col("timeframe").cast(pl.String).replace("", None),
-        age_range=bucket_age("age"),
+        age_range=bucket_age("age", edges=age_edges),
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
         **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra},

@@ -36,7 +36,7 @@ FLOORS = [
     {"columns", "expressions", "frames"},
     {"demo_data", "exports", "privacy", "rejection", "results", "rules", "schema", "source", "steps"}
     | {"training", "transforms"},
-    {"contracts", "demo", "settings"},
+    {"contracts", "custom_model", "demo", "settings"},
     {"arguments", "loading", "pipeline"},
     {"checklist", "processor"},
     {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "console"},

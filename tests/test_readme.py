@@ -90,7 +90,10 @@ def test_the_settings_shown_are_settings() -> None:
 
     settings = load_settings()
     assert settings.db_schema == "skincare"
-    assert set(Settings.model_fields) == set(re.findall(r"^(\w+) =", blocks("toml")[0], re.MULTILINE))
+    assert [column.name for column in settings.extra_columns] == ["country"]
+    assert set(Settings.model_fields) == set(re.findall(r"^\[?(\w+)(?: =|\.)", blocks("toml")[0], re.MULTILINE)) - {
+        *("role", "type"),
+    }
 
 
 def test_every_reason_and_exit_code_is_documented() -> None:

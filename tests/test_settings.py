@@ -57,8 +57,9 @@ PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quas
 def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
+    schema = {"query", "age_edges", "columns", "model"}
     timeouts = {"connect_timeout", "stall_timeout", "lock_timeout"}
-    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *PRIVACY, *RECORD}
+    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
     for name in text:
@@ -90,7 +91,15 @@ def test_the_defaults() -> None:
         max_suppressed=1.0,
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
         retention_days=None,
-        **dict.fromkeys(("controller", "contact", "purpose", "legal_basis", "recipients")),
+        controller=None,
+        contact=None,
+        purpose=None,
+        legal_basis=None,
+        recipients=None,
+        query=None,
+        age_edges=(18, 25, 35, 50),
+        columns={},
+        model=None,
         opt_in_column="training_data_opt_in",
         opt_out_column="training_data_opt_out",
         key_file=None,
@@ -163,8 +172,9 @@ def test_a_project_whose_table_is_none_is_refused() -> None:
 
 
 _NAMES = (
-    "database_url, db_schema, output_dir, connect_timeout, stall_timeout, lock_timeout, timestamp_precision, k, "
-    "on_small_class, max_suppressed, quasi_identifiers, retention_days, controller, contact, purpose, legal_basis, "
+    "database_url, db_schema, query, output_dir, connect_timeout, stall_timeout, lock_timeout, timestamp_precision, k, "
+    "on_small_class, max_suppressed, quasi_identifiers, age_edges, columns, "
+    "model, retention_days, controller, contact, purpose, legal_basis, "
     "recipients, opt_in_column, opt_out_column, key_file, retired_keys"
 )
 THERE_ARE = f"There are: {_NAMES}."

@@ -166,7 +166,7 @@ class TestOneBatch:
     def test_every_batch_passes_the_gate(self) -> None:
         """A clean one too: `split_valid` does not ask pandera about it, so who asks is `validate`."""
         run, batch = Run(rules()), raw_frame({})
-        assert pandera_is_asked(lambda: run.process(batch).validated())
+        assert pandera_is_asked(lambda: run.validated(run.process(batch)))
 
     @pytest.mark.parametrize("face", [fe.export_feedback, fe.load_training])
     def test_nothing_leaves_without_the_gate(

@@ -26,6 +26,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
 from feedback_etl.source.consent import ConsentColumns
 from feedback_etl.source.people import Application, application
+from feedback_etl.source.preflight import read_query_file
 
 _NO_EXPORT = "not tested: there is no export in the folder"
 _NO_DATABASE = "not tested: no database is configured"
@@ -65,15 +66,12 @@ _OF_THE_DATABASE: dict[str, Callable[[_There], Item]] = {
 }
 
 
-def check(
-    settings: Settings, *, keys: Sequence[Key] = (), query: str | None = None, now: datetime | None = None
-) -> list[Item]:
+def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None = None) -> list[Item]:
     """Test everything that should be so before exports are used.
 
     Args:
         settings: Where the exports and the feedback are, and what is asked of them.
         keys: The keys at hand.
-        query: The own query that exports are made with.
         now: The time from which ages are counted, UTC; the present unless given.
 
     Returns:
@@ -89,7 +87,7 @@ def check(
     folder = Path(settings.output_dir)
     exports = [each for each in contents_of(folder).exports if not each.pruned_at] if folder.is_dir() else []
     files = [each for manifest in exports if (each := written(folder, manifest))]
-    database = _database(settings, query)
+    database = _database(settings)
     there = _There(folder, exports, files, database or Application([], [], (), ""), settings, keys, instant(now))
     no_export = Item("", False, _NO_EXPORT, "feedback-etl export") if not files else None
     no_database = Item("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
@@ -103,12 +101,12 @@ def check(
     return [*items, documented(settings)]
 
 
-def _database(settings: Settings, query: str | None) -> Application | None:
+def _database(settings: Settings) -> Application | None:
     if settings.database_url is None:
         return None
     return application(
         settings.database_url.get_secret_value(),
-        query=query,
+        query=read_query_file(settings.query) if settings.query else None,
         db_schema=settings.db_schema,
         consent=ConsentColumns(settings.opt_in_column, settings.opt_out_column),
         connect_timeout=settings.connect_timeout,

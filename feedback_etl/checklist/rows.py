@@ -11,7 +11,7 @@ from feedback_etl.checklist.item import Item, item
 from feedback_etl.columns import IMAGE_URL, training_columns
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.expressions import AGE_RANGE, bounded, hash_id
+from feedback_etl.expressions import AGE_EDGES, age_ranges, bounded, hash_id
 from feedback_etl.transforms import PAIR_KEY
 
 GUESSED_IDS = 1_000_000
@@ -116,9 +116,10 @@ def raw_ids(exports: Sequence[Written], users: Iterable[str]) -> Item:
 
 def ages(exports: Sequence[Written]) -> Item:
     """Ages are ranges."""
-    ranges, nothing = list(AGE_RANGE.categories), pl.Series([], dtype=pl.String)
+    nothing = pl.Series([], dtype=pl.String)
 
     def fault(each: Written) -> str:
+        ranges = list(age_ranges(each.manifest.settings.get("age_edges", AGE_EDGES)).categories)
         return "" if each.texts.get("age_range", nothing).is_in(ranges).all() else "has other ages than ranges"
 
     return _each("ages", exports, fault, passed="only ranges")

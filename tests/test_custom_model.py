@@ -1,0 +1,102 @@
+"""A pandera model of one's own judges what is about to be written, and changes nothing."""
+
+from pathlib import Path
+
+import pandera.polars as pa
+import polars as pl
+import pytest
+from databases import Database
+from folders import KEY, NOW, exported, people, visible
+from processes import feedback_etl
+
+import feedback_etl as fe
+from feedback_etl.custom_model import load_model
+from feedback_etl.errors import UsageError, ValidationError
+
+EXAMPLE = Path(__file__).parents[1] / "schemas" / "custom_model.py"
+
+
+@pytest.fixture
+def app(sqlite_database: Database) -> Database:
+    """Three users with three rows each."""
+    sqlite_database.fill(**people(3))
+    return sqlite_database
+
+
+class Helpful(pa.DataFrameModel):
+    """Only good feedback."""
+
+    helpful_rating: pl.Int8 = pa.Field(ge=5, nullable=True)
+
+
+class Useless(pa.DataFrameModel):
+    """No feedback at all."""
+
+    helpful_rating: pl.Int8 = pa.Field(lt=5)
+
+
+def test_what_fits_is_written_as_it_is(app: Database, tmp_path: Path) -> None:
+    """Also where the model would change types."""
+
+    class Coercing(pa.DataFrameModel):
+        helpful_rating: pl.Float64 = pa.Field(coerce=True)
+
+    plain = exported(app, tmp_path / "plain")
+    for name, model in (("model", Helpful), ("schema", Helpful.to_schema()), ("coercing", Coercing)):
+        report = exported(app, tmp_path / name, model=model)
+        assert Path(report.export_filename).read_bytes() == Path(plain.export_filename).read_bytes()
+
+
+def test_what_does_not_fit_publishes_nothing(app: Database, tmp_path: Path) -> None:
+    """The message names the rule, its column and the rows."""
+    with pytest.raises(ValidationError, match=r"helpful_rating less_than \(9 rows\)"):
+        exported(app, tmp_path / "exports", model=Useless)
+    assert visible(tmp_path / "exports") == []
+    with pytest.raises(ValidationError, match="less_than"):
+        fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, model=Useless)
+
+
+def test_it_does_not_replace_the_gate(app: Database) -> None:
+    """Both judge, and all faults are told at once."""
+    pairs = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY)
+    broken = pairs.with_columns(analysis_hash=pl.lit("42"))
+    with pytest.raises(ValidationError, match=r"analysis_hash str_matches \(9 rows\), helpful_rating less_than"):
+        fe.validate(broken, model=Useless)
+
+
+def test_the_example(app: Database) -> None:
+    """A file with a model, from the command line: one row has a timeframe that it does not know."""
+    done = feedback_etl(
+        *("export", "--days", "-1", "--database-url", app.url, "--model", f"{EXAMPLE}:CustomPair"),
+        env={"FEEDBACK_ETL_KEY": KEY},
+    )
+    assert done.returncode == 4
+    assert "timeframe isin" in done.stderr
+    assert "quoted" not in done.stderr
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE recommendation_feedbacks SET timeframe = '2_weeks'")
+    done = feedback_etl(
+        *("export", "--days", "-1", "--database-url", app.url, "--model", f"{EXAMPLE}:CustomPair", "--quiet"),
+        env={"FEEDBACK_ETL_KEY": KEY},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Model", "names no model"),
+        ("nowhere.py:Model", "no file nowhere.py"),
+        ("no_such_module:Model", r"could not be loaded \(ModuleNotFoundError\)"),
+        (f"{EXAMPLE}:Other", "has no pandera model Other"),
+        ("feedback_etl.schema:validate", "has no pandera model validate"),
+        ("broken.py:Model", r"could not be loaded \(ValueError\)"),
+    ],
+)
+def test_names_that_lead_nowhere(name: str, told: str) -> None:
+    """Each is a sentence; what the file itself says is not repeated."""
+    Path("broken.py").write_text("raise ValueError('canary-4711')")
+    with pytest.raises(UsageError, match=told) as caught:
+        load_model(name)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
