@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from feedback_etl import __version__, cli_folder, cli_keys, cli_privacy
+from feedback_etl.configured import database_of, privacy_of, selection_of
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import UsageError
 from feedback_etl.source.child import prestart
@@ -143,9 +144,8 @@ def export(
         on_small_class=on_small_class,
         max_suppressed=max_suppressed,
     )
-    database = _database(settings)
     report = export_feedback(
-        database,
+        database_of(settings),
         **_selection(settings, context, days, since, until, query),
         min_feedback_fields=min_fields,
         output_dir=settings.output_dir,
@@ -191,7 +191,7 @@ def preview(
 
     settings = load_settings(database_url=database_url)
     pairs = load_training(
-        _database(settings),
+        database_of(settings),
         **_selection(settings, context, days, since, until, query),
         min_feedback_fields=min_fields,
         key=new_key(),
@@ -240,14 +240,6 @@ app.command(epilog="Example: feedback-etl prune --keep-days 90")(cli_folder.prun
 app.command(epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(cli_privacy.risk)
 
 
-def _database(settings: "Settings") -> str:
-    from feedback_etl.settings import NO_DATABASE
-
-    if settings.database_url is None:
-        raise UsageError(NO_DATABASE)
-    return settings.database_url.get_secret_value()
-
-
 def _selection(
     settings: "Settings", context: typer.Context, days: int, since: str | None, until: str | None, query: Path | None
 ) -> dict[str, Any]:
@@ -262,10 +254,7 @@ def _selection(
         "since": since,
         "until": until,
         "query": read_query_file(query) if query else None,
-        "db_schema": settings.db_schema,
-        "opt_in_column": settings.opt_in_column,
-        "opt_out_column": settings.opt_out_column,
-        "connect_timeout": settings.connect_timeout,
+        **selection_of(settings),
     }
 
 
@@ -273,14 +262,7 @@ def _privacy(settings: "Settings", recommendation_id: str, *, share: bool) -> di
     """The arguments of the library that make people harder to find; `--share` asks for no less than its preset."""
     from feedback_etl.privacy.anonymity import SHARED_K
 
-    chosen: dict[str, Any] = {
-        "recommendation_id": recommendation_id,
-        "timestamp_precision": settings.timestamp_precision,
-        "k": settings.k,
-        "on_small_class": settings.on_small_class,
-        "max_suppressed": settings.max_suppressed,
-        "quasi_identifiers": settings.quasi_identifiers,
-    }
+    chosen = privacy_of(settings) | {"recommendation_id": recommendation_id}
     if share:
         known = dict.fromkeys((*settings.quasi_identifiers, "feedback_timestamp"))
         chosen |= {"recommendation_id": "hash", "timestamp_precision": "day", "quasi_identifiers": tuple(known)}

@@ -22,9 +22,9 @@ FLOORS = [
     {"clock", "errors", "private_files"},
     {"columns", "expressions"},
     {"demo_data", "exports", "privacy", "results", "rules", "schema", "source", "steps", "transforms"},
-    {"contracts", "demo", "settings"},
+    {"configured", "contracts", "demo", "settings"},
     {"arguments", "loading", "pipeline"},
-    {"processor"},
+    {"integrations", "processor"},
     {"__main__", "cli", "cli_folder", "cli_keys", "cli_privacy", "console"},
 ]
 """The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""
