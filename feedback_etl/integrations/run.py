@@ -71,7 +71,11 @@ def _require_that_polars_works() -> None:
 def _polars_answers() -> bool:
     import polars as pl
 
-    asking = threading.Thread(target=lambda: pl.select(pl.lit(1)), name="feedback_etl fork check", daemon=True)
+    numbers = pl.DataFrame({"a": [1, 2], "b": [1, 2]})
+    two_at_once = pl.col("a") + 1, pl.col("b") + 1  # what needs the threads
+    asking = threading.Thread(
+        target=numbers.with_columns, args=two_at_once, name="feedback_etl fork check", daemon=True
+    )
     asking.start()
     asking.join(_FORK_SECONDS)
     return not asking.is_alive()
