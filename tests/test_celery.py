@@ -134,12 +134,12 @@ class TestErrors:
     """What helps to try again, and what does not."""
 
     @pytest.mark.usefixtures("worker")
-    @pytest.mark.parametrize("days", [0, "7; DROP TABLE users", None, 1.5])
-    def test_wrong_usage_is_final(self, producer: Celery, days: Any) -> None:
+    def test_wrong_usage_is_final(self, producer: Celery) -> None:
         """A task that asks for what is not allowed fails at once."""
-        task = send(producer, BULK, days)
-        assert isinstance(result_of(task), UsageError)
-        assert (task.state, FOLDER.exists() and exports()) == ("FAILURE", False)
+        for task in [send(producer, BULK, days) for days in (0, "7; DROP TABLE users", None, 1.5)]:
+            assert isinstance(result_of(task), UsageError)
+            assert task.state == "FAILURE"
+        assert not FOLDER.exists()
 
     def test_rows_that_break_the_rules_are_final(
         self, sqlite_database: Database, producer: Celery, monkeypatch: pytest.MonkeyPatch
