@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 import redis
-from processes import wait_for
+from processes import no_server, wait_for
 
 # The shell ends its Redis when its standard input ends, which only pytest holds open: however pytest ends.
 _REDIS = 'redis-server --port 0 --unixsocket "$1" --save "" --daemonize no >/dev/null & read -r _; kill $!; wait'
@@ -26,7 +25,7 @@ def running_redis() -> Iterator[str]:
         yield given
         return
     if not shutil.which("redis-server"):
-        pytest.skip("there is no Redis: apt-get install redis-server, or set FEEDBACK_ETL_TEST_REDIS_URL")
+        no_server("there is no Redis: apt-get install redis-server, or set FEEDBACK_ETL_TEST_REDIS_URL")
     with tempfile.TemporaryDirectory(prefix="feedback_etl_redis_") as folder:
         path = Path(folder) / "redis.sock"
         command = ["sh", "-c", _REDIS, "sh", str(path)]

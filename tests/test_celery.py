@@ -231,5 +231,6 @@ class TestRegister:
     @pytest.mark.parametrize("option", ["incremental", "request_id"])
     def test_what_the_tasks_decide_cannot_be_chosen(self, option: str) -> None:
         """They would not be done once any more."""
+        options: dict[str, Any] = {option: "x"}
         with pytest.raises(UsageError, match="leave these options out"):
-            register(Celery("application", set_as_current=False), **{option: "x"})
+            register(Celery("application", set_as_current=False), **options)

@@ -223,7 +223,8 @@ class TestErrors:
 
         async def calls() -> None:
             days: Any = 0 if callback == "on_error" else 30
-            async with ExportOnFeedback(**{callback: raises}, days_back=days) as hook:
+            callbacks: dict[str, Any] = {callback: raises}
+            async with ExportOnFeedback(**callbacks, days_back=days) as hook:
                 give_feedback(application, 1)
                 await hook(1)
 

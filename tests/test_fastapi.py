@@ -20,7 +20,7 @@ from processes import python, wait_for
 from feedback_etl.errors import UsageError
 from feedback_etl.integrations.fastapi import create_router
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import Settings
+from feedback_etl.settings import Settings, load_settings
 
 ADMIN = {"Authorization": "Bearer admin"}
 EXPORT, LIST = "/admin/export-feedback", "/admin/exports"
@@ -103,7 +103,7 @@ class TestExport:
     @pytest.mark.usefixtures("application")
     def test_an_absolute_folder_is_in_no_answer(self, tmp_path: Path) -> None:
         """Not even as a part of a name."""
-        with serving(Settings(output_dir=tmp_path / "secret-place")) as client:
+        with serving(load_settings(output_dir=tmp_path / "secret-place")) as client:
             texts = [client.post(EXPORT, json={}).text, client.get(LIST).text]
         assert all("feedback_training_" in text and "secret-place" not in text for text in texts)
 
@@ -120,7 +120,7 @@ class TestExport:
     def test_settings_decide_what_makes_people_harder_to_find(self, application: Database) -> None:
         """Nobody can ask for less over HTTP."""
         give_feedback(application, 4, 5, 6, 7, 8, timeframe="1_week")
-        with serving(Settings(k=5)) as client:
+        with serving(load_settings(k=5)) as client:
             assert client.post(EXPORT, json={}).json()["suppressed_records"] == 2
             assert client.post(EXPORT, json={"k": 1}).status_code == 422
 
@@ -316,15 +316,15 @@ class TestAuthentication:
     def test_a_router_without_it_cannot_be_made(self, dependencies: Any) -> None:
         """The error shows what to pass."""
         with pytest.raises(UsageError, match=r"pass dependencies=\[Depends\(\.\.\.\)\]"):
-            create_router(Settings(), dependencies=dependencies)
+            create_router(load_settings(), dependencies=dependencies)
         with pytest.raises(UsageError, match="Whoever can reach an export can start it"):
-            create_router(Settings())
+            create_router(load_settings())
 
     @pytest.mark.parametrize("dependency", [None, require_admin, Depends(), "admin"])
     def test_what_protects_nothing_is_refused(self, dependency: Any) -> None:
         """A function without Depends would never be called."""
         with pytest.raises(UsageError, match="must be Depends"):
-            create_router(Settings(), dependencies=[dependency])
+            create_router(load_settings(), dependencies=[dependency])
 
 
 def test_the_schema_of_the_api_tells_every_answer(client: httpx.Client) -> None:

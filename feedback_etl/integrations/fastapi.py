@@ -58,7 +58,7 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
     Raises:
         UsageError: There is no dependency, or the settings are wrong.
 
-    >>> router = create_router(Settings(), dependencies=[Depends(lambda: None)])  # this one lets everybody in
+    >>> router = create_router(load_settings(), dependencies=[Depends(lambda: None)])  # this one lets everybody in
     >>> [route.path for route in router.routes]
     ['/admin/export-feedback', '/admin/exports']
     """
