@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import redis
@@ -21,8 +22,10 @@ _REDIS = 'redis-server --port 0 --unixsocket "$1" --save "" --daemonize no >/dev
 def running_redis() -> Iterator[str]:
     """The URL of an empty Redis: FEEDBACK_ETL_TEST_REDIS_URL, or one of the tests' own on a Unix socket."""
     if given := os.environ.get("FEEDBACK_ETL_TEST_REDIS_URL"):
-        redis.Redis.from_url(given).flushdb()
-        yield given
+        number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        url = urlsplit(given)._replace(path=f"/{number}").geturl()  # for each process of pytest one of its own
+        redis.Redis.from_url(url).flushdb()
+        yield url
         return
     if not shutil.which("redis-server"):
         no_server("there is no Redis: apt-get install redis-server, or set FEEDBACK_ETL_TEST_REDIS_URL")
@@ -66,14 +69,21 @@ def running_worker(module: str, *arguments: str) -> Iterator[Worker]:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
     try:
         wait_for(lambda: process.poll() is not None or "ready." in log.read_text())
+        assert process.poll() is None, log.read_text()
         yield Worker(process, log)
     finally:
-        everything = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            for each in everything:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Let a worker finish what it does, but not for ever: a child may hang."""
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()

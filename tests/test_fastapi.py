@@ -265,6 +265,22 @@ class TestErrors:
         assert answer.status_code == 500
         assert answer.json()["detail"].endswith("nothing was exported. helpful_rating_out_of_range: 2.")
 
+    @pytest.mark.usefixtures("application")
+    def test_what_is_unexpected_tells_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """500; its place is in the log, its text, which may hold values, nowhere."""
+
+        def breaks(*_: object) -> None:
+            raise LookupError("-".join(("canary", "4711")))
+
+        monkeypatch.setattr("feedback_etl.pipeline.window_of", breaks)
+        with serving() as client:
+            answer = client.post(EXPORT, json={})
+        assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+        assert Path(__file__).name in caplog.text
+        assert "canary-4711" not in caplog.text
+
     def test_a_manifest_that_is_none(self, client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
         """Also where exports are listed."""
         FOLDER.mkdir(parents=True)

@@ -27,9 +27,15 @@ _ANSWERS: list[tuple[type[FeedbackError], int, str]] = [
     (SourceError, 503, "The database cannot be read now: nothing was exported."),
     (ValidationError, 500, "Rows break the rules, so nothing was exported."),
     (ExportFileError, 500, "The folder of exports cannot be used: nothing was exported."),
-    (UsageError, 500, "Exports are not configured as they have to be: nothing was exported."),
+    (FeedbackError, 500, "Exports are not configured as they have to be: nothing was exported."),
 ]
 """What a client is told; the error's own sentence, which may name paths, goes into the server's log."""
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    409: {"description": "The folder is in use: try again later."},
+    500: {"description": "Something has to be put right on the server, whose log says what."},
+    503: {"description": "The database cannot be read now."},
+}
 
 
 class ExportRequest(BaseModel):
@@ -66,7 +72,7 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
     settings = settings or load_settings()
     router = APIRouter(prefix="/admin", tags=["feedback_etl"], dependencies=list(dependencies))
 
-    @router.post("/export-feedback", responses={code: {"description": told} for _, code, told in _ANSWERS})
+    @router.post("/export-feedback", responses=_RESPONSES)
     def export_feedback(request: ExportRequest) -> dict[str, Any]:
         """Export feedback, and tell what came of it. One export at a time."""
         try:
