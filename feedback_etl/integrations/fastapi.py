@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from feedback_etl.errors import ExportFileError, FeedbackError, FolderLocked, SourceError, UsageError, ValidationError
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.retention import contents_of
-from feedback_etl.integrations.run import name_in_folder, run_export
+from feedback_etl.integrations.run import run_export
 from feedback_etl.results import ExportReport
 from feedback_etl.settings import Settings, load_settings
 
@@ -118,10 +119,15 @@ def _told(report: ExportReport, settings: Settings) -> dict[str, Any]:
     rejected, filename = figures.pop("rejected_filename"), figures.pop("export_filename")
     return {
         "status": "exported" if filename else "nothing_to_export",
-        "filename": name_in_folder(filename, settings.output_dir),
-        "rejected_filename": name_in_folder(rejected, settings.output_dir),
+        "filename": _name(filename, settings.output_dir),
+        "rejected_filename": _name(rejected, settings.output_dir),
         **figures,
     }
+
+
+def _name(path: str, folder: Path) -> str | None:
+    """A file by its name in the folder; None for one that was not needed."""
+    return Path(path).relative_to(folder).as_posix() if path else None
 
 
 def _listed(manifest: Manifest) -> dict[str, Any]:

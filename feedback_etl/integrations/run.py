@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback_etl.errors import FeedbackError, FolderLocked, SourceError, UsageError
@@ -48,11 +47,6 @@ def run_export(settings: "Settings | None" = None, **options: Any) -> "ExportRep
         unexpected = type(error).__name__
         logger.error("unexpected %s in an export:\n%s", unexpected, "".join(traceback.format_tb(error.__traceback__)))
     raise RuntimeError(f"unexpected {unexpected} in an export; its place is in the log of {__name__}")
-
-
-def name_in_folder(path: str, folder: str | Path) -> str | None:
-    """A file of an export by its name in the folder; None for a file that was not needed."""
-    return Path(path).relative_to(folder).as_posix() if path else None
 
 
 def _require_that_polars_works() -> None:
