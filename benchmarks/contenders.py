@@ -24,6 +24,7 @@ EXPORT = (USERS_PYTHON, "-m", "feedback_etl", "export")
 
 OURS = "`feedback-etl export`"
 BULK = "`feedback-etl export --bulk`"
+UNCOUNTED = "our export without measuring k"
 ENFORCED = "`feedback-etl export --k 5`"
 BARE = "`COPY` of the bare join"
 SAME_WORK = "`COPY` that does the same work"
@@ -32,7 +33,7 @@ PANDAS = "pandas and hashlib"
 ORM = "ORM loop"
 ALONE = "our own share, from a recorded stream"
 
-SAME_RESULT = (OURS, BULK, SAME_WORK, PANDAS, ALONE)
+SAME_RESULT = (OURS, BULK, UNCOUNTED, SAME_WORK, PANDAS, ALONE)
 """Those whose files must hold the same rows."""
 
 
@@ -63,6 +64,7 @@ def contenders(setup: Setup) -> dict[str, Command]:
         {
             OURS: export("--days", "-1"),
             BULK: export("--days", "-1", "--bulk"),
+            UNCOUNTED: _script("by_ours_uncounted.py", python=USERS_PYTHON),
             ENFORCED: export("--days", "-1", "--k", "5"),
             BARE: psql(setup, "bare.sql", copied(bare_join())),
             SAME_WORK: psql(setup, "same_work.sql", copied(same_work(setup.key, setup.now))),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from comparison import Measured
-from contenders import ALONE, BARE, DLT, ENFORCED, ORM, OURS, PANDAS, SAME_WORK
+from contenders import ALONE, BARE, DLT, ENFORCED, ORM, OURS, PANDAS, SAME_WORK, UNCOUNTED
 from startup import HELP, IMPORT, POSTGRES, SQLITE
 
 MEGABYTE = 1_000_000
@@ -41,6 +41,8 @@ def _side_by_side(main: Figures) -> Iterator[Target]:
     for name, share in ((BARE, 1.35), (SAME_WORK, 0.8), (DLT, 0.7)):
         if name in main:
             yield Target(f"time, compared with {name}", ours.ratio_to(main[name]), share, "x")
+    if UNCOUNTED in main:
+        yield Target(f"time, compared with {UNCOUNTED}", ours.ratio_to(main[UNCOUNTED]), 1.1, "x")
     if ENFORCED in main:
         yield Target(f"time of {ENFORCED}, compared with {OURS}", main[ENFORCED].ratio_to(ours), 1.3, "x")
     if PANDAS in main:

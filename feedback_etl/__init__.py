@@ -24,21 +24,30 @@ if TYPE_CHECKING:
     from feedback_etl.privacy.keys import Key
     from feedback_etl.privacy.risk import Risk, risk
     from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
+    from feedback_etl.rejection import RawFeedback, Split, split_valid
     from feedback_etl.results import ExportReport, FeedbackProcessingStats
-    from feedback_etl.schema import RawFeedback, Split, TrainingPair, split_valid, validate
+    from feedback_etl.schema import TrainingPair, validate
     from feedback_etl.settings import find_key
-    from feedback_etl.transforms import anonymize, coarsen, deduplicate
+    from feedback_etl.training.dataset import latest_export, scan_training
+    from feedback_etl.training.features import features, label
+    from feedback_etl.training.splits import PersonOverlapWarning, split_by_hash
+    from feedback_etl.training.transformer import FeedbackFeatures
+    from feedback_etl.training.vocabulary import Vocabulary
+    from feedback_etl.transforms import anonymize, coarsen, deduplicate, latest_per_recommendation
 
 _MODULE_OF = {
     "ExportReport": "results",
+    "FeedbackFeatures": "training.transformer",
     "FeedbackProcessingStats": "results",
     "FeedbackProcessor": "processor",
     "FeedbackTrainingPair": "processor",
     "Key": "privacy.keys",
-    "RawFeedback": "schema",
+    "PersonOverlapWarning": "training.splits",
+    "RawFeedback": "rejection",
     "Risk": "privacy.risk",
-    "Split": "schema",
+    "Split": "rejection",
     "TrainingPair": "schema",
+    "Vocabulary": "training.vocabulary",
     "adopt": "exports.adoption",
     "anonymize": "transforms",
     "bucket_age": "expressions",
@@ -47,29 +56,38 @@ _MODULE_OF = {
     "deduplicate": "transforms",
     "erase": "privacy.erasure",
     "export_feedback": "pipeline",
+    "features": "training.features",
     "find_key": "settings",
     "hash_id": "expressions",
     "iso_timestamp": "expressions",
     "join_list": "expressions",
+    "label": "training.features",
+    "latest_export": "training.dataset",
+    "latest_per_recommendation": "transforms",
     "load_feedback": "loading",
     "load_training": "loading",
     "pair_hash": "expressions",
     "prune": "exports.retention",
     "risk": "privacy.risk",
-    "split_valid": "schema",
+    "scan_training": "training.dataset",
+    "split_by_hash": "training.splits",
+    "split_valid": "rejection",
     "validate": "schema",
 }
 
 __all__ = [
     "ExportReport",
+    "FeedbackFeatures",
     "FeedbackProcessingStats",
     "FeedbackProcessor",
     "FeedbackTrainingPair",
     "Key",
+    "PersonOverlapWarning",
     "RawFeedback",
     "Risk",
     "Split",
     "TrainingPair",
+    "Vocabulary",
     "__version__",
     "adopt",
     "anonymize",
@@ -80,15 +98,21 @@ __all__ = [
     "erase",
     "errors",
     "export_feedback",
+    "features",
     "find_key",
     "hash_id",
     "iso_timestamp",
     "join_list",
+    "label",
+    "latest_export",
+    "latest_per_recommendation",
     "load_feedback",
     "load_training",
     "pair_hash",
     "prune",
     "risk",
+    "scan_training",
+    "split_by_hash",
     "split_valid",
     "validate",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl import __version__, cli_folder, cli_keys, cli_privacy
+from feedback_etl import __version__, cli_config, cli_folder, cli_keys, cli_privacy
 from feedback_etl.configured import database_of, privacy_of, selection_of
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import UsageError
@@ -93,6 +93,9 @@ def export(
     share: Annotated[
         bool, typer.Option("--share", help="To leave the house: k 5, days instead of times, hashed recommendations.")
     ] = False,
+    include_image_urls: Annotated[
+        bool, typer.Option("--include-image-urls", help="Add image_url, where the user's image_opt_in is true.")
+    ] = False,
     incremental: Annotated[
         bool, typer.Option("--incremental", help="What is new since the last such export; the first takes --days.")
     ] = False,
@@ -153,6 +156,7 @@ def export(
         unkeyed=unkeyed,
         new_key=new_key,
         **_privacy(settings, recommendation_id, share=share),
+        include_image_urls=include_image_urls,
         strict=strict,
         max_rejected=max_rejected,
         incremental=incremental,
@@ -233,10 +237,12 @@ def demo(
     tell(f"\nNext: feedback-etl preview --database-url {shlex.quote(str(url))}")
 
 
+app.command(epilog="Example: feedback-etl config")(cli_config.config)
 app.command("list", epilog="Example: feedback-etl list")(cli_folder.list_exports)
 app.command(epilog="Example: feedback-etl adopt ml/feedback_training/old.csv")(cli_folder.adopt)
 app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(cli_folder.erase)
 app.command(epilog="Example: feedback-etl prune --keep-days 90")(cli_folder.prune)
+app.command(epilog="Example: feedback-etl check --json")(cli_privacy.check)
 app.command(epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(cli_privacy.risk)
 
 

@@ -78,7 +78,7 @@ def adopt(
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings import find_key
 
-    settings = _settings(None, lock_timeout=lock_timeout)
+    settings = settings_for(None, lock_timeout=lock_timeout)
     signer = _optional_key(settings)
     key = None if unkeyed else find_key(settings).key
     manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
@@ -86,7 +86,12 @@ def adopt(
 
 
 def prune(
-    keep_days: Annotated[int, typer.Option(help="Remove files of exports that are older.", min=0, metavar="N")],
+    keep_days: Annotated[
+        int | None,
+        typer.Option(
+            help="Remove files of exports that are older.", min=0, metavar="N", show_default="retention_days, if set"
+        ),
+    ] = None,
     keep_last: Annotated[int, typer.Option(help="But keep the newest so many.", min=0, metavar="N")] = 0,
     output: Folder = None,
     dry_run: DryRun = False,
@@ -98,10 +103,13 @@ def prune(
     """
     from feedback_etl.exports.retention import prune as prune_folder
 
-    settings = _settings(output, lock_timeout=lock_timeout)
+    settings = settings_for(output, lock_timeout=lock_timeout)
+    days = settings.retention_days if keep_days is None else keep_days
+    if days is None:
+        raise UsageError("Say how long exports are kept: --keep-days 90, or retention_days in the settings.")
     pruned = prune_folder(
         settings.output_dir,
-        keep_days=keep_days,
+        keep_days=days,
         keep_last=keep_last,
         key=_optional_key(settings),
         dry_run=dry_run,
@@ -140,9 +148,9 @@ def audit_verify(output: Folder = None, key_file: KeyFiles = None, as_json: AsJs
     from feedback_etl.exports.retention import contents_of
     from feedback_etl.exports.tombstones import last_state, require_state
 
-    settings = _settings(output)
+    settings = settings_for(output)
     folder = Path(settings.output_dir)
-    log, exports, keys = AuditLog(folder), contents_of(folder).exports, _keys(settings, key_file)
+    log, exports, keys = AuditLog(folder), contents_of(folder).exports, keys_at_hand(settings, key_file)
     anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
     if not log.lines() and not exports:
         raise UsageError(f"There is no audit log in {folder}.")
@@ -195,7 +203,7 @@ def erase(
     from feedback_etl.privacy.erasure import erase as erase_from
     from feedback_etl.source.preflight import read_query_file
 
-    settings = _settings(output, database_url=database_url, lock_timeout=lock_timeout)
+    settings = settings_for(output, database_url=database_url, lock_timeout=lock_timeout)
     done = erase_from(
         settings.output_dir,
         user_ids=_ids(user_ids_file),
@@ -207,7 +215,7 @@ def erase(
         opt_in_column=settings.opt_in_column,
         opt_out_column=settings.opt_out_column,
         connect_timeout=settings.connect_timeout,
-        keys=_keys(settings, key_file),
+        keys=keys_at_hand(settings, key_file),
         dry_run=dry_run,
         lock_timeout=settings.lock_timeout,
     )
@@ -245,7 +253,8 @@ def _ids(file: str | None) -> list[str]:
     return [line for line in (line.strip("\r\t ") for line in text.split("\n")) if line]
 
 
-def _settings(output: str | None, **flags: Any) -> "Settings":
+def settings_for(output: str | None, **flags: Any) -> "Settings":
+    """The settings in force for a command that looks after a folder."""
     from feedback_etl.settings import load_settings
 
     if output == "":
@@ -254,7 +263,7 @@ def _settings(output: str | None, **flags: Any) -> "Settings":
 
 
 def _folder(output: str | None) -> Path:
-    return Path(_settings(output).output_dir)
+    return Path(settings_for(output).output_dir)
 
 
 def _optional_key(settings: "Settings") -> "Key | None":
@@ -267,7 +276,7 @@ def _optional_key(settings: "Settings") -> "Key | None":
         return None
 
 
-def _keys(settings: "Settings", files: list[Path] | None) -> "list[Key]":
+def keys_at_hand(settings: "Settings", files: list[Path] | None) -> "list[Key]":
     """The keys at hand: the configured one first, then those of the command line, then the retired ones."""
     from feedback_etl.privacy.keys import read_key, retired_keys
     from feedback_etl.settings import retired_folder

@@ -1,16 +1,62 @@
 """The commands of whoever has to answer for privacy."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.console import print_data
-from feedback_etl.errors import ExportFileError
+from feedback_etl import cli_folder
+from feedback_etl.console import counted, print_data, tell
+from feedback_etl.errors import CheckFailed, ExportFileError
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+_WIDTH = 100
+
+
+def check(
+    output: cli_folder.Folder = None,
+    write_record: Annotated[
+        bool, typer.Option("--write-record", help="First write the record of processing from the settings.")
+    ] = False,
+    key_file: cli_folder.KeyFiles = None,
+    query: Annotated[
+        Path | None, typer.Option(help="The SELECT that exports are made with.", metavar="FILE.sql")
+    ] = None,
+    as_json: cli_folder.AsJson = False,
+    database_url: Annotated[
+        str | None, typer.Option("--database-url", help="Where the feedback is.", metavar="URL")
+    ] = None,
+) -> None:
+    """Test what should be so before exports are used.
+
+    Pseudonyms, columns, keys, modes, retention, erasure, the audit log and more, on the files and the database as they
+    are. Exit code 1 if something is not as it should be; each such line tells what mends it.
+    """
+    from feedback_etl.checklist.check import check as check_all
+    from feedback_etl.checklist.record import write_record as write
+    from feedback_etl.source.preflight import read_query_file
+
+    settings = cli_folder.settings_for(output, database_url=database_url)
+    if write_record:
+        tell(f"written: {write(settings)}")
+    keys = cli_folder.keys_at_hand(settings, key_file)
+    items = check_all(settings, keys=keys, query=read_query_file(query) if query else None)
+    if as_json:
+        print_data(json.dumps([item._asdict() for item in items]))
+    else:
+        for item in items:
+            first, *more = textwrap.wrap(item.told, _WIDTH) or [""]
+            print_data(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
+            for line in [*more, item.mend]:
+                if line:
+                    print_data(f"{'':<18}{line}")
+    if failed := [item.name for item in items if not item.passed]:
+        raise CheckFailed(f"{counted(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
 
 
 def risk(

@@ -1,7 +1,7 @@
 """The columns of raw feedback and of a training set: their names, their order, and what a raw one may hold."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -19,21 +19,23 @@ LIST_COLUMNS = {"conditions_analyzed": "conditions_not_a_list", "rules_applied":
 """The columns that hold a JSON array of strings, with the reason given where one does not."""
 
 
-class _Kind(NamedTuple):
-    """What a raw column may be: in words, and whether a dtype is such."""
+class Kind(NamedTuple):
+    """What a column may be: in words, and whether a dtype is such."""
 
     expected: str
     fits: Callable[[pl.DataType], bool]
 
 
-_ID = _Kind(
+_ID = Kind(
     "integers or text (floats are not exact; pandas: the dtype Int64)",
     lambda dtype: dtype.is_integer() or dtype == pl.String,
 )
-_NUMBER = _Kind("numbers", lambda dtype: dtype.is_numeric())
-_TRUTH = _Kind("booleans or 0 and 1", lambda dtype: dtype.is_integer() or dtype == pl.Boolean)
-_TEXT = _Kind("text", lambda dtype: dtype == pl.String)
-_TIME = _Kind("times", lambda dtype: dtype == pl.Datetime)
+_NUMBER = Kind("numbers", lambda dtype: dtype.is_numeric())
+_TRUTH = Kind("booleans or 0 and 1", lambda dtype: dtype.is_integer() or dtype == pl.Boolean)
+_TEXT = Kind("text", lambda dtype: dtype == pl.String)
+_TIME = Kind("times", lambda dtype: dtype == pl.Datetime)
+_LABEL = Kind("text or categories", lambda dtype: dtype in (pl.String, pl.Categorical, pl.Enum))
+_ANSWER = Kind("booleans or numbers", lambda dtype: dtype.is_numeric() or dtype == pl.Boolean)
 
 _RAW_KINDS = {
     **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _ID),
@@ -43,6 +45,8 @@ _RAW_KINDS = {
     "age": _NUMBER,
     "created_at": _TIME,
 }
+_PAIR_KINDS = dict.fromkeys(RATING_FIELDS, _ANSWER) | dict.fromkeys(("feedback_timestamp", "export_date"), _TIME)
+
 RAW_COLUMNS = tuple(_RAW_KINDS)
 """The canonical raw columns: what a `--query` has to yield, and what `split_valid` and `anonymize` take."""
 
@@ -60,23 +64,73 @@ TRAINING_COLUMNS = (
 )
 """The columns of an export in their order; `schema.TrainingPair` says what they hold."""
 
+Role = Literal["identifier", "quasi_identifier", "sensitive", "insensitive"]
+ColumnType = Literal["text", "integer", "number", "boolean", "time"]
+
+
+class ExtraColumn(NamedTuple):
+    """A column that follows the twelve, since somebody asked for it.
+
+    Attributes:
+        name: In the export, and in the raw rows.
+        role: "identifier" is pseudonymised, "quasi_identifier" counts for k; the others are exported as they are.
+        type: What it holds.
+    """
+
+    name: str
+    role: Role = "insensitive"
+    type: ColumnType = "text"
+
+
+IMAGE_URL = ExtraColumn("image_url")
+"""photos.s3_key, where the user has opted in; see `expressions.without_ids`."""
+
+
+def training_columns(extra: Sequence[ExtraColumn] = ()) -> list[str]:
+    """The columns of an export in their order."""
+    return [*TRAINING_COLUMNS, *(column.name for column in extra)]
+
+
 QUASI_IDENTIFIERS = ("age_range", "conditions_detected", "timeframe")
 """What somebody who knows a person may know of them too, unless the settings name other columns."""
 
 
-def require_raw(frame: pl.DataFrame | pl.LazyFrame) -> None:
+_EXTRA_KINDS: dict[ColumnType, Kind] = {
+    "text": _TEXT,
+    "integer": Kind("integers", lambda dtype: dtype.is_integer()),
+    "number": _NUMBER,
+    "boolean": _TRUTH,
+    "time": _TIME,
+}
+
+
+def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra: Sequence[ExtraColumn] = ()) -> None:
     """Refuse a frame that cannot hold raw feedback; a column without a type, since all of it is null, fits anywhere.
 
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
+    further = {each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type] for each in extra}
+    _require(frame, _RAW_KINDS | further, "raw")
+
+
+def require_pairs(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str]) -> None:
+    """Refuse a frame that cannot hold these columns of training pairs.
+
+    Raises:
+        ValidationError: Columns are missing or of a wrong type; the message names each.
+    """
+    _require(frame, {name: _PAIR_KINDS.get(name, _LABEL) for name in names}, "training")
+
+
+def _require(frame: pl.DataFrame | pl.LazyFrame, kinds: Mapping[str, Kind], what: str) -> None:
     schema = frame.collect_schema()
-    if missing := [name for name in RAW_COLUMNS if name not in schema]:
-        raise ValidationError(f"The frame lacks the raw columns {', '.join(missing)}.")
+    if missing := [name for name in kinds if name not in schema]:
+        raise ValidationError(f"The frame lacks the {what} columns {', '.join(missing)}.")
     wrong = [
         f"{name} is {schema[name]}, expected {kind.expected}"
-        for name, kind in _RAW_KINDS.items()
+        for name, kind in kinds.items()
         if schema[name] != pl.Null and not kind.fits(schema[name])
     ]
     if wrong:
-        raise ValidationError(f"Raw columns of a wrong type: {'; '.join(wrong)}.")
+        raise ValidationError(f"{what.capitalize()} columns of a wrong type: {'; '.join(wrong)}.")

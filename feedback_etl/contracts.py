@@ -5,14 +5,17 @@ python -m feedback_etl.contracts schemas
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from feedback_etl.schema import TrainingPair
+from feedback_etl.columns import ExtraColumn
+from feedback_etl.schema import training_schema
 from feedback_etl.source import tables
 
+_JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}
 _TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
 
 
@@ -24,9 +27,9 @@ def contracts() -> dict[str, str]:
     }
 
 
-def row_schema() -> dict[str, Any]:
+def row_schema(extra: Sequence[ExtraColumn] = ()) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one row of an export, an empty field being null."""
-    columns = TrainingPair.to_schema().columns
+    columns = training_schema(tuple(extra)).columns
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "TrainingPair",
@@ -49,7 +52,7 @@ def _property(column: Any) -> dict[str, Any]:
         return facts | {"enum": [*dtype.categories, None]}
     if isinstance(dtype, pl.Datetime):
         facts["pattern"] = _TIME
-    kind = "integer" if dtype.is_integer() else "boolean" if dtype == pl.Boolean else "string"
+    kind = _JSON_TYPES.get(dtype, "integer" if dtype.is_integer() else "string")
     return facts | {"type": [kind, "null"] if column.nullable else kind}
 
 

@@ -4,6 +4,7 @@ Each function takes a column name or an expression first, its options by keyword
 null. Nothing here reads a file, the environment or the clock.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import polars as pl
@@ -17,6 +18,9 @@ PSEUDONYM_LENGTH = 16
 
 MIN_KEY_BYTES = 32
 """The output size of SHA-256: RFC 2104 section 3 discourages shorter HMAC keys."""
+
+ISO_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
+"""How Polars reads what `iso_timestamp` writes, with a fraction and without one."""
 
 MAX_AGE = 130
 AGE_EDGES = (18, 25, 35, 50)
@@ -35,6 +39,9 @@ _JSON_STRING = (
 _S = r"[ \t\n\r]*"
 _STRING_ARRAY = rf"\A{_S}\[{_S}(?:{_JSON_STRING}{_S}(?:,{_S}{_JSON_STRING}{_S})*)?\]{_S}\z"
 _NO_LIST = rf"\A(?:{_S}null{_S})?\z"
+
+
+_PARTED = {r"[^\p{L}\p{N}]+": "/", r"(\p{L})(\p{N})": "$1/$2", r"(\p{N})(\p{L})": "$1/$2"}
 
 
 def _column(column: str | pl.Expr) -> pl.Expr:
@@ -219,6 +226,32 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
     [True, False, None]
     """
     return _text(column).str.contains(_FORMULA)
+
+
+def holds_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
+    """Whether a key or path holds one of the row's ids as a word or number of its own.
+
+    Case does not matter. Null where the text is null; an id that is null or empty is in no text.
+
+    >>> frame = pl.DataFrame({"s3_key": ["photos/User_42/a.jpg", "photos/142.jpg"], "user_id": [42, 42]})
+    >>> frame.select(holds_id("s3_key", ids=["user_id"])).to_series().to_list()
+    [True, False]
+    """
+    return pl.any_horizontal(bounded(column).str.contains(bounded(name), literal=True) for name in ids)
+
+
+def bounded(column: str | pl.Expr) -> pl.Expr:
+    """The words and numbers of a text or an id in lower case, with a slash before, between and after them.
+
+    Null where there are none.
+
+    >>> pl.select(bounded(pl.lit("photos/User42.jpg"))).item()
+    '/photos/user/42/jpg/'
+    """
+    words = _column(column).cast(pl.String).str.to_lowercase()
+    for pattern, parted in _PARTED.items():
+        words = words.str.replace_all(pattern, parted)
+    return pl.lit("/") + words.str.strip_chars("/").replace("", None) + pl.lit("/")
 
 
 def harmless(column: str | pl.Expr) -> pl.Expr:

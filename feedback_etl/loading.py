@@ -7,7 +7,7 @@ import polars as pl
 
 from feedback_etl.arguments import Time, key_of, window_of
 from feedback_etl.clock import instant
-from feedback_etl.columns import QUASI_IDENTIFIERS
+from feedback_etl.columns import IMAGE_URL, QUASI_IDENTIFIERS
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.rules import Rules
@@ -36,6 +36,7 @@ def load_training(
     on_small_class: OnSmallClass = "suppress",
     max_suppressed: float = 1.0,
     quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
+    include_image_urls: bool = False,
     query: str | None = None,
     db_schema: str | None = None,
     opt_in_column: str = OPT_IN,
@@ -57,9 +58,9 @@ def load_training(
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
-    consent = ConsentColumns(opt_in_column, opt_out_column)
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, consent=consent)
-    anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers))
+    consent, extra = ConsentColumns(opt_in_column, opt_out_column), (IMAGE_URL,) if include_image_urls else ()
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, None, consent, extra)
+    anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers), extra)
     rules = Rules(
         now,
         key_of(key, unkeyed),
@@ -69,6 +70,7 @@ def load_training(
         max_rejected,
         timestamp_precision,
         anonymity,
+        extra,
     )
 
     def collect(found: Found) -> pl.DataFrame:

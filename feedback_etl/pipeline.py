@@ -19,7 +19,7 @@ import polars as pl
 
 from feedback_etl.arguments import Time, key_of, known_keys, window_of
 from feedback_etl.clock import instant
-from feedback_etl.columns import QUASI_IDENTIFIERS
+from feedback_etl.columns import IMAGE_URL, QUASI_IDENTIFIERS, ExtraColumn
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued, lookback_of
 from feedback_etl.exports.facts import Facts
@@ -74,6 +74,7 @@ def export_feedback(
     lookback: str | timedelta = "1h",
     format: Format = "csv",  # noqa: A002  the name that everybody expects
     compress: Compress = "none",
+    include_image_urls: bool = False,
     query: str | None = None,
     db_schema: str | None = None,
     opt_in_column: str = OPT_IN,
@@ -117,6 +118,7 @@ def export_feedback(
             again so far before the newest row of this one. Later ones are counted in `late_records`.
         format: "csv" or "parquet" (compressed with zstd).
         compress: "none", "gzip" or "zstd", for CSV.
+        include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
         query: An own SELECT that yields the canonical raw columns, instead of the default schema.
         db_schema: The PostgreSQL schema of the default tables.
         opt_in_column: A column of users or profiles; where it is there, only feedback of users with true is read.
@@ -155,9 +157,9 @@ def export_feedback(
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
-    consent = ConsentColumns(opt_in_column, opt_out_column)
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, consent=consent)
-    anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers))
+    consent, extra = ConsentColumns(opt_in_column, opt_out_column), (IMAGE_URL,) if include_image_urls else ()
+    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, None, consent, extra)
+    anonymity = Anonymity(k, on_small_class, max_suppressed, tuple(quasi_identifiers), extra)
     rules = Rules(
         now,
         key_of(key, unkeyed),
@@ -167,6 +169,7 @@ def export_feedback(
         max_rejected,
         timestamp_precision,
         anonymity,
+        extra,
     )
     form = Form(format, compress).checked()
     export = _Export(Path(output_dir), rules, form, _settings(rules, selection), new_key, lock_timeout, started)
@@ -189,7 +192,8 @@ def export_feedback(
 def _settings(rules: Rules, selection: Selection) -> dict[str, Any]:
     """What decides which rows an export has and what they look like: the same for all exports of a chain."""
     query = selection.query
-    return {
+    further = {"extra_columns": [list(column) for column in rules.extra]} if rules.extra else {}
+    return further | {
         "min_feedback_fields": rules.min_feedback_fields,
         "recommendation_id": rules.recommendation_id,
         "timestamp_precision": rules.timestamp_precision,
@@ -235,10 +239,14 @@ class _Export:
             return report
 
     def _write(self, found: Found, window: Window, chain: Chain | None) -> ExportReport:
-        key, settled, facts = self.rules.key, found.settled, Facts("full", window, self.settings, source=found.source)
+        key, settled, facts = (
+            self.rules.key,
+            found.settled,
+            Facts("full", window, self.settings, source=found.source, extra=self.rules.extra),
+        )
         has_lock = chain is not None or self.request_id is not None
         timeout = None if has_lock else self.lock_timeout
-        contract = _contract() if self.form.format == "parquet" else ""
+        contract = _contract(self.rules.extra) if self.form.format == "parquet" else ""
         made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
         made |= {"known_keys": known_keys, "consent": found.consent, "plan": asked_by(self.request_id)}
         if chain is not None:
@@ -292,10 +300,10 @@ def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFr
     files.reject(run.finish())
 
 
-def _contract() -> str:
+def _contract(extra: Sequence[ExtraColumn]) -> str:
     from feedback_etl.contracts import row_schema  # it imports pandera too
 
-    return json.dumps(row_schema())
+    return json.dumps(row_schema(extra))
 
 
 def _run(rules: Rules, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":

@@ -18,7 +18,7 @@ from feedback_etl.clock import instant
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.files import ExportFiles
-from feedback_etl.expressions import bucket_age, hash_id, pair_hash
+from feedback_etl.expressions import ISO_FORMAT, bucket_age, hash_id, pair_hash
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
@@ -27,8 +27,6 @@ from feedback_etl.settings import key_in_force
 from feedback_etl.source.connect import Database
 
 __all__ = ["FeedbackProcessingStats", "FeedbackProcessor", "FeedbackTrainingPair"]
-
-_ISO_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
 
 
 @dataclass
@@ -162,5 +160,5 @@ def _as_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
 def _series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
     if isinstance(dtype, pl.Datetime):
         text = pl.Series(name, values, dtype=pl.String, strict=True)
-        return text.str.to_datetime(_ISO_FORMAT, time_unit="us", time_zone="UTC")
+        return text.str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
     return pl.Series(name, values, dtype=dtype, strict=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.anonymity import Anonymity
 from feedback_etl.privacy.keys import Key
@@ -21,6 +22,7 @@ class Rules:
     max_rejected: float
     timestamp_precision: TimestampPrecision = "exact"
     anonymity: Anonymity = field(default_factory=Anonymity)
+    extra: tuple[ExtraColumn, ...] = ()
 
     def __post_init__(self) -> None:
         enough_ratings(self.min_feedback_fields)

@@ -7,6 +7,7 @@ This is the only module that reads the environment. The settings file is `feedba
 import os
 import tomllib
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
 from feedback_etl.privacy.keys import Key, read_key
 
 SETTINGS_FILE = "feedback-etl.toml"
+_PREFIX = "FEEDBACK_ETL_"
 KEY_VARIABLE = "FEEDBACK_ETL_KEY"
 KEY_FILE_VARIABLE = "FEEDBACK_ETL_KEY_FILE"
 
@@ -36,7 +38,7 @@ class Settings(BaseSettings):
     """What can be configured; each field is `FEEDBACK_ETL_<NAME>` in the environment and `<name>` in the file."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FEEDBACK_ETL_", env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
     )
 
     database_url: SecretStr | None = Field(
@@ -52,6 +54,12 @@ class Settings(BaseSettings):
     on_small_class: Literal["suppress", "fail"] = "suppress"
     max_suppressed: float = Field(1.0, ge=0, le=1, description="share of rows that may be left out")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
+    retention_days: int | None = Field(None, ge=1, description="how long exports are kept")
+    controller: str | None = Field(None, description="who answers for the processing, for its record")
+    contact: str | None = None
+    purpose: str | None = None
+    legal_basis: str | None = None
+    recipients: str | None = None
     opt_in_column: str = "training_data_opt_in"
     opt_out_column: str = "training_data_opt_out"
     key_file: Path | None = None
@@ -69,24 +77,29 @@ class Settings(BaseSettings):
         """Flags, then the environment, then the settings file."""
         from pydantic_settings import InitSettingsSource
 
-        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_file_settings())
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_settings_file().values)
 
 
-def _file_settings() -> dict[str, Any]:
+class _SettingsFile(NamedTuple):
+    path: Path
+    values: dict[str, Any]
+
+
+def _settings_file() -> _SettingsFile:
     """What the settings file says, or nothing where there is none; a pyproject.toml without our table is not ours."""
     if os.path.lexists(SETTINGS_FILE):
-        return _read_toml(Path(SETTINGS_FILE))
+        return _SettingsFile(Path(SETTINGS_FILE), _read_toml(Path(SETTINGS_FILE)))
     path = Path("pyproject.toml")
     try:
         if b"feedback-etl" not in path.read_bytes():
-            return {}
+            return _SettingsFile(path, {})
     except OSError:
-        return {}
+        return _SettingsFile(path, {})
     tool = _read_toml(path).get("tool")
     values = tool.get("feedback-etl", {}) if isinstance(tool, dict) else {}
     if not isinstance(values, dict):
         raise UsageError("In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl].")
-    return values
+    return _SettingsFile(path, values)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -101,17 +114,47 @@ def load_settings(**flags: Any) -> Settings:
     Raises:
         UsageError: A setting is unknown or has a value that is not allowed.
     """
+    faults = [_unknown(variable, variable.removeprefix(_PREFIX).lower()) for variable in _unknown_variables()]
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        found = Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        faults = "; ".join(_fault(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors())
-    raise UsageError(f"The settings are wrong: {faults}. There are: {', '.join(Settings.model_fields)}.")
+        faults = [_fault(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()] + faults
+    if faults:
+        raise UsageError(f"The settings are wrong: {'; '.join(faults)}. There are: {', '.join(Settings.model_fields)}.")
+    return found
 
 
 def _fault(name: str, told: str) -> str:
     """What pydantic says of a setting, as a sentence with its name and without its value."""
     name = name.removeprefix("feedback_etl_")
-    return f"{name} is not a setting" if told.startswith("Extra") else told.replace("Input", name, 1)
+    return _unknown(name, name) if told.startswith("Extra") else told.replace("Input", name, 1)
+
+
+def _unknown(given: str, name: str) -> str:
+    near = get_close_matches(name, Settings.model_fields, 1, 0.75)
+    return f"{given} is not a setting" + (f" (do you mean {near[0]}?)" if near else "")
+
+
+def _unknown_variables() -> list[str]:
+    """Variables with our prefix that nothing reads; those of the tests are their own business."""
+    known = {KEY_VARIABLE, KEY_FILE_VARIABLE, *(f"{_PREFIX}{name.upper()}" for name in Settings.model_fields)}
+    ours = sorted(name for name in os.environ if name.upper().startswith(_PREFIX))
+    return [name for name in ours if name.upper() not in known and not name.upper().startswith(f"{_PREFIX}TEST_")]
+
+
+def origins(**flags: Any) -> dict[str, str]:
+    """Where the value in force of each setting comes from; flags that are None do not count."""
+    given, path, values = {name.upper() for name, value in os.environ.items() if value}, *_settings_file()
+    found = {}
+    for name in Settings.model_fields:
+        variables = [f"{_PREFIX}{name.upper()}", *(["DATABASE_URL"] if name == "database_url" else [])]
+        if flags.get(name) is not None:
+            found[name] = "the command line"
+        elif variable := next((each for each in variables if each in given), None):
+            found[name] = variable
+        else:
+            found[name] = str(path) if name in values else "default"
+    return found
 
 
 class FoundKey(NamedTuple):

@@ -10,14 +10,16 @@ from typing import NamedTuple
 
 import polars as pl
 
+from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.exports.chain import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
 from feedback_etl.expressions import harmless, hash_id
 from feedback_etl.privacy.anonymity import CAP, People, told
+from feedback_etl.rejection import explain, tell_apart
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
-from feedback_etl.schema import explain, tell_apart, validate
+from feedback_etl.schema import validate
 from feedback_etl.source.window import Window
 from feedback_etl.transforms import RAW_KEY, anonymize, coarsen, deduplicate, enough_ratings
 
@@ -35,10 +37,12 @@ class Batch(NamedTuple):
         pairs: The training pairs made of it.
         rejected: Rejected rows of this and of earlier batches: feedback_id, analysis_hash, reasons. Those that wait to
             be explained come with a later batch, or from `Run.finish`.
+        extra: The columns of the pairs that follow the twelve.
     """
 
     pairs: pl.DataFrame
     rejected: pl.DataFrame
+    extra: tuple[ExtraColumn, ...] = ()
 
     def validated(self) -> "Batch":
         """Itself: the gate before anything is written or handed out.
@@ -46,13 +50,18 @@ class Batch(NamedTuple):
         Raises:
             ValidationError: The pairs are not a training set by `TrainingPair`.
         """
-        validate(self.pairs)
+        validate(self.pairs, extra=self.extra)
         return self
 
 
 def _compact(rows: pl.DataFrame) -> pl.DataFrame:
     """A copy of few rows that does not keep the texts of the whole batch in memory, as a filter does."""
     return pl.DataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def _nulls(frame: pl.DataFrame, name: str) -> int:
+    """How many values a column lacks; none where it is not there."""
+    return frame[name].null_count() if name in frame.columns else 0
 
 
 class Run:
@@ -92,7 +101,7 @@ class Run:
         if self._memory is not None:
             raw = self._memory.unread(raw)
         rated = raw.filter(self._enough)
-        valid, rejected = tell_apart(rated)
+        valid, rejected = tell_apart(rated, rules.extra)
         unique = self._first_of_pairs(valid)
         if self._memory is not None:
             unique = self._memory.unseen(unique)
@@ -102,6 +111,7 @@ class Run:
             key=rules.key,
             unkeyed=rules.key is None,
             recommendation_id=rules.recommendation_id,
+            extra=rules.extra,
         ).pipe(coarsen, rules.timestamp_precision)
         self._people.add(pairs, unique["user_id"])
         self._counts.update(
@@ -110,15 +120,16 @@ class Run:
             rejected=rejected.height,
             deduplicated=valid.height - unique.height,
             exported=pairs.height,
+            withheld=_nulls(pairs, IMAGE_URL.name) - _nulls(unique, IMAGE_URL.name),
         )
-        return Batch(pairs, self._explained(rejected))
+        return Batch(pairs, self._explained(rejected), rules.extra)
 
     def finish(self) -> pl.DataFrame:
         """The last of the rejected rows."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return _NONE_REJECTED
-        explained = explain(pl.concat(waiting))
+        explained = explain(pl.concat(waiting), self._rules.extra)
         reasons = explained["reasons"].str.split(",").explode().value_counts()
         self._reasons.update(dict(reasons.iter_rows()))
         return self._without_values(explained)
@@ -221,6 +232,7 @@ class Run:
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
             excluded_records=excluded + counts["forgotten"],
+            withheld_image_urls=counts["withheld"],
             rejected_reasons=self._reasons_by_frequency(),
             window=window,
             key_id=key.id if key else None,

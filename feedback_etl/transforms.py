@@ -1,20 +1,30 @@
 """Frame transforms: raw feedback to training pairs. Lazy frames stay lazy; nothing here reads the world.
 
+Each takes Polars frames, pandas data frames and Arrow tables, and gives back what it was given; rows stay in order.
+
 pairs = raw.pipe(anonymize, key=key, now=now).pipe(deduplicate)
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import polars as pl
 
 from feedback_etl.clock import naive_utc
-from feedback_etl.columns import RATING_FIELDS, RATINGS, RAW_COLUMNS, TRAINING_COLUMNS, require_raw
+from feedback_etl.columns import (
+    IMAGE_URL,
+    RATING_FIELDS,
+    RATINGS,
+    RAW_COLUMNS,
+    ExtraColumn,
+    require_raw,
+    training_columns,
+)
 from feedback_etl.errors import UsageError
-from feedback_etl.expressions import KeyLike, bucket_age, hash_id, join_list
+from feedback_etl.expressions import KeyLike, bucket_age, hash_id, holds_id, join_list
+from feedback_etl.frames import Frame, for_any_frame
 
-Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 RecommendationId = Literal["keep", "hash"]
 TimestampPrecision = Literal["exact", "minute", "hour", "day"]
 
@@ -24,6 +34,7 @@ PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
 """The same on raw rows: what `anonymize` makes `PAIR_KEY` of, one to one."""
 
+_PLACE = "place in the frame"
 _TRUNCATED = {"exact": "", "minute": "1m", "hour": "1h", "day": "1d"}
 _JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
@@ -51,6 +62,7 @@ def is_hashed(recommendation_id: RecommendationId) -> bool:
     return recommendation_id == "hash"
 
 
+@for_any_frame
 def anonymize(
     frame: Frame,
     *,
@@ -58,6 +70,7 @@ def anonymize(
     key: KeyLike | str | None = None,
     unkeyed: bool = False,
     recommendation_id: RecommendationId = "keep",
+    extra: Sequence[ExtraColumn] = (),
 ) -> Frame:
     """Raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
 
@@ -72,9 +85,10 @@ def anonymize(
         key: The pseudonym key: a `Key` or its text.
         unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
         recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
+        extra: Further columns of the frame that follow the twelve.
 
     Returns:
-        The twelve columns of `schema.TrainingPair`, lazy if the frame was.
+        The twelve columns of `schema.TrainingPair` and the further ones, lazy if the frame was.
 
     Raises:
         UsageError: Neither a key nor `unkeyed=True`, or both; or another `recommendation_id`; or the key is too short.
@@ -85,14 +99,14 @@ def anonymize(
     >>> pairs.select("analysis_hash", "age_range").row(0)
     ('73475cb40a568e8d', '25-35')
     """
-    require_raw(frame)
+    require_raw(frame, extra)
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if is_hashed(recommendation_id):
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(RAW_COLUMNS)
+    known = frame.select(*RAW_COLUMNS, *(each.name for each in extra))
     for column, joined in _JOINED.items():
         known = _add_joined(known, column, joined)
-    return known.select(
+    pairs: Frame = known.select(
         analysis_hash=hash_id("analysis_id", key=key, unkeyed=unkeyed),
         recommendation_id=recommendation,
         **{name: _whole(pl.col(name)) for name in RATINGS},
@@ -103,9 +117,23 @@ def anonymize(
         age_range=bucket_age("age"),
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
-    ).select(TRAINING_COLUMNS)
+        **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra},
+    ).select(training_columns(extra))
+    return pairs
 
 
+def _further(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
+    """A column beside the twelve. An image's URL that holds an id of the row would undo the pseudonym."""
+    value = pl.col(column.name)
+    if column.role == "identifier":
+        return hash_id(value, key=key, unkeyed=unkeyed)
+    if column == IMAGE_URL:
+        return pl.when(~holds_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
+    casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64), "number": value.cast(pl.Float64)}
+    return (casts | {"boolean": _truth(value), "time": _utc(value)})[column.type]
+
+
+@for_any_frame
 def coarsen(frame: Frame, precision: TimestampPrecision) -> Frame:
     """Cut feedback_timestamp down to the minute, the hour or the day, which makes fewer rows unique by it.
 
@@ -121,7 +149,8 @@ def coarsen(frame: Frame, precision: TimestampPrecision) -> Frame:
     """
     if not is_coarse(precision):
         return frame
-    return frame.with_columns(pl.col("feedback_timestamp").dt.truncate(_TRUNCATED[precision]))
+    coarse: Frame = frame.with_columns(pl.col("feedback_timestamp").dt.truncate(_TRUNCATED[precision]))
+    return coarse
 
 
 def is_coarse(precision: TimestampPrecision) -> bool:
@@ -154,9 +183,11 @@ def _utc(time: pl.Expr) -> pl.Expr:
 def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
     """Add the joined form of a JSON column, made once for each distinct text: decoding is what costs."""
     distinct = frame.select(pl.col(column).unique()).with_columns(join_list(column).alias(joined))
-    return frame.join(distinct, on=column, how="left", maintain_order="left")
+    wider: Frame = frame.join(distinct, on=column, how="left", maintain_order="left")
+    return wider
 
 
+@for_any_frame
 def deduplicate(frame: Frame, *, by: Sequence[str] = PAIR_KEY) -> Frame:
     """Keep the first row of each pair, in the order of the frame.
 
@@ -175,4 +206,31 @@ def deduplicate(frame: Frame, *, by: Sequence[str] = PAIR_KEY) -> Frame:
     >>> deduplicate(pairs)["helpful_rating"].to_list()
     [5]
     """
-    return frame.unique(subset=list(by), keep="first", maintain_order=True)
+    unique: Frame = frame.unique(subset=list(by), keep="first", maintain_order=True)
+    return unique
+
+
+@for_any_frame
+def latest_per_recommendation(frame: Frame) -> Frame:
+    """Keep the newest row of each analysis and recommendation, in the order of the frame.
+
+    People give feedback on a recommendation after one week, two, and so on; this keeps what they said last. Of rows of
+    the same time the last one stays, and a row without a time is older than all others.
+
+    Args:
+        frame: Training pairs.
+
+    Returns:
+        The frame without the older rows, lazy if it was.
+
+    >>> pair = {"analysis_hash": "73475cb40a568e8d", "recommendation_id": "rec_1"}
+    >>> times = [datetime(2025, 10, 25), datetime(2025, 10, 18)]
+    >>> pairs = pl.DataFrame([pair | {"feedback_timestamp": time} for time in times])
+    >>> latest_per_recommendation(pairs)["feedback_timestamp"].dt.day().to_list()
+    [25]
+    """
+    *recommendation, time = PAIR_KEY
+    by_time = frame.with_row_index(_PLACE).sort(time, nulls_last=False, maintain_order=True)
+    latest = by_time.unique(subset=recommendation, keep="last", maintain_order=True)
+    in_order: Frame = latest.sort(_PLACE).drop(_PLACE)
+    return in_order

@@ -28,7 +28,7 @@ def test_they_work() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "5 contenders wrote the same" in done.stdout
+    assert "6 contenders wrote the same" in done.stdout
     firsts = {cells[0] for cells in tables(done.stdout)}
     assert {"`feedback-etl export`", "`COPY` of the bare join", "pandas and hashlib", "8,000"} <= firsts
 

@@ -115,6 +115,7 @@ class TestExport:
             "export_filename": str(path),
             "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.csv",
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
+            "withheld_image_urls": 0,
             "window": figures["window"],
             "key_id": KEY_ID,
             "audit_head": AuditLog(Path("ml/feedback_training")).head(),
@@ -477,7 +478,7 @@ class TestHelp:
     def test_these_commands_there_are(self) -> None:
         """So that a new one cannot come unnoticed."""
         names = {"export", "preview", "demo", "keys", "keys new", "keys show", "keys list", "keys retire"}
-        names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk"}
+        names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk", "check", "config"}
         assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
 
     @pytest.mark.parametrize("name", COMMANDS)

@@ -96,7 +96,7 @@ def test_the_settings_shown_are_settings() -> None:
 def test_every_reason_and_exit_code_is_documented() -> None:
     """README names each reason for a rejection (or its ending) and each exit code."""
     from feedback_etl.errors import FeedbackError
-    from feedback_etl.schema import REASONS
+    from feedback_etl.rejection import REASONS
 
     for reason in REASONS:
         ending = re.sub(r"^(helpful_rating|product_satisfaction|routine_completion_pct|age)_", "..._", reason)

@@ -28,7 +28,8 @@ from polars.testing import assert_frame_equal
 
 from feedback_etl.columns import RAW_COLUMNS, TRAINING_COLUMNS, require_raw
 from feedback_etl.errors import ValidationError
-from feedback_etl.schema import REASONS, split_valid, validate
+from feedback_etl.rejection import REASONS, split_valid
+from feedback_etl.schema import validate
 from feedback_etl.transforms import anonymize
 
 STABLE_REASONS = (
@@ -457,7 +458,8 @@ PROGRAM = """
 import polars as pl
 from frames import pair_frame, raw_frame
 from feedback_etl.errors import ValidationError
-from feedback_etl.schema import TrainingPair, split_valid, validate
+from feedback_etl.rejection import split_valid
+from feedback_etl.schema import TrainingPair, validate
 print(*split_valid(raw_frame({"age": 200, "rules_applied": "oops"}))[1]["reasons"])
 for frame in (pair_frame({"helpful_rating": 6}), pair_frame({}).drop("age_range")):
     try:

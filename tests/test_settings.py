@@ -50,6 +50,7 @@ def test_a_flag_comes_before_the_environment_that_before_files_and_these_before_
 
 
 CONSENT = ("opt_in_column", "opt_out_column")
+RECORD = ("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients")
 PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quasi_identifiers", *CONSENT)
 
 
@@ -57,7 +58,7 @@ def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> 
     """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
     timeouts = {"connect_timeout", "stall_timeout", "lock_timeout"}
-    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *PRIVACY}
+    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
     for name in text:
@@ -88,6 +89,8 @@ def test_the_defaults() -> None:
         on_small_class="suppress",
         max_suppressed=1.0,
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
+        retention_days=None,
+        **dict.fromkeys(("controller", "contact", "purpose", "legal_basis", "recipients")),
         opt_in_column="training_data_opt_in",
         opt_out_column="training_data_opt_out",
         key_file=None,
@@ -161,16 +164,28 @@ def test_a_project_whose_table_is_none_is_refused() -> None:
 
 _NAMES = (
     "database_url, db_schema, output_dir, connect_timeout, stall_timeout, lock_timeout, timestamp_precision, k, "
-    "on_small_class, max_suppressed, quasi_identifiers, opt_in_column, opt_out_column, key_file, retired_keys"
+    "on_small_class, max_suppressed, quasi_identifiers, retention_days, controller, contact, purpose, legal_basis, "
+    "recipients, opt_in_column, opt_out_column, key_file, retired_keys"
 )
 THERE_ARE = f"There are: {_NAMES}."
 
 
-@pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password", "outputdir"])
+@pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password"])
 def test_an_unknown_setting_is_refused(name: str) -> None:
     """Above all a key: it belongs into a file of its own, which the settings may name."""
     write("feedback-etl.toml", f'{name} = "{CANARY}"')
     assert refused() == f"The settings are wrong: {name} is not a setting. {THERE_ARE}"
+
+
+def test_a_slip_is_told_with_the_name_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the file and in the environment, where a variable that nothing reads would do nothing unnoticed."""
+    write("feedback-etl.toml", f'outputdir = "{CANARY}"')
+    monkeypatch.setenv("FEEDBACK_ETL_KEY_FIEL", CANARY)
+    monkeypatch.setenv("FEEDBACK_ETL_SOMETHING", CANARY)
+    told = refused()
+    assert "outputdir is not a setting (do you mean output_dir?)" in told
+    assert "FEEDBACK_ETL_KEY_FIEL is not a setting (do you mean key_file?)" in told
+    assert "FEEDBACK_ETL_SOMETHING is not a setting;" in told or "FEEDBACK_ETL_SOMETHING is not a setting." in told
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ class TestOneBatch:
     ) -> None:
         """Neither into a file nor as a frame: what it refuses is nowhere."""
 
-        def refuse(_frame: pl.DataFrame) -> None:
+        def refuse(_frame: pl.DataFrame, **_options: object) -> None:
             raise ValidationError("the gate")
 
         monkeypatch.setattr(steps, "validate", refuse)
@@ -338,7 +338,7 @@ class TestReport:
             **{"total_feedback_records": 2, "exported_records": 1, "anonymized_records": 1, "deduplicated_records": 0},
             **{"skipped_records": 0, "errors": 1, "suppressed_records": 0, "excluded_records": 0},
             **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
-            **{"rejected_reasons": {"age_out_of_range": 1}, "key_id": KEY.id, "advice": ""},
+            **{"rejected_reasons": {"age_out_of_range": 1}, "key_id": KEY.id, "advice": "", "withheld_image_urls": 0},
             **{"audit_head": "", "mode": "full", "late_records": 0, "risk": {}},
             "window": ["2025-10-01T00:00:00", "2025-10-25T12:00:00.654321"],
         }

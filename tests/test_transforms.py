@@ -16,7 +16,7 @@ from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import KeyUnusable, UsageError, ValidationError
 from feedback_etl.expressions import pair_hash
 from feedback_etl.privacy.keys import Key
-from feedback_etl.schema import split_valid
+from feedback_etl.rejection import split_valid
 from feedback_etl.transforms import PAIR_KEY, RAW_KEY, anonymize, deduplicate, enough_ratings
 
 KEY = "0123456789abcdef0123456789abcdef"

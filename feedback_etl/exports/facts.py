@@ -5,7 +5,7 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from feedback_etl.columns import TRAINING_COLUMNS
+from feedback_etl.columns import ExtraColumn, training_columns
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.privacy.keys import Key
 
@@ -23,6 +23,7 @@ class Facts(NamedTuple):
     chain: dict[str, Any] = {}  # noqa: RUF012
     consent: Sequence[str] = ()
     risk: dict[str, Any] = {}  # noqa: RUF012
+    extra: Sequence[ExtraColumn] = ()
 
 
 def described(
@@ -37,7 +38,7 @@ def described(
         window=[end.isoformat() if end else None for end in facts.window or (None, None)],
         settings=facts.settings,
         statistics=facts.statistics,
-        columns=list(TRAINING_COLUMNS),
+        columns=training_columns(facts.extra),
         files=files,
         key_id=key.id if key else None,
         scheme="hmac-sha256, 16 hex" if key else "sha256, 16 hex",

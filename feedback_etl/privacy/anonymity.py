@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from feedback_etl.columns import QUASI_IDENTIFIERS, TRAINING_COLUMNS
+from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, training_columns
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.risk import figures_of
 
@@ -30,12 +30,14 @@ class Anonymity:
         on_small_class: "suppress" leaves the rows of smaller classes out, "fail" publishes nothing.
         max_suppressed: Nothing is published either if a greater share of the rows would be left out; 0 to 1.
         quasi_identifiers: Columns of the export that somebody may know of a person.
+        extra: The columns that the export has beside the twelve.
     """
 
     k: int | None = None
     on_small_class: OnSmallClass = "suppress"
     max_suppressed: float = 1.0
     quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS
+    extra: Sequence[ExtraColumn] = ()
 
     def __post_init__(self) -> None:
         if self.k is not None and (
@@ -46,11 +48,12 @@ class Anonymity:
             raise UsageError('on_small_class must be "suppress" or "fail".')
         if not 0 <= self.max_suppressed <= 1:
             raise UsageError("max_suppressed must be a share from 0 to 1, for example 0.05.")
-        unknown = [name for name in self.quasi_identifiers if name not in TRAINING_COLUMNS]
+        columns = training_columns(self.extra)
+        unknown = [name for name in self.quasi_identifiers if name not in columns]
         if unknown or not self.quasi_identifiers:
             raise UsageError(
                 f"quasi_identifiers must name columns of an export, not {', '.join(unknown) or 'nothing'}. "
-                f"There are: {', '.join(TRAINING_COLUMNS)}."
+                f"There are: {', '.join(columns)}."
             )
 
     def objection(self, rows: int, everything: int) -> str:

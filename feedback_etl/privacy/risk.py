@@ -12,11 +12,12 @@ import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
 from feedback_etl.errors import UsageError
+from feedback_etl.frames import Frame, to_polars
 
 SMALL = 5
 """Classes of fewer people are reported as small."""
 
-_SIZE, _ROWS = "people of the class", "rows of the class"
+_SIZE, _ROWS, _PROFILE = "people of the class", "rows of the class", "what is known together"
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Risk:
 
 
 def risk(
-    frame: pl.DataFrame | pl.LazyFrame,
+    frame: Frame,
     *,
     quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
     sensitive: Sequence[str] = RATING_FIELDS,
@@ -73,7 +74,7 @@ def risk(
     """Measure how easily people are found again in a table.
 
     Args:
-        frame: The table.
+        frame: The table: of Polars (lazy or not) or pandas, or an Arrow table.
         quasi_identifiers: What somebody may know of a person.
         sensitive: What nobody should learn of one.
         person: The column that tells who a row is of; without it every row counts as a person.
@@ -87,7 +88,7 @@ def risk(
     >>> risk(table, quasi_identifiers=["age"], sensitive=["rating"], person="user").share_unique
     1.0
     """
-    table = frame.lazy()
+    table: pl.LazyFrame = to_polars(frame).lazy()
     names = table.collect_schema().names()
     if missing := [
         name for name in (*quasi_identifiers, *sensitive, *([person] if person else [])) if name not in names
@@ -105,6 +106,23 @@ def risk(
     for name in sensitive:
         found.distinct_l[name], found.entropy_l[name], found.t[name] = _diversity(whole, keys, name)
     return found
+
+
+def linked(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: str) -> Risk:
+    """The risk where rows with equal `by` are known to belong together: then all that they tell is known at once.
+
+    Sizes are numbers of different `by`, of which a person can have several: k is that of people at most.
+
+    >>> rows = pl.LazyFrame({"hash": ["a", "a", "b"], "age": ["18-25"] * 3, "timeframe": ["1_week", None, "1_week"]})
+    >>> risk(rows, quasi_identifiers=["age"], sensitive=[], person="hash").k
+    2
+    >>> linked(rows, ["age", "timeframe"], by="hash").k
+    1
+    """
+    names = list(dict.fromkeys(quasi_identifiers))
+    told = pl.concat_str([pl.col(name).cast(pl.String).fill_null("\0") for name in names], separator="\x1f")
+    profile = told.unique().sort().str.join("\x1e").alias(_PROFILE)
+    return risk(frame.group_by(by).agg(profile), quasi_identifiers=[_PROFILE], sensitive=[], person=by)
 
 
 def figures_of(sizes: pl.Series, rows: pl.Series) -> Risk:

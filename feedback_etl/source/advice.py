@@ -29,15 +29,24 @@ def missing_index(
     if relation.own_query is not None or window.start is None:
         return ""
     with suppress(SQLAlchemyError, SourceError):  # no advice is worth an export
-        inspector = sa.inspect(source.connection)
-        indexes = inspector.get_indexes(_TABLE, schema=db_schema)
-        is_table = _TABLE in inspector.get_table_names(db_schema)
-        if is_table and not any(index["column_names"][:1] == ["created_at"] for index in indexes):
+        if statement := index_statement(source, db_schema):
             everything = fetch_count(source, count_in(relation, Window(None, window.end), types))
             if fetch_count(source, count_in(relation, window, types)) < _SMALL_PART * everything:
-                statement = _statement(source, db_schema)
                 return f"the database read all of {_TABLE} to find the window; an index helps: {statement}"
     return ""
+
+
+def index_statement(source: Source, db_schema: str | None) -> str:
+    """The statement that creates the index on created_at; "" where there is one, or the table is a view.
+
+    Raises:
+        SQLAlchemyError: The database does not tell.
+    """
+    inspector = sa.inspect(source.connection)
+    indexes = inspector.get_indexes(_TABLE, schema=db_schema)
+    is_table = _TABLE in inspector.get_table_names(db_schema)
+    has_one = any(index["column_names"][:1] == ["created_at"] for index in indexes)
+    return _statement(source, db_schema) if is_table and not has_one else ""
 
 
 def _statement(source: Source, db_schema: str | None) -> str:

@@ -12,8 +12,12 @@ from sqlalchemy.exc import SAWarning
 
 from feedback_etl.errors import SourceError
 
+CONSENT = "consent"
+"""The raw column that tells, where anything does."""
+
 OPT_IN = "training_data_opt_in"
 OPT_OUT = "training_data_opt_out"
+IMAGE_OPT_IN = "image_opt_in"
 
 _USER_OF = {"users": "id", "profiles": "user_id"}
 """The tables that may record it, with the column that tells whose a row is."""
@@ -48,6 +52,30 @@ def recorded_in(
     Raises:
         SourceError: One is neither boolean nor a number, or one that is not called as usual is nowhere.
     """
+    found = _found(inspector, db_schema, names)
+    there = {each.column.lower() for each in found}
+    for name, usual in zip(names, ConsentColumns(), strict=True):
+        if name != usual and name.lower() not in there:
+            raise SourceError(f"Neither users nor profiles has the column {name}, which is to record consent.")
+    return found
+
+
+def image_consent_in(inspector: sa.Inspector, db_schema: str | None) -> list[Recorded]:
+    """The columns that tell whose images may be used.
+
+    Raises:
+        SourceError: There is none, or one is neither boolean nor a number.
+    """
+    found = _found(inspector, db_schema, ConsentColumns(opt_in=IMAGE_OPT_IN, opt_out=""))
+    if not found:
+        raise SourceError(
+            f"Neither users nor profiles has the column {IMAGE_OPT_IN}, so that nobody has agreed to their use. "
+            "Leave --include-image-urls out."
+        )
+    return found
+
+
+def _found(inspector: sa.Inspector, db_schema: str | None, names: ConsentColumns) -> list[Recorded]:
     found = [
         Recorded(table, str(column["name"]), column["type"], str(column["name"]).lower() == names.opt_in.lower())
         for table in _USER_OF
@@ -55,10 +83,6 @@ def recorded_in(
         for column in _columns(inspector, table, db_schema)
         if str(column["name"]).lower() in (names.opt_in.lower(), names.opt_out.lower())
     ]
-    there = {each.column.lower() for each in found}
-    for name, usual in zip(names, ConsentColumns(), strict=True):
-        if name != usual and name.lower() not in there:
-            raise SourceError(f"Neither users nor profiles has the column {name}, which is to record consent.")
     for each in found:
         if inspector.dialect.name == "postgresql" and not isinstance(each.type, sa.Boolean | sa.Integer):
             raise SourceError(f"{each} records consent, and is {each.type}; expected boolean.")

@@ -1,17 +1,17 @@
-"""Whose analyses are whose: what an erasure asks the database."""
+"""Who is in the database, and whose analyses are whose: what an erasure and a checklist ask it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from feedback_etl.source.advice import index_statement
 from feedback_etl.source.connect import Database, open_source
-from feedback_etl.source.consent import ConsentColumns
+from feedback_etl.source.consent import CONSENT, ConsentColumns
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.preflight import look_at
 from feedback_etl.source.query import consents
-from feedback_etl.source.relation import CONSENT
 
 _IDS_AT_ONCE = 1_000
 
@@ -35,7 +35,7 @@ def feedback_of(
     """
     found: dict[str, list[tuple[str | None, str | None]]] = {}
     with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent)
+        relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
         names = ("user_id", "analysis_id", "feedback_id")
         user, analysis, feedback = (sa.cast(relation.columns[name], sa.Text) for name in names)
         for start in range(0, len(user_ids), _IDS_AT_ONCE):
@@ -64,7 +64,7 @@ def analyses_in(
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent)
+        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
         analysis = sa.cast(relation.columns["analysis_id"], sa.Text)
         everything: sa.Select[*tuple[Any, ...]] = (
             sa.select(analysis).select_from(relation.counted).where(analysis.is_not(None)).distinct()
@@ -72,6 +72,47 @@ def analyses_in(
         if CONSENT in relation.columns:
             everything = everything.where(consents(relation, types))
         return [analysis_id for (analysis_id,) in _rows(source.connection, relation.render(everything))]
+
+
+class Application(NamedTuple):
+    """What a checklist wants to know of the database.
+
+    Attributes:
+        users: Ids of all users of whom there is feedback, as text.
+        analyses: Ids of all analyses of which there is feedback, as text.
+        consent: The columns that record consent; none where nothing does.
+        missing_index: The statement that creates the index on created_at; "" where there is one, or for an own query.
+    """
+
+    users: list[str]
+    analyses: list[str]
+    consent: tuple[str, ...]
+    missing_index: str
+
+
+def application(
+    database: Database,
+    *,
+    query: str | None = None,
+    db_schema: str | None = None,
+    consent: ConsentColumns = ConsentColumns(),  # noqa: B008  it cannot be changed
+    connect_timeout: float = 2.0,
+) -> Application:
+    """Look into the database, consent or not.
+
+    Raises:
+        UsageError: The database's URL or the query cannot be understood.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
+    """
+    with open_source(database, connect_timeout=connect_timeout) as source:
+        relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
+        ids = []
+        for name in ("user_id", "analysis_id"):
+            column = sa.cast(relation.columns[name], sa.Text)
+            each = sa.select(column).select_from(relation.counted).where(column.is_not(None)).distinct()
+            ids.append([text for (text,) in _rows(source.connection, relation.render(each))])
+        index = "" if query else index_statement(source, db_schema)
+        return Application(ids[0], ids[1], relation.consent, index)
 
 
 def _rows(connection: sa.Connection, sql: str) -> Iterator[tuple[Any, ...]]:

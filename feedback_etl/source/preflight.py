@@ -1,19 +1,20 @@
 """What is looked at before anything is read: are the tables and columns there, and of what types."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
-from feedback_etl.columns import RAW_COLUMNS
+from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.connect import Source
-from feedback_etl.source.consent import ConsentColumns, recorded_in
+from feedback_etl.source.consent import CONSENT, IMAGE_OPT_IN, ConsentColumns, image_consent_in, recorded_in
 from feedback_etl.source.failures import reason_for, stopped
-from feedback_etl.source.raw import KINDS
-from feedback_etl.source.relation import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation
+from feedback_etl.source.raw import kinds
+from feedback_etl.source.relation import Relation, columns_of, default_relation, no_rows, own_relation
 
 _NAMES_SHOWN = 20
 
@@ -24,6 +25,7 @@ _USED = {
     "recommendation_records": {"id", "recommendation_id", "conditions_analyzed", "rules_applied"},
     "profiles": {"id", "user_id", "age"},
 }
+_USED_FOR_IMAGES = {"analyses": {"id", "photo_id"}, "photos": {"id", "s3_key"}}
 
 
 def look_at(
@@ -32,6 +34,7 @@ def look_at(
     query: str | None = None,
     db_schema: str | None = None,
     consent: ConsentColumns = ConsentColumns(),  # noqa: B008  it cannot be changed
+    extra: Sequence[ExtraColumn] | None = (),
 ) -> tuple[Relation, dict[str, str]]:
     """What an export would read, checked without reading a row.
 
@@ -40,6 +43,7 @@ def look_at(
         query: A user's own SELECT; without it, the default application schema.
         db_schema: The PostgreSQL schema of the default tables, where it is not on the search path.
         consent: What columns are called that record consent in the default tables.
+        extra: What is to be read beside the raw columns; None where it does not matter what else a query yields.
 
     Returns:
         The relation, and what PostgreSQL calls the type of each column (nothing on SQLite).
@@ -48,21 +52,24 @@ def look_at(
         SourceError: Tables or columns are missing, unexpected or of a wrong type; the message names them.
         UsageError: The query is not one closed SELECT.
     """
+    with_images = extra is not None and IMAGE_URL in extra
     try:
         if query is None:
-            _check_tables(source, db_schema)
-            recorded = recorded_in(sa.inspect(source.connection), db_schema, consent)
-            relation = default_relation(source.dialect, db_schema, recorded)
+            _check_tables(source, db_schema, _USED | _USED_FOR_IMAGES if with_images else _USED)
+            inspector = sa.inspect(source.connection)
+            recorded = recorded_in(inspector, db_schema, consent)
+            of_images = image_consent_in(inspector, db_schema) if with_images else []
+            relation = default_relation(source.dialect, db_schema, recorded, of_images)
             types = _types(source, no_rows(relation))
         else:
-            types = _types(source, columns_of(source.dialect, query))
-            relation = own_relation(source.dialect, query, list(types))
+            types = _types(source, columns_of(source.dialect, query), extra)
+            relation = own_relation(source.dialect, query, types, extra or ())
     except SQLAlchemyError as error:
         raise _refused(error) from None
     if source.dialect == "sqlite":
         _check_text_times(source, relation)
         return relation, {}
-    _check_types(types)
+    _check_types(types, extra or ())
     return relation, types
 
 
@@ -110,11 +117,11 @@ def _refused(error: SQLAlchemyError) -> SourceError:
     return SourceError(f"The database refuses the query: {told.splitlines()[0].rstrip('.')}.")
 
 
-def _check_tables(source: Source, db_schema: str | None) -> None:
+def _check_tables(source: Source, db_schema: str | None, tables: dict[str, set[str]]) -> None:
     inspector = sa.inspect(source.connection)
     if db_schema is not None and db_schema not in (schemas := inspector.get_schema_names()):
         raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {_some(schemas)}.")
-    missing = [name for name in _USED if not inspector.has_table(name, schema=db_schema)]
+    missing = [name for name in tables if not inspector.has_table(name, schema=db_schema)]
     if missing:
         found = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
         raise SourceError(
@@ -122,7 +129,7 @@ def _check_tables(source: Source, db_schema: str | None) -> None:
             "For tables in another PostgreSQL schema set db_schema; for another layout use --query."
         )
     faults = []
-    for name, used in _USED.items():
+    for name, used in tables.items():
         columns = _columns(inspector, name, db_schema)
         known = {column.lower() for column in columns} if source.dialect == "sqlite" else columns
         if lacking := sorted(used.difference(known)):
@@ -142,27 +149,33 @@ def _some(names: list[str]) -> str:
     return shown + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")
 
 
-def _check_names(names: list[str]) -> None:
-    missing = [name for name in RAW_COLUMNS if name not in names]
+def _wanted(extra: Sequence[ExtraColumn]) -> list[str]:
+    """What a query has to yield."""
+    return [*RAW_COLUMNS, *(each.name for each in extra), *([IMAGE_OPT_IN] if IMAGE_URL in extra else [])]
+
+
+def _check_names(names: list[str], extra: Sequence[ExtraColumn] | None) -> None:
+    wanted = _wanted(extra or ())
+    missing = [name for name in wanted if name not in names]
     twice = sorted({name for name in names if names.count(name) > 1})
-    extra = [name for name in names if name not in {*RAW_COLUMNS, CONSENT, *twice}]
+    unexpected = [name for name in names if name not in {*wanted, CONSENT, *twice}] if extra is not None else []
     faults = [
         f"{word} {', '.join(found)}"
-        for word, found in (("lacks", missing), ("has the unexpected", extra), ("yields twice", twice))
+        for word, found in (("lacks", missing), ("has the unexpected", unexpected), ("yields twice", twice))
         if found
     ]
     if faults:
         raise SourceError(
-            f"The query {' and '.join(faults)}. It has to yield {', '.join(RAW_COLUMNS)}, and optionally {CONSENT}."
+            f"The query {' and '.join(faults)}. It has to yield {', '.join(wanted)}, and optionally {CONSENT}."
         )
 
 
-def _types(source: Source, sql: str) -> dict[str, str]:
+def _types(source: Source, sql: str, extra: Sequence[ExtraColumn] | None = None) -> dict[str, str]:
     result = _execute(source, sql)
     described = [(str(column[0]), column[1]) for column in (result.cursor.description if result.cursor else ())]
     result.close()
     # Where a name comes twice, SQLite calls the second one name:1.
-    _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name, _ in described])
+    _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name, _ in described], extra)
     return {name: _type_name(source, code) for name, code in described}
 
 
@@ -177,11 +190,12 @@ def _type_name(source: Source, code: Any) -> str:
     return f"{found.name}[]" if found.array_oid == code else found.name
 
 
-def _check_types(types: dict[str, str]) -> None:
+def _check_types(types: dict[str, str], extra: Sequence[ExtraColumn]) -> None:
+    known = kinds(extra)
     faults = [
-        f"{name} is {'of a type of its own' if kind == 'unknown' else kind}, expected {KINDS[name].expected}"
+        f"{name} is {'of a type of its own' if kind == 'unknown' else kind}, expected {known[name].expected}"
         for name, kind in types.items()
-        if kind not in KINDS[name].postgresql
+        if name in known and kind not in known[name].postgresql
     ]
     if faults:
         raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}. Cast them in a --query.")

@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from feedback_etl.columns import LIST_COLUMNS, RAW_COLUMNS
+from feedback_etl.columns import LIST_COLUMNS, RAW_COLUMNS, ColumnType
+from feedback_etl.source.consent import CONSENT
 from feedback_etl.source.raw import NO_ANSWER
-from feedback_etl.source.relation import CONSENT, Column, Relation, labelled
+from feedback_etl.source.relation import Column, Relation, is_true, labelled
 from feedback_etl.source.window import Window
 
 # Times of SQLite are text. Whole days on either side take in every form and offset; the reader cuts exactly.
@@ -33,8 +34,9 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
         types: What the database calls each column's type (PostgreSQL); empty where it has none (SQLite).
     """
     time = relation.columns["created_at"]
+    names = (*RAW_COLUMNS, *(each.name for each in relation.extra))
     statement = (
-        sa.select(*labelled({name: _readable(relation, name, types) for name in RAW_COLUMNS}))
+        sa.select(*labelled({name: _readable(relation, name, types) for name in names}))
         .select_from(relation.rows)
         .where(*_in_window(relation, window, types))
         .order_by(
@@ -131,10 +133,11 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     kind = types.get(name, "")
     if kind.endswith("[]"):
         column = sa.func.array_to_json(column)
-    if name in LIST_COLUMNS or (relation.dialect == "sqlite" and name == "created_at"):
+    texts = {*LIST_COLUMNS, *_further(relation, "text")}
+    if name in texts or (relation.dialect == "sqlite" and name in {"created_at", *_further(relation, "time")}):
         # A null in the first row leaves ConnectorX without a type on SQLite, and on PostgreSQL '' is faster.
         return sa.func.coalesce(sa.cast(column, sa.Text), _sql("''"))
-    if relation.dialect == "sqlite" and name == "would_recommend":
+    if relation.dialect == "sqlite" and name in {"would_recommend", *_further(relation, "boolean")}:
         # A column declared BOOLEAN can hold a 7, which ConnectorX would take for true.
         return sa.func.coalesce(column, _sql(str(NO_ANSWER)))
     if kind in {"uuid", "unknown", "bpchar"}:  # CHAR(n) as it is would be padded with blanks
@@ -146,14 +149,14 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     return column
 
 
+def _further(relation: Relation, kind: ColumnType) -> set[str]:
+    return {each.name for each in relation.extra if each.type == kind and each.role != "identifier"}
+
+
 def consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
     """Whether a row's consent is true: not null, no other number than 1."""
     consent = relation.columns[CONSENT]
-    if relation.own_query is None:
-        return consent
-    if relation.dialect == "postgresql" and types[CONSENT] != "bool":
-        consent = consent == _sql("1")
-    return consent.is_(sa.true())
+    return consent if relation.own_query is None else is_true(consent, relation.dialect, types.get(CONSENT, ""))
 
 
 def _binary(column: Column, dialect: str, kind: str) -> Column:

@@ -1,13 +1,14 @@
 """Types are settled at the door: whatever a driver gave becomes the canonical raw columns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import MAXYEAR, MINYEAR
 from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS
+from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn
 from feedback_etl.errors import SourceError
+from feedback_etl.source.consent import CONSENT, IMAGE_OPT_IN
 from feedback_etl.source.window import Window
 
 TIME = pl.Datetime("us")
@@ -17,8 +18,8 @@ NO_ANSWER = 2**63 - 1
 """What SQLite is told to give for a `would_recommend` that is null."""
 
 
-def to_raw(frame: pl.DataFrame) -> pl.DataFrame:
-    """Cast what a driver gave to the raw columns, in their order.
+def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
+    """Cast what a driver gave to the raw columns and further ones, in their order.
 
     Ids stay integers or text. Ratings and ages become Int64, or Float64 where the source holds fractions: such a
     rating is rejected later, never cast. `would_recommend` is Boolean, or Int64 where it holds other numbers than 0
@@ -29,8 +30,9 @@ def to_raw(frame: pl.DataFrame) -> pl.DataFrame:
     """
     faults = []
     columns = []
-    for name in RAW_COLUMNS:
-        kind, dtype = KINDS[name], frame.schema[name]
+    known = kinds(extra)
+    for name in (*RAW_COLUMNS, *(each.name for each in extra)):
+        kind, dtype = known[name], frame.schema[name]
         # Where there is no value, the type that a driver gave to the column says nothing.
         cast = kind.cast(dtype) or (kind.cast(pl.Null()) if frame[name].null_count() == frame.height else None)
         if cast is None:
@@ -40,9 +42,8 @@ def to_raw(frame: pl.DataFrame) -> pl.DataFrame:
     if faults:
         raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}.")
     raw = frame.select(columns)
-    if raw["would_recommend"].is_between(0, 1).all():
-        return raw.with_columns(pl.col("would_recommend").cast(pl.Boolean))
-    return raw
+    answers = ["would_recommend", *(each.name for each in extra if each.type == "boolean")]
+    return raw.with_columns(pl.col(name).cast(pl.Boolean) for name in answers if raw[name].is_between(0, 1).all())
 
 
 def cut_exactly(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -75,6 +76,10 @@ def _number(dtype: pl.DataType) -> Cast | None:
     if dtype.is_integer() or dtype == pl.Null:
         return lambda column: column.cast(pl.Int64)
     return (lambda column: column.cast(pl.Float64)) if dtype.is_numeric() else None
+
+
+def _integer(dtype: pl.DataType) -> Cast | None:
+    return (lambda column: column.cast(pl.Int64)) if dtype.is_integer() or dtype == pl.Null else None
 
 
 def _boolean(dtype: pl.DataType) -> Cast | None:
@@ -139,15 +144,27 @@ _LIST = Kind("JSON text", _text, _TEXTS | {"json", "jsonb", "text[]", "varchar[]
 _WORD = Kind("text", _text, _TEXTS | {"unknown"})
 _INSTANT = Kind("a timestamp", _time, frozenset({"timestamp", "timestamptz"}))
 
-KINDS: dict[str, Kind] = {
+_RAW: dict[str, Kind] = {
     **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _IDENTIFIER),
     **dict.fromkeys((*RATINGS, "age"), _NUMERIC),
-    **dict.fromkeys(("would_recommend", "consent"), _TRUTH),
+    "would_recommend": _TRUTH,
     **dict.fromkeys(LIST_COLUMNS, _LIST),
     "timeframe": _WORD,
     "created_at": _INSTANT,
 }
-"""What each raw column, and `consent`, may be."""
+_TYPES: dict[ColumnType, Kind] = {
+    "text": _WORD,
+    "integer": Kind("an integer", _integer, _INTEGERS),
+    "number": _NUMERIC,
+    "boolean": _TRUTH,
+    "time": _INSTANT,
+}
+
+
+def kinds(extra: Sequence[ExtraColumn] = ()) -> dict[str, Kind]:
+    """What each raw column, what tells of consent, and further columns may be."""
+    further = {each.name: _IDENTIFIER if each.role == "identifier" else _TYPES[each.type] for each in extra}
+    return _RAW | dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH) | further
 
 
 def _in_words(dtype: pl.DataType) -> str:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.child import BATCHES_AHEAD, Job, Reader, ReaderLost
 from feedback_etl.source.connect import READ_ONLY, SNAPSHOT, Source
@@ -83,11 +82,11 @@ def open_reading(
     with ExitStack() as stack:
         if source.connectorx_url is None:
             logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
-            rows = _with_sqlalchemy(source, feedback_in(relation, window, types), reading.batch_rows)
-            frames: Iterator[pl.DataFrame] = map(to_raw, stack.enter_context(closing(rows)))
+            rows = _with_sqlalchemy(source, relation, feedback_in(relation, window, types), reading.batch_rows)
+            frames: Iterator[pl.DataFrame] = stack.enter_context(closing(rows))
         else:
             readers = _started(stack, source, relation, window, types, reading)
-            frames = _with_connectorx(readers, source.dialect)
+            frames = _with_connectorx(readers, relation)
         yield (cut_exactly(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
 
 
@@ -111,13 +110,13 @@ def _started(
     return [readers[number % processes] for number in range(len(queries))]
 
 
-def _with_connectorx(readers: list[Reader], dialect: str) -> Iterator[pl.DataFrame]:
+def _with_connectorx(readers: list[Reader], relation: Relation) -> Iterator[pl.DataFrame]:
     try:
         for reader in readers:
             for batch in reader.next_stream():
-                yield to_raw(pl.DataFrame(batch))
+                yield to_raw(pl.DataFrame(batch), relation.extra)
     except SourceError as error:
-        if dialect != "sqlite" or isinstance(error, ReaderLost):
+        if relation.dialect != "sqlite" or isinstance(error, ReaderLost):
             raise
         raise UnfitForConnectorX(str(error)) from None
 
@@ -130,21 +129,23 @@ def _under_one_snapshot(source: Source) -> list[str]:
     return [f"BEGIN ISOLATION LEVEL {SNAPSHOT}", f"SET TRANSACTION SNAPSHOT '{snapshot}'", *READ_ONLY]
 
 
-def _with_sqlalchemy(source: Source, sql: str, batch_rows: int) -> Generator[pl.DataFrame, None, None]:
+def _with_sqlalchemy(
+    source: Source, relation: Relation, sql: str, batch_rows: int
+) -> Generator[pl.DataFrame, None, None]:
     options: dict[str, Any] = {"no_parameters": True, "stream_results": True, "max_row_buffer": batch_rows}
     try:
         with source.connection.exec_driver_sql(sql, execution_options=options) as result:
-            rows = result.fetchmany(batch_rows)
-            yield _frame(rows)
+            names, rows = list(result.keys()), result.fetchmany(batch_rows)
+            yield to_raw(_frame(names, rows), relation.extra)
             while rows := result.fetchmany(batch_rows):
-                yield _frame(rows)
+                yield to_raw(_frame(names, rows), relation.extra)
     except SQLAlchemyError as error:
         raise stopped(reason_for(error)) from None
 
 
-def _frame(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+def _frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
     """Rows as Python values to a frame; types are found from all values, never from the first alone."""
-    columns = zip(*rows, strict=True) if rows else ([] for _ in RAW_COLUMNS)
+    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
     return pl.DataFrame(
-        [pl.Series(name, list(column), strict=False) for name, column in zip(RAW_COLUMNS, columns, strict=True)]
+        [pl.Series(name, list(column), strict=False) for name, column in zip(names, columns, strict=True)]
     )

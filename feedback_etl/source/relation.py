@@ -6,13 +6,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from feedback_etl.columns import LIST_COLUMNS, RAW_COLUMNS
+from feedback_etl.columns import IMAGE_URL, LIST_COLUMNS, RAW_COLUMNS, ExtraColumn
 from feedback_etl.source import tables
-from feedback_etl.source.consent import Recorded, consents_of
+from feedback_etl.source.consent import CONSENT, IMAGE_OPT_IN, Recorded, consents_of
 from feedback_etl.source.own_query import contained
 
 _QUERY_NAME = "the_own_query_goes_here"
-CONSENT = "consent"
 
 Column = sa.ColumnElement[Any]
 
@@ -23,11 +22,12 @@ class Relation:
 
     Attributes:
         dialect: "postgresql" or "sqlite".
-        columns: The raw columns as SQL expressions, and `consent` where an own query yields it.
+        columns: The raw columns and further ones as SQL expressions, and `consent` where something records it.
         rows: What they are selected from.
         counted: What is enough to count them.
         own_query: The user's SQL that stands behind `rows`; None for the default schema.
         consent: The columns that record consent; none where nothing does.
+        extra: The further columns.
     """
 
     dialect: str
@@ -36,6 +36,7 @@ class Relation:
     counted: sa.FromClause
     own_query: str | None = None
     consent: tuple[str, ...] = ()
+    extra: tuple[ExtraColumn, ...] = ()
 
     def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
         """The statement as one text that needs no parameters."""
@@ -47,10 +48,15 @@ class Relation:
         return compiled.replace(_QUERY_NAME, f"({self.own_query}\n) AS feedback", 1)
 
 
-def default_relation(dialect: str, db_schema: str | None = None, recorded: Sequence[Recorded] = ()) -> Relation:
+def default_relation(
+    dialect: str,
+    db_schema: str | None = None,
+    recorded: Sequence[Recorded] = (),
+    image_consent: Sequence[Recorded] = (),
+) -> Relation:
     """The default application schema, one row for each feedback; the lower profile id gives the age.
 
-    With columns that record consent it has the column `consent`.
+    With columns that record consent it has the column `consent`; with such for images, the column `image_url`.
     """
     feedback = _alias(tables.recommendation_feedbacks, "f", db_schema)
     record = _alias(tables.recommendation_records, "r", db_schema)
@@ -69,7 +75,14 @@ def default_relation(dialect: str, db_schema: str | None = None, recorded: Seque
     columns = {name: special[name] if name in special else feedback.c[name] for name in RAW_COLUMNS}
     if recorded:
         columns[CONSENT] = consents_of(feedback, list(recorded), db_schema)
-    return Relation(dialect, columns, rows, counted=feedback, consent=tuple(map(str, recorded)))
+    extra = (IMAGE_URL,) if image_consent else ()
+    if image_consent:
+        analysis, photo = _alias(tables.analyses, "a", db_schema), _alias(tables.photos, "i", db_schema)
+        rows = rows.outerjoin(analysis, analysis.c.id == feedback.c.analysis_id)
+        rows = rows.outerjoin(photo, photo.c.id == analysis.c.photo_id)
+        agrees = consents_of(feedback, list(image_consent), db_schema)
+        columns[IMAGE_URL.name] = sa.case((agrees, photo.c.s3_key))
+    return Relation(dialect, columns, rows, counted=feedback, consent=tuple(map(str, recorded)), extra=extra)
 
 
 def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
@@ -77,16 +90,28 @@ def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
     return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
 
-def own_relation(dialect: str, sql: str, names: list[str]) -> Relation:
-    """A user's SELECT as a subquery that has the given columns.
+def own_relation(dialect: str, sql: str, types: dict[str, str], extra: Sequence[ExtraColumn] = ()) -> Relation:
+    """A user's SELECT as a subquery that has the given columns, by what the database calls their types.
 
     Raises:
         UsageError: The text could end the subquery it is put into.
     """
-    columns: dict[str, Column] = {name: sa.column(name) for name in names}
+    columns: dict[str, Column] = {name: sa.column(name) for name in types if name != IMAGE_OPT_IN}
+    if IMAGE_URL in extra:
+        agrees = is_true(sa.column(IMAGE_OPT_IN), dialect, types[IMAGE_OPT_IN])
+        columns[IMAGE_URL.name] = sa.case((agrees, columns[IMAGE_URL.name]))
     query = sa.table(_QUERY_NAME)
-    consent = (CONSENT,) if CONSENT in names else ()
-    return Relation(dialect, columns, query, counted=query, own_query=contained(dialect, sql), consent=consent)
+    consent = (CONSENT,) if CONSENT in types else ()
+    return Relation(
+        dialect, columns, query, counted=query, own_query=contained(dialect, sql), consent=consent, extra=tuple(extra)
+    )
+
+
+def is_true(column: Column, dialect: str, kind: str) -> sa.ColumnElement[bool]:
+    """Whether a column of an own query is true: not null, no other number than 1."""
+    if dialect == "postgresql" and kind != "bool":
+        column = column == sa.literal_column("1")
+    return column.is_(sa.true())
 
 
 def columns_of(dialect: str, sql: str) -> str:

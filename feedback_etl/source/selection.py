@@ -8,13 +8,13 @@ from typing import NamedTuple, TypeVar
 
 import polars as pl
 
+from feedback_etl.columns import ExtraColumn
 from feedback_etl.source.advice import missing_index
 from feedback_etl.source.connect import Database, open_source
-from feedback_etl.source.consent import ConsentColumns
+from feedback_etl.source.consent import CONSENT, ConsentColumns
 from feedback_etl.source.preflight import fetch_count, look_at
 from feedback_etl.source.query import count_in, excluded_in
 from feedback_etl.source.reader import Reading, UnfitForConnectorX, open_reading
-from feedback_etl.source.relation import CONSENT
 from feedback_etl.source.settled import Settled, Settling, settle
 from feedback_etl.source.window import Window
 
@@ -37,6 +37,7 @@ class Selection:
     progress: Progress | None
     settling: Settling | None = None
     consent: ConsentColumns = field(default_factory=ConsentColumns)
+    extra: tuple[ExtraColumn, ...] = ()
 
 
 class Found(NamedTuple):
@@ -82,7 +83,11 @@ def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[F
         if not with_connectorx:
             source = replace(source, connectorx_url=None)
         relation, types = look_at(
-            source, query=selection.query, db_schema=selection.db_schema, consent=selection.consent
+            source,
+            query=selection.query,
+            db_schema=selection.db_schema,
+            consent=selection.consent,
+            extra=selection.extra,
         )
         settled = settle(source, relation, window, types, selection.settling)
         with open_reading(source, relation, window, types, reading) as batches:

@@ -1,0 +1,100 @@
+"""What is tested on a folder of exports."""
+
+import shlex
+import stat
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from feedback_etl.checklist.item import Item, item
+from feedback_etl.checklist.rows import Written, scan
+from feedback_etl.demo import DEMO_KEY
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.names import REJECTED_FOLDER, STATE_FOLDER
+from feedback_etl.exports.tombstones import last_state, require_state
+from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.risk import linked
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def keyed(exports: Sequence[Manifest]) -> Item:
+    """Ids are hashed with a key that is not published."""
+    published = Key.of(DEMO_KEY).id
+    faults = [f"{each.stem} is unkeyed" for each in exports if each.key_id is None]
+    faults += [f"{each.stem} is of the published key of the demo" for each in exports if each.key_id == published]
+    ids = sorted({each.key_id for each in exports if each.key_id})
+    mend = "feedback-etl keys new, prune the old files, and export again"
+    return item("keys", faults, passed=f"ids are hashed with {', '.join(ids)}", mend=mend)
+
+
+def private(folder: Path) -> Item:
+    """Nobody else can read: files 0600, folders 0700."""
+    folders = [path for path in (folder, folder / REJECTED_FOLDER, folder / STATE_FOLDER) if path.is_dir()]
+    paths = [*folders, *(path for place in folders for path in place.iterdir() if path.is_file())]
+    open_to_others = [path for path in paths if path.stat().st_mode & _OTHERS]
+    return item(
+        "modes",
+        [f"others can use {path} ({stat.filemode(path.stat().st_mode)[1:]})" for path in open_to_others],
+        passed=f"{len(paths) - len(folders):,} files and {len(folders)} folders are the owner's alone",
+        mend=f"chmod go= {' '.join(shlex.quote(str(path)) for path in open_to_others)}",
+    )
+
+
+def retention(exports: Sequence[Manifest], days: int | None, now: datetime) -> Item:
+    """How long exports are kept is set, obeyed, and not defeated by windows that reach further back."""
+    if days is None:
+        return Item("retention", False, "it is not set how long exports are kept", "set retention_days in the settings")
+    kept = timedelta(days=days)
+    old = [each.stem for each in exports if datetime.fromisoformat(each.created_at) < now - kept]
+    if old:
+        return Item(
+            "retention", False, f"older than {days} days: {', '.join(old)}", f"feedback-etl prune --keep-days {days}"
+        )
+    long = [each.stem for each in exports if _reaches_back(each, kept)]
+    mend = f"feedback-etl export --days {days} instead of more, and remove these files"
+    told = [f"with windows of more than {days} days: {', '.join(long)}"] if long else []
+    return item("retention", told, passed=f"{days} days, and no export is older or reaches further back", mend=mend)
+
+
+def _reaches_back(manifest: Manifest, kept: timedelta) -> bool:
+    start, end = manifest.window
+    return end is not None and (
+        start is None or datetime.fromisoformat(manifest.created_at) - datetime.fromisoformat(start) > kept
+    )
+
+
+def logged(folder: Path, exports: Sequence[Manifest], keys: Sequence[Key]) -> Item:
+    """Nobody has changed the audit log."""
+    log = AuditLog(folder)
+    anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
+    verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
+    faults = verdict.faults
+    try:
+        require_state(folder, last_state(log.records()))
+    except ExportFileError as error:
+        faults = [*faults, str(error)]
+    return item(
+        "audit log", faults, passed=f"{verdict.records:,} records, in one chain", mend="feedback-etl audit verify"
+    )
+
+
+def anonymous(last: Manifest, exports: Sequence[Written], asked: int | None) -> Item:
+    """The k of the last export, and what linking its rows by analysis_hash makes of it."""
+    if not last.risk:
+        return Item("k", asked is None, f"{last.stem} does not tell it", "" if asked is None else "feedback-etl export")
+    k, names = int(last.risk["k"]), list(last.risk["quasi_identifiers"])
+    told = f"{'at least ' * bool(last.risk['at_least'])}{k} for {', '.join(names)} in {last.stem}"
+    told += ", before people were erased" * bool(last.risk["stale"]) + f"; {asked or 'none'} is asked for"
+    tables = [scan(each.path).select("analysis_hash", *names) for each in exports if {*names} <= {*each.columns}]
+    if tables:
+        by_hash = linked(pl.concat(tables), names, by="analysis_hash")
+        told += (
+            f". Who links rows by analysis_hash over {len(tables)} files finds classes of {by_hash.k} analyses or "
+            f"more, and {by_hash.share_unique:.1%} of the analyses alone in theirs"
+        )
+    return item("k", [told] if asked and k < asked else [], passed=told, mend=f"feedback-etl export --k {asked}")

@@ -1,0 +1,130 @@
+"""Frames of any kind: what comes in decides what goes out. Everything inside this package is Polars.
+
+A public transform is written once, for Polars, and `for_any_frame` converts at its edge.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import polars as pl
+
+from feedback_etl.errors import UsageError
+
+if TYPE_CHECKING:
+    import narwhals as nw
+    import pandas as pd
+    import pyarrow as pa
+
+Frame = TypeVar("Frame", bound=Any)
+"""A frame of Polars, lazy or not, or of pandas, or an Arrow table; a transform gives back the type that it is given."""
+
+Transform = TypeVar("Transform", bound=Callable[..., Any])
+
+_ROW = "row of the pandas frame"
+
+
+def for_any_frame(transform: Transform) -> Transform:
+    """Let a transform of Polars frames take pandas data frames and Arrow tables too, and give back the same kind.
+
+    A column that keeps its name and its type keeps the data type that it had; in pandas, new integers and booleans are
+    nullable (Int8, boolean), since NaN would make fractions of them. Rows of pandas keep their index labels. The
+    result may be a frame, or a dict or a named tuple of frames; what is no frame is given as it is.
+
+    >>> import pandas as pd
+    >>> @for_any_frame
+    ... def large(frame: Frame) -> Frame:
+    ...     return frame.filter(pl.col("n") > 1)
+    >>> large(pd.DataFrame({"n": [1, 2, 3]})).index.to_list()
+    [1, 2]
+    """
+
+    @wraps(transform)
+    def wrapped(frame: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(frame, pl.DataFrame | pl.LazyFrame):
+            return transform(frame, *arguments, **options)
+        table = to_polars(frame)
+        is_pandas = _known(frame).implementation.is_pandas()
+        given = table.with_row_index(_ROW) if is_pandas else table
+        restore = _to_pandas if is_pandas else _to_arrow
+        return _each(transform(given, *arguments, **options), lambda result: restore(result, frame, table.schema))
+
+    return wrapped  # type: ignore[return-value]
+
+
+def to_polars(frame: Any) -> Any:
+    """A Polars frame as it is, lazy or not; a pandas data frame or an Arrow table as a Polars data frame.
+
+    A pandas column of integers with missing values is one of fractions, unless its data type is Int64, and is taken as
+    it is: what needs exact numbers refuses it.
+
+    Raises:
+        UsageError: It is no such frame, or one whose values fit no type.
+    """
+    if isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        return frame
+    known = _known(frame)
+    try:
+        table = known.to_polars()
+    except Exception as error:  # whatever it is, its text may hold values
+        told = type(error).__name__
+    else:
+        ordered = {name: dtype for name, dtype in known.schema.to_polars().items() if isinstance(dtype, pl.Enum)}
+        return table.cast(ordered)  # type: ignore[arg-type]
+    raise UsageError(f"The frame has a column whose values are of different types ({told}); give each one type.")
+
+
+def lazy_like(frame: Frame, result: pl.DataFrame) -> Frame:
+    """The result of a transform that had to run its frame: lazy if that was."""
+    given: Any = result.lazy() if isinstance(frame, pl.LazyFrame) else result
+    return cast(Frame, given)
+
+
+def _known(frame: Any) -> "nw.DataFrame[Any]":
+    import narwhals as nw
+
+    known = nw.from_native(frame, eager_only=True, pass_through=True)
+    if isinstance(known, nw.DataFrame) and (known.implementation.is_pandas() or known.implementation.is_pyarrow()):
+        return known
+    raise UsageError(
+        f"A frame is one of Polars (lazy or not) or pandas, or an Arrow table, not {type(frame).__name__}."
+    )
+
+
+def _each(result: Any, restore: Callable[[pl.DataFrame], Any]) -> Any:
+    """The result of a transform with every frame in it restored."""
+    if isinstance(result, pl.DataFrame):
+        return restore(result)
+    if isinstance(result, dict):
+        return {name: _each(value, restore) for name, value in result.items()}
+    if isinstance(result, tuple):
+        return type(result)(*(_each(value, restore) for value in result))
+    return result
+
+
+def _to_pandas(result: pl.DataFrame, original: "pd.DataFrame", schema: pl.Schema) -> "pd.DataFrame":
+    import pandas as pd
+    import pyarrow as pa
+
+    rows = result[_ROW].to_numpy() if _ROW in result.columns else slice(None)
+    result = result.drop(_ROW, strict=False)
+    widths = (8, 16, 32, 64)
+    nullable = {pa.bool_(): pd.BooleanDtype()}
+    nullable |= {getattr(pa, f"int{width}")(): getattr(pd, f"Int{width}Dtype")() for width in widths}
+    nullable |= {getattr(pa, f"uint{width}")(): getattr(pd, f"UInt{width}Dtype")() for width in widths}
+    frame = result.to_arrow().to_pandas(types_mapper=nullable.get)
+    frame.index = original.index[rows]
+    return frame.astype({name: original[name].dtype for name in _same(result, schema)})
+
+
+def _to_arrow(result: pl.DataFrame, original: "pa.Table", schema: pl.Schema) -> "pa.Table":
+    table = result.to_arrow()
+    for name in _same(result, schema):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, original.schema.field(name), table[name].cast(original.schema.field(name).type))
+    return table
+
+
+def _same(result: pl.DataFrame, schema: pl.Schema) -> list[str]:
+    """The columns that are as they were given, but for their values."""
+    return [name for name, dtype in result.schema.items() if schema.get(name) == dtype]

@@ -1,0 +1,218 @@
+"""Training pairs to numbers that a model can take, and to what it shall learn."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import polars as pl
+
+from feedback_etl.columns import RATING_FIELDS, require_pairs
+from feedback_etl.errors import UsageError
+from feedback_etl.frames import Frame, for_any_frame
+from feedback_etl.training.vocabulary import Vocabulary
+from feedback_etl.transforms import TimestampPrecision, is_coarse
+
+_DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
+_TIMEFRAME = r"^(\d{1,4})_(day|week|month|year)s?$"
+_TEXTS = ("conditions_detected", "rules_applied", "timeframe", "age_range")
+_TIME = "feedback_timestamp"
+
+
+class Label(NamedTuple):
+    """A rating, its greatest value, and the value from which on it counts unless another is given."""
+
+    rating: str
+    greatest: int
+    threshold: int
+
+
+LABELS = {
+    "helpful": Label("helpful_rating", 5, 4),
+    "satisfied": Label("product_satisfaction", 5, 4),
+    "completed": Label("routine_completion_pct", 100, 80),
+    "recommended": Label("would_recommend", 1, 1),
+}
+"""What `label` knows."""
+
+
+@for_any_frame
+def features(
+    frame: Frame,
+    *,
+    vocabulary: Vocabulary | None = None,
+    ratings: Sequence[str] = (),
+    timestamp_precision: TimestampPrecision = "exact",
+) -> Frame:
+    """Training pairs as numbers: one row for each, in their order, all Float32 and none of them null.
+
+    The four ratings are what labels are made of, so neither they nor whether they are missing is in it unless asked
+    for: a model would find the label in them. Ids and export_date are left out too.
+
+    | column | values |
+    |---|---|
+    | `condition=NAME`, one for each of the vocabulary | 1 where the pair has this condition, else 0 |
+    | `conditions_other` | 1 where it has one that the vocabulary lacks |
+    | `conditions_missing` | 1 where it has none |
+    | `rule=NAME`, `rules_other`, `rules_missing` | the same of rules |
+    | `timeframe_days` | `2_weeks` is 14; a month has 30 days, a year 365; 0 where it is missing |
+    | `timeframe_missing` | 1 where there is none, or one of another form |
+    | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; 0 where it is missing |
+    | `age_missing` | 1 where there is none, or one that the vocabulary lacks |
+    | `hour_sin`, `hour_cos` | the time of day (UTC) as a point of a circle; not with "day", which has none |
+    | `weekday_sin`, `weekday_cos` | the day of the week (UTC) likewise, from Monday on |
+    | NAME, NAME`_missing` for each of `ratings` | its value, 0 where it is missing; 1 where it is |
+
+    Args:
+        frame: Training pairs. Where feedback_timestamp is null, its sines and cosines are 0.
+        vocabulary: What the model knows: that of the training rows, also for test rows and for prediction. Unless
+            given it is fitted to the frame, and a lazy frame is run for that.
+        ratings: Those of the four that shall be in it.
+        timestamp_precision: That of the export.
+
+    Returns:
+        A frame of the kind that was given, lazy if it was.
+
+    Raises:
+        UsageError: There is no such rating or precision.
+        ValidationError: A column is missing or of a wrong type.
+
+    >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
+    ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None], "feedback_timestamp": [None, None]})
+    >>> known = Vocabulary(conditions=("acne",), rules=("r001", "r002"))
+    >>> for column in features(pairs, vocabulary=known).iter_columns():
+    ...     print(f"{column.name:<18}", *column.cast(int))
+    condition=acne     1 0
+    conditions_other   1 0
+    conditions_missing 0 1
+    rule=r001          1 0
+    rule=r002          0 1
+    rules_other        0 0
+    rules_missing      0 0
+    timeframe_days     14 0
+    timeframe_missing  0 1
+    age                2 0
+    age_missing        0 1
+    hour_sin           0 0
+    hour_cos           0 0
+    weekday_sin        0 0
+    weekday_cos        0 0
+    """
+    is_coarse(timestamp_precision)
+    if wrong := [name for name in ratings if name not in RATING_FIELDS]:
+        raise UsageError(f"{wrong[0]} is no rating; there are {', '.join(RATING_FIELDS)}.")
+    require_pairs(frame, [*_TEXTS, _TIME, *ratings])
+    made: dict[str, list[pl.Expr]] = _made_of(Vocabulary.fit(frame) if vocabulary is None else vocabulary)
+    numbers: list[pl.Expr] = [*_times(timestamp_precision), *(number for name in ratings for number in _rating(name))]
+    wide = frame.select(pl.col(_TEXTS).cast(pl.String).replace("", None), *map(_filled, numbers))
+    for column, expressions in made.items():
+        wide = _add(wide, column, expressions)
+    every = [*chain.from_iterable(made.values()), *numbers]
+    numeric: Frame = wide.select(each.meta.output_name() for each in every)
+    return numeric
+
+
+@for_any_frame
+def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "label") -> Frame:
+    """Add what a model shall learn: 1 where a rating reaches a threshold, else 0; null where the rating is missing.
+
+    Rows without a label teach nothing: `frame.pipe(label, "helpful").drop_nulls("label")`.
+
+    | of | rating | threshold |
+    |---|---|---|
+    | `"helpful"` | helpful_rating | 1 to 5 (4) |
+    | `"satisfied"` | product_satisfaction | 1 to 5 (4) |
+    | `"completed"` | routine_completion_pct | 1 to 100 (80) |
+    | `"recommended"` | would_recommend | it is true |
+
+    Args:
+        frame: Training pairs.
+        of: Which label.
+        threshold: Another one than in the table.
+        name: What the column is called; one of this name is replaced.
+
+    Returns:
+        The frame with a further column, Int8; lazy if it was.
+
+    Raises:
+        UsageError: There is no such label or threshold.
+        ValidationError: The frame lacks the rating, or it is no number.
+
+    >>> pairs = pl.DataFrame({"helpful_rating": [5, 3, None]})
+    >>> label(pairs, "helpful", threshold=4)["label"].to_list()
+    [1, 0, None]
+    """
+    if of not in LABELS:
+        raise UsageError(f"There is no label {of!r}; there are {', '.join(LABELS)}.")
+    rating, greatest, usual = LABELS[of]
+    least = usual if threshold is None else threshold
+    if not 0 < least <= greatest:
+        raise UsageError(f"The threshold of {rating} must be from 1 to {greatest}.")
+    require_pairs(frame, [rating])
+    labelled: Frame = frame.with_columns((_number(rating) >= least).cast(pl.Int8).alias(name))
+    return labelled
+
+
+def feature_names(
+    vocabulary: Vocabulary, *, ratings: Sequence[str] = (), timestamp_precision: TimestampPrecision = "exact"
+) -> list[str]:
+    """The columns that `features` gives with these arguments, in their order."""
+    no_rows = pl.DataFrame(schema=[*_TEXTS, _TIME, *ratings]).cast(pl.Null)
+    return features(no_rows, vocabulary=vocabulary, ratings=ratings, timestamp_precision=timestamp_precision).columns
+
+
+def _made_of(known: Vocabulary) -> dict[str, list[pl.Expr]]:
+    """What is made of each column of text."""
+    text, age = pl.col("timeframe"), pl.col("age_range")
+    unit = text.str.extract(_TIMEFRAME, 2).replace_strict(_DAYS, default=None, return_dtype=pl.Int64)
+    days = text.str.extract(_TIMEFRAME, 1).cast(pl.Int64) * unit
+    places = dict(zip(known.age_ranges, range(1, len(known.age_ranges) + 1), strict=True))
+    place = age.replace_strict(places, default=None, return_dtype=pl.Int64)
+    return {
+        "conditions_detected": _hot("conditions_detected", "condition", known.conditions),
+        "rules_applied": _hot("rules_applied", "rule", known.rules),
+        "timeframe": [days.alias("timeframe_days"), days.is_null().alias("timeframe_missing")],
+        "age_range": [place.alias("age"), place.is_null().alias("age_missing")],
+    }
+
+
+def _hot(column: str, what: str, names: Sequence[str]) -> list[pl.Expr]:
+    """An indicator for each name of the vocabulary, one for all others, and one for none at all."""
+    elements = pl.col(column).str.split(",")
+    is_known = pl.element().is_in(pl.Series(names, dtype=pl.String).implode())
+    return [
+        *(elements.list.contains(pl.lit(name)).alias(f"{what}={name}") for name in names),
+        (~elements.list.eval(is_known).list.all()).alias(f"{what}s_other"),
+        pl.col(column).is_null().alias(f"{what}s_missing"),
+    ]
+
+
+def _add(frame: Frame, column: str, expressions: Sequence[pl.Expr]) -> Frame:
+    """Add what is made of a column of text, once for each distinct text: taking it apart is what costs."""
+    distinct = frame.select(pl.col(column).unique()).with_columns(map(_filled, expressions))
+    wider: Frame = frame.join(distinct, on=column, how="left", nulls_equal=True, maintain_order="left")
+    return wider
+
+
+def _filled(number: pl.Expr) -> pl.Expr:
+    return number.cast(pl.Float32).fill_null(0)
+
+
+def _times(precision: TimestampPrecision) -> Iterator[pl.Expr]:
+    """Points of the circles of the day and of the week."""
+    time = pl.col(_TIME).cast(pl.Datetime("us"))  # the cast gives the instant in UTC
+    parts = {"hour": ((time.dt.hour() + time.dt.minute() / 60), 24), "weekday": (time.dt.weekday() - 1, 7)}
+    for name, (part, whole) in parts.items():
+        if name != "hour" or precision != "day":
+            angle = part.cast(pl.Float32) * (math.tau / whole)
+            yield angle.sin().alias(f"{name}_sin")
+            yield angle.cos().alias(f"{name}_cos")
+
+
+def _rating(name: str) -> list[pl.Expr]:
+    return [_number(name), _number(name).is_null().alias(f"{name}_missing")]
+
+
+def _number(name: str) -> pl.Expr:
+    """A rating as a number; NaN, which pandas has for null, is null."""
+    return pl.col(name).cast(pl.Float64).fill_nan(None)

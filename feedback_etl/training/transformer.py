@@ -1,0 +1,77 @@
+"""`features` as a step of a scikit-learn pipeline."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from feedback_etl.frames import Frame
+from feedback_etl.training.features import feature_names, features
+from feedback_etl.training.vocabulary import Vocabulary
+from feedback_etl.transforms import TimestampPrecision
+
+try:
+    from sklearn.base import BaseEstimator, TransformerMixin
+    from sklearn.utils.validation import check_is_fitted
+except ModuleNotFoundError:
+    raise ImportError("FeedbackFeatures needs scikit-learn: pip install 'feedback-etl[train]'") from None
+
+
+class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Training pairs to the numbers of `features`, with the vocabulary of the rows it was fitted to.
+
+    It takes frames with named columns, of Polars, pandas or Arrow, and gives back the same kind; not arrays, whose
+    columns have no names. A pickle of it holds the names of the vocabulary and nothing else of the rows.
+
+    Args:
+        min_rows: What fewer rows hold is counted as other; see `Vocabulary.fit`.
+        ratings: Ratings that shall be features too. They are what labels are made of: leave out that of the label.
+        timestamp_precision: That of the export.
+
+    Attributes:
+        vocabulary_: What it knows since it was fitted.
+
+    >>> import polars as pl
+    >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
+    ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None], "feedback_timestamp": [None, None]})
+    >>> step = FeedbackFeatures().fit(pairs)
+    >>> step.transform(pairs)["condition=acne"].to_list()
+    [1.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        *,
+        min_rows: int = 1,
+        ratings: Sequence[str] = (),
+        timestamp_precision: TimestampPrecision = "exact",
+    ) -> None:
+        self.min_rows = min_rows
+        self.ratings = ratings
+        self.timestamp_precision = timestamp_precision
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002, N803  the names of scikit-learn
+        """Learn the vocabulary of training rows."""
+        self.vocabulary_ = Vocabulary.fit(X, min_rows=self.min_rows)
+        return self
+
+    def transform(self, X: Frame) -> Frame:  # noqa: N803
+        """The features of any rows, by the vocabulary that was learned."""
+        check_is_fitted(self)
+        return features(X, vocabulary=self.vocabulary_, **self._options())
+
+    def get_feature_names_out(self, input_features: object = None) -> Any:  # noqa: ARG002
+        """The names of the columns that `transform` gives, in their order."""
+        import numpy as np
+
+        check_is_fitted(self)
+        return np.array(feature_names(self.vocabulary_, **self._options()), dtype=object)
+
+    def _options(self) -> dict[str, Any]:
+        return {"ratings": self.ratings, "timestamp_precision": self.timestamp_precision}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        tags.input_tags.allow_nan = True
+        return tags

@@ -1,0 +1,95 @@
+"""Which conditions, rules and age ranges a model knows: learned from training rows, and kept with the model."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+
+from feedback_etl.columns import require_pairs
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.failures import explained
+from feedback_etl.expressions import AGE_RANGE
+from feedback_etl.frames import Frame, to_polars
+from feedback_etl.private_files import replace_private_file, temporary_path
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What `features` makes columns of. It holds no row's values but the names of conditions, rules and age ranges.
+
+    Attributes:
+        conditions: In alphabetical order.
+        rules: In alphabetical order.
+        age_ranges: From the youngest to the oldest.
+
+    >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", "dry"], "rules_applied": ["r001", None]})
+    >>> Vocabulary.fit(pairs).conditions
+    ('acne', 'dry')
+    >>> Vocabulary.fit(pairs, min_rows=2)
+    Vocabulary(conditions=('dry',), rules=(), age_ranges=('<18', '18-25', '25-35', '35-50', '50+'))
+    """
+
+    conditions: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    age_ranges: tuple[str, ...] = tuple(AGE_RANGE.categories)
+
+    @classmethod
+    def fit(cls, frame: Frame, *, min_rows: int = 1) -> Self:
+        """Learn from training rows, and from those alone: what only test rows hold must stay unknown.
+
+        Args:
+            frame: Training pairs, a frame of any kind. A lazy frame is run.
+            min_rows: What fewer rows hold is left out, and so counted as other.
+
+        Raises:
+            UsageError: `min_rows` is less than 1.
+            ValidationError: The frame lacks conditions_detected or rules_applied, or they are no text.
+        """
+        if min_rows < 1:
+            raise UsageError("min_rows must be a whole number of 1 or more.")
+        pairs: pl.LazyFrame = to_polars(frame).lazy()
+        require_pairs(pairs, ["conditions_detected", "rules_applied"])
+        ages = pairs.collect_schema().get("age_range")
+        return cls(
+            _names(pairs, "conditions_detected", min_rows),
+            _names(pairs, "rules_applied", min_rows),
+            tuple(ages.categories) if isinstance(ages, pl.Enum) else tuple(AGE_RANGE.categories),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, readable by its owner alone; a file at the path is replaced.
+
+        Raises:
+            ExportFileError: It cannot be written.
+        """
+        path = Path(path)
+        content = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        with explained(path.parent):
+            replace_private_file(path, temporary_path(path.parent, path.name), content.encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` has written.
+
+        Raises:
+            ExportFileError: It cannot be read, or is none.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            if values.pop("format") == FORMAT:
+                return cls(**{name: tuple(map(str, names)) for name, names in values.items()})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            pass
+        raise ExportFileError(f"{path} is no vocabulary that this version understands.")
+
+
+def _names(pairs: pl.LazyFrame, column: str, min_rows: int) -> tuple[str, ...]:
+    """What so many rows have among the elements of a column; a name that a row has twice counts once."""
+    texts = pairs.select(pl.col(column).cast(pl.String)).drop_nulls().group_by(column).len("rows")
+    elements = texts.with_columns(pl.col(column).str.split(",").list.unique()).explode(column)
+    counted = elements.filter(pl.col(column) != "").group_by(column).agg(pl.col("rows").sum())
+    return tuple(counted.filter(pl.col("rows") >= min_rows).sort(column).collect()[column])

@@ -1,0 +1,188 @@
+"""Transforms take frames of any kind and give back what they were given; no kind is computed in another way."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from frames import CANARY, NOW, all_said, pair_frame, raw_frame, raw_frames
+from hypothesis import given, settings
+from polars.testing import assert_frame_equal
+
+import feedback_etl as fe
+from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.frames import for_any_frame, to_polars
+
+LABELS = ["first", "second", "third", "fourth"]
+RAW = raw_frame(
+    {},
+    {"feedback_id": 2},
+    {"feedback_id": 3, "helpful_rating": 9},
+    {"feedback_id": 4, "analysis_id": 43, "helpful_rating": None, "would_recommend": None, "age": None},
+)
+PAIRS = fe.anonymize(RAW, now=NOW, unkeyed=True)
+
+
+def to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
+    """With index labels of its own, and integers with nulls as pandas has them exactly."""
+    table = frame.to_arrow()
+    nullable = {pa.int8(): pd.Int8Dtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    found = table.to_pandas(types_mapper=nullable.get)
+    return found.set_index(pd.Index(LABELS[: frame.height]))
+
+
+KINDS: dict[str, tuple[type, Callable[[pl.DataFrame], Any]]] = {
+    "polars": (pl.DataFrame, lambda frame: frame),
+    "lazy": (pl.LazyFrame, lambda frame: frame.lazy()),
+    "pandas": (pd.DataFrame, to_pandas),
+    "arrow": (pa.Table, lambda frame: frame.to_arrow()),
+}
+TRANSFORMS: dict[str, tuple[pl.DataFrame, Callable[[Any], Any]]] = {
+    "anonymize": (RAW, lambda frame: fe.anonymize(frame, now=NOW, unkeyed=True)),
+    "coarsen": (PAIRS, lambda frame: fe.coarsen(frame, "day")),
+    "deduplicate": (PAIRS, fe.deduplicate),
+    "features": (PAIRS, fe.features),
+    "label": (PAIRS, lambda frame: fe.label(frame, "helpful")),
+    "latest_per_recommendation": (PAIRS, fe.latest_per_recommendation),
+    "split_by_hash": (PAIRS, lambda frame: fe.split_by_hash(frame, {"a": 0.5, "b": 0.5}, by="timeframe")),
+    "split_valid": (RAW, fe.split_valid),
+    "validate": (pair_frame({}, {"helpful_rating": None}), fe.validate),
+}
+
+
+def frames_in(result: Any) -> list[Any]:
+    """The frames of a result."""
+    return [*result.values()] if isinstance(result, dict) else [*result] if isinstance(result, tuple) else [result]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_what_comes_in_goes_out(name: str, kind: str) -> None:
+    """The same kind, and the rows of Polars in their order."""
+    frame, transform = TRANSFORMS[name]
+    expected = frames_in(transform(frame))
+    results = frames_in(transform(KINDS[kind][1](frame)))
+    for result, wanted in zip(results, expected, strict=True):
+        assert isinstance(result, KINDS[kind][0])
+        found = to_polars(result).lazy().collect()
+        assert_frame_equal(found, wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_risk_takes_all_of_them(kind: str) -> None:
+    """Its figures are no frame."""
+    assert fe.risk(KINDS[kind][1](PAIRS)) == fe.risk(PAIRS)
+
+
+def test_every_transform_that_is_public_is_tried() -> None:
+    """Those that take a frame first."""
+    wrapped = {name for name in fe.__all__ if hasattr(getattr(fe, name), "__wrapped__")}
+    assert wrapped | {"validate"} == set(TRANSFORMS)
+
+
+@settings(max_examples=settings().max_examples // 5)
+@given(raw_frames())
+def test_the_steps_of_an_export_agree(frame: pl.DataFrame) -> None:
+    """Arrow holds all that Polars does: whatever the types and values, the pairs are the same."""
+    wanted = fe.deduplicate(fe.anonymize(fe.split_valid(frame).valid, now=NOW, unkeyed=True))
+    valid, _ = fe.split_valid(frame.to_arrow())
+    assert_frame_equal(pl.DataFrame(fe.deduplicate(fe.anonymize(valid, now=NOW, unkeyed=True))), wanted)
+
+
+class TestPandas:
+    """What pandas has and others do not."""
+
+    def test_integers_with_nulls_are_refused_as_ids(self) -> None:
+        """pandas makes floats of them, and 42.0 would get another pseudonym than 42; the message names the way out."""
+        frame = to_pandas(RAW).astype({"analysis_id": "float64"})
+        with pytest.raises(ValidationError, match=r"analysis_id is Float64.*pandas: the dtype Int64"):
+            fe.anonymize(frame, now=NOW, unkeyed=True)
+        with pytest.raises(UsageError, match=r"analysis_id is Float64.*pandas: the dtype Int64"):
+            fe.split_by_hash(frame, {"a": 1.0}, by="analysis_id")
+
+    def test_the_same_as_int64_are_exact(self) -> None:
+        """Also those that no float holds."""
+        large = 2**62 + 1
+        frame = to_pandas(raw_frame({"analysis_id": large}, {"analysis_id": None}))
+        assert str(frame["analysis_id"].dtype) == "Int64"
+        hashes = fe.anonymize(frame, now=NOW, unkeyed=True)["analysis_hash"]
+        expected = pl.select(fe.hash_id(pl.lit(large), unkeyed=True)).item()
+        assert [hashes.iloc[0], pd.isna(hashes.iloc[1])] == [expected, True]
+
+    def test_rows_keep_their_labels(self) -> None:
+        """So that columns of the frame and of the result go together."""
+        frame = to_pandas(RAW)
+        valid, rejected = fe.split_valid(frame)
+        assert [list(valid.index), list(rejected.index)] == [["first", "second", "fourth"], ["third"]]
+        pairs = fe.anonymize(valid, now=NOW, unkeyed=True)
+        assert list(pairs.index) == list(valid.index)
+        assert list(fe.deduplicate(pairs).index) == ["first", "fourth"]
+        assert list(fe.features(pairs).index) == list(valid.index)
+
+    def test_columns_keep_their_types(self) -> None:
+        """Plain int64 stays it; ratings that get nulls are nullable integers."""
+        frame = to_pandas(PAIRS).astype({"product_satisfaction": "int8", "timeframe": "category"})
+        kept = fe.deduplicate(frame)
+        assert dict(kept.dtypes) == dict(frame.dtypes)
+        assert str(fe.label(frame, "helpful")["label"].dtype) == "Int8"
+        assert kept["helpful_rating"].to_list()[1:] == [pd.NA]
+
+    def test_what_pandas_reads_from_a_file_can_be_used(self) -> None:
+        """Ratings as floats, answers as objects, age ranges as text; times have to be parsed."""
+        text = PAIRS.with_columns(pl.col("feedback_timestamp").dt.replace_time_zone(None)).to_pandas()
+        text = text.astype({"age_range": object, "helpful_rating": "float64", "would_recommend": object})
+        assert_frame_equal(pl.DataFrame(fe.features(text)), fe.features(PAIRS))
+        assert fe.label(text, "helpful")["label"].to_list() == [1, 1, 1, pd.NA]
+        with pytest.raises(ValidationError, match="feedback_timestamp is String, expected times"):
+            fe.features(text.astype({"feedback_timestamp": str}))
+
+    def test_values_of_different_types_in_a_column(self) -> None:
+        """One sentence that holds none of them."""
+        frame = pd.DataFrame({"analysis_hash": pd.Series([1, CANARY, None], dtype=object)})
+        with pytest.raises(UsageError, match="a column whose values are of different types") as caught:
+            fe.deduplicate(frame)
+        assert CANARY not in all_said(caught.value)
+
+
+class TestArrow:
+    """What Arrow has and others do not."""
+
+    def test_columns_keep_their_types(self) -> None:
+        """Text stays text of its width, a dictionary a dictionary."""
+        table = pa.table(
+            {
+                "analysis_hash": pa.array(["a", "a"]).dictionary_encode(),
+                "recommendation_id": pa.array(["r", "r"], pa.string()),
+                "feedback_timestamp": pa.array([datetime(2025, 10, 25, tzinfo=UTC)] * 2, pa.timestamp("ms", "UTC")),
+            }
+        )
+        assert fe.deduplicate(table).schema == table.schema
+
+
+class TestOthers:
+    """What is no frame."""
+
+    @pytest.mark.parametrize("frame", [[1], {"a": [1]}, None, pl.Series([1]), pd.Series([1])])
+    def test_is_refused(self, frame: Any) -> None:
+        """With its type and what is taken."""
+        with pytest.raises(UsageError, match=rf"A frame is one of Polars .* not {type(frame).__name__}\."):
+            fe.deduplicate(frame)
+
+    def test_results_that_are_no_frames_are_given_as_they_are(self) -> None:
+        """Say, a number of rows."""
+
+        @for_any_frame
+        def height(frame: Any) -> int:
+            return int(frame.height)
+
+        assert height(to_pandas(RAW)) == 4
+
+    def test_lazy_frames_are_run_where_rows_have_to_be_seen(self) -> None:
+        """And the frames that come out are lazy again, of what was seen."""
+        runs = []
+        lazy = RAW.lazy().map_batches(lambda frame: (runs.append(1), frame)[1])
+        valid, rejected = fe.split_valid(lazy)
+        assert [valid.collect().height, rejected.collect().height, len(runs)] == [3, 1, 1]

@@ -1,0 +1,256 @@
+"""`check` tests what is there: everything passes when it is so, and each fault is found, with what mends it."""
+
+import json
+import subprocess
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import KEY, NOW, exported, people
+from processes import feedback_etl
+
+from feedback_etl.checklist.check import check
+from feedback_etl.checklist.item import Item
+from feedback_etl.checklist.record import RECORD, write_record
+from feedback_etl.demo import DEMO_KEY
+from feedback_etl.exports.manifest import manifests_in, write_manifest
+from feedback_etl.exports.output import Form, Rows
+from feedback_etl.privacy.keys import Key
+from feedback_etl.settings import Settings, load_settings
+
+KEYS = [Key(KEY)]
+NAMES = [
+    *("columns", "pseudonyms", "ages", "images", "keys", "duplicates", "modes", "retention", "audit log", "k"),
+    *("raw ids", "erasure", "index", "consent", "record"),
+]
+TOLD = {
+    "controller": "Example Ltd",
+    "contact": "privacy@example.com",
+    "purpose": "to learn which recommendations help",
+    "legal_basis": "consent (Article 6(1)(a))",
+    "recipients": "none",
+}
+
+
+def filled(database: Database) -> Database:
+    """Three users who agreed."""
+    rows = people(3)
+    for row in rows["feedbacks"]:
+        row["user_id"] += 1_000_000
+    database.fill(**rows, users=[{"id": 1_000_000 + user} for user in (1, 2, 3)])
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE users ADD COLUMN training_data_opt_in BOOLEAN DEFAULT true")
+    return database
+
+
+def prepared(app: Database, folder: Path) -> Settings:
+    """Everything is as it should be."""
+    exported(app, folder, days_back=30)
+    found = load_settings(database_url=app.url, output_dir=folder, retention_days=90, **TOLD)
+    write_record(found)
+    return found
+
+
+@pytest.fixture
+def app(sqlite_database: Database) -> Database:
+    """The application."""
+    return filled(sqlite_database)
+
+
+@pytest.fixture
+def settings(app: Database, tmp_path: Path) -> Settings:
+    """With an export."""
+    return prepared(app, tmp_path / "exports")
+
+
+def faults(settings: Settings, keys: list[Key] = KEYS, now: datetime = NOW) -> dict[str, Item]:
+    """What failed."""
+    items = check(settings, keys=keys, now=now)
+    assert sorted(item.name for item in items) == sorted(NAMES)
+    assert all(bool(item.mend) is not item.passed for item in items)
+    return {item.name: item for item in items if not item.passed}
+
+
+def rewrite(settings: Settings, change: dict[str, Any]) -> None:
+    """Give the newest export other rows, and a manifest that fits them."""
+    manifest = manifests_in(settings.output_dir)[-1]
+    file = manifest.files[0]
+    path = settings.output_dir / file.path
+    frame = pl.read_csv(path, infer_schema=False).with_columns(**change)
+    with path.open("wb") as target:
+        rows = Rows(target, Form())
+        rows.append(frame)
+        rows.finish()
+    file.rows, file.bytes, file.sha256 = frame.height, rows.written.bytes, rows.written.sha256
+    write_manifest(settings.output_dir, manifest)
+
+
+def test_everything_is_as_it_should_be(database: Database, tmp_path: Path) -> None:
+    """On a folder that was just made, with a database that knows who agreed."""
+    assert faults(prepared(filled(database), tmp_path / "exports")) == {}
+
+
+def test_nothing_is_there(tmp_path: Path) -> None:
+    """What could not be tested has not passed."""
+    assert sorted(faults(load_settings(output_dir=tmp_path / "nothing"))) == sorted(NAMES)
+
+
+CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a column more": ("columns", {"feedback_text": pl.lit("private")}, "has feedback_text"),
+    "a plain hash of an id": ("pseudonyms", {"analysis_hash": pl.lit("73475cb40a568e8d")}, "1 plain hashes"),
+    "an age": ("ages", {"age_range": pl.lit("25")}, "other ages than ranges"),
+    "a URL": ("images", {"timeframe": pl.lit("https://example.com/a")}, "in timeframe"),
+    "the name of an image": ("images", {"recommendation_id": pl.lit("photos/a.JPG")}, "in recommendation_id"),
+    "a user's id": ("raw ids", {"recommendation_id": pl.lit("rec1000002")}, "in recommendation_id"),
+    "a user's id between others": ("raw ids", {"rules_applied": pl.lit("r1,user-1000003")}, "in rules_applied"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_files_must_not_hold(settings: Settings, what: str) -> None:
+    """Found whoever put it there; the message tells the file and never the value."""
+    name, change, told = CHANGES[what]
+    rewrite(settings, change)
+    found = faults(settings)
+    assert told in found[name].told
+    assert found[name].mend.startswith(f"rm {settings.output_dir}")
+    assert not any(word in found[name].told for word in ("private", "example.com", "1000002", "1000003", "JPG"))
+
+
+def test_a_number_that_holds_an_id_is_none(settings: Settings) -> None:
+    """Ids are words or numbers of their own."""
+    rewrite(settings, {"recommendation_id": pl.lit("rec_91000002")})
+    assert "raw ids" not in faults(settings)
+
+
+def test_rows_that_are_there_twice(settings: Settings) -> None:
+    """In exports with exact times."""
+    first = {name: pl.col(name).first() for name in ("analysis_hash", "recommendation_id", "feedback_timestamp")}
+    rewrite(settings, first)
+    assert "8 rows twice" in faults(settings)["duplicates"].told
+
+
+@pytest.mark.parametrize("key", [{"key": None, "unkeyed": True}, {"key": DEMO_KEY}], ids=["none", "published"])
+def test_keys_that_protect_nobody(app: Database, tmp_path: Path, key: dict[str, Any]) -> None:
+    """None, or that of the demo."""
+    exported(app, tmp_path, **key)
+    found = faults(load_settings(database_url=app.url, output_dir=tmp_path), keys=[Key(DEMO_KEY)])
+    assert ("pseudonyms" in found, "keys" in found) == (bool(key.get("unkeyed")), True)
+
+
+@pytest.mark.parametrize("name", [".", ".feedback_etl", ".feedback_etl/audit.jsonl", RECORD])
+def test_what_others_can_read(settings: Settings, name: str) -> None:
+    """A file or a folder; the command closes it."""
+    path = settings.output_dir / name
+    path.chmod(path.stat().st_mode | 0o040)
+    item = faults(settings)["modes"]
+    subprocess.run(item.mend, shell=True, check=True)
+    assert "modes" not in faults(settings)
+
+
+def test_retention(settings: Settings, app: Database) -> None:
+    """Set, obeyed, and not defeated by windows that reach further back."""
+    assert "retention_days" in faults(settings.model_copy(update={"retention_days": None}))["retention"].mend
+    late = NOW + timedelta(days=91)
+    assert faults(settings, now=late)["retention"].mend == "feedback-etl prune --keep-days 90"
+    assert "more than 20 days" in faults(settings.model_copy(update={"retention_days": 20}))["retention"].told
+    exported(app, settings.output_dir, days_back=-1)
+    assert "more than 90 days" in faults(settings)["retention"].told
+
+
+def test_the_log_was_changed(settings: Settings) -> None:
+    """As `audit verify` finds."""
+    log = settings.output_dir / ".feedback_etl" / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"started"', b'"startet"'))
+    assert faults(settings)["audit log"].mend == "feedback-etl audit verify"
+
+
+def test_the_key_is_gone(settings: Settings) -> None:
+    """Then nobody can be erased."""
+    assert "is not at hand" in faults(settings, keys=[Key("z" * 32)])["erasure"].told
+
+
+def test_foreign_files_are_out_of_reach(settings: Settings) -> None:
+    """Of an erasure."""
+    (settings.output_dir / "copy.csv").write_text("analysis_hash\n")
+    (settings.output_dir / "copy.csv").chmod(0o600)
+    assert "not ours: copy.csv" in faults(settings)["erasure"].told
+
+
+def test_nobody_is_in_the_database_any_more(settings: Settings, app: Database) -> None:
+    """Whoever left the application can still be swept out."""
+    app.clear()
+    assert faults(settings)["erasure"].mend == "feedback-etl erase --not-in-database"
+
+
+def test_the_application(database: Database, tmp_path: Path) -> None:
+    """No index, and nothing that records consent: or another legal basis."""
+    settings = prepared(filled(database), tmp_path / "exports")
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE users DROP COLUMN training_data_opt_in")
+        connection.exec_driver_sql("DROP INDEX ix_recommendation_feedbacks_created_at")
+    found = faults(settings)
+    assert found.keys() == {"index", "consent"}
+    assert found["index"].mend.startswith("CREATE INDEX")
+    other = settings.model_copy(update={"legal_basis": "legitimate interests"})
+    write_record(other)
+    assert faults(other).keys() == {"index"}
+
+
+def test_the_record(settings: Settings) -> None:
+    """Complete, and current."""
+    path = settings.output_dir / RECORD
+    assert "**Retention**: 90 days" in path.read_text()
+    changed = settings.model_copy(update={"purpose": "something else"})
+    assert faults(changed)["record"].mend == "feedback-etl check --write-record"
+    lacking = settings.model_copy(update={"contact": None})
+    assert "lacks contact" in faults(lacking)["record"].told
+    path.unlink()
+    assert "is missing" in faults(settings)["record"].told
+
+
+def test_k(settings: Settings, app: Database) -> None:
+    """Of the last export, against what is asked for, and what linking by analysis_hash makes of it."""
+    found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"]
+    assert found.told.startswith("3 for age_range, conditions_detected, timeframe in feedback_training_")
+    assert "finds classes of 9 analyses or more" in found.told
+    assert faults(settings.model_copy(update={"k": 4}))["k"].mend == "feedback-etl export --k 4"
+    exported(app, settings.output_dir, now=NOW + timedelta(days=1), days_back=30)
+    rewrite(settings, {"timeframe": pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("x")).otherwise("timeframe")})
+    linked = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"].told
+    assert "over 2 files finds classes of 1 analyses or more, and 11.1% of the analyses alone" in linked
+
+
+@pytest.mark.parametrize("form", [{"compress": "gzip"}, {"compress": "zstd"}, {"format": "parquet"}], ids=str)
+def test_every_form_is_looked_into(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
+    """Compressed or not."""
+    exported(app, tmp_path, key=None, unkeyed=True, **form)
+    assert "9 plain hashes" in faults(load_settings(database_url=app.url, output_dir=tmp_path))["pseudonyms"].told
+
+
+class TestCommand:
+    """`feedback-etl check`."""
+
+    def test_a_table_with_what_mends(self, settings: Settings) -> None:
+        """Exit code 1 if something failed."""
+        env = {"FEEDBACK_ETL_KEY": KEY, "FEEDBACK_ETL_RETENTION_DAYS": "90"}
+        done = feedback_etl("check", "--output", settings.output_dir, env=env)
+        lines = done.stdout.splitlines()
+        assert lines[0].startswith("ok    columns     only those of the contract, in 1 file")
+        assert "FAIL  record      the record of processing lacks controller, contact, purpose," in done.stdout
+        assert done.returncode == 1
+        assert "error: 6 items of 15 failed: " in done.stderr
+
+    def test_as_json_and_the_record(self, settings: Settings, app: Database) -> None:
+        """With everything in the settings file; one line for a machine."""
+        given = {"database_url": app.url, "output_dir": str(settings.output_dir), "retention_days": 90, **TOLD}
+        text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in given.items())
+        Path("feedback-etl.toml").write_text(text)
+        (settings.output_dir / RECORD).unlink()
+        done = feedback_etl("check", "--write-record", "--json", env={"FEEDBACK_ETL_KEY": KEY})
+        items = {item["name"]: item["passed"] for item in json.loads(done.stdout)}
+        old = [name for name, passed in items.items() if not passed]
+        assert (sorted(items), old, done.returncode) == (sorted(NAMES), ["retention"], 1)  # the export is of 2025

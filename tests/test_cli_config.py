@@ -1,0 +1,53 @@
+"""`feedback-etl config` tells what is in force and from where, and no secret."""
+
+import json
+from pathlib import Path
+
+from processes import feedback_etl
+
+from feedback_etl.privacy.keys import Key
+from feedback_etl.settings import Settings
+
+CANARY = "canary-4711"
+KEY = CANARY * 4
+
+
+def shown(*arguments: str, **env: str) -> dict[str, dict[str, object]]:
+    """What it prints as JSON."""
+    done = feedback_etl("config", "--json", *arguments, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert CANARY not in done.stdout
+    found: dict[str, dict[str, object]] = json.loads(done.stdout)
+    return found
+
+
+def test_every_setting_is_told_with_its_origin() -> None:
+    """A flag, a variable, the file, the default; and the key by its id."""
+    Path("feedback-etl.toml").write_text("k = 5\nconnect_timeout = 3\noutput_dir = 'file'\n")
+    env = {"FEEDBACK_ETL_CONNECT_TIMEOUT": "4", "FEEDBACK_ETL_KEY": KEY}
+    found = shown("--output", "flag", **env)
+    assert found.keys() == {*Settings.model_fields, "key"}
+    assert found["output_dir"] == {"value": "flag", "from": "the command line"}
+    assert found["connect_timeout"] == {"value": 4.0, "from": "FEEDBACK_ETL_CONNECT_TIMEOUT"}
+    assert found["k"] == {"value": 5, "from": "feedback-etl.toml"}
+    assert found["max_suppressed"] == {"value": 1.0, "from": "default"}
+    assert found["key"] == {"value": Key(KEY).id, "from": "the environment (FEEDBACK_ETL_KEY)"}
+
+
+def test_of_a_database_only_the_place_is_told() -> None:
+    """Neither user nor password, wherever they stand."""
+    url = f"postgresql://{CANARY}:{CANARY}@db.internal/app?password={CANARY}"
+    assert shown(DATABASE_URL=url)["database_url"] == {
+        "value": "PostgreSQL at db.internal, database app",
+        "from": "DATABASE_URL",
+    }
+    assert shown(DATABASE_URL=CANARY)["database_url"]["value"] == "a URL that cannot be understood"
+
+
+def test_as_a_table() -> None:
+    """One line for each setting; without a key, what makes one."""
+    done = feedback_etl("config")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(Settings.model_fields) + 1
+    assert lines[2].split() == ["output_dir", '"ml/feedback_training"', "default"]
+    assert "feedback-etl keys new" in lines[-1]

@@ -1,0 +1,142 @@
+"""URLs of images leave only when asked for, only of users who agreed, and never with an id of the row in them."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import FORMS, KEY, NOW, exported, people, rows_of, visible
+
+import feedback_etl as fe
+from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, TRAINING_COLUMNS
+from feedback_etl.errors import SourceError, UsageError, ValidationError
+from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.privacy.keys import Key
+
+QUERY = """
+SELECT f.id AS feedback_id, f.user_id, f.analysis_id, r.recommendation_id, helpful_rating, product_satisfaction,
+       routine_completion_pct, would_recommend, conditions_analyzed, rules_applied, timeframe,
+       CAST(NULL AS INTEGER) AS age, created_at,
+       'shots/' || (f.id + 500) || '.jpg' AS image_url, f.user_id < 2 AS image_opt_in
+FROM recommendation_feedbacks f LEFT JOIN recommendation_records r ON r.id = f.recommendation_id
+"""
+
+
+@pytest.fixture
+def app(database: Database) -> Database:
+    """Three users with an image for each of their analyses; only the first two have told what they think of it."""
+    rows = people(3)
+    keys = ["shots/a.jpg", "users/1/b.jpg", "shots/c-103.png", "shots/d.jpg", "shots/e.jpg", None]
+    ids = [row["analysis_id"] for row in rows["feedbacks"]]
+    database.fill(
+        **rows,
+        users=[{"id": user} for user in (1, 2, 3)],
+        photos=[{"id": number, "s3_key": key} for number, key in enumerate(keys, 1)],
+        analyses=[{"id": id_, "photo_id": number} for number, id_ in enumerate(ids[: len(keys)], 1)],
+    )
+    return database
+
+
+def agree(database: Database, table: str = "users", **answers: str) -> None:
+    """Record whose images may be used."""
+    column = {"users": "id", "profiles": "user_id"}[table]
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN image_opt_in BOOLEAN")
+        for user, answer in answers.items():
+            connection.exec_driver_sql(f"UPDATE {table} SET image_opt_in = {answer} WHERE {column} = {user[1:]}")
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_of_those_who_agreed(app: Database, tmp_path: Path, form: dict[str, str]) -> None:
+    """A thirteenth column in every form; URLs that hold the user's or the analysis's id are left out and counted."""
+    agree(app, u1="true", u2="false")
+    report = exported(app, tmp_path, include_image_urls=True, **form)
+    rows = rows_of(Path(report.export_filename))
+    assert rows.columns == [*TRAINING_COLUMNS, "image_url"]
+    assert (rows["image_url"].drop_nulls().to_list(), report.withheld_image_urls) == (["shots/a.jpg"], 2)
+    manifest = manifests_in(tmp_path)[0]
+    assert (manifest.columns, manifest.statistics["withheld_image_urls"]) == (rows.columns, 2)
+    loaded = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, include_image_urls=True)
+    assert loaded["image_url"].to_list() == rows["image_url"].to_list()
+
+
+def test_nobody_is_asked_for_them(app: Database, tmp_path: Path) -> None:
+    """Without the option there is no such column, and no photo is read."""
+    agree(app, u1="true", u2="true")
+    report = exported(app, tmp_path)
+    assert rows_of(Path(report.export_filename)).columns == list(TRAINING_COLUMNS)
+    assert report.withheld_image_urls == 0
+
+
+def test_no_column_tells_who_agrees(app: Database, tmp_path: Path) -> None:
+    """Then nobody has."""
+    with pytest.raises(SourceError, match="Neither users nor profiles has the column image_opt_in"):
+        exported(app, tmp_path / "exports", include_image_urls=True)
+    assert visible(tmp_path) in ([], ["app.db"], ["application.db"])
+
+
+def test_of_several_profiles_one_that_refuses_is_enough(app: Database, tmp_path: Path) -> None:
+    """As for consent."""
+    app.fill(profiles=[{"id": 1, "user_id": 1}, {"id": 2, "user_id": 2}, {"id": 3, "user_id": 2}], users=[])
+    agree(app, "profiles", u1="true")
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE profiles SET image_opt_in = true WHERE id = 2")
+    report = exported(app, tmp_path, include_image_urls=True)
+    assert rows_of(Path(report.export_filename))["image_url"].drop_nulls().to_list() == ["shots/a.jpg"]
+
+
+def test_of_an_own_query(app: Database, tmp_path: Path) -> None:
+    """It tells both the URL and who agreed; without the option, neither is expected."""
+    report = exported(app, tmp_path, include_image_urls=True, query=QUERY)
+    urls = rows_of(Path(report.export_filename))["image_url"].drop_nulls().sort().to_list()
+    assert urls == ["shots/601.jpg", "shots/602.jpg", "shots/603.jpg"]
+    with pytest.raises(SourceError, match="has the unexpected image_url, image_opt_in"):
+        exported(app, tmp_path, query=QUERY)
+    with pytest.raises(SourceError, match="lacks image_opt_in"):
+        exported(app, tmp_path, include_image_urls=True, query=QUERY.replace("image_opt_in", "consent"))
+    assert fe.erase(tmp_path, user_ids=[1], database=app.url, query=QUERY, keys=[Key(KEY)]).rows == 3
+
+
+def test_the_contract_in_a_parquet_file_has_it(app: Database, tmp_path: Path) -> None:
+    """As one more property of a row."""
+    agree(app, u1="true")
+    report = exported(app, tmp_path, include_image_urls=True, format="parquet")
+    contract = json.loads(pl.read_parquet_metadata(report.export_filename)["feedback_etl.contract"])
+    assert contract["properties"]["image_url"]["type"] == ["string", "null"]
+    assert contract["required"][-1] == "image_url"
+
+
+def test_a_url_that_spreadsheets_would_run_rejects_its_row(app: Database, tmp_path: Path) -> None:
+    """As any other text."""
+    agree(app, u1="true")
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE photos SET s3_key = '=1+1' WHERE id = 1")
+    report = exported(app, tmp_path, include_image_urls=True)
+    assert report.rejected_reasons == {"formula": 1}
+
+
+def test_it_may_be_a_quasi_identifier(app: Database, tmp_path: Path) -> None:
+    """Where it is exported; else it is no column."""
+    agree(app, u1="true")
+    with pytest.raises(UsageError, match="not image_url"):
+        exported(app, tmp_path, quasi_identifiers=["image_url"])
+    report = exported(app, tmp_path, include_image_urls=True, quasi_identifiers=["image_url"])
+    assert report.risk["classes"] == 2
+
+
+def test_a_chain_with_images_is_another_chain(app: Database, tmp_path: Path) -> None:
+    """Since its files look different."""
+    agree(app, u1="true")
+    assert exported(app, tmp_path, incremental=True).exported_records == 9
+    assert exported(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 9
+    assert exported(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 0
+
+
+def test_the_gate_knows_the_column() -> None:
+    """Only where it was asked for."""
+    raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"image_url": ["shots/a.jpg"]})
+    pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra=[IMAGE_URL])
+    assert pairs["image_url"].to_list() == ["shots/a.jpg"]
+    with pytest.raises(ValidationError, match="image_url"):
+        fe.validate(pairs)
