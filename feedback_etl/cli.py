@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from feedback_etl import __version__, cli_config, cli_folder, cli_keys, cli_privacy
+from feedback_etl.configured import database_of, model_of, privacy_of, selection_of
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import UsageError
 from feedback_etl.source.child import prestart
@@ -135,7 +136,6 @@ def export(
     appears whole or not at all.
     """
     prestart()
-    from feedback_etl.custom_model import load_model
     from feedback_etl.pipeline import export_feedback
     from feedback_etl.settings import load_settings
 
@@ -152,11 +152,10 @@ def export(
         on_small_class=on_small_class,
         max_suppressed=max_suppressed,
     )
-    database = _database(settings)
     report = export_feedback(
-        database,
+        database_of(settings),
         **_selection(settings, context, days, since, until),
-        model=load_model(settings.model) if settings.model else None,
+        model=model_of(settings),
         min_feedback_fields=min_fields,
         output_dir=settings.output_dir,
         key=None if unkeyed else cli_keys.key_for_export(settings),
@@ -202,7 +201,7 @@ def preview(
 
     settings = load_settings(database_url=database_url, query=query)
     pairs = load_training(
-        _database(settings),
+        database_of(settings),
         **_selection(settings, context, days, since, until),
         min_feedback_fields=min_fields,
         key=new_key(),
@@ -253,20 +252,10 @@ app.command(epilog="Example: feedback-etl check --json")(cli_privacy.check)
 app.command(epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(cli_privacy.risk)
 
 
-def _database(settings: "Settings") -> str:
-    from feedback_etl.settings import NO_DATABASE
-
-    if settings.database_url is None:
-        raise UsageError(NO_DATABASE)
-    return settings.database_url.get_secret_value()
-
-
 def _selection(
     settings: "Settings", context: typer.Context, days: int, since: str | None, until: str | None
 ) -> dict[str, Any]:
     """The arguments of the library that choose rows."""
-    from feedback_etl.source.preflight import read_query_file
-
     source = context.get_parameter_source("days")
     if since is not None and source is not None and source.name == "COMMANDLINE":
         raise UsageError("--days and --since exclude each other.")
@@ -274,13 +263,7 @@ def _selection(
         "days_back": days,
         "since": since,
         "until": until,
-        "query": read_query_file(settings.query) if settings.query else None,
-        "columns": settings.extra_columns,
-        "age_edges": settings.age_edges,
-        "db_schema": settings.db_schema,
-        "opt_in_column": settings.opt_in_column,
-        "opt_out_column": settings.opt_out_column,
-        "connect_timeout": settings.connect_timeout,
+        **selection_of(settings),
     }
 
 
@@ -288,14 +271,7 @@ def _privacy(settings: "Settings", recommendation_id: str, *, share: bool) -> di
     """The arguments of the library that make people harder to find; `--share` asks for no less than its preset."""
     from feedback_etl.privacy.anonymity import SHARED_K
 
-    chosen: dict[str, Any] = {
-        "recommendation_id": recommendation_id,
-        "timestamp_precision": settings.timestamp_precision,
-        "k": settings.k,
-        "on_small_class": settings.on_small_class,
-        "max_suppressed": settings.max_suppressed,
-        "quasi_identifiers": settings.quasi_identifiers,
-    }
+    chosen = privacy_of(settings) | {"recommendation_id": recommendation_id}
     if share:
         known = dict.fromkeys((*settings.quasi_identifiers, "feedback_timestamp"))
         chosen |= {"recommendation_id": "hash", "timestamp_precision": "day", "quasi_identifiers": tuple(known)}

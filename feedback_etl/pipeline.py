@@ -27,6 +27,7 @@ from feedback_etl.exports.files import ExportFiles
 from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.manifest import digest_of
 from feedback_etl.exports.output import Compress, Form, Format
+from feedback_etl.exports.requests import asked_by, asked_once
 from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
@@ -89,6 +90,7 @@ def export_feedback(
     batch_rows: int = BATCH_ROWS,
     stall_timeout: float = 600.0,
     lock_timeout: float = LOCK_TIMEOUT,
+    request_id: str | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Export the feedback of a window as a pseudonymised, deduplicated, validated CSV file.
@@ -135,6 +137,8 @@ def export_feedback(
         batch_rows: How many rows are worked on at once; the result is the same.
         stall_timeout: Seconds without a row after which the database is given up.
         lock_timeout: Seconds to wait, when the file is complete, for others who use the folder.
+        request_id: An opaque id of who asks, such as a task's UUID; it stands in the audit log. The folder is locked
+            from the beginning, and for an id that has its export, nothing is read: its figures come again.
         progress: Called with the number of rows read so far and of all rows, which are counted first for it.
 
     Returns:
@@ -156,6 +160,8 @@ def export_feedback(
     started = time.perf_counter()
     if incremental and since is not None:
         raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")
+    if incremental and request_id is not None:
+        raise UsageError("An incremental export never takes a row twice: leave request_id out.")
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
@@ -177,7 +183,10 @@ def export_feedback(
     )
     form = Form(format, compress).checked()
     export = _Export(Path(output_dir), rules, form, _settings(rules, selection), new_key, lock_timeout, started)
-    report = export.incremental(selection, lookback_of(lookback)) if incremental else export.of(selection)
+    if request_id is not None:
+        report = replace(export, request_id=request_id).once(selection, request_id)
+    else:
+        report = export.incremental(selection, lookback_of(lookback)) if incremental else export.of(selection)
     report.execution_time_seconds = round(time.perf_counter() - started, 3)
     logger.info(
         "exported %d of %d rows: %d duplicates, %d skipped, %d rejected",
@@ -218,10 +227,16 @@ class _Export:
     new_key: bool
     lock_timeout: float
     started: float
+    request_id: str | None = None
 
     def of(self, selection: Selection, chain: Chain | None = None) -> ExportReport:
         """Export a selection; with a chain, as its next export."""
         return read(selection, lambda found: self._write(found, selection.window, chain))
+
+    def once(self, selection: Selection, request_id: str) -> ExportReport:
+        """Export a selection unless that was done for the same request; the folder is locked meanwhile."""
+        with asked_once(self.folder, request_id, self.lock_timeout) as done:
+            return done or self.of(selection)
 
     def incremental(self, selection: Selection, lookback: timedelta) -> ExportReport:
         """Export what is new in the folder's chain; the folder is locked meanwhile."""
@@ -240,10 +255,11 @@ class _Export:
             found.settled,
             Facts("full", window, self.settings, source=found.source, extra=self.rules.extra),
         )
-        timeout = self.lock_timeout if chain is None else None  # who continues a chain holds the lock
+        has_lock = chain is not None or self.request_id is not None
+        timeout = None if has_lock else self.lock_timeout
         contract = _contract(self.rules) if self.form.format == "parquet" else ""
         made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
-        made |= {"known_keys": known_keys, "consent": found.consent}
+        made |= {"known_keys": known_keys, "consent": found.consent, "plan": asked_by(self.request_id)}
         if chain is not None:
             made["plan"] = begun(window.start, digest_of(self.settings))
         with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:

@@ -1,7 +1,9 @@
 """What a run tells about itself."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, Self
 
 from feedback_etl.source.window import Window
 
@@ -65,6 +67,15 @@ class ExportReport(FeedbackProcessingStats):
     mode: str = "full"
     late_records: int = 0
     advice: str = ""
+
+    @classmethod
+    def told(cls, facts: Mapping[str, Any]) -> Self:
+        """The report of an export that is done, from what the log or its manifest tells; without its files."""
+        start, end = (datetime.fromisoformat(time) if time else None for time in facts["window"])
+        report = cls(**facts["statistics"], mode=facts["mode"], risk=facts["risk"], key_id=facts["key_id"])
+        report.anonymized_records = report.exported_records + report.suppressed_records
+        report.window = Window(start, end) if end else None
+        return report
 
     def figures(self) -> dict[str, Any]:
         """The counts, as a manifest holds them."""

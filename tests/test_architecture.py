@@ -36,9 +36,9 @@ FLOORS = [
     {"columns", "expressions", "frames"},
     {"demo_data", "exports", "privacy", "rejection", "results", "rules", "schema", "source", "steps"}
     | {"training", "transforms"},
-    {"contracts", "custom_model", "demo", "settings"},
+    {"configured", "contracts", "custom_model", "demo", "settings"},
     {"arguments", "loading", "pipeline"},
-    {"checklist", "processor"},
+    {"checklist", "integrations", "processor"},
     {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "console"},
 ]
 """The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""

@@ -116,7 +116,12 @@ def test_every_public_name_is_documented() -> None:
 
 def test_files_named_in_readme_exist() -> None:
     """A path that README names is in the repository."""
-    named = re.findall(r"`((?:schemas|notebooks|tests)/[\w./]+\.\w+)`", README)
+    named = re.findall(r"`((?:examples|schemas|notebooks|tests)/[\w./]+\.\w+)`", README)
     assert named
     for path in named:
         assert (ROOT / path).is_file(), path
+
+
+def test_the_crontab_shown_is_that_of_the_examples() -> None:
+    """Which is executed."""
+    assert blocks("cron") == [(ROOT / "examples" / "crontab").read_text(encoding="utf-8")]

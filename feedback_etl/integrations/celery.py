@@ -1,0 +1,100 @@
+"""Two Celery tasks: a daily incremental export, and one of everything."""
+
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+from uuid import uuid4
+
+from celery import Celery, Task
+from celery.schedules import crontab
+
+from feedback_etl.errors import UsageError
+from feedback_etl.integrations.run import TRANSIENT, run_export
+from feedback_etl.settings import Settings
+
+DAILY = "feedback_etl.export_daily"
+BULK = "feedback_etl.export_bulk"
+
+_OPTIONS: dict[str, Any] = {
+    "serializer": "json",
+    # Taken off the queue when it is done, so that a task whose worker was killed is delivered again.
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    # After 30 s, 1 min, 2 min ... 15 min: about an hour in all.
+    "autoretry_for": TRANSIENT,
+    "retry_backoff": 30,
+    "retry_backoff_max": 900,
+    "max_retries": 8,
+}
+
+
+class Exported(TypedDict):
+    """What a task gives.
+
+    Attributes:
+        exported: Rows written.
+        deduped: Rows left out because an earlier row is the same feedback.
+        filename: The file's name in the folder of exports; None if there was nothing to write.
+    """
+
+    exported: int
+    deduped: int
+    filename: str | None
+
+
+class ExportTasks(NamedTuple):
+    """The tasks of an application."""
+
+    daily: Task
+    bulk: Task
+
+
+def register(
+    app: Celery, settings: Settings | None = None, *, hour: int | None = 2, minute: int = 0, **options: Any
+) -> ExportTasks:
+    """Give an application the tasks `feedback_etl.export_daily` and `feedback_etl.export_bulk`.
+
+    Both are done exactly once, also when the queue delivers them twice or a worker is killed in the midst of them: what
+    the daily one has read, it does not read again, and the export of the bulk one is found by the task's id. They try
+    again, for about an hour, when the database or the folder is not to be had; other errors are final. Messages and
+    results are JSON; the settings, the database URL and the key are those of the worker and in no message.
+
+    Args:
+        app: The application.
+        settings: Those in force where the worker runs (environment, settings file) unless given.
+        hour: When beat starts the daily one, in the application's time zone (UTC unless configured); None for never.
+        minute: 0 to 59.
+        options: Of `export_feedback`, for both tasks.
+
+    Returns:
+        `daily`, without arguments, and `bulk(days_back=-1)`; both give `Exported`.
+
+    >>> tasks = register(Celery("application", set_as_current=False), format="parquet")
+    >>> tasks.bulk.name, tasks.bulk.acks_late, tasks.bulk.serializer
+    ('feedback_etl.export_bulk', True, 'json')
+    """
+    if {"incremental", "request_id"} & {*options}:
+        raise UsageError("The tasks decide themselves what is incremental and who asks: leave these options out.")
+
+    @app.task(name=DAILY, **_OPTIONS)  # type: ignore[untyped-decorator]
+    def daily() -> Exported:
+        """Export what is new since the last time."""
+        return _export(settings, options | {"incremental": True})
+
+    @app.task(name=BULK, bind=True, **_OPTIONS)  # type: ignore[untyped-decorator]
+    def bulk(self: Task, days_back: int = -1) -> Exported:
+        """Export everything, or the last days."""
+        asked = {"days_back": days_back, "request_id": self.request.id or uuid4().hex}
+        return _export(settings, {"bulk": True} | options | asked)
+
+    if hour is not None:
+        app.add_periodic_task(crontab(hour=hour, minute=minute), daily.s(), name=DAILY)
+    return ExportTasks(daily, bulk)
+
+
+def _export(settings: Settings | None, options: dict[str, Any]) -> Exported:
+    report = run_export(settings, **options)
+    return {
+        "exported": report.exported_records,
+        "deduped": report.deduplicated_records,
+        "filename": Path(report.export_filename).name or None,
+    }

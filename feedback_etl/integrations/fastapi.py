@@ -1,0 +1,141 @@
+"""Two admin endpoints for a FastAPI application: export feedback, and list the exports."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.params import Depends
+from pydantic import BaseModel, ConfigDict, Field
+
+from feedback_etl.errors import ExportFileError, FeedbackError, FolderLocked, SourceError, UsageError, ValidationError
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.retention import contents_of
+from feedback_etl.integrations.run import run_export
+from feedback_etl.results import ExportReport
+from feedback_etl.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 1.0
+"""How long a request waits for others who use the folder: long enough for an export that is naming its files."""
+_MOST_DAYS = 36_500
+
+_ANSWERS: list[tuple[type[FeedbackError], int, str]] = [
+    (FolderLocked, 409, "An export, an erasure or a prune is under way: try again when it is done."),
+    (SourceError, 503, "The database cannot be read now: nothing was exported."),
+    (ValidationError, 500, "Rows break the rules, so nothing was exported."),
+    (ExportFileError, 500, "The folder of exports cannot be used: nothing was exported."),
+    (FeedbackError, 500, "Exports are not configured as they have to be: nothing was exported."),
+]
+"""What a client is told; the error's own sentence, which may name paths, goes into the server's log."""
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    409: {"description": "The folder is in use: try again later."},
+    500: {"description": "Something has to be put right on the server, whose log says what."},
+    503: {"description": "The database cannot be read now."},
+}
+
+
+class ExportRequest(BaseModel):
+    """What may be asked for; everything else is in the settings."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    days_back: Annotated[int, Field(ge=1, le=_MOST_DAYS)] | Literal[-1] = Field(
+        30, description="days of 24 hours before now; -1 for everything"
+    )
+    min_feedback_fields: int = Field(1, ge=0, le=4, description="rows with fewer of the four ratings are skipped")
+    format: Literal["csv", "parquet"] = "csv"
+
+
+def create_router(settings: Settings | None = None, *, dependencies: Sequence[Depends] = ()) -> APIRouter:
+    """A router with `POST /admin/export-feedback` and `GET /admin/exports`, for those whom the dependencies let in.
+
+    An export runs in a worker thread and holds the folder's lock from its beginning to its end: who asks meanwhile, in
+    this process or another one, gets 409 and no second export. 422 is for input that is not allowed, 503 for the
+    database, 500 for what has to be put right on the server. No answer holds a path outside the folder of exports.
+
+    Args:
+        settings: Those in force (environment, settings file) unless given. The key is looked up for every export.
+        dependencies: What a caller has to pass, such as `[Depends(require_admin)]`; at least one.
+
+    Raises:
+        UsageError: There is no dependency, or the settings are wrong.
+
+    >>> router = create_router(load_settings(), dependencies=[Depends(lambda: None)])  # this one lets everybody in
+    >>> [route.path for route in router.routes]
+    ['/admin/export-feedback', '/admin/exports']
+    """
+    _require_authentication(dependencies)
+    settings = settings or load_settings()
+    router = APIRouter(prefix="/admin", tags=["feedback_etl"], dependencies=list(dependencies))
+
+    @router.post("/export-feedback", responses=_RESPONSES)
+    def export_feedback(request: ExportRequest) -> dict[str, Any]:
+        """Export feedback, and tell what came of it. One export at a time."""
+        try:
+            patience = min(settings.lock_timeout, _PATIENCE_SECONDS)
+            report = run_export(settings, **request.model_dump(), request_id=uuid4().hex, lock_timeout=patience)
+        except FeedbackError as error:
+            raise _answer(error) from None
+        return _told(report, settings)
+
+    @router.get("/exports")
+    def list_exports(limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> dict[str, Any]:
+        """The exports of the folder, the newest first, and the files in it that are not ours."""
+        try:
+            exports, foreign = contents_of(settings.output_dir)
+        except FeedbackError as error:
+            raise _answer(error) from None
+        return {"exports": [_listed(each) for each in exports[: -limit - 1 : -1]], "foreign": [p.name for p in foreign]}
+
+    return router
+
+
+def _require_authentication(dependencies: Sequence[Depends]) -> None:
+    if not dependencies:
+        raise UsageError(
+            "Whoever can reach an export can start it: pass dependencies=[Depends(...)] with the function that lets "
+            "admins in and nobody else."
+        )
+    if not all(isinstance(each, Depends) and each.dependency is not None for each in dependencies):
+        raise UsageError("Each of dependencies must be Depends(function) or Security(function).")
+
+
+def _answer(error: FeedbackError) -> HTTPException:
+    logger.warning("refused: %s", error)
+    code, told = next((code, told) for kind, code, told in _ANSWERS if isinstance(error, kind))
+    if isinstance(error, ValidationError) and error.reasons:
+        told += f" {', '.join(f'{name}: {rows}' for name, rows in error.reasons.items())}."
+    return HTTPException(code, told)
+
+
+def _told(report: ExportReport, settings: Settings) -> dict[str, Any]:
+    """What came of an export: its figures, and its files by their names in the folder."""
+    figures = report.to_dict()
+    rejected, filename = figures.pop("rejected_filename"), figures.pop("export_filename")
+    return {
+        "status": "exported" if filename else "nothing_to_export",
+        "filename": _name(filename, settings.output_dir),
+        "rejected_filename": _name(rejected, settings.output_dir),
+        **figures,
+    }
+
+
+def _name(path: str, folder: Path) -> str | None:
+    """A file by its name in the folder; None for one that was not needed."""
+    return Path(path).relative_to(folder).as_posix() if path else None
+
+
+def _listed(manifest: Manifest) -> dict[str, Any]:
+    """What is told of an export in the list."""
+    pairs = manifest.file("pairs")
+    names = ("created_at", "window", "mode", "key_id", "erased_rows", "pruned_at")
+    return {
+        "filename": pairs.path if pairs else None,
+        "rows": pairs.rows if pairs else 0,
+        **{name: getattr(manifest, name) for name in names},
+    }

@@ -1,0 +1,350 @@
+"""The admin endpoints over HTTP: a real server, a real client, and whatever can be wrong on either side."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import pytest
+import uvicorn
+from applications import FOLDER, KEY, configure, events, exports, give_feedback, kept_waiting
+from databases import Database, opened
+from fastapi import Depends, FastAPI, Header, HTTPException
+from processes import python, wait_for
+
+from feedback_etl.errors import UsageError
+from feedback_etl.integrations.fastapi import create_router
+from feedback_etl.privacy.keys import Key
+from feedback_etl.settings import Settings, load_settings
+
+ADMIN = {"Authorization": "Bearer admin"}
+EXPORT, LIST = "/admin/export-feedback", "/admin/exports"
+
+
+def require_admin(authorization: Annotated[str, Header()] = "") -> None:
+    if authorization != ADMIN["Authorization"]:
+        raise HTTPException(401)
+
+
+@contextmanager
+def serving(settings: Settings | None = None) -> Iterator[httpx.Client]:
+    """A client, as an admin, of a server that runs in a thread of this process."""
+    app = FastAPI()
+    app.include_router(create_router(settings, dependencies=[Depends(require_admin)]))
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with httpx.Client(base_url=address, headers=ADMIN, timeout=60, trust_env=False) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@pytest.fixture
+def application(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """Good rows of two people, and a wrong one of a third."""
+    configure(sqlite_database, monkeypatch)
+    give_feedback(sqlite_database, 1, 2)
+    give_feedback(sqlite_database, 3, helpful_rating=9)
+    return sqlite_database
+
+
+@pytest.fixture
+def client(application: Database) -> Iterator[httpx.Client]:
+    """An admin's client of that application."""
+    with serving() as client:
+        yield client
+
+
+class TestExport:
+    """`POST /admin/export-feedback`."""
+
+    def test_the_answer_has_the_figures_and_no_path(self, client: httpx.Client, tmp_path: Path) -> None:
+        """Names are those in the folder."""
+        answer = client.post(EXPORT, json={"days_back": 7, "min_feedback_fields": 1, "format": "csv"})
+        assert answer.status_code == 200
+        told = answer.json()
+        (manifest,) = exports()
+        seconds, window, head, risk = (told.pop(x) for x in ("execution_time_seconds", "window", "audit_head", "risk"))
+        assert told == {
+            "status": "exported",
+            "filename": f"{manifest.stem}.csv",
+            "rejected_filename": f"rejected/{manifest.stem}_rejected.csv",
+            "total_feedback_records": 3,
+            "exported_records": 2,
+            "anonymized_records": 2,
+            "deduplicated_records": 0,
+            "skipped_records": 0,
+            "errors": 1,
+            "suppressed_records": 0,
+            "excluded_records": 0,
+            "rejected_reasons": {"helpful_rating_out_of_range": 1},
+            "withheld_image_urls": 0,
+            "key_id": Key(KEY).id,
+            "mode": "full",
+            "late_records": 0,
+            "advice": "",
+        }
+        assert (seconds > 0, window, len(head), risk["k"]) == (True, manifest.window, 64, 2)
+        assert (FOLDER / told["filename"]).is_file()
+        assert str(tmp_path) not in answer.text
+        assert "ml/" not in answer.text
+
+    @pytest.mark.usefixtures("application")
+    def test_an_absolute_folder_is_in_no_answer(self, tmp_path: Path) -> None:
+        """Not even as a part of a name."""
+        with serving(load_settings(output_dir=tmp_path / "secret-place")) as client:
+            texts = [client.post(EXPORT, json={}).text, client.get(LIST).text]
+        assert all("feedback_training_" in text and "secret-place" not in text for text in texts)
+
+    def test_parquet_and_the_defaults(self, client: httpx.Client) -> None:
+        """An empty object asks for the last thirty days as CSV."""
+        names = [client.post(EXPORT, json=body).json()["filename"] for body in ({}, {"format": "parquet"})]
+        assert [Path(name).suffix for name in names] == [".csv", ".parquet"]
+
+    def test_nothing_to_export_is_no_error(self, client: httpx.Client) -> None:
+        """And makes no file."""
+        told = client.post(EXPORT, json={"min_feedback_fields": 4}).json()
+        assert (told["status"], told["filename"], told["skipped_records"]) == ("nothing_to_export", None, 3)
+
+    def test_settings_decide_what_makes_people_harder_to_find(self, application: Database) -> None:
+        """Nobody can ask for less over HTTP."""
+        give_feedback(application, 4, 5, 6, 7, 8, timeframe="1_week")
+        with serving(load_settings(k=5)) as client:
+            assert client.post(EXPORT, json={}).json()["suppressed_records"] == 2
+            assert client.post(EXPORT, json={"k": 1}).status_code == 422
+
+
+class TestInput:
+    """What is not allowed gets 422, and nothing happens."""
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"days_back": 0},
+            {"days_back": -2},
+            {"days_back": 36_501},
+            {"days_back": 10**30},
+            {"days_back": True},
+            {"days_back": 1.0},
+            {"days_back": "7"},
+            {"days_back": "1; DROP TABLE users"},
+            {"days_back": None},
+            {"min_feedback_fields": 5},
+            {"min_feedback_fields": -1},
+            {"min_feedback_fields": "1 OR 1=1"},
+            {"format": "xlsx"},
+            {"format": "csv'; --"},
+            {"query": "SELECT * FROM users"},
+            {"output_dir": "/tmp"},
+            {"database_url": "sqlite:///other.db"},
+            [],
+            "days_back",
+        ],
+        ids=str,
+    )
+    def test_it_is_refused(self, client: httpx.Client, body: Any) -> None:
+        """Wrong values, wrong types, and what only settings may say."""
+        assert client.post(EXPORT, json=body).status_code == 422
+        assert not FOLDER.exists()
+
+    def test_what_is_no_json_is_refused(self, client: httpx.Client) -> None:
+        """As is nothing at all."""
+        headers = {"Content-Type": "application/json"}
+        assert [client.post(EXPORT, content=x, headers=headers).status_code for x in (b"{", b"")] == [422, 422]
+        assert client.get(LIST, params={"limit": 0}).status_code == 422
+
+    def test_everything_is_minus_one(self, client: httpx.Client) -> None:
+        """As everywhere."""
+        assert client.post(EXPORT, json={"days_back": -1}).json()["window"][0] is None
+
+
+class TestOneAtATime:
+    """Who clicks twice gets one export, and is told so."""
+
+    def test_a_second_click_is_told_to_wait(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While the database keeps the first one waiting, the second gets 409 and the list is still served."""
+        with opened(postgres_database) as database:
+            configure(database, monkeypatch)
+            give_feedback(database, 1, 2)
+            with serving() as client, ThreadPoolExecutor(1) as clicker:
+                with kept_waiting(database) as is_waiting:
+                    first: Future[httpx.Response] = clicker.submit(client.post, EXPORT, json={})
+                    wait_for(is_waiting)
+                    second = client.post(EXPORT, json={})
+                    assert (second.status_code, client.get(LIST).json()["exports"]) == (409, [])
+                    assert not first.done()
+                assert first.result().json()["exported_records"] == 2
+                assert len(exports()) == 1
+                assert client.post(EXPORT, json={}).status_code == 200
+
+    def test_another_process_that_uses_the_folder_counts_as_well(self, client: httpx.Client) -> None:
+        """An erasure by the command line, say; nothing is read meanwhile."""
+        program = """
+import sys
+from pathlib import Path
+from feedback_etl.exports.lock import locked
+from feedback_etl.private_files import make_private_folder
+make_private_folder(Path(sys.argv[1]))
+with locked(Path(sys.argv[1])):
+    import time
+    Path("held").touch()
+    while not Path("enough").exists():
+        time.sleep(0.01)
+"""
+        with ThreadPoolExecutor(1) as other:
+            done = other.submit(python, program, FOLDER)
+            wait_for(Path("held").exists)
+            answer = client.post(EXPORT, json={})
+            Path("enough").touch()
+            assert done.result().returncode == 0
+        assert answer.status_code == 409
+        assert answer.json() == {"detail": "An export, an erasure or a prune is under way: try again when it is done."}
+        assert events() == []
+
+
+class TestErrors:
+    """Each has its code, and a sentence that tells no path, no URL and no key."""
+
+    def refused(self, told: pytest.LogCaptureFixture, secrets: list[str]) -> tuple[int, str]:
+        """Code and sentence of an export that is refused; neither they nor the log may tell a secret."""
+        with serving() as client:
+            answer = client.post(EXPORT, json={})
+        assert not [each for each in secrets if each in answer.text]
+        assert not [each for each in (KEY, "p4ssword") if each in told.text]
+        return answer.status_code, answer.json()["detail"]
+
+    @pytest.mark.usefixtures("application")
+    def test_a_database_that_is_away(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        """503."""
+        monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "postgresql://someone:p4ssword@127.0.0.1:9/application")
+        code, told = self.refused(caplog, ["p4ssword", "someone", "127.0.0.1", "application"])
+        assert (code, told) == (503, "The database cannot be read now: nothing was exported.")
+
+    @pytest.mark.usefixtures("application")
+    @pytest.mark.parametrize("key", [None, "short", "file"])
+    def test_a_key_that_is_missing_or_cannot_be_used(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        key: str | None,
+    ) -> None:
+        """500: whoever runs the server has to put it right."""
+        monkeypatch.delenv("FEEDBACK_ETL_KEY")
+        if key == "short":
+            monkeypatch.setenv("FEEDBACK_ETL_KEY", "short-key")
+        if key == "file":
+            monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", "/nowhere/secret-place")
+        code, told = self.refused(caplog, ["short-key", "secret-place", "nowhere"])
+        assert (code, told) == (500, "Exports are not configured as they have to be: nothing was exported.")
+
+    @pytest.mark.usefixtures("application")
+    def test_a_folder_that_is_none(self, caplog: pytest.LogCaptureFixture) -> None:
+        """500; the server's log says which."""
+        Path("ml").write_text("")
+        code, told = self.refused(caplog, ["ml/"])
+        assert (code, told) == (500, "The folder of exports cannot be used: nothing was exported.")
+        assert "ml/feedback_training" in caplog.text
+
+    def test_rows_that_break_the_rules(self, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """500, with the reasons and how many rows each concerns."""
+        configure(sqlite_database, monkeypatch)
+        give_feedback(sqlite_database, 1, 2, helpful_rating=9)
+        with serving() as client:
+            answer = client.post(EXPORT, json={})
+        assert answer.status_code == 500
+        assert answer.json()["detail"].endswith("nothing was exported. helpful_rating_out_of_range: 2.")
+
+    @pytest.mark.usefixtures("application")
+    def test_what_is_unexpected_tells_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """500; its place is in the log, its text, which may hold values, nowhere."""
+
+        def breaks(*_: object) -> None:
+            raise LookupError("-".join(("canary", "4711")))
+
+        monkeypatch.setattr("feedback_etl.pipeline.window_of", breaks)
+        with serving() as client:
+            answer = client.post(EXPORT, json={})
+        assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+        assert Path(__file__).name in caplog.text
+        assert "canary-4711" not in caplog.text
+
+    def test_a_manifest_that_is_none(self, client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+        """Also where exports are listed."""
+        FOLDER.mkdir(parents=True)
+        (FOLDER / "secret.manifest.json").write_text("{}")
+        answer = client.get(LIST)
+        assert (answer.status_code, "secret" in answer.text, "secret" in caplog.text) == (500, False, True)
+
+
+class TestList:
+    """`GET /admin/exports`."""
+
+    def test_the_newest_comes_first(self, client: httpx.Client) -> None:
+        """With what a list needs, and the names of files that are not ours."""
+        first, second = (client.post(EXPORT, json={"format": form}).json() for form in ("csv", "parquet"))
+        (FOLDER / "copy.csv").write_text("")
+        told = client.get(LIST).json()
+        assert [each["filename"] for each in told["exports"]] == [second["filename"], first["filename"]]
+        newest = told["exports"][0]
+        assert newest == {
+            "filename": second["filename"],
+            "rows": 2,
+            "created_at": newest["created_at"],
+            "window": second["window"],
+            "mode": "full",
+            "key_id": Key(KEY).id,
+            "erased_rows": 0,
+            "pruned_at": "",
+        }
+        assert told["foreign"] == ["copy.csv"]
+        assert len(client.get(LIST, params={"limit": 1}).json()["exports"]) == 1
+
+    def test_before_the_first_export_it_is_empty(self, client: httpx.Client) -> None:
+        """And makes no folder."""
+        assert client.get(LIST).json() == {"exports": [], "foreign": []}
+        assert not FOLDER.exists()
+
+
+class TestAuthentication:
+    """Nobody comes near without the application's leave."""
+
+    def test_without_it_nothing_is_done(self, client: httpx.Client) -> None:
+        """The application's own answer, for both endpoints."""
+        nobody = {"Authorization": ""}
+        answers = client.post(EXPORT, json={}, headers=nobody), client.get(LIST, headers=nobody)
+        assert [answer.status_code for answer in answers] == [401, 401]
+        assert not FOLDER.exists()
+
+    @pytest.mark.parametrize("dependencies", [[], (), None])
+    def test_a_router_without_it_cannot_be_made(self, dependencies: Any) -> None:
+        """The error shows what to pass."""
+        with pytest.raises(UsageError, match=r"pass dependencies=\[Depends\(\.\.\.\)\]"):
+            create_router(load_settings(), dependencies=dependencies)
+        with pytest.raises(UsageError, match="Whoever can reach an export can start it"):
+            create_router(load_settings())
+
+    @pytest.mark.parametrize("dependency", [None, require_admin, Depends(), "admin"])
+    def test_what_protects_nothing_is_refused(self, dependency: Any) -> None:
+        """A function without Depends would never be called."""
+        with pytest.raises(UsageError, match="must be Depends"):
+            create_router(load_settings(), dependencies=[dependency])
+
+
+def test_the_schema_of_the_api_tells_every_answer(client: httpx.Client) -> None:
+    """For those who write clients."""
+    schema = json.loads(client.get("/openapi.json").text)
+    assert {"200", "409", "422", "500", "503"} <= {*schema["paths"][EXPORT]["post"]["responses"]}
