@@ -47,7 +47,7 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     import pyarrow as pa
 
     from feedback_etl.exports.files import ExportFiles
-    from feedback_etl.pipeline import process_into
+    from feedback_etl.making import process_into
     from feedback_etl.privacy.keys import Key
     from feedback_etl.rules import Rules
     from feedback_etl.source.raw import to_raw

@@ -1,55 +1,39 @@
 """From a database to an export.
 
-`export_feedback` takes everything that can be chosen; `_Export` puts the steps together. What happens to a batch
-between reading and writing stands in `steps`.
+`export_feedback` takes everything that can be chosen, and settles it; `making` puts the steps together.
 """
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import polars as pl
-
-from feedback_etl.arguments import Time, extra_of, key_of, known_keys, known_of, window_of
+from feedback_etl.arguments import Time, extra_of, key_of, known_of, window_of
 from feedback_etl.clock import instant
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued, lookback_of
-from feedback_etl.exports.facts import Facts
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.chain import lookback_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT
-from feedback_etl.exports.manifest import digest_of
 from feedback_etl.exports.output import Compress, Form, Format
-from feedback_etl.exports.requests import asked_by, asked_once
-from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.expressions import AGE_EDGES
-from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
+from feedback_etl.making import Making, settings_of
+from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
 from feedback_etl.source.connect import Database
 from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.source.reader import BATCH_ROWS, Reading
-from feedback_etl.source.selection import Found, Progress, Selection, read
-from feedback_etl.source.settled import Settling
-from feedback_etl.source.window import Window
+from feedback_etl.source.selection import Progress, Selection
 from feedback_etl.transforms import RecommendationId, TimestampPrecision
 
 if TYPE_CHECKING:
     from feedback_etl.schema import Model
-    from feedback_etl.steps import Batch, Run
 
 logger = logging.getLogger(__name__)
-
-SLOW_SECONDS = 10.0
-"""After this time people wonder whether it could be faster, and look whether there is an advice."""
 
 
 def export_feedback(
@@ -182,7 +166,7 @@ def export_feedback(
         model,
     )
     form = Form(format, compress).checked()
-    export = _Export(Path(output_dir), rules, form, _settings(rules, selection), new_key, lock_timeout, started)
+    export = Making(Path(output_dir), rules, form, settings_of(rules, selection), new_key, lock_timeout, started)
     if request_id is not None:
         report = replace(export, request_id=request_id).once(selection, request_id)
     else:
@@ -197,127 +181,3 @@ def export_feedback(
         report.errors,
     )
     return report
-
-
-def _settings(rules: Rules, selection: Selection) -> dict[str, Any]:
-    """What decides which rows an export has and what they look like: the same for all exports of a chain."""
-    query = selection.query
-    further: dict[str, Any] = {"extra_columns": [list(column) for column in rules.extra]} if rules.extra else {}
-    further |= {"age_edges": list(rules.age_edges)} if rules.age_edges != AGE_EDGES else {}
-    return further | {
-        "min_feedback_fields": rules.min_feedback_fields,
-        "recommendation_id": rules.recommendation_id,
-        "timestamp_precision": rules.timestamp_precision,
-        "k": rules.anonymity.k,
-        "quasi_identifiers": list(rules.anonymity.quasi_identifiers),
-        "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
-        "db_schema": selection.db_schema,
-        "key_id": rules.key.id if rules.key else None,
-    }
-
-
-@dataclass(frozen=True)
-class _Export:
-    """The making of an export; `started` is when, by `time.perf_counter`."""
-
-    folder: Path
-    rules: Rules
-    form: Form
-    settings: dict[str, Any]
-    new_key: bool
-    lock_timeout: float
-    started: float
-    request_id: str | None = None
-
-    def of(self, selection: Selection, chain: Chain | None = None) -> ExportReport:
-        """Export a selection; with a chain, as its next export."""
-        return read(selection, lambda found: self._write(found, selection.window, chain))
-
-    def once(self, selection: Selection, request_id: str) -> ExportReport:
-        """Export a selection unless that was done for the same request; the folder is locked meanwhile."""
-        with asked_once(self.folder, request_id, self.lock_timeout) as done:
-            return done or self.of(selection)
-
-    def incremental(self, selection: Selection, lookback: timedelta) -> ExportReport:
-        """Export what is new in the folder's chain; the folder is locked meanwhile."""
-        with continued(self.folder, digest_of(self.settings), self.lock_timeout) as chain:
-            now = self.rules.now
-            window = Window(chain.begins(selection.window.start, now), now)
-            settling = Settling(lookback, [Window(each.start, each.end) for each in chain.counted])
-            report = self.of(replace(selection, window=window, settling=settling), chain)
-            if report.late_records:
-                logger.warning("%d rows came later than the lookback and are in no export", report.late_records)
-            return report
-
-    def _write(self, found: Found, window: Window, chain: Chain | None) -> ExportReport:
-        key, settled, facts = (
-            self.rules.key,
-            found.settled,
-            Facts("full", window, self.settings, source=found.source, extra=self.rules.extra),
-        )
-        has_lock = chain is not None or self.request_id is not None
-        timeout = None if has_lock else self.lock_timeout
-        contract = _contract(self.rules) if self.form.format == "parquet" else ""
-        made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
-        made |= {"known_keys": known_keys, "consent": found.consent, "plan": asked_by(self.request_id)}
-        if chain is not None:
-            made["plan"] = begun(window.start, digest_of(self.settings))
-        with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:
-            memory = None if chain is None else Memory(chain, key, settled.until)
-            run = _run(self.rules, files.forgotten, memory)
-            process_into(files, run, found.batches, held=self.rules.anonymity.k is not None)
-            run.judge()
-            suppress(files, run, self.rules.anonymity)
-            report = run.report(window, found.excluded)
-            if chain is not None and memory is not None:
-                files.remember(memory.rows())
-                facts = facts._replace(mode=INCREMENTAL, chain=chain.next(window.start, settled.until, settled.counts))
-                report.mode, report.late_records = INCREMENTAL, chain.late(settled.counts)
-            published = files.publish(facts._replace(statistics=report.figures(), risk=report.risk))
-            report.audit_head = files.audit_head
-        if chain is not None and any(published):
-            chain.let_go()
-        report.export_filename = str(published.pairs or "")
-        report.rejected_filename = str(published.rejected or "")
-        if time.perf_counter() - self.started > SLOW_SECONDS:
-            report.advice = found.advice()
-        return report
-
-
-def suppress(files: ExportFiles, run: "Run", asked: Anonymity) -> None:
-    """Write the rows that were held, but for those of classes that are too small."""
-    small = run.small_classes()
-    files.let_through(lambda pairs: without(pairs, small, asked.quasi_identifiers))
-
-
-def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFrame], *, held: bool = False) -> None:
-    """Process batches and write them. While one is validated and written, in a thread, the next is processed.
-
-    Rows are held where the sizes of all classes have to be known before any of them is written.
-    """
-    append = files.hold if held else files.append
-
-    def write(batch: "Batch") -> None:
-        append(run.validated(batch).pairs)
-        files.reject(batch.rejected)
-
-    with ThreadPoolExecutor(1, "feedback_etl writer") as writer:
-        writing = writer.submit(lambda: None)
-        for raw in raw_batches:
-            batch = run.process(raw)
-            writing.result()
-            writing = writer.submit(write, batch)
-        writing.result()
-    files.reject(run.finish())
-
-
-def _contract(rules: Rules) -> str:
-    from feedback_etl.contracts import row_schema  # it imports pandera too
-
-    return json.dumps(row_schema(rules.extra, rules.age_edges))
-
-
-def _run(rules: Rules, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":
-    from feedback_etl.steps import Run  # it imports pandera, and meanwhile the database is at work
-
-    return Run(rules, forgotten, memory)

@@ -11,7 +11,7 @@ from reading import NOW, select
 from sqlalchemy.schema import CreateTable
 
 import feedback_etl as fe
-from feedback_etl import pipeline
+from feedback_etl import making
 from feedback_etl.console import tell_summary
 from feedback_etl.source import tables
 
@@ -22,7 +22,7 @@ INDEX = "ix_recommendation_feedbacks_created_at"
 @pytest.fixture(autouse=True)
 def everything_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else an advice would take ten seconds."""
-    monkeypatch.setattr(pipeline, "SLOW_SECONDS", 0)
+    monkeypatch.setattr(making, "SLOW_SECONDS", 0)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_no_advice_where_it_would_not_help(unindexed: Database, tmp_path: Path) 
 
 def test_no_advice_in_time(unindexed: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who did not wait long needs none."""
-    monkeypatch.setattr(pipeline, "SLOW_SECONDS", 3600)
+    monkeypatch.setattr(making, "SLOW_SECONDS", 3600)
     assert advice(unindexed, tmp_path / "exports") == ""
 
 
