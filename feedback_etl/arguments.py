@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime
 
-from feedback_etl.columns import IMAGE_URL, ExtraColumn
+from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import KeyMissing, UsageError
 from feedback_etl.privacy.keys import Key, retired_keys
 from feedback_etl.settings import find_key, key_in_force, retired_folder
@@ -22,11 +22,15 @@ def window_of(days_back: int, since: Time | None, until: Time | None, now: datet
     return window_of_days(days_back, now=now)
 
 
-def extra_of(columns: Sequence[ExtraColumn], query: str | None, *, images: bool) -> tuple[ExtraColumn, ...]:
+def extra_of(
+    columns: Sequence[ExtraColumn], query: str | None, *, images: bool, subjects: bool
+) -> tuple[ExtraColumn, ...]:
     """The columns that follow the twelve."""
+    if taken := {each.name for each in columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
+        raise UsageError(f"A further column cannot be called {taken.pop()}: that name is taken.")
     if columns and query is None:
         raise UsageError(f"The default tables have no column {columns[0].name}: further columns need a query.")
-    return (*columns, *([IMAGE_URL] if images else []))
+    return (*columns, *([IMAGE_URL] if images else []), *([SUBJECT_HASH] if subjects else []))
 
 
 def known_of(quasi_identifiers: Sequence[str], extra: Sequence[ExtraColumn]) -> tuple[str, ...]:

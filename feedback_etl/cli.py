@@ -99,6 +99,9 @@ def export(
     include_image_urls: Annotated[
         bool, typer.Option("--include-image-urls", help="Add image_url, where the user's image_opt_in is true.")
     ] = False,
+    include_subject_hash: Annotated[
+        bool, typer.Option("--include-subject-hash", help="Add a pseudonym of the user, to split data by person.")
+    ] = False,
     incremental: Annotated[
         bool, typer.Option("--incremental", help="What is new since the last such export; the first takes --days.")
     ] = False,
@@ -163,6 +166,7 @@ def export(
         new_key=new_key,
         **_privacy(settings, recommendation_id, share=share),
         include_image_urls=include_image_urls,
+        include_subject_hash=include_subject_hash,
         strict=strict,
         max_rejected=max_rejected,
         incremental=incremental,

@@ -76,7 +76,11 @@ def risk(
     ] = None,
     person: Annotated[
         str | None,
-        typer.Option(help="Who a row is of; without it every row counts as a person.", metavar="COLUMN"),
+        typer.Option(
+            help="Who a row is of; without it every row counts as a person.",
+            metavar="COLUMN",
+            show_default="subject_hash, if there is one",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")] = False,
 ) -> None:
@@ -85,7 +89,7 @@ def risk(
     k-anonymity, l-diversity, t-closeness and what follows from them, over all files together.
     """
     from feedback_etl.arguments import known_of
-    from feedback_etl.columns import RATING_FIELDS
+    from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH
     from feedback_etl.privacy.risk import risk as risk_of
     from feedback_etl.settings import load_settings
 
@@ -96,7 +100,7 @@ def risk(
         table,
         quasi_identifiers=quasi_identifier or known_of(settings.quasi_identifiers, declared),
         sensitive=sensitive or [name for name in names if name in table.columns],
-        person=person,
+        person=person or (SUBJECT_HASH.name if SUBJECT_HASH.name in table.columns else None),
     )
     if as_json:
         print_data(json.dumps(found.to_dict()))

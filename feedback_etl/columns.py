@@ -84,7 +84,15 @@ class ExtraColumn(NamedTuple):
 
 
 IMAGE_URL = ExtraColumn("image_url")
-"""photos.s3_key, where the user has opted in; see `expressions.without_ids`."""
+"""photos.s3_key, where the user has opted in, and where it holds no id of the row."""
+
+SUBJECT_HASH = ExtraColumn("subject_hash", "identifier")
+"""The pseudonym of the user, under a domain of its own: it equals no pseudonym of an analysis."""
+
+
+def read_with(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
+    """The further columns that raw rows have to have; the pseudonym of the user is made of `user_id`."""
+    return tuple(column for column in extra if column != SUBJECT_HASH)
 
 
 _RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, "consent", "image_opt_in"}
@@ -129,7 +137,7 @@ def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra: Sequence[ExtraColumn]
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
-    further = {each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type] for each in extra}
+    further = {each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type] for each in read_with(extra)}
     _require(frame, _RAW_KINDS | further, "raw")
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from feedback_etl.arguments import Time, extra_of, key_of, known_of, window_of
 from feedback_etl.clock import instant
-from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn
+from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, read_with
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
 from feedback_etl.privacy.keys import Key
@@ -42,6 +42,7 @@ def load_training(
     max_suppressed: float = 1.0,
     quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
     include_image_urls: bool = False,
+    include_subject_hash: bool = False,
     columns: Sequence[ExtraColumn] = (),
     age_edges: Sequence[int] = AGE_EDGES,
     model: "Model | None" = None,
@@ -66,8 +67,13 @@ def load_training(
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
-    consent, extra = ConsentColumns(opt_in_column, opt_out_column), extra_of(columns, query, images=include_image_urls)
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, None, consent, extra)
+    consent, extra = (
+        ConsentColumns(opt_in_column, opt_out_column),
+        extra_of(columns, query, images=include_image_urls, subjects=include_subject_hash),
+    )
+    selection = Selection(
+        database, window, query, db_schema, connect_timeout, reading, progress, None, consent, read_with(extra)
+    )
     anonymity = Anonymity(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
     rules = Rules(
         now,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from feedback_etl.arguments import Time, extra_of, key_of, known_of, window_of
 from feedback_etl.clock import instant
-from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn
+from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, read_with
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.chain import lookback_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT
@@ -61,6 +61,7 @@ def export_feedback(
     format: Format = "csv",  # noqa: A002  the name that everybody expects
     compress: Compress = "none",
     include_image_urls: bool = False,
+    include_subject_hash: bool = False,
     columns: Sequence[ExtraColumn] = (),
     age_edges: Sequence[int] = AGE_EDGES,
     model: "Model | None" = None,
@@ -108,6 +109,8 @@ def export_feedback(
         format: "csv" or "parquet" (compressed with zstd).
         compress: "none", "gzip" or "zstd", for CSV.
         include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
+        include_subject_hash: Add the column subject_hash, the pseudonym of the user: rows of a person are then known to
+            belong together, so that training and test data can be split by person.
         columns: What the query yields beside the canonical raw columns, and the export after the twelve.
         age_edges: The ages at which a new range begins.
         model: A pandera model of one's own that every batch has to fit too.
@@ -149,8 +152,13 @@ def export_feedback(
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
-    consent, extra = ConsentColumns(opt_in_column, opt_out_column), extra_of(columns, query, images=include_image_urls)
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, None, consent, extra)
+    consent, extra = (
+        ConsentColumns(opt_in_column, opt_out_column),
+        extra_of(columns, query, images=include_image_urls, subjects=include_subject_hash),
+    )
+    selection = Selection(
+        database, window, query, db_schema, connect_timeout, reading, progress, None, consent, read_with(extra)
+    )
     anonymity = Anonymity(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
     rules = Rules(
         now,

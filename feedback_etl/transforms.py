@@ -17,7 +17,9 @@ from feedback_etl.columns import (
     RATING_FIELDS,
     RATINGS,
     RAW_COLUMNS,
+    SUBJECT_HASH,
     ExtraColumn,
+    read_with,
     require_raw,
     training_columns,
 )
@@ -105,7 +107,7 @@ def anonymize(
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if is_hashed(recommendation_id):
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(*RAW_COLUMNS, *(each.name for each in extra))
+    known = frame.select(*RAW_COLUMNS, *(each.name for each in read_with(extra)))
     for column, joined in _JOINED.items():
         known = _add_joined(known, column, joined)
     pairs: Frame = known.select(
@@ -126,9 +128,9 @@ def anonymize(
 
 def _further(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
     """A column beside the twelve. An image's URL that holds an id of the row would undo the pseudonym."""
-    value = pl.col(column.name)
+    value = pl.col("user_id" if column == SUBJECT_HASH else column.name)
     if column.role == "identifier":
-        return hash_id(value, key=key, unkeyed=unkeyed)
+        return hash_id(value, key=key, domain=column.name, unkeyed=unkeyed)
     if column == IMAGE_URL:
         return pl.when(~holds_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
     casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64), "number": value.cast(pl.Float64)}

@@ -120,6 +120,15 @@ def test_what_files_must_not_hold(settings: Settings, what: str) -> None:
     assert not any(word in found[name].told for word in ("private", "example.com", "1000002", "1000003", "JPG"))
 
 
+def test_other_identifiers_are_pseudonyms_too(app: Database, tmp_path: Path) -> None:
+    """That of the user, where it was asked for."""
+    folder = tmp_path / "exports"
+    exported(app, folder, include_subject_hash=True)
+    changed = load_settings(database_url=app.url, output_dir=folder)
+    rewrite(changed, {"subject_hash": pl.lit("73475cb40a568e8d")})
+    assert "1 plain hashes" in faults(changed)["pseudonyms"].told
+
+
 def test_a_number_that_holds_an_id_is_none(settings: Settings) -> None:
     """Ids are words or numbers of their own."""
     rewrite(settings, {"recommendation_id": pl.lit("rec_91000002")})

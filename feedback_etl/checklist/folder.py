@@ -10,11 +10,13 @@ import polars as pl
 
 from feedback_etl.checklist.item import Item, item
 from feedback_etl.checklist.rows import Written, scan
+from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.demo import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.names import REJECTED_FOLDER, STATE_FOLDER
+from feedback_etl.exports.rewriting import PSEUDONYM
 from feedback_etl.exports.tombstones import last_state, require_state
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.risk import linked
@@ -90,11 +92,13 @@ def anonymous(last: Manifest, exports: Sequence[Written], asked: int | None) -> 
     k, names = int(last.risk["k"]), list(last.risk["quasi_identifiers"])
     told = f"{'at least ' * bool(last.risk['at_least'])}{k} for {', '.join(names)} in {last.stem}"
     told += ", before people were erased" * bool(last.risk["stale"]) + f"; {asked or 'none'} is asked for"
-    tables = [scan(each.path).select("analysis_hash", *names) for each in exports if {*names} <= {*each.columns}]
-    if tables:
-        by_hash = linked(pl.concat(tables), names, by="analysis_hash")
+    files = [each for each in exports if {*names} <= {*each.columns}]
+    by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in each.columns for each in files) else PSEUDONYM
+    if files:
+        found = linked(pl.concat([scan(each.path).select(by, *names) for each in files]), names, by=by)
+        noun = "analyses" if by == PSEUDONYM else "people"
         told += (
-            f". Who links rows by analysis_hash over {len(tables)} files finds classes of {by_hash.k} analyses or "
-            f"more, and {by_hash.share_unique:.1%} of the analyses alone in theirs"
+            f". Who links rows by {by} over {len(files)} files finds classes of {found.k} {noun} or more, and "
+            f"{found.share_unique:.1%} of the {noun} alone in theirs"
         )
     return item("k", [told] if asked and k < asked else [], passed=told, mend=f"feedback-etl export --k {asked}")

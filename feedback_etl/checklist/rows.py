@@ -33,7 +33,7 @@ class Written(NamedTuple):
         columns: Its columns.
         rows: How many there are.
         repeated: Rows that are the same feedback as an earlier one.
-        pseudonyms: Each once.
+        pseudonyms: Of analyses, and of whatever else is an identifier; each once.
         texts: The distinct values of its other columns of text, by column.
     """
 
@@ -72,7 +72,10 @@ def written(folder: Path, manifest: Manifest) -> Written | None:
         values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in names}
     except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
         raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
-    return Written(manifest, path, columns, height, height - pairs, values.pop("analysis_hash"), values)
+    identifiers = [name for name, role, _ in manifest.settings.get("extra_columns", []) if role == "identifier"]
+    hashes = [values.pop(name) for name in ("analysis_hash", *identifiers) if name in values]
+    pseudonyms = pl.concat([each.alias("pseudonym").cast(pl.String) for each in hashes]).unique()
+    return Written(manifest, path, columns, height, height - pairs, pseudonyms, values)
 
 
 def contract_columns(exports: Sequence[Written]) -> Item:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.output import Compress, Digested, compressed
 
@@ -40,6 +41,34 @@ def pseudonyms_in(path: Path, name: str) -> set[str]:
     """
     with _undamaged(path):
         return set().union(*_hashes_of(path, name))
+
+
+def analyses_of(path: Path, name: str, subjects: Set[str]) -> dict[str, str]:
+    """The pseudonyms of analyses in rows of these subjects, each with its subject; none without such a column.
+
+    Raises:
+        ExportFileError: The file cannot be read.
+    """
+    if SUBJECT_HASH.name not in columns_of(path):
+        return {}
+    with _undamaged(path):
+        return {analysis: subject for analysis, subject in _subjects_in(path, name) if subject in subjects}
+
+
+def _subjects_in(path: Path, name: str) -> Iterator[tuple[str, str]]:
+    names = (PSEUDONYM, SUBJECT_HASH.name)
+    if name.endswith(".parquet"):
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=list(names)):
+                yield from zip(*(batch.column(each).to_pylist() for each in names), strict=True)
+        return
+    records = _records(path, name)
+    header = _split(next(records, b""))
+    places = [header.index(each) for each in names]
+    for record in map(_split, records):
+        yield record[places[0]], record[places[1]]
 
 
 def columns_of(path: Path) -> list[str]:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import polars as pl
 
+from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.failures import explained, refuse_links
@@ -23,7 +24,7 @@ from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of, write_m
 from feedback_etl.exports.names import rewritten
 from feedback_etl.exports.recovery import clear_rewritten, recover
 from feedback_etl.exports.retention import contents_of
-from feedback_etl.exports.rewriting import NO_ANALYSIS, pseudonyms_in, write_without
+from feedback_etl.exports.rewriting import NO_ANALYSIS, analyses_of, pseudonyms_in, write_without
 from feedback_etl.exports.tombstones import (
     add_tombstones,
     digest,
@@ -232,6 +233,7 @@ class _Task:
     def _erase_from(self, manifest: Manifest, key: Key | None) -> set[str]:
         """Rewrite the files of an export; the ids, as they were given, of which there was something."""
         pseudonyms, found = _pseudonyms(self._wanted, key), set[str]()
+        subjects = _hashed(self._users, key, SUBJECT_HASH.name)
         kept = None if self._present is None else {*_pseudonyms(self._present, key)}
         paths = [self._folder / file.path for file in manifest.files]
         refuse_links(*paths, *(path.parent for path in paths if path.parent != self._folder))
@@ -241,13 +243,15 @@ class _Task:
                 continue
             try:
                 there = pseudonyms_in(path, path.name)
+                theirs = analyses_of(path, path.name, {*subjects}) if subjects and file.kind == "pairs" else {}
             except ExportFileError:
                 self._result.damaged.append(file.path)
                 continue
-            unwanted = there & {*pseudonyms}
+            unwanted = there & {*pseudonyms, *theirs}
             if kept is not None:
                 unwanted |= {each for each in there - kept if not each.startswith(NO_ANALYSIS) and each}
             found |= {each for hashed in unwanted & {*pseudonyms} for each in self._wanted[pseudonyms[hashed]]}
+            found |= {subjects[subject] for subject in theirs.values()}
             if unwanted:
                 erased = self._rewrite(manifest, file, unwanted)
                 if file.kind != "rows":
@@ -295,6 +299,11 @@ def _pseudonyms(wanted: Iterable[str], key: Key | None) -> dict[str, str]:
     """What stands in files for analyses, each with its analysis; rows without one have their feedback id."""
     wanted = list(wanted)
     without = {each: each for each in wanted if each.startswith(NO_ANALYSIS)}
-    ids = pl.Series("analysis_id", [each for each in wanted if each not in without], dtype=pl.String)
-    hashes = pl.select(hash_id(pl.lit(ids).alias("analysis_id"), key=key, unkeyed=key is None)).to_series()
-    return dict(zip(hashes, ids, strict=True)) | without
+    return _hashed([each for each in wanted if each not in without], key, "analysis_id") | without
+
+
+def _hashed(ids: Sequence[str], key: Key | None, domain: str) -> dict[str, str]:
+    """The pseudonyms of ids, each with its id."""
+    texts = pl.Series("id", ids, dtype=pl.String)
+    hashes = pl.select(hash_id(pl.lit(texts), key=key, domain=domain, unkeyed=key is None)).to_series()
+    return dict(zip(hashes, texts, strict=True))

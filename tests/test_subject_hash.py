@@ -1,0 +1,85 @@
+"""`--include-subject-hash`: a pseudonym of the user, to split data by person; erased and counted like all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import FORMS, KEY, NOW, exported, people, rows_of
+from processes import feedback_etl
+
+import feedback_etl as fe
+from feedback_etl.checklist.check import check
+from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn
+from feedback_etl.errors import UsageError
+from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.privacy.keys import Key
+from feedback_etl.settings import load_settings
+
+
+@pytest.fixture
+def app(database: Database) -> Database:
+    """Three users with three rows each, and one row without a user."""
+    rows = people(3)
+    rows["feedbacks"].append(rows["feedbacks"][0] | {"id": 1, "user_id": None, "analysis_id": 999})
+    database.fill(**rows)
+    return database
+
+
+def subject(user: object, key: str | None = KEY) -> str:
+    """The pseudonym of a user."""
+    ids = pl.Series("id", [str(user)])
+    return str(pl.select(fe.hash_id(pl.lit(ids), key=key, domain="subject_hash", unkeyed=key is None)).item())
+
+
+def test_a_pseudonym_of_its_own_domain(app: Database, tmp_path: Path) -> None:
+    """It equals no pseudonym of an analysis with the same id; without a user there is none."""
+    report = exported(app, tmp_path, include_subject_hash=True)
+    rows = rows_of(Path(report.export_filename))
+    assert rows.columns == [*TRAINING_COLUMNS, "subject_hash"]
+    counts = dict(rows["subject_hash"].value_counts().iter_rows())
+    assert counts == {subject(1): 3, subject(2): 3, subject(3): 3, None: 1}
+    assert pl.select(fe.hash_id(pl.lit(1), key=KEY, domain="analysis_id")).item() != subject(1)
+    loaded = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, include_subject_hash=True)
+    assert loaded["subject_hash"].to_list() == rows["subject_hash"].to_list()
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_a_person_is_erased_by_it(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
+    """Also when the database has forgotten what was theirs."""
+    exported(app, tmp_path, include_subject_hash=True, **form)
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 2")
+    dry = fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY, dry_run=True)
+    done = fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY)
+    assert (dry.rows, done.rows, done.not_found) == (3, 3, [])
+    rows = rows_of(tmp_path / str(manifests_in(tmp_path)[0].files[0].path))
+    assert (rows.height, subject(2) in rows["subject_hash"]) == (7, False)
+    assert fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).rows == 0
+
+
+def test_erasing_without_the_column_finds_nobody_else(app: Database, tmp_path: Path) -> None:
+    """What is not there is told, as before."""
+    exported(app, tmp_path)
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 2")
+    assert fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).not_found == ["2"]
+
+
+def test_risk_counts_people_by_it(app: Database, tmp_path: Path) -> None:
+    """The command line takes it for the person, and the checklist for what links rows."""
+    report = exported(app, tmp_path, include_subject_hash=True)
+    found = json.loads(feedback_etl("risk", "--json", report.export_filename).stdout)
+    assert (found["rows"], found["k"]) == (10, 4)
+    settings = load_settings(database_url=app.url, output_dir=tmp_path)
+    told = {item.name: item for item in check(settings, keys=[Key(KEY)], now=NOW)}["k"].told
+    assert "links rows by subject_hash over 1 file" in told
+    assert "classes of 4 people or more" in told
+
+
+def test_its_name_is_taken(app: Database, tmp_path: Path) -> None:
+    """No column of a query may pretend to be it."""
+    with pytest.raises(UsageError, match="cannot be called subject_hash"):
+        exported(app, tmp_path, columns=[ExtraColumn("subject_hash", "identifier")], query="SELECT 1")
