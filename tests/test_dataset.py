@@ -161,7 +161,7 @@ class TestDuplicates:
 
     def test_equal_rows_of_coarse_times_are_different_feedback(self, tmp_path: Path) -> None:
         """All rows of a file stay; another file adds what goes beyond them."""
-        coarse = {"settings": {"timestamp_precision": "hour"}}
+        coarse: dict[str, Any] = {"settings": {"timestamp_precision": "hour"}}
         published(tmp_path, given_at(1, 1, 2, rating=1), **coarse)
         published(tmp_path, given_at(1, 1, 1, rating=2), number=1, **coarse)
         frame = scan_training(tmp_path).collect()
