@@ -61,7 +61,7 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
         frame.to_arrow()                                # Arrow
         frame.to_arrow().to_pandas(types_mapper=...)    # pandas; frame.to_pandas() makes floats of ratings with nulls
         features(frame).to_numpy()                      # NumPy, float32 and without nulls; scikit-learn takes it
-        features(frame).to_torch(dtype=pl.Float32)      # a tensor of PyTorch
+        features(frame).to_torch()                      # a tensor of PyTorch, float32
         datasets.Dataset(frame.to_arrow())              # Hugging Face, or Dataset.from_polars(frame)
 
     Args:
