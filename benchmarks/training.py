@@ -105,8 +105,9 @@ def measured(folder: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def page(seconds: dict[str, list[float]], rows: int, rounds: int) -> Iterator[str]:
-    """The results as Markdown."""
+    """The results as Markdown; what somebody wrote into the notes stays."""
     from machine import description
+    from results import kept_notes
 
     def ratio(slower: str, faster: str) -> float:
         return median(a / b for a, b in zip(seconds[slower], seconds[faster], strict=True))
@@ -128,6 +129,7 @@ def page(seconds: dict[str, list[float]], rows: int, rounds: int) -> Iterator[st
     yield "\n| | seconds | from | to |\n| --- | --- | --- | --- |"
     for name, found in seconds.items():
         yield f"| {name} | {median(found):.3f} | {min(found):.3f} | {max(found):.3f} |"
+    yield f"\n## Notes\n\n<!-- notes -->\n{kept_notes(PAGE)}<!-- /notes -->"
 
 
 def main() -> None:

@@ -104,16 +104,22 @@ def features(
         raise UsageError(f"{wrong[0]} is no rating; there are {', '.join(RATING_FIELDS)}.")
     require_pairs(frame, [*_TEXTS, _TIME, *ratings])
     known = Vocabulary.fit(frame) if vocabulary is None else vocabulary
+    parsed = frame.select(
+        pl.col(_LISTS).cast(pl.String).str.split(","),
+        _days("timeframe"),
+        _place("age_range", known.age_ranges),
+        pl.col(_TIME).cast(pl.Datetime("us")),  # the cast gives the instant in UTC
+        *map(_number, ratings),
+    )
     numbers = [
         *_hot("conditions_detected", "condition", known.conditions),
         *_hot("rules_applied", "rule", known.rules),
-        *_timeframe(),
-        *_age(known.age_ranges),
+        *_with_missing("timeframe", "timeframe_days", "timeframe_missing"),
+        *_with_missing("age_range", "age", "age_missing"),
         *_times(timestamp_precision),
-        *chain.from_iterable(map(_rating, ratings)),
+        *chain.from_iterable(_with_missing(name, name, f"{name}_missing") for name in ratings),
     ]
-    split = frame.with_columns(pl.col(_LISTS).cast(pl.String).str.split(","))
-    numeric: Frame = split.select(number.cast(pl.Float32).fill_null(0) for number in numbers)
+    numeric: Frame = parsed.select(number.cast(pl.Float32).fill_null(0) for number in numbers)
     return numeric
 
 
@@ -166,8 +172,30 @@ def feature_names(
     return features(no_rows, vocabulary=vocabulary, ratings=ratings, timestamp_precision=timestamp_precision).columns
 
 
+def _days(column: str) -> pl.Expr:
+    """A timeframe in days, null where it has another form."""
+    text = pl.col(column).cast(pl.String)
+    unit = text.str.extract(_TIMEFRAME, 2).replace_strict(_DAYS, default=None, return_dtype=pl.Int64)
+    return text.str.extract(_TIMEFRAME, 1).cast(pl.Int64) * unit
+
+
+def _place(column: str, names: Sequence[str]) -> pl.Expr:
+    """The place of a name among all, from 1 on; null where it is none of them."""
+    places = range(1, len(names) + 1)
+    return pl.col(column).cast(pl.String).replace_strict(names, places, default=None, return_dtype=pl.Int64)
+
+
+def _number(rating: str) -> pl.Expr:
+    """A rating as a number; NaN, which pandas has for null, is null."""
+    return pl.col(rating).cast(pl.Float64).fill_nan(None)
+
+
+def _with_missing(column: str, name: str, missing: str) -> list[pl.Expr]:
+    return [pl.col(column).alias(name), pl.col(column).is_null().alias(missing)]
+
+
 def _hot(column: str, what: str, names: Sequence[str]) -> Iterator[pl.Expr]:
-    """An indicator for each name of the vocabulary, one for all others, and one for none at all."""
+    """Of lists: an indicator for each name of the vocabulary, one for all others, and one for none at all."""
     elements = pl.col(column)
     yield from (elements.list.contains(pl.lit(name)).alias(f"{what}={name}") for name in names)
     is_known = pl.element().is_in(pl.Series([*names, ""], dtype=pl.String).implode())
@@ -175,38 +203,12 @@ def _hot(column: str, what: str, names: Sequence[str]) -> Iterator[pl.Expr]:
     yield (elements.is_null() | elements.list.contains("")).alias(f"{what}s_missing")
 
 
-def _timeframe() -> Iterator[pl.Expr]:
-    text = pl.col("timeframe").cast(pl.String)
-    unit = text.str.extract(_TIMEFRAME, 2).replace_strict(_DAYS, default=None, return_dtype=pl.Int64)
-    days = text.str.extract(_TIMEFRAME, 1).cast(pl.Int64) * unit
-    yield days.alias("timeframe_days")
-    yield days.is_null().alias("timeframe_missing")
-
-
-def _age(ranges: Sequence[str]) -> Iterator[pl.Expr]:
-    places = range(1, len(ranges) + 1)
-    text = pl.col("age_range").cast(pl.String)
-    place = text.replace_strict(ranges, places, default=None, return_dtype=pl.Int64)
-    yield place.alias("age")
-    yield place.is_null().alias("age_missing")
-
-
 def _times(precision: TimestampPrecision) -> Iterator[pl.Expr]:
     """Points of the circles of the day and of the week."""
-    time = pl.col(_TIME).cast(pl.Datetime("us"))  # the cast gives the instant in UTC
-    parts = {"hour": ((time.dt.hour() + time.dt.minute() / 60), 24), "weekday": (time.dt.weekday() - 1, 7)}
+    time = pl.col(_TIME)
+    parts = {"hour": (time.dt.hour() + time.dt.minute() / 60, 24), "weekday": (time.dt.weekday() - 1, 7)}
     for name, (part, whole) in parts.items():
         if name != "hour" or precision != "day":
             angle = part.cast(pl.Float32) * (math.tau / whole)
             yield angle.sin().alias(f"{name}_sin")
             yield angle.cos().alias(f"{name}_cos")
-
-
-def _rating(name: str) -> Iterator[pl.Expr]:
-    yield _number(name)
-    yield _number(name).is_null().alias(f"{name}_missing")
-
-
-def _number(name: str) -> pl.Expr:
-    """A rating as a number; NaN, which pandas has for null, is null."""
-    return pl.col(name).cast(pl.Float64).fill_nan(None)
