@@ -46,3 +46,13 @@ def test_the_readme_quotes_what_was_measured() -> None:
         assert cells == [measured[cells[0]][place] for place in places]
     told = re.findall(r"(\d[\d.,]*) (?:s|MB|x)\b", section.partition("|")[0])
     assert all(number in results for number in told)
+
+
+def test_those_of_training_work() -> None:
+    """A small run measures everybody."""
+    done = subprocess.run(
+        [sys.executable, "benchmarks/training.py", "--small"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    firsts = {cells[0] for cells in tables(done.stdout)}
+    assert {"`features` of all rows", "count by age range, 10 Parquet files"} <= firsts

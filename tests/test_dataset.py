@@ -20,11 +20,11 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.files import ExportFiles
-from feedback_etl.exports.manifest import manifests_in, write_manifest
+from feedback_etl.exports.manifest import manifests_in, sha256_of, write_manifest
 from feedback_etl.exports.output import Form
 from feedback_etl.privacy.keys import Key
 from feedback_etl.schema import TrainingPair
-from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training
+from feedback_etl.training.dataset import TRAINING_TYPES, _exports, _settled, latest_export, scan_training
 
 HOUR = timedelta(hours=1)
 START = datetime(2025, 10, 1)
@@ -161,7 +161,7 @@ class TestDuplicates:
 
     def test_equal_rows_of_coarse_times_are_different_feedback(self, tmp_path: Path) -> None:
         """All rows of a file stay; another file adds what goes beyond them."""
-        coarse = {"settings": {"timestamp_precision": "hour"}}
+        coarse: dict[str, Any] = {"settings": {"timestamp_precision": "hour"}}
         published(tmp_path, given_at(1, 1, 2, rating=1), **coarse)
         published(tmp_path, given_at(1, 1, 1, rating=2), number=1, **coarse)
         frame = scan_training(tmp_path).collect()
@@ -338,6 +338,21 @@ class TestDamage:
         if written:
             shutil.copy(new, old)
         assert ratings_in(old.parent) == ({2: 5} if written else {1: 5, 2: 5})
+
+    def test_what_is_pruned_or_erased_meanwhile_is_no_damage(self, tmp_path: Path) -> None:
+        """Between the look at the manifests and the look at the files."""
+        published(tmp_path, given_at(1))
+        newest = published(tmp_path, given_at(2), number=24)
+        pruned, erased = _exports(tmp_path)
+        fe.prune(tmp_path, keep_days=0, keep_last=1, key=Key(KEY), now=NOW + timedelta(days=9))
+        manifest = manifests_in(tmp_path)[-1]
+        newest.write_bytes(newest.read_bytes().replace(b"rec_1", b"rec_2"))
+        manifest.files[0].sha256 = sha256_of(newest)
+        write_manifest(tmp_path, manifest)
+        assert _settled(pruned, verify=False) is None
+        settled = _settled(erased, verify=True)
+        assert settled is not None
+        assert settled.manifest == manifest
 
 
 class TestWaysOn:

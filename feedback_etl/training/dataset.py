@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import polars as pl
 
@@ -31,19 +31,32 @@ _NUMBER = "number among the equals of its file"
 
 
 class _Export(NamedTuple):
-    """An export whose file is there."""
+    """An export whose file is there.
 
-    folder: Path
-    manifest: Manifest
+    Attributes:
+        path: The file of its pairs.
+        window: From when to when, half-open; as wide as can be where that is not known.
+        chain: Of an incremental export, the folder and the settings of its chain, and its number there.
+    """
+
+    path: Path
     file: DataFile
+    manifest: Manifest
+    window: tuple[datetime, datetime]
+    chain: tuple[str, str, int] | None
 
-    @property
-    def path(self) -> Path:
-        return self.folder / self.file.path
+    @classmethod
+    def of(cls, folder: Path, manifest: Manifest, file: DataFile) -> Self:
+        start, end = (datetime.fromisoformat(time) if time else None for time in manifest.window)
+        chain = (str(folder), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
+        return cls(folder / file.path, file, manifest, (start or datetime.min, end or datetime.max), chain)
+
+    def setting(self, name: str, usual: str) -> str:
+        return str(self.manifest.settings.get(name, usual))
 
     @property
     def precision(self) -> str:
-        return str(self.manifest.settings.get("timestamp_precision", "exact"))
+        return self.setting("timestamp_precision", "exact")
 
 
 def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = False) -> pl.LazyFrame:
@@ -61,7 +74,7 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
         frame.to_arrow()                                # Arrow
         frame.to_arrow().to_pandas(types_mapper=...)    # pandas; frame.to_pandas() makes floats of ratings with nulls
         features(frame).to_numpy()                      # NumPy, float32 and without nulls; scikit-learn takes it
-        features(frame).to_torch(dtype=pl.Float32)      # a tensor of PyTorch
+        features(frame).to_torch()                      # a tensor of PyTorch, float32
         datasets.Dataset(frame.to_arrow())              # Hugging Face, or Dataset.from_polars(frame)
 
     Args:
@@ -90,8 +103,9 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     if not mixed:
         _require_one_kind(found)
     with ThreadPoolExecutor() as pool:
-        list(pool.map(partial(_require_whole, verify=verify), found))
-    return pl.concat([_united(cluster) for cluster in _clusters(found)], how="diagonal_relaxed")
+        settled = [export for export in pool.map(partial(_settled, verify=verify), found) if export]
+    clusters = _clusters(_some(settled, exports))
+    return pl.concat([_united(cluster) for cluster in clusters], how="diagonal_relaxed")
 
 
 def latest_export(folder: str | Path) -> Path:
@@ -107,7 +121,7 @@ def latest_export(folder: str | Path) -> Path:
     >>> str(latest_export("latest")) == report.export_filename
     True
     """
-    return _exports(folder)[-1].path
+    return _some(_exports(folder), folder)[-1].path
 
 
 def _exports(where: str | Path) -> list[_Export]:
@@ -123,10 +137,13 @@ def _exports(where: str | Path) -> list[_Export]:
             f"{foreign[0]} ({len(foreign):,} in all) has no manifest, so it is no export that is known to be complete. "
             "`feedback-etl adopt FILE` gives it one; or name the folder, which leaves such files out."
         )
-    chosen = [export for path, export in there.items() if path in files or export.folder in folders]
-    if not chosen:
+    return sorted((export for path, export in there.items() if path in files or path.parent in folders), key=_age)
+
+
+def _some(exports: list[_Export], where: str | Path) -> list[_Export]:
+    if not exports:
         raise ExportFileError(f"{where} holds no export whose file is there; `feedback-etl list` tells what there is.")
-    return sorted(chosen, key=_age)
+    return exports
 
 
 def _age(export: _Export) -> tuple[str, int, Path]:
@@ -139,16 +156,14 @@ def _exports_in(folder: Path) -> Iterator[_Export]:
     with reading(folder):
         for manifest in manifests_in(folder):
             if not manifest.pruned_at and (file := manifest.file("pairs")):
-                yield _Export(folder, manifest, file)
+                yield _Export.of(folder, manifest, file)
 
 
 def _require_one_kind(exports: Sequence[_Export]) -> None:
     kinds = {
         "keys": {export.manifest.key_id or "unkeyed" for export in exports},
         "timestamp precisions": {export.precision for export in exports},
-        "forms of recommendation_id": {
-            str(export.manifest.settings.get("recommendation_id", "keep")) for export in exports
-        },
+        "forms of recommendation_id": {export.setting("recommendation_id", "keep") for export in exports},
     }
     for what, found in kinds.items():
         if len(found) > 1:
@@ -158,16 +173,21 @@ def _require_one_kind(exports: Sequence[_Export]) -> None:
             )
 
 
-def _require_whole(export: _Export, *, verify: bool) -> None:
-    """Make sure that a file is what its manifest says; an erasure may have rewritten both since that was read."""
+def _settled(export: _Export, *, verify: bool) -> _Export | None:
+    """An export whose file is what its manifest says.
+
+    An erasure may have rewritten both since they were read, or a prune removed the file: then there is None.
+    """
     with reading(export.path):
-        if not _is_whole(export, verify):
-            again = next((each for each in _exports_in(export.folder) if each.path == export.path), export)
-            if not _is_whole(again, verify=True):
-                raise ExportFileError(
-                    f"{export.path} is not as its manifest says: it is missing, or was truncated or changed. Restore "
-                    "it, or remove it together with its manifest and export its window again."
-                )
+        if _is_whole(export, verify):
+            return export
+        now = next((each for each in _exports_in(export.path.parent) if each.path == export.path), None)
+        if now is None or _is_whole(now, verify=True):
+            return now
+    raise ExportFileError(
+        f"{export.path} is not as its manifest says: it is missing, or was truncated or changed. Restore it, or remove "
+        "it together with its manifest and export its window again."
+    )
 
 
 def _is_whole(export: _Export, verify: bool) -> bool:
@@ -176,7 +196,7 @@ def _is_whole(export: _Export, verify: bool) -> bool:
         return False
     told = path.stat()
     if told.st_size == file.bytes and not verify and not file.becoming:
-        manifest = (export.folder / manifest_of(export.manifest.stem)).stat()
+        manifest = path.with_name(manifest_of(export.manifest.stem)).stat()
         if told.st_mtime_ns < manifest.st_mtime_ns:  # as it was when the manifest was written
             return True
     allowed = [(file.bytes, file.sha256), (file.becoming.get("bytes"), file.becoming.get("sha256"))]
@@ -195,20 +215,12 @@ def _clusters(exports: Sequence[_Export]) -> list[list[_Export]]:
 
 def _may_share(one: _Export, other: _Export) -> bool:
     """Whether two exports may hold the same pair: their windows overlap, and no chain has kept them apart."""
-    a, b = one.manifest, other.manifest
-    in_chain = a.chain and b.chain and one.folder == other.folder and a.settings_digest == b.settings_digest
-    if in_chain and a.chain["number"] != b.chain["number"]:
-        return False
-    (a_start, a_end), (b_start, b_end) = _window(a), _window(b)
-    return a_start < b_end and b_start < a_end
-
-
-def _window(manifest: Manifest) -> tuple[datetime, datetime]:
-    start, end = manifest.window
-    return (
-        datetime.fromisoformat(start) if start else datetime.min,
-        datetime.fromisoformat(end) if end else datetime.max,
-    )
+    (a_start, a_end), (b_start, b_end) = one.window, other.window
+    overlap = a_start < b_end and b_start < a_end
+    if not (overlap and one.chain and other.chain):
+        return overlap
+    (*a_chain, a_number), (*b_chain, b_number) = one.chain, other.chain
+    return a_chain != b_chain or a_number == b_number
 
 
 def _united(cluster: Sequence[_Export]) -> pl.LazyFrame:

@@ -15,7 +15,8 @@ from feedback_etl.transforms import TimestampPrecision, is_coarse
 
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
 _TIMEFRAME = r"^(\d{1,4})_(day|week|month|year)s?$"
-_TEXTS = ("conditions_detected", "rules_applied", "timeframe", "age_range")
+_LISTS = ("conditions_detected", "rules_applied")
+_TEXTS = (*_LISTS, "timeframe", "age_range")
 _TIME = "feedback_timestamp"
 
 
@@ -102,13 +103,23 @@ def features(
     if wrong := [name for name in ratings if name not in RATING_FIELDS]:
         raise UsageError(f"{wrong[0]} is no rating; there are {', '.join(RATING_FIELDS)}.")
     require_pairs(frame, [*_TEXTS, _TIME, *ratings])
-    made: dict[str, list[pl.Expr]] = _made_of(Vocabulary.fit(frame) if vocabulary is None else vocabulary)
-    numbers: list[pl.Expr] = [*_times(timestamp_precision), *(number for name in ratings for number in _rating(name))]
-    wide = frame.select(pl.col(_TEXTS).cast(pl.String).replace("", None), *map(_filled, numbers))
-    for column, expressions in made.items():
-        wide = _add(wide, column, expressions)
-    every = [*chain.from_iterable(made.values()), *numbers]
-    numeric: Frame = wide.select(each.meta.output_name() for each in every)
+    known = Vocabulary.fit(frame) if vocabulary is None else vocabulary
+    parsed = frame.select(
+        pl.col(_LISTS).cast(pl.String).str.split(","),
+        _days("timeframe"),
+        _place("age_range", known.age_ranges),
+        pl.col(_TIME).cast(pl.Datetime("us")),  # the cast gives the instant in UTC
+        *map(_number, ratings),
+    )
+    numbers = [
+        *_hot("conditions_detected", "condition", known.conditions),
+        *_hot("rules_applied", "rule", known.rules),
+        *_with_missing("timeframe", "timeframe_days", "timeframe_missing"),
+        *_with_missing("age_range", "age", "age_missing"),
+        *_times(timestamp_precision),
+        *chain.from_iterable(_with_missing(name, name, f"{name}_missing") for name in ratings),
+    ]
+    numeric: Frame = parsed.select(number.cast(pl.Float32).fill_null(0) for number in numbers)
     return numeric
 
 
@@ -161,58 +172,43 @@ def feature_names(
     return features(no_rows, vocabulary=vocabulary, ratings=ratings, timestamp_precision=timestamp_precision).columns
 
 
-def _made_of(known: Vocabulary) -> dict[str, list[pl.Expr]]:
-    """What is made of each column of text."""
-    text, age = pl.col("timeframe"), pl.col("age_range")
+def _days(column: str) -> pl.Expr:
+    """A timeframe in days, null where it has another form."""
+    text = pl.col(column).cast(pl.String)
     unit = text.str.extract(_TIMEFRAME, 2).replace_strict(_DAYS, default=None, return_dtype=pl.Int64)
-    days = text.str.extract(_TIMEFRAME, 1).cast(pl.Int64) * unit
-    places = dict(zip(known.age_ranges, range(1, len(known.age_ranges) + 1), strict=True))
-    place = age.replace_strict(places, default=None, return_dtype=pl.Int64)
-    return {
-        "conditions_detected": _hot("conditions_detected", "condition", known.conditions),
-        "rules_applied": _hot("rules_applied", "rule", known.rules),
-        "timeframe": [days.alias("timeframe_days"), days.is_null().alias("timeframe_missing")],
-        "age_range": [place.alias("age"), place.is_null().alias("age_missing")],
-    }
+    return text.str.extract(_TIMEFRAME, 1).cast(pl.Int64) * unit
 
 
-def _hot(column: str, what: str, names: Sequence[str]) -> list[pl.Expr]:
-    """An indicator for each name of the vocabulary, one for all others, and one for none at all."""
-    elements = pl.col(column).str.split(",")
-    is_known = pl.element().is_in(pl.Series(names, dtype=pl.String).implode())
-    return [
-        *(elements.list.contains(pl.lit(name)).alias(f"{what}={name}") for name in names),
-        (~elements.list.eval(is_known).list.all()).alias(f"{what}s_other"),
-        pl.col(column).is_null().alias(f"{what}s_missing"),
-    ]
+def _place(column: str, names: Sequence[str]) -> pl.Expr:
+    """The place of a name among all, from 1 on; null where it is none of them."""
+    places = range(1, len(names) + 1)
+    return pl.col(column).cast(pl.String).replace_strict(names, places, default=None, return_dtype=pl.Int64)
 
 
-def _add(frame: Frame, column: str, expressions: Sequence[pl.Expr]) -> Frame:
-    """Add what is made of a column of text, once for each distinct text: taking it apart is what costs."""
-    distinct = frame.select(pl.col(column).unique()).with_columns(map(_filled, expressions))
-    wider: Frame = frame.join(distinct, on=column, how="left", nulls_equal=True, maintain_order="left")
-    return wider
+def _number(rating: str) -> pl.Expr:
+    """A rating as a number; NaN, which pandas has for null, is null."""
+    return pl.col(rating).cast(pl.Float64).fill_nan(None)
 
 
-def _filled(number: pl.Expr) -> pl.Expr:
-    return number.cast(pl.Float32).fill_null(0)
+def _with_missing(column: str, name: str, missing: str) -> list[pl.Expr]:
+    return [pl.col(column).alias(name), pl.col(column).is_null().alias(missing)]
+
+
+def _hot(column: str, what: str, names: Sequence[str]) -> Iterator[pl.Expr]:
+    """Of lists: an indicator for each name of the vocabulary, one for all others, and one for none at all."""
+    elements = pl.col(column)
+    yield from (elements.list.contains(pl.lit(name)).alias(f"{what}={name}") for name in names)
+    is_known = pl.element().is_in(pl.Series([*names, ""], dtype=pl.String).implode())
+    yield (~elements.list.eval(is_known).list.all()).alias(f"{what}s_other")
+    yield (elements.is_null() | elements.list.contains("")).alias(f"{what}s_missing")
 
 
 def _times(precision: TimestampPrecision) -> Iterator[pl.Expr]:
     """Points of the circles of the day and of the week."""
-    time = pl.col(_TIME).cast(pl.Datetime("us"))  # the cast gives the instant in UTC
-    parts = {"hour": ((time.dt.hour() + time.dt.minute() / 60), 24), "weekday": (time.dt.weekday() - 1, 7)}
+    time = pl.col(_TIME)
+    parts = {"hour": (time.dt.hour() + time.dt.minute() / 60, 24), "weekday": (time.dt.weekday() - 1, 7)}
     for name, (part, whole) in parts.items():
         if name != "hour" or precision != "day":
             angle = part.cast(pl.Float32) * (math.tau / whole)
             yield angle.sin().alias(f"{name}_sin")
             yield angle.cos().alias(f"{name}_cos")
-
-
-def _rating(name: str) -> list[pl.Expr]:
-    return [_number(name), _number(name).is_null().alias(f"{name}_missing")]
-
-
-def _number(name: str) -> pl.Expr:
-    """A rating as a number; NaN, which pandas has for null, is null."""
-    return pl.col(name).cast(pl.Float64).fill_nan(None)

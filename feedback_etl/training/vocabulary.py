@@ -80,7 +80,7 @@ class Vocabulary:
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-            if values.pop("format") == FORMAT:
+            if values.pop("format") == FORMAT and all(isinstance(names, list) for names in values.values()):
                 return cls(**{name: tuple(map(str, names)) for name, names in values.items()})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             pass

@@ -1,0 +1,50 @@
+"""From the database to a trained model: will somebody find a recommendation helpful?
+
+    python examples/train_baseline.py            # on sample data
+    FEEDBACK_ETL_DATABASE_URL=... python examples/train_baseline.py my_exports
+
+Needs scikit-learn: pip install 'feedback-etl[train]'.
+"""
+
+import os
+import sys
+from contextlib import nullcontext
+
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import feedback_etl as fe
+from feedback_etl.demo import DEMO_KEY, sample_database
+
+SEED = 7
+
+
+def main(folder: str = "exports") -> None:
+    """Export, split, train, and compare with somebody who always says what most people say."""
+    url = os.environ.get("FEEDBACK_ETL_DATABASE_URL")
+    key = fe.find_key().key if url else DEMO_KEY
+    with nullcontext(url) if url else sample_database(rows=5_000, seed=SEED) as database:
+        fe.export_feedback(database, days_back=180, key=key, output_dir=folder)
+
+    pairs = fe.scan_training(folder).collect()
+    pairs = pairs.pipe(fe.latest_per_recommendation).pipe(fe.label, "helpful", threshold=4).drop_nulls("label")
+    parts = fe.split_by_hash(pairs, {"train": 0.8, "test": 0.2}, by="analysis_hash", seed=SEED)
+    train, test = parts["train"], parts["test"]
+
+    baseline = DummyClassifier(strategy="prior")
+    model = make_pipeline(fe.FeedbackFeatures(min_rows=5), StandardScaler(), LogisticRegression(random_state=SEED))
+    share = test["label"].sum() / test.height
+    print(f"{train.height:,} rows to learn from, {test.height:,} to test; {share:.0%} of these are helpful")
+    print(f"{'':<10}{'balanced accuracy':>18}{'ROC AUC':>10}{'Brier score':>13}")
+    for name, learner in {"majority": baseline, "model": model}.items():
+        chance = learner.fit(train, train["label"]).predict_proba(test)[:, 1]
+        accuracy = balanced_accuracy_score(test["label"], chance >= 0.5)
+        area, brier = roc_auc_score(test["label"], chance), brier_score_loss(test["label"], chance)
+        print(f"{name:<10}{accuracy:>18.3f}{area:>10.3f}{brier:>13.3f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,275 @@
+"""Features are numbers without nulls, the same for the same rows, and hold nothing of the label unless asked."""
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from frames import CANARY, pair_frame
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+import feedback_etl as fe
+from feedback_etl.columns import RATING_FIELDS
+from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.training.features import features, label
+from feedback_etl.training.vocabulary import Vocabulary
+
+KNOWN = Vocabulary(conditions=("acne", "dry"), rules=("r001",))
+BARE = dict.fromkeys(("conditions_detected", "rules_applied", "timeframe", "age_range", *RATING_FIELDS))
+NAMES = ["acne", "dry", "dry skin", "é", "other", "missing"]
+lists = st.one_of(st.none(), st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(",".join))
+
+
+def made(column: str, value: Any, known: Vocabulary = KNOWN, **options: Any) -> dict[str, float]:
+    """The features of one pair with this value, without the zeros."""
+    row = features(pair_frame(BARE | {column: value}), vocabulary=known, **options).row(0, named=True)
+    return {name: number for name, number in row.items() if number and name.split("_")[0] not in ("hour", "weekday")}
+
+
+class TestColumns:
+    """What each column holds."""
+
+    def test_in_full(self) -> None:
+        """The expected frame, of a pair with all values and of one with none."""
+        night = datetime(2025, 10, 27, 18, tzinfo=UTC)  # a Monday, three quarters of the day
+        frame = features(pair_frame({"feedback_timestamp": night}, BARE), vocabulary=KNOWN, ratings=["helpful_rating"])
+        saturday, ten = 5 / 7 * math.tau, 10 / 24 * math.tau
+        expected = {
+            "condition=acne": [1, 0],
+            "condition=dry": [0, 0],
+            "conditions_other": [1, 0],
+            "conditions_missing": [0, 1],
+            "rule=r001": [1, 0],
+            "rules_other": [0, 0],
+            "rules_missing": [0, 1],
+            "timeframe_days": [14, 0],
+            "timeframe_missing": [0, 1],
+            "age": [3, 0],
+            "age_missing": [0, 1],
+            "hour_sin": [-1, math.sin(ten)],
+            "hour_cos": [0, math.cos(ten)],
+            "weekday_sin": [0, math.sin(saturday)],
+            "weekday_cos": [1, math.cos(saturday)],
+            "helpful_rating": [5, 0],
+            "helpful_rating_missing": [0, 1],
+        }
+        assert_frame_equal(frame, pl.DataFrame(expected, schema=dict.fromkeys(expected, pl.Float32)), abs_tol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("acne", {"condition=acne": 1}),
+            ("dry,acne", {"condition=acne": 1, "condition=dry": 1}),
+            ("dry skin", {"conditions_other": 1}),
+            ("acne,dry skin", {"condition=acne": 1, "conditions_other": 1}),
+            ("", {"conditions_missing": 1}),
+            (None, {"conditions_missing": 1}),
+        ],
+    )
+    def test_conditions(self, text: str | None, expected: dict[str, float]) -> None:
+        """Whole names count, not parts of them; those that nobody knows count as other."""
+        found = made("conditions_detected", text)
+        assert {name: n for name, n in found.items() if name.startswith("condition")} == expected
+
+    @pytest.mark.parametrize(
+        ("text", "days"),
+        [("1_day", 1), ("1_week", 7), ("2_weeks", 14), ("8_weeks", 56), ("3_months", 90), ("1_year", 365)],
+    )
+    def test_timeframes_are_days(self, text: str, days: int) -> None:
+        """Whole months and years are counted as 30 and 365."""
+        assert made("timeframe", text)["timeframe_days"] == days
+
+    @pytest.mark.parametrize("text", [None, "", "soon", "two_weeks", "2 weeks", "2_weeks_later", "99999_weeks"])
+    def test_other_timeframes_are_missing(self, text: str | None) -> None:
+        """Nothing is guessed."""
+        found = made("timeframe", text)
+        assert (found.get("timeframe_days"), found["timeframe_missing"]) == (None, 1)
+
+    def test_age_ranges_are_places_in_the_vocabulary(self) -> None:
+        """That of the training rows, in case the ranges have other edges since; unknown ones are missing."""
+        assert [made("age_range", age).get("age") for age in ("<18", "50+", None)] == [1, 5, None]
+        coarse = Vocabulary(age_ranges=("<50", "50+"))
+        assert made("age_range", "50+", coarse)["age"] == 2
+        assert made("age_range", "18-25", coarse)["age_missing"] == 1
+
+    def test_times_of_any_unit_and_zone_are_the_same_instant(self) -> None:
+        """Hours are those of UTC."""
+        frame = pair_frame({})
+        for dtype in (pl.Datetime("ns", "Asia/Tokyo"), pl.Datetime("ms", "UTC"), pl.Datetime("us")):
+            other = frame.with_columns(pl.col("feedback_timestamp").cast(dtype))
+            assert_frame_equal(features(other), features(frame))
+
+    def test_days_have_no_hours(self) -> None:
+        """With times cut to the day all would be midnight; at least that is not told as if it were known."""
+        names = features(pair_frame({}), timestamp_precision="day").columns
+        assert [name for name in names if name.startswith(("hour", "weekday"))] == ["weekday_sin", "weekday_cos"]
+
+    @given(st.lists(st.tuples(lists, lists), max_size=12), st.sets(st.sampled_from(NAMES)))
+    def test_any_lists_and_vocabulary(self, rows: list[tuple[str | None, str | None]], names: set[str]) -> None:
+        """As sets have it; nothing is null, and no names collide."""
+        known = Vocabulary(conditions=tuple(sorted(names)), rules=("r001",))
+        changes = [{"conditions_detected": first, "rules_applied": second} for first, second in rows]
+        frame = features(pair_frame(*changes), vocabulary=known)
+        assert frame.null_count().sum_horizontal().item() == 0
+        for name in names:
+            expected = [float(name in (first or "").split(",")) for first, _ in rows]
+            assert frame[f"condition={name}"].to_list() == expected
+        other = [float(bool({*first.split(",")} - names)) if first else 0 for first, _ in rows]
+        assert frame["conditions_other"].to_list() == other
+        assert set(frame.schema.values()) == {pl.Float32}
+
+
+class TestLabels:
+    """What a model shall learn, and that it is not among what it learns from."""
+
+    def test_features_hold_no_rating_and_not_whether_it_is_missing(self) -> None:
+        """Rows that differ in their ratings alone have equal features."""
+        none = dict.fromkeys(RATING_FIELDS)
+        frame = features(pair_frame({}, none, none | {"would_recommend": False, "helpful_rating": 1}))
+        assert frame.unique().height == 1
+        assert not [name for name in frame.columns if name.startswith(RATING_FIELDS)]
+        assert not {"label", "analysis_hash", "recommendation_id", "export_date"} & {*frame.columns}
+
+    def test_a_label_in_the_frame_is_no_feature(self) -> None:
+        """Whatever else is in the frame stays out."""
+        frame = pair_frame({}).pipe(label, "helpful").with_columns(age=pl.lit(99), weekday_sin=pl.lit(CANARY))
+        assert_frame_equal(features(frame), features(pair_frame({})))
+
+    @pytest.mark.parametrize(
+        ("of", "options", "row", "expected"),
+        [
+            ("helpful", {}, {"helpful_rating": 4}, 1),
+            ("helpful", {}, {"helpful_rating": 3}, 0),
+            ("helpful", {"threshold": 5}, {"helpful_rating": 4}, 0),
+            ("helpful", {}, {"helpful_rating": None}, None),
+            ("satisfied", {}, {"product_satisfaction": 5}, 1),
+            ("completed", {}, {"routine_completion_pct": 79}, 0),
+            ("completed", {"threshold": 1}, {"routine_completion_pct": 0}, 0),
+            ("recommended", {}, {"would_recommend": True}, 1),
+            ("recommended", {}, {"would_recommend": False}, 0),
+            ("recommended", {}, {"would_recommend": None}, None),
+        ],
+    )
+    def test_labels(self, of: str, options: dict[str, Any], row: dict[str, Any], expected: int | None) -> None:
+        """From the threshold on; a missing rating has no label."""
+        frame = pair_frame(row)
+        labelled = label(frame, of, **options)
+        assert labelled["label"].to_list() == [expected]
+        assert labelled["label"].dtype == pl.Int8
+        assert_frame_equal(labelled.drop("label"), frame)
+        assert label(frame, of, name="y", **options)["y"].to_list() == [expected]
+
+    @pytest.mark.parametrize(
+        ("of", "threshold", "told"),
+        [
+            ("good", None, "there are helpful, satisfied, completed, recommended"),
+            ("helpful", 0, "helpful_rating must be from 1 to 5"),
+            ("helpful", 6, "helpful_rating must be from 1 to 5"),
+            ("recommended", 2, "would_recommend must be from 1 to 1"),
+        ],
+    )
+    def test_there_are_no_others(self, of: str, threshold: int | None, told: str) -> None:
+        """A threshold that every row or none reaches is a slip."""
+        with pytest.raises(UsageError, match=told):
+            label(pair_frame({}), of, threshold=threshold)
+
+
+class TestVocabulary:
+    """What a model knows, kept with it."""
+
+    def test_it_is_fitted_to_rows(self) -> None:
+        """Names in alphabetical order; how many rows have one decides whether it is in."""
+        rows = ["dry,acne", "acne", None, "é", "acne,acne"]
+        frame = pair_frame(*({"conditions_detected": text, "rules_applied": None} for text in rows))
+        assert Vocabulary.fit(frame) == Vocabulary(conditions=("acne", "dry", "é"))
+        for kind in (frame.lazy(), frame.to_arrow(), frame.to_pandas()):
+            assert Vocabulary.fit(kind, min_rows=2) == Vocabulary(conditions=("acne",))
+        assert Vocabulary.fit(pair_frame()) == Vocabulary()
+        other = frame.with_columns(age_range=pl.lit("<50", pl.Enum(["<50", "50+"])))
+        assert Vocabulary.fit(other).age_ranges == ("<50", "50+")
+
+    def test_features_are_fitted_to_their_frame_unless_told(self) -> None:
+        """A lazy frame too."""
+        frame = pair_frame({}, {"conditions_detected": "dry"})
+        assert_frame_equal(features(frame), features(frame, vocabulary=Vocabulary.fit(frame)))
+        assert_frame_equal(features(frame.lazy()).collect(), features(frame))
+
+    def test_with_a_vocabulary_a_lazy_frame_is_not_run(self) -> None:
+        """Its schema is enough."""
+        lazy = pair_frame({}).lazy().map_batches(lambda _: pytest.fail("it was run"))
+        assert isinstance(features(lazy, vocabulary=KNOWN), pl.LazyFrame)
+
+    def test_what_is_saved_is_loaded(self, tmp_path: Path) -> None:
+        """As JSON that people can read, for its owner alone; a second one takes its place."""
+        path = tmp_path / "vocabulary.json"
+        Vocabulary().save(path)
+        known = Vocabulary(conditions=("acne", "é"), rules=("r001",), age_ranges=("<50", "50+"))
+        known.save(path)
+        assert Vocabulary.load(path) == known
+        assert json.loads(path.read_text(encoding="utf-8"))["conditions"] == ["acne", "é"]
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "[]", "{}", '{"format": 2, "rules": []}', '{"format": 1, "x": []}', '{"format": 1, "rules": "r001"}'],
+    )
+    def test_other_files_are_refused(self, tmp_path: Path, text: str) -> None:
+        """With their name."""
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(ExportFileError, match=r"a\.json is no vocabulary"):
+            Vocabulary.load(tmp_path / "a.json")
+        with pytest.raises(ExportFileError, match=r"b\.json is no vocabulary"):
+            Vocabulary.load(tmp_path / "b.json")
+
+    def test_a_place_that_cannot_be_written(self, tmp_path: Path) -> None:
+        """One sentence."""
+        with pytest.raises(ExportFileError, match="Nothing was written"):
+            Vocabulary().save(tmp_path / "missing" / "a.json")
+
+    def test_rare_names_are_left_out_from_one_row_on(self) -> None:
+        """Fewer than one is a slip."""
+        with pytest.raises(UsageError, match="min_rows"):
+            Vocabulary.fit(pair_frame({}), min_rows=0)
+
+
+class TestRefusals:
+    """What cannot be is said, by column."""
+
+    def test_columns(self) -> None:
+        """Missing ones and those of a wrong type, and no value."""
+        frame = pair_frame({})
+        with pytest.raises(ValidationError, match="lacks the training columns timeframe, feedback_timestamp"):
+            features(frame.drop("timeframe", "feedback_timestamp"))
+        with pytest.raises(ValidationError, match=r"rules_applied is List.*expected text") as caught:
+            features(frame.with_columns(rules_applied=[CANARY]))
+        assert CANARY not in str(caught.value)
+        with pytest.raises(ValidationError, match="helpful_rating is String, expected booleans or numbers"):
+            label(frame.with_columns(helpful_rating=pl.lit(CANARY)), "helpful")
+
+    def test_options(self) -> None:
+        """A slip does not become a feature set without it."""
+        with pytest.raises(UsageError, match="helpful is no rating; there are helpful_rating"):
+            features(pair_frame({}), ratings=["helpful"])
+        with pytest.raises(UsageError, match="timestamp_precision"):
+            features(pair_frame({}), timestamp_precision="week")  # type: ignore[arg-type]
+
+
+class TestLatest:
+    """What people said last."""
+
+    def test_the_newest_row_of_each_recommendation_stays(self) -> None:
+        """In the order of the frame; of equal times the last, and rows without a time are the oldest."""
+        at = [datetime(2025, 10, day, tzinfo=UTC) for day in (1, 2, 3)]
+        rows = [(0, "a", at[2]), (1, "b", at[0]), (2, "a", at[1]), (3, "b", at[0]), (4, "c", None), (5, "a", None)]
+        frame = pl.DataFrame(rows, schema=["n", "recommendation_id", "feedback_timestamp"], orient="row")
+        frame = frame.with_columns(analysis_hash=pl.lit("73475cb40a568e8d"))
+        assert fe.latest_per_recommendation(frame)["n"].to_list() == [0, 3, 4]
+        assert fe.latest_per_recommendation(frame.lazy()).collect()["n"].to_list() == [0, 3, 4]
+        two = pl.concat([frame, frame.with_columns(analysis_hash=pl.lit("8f1c5a7d2e9b3c41"))])
+        assert fe.latest_per_recommendation(two).height == 6

@@ -1,0 +1,127 @@
+"""`FeedbackFeatures` is a step of a scikit-learn pipeline like any other."""
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from frames import pair_frame
+from polars.testing import assert_frame_equal
+from processes import python
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import check_array
+
+import feedback_etl as fe
+from feedback_etl.errors import UsageError
+from feedback_etl.training.transformer import FeedbackFeatures
+
+PAIRS = pair_frame(
+    *(
+        {"conditions_detected": text, "age_range": age, "helpful_rating": rating}
+        for text, age, rating in [("acne", "18-25", 5), ("dry", "50+", 2), ("acne,dry", None, 4), (None, "<18", 1)] * 5
+    )
+)
+
+
+class OfArrays(FeedbackFeatures):
+    """Takes the arrays of numbers that the checks make, each row as a pair; all else is the transformer's own."""
+
+    def fit(self, X: Any, y: Any = None) -> "OfArrays":  # noqa: N803
+        """Of pairs."""
+        super().fit(pairs_of(X), y)
+        return self
+
+    def transform(self, X: Any) -> Any:  # noqa: N803
+        """To an array."""
+        return super().transform(pairs_of(X)).to_numpy()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        return tags
+
+
+def pairs_of(array: Any) -> pl.DataFrame:
+    """Numbers as names of conditions; refuses what is no array of them, as the frames' own checks would."""
+    rows = np.nan_to_num(check_array(array, ensure_all_finite=False)).astype(int)
+    return pair_frame(*({"conditions_detected": ",".join(f"c{number % 7}" for number in row)} for row in rows))
+
+
+BY_NAME = "columns are found by their names: a frame may have more, or in another order"
+DO_NOT_APPLY = dict.fromkeys(
+    ("check_n_features_in", "check_n_features_in_after_fitting", "check_transformer_general"), BY_NAME
+)
+
+
+@parametrize_with_checks([OfArrays()], expected_failed_checks=lambda _: DO_NOT_APPLY)  # type: ignore[untyped-decorator]
+def test_the_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
+    """All that it has for transformers; those in `DO_NOT_APPLY` fail for the reason given there."""
+    check(estimator)
+
+
+def test_it_is_a_step_of_a_pipeline() -> None:
+    """With frames of Polars and pandas; a search over its parameters clones it."""
+    labelled = PAIRS.pipe(fe.label, "helpful")
+    steps = make_pipeline(FeedbackFeatures(), LogisticRegression(random_state=0))
+    predicted = steps.fit(labelled, labelled["label"]).predict(labelled)
+    assert predicted.tolist() == labelled["label"].to_list()
+    frame = PAIRS.to_pandas()
+    search = GridSearchCV(steps, {"feedbackfeatures__min_rows": [1, 100]}, cv=2)
+    search.fit(frame, fe.label(frame, "helpful")["label"].astype(int))
+    assert search.best_params_ == {"feedbackfeatures__min_rows": 1}
+
+
+def test_it_gives_what_features_gives() -> None:
+    """With the vocabulary of the rows it was fitted to, and its own names."""
+    step = FeedbackFeatures(min_rows=2, ratings=("would_recommend",), timestamp_precision="day").fit(PAIRS.head(2))
+    known = fe.Vocabulary.fit(PAIRS.head(2), min_rows=2)
+    wanted = fe.features(PAIRS, vocabulary=known, ratings=["would_recommend"], timestamp_precision="day")
+    assert_frame_equal(step.transform(PAIRS), wanted)
+    assert step.get_feature_names_out().tolist() == wanted.columns
+    assert step.vocabulary_ == known
+
+
+def test_its_output_can_be_set() -> None:
+    """To pandas or Polars, whatever came in."""
+    step = FeedbackFeatures().fit(PAIRS)
+    as_pandas = clone(step).set_output(transform="pandas").fit_transform(PAIRS)
+    assert isinstance(as_pandas, pd.DataFrame)
+    assert list(as_pandas.columns) == step.get_feature_names_out().tolist()
+    as_polars = clone(step).set_output(transform="polars").fit_transform(PAIRS.to_pandas())
+    assert_frame_equal(as_polars, step.transform(PAIRS))
+
+
+def test_a_pickle_knows_what_was_learned() -> None:
+    """A model that was saved predicts the same."""
+    step = FeedbackFeatures().fit(PAIRS)
+    assert_frame_equal(pickle.loads(pickle.dumps(step)).transform(PAIRS), step.transform(PAIRS))
+
+
+def test_it_has_to_be_fitted_first() -> None:
+    """As any other."""
+    step = FeedbackFeatures()
+    calls: list[Callable[[], Any]] = [lambda: step.transform(PAIRS), step.get_feature_names_out]
+    for call in calls:
+        with pytest.raises(NotFittedError):
+            call()
+
+
+def test_arrays_are_refused() -> None:
+    """Their columns have no names."""
+    with pytest.raises(UsageError, match=r"not ndarray\.$"):
+        FeedbackFeatures().fit(np.zeros((3, 4)))
+
+
+def test_without_scikit_learn_it_says_what_to_install() -> None:
+    """Everything else works without."""
+    code = "import sys; sys.modules['sklearn'] = None\nimport feedback_etl as fe; fe.features\nfe.FeedbackFeatures"
+    done = python(code)
+    assert "ImportError: FeedbackFeatures needs scikit-learn: pip install 'feedback-etl[train]'" in done.stderr
