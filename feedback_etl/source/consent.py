@@ -8,6 +8,7 @@ import warnings
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import SAWarning
 
 from feedback_etl.errors import SourceError
@@ -60,7 +61,7 @@ def recorded_in(
         if name != usual and name.lower() not in there:
             raise SourceError(f"Neither users nor profiles has the column {name}, which is to record consent.")
     for each in found:
-        if inspector.dialect.name == "postgresql" and not isinstance(each.type, sa.Boolean | sa.Integer):
+        if inspector.dialect.name != "sqlite" and not isinstance(each.type, sa.Boolean | sa.Integer | mysql.BIT):
             raise SourceError(f"{each} records consent, and is {each.type}; expected boolean.")
     return found
 

@@ -6,13 +6,15 @@ from feedback_etl.errors import SourceError
 
 _REASONS = {
     "statement timeout": "it took longer than the server's statement_timeout allows",
-    "lock timeout|locked": "another program holds a lock on the database",
-    "user request": "somebody cancelled it",
-    "permission denied": "this user may not read all of the tables",
-    "read-only transaction|before any query": "it would write, and nothing here may write",
+    "max_statement_time|maximum statement execution": "it took longer than the server's max_statement_time allows",
+    "lock timeout|locked|Lock wait timeout": "another program holds a lock on the database",
+    "user request|execution was interrupted": "somebody cancelled it",
+    "permission denied|command denied": "this user may not read all of the tables",
+    "read-only (transaction|mode)|READ ONLY|before any query": "it would write, and nothing here may write",
     "terminating connection|[Cc]losed|connection reset|kind: Io": "the connection was lost",
+    "Lost connection|gone away|was killed|CodecError|IoError": "the connection was lost",
     "division by zero": "it divides by zero in some row",
-    "invalid input syntax|out of range|malformed": "a value of some row cannot be converted as it asks",
+    "invalid input syntax|out of range|malformed|Conversion": "a value of some row cannot be converted as it asks",
 }
 """Signs in the texts of drivers (as regular expressions), and what they mean in our words."""
 
@@ -28,3 +30,24 @@ def reason_for(error: BaseException) -> str:
 def stopped(reason: str) -> SourceError:
     """The error for a statement that failed for a reason."""
     return SourceError(f"The database stopped the query: {reason}. Nothing was exported.")
+
+
+_MYSQL_REFUSALS = {1044, 1046, 1052, 1054, 1055, 1060, 1064, 1066, 1109, 1140, 1142, 1143, 1146, 1222, 1248, 1305, 1356}
+"""Its numbers for unknown and ambiguous names, a wrong syntax, and rights that are lacking."""
+
+
+def refused(error: BaseException) -> SourceError:
+    """The error for a statement that the database does not understand or allow: in its words, if they hold no value."""
+    told = _in_its_words(getattr(error, "orig", None) or error)
+    if not told:
+        return stopped(reason_for(error))
+    return SourceError(f"The database refuses the query: {told.splitlines()[0].rstrip('.')}.")
+
+
+def _in_its_words(error: BaseException) -> str:
+    number, state = next(iter(error.args), None), getattr(error, "sqlstate", None)
+    if isinstance(number, int):
+        return str(error.args[-1]) if number in _MYSQL_REFUSALS else ""
+    if (state or "42")[:2] not in {"42", "0A"} or "Conversion" in type(error).__name__:
+        return ""
+    return getattr(getattr(error, "diag", None), "message_primary", None) or str(error)

@@ -11,7 +11,7 @@ from feedback_etl.source.consent import ConsentColumns
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.preflight import look_at
 from feedback_etl.source.query import consents
-from feedback_etl.source.relation import CONSENT
+from feedback_etl.source.relation import CONSENT, Relation
 
 _IDS_AT_ONCE = 1_000
 
@@ -37,7 +37,7 @@ def feedback_of(
     with open_source(database, connect_timeout=connect_timeout) as source:
         relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent)
         names = ("user_id", "analysis_id", "feedback_id")
-        user, analysis, feedback = (sa.cast(relation.columns[name], sa.Text) for name in names)
+        user, analysis, feedback = (_exactly(relation, name) for name in names)
         for start in range(0, len(user_ids), _IDS_AT_ONCE):
             some = [sa.literal(user_id) for user_id in user_ids[start : start + _IDS_AT_ONCE]]
             alone = sa.case((analysis.is_(None), feedback))
@@ -65,7 +65,7 @@ def analyses_in(
     """
     with open_source(database, connect_timeout=connect_timeout) as source:
         relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent)
-        analysis = sa.cast(relation.columns["analysis_id"], sa.Text)
+        analysis = _exactly(relation, "analysis_id")
         everything: sa.Select[*tuple[Any, ...]] = (
             sa.select(analysis).select_from(relation.counted).where(analysis.is_not(None)).distinct()
         )
@@ -74,9 +74,15 @@ def analyses_in(
         return [analysis_id for (analysis_id,) in _rows(source.connection, relation.render(everything))]
 
 
+def _exactly(relation: Relation, name: str) -> sa.ColumnElement[Any]:
+    """An id as text, or as its bytes on MySQL, where A, ä and a can be equal texts."""
+    text = sa.cast(relation.columns[name], sa.Text)
+    return sa.cast(text, sa.LargeBinary) if relation.dialect == "mysql" else text
+
+
 def _rows(connection: sa.Connection, sql: str) -> Iterator[tuple[Any, ...]]:
     try:
         for row in connection.exec_driver_sql(sql, execution_options={"no_parameters": True}):
-            yield tuple(row)
+            yield tuple(value.decode() if isinstance(value, bytes) else value for value in row)
     except SQLAlchemyError as error:
         raise stopped(reason_for(error)) from None

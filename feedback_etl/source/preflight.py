@@ -9,10 +9,10 @@ from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.column_types import check_types, type_name
 from feedback_etl.source.connect import Source
 from feedback_etl.source.consent import ConsentColumns, recorded_in
-from feedback_etl.source.failures import reason_for, stopped
-from feedback_etl.source.raw import KINDS
+from feedback_etl.source.failures import reason_for, refused, stopped
 from feedback_etl.source.relation import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation
 
 _NAMES_SHOWN = 20
@@ -38,11 +38,11 @@ def look_at(
     Args:
         source: The database.
         query: A user's own SELECT; without it, the default application schema.
-        db_schema: The PostgreSQL schema of the default tables, where it is not on the search path.
+        db_schema: The schema of the default tables, where it is not on PostgreSQL's search path; MySQL's database.
         consent: What columns are called that record consent in the default tables.
 
     Returns:
-        The relation, and what PostgreSQL calls the type of each column (nothing on SQLite).
+        The relation, and what the type of each column is called (nothing on SQLite).
 
     Raises:
         SourceError: Tables or columns are missing, unexpected or of a wrong type; the message names them.
@@ -53,16 +53,15 @@ def look_at(
             _check_tables(source, db_schema)
             recorded = recorded_in(sa.inspect(source.connection), db_schema, consent)
             relation = default_relation(source.dialect, db_schema, recorded)
-            types = _types(source, no_rows(relation))
+            _, types = _described(source, no_rows(relation))
         else:
-            types = _types(source, columns_of(source.dialect, query))
-            relation = own_relation(source.dialect, query, list(types))
+            names, types = _described(source, columns_of(source.dialect, query))
+            relation = own_relation(source.dialect, query, names)
     except SQLAlchemyError as error:
-        raise _refused(error) from None
+        raise refused(error) from None
     if source.dialect == "sqlite":
         _check_text_times(source, relation)
-        return relation, {}
-    _check_types(types)
+    check_types(source.dialect, types)
     return relation, types
 
 
@@ -101,15 +100,6 @@ def _execute(source: Source, sql: str) -> sa.CursorResult[Any]:
     return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
-def _refused(error: SQLAlchemyError) -> SourceError:
-    """What the database says of a statement that it does not understand or allow; other words could hold values."""
-    original = getattr(error, "orig", None)
-    if (getattr(original, "sqlstate", None) or "42")[:2] not in {"42", "0A"}:
-        return stopped(reason_for(error))
-    told = getattr(getattr(original, "diag", None), "message_primary", None) or str(original or error)
-    return SourceError(f"The database refuses the query: {told.splitlines()[0].rstrip('.')}.")
-
-
 def _check_tables(source: Source, db_schema: str | None) -> None:
     inspector = sa.inspect(source.connection)
     if db_schema is not None and db_schema not in (schemas := inspector.get_schema_names()):
@@ -124,7 +114,7 @@ def _check_tables(source: Source, db_schema: str | None) -> None:
     faults = []
     for name, used in _USED.items():
         columns = _columns(inspector, name, db_schema)
-        known = {column.lower() for column in columns} if source.dialect == "sqlite" else columns
+        known = columns if source.dialect == "postgresql" else {column.lower() for column in columns}
         if lacking := sorted(used.difference(known)):
             faults.append(f"{name} has no column {', '.join(lacking)} (it has {_some(columns)})")
     if faults:
@@ -157,34 +147,15 @@ def _check_names(names: list[str]) -> None:
         )
 
 
-def _types(source: Source, sql: str) -> dict[str, str]:
+def _described(source: Source, sql: str) -> tuple[list[str], dict[str, str]]:
+    """The columns that a statement yields, and what their types are called (nothing on SQLite)."""
     result = _execute(source, sql)
     described = [(str(column[0]), column[1]) for column in (result.cursor.description if result.cursor else ())]
     result.close()
     # Where a name comes twice, SQLite calls the second one name:1.
     _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name, _ in described])
-    return {name: _type_name(source, code) for name, code in described}
-
-
-def _type_name(source: Source, code: Any) -> str:
-    if source.dialect != "postgresql":
-        return ""
-    from psycopg import adapters
-
-    found = adapters.types.get(code)
-    if found is None:
-        return "unknown"
-    return f"{found.name}[]" if found.array_oid == code else found.name
-
-
-def _check_types(types: dict[str, str]) -> None:
-    faults = [
-        f"{name} is {'of a type of its own' if kind == 'unknown' else kind}, expected {KINDS[name].expected}"
-        for name, kind in types.items()
-        if kind not in KINDS[name].postgresql
-    ]
-    if faults:
-        raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}. Cast them in a --query.")
+    types = {} if source.dialect == "sqlite" else {name: type_name(source.dialect, code) for name, code in described}
+    return [name for name, _ in described], types
 
 
 def _check_text_times(source: Source, relation: Relation) -> None:

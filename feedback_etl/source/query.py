@@ -30,7 +30,7 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
     Args:
         relation: Where the rows are.
         window: Which of them.
-        types: What the database calls each column's type (PostgreSQL); empty where it has none (SQLite).
+        types: What each column's type is called (`column_types`); empty where it has none (SQLite).
     """
     time = relation.columns["created_at"]
     statement = (
@@ -38,7 +38,7 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
         .select_from(relation.rows)
         .where(*_in_window(relation, window, types))
         .order_by(
-            (_utc_text(time) if relation.dialect == "sqlite" else time).nulls_last(),
+            *_by_time(time, relation.dialect, window),
             _binary(relation.columns["feedback_id"], relation.dialect, types.get("feedback_id", "")),
         )
     )
@@ -137,6 +137,10 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     if relation.dialect == "sqlite" and name == "would_recommend":
         # A column declared BOOLEAN can hold a 7, which ConnectorX would take for true.
         return sa.func.coalesce(column, _sql(str(NO_ANSWER)))
+    if relation.dialect == "mysql":
+        return _readable_of_mysql(column, kind)
+    if kind == "timestamptz" and relation.dialect == "duckdb":  # its driver would need yet another library
+        column = sa.func.timezone(_sql("'UTC'"), column)
     if kind in {"uuid", "unknown", "bpchar"}:  # CHAR(n) as it is would be padded with blanks
         return sa.cast(column, sa.Text)
     if kind == "numeric":  # NaN and long ones are more than drivers can take
@@ -146,12 +150,24 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     return column
 
 
+def _readable_of_mysql(column: Column, kind: str) -> Column:
+    if kind in {"decimal", "float"}:
+        return column + _sql("0e0")
+    if kind == "bit":
+        return column + _sql("0")
+    if kind in {"datetime", "timestamp"}:
+        # Days such as 2025-00-00 compare as if there were such, and drivers fail at them; so does the year 0.
+        moment = sa.func.timestampdiff(_sql("MICROSECOND"), _sql("'1970-01-01'"), column)
+        return sa.case((moment >= _sql(f"timestampdiff(MICROSECOND, '1970-01-01', {_FIRST_TIME})"), column))
+    return column
+
+
 def consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
     """Whether a row's consent is true: not null, no other number than 1."""
     consent = relation.columns[CONSENT]
     if relation.own_query is None:
         return consent
-    if relation.dialect == "postgresql" and types[CONSENT] != "bool":
+    if types.get(CONSENT, "bool") != "bool":
         consent = consent == _sql("1")
     return consent.is_(sa.true())
 
@@ -160,7 +176,19 @@ def _binary(column: Column, dialect: str, kind: str) -> Column:
     """A column that sorts by its bytes, whatever its collation."""
     if dialect == "sqlite":
         return sa.type_coerce(column, sa.Text).collate("BINARY")
-    return column if kind.startswith("int") or kind == "uuid" else sa.cast(column, sa.Text).collate("C")
+    if kind.endswith("int") or kind.startswith("int") or kind == "uuid":
+        return column
+    text = sa.cast(column, sa.Text)
+    return sa.cast(text, sa.LargeBinary) if dialect == "mysql" else text.collate("C")
+
+
+def _by_time(time: Column, dialect: str, window: Window) -> list[Column]:
+    """What puts rows in the order of time, those without one last."""
+    if dialect == "sqlite":
+        return [_utc_text(time).nulls_last()]
+    if dialect == "mysql":  # which has no NULLS LAST, and is faster without where there are none
+        return [time] if window.start else [time.is_(sa.null()), time]
+    return [time.nulls_last()]
 
 
 def _utc_text(time: Column) -> Column:

@@ -13,12 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.child import BATCHES_AHEAD, Job, Reader, ReaderLost
-from feedback_etl.source.connect import READ_ONLY, SNAPSHOT, Source
+from feedback_etl.source.connect import Source
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.plan import ROWS_A_BULK_RANGE, ranges_of
 from feedback_etl.source.preflight import fetch_rows
 from feedback_etl.source.query import feedback_in
 from feedback_etl.source.raw import cut_exactly, to_raw
+from feedback_etl.source.read_only import MYSQL_SESSION, READ_ONLY, SNAPSHOT
 from feedback_etl.source.relation import Relation
 from feedback_etl.source.window import Window
 
@@ -98,7 +99,7 @@ def _started(
     workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else 0
     ranges = ranges_of(source, relation, window, types, bulk_workers=workers)
     queries = [feedback_in(relation, part, types) for part in ranges]
-    prepare = _under_one_snapshot(source)
+    prepare = _beginning(source)
     processes = min(max(workers, 1), len(queries))
     jobs = [
         Job(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_rows) for n in range(processes)
@@ -122,8 +123,14 @@ def _with_connectorx(readers: list[Reader], dialect: str) -> Iterator[pl.DataFra
         raise UnfitForConnectorX(str(error)) from None
 
 
-def _under_one_snapshot(source: Source) -> list[str]:
-    """What begins every connection of the readers: the state of the database that `source` sees, and no other."""
+def _beginning(source: Source) -> list[str]:
+    """What begins every connection of the readers.
+
+    On PostgreSQL they see the state of the database that `source` sees. MySQL has no snapshot to share: a reader sees
+    the state at the beginning of its one statement, which is a moment after that of `source`.
+    """
+    if source.dialect == "mysql":
+        return [f"SET SESSION TRANSACTION ISOLATION LEVEL {SNAPSHOT}, READ ONLY", MYSQL_SESSION]
     if source.dialect != "postgresql":
         return []
     snapshot = fetch_rows(source, "SELECT pg_export_snapshot()")[0][0]

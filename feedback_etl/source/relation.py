@@ -22,7 +22,7 @@ class Relation:
     """Rows with the canonical raw columns.
 
     Attributes:
-        dialect: "postgresql" or "sqlite".
+        dialect: "postgresql", "mysql", "sqlite" or "duckdb".
         columns: The raw columns as SQL expressions, and `consent` where an own query yields it.
         rows: What they are selected from.
         counted: What is enough to count them.
@@ -39,9 +39,8 @@ class Relation:
 
     def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
         """The statement as one text that needs no parameters."""
-        compiled = statement.compile(
-            dialect=tables.DIALECTS[self.dialect], compile_kwargs={"literal_binds": True}
-        ).string
+        written_for = tables.DIALECTS["postgresql" if self.dialect == "duckdb" else self.dialect]  # DuckDB reads that
+        compiled = statement.compile(dialect=written_for, compile_kwargs={"literal_binds": True}).string
         if self.own_query is None:
             return compiled
         return compiled.replace(_QUERY_NAME, f"({self.own_query}\n) AS feedback", 1)
