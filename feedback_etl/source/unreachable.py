@@ -24,14 +24,17 @@ _REASONS = {
     "starting up|shutting down|shutdown": "the server is starting or stopping",
     "transaction is aborted": "its transaction has failed; roll it back first",
     "is closed": "the connection is closed",
-    "not a database|not a valid DuckDB": "it is not a database of {name}",
+    "not a database": "it is not an SQLite database",
+    "not a valid DuckDB": "it is not a DuckDB database",
     "locked|Conflicting lock": "another program holds a lock on it",
     "different configuration": "this program has it open for writing; give its engine instead of the URL",
     "unable to open": "the file cannot be opened",
 }
 """What drivers say (as regular expressions), and what we say instead: their texts can hold what a log should not."""
 
-_BAD_OPTION = "invalid (connection option|port number|integer value|[a-z_]+ value:|literal)|not true/false|unexpected"
+_BAD_OPTION = (
+    "invalid (connection option|port number|integer value|[a-z_]+ value:|literal)|not true/false|unexpected keyword"
+)
 
 
 def why_not(url: sa.URL, error: BaseException) -> SourceError | UsageError:
