@@ -25,9 +25,10 @@ UNSAFE_BUT_FAST = (
     "skip-log-bin",
     "skip-name-resolve",
 )
+MODES = ("STRICT_ALL_TABLES", "NO_AUTO_VALUE_ON_ZERO", "PIPES_AS_CONCAT", "NO_BACKSLASH_ESCAPES")
 ODD = (
     "default-time-zone=-03:30",
-    "sql-mode=STRICT_ALL_TABLES,ANSI_QUOTES,NO_BACKSLASH_ESCAPES",
+    f"sql-mode={','.join(MODES)}",
     "character-set-server=latin1",
 )
 """Whatever a server has set, an export is the same."""

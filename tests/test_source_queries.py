@@ -13,11 +13,11 @@ from feedback_etl.source.window import Window
 EVERYTHING = Window(None, NOW)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def url(request: pytest.FixtureRequest) -> str:
     """A database of each kind; the rows come with the query."""
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres_url"))
+    if request.param != "sqlite":
+        return str(request.getfixturevalue({"postgresql": "postgres_url", "mysql": "mysql_url"}[request.param]))
     request.getfixturevalue("sqlite_path").touch()
     return f"sqlite:///{request.getfixturevalue('sqlite_path')}"
 
@@ -74,7 +74,7 @@ def test_a_query_may_be_any_select(url: str, route: str, form: str, tmp_path: Pa
     path = tmp_path / "query.sql"
     path.write_text(form.replace("{}", select(url)), encoding="utf-8")
     if form.startswith("("):  # SQLite knows no brackets around a whole SELECT
-        path.write_text(form.replace("{}", select(url)) if url.startswith("postgresql") else select(url))
+        path.write_text(form.replace("{}", select(url)) if not url.startswith("sqlite") else select(url))
     assert read(by(route, url), query=read_query_file(path))["feedback_id"].to_list() == [1]
 
 

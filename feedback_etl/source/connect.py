@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from feedback_etl.errors import UsageError
 from feedback_etl.source.address import connectorx_url, is_memory, name_of, parse_url, supported, with_our_driver
-from feedback_etl.source.read_only import SNAPSHOT, only_reading
+from feedback_etl.source.read_only import MYSQL_SESSION, SNAPSHOT, only_reading
 from feedback_etl.source.unreachable import why_not
 
 Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
@@ -128,7 +128,10 @@ def _options_of_engine(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
             "connect_args": {"connect_timeout": seconds, "prepare_threshold": None},
             "isolation_level": SNAPSHOT,
         },
-        "mysql": {"connect_args": {"connect_timeout": seconds, "read_timeout": seconds}, "isolation_level": SNAPSHOT},
+        "mysql": {  # SQLAlchemy looks at the settings of the first connection
+            "connect_args": {"connect_timeout": seconds, "read_timeout": seconds, "init_command": MYSQL_SESSION},
+            "isolation_level": SNAPSHOT,
+        },
         "sqlite": {"connect_args": {"timeout": connect_timeout}},
         "duckdb": {"connect_args": {"read_only": not is_memory(url)}},
     }

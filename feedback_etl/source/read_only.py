@@ -81,9 +81,11 @@ _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS of the protocol
 
 def _of_mysql(connection: sa.Connection, was_idle: bool) -> Brackets:
     """In a transaction of the caller's nothing can be forbidden, and what a function wrote is rolled back."""
-    charset = connection.exec_driver_sql("SELECT @@character_set_results").scalar()
+    charset, mode = connection.exec_driver_sql("SELECT @@character_set_results, @@sql_mode").fetchall()[0]
     if charset != "utf8mb4":
         raise UsageError(f"This connection reads text as {charset}, which loses some; open it with charset=utf8mb4.")
+    if "ANSI_QUOTES" in mode:  # SQLAlchemy has taken that in, and would go on with it
+        raise UsageError("This connection has the sql_mode ANSI_QUOTES, with which it is not read; give its URL.")
     driver: Any = connection.connection.dbapi_connection
     begun = getattr(driver, "server_status", _IN_TRANSACTION) & _IN_TRANSACTION
     settings, back = (_KEEP, MYSQL_SESSION), (_GIVE_BACK, _FORGET)
