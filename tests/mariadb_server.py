@@ -25,7 +25,7 @@ UNSAFE_BUT_FAST = (
     "skip-log-bin",
     "skip-name-resolve",
 )
-MODES = ("STRICT_ALL_TABLES", "NO_AUTO_VALUE_ON_ZERO", "PIPES_AS_CONCAT", "NO_BACKSLASH_ESCAPES")
+MODES = ("STRICT_ALL_TABLES", "NO_AUTO_VALUE_ON_ZERO", "PIPES_AS_CONCAT", "IGNORE_SPACE")
 ODD = (
     "default-time-zone=-03:30",
     f"sql-mode={','.join(MODES)}",

@@ -330,11 +330,15 @@ def one_postgres(postgres_admin: sa.Engine) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def one_mysql(mysql_admin: sa.Engine) -> Iterator[Database]:
-    """One MySQL database for all examples of this module, cleared between them; its unique texts differ in a byte."""
+    """One MySQL database for all examples of this module, cleared between them.
+
+    Texts that differ in a byte are different ones there, and what should be JSON may be any text.
+    """
     with new_mysql_database(mysql_admin) as url, opened(url) as database:
         with database.engine.begin() as connection:
-            names = "recommendation_records MODIFY recommendation_id varchar(64) COLLATE utf8mb4_nopad_bin"
-            connection.exec_driver_sql(f"ALTER TABLE {names}")
+            types = "recommendation_id varchar(64) COLLATE utf8mb4_nopad_bin", "conditions_analyzed text"
+            changes = ", ".join(f"MODIFY {column}" for column in (*types, "rules_applied text"))
+            connection.exec_driver_sql(f"ALTER TABLE recommendation_records {changes}")
         yield database
 
 

@@ -246,10 +246,10 @@ def state(connection: sa.Connection) -> tuple[Any, ...]:
     if connection.dialect.name == "sqlite":
         return (connection.exec_driver_sql("PRAGMA query_only").scalar(),)
     if connection.dialect.name == "mysql":
-        settings = ("time_zone", "sql_mode", "sql_select_limit", "net_write_timeout", "tx_read_only")
-        ours = connection.exec_driver_sql("SELECT concat_ws('', @feedback_etl_time_zone, @feedback_etl_sql_mode)")
+        names = ("time_zone", "sql_mode", "sql_select_limit", "net_write_timeout", "tx_read_only")
+        ours = connection.exec_driver_sql("SELECT @feedback_etl_time_zone IS NULL AND @feedback_etl_sql_mode IS NULL")
         return (
-            *(connection.exec_driver_sql(f"SELECT @@SESSION.{name}").scalar() for name in settings),
+            *(connection.exec_driver_sql(f"SELECT @@SESSION.{name}").scalar() for name in names),
             ours.scalar(),
         )
     settings = ("transaction_read_only", "default_transaction_read_only", "TimeZone", "standard_conforming_strings")

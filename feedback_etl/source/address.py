@@ -177,11 +177,16 @@ def _mysql_url(url: sa.URL, connection: sa.Connection) -> str | None:
     """PyMySQL encrypts where the server can, and looks at its certificate only if an option asks for it."""
     if not url.username or not url.query.keys() <= {"unix_socket", "ssl_disabled", "ssl_check_hostname"}:
         return None
-    encrypted = connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").fetchall()[0][1]
-    # Otherwise ConnectorX would look for a socket by itself, and go on there without encryption.
-    query: dict[str, Any] = {"prefer_socket": "false"} | ({"ssl-mode": "REQUIRED"} if encrypted else {})
+    mode, init_connect = connection.exec_driver_sql("SELECT @@GLOBAL.sql_mode, @@GLOBAL.init_connect").fetchall()[0]
+    if init_connect or "ANSI_QUOTES" in mode or "NO_BACKSLASH_ESCAPES" in mode:  # it parses before it can be told ours
+        return None
+    query: dict[str, Any] = {"stmt_cache_size": "0"}  # parse again, after our settings
     if socket := url.query.get("unix_socket"):
-        query = {"socket": socket}
+        query["socket"] = socket
+    else:  # otherwise it would look for a socket by itself, and go on there without encryption
+        query["prefer_socket"] = "false"
+        if connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").fetchall()[0][1]:
+            query["ssl-mode"] = "REQUIRED"
     plain = url.set(drivername="mysql", host=url.host or "localhost", query=query)
     return plain.render_as_string(hide_password=False)
 

@@ -41,13 +41,14 @@ def refused(error: BaseException) -> SourceError:
     told = _in_its_words(getattr(error, "orig", None) or error)
     if not told:
         return stopped(reason_for(error))
-    return SourceError(f"The database refuses the query: {told.splitlines()[0].rstrip('.')}.")
+    return SourceError(f"The database refuses the query: {told.rstrip('.')}.")
 
 
 def _in_its_words(error: BaseException) -> str:
     number, state = next(iter(error.args), None), getattr(error, "sqlstate", None)
     if isinstance(number, int):
-        return str(error.args[-1]) if number in _MYSQL_REFUSALS else ""
+        told = " ".join(str(error.args[-1]).split()) if number in _MYSQL_REFUSALS else ""
+        return told.replace(told.partition("right syntax to use ")[0] + "right syntax to use", "syntax error")
     if (state or "42")[:2] not in {"42", "0A"} or "Conversion" in type(error).__name__:
         return ""
-    return getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
+    return (getattr(getattr(error, "diag", None), "message_primary", None) or str(error)).splitlines()[0]

@@ -152,13 +152,11 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
 
 def _readable_of_mysql(column: Column, kind: str) -> Column:
     if kind in {"decimal", "float"}:
-        return column + _sql("0e0")
+        return sa.type_coerce(column, sa.Double) + _sql("0e0")
     if kind == "bit":
-        return column + _sql("0")
-    if kind in {"datetime", "timestamp"}:
-        # Days such as 2025-00-00 compare as if there were such, and drivers fail at them; so does the year 0.
-        moment = sa.func.timestampdiff(_sql("MICROSECOND"), _sql("'1970-01-01'"), column)
-        return sa.case((moment >= _sql(f"timestampdiff(MICROSECOND, '1970-01-01', {_FIRST_TIME})"), column))
+        return sa.type_coerce(column, sa.Integer) + _sql("0")
+    if kind in {"datetime", "timestamp"}:  # drivers fail at days that no calendar has, and in the year 0
+        return sa.case((sa.func.from_days(sa.func.to_days(column)) == sa.func.date(column), column))
     return column
 
 

@@ -82,7 +82,7 @@ def open_reading(
         SourceError: The database stopped the query, or a column has a wrong type. No message holds a value.
     """
     with ExitStack() as stack:
-        if source.connectorx_url is None:
+        if source.connectorx_url is None or _is_misread(source, relation):
             logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
             rows = _with_sqlalchemy(source, feedback_in(relation, window, types), reading.batch_rows)
             frames: Iterator[pl.DataFrame] = map(to_raw, stack.enter_context(closing(rows)))
@@ -90,6 +90,11 @@ def open_reading(
             readers = _started(stack, source, relation, window, types, reading)
             frames = _with_connectorx(readers, source.dialect)
         yield (cut_exactly(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
+
+
+def _is_misread(source: Source, relation: Relation) -> bool:
+    """Where MySQL does not take a query at once, ConnectorX writes it anew, and forgets to escape backslashes."""
+    return source.dialect == "mysql" and "\\" in (relation.own_query or "")
 
 
 def _started(
