@@ -100,7 +100,7 @@ def test_a_server_without_a_database_named_has_no_tables(server_at: Callable[...
     """An own query may name the database itself."""
     bare = server_at().rpartition("/")[0]
     assert "database (none named)" in str(refusal(f"{bare}?ssl_ca=/no/such/file"))
-    assert "No database selected" in str(refusal(bare))
+    assert "names no database: mysql://user@host/NAME" in str(refusal(bare))
     for given in (bare, f"{bare}/", f"{bare}/?local_infile=false"):
         assert read(given, query=select(server_at())).height == 1
 

@@ -32,8 +32,8 @@ def stopped(reason: str) -> SourceError:
     return SourceError(f"The database stopped the query: {reason}. Nothing was exported.")
 
 
-_MYSQL_REFUSALS = {1044, 1046, 1052, 1054, 1055, 1060, 1064, 1066, 1109, 1140, 1142, 1143, 1146, 1222, 1248, 1305, 1356}
-"""Its numbers for unknown and ambiguous names, a wrong syntax, and rights that are lacking."""
+_ABOUT_THE_STATEMENT = {"0A", "21", "3D", "42"}
+"""Classes of SQLSTATE: not supported, rows or columns that do not fit, no database named, names, syntax and rights."""
 
 
 def refused(error: BaseException) -> SourceError:
@@ -45,10 +45,10 @@ def refused(error: BaseException) -> SourceError:
 
 
 def _in_its_words(error: BaseException) -> str:
-    number, state = next(iter(error.args), None), getattr(error, "sqlstate", None)
-    if isinstance(number, int):
-        told = " ".join(str(error.args[-1]).split()) if number in _MYSQL_REFUSALS else ""
-        return told.replace(told.partition("right syntax to use ")[0] + "right syntax to use", "syntax error")
-    if (state or "42")[:2] not in {"42", "0A"} or "Conversion" in type(error).__name__:
+    state, number = getattr(error, "sqlstate", None), next(iter(error.args), None)
+    if (state or "42")[:2] not in _ABOUT_THE_STATEMENT or "Conversion" in type(error).__name__:
         return ""
+    if isinstance(number, int):  # MySQL's, which shows lines of the query
+        told = " ".join(str(error.args[-1]).split()) if state else ""
+        return re.sub("You have an error in your SQL syntax;.* right syntax to use", "syntax error", told)
     return (getattr(getattr(error, "diag", None), "message_primary", None) or str(error)).splitlines()[0]

@@ -102,6 +102,8 @@ def _execute(source: Source, sql: str) -> sa.CursorResult[Any]:
 
 def _check_tables(source: Source, db_schema: str | None) -> None:
     inspector = sa.inspect(source.connection)
+    if source.dialect == "mysql" and not (db_schema or inspector.default_schema_name):
+        raise SourceError("The database URL names no database: mysql://user@host/NAME.")
     if db_schema is not None and db_schema not in (schemas := inspector.get_schema_names()):
         raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {_some(schemas)}.")
     missing = [name for name in _USED if not inspector.has_table(name, schema=db_schema)]

@@ -89,7 +89,7 @@ def _of_mysql(connection: sa.Connection, was_idle: bool) -> Brackets:
     driver: Any = connection.connection.dbapi_connection
     begun = getattr(driver, "server_status", _IN_TRANSACTION) & _IN_TRANSACTION
     settings, back = (_KEEP, MYSQL_SESSION), (_GIVE_BACK, _FORGET)
-    if was_idle or not begun:
+    if was_idle or (connection.dialect.detect_autocommit_setting(driver) and not begun):
         isolation = f"SET TRANSACTION ISOLATION LEVEL {SNAPSHOT}"
         start = "START TRANSACTION READ ONLY, WITH CONSISTENT SNAPSHOT"
         return (*settings, "ROLLBACK", isolation, start), ("ROLLBACK", *back)
