@@ -292,6 +292,7 @@ URLS = {
     f"canary-of-dialect://canary:{PASSWORD}@127.0.0.1:1/app": 3,
     PASSWORD: 2,
     f"sqlite:///missing.db?password={PASSWORD}": 3,
+    f"duckdb:///missing.db?password={PASSWORD}": 3,
 }
 
 

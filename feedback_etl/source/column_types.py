@@ -40,7 +40,7 @@ _DUCKDB = {
     "boolean": "bool",
     "varchar[]": "text[]",
     "timestamp with time zone": "timestamptz",
-    **dict.fromkeys(("timestamp_s", "timestamp_ms", "timestamp_ns"), "timestamp"),
+    **dict.fromkeys(("timestamp_s", "timestamp_ms"), "timestamp"),
     "enum": "unknown",
 }
 """DuckDB's names that are others than PostgreSQL's."""

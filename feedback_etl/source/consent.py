@@ -4,14 +4,13 @@ Of an opt-in column only true lets in; of an opt-out column anything but false o
 several rows, or several columns tell, one that refuses is enough.
 """
 
-import warnings
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import SAWarning
 
 from feedback_etl.errors import SourceError
+from feedback_etl.source.reflection import table_columns
 
 OPT_IN = "training_data_opt_in"
 OPT_OUT = "training_data_opt_out"
@@ -50,11 +49,11 @@ def recorded_in(
         SourceError: One is neither boolean nor a number, or one that is not called as usual is nowhere.
     """
     found = [
-        Recorded(table, str(column["name"]), column["type"], str(column["name"]).lower() == names.opt_in.lower())
+        Recorded(table, name, type_, name.lower() == names.opt_in.lower())
         for table in _USER_OF
         if inspector.has_table(table, schema=db_schema)
-        for column in _columns(inspector, table, db_schema)
-        if str(column["name"]).lower() in (names.opt_in.lower(), names.opt_out.lower())
+        for name, type_ in table_columns(inspector, table, db_schema).items()
+        if name.lower() in (names.opt_in.lower(), names.opt_out.lower())
     ]
     there = {each.column.lower() for each in found}
     for name, usual in zip(names, ConsentColumns(), strict=True):
@@ -64,12 +63,6 @@ def recorded_in(
         if inspector.dialect.name != "sqlite" and not isinstance(each.type, sa.Boolean | sa.Integer | mysql.BIT):
             raise SourceError(f"{each} records consent, and is {each.type}; expected boolean.")
     return found
-
-
-def _columns(inspector: sa.Inspector, table: str, db_schema: str | None) -> list[Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SAWarning)  # of types that SQLAlchemy does not know
-        return list(inspector.get_columns(table, schema=db_schema))
 
 
 def consents_of(feedback: sa.FromClause, recorded: list[Recorded], db_schema: str | None) -> sa.ColumnElement[bool]:

@@ -1,11 +1,10 @@
 """What is looked at before anything is read: are the tables and columns there, and of what types."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SAWarning, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
@@ -13,6 +12,7 @@ from feedback_etl.source.column_types import check_types, type_name
 from feedback_etl.source.connect import Source
 from feedback_etl.source.consent import ConsentColumns, recorded_in
 from feedback_etl.source.failures import reason_for, refused, stopped
+from feedback_etl.source.reflection import table_columns
 from feedback_etl.source.relation import CONSENT, Relation, columns_of, default_relation, no_rows, own_relation
 
 _NAMES_SHOWN = 20
@@ -104,7 +104,10 @@ def _check_tables(source: Source, db_schema: str | None) -> None:
     inspector = sa.inspect(source.connection)
     if source.dialect == "mysql" and not (db_schema or inspector.default_schema_name):
         raise SourceError("The database URL names no database: mysql://user@host/NAME.")
-    if db_schema is not None and db_schema not in (schemas := inspector.get_schema_names()):
+    schemas = inspector.get_schema_names() if db_schema is not None else []
+    if source.dialect == "duckdb":  # which puts the name of the database before
+        schemas = [name.rpartition(".")[2] for name in schemas]
+    if db_schema is not None and db_schema not in schemas:
         raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {_some(schemas)}.")
     missing = [name for name in _USED if not inspector.has_table(name, schema=db_schema)]
     if missing:
@@ -115,18 +118,12 @@ def _check_tables(source: Source, db_schema: str | None) -> None:
         )
     faults = []
     for name, used in _USED.items():
-        columns = _columns(inspector, name, db_schema)
+        columns = list(table_columns(inspector, name, db_schema))
         known = columns if source.dialect == "postgresql" else {column.lower() for column in columns}
         if lacking := sorted(used.difference(known)):
             faults.append(f"{name} has no column {', '.join(lacking)} (it has {_some(columns)})")
     if faults:
         raise SourceError(f"{'; '.join(faults)}. For another layout use --query.")
-
-
-def _columns(inspector: sa.Inspector, table: str, db_schema: str | None) -> list[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SAWarning)  # of types that SQLAlchemy does not know
-        return [column["name"] for column in inspector.get_columns(table, schema=db_schema)]
 
 
 def _some(names: list[str]) -> str:

@@ -25,7 +25,7 @@ _REASONS = {
     "transaction is aborted": "its transaction has failed; roll it back first",
     "is closed": "the connection is closed",
     "not a database": "it is not an SQLite database",
-    "not a valid DuckDB": "it is not a DuckDB database",
+    "not a valid DuckDB|in-memory database in read-only": "it is not a DuckDB database",
     "locked|Conflicting lock": "another program holds a lock on it",
     "different configuration": "this program has it open for writing; give its engine instead of the URL",
     "unable to open": "the file cannot be opened",
