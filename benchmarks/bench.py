@@ -123,7 +123,7 @@ class _Place(NamedTuple):
 
 @contextmanager
 def _place() -> Iterator[_Place]:
-    with tempfile.TemporaryDirectory(prefix="feedback_etl_bench_") as folder, running_server() as url:
+    with tempfile.TemporaryDirectory(prefix="feedback_etl_bench_") as folder, running_server("postgres") as url:
         yield _Place(sa.make_url(url), Path(folder))
 
 

@@ -65,6 +65,9 @@ TRAINING_COLUMNS = (
 )
 """The columns of an export in their order; `schema.TrainingPair` says what they hold."""
 
+CONSENT, IMAGE_OPT_IN = "consent", "image_opt_in"
+"""Raw columns that tell what users agreed to, where a query or a table has them; they are in no export."""
+
 Role = Literal["identifier", "quasi_identifier", "sensitive", "insensitive"]
 ColumnType = Literal["text", "integer", "number", "boolean", "time"]
 
@@ -95,7 +98,7 @@ def read_with(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
     return tuple(column for column in extra if column != SUBJECT_HASH)
 
 
-_RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, "consent", "image_opt_in"}
+_RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, CONSENT, IMAGE_OPT_IN}
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
 

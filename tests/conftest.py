@@ -1,4 +1,4 @@
-"""Fixtures: a person-free environment around every test, and empty databases of both kinds."""
+"""Fixtures: a person-free environment around every test, and empty databases of each kind."""
 
 import os
 import time
@@ -10,7 +10,8 @@ from typing import Any
 import hypothesis
 import pytest
 import sqlalchemy as sa
-from databases import Database, new_postgres_database, opened
+from databases import Database, new_mysql_database, new_postgres_database, opened
+from mariadb_server import is_installed
 from watchdog import running_server
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=150)
@@ -45,7 +46,7 @@ def postgres_url() -> Iterator[str]:
     if given := os.environ.get("FEEDBACK_ETL_TEST_POSTGRES_URL"):
         yield given
     else:
-        with running_server() as url:
+        with running_server("postgres") as url:
             yield url
 
 
@@ -92,6 +93,46 @@ def postgres_tcp_url(postgres_database: str, postgres_admin: sa.Engine, postgres
     return tcp.render_as_string(hide_password=False)
 
 
+@pytest.fixture(scope="session")
+def mysql_url() -> Iterator[str]:
+    """The URL of a MySQL's or MariaDB's superuser: FEEDBACK_ETL_TEST_MYSQL_URL, or a server of the tests' own."""
+    if given := os.environ.get("FEEDBACK_ETL_TEST_MYSQL_URL"):
+        yield given
+    elif is_installed():
+        with running_server("mariadb") as url:
+            yield url
+    else:
+        missing = "no MariaDB here: apt-get install mariadb-server, or set FEEDBACK_ETL_TEST_MYSQL_URL"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+
+
+@pytest.fixture(scope="session")
+def mysql_admin(mysql_url: str) -> Iterator[sa.Engine]:
+    """Creates and drops databases, on one connection kept open."""
+    engine = sa.create_engine(mysql_url, isolation_level="AUTOCOMMIT")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def mysql_database(mysql_admin: sa.Engine) -> Iterator[str]:
+    """The URL of a new, empty MySQL database, dropped after the test."""
+    with new_mysql_database(mysql_admin) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mysql_reader(mysql_admin: sa.Engine) -> Iterator[str]:
+    """The name of a user who reads everything, writes nothing, and has a password of awkward characters."""
+    name = f"etl_{uuid.uuid4().hex[:20]}"
+    with mysql_admin.connect() as admin:
+        admin.exec_driver_sql(f"CREATE USER {name} IDENTIFIED BY '{AWKWARD_PASSWORD.replace('%', '%%')}'")
+        admin.exec_driver_sql(f"GRANT SELECT, EXECUTE ON *.* TO {name}")
+    yield name
+    with mysql_admin.connect() as admin:
+        admin.exec_driver_sql(f"DROP USER {name}")
+
+
 @pytest.fixture
 def sqlite_path(tmp_path: Path) -> Path:
     """Where a test may put its SQLite database; nothing is there yet."""
@@ -105,13 +146,14 @@ def sqlite_database(sqlite_path: Path) -> Iterator[Database]:
         yield empty
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """An empty database of the default schema, once in each of the two kinds."""
+    """An empty database of the default schema, once in each of the kinds."""
     if request.param == "sqlite":
         yield request.getfixturevalue("sqlite_database")
     else:
-        with opened(request.getfixturevalue("postgres_database")) as empty:
+        server = {"postgresql": "postgres_database", "mysql": "mysql_database"}[request.param]
+        with opened(request.getfixturevalue(server)) as empty:
             yield empty
 
 

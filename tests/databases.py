@@ -55,6 +55,19 @@ def new_postgres_database(admin: sa.Engine) -> Iterator[str]:
             connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+@contextmanager
+def new_mysql_database(admin: sa.Engine) -> Iterator[str]:
+    """The URL of a new, empty database, dropped after the block."""
+    name = f"feedback_etl_test_{uuid.uuid4().hex}"
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci"))
+    try:
+        yield admin.url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"DROP DATABASE {name}"))
+
+
 def make_engine(url: str) -> sa.Engine:
     """An engine that keeps no connection between uses, so that files can be copied and databases dropped."""
     return sa.create_engine(url, poolclass=sa.NullPool)
@@ -102,7 +115,7 @@ def fill(
         for name, rows in rows_of_table.items():
             if rows:
                 columns = sorted({column for row in rows for column in row})
-                # No column types: the driver gets each value as it is; PostgreSQL takes text for any type.
+                # No column types: the driver gets each value as it is; the others take text for any type, as SQLite.
                 table = sa.table(name, *map(sa.column, columns))
                 values = [{column: _as_stored(row.get(column)) for column in columns} for row in rows]
                 connection.execute(table.insert(), values)

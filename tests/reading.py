@@ -33,15 +33,20 @@ _LITERALS = {
     "timeframe": "'2_weeks'",
     "age": "25",
 }
-_TIME = {"sqlite": "'2025-10-25 10:00:00'", "postgresql": "timestamp '2025-10-25 10:00:00'"}
+_TIME = {
+    "sqlite": "'2025-10-25 10:00:00'",
+    "postgresql": "timestamp '2025-10-25 10:00:00'",
+    "mysql": "timestamp '2025-10-25 10:00:00'",
+    "duckdb": "timestamp '2025-10-25 10:00:00'",
+}
+_OPTION = {"sqlite": "timeout=5", "postgresql": "keepalives=1", "mysql": "local_infile=false"}
 
 
 def by(route: str, url: str) -> str:
     """The URL as it is, or with a harmless option for which only SQLAlchemy can read it."""
     if route == "connectorx":
         return url
-    option = "timeout=5" if url.startswith("sqlite") else "keepalives=1"
-    return f"{url}{'&' if '?' in url else '?'}{option}"
+    return f"{url}{'&' if '?' in url else '?'}{_OPTION[sa.make_url(url).get_backend_name()]}"
 
 
 def select(url: str, rest: str = "", **changed: str | None) -> str:

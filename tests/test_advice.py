@@ -16,7 +16,6 @@ from feedback_etl.console import tell_summary
 from feedback_etl.source import tables
 
 KEY = "k" * 32
-INDEX = "ix_recommendation_feedbacks_created_at"
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +32,8 @@ def unindexed(database: Database) -> Database:
         for day in range(1, 11)
     ]
     database.fill(feedbacks=rows)
-    run(database, f"DROP INDEX {INDEX}")
+    (index,) = tables.recommendation_feedbacks.indexes
+    index.drop(database.engine)
     return database
 
 

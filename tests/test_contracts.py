@@ -19,6 +19,7 @@ from feedback_etl.contracts import contracts, row_schema, write_contracts
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.source import tables
 
+KINDS = ("mysql", "postgresql", "sqlite")
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 NOW = datetime(2025, 10, 25, 12)
 ROW: dict[str, Any] = {
@@ -77,7 +78,7 @@ class TestFiles:
 
     def test_their_names(self) -> None:
         """One for the row and one for each database."""
-        assert set(contracts()) == {"training_pair.schema.json", "source.postgresql.sql", "source.sqlite.sql"}
+        assert set(contracts()) == {"training_pair.schema.json", *(f"source.{kind}.sql" for kind in KINDS)}
 
     def test_one_command_writes_them(self, tmp_path: Path) -> None:
         """The one that the drift test names."""
@@ -169,11 +170,11 @@ class TestRowSchema:
         assert (second["routine_completion_pct"], second["age_range"]) == (0, None)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def published(request: pytest.FixtureRequest, sqlite_path: Path) -> Iterator[sa.Engine]:
     """A database made from the published SQL of its kind, and from nothing else."""
-    sqlite = request.param == "sqlite"
-    engine = make_engine(f"sqlite:///{sqlite_path}" if sqlite else request.getfixturevalue("postgres_database"))
+    server = {"postgresql": "postgres_database", "mysql": "mysql_database"}.get(request.param)
+    engine = make_engine(request.getfixturevalue(server) if server else f"sqlite:///{sqlite_path}")
     sql = (SCHEMAS / f"source.{request.param}.sql").read_text(encoding="utf-8")
     with engine.begin() as connection:
         for statement in sql.split(";\n"):
@@ -192,7 +193,7 @@ class TestSourceSql:
         assert {
             name: [column["name"] for column in found.get_columns(name)] for name in found.get_table_names()
         } == expected
-        assert [index["column_names"] for index in found.get_indexes("recommendation_feedbacks")] == [["created_at"]]
+        assert ["created_at"] in [index["column_names"] for index in found.get_indexes("recommendation_feedbacks")]
 
     def test_feedback_in_them_is_exported(self, published: sa.Engine, tmp_path: Path) -> None:
         """By the default query."""

@@ -5,15 +5,17 @@ import sqlite3
 from collections.abc import Callable, Iterator
 
 import psycopg
+import pymysql
 import pytest
 import sqlalchemy as sa
-from hypothesis import example, given
+from databases import new_mysql_database
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from feedback_etl.errors import UsageError
 from feedback_etl.source.own_query import contained
 
-BOTH = ("postgresql", "sqlite")
+ALL = ("postgresql", "mysql", "sqlite", "duckdb")
 
 ACCEPTED = [
     "SELECT 1",
@@ -28,8 +30,6 @@ ACCEPTED = [
     "-- at the beginning: it's\nSELECT 1",
     "SELECT 1 /* ) ; ' \" */ + 2 /**/ /***/",
     "SELECT 1 -- at the end",
-    "SELECT 1 AS a ESCAPE '\\'",
-    "SELECT 'C:\\' AS a, 'b' AS c",
     "SELECT 1 AS line_\nWHERE line_e = 'x'",
     "SELECT 'ünï' AS é, '日本' AS 日本, '😀' AS b",
 ]
@@ -61,21 +61,30 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("dialect", BOTH)
+@pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("query", ACCEPTED)
 def test_one_closed_statement_is_taken_as_it_is(dialect: str, query: str) -> None:
     """Quotes, comments, casts, percent signs and backslashes in it are left alone."""
     assert contained(dialect, query) == query.strip()
 
 
-@pytest.mark.parametrize("dialect", BOTH)
+@pytest.mark.parametrize("dialect", ["postgresql", "sqlite", "duckdb"])
+@pytest.mark.parametrize("query", ["SELECT 1 AS a ESCAPE '\\'", "SELECT 'C:\\' AS a"])
+def test_a_backslash_is_a_character_to_all_but_mysql(dialect: str, query: str) -> None:
+    """There the string would go on."""
+    assert contained(dialect, query) == query
+    with pytest.raises(UsageError, match="must be one SELECT"):
+        contained("mysql", query)
+
+
+@pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("end", ENDS)
 def test_what_ends_a_statement_is_left_out(dialect: str, end: str) -> None:
     """Semicolons, and comments after them."""
     assert contained(dialect, f"SELECT 1{end}") == "SELECT 1"
 
 
-@pytest.mark.parametrize("dialect", BOTH)
+@pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("query", REFUSED)
 def test_what_is_not_one_closed_statement_is_refused(dialect: str, query: str) -> None:
     """Nothing at all, second statements, and brackets, quotes or comments left open or closed too often."""
@@ -158,6 +167,60 @@ def test_a_text_that_sqlite_would_read_otherwise_is_refused(query: str) -> None:
         contained("sqlite", query)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        r"SELECT 'it\'s )' AS a",
+        r'SELECT "it\"s )" AS a, "b""("',
+        r"SELECT '\\' AS a, 'b'",
+        "SELECT `a ) ``; ' \\` FROM t",
+        "SELECT 1 # ) ; ' a comment\n + 2",
+        "SELECT 1 --\t) ; '\n + 2",
+        "SELECT 1 --\n",
+        "SELECT 5--3",
+        "SELECT N'a', _latin1'b', x'1F', b'01', @a, @@time_zone, @'b )'",
+        "SELECT 'a' 'b)'",
+        "SELECT 'for update' AS `lock in share mode` -- for share",
+    ],
+)
+def test_what_mysql_writes_in_its_own_way_is_understood(query: str) -> None:
+    """Backslash escapes in both quotes, names in backticks, three kinds of comments."""
+    assert contained("mysql", query) == query.strip()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param("SELECT '\\' ) q; DROP TABLE canary; -- ", id="a backslash keeps the string open"),
+        pytest.param("SELECT '\\\\' ) q; DROP TABLE canary; -- '", id="two do not"),
+        pytest.param("SELECT `\\` ) q; DROP TABLE canary; -- `", id="nor does one in a name"),
+        pytest.param("SELECT \\' ) q; DROP TABLE canary; -- '", id="a backslash outside of all quotes"),
+        pytest.param("SELECT 1 --) q; DROP TABLE canary", id="without a blank it is no comment"),
+        pytest.param("SELECT 1 # '\n ) q; DROP TABLE canary; # '", id="a comment ends with its line"),
+        pytest.param("SELECT 1 -- ' \n ) q; DROP TABLE canary; -- '", id="so does one of dashes"),
+        pytest.param("SELECT 1 /*! ) q; DROP TABLE canary */", id="what is in such a comment is obeyed"),
+        pytest.param("SELECT 1 /*!50000 + 1 */", id="also with a version"),
+        pytest.param("SELECT 1 /*M! + 1 */", id="and in MariaDB's own"),
+        pytest.param("SELECT /*+ SET_VAR(sql_mode = 'ANSI_QUOTES') */ 1", id="a hint may change the meaning of quotes"),
+        pytest.param("SELECT 1 /* /* */ ) q */", id="comments that could nest"),
+        pytest.param("SELECT $$ ) q; DROP TABLE canary; -- $$", id="dollars quote nothing"),
+        pytest.param('SELECT "a', id="a double quote left open"),
+        pytest.param("SELECT `a", id="a backtick left open"),
+    ],
+)
+def test_a_text_that_mysql_would_read_otherwise_is_refused(query: str) -> None:
+    """Each of these would end the subquery if it were taken by another reading."""
+    with pytest.raises(UsageError, match="must be one SELECT"):
+        contained("mysql", query)
+
+
+@pytest.mark.parametrize("lock", ["FOR UPDATE", "for\n update nowait", "LOCK IN SHARE MODE", "FOR/**/SHARE"])
+def test_a_query_that_locks_rows_of_mysql_is_refused(lock: str) -> None:
+    """It obeys that in read-only transactions too."""
+    with pytest.raises(UsageError, match="must not lock rows"):
+        contained("mysql", f"SELECT * FROM (SELECT a FROM t {lock}) AS q")
+
+
 # What follows runs what was accepted, in ways that do obey a second statement.
 
 Run = Callable[[str], list[object]]
@@ -185,6 +248,36 @@ def sqlite() -> Iterator[Run]:
 
         yield run
         connection.execute("DROP TABLE canary")
+
+
+@pytest.fixture(scope="module")
+def mysql(mysql_admin: sa.Engine) -> Iterator[Run]:
+    """The same on MySQL, with several statements at once allowed."""
+    with new_mysql_database(mysql_admin) as database:
+        url = sa.make_url(database)
+        several = {"client_flag": pymysql.constants.CLIENT.MULTI_STATEMENTS, "autocommit": True}
+        with (
+            pymysql.connect(
+                host=url.host or "",
+                port=url.port or 0,
+                user=url.username,
+                password=url.password or "",
+                database=url.database,
+                **several,
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SET sql_mode = ''")
+            cursor.execute("CREATE TABLE canary (a int)")
+
+            def run(sql: str) -> list[object]:
+                cursor.execute(sql)
+                rows = [row[0] for row in cursor.fetchall()]
+                while cursor.nextset():
+                    pass
+                return rows
+
+            yield run
 
 
 TEXTS = st.text(
@@ -222,6 +315,32 @@ def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_sqlite(
     assert sqlite(f"SELECT a FROM ({query}\n) AS q") == [expected]
 
 
+def with_backslashes(text: str) -> str:
+    return text.replace("\\", "\\\\")
+
+
+OF_MYSQL: list[Callable[[str], str]] = [
+    lambda text: PLAIN[0](with_backslashes(text)),
+    *PLAIN[1:],
+    lambda text: '"' + with_backslashes(text).replace('"', '\\"') + '"',
+    lambda text: "'" + with_backslashes(text).replace("'", "\\'") + "'",
+    lambda text: "#" + text.replace("\n", " ") + "\n 'a comment'",
+]
+
+
+@given(text=TEXTS, quoted=st.sampled_from(OF_MYSQL))
+def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_mysql(
+    mysql: Run, text: str, quoted: Callable[[str], str]
+) -> None:
+    """Quoted in each of MySQL's ways, it comes back as it was from the subquery."""
+    written = quoted(text)
+    written = f"-- {written[2:]}" if written.startswith("--") else written
+    assume(not written.startswith(("/*!", "/*+", "/*M!")))
+    query = contained("mysql", f"SELECT {written} AS a;")
+    expected = "a comment" if written.endswith("'a comment'") and text != "a comment" else text
+    assert mysql(f"SELECT a FROM ({query}\n) AS q") == [expected]
+
+
 PIECES = ["'", "''", "'x'", "\\", "\\'", "E'", "E'x'", " ", "\n", "\r", "--", "/*", "*/", "$$", "$a$", "a$$", "é$$"]
 PIECES += ['"', "`", "[", "]", "(", ")", ";", " AS a", "1", ",", "||", "e"]
 ATTACK = ") AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --"
@@ -249,3 +368,21 @@ def test_no_accepted_query_runs_a_second_statement_on_sqlite(sqlite: Run, query:
     with contextlib.suppress(UsageError, sqlite3.Error):
         sqlite(f"SELECT * FROM ({contained('sqlite', query)}\n) AS feedback LIMIT 0")
     assert sqlite("SELECT count(*) FROM canary") == [0]
+
+
+OF_MYSQL_TOO = [*PIECES, "#", "-- ", "/*!", "/*M!", "\t", '"x"', "`x`"]
+MYSQL_ATTACKS = st.tuples(st.lists(st.sampled_from(OF_MYSQL_TOO), max_size=6), st.lists(st.sampled_from(PIECES))).map(
+    lambda around: f"SELECT 1 {''.join(around[0])} {ATTACK} {''.join(around[1][:3])}"
+)
+
+
+@given(query=MYSQL_ATTACKS)
+@example("SELECT '\\' AS a, ') AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 -- ")
+@example("SELECT 1 --\x01) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 -- ")
+@example("SELECT 1 --) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 -- ")
+@example("SELECT 1 /*!) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 */")
+def test_no_accepted_query_runs_a_second_statement_on_mysql(mysql: Run, query: str) -> None:
+    """Whatever is put around an attack: it is refused, or the table is still there."""
+    with contextlib.suppress(UsageError, pymysql.MySQLError):
+        mysql(f"SELECT * FROM ({contained('mysql', query)}\n) AS feedback LIMIT 0")
+    assert mysql("SELECT count(*) FROM canary") == [0]

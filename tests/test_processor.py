@@ -84,7 +84,7 @@ def in_memory() -> sa.Engine:
     return engine
 
 
-@pytest.fixture(params=["sqlite file", "sqlite in memory", "postgresql"])
+@pytest.fixture(params=["sqlite file", "sqlite in memory", "postgresql", "mysql"])
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     """A Session on a filled database, as an application has it."""
     if request.param == "sqlite in memory":
@@ -92,7 +92,8 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     elif request.param == "sqlite file":
         engine = request.getfixturevalue("sqlite_database").engine
     else:
-        engine = make_engine(request.getfixturevalue("postgres_database"))
+        server = {"postgresql": "postgres_database", "mysql": "mysql_database"}[request.param]
+        engine = make_engine(request.getfixturevalue(server))
         create_schema(engine)
     fill(engine, records=RECORDS, profiles=PROFILES, feedbacks=FEEDBACKS)
     with Session(engine) as session:

@@ -124,7 +124,7 @@ def test_a_reader_killed_at_any_time(postgres_database: str, tmp_path: Path, tim
 @pytest.fixture
 def exporting(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """An export that has written its first rows, of a server of its own, and would go on for long."""
-    with running_server() as url:
+    with running_server("postgres") as url:
         query = tmp_path / "many.sql"
         query.write_text(many_rows(url, 3_000_000))
         env = environment({"FEEDBACK_ETL_DATABASE_URL": url, "FEEDBACK_ETL_KEY": KEY})

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from conftest import AWKWARD_PASSWORD
-from databases import Database, create_schema, fill, make_engine, new_postgres_database, opened
+from databases import Database, create_schema, fill, make_engine, new_mysql_database, new_postgres_database, opened
 from polars.testing import assert_frame_equal
 from reading import NOW, by, execute, fetch, read, select, takes_connectorx
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -130,15 +130,15 @@ def filled(database: Database) -> Database:
     return database
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_admin: sa.Engine
-) -> Iterator[Database]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mysql"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """The same for tests that only read."""
     if request.param == "sqlite":
         place: Any = contextlib.nullcontext(f"sqlite:///{tmp_path_factory.mktemp('shared')}/a.db")
+    elif request.param == "mysql":
+        place = new_mysql_database(request.getfixturevalue("mysql_admin"))
     else:
-        place = new_postgres_database(postgres_admin)
+        place = new_postgres_database(request.getfixturevalue("postgres_admin"))
     with place as url, opened(url) as database:
         database.fill(**ROWS)
         yield database
@@ -245,6 +245,13 @@ def state(connection: sa.Connection) -> tuple[Any, ...]:
     """What reading may not change of a connection."""
     if connection.dialect.name == "sqlite":
         return (connection.exec_driver_sql("PRAGMA query_only").scalar(),)
+    if connection.dialect.name == "mysql":
+        names = ("time_zone", "sql_mode", "sql_select_limit", "net_write_timeout", "tx_read_only")
+        ours = connection.exec_driver_sql("SELECT @feedback_etl_time_zone IS NULL AND @feedback_etl_sql_mode IS NULL")
+        return (
+            *(connection.exec_driver_sql(f"SELECT @@SESSION.{name}").scalar() for name in names),
+            ours.scalar(),
+        )
     settings = ("transaction_read_only", "default_transaction_read_only", "TimeZone", "standard_conforming_strings")
     return tuple(connection.exec_driver_sql(f"SHOW {name}").scalar() for name in settings)
 

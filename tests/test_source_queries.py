@@ -13,11 +13,11 @@ from feedback_etl.source.window import Window
 EVERYTHING = Window(None, NOW)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def url(request: pytest.FixtureRequest) -> str:
     """A database of each kind; the rows come with the query."""
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres_url"))
+    if request.param != "sqlite":
+        return str(request.getfixturevalue({"postgresql": "postgres_url", "mysql": "mysql_url"}[request.param]))
     request.getfixturevalue("sqlite_path").touch()
     return f"sqlite:///{request.getfixturevalue('sqlite_path')}"
 
@@ -40,11 +40,16 @@ TEXTS = [
 ]
 
 
+def escaped(url: str, sql: str) -> str:
+    """MySQL alone takes a backslash for the beginning of an escape."""
+    return sql.replace("\\", "\\\\") if url.startswith("mysql") else sql
+
+
 @by_both_routes
 def test_a_text_in_a_query_is_taken_as_it_is(url: str, route: str) -> None:
     """No colon, percent sign, backslash or question mark of it is taken for a parameter."""
     union = " UNION ALL ".join(
-        select(url, feedback_id=str(number), timeframe=sql) for number, (_, sql) in enumerate(TEXTS)
+        select(url, feedback_id=str(number), timeframe=escaped(url, sql)) for number, (_, sql) in enumerate(TEXTS)
     )
     assert read(by(route, url), query=union)["timeframe"].to_list() == [text for text, _ in TEXTS]
 
@@ -72,9 +77,10 @@ def test_a_text_in_a_query_is_taken_as_it_is(url: str, route: str) -> None:
 def test_a_query_may_be_any_select(url: str, route: str, form: str, tmp_path: Path) -> None:
     """With common table expressions, comments, brackets, an order or a limit, as it stands in a file."""
     path = tmp_path / "query.sql"
+    form = escaped(url, form)
     path.write_text(form.replace("{}", select(url)), encoding="utf-8")
     if form.startswith("("):  # SQLite knows no brackets around a whole SELECT
-        path.write_text(form.replace("{}", select(url)) if url.startswith("postgresql") else select(url))
+        path.write_text(form.replace("{}", select(url)) if not url.startswith("sqlite") else select(url))
     assert read(by(route, url), query=read_query_file(path))["feedback_id"].to_list() == [1]
 
 

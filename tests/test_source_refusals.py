@@ -200,7 +200,7 @@ def test_a_password_in_the_place_of_the_database_is_not_repeated() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "mysql://user:canary-p4ssw0rd@host/shop",
+        "mssql://user:canary-p4ssw0rd@host/shop",
         "oracle+oracledb://user:canary-p4ssw0rd@host",
         "foo://user:canary-p4ssw0rd@host",
     ],
@@ -209,7 +209,7 @@ def test_a_database_of_another_kind_is_refused_with_those_that_can_be_read(url: 
     """Whether or not its driver is installed."""
     error = refusal(url)
     assert isinstance(error, UsageError)
-    assert "cannot be read; PostgreSQL and SQLite can" in str(error)
+    assert "cannot be read; PostgreSQL, MySQL, MariaDB, SQLite and DuckDB can (postgresql://, mysql://, " in str(error)
 
 
 @pytest.mark.parametrize("option", ["nonsense=1", "port=99999", "port=x", "sslmode=nonsense", "keepalives=x"])
@@ -402,15 +402,16 @@ def test_a_database_that_may_not_be_entered_is_named(postgres_database: str, str
 
 
 @by_both_routes
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
 class TestOwnQueries:
     """What is wrong with the columns of an own query is found before a row is read."""
 
     @pytest.fixture
     def url(self, request: pytest.FixtureRequest, kind: str, route: str) -> str:
         """A database of one kind, to be read by one route."""
-        if kind == "postgresql":
-            return by(route, request.getfixturevalue("postgres_url"))
+        if kind != "sqlite":
+            server = {"postgresql": "postgres_url", "mysql": "mysql_url"}[kind]
+            return by(route, request.getfixturevalue(server))
         request.getfixturevalue("sqlite_path").touch()
         return by(route, f"sqlite:///{request.getfixturevalue('sqlite_path')}")
 
@@ -424,7 +425,8 @@ class TestOwnQueries:
     def test_columns_that_come_twice_are_named(self, url: str) -> None:
         """Also where one is missing for it."""
         query = select(url, age="25 AS user_id, 3").replace("AS age", "AS user_id")
-        assert "The query lacks age and yields twice user_id." in str(refusal(url, query=query))
+        told = "Duplicate column name 'user_id'" if url.startswith("mysql") else "lacks age and yields twice user_id"
+        assert f"{told}." in str(refusal(url, query=query))
 
     def test_what_the_database_does_not_understand_is_told_in_its_words(self, url: str) -> None:
         """No row was read, so that they hold no value."""

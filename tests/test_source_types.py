@@ -366,6 +366,8 @@ def test_each_feedback_is_one_row_whatever_belongs_to_it(database: Database, rou
             "ALTER TABLE recommendation_feedbacks DROP CONSTRAINT IF EXISTS "
             "recommendation_feedbacks_recommendation_id_fkey",
         )
+    if database.engine.dialect.name == "mysql":
+        execute(database.url, "ALTER TABLE recommendation_feedbacks DROP FOREIGN KEY recommendation_feedbacks_ibfk_1")
     database.fill(
         records=[{"id": 1, "recommendation_id": "rec_1"}],
         profiles=[

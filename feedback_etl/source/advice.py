@@ -24,9 +24,10 @@ def missing_index(
 ) -> str:
     """A sentence with the statement that creates the index on created_at, where one is missing and would help.
 
-    It would not for a window that holds most of the table, and of an own query nothing is known: then it is "".
+    It would not for a window that holds most of the table, nor on DuckDB, and of an own query nothing is known: then it
+    is "".
     """
-    if relation.own_query is not None or window.start is None:
+    if relation.own_query is not None or window.start is None or source.dialect == "duckdb":
         return ""
     with suppress(SQLAlchemyError, SourceError):  # no advice is worth an export
         if statement := index_statement(source, db_schema):
@@ -54,4 +55,6 @@ def _statement(source: Source, db_schema: str | None) -> str:
         return f"CREATE INDEX {_TABLE}_created_at ON {_TABLE} (created_at);"
     quote = source.connection.dialect.identifier_preparer.quote
     name = f"{quote(db_schema)}.{_TABLE}" if db_schema else _TABLE
+    if source.dialect == "mysql":
+        return f"CREATE INDEX {_TABLE}_created_at ON {name} (created_at);"
     return f"CREATE INDEX CONCURRENTLY ON {name} (created_at);"

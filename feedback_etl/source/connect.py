@@ -13,23 +13,12 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
 from feedback_etl.errors import UsageError
-from feedback_etl.source.address import (
-    connectorx_url,
-    is_memory,
-    parse_url,
-    supported,
-    why_not,
-    with_our_driver,
-)
+from feedback_etl.source.address import connectorx_url, is_memory, name_of, parse_url, supported, with_our_driver
+from feedback_etl.source.read_only import MYSQL_SESSION, SNAPSHOT, only_reading
+from feedback_etl.source.unreachable import why_not
 
 Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
 """What every function of this package that reads a database takes."""
-
-SNAPSHOT = "REPEATABLE READ"
-"""The isolation in which a transaction sees one state of the database from its first statement to its last."""
-
-READ_ONLY = ("SET TRANSACTION READ ONLY", "SET LOCAL TIME ZONE 'UTC'", "SET LOCAL standard_conforming_strings = on")
-"""What a PostgreSQL transaction of ours begins with, and what ends with it: a pooled connection keeps nothing."""
 
 _HOOKS = {"sqlalchemy.engine.create", "sqlalchemy.engine.default", "sqlalchemy.util.langhelpers"}
 """Where SQLAlchemy's own hooks on connections are defined."""
@@ -40,7 +29,7 @@ class Source:
     """An open door to a database.
 
     Attributes:
-        dialect: "postgresql" or "sqlite".
+        dialect: "postgresql", "mysql" (MariaDB too), "sqlite" or "duckdb".
         connection: For looking at the tables, and for reading where ConnectorX cannot.
         connectorx_url: The same database for ConnectorX; None where only `connection` reaches it.
     """
@@ -67,9 +56,9 @@ def open_source(database: Database, *, connect_timeout: float = 2.0) -> Iterator
         bind = _engine(url, connect_timeout)
     elif bind.dialect.is_async:
         raise UsageError("This asynchronous engine cannot be read by its URL alone; pass a synchronous one.")
-    supported(bind.dialect.name)
-    with _connection(bind) as connection, _only_reading(connection):
-        yield Source(bind.dialect.name, connection, connectorx_url(url, connection) if url is not None else None)
+    dialect = supported(bind.dialect.name)
+    with _connection(bind) as connection, only_reading(connection):
+        yield Source(dialect, connection, connectorx_url(url, connection) if url is not None else None)
 
 
 def _bind(database: Any) -> sa.URL | sa.Engine | sa.Connection:
@@ -117,18 +106,59 @@ def _engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     """An engine of our own, which keeps no connection and whose errors show no values."""
     if not 0 < connect_timeout < math.inf:
         raise UsageError("connect_timeout must be a number of seconds above 0.")
-    if url.get_backend_name() == "sqlite":
-        arguments: dict[str, Any] = {"timeout": connect_timeout}
-    else:
-        arguments = {"connect_timeout": math.ceil(connect_timeout), "prepare_threshold": None}
-    isolation = {} if url.get_backend_name() == "sqlite" else {"isolation_level": SNAPSHOT}
+    options = _options_of_engine(url, connect_timeout)
     try:
-        engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True, poolclass=sa.NullPool, **isolation)
-    except (NoSuchModuleError, ArgumentError, TypeError, ValueError):
+        engine = sa.create_engine(url, hide_parameters=True, poolclass=sa.NullPool, **options)
+    except ModuleNotFoundError:
+        raise _no_driver(url) from None
+    except (NoSuchModuleError, ArgumentError, TypeError, ValueError) as error:
+        if isinstance(error, NoSuchModuleError) and url.get_backend_name() in _EXTRAS:
+            raise _no_driver(url) from None
         raise UsageError("The database URL has options that its driver does not know.") from None
-    if url.get_backend_name() == "sqlite":
-        sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = ON"))
+    if prepare := _PREPARE.get(supported(url.get_backend_name())):
+        sa.event.listen(engine, "connect", lambda connection, _: prepare(connection))
     return engine
+
+
+def _options_of_engine(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
+    """What our engines differ in."""
+    seconds = math.ceil(connect_timeout)
+    options: dict[str, dict[str, Any]] = {
+        "postgresql": {
+            "connect_args": {"connect_timeout": seconds, "prepare_threshold": None},
+            "isolation_level": SNAPSHOT,
+        },
+        "mysql": {  # SQLAlchemy looks at the settings of the first connection
+            "connect_args": {"connect_timeout": seconds, "read_timeout": seconds, "init_command": MYSQL_SESSION},
+            "isolation_level": SNAPSHOT,
+        },
+        "sqlite": {"connect_args": {"timeout": connect_timeout}},
+        "duckdb": {"connect_args": {"read_only": not is_memory(url)}},
+    }
+    return options[supported(url.get_backend_name())]
+
+
+def _prepare_sqlite(connection: Any) -> None:
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _prepare_mysql(connection: Any) -> None:
+    connection._read_timeout = None  # it was for connecting; PyMySQL has no other way to change it
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION READ ONLY")
+
+
+def _prepare_duckdb(connection: Any) -> None:
+    connection.execute("SET TimeZone = 'UTC'")
+
+
+_PREPARE = {"sqlite": _prepare_sqlite, "mysql": _prepare_mysql, "duckdb": _prepare_duckdb}
+_EXTRAS = {"mysql": "mysql", "mariadb": "mysql", "duckdb": "duckdb"}
+
+
+def _no_driver(url: sa.URL) -> UsageError:
+    extra = _EXTRAS[url.get_backend_name()]
+    return UsageError(f'{name_of(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".')
 
 
 @contextmanager
@@ -139,46 +169,10 @@ def _connection(bind: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
         return
     try:
         connection = bind.connect()
-    except (SQLAlchemyError, ValueError, OSError) as error:
+    except (SQLAlchemyError, AttributeError, OSError, TypeError, ValueError) as error:
         raise why_not(bind.url, error) from None
     try:
         yield connection
     finally:
         with suppress(SQLAlchemyError):  # it may be lost by now, and then it is closed
             connection.close()
-
-
-@contextmanager
-def _only_reading(connection: sa.Connection) -> Iterator[None]:
-    """Read-only and in UTC for a while; then the connection and its transaction are as they were."""
-    was_idle = not connection.in_transaction()
-    end: tuple[str, ...] = ()
-    try:
-        try:
-            begin, end = _brackets(connection, was_idle)
-            for statement in begin:
-                connection.exec_driver_sql(statement)
-        except SQLAlchemyError as error:
-            raise why_not(connection.engine.url, error) from None
-        yield
-    finally:
-        with suppress(SQLAlchemyError):
-            for statement in end:
-                connection.exec_driver_sql(statement)
-        with suppress(SQLAlchemyError):
-            if was_idle:
-                connection.rollback()
-
-
-def _brackets(connection: sa.Connection, was_idle: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The statements around reading."""
-    if connection.dialect.name == "sqlite":  # a SELECT of it cannot write; this looks whether it can be read at all
-        return ("PRAGMA schema_version",), ()
-    driver: Any = connection.connection.dbapi_connection
-    begun = getattr(getattr(driver, "info", None), "transaction_status", 0)
-    if connection.dialect.detect_autocommit_setting(driver) and not begun:
-        return ("BEGIN", *READ_ONLY), ("ROLLBACK",)
-    if was_idle:  # the transaction that begins here is rolled back
-        return READ_ONLY, ()
-    savepoint = "SAVEPOINT feedback_etl"
-    return (savepoint, *READ_ONLY), (f"ROLLBACK TO {savepoint}", f"RELEASE {savepoint}")

@@ -4,20 +4,17 @@ Of an opt-in column only true lets in; of an opt-out column anything but false o
 several rows, or several columns tell, one that refuses is enough.
 """
 
-import warnings
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SAWarning
+from sqlalchemy.dialects import mysql
 
+from feedback_etl.columns import IMAGE_OPT_IN
 from feedback_etl.errors import SourceError
-
-CONSENT = "consent"
-"""The raw column that tells, where anything does."""
+from feedback_etl.source.reflection import table_columns
 
 OPT_IN = "training_data_opt_in"
 OPT_OUT = "training_data_opt_out"
-IMAGE_OPT_IN = "image_opt_in"
 
 _USER_OF = {"users": "id", "profiles": "user_id"}
 """The tables that may record it, with the column that tells whose a row is."""
@@ -77,22 +74,16 @@ def image_consent_in(inspector: sa.Inspector, db_schema: str | None) -> list[Rec
 
 def _found(inspector: sa.Inspector, db_schema: str | None, names: ConsentColumns) -> list[Recorded]:
     found = [
-        Recorded(table, str(column["name"]), column["type"], str(column["name"]).lower() == names.opt_in.lower())
+        Recorded(table, name, type_, name.lower() == names.opt_in.lower())
         for table in _USER_OF
         if inspector.has_table(table, schema=db_schema)
-        for column in _columns(inspector, table, db_schema)
-        if str(column["name"]).lower() in (names.opt_in.lower(), names.opt_out.lower())
+        for name, type_ in table_columns(inspector, table, db_schema).items()
+        if name.lower() in (names.opt_in.lower(), names.opt_out.lower())
     ]
     for each in found:
-        if inspector.dialect.name == "postgresql" and not isinstance(each.type, sa.Boolean | sa.Integer):
+        if inspector.dialect.name != "sqlite" and not isinstance(each.type, sa.Boolean | sa.Integer | mysql.BIT):
             raise SourceError(f"{each} records consent, and is {each.type}; expected boolean.")
     return found
-
-
-def _columns(inspector: sa.Inspector, table: str, db_schema: str | None) -> list[Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SAWarning)  # of types that SQLAlchemy does not know
-        return list(inspector.get_columns(table, schema=db_schema))
 
 
 def consents_of(feedback: sa.FromClause, recorded: list[Recorded], db_schema: str | None) -> sa.ColumnElement[bool]:

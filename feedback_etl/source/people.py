@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from feedback_etl.columns import CONSENT
 from feedback_etl.source.advice import index_statement
 from feedback_etl.source.connect import Database, open_source
-from feedback_etl.source.consent import CONSENT, ConsentColumns
+from feedback_etl.source.consent import ConsentColumns
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.preflight import look_at
 from feedback_etl.source.query import consents
+from feedback_etl.source.relation import Relation
 
 _IDS_AT_ONCE = 1_000
 
@@ -37,7 +39,7 @@ def feedback_of(
     with open_source(database, connect_timeout=connect_timeout) as source:
         relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
         names = ("user_id", "analysis_id", "feedback_id")
-        user, analysis, feedback = (sa.cast(relation.columns[name], sa.Text) for name in names)
+        user, analysis, feedback = (_exactly(relation, name) for name in names)
         for start in range(0, len(user_ids), _IDS_AT_ONCE):
             some = [sa.literal(user_id) for user_id in user_ids[start : start + _IDS_AT_ONCE]]
             alone = sa.case((analysis.is_(None), feedback))
@@ -65,7 +67,7 @@ def analyses_in(
     """
     with open_source(database, connect_timeout=connect_timeout) as source:
         relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
-        analysis = sa.cast(relation.columns["analysis_id"], sa.Text)
+        analysis = _exactly(relation, "analysis_id")
         everything: sa.Select[*tuple[Any, ...]] = (
             sa.select(analysis).select_from(relation.counted).where(analysis.is_not(None)).distinct()
         )
@@ -108,16 +110,22 @@ def application(
         relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
         ids = []
         for name in ("user_id", "analysis_id"):
-            column = sa.cast(relation.columns[name], sa.Text)
+            column = _exactly(relation, name)
             each = sa.select(column).select_from(relation.counted).where(column.is_not(None)).distinct()
             ids.append([text for (text,) in _rows(source.connection, relation.render(each))])
         index = "" if query else index_statement(source, db_schema)
         return Application(ids[0], ids[1], relation.consent, index)
 
 
+def _exactly(relation: Relation, name: str) -> sa.ColumnElement[Any]:
+    """An id as text, or as its bytes on MySQL, where A, ä and a can be equal texts."""
+    text = sa.cast(relation.columns[name], sa.Text)
+    return sa.cast(text, sa.LargeBinary) if relation.dialect == "mysql" else text
+
+
 def _rows(connection: sa.Connection, sql: str) -> Iterator[tuple[Any, ...]]:
     try:
         for row in connection.exec_driver_sql(sql, execution_options={"no_parameters": True}):
-            yield tuple(row)
+            yield tuple(value.decode() if isinstance(value, bytes) else value for value in row)
     except SQLAlchemyError as error:
         raise stopped(reason_for(error)) from None

@@ -1,19 +1,19 @@
 """What is looked at before anything is read: are the tables and columns there, and of what types."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SAWarning, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, ExtraColumn
+from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.column_types import check_types, type_name
 from feedback_etl.source.connect import Source
-from feedback_etl.source.consent import CONSENT, IMAGE_OPT_IN, ConsentColumns, image_consent_in, recorded_in
-from feedback_etl.source.failures import reason_for, stopped
-from feedback_etl.source.raw import kinds
+from feedback_etl.source.consent import ConsentColumns, image_consent_in, recorded_in
+from feedback_etl.source.failures import reason_for, refused, stopped
+from feedback_etl.source.reflection import table_columns
 from feedback_etl.source.relation import Relation, columns_of, default_relation, no_rows, own_relation
 
 _NAMES_SHOWN = 20
@@ -41,12 +41,12 @@ def look_at(
     Args:
         source: The database.
         query: A user's own SELECT; without it, the default application schema.
-        db_schema: The PostgreSQL schema of the default tables, where it is not on the search path.
+        db_schema: The schema of the default tables, where it is not on PostgreSQL's search path; MySQL's database.
         consent: What columns are called that record consent in the default tables.
         extra: What is to be read beside the raw columns; None where it does not matter what else a query yields.
 
     Returns:
-        The relation, and what PostgreSQL calls the type of each column (nothing on SQLite).
+        The relation, and what the type of each column is called (nothing on SQLite).
 
     Raises:
         SourceError: Tables or columns are missing, unexpected or of a wrong type; the message names them.
@@ -60,16 +60,15 @@ def look_at(
             recorded = recorded_in(inspector, db_schema, consent)
             of_images = image_consent_in(inspector, db_schema) if with_images else []
             relation = default_relation(source.dialect, db_schema, recorded, of_images)
-            types = _types(source, no_rows(relation))
+            _, types = _described(source, no_rows(relation))
         else:
-            types = _types(source, columns_of(source.dialect, query), extra)
-            relation = own_relation(source.dialect, query, types, extra or ())
+            names, types = _described(source, columns_of(source.dialect, query), extra)
+            relation = own_relation(source.dialect, query, names, types, extra or ())
     except SQLAlchemyError as error:
-        raise _refused(error) from None
+        raise refused(error) from None
     if source.dialect == "sqlite":
         _check_text_times(source, relation)
-        return relation, {}
-    _check_types(types, extra or ())
+    check_types(source.dialect, types, extra or ())
     return relation, types
 
 
@@ -108,18 +107,14 @@ def _execute(source: Source, sql: str) -> sa.CursorResult[Any]:
     return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
-def _refused(error: SQLAlchemyError) -> SourceError:
-    """What the database says of a statement that it does not understand or allow; other words could hold values."""
-    original = getattr(error, "orig", None)
-    if (getattr(original, "sqlstate", None) or "42")[:2] not in {"42", "0A"}:
-        return stopped(reason_for(error))
-    told = getattr(getattr(original, "diag", None), "message_primary", None) or str(original or error)
-    return SourceError(f"The database refuses the query: {told.splitlines()[0].rstrip('.')}.")
-
-
 def _check_tables(source: Source, db_schema: str | None, tables: dict[str, set[str]]) -> None:
     inspector = sa.inspect(source.connection)
-    if db_schema is not None and db_schema not in (schemas := inspector.get_schema_names()):
+    if source.dialect == "mysql" and not (db_schema or inspector.default_schema_name):
+        raise SourceError("The database URL names no database: mysql://user@host/NAME.")
+    schemas = inspector.get_schema_names() if db_schema is not None else []
+    if source.dialect == "duckdb":  # which puts the name of the database before
+        schemas = [name.rpartition(".")[2] for name in schemas]
+    if db_schema is not None and db_schema not in schemas:
         raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {_some(schemas)}.")
     missing = [name for name in tables if not inspector.has_table(name, schema=db_schema)]
     if missing:
@@ -130,18 +125,12 @@ def _check_tables(source: Source, db_schema: str | None, tables: dict[str, set[s
         )
     faults = []
     for name, used in tables.items():
-        columns = _columns(inspector, name, db_schema)
-        known = {column.lower() for column in columns} if source.dialect == "sqlite" else columns
+        columns = list(table_columns(inspector, name, db_schema))
+        known = columns if source.dialect == "postgresql" else {column.lower() for column in columns}
         if lacking := sorted(used.difference(known)):
             faults.append(f"{name} has no column {', '.join(lacking)} (it has {_some(columns)})")
     if faults:
         raise SourceError(f"{'; '.join(faults)}. For another layout use --query.")
-
-
-def _columns(inspector: sa.Inspector, table: str, db_schema: str | None) -> list[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SAWarning)  # of types that SQLAlchemy does not know
-        return [column["name"] for column in inspector.get_columns(table, schema=db_schema)]
 
 
 def _some(names: list[str]) -> str:
@@ -170,35 +159,17 @@ def _check_names(names: list[str], extra: Sequence[ExtraColumn] | None) -> None:
         )
 
 
-def _types(source: Source, sql: str, extra: Sequence[ExtraColumn] | None = None) -> dict[str, str]:
+def _described(
+    source: Source, sql: str, extra: Sequence[ExtraColumn] | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """The columns that a statement yields, and what their types are called (nothing on SQLite)."""
     result = _execute(source, sql)
     described = [(str(column[0]), column[1]) for column in (result.cursor.description if result.cursor else ())]
     result.close()
     # Where a name comes twice, SQLite calls the second one name:1.
     _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name, _ in described], extra)
-    return {name: _type_name(source, code) for name, code in described}
-
-
-def _type_name(source: Source, code: Any) -> str:
-    if source.dialect != "postgresql":
-        return ""
-    from psycopg import adapters
-
-    found = adapters.types.get(code)
-    if found is None:
-        return "unknown"
-    return f"{found.name}[]" if found.array_oid == code else found.name
-
-
-def _check_types(types: dict[str, str], extra: Sequence[ExtraColumn]) -> None:
-    known = kinds(extra)
-    faults = [
-        f"{name} is {'of a type of its own' if kind == 'unknown' else kind}, expected {known[name].expected}"
-        for name, kind in types.items()
-        if name in known and kind not in known[name].postgresql
-    ]
-    if faults:
-        raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}. Cast them in a --query.")
+    types = {} if source.dialect == "sqlite" else {name: type_name(source.dialect, code) for name, code in described}
+    return [name for name, _ in described], types
 
 
 def _check_text_times(source: Source, relation: Relation) -> None:

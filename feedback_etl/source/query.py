@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from feedback_etl.columns import LIST_COLUMNS, RAW_COLUMNS, ColumnType
-from feedback_etl.source.consent import CONSENT
+from feedback_etl.columns import CONSENT, LIST_COLUMNS, RAW_COLUMNS, ColumnType
 from feedback_etl.source.raw import NO_ANSWER
 from feedback_etl.source.relation import Column, Relation, is_true, labelled
 from feedback_etl.source.window import Window
@@ -31,7 +30,7 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
     Args:
         relation: Where the rows are.
         window: Which of them.
-        types: What the database calls each column's type (PostgreSQL); empty where it has none (SQLite).
+        types: What each column's type is called (`column_types`); empty where it has none (SQLite).
     """
     time = relation.columns["created_at"]
     names = (*RAW_COLUMNS, *(each.name for each in relation.extra))
@@ -40,7 +39,7 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
         .select_from(relation.rows)
         .where(*_in_window(relation, window, types))
         .order_by(
-            (_utc_text(time) if relation.dialect == "sqlite" else time).nulls_last(),
+            *_by_time(time, relation.dialect, window),
             _binary(relation.columns["feedback_id"], relation.dialect, types.get("feedback_id", "")),
         )
     )
@@ -140,6 +139,10 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     if relation.dialect == "sqlite" and name in {"would_recommend", *_further(relation, "boolean")}:
         # A column declared BOOLEAN can hold a 7, which ConnectorX would take for true.
         return sa.func.coalesce(column, _sql(str(NO_ANSWER)))
+    if relation.dialect == "mysql":
+        return _readable_of_mysql(column, kind)
+    if kind == "timestamptz" and relation.dialect == "duckdb":  # its driver would need yet another library
+        column = sa.func.timezone(_sql("'UTC'"), column)
     if kind in {"uuid", "unknown", "bpchar"}:  # CHAR(n) as it is would be padded with blanks
         return sa.cast(column, sa.Text)
     if kind == "numeric":  # NaN and long ones are more than drivers can take
@@ -153,17 +156,39 @@ def _further(relation: Relation, kind: ColumnType) -> set[str]:
     return {each.name for each in relation.extra if each.type == kind and each.role != "identifier"}
 
 
+def _readable_of_mysql(column: Column, kind: str) -> Column:
+    if kind in {"decimal", "float"}:
+        return sa.type_coerce(column, sa.Double) + _sql("0e0")
+    if kind == "bit":
+        return sa.type_coerce(column, sa.Integer) + _sql("0")
+    if kind in {"datetime", "timestamp"}:  # drivers fail at days that no calendar has, and in the year 0
+        return sa.case((sa.func.from_days(sa.func.to_days(column)) == sa.func.date(column), column))
+    return column
+
+
 def consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
     """Whether a row's consent is true: not null, no other number than 1."""
     consent = relation.columns[CONSENT]
-    return consent if relation.own_query is None else is_true(consent, relation.dialect, types.get(CONSENT, ""))
+    return consent if relation.own_query is None else is_true(consent, types.get(CONSENT, ""))
 
 
 def _binary(column: Column, dialect: str, kind: str) -> Column:
     """A column that sorts by its bytes, whatever its collation."""
     if dialect == "sqlite":
         return sa.type_coerce(column, sa.Text).collate("BINARY")
-    return column if kind.startswith("int") or kind == "uuid" else sa.cast(column, sa.Text).collate("C")
+    if kind.endswith("int") or kind.startswith("int") or kind == "uuid":
+        return column
+    text = sa.cast(column, sa.Text)
+    return sa.cast(text, sa.LargeBinary) if dialect == "mysql" else text.collate("C")
+
+
+def _by_time(time: Column, dialect: str, window: Window) -> list[Column]:
+    """What puts rows in the order of time, those without one last."""
+    if dialect == "sqlite":
+        return [_utc_text(time).nulls_last()]
+    if dialect == "mysql":  # which has no NULLS LAST, and is faster without where there are none
+        return [time] if window.start else [time.is_(sa.null()), time]
+    return [time.nulls_last()]
 
 
 def _utc_text(time: Column) -> Column:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn
+from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn
 from feedback_etl.errors import SourceError
-from feedback_etl.source.consent import CONSENT, IMAGE_OPT_IN
 from feedback_etl.source.window import Window
 
 TIME = pl.Datetime("us")
@@ -121,6 +120,8 @@ def _parsed_time(text: pl.Expr) -> pl.Expr:
 
 _INTEGERS = frozenset({"int2", "int4", "int8"})
 _TEXTS = frozenset({"text", "varchar", "bpchar"})
+_MYSQL_INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
+_MYSQL_TEXTS = frozenset({"text", "varchar"})
 
 
 class Kind(NamedTuple):
@@ -129,20 +130,26 @@ class Kind(NamedTuple):
     Attributes:
         expected: In words.
         cast: From the dtype a driver gave to the cast that settles it; None where it cannot be meant.
-        postgresql: The names PostgreSQL gives to fitting types; "unknown" stands for types of the user's own.
+        postgresql: The names of fitting types on PostgreSQL and DuckDB; "unknown" stands for types of the user's own.
+        mysql: Those on MySQL and MariaDB.
     """
 
     expected: str
     cast: Callable[[pl.DataType], Cast | None]
     postgresql: frozenset[str]
+    mysql: frozenset[str]
 
 
-_IDENTIFIER = Kind("an integer, a UUID or text", _id, _INTEGERS | _TEXTS | {"uuid", "unknown"})
-_NUMERIC = Kind("a number", _number, _INTEGERS | {"float4", "float8", "numeric"})
-_TRUTH = Kind("a boolean", _boolean, _INTEGERS | {"bool"})
-_LIST = Kind("JSON text", _text, _TEXTS | {"json", "jsonb", "text[]", "varchar[]"})
-_WORD = Kind("text", _text, _TEXTS | {"unknown"})
-_INSTANT = Kind("a timestamp", _time, frozenset({"timestamp", "timestamptz"}))
+_IDENTIFIER = Kind(
+    "an integer, a UUID or text", _id, _INTEGERS | _TEXTS | {"uuid", "unknown"}, _MYSQL_INTEGERS | _MYSQL_TEXTS
+)
+_NUMERIC = Kind(
+    "a number", _number, _INTEGERS | {"float4", "float8", "numeric"}, _MYSQL_INTEGERS | {"decimal", "float", "double"}
+)
+_TRUTH = Kind("a boolean", _boolean, _INTEGERS | {"bool"}, _MYSQL_INTEGERS | {"bit"})
+_LIST = Kind("JSON text", _text, _TEXTS | {"json", "jsonb", "text[]", "varchar[]"}, _MYSQL_TEXTS | {"json"})
+_WORD = Kind("text", _text, _TEXTS | {"unknown"}, _MYSQL_TEXTS)
+_INSTANT = Kind("a timestamp", _time, frozenset({"timestamp", "timestamptz"}), frozenset({"datetime", "timestamp"}))
 
 _RAW: dict[str, Kind] = {
     **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _IDENTIFIER),
@@ -154,7 +161,7 @@ _RAW: dict[str, Kind] = {
 }
 _TYPES: dict[ColumnType, Kind] = {
     "text": _WORD,
-    "integer": Kind("an integer", _integer, _INTEGERS),
+    "integer": Kind("an integer", _integer, _INTEGERS, _MYSQL_INTEGERS),
     "number": _NUMERIC,
     "boolean": _TRUTH,
     "time": _INSTANT,

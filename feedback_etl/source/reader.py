@@ -12,12 +12,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.child import BATCHES_AHEAD, Job, Reader, ReaderLost
-from feedback_etl.source.connect import READ_ONLY, SNAPSHOT, Source
+from feedback_etl.source.connect import Source
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.plan import ROWS_A_BULK_RANGE, ranges_of
 from feedback_etl.source.preflight import fetch_rows
 from feedback_etl.source.query import feedback_in
 from feedback_etl.source.raw import cut_exactly, to_raw
+from feedback_etl.source.read_only import MYSQL_SESSION, READ_ONLY, SNAPSHOT
 from feedback_etl.source.relation import Relation
 from feedback_etl.source.window import Window
 
@@ -80,7 +81,7 @@ def open_reading(
         SourceError: The database stopped the query, or a column has a wrong type. No message holds a value.
     """
     with ExitStack() as stack:
-        if source.connectorx_url is None:
+        if source.connectorx_url is None or _is_misread(source, relation):
             logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
             rows = _with_sqlalchemy(source, relation, feedback_in(relation, window, types), reading.batch_rows)
             frames: Iterator[pl.DataFrame] = stack.enter_context(closing(rows))
@@ -90,6 +91,11 @@ def open_reading(
         yield (cut_exactly(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
 
 
+def _is_misread(source: Source, relation: Relation) -> bool:
+    """Where MySQL does not take a query at once, ConnectorX writes it anew, and forgets to escape backslashes."""
+    return source.dialect == "mysql" and "\\" in (relation.own_query or "")
+
+
 def _started(
     stack: ExitStack, source: Source, relation: Relation, window: Window, types: dict[str, str], reading: Reading
 ) -> list[Reader]:
@@ -97,7 +103,7 @@ def _started(
     workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else 0
     ranges = ranges_of(source, relation, window, types, bulk_workers=workers)
     queries = [feedback_in(relation, part, types) for part in ranges]
-    prepare = _under_one_snapshot(source)
+    prepare = _beginning(source)
     processes = min(max(workers, 1), len(queries))
     jobs = [
         Job(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_rows) for n in range(processes)
@@ -121,8 +127,14 @@ def _with_connectorx(readers: list[Reader], relation: Relation) -> Iterator[pl.D
         raise UnfitForConnectorX(str(error)) from None
 
 
-def _under_one_snapshot(source: Source) -> list[str]:
-    """What begins every connection of the readers: the state of the database that `source` sees, and no other."""
+def _beginning(source: Source) -> list[str]:
+    """What begins every connection of the readers.
+
+    On PostgreSQL they see the state of the database that `source` sees. MySQL has no snapshot to share: a reader sees
+    the state at the beginning of its one statement, which is a moment after that of `source`.
+    """
+    if source.dialect == "mysql":
+        return [f"SET SESSION TRANSACTION ISOLATION LEVEL {SNAPSHOT}, READ ONLY", MYSQL_SESSION]
     if source.dialect != "postgresql":
         return []
     snapshot = fetch_rows(source, "SELECT pg_export_snapshot()")[0][0]

@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from feedback_etl.columns import IMAGE_URL, LIST_COLUMNS, RAW_COLUMNS, ExtraColumn
+from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, LIST_COLUMNS, RAW_COLUMNS, ExtraColumn
 from feedback_etl.source import tables
-from feedback_etl.source.consent import CONSENT, IMAGE_OPT_IN, Recorded, consents_of
+from feedback_etl.source.consent import Recorded, consents_of
 from feedback_etl.source.own_query import contained
 
 _QUERY_NAME = "the_own_query_goes_here"
@@ -21,7 +21,7 @@ class Relation:
     """Rows with the canonical raw columns.
 
     Attributes:
-        dialect: "postgresql" or "sqlite".
+        dialect: "postgresql", "mysql", "sqlite" or "duckdb".
         columns: The raw columns and further ones as SQL expressions, and `consent` where something records it.
         rows: What they are selected from.
         counted: What is enough to count them.
@@ -40,9 +40,8 @@ class Relation:
 
     def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
         """The statement as one text that needs no parameters."""
-        compiled = statement.compile(
-            dialect=tables.DIALECTS[self.dialect], compile_kwargs={"literal_binds": True}
-        ).string
+        written_for = tables.DIALECTS["postgresql" if self.dialect == "duckdb" else self.dialect]  # DuckDB reads that
+        compiled = statement.compile(dialect=written_for, compile_kwargs={"literal_binds": True}).string
         if self.own_query is None:
             return compiled
         return compiled.replace(_QUERY_NAME, f"({self.own_query}\n) AS feedback", 1)
@@ -90,26 +89,28 @@ def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
     return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
 
-def own_relation(dialect: str, sql: str, types: dict[str, str], extra: Sequence[ExtraColumn] = ()) -> Relation:
-    """A user's SELECT as a subquery that has the given columns, by what the database calls their types.
+def own_relation(
+    dialect: str, sql: str, names: list[str], types: dict[str, str], extra: Sequence[ExtraColumn] = ()
+) -> Relation:
+    """A user's SELECT as a subquery that has the given columns.
 
     Raises:
         UsageError: The text could end the subquery it is put into.
     """
-    columns: dict[str, Column] = {name: sa.column(name) for name in types if name != IMAGE_OPT_IN}
+    columns: dict[str, Column] = {name: sa.column(name) for name in names if name != IMAGE_OPT_IN}
     if IMAGE_URL in extra:
-        agrees = is_true(sa.column(IMAGE_OPT_IN), dialect, types[IMAGE_OPT_IN])
+        agrees = is_true(sa.column(IMAGE_OPT_IN), types.get(IMAGE_OPT_IN, ""))
         columns[IMAGE_URL.name] = sa.case((agrees, columns[IMAGE_URL.name]))
     query = sa.table(_QUERY_NAME)
-    consent = (CONSENT,) if CONSENT in types else ()
+    consent = (CONSENT,) if CONSENT in names else ()
     return Relation(
         dialect, columns, query, counted=query, own_query=contained(dialect, sql), consent=consent, extra=tuple(extra)
     )
 
 
-def is_true(column: Column, dialect: str, kind: str) -> sa.ColumnElement[bool]:
+def is_true(column: Column, kind: str) -> sa.ColumnElement[bool]:
     """Whether a column of an own query is true: not null, no other number than 1."""
-    if dialect == "postgresql" and kind != "bool":
+    if kind not in ("bool", ""):  # SQLite, which has no types, takes any for true or false
         column = column == sa.literal_column("1")
     return column.is_(sa.true())
 

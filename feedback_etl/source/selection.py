@@ -8,10 +8,10 @@ from typing import NamedTuple, TypeVar
 
 import polars as pl
 
-from feedback_etl.columns import ExtraColumn
+from feedback_etl.columns import CONSENT, ExtraColumn
 from feedback_etl.source.advice import missing_index
 from feedback_etl.source.connect import Database, open_source
-from feedback_etl.source.consent import CONSENT, ConsentColumns
+from feedback_etl.source.consent import ConsentColumns
 from feedback_etl.source.preflight import fetch_count, look_at
 from feedback_etl.source.query import count_in, excluded_in
 from feedback_etl.source.reader import Reading, UnfitForConnectorX, open_reading

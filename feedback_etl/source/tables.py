@@ -6,15 +6,19 @@ published SQL look like the real thing.
 """
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 DIALECTS: dict[str, sa.Dialect] = {
     # The named style leaves a percent sign alone, which others double.
     "postgresql": postgresql.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
+    "mysql": mysql.dialect(paramstyle="named"),
     "sqlite": sqlite.dialect(paramstyle="named"),
 }
-"""The databases that can be read, as SQLAlchemy writes SQL for them."""
+"""The databases of applications, as SQLAlchemy writes SQL for them. MariaDB reads what is written for MySQL."""
+
+# MySQL's own are without a fraction.
+_TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 metadata = sa.MetaData()
 
@@ -34,8 +38,8 @@ recommendation_feedbacks = sa.Table(
     sa.Column("improvement_suggestions", sa.Text),
     sa.Column("adverse_reactions", sa.JSON),
     sa.Column("product_ratings", sa.JSON),
-    sa.Column("created_at", sa.DateTime, index=True),
-    sa.Column("updated_at", sa.DateTime),
+    sa.Column("created_at", _TIME, index=True),
+    sa.Column("updated_at", _TIME),
 )
 
 recommendation_records = sa.Table(

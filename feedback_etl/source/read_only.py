@@ -1,0 +1,112 @@
+"""Reading on a connection: read-only, in UTC, one state of the database; then all is as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from feedback_etl.errors import UsageError
+from feedback_etl.source.unreachable import why_not
+
+SNAPSHOT = "REPEATABLE READ"
+"""The isolation in which a transaction sees one state of the database from its first statement to its last."""
+
+READ_ONLY = ("SET TRANSACTION READ ONLY", "SET LOCAL TIME ZONE 'UTC'", "SET LOCAL standard_conforming_strings = on")
+"""What a PostgreSQL transaction of ours begins with, and what ends with it: a pooled connection keeps nothing."""
+
+_MYSQL_SETTINGS = {
+    "time_zone": "'+00:00'",
+    "sql_mode": "''",  # backslashes and double quotes mean in a --query what `own_query` takes them for
+    "sql_select_limit": "18446744073709551615",  # no limit
+    "net_write_timeout": "86400",  # seconds that the server waits for a slow reader; a minute is usual
+}
+MYSQL_SESSION = "SET SESSION " + ", SESSION ".join(f"{name} = {value}" for name, value in _MYSQL_SETTINGS.items())
+"""What holds while we read MySQL or MariaDB. Its sessions have no settings that end with a transaction."""
+
+_KEPT = "@feedback_etl_{}"
+_KEEP = "SET " + ", ".join(f"{_KEPT.format(name)} = @@SESSION.{name}" for name in _MYSQL_SETTINGS)
+_GIVE_BACK = "SET SESSION " + ", SESSION ".join(f"{name} = {_KEPT.format(name)}" for name in _MYSQL_SETTINGS)
+_FORGET = "SET " + ", ".join(f"{_KEPT.format(name)} = NULL" for name in _MYSQL_SETTINGS)
+
+Brackets = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@contextmanager
+def only_reading(connection: sa.Connection) -> Iterator[None]:
+    """Read-only and in UTC for a while; then the connection and its transaction are as they were.
+
+    Raises:
+        SourceError: The connection is closed, or its transaction has failed.
+        UsageError: Text cannot be read through it as it is.
+    """
+    was_idle = not connection.in_transaction()
+    end: tuple[str, ...] = ()
+    try:
+        try:
+            begin, end = _BRACKETS[connection.dialect.name](connection, was_idle)
+            for statement in begin:
+                connection.exec_driver_sql(statement)
+        except SQLAlchemyError as error:
+            raise why_not(connection.engine.url, error) from None
+        yield
+    finally:
+        for statement in end:
+            with suppress(SQLAlchemyError):
+                connection.exec_driver_sql(statement)
+        with suppress(SQLAlchemyError):
+            if was_idle:
+                connection.rollback()
+
+
+def _of_sqlite(_: sa.Connection, __: bool) -> Brackets:
+    """A SELECT of it cannot write; this looks whether it can be read at all."""
+    return ("PRAGMA schema_version",), ()
+
+
+def _of_postgresql(connection: sa.Connection, was_idle: bool) -> Brackets:
+    driver: Any = connection.connection.dbapi_connection
+    begun = getattr(getattr(driver, "info", None), "transaction_status", 0)
+    if connection.dialect.detect_autocommit_setting(driver) and not begun:
+        return ("BEGIN", *READ_ONLY), ("ROLLBACK",)
+    if was_idle:  # the transaction that begins here is rolled back
+        return READ_ONLY, ()
+    savepoint = "SAVEPOINT feedback_etl"
+    return (savepoint, *READ_ONLY), (f"ROLLBACK TO {savepoint}", f"RELEASE {savepoint}")
+
+
+_IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS of the protocol
+
+
+def _of_mysql(connection: sa.Connection, was_idle: bool) -> Brackets:
+    """In a transaction of the caller's nothing can be forbidden, and what a function wrote is rolled back."""
+    charset, mode = connection.exec_driver_sql("SELECT @@character_set_results, @@sql_mode").fetchall()[0]
+    if charset != "utf8mb4":
+        raise UsageError(f"This connection reads text as {charset}, which loses some; open it with charset=utf8mb4.")
+    if "ANSI_QUOTES" in mode:  # SQLAlchemy has taken that in, and would go on with it
+        raise UsageError("This connection has the sql_mode ANSI_QUOTES, with which it is not read; give its URL.")
+    driver: Any = connection.connection.dbapi_connection
+    begun = getattr(driver, "server_status", _IN_TRANSACTION) & _IN_TRANSACTION
+    settings, back = (_KEEP, MYSQL_SESSION), (_GIVE_BACK, _FORGET)
+    if was_idle or (connection.dialect.detect_autocommit_setting(driver) and not begun):
+        isolation = f"SET TRANSACTION ISOLATION LEVEL {SNAPSHOT}"
+        start = "START TRANSACTION READ ONLY, WITH CONSISTENT SNAPSHOT"
+        return (*settings, "ROLLBACK", isolation, start), ("ROLLBACK", *back)
+    savepoint = "SAVEPOINT feedback_etl"
+    return (*settings, savepoint), (f"ROLLBACK TO {savepoint}", f"RELEASE {savepoint}", *back)
+
+
+def _of_duckdb(_: sa.Connection, was_idle: bool) -> Brackets:
+    """In a transaction of the caller's, what stands in brackets cannot write there either."""
+    return (("ROLLBACK", "BEGIN TRANSACTION READ ONLY"), ("ROLLBACK",)) if was_idle else ((), ())
+
+
+_BRACKETS = {
+    "postgresql": _of_postgresql,
+    "mysql": _of_mysql,
+    "mariadb": _of_mysql,
+    "sqlite": _of_sqlite,
+    "duckdb": _of_duckdb,
+}
+"""The statements around reading, by the dialect."""

@@ -1,0 +1,49 @@
+"""What to tell of a database that cannot be reached: never what the driver says, since that can hold a password."""
+
+import re
+
+import sqlalchemy as sa
+
+from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.address import in_words, name_of
+
+_REASONS = {
+    "timeout expired|timed out": "it did not answer in time (connect_timeout in the settings)",
+    "refused": "the connection was refused; is the server running, and are host and port right",
+    "resolve|translate host name|idna|Name or service|nodename": "there is no host of that name",
+    'database ".*" does not exist|Unknown database': "there is no database of that name",
+    'role ".*" does not exist': "there is no user of that name",
+    "permission denied for database|Access denied .* to database": "this user may not connect to it",
+    "password": "user or password is wrong or missing",
+    "no pg_hba.conf entry": "the server does not let this user in from here (pg_hba.conf)",
+    "is not allowed to connect": "the server does not let anybody in from here",
+    "too many|Too many": "the server has no connection left",
+    "No such file": "there is no socket of that server",
+    "SSL|certificate|insecure transport": "the TLS settings do not fit the server's, or it is no {name}",
+    "closed the connection|Lost connection|Packet sequence|protocol version": "what answers there is no {name}",
+    "starting up|shutting down|shutdown": "the server is starting or stopping",
+    "transaction is aborted": "its transaction has failed; roll it back first",
+    "is closed": "the connection is closed",
+    "not a database": "it is not an SQLite database",
+    "not a valid DuckDB|in-memory database in read-only": "it is not a DuckDB database",
+    "locked|Conflicting lock": "another program holds a lock on it",
+    "different configuration": "this program has it open for writing; give its engine instead of the URL",
+    "unable to open": "the file cannot be opened",
+}
+"""What drivers say (as regular expressions), and what we say instead: their texts can hold what a log should not."""
+
+_BAD_OPTION = (
+    "invalid (connection option|port number|integer value|[a-z_]+ value:|literal)|not true/false|unexpected keyword"
+)
+
+
+def why_not(url: sa.URL, error: BaseException) -> SourceError | UsageError:
+    """What to tell of a database that cannot be reached."""
+    text = str(getattr(error, "orig", None) or error)
+    if re.search(_BAD_OPTION, text) or isinstance(error, AttributeError):
+        return UsageError("The database URL has options that its driver does not know.")
+    if isinstance(error, OSError):  # of a driver; a server's are wrapped by SQLAlchemy
+        return SourceError(f"Cannot connect to {in_words(url)}: a file named by its TLS options cannot be read.")
+    reason = next((reason for sign, reason in _REASONS.items() if re.search(sign, text, re.DOTALL)), None)
+    told = (reason or f"the driver reports {type(error).__name__}").format(name=name_of(url))
+    return SourceError(f"Cannot connect to {in_words(url)}: {told}.")

@@ -1,0 +1,343 @@
+"""MySQL and MariaDB that cannot be reached, fail, or should write: one sentence without any row's value."""
+
+import contextlib
+import functools
+import logging
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from conftest import AWKWARD_PASSWORD
+from databases import make_engine, new_mysql_database, opened
+from reading import by, by_both_routes, execute, fetch, read, select
+from test_source_failures import CANARY, failure
+from test_source_refusals import listening, refusal
+
+from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.connect import open_source
+
+# PyMySQL leaves the sockets of connections that fail or are lost to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+# It cannot be reached.
+
+
+@pytest.fixture
+def server_at(mysql_url: str) -> Callable[..., str]:
+    """The server's URL with parts of it changed, as text."""
+    return lambda **changed: sa.make_url(mysql_url).set(**changed).render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize(("scheme", "name"), [("mysql", "MySQL"), ("mariadb+pymysql", "MariaDB")])
+def test_a_closed_port_is_named(server_at: Callable[..., str], scheme: str, name: str, host: str) -> None:
+    """With host, port and database, and what to look at."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    error = refusal(server_at(drivername=scheme, host=host, port=port, database="shop"))
+    assert str(error).startswith(f"Cannot connect to {name} at {host}:{port}, database shop: ")
+
+
+def test_a_server_that_never_answers_is_given_up(server_at: Callable[..., str]) -> None:
+    """It accepts the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = refusal(server_at(port=silent.getsockname()[1]), connect_timeout=1)
+    assert "it did not answer in time (connect_timeout in the settings)" in str(error)
+
+
+def test_a_query_may_take_longer_than_connecting(mysql_url: str) -> None:
+    """The timeout is for the answer to who we are alone."""
+    assert read(mysql_url, query=select(mysql_url, age="sleep(1.5)"), connect_timeout=1)["age"].item() == 0
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["hangs up", "HTTP"])
+def test_a_server_of_another_kind_is_told_apart(server_at: Callable[..., str], answer: bytes) -> None:
+    """A wrong port often leads to one."""
+
+    def at_once(client: socket.socket) -> None:
+        client.sendall(answer)
+
+    with listening(at_once) as port:
+        assert "what answers there is no MySQL" in str(refusal(server_at(port=port)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"database": "no_such_database"}, "database no_such_database: there is no database of that name."),
+        ({"password": "canary-p4ssw0rd"}, "user or password is wrong or missing."),
+        ({"username": "no_such_user"}, "user or password is wrong or missing."),
+        ({"host": "no.such.host.invalid"}, "there is no host of that name."),
+        ({"host": "a" * 70}, "there is no host of that name."),
+        ({"host": None, "query": {"unix_socket": "/no/such/socket"}}, "there is no socket of that server."),
+    ],
+)
+def test_what_is_wrong_is_named(server_at: Callable[..., str], changed: dict[str, Any], told: str) -> None:
+    """In a sentence of ours; the user is one who needs a password."""
+    assert str(refusal(server_at(**changed))).endswith(told)
+
+
+@pytest.mark.parametrize("option", ["nonsense=1", "connect_timeout=x", "local_infile=x", "read_timeout=x", "ssl=true"])
+def test_an_option_that_the_driver_does_not_know_is_refused(server_at: Callable[..., str], option: str) -> None:
+    """A slip in the URL is the caller's, not the database's."""
+    error = refusal(f"{server_at()}?{option}")
+    assert isinstance(error, UsageError)
+    assert "options that its driver does not know" in str(error)
+
+
+@pytest.mark.parametrize("url", ["mysql://user:canary-p4ssw0rd@rest@host/shop", "mysql:///user:canary-p4ssw0rd@h/shop"])
+def test_a_url_that_is_no_url_is_not_repeated(url: str) -> None:
+    """It may hold a password."""
+    refusal(url)
+
+
+def test_a_server_without_a_database_named_has_no_tables(server_at: Callable[..., str]) -> None:
+    """An own query may name the database itself."""
+    bare = server_at().rpartition("/")[0]
+    assert "database (none named)" in str(refusal(f"{bare}?ssl_ca=/no/such/file"))
+    assert "names no database: mysql://user@host/NAME" in str(refusal(bare))
+    for given in (bare, f"{bare}/", f"{bare}/?local_infile=false"):
+        assert read(given, query=select(server_at())).height == 1
+
+
+# Tables and rights.
+
+
+@pytest.fixture
+def stranger(mysql_admin: sa.Engine, mysql_database: str) -> Iterator[str]:
+    """The URL of a user who may see one table of the default schema and nothing else."""
+    name = f"etl_{uuid.uuid4().hex[:20]}"
+    with opened(mysql_database) as database, mysql_admin.connect() as admin:
+        admin.exec_driver_sql(f"CREATE USER {name} IDENTIFIED BY %s", (AWKWARD_PASSWORD,))
+        admin.exec_driver_sql(f"GRANT SELECT ON {database.engine.url.database}.users TO {name}")
+        url = sa.make_url(mysql_database).set(username=name, password=AWKWARD_PASSWORD)
+        yield url.render_as_string(hide_password=False)
+        admin.exec_driver_sql(f"DROP USER {name}")
+
+
+def test_a_table_that_may_not_be_read_is_named(stranger: str) -> None:
+    """The default one, or one of an own query."""
+    assert "command denied to user" in str(refusal(stranger))
+    assert "profiles" in str(refusal(stranger, query=select(stranger, "FROM profiles")))
+
+
+def test_a_database_that_may_not_be_entered_is_named(stranger: str) -> None:
+    """The user has no right to anything in it."""
+    url = sa.make_url(stranger).set(database="mysql")
+    assert "this user may not connect to it" in str(refusal(url))
+
+
+def test_tables_of_another_database_are_found_by_its_name(mysql_url: str, mysql_database: str) -> None:
+    """MySQL calls schemas databases."""
+    with opened(mysql_database) as database:
+        database.fill(feedbacks=[{"id": 1, "created_at": "2025-10-25 10:00:00"}])
+        assert read(mysql_url, db_schema=database.engine.url.database).height == 1
+    assert "The database has no schema no_such (db_schema). It has: " in str(refusal(mysql_url, db_schema="no_such"))
+
+
+# It fails while rows are read.
+
+
+@pytest.fixture
+def told_nothing(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The canary is neither printed nor logged, by us or by a library below Python."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    printed = capfd.readouterr()
+    assert CANARY not in printed.out + printed.err + caplog.text
+
+
+@pytest.fixture(scope="module")
+def people(mysql_admin: sa.Engine) -> Iterator[str]:
+    """A database with ten rows, the seventh with a canary; functions that write and a sequence."""
+    body = "RETURNS int MODIFIES SQL DATA BEGIN {} INSERT INTO canary VALUES (2); RETURN 1; END"
+    with new_mysql_database(mysql_admin) as url:
+        execute(
+            url,
+            "CREATE TABLE people (id int, score varchar(99))",
+            f"INSERT INTO people SELECT seq, IF(seq = 7, '{CANARY}', '5') FROM seq_1_to_10",
+            "CREATE FUNCTION tells(score text) RETURNS int BEGIN IF length(score) > 3 THEN "
+            "SIGNAL SQLSTATE '45042' SET MESSAGE_TEXT = score; END IF; RETURN 5; END",
+            "CREATE TABLE canary (a int)",
+            "INSERT INTO canary VALUES (1)",
+            "CREATE SEQUENCE numbers",
+            f"CREATE FUNCTION writes() {body.format('')}",
+            f"CREATE FUNCTION sets() {body.format('SET SESSION tx_read_only = 0;')}",
+        )
+        yield url
+
+
+@by_both_routes
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("exp(id * 200)", "a value of some row cannot be converted as it asks"),
+        ("cast(id AS unsigned) * 9223372036854775807", "a value of some row cannot be converted as it asks"),
+        ("tells(score)", "it failed while it read rows ("),
+        ("(SELECT 5 FROM people p WHERE p.id >= people.id)", "it failed while it read rows ("),
+    ],
+)
+def test_a_row_that_it_fails_at_is_not_shown(
+    people: str, told_nothing: None, route: str, sql: str, reason: str
+) -> None:
+    """The kind of the failure is told, for a row as for the count of those without consent."""
+    for column in ("helpful_rating", "consent"):
+        query = select(
+            people, "FROM people", feedback_id="id", **{column: sql if column != "consent" else f"({sql}) = 5"}
+        )
+        text = failure(by(route, people), query)
+        assert reason in text
+        assert text.startswith("The database stopped the query: ")
+        assert text.endswith("Nothing was exported.")
+
+
+def kill(url: str, what: str, done: threading.Event) -> None:
+    """End what sleeps in this database, as an administrator does."""
+    sleeping = "SELECT id FROM information_schema.processlist WHERE db = database() AND state = 'User sleep'"
+    while not done.wait(0.05):
+        for (thread,) in fetch(url, sleeping):
+            with contextlib.suppress(sa.exc.DBAPIError):  # it has ended by itself
+                execute(url, f"{what} {thread}")
+
+
+@by_both_routes
+@pytest.mark.parametrize(
+    ("what", "reason"), [("KILL QUERY", "somebody cancelled it"), ("KILL", "the connection was lost")]
+)
+def test_a_query_that_is_ended_is_named(people: str, route: str, what: str, reason: str) -> None:
+    """By an administrator, alone or with its connection."""
+    done = threading.Event()
+    thread = threading.Thread(target=kill, args=(people, what, done))
+    thread.start()
+    try:
+        assert reason in failure(by(route, people), select(people, "FROM people", age="sleep(30)"))
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def with_global(url: str, name: str, value: str) -> Iterator[None]:
+    """A setting of the server, for new sessions."""
+    ((before,),) = fetch(url, f"SELECT @@GLOBAL.{name}")
+    execute(url, f"SET GLOBAL {name} = {value}")
+    yield
+    execute(url, f"SET GLOBAL {name} = {before}")
+
+
+@by_both_routes
+def test_the_servers_timeout_is_named(people: str, route: str) -> None:
+    """An administrator may have set one for all."""
+    with with_global(people, "max_statement_time", "0.2"):
+        query = select(people, "FROM people", age="sleep(2)")
+        assert "longer than the server's max_statement_time allows" in failure(by(route, people), query)
+
+
+@by_both_routes
+def test_a_lock_is_named(people: str, route: str) -> None:
+    """Somebody alters the table, for longer than the server lets anybody wait."""
+    with with_global(people, "lock_wait_timeout", "1"), make_engine(people).connect() as other:
+        other.exec_driver_sql("LOCK TABLES people WRITE")
+        assert "holds a lock" in failure(by(route, people), select(people, "FROM people"))
+        other.exec_driver_sql("UNLOCK TABLES")
+
+
+# It should write.
+
+ESCAPES = [
+    "{}; DROP TABLE canary",
+    "{}) q; DROP TABLE canary; -- ",
+    "{}) q; COMMIT; DROP TABLE canary; SELECT * FROM (SELECT 1",
+    "{}, '\\' ) q; DROP TABLE canary; -- '",
+    '{}, "\\" ) q; DROP TABLE canary; -- "',
+    "{} # '\n ) q; DROP TABLE canary; # '",
+    "{} /*! ) q; DROP TABLE canary */",
+    "{} /*M!100000 ) q; DROP TABLE canary */",
+    "DROP TABLE canary",
+    "DELETE FROM canary RETURNING *",
+    "INSERT INTO canary {}",
+    "CREATE TABLE another AS {}",
+    "UPDATE canary SET a = 2",
+    "SET SESSION tx_read_only = 0",
+    "CALL something()",
+    "{} INTO OUTFILE 'another'",
+    "{} INTO @a",
+    "{} FROM canary FOR UPDATE",
+    "{} FROM canary LOCK IN SHARE MODE",
+    "EXPLAIN {}",
+    "HANDLER canary OPEN",
+    "WITH gone AS (DELETE FROM canary RETURNING a) {} FROM gone",
+]
+
+
+@contextlib.contextmanager
+def bound(url: str, *, autocommit: bool = False) -> Iterator[sa.Connection]:
+    """A connection of the caller's in a transaction, which it commits afterwards."""
+    options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+    with make_engine(url).execution_options(**options).connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        yield connection
+        connection.commit()
+
+
+Opened = Callable[[str], contextlib.AbstractContextManager[Any]]
+OPENED = [
+    pytest.param(lambda url: contextlib.nullcontext(url), id="connectorx"),
+    pytest.param(lambda url: contextlib.nullcontext(by("sqlalchemy", url)), id="sqlalchemy"),
+    pytest.param(functools.partial(bound, autocommit=True), id="autocommit connection"),
+    pytest.param(bound, id="bound connection"),
+]
+
+
+@pytest.fixture
+def untouched(people: str) -> Iterator[str]:
+    """That database, in which all is as it was after the test."""
+    yield people
+    assert fetch(people, "SELECT a FROM canary") == [(1,)]
+    assert fetch(people, "SELECT next_not_cached_value FROM numbers") == [(1,)]
+    assert fetch(people, "SHOW TABLES LIKE 'another'") == []
+
+
+@pytest.mark.parametrize("place", OPENED)
+def test_no_escape_writes(untouched: str, place: Opened) -> None:
+    """All of them are refused, and the table is as it was."""
+    for escape in ESCAPES:
+        with place(untouched) as database, pytest.raises((SourceError, UsageError)):
+            read(database, query=escape.format(select(untouched)))
+
+
+@pytest.mark.parametrize("place", OPENED[:3])
+@pytest.mark.parametrize("call", ["writes()", "sets()", "nextval(numbers)"])
+def test_no_function_writes(untouched: str, place: Opened, call: str) -> None:
+    """Whether called for a row or to count those without consent."""
+    for query in (select(untouched, user_id=call), select(untouched, consent=f"{call} = 1")):
+        with place(untouched) as database, pytest.raises(SourceError, match="nothing here may write"):
+            read(database, query=query)
+
+
+def test_what_a_function_writes_in_a_transaction_of_the_callers_is_taken_back(untouched: str) -> None:
+    """There nothing can be forbidden."""
+    with bound(untouched) as connection:
+        connection.exec_driver_sql("SELECT * FROM people")
+        assert read(connection, query=select(untouched, user_id="writes()")).height == 1
+
+
+def test_our_own_connections_cannot_write(untouched: str) -> None:
+    """Even if it were asked of them directly."""
+    for statement in ("DELETE FROM canary", "DROP TABLE canary"):
+        with open_source(untouched) as source, pytest.raises(sa.exc.DBAPIError, match="READ ONLY"):
+            source.connection.exec_driver_sql(statement)
+
+
+def test_a_file_of_the_server_is_not_shown_in_an_error(mysql_url: str, tmp_path: Path) -> None:
+    """What a query reads is only ever rows."""
+    (tmp_path / "secret").write_text(CANARY)
+    query = select(mysql_url, timeframe=f"load_file('{tmp_path}/secret')", age="tells_nothing()")
+    assert CANARY not in failure(mysql_url, query)
