@@ -93,7 +93,7 @@ SUBJECT_HASH = ExtraColumn("subject_hash", "identifier")
 """The pseudonym of the user, under a domain of its own: it equals no pseudonym of an analysis."""
 
 
-def read_with(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
+def of_raw_rows(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
     """The further columns that raw rows have to have; the pseudonym of the user is made of `user_id`."""
     return tuple(column for column in extra if column != SUBJECT_HASH)
 
@@ -140,7 +140,7 @@ def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra: Sequence[ExtraColumn]
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
-    further = {each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type] for each in read_with(extra)}
+    further = {each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type] for each in of_raw_rows(extra)}
     _require(frame, _RAW_KINDS | further, "raw")
 
 

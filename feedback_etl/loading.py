@@ -8,7 +8,7 @@ import polars as pl
 
 from feedback_etl.arguments import Time, extra_of, key_of, known_of, window_of
 from feedback_etl.clock import instant
-from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, read_with
+from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, of_raw_rows
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
 from feedback_etl.privacy.keys import Key
@@ -72,7 +72,7 @@ def load_training(
         extra_of(columns, query, images=include_image_urls, subjects=include_subject_hash),
     )
     selection = Selection(
-        database, window, query, db_schema, connect_timeout, reading, progress, None, consent, read_with(extra)
+        database, window, query, db_schema, connect_timeout, reading, progress, None, consent, of_raw_rows(extra)
     )
     anonymity = Anonymity(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
     rules = Rules(

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple
 import pandera.polars as pa
 import polars as pl
 
-from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn, read_with, require_raw
+from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn, of_raw_rows, require_raw
 from feedback_etl.expressions import MAX_AGE, decode_list, is_formula, is_string_list
 from feedback_etl.frames import Frame, for_any_frame, lazy_like
 from feedback_etl.schema import failure_cases
@@ -162,5 +162,5 @@ def explain(rows: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
 def _raw_columns(extra: Sequence[ExtraColumn]) -> dict[str, pa.Column]:
     return {
         each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _faults_of(each).items()])
-        for each in read_with(extra)
+        for each in of_raw_rows(extra)
     }

@@ -19,7 +19,7 @@ from feedback_etl.columns import (
     RAW_COLUMNS,
     SUBJECT_HASH,
     ExtraColumn,
-    read_with,
+    of_raw_rows,
     require_raw,
     training_columns,
 )
@@ -107,7 +107,7 @@ def anonymize(
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if is_hashed(recommendation_id):
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(*RAW_COLUMNS, *(each.name for each in read_with(extra)))
+    known = frame.select(*RAW_COLUMNS, *(each.name for each in of_raw_rows(extra)))
     for column, joined in _JOINED.items():
         known = _add_joined(known, column, joined)
     pairs: Frame = known.select(

@@ -200,7 +200,8 @@ def test_the_application(database: Database, tmp_path: Path) -> None:
     settings = prepared(filled(database), tmp_path / "exports")
     with database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE users DROP COLUMN training_data_opt_in")
-        connection.exec_driver_sql("DROP INDEX ix_recommendation_feedbacks_created_at")
+        table = " ON recommendation_feedbacks" if database.engine.dialect.name == "mysql" else ""
+        connection.exec_driver_sql(f"DROP INDEX ix_recommendation_feedbacks_created_at{table}")
     found = faults(settings)
     assert found.keys() == {"index", "consent"}
     assert found["index"].mend.startswith("CREATE INDEX")

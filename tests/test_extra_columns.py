@@ -37,7 +37,8 @@ SELECT f.id AS feedback_id, f.user_id, f.analysis_id, 'rec_1' AS recommendation_
        f.product_satisfaction, f.routine_completion_pct, f.would_recommend, '[]' AS conditions_analyzed,
        '[]' AS rules_applied, f.timeframe, CAST(NULL AS INTEGER) AS age, f.created_at,
        CASE f.user_id WHEN 1 THEN 'Bern' WHEN 2 THEN '' ELSE 'Wien' END AS city, f.user_id AS visits,
-       f.user_id / 2.0 AS weight, f.user_id > 1 AS is_member, f.created_at AS joined_at, 'd-' || f.user_id AS device
+       f.user_id / 2.0 AS weight, f.user_id > 1 AS is_member, f.created_at AS joined_at,
+       CASE f.user_id WHEN 1 THEN 'd-1' WHEN 2 THEN 'd-2' ELSE 'd-3' END AS device
 FROM recommendation_feedbacks f
 """
 

@@ -18,7 +18,8 @@ QUERY = """
 SELECT f.id AS feedback_id, f.user_id, f.analysis_id, r.recommendation_id, helpful_rating, product_satisfaction,
        routine_completion_pct, would_recommend, conditions_analyzed, rules_applied, timeframe,
        CAST(NULL AS INTEGER) AS age, created_at,
-       'shots/' || (f.id + 500) || '.jpg' AS image_url, f.user_id < 2 AS image_opt_in
+       CASE f.id WHEN 101 THEN 'shots/1.jpg' WHEN 102 THEN 'shots/7.jpg' ELSE 'shots/8.jpg' END AS image_url,
+       f.user_id < 2 AS image_opt_in
 FROM recommendation_feedbacks f LEFT JOIN recommendation_records r ON r.id = f.recommendation_id
 """
 
@@ -90,7 +91,7 @@ def test_of_an_own_query(app: Database, tmp_path: Path) -> None:
     """It tells both the URL and who agreed; without the option, neither is expected."""
     report = exported(app, tmp_path, include_image_urls=True, query=QUERY)
     urls = rows_of(Path(report.export_filename))["image_url"].drop_nulls().sort().to_list()
-    assert urls == ["shots/601.jpg", "shots/602.jpg", "shots/603.jpg"]
+    assert urls == ["shots/7.jpg", "shots/8.jpg"]
     with pytest.raises(SourceError, match="has the unexpected image_url, image_opt_in"):
         exported(app, tmp_path, query=QUERY)
     with pytest.raises(SourceError, match="lacks image_opt_in"):
