@@ -16,7 +16,18 @@ import pytest
 import feedback_etl
 
 PACKAGE = Path(feedback_etl.__file__).parent
-HEAVY = {"connectorx", "pandera", "polars", "polars_hash", "psycopg", "pyarrow", "pydantic_settings", "sqlalchemy"}
+HEAVY = {
+    "connectorx",
+    "duckdb",
+    "pandera",
+    "polars",
+    "polars_hash",
+    "psycopg",
+    "pyarrow",
+    "pydantic_settings",
+    "pymysql",
+    "sqlalchemy",
+}
 
 FLOORS = [
     {"clock", "errors", "private_files"},
