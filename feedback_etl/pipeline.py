@@ -116,7 +116,7 @@ def export_feedback(
         format: "csv" or "parquet" (compressed with zstd).
         compress: "none", "gzip" or "zstd", for CSV.
         query: An own SELECT that yields the canonical raw columns, instead of the default schema.
-        db_schema: The PostgreSQL schema of the default tables.
+        db_schema: The schema of the default tables (on MySQL, the database).
         opt_in_column: A column of users or profiles; where it is there, only feedback of users with true is read.
         opt_out_column: Another; where it is there, feedback of users with true is not read.
         connect_timeout: Seconds to wait for the database.
