@@ -115,7 +115,7 @@ def export_feedback(
         age_edges: The ages at which a new range begins.
         model: A pandera model of one's own that every batch has to fit too.
         query: An own SELECT that yields the canonical raw columns, instead of the default schema.
-        db_schema: The PostgreSQL schema of the default tables.
+        db_schema: The schema of the default tables (on MySQL, the database).
         opt_in_column: A column of users or profiles; where it is there, only feedback of users with true is read.
         opt_out_column: Another; where it is there, feedback of users with true is not read.
         connect_timeout: Seconds to wait for the database.

@@ -17,18 +17,8 @@ import feedback_etl
 
 PACKAGE = Path(feedback_etl.__file__).parent
 HEAVY = {
-    *(
-        "connectorx",
-        "narwhals",
-        "pandas",
-        "pandera",
-        "polars",
-        "polars_hash",
-        "psycopg",
-        "pyarrow",
-        "pydantic_settings",
-    ),
-    *("sklearn", "sqlalchemy"),
+    *("connectorx", "duckdb", "narwhals", "pandas", "pandera", "polars", "polars_hash", "psycopg", "pyarrow"),
+    *("pydantic_settings", "pymysql", "sklearn", "sqlalchemy"),
 }
 
 FLOORS = [

@@ -188,8 +188,10 @@ def test_what_cannot_be_opened_is_named(url: str, path: Path, tmp_path: Path) ->
     for name in ("feedback.csv", "feedback.db"):
         (tmp_path / name).write_text("id\n" * 9999)
         assert str(refusal(f"duckdb:///{tmp_path}/{name}")).endswith("it is not a DuckDB database.")
-    with sa.create_engine(url, poolclass=sa.NullPool).connect():
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
         assert "give its engine instead of the URL" in str(refusal(url))
+        assert read(engine).height == read(connection).height == 4
     assert not list(tmp_path.glob("missing*"))
 
 

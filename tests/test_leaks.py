@@ -289,7 +289,7 @@ URLS = {
     f"mysql://canary:{PASSWORD}@127.0.0.1:1/app": 3,
     f"mysql://canary:{PASSWORD}@127.0.0.1:1/app?ssl-mode={PASSWORD}": 2,
     f"mariadb://canary:{PASSWORD}@127.0.0.1:1/app?{PASSWORD}=1": 2,
-    f"canary-of-dialect://canary:{PASSWORD}@127.0.0.1:1/app": 3,
+    f"canary-of-dialect://canary:{PASSWORD}@127.0.0.1:1/app": 2,
     PASSWORD: 2,
     f"sqlite:///missing.db?password={PASSWORD}": 3,
     f"duckdb:///missing.db?password={PASSWORD}": 3,

@@ -195,7 +195,7 @@ NUDGES = st.sampled_from([-1_000_000, -1, 0, 1, 250_000, 86_400_000_000])
 ROWS = st.lists(st.tuples(BOUNDS, NUDGES, st.integers(0, 99), st.sampled_from([True, False, None])), max_size=12)
 
 
-@settings(max_examples=settings().max_examples // 5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings().max_examples // 10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, kind=st.sampled_from(["datetime(6)", "timestamp(6) NULL"]), route=st.sampled_from(ROUTES))
 def test_a_window_is_what_python_would_choose(
     url: str, rows: list[tuple[datetime, int, int, bool | None]], kind: str, route: str

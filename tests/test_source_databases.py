@@ -490,3 +490,17 @@ def test_reading_by_sqlalchemy_comes_in_bounded_batches(shared: Database) -> Non
         with open_reading(source, relation, window, types, Reading(batch_rows=3)) as batches:
             ids = [batch["feedback_id"].to_list() for batch in batches]
     assert ids == [[2, 3, 1], [4]]
+
+
+def test_reading_by_sqlalchemy_leaves_the_rows_with_the_server(shared: Database) -> None:
+    """The other cursors of these drivers fetch all rows at once; SQLite's fetches one at a time anyhow."""
+    cursors: dict[str, str] = {}
+    with make_engine(shared.url).connect() as connection:
+        sa.event.listen(
+            connection.engine,
+            "before_cursor_execute",
+            lambda _, cursor, sql, *__: cursors.update({sql: type(cursor).__name__}),
+        )
+        read(connection)
+    (reading,) = [name for sql, name in cursors.items() if "ORDER BY" in sql and "created_at" in sql]
+    assert reading == {"sqlite": "Cursor", "postgresql": "ServerCursor", "mysql": "SSCursor"}[connection.dialect.name]

@@ -189,7 +189,7 @@ def test_a_url_that_cannot_be_understood_is_not_repeated(url: str) -> None:
     """It may hold a password; the message shows what one looks like."""
     error = refusal(url)
     assert isinstance(error, UsageError)
-    assert "postgresql://user:password@host/name or sqlite:////absolute/path.db" in str(error)
+    assert "postgresql://user:password@host/name, mysql://... or sqlite:////absolute/path.db" in str(error)
 
 
 def test_a_password_in_the_place_of_the_database_is_not_repeated() -> None:

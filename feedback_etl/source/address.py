@@ -25,7 +25,7 @@ _NAMES = {
 }
 _IN_A_FILE = {"sqlite", "duckdb"}
 _MISREAD = (
-    "The database URL cannot be understood; it looks like postgresql://user:password@host/name or "
+    "The database URL cannot be understood; it looks like postgresql://user:password@host/name, mysql://... or "
     "sqlite:////absolute/path.db. Special characters of a password are percent-encoded."
 )
 

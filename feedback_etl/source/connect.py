@@ -87,7 +87,12 @@ def _bind_of(session: Session) -> sa.Engine | sa.Connection:
 
 
 def _is_told_by_url(engine: sa.Engine) -> bool:
-    """Whether its URL alone leads to the same database: no `creator=`, `connect_args=` or hook, not in memory."""
+    """Whether its URL alone leads to the same database: no `creator=`, `connect_args=` or hook, not in memory.
+
+    DuckDB opens a file in one way at a time: that of the engine.
+    """
+    if engine.dialect.name == "duckdb":
+        return False
     hooks = chain(
         engine.dialect.dispatch.do_connect,
         engine.pool.dispatch.connect,

@@ -38,7 +38,7 @@ def ranges_of(
 ) -> list[Window]:
     """The ranges in which to read a window: one, unless it is large or to be read in bulk.
 
-    SQLite is read in one piece: it has no snapshot to share between connections.
+    Others than PostgreSQL are read in one piece: they have no snapshot to share between connections.
     """
     if source.dialect != "postgresql":
         return [window]

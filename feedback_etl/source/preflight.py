@@ -121,7 +121,7 @@ def _check_tables(source: Source, db_schema: str | None, tables: dict[str, set[s
         found = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
         raise SourceError(
             f"The database has no table {', '.join(missing)}. It has: {_some(found)}. Is it the right database? "
-            "For tables in another PostgreSQL schema set db_schema; for another layout use --query."
+            "For tables in another schema set db_schema; for another layout use --query."
         )
     faults = []
     for name, used in tables.items():

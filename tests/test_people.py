@@ -1,0 +1,54 @@
+"""Whose analyses are whose: ids are the same only if they are the same text, whatever a database takes for equal."""
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from databases import Database, new_mysql_database
+from reading import execute, select
+
+from feedback_etl.source.people import analyses_in, feedback_of
+
+USERS = ["ada", "Ada", "äda", "ada ", "a'da", "a\\da", '"ada"', "%", "a\nda", "😀"]
+
+
+@pytest.fixture
+def numbered(database: Database) -> Database:
+    """Feedback of two users, and of nobody; one row has no analysis."""
+    rows = [(1, 7, 70), (2, 7, 71), (3, 7, None), (4, 8, 80), (5, None, 90), (6, 7, 70)]
+    database.fill(feedbacks=[{"id": id_, "user_id": user, "analysis_id": analysis} for id_, user, analysis in rows])
+    return database
+
+
+def test_a_user_has_their_analyses_each_once(numbered: Database) -> None:
+    """For feedback without an analysis its own id; a user of whom there is none is left out."""
+    found = feedback_of(numbered.url, ["7", "9", "7 "])
+    assert {user: sorted(ids, key=str) for user, ids in found.items()} == {
+        "7": [("70", None), ("71", None), (None, "3")]
+    }
+
+
+def test_all_analyses_are_found(numbered: Database) -> None:
+    """Those of nobody too."""
+    assert sorted(analyses_in(numbered.url)) == ["70", "71", "80", "90"]
+
+
+@pytest.fixture(scope="module")
+def texts(mysql_admin: sa.Engine) -> Iterator[str]:
+    """A MySQL database in which people go by texts, many of which are equal to its collation."""
+    with new_mysql_database(mysql_admin) as url:
+        execute(url, "CREATE TABLE t (id int, who varchar(99))")
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            rows = [{"id": number, "who": user} for number, user in enumerate(USERS)]
+            connection.execute(sa.text("INSERT INTO t VALUES (:id, :who)"), rows)
+        engine.dispose()
+        yield url
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_texts_that_are_equal_to_a_collation_are_other_people(texts: str, user: str) -> None:
+    """And no quote or backslash of an id becomes SQL."""
+    query = select(texts, "FROM t", feedback_id="id", user_id="who", analysis_id="who")
+    assert feedback_of(texts, [user], query=query) == {user: [(user, None)]}
+    assert sorted(analyses_in(texts, query=query)) == sorted(USERS)
