@@ -74,6 +74,11 @@ def to_polars(frame: Any) -> Any:
     raise UsageError(f"The frame has a column whose values are of different types ({told}); give each one type.")
 
 
+def collected(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    """The rows of a frame of Polars: itself, unless it is lazy."""
+    return frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+
+
 def lazy_like(frame: Frame, result: pl.DataFrame) -> Frame:
     """The result of a transform that had to run its frame: lazy if that was."""
     given: Any = result.lazy() if isinstance(frame, pl.LazyFrame) else result

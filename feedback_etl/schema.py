@@ -14,7 +14,7 @@ from pandera.errors import SchemaErrors
 from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, require_raw
 from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import AGE_RANGE, MAX_AGE, decode_list, is_formula, is_string_list
-from feedback_etl.frames import Frame, for_any_frame, lazy_like, to_polars
+from feedback_etl.frames import Frame, collected, for_any_frame, lazy_like, to_polars
 
 
 def _number_faults(column: str, least: int, greatest: int) -> dict[str, pl.Expr]:
@@ -166,7 +166,7 @@ def split_valid(frame: Frame) -> Split[Frame]:
     >>> rejected["reasons"].to_list()
     ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
-    valid, rejected = tell_apart(frame.lazy().collect())
+    valid, rejected = tell_apart(collected(frame))
     return Split(lazy_like(frame, valid), lazy_like(frame, explain(rejected)))
 
 
@@ -220,7 +220,7 @@ def validate(frame: Frame) -> Frame:
     >>> validate(TrainingPair.empty()).width
     12
     """
-    table: pl.DataFrame = to_polars(frame).lazy().collect()
+    table = collected(to_polars(frame))
     cases = _failure_cases(TrainingPair.to_schema(), table)
     if cases.is_empty():
         return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
