@@ -87,27 +87,29 @@ def task(name: str, folder: Path) -> Callable[[], Any]:
 def run(name: str, folder: Path) -> None:
     """Measure one of them in this process, and print its seconds."""
     work = task(name, folder)
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     work()
-    print(json.dumps(time.perf_counter() - started))
+    print(json.dumps([time.perf_counter() - started, time.process_time() - processor]))
 
 
-def measured(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round, after one that fills the caches."""
-    seconds: dict[str, list[float]] = {}
+def measured(folder: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds and processor seconds of each round, after one that fills the caches."""
+    seconds: dict[str, list[tuple[float, float]]] = {}
     for number in range(rounds + 1):
         for name in (CSV, PANDAS, PARQUET, PANDAS_COLUMN, OVERLAPPING, WHOLE, FEATURES, SPLIT):
             command = [sys.executable, __file__, "--run", name, "--folder", str(folder)]
             told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            seconds.setdefault(name, []).extend([told] if number else [])
+            seconds.setdefault(name, []).extend([tuple(told)] if number else [])
         print(f"round {number} of {rounds}", flush=True)
     return seconds
 
 
-def page(seconds: dict[str, list[float]], rows: int, rounds: int) -> Iterator[str]:
+def page(times: dict[str, list[tuple[float, float]]], rows: int, rounds: int) -> Iterator[str]:
     """The results as Markdown; what somebody wrote into the notes stays."""
     from machine import description
     from results import kept_notes
+
+    seconds = {name: [wall for wall, _ in found] for name, found in times.items()}
 
     def ratio(slower: str, faster: str) -> float:
         return median(a / b for a, b in zip(seconds[slower], seconds[faster], strict=True))
@@ -126,9 +128,10 @@ def page(seconds: dict[str, list[float]], rows: int, rounds: int) -> Iterator[st
     for what, value, bound, sign, unit in targets:
         met = value >= bound if sign == ">=" else value <= bound
         yield f"| {what} | {value:.3g} {unit} | {sign} {bound} {unit} | {'met' if met else '**missed**'} |"
-    yield "\n| | seconds | from | to |\n| --- | --- | --- | --- |"
+    yield "\n| | seconds | from | to | processor s |\n| --- | --- | --- | --- | --- |"
     for name, found in seconds.items():
-        yield f"| {name} | {median(found):.3f} | {min(found):.3f} | {max(found):.3f} |"
+        processor = median(each for _, each in times[name])
+        yield f"| {name} | {median(found):.3f} | {min(found):.3f} | {max(found):.3f} | {processor:.3f} |"
     yield f"\n## Notes\n\n<!-- notes -->\n{kept_notes(PAGE)}<!-- /notes -->"
 
 

@@ -3,7 +3,8 @@
 A public transform is written once, for Polars, and `for_any_frame` converts at its edge.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -44,7 +45,7 @@ def for_any_frame(transform: Transform) -> Transform:
         if isinstance(frame, pl.DataFrame | pl.LazyFrame):
             return transform(frame, *arguments, **options)
         table = to_polars(frame)
-        is_pandas = _known(frame).implementation.is_pandas()
+        is_pandas = _is_pandas(_known(frame))
         given = table.with_row_index(_ROW) if is_pandas else table
         restore = _to_pandas if is_pandas else _to_arrow
         return _each(transform(given, *arguments, **options), lambda result: restore(result, frame, table.schema))
@@ -65,13 +66,17 @@ def to_polars(frame: Any) -> Any:
         return frame
     known = _known(frame)
     try:
-        table = known.to_polars()
+        table: pl.DataFrame = known.to_polars()
     except Exception as error:  # whatever it is, its text may hold values
         told = type(error).__name__
     else:
-        ordered = {name: dtype for name, dtype in known.schema.to_polars().items() if isinstance(dtype, pl.Enum)}
-        return table.cast(ordered)  # type: ignore[arg-type]
+        return table.cast({name: pl.Enum(dtype.categories) for name, dtype in _ordered(known)})
     raise UsageError(f"The frame has a column whose values are of different types ({told}); give each one type.")
+
+
+def collected(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    """The rows of a frame of Polars: itself, unless it is lazy."""
+    return frame.collect() if isinstance(frame, pl.LazyFrame) else frame
 
 
 def lazy_like(frame: Frame, result: pl.DataFrame) -> Frame:
@@ -83,12 +88,25 @@ def lazy_like(frame: Frame, result: pl.DataFrame) -> Frame:
 def _known(frame: Any) -> "nw.DataFrame[Any]":
     import narwhals as nw
 
-    known = nw.from_native(frame, eager_only=True, pass_through=True)
-    if isinstance(known, nw.DataFrame) and (known.implementation.is_pandas() or known.implementation.is_pyarrow()):
-        return known
-    raise UsageError(
-        f"A frame is one of Polars (lazy or not) or pandas, or an Arrow table, not {type(frame).__name__}."
-    )
+    with suppress(nw.exceptions.DuplicateError):
+        known = nw.from_native(frame, eager_only=True, pass_through=True)
+        if not isinstance(known, nw.DataFrame) or not (_is_pandas(known) or known.implementation.is_pyarrow()):
+            kind = type(frame).__name__
+            raise UsageError(f"A frame is one of Polars (lazy or not) or pandas, or an Arrow table, not {kind}.")
+        if all(isinstance(name, str) for name in known.columns):
+            return known
+    raise UsageError("The frame's columns need names that are text, each another one.")
+
+
+def _is_pandas(known: "nw.DataFrame[Any]") -> bool:
+    return bool(known.implementation.is_pandas())
+
+
+def _ordered(known: "nw.DataFrame[Any]") -> "Iterator[tuple[str, nw.Enum]]":
+    """The columns of ordered categories: Polars would take them for unordered ones."""
+    import narwhals as nw
+
+    return ((name, dtype) for name, dtype in known.schema.items() if isinstance(dtype, nw.Enum))
 
 
 def _each(result: Any, restore: Callable[[pl.DataFrame], Any]) -> Any:
@@ -114,7 +132,10 @@ def _to_pandas(result: pl.DataFrame, original: "pd.DataFrame", schema: pl.Schema
     nullable |= {getattr(pa, f"uint{width}")(): getattr(pd, f"UInt{width}Dtype")() for width in widths}
     frame = result.to_arrow().to_pandas(types_mapper=nullable.get)
     frame.index = original.index[rows]
-    return frame.astype({name: original[name].dtype for name in _same(result, schema)})
+    types = {name: original[name].dtype for name in _same(result, schema)}
+    for name in (name for name, dtype in types.items() if pd.api.types.is_object_dtype(dtype)):
+        frame[name] = pd.Series(result[name].to_list(), index=frame.index, dtype=object)
+    return frame.astype(types)
 
 
 def _to_arrow(result: pl.DataFrame, original: "pa.Table", schema: pl.Schema) -> "pa.Table":

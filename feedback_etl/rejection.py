@@ -11,7 +11,7 @@ import polars as pl
 
 from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn, of_raw_rows, require_raw
 from feedback_etl.expressions import MAX_AGE, decode_list, is_formula, is_string_list
-from feedback_etl.frames import Frame, for_any_frame, lazy_like
+from feedback_etl.frames import Frame, collected, for_any_frame, lazy_like
 from feedback_etl.schema import failure_cases
 
 
@@ -119,7 +119,7 @@ def split_valid(frame: Frame, *, extra: Sequence[ExtraColumn] = ()) -> Split[Fra
     >>> rejected["reasons"].to_list()
     ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
-    valid, rejected = tell_apart(frame.collect() if isinstance(frame, pl.LazyFrame) else frame, extra)
+    valid, rejected = tell_apart(collected(frame), extra)
     return Split(lazy_like(frame, valid), lazy_like(frame, explain(rejected, extra)))
 
 

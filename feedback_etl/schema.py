@@ -16,7 +16,7 @@ from pandera.errors import SchemaErrors
 from feedback_etl.columns import ColumnType, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import AGE_EDGES, AGE_RANGE, age_ranges
-from feedback_etl.frames import Frame, lazy_like, to_polars
+from feedback_etl.frames import Frame, collected, lazy_like, to_polars
 
 _RANGE = "Range of the age in years, half-open"
 _NO_FORMULA = r"[^=+\-@\t\r\n]"
@@ -134,7 +134,7 @@ def validate(
     >>> validate(TrainingPair.empty()).width
     12
     """
-    table: pl.DataFrame = to_polars(frame).lazy().collect()
+    table = collected(to_polars(frame))
     cases = failure_cases(training_schema(tuple(extra), tuple(age_edges)), table)
     if model is not None:
         own = model if isinstance(model, pa.DataFrameSchema) else model.to_schema()

@@ -146,6 +146,32 @@ class TestPandas:
             fe.deduplicate(frame)
         assert CANARY not in all_said(caught.value)
 
+    def test_types_of_all_kinds_come_back(self) -> None:
+        """Whatever a frame holds beside the columns that are needed."""
+        others = {
+            "list": pd.Series([[1, 2], [3]]),
+            "duration": pd.to_timedelta([1, 2]),
+            "numbers": pd.Categorical([1, 2]),
+            "nullable": pd.array([1, None], "Int64"),
+            "text": pd.array(["x", None], "string"),
+            "arrow": pd.array([1, None], pd.ArrowDtype(pa.int32())),
+            "object": pd.Series([True, None], dtype=object),
+            "time": pd.to_datetime(["2020-01-01", None]),
+        }
+        frame = PAIRS.unique(["analysis_hash"], maintain_order=True).to_pandas().assign(**others)
+        kept = fe.deduplicate(frame)
+        assert dict(kept.dtypes) == dict(frame.dtypes)
+        for name in others:
+            assert kept[name].equals(frame[name]), name
+
+    @pytest.mark.parametrize("names", [["a", "a"], ["a", 1], pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")])])
+    def test_columns_need_names(self, names: Any) -> None:
+        """Different ones, of text."""
+        frame = pd.DataFrame([[1, 2]])
+        frame.columns = names
+        with pytest.raises(UsageError, match="columns need names"):
+            fe.deduplicate(frame, by=["a"])
+
 
 class TestArrow:
     """What Arrow has and others do not."""
@@ -157,6 +183,9 @@ class TestArrow:
                 "analysis_hash": pa.array(["a", "a"]).dictionary_encode(),
                 "recommendation_id": pa.array(["r", "r"], pa.string()),
                 "feedback_timestamp": pa.array([datetime(2025, 10, 25, tzinfo=UTC)] * 2, pa.timestamp("ms", "UTC")),
+                "decimal": pa.array([1, 2], pa.decimal128(5, 2)),
+                "time": pa.array([1, 2], pa.time32("s")),
+                "nothing": pa.nulls(2),
             }
         )
         assert fe.deduplicate(table).schema == table.schema

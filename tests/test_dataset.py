@@ -326,6 +326,16 @@ class TestDamage:
         after = scan_training(tmp_path, verify=True).collect()
         assert after.height == before.height - 1
 
+    @pytest.mark.parametrize("form", FORMS)
+    def test_exports_of_which_everybody_was_erased_are_empty(
+        self, sqlite_database: Database, tmp_path: Path, form: dict[str, Any]
+    ) -> None:
+        """A frame without rows, of the same types."""
+        sqlite_database.fill(**people(1, each=2))
+        exported(sqlite_database, tmp_path, **form)
+        fe.erase(tmp_path, keys=Key(KEY), analysis_ids=["101", "102"])
+        assert_frame_equal(scan_training(tmp_path).collect(), pl.DataFrame(schema=TRAINING_TYPES))
+
     @pytest.mark.parametrize("written", [False, True])
     def test_an_erasure_under_way_is_no_damage(self, tmp_path: Path, written: bool) -> None:
         """The file may be the old one, or already the one that the manifest announces."""

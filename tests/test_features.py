@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-import feedback_etl as fe
 from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.training.features import features, label
@@ -258,18 +257,3 @@ class TestRefusals:
             features(pair_frame({}), ratings=["helpful"])
         with pytest.raises(UsageError, match="timestamp_precision"):
             features(pair_frame({}), timestamp_precision="week")  # type: ignore[arg-type]
-
-
-class TestLatest:
-    """What people said last."""
-
-    def test_the_newest_row_of_each_recommendation_stays(self) -> None:
-        """In the order of the frame; of equal times the last, and rows without a time are the oldest."""
-        at = [datetime(2025, 10, day, tzinfo=UTC) for day in (1, 2, 3)]
-        rows = [(0, "a", at[2]), (1, "b", at[0]), (2, "a", at[1]), (3, "b", at[0]), (4, "c", None), (5, "a", None)]
-        frame = pl.DataFrame(rows, schema=["n", "recommendation_id", "feedback_timestamp"], orient="row")
-        frame = frame.with_columns(analysis_hash=pl.lit("73475cb40a568e8d"))
-        assert fe.latest_per_recommendation(frame)["n"].to_list() == [0, 3, 4]
-        assert fe.latest_per_recommendation(frame.lazy()).collect()["n"].to_list() == [0, 3, 4]
-        two = pl.concat([frame, frame.with_columns(analysis_hash=pl.lit("8f1c5a7d2e9b3c41"))])
-        assert fe.latest_per_recommendation(two).height == 6

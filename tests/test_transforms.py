@@ -17,7 +17,7 @@ from feedback_etl.errors import KeyUnusable, UsageError, ValidationError
 from feedback_etl.expressions import pair_hash
 from feedback_etl.privacy.keys import Key
 from feedback_etl.rejection import split_valid
-from feedback_etl.transforms import PAIR_KEY, RAW_KEY, anonymize, deduplicate, enough_ratings
+from feedback_etl.transforms import PAIR_KEY, RAW_KEY, anonymize, deduplicate, enough_ratings, latest_per_recommendation
 
 KEY = "0123456789abcdef0123456789abcdef"
 FEWER = settings(max_examples=settings().max_examples // 3)
@@ -233,6 +233,21 @@ class TestDeduplicate:
         """The raw key is what `anonymize` makes the pair's key of."""
         assert PAIR_KEY == ("analysis_hash", "recommendation_id", "feedback_timestamp")
         assert RAW_KEY == ("analysis_id", "recommendation_id", "created_at")
+
+
+class TestLatest:
+    """What people said last."""
+
+    def test_the_newest_row_of_each_recommendation_stays(self) -> None:
+        """In the order of the frame; of equal times the last, and rows without a time are the oldest."""
+        at = [datetime(2025, 10, day, tzinfo=UTC) for day in (1, 2, 3)]
+        rows = [(0, "a", at[2]), (1, "b", at[0]), (2, "a", at[1]), (3, "b", at[0]), (4, "c", None), (5, "a", None)]
+        frame = pl.DataFrame(rows, schema=["n", "recommendation_id", "feedback_timestamp"], orient="row")
+        frame = frame.with_columns(analysis_hash=pl.lit("73475cb40a568e8d"))
+        assert latest_per_recommendation(frame)["n"].to_list() == [0, 3, 4]
+        assert latest_per_recommendation(frame.lazy()).collect()["n"].to_list() == [0, 3, 4]
+        two = pl.concat([frame, frame.with_columns(analysis_hash=pl.lit("8f1c5a7d2e9b3c41"))])
+        assert latest_per_recommendation(two).height == 6
 
 
 class TestEnoughRatings:
