@@ -144,6 +144,8 @@ def export(
 
     if output == "":
         raise UsageError("--output is empty: name a folder, or leave the option out.")
+    if share and (include_image_urls or include_subject_hash):
+        raise UsageError("--share is for what leaves the house: images and pseudonyms of users stay in it.")
     settings = load_settings(
         database_url=database_url,
         query=query,

@@ -93,7 +93,8 @@ def risk(
     from feedback_etl.privacy.risk import risk as risk_of
     from feedback_etl.settings import load_settings
 
-    settings, table = load_settings(), _table(files)
+    settings = load_settings()
+    table = _with_numbers(_table(files), sensitive)
     declared = [each for each in settings.extra_columns if each.name in table.columns]
     names = (*RATING_FIELDS, *(each.name for each in declared if each.role == "sensitive"))
     found = risk_of(
@@ -112,18 +113,30 @@ def risk(
             print_data(f"{name:<16}{figure:>12}  {column}".rstrip())
 
 
+def _with_numbers(table: "pl.DataFrame", sensitive: list[str] | None) -> "pl.DataFrame":
+    """The sensitive columns that hold numbers and nothing else as such: these have an order."""
+    import polars as pl
+
+    from feedback_etl.columns import RATING_FIELDS
+
+    names = [name for name in sensitive or RATING_FIELDS if name in table.columns]
+    numbers = table.select(pl.col(names).cast(pl.Float64, strict=False))
+    return table.with_columns(each for each in numbers if each.null_count() == table[each.name].null_count())
+
+
 def _table(files: list[Path]) -> "pl.DataFrame":
-    """All files as one table."""
+    """All files as one table of text: 1067 and 01067 are two values."""
     import polars as pl
 
     frames = []
     for file in files:
         try:
             is_parquet = file.suffix == ".parquet"
-            frames.append(pl.read_parquet(file) if is_parquet else pl.read_csv(file, infer_schema_length=None))
+            frame = pl.read_parquet(file) if is_parquet else pl.read_csv(file, infer_schema=False)
+            frames.append(frame.cast(pl.String))
         except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
             raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
     try:
-        return pl.concat(frames, how="vertical_relaxed")
+        return pl.concat(frames)
     except pl.exceptions.PolarsError:
         raise ExportFileError("The files have different columns; measure them one by one.") from None

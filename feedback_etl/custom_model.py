@@ -37,6 +37,6 @@ def _names_of(place: str) -> dict[str, Any]:
         raise UsageError(f"There is no file {place} with a model.")
     try:
         return runpy.run_path(place) if is_file else vars(importlib.import_module(place))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         told = type(error).__name__
     raise UsageError(f"{place} could not be loaded ({told}); run it with Python to see why.")

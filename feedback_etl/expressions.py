@@ -42,7 +42,15 @@ _STRING_ARRAY = rf"\A{_S}\[{_S}(?:{_JSON_STRING}{_S}(?:,{_S}{_JSON_STRING}{_S})*
 _NO_LIST = rf"\A(?:{_S}null{_S})?\z"
 
 
-_PARTED = {r"[^\p{L}\p{N}]+": "/", r"(\p{L})(\p{N})": "$1/$2", r"(\p{N})(\p{L})": "$1/$2"}
+_PARTED = {
+    r"%3(\d)": "$1",  # a digit in a URL
+    r"[^\p{L}\p{N}]+": "/",
+    r"(\p{L})(\p{N})": "$1/$2",
+    r"(\p{N})(\p{L})": "$1/$2",
+    r"(^|/)0+(\p{N})": "$1$2",
+}
+_LONG_ID = 16
+"""Characters from which on an id is in no text by chance."""
 
 
 def _column(column: str | pl.Expr) -> pl.Expr:
@@ -255,15 +263,18 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
 
 
 def holds_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
-    """Whether a key or path holds one of the row's ids as a word or number of its own.
+    """Whether a key or path holds one of the row's ids: as a word or number of its own, or a long one anywhere.
 
-    Case does not matter. Null where the text is null; an id that is null or empty is in no text.
+    Case, separators (of a UUID, too), leading zeros and digits written as %31 do not matter; an id in another encoding
+    is not seen. Null where the text is null; an id that is null or empty is in no text.
 
     >>> frame = pl.DataFrame({"s3_key": ["photos/User_42/a.jpg", "photos/142.jpg"], "user_id": [42, 42]})
     >>> frame.select(holds_id("s3_key", ids=["user_id"])).to_series().to_list()
     [True, False]
     """
-    return pl.any_horizontal(bounded(column).str.contains(bounded(name), literal=True) for name in ids)
+    return pl.any_horizontal(
+        form(column).str.contains(form(name), literal=True) for name in ids for form in (bounded, unbroken)
+    )
 
 
 def bounded(column: str | pl.Expr) -> pl.Expr:
@@ -278,6 +289,16 @@ def bounded(column: str | pl.Expr) -> pl.Expr:
     for pattern, parted in _PARTED.items():
         words = words.str.replace_all(pattern, parted)
     return pl.lit("/") + words.str.strip_chars("/").replace("", None) + pl.lit("/")
+
+
+def unbroken(column: str | pl.Expr) -> pl.Expr:
+    """The letters and digits of a text or an id in lower case, without anything between them; null for a short one.
+
+    >>> pl.select(unbroken(pl.lit("0B9F7C1E-0d3c-4a52-8f5e-6f1b9d6e7a11"))).item()
+    '0b9f7c1e0d3c4a528f5e6f1b9d6e7a11'
+    """
+    text = _column(column).cast(pl.String).str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "")
+    return pl.when(text.str.len_chars() >= _LONG_ID).then(text)
 
 
 def harmless(column: str | pl.Expr) -> pl.Expr:

@@ -4,6 +4,7 @@ It judges with full depth whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDA
 a raw row, and splitting good rows from bad ones, is in `rejection`.
 """
 
+import copy
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from feedback_etl.frames import Frame, collected, lazy_like, to_polars
 
 _RANGE = "Range of the age in years, half-open"
 _NO_FORMULA = r"[^=+\-@\t\r\n]"
-_PSEUDONYM = "^[0-9a-f]{16}$"
+PSEUDONYM_PATTERN = "^[0-9a-f]{16}$"
 _ELEMENT = r"[^,=+\-@\t\r\n][^,]*"
 TEXT_PATTERN = f"^{_NO_FORMULA}"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
@@ -36,7 +37,7 @@ class TrainingPair(pa.DataFrameModel):
     """A row of the training set: twelve columns in this order and no other. Times are in UTC."""
 
     analysis_hash: str = pa.Field(
-        str_matches=_PSEUDONYM,
+        str_matches=PSEUDONYM_PATTERN,
         description="Pseudonym of recommendation_feedbacks.analysis_id: 16 hex characters.",
     )
     recommendation_id: str = pa.Field(
@@ -105,7 +106,7 @@ def training_schema(extra: tuple[ExtraColumn, ...] = (), age_edges: tuple[int, .
 def _further(column: ExtraColumn) -> pa.Column:
     told = f"{column.role.replace('_', '-').capitalize()}; one of the columns that were asked for."
     if column.role == "identifier":
-        return pa.Column(str, pa.Check.str_matches(_PSEUDONYM), nullable=True, description=told)
+        return pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN), nullable=True, description=told)
     checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
     return pa.Column(_TYPES[column.type], checks, nullable=True, description=told)
 
@@ -137,18 +138,30 @@ def validate(
     table = collected(to_polars(frame))
     cases = failure_cases(training_schema(tuple(extra), tuple(age_edges)), table)
     if model is not None:
-        own = model if isinstance(model, pa.DataFrameSchema) else model.to_schema()
-        cases = pl.concat([cases, failure_cases(own, table)], how="diagonal_relaxed")
+        cases = pl.concat([cases, _judged_by(model, table)], how="diagonal_relaxed")
     if cases.is_empty():
         return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
     # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.
-    column = pl.when(schema_context="DataFrameSchema").then("failure_case").otherwise("column")
-    rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.replace(r"\(.*", ""))
+    # What a model of one's own says of whole rows could hold their values.
+    of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
+    column = pl.when(of_frame & of_columns).then("failure_case").when(of_frame).then(pl.lit("rows")).otherwise("column")
+    rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.extract(r"^([\w ]*)"))
     rows = pl.when(pl.col("index").is_null()).then(table.height).otherwise(1).sum()
     counts = cases.group_by(rule.alias("rule")).agg(rows=rows).sort("rows", "rule", descending=[True, False])
     reasons = dict(counts.iter_rows())
     listed = ", ".join(f"{name} ({rows:,} {'row' if rows == 1 else 'rows'})" for name, rows in reasons.items())
     raise ValidationError(f"The training set breaks its rules and was not written: {listed}.", reasons)
+
+
+def _judged_by(model: Model, table: pl.DataFrame) -> pl.DataFrame:
+    """What a model of one's own finds wrong; it judges every row, also where it would drop some."""
+    try:
+        schema = copy.deepcopy(model if isinstance(model, pa.DataFrameSchema) else model.to_schema())
+        schema.drop_invalid_rows = False
+        return failure_cases(schema, table)
+    except (Exception, SystemExit) as error:  # whatever it is, its text may hold values
+        told = type(error).__name__
+    raise ValidationError(f"The model could not judge the rows ({told}), so that nothing was written.")
 
 
 def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:

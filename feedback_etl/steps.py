@@ -102,7 +102,7 @@ class Run:
             recommendation_id=rules.recommendation_id,
             extra=rules.extra,
             age_edges=rules.age_edges,
-        ).pipe(coarsen, rules.timestamp_precision)
+        ).pipe(coarsen, rules.timestamp_precision, also=[each.name for each in rules.extra if each.type == "time"])
         self._people.add(pairs, unique["user_id"])
         self._counts.update(
             total=raw.height,

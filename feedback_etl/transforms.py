@@ -133,13 +133,15 @@ def _further(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -
         return hash_id(value, key=key, domain=column.name, unkeyed=unkeyed)
     if column == IMAGE_URL:
         return pl.when(~holds_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
-    casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64), "number": value.cast(pl.Float64)}
+    number = value.cast(pl.Float64)
+    number = pl.when(number == 0).then(0.0).otherwise(number)  # minus zero would be another class
+    casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64), "number": number}
     return (casts | {"boolean": _truth(value), "time": _utc(value)})[column.type]
 
 
 @for_any_frame
-def coarsen(frame: Frame, precision: TimestampPrecision) -> Frame:
-    """Cut feedback_timestamp down to the minute, the hour or the day, which makes fewer rows unique by it.
+def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] = ()) -> Frame:
+    """Cut feedback_timestamp (and other times) down to the minute, the hour or the day: fewer rows are unique by it.
 
     Drop duplicates before: rows that differ in their exact times alone look alike afterwards.
 
@@ -153,7 +155,7 @@ def coarsen(frame: Frame, precision: TimestampPrecision) -> Frame:
     """
     if not is_coarse(precision):
         return frame
-    coarse: Frame = frame.with_columns(pl.col("feedback_timestamp").dt.truncate(_TRUNCATED[precision]))
+    coarse: Frame = frame.with_columns(pl.col("feedback_timestamp", *also).dt.truncate(_TRUNCATED[precision]))
     return coarse
 
 

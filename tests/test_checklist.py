@@ -16,14 +16,18 @@ from feedback_etl.checklist.check import check
 from feedback_etl.checklist.item import Item
 from feedback_etl.checklist.record import RECORD, write_record
 from feedback_etl.demo import DEMO_KEY
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.manifest import manifests_in, write_manifest
 from feedback_etl.exports.output import Form, Rows
+from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings, load_settings
 
 KEYS = [Key(KEY)]
 NAMES = [
-    *("columns", "pseudonyms", "ages", "images", "keys", "duplicates", "modes", "retention", "audit log", "k"),
+    *("columns", "pseudonyms", "ages", "images", "contents", "keys", "duplicates", "modes", "retention"),
+    *("audit log", "k"),
     *("raw ids", "erasure", "index", "consent", "record"),
 ]
 TOLD = {
@@ -101,10 +105,13 @@ def test_nothing_is_there(tmp_path: Path) -> None:
 CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
     "a column more": ("columns", {"feedback_text": pl.lit("private")}, "has feedback_text"),
     "a plain hash of an id": ("pseudonyms", {"analysis_hash": pl.lit("73475cb40a568e8d")}, "1 plain hashes"),
+    "no pseudonym": ("pseudonyms", {"analysis_hash": pl.lit("1002")}, "1 values that are no pseudonyms"),
+    "no analysis": ("pseudonyms", {"analysis_hash": pl.lit(None, pl.String)}, "9 rows without a pseudonym"),
     "an age": ("ages", {"age_range": pl.lit("25")}, "other ages than ranges"),
     "a URL": ("images", {"timeframe": pl.lit("https://example.com/a")}, "in timeframe"),
     "the name of an image": ("images", {"recommendation_id": pl.lit("photos/a.JPG")}, "in recommendation_id"),
     "a user's id": ("raw ids", {"recommendation_id": pl.lit("rec1000002")}, "in recommendation_id"),
+    "a user's id with zeros": ("raw ids", {"timeframe": pl.lit("u_0001000002.x")}, "in timeframe"),
     "a user's id between others": ("raw ids", {"rules_applied": pl.lit("r1,user-1000003")}, "in rules_applied"),
 }
 
@@ -147,7 +154,19 @@ def test_keys_that_protect_nobody(app: Database, tmp_path: Path, key: dict[str, 
     """None, or that of the demo."""
     exported(app, tmp_path, **key)
     found = faults(load_settings(database_url=app.url, output_dir=tmp_path), keys=[Key(DEMO_KEY)])
-    assert ("pseudonyms" in found, "keys" in found) == (bool(key.get("unkeyed")), True)
+    assert {"pseudonyms", "keys"} <= found.keys()
+
+
+def test_an_adopted_export_of_the_published_key(app: Database, tmp_path: Path) -> None:
+    """Whatever key its manifest says."""
+    report = exported(app, tmp_path / "demo", key=DEMO_KEY)
+    copy = tmp_path / "ours" / "old.csv"
+    copy.parent.mkdir(mode=0o700)
+    copy.write_bytes(Path(report.export_filename).read_bytes())
+    adopt(copy, key=KEYS[0])
+    found = faults(load_settings(database_url=app.url, output_dir=copy.parent))
+    assert "9 pseudonyms of the published key" in found["pseudonyms"].told
+    assert "its key is another one" in found["erasure"].told
 
 
 @pytest.mark.parametrize("name", [".", ".feedback_etl", ".feedback_etl/audit.jsonl", RECORD])
@@ -192,7 +211,9 @@ def test_foreign_files_are_out_of_reach(settings: Settings) -> None:
 def test_nobody_is_in_the_database_any_more(settings: Settings, app: Database) -> None:
     """Whoever left the application can still be swept out."""
     app.clear()
-    assert faults(settings)["erasure"].mend == "feedback-etl erase --not-in-database"
+    item = faults(settings)["erasure"]
+    assert "they have all left" in item.told
+    assert item.mend.endswith("feedback-etl erase --not-in-database")
 
 
 def test_the_application(database: Database, tmp_path: Path) -> None:
@@ -223,15 +244,87 @@ def test_the_record(settings: Settings) -> None:
 
 
 def test_k(settings: Settings, app: Database) -> None:
-    """Of the last export, against what is asked for, and what linking by analysis_hash makes of it."""
+    """Of every export, against what is asked for, and what linking by analysis_hash makes of it."""
     found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"]
     assert found.told.startswith("3 for age_range, conditions_detected, timeframe in feedback_training_")
     assert "finds classes of 9 analyses or more" in found.told
-    assert faults(settings.model_copy(update={"k": 4}))["k"].mend == "feedback-etl export --k 4"
+    strict = settings.model_copy(update={"k": 4})
+    assert faults(strict)["k"].mend.endswith(".csv && feedback-etl export --k 4")
     exported(app, settings.output_dir, now=NOW + timedelta(days=1), days_back=30)
     rewrite(settings, {"timeframe": pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("x")).otherwise("timeframe")})
     linked = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"].told
     assert "over 2 files finds classes of 1 analyses or more, and 11.1% of the analyses alone" in linked
+    assert faults(strict)["k"].told.count("and 4 is asked for") == 2
+
+
+def test_k_after_an_erasure_is_not_known(settings: Settings, app: Database) -> None:
+    """People are counted while rows are exported."""
+    asked = settings.model_copy(update={"k": 3})
+    assert "k" not in faults(asked)
+    erase(settings.output_dir, user_ids=[1000001], database=app.url, keys=KEYS)
+    assert "before people were erased, and 3 is asked for" in faults(asked)["k"].told
+
+
+def test_k_of_other_quasi_identifiers(settings: Settings) -> None:
+    """Those of the settings count."""
+    asked = settings.model_copy(update={"k": 3, "quasi_identifiers": ("age_range", "recommendation_id")})
+    assert "but age_range, recommendation_id may be known" in faults(asked)["k"].told
+
+
+def test_who_has_withdrawn_is_in_no_export(settings: Settings, app: Database) -> None:
+    """The sweep takes them out."""
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE users SET training_data_opt_in = false WHERE id = 1000002")
+    item = faults(settings)["consent"]
+    assert ("3 analyses of people who have withdrawn" in item.told, item.mend) == (
+        True,
+        "feedback-etl erase --not-in-database",
+    )
+    erase(settings.output_dir, not_in_database=True, database=app.url, keys=KEYS)
+    assert "consent" not in faults(settings)
+
+
+def test_images_of_people_who_do_not_agree_any_more(app: Database, tmp_path: Path) -> None:
+    """Their URLs are in no export."""
+    app.fill(photos=[{"id": 1, "s3_key": "a.jpg"}], analyses=[{"id": 101, "photo_id": 1}])
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE users ADD COLUMN image_opt_in BOOLEAN DEFAULT true")
+    exported(app, tmp_path, include_image_urls=True)
+    settings = load_settings(database_url=app.url, output_dir=tmp_path)
+    assert "images" not in faults(settings)
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE users SET image_opt_in = false")
+    assert "images of 1 analyses whose users do not agree" in faults(settings)["images"].told
+    assert "its key is not at hand" in faults(settings, keys=[])["images"].told
+
+
+def test_a_file_that_was_changed(settings: Settings) -> None:
+    """By a byte."""
+    path = next(settings.output_dir.glob("*.csv"))
+    path.write_bytes(path.read_bytes().replace(b"rec_1", b"rec_2", 1))
+    assert "is not as its manifest says" in faults(settings)["contents"].told
+
+
+@pytest.mark.parametrize("content", [b"", b"recommendation_id\nrec_1\n", bytes(range(256))])
+def test_a_file_that_is_none(settings: Settings, content: bytes) -> None:
+    """One sentence with its name."""
+    next(settings.output_dir.glob("*.csv")).write_bytes(content)
+    with pytest.raises(ExportFileError, match="cannot be read"):
+        check(settings, keys=KEYS, now=NOW)
+
+
+@pytest.mark.parametrize("basis", ["Article 6(1)(a) GDPR", "Einwilligung (Art. 6 Abs. 1 lit. a)", "CONSENT"])
+def test_a_legal_basis_that_is_consent(database: Database, tmp_path: Path, basis: str) -> None:
+    """In other words too."""
+    database.fill(**people(1))
+    settings = load_settings(database_url=database.url, output_dir=tmp_path, legal_basis=basis)
+    assert not next(item for item in check(settings) if item.name == "consent").passed
+
+
+def test_ranges_that_are_ages(app: Database, tmp_path: Path) -> None:
+    """A range of a year or two is one."""
+    exported(app, tmp_path, age_edges=[18, 20, 30])
+    assert "fewer than 5 years: 18-20" in faults(load_settings(database_url=app.url, output_dir=tmp_path))["ages"].told
 
 
 @pytest.mark.parametrize("form", [{"compress": "gzip"}, {"compress": "zstd"}, {"format": "parquet"}], ids=str)
@@ -252,7 +345,7 @@ class TestCommand:
         assert lines[0].startswith("ok    columns     only those of the contract, in 1 file")
         assert "FAIL  record      the record of processing lacks controller, contact, purpose," in done.stdout
         assert done.returncode == 1
-        assert "error: 6 items of 15 failed: " in done.stderr
+        assert "error: 6 items of 16 failed: " in done.stderr
 
     def test_as_json_and_the_record(self, settings: Settings, app: Database) -> None:
         """With everything in the settings file; one line for a machine."""

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from databases import Database
 from folders import KEY, NOW, exported, people, visible
+from frames import all_said
 from processes import feedback_etl
 
 import feedback_etl as fe
@@ -82,12 +83,56 @@ def test_the_example(app: Database) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+class Casting(pa.DataFrameModel):
+    """What fails in it shows values."""
+
+    recommendation_id: str
+
+    @pa.dataframe_check  # type: ignore[misc]
+    def fails(cls, data: pa.PolarsData) -> pl.LazyFrame:  # noqa: N805
+        """Polars shows what it cannot cast."""
+        return data.lazyframe.select(pl.col("recommendation_id").cast(pl.Int64) > 0)
+
+    @pa.check("recommendation_id")
+    def shows(cls, data: pa.PolarsData) -> pl.LazyFrame:  # noqa: N805
+        """So does Python."""
+        raise ValueError(str(data.lazyframe.collect()))
+
+
+class Leaving(pa.DataFrameModel):
+    """A check that ends the program."""
+
+    @pa.dataframe_check  # type: ignore[misc]
+    def leaves(cls, data: pa.PolarsData) -> pl.LazyFrame:  # noqa: ARG002, N805
+        """As a script might."""
+        raise SystemExit(0)
+
+
+class Dropping(Useless):
+    """What does not fit would be dropped."""
+
+    class Config:
+        """Of pandera."""
+
+        drop_invalid_rows = True
+
+
+@pytest.mark.parametrize("model", [Casting, Leaving, Dropping])
+def test_models_that_fail(app: Database, tmp_path: Path, model: type[pa.DataFrameModel]) -> None:
+    """Nothing is published, and no value is told."""
+    with pytest.raises(ValidationError) as caught:
+        exported(app, tmp_path / "exports", model=model)
+    assert "rec_1" not in all_said(caught.value)
+    assert visible(tmp_path / "exports") == []
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("Model", "names no model"),
         ("nowhere.py:Model", "no file nowhere.py"),
         ("no_such_module:Model", r"could not be loaded \(ModuleNotFoundError\)"),
+        ("leaving.py:Model", r"could not be loaded \(SystemExit\)"),
         (f"{EXAMPLE}:Other", "has no pandera model Other"),
         ("feedback_etl.schema:validate", "has no pandera model validate"),
         ("broken.py:Model", r"could not be loaded \(ValueError\)"),
@@ -95,6 +140,7 @@ def test_the_example(app: Database) -> None:
 )
 def test_names_that_lead_nowhere(name: str, told: str) -> None:
     """Each is a sentence; what the file itself says is not repeated."""
+    Path("leaving.py").write_text("raise SystemExit(0)")
     Path("broken.py").write_text("raise ValueError('canary-4711')")
     with pytest.raises(UsageError, match=told) as caught:
         load_model(name)

@@ -81,6 +81,23 @@ def test_quasi_identifiers_count_for_k(app: Database, tmp_path: Path) -> None:
     assert own(app, tmp_path, k=2, columns=[CITY._replace(role="insensitive"), *COLUMNS[1:]]).risk["k"] == 3
 
 
+def test_zero_is_zero_whatever_its_sign(app: Database, tmp_path: Path) -> None:
+    """Otherwise it would be another class, that nobody counts."""
+    query = QUERY.replace("f.user_id / 2.0", "CASE f.user_id WHEN 1 THEN -0.0 ELSE 0.0 END")
+    columns = [CITY._replace(role="insensitive"), *COLUMNS[1:]]
+    columns[2] = columns[2]._replace(role="quasi_identifier")
+    rows = rows_of(Path(own(app, tmp_path, query=query, columns=columns).export_filename))
+    assert set(rows["weight"]) == {"0.0"}
+
+
+def test_times_are_cut_down_too(app: Database) -> None:
+    """With those of the feedback."""
+    loaded = fe.load_training(
+        app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, columns=COLUMNS, timestamp_precision="day"
+    )
+    assert loaded["joined_at"].dt.hour().sum() == 0
+
+
 def test_what_is_not_declared_is_refused(app: Database, tmp_path: Path) -> None:
     """And what is declared has to be there, in a query."""
     with pytest.raises(SourceError, match="has the unexpected device"):

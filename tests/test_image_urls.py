@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from databases import Database
 from folders import FORMS, KEY, NOW, exported, people, rows_of, visible
+from processes import feedback_etl
 
 import feedback_etl as fe
 from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, TRAINING_COLUMNS
@@ -141,3 +142,26 @@ def test_the_gate_knows_the_column() -> None:
     assert pairs["image_url"].to_list() == ["shots/a.jpg"]
     with pytest.raises(ValidationError, match="image_url"):
         fe.validate(pairs)
+
+
+@pytest.mark.parametrize(
+    ("key", "user"),
+    [
+        ("p/000123456/a.jpg", 123456),
+        ("p/%31%32%33456.jpg", 123456),
+        ("p/0B9F7C1E0D3C4A528F5E6F1B9D6E7A11.png", "0b9f7c1e-0d3c-4a52-8f5e-6f1b9d6e7a11"),
+        ("p/x0b9f7c1e_0d3c_4a52_8f5e_6f1b9d6e7a11", "0b9f7c1e-0d3c-4a52-8f5e-6f1b9d6e7a11"),
+    ],
+)
+def test_ids_in_other_clothes(key: str, user: object) -> None:
+    """Leading zeros, digits of a URL, UUIDs with other separators or none."""
+    raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"image_url": [key], "user_id": [user]})
+    assert fe.anonymize(raw, unkeyed=True, now=NOW, extra=[IMAGE_URL])["image_url"].to_list() == [None]
+
+
+@pytest.mark.parametrize("option", ["--include-image-urls", "--include-subject-hash"])
+def test_they_do_not_leave_the_house(app: Database, option: str) -> None:
+    """Nor do pseudonyms of users."""
+    done = feedback_etl("export", "--share", option, "--database-url", app.url, env={"FEEDBACK_ETL_KEY": KEY})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--share is for what leaves the house" in done.stderr

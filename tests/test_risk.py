@@ -182,6 +182,13 @@ class TestCommand:
         options = ["--quasi-identifier", "zip", "--sensitive", "salary", "--person", "who", "--json"]
         assert json.loads(here("risk", "salaries.csv", *options).out)["k"] == 1
 
+    def test_values_are_texts(self, here: Here) -> None:
+        """01067 is another place than 1067, also where every value looks like a number."""
+        Path("zips.csv").write_text("zip,salary\n" + "1067,3\n" * 11 + "01067,11\n")
+        done = here("risk", "zips.csv", "--quasi-identifier", "zip", "--sensitive", "salary", "--json")
+        found = json.loads(done.stdout)
+        assert (found["classes"], found["k"], found["t"]["salary"]) == (2, 1, pytest.approx(11 / 12))
+
     def test_what_cannot_be_read(self, here: Here) -> None:
         """One sentence, without what is in it."""
         Path("torn.parquet").write_text("secret")

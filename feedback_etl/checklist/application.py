@@ -1,11 +1,12 @@
 """What is tested on the application's database, and with its ids."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
-from feedback_etl.checklist.item import Item
+from feedback_etl.checklist.item import Item, item
 from feedback_etl.checklist.rows import Written
 from feedback_etl.errors import FeedbackError
 from feedback_etl.expressions import hash_id
@@ -25,15 +26,41 @@ def indexed(found: Application) -> Item:
     )
 
 
-def consented(found: Application, settings: Settings) -> Item:
-    """It is known who has consented, unless the record of processing names another legal basis."""
+_NOBODY = pl.Series("analysis_id", [], dtype=pl.String)
+_CONSENT = re.compile(r"consent|einwillig|6\(1\)(lit\.?)?\(?a\)?|9\(2\)(lit\.?)?\(?a\)?|lit\.?a")
+"""How a legal basis says that it is consent (GDPR, Articles 6(1)(a) and 9(2)(a)), without spaces."""
+
+
+def consented(found: Application, files: Sequence[Written], keys: Sequence[Key], settings: Settings) -> Item:
+    """It is known who has consented, and nobody is in an export who has withdrawn.
+
+    Nothing has to be known where the record of processing names another legal basis.
+    """
     if found.consent:
-        return Item("consent", True, f"recorded by {', '.join(found.consent)}")
-    basis = (settings.legal_basis or "").lower()
-    if basis and "consent" not in basis:
+        consenting = {*found.consenting}
+        withdrawn = hashes_by_key([each for each in found.analyses if each not in consenting], keys)
+        faults = [
+            f"{each.path.name} has {rows:,} analyses of people who have withdrawn"
+            for each in files
+            if (rows := int(each.analyses.is_in(withdrawn.get(each.manifest.key_id, _NOBODY).implode()).sum()))
+        ]
+        told = f"recorded by {', '.join(found.consent)}, and nobody is in an export who has withdrawn"
+        return item("consent", faults, passed=told, mend="feedback-etl erase --not-in-database")
+    basis = "".join((settings.legal_basis or "").lower().split())
+    if basis and not _CONSENT.search(basis):
         return Item("consent", True, "no column records it, and the record of processing names another legal basis")
     told = f"neither users nor profiles has {settings.opt_in_column} or {settings.opt_out_column}"
     return Item("consent", False, told, "set opt_in_column, or legal_basis where feedback is used without consent")
+
+
+def hashes_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:
+    """The pseudonyms of analyses under each key at hand, and unkeyed ones."""
+    ids = pl.DataFrame({"analysis_id": analyses}, schema={"analysis_id": pl.String})
+    known: list[Key | None] = [None, *keys]
+    return {
+        key.id if key else None: ids.select(hash_id("analysis_id", key=key, unkeyed=key is None)).to_series()
+        for key in known
+    }
 
 
 def erasable(folder: Path, exports: Sequence[Written], found: Application, keys: Sequence[Key]) -> Item:
@@ -44,8 +71,10 @@ def erasable(folder: Path, exports: Sequence[Written], found: Application, keys:
         return Item("erasure", False, f"the key {last.manifest.key_id} is not at hand", "name it with --key-file")
     somebody = _in_export(last, found.analyses, key)
     if somebody is None:
-        told = f"nobody in {last.path.name} is in the database (any more), so that user ids find nobody"
-        return Item("erasure", False, told, "feedback-etl erase --not-in-database")
+        told = f"nobody in {last.path.name} is found in the database: its key is another one, or they have all left"
+        return Item(
+            "erasure", False, told, "feedback-etl list; if the key is right, feedback-etl erase --not-in-database"
+        )
     try:
         done = erase(folder, analysis_ids=[somebody], keys=keys, dry_run=True)
     except FeedbackError as error:
@@ -65,5 +94,5 @@ def _in_export(export: Written, analyses: Sequence[str], key: Key | None) -> str
     """An analysis that is in an export."""
     ids = pl.DataFrame({"id": analyses}, schema={"id": pl.String})
     hashes = hash_id("id", key=key, domain="analysis_id", unkeyed=key is None)
-    there = ids.filter(hashes.is_in(export.pseudonyms.implode()))["id"]
+    there = ids.filter(hashes.is_in(export.analyses.implode()))["id"]
     return str(there[0]) if len(there) else None

@@ -5,13 +5,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from feedback_etl.checklist.application import consented, erasable, indexed
+from feedback_etl.arguments import known_of
+from feedback_etl.checklist.application import consented, erasable, hashes_by_key, indexed
 from feedback_etl.checklist.folder import anonymous, keyed, logged, private, retention
 from feedback_etl.checklist.item import Item
 from feedback_etl.checklist.record import documented
 from feedback_etl.checklist.rows import (
     Written,
     ages,
+    contents,
     contract_columns,
     duplicates,
     guessable,
@@ -48,13 +50,16 @@ _OF_EXPORTS: dict[str, Callable[[_There], Item]] = {
     "columns": lambda there: contract_columns(there.files),
     "pseudonyms": lambda there: guessable(there.files, [*there.database.users, *there.database.analyses]),
     "ages": lambda there: ages(there.files),
-    "images": lambda there: images(there.files),
+    "images": lambda there: images(there.files, hashes_by_key(there.database.imaged, there.keys)),
+    "contents": lambda there: contents(there.files),
     "keys": lambda there: keyed(there.exports),
     "duplicates": lambda there: duplicates(there.files),
     "modes": lambda there: private(there.folder),
     "retention": lambda there: retention(there.exports, there.settings.retention_days, there.now),
     "audit log": lambda there: logged(there.folder, there.exports, there.keys),
-    "k": lambda there: anonymous(there.exports[-1], there.files, there.settings.k),
+    "k": lambda there: anonymous(
+        there.files, there.settings.k, known_of(there.settings.quasi_identifiers, there.settings.extra_columns)
+    ),
 }
 _OF_BOTH: dict[str, Callable[[_There], Item]] = {
     "raw ids": lambda there: raw_ids(there.files, there.database.users),
@@ -62,7 +67,7 @@ _OF_BOTH: dict[str, Callable[[_There], Item]] = {
 }
 _OF_THE_DATABASE: dict[str, Callable[[_There], Item]] = {
     "index": lambda there: indexed(there.database),
-    "consent": lambda there: consented(there.database, there.settings),
+    "consent": lambda there: consented(there.database, there.files, there.keys, there.settings),
 }
 
 
@@ -85,10 +90,12 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     []
     """
     folder = Path(settings.output_dir)
-    exports = [each for each in contents_of(folder).exports if not each.pruned_at] if folder.is_dir() else []
-    files = [each for manifest in exports if (each := written(folder, manifest))]
+    files = [each for manifest in _manifests(folder) if (each := written(folder, manifest))]
+    exports = [each.manifest for each in files]
     database = _database(settings)
-    there = _There(folder, exports, files, database or Application([], [], (), ""), settings, keys, instant(now))
+    there = _There(
+        folder, exports, files, database or Application([], [], [], [], (), ""), settings, keys, instant(now)
+    )
     no_export = Item("", False, _NO_EXPORT, "feedback-etl export") if not files else None
     no_database = Item("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
     items = []
@@ -99,6 +106,11 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     ):
         items += [lacking._replace(name=name) if lacking else test(there) for name, test in tests.items()]
     return [*items, documented(settings)]
+
+
+def _manifests(folder: Path) -> list[Manifest]:
+    """Of exports that were not pruned, the oldest first."""
+    return [each for each in contents_of(folder).exports if not each.pruned_at] if folder.is_dir() else []
 
 
 def _database(settings: Settings) -> Application | None:

@@ -58,7 +58,7 @@ def retention(exports: Sequence[Manifest], days: int | None, now: datetime) -> I
             "retention", False, f"older than {days} days: {', '.join(old)}", f"feedback-etl prune --keep-days {days}"
         )
     long = [each.stem for each in exports if _reaches_back(each, kept)]
-    mend = f"feedback-etl export --days {days} instead of more, and remove these files"
+    mend = f"remove these files; from then on feedback-etl export --days {days} or fewer"
     told = [f"with windows of more than {days} days: {', '.join(long)}"] if long else []
     return item("retention", told, passed=f"{days} days, and no export is older or reaches further back", mend=mend)
 
@@ -85,20 +85,48 @@ def logged(folder: Path, exports: Sequence[Manifest], keys: Sequence[Key]) -> It
     )
 
 
-def anonymous(last: Manifest, exports: Sequence[Written], asked: int | None) -> Item:
-    """The k of the last export, and what linking its rows by analysis_hash makes of it."""
-    if not last.risk:
-        return Item("k", asked is None, f"{last.stem} does not tell it", "" if asked is None else "feedback-etl export")
-    k, names = int(last.risk["k"]), list(last.risk["quasi_identifiers"])
-    told = f"{'at least ' * bool(last.risk['at_least'])}{k} for {', '.join(names)} in {last.stem}"
-    told += ", before people were erased" * bool(last.risk["stale"]) + f"; {asked or 'none'} is asked for"
-    files = [each for each in exports if {*names} <= {*each.columns}]
+def anonymous(exports: Sequence[Written], asked: int | None, known: Sequence[str]) -> Item:
+    """The k of the exports, and what linking rows by a pseudonym makes of it.
+
+    Args:
+        exports: The newest last.
+        asked: What the settings ask for, if anything.
+        known: The quasi-identifiers of the settings.
+    """
+    faults = {each.path: fault for each in exports if asked and (fault := _k_fault(each.manifest, asked, known))}
+    told = f"{_k_of(exports[-1].manifest)}; {asked or 'none'} is asked for{_linking(exports)}"
+    mend = f"rm {' '.join(shlex.quote(str(path)) for path in faults)} && feedback-etl export --k {asked}"
+    return item("k", list(faults.values()), passed=told, mend=mend)
+
+
+def _k_of(manifest: Manifest) -> str:
+    risk = manifest.risk
+    if not risk:
+        return f"{manifest.stem} does not tell it"
+    told = f"{'at least ' * bool(risk['at_least'])}{risk['k']} for {', '.join(risk['quasi_identifiers'])}"
+    return f"{told} in {manifest.stem}" + ", before people were erased" * bool(risk["stale"])
+
+
+def _k_fault(manifest: Manifest, asked: int, known: Sequence[str]) -> str:
+    """Why an export may have a smaller k than what is asked for."""
+    risk = manifest.risk
+    if risk and int(risk["k"]) >= asked and not risk["stale"] and {*known} <= {*risk["quasi_identifiers"]}:
+        return ""
+    if risk and int(risk["k"]) >= asked and not risk["stale"]:
+        return f"{_k_of(manifest)}, but {', '.join(known)} may be known"
+    return f"{_k_of(manifest)}, and {asked} is asked for"
+
+
+def _linking(exports: Sequence[Written]) -> str:
+    """What somebody finds who links the rows of all files."""
+    names = exports[-1].manifest.risk.get("quasi_identifiers", [])
+    files = [each for each in exports if names and {*names} <= {*each.columns}]
+    if not files:
+        return ""
     by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in each.columns for each in files) else PSEUDONYM
-    if files:
-        found = linked(pl.concat([scan(each.path).select(by, *names) for each in files]), names, by=by)
-        noun = "analyses" if by == PSEUDONYM else "people"
-        told += (
-            f". Who links rows by {by} over {len(files)} files finds classes of {found.k} {noun} or more, and "
-            f"{found.share_unique:.1%} of the {noun} alone in theirs"
-        )
-    return item("k", [told] if asked and k < asked else [], passed=told, mend=f"feedback-etl export --k {asked}")
+    found = linked(pl.concat([scan(each.path).select(by, *names) for each in files]), names, by=by)
+    noun = "analyses" if by == PSEUDONYM else "people"
+    return (
+        f". Who links rows by {by} over {len(files)} files finds classes of {found.k} {noun} or more, and "
+        f"{found.share_unique:.1%} of the {noun} alone in theirs"
+    )

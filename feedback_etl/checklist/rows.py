@@ -1,7 +1,8 @@
 """What is tested on the rows that exports hold."""
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,18 +10,24 @@ import polars as pl
 
 from feedback_etl.checklist.item import Item, item
 from feedback_etl.columns import IMAGE_URL, training_columns
+from feedback_etl.demo import DEMO_KEY
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.manifest import Manifest
-from feedback_etl.expressions import AGE_EDGES, age_ranges, bounded, hash_id
+from feedback_etl.exports.manifest import Manifest, sha256_of
+from feedback_etl.expressions import AGE_EDGES, age_ranges, bounded, hash_id, unbroken
+from feedback_etl.schema import PSEUDONYM_PATTERN
 from feedback_etl.transforms import PAIR_KEY
 
 GUESSED_IDS = 1_000_000
 """Integers from 0 on that everybody tries first."""
 
+NARROWEST_RANGE = 5
+"""Years; an age in a narrower range is hardly a range."""
+
 SHORTEST_ID = 6
 """Characters; shorter ids are in texts by chance."""
 
 _IDS_AT_ONCE = 200_000
+_FORMS = (bounded, unbroken)
 _IMAGE = r"(?i)^[a-z0-9]+://|\.(jpe?g|png|webp|heic|gif)\b"
 
 
@@ -33,7 +40,10 @@ class Written(NamedTuple):
         columns: Its columns.
         rows: How many there are.
         repeated: Rows that are the same feedback as an earlier one.
-        pseudonyms: Of analyses, and of whatever else is an identifier; each once.
+        without_analysis: Rows without a pseudonym of the analysis.
+        analyses: The pseudonyms of analyses, each once.
+        pseudonyms: These, and those of whatever else is an identifier.
+        imaged: The pseudonyms of analyses in rows with the URL of an image.
         texts: The distinct values of its other columns of text, by column.
     """
 
@@ -42,7 +52,10 @@ class Written(NamedTuple):
     columns: list[str]
     rows: int
     repeated: int
+    without_analysis: int
+    analyses: pl.Series
     pseudonyms: pl.Series
+    imaged: pl.Series
     texts: dict[str, pl.Series]
 
 
@@ -67,15 +80,21 @@ def written(folder: Path, manifest: Manifest) -> Written | None:
         rows = scan(path)
         columns = rows.collect_schema().names()
         key = [name for name in PAIR_KEY if name in columns]
-        height, pairs = rows.select(pl.len(), pl.struct(key).n_unique()).collect().row(0)
+        counts = rows.select(pl.len(), pl.struct(key).n_unique().alias("pairs"), pl.col("analysis_hash").null_count())
+        height, pairs, nameless = counts.collect().row(0)
         names = [name for name in columns if name not in ("feedback_timestamp", "export_date")]
         values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in names}
-    except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
+        identifiers = [name for name, role, _ in manifest.settings.get("extra_columns", []) if role == "identifier"]
+        hashes = [values.pop(name) for name in ("analysis_hash", *identifiers)]
+        imaged = hashes[0].clear()
+        if IMAGE_URL.name in columns:
+            imaged = rows.filter(pl.col(IMAGE_URL.name).is_not_null()).select("analysis_hash").collect().to_series()
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):  # whose texts may hold values
         raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
-    identifiers = [name for name, role, _ in manifest.settings.get("extra_columns", []) if role == "identifier"]
-    hashes = [values.pop(name) for name in ("analysis_hash", *identifiers) if name in values]
     pseudonyms = pl.concat([each.alias("pseudonym").cast(pl.String) for each in hashes]).unique()
-    return Written(manifest, path, columns, height, height - pairs, pseudonyms, values)
+    return Written(
+        manifest, path, columns, height, height - pairs, nameless, hashes[0], pseudonyms, imaged.unique(), values
+    )
 
 
 def contract_columns(exports: Sequence[Written]) -> Item:
@@ -92,29 +111,52 @@ def guessable(exports: Sequence[Written], ids: Iterable[str]) -> Item:
     """No pseudonym is the plain hash of an id that somebody knows or guesses."""
     known = pl.Series("id", list(ids), dtype=pl.String)
     guessed = pl.select(pl.int_range(GUESSED_IDS).cast(pl.String).alias("id")).to_series()
-    hashes = pl.concat([known, guessed]).to_frame().select(hash_id("id", unkeyed=True)).to_series().implode()
+    ids_tried = pl.concat([known, guessed]).to_frame()
+    plain = ids_tried.select(hash_id("id", unkeyed=True)).to_series().implode()
+    published = ids_tried.select(hash_id("id", key=DEMO_KEY, domain="analysis_id")).to_series().implode()
 
     def fault(each: Written) -> str:
-        found = int(each.pseudonyms.is_in(hashes).sum())
-        return f"has {found:,} plain hashes of ids" if found else ""
+        if strange := int((~each.pseudonyms.str.contains(PSEUDONYM_PATTERN)).sum()):
+            return f"has {strange:,} values that are no pseudonyms"
+        if each.without_analysis:
+            return f"has {each.without_analysis:,} rows without a pseudonym"
+        if found := int(each.pseudonyms.is_in(plain).sum()):
+            return f"has {found:,} plain hashes of ids"
+        found = int(each.analyses.is_in(published).sum())
+        return f"has {found:,} pseudonyms of the published key of the demo" if found else ""
 
-    passed = f"none is the plain hash of {len(known):,} ids of the application, or of 0 to {GUESSED_IDS - 1:,}"
+    passed = (
+        f"none is the plain hash of {len(known):,} ids of the application or of 0 to {GUESSED_IDS - 1:,}, or made with "
+        "the published key of the demo"
+    )
     return _each("pseudonyms", exports, fault, passed=passed)
 
 
 def raw_ids(exports: Sequence[Written], users: Iterable[str]) -> Item:
     """No text holds the id of a user, where that is long enough not to be there by chance."""
     ids = list(dict.fromkeys(user for user in users if len(user) >= SHORTEST_ID))
-    patterns = pl.Series("id", ids, dtype=pl.String).to_frame().select(bounded("id")).to_series().drop_nulls().to_list()
-    some = [patterns[start : start + _IDS_AT_ONCE] for start in range(0, len(patterns), _IDS_AT_ONCE)]
+    users_ids = pl.DataFrame({"id": ids}, schema={"id": pl.String})
 
     def fault(each: Written) -> str:
-        texts = {name: values.to_frame().select(bounded(name)).to_series() for name, values in each.texts.items()}
-        names = [name for name, text in texts.items() if any(text.str.contains_any(ids).any() for ids in some)]
+        names = [
+            name
+            for name, values in each.texts.items()
+            if any(_holds(values.to_frame().select(form(name)), users_ids.select(form("id"))) for form in _FORMS)
+        ]
         return f"holds ids of users in {', '.join(names)}" if names else ""
 
     passed = f"no text holds one of {len(ids):,} ids of users of {SHORTEST_ID} characters or more"
-    return _each("raw ids", exports, fault, passed=passed, again="--recommendation-id hash")
+    if not ids:
+        passed = f"not to be told: no user has an id of {SHORTEST_ID} characters or more, and shorter ones are in texts"
+    again = "--recommendation-id hash" if any("recommendation_id" in fault(each) for each in exports) else ""
+    return _each("raw ids", exports, fault, passed=passed, again=again)
+
+
+def _holds(texts: pl.DataFrame, ids: pl.DataFrame) -> bool:
+    """Whether one of the texts holds one of the ids."""
+    text, patterns = texts.to_series(), ids.to_series().drop_nulls().to_list()
+    some = (patterns[start : start + _IDS_AT_ONCE] for start in range(0, len(patterns), _IDS_AT_ONCE))
+    return any(text.str.contains_any(each).any() for each in some)
 
 
 def ages(exports: Sequence[Written]) -> Item:
@@ -122,21 +164,47 @@ def ages(exports: Sequence[Written]) -> Item:
     nothing = pl.Series([], dtype=pl.String)
 
     def fault(each: Written) -> str:
-        ranges = list(age_ranges(each.manifest.settings.get("age_edges", AGE_EDGES)).categories)
+        edges = each.manifest.settings.get("age_edges", AGE_EDGES)
+        ranges = list(age_ranges(edges).categories)
+        if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < NARROWEST_RANGE]:
+            return f"has ranges of fewer than {NARROWEST_RANGE} years: {', '.join(narrow)}"
         return "" if each.texts.get("age_range", nothing).is_in(ranges).all() else "has other ages than ranges"
 
     return _each("ages", exports, fault, passed="only ranges")
 
 
-def images(exports: Sequence[Written]) -> Item:
-    """URLs of images are only where they were asked for, by users who agreed."""
+def images(exports: Sequence[Written], agreed: Mapping[str | None, pl.Series]) -> Item:
+    """URLs of images are only where they were asked for, and of users who (still) agree.
+
+    Args:
+        exports: What there is.
+        agreed: The pseudonyms of the analyses of those who do, by the id of the key.
+    """
 
     def fault(each: Written) -> str:
         asked_for = {IMAGE_URL.name}.intersection(_contract(each.manifest))
         names = [n for n, values in each.texts.items() if n not in asked_for and values.str.contains(_IMAGE).any()]
-        return f"holds URLs or names of images in {', '.join(names)}" if names else ""
+        if names:
+            return f"holds URLs or names of images in {', '.join(names)}"
+        if each.imaged.is_empty():
+            return ""
+        if each.manifest.key_id not in agreed:
+            return "holds images, and its key is not at hand (--key-file)"
+        withdrawn = int((~each.imaged.is_in(agreed[each.manifest.key_id].implode())).sum())
+        return f"holds images of {withdrawn:,} analyses whose users do not agree (any more)" if withdrawn else ""
 
     return _each("images", exports, fault, passed="no URL of one without opt-in")
+
+
+def contents(exports: Sequence[Written]) -> Item:
+    """Files hold what was written."""
+
+    def fault(each: Written) -> str:
+        file = each.manifest.file("pairs")
+        whole = file is not None and sha256_of(each.path) in (file.sha256, file.becoming.get("sha256"))
+        return "" if whole else "is not as its manifest says"
+
+    return _each("contents", exports, fault, passed=f"{_files(exports)} as their manifests say")
 
 
 def duplicates(exports: Sequence[Written]) -> Item:

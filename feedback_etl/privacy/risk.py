@@ -96,6 +96,8 @@ def risk(
         raise UsageError(f"The table has no column {', '.join(missing)}. It has: {', '.join(names)}.")
     if not quasi_identifiers:
         raise UsageError("Name at least one quasi-identifier.")
+    if both := sorted({*quasi_identifiers} & {*sensitive}):
+        raise UsageError(f"{', '.join(both)} cannot be a quasi-identifier and sensitive at once.")
     keys = list(dict.fromkeys(quasi_identifiers))
     size = pl.len() if person is None else pl.col(person).n_unique()
     classes = table.group_by(keys).agg(size.alias(_SIZE), pl.len().alias(_ROWS)).collect()

@@ -1,14 +1,16 @@
 """Who is in the database, and whose analyses are whose: what an erasure and a checklist ask it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.columns import CONSENT
+from feedback_etl.columns import CONSENT, IMAGE_URL
+from feedback_etl.errors import SourceError
 from feedback_etl.source.advice import index_statement
-from feedback_etl.source.connect import Database, open_source
+from feedback_etl.source.connect import Database, Source, open_source
 from feedback_etl.source.consent import ConsentColumns
 from feedback_etl.source.failures import reason_for, stopped
 from feedback_etl.source.preflight import look_at
@@ -67,13 +69,8 @@ def analyses_in(
     """
     with open_source(database, connect_timeout=connect_timeout) as source:
         relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
-        analysis = _exactly(relation, "analysis_id")
-        everything: sa.Select[*tuple[Any, ...]] = (
-            sa.select(analysis).select_from(relation.counted).where(analysis.is_not(None)).distinct()
-        )
-        if CONSENT in relation.columns:
-            everything = everything.where(consents(relation, types))
-        return [analysis_id for (analysis_id,) in _rows(source.connection, relation.render(everything))]
+        agree = consents(relation, types) if CONSENT in relation.columns else None
+        return _distinct(source, relation, "analysis_id", agree)
 
 
 class Application(NamedTuple):
@@ -82,12 +79,16 @@ class Application(NamedTuple):
     Attributes:
         users: Ids of all users of whom there is feedback, as text.
         analyses: Ids of all analyses of which there is feedback, as text.
+        consenting: Those analyses of which there is feedback with consent; all where nothing records it.
+        imaged: Those analyses whose users let their images be used; none where nothing records it.
         consent: The columns that record consent; none where nothing does.
         missing_index: The statement that creates the index on created_at; "" where there is one, or for an own query.
     """
 
     users: list[str]
     analyses: list[str]
+    consenting: list[str]
+    imaged: list[str]
     consent: tuple[str, ...]
     missing_index: str
 
@@ -107,14 +108,30 @@ def application(
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
-        ids = []
-        for name in ("user_id", "analysis_id"):
-            column = _exactly(relation, name)
-            each = sa.select(column).select_from(relation.counted).where(column.is_not(None)).distinct()
-            ids.append([text for (text,) in _rows(source.connection, relation.render(each))])
+        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
+        users, analyses = (_distinct(source, relation, name) for name in ("user_id", "analysis_id"))
+        agree = consents(relation, types) if CONSENT in relation.columns else None
+        consenting = analyses if agree is None else _distinct(source, relation, "analysis_id", agree)
+        imaged: list[str] = []
+        with suppress(SourceError):  # nothing records it
+            images, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=[IMAGE_URL])
+            imaged = _distinct(source, images, "analysis_id", images.columns[IMAGE_URL.name].is_not(None), images.rows)
         index = "" if query else index_statement(source, db_schema)
-        return Application(ids[0], ids[1], relation.consent, index)
+        return Application(users, analyses, consenting, imaged, relation.consent, index)
+
+
+def _distinct(
+    source: Source,
+    relation: Relation,
+    name: str,
+    condition: sa.ColumnElement[bool] | None = None,
+    rows: sa.FromClause | None = None,
+) -> list[str]:
+    """The different ids of a column, as text."""
+    column = _exactly(relation, name)
+    ids = sa.select(column).select_from(relation.counted if rows is None else rows).where(column.is_not(None))
+    ids = ids if condition is None else ids.where(condition)
+    return [found for (found,) in _rows(source.connection, relation.render(ids.distinct()))]
 
 
 def _exactly(relation: Relation, name: str) -> sa.ColumnElement[Any]:
