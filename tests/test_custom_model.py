@@ -88,8 +88,8 @@ class Casting(pa.DataFrameModel):
 
     recommendation_id: str
 
-    @pa.dataframe_check  # type: ignore[misc]
-    def fails(cls, data: pa.PolarsData) -> pl.LazyFrame:  # noqa: N805
+    @pa.dataframe_check
+    def fails(cls, data: pa.PolarsData) -> pl.LazyFrame:  # type: ignore[misc]  # noqa: N805
         """Polars shows what it cannot cast."""
         return data.lazyframe.select(pl.col("recommendation_id").cast(pl.Int64) > 0)
 
@@ -102,8 +102,8 @@ class Casting(pa.DataFrameModel):
 class Leaving(pa.DataFrameModel):
     """A check that ends the program."""
 
-    @pa.dataframe_check  # type: ignore[misc]
-    def leaves(cls, data: pa.PolarsData) -> pl.LazyFrame:  # noqa: ARG002, N805
+    @pa.dataframe_check
+    def leaves(cls, data: pa.PolarsData) -> pl.LazyFrame:  # type: ignore[misc]  # noqa: ARG002, N805
         """As a script might."""
         raise SystemExit(0)
 

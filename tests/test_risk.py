@@ -186,7 +186,7 @@ class TestCommand:
         """01067 is another place than 1067, also where every value looks like a number."""
         Path("zips.csv").write_text("zip,salary\n" + "1067,3\n" * 11 + "01067,11\n")
         done = here("risk", "zips.csv", "--quasi-identifier", "zip", "--sensitive", "salary", "--json")
-        found = json.loads(done.stdout)
+        found = json.loads(done.out)
         assert (found["classes"], found["k"], found["t"]["salary"]) == (2, 1, pytest.approx(11 / 12))
 
     def test_what_cannot_be_read(self, here: Here) -> None:
