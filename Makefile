@@ -3,7 +3,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" pyproject.toml --group build
 
-.PHONY: demo test torture bench lint format schemas lock clean
+.PHONY: demo test torture bench lint format schemas notebooks lock clean
 
 demo: .venv/installed-run  ## a sample database, exported: what this project does
 	$(BIN)/feedback-etl demo
@@ -29,6 +29,9 @@ format: .venv/installed-test  ## mend what ruff can mend
 
 schemas: .venv/installed-run  ## write the published contracts anew
 	$(BIN)/python -m feedback_etl.contracts schemas
+
+notebooks: .venv/installed-test  ## run the notebooks and store what they give
+	$(BIN)/python tests/run_notebooks.py notebooks/*.ipynb
 
 lock: .venv/installed-run  ## pin the newest versions that fit
 	$(BIN)/pip install --quiet uv
