@@ -9,13 +9,12 @@ from pathlib import Path
 import polars as pl
 
 from feedback_etl.checklist.item import Item, item
-from feedback_etl.checklist.rows import Written, scan
+from feedback_etl.checklist.rows import Written
 from feedback_etl.demo import DEMO_KEY
-from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.names import REJECTED_FOLDER, STATE_FOLDER
-from feedback_etl.exports.tombstones import last_state, require_state
+from feedback_etl.exports.text import scan_text
+from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.risk import linked
 
@@ -70,16 +69,9 @@ def _reaches_back(manifest: Manifest, kept: timedelta) -> bool:
 
 def logged(folder: Path, exports: Sequence[Manifest], keys: Sequence[Key]) -> Item:
     """Nobody has changed the audit log."""
-    log = AuditLog(folder)
-    anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
-    verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
-    faults = verdict.faults
-    try:
-        require_state(folder, last_state(log.records()))
-    except ExportFileError as error:
-        faults = [*faults, str(error)]
+    verdict = verify_folder(folder, exports, keys)
     return item(
-        "audit log", faults, passed=f"{verdict.records:,} records, in one chain", mend="feedback-etl audit verify"
+        "audit log", verdict.faults, passed=f"{verdict.records:,} records, in one chain", mend="feedback-etl audit verify"
     )
 
 
@@ -90,7 +82,7 @@ def anonymous(last: Manifest, exports: Sequence[Written], asked: int | None) -> 
     k, names = int(last.risk["k"]), list(last.risk["quasi_identifiers"])
     told = f"{'at least ' * bool(last.risk['at_least'])}{k} for {', '.join(names)} in {last.stem}"
     told += ", before people were erased" * bool(last.risk["stale"]) + f"; {asked or 'none'} is asked for"
-    tables = [scan(each.path).select("analysis_hash", *names) for each in exports if {*names} <= {*each.columns}]
+    tables = [scan_text(each.path).select("analysis_hash", *names) for each in exports if {*names} <= {*each.columns}]
     if tables:
         by_hash = linked(pl.concat(tables), names, by="analysis_hash")
         told += (

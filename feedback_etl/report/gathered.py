@@ -1,0 +1,177 @@
+"""What a report tells: gathered from manifests, data files and audit logs, before anything is drawn."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from feedback_etl.columns import QUASI_IDENTIFIERS
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import Verdict
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.retention import contents_of
+from feedback_etl.exports.text import scan_text
+from feedback_etl.exports.verification import verify_folder
+from feedback_etl.privacy.keys import Key
+from feedback_etl.report.columns import columns_of
+from feedback_etl.report.distribution import Distribution, distribution
+from feedback_etl.report.drift import Drift, drift
+from feedback_etl.transforms import PAIR_KEY
+
+_NUMBER = "number among the equals of its file"
+_SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
+
+
+class Export(NamedTuple):
+    """An export, and where its file is."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def path(self) -> Path | None:
+        """Its data file; None where it has none any more."""
+        file = self.manifest.file("pairs")
+        return self.folder / file.path if file and not self.manifest.pruned_at else None
+
+
+class ClassSize(NamedTuple):
+    """How many classes have a size.
+
+    Attributes:
+        label: The size, or from the least to the greatest.
+        small: Whether somebody is easily found in one.
+        classes: How many there are.
+        rows: In all of them.
+    """
+
+    label: str
+    small: bool
+    classes: int
+    rows: int
+
+
+class Gathered(NamedTuple):
+    """What is told.
+
+    Attributes:
+        made_at: When, UTC.
+        folders: Where the exports are.
+        exports: The manifests, the oldest first; pruned ones too.
+        rows: Of all exports together, each pair once.
+        dictionary: The columns of all exports together.
+        quasi_identifiers: By which the classes were made.
+        sizes: The sizes of the classes, the least first.
+        person: The column whose values are counted as people in classes and distributions.
+        compared: The stems of the last two exports, where there are two.
+        drift: Between them, the greatest first.
+        verdicts: What the audit log of each folder says.
+    """
+
+    made_at: datetime
+    folders: list[Path]
+    exports: list[Manifest]
+    rows: int
+    dictionary: list[Distribution]
+    quasi_identifiers: list[str]
+    sizes: list[ClassSize]
+    person: str
+    compared: list[str]
+    drift: list[Drift]
+    verdicts: dict[str, Verdict]
+
+
+def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) -> Gathered:
+    """Read what a report tells of exports, the oldest of which comes first.
+
+    All rows are held in memory, as text.
+
+    Raises:
+        ExportFileError: There is no export, or a file cannot be read.
+    """
+    keys = list(keys)
+    present = [each for each in exports if each.path]
+    frames = [_read(each.path) for each in present if each.path]
+    together = _each_once(frames)
+    columns = {column.name: column for each in present for column in columns_of(each.manifest) if column.name in together.columns}
+    person = next((name for name in ("subject_hash", "analysis_hash") if name in together.columns), "")
+    known = [name for name in _quasi_identifiers(exports) if name in together.columns]
+    folders = list(dict.fromkeys(each.folder for each in exports))
+    return Gathered(
+        made_at=made_at,
+        folders=folders,
+        exports=[each.manifest for each in exports],
+        rows=together.height,
+        dictionary=[distribution(together, column, person=person) for column in columns.values()],
+        quasi_identifiers=known,
+        sizes=_sizes(together, known, person) if known else [],
+        person=person,
+        compared=[each.manifest.stem for each in present[-2:]] if len(present) > 1 else [],
+        drift=drift(frames[-2], frames[-1], list(columns.values())) if len(present) > 1 else [],
+        verdicts={str(folder): verify_folder(folder, contents_of(folder).exports, keys) for folder in folders},
+    )
+
+
+def exports_in(folder: Path) -> list[Export]:
+    """The exports of a folder, the oldest first.
+
+    Raises:
+        ExportFileError: There is none, or a manifest cannot be read.
+    """
+    found = [Export(folder, manifest) for manifest in contents_of(folder).exports]
+    if not found:
+        raise ExportFileError(f"There are no exports in {folder}; feedback-etl export makes one.")
+    return found
+
+
+def exports_of(files: Iterable[Path]) -> list[Export]:
+    """The exports whose data files these are, the oldest first.
+
+    Raises:
+        ExportFileError: One has no manifest.
+    """
+    files = list(dict.fromkeys(Path(file) for file in files))
+    there = {each.path: each for folder in {file.parent for file in files} for each in exports_in(folder)}
+    if foreign := [file for file in files if file not in there]:
+        raise ExportFileError(
+            f"{foreign[0]} ({len(foreign):,} in all) is no data file with a manifest, so that it is not known what it is; "
+            "`feedback-etl adopt FILE` gives it one."
+        )
+    return sorted((there[file] for file in files), key=lambda each: (each.manifest.created_at, each.manifest.stem))
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return scan_text(path).collect()
+    except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
+        raise ExportFileError(f"{path} cannot be read: it is missing, or damaged.") from None
+
+
+def _each_once(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """All rows; of a pair that several exports hold, the copy of the newest. Equal rows of one file are different."""
+    if len(frames) < 2:
+        return frames[0] if frames else pl.DataFrame()
+    key = [name for name in PAIR_KEY if all(name in frame.columns for frame in frames)]
+    numbered = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_NUMBER)) for frame in frames]
+    united = pl.concat(numbered, how="diagonal")
+    return united.unique(subset=[*key, _NUMBER], keep="last", maintain_order=True).drop(_NUMBER)
+
+
+def _quasi_identifiers(exports: Sequence[Export]) -> Sequence[str]:
+    """Those of the newest export that tells them."""
+    told: list[dict[str, Any]] = [each.manifest.risk for each in reversed(exports) if each.manifest.risk]
+    return told[0]["quasi_identifiers"] if told else QUASI_IDENTIFIERS
+
+
+def _sizes(frame: pl.DataFrame, known: list[str], person: str) -> list[ClassSize]:
+    """How many classes there are of each size."""
+    people = pl.col(person).n_unique() if person else pl.len()
+    classes = frame.group_by(known).agg(people.alias("size"), pl.len().alias("rows"))
+    found = []
+    for least, most in _SIZES:
+        some = classes.filter(pl.col("size") >= least, pl.col("size") <= (most or pl.col("size")))
+        label = str(least) if least == most else f"{least} to {most}" if most else f"{least} or more"
+        found.append(ClassSize(label, least < 5, some.height, int(some["rows"].sum())))
+    return found
