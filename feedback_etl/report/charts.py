@@ -1,4 +1,4 @@
-"""Charts as inline SVG: drawn for a width of 420 units, so that they can be read on a phone; colours are in the style.
+"""Charts as inline SVG: drawn for a width of 360 units, so that they can be read on a phone; colours are in the style.
 
 `Markup.format` escapes whatever is put into it. Each chart has a title and a description for those who cannot see it,
 and the page puts the same figures into a table beside it.
@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-_WIDTH, _LABELS, _FIGURES = 420, 142, 84
-_LINE, _BAR, _TEXT = 26, 16, 13
-_LONGEST_LABEL = 20
-_HEIGHT, _AXIS, _BELOW = 190, 48, 24
+_WIDTH, _LABELS, _FIGURES = 360, 140, 62
+_LINE, _BAR, _TEXT = 24, 15, 12.5
+_LONGEST_LABEL = 18  # characters
+_HEIGHT, _AXIS, _BELOW = 190, 44, 24
 
 
 class Bar(NamedTuple):

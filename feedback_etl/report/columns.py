@@ -17,7 +17,7 @@ _HIDDEN = {"analysis_hash", "recommendation_id", IMAGE_URL.name}
 _LISTS = {"conditions_detected", "rules_applied"}
 _ORDERED = {"timeframe", "age_range"}
 _MOST_STEPS = 12
-_DAYS = ((31, "%Y-%m-%d", "1d"), (183, "week of %Y-%m-%d", "1w"), (1_500, "%Y-%m", "1mo"))
+_DAYS = ((13, "%Y-%m-%d", "1d"), (90, "week of %Y-%m-%d", "1w"), (395, "%Y-%m", "1mo"))
 
 
 class Column(NamedTuple):

@@ -8,7 +8,7 @@ import polars as pl
 from feedback_etl.privacy.risk import SMALL
 from feedback_etl.report.columns import Column, binned
 
-MOST_VALUES = 12
+MOST_VALUES = 14
 """Shown of a column; the others are told together."""
 
 

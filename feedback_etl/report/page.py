@@ -37,6 +37,7 @@ def page(gathered: Gathered) -> str:
         facts=gathered,
         newest=newest,
         series=_SERIES,
+        totals={name: sum(_statistic(each.statistics, name) for each in newest) for name in _SERIES},
         over_time=_over_time(newest),
         dictionary=[(each, _distribution(each)) for each in gathered.dictionary],
         classes=_classes(gathered.sizes, gathered.quasi_identifiers),
