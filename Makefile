@@ -27,7 +27,7 @@ format: .venv/installed-test  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 schemas: .venv/installed-run  ## write the published contracts anew
-	$(BIN)/python -m feedback_etl.contracts schemas
+	$(BIN)/feedback-etl contracts schemas
 
 lock: .venv/installed-run  ## pin the newest versions that fit
 	$(BIN)/pip install --quiet uv

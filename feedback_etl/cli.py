@@ -251,6 +251,7 @@ app.command(epilog="Example: feedback-etl prune --keep-days 90")(cli_folder.prun
 app.command(epilog="Example: feedback-etl check --json")(cli_privacy.check)
 app.command(epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(cli_privacy.risk)
 app.command(epilog="Example: feedback-etl report -o report.html")(cli_report.report)
+app.command(epilog="Example: feedback-etl contracts schemas")(cli_report.contracts)
 
 
 def _selection(

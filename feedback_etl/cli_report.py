@@ -29,3 +29,31 @@ def report(
     settings = cli_folder.settings_for(output)
     keys = cli_folder.keys_at_hand(settings, key_file)
     print_data(str(write_report(page, files or settings.output_dir, keys=keys)))
+
+
+def contracts(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Where to write: schemas, unless given; with --croissant a folder of exports.", metavar="FOLDER"
+        ),
+    ] = None,
+    croissant: Annotated[
+        bool, typer.Option("--croissant", help="Describe exports in croissant.json beside them instead.")
+    ] = False,
+) -> None:
+    """Write the contracts: what a row is, and the tables that are read.
+
+    A JSON Schema of a row with the columns and age ranges of the settings, and SQL for each database with the indexes
+    that exports need. With --croissant, a description of exports as data sets for machine learning.
+    """
+    from feedback_etl.contracts import write_contracts
+    from feedback_etl.croissant import write_croissant
+
+    settings = cli_folder.settings_for(None)
+    if croissant:
+        written = [write_croissant(folder or settings.output_dir)]
+    else:
+        written = write_contracts(folder or Path("schemas"), settings.extra_columns, settings.age_edges)
+    for path in written:
+        print_data(str(path))

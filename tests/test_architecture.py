@@ -19,6 +19,7 @@ PACKAGE = Path(feedback_etl.__file__).parent
 HEAVY = {
     *(
         "connectorx",
+        "jinja2",
         "narwhals",
         "pandas",
         "pandera",
@@ -36,17 +37,18 @@ FLOORS = [
     {"columns", "expressions", "frames"},
     {"demo_data", "exports", "privacy", "rejection", "results", "rules", "schema", "source", "steps"}
     | {"training", "transforms"},
-    {"configured", "contracts", "custom_model", "demo", "settings"},
+    {"configured", "contracts", "croissant", "custom_model", "demo", "settings"},
     {"arguments", "loading", "making", "pipeline"},
-    {"checklist", "integrations", "processor"},
-    {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "console"},
+    {"checklist", "integrations", "processor", "report"},
+    {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "cli_report", "console"},
 ]
 """The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""
 
 STOPWATCHES = {"console", "exports.lock", "making", "pipeline"}
 """Who may measure how long something takes."""
 
-TALKERS = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "console", "source.reader_process"}
+TALKERS = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "cli_report", "console"}
+TALKERS |= {"source.reader_process"}
 """Who may write to stdout and stderr."""
 
 
