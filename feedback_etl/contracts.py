@@ -1,4 +1,4 @@
-"""The contracts, made from the models: a row's JSON Schema and the source tables' SQL; `schemas/` holds the usual ones."""
+"""The contracts, made from the models: the JSON Schema of a row, and the SQL of the source tables."""
 
 import json
 from collections.abc import Sequence

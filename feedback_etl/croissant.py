@@ -20,9 +20,11 @@ from feedback_etl.private_files import replace_private_file, temporary_path
 
 CROISSANT = "croissant.json"
 
-_OURS = ("citeAs", "column", "extract", "field", "fileProperty", "fileObject", "fileSet", "format", "includes")
-_OURS += ("isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex")
-_OURS += ("repeated", "replace", "samplingRate", "separator", "source", "subField", "transform", "equivalentProperty")
+_TERMS = (
+    *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet", "format"),
+    *("includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex"),
+    *("repeated", "replace", "samplingRate", "separator", "source", "subField", "transform"),
+)
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -34,10 +36,15 @@ _CONTEXT: dict[str, Any] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    **{name: f"cr:{name}" for name in _OURS},
+    **{name: f"cr:{name}" for name in _TERMS},
 }
 _TYPES = {"string": "sc:Text", "integer": "sc:Integer", "number": "sc:Float", "boolean": "sc:Boolean"}
-_FORMATS = {".csv": "text/csv", ".gz": "application/gzip", ".zst": "application/zstd", ".parquet": "application/x-parquet"}
+_FORMATS = {
+    ".csv": "text/csv",
+    ".gz": "application/gzip",
+    ".zst": "application/zstd",
+    ".parquet": "application/x-parquet",
+}
 _TOLD = (
     "Feedback on recommendations, pseudonymised by feedback_etl: one row for each feedback. It is personal data in the "
     "sense of the GDPR, and not for the public."
@@ -84,7 +91,9 @@ def _file(file: DataFile) -> dict[str, Any]:
 def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
     extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
     facts = row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES))["properties"]
-    window = " to ".join(end or "the beginning" for end in manifest.window) if manifest.window[1] else "an unknown window"
+    window = (
+        " to ".join(end or "the beginning" for end in manifest.window) if manifest.window[1] else "an unknown window"
+    )
     return {
         "@type": "cr:RecordSet",
         "@id": manifest.stem,

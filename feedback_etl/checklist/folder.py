@@ -71,7 +71,10 @@ def logged(folder: Path, exports: Sequence[Manifest], keys: Sequence[Key]) -> It
     """Nobody has changed the audit log."""
     verdict = verify_folder(folder, exports, keys)
     return item(
-        "audit log", verdict.faults, passed=f"{verdict.records:,} records, in one chain", mend="feedback-etl audit verify"
+        "audit log",
+        verdict.faults,
+        passed=f"{verdict.records:,} records, in one chain",
+        mend="feedback-etl audit verify",
     )
 
 

@@ -48,7 +48,9 @@ def bars(title: str, description: str, items: Sequence[Bar], *, marks: Sequence[
         x = _LABELS + value / longest * room
         drawn.append(
             Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>').format(x, height)
-            + Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x, height + 14, told)
+            + Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                x, height + 14, told
+            )
         )
     return _svg(title, description, height + (_LINE - 6 if marks else 0), drawn)
 

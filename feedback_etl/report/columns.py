@@ -94,7 +94,9 @@ def _period(time: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
 
 def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
     """Numbers as they are where they are few, else steps of a round width."""
-    low, high = column.bounds or frame.select(number.quantile(0.01).alias("low"), number.quantile(0.99).alias("high")).row(0)
+    low, high = column.bounds or frame.select(
+        number.quantile(0.01).alias("low"), number.quantile(0.99).alias("high")
+    ).row(0)
     few = frame.select(number.drop_nulls().n_unique()).item() <= _MOST_STEPS
     if few or low is None or not math.isfinite(high - low) or high <= low:
         return number.cast(pl.Int64, strict=False).cast(pl.String) if _whole(number, frame) else number.cast(pl.String)
@@ -103,7 +105,13 @@ def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
     if not column.bounds:
         return pl.format("{} to under {}", _plain(begin), _plain(begin + width))
     begin = begin.clip(upper_bound=high - width)  # the greatest value belongs to the last step
-    return pl.format("{} to {}", _plain(begin), pl.when(begin == high - width).then(_plain(begin + width)).otherwise(pl.format("under {}", _plain(begin + width))))
+    return pl.format(
+        "{} to {}",
+        _plain(begin),
+        pl.when(begin == high - width)
+        .then(_plain(begin + width))
+        .otherwise(pl.format("under {}", _plain(begin + width))),
+    )
 
 
 def _whole(number: pl.Expr, frame: pl.DataFrame) -> bool:

@@ -48,14 +48,17 @@ def distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distrib
         column: Of the frame.
         person: The column that comes nearest to telling who a row is of.
 
-    >>> rows = pl.DataFrame({"timeframe": ["1_week"] * 6 + ["2_weeks"] * 6 + ["9_weeks"], "who": [*map(str, range(13))]})
+    >>> told = ["1_week"] * 6 + ["2_weeks"] * 6 + ["9_weeks"]
+    >>> rows = pl.DataFrame({"timeframe": told, "who": [str(number) for number in range(13)]})
     >>> weeks = Column("timeframe", "Time since.", "text", "label", ordered=True)
     >>> distribution(rows, weeks, person="who").shares
     [Share(label='1_week', rows=6), Share(label='other (2 values)', rows=7)]
     """
     values = frame.get_column(column.name)
     counts = [] if column.kind == "hidden" else _counts(frame, column, person)
-    return Distribution(column, frame.height, values.null_count(), values.drop_nulls().n_unique(), _told(counts, column))
+    return Distribution(
+        column, frame.height, values.null_count(), values.drop_nulls().n_unique(), _told(counts, column)
+    )
 
 
 def _counts(frame: pl.DataFrame, column: Column, person: str) -> list[tuple[str, int, int]]:

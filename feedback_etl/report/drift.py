@@ -76,7 +76,9 @@ def drift(before: pl.DataFrame, now: pl.DataFrame, columns: Sequence[Column]) ->
 
 
 def _drift(before: pl.DataFrame, now: pl.DataFrame, column: Column) -> Drift:
-    both = pl.concat([frame.select(column.name, pl.lit(part).alias("part")) for part, frame in enumerate((before, now))])
+    both = pl.concat(
+        [frame.select(column.name, pl.lit(part).alias("part")) for part, frame in enumerate((before, now))]
+    )
     bins = both.select("part", binned(column, both).alias("bin"))
     if column.kind == "list":
         bins = bins.explode("bin")

@@ -95,8 +95,13 @@ def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) ->
     present = [each for each in exports if each.path]
     frames = [_read(each.path) for each in present if each.path]
     together = _each_once(frames)
-    columns = {column.name: column for each in present for column in columns_of(each.manifest) if column.name in together.columns}
-    person = next((name for name in ("subject_hash", "analysis_hash") if name in together.columns), "")
+    columns = {
+        column.name: column
+        for each in present
+        for column in columns_of(each.manifest)
+        if column.name in together.columns
+    }
+    person = "subject_hash" if "subject_hash" in together.columns else "analysis_hash"
     known = [name for name in _quasi_identifiers(exports) if name in together.columns]
     folders = list(dict.fromkeys(each.folder for each in exports))
     return Gathered(
@@ -136,8 +141,8 @@ def exports_of(files: Iterable[Path]) -> list[Export]:
     there = {each.path: each for folder in {file.parent for file in files} for each in exports_in(folder)}
     if foreign := [file for file in files if file not in there]:
         raise ExportFileError(
-            f"{foreign[0]} ({len(foreign):,} in all) is no data file with a manifest, so that it is not known what it is; "
-            "`feedback-etl adopt FILE` gives it one."
+            f"{foreign[0]} ({len(foreign):,} in all) is no data file that has a manifest. `feedback-etl adopt FILE` "
+            "gives it one; or name a folder."
         )
     return sorted((there[file] for file in files), key=lambda each: (each.manifest.created_at, each.manifest.stem))
 
@@ -167,8 +172,7 @@ def _quasi_identifiers(exports: Sequence[Export]) -> Sequence[str]:
 
 def _sizes(frame: pl.DataFrame, known: list[str], person: str) -> list[ClassSize]:
     """How many classes there are of each size."""
-    people = pl.col(person).n_unique() if person else pl.len()
-    classes = frame.group_by(known).agg(people.alias("size"), pl.len().alias("rows"))
+    classes = frame.group_by(known).agg(pl.col(person).n_unique().alias("size"), pl.len().alias("rows"))
     found = []
     for least, most in _SIZES:
         some = classes.filter(pl.col("size") >= least, pl.col("size") <= (most or pl.col("size")))

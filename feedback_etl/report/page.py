@@ -33,17 +33,21 @@ _TONES = {"little": "main", "too few rows to tell": "third", "moderate": "third"
 def page(gathered: Gathered) -> str:
     """The page; equal facts give equal pages."""
     newest = gathered.exports[-MOST_EXPORTS:]
-    return _environment().get_template("page.html").render(
-        facts=gathered,
-        newest=newest,
-        series=_SERIES,
-        totals={name: sum(_statistic(each.statistics, name) for each in newest) for name in _SERIES},
-        over_time=_over_time(newest),
-        dictionary=[(each, _distribution(each)) for each in gathered.dictionary],
-        classes=_classes(gathered.sizes, gathered.quasi_identifiers),
-        small_classes=sum(each.classes for each in gathered.sizes if each.small),
-        drift=_drift(gathered.drift),
-        faults=sum(len(verdict.faults) for verdict in gathered.verdicts.values()),
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            facts=gathered,
+            newest=newest,
+            series=_SERIES,
+            totals={name: sum(_statistic(each.statistics, name) for each in newest) for name in _SERIES},
+            over_time=_over_time(newest),
+            dictionary=[(each, _distribution(each)) for each in gathered.dictionary],
+            classes=_classes(gathered.sizes, gathered.quasi_identifiers),
+            small_classes=sum(each.classes for each in gathered.sizes if each.small),
+            drift=_drift(gathered.drift),
+            faults=sum(len(verdict.faults) for verdict in gathered.verdicts.values()),
+        )
     )
 
 

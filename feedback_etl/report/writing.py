@@ -6,9 +6,9 @@ from pathlib import Path
 
 from feedback_etl.clock import instant
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.failures import explained, reading, refuse_links
-from feedback_etl.private_files import make_private_folder, replace_private_file, temporary_path
+from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.privacy.keys import Key
+from feedback_etl.private_files import make_private_folder, replace_private_file, temporary_path
 
 
 def write_report(
