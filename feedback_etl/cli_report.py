@@ -42,7 +42,7 @@ def contracts(
         bool, typer.Option("--croissant", help="Describe exports in croissant.json beside them instead.")
     ] = False,
 ) -> None:
-    """Write the contracts: what a row is, and the tables that are read.
+    """Write the contracts of rows and of source tables.
 
     A JSON Schema of a row with the columns and age ranges of the settings, and SQL for each database with the indexes
     that exports need. With --croissant, a description of exports as data sets for machine learning.

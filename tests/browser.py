@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from processes import no_server
 
-Scheme = str
-_SCHEMES = {"dark": 0, "light": 1}
+Scheme = Literal["dark", "light"]
+_SCHEMES: dict[Scheme, int] = {"dark": 0, "light": 1}
 
 _MEASURE = """
 const linear = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
@@ -32,7 +32,6 @@ function background(element) {
 }
 function measure(frame) {
   const page = frame.contentDocument, view = frame.contentWindow, texts = [];
-  const closed = page.querySelectorAll("details").length;
   page.querySelectorAll("details").forEach(each => each.open = true);
   const walker = page.createTreeWalker(page.body, view.NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
@@ -48,9 +47,10 @@ function measure(frame) {
     return inner.left < outer.left - 1 || inner.right > outer.right + 1 || inner.bottom > outer.bottom + 1;
   }).map(text => text.textContent));
   return {
-    width: view.innerWidth, needed: page.documentElement.scrollWidth, texts: texts.length, details: closed,
-    faintest: texts[0], cut: cut, requests: view.performance.getEntriesByType("resource").map(each => each.name),
-    page: view.getComputedStyle(page.body).backgroundColor, elements: page.querySelectorAll("img, script, iframe").length,
+    needed: page.documentElement.scrollWidth, texts: texts.length, faintest: texts[0], cut: cut,
+    requests: view.performance.getEntriesByType("resource").map(each => each.name),
+    elements: page.querySelectorAll("img, script, iframe").length,
+    page: view.getComputedStyle(page.body).backgroundColor,
   };
 }
 addEventListener("load", () => {

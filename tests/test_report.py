@@ -4,6 +4,7 @@ import os
 import re
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,7 @@ class TestPage:
         levels = Structure(page).headings
         assert levels.count(1) == 1
         assert levels[0] == 1
-        assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+        assert all(after - before <= 1 for before, after in pairwise(levels))
 
     def test_every_drawing_can_be_heard(self, page: str) -> None:
         """It has a title and a description, and the page a language."""
