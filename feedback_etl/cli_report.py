@@ -22,7 +22,7 @@ def report(
     """Write a report of exports as one HTML page.
 
     What became of the rows, what the columns hold, how risky it is, what has changed, and the audit log. No row, no
-    pseudonym and no value of fewer than five people is on it. It needs no network.
+    pseudonym and no value of fewer than five analyses is on it. It needs no network.
     """
     from feedback_etl.report.writing import write_report
 

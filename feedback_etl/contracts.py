@@ -14,7 +14,7 @@ from feedback_etl.schema import training_schema
 from feedback_etl.source import tables
 
 _JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}
-_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
 
 
 def contracts(extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
@@ -49,7 +49,7 @@ def _property(column: Any) -> dict[str, Any]:
     if isinstance(dtype, pl.Enum):
         return facts | {"enum": [*dtype.categories, None]}
     if isinstance(dtype, pl.Datetime):
-        facts["pattern"] = _TIME
+        facts["pattern"] = TIME
     kind = _JSON_TYPES.get(dtype, "integer" if dtype.is_integer() else "string")
     return facts | {"type": [kind, "null"] if column.nullable else kind}
 
@@ -63,7 +63,7 @@ def write_contracts(
         ExportFileError: One cannot be written.
     """
     written = []
-    with explained(folder):
+    with explained(folder, "Name another folder."):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contracts(extra, age_edges).items():
             (folder / name).write_text(text, encoding="utf-8")

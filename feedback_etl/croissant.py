@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.columns import ExtraColumn
-from feedback_etl.contracts import row_schema
+from feedback_etl.contracts import TIME, row_schema
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.exports.manifest import DataFile, Manifest
@@ -116,7 +116,7 @@ def _field(stem: str, path: str, name: str, facts: dict[str, Any]) -> dict[str, 
 
 def _type_of(facts: dict[str, Any]) -> str:
     """The type of a column; times are told by their pattern, since JSON has none."""
-    if facts.get("pattern", "").startswith(r"^\d{4}-\d\d-\d\dT"):
+    if facts.get("pattern") == TIME:
         return "sc:DateTime"
     types: str | Sequence[str] = facts.get("type", "string")
     return _TYPES[types if isinstance(types, str) else types[0]]
@@ -139,6 +139,6 @@ def write_croissant(folder: str | Path) -> Path:
     text = json.dumps(croissant(contents_of(folder).exports), indent=2, ensure_ascii=False) + "\n"
     path = folder / CROISSANT
     refuse_links(path)
-    with explained(folder):
+    with explained(folder, "Name another folder."):
         replace_private_file(path, temporary_path(folder, CROISSANT), text.encode())
     return path

@@ -20,7 +20,7 @@ from feedback_etl.frames import Frame, lazy_like, to_polars
 
 _RANGE = "Range of the age in years, half-open"
 _NO_FORMULA = r"[^=+\-@\t\r\n]"
-_PSEUDONYM = "^[0-9a-f]{16}$"
+PSEUDONYM = "^[0-9a-f]{16}$"
 _ELEMENT = r"[^,=+\-@\t\r\n][^,]*"
 TEXT_PATTERN = f"^{_NO_FORMULA}"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
@@ -36,7 +36,7 @@ class TrainingPair(pa.DataFrameModel):
     """A row of the training set: twelve columns in this order and no other. Times are in UTC."""
 
     analysis_hash: str = pa.Field(
-        str_matches=_PSEUDONYM,
+        str_matches=PSEUDONYM,
         description="Pseudonym of recommendation_feedbacks.analysis_id: 16 hex characters.",
     )
     recommendation_id: str = pa.Field(
@@ -105,7 +105,7 @@ def training_schema(extra: tuple[ExtraColumn, ...] = (), age_edges: tuple[int, .
 def _further(column: ExtraColumn) -> pa.Column:
     told = f"{column.role.replace('_', '-').capitalize()}; one of the columns that were asked for."
     if column.role == "identifier":
-        return pa.Column(str, pa.Check.str_matches(_PSEUDONYM), nullable=True, description=told)
+        return pa.Column(str, pa.Check.str_matches(PSEUDONYM), nullable=True, description=told)
     checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
     return pa.Column(_TYPES[column.type], checks, nullable=True, description=told)
 

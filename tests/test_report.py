@@ -8,12 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from databases import Database
 from folders import FORMS, KEY, NOW, exported, people, rows_of
 from processes import Here
 
-from feedback_etl import write_report
+from feedback_etl import adopt, write_report
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.manifest import manifests_in
@@ -107,6 +108,19 @@ class TestNobodyIsFound:
         page = told()
         assert "acne" in page
         assert CANARY not in page
+
+
+    def test_a_column_that_nobody_has_declared_is_not_told(self, sqlite_database: Database) -> None:
+        """A file that was adopted can hold anything, such as users that five analyses share."""
+        sqlite_database.fill(**people(8))
+        old = pl.read_csv(exported(sqlite_database, Path("old")).export_filename).with_columns(user=pl.lit(CANARY))
+        FOLDER.mkdir()
+        old.write_csv(FOLDER / "old.csv")
+        adopt(FOLDER / "old.csv", key=Key(KEY), signer=Key(KEY))
+        page = told()
+        assert CANARY not in page
+        assert "Not a column of the contract." in page
+        assert "acne" in page
 
 
 class TestContent:

@@ -7,15 +7,22 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from feedback_etl.columns import IMAGE_URL, ExtraColumn
-from feedback_etl.contracts import row_schema
+from feedback_etl.contracts import TIME, row_schema
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.expressions import AGE_EDGES, ISO_FORMAT
+from feedback_etl.schema import PSEUDONYM
 
 Kind = Literal["hidden", "list", "label", "number", "time"]
 
 _HIDDEN = {"analysis_hash", "recommendation_id", IMAGE_URL.name}
 _LISTS = {"conditions_detected", "rules_applied"}
-_ORDERED = {"timeframe", "age_range"}
+_ORDERED = {"timeframe", "age_range", "number", "time"}
+"""Columns and kinds whose values have an order of their own."""
+
+_WORDS = {"string": "text", "integer": "whole number", "time": "time"}
+_UNKNOWN = {"description": "Not a column of the contract.", "pattern": PSEUDONYM}
+"""Of a file that was adopted: it could hold anything, so it is treated like a pseudonym."""
+
 _MOST_STEPS = 12
 _DAYS = ((13, "%Y-%m-%d", "1d"), (90, "week of %Y-%m-%d", "1w"), (395, "%Y-%m", "1mo"))
 
@@ -44,29 +51,29 @@ def columns_of(manifest: Manifest) -> list[Column]:
     """The columns of an export, as its manifest and the contract tell them."""
     extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
     properties = row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES))["properties"]
-    pseudonyms = {each.name for each in extra if each.role == "identifier"}
-    times = {each.name for each in extra if each.type == "time"} | {"feedback_timestamp", "export_date"}
-    return [_column(name, properties.get(name, {}), pseudonyms, times) for name in manifest.columns]
+    return [_column(name, properties.get(name, _UNKNOWN)) for name in manifest.columns]
 
 
-def _column(name: str, facts: Mapping[str, Any], pseudonyms: set[str], times: set[str]) -> Column:
-    types = [facts["type"]] if isinstance(facts.get("type"), str) else facts.get("type", ["string", "null"])
+def _column(name: str, facts: Mapping[str, Any]) -> Column:
+    told = facts.get("type", ["string", "null"])  # a list of values has no type
+    types = [told] if isinstance(told, str) else told
     bounds = (facts["minimum"], facts["maximum"]) if "minimum" in facts else None
-    kind: Kind = "label"
-    if name in _HIDDEN | pseudonyms or "[0-9a-f]{16}" in facts.get("pattern", ""):
-        kind = "hidden"
-    elif name in _LISTS:
-        kind = "list"
-    elif name in times:
-        kind = "time"
-    elif {"integer", "number"} & {*types}:
-        kind = "number"
-    what = {"string": "text", "integer": "whole number"}.get(types[0], types[0])
-    told = "time" if kind == "time" else "one of a list" if "enum" in facts else what
-    told += f", {bounds[0]} to {bounds[1]}" if bounds else ""
-    told += ", or empty" if "null" in types or "enum" in facts else ""
-    meaning = facts.get("description", "Not a column of the contract.")
-    return Column(name, meaning, told, kind, kind in ("number", "time") or name in _ORDERED, bounds)
+    kind = _kind(name, types[0], facts.get("pattern", ""))
+    words = ["one of a list" if "enum" in facts else _WORDS.get(kind) or _WORDS.get(types[0]) or types[0]]
+    words += [f"{bounds[0]} to {bounds[1]}"] if bounds else []
+    words += ["or empty"] if "null" in types else []
+    return Column(name, facts["description"], ", ".join(words), kind, kind in _ORDERED or name in _ORDERED, bounds)
+
+
+def _kind(name: str, type_: str, pattern: str) -> Kind:
+    """What is shown of a column; pseudonyms and times are told by their pattern."""
+    if name in _HIDDEN or pattern == PSEUDONYM:
+        return "hidden"
+    if name in _LISTS:
+        return "list"
+    if pattern == TIME:
+        return "time"
+    return "number" if type_ in ("integer", "number") else "label"
 
 
 def binned(column: Column, frame: pl.DataFrame) -> pl.Expr:
@@ -93,29 +100,19 @@ def _period(time: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
 
 
 def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
-    """Numbers as they are where they are few, else steps of a round width."""
-    low, high = column.bounds or frame.select(
-        number.quantile(0.01).alias("low"), number.quantile(0.99).alias("high")
-    ).row(0)
+    """Numbers as they are where they are few, else steps of a round width; of known bounds the last one is closed."""
+    usual = (number.quantile(0.01).alias("low"), number.quantile(0.99).alias("high"))
+    low, high = column.bounds or frame.select(usual).row(0)
     few = frame.select(number.drop_nulls().n_unique()).item() <= _MOST_STEPS
-    if few or low is None or not math.isfinite(high - low) or high <= low:
-        return number.cast(pl.Int64, strict=False).cast(pl.String) if _whole(number, frame) else number.cast(pl.String)
+    if few or not math.isfinite(high - low) or high <= low:
+        return _plain(number)
     width = _round_width((high - low) / _MOST_STEPS)
     begin = (number / width).floor() * width
-    if not column.bounds:
-        return pl.format("{} to under {}", _plain(begin), _plain(begin + width))
-    begin = begin.clip(upper_bound=high - width)  # the greatest value belongs to the last step
-    return pl.format(
-        "{} to {}",
-        _plain(begin),
-        pl.when(begin == high - width)
-        .then(_plain(begin + width))
-        .otherwise(pl.format("under {}", _plain(begin + width))),
-    )
-
-
-def _whole(number: pl.Expr, frame: pl.DataFrame) -> bool:
-    return bool(frame.select((number.drop_nulls() % 1 == 0).all()).item())
+    if column.bounds:
+        begin = begin.clip(upper_bound=high - width)
+    is_last = pl.lit(column.bounds is not None) & (begin + width == high)
+    to = pl.when(is_last).then(pl.lit("to")).otherwise(pl.lit("to under"))
+    return pl.format("{} {} {}", _plain(begin), to, _plain(begin + width))
 
 
 def _plain(number: pl.Expr) -> pl.Expr:

@@ -20,8 +20,8 @@ def write_report(
 ) -> Path:
     """Write a report of exports as one HTML page: what they hold, how risky it is, what changed, and who may have.
 
-    No row and no pseudonym is in it, and no value that fewer than five people share. It needs no network and runs no
-    script. All rows of the exports are held in memory meanwhile.
+    No row and no pseudonym is in it, and no value of fewer than five people, as far as `subject_hash` or, without it,
+    `analysis_hash` tells them apart: somebody can have several analyses. It needs no network and runs no script. All rows of the exports are held in memory meanwhile.
 
     Args:
         path: Of the page; it becomes private (0600). What is there is replaced, unless it is a link.
@@ -56,7 +56,7 @@ def write_report(
     else:
         found = exports_of(map(Path, exports))
     text = page(gather(found, [Key.of(key) for key in keys], instant(now)))
-    with explained(path.parent):
+    with explained(path.parent, "Name another file with -o."):
         make_private_folder(path.parent)
         replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
     return path
