@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_etl.report.columns import Column
-from feedback_etl.report.drift import Drift, drift, psi
+from feedback_etl.report.drift import Drift, can_drift, drift, psi
 
 RATING = Column("helpful_rating", "How helpful.", "whole number", "number", ordered=True, bounds=(1, 5))
 CONDITIONS = Column("conditions_detected", "Conditions.", "text", "list")
 TIMEFRAME = Column("timeframe", "Time since.", "text", "label")
 HASH = Column("analysis_hash", "Pseudonym.", "text", "hidden")
+TIME = Column("feedback_timestamp", "When.", "time", "time", ordered=True)
 counts = st.lists(st.integers(1, 10_000), min_size=1, max_size=8)
 
 
@@ -52,10 +53,10 @@ class TestColumns:
     """Between two frames."""
 
     def test_a_column_that_moved_comes_first(self) -> None:
-        """With its verdict; pseudonyms are left out."""
-        before = ratings(r1=500, r5=500).with_columns(timeframe=pl.lit("1_week"), analysis_hash=pl.lit("a"))
-        now = ratings(r1=900, r5=100).with_columns(timeframe=pl.lit("1_week"), analysis_hash=pl.lit("b"))
-        first, second = drift(before, now, [TIMEFRAME, HASH, RATING])
+        """With its verdict."""
+        before = ratings(r1=500, r5=500).with_columns(timeframe=pl.lit("1_week"))
+        now = ratings(r1=900, r5=100).with_columns(timeframe=pl.lit("1_week"))
+        first, second = drift(before, now, [TIMEFRAME, RATING])
         assert (first.column, first.verdict) == ("helpful_rating", "large")
         assert first.psi == pytest.approx(0.4 * math.log(1.8) - 0.4 * math.log(0.2))
         assert second == Drift("timeframe", 0.0, 0.0)
@@ -87,6 +88,6 @@ class TestColumns:
         assert found.by_chance == pytest.approx(4 * (1 / 25 + 1 / 25))
         assert found.verdict == "too few rows to tell"
 
-    def test_a_column_of_one_export_alone_is_left_out(self) -> None:
-        """There is nothing to compare."""
-        assert drift(ratings(r1=5), pl.DataFrame({"timeframe": ["1_week"]}), [RATING, TIMEFRAME]) == []
+    def test_pseudonyms_and_times_are_not_compared(self) -> None:
+        """They always move."""
+        assert [each for each in (RATING, CONDITIONS, TIMEFRAME, HASH, TIME) if not can_drift(each)] == [HASH, TIME]

@@ -109,7 +109,6 @@ class TestNobodyIsFound:
         assert "acne" in page
         assert CANARY not in page
 
-
     def test_a_column_that_nobody_has_declared_is_not_told(self, sqlite_database: Database) -> None:
         """A file that was adopted can hold anything, such as users that five analyses share."""
         sqlite_database.fill(**people(8))

@@ -64,15 +64,17 @@ def psi(expected: Sequence[int], actual: Sequence[int]) -> float:
     return math.fsum((a - e) * math.log(a / e) for e, a in shares)
 
 
-def drift(before: pl.DataFrame, now: pl.DataFrame, columns: Sequence[Column]) -> list[Drift]:
-    """How far each column that both exports have has moved, the farthest first.
+def can_drift(column: Column) -> bool:
+    """Whether a column can be compared; pseudonyms and times always move."""
+    return column.kind not in ("hidden", "time")
 
-    Pseudonyms and times are left out, since they always move. Empty is a bin of its own; values of fewer than five rows
-    are one bin; of lists the elements count.
+
+def drift(before: pl.DataFrame, now: pl.DataFrame, columns: Sequence[Column]) -> list[Drift]:
+    """How far each of some columns that can be compared has moved, the farthest first.
+
+    Empty is a bin of its own; values of fewer than five rows are one bin; of lists the elements count.
     """
-    able = [each for each in columns if each.kind not in ("hidden", "time")]
-    found = [_drift(before, now, each) for each in able if each.name in before.columns and each.name in now.columns]
-    return sorted(found, key=lambda each: -each.psi)
+    return sorted((_drift(before, now, each) for each in columns), key=lambda each: -each.psi)
 
 
 def _drift(before: pl.DataFrame, now: pl.DataFrame, column: Column) -> Drift:

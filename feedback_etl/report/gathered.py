@@ -1,6 +1,6 @@
 """What a report tells: gathered from manifests, data files and audit logs, before anything is drawn."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,29 +12,15 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Verdict
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.retention import contents_of
-from feedback_etl.exports.text import scan_text
 from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key
-from feedback_etl.report.columns import columns_of
+from feedback_etl.report.columns import Column, columns_of
 from feedback_etl.report.distribution import Distribution, distribution
-from feedback_etl.report.drift import Drift, drift
-from feedback_etl.transforms import PAIR_KEY
+from feedback_etl.report.drift import Drift, can_drift, drift
+from feedback_etl.report.rows import Export, Rows
 
-_NUMBER = "number among the equals of its file"
+_PERSON = "subject_hash"
 _SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
-
-
-class Export(NamedTuple):
-    """An export, and where its file is."""
-
-    folder: Path
-    manifest: Manifest
-
-    @property
-    def path(self) -> Path | None:
-        """Its data file; None where it has none any more."""
-        file = self.manifest.file("pairs")
-        return self.folder / file.path if file and not self.manifest.pruned_at else None
 
 
 class ClassSize(NamedTuple):
@@ -86,37 +72,40 @@ class Gathered(NamedTuple):
 def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) -> Gathered:
     """Read what a report tells of exports, the oldest of which comes first.
 
-    All rows are held in memory, as text.
+    A few columns of all rows are in memory at a time.
 
     Raises:
         ExportFileError: There is no export, or a file cannot be read.
     """
-    keys = list(keys)
+    keys, folders = list(keys), list(dict.fromkeys(each.folder for each in exports))
     present = [each for each in exports if each.path]
-    frames = [_read(each.path) for each in present if each.path]
-    together = _each_once(frames)
-    columns = {
-        column.name: column
-        for each in present
-        for column in columns_of(each.manifest)
-        if column.name in together.columns
-    }
-    person = "subject_hash" if "subject_hash" in together.columns else "analysis_hash"
-    known = [name for name in _quasi_identifiers(exports) if name in together.columns]
-    folders = list(dict.fromkeys(each.folder for each in exports))
+    rows, columns = Rows(present), {column.name: column for each in present for column in columns_of(each.manifest)}
+    person = _PERSON if present and all(_PERSON in each.manifest.columns for each in present) else "analysis_hash"
+    known = [name for name in _quasi_identifiers(exports) if name in columns]
     return Gathered(
         made_at=made_at,
         folders=folders,
         exports=[each.manifest for each in exports],
-        rows=together.height,
-        dictionary=[distribution(together, column, person=person) for column in columns.values()],
+        rows=rows.read(person).height,
+        dictionary=[distribution(rows.read(name, person), each, person=person) for name, each in columns.items()],
         quasi_identifiers=known,
-        sizes=_sizes(together, known, person) if known else [],
+        sizes=_sizes(rows.read(*known, person), known, person) if known else [],
         person=person,
         compared=[each.manifest.stem for each in present[-2:]] if len(present) > 1 else [],
-        drift=drift(frames[-2], frames[-1], list(columns.values())) if len(present) > 1 else [],
+        drift=_drift(present, columns),
         verdicts={str(folder): verify_folder(folder, contents_of(folder).exports, keys) for folder in folders},
     )
+
+
+def _drift(exports: Sequence[Export], columns: Mapping[str, Column]) -> list[Drift]:
+    """Between the last two, in the columns that both have; none where there are not two."""
+    if len(exports) < 2:
+        return []
+    before, now = exports[-2:]
+    both = [each for name, each in columns.items() if name in before.manifest.columns and name in now.manifest.columns]
+    comparable = [each for each in both if can_drift(each)]
+    names = [each.name for each in comparable]
+    return drift(before.read(names), now.read(names), comparable)
 
 
 def exports_in(folder: Path) -> list[Export]:
@@ -145,23 +134,6 @@ def exports_of(files: Iterable[Path]) -> list[Export]:
             "gives it one; or name a folder."
         )
     return sorted((there[file] for file in files), key=lambda each: (each.manifest.created_at, each.manifest.stem))
-
-
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        return scan_text(path).collect()
-    except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
-        raise ExportFileError(f"{path} cannot be read: it is missing, or damaged.") from None
-
-
-def _each_once(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """All rows; of a pair that several exports hold, the copy of the newest. Equal rows of one file are different."""
-    if len(frames) < 2:
-        return frames[0] if frames else pl.DataFrame()
-    key = [name for name in PAIR_KEY if all(name in frame.columns for frame in frames)]
-    numbered = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_NUMBER)) for frame in frames]
-    united = pl.concat(numbered, how="diagonal")
-    return united.unique(subset=[*key, _NUMBER], keep="last", maintain_order=True).drop(_NUMBER)
 
 
 def _quasi_identifiers(exports: Sequence[Export]) -> Sequence[str]:

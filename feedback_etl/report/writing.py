@@ -21,7 +21,7 @@ def write_report(
     """Write a report of exports as one HTML page: what they hold, how risky it is, what changed, and who may have.
 
     No row and no pseudonym is in it, and no value of fewer than five people, as far as `subject_hash` or, without it,
-    `analysis_hash` tells them apart: somebody can have several analyses. It needs no network and runs no script. All rows of the exports are held in memory meanwhile.
+    `analysis_hash` tells them apart: somebody can have several analyses. It needs no network and runs no script.
 
     Args:
         path: Of the page; it becomes private (0600). What is there is replaced, unless it is a link.
