@@ -39,10 +39,10 @@ _CONTEXT: dict[str, Any] = {
     **{name: f"cr:{name}" for name in _TERMS},
 }
 _TYPES = {"string": "sc:Text", "integer": "sc:Integer", "number": "sc:Float", "boolean": "sc:Boolean"}
-_FORMATS = {
+_FORMATS: dict[str, str | list[str]] = {
     ".csv": "text/csv",
-    ".gz": "application/gzip",
-    ".zst": "application/zstd",
+    ".gz": ["text/csv", "application/gzip"],
+    ".zst": ["text/csv", "application/zstd"],
     ".parquet": "application/x-parquet",
 }
 _TOLD = (

@@ -63,9 +63,9 @@ def test_the_standards_package_takes_it(filled: Database, form: dict[str, Any]) 
     assert {warning.split("/")[-1].split('"')[0] for warning in found["warnings"]} <= {"citeAs", "license", "version"}
 
 
-@pytest.mark.parametrize("form", [FORMS[0], FORMS[3]], ids=["csv", "parquet"])
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[1], FORMS[3]], ids=["csv", "gzip", "parquet"])
 def test_the_standards_package_reads_the_rows_by_it(filled: Database, form: dict[str, Any]) -> None:
-    """All of them, as they are typed."""
+    """All of them, as they are typed; zstd it does not know."""
     report = exported(filled, FOLDER, **form)
     (rows,) = judged(write_croissant(FOLDER), read=True)["records"].values()
     assert len(rows) == report.exported_records

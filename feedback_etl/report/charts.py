@@ -42,17 +42,17 @@ def bars(title: str, description: str, items: Sequence[Bar], *, marks: Sequence[
     """
     room = _WIDTH - _LABELS - _FIGURES
     longest = max([each.value for each in items] + [value for value, _ in marks], default=0) or 1
-    drawn = [_bar(each, row * _LINE, each.value / longest * room) for row, each in enumerate(items)]
     height = len(items) * _LINE
-    for value, told in marks:
-        x = _LABELS + value / longest * room
-        drawn.append(
-            Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>').format(x, height)
-            + Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                x, height + 14, told
-            )
-        )
-    return _svg(title, description, height + (_LINE - 6 if marks else 0), drawn)
+    lines = [_mark(told, _LABELS + value / longest * room, height) for value, told in marks]
+    drawn = [_bar(each, row * _LINE, each.value / longest * room) for row, each in enumerate(items)]
+    return _svg(title, description, height + (_LINE - 6 if marks else 0), [*lines, *drawn])
+
+
+def _mark(told: str, x: float, height: float) -> Markup:
+    """A line across all bars, and what it means below."""
+    line = Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>').format(x, height)
+    text = Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
+    return line + text.format(x, height + 14, told)
 
 
 def _bar(item: Bar, top: float, length: float) -> Markup:
