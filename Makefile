@@ -28,7 +28,7 @@ format: .venv/installed-test  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 schemas: .venv/installed-run  ## write the published contracts anew
-	$(BIN)/python -m feedback_etl.contracts schemas
+	$(BIN)/feedback-etl contracts schemas
 
 notebooks: .venv/installed-test  ## run the notebooks and store what they give
 	$(BIN)/python tests/run_notebooks.py notebooks/*.ipynb

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from feedback_etl import errors
+    from feedback_etl.croissant import write_croissant
     from feedback_etl.exports.adoption import adopt
     from feedback_etl.exports.retention import contents_of, prune
     from feedback_etl.expressions import bucket_age, hash_id, iso_timestamp, join_list, pair_hash
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from feedback_etl.privacy.risk import Risk, risk
     from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
     from feedback_etl.rejection import RawFeedback, Split, split_valid
+    from feedback_etl.report.writing import write_report
     from feedback_etl.results import ExportReport, FeedbackProcessingStats
     from feedback_etl.schema import TrainingPair, validate
     from feedback_etl.settings import find_key
@@ -73,6 +75,8 @@ _MODULE_OF = {
     "split_by_hash": "training.splits",
     "split_valid": "rejection",
     "validate": "schema",
+    "write_croissant": "croissant",
+    "write_report": "report.writing",
 }
 
 __all__ = [
@@ -115,6 +119,8 @@ __all__ = [
     "split_by_hash",
     "split_valid",
     "validate",
+    "write_croissant",
+    "write_report",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

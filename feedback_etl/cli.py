@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl import __version__, cli_config, cli_folder, cli_keys, cli_privacy
+from feedback_etl import __version__, cli_config, cli_folder, cli_keys, cli_privacy, cli_report
 from feedback_etl.configured import database_of, model_of, privacy_of, selection_of
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import UsageError
@@ -256,6 +256,8 @@ app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-ru
 app.command(epilog="Example: feedback-etl prune --keep-days 90")(cli_folder.prune)
 app.command(epilog="Example: feedback-etl check --json")(cli_privacy.check)
 app.command(epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(cli_privacy.risk)
+app.command(epilog="Example: feedback-etl report -o report.html")(cli_report.report)
+app.command(epilog="Example: feedback-etl contracts schemas")(cli_report.contracts)
 
 
 def _selection(

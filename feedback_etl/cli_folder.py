@@ -144,21 +144,15 @@ def audit_verify(output: Folder = None, key_file: KeyFiles = None, as_json: AsJs
 
     Exit code 1 if somebody has.
     """
-    from feedback_etl.exports.audit import AuditLog, verify
     from feedback_etl.exports.retention import contents_of
-    from feedback_etl.exports.tombstones import last_state, require_state
+    from feedback_etl.exports.verification import verify_folder
 
     settings = settings_for(output)
     folder = Path(settings.output_dir)
-    log, exports, keys = AuditLog(folder), contents_of(folder).exports, keys_at_hand(settings, key_file)
-    anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
-    if not log.lines() and not exports:
+    exports, keys = contents_of(folder).exports, keys_at_hand(settings, key_file)
+    verdict = verify_folder(folder, exports, keys)
+    if not verdict.records and not verdict.faults and not exports:
         raise UsageError(f"There is no audit log in {folder}.")
-    verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
-    try:
-        require_state(folder, last_state(log.records()))
-    except ExportFileError as error:
-        verdict.faults.append(str(error))
     if as_json:
         print_data(json.dumps(verdict._asdict()))
     else:

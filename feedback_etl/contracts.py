@@ -1,10 +1,6 @@
-"""The published contracts in `schemas/`, made from the models: a row's JSON Schema and the source tables' SQL.
-
-python -m feedback_etl.contracts schemas
-"""
+"""The contracts, made from the models: the JSON Schema of a row, and the SQL of the source tables."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,18 +8,19 @@ from typing import Any
 import polars as pl
 
 from feedback_etl.columns import ExtraColumn
+from feedback_etl.exports.failures import explained
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.schema import training_schema
 from feedback_etl.source import tables
 
 _JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}
-_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
 
 
-def contracts() -> dict[str, str]:
-    """The text of every contract by its file name."""
+def contracts(extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
+    """The text of every contract by its file name, for exports with these columns and age ranges."""
     return {
-        "training_pair.schema.json": json.dumps(row_schema(), indent=2) + "\n",
+        "training_pair.schema.json": json.dumps(row_schema(extra, age_edges), indent=2) + "\n",
         **{f"source.{name}.sql": tables.source_sql(name) for name in tables.DIALECTS},
     }
 
@@ -52,16 +49,23 @@ def _property(column: Any) -> dict[str, Any]:
     if isinstance(dtype, pl.Enum):
         return facts | {"enum": [*dtype.categories, None]}
     if isinstance(dtype, pl.Datetime):
-        facts["pattern"] = _TIME
+        facts["pattern"] = TIME
     kind = _JSON_TYPES.get(dtype, "integer" if dtype.is_integer() else "string")
     return facts | {"type": [kind, "null"] if column.nullable else kind}
 
 
-def write_contracts(folder: Path) -> None:
-    """Write every contract into a folder that exists."""
-    for name, text in contracts().items():
-        (folder / name).write_text(text, encoding="utf-8")
+def write_contracts(
+    folder: Path, extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES
+) -> list[Path]:
+    """Write every contract into a folder, which is made if it is missing; what was there of these names is replaced.
 
-
-if __name__ == "__main__":
-    write_contracts(Path(sys.argv[1]))
+    Raises:
+        ExportFileError: One cannot be written.
+    """
+    written = []
+    with explained(folder, "Name another folder."):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in contracts(extra, age_edges).items():
+            (folder / name).write_text(text, encoding="utf-8")
+            written.append(folder / name)
+    return written

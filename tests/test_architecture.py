@@ -17,7 +17,7 @@ import feedback_etl
 
 PACKAGE = Path(feedback_etl.__file__).parent
 HEAVY = {
-    *("connectorx", "duckdb", "narwhals", "pandas", "pandera", "polars", "polars_hash", "psycopg", "pyarrow"),
+    *("connectorx", "duckdb", "jinja2", "narwhals", "pandas", "pandera", "polars", "polars_hash", "psycopg", "pyarrow"),
     *("pydantic_settings", "pymysql", "sklearn", "sqlalchemy"),
 }
 
@@ -26,17 +26,18 @@ FLOORS = [
     {"columns", "expressions", "frames"},
     {"demo_data", "exports", "privacy", "rejection", "results", "rules", "schema", "source", "steps"}
     | {"training", "transforms"},
-    {"configured", "contracts", "custom_model", "demo", "settings"},
+    {"configured", "contracts", "croissant", "custom_model", "demo", "settings"},
     {"arguments", "loading", "making", "pipeline"},
-    {"checklist", "integrations", "processor"},
-    {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "console"},
+    {"checklist", "integrations", "processor", "report"},
+    {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "cli_report", "console"},
 ]
 """The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""
 
 STOPWATCHES = {"console", "exports.lock", "making", "pipeline"}
 """Who may measure how long something takes."""
 
-TALKERS = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "console", "source.reader_process"}
+TALKERS = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "cli_report", "console"}
+TALKERS |= {"source.reader_process"}
 """Who may write to stdout and stderr."""
 
 

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ import jsonschema
 import pytest
 import sqlalchemy as sa
 from databases import Database, fill, make_engine
+from processes import Here
 
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.contracts import contracts, row_schema, write_contracts
@@ -47,6 +46,12 @@ RECORDS = [
 ]
 
 
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Runs command lines in this process."""
+    return Here(capfd, monkeypatch)
+
+
 def accepts(row: dict[str, Any]) -> bool:
     """Whether the JSON Schema takes a row."""
     return bool(jsonschema.Draft202012Validator(row_schema()).is_valid(row))
@@ -72,18 +77,48 @@ class TestFiles:
     """What lies in `schemas/`."""
 
     def test_they_are_up_to_date(self) -> None:
-        """After a change of the models: python -m feedback_etl.contracts schemas."""
-        published = {path.name: path.read_text(encoding="utf-8") for path in SCHEMAS.iterdir()}
+        """After a change of the models: make schemas."""
+        published = {path.name: path.read_text(encoding="utf-8") for path in SCHEMAS.iterdir() if path.suffix != ".py"}
         assert published == contracts()
 
     def test_their_names(self) -> None:
         """One for the row and one for each database."""
         assert set(contracts()) == {"training_pair.schema.json", *(f"source.{kind}.sql" for kind in KINDS)}
 
-    def test_one_command_writes_them(self, tmp_path: Path) -> None:
-        """The one that the drift test names."""
-        subprocess.run([sys.executable, "-m", "feedback_etl.contracts", str(tmp_path)], check=True)
-        assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == contracts()
+    def test_one_command_writes_them(self, here: Here, tmp_path: Path) -> None:
+        """The one that `make schemas` runs; into `schemas` unless told otherwise, and it prints the paths."""
+        for folder, arguments in (
+            (tmp_path / "some" / "folder", [tmp_path / "some" / "folder"]),
+            (Path("schemas"), []),
+        ):
+            ended = here("contracts", *arguments)
+            assert (ended.code, ended.err) == (0, "")
+            assert {*map(Path, ended.out.splitlines())} == {*folder.iterdir()}
+            assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == contracts()
+        assert "feedback-etl contracts schemas\n" in (SCHEMAS.parent / "Makefile").read_text(encoding="utf-8")
+
+    def test_the_row_follows_the_settings(self, here: Here) -> None:
+        """Further columns and other age ranges; the schema stays one, and takes such rows."""
+        Path("feedback-etl.toml").write_text(
+            "age_edges = [40]\n[columns.country]\nrole = 'quasi_identifier'\n[columns.points]\nrole = 'sensitive'\n"
+            "type = 'integer'\n"
+        )
+        assert here("contracts").code == 0
+        schema = json.loads(Path("schemas/training_pair.schema.json").read_text(encoding="utf-8"))
+        jsonschema.Draft202012Validator.check_schema(schema)
+        judge = jsonschema.Draft202012Validator(schema)
+        row = ROW | {"age_range": "<40", "country": "CA", "points": 7}
+        assert judge.is_valid(row)
+        assert not judge.is_valid(ROW | {"country": "CA", "points": 7})
+        assert not judge.is_valid(row | {"points": 7.5})
+        assert not judge.is_valid({name: value for name, value in row.items() if name != "country"})
+
+    def test_where_nothing_can_be_written_it_says_so(self, here: Here) -> None:
+        """A file stands where the folder should."""
+        Path("schemas").write_text("")
+        ended = here("contracts")
+        assert (ended.code, ended.out) == (5, "")
+        assert ended.err.startswith("error: Nothing was written to schemas: ")
 
     def test_writing_replaces_what_was_there(self, tmp_path: Path) -> None:
         """Generated files are never edited by hand."""

@@ -65,12 +65,14 @@ def test_the_output_shown_is_the_output_given(demo: subprocess.CompletedProcess[
 
 
 def test_the_shell_commands_run(demo: subprocess.CompletedProcess[str]) -> None:
-    """Make a key, look, export: each command of the second block succeeds, in this order."""
-    script = "set -euo pipefail\n" + blocks("sh")[1]
+    """Make a key, look, export, look after a folder, describe it: all blocks but the first succeed, in this order."""
+    script = "set -euo pipefail\n" + "\n".join(blocks("sh")[1:])
     done = run("bash", "-c", script)
     assert done.returncode == 0, done.stderr
     exports = list(Path("ml/feedback_training").glob("feedback_training_*.csv"))
     assert len(exports) == 1
+    assert Path("report.html").exists()
+    assert Path("exports/croissant.json").exists()
 
 
 def test_the_python_blocks_run(demo: subprocess.CompletedProcess[str]) -> None:

@@ -9,15 +9,14 @@ from pathlib import Path
 import polars as pl
 
 from feedback_etl.checklist.item import Item, item
-from feedback_etl.checklist.rows import Written, scan
+from feedback_etl.checklist.rows import Written
 from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.demo import DEMO_KEY
-from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.names import REJECTED_FOLDER, STATE_FOLDER
 from feedback_etl.exports.rewriting import PSEUDONYM
-from feedback_etl.exports.tombstones import last_state, require_state
+from feedback_etl.exports.text import scan_text
+from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.risk import linked
 
@@ -72,16 +71,12 @@ def _reaches_back(manifest: Manifest, kept: timedelta) -> bool:
 
 def logged(folder: Path, exports: Sequence[Manifest], keys: Sequence[Key]) -> Item:
     """Nobody has changed the audit log."""
-    log = AuditLog(folder)
-    anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
-    verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
-    faults = verdict.faults
-    try:
-        require_state(folder, last_state(log.records()))
-    except ExportFileError as error:
-        faults = [*faults, str(error)]
+    verdict = verify_folder(folder, exports, keys)
     return item(
-        "audit log", faults, passed=f"{verdict.records:,} records, in one chain", mend="feedback-etl audit verify"
+        "audit log",
+        verdict.faults,
+        passed=f"{verdict.records:,} records, in one chain",
+        mend="feedback-etl audit verify",
     )
 
 
@@ -124,7 +119,7 @@ def _linking(exports: Sequence[Written]) -> str:
     if not files:
         return ""
     by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in each.columns for each in files) else PSEUDONYM
-    found = linked(pl.concat([scan(each.path).select(by, *names) for each in files]), names, by=by)
+    found = linked(pl.concat([scan_text(each.path).select(by, *names) for each in files]), names, by=by)
     noun = "analyses" if by == PSEUDONYM else "people"
     return (
         f". Who links rows by {by} over {len(files)} files finds classes of {found.k} {noun} or more, and "

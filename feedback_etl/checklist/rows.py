@@ -13,6 +13,7 @@ from feedback_etl.columns import IMAGE_URL, training_columns
 from feedback_etl.demo import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import Manifest, sha256_of
+from feedback_etl.exports.text import scan_text
 from feedback_etl.expressions import AGE_EDGES, age_ranges, bounded, hash_id, unbroken
 from feedback_etl.schema import PSEUDONYM_PATTERN
 from feedback_etl.transforms import PAIR_KEY
@@ -59,13 +60,6 @@ class Written(NamedTuple):
     texts: dict[str, pl.Series]
 
 
-def scan(path: Path) -> pl.LazyFrame:
-    """A data file in any form, as text."""
-    if path.name.endswith(".parquet"):
-        return pl.scan_parquet(path).with_columns(pl.all().cast(pl.String))
-    return pl.scan_csv(path, infer_schema=False)
-
-
 def written(folder: Path, manifest: Manifest) -> Written | None:
     """What an export holds; None where its file is gone.
 
@@ -77,7 +71,7 @@ def written(folder: Path, manifest: Manifest) -> Written | None:
         return None
     path = folder / file.path
     try:
-        rows = scan(path)
+        rows = scan_text(path)
         columns = rows.collect_schema().names()
         key = [name for name in PAIR_KEY if name in columns]
         counts = rows.select(pl.len(), pl.struct(key).n_unique().alias("pairs"), pl.col("analysis_hash").null_count())

@@ -32,15 +32,13 @@ _REASONS = {
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says of writing into one sentence."""
+def explained(folder: Path, mend: str = "Choose another folder with --output.") -> Iterator[None]:
+    """Turn what the operating system says of writing into one sentence, and one that tells what mends it."""
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or type(error).__name__)
-        raise ExportFileError(
-            f"Nothing was written to {folder}: {reason}. Choose another folder with --output."
-        ) from None
+        raise ExportFileError(f"Nothing was written to {folder}: {reason}. {mend}") from None
 
 
 @contextmanager

@@ -1,0 +1,59 @@
+"""The commands that describe exports: a report for people, contracts for programs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feedback_etl import cli_folder
+from feedback_etl.console import print_data
+
+
+def report(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Data files of exports, instead of a folder.", metavar="FILE")
+    ] = None,
+    page: Annotated[Path, typer.Option("--page", "-o", help="The page to write.", metavar="FILE.html")] = Path(
+        "report.html"
+    ),
+    output: cli_folder.Folder = None,
+    key_file: cli_folder.KeyFiles = None,
+) -> None:
+    """Write a report of exports as one HTML page.
+
+    What became of the rows, what the columns hold, how risky it is, what has changed, and the audit log. No row, no
+    pseudonym and no value of fewer than five analyses is on it. It needs no network.
+    """
+    from feedback_etl.report.writing import write_report
+
+    settings = cli_folder.settings_for(output)
+    keys = cli_folder.keys_at_hand(settings, key_file)
+    print_data(str(write_report(page, files or settings.output_dir, keys=keys)))
+
+
+def contracts(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Where to write: schemas, unless given; with --croissant a folder of exports.", metavar="FOLDER"
+        ),
+    ] = None,
+    croissant: Annotated[
+        bool, typer.Option("--croissant", help="Describe exports in croissant.json beside them instead.")
+    ] = False,
+) -> None:
+    """Write the contracts of rows and of source tables.
+
+    A JSON Schema of a row with the columns and age ranges of the settings, and SQL for each database with the indexes
+    that exports need. With --croissant, a description of exports as data sets for machine learning.
+    """
+    from feedback_etl.contracts import write_contracts
+    from feedback_etl.croissant import write_croissant
+
+    settings = cli_folder.settings_for(None)
+    if croissant:
+        written = [write_croissant(folder or settings.output_dir)]
+    else:
+        written = write_contracts(folder or Path("schemas"), settings.extra_columns, settings.age_edges)
+    for path in written:
+        print_data(str(path))

@@ -1,0 +1,144 @@
+"""The exports of a folder as Croissant 1.0, the ML community's description of data sets (https://mlcommons.org/croissant).
+
+It is JSON-LD in `croissant.json` beside the files: their digests and sizes as the manifests tell them, and the columns
+with their types. It holds no row, and nothing that the manifests do not tell anyhow.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from feedback_etl.columns import ExtraColumn
+from feedback_etl.contracts import TIME, row_schema
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.failures import explained, refuse_links
+from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.retention import contents_of
+from feedback_etl.expressions import AGE_EDGES
+from feedback_etl.private_files import replace_private_file, temporary_path
+
+CROISSANT = "croissant.json"
+
+_TERMS = (
+    *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet", "format"),
+    *("includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex"),
+    *("repeated", "replace", "samplingRate", "separator", "source", "subField", "transform"),
+)
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    **{name: f"cr:{name}" for name in _TERMS},
+}
+_TYPES = {"string": "sc:Text", "integer": "sc:Integer", "number": "sc:Float", "boolean": "sc:Boolean"}
+_FORMATS: dict[str, str | list[str]] = {
+    ".csv": "text/csv",
+    ".gz": ["text/csv", "application/gzip"],
+    ".zst": ["text/csv", "application/zstd"],
+    ".parquet": "application/x-parquet",
+}
+_TOLD = (
+    "Feedback on recommendations, pseudonymised by feedback_etl: one row for each feedback. It is personal data in the "
+    "sense of the GDPR, and not for the public."
+)
+_SENSITIVE = ["Age, as a range", "Health: conditions of the skin that were detected", "Pseudonyms of people's analyses"]
+
+
+def croissant(exports: Iterable[Manifest]) -> dict[str, Any]:
+    """The description of exports whose files are there; one record set for each, since their columns can differ.
+
+    Raises:
+        ExportFileError: There is none.
+    """
+    present = [(each, file) for each in exports if not each.pruned_at and (file := each.file("pairs"))]
+    if not present:
+        raise ExportFileError("There are no exports to describe; feedback-etl export makes one.")
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
+        "name": "feedback_training",
+        "description": _TOLD,
+        "dateCreated": present[0][0].created_at,
+        "datePublished": present[-1][0].created_at,
+        "isLiveDataset": True,
+        "rai:personalSensitiveInformation": _SENSITIVE,
+        "distribution": [_file(file) for _, file in present],
+        "recordSet": [_records(manifest, file) for manifest, file in present],
+    }
+
+
+def _file(file: DataFile) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": file.path,
+        "name": file.path,
+        "contentUrl": file.path,
+        "contentSize": f"{file.bytes} B",
+        "encodingFormat": _FORMATS[Path(file.path).suffix],
+        "sha256": file.sha256,
+    }
+
+
+def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
+    extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
+    facts = row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES))["properties"]
+    window = (
+        " to ".join(end or "the beginning" for end in manifest.window) if manifest.window[1] else "an unknown window"
+    )
+    return {
+        "@type": "cr:RecordSet",
+        "@id": manifest.stem,
+        "name": manifest.stem,
+        "description": f"{file.rows:,} rows of {window}, UTC.",
+        "field": [_field(manifest.stem, file.path, name, facts.get(name, {})) for name in manifest.columns],
+    }
+
+
+def _field(stem: str, path: str, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "@type": "cr:Field",
+        "@id": f"{stem}/{name}",
+        "name": name,
+        "description": facts.get("description", "Not a column of the contract."),
+        "dataType": _type_of(facts),
+        "source": {"fileObject": {"@id": path}, "extract": {"column": name}},
+    }
+
+
+def _type_of(facts: dict[str, Any]) -> str:
+    """The type of a column; times are told by their pattern, since JSON has none."""
+    if facts.get("pattern") == TIME:
+        return "sc:DateTime"
+    types: str | Sequence[str] = facts.get("type", "string")
+    return _TYPES[types if isinstance(types, str) else types[0]]
+
+
+def write_croissant(folder: str | Path) -> Path:
+    """Describe the exports of a folder in its `croissant.json`, which is private (0600) and replaces the one before.
+
+    Raises:
+        ExportFileError: There are no exports, a manifest cannot be read, or the file cannot be written.
+
+    >>> from feedback_etl import export_feedback
+    >>> from feedback_etl.demo import sample_database
+    >>> with sample_database() as url:
+    ...     _ = export_feedback(url, days_back=90, key="k" * 32, output_dir="described")
+    >>> json.loads(write_croissant("described").read_text())["@type"]
+    'sc:Dataset'
+    """
+    folder = Path(folder)
+    text = json.dumps(croissant(contents_of(folder).exports), indent=2, ensure_ascii=False) + "\n"
+    path = folder / CROISSANT
+    refuse_links(path)
+    with explained(folder, "Name another folder."):
+        replace_private_file(path, temporary_path(folder, CROISSANT), text.encode())
+    return path

@@ -1,0 +1,130 @@
+"""What a report may show of a column, and how its values are put into bins."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import polars as pl
+
+from feedback_etl.columns import IMAGE_URL, ExtraColumn
+from feedback_etl.contracts import TIME, row_schema
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.expressions import AGE_EDGES, ISO_FORMAT
+from feedback_etl.schema import PSEUDONYM_PATTERN
+
+Kind = Literal["hidden", "list", "label", "number", "time"]
+
+_HIDDEN = {"analysis_hash", "recommendation_id", IMAGE_URL.name}
+_LISTS = {"conditions_detected", "rules_applied"}
+_ORDERED = {"timeframe", "age_range", "number", "time"}
+"""Columns and kinds whose values have an order of their own."""
+
+_WORDS = {"string": "text", "integer": "whole number", "time": "time"}
+_UNKNOWN = {"description": "Not a column of the contract.", "pattern": PSEUDONYM_PATTERN}
+"""Of a file that was adopted: it could hold anything, so it is treated like a pseudonym."""
+
+_MOST_STEPS = 12
+_DAYS = ((13, "%Y-%m-%d", "1d"), (90, "week of %Y-%m-%d", "1w"), (395, "%Y-%m", "1mo"))
+
+
+class Column(NamedTuple):
+    """A column of the exports.
+
+    Attributes:
+        name: In the files.
+        meaning: In words.
+        type: In words.
+        kind: What is shown of it: of a hidden one, which tells one person from another, never a value.
+        ordered: Whether its values have an order of their own.
+        bounds: The least and the greatest number that it may hold, where there are such.
+    """
+
+    name: str
+    meaning: str
+    type: str
+    kind: Kind
+    ordered: bool = False
+    bounds: tuple[float, float] | None = None
+
+
+def columns_of(manifest: Manifest) -> list[Column]:
+    """The columns of an export, as its manifest and the contract tell them."""
+    extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
+    properties = row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES))["properties"]
+    return [_column(name, properties.get(name, _UNKNOWN)) for name in manifest.columns]
+
+
+def _column(name: str, facts: Mapping[str, Any]) -> Column:
+    told = facts.get("type", ["string", "null"])  # a list of values has no type
+    types = [told] if isinstance(told, str) else told
+    bounds = (facts["minimum"], facts["maximum"]) if "minimum" in facts else None
+    kind = _kind(name, types[0], facts.get("pattern", ""))
+    words = ["one of a list" if "enum" in facts else _WORDS.get(kind) or _WORDS.get(types[0]) or types[0]]
+    words += [f"{bounds[0]} to {bounds[1]}"] if bounds else []
+    words += ["or empty"] if "null" in types else []
+    return Column(name, facts["description"], ", ".join(words), kind, kind in _ORDERED or name in _ORDERED, bounds)
+
+
+def _kind(name: str, type_: str, pattern: str) -> Kind:
+    """What is shown of a column; pseudonyms and times are told by their pattern."""
+    if name in _HIDDEN or pattern == PSEUDONYM_PATTERN:
+        return "hidden"
+    if name in _LISTS:
+        return "list"
+    if pattern == TIME:
+        return "time"
+    return "number" if type_ in ("integer", "number") else "label"
+
+
+def binned(column: Column, frame: pl.DataFrame) -> pl.Expr:
+    """The bin of each value of a column of text, as text; null stays null.
+
+    Bins are made for all rows of a frame, so that parts of it can be compared. A list gives a list of its elements.
+    """
+    value = pl.col(column.name)
+    if column.kind == "list":
+        return value.str.split(",")
+    if column.kind == "time":
+        return _period(value.str.to_datetime(ISO_FORMAT, strict=False), frame)
+    if column.kind == "number":
+        return _step(column, value.cast(pl.Float64, strict=False), frame)
+    return value
+
+
+def _period(time: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
+    """Days, weeks, months or years, so that there are not too many."""
+    first, last = frame.select(time.min().alias("first"), time.max().alias("last")).row(0)
+    days = (last - first).days if first else 0
+    form, every = next(((form, every) for most, form, every in _DAYS if days <= most), ("%Y", "1y"))
+    return time.dt.truncate(every).dt.strftime(form)
+
+
+def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
+    """Numbers as they are where they are few, else steps of a round width; of known bounds the last one is closed."""
+    usual = (number.quantile(0.01).alias("low"), number.quantile(0.99).alias("high"))
+    low, high = column.bounds or frame.select(usual).row(0)
+    few = frame.select(number.drop_nulls().n_unique()).item() <= _MOST_STEPS
+    if few or not math.isfinite(high - low) or high <= low:
+        return _plain(number)
+    width = _round_width((high - low) / _MOST_STEPS)
+    begin = (number / width).floor() * width
+    if column.bounds:
+        begin = begin.clip(upper_bound=high - width)
+    is_last = pl.lit(column.bounds is not None) & (begin + width == high)
+    to = pl.when(is_last).then(pl.lit("to")).otherwise(pl.lit("to under"))
+    return pl.format("{} {} {}", _plain(begin), to, _plain(begin + width))
+
+
+def _plain(number: pl.Expr) -> pl.Expr:
+    """A number as people write it: without `.0`."""
+    return number.round(6).cast(pl.String).str.strip_suffix(".0")
+
+
+def _round_width(least: float) -> float:
+    """The least of 1, 2, 5, 10, 20, ... and their tenths that is not below a number.
+
+    >>> _round_width(8.3), _round_width(0.03), _round_width(120)
+    (10.0, 0.05, 200.0)
+    """
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(round(power * factor, 9) for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))

@@ -1,0 +1,153 @@
+"""What a report tells: gathered from manifests, data files and audit logs, before anything is drawn."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from feedback_etl.columns import QUASI_IDENTIFIERS
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import Verdict
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.retention import contents_of
+from feedback_etl.exports.verification import verify_folder
+from feedback_etl.privacy.keys import Key
+from feedback_etl.report.columns import Column, columns_of
+from feedback_etl.report.distribution import Distribution, distribution
+from feedback_etl.report.drift import Drift, can_drift, drift
+from feedback_etl.report.rows import Export, Rows
+
+_PERSON = "subject_hash"
+_SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
+
+
+class ClassSize(NamedTuple):
+    """How many classes have a size.
+
+    Attributes:
+        label: The size, or from the least to the greatest.
+        small: Whether somebody is easily found in one.
+        classes: How many there are.
+        rows: In all of them.
+    """
+
+    label: str
+    small: bool
+    classes: int
+    rows: int
+
+
+class Gathered(NamedTuple):
+    """What is told.
+
+    Attributes:
+        made_at: When, UTC.
+        folders: Where the exports are.
+        exports: The manifests, the oldest first; pruned ones too.
+        rows: Of all exports together, each pair once.
+        dictionary: The columns of all exports together.
+        quasi_identifiers: By which the classes were made.
+        sizes: The sizes of the classes, the least first.
+        person: The column whose values are counted as people in classes and distributions.
+        compared: The stems of the last two exports, where there are two.
+        drift: Between them, the greatest first.
+        verdicts: What the audit log of each folder says.
+    """
+
+    made_at: datetime
+    folders: list[Path]
+    exports: list[Manifest]
+    rows: int
+    dictionary: list[Distribution]
+    quasi_identifiers: list[str]
+    sizes: list[ClassSize]
+    person: str
+    compared: list[str]
+    drift: list[Drift]
+    verdicts: dict[str, Verdict]
+
+
+def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) -> Gathered:
+    """Read what a report tells of exports, the oldest of which comes first.
+
+    A few columns of all rows are in memory at a time.
+
+    Raises:
+        ExportFileError: There is no export, or a file cannot be read.
+    """
+    keys, folders = list(keys), list(dict.fromkeys(each.folder for each in exports))
+    present = [each for each in exports if each.path]
+    rows, columns = Rows(present), {column.name: column for each in present for column in columns_of(each.manifest)}
+    person = _PERSON if present and all(_PERSON in each.manifest.columns for each in present) else "analysis_hash"
+    known = [name for name in _quasi_identifiers(exports) if name in columns]
+    return Gathered(
+        made_at=made_at,
+        folders=folders,
+        exports=[each.manifest for each in exports],
+        rows=rows.read(person).height,
+        dictionary=[distribution(rows.read(name, person), each, person=person) for name, each in columns.items()],
+        quasi_identifiers=known,
+        sizes=_sizes(rows.read(*known, person), known, person) if known else [],
+        person=person,
+        compared=[each.manifest.stem for each in present[-2:]] if len(present) > 1 else [],
+        drift=_drift(present, columns),
+        verdicts={str(folder): verify_folder(folder, contents_of(folder).exports, keys) for folder in folders},
+    )
+
+
+def _drift(exports: Sequence[Export], columns: Mapping[str, Column]) -> list[Drift]:
+    """Between the last two, in the columns that both have; none where there are not two."""
+    if len(exports) < 2:
+        return []
+    before, now = exports[-2:]
+    both = [each for name, each in columns.items() if name in before.manifest.columns and name in now.manifest.columns]
+    comparable = [each for each in both if can_drift(each)]
+    names = [each.name for each in comparable]
+    return drift(before.read(names), now.read(names), comparable)
+
+
+def exports_in(folder: Path) -> list[Export]:
+    """The exports of a folder, the oldest first.
+
+    Raises:
+        ExportFileError: There is none, or a manifest cannot be read.
+    """
+    found = [Export(folder, manifest) for manifest in contents_of(folder).exports]
+    if not found:
+        raise ExportFileError(f"There are no exports in {folder}; feedback-etl export makes one.")
+    return found
+
+
+def exports_of(files: Iterable[Path]) -> list[Export]:
+    """The exports whose data files these are, the oldest first.
+
+    Raises:
+        ExportFileError: One has no manifest.
+    """
+    files = list(dict.fromkeys(Path(file) for file in files))
+    there = {each.path: each for folder in {file.parent for file in files} for each in exports_in(folder)}
+    if foreign := [file for file in files if file not in there]:
+        raise ExportFileError(
+            f"{foreign[0]} ({len(foreign):,} in all) is no data file that has a manifest. `feedback-etl adopt FILE` "
+            "gives it one; or name a folder."
+        )
+    return sorted((there[file] for file in files), key=lambda each: (each.manifest.created_at, each.manifest.stem))
+
+
+def _quasi_identifiers(exports: Sequence[Export]) -> Sequence[str]:
+    """Those of the newest export that tells them."""
+    told: list[dict[str, Any]] = [each.manifest.risk for each in reversed(exports) if each.manifest.risk]
+    return told[0]["quasi_identifiers"] if told else QUASI_IDENTIFIERS
+
+
+def _sizes(frame: pl.DataFrame, known: list[str], person: str) -> list[ClassSize]:
+    """How many classes there are of each size."""
+    classes = frame.group_by(known).agg(pl.col(person).n_unique().alias("size"), pl.len().alias("rows"))
+    found = []
+    for least, most in _SIZES:
+        some = classes.filter(pl.col("size") >= least, pl.col("size") <= (most or pl.col("size")))
+        label = str(least) if least == most else f"{least} to {most}" if most else f"{least} or more"
+        found.append(ClassSize(label, least < 5, some.height, int(some["rows"].sum())))
+    return found

@@ -1,0 +1,68 @@
+"""The rows of exports as text, read a few columns at a time, so that not all of them are in memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.text import scan_text
+from feedback_etl.transforms import PAIR_KEY
+
+_NUMBER = "number among the equals of its file"
+
+
+class Export(NamedTuple):
+    """An export, and where it is."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def path(self) -> Path | None:
+        """Its data file; None where it has none any more."""
+        file = self.manifest.file("pairs")
+        return self.folder / file.path if file and not self.manifest.pruned_at else None
+
+    def read(self, names: Sequence[str]) -> pl.DataFrame:
+        """Some columns of its file; what it does not have is null.
+
+        Raises:
+            ExportFileError: The file cannot be read, or lacks what its manifest tells.
+        """
+        lacking = [pl.lit(None, pl.String).alias(name) for name in names if name not in self.manifest.columns]
+        try:
+            return scan_text(self.path or Path()).with_columns(lacking).select(names).collect()
+        except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
+            raise ExportFileError(f"{self.path} cannot be read: it is missing, or damaged.") from None
+
+
+class Rows:
+    """All rows of exports whose files are there, the oldest first; of a pair in several of them, the newest copy.
+
+    Equal rows of one file are different feedback, whose times were cut down.
+    """
+
+    def __init__(self, exports: Sequence[Export]) -> None:
+        self._exports = exports
+        self._kept = _last_copies(exports) if len(exports) > 1 else None
+
+    def read(self, *names: str) -> pl.DataFrame:
+        """Some columns of all rows.
+
+        Raises:
+            ExportFileError: A file cannot be read.
+        """
+        wanted = list(dict.fromkeys(names))
+        frames = [export.read(wanted) for export in self._exports]
+        rows = pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
+        return rows if self._kept is None else rows.filter(self._kept)
+
+
+def _last_copies(exports: Sequence[Export]) -> pl.Series:
+    """Which rows of all files have no newer copy."""
+    frames = (export.read(PAIR_KEY) for export in exports)
+    numbered = pl.concat([frame.with_columns(pl.int_range(pl.len()).over(PAIR_KEY).alias(_NUMBER)) for frame in frames])
+    return numbered.select(pl.struct(*PAIR_KEY, _NUMBER).is_last_distinct()).to_series()

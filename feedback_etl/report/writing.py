@@ -1,0 +1,62 @@
+"""Writing a report."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from feedback_etl.clock import instant
+from feedback_etl.errors import UsageError
+from feedback_etl.exports.failures import explained, refuse_links
+from feedback_etl.privacy.keys import Key
+from feedback_etl.private_files import make_private_folder, replace_private_file, temporary_path
+
+
+def write_report(
+    path: str | Path,
+    exports: str | Path | Iterable[str | Path],
+    *,
+    keys: Iterable[Key | str] = (),
+    now: datetime | None = None,
+) -> Path:
+    """Write a report of exports as one HTML page: what they hold, how risky it is, what changed, and who may have.
+
+    No row and no pseudonym is in it, and no value of fewer than five people, as far as `subject_hash` or, without it,
+    `analysis_hash` tells them apart: somebody can have several analyses. It needs no network and runs no script.
+
+    Args:
+        path: Of the page; it becomes private (0600). What is there is replaced, unless it is a link.
+        exports: A folder of exports, or some of their data files.
+        keys: Those that signed the audit log.
+        now: The time of the report, UTC; the present unless given.
+
+    Returns:
+        The path.
+
+    Raises:
+        ExportFileError: There is no export, a file cannot be read, or the page cannot be written.
+        UsageError: The path is a folder.
+
+    >>> from feedback_etl import export_feedback
+    >>> from feedback_etl.demo import sample_database
+    >>> with sample_database() as url:
+    ...     _ = export_feedback(url, days_back=90, key="k" * 32, output_dir="reported")
+    >>> write_report("report.html", "reported", keys=["k" * 32]).read_text().splitlines()[0]
+    '<!doctype html>'
+    """
+    from feedback_etl.report.gathered import exports_in, exports_of, gather
+    from feedback_etl.report.page import page
+
+    path = Path(path)
+    refuse_links(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file for the report.")
+    is_folder = isinstance(exports, str | Path) and not Path(exports).is_file()
+    if isinstance(exports, str | Path):
+        found = exports_in(Path(exports)) if is_folder else exports_of([Path(exports)])
+    else:
+        found = exports_of(map(Path, exports))
+    text = page(gather(found, [Key.of(key) for key in keys], instant(now)))
+    with explained(path.parent, "Name another file with -o."):
+        make_private_folder(path.parent)
+        replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
+    return path

@@ -1,0 +1,137 @@
+"""The Croissant description of a folder, judged and read by the standard's own package."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import Database
+from folders import FORMS, KEY, NOW, exported, people
+from processes import Here
+
+from feedback_etl import prune, write_croissant
+from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, ExtraColumn
+from feedback_etl.croissant import croissant
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.privacy.keys import Key
+
+FOLDER = Path("out")
+
+# In a process of its own: importing it warns of what its libraries will change.
+READ = """
+import json, sys
+import mlcroissant
+dataset = mlcroissant.Dataset(jsonld=sys.argv[1])
+issues = dataset.metadata.ctx.issues
+print(json.dumps({
+    "errors": sorted(issues.errors),
+    "warnings": sorted(issues.warnings),
+    "records": {
+        each.id: [{key: str(value) for key, value in row.items()} for row in dataset.records(each.id)]
+        for each in dataset.metadata.record_sets if len(sys.argv) > 2
+    },
+}))
+"""
+
+
+def judged(path: Path, *, read: bool = False) -> dict[str, Any]:
+    """What mlcroissant says of a description, and what it reads by it."""
+    command = [sys.executable, "-c", READ, str(path), *(["read"] if read else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture
+def filled(sqlite_database: Database) -> Database:
+    """Feedback of eight people."""
+    sqlite_database.fill(**people(8))
+    return sqlite_database
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
+def test_the_standards_package_takes_it(filled: Database, form: dict[str, Any]) -> None:
+    """Without an error, and warning of nothing but what only the owner of the data can say."""
+    exported(filled, FOLDER, **form)
+    found = judged(write_croissant(FOLDER))
+    assert found["errors"] == []
+    assert {warning.split("/")[-1].split('"')[0] for warning in found["warnings"]} <= {"citeAs", "license", "version"}
+
+
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[1], FORMS[3]], ids=["csv", "gzip", "parquet"])
+def test_the_standards_package_reads_the_rows_by_it(filled: Database, form: dict[str, Any]) -> None:
+    """All of them, as they are typed; zstd it does not know."""
+    report = exported(filled, FOLDER, **form)
+    (rows,) = judged(write_croissant(FOLDER), read=True)["records"].values()
+    assert len(rows) == report.exported_records
+    named = {name.split("/")[1]: value for name, value in rows[0].items()}
+    assert tuple(named) == TRAINING_COLUMNS
+    assert named["helpful_rating"] in ("5", "5.0")
+    assert named["export_date"].startswith("2025-10-25 12:00:00")
+
+
+def test_files_are_told_with_their_digests_and_sizes(filled: Database) -> None:
+    """As they are on disk; the list of rejected rows is not told, since it is not for training."""
+    for day in range(2):
+        exported(filled, FOLDER, now=NOW + timedelta(days=day))
+    told = json.loads(write_croissant(FOLDER).read_text())["distribution"]
+    assert len(told) == 2
+    for file in told:
+        content = (FOLDER / file["contentUrl"]).read_bytes()
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+        assert file["contentSize"] == f"{len(content)} B"
+
+
+def test_columns_are_told_with_their_types(filled: Database) -> None:
+    """The twelve of the contract, and those that were asked for."""
+    exported(filled, FOLDER)
+    (manifest,) = manifests_in(FOLDER)
+    extra = [ExtraColumn("points", "insensitive", "number"), ExtraColumn("seen", "insensitive", "time"), IMAGE_URL]
+    manifest.settings["extra_columns"] = [list(column) for column in extra]
+    manifest.columns += [column.name for column in extra]
+    (records,) = croissant([manifest])["recordSet"]
+    types = {field["name"]: field["dataType"].removeprefix("sc:") for field in records["field"]}
+    assert types == dict.fromkeys(manifest.columns, "Text") | dict.fromkeys(
+        ("helpful_rating", "product_satisfaction", "routine_completion_pct"), "Integer"
+    ) | {"would_recommend": "Boolean", "points": "Float"} | dict.fromkeys(
+        ("feedback_timestamp", "export_date", "seen"), "DateTime"
+    )
+    assert [field for field in records["field"] if not field["description"].endswith(".")] == []
+
+
+def test_pruned_exports_are_left_out(filled: Database) -> None:
+    """Where none is left, there is nothing to describe."""
+    exported(filled, FOLDER)
+    prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
+    with pytest.raises(ExportFileError, match=r"^There are no exports to describe; feedback-etl export makes one\.$"):
+        write_croissant(FOLDER)
+
+
+def test_it_is_private_and_replaces_no_link(filled: Database) -> None:
+    """As every file of a folder of exports."""
+    exported(filled, FOLDER)
+    path = write_croissant(FOLDER)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.unlink()
+    path.symlink_to("precious")
+    with pytest.raises(ExportFileError, match=r"is a symbolic link"):
+        write_croissant(FOLDER)
+    assert not Path("precious").exists()
+
+
+def test_the_command_writes_it(
+    filled: Database, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into the folder of the settings, or another one."""
+    exported(filled, FOLDER)
+    here = Here(capfd, monkeypatch)
+    assert here("contracts", "--croissant", FOLDER).out == "out/croissant.json\n"
+    first = (FOLDER / "croissant.json").read_bytes()
+    Path("feedback-etl.toml").write_text("output_dir = 'out'")
+    assert here("contracts", "--croissant").out == "out/croissant.json\n"
+    assert (FOLDER / "croissant.json").read_bytes() == first

@@ -1,0 +1,368 @@
+"""A report tells what exports are like, and nobody's row."""
+
+import os
+import re
+from datetime import datetime, timedelta
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import FORMS, KEY, NOW, exported, people, rows_of
+from processes import Here
+
+from feedback_etl import adopt, write_report
+from feedback_etl.columns import ExtraColumn
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.exports.retention import prune
+from feedback_etl.privacy.keys import Key
+
+CANARY = "canary-4711"
+HOSTILE = "<script>alert('x')</script><img src=http://127.0.0.1:9/x>\"&"
+FOLDER = Path("out")
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Runs command lines in this process."""
+    return Here(capfd, monkeypatch)
+
+
+def told(*, exports: Any = FOLDER, keys: tuple[str, ...] = (KEY,)) -> str:
+    """The page."""
+    return write_report("report.html", exports, keys=keys, now=NOW).read_text(encoding="utf-8")
+
+
+def with_timeframes(*timeframes: str | None) -> dict[str, list[dict[str, Any]]]:
+    """One analysis of one user for each timeframe."""
+    data = people(len(timeframes), each=1)
+    for row, timeframe in zip(data["feedbacks"], timeframes, strict=True):
+        row["timeframe"] = timeframe
+    return data
+
+
+class Structure(HTMLParser):
+    """The levels of headings, and what stands in each drawing, of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.headings: list[int] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember it."""
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+
+class TestNobodyIsFound:
+    """What tells one person from another is not in it."""
+
+    def test_no_pseudonym_and_no_recommendation_is_told(self, sqlite_database: Database) -> None:
+        """Of no row, though every value occurs often enough in some."""
+        sqlite_database.fill(**people(8))
+        file = exported(sqlite_database, FOLDER).export_filename
+        rows, page = rows_of(Path(file)), told()
+        values = {*rows["analysis_hash"], *rows["recommendation_id"], *rows["feedback_timestamp"]}
+        assert len(values) > 20
+        assert [value for value in values if value in page] == []
+
+    def test_a_rare_value_is_told_with_others(self, sqlite_database: Database) -> None:
+        """Here with the rarest of the others, since it could be told from them."""
+        sqlite_database.fill(**with_timeframes(*["1_week"] * 6, *["2_weeks"] * 5, CANARY))
+        exported(sqlite_database, FOLDER)
+        page = told()
+        assert CANARY not in page
+        assert "1_week" in page
+        assert '<td class="long">2_weeks</td>' not in page
+        assert '<td class="long">other (2 values)</td><td class="figure">6</td>' in page
+
+    def test_a_value_of_many_rows_of_few_people_is_rare(self, sqlite_database: Database) -> None:
+        """Rows do not make people: here one analysis has given feedback twenty times."""
+        data = with_timeframes(*["1_week"] * 10, *["2_weeks"] * 10)
+        last = data["feedbacks"][-1]
+        again = {"analysis_id": 9, "timeframe": CANARY}
+        data["feedbacks"] += [
+            last | again | {"id": 9_000 + number, "created_at": NOW - timedelta(minutes=number + 1)}
+            for number in range(20)
+        ]
+        sqlite_database.fill(**data)
+        exported(sqlite_database, FOLDER)
+        assert CANARY not in told()
+
+    def test_a_rare_condition_among_common_ones_is_not_told(self, sqlite_database: Database) -> None:
+        """Elements of lists are values of their own."""
+        data = people(12, each=1)
+        data["records"].append({"id": 2, "recommendation_id": "rec_2", "conditions_analyzed": ["acne", CANARY]})
+        data["feedbacks"][0]["recommendation_id"] = 2
+        sqlite_database.fill(**data)
+        exported(sqlite_database, FOLDER)
+        page = told()
+        assert "acne" in page
+        assert CANARY not in page
+
+    def test_a_column_that_nobody_has_declared_is_not_told(self, sqlite_database: Database) -> None:
+        """A file that was adopted can hold anything, such as users that five analyses share."""
+        sqlite_database.fill(**people(8))
+        old = pl.read_csv(exported(sqlite_database, Path("old")).export_filename).with_columns(user=pl.lit(CANARY))
+        FOLDER.mkdir()
+        old.write_csv(FOLDER / "old.csv")
+        adopt(FOLDER / "old.csv", key=Key(KEY), signer=Key(KEY))
+        page = told()
+        assert CANARY not in page
+        assert "Not a column of the contract." in page
+        assert "acne" in page
+
+
+class TestContent:
+    """What is told."""
+
+    def test_the_figures_of_every_export_are_those_of_its_manifest(self, sqlite_database: Database) -> None:
+        """In the table below the chart."""
+        sqlite_database.fill(**people(8, each=4))
+        for day in range(2):
+            exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day))
+        page = told()
+        for manifest in manifests_in(FOLDER):
+            figures = [manifest.statistics[name] for name in ("total_feedback_records", "exported_records", "errors")]
+            assert figures == [32, 24, 8]
+            begin = f"<tr><td>{manifest.created_at[:10]} "
+            (row,) = [line for line in page.splitlines() if line.startswith(begin) and ">full<" in line]
+            assert re.findall(r'figure">([\d,]+)<', row) == ["32", "24", "0", "0", "8", "0", "0", "0"]
+
+    def test_rows_of_several_exports_count_once(self, sqlite_database: Database) -> None:
+        """The dictionary is of all exports together."""
+        sqlite_database.fill(**people(8))
+        for day in range(3):
+            exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day))
+        assert "all exports together, 24 rows." in told()
+
+    @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
+    def test_all_forms_of_files_tell_the_same(self, sqlite_database: Database, form: dict[str, Any]) -> None:
+        """But for the name of the form."""
+        data = people(8)
+        for row in data["feedbacks"]:
+            row["would_recommend"] = row["id"] % 2 == 0
+        sqlite_database.fill(**data)
+        exported(sqlite_database, Path("plain"))
+        exported(sqlite_database, FOLDER, **form)
+        plain, page = (told(exports=folder) for folder in (Path("plain"), FOLDER))
+        section = re.compile(r'<h2 id="dictionary">.*?<h2 id="drift">', re.DOTALL)
+        assert section.findall(plain) == section.findall(page) != []
+
+    def test_small_classes_are_counted(self, sqlite_database: Database) -> None:
+        """Two of one analysis each, and one of six."""
+        sqlite_database.fill(**with_timeframes(*["1_week"] * 6, "2_weeks", "3_weeks"))
+        exported(sqlite_database, FOLDER)
+        page = told()
+        assert "2 classes of fewer than five." in page
+        assert '<td class="long">1</td><td class="figure">2</td><td class="figure">2</td>' in page
+        assert '<td class="long">5 to 9</td><td class="figure">1</td><td class="figure">6</td>' in page
+
+    def test_drift_needs_two_exports(self, sqlite_database: Database) -> None:
+        """And is told from the second on."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER)
+        assert "none between fewer than two exports" in told()
+        exported(sqlite_database, FOLDER, now=NOW + timedelta(days=1))
+        assert "Drift by column" in told()
+
+    def test_exports_that_were_pruned_keep_their_figures(self, sqlite_database: Database) -> None:
+        """Where no file is left, there is no dictionary."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER)
+        prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
+        page = told()
+        assert "(pruned)" in page
+        assert "No export has its file any more." in page
+
+    def test_further_columns_and_age_ranges_are_told_as_they_were_declared(self, sqlite_database: Database) -> None:
+        """A pseudonymised one is never shown; numbers are put into steps."""
+        data = people(40, each=1)
+        data["profiles"] = [{"id": user, "user_id": user, "age": 20 + user} for user in range(1, 41)]
+        sqlite_database.fill(**data)
+        query = (
+            "SELECT f.id AS feedback_id, f.user_id, f.analysis_id, 'rec' AS recommendation_id, helpful_rating, "
+            "product_satisfaction, routine_completion_pct, would_recommend, '[]' AS conditions_analyzed, "
+            "'[]' AS rules_applied, timeframe, p.age, f.created_at, 'shop' AS shop, f.user_id * 10 AS points "
+            "FROM recommendation_feedbacks f JOIN profiles p ON p.user_id = f.user_id"
+        )
+        extra = [ExtraColumn("shop", "identifier"), ExtraColumn("points", "insensitive", "integer")]
+        file = exported(sqlite_database, FOLDER, query=query, columns=extra, age_edges=[40]).export_filename
+        page = told()
+        assert rows_of(Path(file))["shop"][0] not in page
+        assert "&lt;40" in page
+        assert "50 to under 100" in page
+
+
+class TestAudit:
+    """What the log says."""
+
+    def test_a_whole_log_is_told_as_such(self, sqlite_database: Database) -> None:
+        """With its head, and without a fault."""
+        sqlite_database.fill(**people(8))
+        head = exported(sqlite_database, FOLDER).audit_head
+        page = told()
+        assert "The log is as it was written." in page
+        assert head in page
+
+    def test_a_changed_log_is_told(self, sqlite_database: Database) -> None:
+        """In words."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER)
+        log = FOLDER / ".feedback_etl" / "audit.jsonl"
+        log.write_text(log.read_text().replace('"event": "started"', '"event": "stopped"'))
+        assert "line 1: it was changed" in told()
+
+    def test_a_missing_key_is_told(self, sqlite_database: Database) -> None:
+        """Since its records could hold anything."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER)
+        assert "for want of a key (--key-file)" in told(keys=())
+
+
+class TestPage:
+    """What the page is made of; `test_report_in_a_browser` looks at it."""
+
+    @pytest.fixture
+    def page(self, sqlite_database: Database) -> str:
+        """Of two exports whose texts are hostile."""
+        sqlite_database.fill(**with_timeframes(*[HOSTILE] * 8))
+        for day in range(2):
+            exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day))
+        return told()
+
+    def test_texts_of_the_data_are_only_text(self, page: str) -> None:
+        """A browser finds no tag in them."""
+        assert "&lt;script&gt;alert(" in page
+        assert {"script", "img", "iframe", "link", "object", "form"} & {*Structure(page).tags} == set()
+
+    def test_it_asks_nothing_of_any_network(self, page: str) -> None:
+        """Every link leads into the page, and its policy forbids all else."""
+        structure = Structure(page)
+        links = [
+            value for _, name, value in structure.attributes if name in ("href", "src", "action", "srcset", "data")
+        ]
+        assert links
+        assert [link for link in links if not link.startswith("#")] == []
+        assert "url(" not in page
+        assert "@import" not in page
+        assert any(value.startswith("default-src 'none'") for _, _, value in structure.attributes)
+
+    def test_headings_leave_out_no_level(self, page: str) -> None:
+        """One of the first level, each other at most one level below the one before."""
+        levels = Structure(page).headings
+        assert levels.count(1) == 1
+        assert levels[0] == 1
+        assert all(after - before <= 1 for before, after in pairwise(levels))
+
+    def test_every_drawing_can_be_heard(self, page: str) -> None:
+        """It has a title and a description, and the page a language."""
+        drawings = re.findall(r"<svg role=\"img\".*?</svg>", page, re.DOTALL)
+        assert len(drawings) == len(re.findall("<svg", page)) >= 8
+        assert [each for each in drawings if not re.search(r"<title>[^<]+</title><desc>[^<]+</desc>", each)] == []
+        assert '<html lang="en">' in page
+
+    def test_every_drawing_has_a_table(self, page: str) -> None:
+        """With the figures that it shows."""
+        cards = re.findall(r'<(?:section|div) class="card.*?(?=<(?:section|div) class="card|<footer)', page, re.DOTALL)
+        assert len([card for card in cards if "<svg" in card]) >= 8
+        assert [card for card in cards if "<svg" in card and "<table" not in card] == []
+
+    def test_equal_exports_give_equal_pages(self, page: str) -> None:
+        """At the same time of the report."""
+        assert told() == page
+
+
+class TestFile:
+    """Where it is written, and how."""
+
+    @pytest.fixture(autouse=True)
+    def exports(self, sqlite_database: Database) -> list[str]:
+        """Two exports."""
+        sqlite_database.fill(**people(8))
+        return [exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day)).export_filename for day in range(2)]
+
+    def test_it_is_private_under_any_umask(self) -> None:
+        """The page is for whoever may read the exports."""
+        before = os.umask(0)
+        try:
+            path = write_report("new/folder/report.html", FOLDER, keys=[KEY])
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert [each.name for each in path.parent.iterdir()] == ["report.html"]
+
+    def test_it_replaces_a_page_and_no_link(self) -> None:
+        """A link could lead anywhere."""
+        Path("report.html").write_text("old")
+        assert told().startswith("<!doctype html>")
+        Path("precious").write_text("precious")
+        Path("link.html").symlink_to("precious")
+        with pytest.raises(ExportFileError, match=r"^link\.html is a symbolic link"):
+            write_report("link.html", FOLDER)
+        assert Path("precious").read_text() == "precious"
+
+    def test_a_folder_is_no_page(self) -> None:
+        """Nor is something in a file a place."""
+        with pytest.raises(UsageError, match=r"^out is a folder: name a file for the report\.$"):
+            write_report(FOLDER, FOLDER)
+        with pytest.raises(ExportFileError, match="a part of the path is a file"):
+            write_report(Path(FOLDER, manifests_in(FOLDER)[0].files[0].path, "report.html"), FOLDER)
+
+    def test_files_choose_among_exports(self, exports: list[str]) -> None:
+        """Of whatever folder; each has to have a manifest."""
+        first = manifests_in(FOLDER)[0].stem
+        page = told(exports=[exports[1]])
+        assert "<dt>Exports</dt><dd>1<small>" in page
+        assert first not in page
+        Path(FOLDER, "copy.csv").write_bytes(Path(exports[0]).read_bytes())
+        with pytest.raises(
+            ExportFileError, match=r"^out/copy\.csv \(1 in all\) is no data file that has a manifest\. "
+        ):
+            told(exports=[FOLDER / "copy.csv"])
+
+    def test_a_damaged_file_is_an_error_without_its_rows(self, exports: list[str]) -> None:
+        """One sentence."""
+        Path(exports[0]).write_text(f"a,b\n{CANARY},1,2,3\n")
+        with pytest.raises(ExportFileError, match=r"cannot be read: it is missing, or damaged\.$") as error:
+            told()
+        assert CANARY not in str(error.value)
+
+    def test_a_folder_without_exports_is_an_error(self) -> None:
+        """That says what makes one."""
+        with pytest.raises(
+            ExportFileError, match=r"^There are no exports in nowhere; feedback-etl export makes one\.$"
+        ):
+            told(exports=Path("nowhere"))
+
+    def test_the_command_writes_it(self, here: Here, exports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a folder or of files, with the keys at hand; it prints the path."""
+        monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+        ended = here("report", "--output", FOLDER, "-o", "all.html")
+        assert (ended.code, ended.out, ended.err) == (0, "all.html\n", "")
+        assert "The log is as it was written." in Path("all.html").read_text()
+        ended = here("report", exports[0])
+        assert (ended.code, ended.out, ended.err) == (0, "report.html\n", "")
+        assert "<dt>Exports</dt><dd>1<small>" in Path("report.html").read_text()
+
+
+def test_times_of_a_year_are_told_by_month(sqlite_database: Database) -> None:
+    """And those of a few days by day."""
+    data = people(60, each=1)
+    for number, row in enumerate(data["feedbacks"]):
+        row["created_at"] = datetime(2025, 1 + number % 10, 3, number % 24)
+    sqlite_database.fill(**data)
+    exported(sqlite_database, FOLDER)
+    page = told()
+    assert '<td class="long">2025-01</td><td class="figure">6</td>' in page
+    assert '<td class="long">2025-10-25</td><td class="figure">60</td>' in page  # export_date

@@ -1,0 +1,97 @@
+"""The report's page as a real browser shows it: on a desk and on a phone, light and dark, and what it asks for."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from browser import Scheme, measured
+from databases import Database
+from folders import KEY, NOW, exported, people
+
+from feedback_etl import write_report
+
+AA = 4.5
+"""The least contrast of text by the Web Content Accessibility Guidelines 2.2, level AA."""
+
+SCHEMES: list[Scheme] = ["light", "dark"]
+
+
+@pytest.fixture
+def asked() -> Iterator[list[str]]:
+    """What is asked of a server of this machine; the first is its address."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        paths.append(f"http://127.0.0.1:{server.server_port}")
+        yield paths
+        server.shutdown()
+
+
+def page_of(database: Database, timeframe: str) -> str:
+    """The report of two exports of an application, in which everybody has given this timeframe; its log was changed."""
+    data = people(12)
+    for row in data["feedbacks"]:
+        row |= {
+            "timeframe": timeframe,
+            "would_recommend": row["id"] % 3 == 0,
+            "routine_completion_pct": row["id"] % 101,
+        }
+    database.fill(**data)
+    for day in range(2):
+        exported(database, Path("out"), now=NOW + timedelta(days=day))
+    log = Path("out", ".feedback_etl", "audit.jsonl")
+    log.write_text(log.read_text().replace('"event": "started"', '"event": "stopped"', 1))
+    return write_report("report.html", "out", keys=[KEY], now=NOW).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_it_fits_and_can_be_read(sqlite_database: Database, width: int, scheme: Scheme) -> None:
+    """No text leads out of the page or of its drawing, however long, and each stands out from what is behind it."""
+    found = measured(page_of(sqlite_database, f"a_word_without_end_{'x' * 200}"), width=width, scheme=scheme)
+    assert found["texts"] > 200
+    assert found["needed"] <= width
+    assert found["cut"] == []
+    assert found["faintest"][0] >= AA, found["faintest"]
+
+
+def test_it_follows_the_colours_of_the_system(sqlite_database: Database) -> None:
+    """Light on dark where somebody has asked for it."""
+    page = page_of(sqlite_database, "1_week")
+    light, dark = (measured(page, width=375, scheme=scheme)["page"] for scheme in SCHEMES)
+    assert light != dark
+
+
+def test_hostile_texts_make_it_ask_for_nothing(sqlite_database: Database, asked: list[str]) -> None:
+    """Images, scripts and styles in the data stay text; and were one to get through, the page's policy forbids it."""
+    address = asked[0]
+    hostile = f"<img src={address}/image><script src={address}/script></script><style>@import '{address}/style'</style>"
+    page = page_of(sqlite_database, hostile)
+    found = measured(page, width=375, scheme="light")
+    assert (found["elements"], found["requests"]) == (0, [])
+    got_through = page.replace("<footer>", f"{hostile}<footer>")
+    assert measured(got_through, width=375, scheme="light")["elements"] == 2
+    assert asked == [address]
+
+
+def test_the_measure_sees_what_is_wrong(asked: list[str]) -> None:
+    """A page that is too wide, faint, cut and asks for something."""
+    drawing = '<svg width="50" height="20" viewBox="0 0 50 20"><text y="15">much too long for it</text></svg>'
+    wrong = f'<p style="width:600px;color:#999;background:#fff">faint</p>{drawing}<img src="{asked[0]}/image">'
+    found = measured(wrong, width=375, scheme="light")
+    assert found["needed"] >= 600
+    assert found["faintest"][0] < AA
+    assert found["cut"] == ["much too long for it"]
+    assert asked[1:] == ["/image"]
