@@ -27,11 +27,11 @@ def main(folder: str = "exports") -> None:
     url = os.environ.get("FEEDBACK_ETL_DATABASE_URL")
     key = fe.find_key().key if url else DEMO_KEY
     with nullcontext(url) if url else sample_database(rows=5_000, seed=SEED) as database:
-        fe.export_feedback(database, days_back=180, key=key, output_dir=folder)
+        fe.export_feedback(database, days_back=180, key=key, output_dir=folder, include_subject_hash=True)
 
     pairs = fe.scan_training(folder).collect()
     pairs = pairs.pipe(fe.latest_per_recommendation).pipe(fe.label, "helpful", threshold=4).drop_nulls("label")
-    parts = fe.split_by_hash(pairs, {"train": 0.8, "test": 0.2}, by="analysis_hash", seed=SEED)
+    parts = fe.split_by_hash(pairs, {"train": 0.8, "test": 0.2}, by="subject_hash", seed=SEED)
     train, test = parts["train"], parts["test"]
 
     baseline = DummyClassifier(strategy="prior")

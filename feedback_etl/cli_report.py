@@ -11,7 +11,7 @@ from feedback_etl.console import print_data
 
 def report(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Data files of exports, instead of a folder.", metavar="FILE")
+        list[Path] | None, typer.Argument(help="Data files or folders, instead of --output.", metavar="FILE")
     ] = None,
     page: Annotated[Path, typer.Option("--page", "-o", help="The page to write.", metavar="FILE.html")] = Path(
         "report.html"

@@ -272,9 +272,9 @@ def holds_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
     >>> frame.select(holds_id("s3_key", ids=["user_id"])).to_series().to_list()
     [True, False]
     """
-    return pl.any_horizontal(
-        form(column).str.contains(form(name), literal=True) for name in ids for form in (bounded, unbroken)
-    )
+    as_words = [bounded(column).str.contains(bounded(name), literal=True) for name in ids]
+    anywhere = [unbroken(column).str.contains(unbroken(name), literal=True).fill_null(value=False) for name in ids]
+    return pl.any_horizontal(*as_words, *anywhere)
 
 
 def bounded(column: str | pl.Expr) -> pl.Expr:

@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people, rows_of
+from folders import FORMS, KEY, NOW, exported, people, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from polars.testing import assert_frame_equal
 from processes import feedback_etl
 
 import feedback_etl as fe
@@ -137,6 +138,18 @@ def test_the_contract_has_them(app: Database, tmp_path: Path) -> None:
     assert kinds == {"city": "string", "visits": "integer", "weight": "number", "is_member": "boolean"}
     assert contract["properties"]["age_range"]["enum"] == ["<30", "30+", None]
     Draft202012Validator.check_schema(contract)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_they_are_read_with_their_types(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
+    """As `load_training` gives them, age ranges too; other ranges do not fit together unless one says so."""
+    own(app, tmp_path, age_edges=[30], **form)
+    loaded = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, columns=COLUMNS, age_edges=[30])
+    assert_frame_equal(fe.scan_training(tmp_path).collect(), loaded)
+    own(app, tmp_path, **form)
+    with pytest.raises(UsageError, match="2 age ranges"):
+        fe.scan_training(tmp_path)
+    assert fe.scan_training(tmp_path, mixed=True).collect().schema["age_range"] == pl.String
 
 
 def test_people_are_erased_whatever_columns_there_are(app: Database, tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ EXAMPLE = ROOT / "examples" / "train_baseline.py"
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     """The words of each line that it prints, run in an empty folder."""
-    # It splits by analysis, and is warned of that; any other warning is an error.
-    environment = os.environ | {"PYTHONWARNINGS": "error,default::UserWarning"}
+    environment = os.environ | {"PYTHONWARNINGS": "error"}
     folder = tmp_path_factory.mktemp("example")
     done = subprocess.run(
         [sys.executable, EXAMPLE], cwd=folder, env=environment, capture_output=True, text=True, check=False

@@ -11,6 +11,7 @@ from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Verdict
 from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.names import DATA_SUFFIXES
 from feedback_etl.exports.retention import contents_of
 from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key
@@ -108,32 +109,27 @@ def _drift(exports: Sequence[Export], columns: Mapping[str, Column]) -> list[Dri
     return drift(before.read(names), now.read(names), comparable)
 
 
-def exports_in(folder: Path) -> list[Export]:
-    """The exports of a folder, the oldest first.
+def exports_of(places: Iterable[Path]) -> list[Export]:
+    """The exports of folders, and those whose data files are named, the oldest first.
 
     Raises:
-        ExportFileError: There is none, or a manifest cannot be read.
+        ExportFileError: A folder has none, a file has no manifest, or a manifest cannot be read.
     """
+    found = {(each.folder, each.manifest.stem): each for place in places for each in _exports_at(place)}
+    return sorted(found.values(), key=lambda each: (each.manifest.created_at, each.manifest.stem))
+
+
+def _exports_at(place: Path) -> list[Export]:
+    is_file = place.name.endswith(DATA_SUFFIXES)
+    folder = place.parent if is_file else place
     found = [Export(folder, manifest) for manifest in contents_of(folder).exports]
-    if not found:
+    if not is_file and not found:
         raise ExportFileError(f"There are no exports in {folder}; feedback-etl export makes one.")
-    return found
-
-
-def exports_of(files: Iterable[Path]) -> list[Export]:
-    """The exports whose data files these are, the oldest first.
-
-    Raises:
-        ExportFileError: One has no manifest.
-    """
-    files = list(dict.fromkeys(Path(file) for file in files))
-    there = {each.path: each for folder in {file.parent for file in files} for each in exports_in(folder)}
-    if foreign := [file for file in files if file not in there]:
+    if is_file and not (found := [each for each in found if each.path == place]):
         raise ExportFileError(
-            f"{foreign[0]} ({len(foreign):,} in all) is no data file that has a manifest. `feedback-etl adopt FILE` "
-            "gives it one; or name a folder."
+            f"{place} is no data file that has a manifest. `feedback-etl adopt FILE` gives it one; or name a folder."
         )
-    return sorted((there[file] for file in files), key=lambda each: (each.manifest.created_at, each.manifest.stem))
+    return found
 
 
 def _quasi_identifiers(exports: Sequence[Export]) -> Sequence[str]:

@@ -25,7 +25,7 @@ def write_report(
 
     Args:
         path: Of the page; it becomes private (0600). What is there is replaced, unless it is a link.
-        exports: A folder of exports, or some of their data files.
+        exports: A folder of exports or a data file of one, or several of them.
         keys: Those that signed the audit log.
         now: The time of the report, UTC; the present unless given.
 
@@ -43,18 +43,15 @@ def write_report(
     >>> write_report("report.html", "reported", keys=["k" * 32]).read_text().splitlines()[0]
     '<!doctype html>'
     """
-    from feedback_etl.report.gathered import exports_in, exports_of, gather
+    from feedback_etl.report.gathered import exports_of, gather
     from feedback_etl.report.page import page
 
     path = Path(path)
     refuse_links(path)
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file for the report.")
-    is_folder = isinstance(exports, str | Path) and not Path(exports).is_file()
-    if isinstance(exports, str | Path):
-        found = exports_in(Path(exports)) if is_folder else exports_of([Path(exports)])
-    else:
-        found = exports_of(map(Path, exports))
+    places = [exports] if isinstance(exports, str | Path) else exports
+    found = exports_of(map(Path, places))
     text = page(gather(found, [Key.of(key) for key in keys], instant(now)))
     with explained(path.parent, "Name another file with -o."):
         make_private_folder(path.parent)

@@ -15,7 +15,7 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.failures import reading
 from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of
 from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER, manifest_of
-from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT
+from feedback_etl.expressions import AGE_EDGES, AGE_RANGE, ISO_FORMAT, age_ranges
 from feedback_etl.transforms import PAIR_KEY
 
 _TIMES = ("feedback_timestamp", "export_date")
@@ -27,6 +27,13 @@ TRAINING_TYPES = pl.Schema(
 )
 """The types of a training set, those of `schema.TrainingPair`."""
 
+_FURTHER: dict[str, pl.DataType] = {
+    "text": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "boolean": pl.Boolean(),
+    "time": pl.Datetime("us", "UTC"),
+}
 _NUMBER = "number among the equals of its file"
 
 
@@ -50,6 +57,18 @@ class _Export(NamedTuple):
         start, end = (datetime.fromisoformat(time) if time else None for time in manifest.window)
         chain = (str(folder), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
         return cls(folder / file.path, file, manifest, (start or datetime.min, end or datetime.max), chain)
+
+    @property
+    def types(self) -> pl.Schema:
+        """Of its columns; one that nobody declared is text."""
+        further = self.manifest.settings.get("extra_columns", [])
+        types = {name: _FURTHER[kind] if role != "identifier" else pl.String() for name, role, kind in further}
+        types = {**TRAINING_TYPES, "age_range": age_ranges(self.age_edges)} | types
+        return pl.Schema({name: types.get(name, pl.String()) for name in self.manifest.columns})
+
+    @property
+    def age_edges(self) -> tuple[int, ...]:
+        return tuple(self.manifest.settings.get("age_edges", AGE_EDGES))
 
     def setting(self, name: str, usual: str) -> str:
         return str(self.manifest.settings.get(name, usual))
@@ -90,7 +109,7 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
 
     Raises:
         ExportFileError: There is no export, or a file is missing, truncated, changed, or not of these columns.
-        UsageError: The exports are of different keys, timestamp precision or form of recommendation ids.
+        UsageError: The exports are of different keys, timestamp precision, age ranges or form of recommendation ids.
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo import sample_database
@@ -105,7 +124,9 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     with ThreadPoolExecutor() as pool:
         settled = [export for export in pool.map(partial(_settled, verify=verify), found) if export]
     clusters = _clusters(_some(settled, exports))
-    return pl.concat([_united(cluster) for cluster in clusters], how="diagonal_relaxed")
+    ranges_as_text = len({export.age_edges for export in settled}) > 1
+    frames = [_united(cluster, ranges_as_text) for cluster in clusters]
+    return pl.concat(frames, how="diagonal_relaxed")
 
 
 def latest_export(folder: str | Path) -> Path:
@@ -163,6 +184,7 @@ def _require_one_kind(exports: Sequence[_Export]) -> None:
     kinds = {
         "keys": {export.manifest.key_id or "unkeyed" for export in exports},
         "timestamp precisions": {export.precision for export in exports},
+        "age ranges": {f"from {', '.join(map(str, export.age_edges))}" for export in exports},
         "forms of recommendation_id": {export.setting("recommendation_id", "keep") for export in exports},
     }
     for what, found in kinds.items():
@@ -223,9 +245,11 @@ def _may_share(one: _Export, other: _Export) -> bool:
     return a_chain != b_chain or a_number == b_number
 
 
-def _united(cluster: Sequence[_Export]) -> pl.LazyFrame:
+def _united(cluster: Sequence[_Export], ranges_as_text: bool) -> pl.LazyFrame:
     """The rows of exports that may hold the same pairs; the copy of the newest stays."""
     frames, key = [_scanned(export) for export in sorted(cluster, key=_age)], list(PAIR_KEY)
+    if ranges_as_text:
+        frames = [frame.with_columns(pl.col("age_range").cast(pl.String)) for frame in frames]
     if len(frames) == 1:
         return frames[0]
     if any(export.precision != "exact" for export in cluster):
@@ -242,11 +266,12 @@ def _scanned(export: _Export) -> pl.LazyFrame:
     ordered = [*TRAINING_COLUMNS, *(name for name in columns if name not in TRAINING_COLUMNS)]
     if not export.path.name.endswith(".parquet"):
         # Polars reads times three times as fast from text than as a type of the file.
-        types = {name: pl.String() if name in _TIMES else TRAINING_TYPES.get(name, pl.String()) for name in columns}
-        times = pl.col(_TIMES).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
-        return pl.scan_csv(export.path, schema=types, glob=False).with_columns(times).select(ordered)
-    frame = pl.scan_parquet(export.path, glob=False).with_columns(pl.col("age_range").cast(AGE_RANGE))
-    found = frame.select(TRAINING_COLUMNS).collect_schema()
-    if wrong := [name for name, dtype in found.items() if dtype != TRAINING_TYPES[name]]:
+        times = [name for name, dtype in export.types.items() if dtype == pl.Datetime]
+        types = {name: pl.String() if name in times else dtype for name, dtype in export.types.items()}
+        parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
+        return pl.scan_csv(export.path, schema=types, glob=False).with_columns(parsed).select(ordered)
+    frame = pl.scan_parquet(export.path, glob=False).with_columns(pl.col("age_range").cast(export.types["age_range"]))
+    found = frame.select(columns).collect_schema()
+    if wrong := [name for name, dtype in found.items() if dtype != export.types[name]]:
         raise ExportFileError(f"{export.path} has columns of other types ({', '.join(wrong)}); leave it out.")
     return frame.select(ordered)
