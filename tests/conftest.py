@@ -1,6 +1,7 @@
 """Fixtures: a person-free environment around every test, and empty databases of each kind."""
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ AWKWARD_PASSWORD = "p@#/%:?& w"
 
 def pytest_configure() -> None:
     """Run everything in a time zone with an odd offset, where local time taken for UTC shows."""
+    # A script's job in the background ignores Ctrl-C, and so would every program that a test starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["TZ"] = "America/St_Johns"
     time.tzset()
 

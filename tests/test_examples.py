@@ -57,10 +57,11 @@ def uvicorn(application: str) -> Iterator[str]:
 
 
 def test_they_are_short() -> None:
-    """Under forty lines each, and each is named below or in the tests of Celery."""
+    """Under forty lines each, but for the one that trains a model, which has tests of its own."""
     lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.iterdir() if path.is_file()}
-    assert {"apscheduler_daily.py", "celery_app.py", "crontab", "event_hook.py", "fastapi_app.py"} <= {*lengths}
-    assert max(lengths.values()) < 40
+    callers = {"apscheduler_daily.py", "celery_app.py", "crontab", "event_hook.py", "fastapi_app.py"}
+    assert {*lengths} == {*callers, "train_baseline.py"}
+    assert max(lengths[name] for name in callers) < 40
 
 
 def test_fastapi_app(monkeypatch: pytest.MonkeyPatch) -> None:
