@@ -42,24 +42,14 @@ _STRING_ARRAY = rf"\A{_S}\[{_S}(?:{_JSON_STRING}{_S}(?:,{_S}{_JSON_STRING}{_S})*
 _NO_LIST = rf"\A(?:{_S}null{_S})?\z"
 
 
-_PARTED = {
-    r"%3(\d)": "$1",  # a digit in a URL
-    r"[^\p{L}\p{N}]+": "/",
-    r"(\p{L})(\p{N})": "$1/$2",
-    r"(\p{N})(\p{L})": "$1/$2",
-    r"(^|/)0+(\p{N})": "$1$2",
-}
-_LONG_ID = 16
-"""Characters from which on an id is in no text by chance."""
-
-
-def _column(column: str | pl.Expr) -> pl.Expr:
+def column_of(column: str | pl.Expr) -> pl.Expr:
+    """A column that is given by its name or as an expression."""
     return pl.col(column) if isinstance(column, str) else column
 
 
 def _text(column: str | pl.Expr) -> pl.Expr:
     """A column that may be text or, where all is null, of no type yet."""
-    return _column(column).cast(pl.String)
+    return column_of(column).cast(pl.String)
 
 
 class KeyLike(Protocol):
@@ -104,7 +94,7 @@ def hash_id(
     """
     if (key is None) is not unkeyed:
         raise UsageError("hash_id needs either key=... or unkeyed=True.")
-    ids = _column(column)
+    ids = column_of(column)
     text = ids.cast(pl.String)
     if key is None:
         digest = text.chash.sha2_256()  # type: ignore[attr-defined]
@@ -164,7 +154,7 @@ def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES) -> pl
     >>> pl.DataFrame({"age": [17, 25, 50, 131, None]}).select(bucket_age("age")).to_series().to_list()
     ['<18', '25-35', '50+', None, None]
     """
-    age = _column(column)
+    age = column_of(column)
     ranges = age_ranges(edges)
     edges_passed = pl.sum_horizontal([age >= edge for edge in edges])
     in_range = pl.when(age.is_between(0, MAX_AGE)).then(edges_passed)
@@ -185,7 +175,7 @@ def iso_timestamp(column: str | pl.Expr) -> pl.Expr:
     >>> pl.select(iso_timestamp(pl.lit(datetime(2025, 10, 25, 10)))).item()
     '2025-10-25T10:00:00'
     """
-    utc = _column(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    utc = column_of(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     text = utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
     return pl.when(utc.dt.microsecond() == 0).then(text.str.head(-7)).otherwise(text)
 
@@ -210,11 +200,11 @@ def pair_hash(
     >>> pl.select(pair_hash(pl.lit("a"), pl.lit("b"), pl.lit("c"))).item()[:16]
     'a52dd81bfd5e4e66'
     """
-    times = [_column(feedback_timestamp)]
+    times = [column_of(feedback_timestamp)]
     if isinstance(feedback_timestamp, str):  # one of the two is empty: times are formatted, text is taken as it is
         named = cs.by_name(feedback_timestamp)
         times = [iso_timestamp(named & cs.datetime()), named - cs.datetime()]
-    joined = pl.concat_str([_column(analysis_hash), _column(recommendation_id), *times], separator="|")
+    joined = pl.concat_str([column_of(analysis_hash), column_of(recommendation_id), *times], separator="|")
     digest: pl.Expr = joined.chash.sha2_256()  # type: ignore[attr-defined]
     return digest.alias("pair_hash")
 
@@ -260,45 +250,6 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
     [True, False, None]
     """
     return _text(column).str.contains(_FORMULA)
-
-
-def holds_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
-    """Whether a key or path holds one of the row's ids: as a word or number of its own, or a long one anywhere.
-
-    Case, separators (of a UUID, too), leading zeros and digits written as %31 do not matter; an id in another encoding
-    is not seen. Null where the text is null; an id that is null or empty is in no text.
-
-    >>> frame = pl.DataFrame({"s3_key": ["photos/User_42/a.jpg", "photos/142.jpg"], "user_id": [42, 42]})
-    >>> frame.select(holds_id("s3_key", ids=["user_id"])).to_series().to_list()
-    [True, False]
-    """
-    as_words = [bounded(column).str.contains(bounded(name), literal=True) for name in ids]
-    anywhere = [unbroken(column).str.contains(unbroken(name), literal=True).fill_null(value=False) for name in ids]
-    return pl.any_horizontal(*as_words, *anywhere)
-
-
-def bounded(column: str | pl.Expr) -> pl.Expr:
-    """The words and numbers of a text or an id in lower case, with a slash before, between and after them.
-
-    Null where there are none.
-
-    >>> pl.select(bounded(pl.lit("photos/User42.jpg"))).item()
-    '/photos/user/42/jpg/'
-    """
-    words = _column(column).cast(pl.String).str.to_lowercase()
-    for pattern, parted in _PARTED.items():
-        words = words.str.replace_all(pattern, parted)
-    return pl.lit("/") + words.str.strip_chars("/").replace("", None) + pl.lit("/")
-
-
-def unbroken(column: str | pl.Expr) -> pl.Expr:
-    """The letters and digits of a text or an id in lower case, without anything between them; null for a short one.
-
-    >>> pl.select(unbroken(pl.lit("0B9F7C1E-0d3c-4a52-8f5e-6f1b9d6e7a11"))).item()
-    '0b9f7c1e0d3c4a528f5e6f1b9d6e7a11'
-    """
-    text = _column(column).cast(pl.String).str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "")
-    return pl.when(text.str.len_chars() >= _LONG_ID).then(text)
 
 
 def harmless(column: str | pl.Expr) -> pl.Expr:

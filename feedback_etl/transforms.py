@@ -24,8 +24,9 @@ from feedback_etl.columns import (
     training_columns,
 )
 from feedback_etl.errors import UsageError
-from feedback_etl.expressions import AGE_EDGES, KeyLike, bucket_age, hash_id, holds_id, join_list
+from feedback_etl.expressions import AGE_EDGES, KeyLike, bucket_age, hash_id, join_list
 from feedback_etl.frames import Frame, for_any_frame
+from feedback_etl.ids_in_texts import holds_id
 
 RecommendationId = Literal["keep", "hash"]
 TimestampPrecision = Literal["exact", "minute", "hour", "day"]

@@ -14,7 +14,8 @@ from feedback_etl.demo import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import Manifest, sha256_of
 from feedback_etl.exports.text import scan_text
-from feedback_etl.expressions import AGE_EDGES, age_ranges, bounded, hash_id, unbroken
+from feedback_etl.expressions import AGE_EDGES, age_ranges, hash_id
+from feedback_etl.ids_in_texts import bounded, unbroken
 from feedback_etl.schema import PSEUDONYM_PATTERN
 from feedback_etl.transforms import PAIR_KEY
 
