@@ -1,5 +1,6 @@
 """An application with the two admin endpoints: uvicorn fastapi_app:app, with ADMIN_TOKEN in the environment."""
 
+import logging
 import os
 import secrets
 from typing import Annotated
@@ -16,5 +17,6 @@ def require_admin(authorization: Annotated[str, Header()] = "") -> None:
         raise HTTPException(401, "An admin's token is needed.")
 
 
+logging.basicConfig()  # shows why an export was refused
 app = FastAPI()
 app.include_router(create_router(dependencies=[Depends(require_admin)]))

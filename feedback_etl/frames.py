@@ -135,7 +135,10 @@ def _to_pandas(result: pl.DataFrame, original: "pd.DataFrame", schema: pl.Schema
     types = {name: original[name].dtype for name in _same(result, schema)}
     for name in (name for name, dtype in types.items() if pd.api.types.is_object_dtype(dtype)):
         frame[name] = pd.Series(result[name].to_list(), index=frame.index, dtype=object)
-    return frame.astype(types)
+    for name, dtype in types.items():
+        with suppress(ValueError, TypeError):  # categories of Arrow, or a null where there is no room for one
+            frame[name] = frame[name].astype(dtype)
+    return frame
 
 
 def _to_arrow(result: pl.DataFrame, original: "pa.Table", schema: pl.Schema) -> "pa.Table":

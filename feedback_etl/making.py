@@ -87,6 +87,11 @@ class Making:
             window = Window(chain.begins(selection.window.start, now), now)
             settling = Settling(lookback, [Window(each.start, each.end) for each in chain.counted])
             report = self.of(replace(selection, window=window, settling=settling), chain)
+            if chain.others:
+                report.advice = (
+                    "this began a new chain, since the folder's others were exported with other options: rows of "
+                    "theirs are in it again"
+                )
             if report.late_records:
                 logger.warning("%d rows came later than the lookback and are in no export", report.late_records)
             return report

@@ -11,12 +11,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
 from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
-from feedback_etl.expressions import AGE_EDGES
+from feedback_etl.expressions import AGE_EDGES, age_ranges
+from feedback_etl.privacy.anonymity import MOST_K
 from feedback_etl.privacy.keys import Key, read_key
 
 SETTINGS_FILE = "feedback-etl.toml"
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     stall_timeout: float = Field(600.0, gt=0, description="seconds without a row until the database is given up")
     lock_timeout: float = Field(60.0, ge=0, description="seconds to wait for others who use the folder")
     timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
-    k: int | None = Field(None, ge=1, description="people who share their quasi-identifiers, at least")
+    k: int | None = Field(None, ge=1, le=MOST_K, description="people who share their quasi-identifiers, at least")
     on_small_class: Literal["suppress", "fail"] = "suppress"
     max_suppressed: float = Field(1.0, ge=0, le=1, description="share of rows that may be left out")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
@@ -78,6 +79,12 @@ class Settings(BaseSettings):
     opt_out_column: str = "training_data_opt_out"
     key_file: Path | None = None
     retired_keys: Path | None = Field(None, description="folder of keys that serve erasure and audit only")
+
+    @field_validator("age_edges")
+    @classmethod
+    def _rising(cls, edges: tuple[int, ...]) -> tuple[int, ...]:
+        age_ranges(edges)
+        return edges
 
     @property
     def extra_columns(self) -> list[ExtraColumn]:
@@ -136,6 +143,10 @@ def load_settings(**flags: Any) -> Settings:
     faults = [_unknown(variable, variable.removeprefix(_PREFIX).lower()) for variable in _unknown_variables()]
     try:
         found = Settings(**{name: value for name, value in flags.items() if value is not None})
+    except SettingsError as error:
+        name = next((each for each in Settings.model_fields if f'"{each}"' in str(error)), "")
+        example = '["age_range", "timeframe"]'
+        faults.append(f"{_PREFIX}{name.upper()} is a list or a table, in the environment as JSON, such as {example}")
     except ValidationError as error:
         faults = [_fault(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()] + faults
     if faults:

@@ -130,6 +130,13 @@ class TestPandas:
         assert str(fe.label(frame, "helpful")["label"].dtype) == "Int8"
         assert kept["helpful_rating"].to_list()[1:] == [pd.NA]
 
+    def test_types_of_arrow_in_pandas(self) -> None:
+        """As `types_mapper=pd.ArrowDtype` gives them; and a null where the column had no room for one."""
+        table = pair_frame({}).to_arrow().to_pandas(types_mapper=pd.ArrowDtype)
+        assert len(fe.latest_per_recommendation(table)) == len(fe.label(table, "helpful")) == 1
+        full = pd.DataFrame({"helpful_rating": [5, None], "label": pd.Series([1, 1], dtype="int8")})
+        assert fe.label(full, "helpful")["label"].isna().to_list() == [False, True]
+
     def test_what_pandas_reads_from_a_file_can_be_used(self) -> None:
         """Ratings as floats, answers as objects, age ranges as text; times have to be parsed."""
         text = PAIRS.with_columns(pl.col("feedback_timestamp").dt.replace_time_zone(None)).to_pandas()

@@ -162,7 +162,10 @@ class TestInput:
     def test_what_is_no_json_is_refused(self, client: httpx.Client) -> None:
         """As is nothing at all."""
         headers = {"Content-Type": "application/json"}
-        assert [client.post(EXPORT, content=x, headers=headers).status_code for x in (b"{", b"")] == [422, 422]
+        bodies = [b"{", b"", b'{"days_back": NaN}', b'{"days_back": 1e400}']
+        answers = [client.post(EXPORT, content=body, headers=headers) for body in bodies]
+        assert [answer.status_code for answer in answers] == [422] * 4
+        assert answers[2].json()["detail"][0].keys() == {"loc", "msg", "type"}
         assert client.get(LIST, params={"limit": 0}).status_code == 422
 
     def test_everything_is_minus_one(self, client: httpx.Client) -> None:
@@ -288,6 +291,7 @@ class TestErrors:
         (FOLDER / "secret.manifest.json").write_text("{}")
         answer = client.get(LIST)
         assert (answer.status_code, "secret" in answer.text, "secret" in caplog.text) == (500, False, True)
+        assert answer.json()["detail"] == "The folder of exports cannot be read."
 
 
 class TestList:

@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.expressions import age_ranges
 from feedback_etl.training.features import features, label
 from feedback_etl.training.vocabulary import Vocabulary
 
@@ -94,7 +95,24 @@ class TestColumns:
         assert [made("age_range", age).get("age") for age in ("<18", "50+", None)] == [1, 5, None]
         coarse = Vocabulary(age_ranges=("<50", "50+"))
         assert made("age_range", "50+", coarse)["age"] == 2
-        assert made("age_range", "18-25", coarse)["age_missing"] == 1
+        rows = pl.concat([pair_frame(BARE | {"age_range": age}) for age in ("18-25", "50+")])
+        assert features(rows, vocabulary=coarse)["age_missing"].to_list() == [1, 0]
+
+    def test_age_ranges_that_are_all_others_are_refused(self) -> None:
+        """Those of exports with other edges: every age would be missing, and nobody would know."""
+        with pytest.raises(ValidationError, match="age_range holds other ranges than the vocabulary"):
+            made("age_range", "18-25", Vocabulary(age_ranges=("<30", "30+")))
+
+    @pytest.mark.parametrize("edges", [[30], [16, 30, 60], [9, 18, 100]])
+    def test_age_ranges_are_learned_from_text_too(self, edges: list[int]) -> None:
+        """As any CSV reader gives them, in their order."""
+        ranges = list(age_ranges(edges).categories)
+        ages = pl.Series([*ranges[::-1], None], dtype=pl.String)
+        rows = pl.concat([pair_frame(BARE)] * len(ages))
+        known = Vocabulary.fit(rows.with_columns(age_range=ages))
+        assert known.age_ranges == tuple(ranges)
+        with pytest.raises(ValidationError, match="1 values that are no ranges"):
+            Vocabulary.fit(rows.with_columns(age_range=pl.lit("old")))
 
     def test_times_of_any_unit_and_zone_are_the_same_instant(self) -> None:
         """Hours are those of UTC."""

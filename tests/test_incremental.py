@@ -155,6 +155,14 @@ class TestChain:
         assert go_on(app, folder, NOW + HOUR, recommendation_id="hash").exported_records == 2
         assert go_on(app, folder, NOW + 2 * HOUR, format="parquet").exported_records == 1
 
+    def test_other_options_begin_another_one_and_say_so(self, app: Database, folder: Path) -> None:
+        """Rows of the first are in it again."""
+        first = go_on(app, folder, NOW)
+        other = go_on(app, folder, NOW + timedelta(minutes=1), include_subject_hash=True)
+        assert (first.advice, other.exported_records) == ("", first.exported_records)
+        assert other.advice.startswith("this began a new chain")
+        assert go_on(app, folder, NOW + timedelta(minutes=2), include_subject_hash=True).advice == ""
+
     def test_windows_are_counted_so_far_back(self, app: Database, folder: Path) -> None:
         """The manifest does not grow for ever."""
         for number in range(1, 4):

@@ -198,10 +198,20 @@ def test_a_slip_is_told_with_the_name_that_was_meant(monkeypatch: pytest.MonkeyP
     assert "FEEDBACK_ETL_SOMETHING is not a setting;" in told or "FEEDBACK_ETL_SOMETHING is not a setting." in told
 
 
+@pytest.mark.parametrize("name", ["QUASI_IDENTIFIERS", "AGE_EDGES", "COLUMNS"])
+@pytest.mark.parametrize("value", ["age_range,timeframe", "[", CANARY])
+def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """What is none is told by the name of its variable."""
+    monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
+    told = refused()
+    assert f"FEEDBACK_ETL_{name} is a list or a table, in the environment as JSON" in told
+
+
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
         (f'connect_timeout = "{CANARY}"', "connect_timeout should be a valid number"),
+        ("k = 1001", "k should be less than or equal to 1000"),
         ("connect_timeout = 0", "connect_timeout should be greater than 0"),
         ("connect_timeout = 61", "connect_timeout should be less than or equal to 60"),
         (f'output_dir = ["{CANARY}"]', "output_dir is not a valid path"),

@@ -50,6 +50,7 @@ class Chain(NamedTuple):
         rows_file: Where the rows are remembered; None for a chain that has not begun.
         older: What earlier exports of the chain remembered, which is not needed any more.
         attempts: Where exports began that were to be the first of the chain.
+        others: Whether the folder holds chains that were asked for something else.
     """
 
     number: int = 0
@@ -58,6 +59,7 @@ class Chain(NamedTuple):
     rows_file: Path | None = None
     older: tuple[Path, ...] = ()
     attempts: tuple[datetime | None, ...] = ()
+    others: bool = False
 
     @classmethod
     def of(cls, folder: Path, settings_digest: str) -> Self:
@@ -66,10 +68,11 @@ class Chain(NamedTuple):
         Raises:
             ExportFileError: A manifest, or what the chain remembers, is missing or was changed.
         """
-        links = [each for each in manifests_in(folder) if each.chain and each.settings_digest == settings_digest]
+        chains = [each for each in manifests_in(folder) if each.chain]
+        links = [each for each in chains if each.settings_digest == settings_digest]
         if not links:
             begun = [each for each in AuditLog(folder).records() if each.get("chain") == settings_digest]
-            return cls(attempts=tuple(_moment(each["begins"]) for each in begun))
+            return cls(attempts=tuple(_moment(each["begins"]) for each in begun), others=bool(chains))
         links.sort(key=lambda each: int(each.chain["number"]))
         *_, last = links
         rows = [folder / file.path for each in links if (file := each.file("rows"))]

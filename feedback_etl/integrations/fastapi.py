@@ -1,13 +1,15 @@
 """Two admin endpoints for a FastAPI application: export feedback, and list the exports."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from feedback_etl.errors import ExportFileError, FeedbackError, FolderLocked, SourceError, UsageError, ValidationError
@@ -51,6 +53,22 @@ class ExportRequest(BaseModel):
     format: Literal["csv", "parquet"] = "csv"
 
 
+class _Route(APIRoute):
+    """Wrong input is told without being repeated: a NaN, for one, is no JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_politely(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                faults = [{name: fault[name] for name in ("loc", "msg", "type")} for fault in error.errors()]
+            raise HTTPException(422, faults)
+
+        return handle_politely
+
+
 def create_router(settings: Settings | None = None, *, dependencies: Sequence[Depends] = ()) -> APIRouter:
     """A router with `POST /admin/export-feedback` and `GET /admin/exports`, for those whom the dependencies let in.
 
@@ -71,7 +89,7 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
     """
     _require_authentication(dependencies)
     settings = settings or load_settings()
-    router = APIRouter(prefix="/admin", tags=["feedback_etl"], dependencies=list(dependencies))
+    router = APIRouter(prefix="/admin", tags=["feedback_etl"], dependencies=list(dependencies), route_class=_Route)
 
     @router.post("/export-feedback", responses=_RESPONSES)
     def export_feedback(request: ExportRequest) -> dict[str, Any]:
@@ -89,14 +107,15 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
         try:
             exports, foreign = contents_of(settings.output_dir)
         except FeedbackError as error:
-            raise _answer(error) from None
+            logger.warning("refused: %s", error)
+            raise HTTPException(500, "The folder of exports cannot be read.") from None
         return {"exports": [_listed(each) for each in exports[: -limit - 1 : -1]], "foreign": [p.name for p in foreign]}
 
     return router
 
 
 def _require_authentication(dependencies: Sequence[Depends]) -> None:
-    if not dependencies:
+    if isinstance(dependencies, Depends) or not dependencies:
         raise UsageError(
             "Whoever can reach an export can start it: pass dependencies=[Depends(...)] with the function that lets "
             "admins in and nobody else."

@@ -76,7 +76,7 @@ def features(
 
     Raises:
         UsageError: There is no such rating or precision.
-        ValidationError: A column is missing or of a wrong type.
+        ValidationError: A column is missing or of a wrong type, or all age ranges are of other edges.
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
     ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None], "feedback_timestamp": [None, None]})
@@ -104,6 +104,8 @@ def features(
         raise UsageError(f"{wrong[0]} is no rating; there are {', '.join(RATING_FIELDS)}.")
     require_pairs(frame, [*_TEXTS, _TIME, *ratings])
     known = Vocabulary.fit(frame) if vocabulary is None else vocabulary
+    if isinstance(frame, pl.DataFrame):
+        known.require_ranges(frame)
     parsed = frame.select(
         pl.col(_LISTS).cast(pl.String).str.split(","),
         _days("timeframe"),

@@ -1,6 +1,7 @@
 """Which conditions, rules and age ranges a model knows: learned from training rows, and kept with the model."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -8,13 +9,14 @@ from typing import Self
 import polars as pl
 
 from feedback_etl.columns import require_pairs
-from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports.failures import explained
 from feedback_etl.expressions import AGE_RANGE
 from feedback_etl.frames import Frame, to_polars
 from feedback_etl.private_files import replace_private_file, temporary_path
 
 FORMAT = 1
+_RANGE = re.compile(r"<\d+|\d+-\d+|\d+\+")
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,29 @@ class Vocabulary:
 
         Raises:
             UsageError: `min_rows` is less than 1.
-            ValidationError: The frame lacks conditions_detected or rules_applied, or they are no text.
+            ValidationError: The frame lacks conditions_detected or rules_applied, or they are no text, or age_range
+                holds something else than ranges.
         """
         if min_rows < 1:
             raise UsageError("min_rows must be a whole number of 1 or more.")
         pairs: pl.LazyFrame = to_polars(frame).lazy()
         require_pairs(pairs, ["conditions_detected", "rules_applied"])
-        ages = pairs.collect_schema().get("age_range")
         return cls(
-            _names(pairs, "conditions_detected", min_rows),
-            _names(pairs, "rules_applied", min_rows),
-            tuple(ages.categories) if isinstance(ages, pl.Enum) else tuple(AGE_RANGE.categories),
+            _names(pairs, "conditions_detected", min_rows), _names(pairs, "rules_applied", min_rows), _ranges(pairs)
         )
+
+    def require_ranges(self, frame: pl.DataFrame) -> None:
+        """Refuse rows whose age ranges are all other ones, as those of exports with other `age_edges`.
+
+        Raises:
+            ValidationError: No age range of the rows is known.
+        """
+        ages = frame["age_range"].drop_nulls().cast(pl.String)
+        if len(ages) and not ages.is_in(list(self.age_ranges)).any():
+            raise ValidationError(
+                f"age_range holds other ranges than the vocabulary ({', '.join(self.age_ranges)}): fit it to rows of "
+                "exports with the same age_edges."
+            )
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, readable by its owner alone; a file at the path is replaced.
@@ -85,6 +98,20 @@ class Vocabulary:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             pass
         raise ExportFileError(f"{path} is no vocabulary that this version understands.")
+
+
+def _ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
+    """The age ranges of rows, from the youngest on: those of the type, or else those that are there."""
+    dtype = pairs.collect_schema().get("age_range", pl.Null())
+    if isinstance(dtype, pl.Enum):
+        return tuple(dtype.categories)
+    values = pl.lit(None) if dtype == pl.Null else pl.col("age_range")
+    there = {*pairs.select(values.cast(pl.String).unique().drop_nulls().alias("age_range")).collect()["age_range"]}
+    if there <= {*AGE_RANGE.categories}:
+        return tuple(AGE_RANGE.categories)
+    if strange := [name for name in there if not _RANGE.fullmatch(name)]:
+        raise ValidationError(f"age_range holds {len(strange):,} values that are no ranges, such as <18, 18-25 or 50+.")
+    return tuple(sorted(there, key=lambda name: (not name.startswith("<"), int(re.findall(r"\d+", name)[0]))))
 
 
 def _names(pairs: pl.LazyFrame, column: str, min_rows: int) -> tuple[str, ...]:
