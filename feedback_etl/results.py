@@ -54,7 +54,7 @@ class ExportReport(FeedbackProcessingStats):
         audit_head: The MAC of the last record of the audit log: kept elsewhere, it shows whether the log was cut.
         mode: "full" or "incremental".
         late_records: Rows that came too late for every incremental export: into windows that are not read again.
-        advice: What would have made a long export faster; "" where nothing is known.
+        advice: What would have made a long export faster, or that a new chain was begun; "" if there is nothing to say.
     """
 
     rejected_filename: str = ""

@@ -157,9 +157,10 @@ class TestChain:
 
     def test_other_options_begin_another_one_and_say_so(self, app: Database, folder: Path) -> None:
         """Rows of the first are in it again."""
+        add(app, row(1, NOW - HOUR), row(2, NOW - DAY))
         first = go_on(app, folder, NOW)
         other = go_on(app, folder, NOW + timedelta(minutes=1), include_subject_hash=True)
-        assert (first.advice, other.exported_records) == ("", first.exported_records)
+        assert (first.advice, first.exported_records, other.exported_records) == ("", 2, 2)
         assert other.advice.startswith("this began a new chain")
         assert go_on(app, folder, NOW + timedelta(minutes=2), include_subject_hash=True).advice == ""
 
