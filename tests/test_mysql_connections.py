@@ -134,6 +134,13 @@ def test_an_unknown_mode_of_tls_is_named_without_it(mysql_url: str, mode: str) -
         read(f"{mysql_url}?ssl-mode={mode or 'x'}")
 
 
+@pytest.mark.parametrize("option", ["read_default_file=/etc/passwd", "read_default_group=client"])
+def test_files_of_options_are_not_read(option: str) -> None:
+    """They could be any file of the machine."""
+    with pytest.raises(UsageError, match="names a file of options"), open_source(f"mysql://u:p@127.0.0.1:1/x?{option}"):
+        pass
+
+
 def test_a_file_of_tls_that_is_missing_is_told(mysql_url: str, tmp_path: Path) -> None:
     """Not as a missing socket."""
     with pytest.raises(SourceError, match="a file named by its TLS options cannot be read"):

@@ -105,6 +105,8 @@ _TLS = {
 def _options_of_pymysql(url: sa.URL) -> dict[str, Any]:
     """Options as other drivers and the providers of databases write them. Text is always read as utf8mb4."""
     options = {name.replace("-", "_"): value for name, value in url.query.items() if name != "charset"}
+    if any(name.startswith("read_default_") for name in options):
+        raise UsageError("The database URL names a file of options, which is not read: write them into the URL.")
     mode = str(options.pop("ssl_mode", "PREFERRED")).upper()
     if mode not in _TLS:
         raise UsageError(f"ssl-mode of the database URL must be one of {', '.join(_TLS)}.")
