@@ -198,7 +198,9 @@ def test_the_log_was_changed(settings: Settings) -> None:
 
 def test_the_key_is_gone(settings: Settings) -> None:
     """Then nobody can be erased."""
-    assert "is not at hand" in faults(settings, keys=[Key("z" * 32)])["erasure"].told
+    found = faults(settings, keys=[Key("z" * 32)])
+    assert "is not at hand" in found["erasure"].told
+    assert "is not at hand" in found["consent"].told  # whether somebody has withdrawn cannot be told
 
 
 def test_foreign_files_are_out_of_reach(settings: Settings) -> None:

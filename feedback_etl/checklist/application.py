@@ -1,7 +1,7 @@
 """What is tested on the application's database, and with its ids."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -26,7 +26,6 @@ def indexed(found: Application) -> Item:
     )
 
 
-_NOBODY = pl.Series("analysis_id", [], dtype=pl.String)
 _CONSENT = re.compile(r"consent|einwillig|6\(1\)(lit\.?)?\(?a\)?|9\(2\)(lit\.?)?\(?a\)?|lit\.?a")
 """How a legal basis says that it is consent (GDPR, Articles 6(1)(a) and 9(2)(a)), without spaces."""
 
@@ -39,11 +38,7 @@ def consented(found: Application, files: Sequence[Written], keys: Sequence[Key],
     if found.consent:
         consenting = {*found.consenting}
         withdrawn = hashes_by_key([each for each in found.analyses if each not in consenting], keys)
-        faults = [
-            f"{each.path.name} has {rows:,} analyses of people who have withdrawn"
-            for each in files
-            if (rows := int(each.analyses.is_in(withdrawn.get(each.manifest.key_id, _NOBODY).implode()).sum()))
-        ]
+        faults = [fault for each in files if (fault := _withdrawn_in(each, withdrawn))]
         told = f"recorded by {', '.join(found.consent)}, and nobody is in an export who has withdrawn"
         return item("consent", faults, passed=told, mend="feedback-etl erase --not-in-database")
     basis = "".join((settings.legal_basis or "").lower().split())
@@ -51,6 +46,13 @@ def consented(found: Application, files: Sequence[Written], keys: Sequence[Key],
         return Item("consent", True, "no column records it, and the record of processing names another legal basis")
     told = f"neither users nor profiles has {settings.opt_in_column} or {settings.opt_out_column}"
     return Item("consent", False, told, "set opt_in_column, or legal_basis where feedback is used without consent")
+
+
+def _withdrawn_in(each: Written, withdrawn: Mapping[str | None, pl.Series]) -> str:
+    if each.manifest.key_id not in withdrawn:
+        return f"{each.path.name} cannot be looked into: its key is not at hand (--key-file)"
+    rows = int(each.analyses.is_in(withdrawn[each.manifest.key_id].implode()).sum())
+    return f"{each.path.name} has {rows:,} analyses of people who have withdrawn" if rows else ""
 
 
 def hashes_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:

@@ -40,7 +40,6 @@ class Written(NamedTuple):
         manifest: Of the export.
         path: Of the file.
         columns: Its columns.
-        rows: How many there are.
         repeated: Rows that are the same feedback as an earlier one.
         without_analysis: Rows without a pseudonym of the analysis.
         analyses: The pseudonyms of analyses, each once.
@@ -52,7 +51,6 @@ class Written(NamedTuple):
     manifest: Manifest
     path: Path
     columns: list[str]
-    rows: int
     repeated: int
     without_analysis: int
     analyses: pl.Series
@@ -87,9 +85,7 @@ def written(folder: Path, manifest: Manifest) -> Written | None:
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):  # whose texts may hold values
         raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
     pseudonyms = pl.concat([each.alias("pseudonym").cast(pl.String) for each in hashes]).unique()
-    return Written(
-        manifest, path, columns, height, height - pairs, nameless, hashes[0], pseudonyms, imaged.unique(), values
-    )
+    return Written(manifest, path, columns, height - pairs, nameless, hashes[0], pseudonyms, imaged.unique(), values)
 
 
 def contract_columns(exports: Sequence[Written]) -> Item:
@@ -130,28 +126,31 @@ def guessable(exports: Sequence[Written], ids: Iterable[str]) -> Item:
 def raw_ids(exports: Sequence[Written], users: Iterable[str]) -> Item:
     """No text holds the id of a user, where that is long enough not to be there by chance."""
     ids = list(dict.fromkeys(user for user in users if len(user) >= SHORTEST_ID))
-    users_ids = pl.DataFrame({"id": ids}, schema={"id": pl.String})
-
-    def fault(each: Written) -> str:
-        names = [
+    of_users = pl.DataFrame({"id": ids}, schema={"id": pl.String})
+    patterns = {form: of_users.select(form("id")).to_series().drop_nulls().to_list() for form in _FORMS}
+    names = {
+        each.path: [
             name
             for name, values in each.texts.items()
-            if any(_holds(values.to_frame().select(form(name)), users_ids.select(form("id"))) for form in _FORMS)
+            if any(_holds(values.to_frame().select(form(name)).to_series(), patterns[form]) for form in _FORMS)
         ]
-        return f"holds ids of users in {', '.join(names)}" if names else ""
+        for each in exports
+    }
+
+    def fault(each: Written) -> str:
+        return f"holds ids of users in {', '.join(names[each.path])}" if names[each.path] else ""
 
     passed = f"no text holds one of {len(ids):,} ids of users of {SHORTEST_ID} characters or more"
     if not ids:
         passed = f"not to be told: no user has an id of {SHORTEST_ID} characters or more, and shorter ones are in texts"
-    again = "--recommendation-id hash" if any("recommendation_id" in fault(each) for each in exports) else ""
+    again = "--recommendation-id hash" if any("recommendation_id" in found for found in names.values()) else ""
     return _each("raw ids", exports, fault, passed=passed, again=again)
 
 
-def _holds(texts: pl.DataFrame, ids: pl.DataFrame) -> bool:
+def _holds(texts: pl.Series, ids: Sequence[str]) -> bool:
     """Whether one of the texts holds one of the ids."""
-    text, patterns = texts.to_series(), ids.to_series().drop_nulls().to_list()
-    some = (patterns[start : start + _IDS_AT_ONCE] for start in range(0, len(patterns), _IDS_AT_ONCE))
-    return any(text.str.contains_any(each).any() for each in some)
+    some = (list(ids[start : start + _IDS_AT_ONCE]) for start in range(0, len(ids), _IDS_AT_ONCE))
+    return any(texts.str.contains_any(each).any() for each in some)
 
 
 def ages(exports: Sequence[Written]) -> Item:
