@@ -93,9 +93,18 @@ class Manifest:
         """The text of the file."""
         return json.dumps(asdict(self) | {"settings_digest": self.settings_digest}, indent=2) + "\n"
 
+    def all(self, kind: str) -> list[DataFile]:
+        """Its files of a kind, in the order of their rows: one, none, or many of an export in parts."""
+        return [file for file in self.files if file.kind == kind]
+
     def file(self, kind: str) -> DataFile | None:
-        """Its file of a kind, if it has one."""
-        return next((file for file in self.files if file.kind == kind), None)
+        """Its first file of a kind, if it has one."""
+        return next(iter(self.all(kind)), None)
+
+    @property
+    def rows(self) -> int:
+        """How many training pairs it holds."""
+        return sum(file.rows for file in self.all("pairs"))
 
 
 def digest_of(settings: dict[str, Any]) -> str:
@@ -134,20 +143,22 @@ def _is_sound(manifest: Manifest) -> bool:
     objects = (manifest.settings, manifest.statistics, chain, manifest.risk)
     return (
         all(isinstance(text, str) for text in texts)
+        and not manifest.stem.startswith(".")
         and isinstance(manifest.key_id, str | None)
         and len(manifest.window) == 2
         and all(datetime.fromisoformat(time).tzinfo is None for time in times)
         and all(isinstance(each, dict) for each in objects)
         and (not chain or (isinstance(chain["number"], int) and all(len(each) == 3 for each in chain["counted"])))
-        and all(_is_inside(file) for file in manifest.files)
+        and all(_is_inside(file, manifest.stem) for file in manifest.files)
     )
 
 
-def _is_inside(file: DataFile) -> bool:
-    """Whether a file is in the folder, or in one of the two that are ours."""
+def _is_inside(file: DataFile, stem: str) -> bool:
+    """Whether a file is in the folder, or in one of those that are ours; parts are in one that has the stem's name."""
     *folders, name = file.path.split("/")
     is_plain = name not in ("", ".", "..") and "\0" not in name
-    return is_plain and folders in ([], [REJECTED_FOLDER], [STATE_FOLDER]) and isinstance(file.rows, int)
+    ours: tuple[list[str], ...] = ([], [REJECTED_FOLDER], [STATE_FOLDER], [stem], [REJECTED_FOLDER, stem])
+    return is_plain and folders in ours and isinstance(file.rows, int)
 
 
 def manifests_in(folder: Path) -> list[Manifest]:

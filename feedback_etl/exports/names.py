@@ -8,6 +8,11 @@
 
 A second export of the same second is called `..._1`. While a file is being written it has the same name with a dot
 before it and `.tmp` after it.
+
+An export in parts, which several machines have written or an object store holds, has folders instead of files:
+
+      feedback_training_20251025_120000/part-00000.parquet             a range of time each, in their order
+      rejected/feedback_training_20251025_120000/part-00000.csv
 """
 
 from collections.abc import Iterator
@@ -37,6 +42,20 @@ def manifest_of(stem: str) -> str:
 def rejected_of(stem: str) -> str:
     """The path in the folder of the list of rejected rows."""
     return f"{REJECTED_FOLDER}/{stem}_rejected.csv"
+
+
+def part_of(stem: str, number: int, suffix: str) -> str:
+    """The path in the folder of a part of the pairs.
+
+    >>> part_of("feedback_training_20251025_120000", 7, ".parquet")
+    'feedback_training_20251025_120000/part-00007.parquet'
+    """
+    return f"{stem}/part-{number:05}{suffix}"
+
+
+def rejected_part_of(stem: str, number: int) -> str:
+    """The path in the folder of the list of rejected rows of a part."""
+    return f"{REJECTED_FOLDER}/{stem}/part-{number:05}.csv"
 
 
 def rows_of(stem: str) -> str:

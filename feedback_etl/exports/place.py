@@ -1,0 +1,79 @@
+"""Where exports are: a folder of this machine, or a prefix of an object store.
+
+Names are paths in the place, with `/` between their parts, as a manifest has them. Whoever writes a training set anew,
+removes or looks at it needs no more than this; how an export gets there is another matter, since a folder has locks and
+links, and an object store has neither.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from feedback_etl.exports.failures import refuse_links
+from feedback_etl.private_files import give_name, make_private_folder, sync_folder
+
+
+class Place(Protocol):
+    """What a folder and an object store have in common."""
+
+    def names(self, folder: str = "") -> list[str]:
+        """The files in a folder of it (itself unless one is named), sorted; hidden ones aside."""
+
+    def read(self, name: str) -> bytes:
+        """The content of a small file.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+
+    def fetched(self, name: str) -> AbstractContextManager[Path]:
+        """A file on this machine, as long as the context lasts: to be read only."""
+
+    def create(self, name: str, source: Path) -> None:
+        """Give a complete file of this machine, which `working_folder` holds, a name here; never replaces another.
+
+        Raises:
+            FileExistsError: The name is taken.
+        """
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is not there needs no removal."""
+
+
+class Folder:
+    """A folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def names(self, folder: str = "") -> list[str]:
+        """The files in a folder of it, sorted; hidden ones aside."""
+        place = self.path / folder
+        return sorted(path.relative_to(self.path).as_posix() for path in place.glob("[!.]*") if path.is_file())
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        return (self.path / name).read_bytes()
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """The file itself."""
+        yield self.path / name
+
+    def create(self, name: str, source: Path) -> None:
+        """Link it, so that it is there whole or not at all."""
+        path = self.path / name
+        refuse_links(*(each for each in path.parents if each.is_relative_to(self.path) and each != self.path))
+        make_private_folder(path.parent)
+        give_name(source, path)
+        sync_folder(path.parent)
+
+    def remove(self, name: str) -> None:
+        """Remove it, and wait until that is on disk."""
+        path = self.path / name
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
