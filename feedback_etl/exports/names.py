@@ -13,6 +13,7 @@ An export in parts, which several machines have written or an object store holds
 
       feedback_training_20251025_120000/part-00000.parquet             a range of time each, in their order
       rejected/feedback_training_20251025_120000/part-00000.csv
+      .feedback_etl/feedback_training_20251025_120000/    rows that wait until all of them are known, with `--k`
 """
 
 from collections.abc import Iterator
@@ -56,6 +57,21 @@ def part_of(stem: str, number: int, suffix: str) -> str:
 def rejected_part_of(stem: str, number: int) -> str:
     """The path in the folder of the list of rejected rows of a part."""
     return f"{REJECTED_FOLDER}/{stem}/part-{number:05}.csv"
+
+
+def waiting_part_of(stem: str, number: int) -> str:
+    """The path in the folder of rows of a part that wait until all of them are known."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.arrow"
+
+
+def small_classes_of(stem: str) -> str:
+    """The path in the folder of the classes whose rows are to be left out of those that wait."""
+    return f"{STATE_FOLDER}/{stem}/small_classes.arrow"
+
+
+def folders_of(stem: str) -> list[str]:
+    """The folders that an export in parts may have."""
+    return [stem, f"{REJECTED_FOLDER}/{stem}", f"{STATE_FOLDER}/{stem}"]
 
 
 def rows_of(stem: str) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from feedback_etl.exports.failures import refuse_links
-from feedback_etl.private_files import give_name, make_private_folder, sync_folder
+from feedback_etl.exports.manifest import sha256_of
+from feedback_etl.private_files import give_name, make_private_folder, sync_folder, temporary_path
 
 
 class Place(Protocol):
@@ -30,11 +31,21 @@ class Place(Protocol):
     def fetched(self, name: str) -> AbstractContextManager[Path]:
         """A file on this machine, as long as the context lasts: to be read only."""
 
+    def draft(self, name: str) -> AbstractContextManager[Path]:
+        """A path of this machine at which to make a file that is to get a name here; what is left of it is removed."""
+
     def create(self, name: str, source: Path) -> None:
-        """Give a complete file of this machine, which `working_folder` holds, a name here; never replaces another.
+        """Give a file that was made in a `draft`, complete and on disk, its name here; never replaces another.
 
         Raises:
             FileExistsError: The name is taken.
+        """
+
+    def described(self, name: str) -> tuple[int, str]:
+        """The size and the digest (SHA-256) of a file.
+
+        Raises:
+            FileNotFoundError: There is none.
         """
 
     def remove(self, name: str) -> None:
@@ -64,16 +75,37 @@ class Folder:
         """The file itself."""
         yield self.path / name
 
-    def create(self, name: str, source: Path) -> None:
-        """Link it, so that it is there whole or not at all."""
+    @contextmanager
+    def draft(self, name: str) -> Iterator[Path]:
+        """A hidden path beside it, that nobody else chooses."""
         path = self.path / name
         refuse_links(*(each for each in path.parents if each.is_relative_to(self.path) and each != self.path))
         make_private_folder(path.parent)
+        draft = temporary_path(path.parent, path.name)
+        try:
+            yield draft
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def create(self, name: str, source: Path) -> None:
+        """Link it, so that it is there whole or not at all."""
+        path = self.path / name
+        refuse_links(path)
         give_name(source, path)
         sync_folder(path.parent)
+
+    def described(self, name: str) -> tuple[int, str]:
+        """The size and the digest of a file."""
+        path = self.path / name
+        return path.stat().st_size, sha256_of(path)
 
     def remove(self, name: str) -> None:
         """Remove it, and wait until that is on disk."""
         path = self.path / name
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def place_of(where: str | Path) -> Place:
+    """The place that a path names."""
+    return Folder(Path(where))
