@@ -1,4 +1,4 @@
-"""An export in parts: others write them into a folder of its own, and a manifest, published last, makes an export of them.
+"""An export in parts: others write them into its folder, and a manifest, published last, makes them an export.
 
 Until then the parts lie under their final names in `<stem>/`, where nobody takes them for an export. A part's name
 follows from the range of time it holds, so that a range that was read twice is one part.

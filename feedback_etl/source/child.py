@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -57,8 +58,14 @@ _waiting: list[subprocess.Popen[bytes]] = []
 def prestart() -> None:
     """Start a reader process that waits for the first job of this program; it ends with the program in any case."""
     if not _waiting:
-        _waiting.append(_spawn())
-        atexit.register(_end_waiting)
+        _wait(_spawn())
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Let a process wait for a job."""
+    atexit.unregister(_end_waiting)
+    atexit.register(_end_waiting)
+    _waiting.append(process)
 
 
 def _end_waiting() -> None:
@@ -93,14 +100,20 @@ class Reader:
     with Reader(job, stall_timeout=600) as reader:
         for query in job.queries:
             for batch in reader.next_stream(): ...
+
+    One that `is_kept` waits for the next job when it has done its own; with the program, it ends.
     """
 
-    def __init__(self, job: Job, *, stall_timeout: float, batches_ahead: int = BATCHES_AHEAD) -> None:
+    def __init__(
+        self, job: Job, *, stall_timeout: float, batches_ahead: int = BATCHES_AHEAD, is_kept: bool = False
+    ) -> None:
         self._stall_timeout = stall_timeout
+        self._is_kept = is_kept
         self._streams_left = len(job.queries)
         self._rows = 0
         self._ready: queue.Queue[Any] = queue.Queue(batches_ahead)
         self._closed = False
+        self._is_done = False
         self._process = _take()
         pipes = self._process.stdin, self._process.stdout, self._process.stderr
         self._stdin, self._stdout, self._stderr = map(_open, pipes)
@@ -108,7 +121,9 @@ class Reader:
         try:
             with contextlib.suppress(BrokenPipeError):  # it died; the thread finds out
                 self._stdin.write(json.dumps(job._asdict()).encode() + b"\n")
-                self._stdin.close()
+                self._stdin.flush()
+                if not is_kept:
+                    self._stdin.close()
             self._thread.start()
         except BaseException:  # an interrupt may come at any point
             self._end()
@@ -118,7 +133,11 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        if self._is_kept and self._is_done:
+            self._thread.join()
+            _wait(self._process)
+        else:
+            self._end()
 
     def _end(self) -> None:
         self._closed = True
@@ -142,8 +161,10 @@ class Reader:
             yield batch
         self._streams_left -= 1
         # A stream that was cut off between two batches looks complete.
-        if not self._streams_left and self._told != {"rows": self._rows}:
-            raise self._failed()
+        if not self._streams_left:
+            self._is_done = self._told == {"rows": self._rows}
+            if not self._is_done:
+                raise self._failed()
 
     def _next(self) -> Any:
         try:
@@ -188,17 +209,19 @@ class Reader:
 
     @cached_property
     def _told(self) -> dict[str, Any]:
-        """What the process said of its work when it ended; nothing if it was killed or hangs."""
+        """What the process said of its work when that was done; nothing if it was killed or hangs."""
+        ready, _, _ = select.select([self._stderr], [], [], _LAST_WORDS_SECONDS)
         try:
-            self._process.wait(timeout=_LAST_WORDS_SECONDS)
-            report: dict[str, Any] = json.loads(self._stderr.read())
-        except (subprocess.TimeoutExpired, ValueError):
+            report: dict[str, Any] = json.loads(self._stderr.readline()) if ready else {}
+        except ValueError:
             return {}
         return report
 
     def _failed(self) -> SourceError:
         if error := self._told.get("error"):
             return stopped(error)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_LAST_WORDS_SECONDS)
         return ReaderLost(str(stopped(f"the reader process ended early (exit {self._process.poll()})")))
 
 

@@ -22,6 +22,8 @@ ROWS_A_BULK_RANGE = 500_000
 """Smaller, since several are read at once."""
 
 _BINS = 2_000
+_BINS_A_RANGE = 4
+"""So that ranges are of about equal size, however many there are."""
 UNDATED = Window(None, datetime.min)
 """Only rows without a time: no time is earlier than its end."""
 
@@ -49,7 +51,8 @@ def ranges_of(
     if first is None or first == last:
         return [window]
     extent = naive_utc(first), naive_utc(last)
-    rows = fetch_rows(source, bins_of(relation, window, types, extent=extent, bins=_BINS))
+    fine = max(_BINS, _BINS_A_RANGE * _estimate(source, relation, window, types) // size)
+    rows = fetch_rows(source, bins_of(relation, window, types, extent=extent, bins=fine))
     bins = [Bin(naive_utc(start), count) for start, count in rows]
     return split(window, bins, max(bulk_workers, math.ceil(sum(each.rows for each in bins) / size)))
 

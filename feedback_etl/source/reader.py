@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
+from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.child import BATCHES_AHEAD, Job, Reader, ReaderLost
 from feedback_etl.source.connect import Source
@@ -103,7 +104,7 @@ def _started(
     workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else 0
     ranges = ranges_of(source, relation, window, types, bulk_workers=workers)
     queries = [feedback_in(relation, part, types) for part in ranges]
-    prepare = _beginning(source)
+    prepare = beginning_of(source)
     processes = min(max(workers, 1), len(queries))
     jobs = [
         Job(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_rows) for n in range(processes)
@@ -114,6 +115,18 @@ def _started(
         stack.enter_context(Reader(job, stall_timeout=reading.stall_timeout, batches_ahead=ahead)) for job in jobs
     ]
     return [readers[number % processes] for number in range(len(queries))]
+
+
+def rows_of(job: Job, extra: Sequence[ExtraColumn], *, stall_timeout: float) -> Iterator[pl.DataFrame]:
+    """The rows of a job of somebody else's, as raw frames; the process that reads them is kept for the next job.
+
+    Raises:
+        SourceError: The database stopped the query.
+    """
+    with Reader(job, stall_timeout=stall_timeout, is_kept=True) as reader:
+        for _ in job.queries:
+            for batch in reader.next_stream():
+                yield to_raw(pl.DataFrame(batch), extra)
 
 
 def _with_connectorx(readers: list[Reader], relation: Relation) -> Iterator[pl.DataFrame]:
@@ -127,7 +140,7 @@ def _with_connectorx(readers: list[Reader], relation: Relation) -> Iterator[pl.D
         raise UnfitForConnectorX(str(error)) from None
 
 
-def _beginning(source: Source) -> list[str]:
+def beginning_of(source: Source) -> list[str]:
     """What begins every connection of the readers.
 
     On PostgreSQL they see the state of the database that `source` sees. MySQL has no snapshot to share: a reader sees

@@ -10,11 +10,12 @@ import polars as pl
 
 from feedback_etl.columns import CONSENT, ExtraColumn
 from feedback_etl.source.advice import missing_index
-from feedback_etl.source.connect import Database, open_source
+from feedback_etl.source.connect import Database, Source, open_source
 from feedback_etl.source.consent import ConsentColumns
 from feedback_etl.source.preflight import fetch_count, look_at
 from feedback_etl.source.query import count_in, excluded_in
 from feedback_etl.source.reader import Reading, UnfitForConnectorX, open_reading
+from feedback_etl.source.relation import Relation
 from feedback_etl.source.settled import Settled, Settling, settle
 from feedback_etl.source.window import Window
 
@@ -68,20 +69,31 @@ def read(selection: Selection, work: Callable[[Found], T]) -> T:
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     try:
-        with _opened(selection) as found:
+        with _found(selection) as found:
             return work(found)
     except UnfitForConnectorX:
         logger.info("reading again with SQLAlchemy: ConnectorX cannot read what this SQLite file stores")
-    with _opened(selection, with_connectorx=False) as found:
+    with _found(selection, with_connectorx=False) as found:
         return work(found)
 
 
+class Opened(NamedTuple):
+    """The database of a selection, looked at: where its rows are, and what the types of their columns are called."""
+
+    source: Source
+    relation: Relation
+    types: dict[str, str]
+
+
 @contextmanager
-def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[Found]:
-    window, reading = selection.window, selection.reading.checked()
+def opened(selection: Selection) -> Iterator[Opened]:
+    """Open the database of a selection and look at its tables.
+
+    Raises:
+        UsageError: What was asked for cannot be.
+        SourceError: The database cannot be reached, or is not as expected.
+    """
     with open_source(selection.database, connect_timeout=selection.connect_timeout) as source:
-        if not with_connectorx:
-            source = replace(source, connectorx_url=None)
         relation, types = look_at(
             source,
             query=selection.query,
@@ -89,6 +101,15 @@ def _opened(selection: Selection, *, with_connectorx: bool = True) -> Iterator[F
             consent=selection.consent,
             extra=selection.extra,
         )
+        yield Opened(source, relation, types)
+
+
+@contextmanager
+def _found(selection: Selection, *, with_connectorx: bool = True) -> Iterator[Found]:
+    window, reading = selection.window, selection.reading.checked()
+    with opened(selection) as (source, relation, types):
+        if not with_connectorx:
+            source = replace(source, connectorx_url=None)
         settled = settle(source, relation, window, types, selection.settling)
         with open_reading(source, relation, window, types, reading) as batches:
             excluded = total = 0
