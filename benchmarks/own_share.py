@@ -47,8 +47,8 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     import pyarrow as pa
 
     from feedback_etl.exports.files import ExportFiles
-    from feedback_etl.making import process_into
     from feedback_etl.privacy.keys import Key
+    from feedback_etl.processing import process_into
     from feedback_etl.rules import Rules
     from feedback_etl.source.raw import to_raw
     from feedback_etl.steps import Run
@@ -56,7 +56,9 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     started = time.perf_counter()
     run = Run(Rules(now, Key(key), 1, "keep", strict=False, max_rejected=1.0))
     with ExportFiles(folder, now) as files, pa.OSFile(str(recording)) as recorded:
-        process_into(files, run, (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded)))
+        process_into(
+            files.append, files.reject, run, (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
+        )
         run.judge()
         files.publish()
     print(json.dumps({"seconds": time.perf_counter() - started}))

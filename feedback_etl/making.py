@@ -7,14 +7,11 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import polars as pl
 
 from feedback_etl.arguments import known_keys
 from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued
@@ -26,6 +23,7 @@ from feedback_etl.exports.requests import asked_by, asked_once
 from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.anonymity import Anonymity, without
+from feedback_etl.processing import process_into
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
 from feedback_etl.source.selection import Found, Selection, read
@@ -33,7 +31,7 @@ from feedback_etl.source.settled import Settling
 from feedback_etl.source.window import Window
 
 if TYPE_CHECKING:
-    from feedback_etl.steps import Batch, Run
+    from feedback_etl.steps import Run
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +107,8 @@ class Making:
         with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:
             memory = None if chain is None else Memory(chain, key, settled.until)
             run = _run(self.rules, files.forgotten, memory)
-            process_into(files, run, found.batches, held=self.rules.anonymity.k is not None)
+            append = files.append if self.rules.anonymity.k is None else files.hold
+            process_into(append, files.reject, run, found.batches)
             run.judge()
             suppress(files, run, self.rules.anonymity)
             report = run.report(window, found.excluded)
@@ -132,27 +131,6 @@ def suppress(files: ExportFiles, run: "Run", asked: Anonymity) -> None:
     """Write the rows that were held, but for those of classes that are too small."""
     small = run.small_classes()
     files.let_through(lambda pairs: without(pairs, small, asked.quasi_identifiers))
-
-
-def process_into(files: ExportFiles, run: "Run", raw_batches: Iterable[pl.DataFrame], *, held: bool = False) -> None:
-    """Process batches and write them. While one is validated and written, in a thread, the next is processed.
-
-    Rows are held where the sizes of all classes have to be known before any of them is written.
-    """
-    append = files.hold if held else files.append
-
-    def write(batch: "Batch") -> None:
-        append(run.validated(batch).pairs)
-        files.reject(batch.rejected)
-
-    with ThreadPoolExecutor(1, "feedback_etl writer") as writer:
-        writing = writer.submit(lambda: None)
-        for raw in raw_batches:
-            batch = run.process(raw)
-            writing.result()
-            writing = writer.submit(write, batch)
-        writing.result()
-    files.reject(run.finish())
 
 
 def _contract(rules: Rules) -> str:

@@ -31,6 +31,8 @@ from feedback_etl.source.selection import Progress, Selection
 from feedback_etl.transforms import RecommendationId, TimestampPrecision
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from feedback_etl.schema import Model
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ def export_feedback(
     stall_timeout: float = 600.0,
     lock_timeout: float = LOCK_TIMEOUT,
     request_id: str | None = None,
+    executor: "Executor | None" = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Export the feedback of a window as a pseudonymised, deduplicated, validated CSV file.
@@ -126,6 +129,9 @@ def export_feedback(
         lock_timeout: Seconds to wait, when the file is complete, for others who use the folder.
         request_id: An opaque id of who asks, such as a task's UUID; it stands in the audit log. The folder is locked
             from the beginning, and for an id that has its export, nothing is read: its figures come again.
+        executor: Who makes the export, in parts: anything with the interface of `concurrent.futures.Executor`, such as
+            a Dask client's (`client.get_executor()`). Its workers take the database and the key from their own
+            environment. `workers` is then how many tasks are sent ahead (64).
         progress: Called with the number of rows read so far and of all rows, which are counted first for it.
 
     Returns:
@@ -147,6 +153,8 @@ def export_feedback(
     started = time.perf_counter()
     if incremental and since is not None:
         raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")
+    if executor is not None and (incremental or request_id is not None):
+        raise UsageError("An export by an executor is of a window as a whole: leave incremental and request_id out.")
     if incremental and request_id is not None:
         raise UsageError("An incremental export never takes a row twice: leave request_id out.")
     now = instant(now)
@@ -175,7 +183,11 @@ def export_feedback(
     )
     form = Form(format, compress).checked()
     export = Making(Path(output_dir), rules, form, settings_of(rules, selection), new_key, lock_timeout, started)
-    if request_id is not None:
+    if executor is not None:
+        from feedback_etl.distributed.export import export_in_parts
+
+        report = export_in_parts(export, selection, executor)
+    elif request_id is not None:
         report = replace(export, request_id=request_id).once(selection, request_id)
     else:
         report = export.incremental(selection, lookback_of(lookback)) if incremental else export.of(selection)

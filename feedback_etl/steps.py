@@ -53,6 +53,20 @@ def _nulls(frame: pl.DataFrame, name: str) -> int:
     return frame[name].null_count() if name in frame.columns else 0
 
 
+class Tally(NamedTuple):
+    """What a run has counted, small and without a value of anybody's row but those of the quasi-identifiers.
+
+    Attributes:
+        counts: Rows, by what became of them.
+        reasons: Rejected rows, by reason.
+        classes: The classes and digests of their people; see `anonymity.People.digested`.
+    """
+
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    classes: bytes
+
+
 class Run:
     """The steps for one batch after the other, and what has to be carried from one to the next."""
 
@@ -216,6 +230,21 @@ class Run:
         self._classes = classes.filter(pl.col("people") >= (asked.k or 0))
         self._counts.update(suppressed=rows, exported=-rows)
         return small
+
+    @property
+    def rows(self) -> int:
+        """How many were read so far."""
+        return self._counts["total"]
+
+    def tally(self) -> Tally:
+        """What was counted so far, for a run that puts several together."""
+        return Tally(dict(self._counts), dict(self._reasons), self._people.digested(self._rules.key))
+
+    def add(self, tally: Tally) -> None:
+        """Count what another run has counted, of other rows."""
+        self._counts.update(tally.counts)
+        self._reasons.update(tally.reasons)
+        self._people.add_digested(tally.classes)
 
     def _reasons_by_frequency(self) -> dict[str, int]:
         return dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0])))

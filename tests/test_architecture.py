@@ -27,13 +27,13 @@ FLOORS = [
     {"demo_data", "exports", "privacy", "rejection", "results", "rules", "schema", "source", "steps"}
     | {"training", "transforms"},
     {"configured", "contracts", "croissant", "custom_model", "demo", "settings"},
-    {"arguments", "loading", "making", "pipeline"},
+    {"arguments", "distributed", "loading", "making", "pipeline", "processing"},
     {"checklist", "integrations", "processor", "report"},
     {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "cli_report", "console"},
 ]
 """The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""
 
-STOPWATCHES = {"console", "exports.lock", "making", "pipeline"}
+STOPWATCHES = {"console", "distributed.export", "exports.lock", "making", "pipeline"}
 """Who may measure how long something takes."""
 
 TALKERS = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "cli_report", "console"}

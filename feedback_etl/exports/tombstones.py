@@ -96,14 +96,21 @@ def require_state(folder: Path, state: State) -> None:
         )
 
 
-def read_tombstones(folder: Path, keys: Iterable[Key | None]) -> list[Tombstones]:
+def read_tombstones(
+    folder: Path, keys: Iterable[Key | None], *, only: frozenset[str] | None = None
+) -> list[Tombstones]:
     """Whom a folder has forgotten, as far as it takes to tell by these keys, the first of them first.
+
+    Args:
+        folder: Which.
+        keys: Those at hand.
+        only: Of these erasures; of all unless given.
 
     Raises:
         ExportFileError: The file holds something else.
         KeyMissing: There were erasures under other keys only.
     """
-    records = _records(folder)
+    records = [record for record in _records(folder) if only is None or record["erasure"] in only]
     by_id: dict[str | None, Key | None] = {}
     for key in keys:
         by_id.setdefault(key.id if key else None, key)

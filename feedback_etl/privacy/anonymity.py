@@ -1,5 +1,6 @@
 """k-anonymity of an export, counted per person: how many people share each combination of quasi-identifiers."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -8,6 +9,7 @@ import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, training_columns
 from feedback_etl.errors import UsageError
+from feedback_etl.privacy.keys import Key, signed
 from feedback_etl.privacy.risk import figures_of
 
 OnSmallClass = Literal["suppress", "fail"]
@@ -19,6 +21,8 @@ MOST_K = 1_000
 SHARED_K = 5
 """What `--share` asks for at least."""
 _PARTS_AT_ONCE = 64
+_DIGEST_LENGTH = 16
+"""64 bits: they only have to tell the counted people of one class apart."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,23 @@ class People:
             parts = [part.with_columns(pl.col("people").cast(pl.List(pl.String))) for part in parts]
         people = pl.col("people").list.explode(keep_nulls=True, empty_as_null=False).unique().head(self._cap)
         return pl.concat(parts).group_by(self._keys).agg(people, pl.col("rows").sum())
+
+    def digested(self, key: Key | None) -> bytes:
+        """The classes, with keyed digests in place of people, for `add_digested`: an Arrow stream, or nothing."""
+        if not self._parts:
+            return b""
+        digest = signed(pl.element().cast(pl.String), "person of a class", key).str.slice(0, _DIGEST_LENGTH)
+        written = io.BytesIO()
+        classes = self._merged().with_columns(pl.col("people").list.eval(digest))
+        classes.write_ipc_stream(written, compression="zstd")
+        return written.getvalue()
+
+    def add_digested(self, classes: bytes) -> None:
+        """Count what `digested` gave for other rows."""
+        if classes:
+            self._parts.append(pl.read_ipc_stream(classes))
+        if len(self._parts) > _PARTS_AT_ONCE:
+            self._parts = [self._merged()]
 
     def classes(self) -> pl.DataFrame:
         """The classes: their quasi-identifiers, `people` (at most the cap) and `rows`."""

@@ -1,0 +1,184 @@
+"""An export in parts: divided by the head, made by workers, published by the head.
+
+The head holds one snapshot of the database that all workers read, counts people over all parts before any row of a
+small class is let through, and publishes the manifest last.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import polars as pl
+
+from feedback_etl import __version__
+from feedback_etl.arguments import known_keys
+from feedback_etl.distributed.head import TASKS_AT_ONCE, carried_out
+from feedback_etl.distributed.task import Export, Made, PartTask, Task, ThinTask
+from feedback_etl.distributed.worker import Secrets, let_through, make_part, work, work_with
+from feedback_etl.exports.facts import Facts
+from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.names import REJECTED_FOLDER, small_classes_of
+from feedback_etl.exports.parted import PartedExport
+from feedback_etl.exports.place import place_of
+from feedback_etl.making import SLOW_SECONDS, Making
+from feedback_etl.private_files import create_private_file
+from feedback_etl.results import ExportReport
+from feedback_etl.source.division import Division, Indivisible, divide
+from feedback_etl.source.selection import Found, Selection, read
+from feedback_etl.steps import Run
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=Task)
+CarryOut = Callable[[Iterable[T]], Iterator[Made]]
+
+
+def export_in_parts(making: Making, selection: Selection, executor: Executor | None = None) -> ExportReport:
+    """Export a selection in parts.
+
+    Args:
+        making: What the export is to be.
+        selection: Its rows.
+        executor: Who makes the parts, anything with the interface of `concurrent.futures.Executor`; threads of this
+            process, each with a process that reads, unless given.
+
+    Raises:
+        UsageError: A worker has not the key, the database or the version of the head.
+        SourceError: The database cannot be reached, or stopped a query, also when it was sent again.
+        ValidationError: Too many rows are rejected, or of small classes; nothing was published.
+        ExportFileError: The place cannot be used, or workers were lost; nothing was published.
+        FolderLocked: Others use the folder for too long; nothing was published.
+    """
+    parts = _Parts(making, selection)
+    try:
+        return divide(selection, lambda division: parts.of_division(division, executor))
+    except Indivisible:
+        logger.info("this database is read in one piece, here")
+    return read(selection, parts.of_one_piece)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    making: Making
+    selection: Selection
+
+    def of_division(self, division: Division, executor: Executor | None) -> ExportReport:
+        """Have the ranges of a division made by an executor, or by threads of this process."""
+        key, reading = self.making.rules.key, self.selection.reading
+        with self._begun(division.consent) as export, _at_hand(executor, reading.workers) as (workers, ahead):
+            do = work if executor is not None else partial(work_with, Secrets(division.url, key))
+
+            def carry_out(tasks: Iterable[Task]) -> Iterator[Made]:
+                return carried_out(workers, do, tasks, at_once=ahead)
+
+            common = self._common(export, tuple(division.prepare))
+            ranges = map(division.query_of, division.ranges)
+            tasks = (PartTask(common, number, query) for number, query in enumerate(ranges))
+            report = self._made(export, common, tasks, carry_out, division.source, division.excluded, division.total)
+        if time.perf_counter() - self.making.started > SLOW_SECONDS:
+            report.advice = division.advice()
+        return report
+
+    def of_one_piece(self, found: Found) -> ExportReport:
+        """Make the one part of what cannot be divided, in this process."""
+        place, rules = place_of(self.making.folder), self.making.rules
+        with self._begun(found.consent) as export:
+
+            def carry_out(tasks: Iterable[Task]) -> Iterator[Made]:
+                for task in tasks:
+                    if isinstance(task, PartTask):
+                        yield make_part(place, rules, task, found.batches)
+                    else:
+                        yield let_through(place, rules, task)
+
+            common = self._common(export, ())
+            return self._made(export, common, [PartTask(common, 0, "")], carry_out, found.source, found.excluded, 0)
+
+    def _begun(self, consent: tuple[str, ...]) -> PartedExport:
+        making = self.making
+        return PartedExport(
+            making.folder,
+            making.rules.now,
+            key=making.rules.key,
+            new_key=making.new_key,
+            known_keys=known_keys,
+            consent=consent,
+            lock_timeout=making.lock_timeout,
+        )
+
+    def _common(self, export: PartedExport, prepare: tuple[str, ...]) -> Export:
+        making, selection = self.making, self.selection
+        return Export(
+            place=str(making.folder),
+            stem=export.stem,
+            form=making.form,
+            rules=replace(making.rules, key=None),
+            version=__version__,
+            key_id=making.rules.key.id if making.rules.key else None,
+            erasures=export.erasures,
+            prepare=prepare,
+            batch_rows=selection.reading.batch_rows,
+            connect_timeout=selection.connect_timeout,
+            stall_timeout=selection.reading.stall_timeout,
+        )
+
+    def _made(
+        self,
+        export: PartedExport,
+        common: Export,
+        tasks: Iterable[PartTask],
+        carry_out: CarryOut[Task],
+        source: str,
+        excluded: int,
+        total: int,
+    ) -> ExportReport:
+        """Have all tasks carried out, judge what came of them, and publish it."""
+        rules, window = self.making.rules, self.selection.window
+        run, files, numbers = Run(rules), list[DataFile](), list[int]()
+        for made in carry_out(tasks):
+            files += made.files
+            numbers.append(made.number)
+            if made.tally is not None:
+                run.add(made.tally)
+            if self.selection.progress:
+                self.selection.progress(run.rows, max(run.rows, total))
+        run.judge()
+        small = run.small_classes()
+        if rules.anonymity.k is not None:
+            self._put_small_classes(export.stem, small)
+            for made in carry_out(ThinTask(common, number) for number in numbers):
+                files += made.files
+        report = run.report(window, excluded)
+        facts = Facts("full", window, self.making.settings, report.figures(), source, extra=rules.extra)
+        export.publish(sorted(files, key=lambda file: file.path), facts._replace(risk=report.risk))
+        report.audit_head = export.audit_head
+        where = str(self.making.folder)
+        kinds = {file.kind for file in files}
+        report.export_filename = f"{where}/{export.stem}" if "pairs" in kinds else ""
+        report.rejected_filename = f"{where}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
+        return report
+
+    def _put_small_classes(self, stem: str, small: pl.DataFrame) -> None:
+        """Workers look there which rows to leave out."""
+        place, name = place_of(self.making.folder), small_classes_of(stem)
+        with place.draft(name) as draft:
+            with os.fdopen(create_private_file(draft), "wb") as file:
+                small.write_ipc(file)
+            place.create(name, draft)
+
+
+@contextmanager
+def _at_hand(executor: Executor | None, workers: int | None) -> Iterator[tuple[Executor, int]]:
+    """Who makes the parts, and how many tasks are sent ahead."""
+    if executor is not None:
+        yield executor, workers or TASKS_AT_ONCE
+        return
+    count = workers or min(os.cpu_count() or 1, 4)
+    with ThreadPoolExecutor(count, "feedback_etl part") as threads:
+        yield threads, count

@@ -1,0 +1,95 @@
+"""Writing a part of an export to its place: whole or not at all, and the same however often it is done."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Self
+
+import polars as pl
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.failures import explained
+from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.output import Form, Rows
+from feedback_etl.exports.place import Place
+from feedback_etl.private_files import create_private_file
+
+
+class PartFile:
+    """A file that is made on this machine and then gets a name in a place; without rows, there is none.
+
+    with PartFile(place, name, Form("parquet"), {}) as file:
+        file.append(frame)
+        written = file.publish("pairs")
+    """
+
+    def __init__(self, place: Place, name: str, form: Form, metadata: dict[str, str]) -> None:
+        self._place, self._name, self._form, self._metadata = place, name, form, metadata
+        self._stack = ExitStack()
+        self._rows: Rows | None = None
+        self._draft = Path()
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rows is not None:
+            self._rows.abandon()
+        self._stack.close()
+
+    def append(self, frame: pl.DataFrame) -> None:
+        """Add rows."""
+        if not frame.height:
+            return
+        with explained(Path(str(self._place))):
+            if self._rows is None:
+                self._draft = self._stack.enter_context(self._place.draft(self._name))
+                descriptor = create_private_file(self._draft)
+                self._file = self._stack.enter_context(os.fdopen(descriptor, "wb", buffering=0))
+                self._rows = Rows(self._file, self._form, self._metadata)
+            self._rows.append(frame)
+
+    def publish(self, kind: str) -> list[DataFile]:
+        """Give it its name, and say what it is; nothing where no row was added.
+
+        A file that an earlier attempt has left under the name is as good, if it is the same.
+
+        Raises:
+            ExportFileError: It is another, or the place cannot take it.
+        """
+        if self._rows is None or self._file is None:
+            return []
+        with explained(Path(str(self._place))):
+            self._rows.finish()
+            os.fsync(self._file.fileno())
+            written = self._rows.written
+            try:
+                self._place.create(self._name, self._draft)
+            except FileExistsError:
+                self._require_same(written.bytes, written.sha256)
+        return [DataFile(self._name, kind, self._rows.rows, written.bytes, written.sha256)]
+
+    def _require_same(self, size: int, digest: str) -> None:
+        if self._place.described(self._name) != (size, digest):
+            raise ExportFileError(
+                f"{self._name} is there already, and of another content than this attempt gave: have all workers the "
+                "same versions? Nothing was published."
+            )
+
+
+@contextmanager
+def frames_in(place: Place, name: str) -> Iterator[Iterator[pl.DataFrame]]:
+    """The rows of a file that waits, in order; none where there is no such file."""
+    import pyarrow as pa
+
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(place.fetched(name))
+            file = stack.enter_context(pa.OSFile(str(path)))
+        except FileNotFoundError:
+            yield iter(())
+            return
+        stream = stack.enter_context(pa.ipc.open_stream(file))
+        yield (pl.DataFrame(batch) for batch in stream)

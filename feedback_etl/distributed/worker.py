@@ -1,0 +1,138 @@
+"""What workers do: the tasks of an export, with the database and the key of their own environment.
+
+`work` is what executors are given. It may run in any process on any machine that has this package, and again after one
+that was killed.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import polars as pl
+
+from feedback_etl import __version__
+from feedback_etl.arguments import known_keys
+from feedback_etl.configured import database_of
+from feedback_etl.distributed.part import PartFile, frames_in
+from feedback_etl.distributed.task import Made, PartTask, Task, ThinTask
+from feedback_etl.errors import KeyUnusable, SourceError, UsageError
+from feedback_etl.exports.names import part_of, rejected_part_of, small_classes_of, waiting_part_of
+from feedback_etl.exports.output import Form
+from feedback_etl.exports.place import Place, place_of
+from feedback_etl.exports.tombstones import Tombstones, read_tombstones
+from feedback_etl.privacy.anonymity import without
+from feedback_etl.privacy.keys import Key
+from feedback_etl.processing import process_into
+from feedback_etl.rules import Rules
+from feedback_etl.settings import key_in_force, load_settings
+from feedback_etl.source.child import Job
+from feedback_etl.source.connect import open_source
+from feedback_etl.source.reader import rows_of
+from feedback_etl.steps import Run
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What no task holds.
+
+    Attributes:
+        url: The database as ConnectorX takes it.
+        key: Which makes the pseudonyms; None for the unkeyed form.
+    """
+
+    url: str = field(repr=False)
+    key: Key | None
+
+
+def work(task: Task) -> Made:
+    """Do a task with the database and the key of this process's environment.
+
+    Raises:
+        UsageError: The environment has no database, not the key of the export, or another version of this package.
+        SourceError: The database cannot be reached, or is not the head's.
+        ValidationError: Rows are not as they have to be.
+        ExportFileError: The place cannot take the part.
+    """
+    export = task.export
+    if export.version != __version__:
+        raise UsageError(
+            f"This worker has feedback_etl {__version__}, and the head {export.version}: install the same."
+        )
+    settings = load_settings()
+    key = key_in_force(settings) if export.key_id else None
+    if key and key.id != export.key_id:
+        raise KeyUnusable(
+            f"This worker has the key {key.id}, and the export is of the key {export.key_id}: set "
+            "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) alike on all workers."
+        )
+    return work_with(Secrets(_connectorx_url(database_of(settings), export.connect_timeout), key), task)
+
+
+@lru_cache(maxsize=4)
+def _connectorx_url(database: str, connect_timeout: float) -> str:
+    """Looked up once in a process: connecting for it is also how a wrong URL is noticed at once."""
+    with open_source(database, connect_timeout=connect_timeout) as source:
+        if source.connectorx_url is None:
+            raise SourceError("This worker's database URL has options with which ConnectorX cannot read; see README.")
+        return source.connectorx_url
+
+
+def work_with(secrets: Secrets, task: Task) -> Made:
+    """Do a task with a database and a key; raises as `work`."""
+    export = task.export
+    place, rules = place_of(export.place), replace(export.rules, key=secrets.key)
+    if isinstance(task, ThinTask):
+        return let_through(place, rules, task)
+    job = Job(secrets.url, list(export.prepare), [task.query], export.batch_rows)
+    return make_part(place, rules, task, rows_of(job, rules.extra, stall_timeout=export.stall_timeout))
+
+
+def make_part(place: Place, rules: Rules, task: PartTask, frames: Iterable[pl.DataFrame]) -> Made:
+    """Make a part of raw rows; they wait where the sizes of all classes have to be known before any is written."""
+    export, number = task.export, task.number
+    waits = rules.anonymity.k is not None
+    name = waiting_part_of(export.stem, number) if waits else part_of(export.stem, number, export.form.suffix)
+    run = Run(rules, _forgotten(task, rules.key))
+    with ExitStack() as stack:
+        pairs = PartFile(place, name, Form("arrow") if waits else export.form, metadata_of(rules, export.form))
+        rejected = PartFile(place, rejected_part_of(export.stem, number), Form(), {})
+        for file in (pairs, rejected):
+            stack.enter_context(file)
+        process_into(pairs.append, rejected.append, run, frames)
+        written = pairs.publish("pairs")
+        files = [*([] if waits else written), *rejected.publish("rejected")]
+    return Made(number, files, run.tally())
+
+
+def let_through(place: Place, rules: Rules, task: ThinTask) -> Made:
+    """Make a part of rows that wait, but for those of classes that are too small."""
+    export, number = task.export, task.number
+    with place.fetched(small_classes_of(export.stem)) as path:
+        small = pl.read_ipc(path)
+    name = part_of(export.stem, number, export.form.suffix)
+    with (
+        frames_in(place, waiting_part_of(export.stem, number)) as frames,
+        PartFile(place, name, export.form, metadata_of(rules, export.form)) as pairs,
+    ):
+        for frame in frames:
+            pairs.append(without(frame, small, rules.anonymity.quasi_identifiers))
+        return Made(number, pairs.publish("pairs"), None)
+
+
+def _forgotten(task: Task, key: Key | None) -> list[Tombstones]:
+    """Whom the place had forgotten when the export began."""
+    export = task.export
+    return read_tombstones(Path(export.place), [key, *known_keys()], only=export.erasures) if export.erasures else []
+
+
+def metadata_of(rules: Rules, form: Form) -> dict[str, str]:
+    """What a Parquet file tells of itself: the key's id and the contract of its rows."""
+    if form.format != "parquet":
+        return {}
+    from feedback_etl.contracts import row_schema
+
+    contract = json.dumps(row_schema(rules.extra, rules.age_edges))
+    return {"feedback_etl.key_id": rules.key.id if rules.key else "", "feedback_etl.contract": contract}

@@ -1,0 +1,84 @@
+"""A selection divided into ranges of time that others read, on this machine or another, under one snapshot.
+
+Only PostgreSQL lends its snapshot to other connections; what cannot be divided is read in one piece.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from feedback_etl.columns import CONSENT
+from feedback_etl.source.advice import missing_index
+from feedback_etl.source.plan import ranges_of
+from feedback_etl.source.preflight import fetch_count
+from feedback_etl.source.query import count_in, excluded_in, feedback_in
+from feedback_etl.source.reader import beginning_of
+from feedback_etl.source.selection import Selection, opened
+from feedback_etl.source.window import Window
+
+T = TypeVar("T")
+
+
+class Indivisible(Exception):
+    """This database is read in one piece."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """What a selection is divided into, while its snapshot is held.
+
+    Attributes:
+        url: The database as ConnectorX takes it, for tasks that stay in this process.
+        ranges: In the order of time, half-open; each row is in one of them.
+        query_of: The statement that reads a range.
+        prepare: Statements that begin each connection: it then sees what this one sees.
+        excluded: The number of rows left out for lack of consent.
+        total: The number of all others, where it was asked for; else 0.
+        advice: How reading could be faster; "" where nothing is known.
+        source: The kind of database.
+        consent: The columns by which rows were left out.
+    """
+
+    url: str = field(repr=False)
+    ranges: list[Window]
+    query_of: Callable[[Window], str]
+    prepare: list[str]
+    excluded: int
+    total: int
+    advice: Callable[[], str]
+    source: str
+    consent: tuple[str, ...]
+
+
+def divide(selection: Selection, work: Callable[[Division], T]) -> T:
+    """Do some work on the ranges of a selection, whose snapshot is held meanwhile.
+
+    Raises:
+        Indivisible: The database cannot be read by several at once.
+        UsageError: What was asked for cannot be.
+        SourceError: The database cannot be reached, is not as expected, or stopped a query.
+    """
+    window, reading = selection.window, selection.reading.checked()
+    with opened(selection) as (source, relation, types):
+        if source.dialect != "postgresql" or source.connectorx_url is None:
+            raise Indivisible
+        prepare = beginning_of(source)
+        windows = ranges_of(source, relation, window, types, bulk_workers=reading.workers or 1)
+        excluded = total = 0
+        if CONSENT in relation.columns:
+            excluded = fetch_count(source, excluded_in(relation, window, types))
+        if selection.progress:
+            total = fetch_count(source, count_in(relation, window, types))
+        return work(
+            Division(
+                source.connectorx_url,
+                windows,
+                lambda each: feedback_in(relation, each, types),
+                prepare,
+                excluded,
+                total,
+                lambda: missing_index(source, relation, window, types, selection.db_schema),
+                source.dialect,
+                relation.consent,
+            )
+        )
