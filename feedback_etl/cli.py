@@ -4,6 +4,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +17,9 @@ from feedback_etl.errors import UsageError
 from feedback_etl.source.child import prestart
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Executor
+
     from feedback_etl.settings import Settings
 
 app = typer.Typer(
@@ -122,8 +126,15 @@ def export(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="How many at once with --bulk.", metavar="N", min=1, max=64, show_default="processors, at most 4"
+            help="How many at once, with --bulk or --executor.",
+            metavar="N",
+            min=1,
+            max=64,
+            show_default="processors, at most 4; with --executor 64",
         ),
+    ] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="Have a cluster make the export, in parts: dask=ADDRESS.", metavar="ENGINE")
     ] = None,
     batch_rows: Annotated[
         int, typer.Option(help="How many rows are worked on at once; the file is the same.", metavar="N", min=1)
@@ -157,31 +168,33 @@ def export(
         on_small_class=on_small_class,
         max_suppressed=max_suppressed,
     )
-    report = export_feedback(
-        database_of(settings),
-        **_selection(settings, context, days, since, until),
-        model=model_of(settings),
-        min_feedback_fields=min_fields,
-        output_dir=settings.output_dir,
-        key=None if unkeyed else cli_keys.key_for_export(settings),
-        unkeyed=unkeyed,
-        new_key=new_key,
-        **_privacy(settings, recommendation_id, share=share),
-        include_image_urls=include_image_urls,
-        include_subject_hash=include_subject_hash,
-        strict=strict,
-        max_rejected=max_rejected,
-        incremental=incremental,
-        lookback=lookback,
-        format=format,
-        compress=compress,
-        bulk=bulk,
-        workers=workers,
-        batch_rows=batch_rows,
-        stall_timeout=settings.stall_timeout,
-        lock_timeout=settings.lock_timeout,
-        progress=None if quiet else progress_line(),
-    )
+    with _executor(executor) as engine:
+        report = export_feedback(
+            database_of(settings),
+            **_selection(settings, context, days, since, until),
+            model=model_of(settings),
+            min_feedback_fields=min_fields,
+            output_dir=settings.output_dir,
+            key=None if unkeyed else cli_keys.key_for_export(settings),
+            unkeyed=unkeyed,
+            new_key=new_key,
+            **_privacy(settings, recommendation_id, share=share),
+            include_image_urls=include_image_urls,
+            include_subject_hash=include_subject_hash,
+            strict=strict,
+            max_rejected=max_rejected,
+            incremental=incremental,
+            lookback=lookback,
+            format=format,
+            compress=compress,
+            bulk=bulk,
+            workers=workers,
+            batch_rows=batch_rows,
+            stall_timeout=settings.stall_timeout,
+            lock_timeout=settings.lock_timeout,
+            executor=engine,
+            progress=None if quiet else progress_line(),
+        )
     if as_json:
         print_data(json.dumps(report.to_dict()))
     if not quiet:
@@ -258,6 +271,18 @@ app.command(epilog="Example: feedback-etl check --json")(cli_privacy.check)
 app.command(epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(cli_privacy.risk)
 app.command(epilog="Example: feedback-etl report -o report.html")(cli_report.report)
 app.command(epilog="Example: feedback-etl contracts schemas")(cli_report.contracts)
+
+
+@contextmanager
+def _executor(name: str | None) -> "Iterator[Executor | None]":
+    """Who makes the export; None for this machine."""
+    if name is None:
+        yield None
+        return
+    from feedback_etl.distributed.engine import executor_of
+
+    with executor_of(name) as engine:
+        yield engine
 
 
 def _selection(

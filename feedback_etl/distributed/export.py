@@ -115,7 +115,7 @@ class _Parts:
     def _common(self, export: PartedExport, prepare: tuple[str, ...]) -> Export:
         making, selection = self.making, self.selection
         return Export(
-            place=str(making.folder),
+            place=str(making.folder.absolute()),
             stem=export.stem,
             form=making.form,
             rules=replace(making.rules, key=None),

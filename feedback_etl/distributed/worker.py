@@ -19,7 +19,7 @@ from feedback_etl.configured import database_of
 from feedback_etl.distributed.part import PartFile, frames_in
 from feedback_etl.distributed.task import Made, PartTask, Task, ThinTask
 from feedback_etl.errors import KeyUnusable, SourceError, UsageError
-from feedback_etl.exports.names import part_of, rejected_part_of, small_classes_of, waiting_part_of
+from feedback_etl.exports.names import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
 from feedback_etl.exports.output import Form
 from feedback_etl.exports.place import Place, place_of
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
@@ -60,6 +60,11 @@ def work(task: Task) -> Made:
     if export.version != __version__:
         raise UsageError(
             f"This worker has feedback_etl {__version__}, and the head {export.version}: install the same."
+        )
+    if not place_of(export.place).names(STATE_FOLDER):
+        raise UsageError(
+            f"This worker does not see {export.place}: workers share a folder with the head, or the export goes to an "
+            "object store."
         )
     settings = load_settings()
     key = key_in_force(settings) if export.key_id else None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.begun import BegunExport
 from feedback_etl.exports.facts import Facts, told
 from feedback_etl.exports.failures import explained, refuse_links
@@ -43,6 +44,7 @@ class PartedExport(BegunExport):
         """
         with explained(self._folder):
             if parts:
+                self._require(parts)
                 with self._locked():
                     self._look_again()
                     if forgotten := self._forgotten_meanwhile():
@@ -52,6 +54,15 @@ class PartedExport(BegunExport):
             else:
                 self._end("committed", **told(self._described([], facts)))
         self._discard()
+
+    def _require(self, parts: Sequence[DataFile]) -> None:
+        """Make sure that they are here, and not on some worker's own disk."""
+        missing = [part.path for part in parts if not _has_size(self._folder / part.path, part.bytes)]
+        if missing:
+            raise ExportFileError(
+                f"{len(missing):,} of {len(parts):,} parts are not in {self._folder} as they were written: do all "
+                "workers share it? Nothing was published."
+            )
 
     def _give_name(self, parts: Sequence[DataFile], facts: Facts) -> None:
         manifest = self._described(list(parts), facts)
@@ -101,6 +112,10 @@ class PartedExport(BegunExport):
         super()._discard()
 
     _is_published = False
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _remove_if_empty(folder: Path) -> None:
