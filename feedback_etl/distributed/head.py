@@ -21,6 +21,9 @@ ATTEMPTS = 3
 TASKS_AT_ONCE = 64
 """How many are sent ahead; each that runs has a connection, of which PostgreSQL accepts 100 unless told otherwise."""
 
+LAST_SECONDS = 60.0
+"""How long those that run are waited for when the export has failed, so that they leave nothing behind."""
+
 T = TypeVar("T", bound=Task)
 
 
@@ -59,6 +62,7 @@ def carried_out(
     finally:
         for future in sent:
             future.cancel()
+        wait(sent, timeout=LAST_SECONDS)
 
 
 def _sent(executor: Executor, work: Callable[[T], Made], task: T) -> "Future[Made]":

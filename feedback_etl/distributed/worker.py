@@ -15,6 +15,7 @@ import polars as pl
 
 from feedback_etl import __version__
 from feedback_etl.arguments import known_keys
+from feedback_etl.columns import of_raw_rows
 from feedback_etl.configured import database_of
 from feedback_etl.distributed.part import PartFile, frames_in
 from feedback_etl.distributed.task import Made, PartTask, Task, ThinTask
@@ -92,7 +93,8 @@ def work_with(secrets: Secrets, task: Task) -> Made:
     if isinstance(task, ThinTask):
         return let_through(place, rules, task)
     job = Job(secrets.url, list(export.prepare), [task.query], export.batch_rows)
-    return make_part(place, rules, task, rows_of(job, rules.extra, stall_timeout=export.stall_timeout))
+    frames = rows_of(job, of_raw_rows(rules.extra), stall_timeout=export.stall_timeout)
+    return make_part(place, rules, task, frames)
 
 
 def make_part(place: Place, rules: Rules, task: PartTask, frames: Iterable[pl.DataFrame]) -> Made:

@@ -17,7 +17,14 @@ from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.names import folders_of, names_of, temporary
 from feedback_etl.exports.rewriting import pseudonyms_in, write_without
-from feedback_etl.private_files import create_private_file, give_name, sync_folder, take_name_back, temporary_path
+from feedback_etl.private_files import (
+    create_private_file,
+    give_name,
+    make_private_folder,
+    sync_folder,
+    take_name_back,
+    temporary_path,
+)
 
 
 class PartedExport(BegunExport):
@@ -34,6 +41,11 @@ class PartedExport(BegunExport):
     @property
     def _announced(self) -> list[str]:
         return folders_of(self.stem)
+
+    def _begin(self) -> None:
+        """Workers write into these folders, and make none: what comes too late finds none, and leaves nothing."""
+        for folder in folders_of(self.stem):
+            make_private_folder(self._folder / folder)
 
     def publish(self, parts: Sequence[DataFile], facts: Facts = Facts()) -> None:  # noqa: B008
         """Give the manifest its name; without parts there is nothing to publish.

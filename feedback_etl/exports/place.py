@@ -12,7 +12,7 @@ from typing import Protocol
 
 from feedback_etl.exports.failures import refuse_links
 from feedback_etl.exports.manifest import sha256_of
-from feedback_etl.private_files import give_name, make_private_folder, sync_folder, temporary_path
+from feedback_etl.private_files import give_name, sync_folder, temporary_path
 
 
 class Place(Protocol):
@@ -80,7 +80,6 @@ class Folder:
         """A hidden path beside it, that nobody else chooses."""
         path = self.path / name
         refuse_links(*(each for each in path.parents if each.is_relative_to(self.path) and each != self.path))
-        make_private_folder(path.parent)
         draft = temporary_path(path.parent, path.name)
         try:
             yield draft

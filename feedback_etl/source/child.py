@@ -76,9 +76,11 @@ def _end_waiting() -> None:
 
 def _take() -> subprocess.Popen[bytes]:
     with contextlib.suppress(IndexError):
-        process = _waiting.pop()
-        if process.poll() is None:
-            return process
+        while True:
+            process = _waiting.pop()
+            if process.poll() is None:
+                return process
+            process.communicate()  # it died with the thread that had started it
     return _spawn()
 
 

@@ -1,0 +1,137 @@
+"""A PostgreSQL that many workers read, and the executors that give them work."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import loky
+import polars as pl
+import psycopg
+import sqlalchemy as sa
+from databases import create_schema
+from distributed import Client, LocalCluster
+
+import feedback_etl as fe
+from feedback_etl.demo_data import sample_tables
+from feedback_etl.results import ExportReport
+
+NOW = datetime(2025, 10, 25, 12)
+KEY = "k" * 64
+ROWS = 8_000
+
+
+def fill_with_sample(url: str, rows: int = ROWS) -> None:
+    """The default schema, with sample data."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    create_schema(engine)
+    where = sa.make_url(url)
+    socket = {name: str(value) for name, value in where.query.items()}
+    place: dict[str, Any] = {"dbname": where.database, "user": where.username, "password": where.password} | socket
+    place |= {"host": where.host, "port": where.port} if where.host else {}
+    with psycopg.connect(**place) as connection, connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        for table, chunk in sample_tables(rows, seed=7, now=NOW):
+            with cursor.copy(f"COPY {table.name} FROM STDIN") as copy:
+                for row in chunk:
+                    copy.write_row(row)
+        cursor.execute("ANALYZE")
+
+
+def exported(url: str, folder: Path, **options: Any) -> ExportReport:
+    """An export of everything."""
+    usual: dict[str, Any] = {"days_back": -1, "now": NOW, "key": KEY, "output_dir": folder, "workers": 5}
+    return fe.export_feedback(url, **usual | options)
+
+
+def frame_of(report: ExportReport) -> pl.DataFrame:
+    """The rows of an export, a file or parts, as text."""
+    path = Path(report.export_filename)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    read: Callable[..., pl.DataFrame] = pl.read_parquet if files[0].suffix == ".parquet" else pl.read_csv
+    options = {} if files[0].suffix == ".parquet" else {"infer_schema": False}
+    return pl.concat([read(file, **options) for file in files]).cast(pl.String)
+
+
+def rejected_of(report: ExportReport) -> pl.DataFrame:
+    """The list of the rejected rows of an export, a file or parts."""
+    path = Path(report.rejected_filename)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return pl.concat([pl.read_csv(file, infer_schema=False) for file in files])
+
+
+def environment(url: str) -> dict[str, str]:
+    """What a worker has to know by itself."""
+    return {"FEEDBACK_ETL_DATABASE_URL": url, "FEEDBACK_ETL_KEY": KEY}
+
+
+@contextmanager
+def dask(workers: int = 2) -> Iterator[tuple[Executor, Any]]:
+    """A Dask cluster of worker processes on this machine, and its client; they inherit the environment."""
+    options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        LocalCluster(host="127.0.0.1", silence_logs=False, **options) as cluster,  # type: ignore[no-untyped-call]
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
+    ):
+        yield client.get_executor(), client
+
+
+@contextmanager
+def dask_executor() -> Iterator[Executor]:
+    """That of a Dask cluster."""
+    with dask() as (executor, _):
+        yield executor
+
+
+@contextmanager
+def loky_executor() -> Iterator[Executor]:
+    """loky's, whose workers end with the context."""
+    executor = loky.get_reusable_executor(max_workers=2, env=dict(os.environ))
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def process_executor() -> Iterator[Executor]:
+    """That of the standard library, in processes."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        yield executor
+
+
+EXECUTORS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {
+    "threads": lambda: ThreadPoolExecutor(2),
+    "processes": process_executor,
+    "loky": loky_executor,
+    "dask": dask_executor,
+}
+
+
+class Watched(Executor):
+    """An executor of threads that keeps what it is given, and may do something before or instead of it."""
+
+    def __init__(self, change: Callable[[Any, Any], Any] = lambda work, task: work(task)) -> None:
+        self._threads, self._change = ThreadPoolExecutor(2), change
+        self.tasks: list[Any] = []
+        self.made: list[Any] = []
+
+    def submit(self, work: Any, /, *arguments: Any, **_: Any) -> Future[Any]:
+        """Take a task."""
+        (task,) = arguments
+        self.tasks.append(task)
+
+        def do() -> Any:
+            made = self._change(work, task)
+            self.made.append(made)
+            return made
+
+        return self._threads.submit(do)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)

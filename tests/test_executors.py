@@ -1,0 +1,369 @@
+"""An export that others make, in parts: the same rows and figures as on one machine, whoever makes it or dies of it."""
+
+import os
+import pickle
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psutil
+import pytest
+import sqlalchemy as sa
+from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
+from clusters import rejected_of as rejected_rows_of
+from databases import Database, new_postgres_database
+
+import feedback_etl as fe
+from feedback_etl.distributed.head import ATTEMPTS
+from feedback_etl.distributed.task import PartTask
+from feedback_etl.errors import ExportFileError, FeedbackError, KeyUnusable, SourceError, UsageError, ValidationError
+from feedback_etl.exports.manifest import manifests_in, read_manifest
+
+WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
+"""What is allowed to differ."""
+
+
+@pytest.fixture(scope="module")
+def sample_url(postgres_admin: sa.Engine) -> Iterator[str]:
+    """A PostgreSQL database of sample data, which no test changes."""
+    with new_postgres_database(postgres_admin) as url:
+        fill_with_sample(url)
+        yield url
+
+
+@pytest.fixture
+def url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same, and workers know it."""
+    for name, value in environment(sample_url).items():
+        monkeypatch.setenv(name, value)
+    return sample_url
+
+
+@pytest.fixture
+def own_url(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database of sample data that the test may change."""
+    fill_with_sample(postgres_database)
+    for name, value in environment(postgres_database).items():
+        monkeypatch.setenv(name, value)
+    return postgres_database
+
+
+def visible(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and ".feedback_etl" not in path.parts]
+
+
+class TestSameAsOnOneMachine:
+    """Row for row, figure for figure."""
+
+    @pytest.mark.parametrize("kind", EXECUTORS)
+    def test_with_every_executor(self, url: str, tmp_path: Path, kind: str) -> None:
+        """Threads, processes, loky and a Dask cluster: they differ in nothing but who made it."""
+        alone = exported(url, tmp_path / "alone")
+        with EXECUTORS[kind]() as executor:
+            shared = exported(url, tmp_path / "shared", executor=executor)
+        assert frame_of(shared).equals(frame_of(alone))
+        assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
+        assert shared.total_feedback_records == ROWS
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"format": "parquet"},
+            {"compress": "gzip"},
+            {"compress": "zstd", "include_subject_hash": True},
+            {"k": 5},
+            {"k": 30, "format": "parquet", "timestamp_precision": "day", "recommendation_id": "hash"},
+            {"unkeyed": True, "key": None},
+            {"min_feedback_fields": 4, "age_edges": (30, 60)},
+            {"since": "2025-08-01", "until": "2025-09-15T12:00", "days_back": 30},
+            {"batch_rows": 100},
+            {"quasi_identifiers": ("feedback_timestamp", "age_range"), "timestamp_precision": "day"},
+        ],
+        ids=lambda options: ",".join(options),
+    )
+    def test_with_every_option(self, url: str, tmp_path: Path, options: dict[str, Any]) -> None:
+        """Forms, k over all parts, unkeyed, windows."""
+        alone = exported(url, tmp_path / "alone", **options)
+        with EXECUTORS["threads"]() as executor:
+            shared = exported(url, tmp_path / "shared", executor=executor, **options)
+        assert frame_of(shared).equals(frame_of(alone))
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
+        if "k" in options:
+            assert shared.suppressed_records > 0
+            assert not list((tmp_path / "shared" / ".feedback_etl").glob("feedback_training_*"))
+
+    def test_a_database_without_a_shared_snapshot_is_read_in_one_piece(
+        self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By the head itself: the executor is not asked."""
+        for name, value in environment(database.url).items():
+            monkeypatch.setenv(name, value)
+        record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
+        row = {"user_id": 1, "recommendation_id": 1, "helpful_rating": 5, "created_at": NOW}
+        rows = [row | {"id": each, "analysis_id": each} for each in range(1, 8)]
+        database.fill(records=[record], feedbacks=rows)
+        watched = Watched()
+        for k in (None, 1):
+            alone = exported(database.url, tmp_path / "alone", now=NOW.replace(hour=13), k=k)
+            shared = exported(database.url, tmp_path / "shared", now=NOW.replace(hour=13), k=k, executor=watched)
+            assert frame_of(shared).equals(frame_of(alone))
+        assert bool(watched.tasks) == database.url.startswith("postgresql")
+
+    def test_nothing_to_export_is_no_export(self, url: str, tmp_path: Path) -> None:
+        """No file, no manifest, no error."""
+        report = exported(url, tmp_path, executor=Watched(), since="2001-01-01", until="2001-02-01")
+        assert (report.exported_records, report.export_filename) == (0, "")
+        assert visible(tmp_path) == []
+
+    def test_rows_that_come_meanwhile_are_in_no_part(self, own_url: str, tmp_path: Path) -> None:
+        """All workers see the state of the database that the head saw."""
+        engine = sa.create_engine(own_url, poolclass=sa.NullPool)
+
+        def change(work: Any, task: Any) -> Any:
+            with engine.begin() as connection:
+                connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE mod(id, 50) = 0")
+                connection.exec_driver_sql("UPDATE recommendation_feedbacks SET helpful_rating = 1")
+            return work(task)
+
+        alone = exported(own_url, tmp_path / "alone")
+        shared = exported(own_url, tmp_path / "shared", executor=Watched(change))
+        assert frame_of(shared).equals(frame_of(alone))
+
+
+class TestTasks:
+    """What is sent to workers, and what comes back."""
+
+    def test_no_task_holds_the_url_the_key_or_an_id(self, url: str, tmp_path: Path) -> None:
+        """Neither as they are sent nor as a log shows them; what comes back has no id either."""
+        watched = Watched()
+        exported(url, tmp_path, executor=watched, k=2)
+        assert {type(task).__name__ for task in watched.tasks} == {"PartTask", "ThinTask"}
+        for value in (*watched.tasks, *watched.made):
+            sent = pickle.dumps(value)
+            assert pickle.loads(sent) == value
+            place = sa.make_url(url)
+            for secret in (KEY, url, str(place.database), str(place.username)):
+                assert secret.encode() not in sent
+                assert secret not in repr(value)
+        assert max(len(pickle.dumps(task)) for task in watched.tasks) < 10_000
+        classes = pl.read_ipc_stream(watched.made[0].tally.classes)
+        people = classes["people"].list.explode().drop_nulls()
+        assert people.str.contains("^[0-9a-f]{16}$").all()
+
+    def test_a_task_that_runs_twice_is_one_part(self, url: str, tmp_path: Path) -> None:
+        """At once or one after the other, also where rows wait for the sizes of the classes."""
+        choices: list[dict[str, Any]] = [{}, {"format": "parquet"}, {"k": 3}]
+        for number, options in enumerate(choices):
+            alone = exported(url, tmp_path / "alone", **options)
+
+            def twice(work: Any, task: Any) -> Any:
+                first, second = work(task), work(task)
+                assert first.files == second.files
+                return second
+
+            shared = exported(url, tmp_path / f"shared{number}", executor=Watched(twice), **options)
+            assert frame_of(shared).equals(frame_of(alone))
+            assert shared.total_feedback_records == ROWS
+
+    def test_a_part_that_differs_is_not_taken(self, url: str, tmp_path: Path) -> None:
+        """As when workers have different versions of a library: better no export than an unknown one."""
+
+        def spoilt(work: Any, task: PartTask) -> Any:
+            made = work(task)
+            (tmp_path / made.files[0].path).write_text("something else")
+            return work(task)
+
+        with pytest.raises(ExportFileError, match=r"part-\d+.csv is there already, and of another content"):
+            exported(url, tmp_path, executor=Watched(spoilt))
+        assert visible(tmp_path) == []
+
+
+class TestFailures:
+    """Workers that die, and workers that are not what they should be."""
+
+    def test_a_worker_that_is_killed_loses_nothing(self, url: str, tmp_path: Path) -> None:
+        """SIGKILL while it has a task: another one does it."""
+        alone = exported(url, tmp_path / "alone")
+        killed: list[int] = []
+        with dask() as (executor, client):
+
+            def kill(rows: int, total: int) -> None:
+                busy = {address for address, tasks in client.processing().items() if tasks}
+                workers = client.scheduler_info()["workers"]
+                if busy and not killed:
+                    pids = client.run(os.getpid, workers=list(busy))
+                    assert set(pids) <= set(workers)
+                    killed.append(next(iter(pids.values())))
+                    os.kill(killed[0], signal.SIGKILL)
+
+            shared = exported(url, tmp_path / "shared", executor=executor, workers=16, progress=kill)
+        assert killed
+        assert frame_of(shared).equals(frame_of(alone))
+        assert shared.total_feedback_records == ROWS
+
+    def test_what_was_lost_is_sent_again(self, url: str, tmp_path: Path) -> None:
+        """Each task fails twice, as if its worker had died or its database had gone; the third time it is made."""
+        attempts: Counter[int] = Counter()
+
+        def unlucky(work: Any, task: PartTask) -> Any:
+            attempts[task.number] += 1
+            assert task.attempt == attempts[task.number]
+            if task.attempt == 1:
+                raise OSError("the worker is gone")
+            if task.attempt == 2:
+                work(task)  # it wrote its part, and died before it could say so
+                raise SourceError("the database is gone")
+            return work(task)
+
+        shared = exported(url, tmp_path / "shared", executor=Watched(unlucky))
+        assert set(attempts.values()) == {ATTEMPTS}
+        assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
+
+    def test_what_is_lost_again_and_again_fails_the_export(self, url: str, tmp_path: Path) -> None:
+        """With nothing left of it."""
+
+        def lost(work: Any, task: PartTask) -> Any:
+            if task.number == 2:
+                raise MemoryError
+            return work(task)
+
+        with pytest.raises(ExportFileError, match=r"Part 2 was lost 3 times \(MemoryError\)"):
+            exported(url, tmp_path, executor=Watched(lost))
+        assert visible(tmp_path) == []
+        assert fe.contents_of(tmp_path) == ([], [])
+
+    def test_rows_that_break_the_rules_fail_it_at_once(self, url: str, tmp_path: Path) -> None:
+        """As on one machine, and with the same words."""
+        messages = []
+        for executor in (None, Watched()):
+            with pytest.raises(ValidationError) as caught:
+                exported(url, tmp_path / "x", executor=executor, strict=True)
+            messages.append((str(caught.value), caught.value.reasons))
+        assert messages[0] == messages[1]
+        with pytest.raises(ValidationError, match="no row would be left"):
+            exported(url, tmp_path / "x", executor=Watched(), k=1000)
+        assert visible(tmp_path / "x") == []
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"FEEDBACK_ETL_KEY": "z" * 64}, KeyUnusable, "This worker has the key .*, and the export is of the key"),
+            ({"FEEDBACK_ETL_DATABASE_URL": ""}, UsageError, "No database is configured"),
+            ({"FEEDBACK_ETL_DATABASE_URL": "sqlite:///nothing.db"}, FeedbackError, "no SQLite file|no file"),
+        ],
+        ids=["another key", "no database", "another database"],
+    )
+    def test_a_worker_with_another_environment_is_told(
+        self,
+        url: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        change: dict[str, str],
+        error: type[Exception],
+        message: str,
+    ) -> None:
+        """In the head's error, and nothing is published."""
+        for name, value in change.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(error, match=message):
+            exported(url, tmp_path, executor=Watched())
+        assert visible(tmp_path) == []
+
+    def test_a_worker_of_another_server_is_noticed(
+        self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_database: str
+    ) -> None:
+        """The snapshot is known to the head's database alone."""
+        fill_with_sample(postgres_database, 100)
+        monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", postgres_database)
+        with pytest.raises(SourceError):
+            exported(url, tmp_path, executor=Watched())
+        assert visible(tmp_path) == []
+
+    def test_an_executor_that_broke_is_told(self, url: str, tmp_path: Path) -> None:
+        """A ProcessPoolExecutor of which a worker was killed takes nothing any more."""
+        with EXECUTORS["processes"]() as executor:
+            executor.submit(os.getpid).result()
+            for child in psutil.Process().children(recursive=True):
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
+            with pytest.raises(ExportFileError, match="takes no more tasks"):
+                exported(url, tmp_path, executor=executor)
+        assert visible(tmp_path) == []
+
+    def test_a_worker_that_does_not_see_the_folder_says_so(self, url: str, tmp_path: Path) -> None:
+        """Its own disk is not the place."""
+
+        def elsewhere(work: Any, task: PartTask) -> Any:
+            object.__setattr__(task.export, "place", str(tmp_path / "elsewhere"))
+            return work(task)
+
+        with pytest.raises(UsageError, match="This worker does not see"):
+            exported(url, tmp_path / "here", executor=Watched(elsewhere))
+
+    @pytest.mark.parametrize("options", [{"incremental": True}, {"request_id": "1"}])
+    def test_what_needs_one_folder_is_refused(self, url: str, tmp_path: Path, options: dict[str, Any]) -> None:
+        """Rather than done by halves."""
+        with pytest.raises(UsageError, match="leave incremental and request_id out"):
+            exported(url, tmp_path, executor=Watched(), **options)
+
+
+class TestFolder:
+    """What is there afterwards."""
+
+    def test_parts_are_named_by_their_ranges_and_come_with_a_manifest(self, url: str, tmp_path: Path) -> None:
+        """Private, with digests, and in the order of time."""
+        report = exported(url, tmp_path, executor=Watched(), format="parquet")
+        (manifest,) = manifests_in(tmp_path)
+        parts = manifest.all("pairs")
+        stem = "feedback_training_20251025_120000"
+        assert [part.path for part in parts] == [f"{stem}/part-{number:05}.parquet" for number in range(len(parts))]
+        assert len(parts) >= 5
+        assert report.export_filename == f"{tmp_path}/{stem}"
+        assert manifest.rows == report.exported_records == frame_of(report).height
+        for part in parts:
+            path = tmp_path / part.path
+            assert (path.stat().st_size, path.stat().st_mode & 0o777) == (part.bytes, 0o600)
+        assert (tmp_path / stem).stat().st_mode & 0o777 == 0o700
+        times = frame_of(report)["feedback_timestamp"]
+        assert times.is_sorted()
+
+    def test_who_is_erased_meanwhile_is_in_no_part(self, own_url: str, tmp_path: Path) -> None:
+        """An erasure that comes while workers are at work reaches what they have written."""
+        exported(own_url, tmp_path, now=NOW.replace(day=24))
+
+        @contextmanager
+        def erased_once() -> Iterator[Any]:
+            done: list[int] = []
+
+            def change(work: Any, task: PartTask) -> Any:
+                made = work(task)
+                if not done:
+                    done.append(1)
+                    fe.erase(tmp_path, user_ids=[1, 2, 3, 4, 5], database=own_url, keys=[KEY])
+                return made
+
+            yield change
+
+        before = exported(own_url, tmp_path / "other")
+        with erased_once() as change:
+            shared = exported(own_url, tmp_path, executor=Watched(change))
+        manifest = read_manifest(tmp_path / f"{Path(shared.export_filename).name}.manifest.json")
+        with sa.create_engine(own_url, poolclass=sa.NullPool).connect() as connection:
+            theirs = connection.exec_driver_sql(
+                "SELECT analysis_id FROM recommendation_feedbacks WHERE user_id IN (1, 2, 3, 4, 5)"
+            ).scalars()
+            hashes = [fe.FeedbackProcessor(own_url, key=KEY)._hash_id(each) for each in theirs]
+        rows = frame_of(before).filter(~pl.col("analysis_hash").is_in(hashes))
+        assert rows.height < frame_of(before).height
+        assert frame_of(shared).equals(rows)
+        assert manifest.rows == rows.height
+        assert manifest.risk["stale"]
+        later = exported(own_url, tmp_path, executor=Watched(), now=NOW.replace(day=26))
+        assert not set(frame_of(later)["analysis_hash"]) & set(hashes)
