@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from feedback_etl import errors
     from feedback_etl.croissant import write_croissant
+    from feedback_etl.distributed.planning import Plan, plan
     from feedback_etl.exports.adoption import adopt
     from feedback_etl.exports.retention import contents_of, prune
     from feedback_etl.expressions import bucket_age, hash_id, iso_timestamp, join_list, pair_hash
@@ -45,6 +46,7 @@ _MODULE_OF = {
     "FeedbackTrainingPair": "processor",
     "Key": "privacy.keys",
     "PersonOverlapWarning": "training.splits",
+    "Plan": "distributed.planning",
     "RawFeedback": "rejection",
     "Risk": "privacy.risk",
     "Split": "rejection",
@@ -69,6 +71,7 @@ _MODULE_OF = {
     "load_feedback": "loading",
     "load_training": "loading",
     "pair_hash": "expressions",
+    "plan": "distributed.planning",
     "prune": "exports.retention",
     "risk": "privacy.risk",
     "scan_training": "training.dataset",
@@ -87,6 +90,7 @@ __all__ = [
     "FeedbackTrainingPair",
     "Key",
     "PersonOverlapWarning",
+    "Plan",
     "RawFeedback",
     "Risk",
     "Split",
@@ -113,6 +117,7 @@ __all__ = [
     "load_feedback",
     "load_training",
     "pair_hash",
+    "plan",
     "prune",
     "risk",
     "scan_training",

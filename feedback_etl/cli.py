@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl import __version__, cli_config, cli_folder, cli_keys, cli_privacy, cli_report
-from feedback_etl.configured import database_of, model_of, privacy_of, selection_of
+from feedback_etl import __version__, cli_config, cli_folder, cli_keys, cli_plan, cli_privacy, cli_report
+from feedback_etl.cli_selection import DatabaseUrl, Days, MinFields, Query, Since, Until, selection
+from feedback_etl.configured import database_of, model_of, privacy_of
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import UsageError
 from feedback_etl.source.child import prestart
@@ -33,22 +34,6 @@ app = typer.Typer(
 )
 app.add_typer(cli_keys.keys_app, name="keys")
 app.add_typer(cli_folder.audit_app, name="audit")
-
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--database-url",
-        help="Where the feedback is. Better in FEEDBACK_ETL_DATABASE_URL: arguments show in process lists.",
-        metavar="URL",
-    ),
-]
-Days = Annotated[int, typer.Option("--days", help="Days back from now; -1 for everything.", metavar="N")]
-Since = Annotated[str | None, typer.Option(help="Start, instead of --days: an ISO date or time, UTC.", metavar="TIME")]
-Until = Annotated[str | None, typer.Option(help="End, exclusive, with --since; now unless given.", metavar="TIME")]
-MinFields = Annotated[
-    int, typer.Option("--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.", metavar="N")
-]
-Query = Annotated[Path | None, typer.Option(help="File with a SELECT that yields the raw columns.", metavar="FILE.sql")]
 
 
 @app.callback(invoke_without_command=True)
@@ -171,7 +156,7 @@ def export(
     with _executor(executor) as engine:
         report = export_feedback(
             database_of(settings),
-            **_selection(settings, context, days, since, until),
+            **selection(settings, context, days, since, until),
             model=model_of(settings),
             min_feedback_fields=min_fields,
             output_dir=settings.output_dir,
@@ -221,7 +206,7 @@ def preview(
     settings = load_settings(database_url=database_url, query=query)
     pairs = load_training(
         database_of(settings),
-        **_selection(settings, context, days, since, until),
+        **selection(settings, context, days, since, until),
         min_feedback_fields=min_fields,
         key=new_key(),
     )
@@ -269,6 +254,7 @@ app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-ru
 app.command(epilog="Example: feedback-etl prune --keep-days 90")(cli_folder.prune)
 app.command(epilog="Example: feedback-etl check --json")(cli_privacy.check)
 app.command(epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(cli_privacy.risk)
+app.command(epilog="Example: feedback-etl plan --days 365 --workers 32")(cli_plan.plan)
 app.command(epilog="Example: feedback-etl report -o report.html")(cli_report.report)
 app.command(epilog="Example: feedback-etl contracts schemas")(cli_report.contracts)
 
@@ -283,21 +269,6 @@ def _executor(name: str | None) -> "Iterator[Executor | None]":
 
     with executor_of(name) as engine:
         yield engine
-
-
-def _selection(
-    settings: "Settings", context: typer.Context, days: int, since: str | None, until: str | None
-) -> dict[str, Any]:
-    """The arguments of the library that choose rows."""
-    source = context.get_parameter_source("days")
-    if since is not None and source is not None and source.name == "COMMANDLINE":
-        raise UsageError("--days and --since exclude each other.")
-    return {
-        "days_back": days,
-        "since": since,
-        "until": until,
-        **selection_of(settings),
-    }
 
 
 def _privacy(settings: "Settings", recommendation_id: str, *, share: bool) -> dict[str, Any]:

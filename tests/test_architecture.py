@@ -21,6 +21,9 @@ HEAVY = {
     *("pydantic_settings", "pymysql", "sklearn", "sqlalchemy"),
 }
 
+COMMAND_LINE = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_plan", "cli_privacy", "cli_report"}
+COMMAND_LINE |= {"cli_selection", "console"}
+
 FLOORS = [
     {"clock", "errors", "private_files"},
     {"columns", "expressions", "frames", "ids_in_texts"},
@@ -29,14 +32,36 @@ FLOORS = [
     {"configured", "contracts", "croissant", "custom_model", "demo", "settings"},
     {"arguments", "distributed", "loading", "making", "pipeline", "processing"},
     {"checklist", "integrations", "processor", "report"},
-    {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "cli_report", "console"},
+    {
+        "__main__",
+        "cli",
+        "cli_config",
+        "cli_folder",
+        "cli_keys",
+        "cli_plan",
+        "cli_privacy",
+        "cli_report",
+        "cli_selection",
+        "console",
+    },
 ]
 """The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""
 
-STOPWATCHES = {"console", "distributed.export", "exports.lock", "making", "pipeline"}
+STOPWATCHES = {"console", "distributed.export", "distributed.planning", "exports.lock", "making", "pipeline"}
 """Who may measure how long something takes."""
 
-TALKERS = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_privacy", "cli_report", "console"}
+TALKERS = {
+    "__main__",
+    "cli",
+    "cli_config",
+    "cli_folder",
+    "cli_keys",
+    "cli_plan",
+    "cli_privacy",
+    "cli_report",
+    "cli_selection",
+    "console",
+}
 TALKERS |= {"source.reader_process"}
 """Who may write to stdout and stderr."""
 
