@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.failures import refuse_links
 from feedback_etl.exports.manifest import sha256_of
-from feedback_etl.private_files import give_name, sync_folder, temporary_path
+from feedback_etl.exports.store import is_store
+from feedback_etl.private_files import give_name, make_private_folder, sync_folder, temporary_path
 
 
 class Place(Protocol):
@@ -38,7 +40,7 @@ class Place(Protocol):
         """Give a file that was made in a `draft`, complete and on disk, its name here; never replaces another.
 
         Raises:
-            FileExistsError: The name is taken.
+            FileExistsError: The name is taken; in a store, by something else.
         """
 
     def described(self, name: str) -> tuple[int, str]:
@@ -105,6 +107,13 @@ class Folder:
         sync_folder(path.parent)
 
 
-def place_of(where: str | Path) -> Place:
-    """The place that a path names."""
-    return Folder(Path(where))
+def place_of(where: str | Path) -> Folder | Bucket:
+    """The place that a path or a URL (`s3://bucket/prefix`, `gs://`, `az://`) names.
+
+    Raises:
+        UsageError: The URL names no bucket, or holds credentials.
+
+    >>> str(place_of("ml/feedback_training")), str(place_of("s3://bucket/exports/"))
+    ('ml/feedback_training', 's3://bucket/exports')
+    """
+    return Bucket(str(where)) if is_store(str(where)) else Folder(Path(where))
