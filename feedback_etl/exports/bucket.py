@@ -98,11 +98,6 @@ class Bucket:
 
         return self._again(read)
 
-    def read_all(self, names: list[str]) -> list[bytes]:
-        """The contents of many small objects, read side by side."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(self.read, names))
-
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
         """A copy of it, in a temporary folder that is the user's alone."""
@@ -204,17 +199,33 @@ class Bucket:
         """Its URL, for Polars."""
         return f"{self.url}/{name}"
 
-    def numbered(self, folder: str, since: int = 0) -> list[bytes]:
-        """The contents of the numbered objects of a folder after the first so many, in their order."""
-        return self.read_all(self.names(folder)[since:])
+    def grow(self, name: str, content: bytes) -> None:
+        """Add an object to those that stand in the place of the file."""
+        while True:
+            with suppress(FileExistsError):
+                return self.add_numbered(name, max(self._numbered(name), default=0) + 1, content)
 
-    def add_numbered(self, folder: str, number: int, content: bytes) -> None:
+    def grown(self, name: str) -> bytes:
+        """The contents of all these objects, in their order."""
+        return b"".join(self.numbered(name).values())
+
+    def numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
+        """The contents of the objects that stand in the place of a file, by their numbers, in their order."""
+        names = {number: each for number, each in self._numbered(name).items() if number > after}
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return dict(zip(names, pool.map(self.read, names.values()), strict=True))
+
+    def add_numbered(self, name: str, number: int, content: bytes) -> None:
         """Add the object of a number.
 
         Raises:
             FileExistsError: Somebody else has added it.
         """
-        self.put(f"{folder}/{number:0{_DIGITS}}.json", content)
+        self.put(f"{_folder_for(name)}/{number:0{_DIGITS}}.json", content)
+
+    def _numbered(self, name: str) -> dict[int, str]:
+        stems = {each: PurePosixPath(each).stem for each in self.names(_folder_for(name))}
+        return {int(stem): each for each, stem in stems.items() if stem.isdecimal()}
 
     def _again(self, act: Callable[[Any], Result]) -> Result:
         """What an act that changes nothing gives; begun again where it was cut off."""
@@ -224,6 +235,11 @@ class Bucket:
                 return act(client)
         with told_by(self.url):
             return act(client)
+
+
+def _folder_for(name: str) -> str:
+    """Where the objects are that stand in the place of a file: `audit/` for `audit.jsonl`."""
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def _version(told: Any) -> Version:
