@@ -1,9 +1,10 @@
 """Whom a folder has forgotten: keyed digests that keep them from coming back with a later export.
 
 `.feedback_etl/tombstones.jsonl` holds a line for each user and each analysis of an erasure; in an object store, where
-nothing can be added to a file, `.feedback_etl/tombstones/` holds an object for each erasure and key. A digest is an HMAC under a
-key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An erasure
-writes a whole set under each key that it knows; whoever knows one of them can tell from raw rows who is forgotten.
+nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
+under a key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An
+erasure writes a whole set under each key that it knows; whoever knows one of them can tell from raw rows who is
+forgotten.
 
 Without any key the digests are plain SHA-256, and whoever can list the ids can tell who asked to be forgotten.
 """
