@@ -19,7 +19,7 @@ _WIDTH = 100
 
 
 def check(
-    output: cli_folder.Folder = None,
+    output: cli_folder.Output = None,
     write_record: Annotated[
         bool, typer.Option("--write-record", help="First write the record of processing from the settings.")
     ] = False,
@@ -59,7 +59,9 @@ def check(
 
 
 def risk(
-    files: Annotated[list[Path], typer.Argument(help="CSV (also .gz, .zst) or Parquet files.", metavar="FILE")],
+    files: Annotated[
+        list[Path], typer.Argument(help="CSV (also .gz, .zst) or Parquet files, or folders of parts.", metavar="FILE")
+    ],
     quasi_identifier: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,16 +126,29 @@ def _with_numbers(table: "pl.DataFrame", sensitive: list[str] | None) -> "pl.Dat
     return table.with_columns(each for each in numbers if each.null_count() == table[each.name].null_count())
 
 
+def _read(path: str) -> "pl.DataFrame":
+    import polars as pl
+
+    from feedback_etl.exports.store import POLARS_OPTIONS, is_store
+
+    options = POLARS_OPTIONS if is_store(path) else None
+    if path.endswith(".parquet"):
+        frame = pl.scan_parquet(path, glob=False, storage_options=options)
+    else:
+        frame = pl.scan_csv(path, infer_schema=False, glob=False, storage_options=options)
+    return frame.collect().cast(pl.String)
+
+
 def _table(files: list[Path]) -> "pl.DataFrame":
     """All files as one table of text: 1067 and 01067 are two values."""
     import polars as pl
 
+    from feedback_etl.exports.place import paths_of
+
     frames = []
     for file in files:
         try:
-            is_parquet = file.suffix == ".parquet"
-            frame = pl.read_parquet(file) if is_parquet else pl.read_csv(file, infer_schema=False)
-            frames.append(frame.cast(pl.String))
+            frames += [_read(path) for path in paths_of(file)]
         except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
             raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
     try:

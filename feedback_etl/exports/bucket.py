@@ -160,6 +160,10 @@ class Bucket:
                 raise refused
         raise AssertionError
 
+    def replace(self, name: str, content: bytes) -> None:
+        """Put an object whatever is there."""
+        self._again(lambda client: client.put(self._store, name, content))
+
     def _put(self, name: str, content: bytes | Path, instead_of: Version | None) -> Version:
         client = self._client
         mode: Any = "create"
