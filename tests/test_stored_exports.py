@@ -16,6 +16,7 @@ from object_store import Proxy, Trouble
 from processes import environment
 from stored import Rows, pairs_in, stored
 
+import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import stored_recovery
 from feedback_etl.exports.audit import verify
@@ -203,6 +204,25 @@ class TestErasuresMeanwhile:
         assert done
         assert (manifest.rows, manifest.erased_rows) == (7, 2)
         assert_forgotten(bucket_url, 202, 303)
+
+    def test_when_the_answer_is_lost_and_the_eraser_is_quick(
+        self, bucket_url: str, rows: Rows, proxy: Proxy, object_store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is there is not what was put, and still of this run."""
+        proxy.troubles = [Trouble("lost", holding=".manifest.json")]
+
+        def erase_at(method: str, path: str) -> None:
+            put = [each for each in proxy.requests if each.startswith("PUT") and ".manifest.json" in each]
+            if len(put) == 2 and method == "PUT" and path.endswith(".manifest.json"):
+                with monkeypatch.context() as patch:
+                    patch.setenv("AWS_ENDPOINT_URL", object_store)
+                    fe.erase(bucket_url, analysis_ids=[202], keys=[SIGNER])
+
+        proxy.before = erase_at
+        attempt(bucket_url, rows)
+        (manifest,) = manifests_at(bucket_url)
+        assert (manifest.rows, manifest.erased_rows) == (8, 1)
+        assert_forgotten(bucket_url, 202)
 
     def test_a_sweep_meanwhile_fails_it(self, bucket_url: str, rows: Rows) -> None:
         """It has compared with the database what was published, and not this."""

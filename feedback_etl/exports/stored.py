@@ -138,13 +138,20 @@ class StoredExport:
             parts = [self._without(part, forgotten) for part in parts]
             facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
         list(remove_parts(self._bucket, self.stem, keep={part.path for part in parts}))
-        manifest = self._described(list(parts), facts)
+        manifest = self._put(self._described(list(parts), facts))
+        self._look_again()
+        self._end("committed", **told(self._forget_since(manifest)))
+
+    def _put(self, manifest: Manifest) -> Manifest:
+        """Put the manifest where there is none; the manifest that is there then."""
         try:
             manifest.version = self._bucket.put(manifest_of(self.stem), manifest.to_json().encode())
         except FileExistsError:
-            raise ExportFileError(_RECOVERED) from None
-        self._look_again()
-        self._end("committed", **told(self._forget_since(manifest)))
+            there = manifest_at(self._bucket, self.stem)
+            if there is None or there.run != self._run or there.mode == ABANDONED:
+                raise ExportFileError(_RECOVERED) from None
+            return there  # the answer was lost, and an eraser has been there since
+        return manifest
 
     def _look_again(self) -> None:
         """What may have happened since it was begun."""
