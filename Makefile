@@ -17,6 +17,7 @@ torture: .venv/installed-test  ## what accidents do, a hundred times each; about
 bench: .venv/installed-test .venv-users/installed  ## what is claimed about speed, measured here; about half an hour
 	BENCH_PYTHON=$(CURDIR)/.venv-users/bin/python PYTHONPATH=tests $(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/training.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/many_workers.py
 
 lint: .venv/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
