@@ -97,6 +97,8 @@ class TestEdges:
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers=["age", "zip"], sensitive=[], person="user")
         with pytest.raises(UsageError, match="at least one"):
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers=[], sensitive=[])
+        with pytest.raises(UsageError, match="are lists of columns"):
+            risk(pl.DataFrame({"age": [1]}), quasi_identifiers="age", sensitive=[])
 
 
 VALUES = st.sampled_from([None, 0, 1, 2, 5])
