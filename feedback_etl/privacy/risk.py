@@ -25,7 +25,8 @@ class Risk:
     """The figures of a table.
 
     A class's size is its number of different persons, or of rows where no column tells the person; all rows without a
-    person count as one. Null is a value of its own everywhere.
+    person count as one. Somebody with rows in several classes counts in each of them, and so several times in sums of
+    sizes. Null is a value of its own everywhere.
 
     Attributes:
         rows: Of the table.
@@ -36,7 +37,8 @@ class Risk:
         highest_risk: 1 / k.
         share_unique: The share of rows in classes of size 1.
         small_rows: Rows in classes of a size under 5.
-        small_people: The sum of these sizes.
+        small_people: The sum of these sizes: not a number of different people, since somebody can be in several such
+            classes; there are at most so many.
         discernibility: The sum of the squares of the classes' rows (Bayardo and Agrawal 2005).
         distinct_l: For each sensitive column, the least number of different values in a class (Machanavajjhala et
             al. 2007, l-diversity).
