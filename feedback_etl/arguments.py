@@ -13,6 +13,18 @@ from feedback_etl.source.window import Window, window_between, window_of_days
 Time = str | date | datetime
 
 
+def require_fitting(incremental: bool, since: Time | None, request_id: str | None) -> None:
+    """Refuse what an incremental export cannot be told.
+
+    Raises:
+        UsageError: It is told where to begin, or who asks.
+    """
+    if incremental and since is not None:
+        raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")
+    if incremental and request_id is not None:
+        raise UsageError("An incremental export never takes a row twice: leave request_id out.")
+
+
 def window_of(days_back: int, since: Time | None, until: Time | None, now: datetime) -> Window:
     """The window in days, or between two times."""
     if since is not None:
