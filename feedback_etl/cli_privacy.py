@@ -9,7 +9,7 @@ import typer
 
 from feedback_etl import cli_folder
 from feedback_etl.console import counted, print_data, tell
-from feedback_etl.errors import CheckFailed, ExportFileError
+from feedback_etl.errors import CheckFailed, ExportFileError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -93,6 +93,7 @@ def risk(
     from feedback_etl.privacy.risk import risk as risk_of
     from feedback_etl.settings import load_settings
 
+    _require_files_of_one_key(files)
     settings = load_settings()
     table = _with_numbers(_table(files), sensitive)
     declared = [each for each in settings.extra_columns if each.name in table.columns]
@@ -122,6 +123,26 @@ def _with_numbers(table: "pl.DataFrame", sensitive: list[str] | None) -> "pl.Dat
     names = [name for name in sensitive or RATING_FIELDS if name in table.columns]
     numbers = table.select(pl.col(names).cast(pl.Float64, strict=False))
     return table.with_columns(each for each in numbers if each.null_count() == table[each.name].null_count())
+
+
+def _require_files_of_one_key(files: list[Path]) -> None:
+    """Refuse folders, whose files can be of several keys: a person would count once for each key."""
+    from feedback_etl.exports.manifest import read_manifest
+    from feedback_etl.exports.names import DATA_SUFFIXES, manifest_of
+
+    for file in files:
+        if file.is_dir():
+            raise UsageError(
+                f"{file} is a folder: name its files ({file}/*.csv), or measure its exports together, each pair once, "
+                f"with feedback-etl report --output {file}."
+            )
+    stems = {file.with_name(file.name.removesuffix(suffix)) for file in files for suffix in DATA_SUFFIXES}
+    manifests = [path for stem in stems if (path := stem.with_name(manifest_of(stem.name))).exists()]
+    if len(keys := {read_manifest(path).key_id or "unkeyed" for path in manifests}) > 1:
+        raise UsageError(
+            f"The files are of {len(keys)} keys ({', '.join(sorted(keys))}): who is in several of them has a pseudonym "
+            "of each, and would count as several people. Measure those of one key together."
+        )
 
 
 def _table(files: list[Path]) -> "pl.DataFrame":

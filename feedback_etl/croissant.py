@@ -5,7 +5,7 @@ with their types. It holds no row, and nothing that the manifests do not tell an
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,16 @@ _TOLD = (
 _SENSITIVE = ["Age, as a range", "Health: conditions of the skin that were detected", "Pseudonyms of people's analyses"]
 
 
-def croissant(exports: Iterable[Manifest]) -> dict[str, Any]:
-    """The description of exports whose files are there; one record set for each, since their columns can differ.
+def croissant(folder: Path, exports: Sequence[Manifest]) -> dict[str, Any]:
+    """The description of a folder's exports whose files are there; one record set for each, as columns can differ.
 
     Raises:
-        ExportFileError: There is none.
+        ExportFileError: There is none; the message tells how many were pruned.
     """
     present = [(each, file) for each in exports if not each.pruned_at and (file := each.file("pairs"))]
     if not present:
-        raise ExportFileError("There are no exports to describe; feedback-etl export makes one.")
+        pruned = f" ({len(exports):,} pruned)" if exports else ""
+        raise ExportFileError(f"{folder} holds no export whose file is there{pruned}; feedback-etl export makes one.")
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -136,7 +137,7 @@ def write_croissant(folder: str | Path) -> Path:
     'sc:Dataset'
     """
     folder = Path(folder)
-    text = json.dumps(croissant(contents_of(folder).exports), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(croissant(folder, contents_of(folder).exports), indent=2, ensure_ascii=False) + "\n"
     path = folder / CROISSANT
     refuse_links(path)
     with explained(folder, "Name another folder."):

@@ -11,10 +11,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedback_etl.arguments import Time, extra_of, key_of, known_of, window_of
+from feedback_etl.arguments import Time, extra_of, key_of, known_of, require_fitting, window_of
 from feedback_etl.clock import instant
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, of_raw_rows
-from feedback_etl.errors import UsageError
 from feedback_etl.exports.chain import lookback_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.output import Compress, Form, Format
@@ -151,12 +150,7 @@ def export_feedback(
     True
     """
     started = time.perf_counter()
-    if incremental and since is not None:
-        raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")
-    if executor is not None and (incremental or request_id is not None):
-        raise UsageError("An export by an executor is of a window as a whole: leave incremental and request_id out.")
-    if incremental and request_id is not None:
-        raise UsageError("An incremental export never takes a row twice: leave request_id out.")
+    require_fitting(incremental, since, request_id, in_parts=executor is not None)
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
