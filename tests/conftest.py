@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from databases import Database, new_mysql_database, new_postgres_database, opened
 from mariadb_server import is_installed
+from object_store import CREDENTIALS, Proxy, running_object_store
 from watchdog import running_server
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=150)
@@ -135,6 +137,31 @@ def mysql_reader(mysql_admin: sa.Engine) -> Iterator[str]:
     yield name
     with mysql_admin.connect() as admin:
         admin.exec_driver_sql(f"DROP USER {name}")
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The address of an object store that speaks S3."""
+    with running_object_store() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket_url(object_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a prefix in a new bucket, for which the environment has the credentials."""
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": object_store}.items():
+        monkeypatch.setenv(name, value)
+    name = f"test-{uuid.uuid4().hex}"
+    urllib.request.urlopen(urllib.request.Request(f"{object_store}/{name}", method="PUT")).close()
+    return f"s3://{name}/exports"
+
+
+@pytest.fixture
+def proxy(bucket_url: str, object_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What stands between the tests and the object store, and makes trouble."""
+    with Proxy(object_store).running() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
 
 
 @pytest.fixture

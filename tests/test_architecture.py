@@ -17,8 +17,8 @@ import feedback_etl
 
 PACKAGE = Path(feedback_etl.__file__).parent
 HEAVY = {
-    *("connectorx", "duckdb", "jinja2", "narwhals", "pandas", "pandera", "polars", "polars_hash", "psycopg", "pyarrow"),
-    *("pydantic_settings", "pymysql", "sklearn", "sqlalchemy"),
+    *("boto3", "connectorx", "duckdb", "jinja2", "narwhals", "pandas", "pandera", "polars", "polars_hash", "psycopg"),
+    *("obstore", "pyarrow", "pydantic_settings", "pymysql", "sklearn", "sqlalchemy"),
 }
 
 COMMAND_LINE = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_plan", "cli_privacy", "cli_report"}

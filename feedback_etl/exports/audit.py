@@ -65,10 +65,12 @@ class AuditLog:
 
     def lines(self) -> list["Line"]:
         """All lines, also those that hold no record."""
+        return [Line.of(line) for line in self._content().split(b"\n") if line]
+
+    def _content(self) -> bytes:
         refuse_links(self.path.parent, self.path)
         with reading(self.path):
-            content = self.path.read_bytes() if self.path.is_file() else b""
-        return [Line.of(line) for line in content.split(b"\n") if line]
+            return self.path.read_bytes() if self.path.is_file() else b""
 
     def require_signer(self, key: Key | None) -> None:
         """Make sure that a signed log is not continued without a signature, which anybody could write.
@@ -136,21 +138,10 @@ class OpenLog:
             OSError: It cannot be written; what was written of it counts as torn.
         """
         last, torn = self._last()
-        record = {
-            "number": last["number"] + 1 if last else 1,
-            "at": instant().isoformat(timespec="milliseconds") + "Z",
-            "event": event,
-            "user": _user(),
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            **facts,
-            **({"torn": hashlib.sha256(torn).hexdigest()} if torn else {}),
-            "key_id": key.id if key else None,
-            "previous": last["mac"] if last else START,
-        }
-        record["mac"] = mac_of(record, key)
+        facts |= {"torn": hashlib.sha256(torn).hexdigest()} if torn else {}
+        record = record_of(event, key, facts, last)
         self._file.seek(0, os.SEEK_END)
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line = line_of(record)
         content = b"\n" + line if torn else line
         while content:  # a full disk may take a part
             content = content[self._file.write(content) or 0 :]
@@ -179,6 +170,27 @@ class OpenLog:
                 return tail if start == 0 else rest
         self._file.seek(0)
         return self._file.read()
+
+
+def record_of(event: str, key: Key | None, facts: Mapping[str, Any], last: Record | None) -> Record:
+    """A record of what happens now, which follows the last one."""
+    record = {
+        "number": last["number"] + 1 if last else 1,
+        "at": instant().isoformat(timespec="milliseconds") + "Z",
+        "event": event,
+        "user": _user(),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        **facts,
+        "key_id": key.id if key else None,
+        "previous": last["mac"] if last else START,
+    }
+    return record | {"mac": mac_of(record, key)}
+
+
+def line_of(record: Record) -> bytes:
+    """A record as the log holds it."""
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
 def mac_of(record: Mapping[str, Any], key: Key | None) -> str:

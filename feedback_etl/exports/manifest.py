@@ -27,6 +27,7 @@ class DataFile:
         bytes: Its size.
         sha256: Its digest, 64 hex characters.
         becoming: Size, digest and rows of the file that is about to take its place; empty when nothing is under way.
+        etag: Of an object, what its store calls this content; "" in a folder.
     """
 
     path: str
@@ -35,6 +36,7 @@ class DataFile:
     bytes: int
     sha256: str
     becoming: dict[str, Any] = field(default_factory=dict)
+    etag: str = ""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Manifest:
 
     Attributes:
         stem: What its files are named after.
-        mode: "full", "incremental", "classic" or "adopted".
+        mode: "full", "incremental", "classic" or "adopted"; "abandoned" takes the place of an export that never came.
         created_at: The time of the export, ISO 8601 in UTC; its age.
         run: Which run made it, as in the audit log.
         window: The half-open window, ISO 8601 in UTC; None where it is open, or unknown.
@@ -61,6 +63,7 @@ class Manifest:
         risk: How many people share each combination of quasi-identifiers; `stale` when people left since.
         erased_rows: Rows that were erased from its files since.
         pruned_at: When its files were removed; "" while they are there.
+        version: Which content of its object was read, in an object store; not a part of it.
     """
 
     stem: str
@@ -83,6 +86,7 @@ class Manifest:
     erased_rows: int = 0
     pruned_at: str = ""
     schema_version: int = SCHEMA_VERSION
+    version: Any = field(default=None, compare=False, repr=False)
 
     @property
     def settings_digest(self) -> str:
@@ -91,7 +95,15 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of the file."""
-        return json.dumps(asdict(self) | {"settings_digest": self.settings_digest}, indent=2) + "\n"
+        return json.dumps(self.to_dict() | {"settings_digest": self.settings_digest}, indent=2) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it tells, as values that JSON can hold."""
+        told = {name: value for name, value in asdict(self).items() if name != "version"}
+        for file in told["files"]:
+            if not file["etag"]:
+                del file["etag"]
+        return told
 
     def all(self, kind: str) -> list[DataFile]:
         """Its files of a kind, in the order of their rows: one, none, or many of an export in parts."""
@@ -119,14 +131,27 @@ def read_manifest(path: Path) -> Manifest:
         ExportFileError: It is none, or of a newer version of this package.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+    except PermissionError:
+        raise ExportFileError(f"{path} may not be read by this user; nothing was changed.") from None
+    except OSError:
+        content = b""
+    return manifest_in(content, str(path))
+
+
+def manifest_in(content: bytes, path: str) -> Manifest:
+    """The manifest that the content of a file is.
+
+    Raises:
+        ExportFileError: It is none, or of a newer version of this package.
+    """
+    try:
+        values = json.loads(content.decode())
         values.pop("settings_digest")
         files = [DataFile(**file) for file in values.pop("files")]
         manifest = Manifest(**values, files=files)
-        is_one = _is_sound(manifest) and path.name == manifest_of(manifest.stem)
-    except PermissionError:
-        raise ExportFileError(f"{path} may not be read by this user; nothing was changed.") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        is_one = _is_sound(manifest) and path.split("/")[-1] == manifest_of(manifest.stem)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         is_one = False
     if not is_one:
         raise ExportFileError(f"{path} is no manifest that this version understands; nothing was changed.")
@@ -145,6 +170,7 @@ def _is_sound(manifest: Manifest) -> bool:
         all(isinstance(text, str) for text in texts)
         and not manifest.stem.startswith(".")
         and isinstance(manifest.key_id, str | None)
+        and manifest.version is None
         and len(manifest.window) == 2
         and all(datetime.fromisoformat(time).tzinfo is None for time in times)
         and all(isinstance(each, dict) for each in objects)

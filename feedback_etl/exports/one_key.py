@@ -1,13 +1,11 @@
 """The guard against pseudonyms of two keys in one folder, which would not fit together."""
 
-from pathlib import Path
-
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import OpenLog
 from feedback_etl.privacy.keys import Key
 
 
-def require_same_key(folder: Path, log: OpenLog, key: Key | None, *, new_key: bool) -> None:
+def require_same_key(folder: object, log: OpenLog, key: Key | None, *, new_key: bool) -> None:
     """Make sure that an export fits to the last one of its folder, unless a new key is meant.
 
     Raises:

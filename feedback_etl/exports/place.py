@@ -5,14 +5,18 @@ removes or looks at it needs no more than this; how an export gets there is anot
 links, and an object store has neither.
 """
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.failures import refuse_links
 from feedback_etl.exports.manifest import sha256_of
-from feedback_etl.private_files import give_name, sync_folder, temporary_path
+from feedback_etl.exports.store import is_store
+from feedback_etl.private_files import give_name, make_private_folder, open_private_file, sync_folder, temporary_path
 
 
 class Place(Protocol):
@@ -38,7 +42,7 @@ class Place(Protocol):
         """Give a file that was made in a `draft`, complete and on disk, its name here; never replaces another.
 
         Raises:
-            FileExistsError: The name is taken.
+            FileExistsError: The name is taken; in a store, by something else.
         """
 
     def described(self, name: str) -> tuple[int, str]:
@@ -50,6 +54,12 @@ class Place(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is not there needs no removal."""
+
+    def grow(self, name: str, content: bytes) -> None:
+        """Add lines to a file that only ever grows; kept for good when this returns."""
+
+    def grown(self, name: str) -> bytes:
+        """All lines of a file that only ever grows; nothing where there is none."""
 
 
 class Folder:
@@ -104,7 +114,40 @@ class Folder:
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
 
+    def grow(self, name: str, content: bytes) -> None:
+        """Write them at its end, alone; what a crash has torn there becomes a line of its own."""
+        path = self.path / name
+        make_private_folder(path.parent)
+        with open(open_private_file(path), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            start = b"" if file.read(1) in (b"", b"\n") else b"\n"
+            file.seek(0, os.SEEK_END)
+            file.write(start + content)
+            file.flush()
+            os.fsync(file.fileno())
 
-def place_of(where: str | Path) -> Place:
-    """The place that a path names."""
-    return Folder(Path(where))
+    def grown(self, name: str) -> bytes:
+        """The file as it is."""
+        path = self.path / name
+        refuse_links(path.parent, path)
+        return path.read_bytes() if path.exists() else b""
+
+
+Where = str | Path | Folder | Bucket
+"""What names a place, or is one."""
+
+
+def place_of(where: Where) -> Folder | Bucket:
+    """The place that a path or a URL (`s3://bucket/prefix`, `gs://`, `az://`) names.
+
+    Raises:
+        UsageError: The URL names no bucket, or holds credentials.
+
+    >>> str(place_of("ml/feedback_training")), str(place_of("s3://bucket/exports/"))
+    ('ml/feedback_training', 's3://bucket/exports')
+    """
+    if isinstance(where, Folder | Bucket):
+        return where
+    return Bucket(str(where)) if is_store(str(where)) else Folder(Path(where))

@@ -22,7 +22,7 @@ from feedback_etl.exports.names import (
 from feedback_etl.privacy.keys import Key
 
 _STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
-_ENDS = {"committed", "failed", "recovered"}
+ENDS = {"committed", "failed", "recovered"}
 
 
 def recover(folder: Path, log: OpenLog, key: Key | None) -> None:
@@ -32,9 +32,9 @@ def recover(folder: Path, log: OpenLog, key: Key | None) -> None:
         OSError: A file cannot be removed.
     """
     records, leftovers = log.records(), _stems_of_leftovers(folder)
-    ended = {record.get("run") for record in records if record["event"] in _ENDS}
+    ended = {record.get("run") for record in records if record["event"] in ENDS}
     # A stem that a dead run has left may have become that of a later run: only the last one can own its files.
-    started = {record["stem"]: record for record in records if record["event"] == "started" and _is_ours(record)}
+    started = {record["stem"]: record for record in records if record["event"] == "started" and is_ours(record)}
     for record in started.values():
         is_open = record["run"] not in ended
         if (is_open or record["stem"] in leftovers) and not _is_alive(folder, record):
@@ -52,13 +52,13 @@ def clear_rewritten(folder: Path, log: OpenLog) -> None:
     Raises:
         OSError: A file cannot be removed.
     """
-    announced = {each["stem"] for each in log.records() if each["event"] in {"started", "adopted"} and _is_ours(each)}
+    announced = {each["stem"] for each in log.records() if each["event"] in {"started", "adopted"} and is_ours(each)}
     for stem in announced & _stems_of_leftovers(folder):
         for name in names_of(stem):
             rewritten(folder / name).unlink(missing_ok=True)
 
 
-def _is_ours(record: Record) -> bool:
+def is_ours(record: Record) -> bool:
     """Whether a stem is such as we give: a log that was tampered with must not lead elsewhere."""
     texts = record.get("stem"), record.get("run")
     return all(isinstance(text, str) for text in texts) and _STEM.fullmatch(record["stem"]) is not None

@@ -1,13 +1,12 @@
 """The guard against exports that no longer filter by consent, though those before them in the folder did."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from feedback_etl.errors import ValidationError
 from feedback_etl.exports.audit import OpenLog
 
 
-def require_consent(folder: Path, log: OpenLog, consent: Sequence[str]) -> None:
+def require_consent(folder: object, log: OpenLog, consent: Sequence[str]) -> None:
     """Make sure that consent is still known.
 
     Raises:

@@ -1,30 +1,30 @@
 """Whom a folder has forgotten: keyed digests that keep them from coming back with a later export.
 
-`.feedback_etl/tombstones.jsonl` holds a line for each user and each analysis of an erasure. A digest is an HMAC under a
-key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An erasure
-writes a whole set under each key that it knows; whoever knows one of them can tell from raw rows who is forgotten.
+`.feedback_etl/tombstones.jsonl` holds a line for each user and each analysis of an erasure; in an object store, where
+nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
+under a key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An
+erasure writes a whole set under each key that it knows; whoever knows one of them can tell from raw rows who is
+forgotten.
 
 Without any key the digests are plain SHA-256, and whoever can list the ids can tell who asked to be forgotten.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
 from feedback_etl.errors import ExportFileError, KeyMissing
-from feedback_etl.exports.failures import refuse_links
 from feedback_etl.exports.names import STATE_FOLDER
+from feedback_etl.exports.place import Where, place_of
 from feedback_etl.expressions import hash_id
 from feedback_etl.privacy.keys import Key, sign, signed
-from feedback_etl.private_files import make_private_folder, open_private_file
 
 Kind = Literal["user", "pseudonym"]
+
+TOMBSTONES = f"{STATE_FOLDER}/tombstones.jsonl"
 
 _LENGTH = 32
 
@@ -70,7 +70,7 @@ class State(NamedTuple):
     sha256: str
 
 
-def state_of(folder: Path) -> State:
+def state_of(folder: Where) -> State:
     """The file as it is."""
     content = _content(folder)
     return State(len(content), hashlib.sha256(content).hexdigest())
@@ -82,7 +82,7 @@ def last_state(records: Iterable[dict[str, Any]]) -> State:
     return State(*states[-1]) if states else State(0, hashlib.sha256(b"").hexdigest())
 
 
-def require_state(folder: Path, state: State) -> None:
+def require_state(folder: Where, state: State) -> None:
     """Make sure that the file still begins with what it once was.
 
     Raises:
@@ -97,7 +97,7 @@ def require_state(folder: Path, state: State) -> None:
 
 
 def read_tombstones(
-    folder: Path, keys: Iterable[Key | None], *, only: frozenset[str] | None = None
+    folder: Where, keys: Iterable[Key | None], *, only: frozenset[str] | None = None
 ) -> list[Tombstones]:
     """Whom a folder has forgotten, as far as it takes to tell by these keys, the first of them first.
 
@@ -133,12 +133,12 @@ def read_tombstones(
     ]
 
 
-def erasures_in(folder: Path) -> frozenset[str]:
+def erasures_in(folder: Where) -> frozenset[str]:
     """Which erasures there were."""
     return frozenset(record["erasure"] for record in _records(folder))
 
 
-def forgotten_since(folder: Path, erasures: frozenset[str], key: Key | None) -> frozenset[str]:
+def forgotten_since(folder: Where, erasures: frozenset[str], key: Key | None) -> frozenset[str]:
     """The pseudonyms of a key that were forgotten since there were these erasures alone; their digests.
 
     Raises:
@@ -159,15 +159,15 @@ def _signers(records: Iterable[dict[str, Any]]) -> dict[str, set[str | None]]:
     return signers
 
 
-def known_digests(folder: Path, key: Key | None) -> set[str]:
+def known_digests(folder: Where, key: Key | None) -> set[str]:
     """All digests of a key that are there already."""
     return {record["digest"] for record in _records(folder) if record["key_id"] == (key.id if key else None)}
 
 
 def add_tombstones(
-    folder: Path, erasure: str, users: Iterable[str], pseudonyms: Iterable[str], key: Key | None
+    folder: Where, erasure: str, users: Iterable[str], pseudonyms: Iterable[str], key: Key | None
 ) -> None:
-    """Remember to forget; on disk when this returns.
+    """Remember to forget; kept for good when this returns.
 
     Raises:
         OSError: They cannot be written.
@@ -176,30 +176,19 @@ def add_tombstones(
     texts: dict[Kind, Iterable[str]] = {"user": users, "pseudonym": pseudonyms}
     digests = sorted({(kind, digest(kind, text, key)) for kind, some in texts.items() for text in some})
     lines = [json.dumps({"erasure": erasure, "kind": kind, "digest": each, "key_id": key_id}) for kind, each in digests]
-    if not lines:
-        return
-    make_private_folder(folder / STATE_FOLDER)
-    with open(open_private_file(_path(folder)), "r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        start = "" if file.read(1) in (b"", b"\n") else "\n"
-        file.seek(0, os.SEEK_END)
-        file.write((start + "\n".join(lines) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
+    if lines:
+        place_of(folder).grow(TOMBSTONES, ("\n".join(lines) + "\n").encode())
 
 
-def _path(folder: Path) -> Path:
-    return folder / STATE_FOLDER / "tombstones.jsonl"
+def _path(folder: Where) -> str:
+    return f"{place_of(folder)}/{TOMBSTONES}"
 
 
-def _content(folder: Path) -> bytes:
-    refuse_links(folder / STATE_FOLDER, _path(folder))
-    return _path(folder).read_bytes() if _path(folder).exists() else b""
+def _content(folder: Where) -> bytes:
+    return place_of(folder).grown(TOMBSTONES)
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
+def _records(folder: Where) -> list[dict[str, Any]]:
     records = []
     for line in _content(folder).splitlines():
         try:

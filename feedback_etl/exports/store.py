@@ -1,0 +1,156 @@
+"""The client of an object store: how it is opened, and what it says of failures, in one sentence.
+
+The store's own texts hold key ids, signatures and the addresses of requests: none of them is passed on.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from feedback_etl.errors import ExportFileError, UsageError
+
+SCHEMES = ("s3", "gs", "az")
+RETRIES = 4
+TIMEOUT_SECONDS = 120.0
+"""For one request: long enough for a part of an export on a slow line."""
+
+_CONNECT_SECONDS = 5
+_MOST_SECONDS = 180
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=5)
+_MANGLED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
+
+
+class Unanswered(ExportFileError):
+    """A request that may or may not have been done: it was cut off, took too long, or failed in the store."""
+
+
+def is_store(where: str) -> bool:
+    """Whether something names a place in an object store; also a URL that was made a Path, and lost a slash by that.
+
+    >>> is_store("s3://bucket/exports"), is_store("s3:/bucket/exports"), is_store("ml/feedback_training")
+    (True, True, False)
+    """
+    return where.startswith(tuple(f"{scheme}:/" for scheme in SCHEMES))
+
+
+def sound_url(url: str) -> str:
+    """The URL of a prefix, without a slash at its end.
+
+    Raises:
+        UsageError: It names no bucket, or holds credentials or options, which do not belong there.
+
+    >>> sound_url("s3://bucket/exports/")
+    's3://bucket/exports'
+    """
+    parts = urlsplit(_MANGLED.sub(r"\1://", url, count=1))
+    if "@" in parts.netloc or ":" in parts.netloc or parts.query or parts.fragment:
+        raise UsageError(
+            "The URL of an object store is the bucket and a prefix, such as s3://bucket/exports. Credentials come from "
+            "the environment, a profile or the machine's role, never from the URL."
+        )
+    if not parts.netloc:
+        raise UsageError("The URL of an object store names no bucket; one is s3://bucket/exports.")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def opened_store(url: str, retries: int, timeout: float) -> Any:
+    """A client for a prefix; nothing is sent yet.
+
+    Raises:
+        UsageError: The library is not installed.
+        ExportFileError: There are no credentials.
+    """
+    try:
+        from obstore.store import from_url
+    except ModuleNotFoundError:
+        raise UsageError(f"{url} is in an object store: pip install 'feedback-etl[s3]' for that.") from None
+    options: dict[str, Any] = {
+        # An endpoint that the environment names is taken as it is named there, http:// included.
+        "client_options": {
+            "timeout": timedelta(seconds=timeout),
+            "connect_timeout": timedelta(seconds=min(timeout, _CONNECT_SECONDS)),
+            "allow_http": True,
+        },
+        "retry_config": {
+            "max_retries": retries,
+            "retry_timeout": timedelta(seconds=max(timeout, _MOST_SECONDS)),
+            "backoff": {"init_backoff": _FIRST_PAUSE, "max_backoff": _LONGEST_PAUSE, "base": 2},
+        },
+    }
+    if url.startswith("s3:"):
+        options["credential_provider"] = _credentials(url)
+    with told_by(url):
+        return from_url(url, **options)
+
+
+def _credentials(url: str) -> Any:
+    """Those that boto3 finds: of the environment, a profile, or the machine's role, renewed when they expire."""
+    try:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ModuleNotFoundError:
+        raise UsageError(f"{url} is in an object store: pip install 'feedback-etl[s3]' for that.") from None
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return Boto3CredentialProvider()
+    except (BotoCoreError, ValueError):
+        raise ExportFileError(
+            f"There are no credentials for {url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or "
+            "give the machine a role."
+        ) from None
+
+
+_DENIED = ("403 Forbidden", "401 Unauthorized")
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
+_WRONG_REGION = "incorrectly configured region"
+_FAILURES = {
+    "kind: Connect": "the store cannot be reached",
+    "kind: Timeout": "the store did not answer in time",
+    "TimedOut": "the store did not answer in time",
+    "Server returned non-2xx status code: 5": "the store failed, again and again",
+    "kind: ": "the connection was cut off, again and again",
+}
+"""What the client's text holds, in the order in which it is looked for, and what that means."""
+
+
+@contextmanager
+def told_by(url: str) -> Iterator[None]:
+    """Turn what the client says into one sentence.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+        FileExistsError: There is one, or it is no longer the one that was read.
+        Unanswered: The request may or may not have been done.
+        ExportFileError: The store refuses it.
+    """
+    from obstore import exceptions
+
+    try:
+        yield
+    except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+        raise FileExistsError(f"an object in {url}") from None
+    except (exceptions.BaseError, FileNotFoundError) as error:
+        failure = _failure(url, error)
+    else:
+        return
+    raise failure
+
+
+def _failure(url: str, error: Exception) -> Exception:
+    text, bucket = str(error), "/".join(url.split("/")[:3])
+    if any(each in text for each in _NO_BUCKET):
+        return ExportFileError(f"There is no bucket {bucket}.")
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"an object in {url}")
+    name = type(error).__name__
+    if name in ("PermissionDeniedError", "UnauthenticatedError") or any(each in text for each in _DENIED):
+        return ExportFileError(f"{bucket} denies access: these credentials may not do that there.")
+    if _WRONG_REGION in text:
+        return ExportFileError(f"{bucket} is in another region: set AWS_REGION.")
+    for sign, reason in _FAILURES.items():
+        if sign in text:
+            return Unanswered(f"{bucket}: {reason}. Run again when it is back.")
+    return ExportFileError(f"{bucket} refuses what was asked of it ({name}).")

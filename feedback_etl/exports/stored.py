@@ -1,0 +1,214 @@
+"""An export in an object store: others put its parts there, and a manifest, put last, makes them an export.
+
+A store has no lock, so who comes first is decided by puts that succeed only where there is nothing yet: the record of
+the beginning takes the stem, and the manifest the place of the export. An eraser puts its tombstones first and lists
+the manifests afterwards; an exporter puts its manifest first and reads the tombstones afterwards. So one of the two
+sees the other, and nobody who was forgotten stays.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.bucket import Bucket, Changed
+from feedback_etl.exports.catalogue import ABANDONED, manifest_at
+from feedback_etl.exports.facts import Facts, described, told
+from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.names import folders_of, manifest_of, stems
+from feedback_etl.exports.one_key import require_same_key
+from feedback_etl.exports.rewriting import pseudonyms_in
+from feedback_etl.exports.same_consent import require_consent
+from feedback_etl.exports.stored_log import OpenStoredLog, StoredLog
+from feedback_etl.exports.stored_recovery import forget_in, recover_stored, remove_parts
+from feedback_etl.exports.thinning import thinned
+from feedback_etl.exports.tombstones import (
+    Tombstones,
+    digest,
+    erasures_in,
+    forgotten_since,
+    last_state,
+    read_tombstones,
+    require_state,
+)
+from feedback_etl.privacy.keys import Key
+
+_RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run again."
+
+
+class StoredExport:
+    """An export of a bucket that was begun, as a context that leaves nothing half-done.
+
+    with StoredExport(Bucket("s3://bucket/exports"), now, key=key) as export:
+        ...  # parts come to be under names.part_of(export.stem, ...), by bucket.create
+        export.publish(parts, facts)
+
+    What a run leaves that was killed is finished or removed by a later one. Nobody can know whether a run on another
+    machine lives: one that takes longer than a day is taken for dead, and cannot publish any more.
+
+    Attributes:
+        stem: What its objects are named after.
+        forgotten: Whom the bucket had forgotten when it was begun.
+        erasures: By which erasures.
+        audit_head: The MAC of the record of its end.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        now: datetime,
+        *,
+        key: Key | None = None,
+        new_key: bool = False,
+        known_keys: Callable[[], Sequence[Key]] = list,
+        consent: Sequence[str] = (),
+        plan: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Args are those of `begun.BegunExport`."""
+        self._bucket, self._now, self._key, self._new_key = bucket, now, key, new_key
+        self._known_keys, self._consent, self._plan = known_keys, list(consent), plan
+        self._log = StoredLog(bucket)
+        self._run = secrets.token_hex(8)
+        self._ended = True
+        self.stem = ""
+        self.audit_head = ""
+        self.erasures = frozenset[str]()
+        self.forgotten: list[Tombstones] = []
+
+    def __enter__(self) -> Self:
+        with self._log.locked() as log:
+            keys = [self._key, *self._known_keys()]
+            with suppress(Changed):  # somebody else recovers the same; the next start looks again
+                recover_stored(self._bucket, log, self._key, keys)
+            require_state(self._bucket, last_state(log.records()))
+            self.erasures = erasures_in(self._bucket)
+            if self.erasures:
+                self.forgotten = read_tombstones(self._bucket, keys)
+            try:
+                self._announce(log)
+            except BaseException as error:
+                self._leave(type(error))
+                raise
+        return self
+
+    def _announce(self, log: OpenStoredLog) -> None:
+        """Choose a stem, and take it by recording it, unless somebody has recorded something meanwhile."""
+        while True:
+            records = log.records()
+            require_same_key(self._bucket, log, self._key, new_key=self._new_key)
+            require_consent(self._bucket, log, self._consent)
+            stem = self._free_stem({str(record.get("stem")) for record in records})
+            self.stem, names = stem, [*folders_of(stem), manifest_of(stem)]
+            self._ended = False  # from here on it may have been recorded
+            with suppress(FileExistsError):
+                log.append_next("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
+                return
+            self._ended = True
+
+    def _free_stem(self, taken: set[str]) -> str:
+        there = self._bucket.names()
+        for stem in stems(self._now):
+            is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in there)
+            if is_free and not self._bucket.listed(stem):
+                return stem
+        raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
+
+    def publish(self, parts: Sequence[DataFile], facts: Facts = Facts()) -> None:  # noqa: B008
+        """Put the manifest; without parts there is nothing to publish.
+
+        Args:
+            parts: What was put, in the order of the rows.
+            facts: What the manifest tells.
+
+        Raises:
+            UsageError: Meanwhile there were exports of another key.
+            ExportFileError: A part is not as it was put, or meanwhile there was a sweep, or an erasure without this
+                key: nothing was published.
+        """
+        if not parts:
+            self._end("committed", **told(self._described([], facts)))
+            return
+        self._look_again()
+        parts = self._as_they_are(parts)
+        if forgotten := self._forgotten_meanwhile():
+            parts = [self._without(part, forgotten) for part in parts]
+            facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
+        list(remove_parts(self._bucket, self.stem, keep={part.path for part in parts}))
+        manifest = self._described(list(parts), facts)
+        try:
+            manifest.version = self._bucket.put(manifest_of(self.stem), manifest.to_json().encode())
+        except FileExistsError:
+            raise ExportFileError(_RECOVERED) from None
+        self._look_again()
+        self._end("committed", **told(self._forget_since(manifest)))
+
+    def _look_again(self) -> None:
+        """What may have happened since it was begun."""
+        with self._log.locked() as log:
+            require_same_key(self._bucket, log, self._key, new_key=self._new_key)
+            records = log.records()
+        since = next(number for number, each in enumerate(records) if each.get("run") == self._run)
+        if any(each.get("swept") for each in records[since:]):
+            raise ExportFileError("Meanwhile the bucket was swept (erase --not-in-database): run again.")
+
+    def _as_they_are(self, parts: Sequence[DataFile]) -> list[DataFile]:
+        """The parts with their ETags.
+
+        Raises:
+            ExportFileError: One is not there, or of another size.
+        """
+        there = {name: found for folder in folders_of(self.stem) for name, found in self._bucket.listed(folder).items()}
+        if strange := [part for part in parts if part.path not in there or there[part.path].bytes != part.bytes]:
+            raise ExportFileError(f"{strange[0].path} is not there, or not as it was put: nothing was published.")
+        return [replace(part, etag=there[part.path].etag) for part in parts]
+
+    def _forgotten_meanwhile(self) -> frozenset[str]:
+        return forgotten_since(self._bucket, self.erasures, self._key)
+
+    def _without(self, part: DataFile, forgotten: frozenset[str]) -> DataFile:
+        with self._bucket.fetched(part.path) as path:
+            there = pseudonyms_in(path, path.name)
+        unwanted = {each for each in there if digest("pseudonym", each, self._key) in forgotten}
+        return thinned(self._bucket, part, unwanted) if unwanted else part
+
+    def _forget_since(self, manifest: Manifest) -> Manifest:
+        """Forget who was forgotten while the manifest was put; the manifest as it is then."""
+        while forgotten := self._forgotten_meanwhile():
+            try:
+                forget_in(self._bucket, manifest, forgotten, self._key)
+                break
+            except Changed:  # the eraser is at it, too
+                manifest = manifest_at(self._bucket, self.stem) or manifest
+        return manifest
+
+    def _described(self, files: list[DataFile], facts: Facts) -> Manifest:
+        facts = facts._replace(consent=self._consent)
+        return described(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
+
+    def _end(self, event: str, /, **facts: Any) -> None:
+        """Record how the run ended."""
+        with self._log.locked() as log:
+            self.audit_head = log.append(event, self._key, run=self._run, stem=self.stem, **facts)
+        self._ended = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(kind)
+
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        """Leave nothing but what was published, and record how it ended; what fails now, the next start does."""
+        if self._ended:
+            return
+        with suppress(ExportFileError):
+            if not any(record.get("run") == self._run for record in self._log.records()):
+                return  # the stem may be another's
+            manifest = manifest_at(self._bucket, self.stem)
+            if manifest and manifest.run == self._run and manifest.mode != ABANDONED:
+                self._bucket.remove(manifest_of(self.stem))
+            list(remove_parts(self._bucket, self.stem))
+            self._end("failed", error=kind.__name__ if kind else "nothing was published")

@@ -1,0 +1,106 @@
+"""What dead runs have left in an object store: finished, if their manifest is there, or else removed.
+
+Nobody can know whether a run on another machine lives: there is no lock that it could hold. So what has no manifest is
+left alone for a day. Then its manifest's name is taken, so that it can never be published, and its parts are removed.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from feedback_etl.clock import instant
+from feedback_etl.exports.audit import OpenLog, Record
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.catalogue import ABANDONED, manifest_at
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.names import folders_of, manifest_of
+from feedback_etl.exports.recovery import ENDS, is_ours
+from feedback_etl.exports.rewriting import pseudonyms_in
+from feedback_etl.exports.thinning import leave_out, settle
+from feedback_etl.exports.tombstones import digest, known_digests
+from feedback_etl.privacy.keys import Key
+
+PATIENCE = timedelta(days=1)
+"""How old a run without a manifest is when it is taken for dead."""
+
+
+def recover_stored(bucket: Bucket, log: OpenLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
+    """Finish or undo every export that was started and has not ended, and record it.
+
+    Args:
+        bucket: Where.
+        log: Its log.
+        signer: Signs what is recorded.
+        keys: Those at hand; an export of another key is finished by whoever has that.
+
+    Raises:
+        Changed: Somebody else does the same.
+    """
+    records, by_id = log.records(), {key.id if key else None: key for key in [None, *keys]}
+    ended = {record.get("run") for record in records if record["event"] in ENDS}
+    started = [record for record in records if record["event"] == "started" and is_ours(record)]
+    for record in (each for each in started if each["run"] not in ended):
+        manifest = manifest_at(bucket, record["stem"])
+        if manifest is None and _age(record) > PATIENCE:
+            manifest = _abandoned(bucket, record, log)
+        if manifest is None or manifest.run != record["run"] or manifest.key_id not in by_id:
+            continue
+        outcome = "removed" if manifest.mode == ABANDONED else "committed"
+        removed = list(remove_parts(bucket, manifest.stem)) if manifest.mode == ABANDONED else []
+        if manifest.mode != ABANDONED:
+            forget_in(bucket, manifest, known_digests(bucket, by_id[manifest.key_id]), by_id[manifest.key_id])
+        log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
+
+
+def forget_in(bucket: Bucket, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
+    """Leave out of an export's files the rows of those whose digests these are; how many.
+
+    Raises:
+        Changed: Somebody else does the same.
+    """
+    settle(bucket, manifest)
+    digests, rows = {*digests}, 0
+    for file in manifest.files if digests else ():
+        with bucket.fetched(file.path) as path:
+            unwanted = {each for each in pseudonyms_in(path, path.name) if digest("pseudonym", each, key) in digests}
+        if unwanted:
+            rows += leave_out(bucket, manifest, file, unwanted, dry_run=False)
+    return rows
+
+
+def remove_parts(bucket: Bucket, stem: str, keep: Iterable[str] = ()) -> Iterable[str]:
+    """Remove what a run has put; the names of what was removed."""
+    for name in [name for folder in folders_of(stem) for name in bucket.listed(folder)]:
+        if name not in keep:
+            bucket.remove(name)
+            yield name
+
+
+def _age(started: Record) -> timedelta:
+    return instant() - datetime.fromisoformat(started["at"].removesuffix("Z"))
+
+
+def _abandoned(bucket: Bucket, started: Record, log: OpenLog) -> Manifest | None:
+    """A manifest that takes the name of the one that never came; if that comes now, it is the export."""
+    at = started["at"][:19]
+    manifest = Manifest(
+        stem=started["stem"],
+        mode=ABANDONED,
+        created_at=at,
+        run=started["run"],
+        window=[None, None],
+        settings={},
+        statistics={},
+        columns=[],
+        files=[],
+        key_id=started["key_id"],
+        scheme="",
+        source="",
+        tools={},
+        audit_head=str(log.records()[-1]["mac"]),
+        pruned_at=at,
+    )
+    try:
+        bucket.put(manifest_of(manifest.stem), manifest.to_json().encode())
+    except FileExistsError:
+        return None
+    return manifest

@@ -1,0 +1,92 @@
+"""Exports in an object store for tests: rows of real exports, put there in parts."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+from databases import Database
+from folders import KEY, NOW, exported
+
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.facts import Facts
+from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of
+from feedback_etl.exports.names import part_of, rejected_part_of
+from feedback_etl.exports.stored import StoredExport
+from feedback_etl.privacy.keys import Key
+
+ROWS_OF_A_PART = 4
+
+
+class Rows:
+    """What a local export of a database has made, as parts on this machine."""
+
+    def __init__(self, database: Database, folder: Path, **options: Any) -> None:
+        self.now: datetime = options.get("now", NOW)
+        exported(database, folder, **{"format": "parquet"} | options)
+        (self.manifest,) = manifests_in(folder)
+        self.folder = folder
+
+    @property
+    def pairs(self) -> list[Path]:
+        """The pairs: a Parquet file is cut into several."""
+        path = self.folder / self.manifest.all("pairs")[0].path
+        if path.suffix != ".parquet":
+            return [path]
+        frames, made = pl.read_parquet(path).iter_slices(ROWS_OF_A_PART), []
+        for number, frame in enumerate(frames):
+            made.append(path.with_name(f"part-{number}.parquet"))
+            frame.write_parquet(made[-1])
+        return made
+
+    @property
+    def rejected(self) -> list[Path]:
+        """The list of rejected rows."""
+        return [self.folder / file.path for file in self.manifest.all("rejected")]
+
+    @property
+    def facts(self) -> Facts:
+        """What is told of it."""
+        told: Manifest = self.manifest
+        window = [datetime.fromisoformat(end) if end else None for end in told.window]
+        end = window[1]
+        assert end
+        return Facts("full", (window[0], end), told.settings, told.statistics, told.source, risk=told.risk)
+
+    def put(self, bucket: Bucket, stem: str) -> list[DataFile]:
+        """Put the parts, as workers do."""
+        suffix = "".join(self.pairs[0].suffixes)
+        names = [(part_of(stem, number, suffix), path) for number, path in enumerate(self.pairs)]
+        names += [(rejected_part_of(stem, number), path) for number, path in enumerate(self.rejected)]
+        for name, path in names:
+            bucket.create(name, path)
+        return [_described(name, path) for name, path in names]
+
+
+def _described(name: str, path: Path) -> DataFile:
+    kind = "rejected" if name.startswith("rejected") else "pairs"
+    parquet = path.suffix == ".parquet"
+    rows = pl.scan_parquet(path) if parquet else pl.scan_csv(path, infer_schema=False)
+    return DataFile(name, kind, rows.select(pl.len()).collect().item(), path.stat().st_size, sha256_of(path))
+
+
+def stored(database: Database, where: str, **options: Any) -> str:
+    """An export of everything in an object store; its stem."""
+    with TemporaryDirectory() as folder:
+        rows = Rows(database, Path(folder) / "exports", **options)
+        bucket = Bucket(where)
+        with StoredExport(bucket, rows.now, key=Key(options.get("key", KEY)), new_key=True) as export:
+            export.publish(rows.put(bucket, export.stem), rows.facts)
+        return export.stem
+
+
+def pairs_in(bucket: Bucket, files: Sequence[DataFile]) -> pl.DataFrame:
+    """The rows of parts, as text."""
+    frames = []
+    for file in files:
+        with bucket.fetched(file.path) as path:
+            parquet = path.suffix == ".parquet"
+            frames.append(pl.read_parquet(path).cast(pl.String) if parquet else pl.read_csv(path, infer_schema=False))
+    return pl.concat(frames)

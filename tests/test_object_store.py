@@ -1,0 +1,203 @@
+"""The client of an object store: conditional puts, requests that fail or take long, and what it says of failures."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from object_store import CREDENTIALS, Proxy, Trouble
+
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.bucket import Bucket, Changed
+from feedback_etl.exports.place import Folder, place_of
+
+LARGE = bytes(range(256)) * 10_000
+
+
+def quick(url: str) -> Bucket:
+    """One that soon loses patience."""
+    return Bucket(url, retries=1, timeout=1)
+
+
+class TestPlaces:
+    """What names a place."""
+
+    def test_a_url_names_a_bucket_and_all_else_a_folder(self) -> None:
+        """Also a URL that was made a Path, which has lost a slash."""
+        assert isinstance(place_of("s3/bucket"), Folder)
+        for url in ("s3://bucket/a/b/", "gs://bucket/a/b", "az://bucket/a/b"):
+            assert str(place_of(url)).endswith("://bucket/a/b")
+        assert str(place_of(Path("s3://bucket/a/b"))) == "s3://bucket/a/b"
+
+    @pytest.mark.parametrize(
+        "url", ["s3://AKIAEXAMPLE:secret@bucket/a", "s3://bucket/a?secret=1", "s3://bucket#secret"]
+    )
+    def test_credentials_in_a_url_are_refused(self, url: str) -> None:
+        """And not repeated."""
+        with pytest.raises(UsageError) as error:
+            place_of(url)
+        assert "secret" not in str(error.value)
+        assert "AKIA" not in str(error.value)
+
+    def test_a_url_without_a_bucket_is_refused(self) -> None:
+        """Nothing else is guessed."""
+        with pytest.raises(UsageError, match="names no bucket"):
+            place_of("s3:///a")
+
+
+class TestObjects:
+    """What is done with them."""
+
+    def test_they_are_listed_and_read(self, bucket_url: str, tmp_path: Path) -> None:
+        """A folder at a time, hidden ones aside; or all."""
+        bucket, source = Bucket(bucket_url), tmp_path / "source"
+        source.write_bytes(LARGE)
+        assert not bucket.exists()
+        for name in ("b", "a", ".hidden", "folder/c"):
+            bucket.create(name, source)
+        assert bucket.exists()
+        assert (bucket.names(), bucket.names("folder"), bucket.names("nowhere")) == (["a", "b"], ["folder/c"], [])
+        assert sorted(bucket.listed()) == [".hidden", "a", "b", "folder/c"]
+        assert {each.bytes for each in bucket.listed("folder").values()} == {len(LARGE)}
+        with bucket.fetched("folder/c") as path:
+            assert path.read_bytes() == LARGE == bucket.read("a")
+            assert path.parent.stat().st_mode & 0o077 == 0
+        bucket.remove("a")
+        bucket.remove("a")
+        assert bucket.names() == ["b"]
+        with pytest.raises(FileNotFoundError):
+            bucket.read("a")
+
+    def test_a_name_that_is_taken_is_not_replaced(self, bucket_url: str) -> None:
+        """Unless the very same content is there."""
+        bucket = Bucket(bucket_url)
+        version = bucket.put("name", b"one")
+        assert bucket.put("name", b"one") == version
+        with pytest.raises(FileExistsError):
+            bucket.put("name", b"two")
+        assert bucket.read("name") == b"one"
+
+    def test_what_was_read_is_replaced_and_nothing_else(self, bucket_url: str) -> None:
+        """By its version."""
+        bucket = Bucket(bucket_url)
+        first = bucket.put("name", b"one")
+        second = bucket.put("name", b"two", instead_of=first)
+        with pytest.raises(Changed):
+            bucket.put("name", b"three", instead_of=first)
+        assert bucket.read_version("name") == (b"two", second)
+        bucket.remove("name")
+        with pytest.raises(Changed):
+            bucket.put("name", b"three", instead_of=second)
+        assert not bucket.exists()
+
+    def test_of_many_who_create_a_name_one_does(self, bucket_url: str) -> None:
+        """Side by side."""
+        won = []
+
+        def create(number: int) -> None:
+            try:
+                Bucket(bucket_url).put("name", str(number).encode())
+                won.append(number)
+            except FileExistsError:
+                pass
+
+        threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [str(number).encode() for number in won] == [Bucket(bucket_url).read("name")]
+
+
+class TestTrouble:
+    """Requests that fail, are cut off or take too long."""
+
+    @pytest.mark.parametrize("how", ["500", "503", "cut", "lost", "slow"])
+    def test_a_put_comes_through(self, bucket_url: str, proxy: Proxy, how: str) -> None:
+        """Once, whether its answer came back or not."""
+        proxy.troubles = [Trouble(how)]
+        version = quick(bucket_url).put("name", LARGE)
+        proxy.troubles = [Trouble(how)]
+        quick(bucket_url).put("name", b"new", instead_of=version)
+        assert quick(bucket_url).read("name") == b"new"
+        assert [each.times for each in proxy.troubles] == [0]
+
+    @pytest.mark.parametrize("how", ["500", "503", "cut", "lost", "slow"])
+    def test_an_object_is_read_whole(self, bucket_url: str, proxy: Proxy, how: str) -> None:
+        """Also where the connection was cut off in its middle."""
+        bucket = quick(bucket_url)
+        bucket.put("name", LARGE)
+        for read in (lambda: bucket.read("name"), lambda: bucket.described("name"), lambda: bucket.names()):
+            proxy.troubles = [Trouble(how, method="GET")]
+            read()
+            assert [each.times for each in proxy.troubles] == [0]
+        proxy.troubles = [Trouble(how, method="GET")]
+        with bucket.fetched("name") as path:
+            assert path.read_bytes() == LARGE
+
+    def test_a_put_whose_answer_was_lost_is_no_conflict_with_itself(self, bucket_url: str, proxy: Proxy) -> None:
+        """But with the content of somebody else it is."""
+        proxy.troubles = [Trouble("lost", times=2)]
+        quick(bucket_url).put("name", b"mine")
+        proxy.troubles = [Trouble("lost", times=2)]
+        with pytest.raises(FileExistsError):
+            quick(bucket_url).put("name", b"another's")
+
+    @pytest.mark.parametrize(("how", "told"), [("503", "failed"), ("lost", "cut off"), ("slow", "in time")])
+    def test_patience_ends(self, bucket_url: str, proxy: Proxy, how: str, told: str) -> None:
+        """After a number of requests that is bounded."""
+        proxy.troubles = [Trouble(how, times=100, method=method) for method in ("PUT", "GET", "HEAD")]
+        with pytest.raises(ExportFileError, match=f"{bucket_url.removesuffix('/exports')}: .* {told}"):
+            quick(bucket_url).read("name")
+        with pytest.raises(ExportFileError):
+            quick(bucket_url).put("name", b"content")
+        assert len(proxy.requests) <= 20
+
+
+class TestFailures:
+    """What is said of them."""
+
+    @pytest.mark.usefixtures("bucket_url")
+    def test_a_bucket_that_is_not_there_is_named(self) -> None:
+        """Not an object."""
+        bucket = Bucket("s3://no-such-bucket/exports")
+        for act in (lambda: bucket.names(), lambda: bucket.read("name"), lambda: bucket.put("name", b"")):
+            with pytest.raises(ExportFileError, match=r"^There is no bucket s3://no-such-bucket\.$"):
+                act()
+
+    def test_a_store_that_is_not_there_is_told(self, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a sentence without its address or a key."""
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        with pytest.raises(ExportFileError, match="cannot be reached") as error:
+            quick(bucket_url).names()
+        assert "127.0.0.1" not in str(error.value)
+        assert error.value.__cause__ is None
+
+    def test_what_is_denied_is_told(self, bucket_url: str, proxy: Proxy) -> None:
+        """Without the key that was used."""
+        proxy.denied = True
+        bucket = quick(bucket_url)
+        for act in (lambda: bucket.names(), lambda: bucket.read("name"), lambda: bucket.put("name", b"")):
+            with pytest.raises(ExportFileError, match="denies access") as error:
+                act()
+            assert CREDENTIALS["AWS_ACCESS_KEY_ID"] not in str(error.value)
+
+    def test_without_credentials_it_says_where_they_come_from(
+        self, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The environment, a profile, a role."""
+        for name in CREDENTIALS:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(ExportFileError, match="AWS_PROFILE"):
+            Bucket(bucket_url).names()
+
+    def test_credentials_of_a_profile_are_found(self, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In the files of the user's home."""
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        path = Path.home() / ".aws" / "credentials"
+        path.parent.mkdir()
+        path.write_text("[training]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = secret\n")
+        monkeypatch.setenv("AWS_PROFILE", "training")
+        Bucket(bucket_url).put("name", b"content")
+        assert Bucket(bucket_url).names() == ["name"]

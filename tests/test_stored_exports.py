@@ -1,0 +1,378 @@
+"""Exports in an object store: what is published, races with erasures, killed runs and what becomes of them."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import KEY, NOW, people
+from object_store import Proxy, Trouble
+from processes import environment
+from stored import Rows, pairs_in, stored
+
+from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.exports import stored_recovery
+from feedback_etl.exports.audit import verify
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.catalogue import manifest_at, manifests_at
+from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.names import manifest_of, part_of
+from feedback_etl.exports.stored import StoredExport
+from feedback_etl.exports.stored_log import StoredLog
+from feedback_etl.exports.tombstones import add_tombstones
+from feedback_etl.expressions import hash_id
+from feedback_etl.privacy.keys import Key
+
+SIGNER = Key(KEY)
+
+
+@pytest.fixture
+def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
+    """Three users with feedback, as the parts of an export."""
+    sqlite_database.fill(**people(3, each=4))
+    return Rows(sqlite_database, tmp_path / "made")
+
+
+def begun(url: str, **options: object) -> StoredExport:
+    return StoredExport(Bucket(url), NOW, **{"key": SIGNER, **options})  # type: ignore[arg-type]
+
+
+def attempt(
+    url: str, rows: Rows, meanwhile: Callable[[StoredExport, list[DataFile]], object] | None = None, **options: object
+) -> StoredExport:
+    """An export, with something that happens between its parts and its manifest."""
+    with begun(url, **options) as export:
+        parts = rows.put(Bucket(url), export.stem)
+        if meanwhile:
+            meanwhile(export, parts)
+        export.publish(parts, rows.facts)
+    return export
+
+
+def announce_sweep(url: str) -> None:
+    """What `erase --not-in-database` does before it looks at the exports."""
+    with StoredLog(Bucket(url)).locked() as log:
+        log.append("erasing", SIGNER, swept=True)
+
+
+def events(url: str) -> list[str]:
+    return [record["event"] for record in StoredLog(Bucket(url)).records()]
+
+
+def pseudonym(analysis: int) -> str:
+    return str(pl.select(hash_id(pl.lit(str(analysis)), key=SIGNER, domain="analysis_id")).item())
+
+
+def forget(url: str, *analyses: int, key: Key = SIGNER) -> None:
+    """What an eraser does first."""
+    add_tombstones(Bucket(url), f"{analyses}", [], map(pseudonym, analyses), key)
+
+
+def assert_whole(url: str) -> None:
+    """Every manifest tells what is there, nothing else is there, and the log is whole."""
+    bucket, told = Bucket(url), set()
+    for manifest in manifests_at(url):
+        told |= {manifest_of(manifest.stem), *(file.path for file in manifest.files)}
+        for file in manifest.files:
+            assert bucket.described(file.path) == (file.bytes, file.sha256)
+            assert bucket.listed()[file.path] == (file.bytes, file.etag)
+    assert {name for name in bucket.listed() if not name.startswith(".")} == told
+    anchors = {each.stem: each.audit_head for each in manifests_at(url)}
+    assert verify(StoredLog(bucket), [SIGNER], anchors, signed=True).faults == []
+
+
+class TestPublishing:
+    """What becomes an export, and what does not."""
+
+    def test_parts_and_a_manifest_are_an_export(self, bucket_url: str, rows: Rows) -> None:
+        """In the order of the parts, with the digests and ETags of all."""
+        bucket = Bucket(bucket_url)
+        with begun(bucket_url) as export:
+            parts = rows.put(bucket, export.stem)
+            assert manifests_at(bucket_url) == []
+            export.publish(parts, rows.facts)
+        (manifest,) = manifests_at(bucket_url)
+        assert [file.path for file in manifest.files] == [part.path for part in parts]
+        assert len(manifest.all("pairs")) == 3
+        assert pairs_in(bucket, manifest.all("pairs")).height == manifest.rows == 9
+        assert events(bucket_url) == ["started", "committed"]
+        assert export.audit_head == StoredLog(bucket).head()
+        assert_whole(bucket_url)
+
+    def test_without_parts_nothing_is_published(self, bucket_url: str) -> None:
+        """And the log says that it is done."""
+        with begun(bucket_url) as export:
+            export.publish([])
+        assert manifests_at(bucket_url) == []
+        assert events(bucket_url) == ["started", "committed"]
+
+    def test_what_was_not_published_is_removed(self, bucket_url: str, rows: Rows) -> None:
+        """Whatever stopped it."""
+
+        def stop(*_: object) -> None:
+            raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            attempt(bucket_url, rows, stop)
+        assert [name for name in Bucket(bucket_url).listed() if not name.startswith(".")] == []
+        assert events(bucket_url) == ["started", "failed"]
+
+    def test_what_an_attempt_left_is_removed(self, bucket_url: str, rows: Rows) -> None:
+        """A part that no task has told of."""
+        with begun(bucket_url) as export:
+            parts = rows.put(Bucket(bucket_url), export.stem)
+            Bucket(bucket_url).put(part_of(export.stem, 77, ".parquet"), b"left")
+            export.publish(parts, rows.facts)
+        assert_whole(bucket_url)
+
+    def test_a_part_that_is_not_there_fails_it(self, bucket_url: str, rows: Rows) -> None:
+        """It was told of, and somebody has removed it."""
+        with pytest.raises(ExportFileError, match="not there"):
+            attempt(bucket_url, rows, lambda _, parts: Bucket(bucket_url).remove(parts[0].path))
+        assert manifests_at(bucket_url) == []
+
+    def test_two_of_a_second_have_names_of_their_own(self, bucket_url: str, rows: Rows) -> None:
+        """Whoever records it first has the first."""
+        with begun(bucket_url) as one, begun(bucket_url) as other:
+            for export in (other, one):
+                export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+        assert other.stem == f"{one.stem}_1"
+        assert len(manifests_at(bucket_url)) == 2
+        assert_whole(bucket_url)
+
+    @pytest.mark.parametrize("how", ["503", "lost"])
+    def test_trouble_does_not_harm_it(self, bucket_url: str, rows: Rows, proxy: Proxy, how: str) -> None:
+        """Each kind of put fails once, or its answer is lost."""
+        proxy.troubles = [Trouble(how, holding=part) for part in ("audit/", "part-00000.parquet", ".manifest.json")]
+        with begun(bucket_url) as export:
+            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+        assert [each.times for each in proxy.troubles] == [0] * 3
+        assert events(bucket_url) == ["started", "committed"]
+        assert_whole(bucket_url)
+
+    def test_the_guards_of_a_folder_hold(self, bucket_url: str, rows: Rows) -> None:
+        """Of one key, and of consent."""
+        with begun(bucket_url, consent=["users.training_data_opt_in"]) as export:
+            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+        with pytest.raises(ValidationError, match="consent"), begun(bucket_url):
+            pass
+        with pytest.raises(UsageError, match="--new-key"), begun(bucket_url, key=Key("o" * 32)):
+            pass
+        assert events(bucket_url) == ["started", "committed"]
+
+    def test_of_exports_side_by_side_one_key_wins(self, bucket_url: str, rows: Rows) -> None:
+        """The other one publishes nothing."""
+        others = []
+        with pytest.raises(UsageError, match="--new-key"):
+            attempt(bucket_url, rows, lambda *_: others.append(attempt(bucket_url, rows, key=Key("o" * 32)).stem))
+        assert [each.stem for each in manifests_at(bucket_url)] == others
+
+
+class TestErasuresMeanwhile:
+    """Who was forgotten while an export was made is not in it."""
+
+    def test_before_the_manifest_is_put(self, bucket_url: str, rows: Rows) -> None:
+        """Parts are put anew without them, before anybody takes them for an export."""
+        with begun(bucket_url) as export:
+            parts = rows.put(Bucket(bucket_url), export.stem)
+            forget(bucket_url, 201, 202)
+            export.publish(parts, rows.facts)
+        (manifest,) = manifests_at(bucket_url)
+        assert (manifest.rows, manifest.erased_rows, manifest.risk["stale"]) == (7, 0, True)
+        assert_forgotten(bucket_url, 201, 202)
+
+    def test_while_the_manifest_is_put(self, bucket_url: str, rows: Rows, proxy: Proxy) -> None:
+        """The eraser has seen no manifest; the exporter sees the tombstones."""
+        done: list[str] = []
+
+        def erase_at(method: str, path: str) -> None:
+            if method == "PUT" and path.endswith(".manifest.json") and not done:
+                done.append(path)
+                forget(bucket_url, 202, 303)
+
+        proxy.before = erase_at
+        with begun(bucket_url) as export:
+            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+        (manifest,) = manifests_at(bucket_url)
+        assert done
+        assert (manifest.rows, manifest.erased_rows) == (7, 2)
+        assert_forgotten(bucket_url, 202, 303)
+
+    def test_a_sweep_meanwhile_fails_it(self, bucket_url: str, rows: Rows) -> None:
+        """It has compared with the database what was published, and not this."""
+        with pytest.raises(ExportFileError, match="swept"):
+            attempt(bucket_url, rows, lambda *_: announce_sweep(bucket_url))
+        assert manifests_at(bucket_url) == []
+
+    def test_a_sweep_that_begins_when_the_manifest_is_put_fails_it(
+        self, bucket_url: str, rows: Rows, proxy: Proxy
+    ) -> None:
+        """The manifest is withdrawn."""
+        done: list[str] = []
+
+        def sweep_at(method: str, path: str) -> None:
+            if method == "PUT" and path.endswith(".manifest.json") and not done:
+                done.append(path)
+                announce_sweep(bucket_url)
+
+        proxy.before = sweep_at
+        with pytest.raises(ExportFileError, match="swept"):
+            attempt(bucket_url, rows)
+        assert manifests_at(bucket_url) == []
+        assert events(bucket_url) == ["started", "erasing", "failed"]
+
+    def test_an_erasure_under_another_key_fails_it(self, bucket_url: str, rows: Rows) -> None:
+        """Nobody can tell who was meant."""
+        with pytest.raises(ExportFileError, match="another key"):
+            attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201, key=Key("o" * 32)))
+        assert manifests_at(bucket_url) == []
+
+    def test_who_was_forgotten_before_is_told(self, bucket_url: str, rows: Rows) -> None:
+        """So that their rows are left out where they are read."""
+        forget(bucket_url, 201)
+        with begun(bucket_url) as export:
+            assert [len(each.pseudonyms) for each in export.forgotten] == [1]
+            assert len(export.erasures) == 1
+            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+
+
+def assert_forgotten(url: str, *analyses: int) -> None:
+    """Nothing of them is in any part."""
+    for manifest in manifests_at(url):
+        for file in manifest.files:
+            hashes = pairs_in(Bucket(url), [file])["analysis_hash"]
+            assert not {*map(pseudonym, analyses)} & {*hashes}
+    assert_whole(url)
+
+
+KILLED = """
+import os, signal, sys
+from datetime import datetime
+from pathlib import Path
+import feedback_etl.exports.stored as stored
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.manifest import DataFile, sha256_of
+from feedback_etl.exports.names import part_of
+from feedback_etl.privacy.keys import Key
+url, path, moment = sys.argv[1:]
+bucket, path = Bucket(url), Path(path)
+with stored.StoredExport(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
+    name = part_of(export.stem, 0, ".parquet")
+    bucket.create(name, path)
+    if moment == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    export._end = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+    export.publish([DataFile(name, "pairs", 9, path.stat().st_size, sha256_of(path))])
+"""
+
+
+class TestKilledRuns:
+    """What a killed run leaves is finished or removed by a later one."""
+
+    @pytest.fixture
+    def killed(self, bucket_url: str, rows: Rows) -> "Killed":
+        """Runs that put a part, and are killed."""
+        return Killed(bucket_url, rows.folder / rows.manifest.all("pairs")[0].path)
+
+    def test_one_that_has_put_its_manifest_is_finished(self, bucket_url: str, killed: "Killed") -> None:
+        """And who was forgotten since is forgotten in it."""
+        stem = killed("after")
+        forget(bucket_url, 202)
+        with begun(bucket_url) as export:
+            export.publish([])
+        assert events(bucket_url) == ["started", "recovered", "started", "committed"]
+        assert StoredLog(Bucket(bucket_url)).records()[1]["outcome"] == "committed"
+        assert [(each.stem, each.rows) for each in manifests_at(bucket_url)] == [(stem, 8)]
+        assert_forgotten(bucket_url, 202)
+
+    def test_one_without_a_manifest_is_left_alone_for_a_day(self, bucket_url: str, killed: "Killed") -> None:
+        """It may live, on another machine."""
+        stem = killed("before")
+        with begun(bucket_url) as export:
+            export.publish([])
+        assert events(bucket_url) == ["started", "started", "committed"]
+        assert Bucket(bucket_url).names(stem) != []
+
+    def test_then_it_is_removed(
+        self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch, rows: Rows
+    ) -> None:
+        """And its name is not taken again."""
+        stem = killed("before")
+        monkeypatch.setattr(stored_recovery, "PATIENCE", timedelta(0))
+        with begun(bucket_url) as export:
+            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+        assert events(bucket_url) == ["started", "recovered", "started", "committed"]
+        assert [each.stem for each in manifests_at(bucket_url)] == [f"{stem}_1"]
+        assert Bucket(bucket_url).names(stem) == []
+
+    def test_one_that_was_taken_for_dead_cannot_publish(
+        self, bucket_url: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was only slow; nothing of it stays."""
+
+        def recover(slow: StoredExport, _: object) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(stored_recovery, "PATIENCE", timedelta(0))
+                with begun(bucket_url) as export:
+                    export.publish([])
+            rows.put(Bucket(bucket_url), slow.stem)
+            stems.append(slow.stem)
+
+        stems: list[str] = []
+        with pytest.raises(ExportFileError, match="taken for dead"):
+            attempt(bucket_url, rows, recover)
+        (stem,) = stems
+        assert manifests_at(bucket_url) == []
+        assert Bucket(bucket_url).names(stem) == []
+        found = manifest_at(Bucket(bucket_url), stem)
+        assert found
+        assert found.mode == "abandoned"
+
+    def test_a_recovery_that_was_killed_is_taken_up(
+        self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The name was taken, and parts are still there."""
+        stem = killed("before")
+        monkeypatch.setattr(stored_recovery, "PATIENCE", timedelta(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(stored_recovery, "remove_parts", killed.dies)
+            with pytest.raises(KeyboardInterrupt), begun(bucket_url):
+                pass
+        with begun(bucket_url) as export:
+            export.publish([])
+        assert Bucket(bucket_url).names(stem) == []
+        assert events(bucket_url) == ["started", "recovered", "started", "committed"]
+
+
+class Killed:
+    """Runs that are killed."""
+
+    def __init__(self, url: str, part: Path) -> None:
+        self.url, self.part = url, part
+
+    def __call__(self, moment: str) -> str:
+        """One; its stem."""
+        command = [sys.executable, "-c", KILLED, self.url, str(self.part), moment]
+        ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+        assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
+        return str(StoredLog(Bucket(self.url)).records()[-1]["stem"])
+
+    @staticmethod
+    def dies(*_: object) -> None:
+        """What is interrupted."""
+        raise KeyboardInterrupt
+
+
+def test_many_who_record_at_once_make_one_chain(bucket_url: str, sqlite_database: Database) -> None:
+    """Eight exports side by side: each has its name, and the log is whole."""
+    sqlite_database.fill(**people(2, each=2))
+    with ThreadPoolExecutor(8) as pool:
+        stems = set(pool.map(lambda _: stored(sqlite_database, bucket_url), range(8)))
+    assert len(stems) == 8 == len(manifests_at(bucket_url))
+    assert_whole(bucket_url)
