@@ -20,7 +20,10 @@ def require_fitting(incremental: bool, since: Time | None, request_id: str | Non
         UsageError: An incremental export is told where to begin, or who asks; or one in parts is asked for either.
     """
     if in_parts and (incremental or request_id is not None):
-        raise UsageError("An export by an executor is of a window as a whole: leave incremental and request_id out.")
+        raise UsageError(
+            "An export in parts (by an executor, or in an object store) is of a window as a whole: leave incremental "
+            "and request_id out."
+        )
     if incremental and since is not None:
         raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")
     if incremental and request_id is not None:
