@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import runpy
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -70,6 +71,17 @@ class TestSameAsOnOneMachine:
         figures = alone.to_dict()
         assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         assert shared.total_feedback_records == ROWS
+
+    def test_with_ray(self, url: str, tmp_path: Path) -> None:
+        """The executor of the example."""
+        ray = pytest.importorskip("ray", reason="Ray is not installed: 200 MB for one test")
+        executor = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "ray_cluster.py"))["RayExecutor"]()
+        ray.init(num_cpus=2, include_dashboard=False)
+        try:
+            shared = exported(url, tmp_path / "shared", executor=executor)
+        finally:
+            ray.shutdown()
+        assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
     @pytest.mark.parametrize(
         "options",
