@@ -1,9 +1,11 @@
 """An export that others make, in parts: the same rows and figures as on one machine, whoever makes it or dies of it."""
 
+import json
 import os
 import pickle
 import runpy
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ import sqlalchemy as sa
 from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
 from clusters import rejected_of as rejected_rows_of
 from databases import Database, new_postgres_database
+from processes import feedback_etl
 
 import feedback_etl as fe
 from feedback_etl.distributed.head import ATTEMPTS
@@ -147,6 +150,61 @@ class TestSameAsOnOneMachine:
         alone = exported(own_url, tmp_path / "alone")
         shared = exported(own_url, tmp_path / "shared", executor=Watched(change))
         assert frame_of(shared).equals(frame_of(alone))
+
+    def test_a_server_that_ends_idle_transactions_does_not_end_the_snapshot(self, own_url: str, tmp_path: Path) -> None:
+        """The head waits in one for as long as the slowest worker takes."""
+        engine = sa.create_engine(own_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            name = engine.url.database
+            connection.exec_driver_sql(f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '300ms'")
+
+        def slow(work: Any, task: PartTask) -> Any:
+            time.sleep(1)
+            return work(task)
+
+        shared = exported(own_url, tmp_path, executor=Watched(slow))
+        assert shared.total_feedback_records == ROWS
+
+
+class TestCommandLine:
+    """`--executor`."""
+
+    @pytest.fixture(autouse=True)
+    def known(self, url: str) -> None:
+        """The command line and the workers know the database and the key."""
+
+    def test_dask_makes_the_export(self, tmp_path: Path) -> None:
+        """A cluster by its address, with k and a model of one's own."""
+        lines = ["import pandera.polars as pa", "class Model(pa.DataFrameModel):"]
+        Path("checks.py").write_text("\n".join([*lines, "    timeframe: str = pa.Field(nullable=True)"]))
+        with dask() as (_, client):
+            engine = f"dask={client.scheduler.address}"
+            options = ["--days", "-1", "--k", "5", "--workers", "4", "--model", "checks.py:Model"]
+            done = feedback_etl("export", "--executor", engine, "--json", "--output", tmp_path, *options)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(done.stdout)
+        assert figures["total_feedback_records"] == ROWS
+        assert figures["risk"]["k"] >= 5
+        (manifest,) = manifests_in(tmp_path)
+        assert manifest.rows == figures["exported_records"]
+        assert "suppressed" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("engine", "message"),
+        [
+            ("dask=tcp://127.0.0.1:1", "No Dask scheduler answers at tcp://127.0.0.1:1"),
+            ("dask=", "An executor is named dask=ADDRESS"),
+            ("ray=tcp://127.0.0.1:1", "An executor is named dask=ADDRESS"),
+            ("dask=nonsense://x", "No Dask scheduler answers"),
+        ],
+    )
+    def test_another_engine_or_address_is_told(self, tmp_path: Path, engine: str, message: str) -> None:
+        """With exit code 2 and nothing written."""
+        done = feedback_etl("export", "--executor", engine, "--output", tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ")
+        assert message in done.stderr
+        assert list(tmp_path.iterdir()) == [] or visible(tmp_path) == []
 
 
 class TestTasks:
