@@ -122,7 +122,7 @@ def validate(
 
     Args:
         frame: The twelve columns of `TrainingPair`, as `anonymize` gives them. A lazy frame is run for it.
-        extra: The columns that follow them.
+        extra: The columns that follow them, such as `columns.SUBJECT_HASH`.
         age_edges: The ages at which a new range begins.
         model: A pandera model of one's own that the frame has to fit too; it judges, and changes nothing.
 
