@@ -169,7 +169,7 @@ def is_coarse(precision: TimestampPrecision) -> bool:
     Raises:
         UsageError: There is no such precision: a slip must not leave times exact.
     """
-    if precision not in _TRUNCATED:
+    if precision not in [*_TRUNCATED]:
         raise UsageError(f"timestamp_precision must be one of {', '.join(_TRUNCATED)}.")
     return precision != "exact"
 

@@ -207,6 +207,12 @@ class TestContent:
         exported(sqlite_database, FOLDER)
         assert "2 different elements." in section_of("conditions_detected", told())
 
+    def test_k_is_told_as_far_as_it_was_counted(self, sqlite_database: Database) -> None:
+        """Up to fifty people of a class are counted."""
+        sqlite_database.fill(**with_timeframes(*["1_week"] * 55))
+        exported(sqlite_database, FOLDER)
+        assert "<dt>k of the last export</dt><dd>≥ 50<small>" in told()
+
     def test_drift_needs_two_exports(self, sqlite_database: Database) -> None:
         """And is told from the second on."""
         sqlite_database.fill(**people(8))
