@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from feedback_etl.settings import Settings
 
 
-def config(output: cli_folder.Folder = None, as_json: cli_folder.AsJson = False) -> None:
+def config(output: cli_folder.Output = None, as_json: cli_folder.AsJson = False) -> None:
     """Print the settings in force, and where each value comes from.
 
     A flag comes before the environment, the environment before the settings file, that before the default. Of the

@@ -12,13 +12,20 @@ from feedback_etl.console import counted, print_data, tell
 from feedback_etl.errors import CheckFailed, ExportFileError, KeyMissing, UsageError
 
 if TYPE_CHECKING:
+    from feedback_etl.exports.bucket import Bucket
     from feedback_etl.exports.manifest import Manifest
+    from feedback_etl.exports.place import Folder
     from feedback_etl.privacy.keys import Key
     from feedback_etl.settings import Settings
 
-Folder = Annotated[
+Output = Annotated[
     str | None,
-    typer.Option("--output", help="Folder of the exports.", metavar="FOLDER", show_default="ml/feedback_training"),
+    typer.Option(
+        "--output",
+        help="Folder of the exports, or s3://bucket/prefix.",
+        metavar="FOLDER",
+        show_default="ml/feedback_training",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
@@ -38,29 +45,31 @@ audit_app = typer.Typer(
 )
 
 
-def list_exports(output: Folder = None, as_json: AsJson = False) -> None:
+def list_exports(output: Output = None, as_json: AsJson = False) -> None:
     """List the exports of a folder, and the files that are not ours."""
     from feedback_etl.exports.retention import contents_of
 
     folder = _folder(output)
     exports, foreign = contents_of(folder)
+    there = folder.present(file.path for each in exports for file in each.all("pairs"))
     if as_json:
-        print_data(json.dumps({"exports": [asdict(each) for each in exports], "foreign": list(map(str, foreign))}))
+        print_data(json.dumps({"exports": [each.to_dict() for each in exports], "foreign": list(map(str, foreign))}))
         return
     for manifest in exports:
-        print_data(_line(folder, manifest))
+        print_data(_line(manifest, there))
     for path in foreign:
         print_data(f"{path.name}  not ours: no manifest (feedback-etl adopt {path})")
     if not exports and not foreign:
         tell("There are no exports here.")
 
 
-def _line(folder: Path, manifest: "Manifest") -> str:
-    pairs, (start, end) = manifest.file("pairs"), manifest.window
-    rows = "pruned" if manifest.pruned_at else counted(pairs.rows if pairs else 0, "row")
-    if pairs and not manifest.pruned_at and not (folder / pairs.path).exists():
+def _line(manifest: "Manifest", there: set[str]) -> str:
+    pairs, (start, end) = manifest.all("pairs"), manifest.window
+    rows = "pruned" if manifest.pruned_at else counted(manifest.rows, "row")
+    if not manifest.pruned_at and any(file.path not in there for file in pairs):
         rows = "missing: not removed by prune"
-    name = Path(pairs.path).name if pairs else manifest.stem
+    is_parted = any("/" in file.path for file in pairs)
+    name = f"{manifest.data}/ ({counted(len(pairs), 'part')})" if is_parted else manifest.data or manifest.stem
     erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
     window = f"{start or 'the beginning'} to {end}" if end else "of an unknown window"
     return f"{name}  {rows}{erased}  {window}  {manifest.mode}  key {manifest.key_id or 'none: unkeyed'}"
@@ -82,7 +91,7 @@ def adopt(
     signer = _optional_key(settings)
     key = None if unkeyed else find_key(settings).key
     manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
-    print_data(_line(file.parent, manifest))
+    print_data(_line(manifest, {file.path for file in manifest.files}))
 
 
 def prune(
@@ -93,7 +102,7 @@ def prune(
         ),
     ] = None,
     keep_last: Annotated[int, typer.Option(help="But keep the newest so many.", min=0, metavar="N")] = 0,
-    output: Folder = None,
+    output: Output = None,
     dry_run: DryRun = False,
     lock_timeout: LockTimeout = None,
 ) -> None:
@@ -123,11 +132,11 @@ def prune(
 
 
 @audit_app.command("show", epilog="Example: feedback-etl audit show --json")
-def audit_show(output: Folder = None, as_json: AsJson = False) -> None:
+def audit_show(output: Output = None, as_json: AsJson = False) -> None:
     """Print the audit log, the oldest record first."""
-    from feedback_etl.exports.audit import AuditLog
+    from feedback_etl.exports.keeping import log_of
 
-    for record in AuditLog(_folder(output)).records():
+    for record in log_of(_folder(output)).records():
         if as_json:
             print_data(json.dumps(record))
             continue
@@ -139,7 +148,7 @@ def audit_show(output: Folder = None, as_json: AsJson = False) -> None:
 
 
 @audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
-def audit_verify(output: Folder = None, key_file: KeyFiles = None, as_json: AsJson = False) -> None:
+def audit_verify(output: Output = None, key_file: KeyFiles = None, as_json: AsJson = False) -> None:
     """Check that nobody has changed the audit log.
 
     Exit code 1 if somebody has.
@@ -148,7 +157,7 @@ def audit_verify(output: Folder = None, key_file: KeyFiles = None, as_json: AsJs
     from feedback_etl.exports.verification import verify_folder
 
     settings = settings_for(output)
-    folder = Path(settings.output_dir)
+    folder = _folder(output)
     exports, keys = contents_of(folder).exports, keys_at_hand(settings, key_file)
     verdict = verify_folder(folder, exports, keys)
     if not verdict.records and not verdict.faults and not exports:
@@ -181,7 +190,7 @@ def erase(
     query: Annotated[
         Path | None, typer.Option(help="File with a SELECT that yields the raw columns.", metavar="FILE.sql")
     ] = None,
-    output: Folder = None,
+    output: Output = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     database_url: Annotated[
@@ -256,8 +265,10 @@ def settings_for(output: str | None, **flags: Any) -> "Settings":
     return load_settings(output_dir=output, **flags)
 
 
-def _folder(output: str | None) -> Path:
-    return Path(settings_for(output).output_dir)
+def _folder(output: str | None) -> "Folder | Bucket":
+    from feedback_etl.exports.place import place_of
+
+    return place_of(settings_for(output).output_dir)
 
 
 def _optional_key(settings: "Settings") -> "Key | None":

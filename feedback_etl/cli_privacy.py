@@ -2,6 +2,8 @@
 
 import json
 import textwrap
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +21,7 @@ _WIDTH = 100
 
 
 def check(
-    output: cli_folder.Folder = None,
+    output: cli_folder.Output = None,
     write_record: Annotated[
         bool, typer.Option("--write-record", help="First write the record of processing from the settings.")
     ] = False,
@@ -59,7 +61,9 @@ def check(
 
 
 def risk(
-    files: Annotated[list[Path], typer.Argument(help="CSV (also .gz, .zst) or Parquet files.", metavar="FILE")],
+    files: Annotated[
+        list[Path], typer.Argument(help="CSV (also .gz, .zst) or Parquet files, or folders of parts.", metavar="FILE")
+    ],
     quasi_identifier: Annotated[
         list[str] | None,
         typer.Option(
@@ -127,34 +131,58 @@ def _with_numbers(table: "pl.DataFrame", sensitive: list[str] | None) -> "pl.Dat
 
 def _require_files_of_one_key(files: list[Path]) -> None:
     """Refuse folders, whose files can be of several keys: a person would count once for each key."""
-    from feedback_etl.exports.manifest import read_manifest
-    from feedback_etl.exports.names import DATA_SUFFIXES, manifest_of
-
     for file in files:
         if file.is_dir():
             raise UsageError(
                 f"{file} is a folder: name its files ({file}/*.csv), or measure its exports together, each pair once, "
                 f"with feedback-etl report --output {file}."
             )
-    stems = {file.with_name(file.name.removesuffix(suffix)) for file in files for suffix in DATA_SUFFIXES}
-    manifests = [path for stem in stems if (path := stem.with_name(manifest_of(stem.name))).exists()]
-    if len(keys := {read_manifest(path).key_id or "unkeyed" for path in manifests}) > 1:
+    if len(keys := {key for file in files for key in _keys_of(str(file))}) > 1:
         raise UsageError(
             f"The files are of {len(keys)} keys ({', '.join(sorted(keys))}): who is in several of them has a pseudonym "
             "of each, and would count as several people. Measure those of one key together."
         )
 
 
+def _keys_of(file: str) -> Iterator[str]:
+    """Of which key a file is, if it is of an export: itself or a part of one."""
+    from feedback_etl.exports.manifest import manifest_in
+    from feedback_etl.exports.names import DATA_SUFFIXES, manifest_of
+    from feedback_etl.exports.place import place_of
+
+    folder, _, name = file.rpartition("/")
+    stems = [name.removesuffix(suffix) for suffix in DATA_SUFFIXES if name.endswith(suffix)]
+    if name.startswith("part-"):
+        folder, _, *stems = folder.rpartition("/")
+    for stem in stems:
+        with suppress(OSError):
+            place = place_of(folder or ".")
+            yield manifest_in(place.read(manifest_of(stem)), f"{folder}/{manifest_of(stem)}").key_id or "unkeyed"
+
+
+def _read(path: str) -> "pl.DataFrame":
+    import polars as pl
+
+    from feedback_etl.exports.store import POLARS_OPTIONS, is_store
+
+    options = POLARS_OPTIONS if is_store(path) else None
+    if path.endswith(".parquet"):
+        frame = pl.scan_parquet(path, glob=False, storage_options=options)
+    else:
+        frame = pl.scan_csv(path, infer_schema=False, glob=False, storage_options=options)
+    return frame.collect().cast(pl.String)
+
+
 def _table(files: list[Path]) -> "pl.DataFrame":
     """All files as one table of text: 1067 and 01067 are two values."""
     import polars as pl
 
+    from feedback_etl.exports.place import paths_of
+
     frames = []
     for file in files:
         try:
-            is_parquet = file.suffix == ".parquet"
-            frame = pl.read_parquet(file) if is_parquet else pl.read_csv(file, infer_schema=False)
-            frames.append(frame.cast(pl.String))
+            frames += [_read(path) for path in paths_of(file)]
         except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
             raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
     try:

@@ -16,7 +16,7 @@ def report(
     page: Annotated[Path, typer.Option("--page", "-o", help="The page to write.", metavar="FILE.html")] = Path(
         "report.html"
     ),
-    output: cli_folder.Folder = None,
+    output: cli_folder.Output = None,
     key_file: cli_folder.KeyFiles = None,
 ) -> None:
     """Write a report of exports as one HTML page.
@@ -52,8 +52,9 @@ def contracts(
 
     settings = cli_folder.settings_for(None)
     if croissant:
-        written = [write_croissant(folder or settings.output_dir)]
+        written = [str(write_croissant(folder or settings.output_dir))]
     else:
-        written = write_contracts(folder or Path("schemas"), settings.extra_columns, settings.age_edges)
+        paths = write_contracts(folder or Path("schemas"), settings.extra_columns, settings.age_edges)
+        written = list(map(str, paths))
     for path in written:
-        print_data(str(path))
+        print_data(path)

@@ -12,8 +12,10 @@ from typing import Any
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.contracts import TIME, row_schema
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.place import place_of
 from feedback_etl.exports.retention import contents_of
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.private_files import replace_private_file, temporary_path
@@ -52,13 +54,13 @@ _TOLD = (
 _SENSITIVE = ["Age, as a range", "Health: conditions of the skin that were detected", "Pseudonyms of people's analyses"]
 
 
-def croissant(folder: Path, exports: Sequence[Manifest]) -> dict[str, Any]:
-    """The description of a folder's exports whose files are there; one record set for each, as columns can differ.
+def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
+    """The description of a folder's exports whose files are there; a record set for each file, as columns can differ.
 
     Raises:
         ExportFileError: There is none; the message tells how many were pruned.
     """
-    present = [(each, file) for each in exports if not each.pruned_at and (file := each.file("pairs"))]
+    present = [(each, file) for each in exports if not each.pruned_at for file in each.all("pairs")]
     if not present:
         pruned = f" ({len(exports):,} pruned)" if exports else ""
         raise ExportFileError(f"{folder} holds no export whose file is there{pruned}; feedback-etl export makes one.")
@@ -90,6 +92,7 @@ def _file(file: DataFile) -> dict[str, Any]:
 
 
 def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
+    name = _stem_of(file.path) if "/" in file.path else manifest.stem
     extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
     facts = row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES))["properties"]
     window = (
@@ -97,11 +100,17 @@ def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
     )
     return {
         "@type": "cr:RecordSet",
-        "@id": manifest.stem,
-        "name": manifest.stem,
+        "@id": name,
+        "name": name,
         "description": f"{file.rows:,} rows of {window}, UTC.",
-        "field": [_field(manifest.stem, file.path, name, facts.get(name, {})) for name in manifest.columns],
+        "field": [_field(name, file.path, column, facts.get(column, {})) for column in manifest.columns],
     }
+
+
+def _stem_of(path: str) -> str:
+    """A part's path without its suffix."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{name.split('.')[0]}"
 
 
 def _field(stem: str, path: str, name: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -123,8 +132,10 @@ def _type_of(facts: dict[str, Any]) -> str:
     return _TYPES[types if isinstance(types, str) else types[0]]
 
 
-def write_croissant(folder: str | Path) -> Path:
+def write_croissant(folder: str | Path) -> Path | str:
     """Describe the exports of a folder in its `croissant.json`, which is private (0600) and replaces the one before.
+
+    In an object store it is an object, whose URL is given.
 
     Raises:
         ExportFileError: There are no exports, a manifest cannot be read, or the file cannot be written.
@@ -136,10 +147,13 @@ def write_croissant(folder: str | Path) -> Path:
     >>> json.loads(write_croissant("described").read_text())["@type"]
     'sc:Dataset'
     """
-    folder = Path(folder)
-    text = json.dumps(croissant(folder, contents_of(folder).exports), indent=2, ensure_ascii=False) + "\n"
-    path = folder / CROISSANT
+    place = place_of(folder)
+    text = json.dumps(croissant(place, contents_of(place).exports), indent=2, ensure_ascii=False) + "\n"
+    if isinstance(place, Bucket):
+        place.replace(CROISSANT, text.encode())
+        return place.address(CROISSANT)
+    path = place.path / CROISSANT
     refuse_links(path)
-    with explained(folder, "Name another folder."):
-        replace_private_file(path, temporary_path(folder, CROISSANT), text.encode())
+    with explained(place, "Name another folder."):
+        replace_private_file(path, temporary_path(place.path, CROISSANT), text.encode())
     return path

@@ -58,7 +58,7 @@ def filled(sqlite_database: Database) -> Database:
 def test_the_standards_package_takes_it(filled: Database, form: dict[str, Any]) -> None:
     """Without an error, and warning of nothing but what only the owner of the data can say."""
     exported(filled, FOLDER, **form)
-    found = judged(write_croissant(FOLDER))
+    found = judged(Path(write_croissant(FOLDER)))
     assert found["errors"] == []
     assert {warning.split("/")[-1].split('"')[0] for warning in found["warnings"]} <= {"citeAs", "license", "version"}
 
@@ -67,7 +67,7 @@ def test_the_standards_package_takes_it(filled: Database, form: dict[str, Any]) 
 def test_the_standards_package_reads_the_rows_by_it(filled: Database, form: dict[str, Any]) -> None:
     """All of them, as they are typed; zstd it does not know."""
     report = exported(filled, FOLDER, **form)
-    (rows,) = judged(write_croissant(FOLDER), read=True)["records"].values()
+    (rows,) = judged(Path(write_croissant(FOLDER)), read=True)["records"].values()
     assert len(rows) == report.exported_records
     named = {name.split("/")[1]: value for name, value in rows[0].items()}
     assert tuple(named) == TRAINING_COLUMNS
@@ -79,7 +79,7 @@ def test_files_are_told_with_their_digests_and_sizes(filled: Database) -> None:
     """As they are on disk; the list of rejected rows is not told, since it is not for training."""
     for day in range(2):
         exported(filled, FOLDER, now=NOW + timedelta(days=day))
-    told = json.loads(write_croissant(FOLDER).read_text())["distribution"]
+    told = json.loads(Path(write_croissant(FOLDER)).read_text())["distribution"]
     assert len(told) == 2
     for file in told:
         content = (FOLDER / file["contentUrl"]).read_bytes()
@@ -110,20 +110,20 @@ def test_pruned_exports_are_left_out(filled: Database) -> None:
     prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
     told = r"^out holds no export whose file is there \(1 pruned\); feedback-etl export makes one\.$"
     with pytest.raises(ExportFileError, match=told):
-        write_croissant(FOLDER)
+        Path(write_croissant(FOLDER))
     with pytest.raises(ExportFileError, match=r"^other holds no export whose file is there; feedback-etl export"):
-        write_croissant("other")
+        Path(write_croissant("other"))
 
 
 def test_it_is_private_and_replaces_no_link(filled: Database) -> None:
     """As every file of a folder of exports."""
     exported(filled, FOLDER)
-    path = write_croissant(FOLDER)
+    path = Path(write_croissant(FOLDER))
     assert path.stat().st_mode & 0o777 == 0o600
     path.unlink()
     path.symlink_to("precious")
     with pytest.raises(ExportFileError, match=r"is a symbolic link"):
-        write_croissant(FOLDER)
+        Path(write_croissant(FOLDER))
     assert not Path("precious").exists()
 
 

@@ -24,7 +24,8 @@ from feedback_etl.exports.manifest import manifests_in, sha256_of, write_manifes
 from feedback_etl.exports.output import Form
 from feedback_etl.privacy.keys import Key
 from feedback_etl.schema import TrainingPair
-from feedback_etl.training.dataset import TRAINING_TYPES, _exports, _settled, latest_export, scan_training
+from feedback_etl.training.committed import exports_at, settled
+from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training
 
 HOUR = timedelta(hours=1)
 START = datetime(2025, 10, 1)
@@ -353,16 +354,16 @@ class TestDamage:
         """Between the look at the manifests and the look at the files."""
         published(tmp_path, given_at(1))
         newest = published(tmp_path, given_at(2), number=24)
-        pruned, erased = _exports(tmp_path)
+        pruned, erased = exports_at(tmp_path)
         fe.prune(tmp_path, keep_days=0, keep_last=1, key=Key(KEY), now=NOW + timedelta(days=9))
         manifest = manifests_in(tmp_path)[-1]
         newest.write_bytes(newest.read_bytes().replace(b"rec_1", b"rec_2"))
         manifest.files[0].sha256 = sha256_of(newest)
         write_manifest(tmp_path, manifest)
-        assert _settled(pruned, verify=False) is None
-        settled = _settled(erased, verify=True)
-        assert settled is not None
-        assert settled.manifest == manifest
+        assert settled(pruned, verify=False) is None
+        now = settled(erased, verify=True)
+        assert now is not None
+        assert now.manifest == manifest
 
 
 class TestWaysOn:

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import polars as pl
 
 from feedback_etl.checklist.item import Item, item
 from feedback_etl.checklist.rows import Written
 from feedback_etl.errors import FeedbackError
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.place import Folder
 from feedback_etl.expressions import hash_id
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -65,7 +66,7 @@ def hashes_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | No
     }
 
 
-def erasable(folder: Path, exports: Sequence[Written], found: Application, keys: Sequence[Key]) -> Item:
+def erasable(place: Folder | Bucket, exports: Sequence[Written], found: Application, keys: Sequence[Key]) -> Item:
     """An erasure of somebody who is in the newest export would find them, tried without changing anything."""
     last = exports[-1]
     key = next((key for key in keys if key.id == last.manifest.key_id), None)
@@ -78,7 +79,7 @@ def erasable(folder: Path, exports: Sequence[Written], found: Application, keys:
             "erasure", False, told, "feedback-etl list; if the key is right, feedback-etl erase --not-in-database"
         )
     try:
-        done = erase(folder, analysis_ids=[somebody], keys=keys, dry_run=True)
+        done = erase(place, analysis_ids=[somebody], keys=keys, dry_run=True)
     except FeedbackError as error:
         return Item("erasure", False, str(error), "feedback-etl erase --dry-run")
     faults = {

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from feedback_etl.arguments import known_of
@@ -22,7 +21,9 @@ from feedback_etl.checklist.rows import (
     written,
 )
 from feedback_etl.clock import instant
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.place import Folder, place_of
 from feedback_etl.exports.retention import contents_of
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
@@ -37,7 +38,7 @@ _NO_DATABASE = "not tested: no database is configured"
 class _There(NamedTuple):
     """What there is to test."""
 
-    folder: Path
+    place: Folder | Bucket
     exports: list[Manifest]
     files: list[Written]
     database: Application
@@ -54,16 +55,16 @@ _OF_EXPORTS: dict[str, Callable[[_There], Item]] = {
     "contents": lambda there: contents(there.files),
     "keys": lambda there: keyed(there.exports),
     "duplicates": lambda there: duplicates(there.files),
-    "modes": lambda there: private(there.folder),
+    "modes": lambda there: private(there.place),
     "retention": lambda there: retention(there.exports, there.settings.retention_days, there.now),
-    "audit log": lambda there: logged(there.folder, there.exports, there.keys),
+    "audit log": lambda there: logged(there.place, there.exports, there.keys),
     "k": lambda there: anonymous(
         there.files, there.settings.k, known_of(there.settings.quasi_identifiers, there.settings.extra_columns)
     ),
 }
 _OF_BOTH: dict[str, Callable[[_There], Item]] = {
     "raw ids": lambda there: raw_ids(there.files, there.database.users),
-    "erasure": lambda there: erasable(there.folder, there.files, there.database, there.keys),
+    "erasure": lambda there: erasable(there.place, there.files, there.database, there.keys),
 }
 _OF_THE_DATABASE: dict[str, Callable[[_There], Item]] = {
     "index": lambda there: indexed(there.database),
@@ -86,16 +87,15 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
         SourceError: The database cannot be reached, or is not as expected.
         ExportFileError: A manifest or a data file cannot be read.
 
+    >>> from pathlib import Path
     >>> [item.name for item in check(Settings(output_dir=Path("nowhere"))) if item.passed]
     []
     """
-    folder = Path(settings.output_dir)
-    files = [each for manifest in _manifests(folder) if (each := written(folder, manifest))]
+    place = place_of(settings.output_dir)
+    files = [each for manifest in _manifests(place) if (each := written(place, manifest))]
     exports = [each.manifest for each in files]
     database = _database(settings)
-    there = _There(
-        folder, exports, files, database or Application([], [], [], [], (), ""), settings, keys, instant(now)
-    )
+    there = _There(place, exports, files, database or Application([], [], [], [], (), ""), settings, keys, instant(now))
     no_export = Item("", False, _NO_EXPORT, "feedback-etl export") if not files else None
     no_database = Item("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
     items = []
@@ -108,9 +108,9 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     return [*items, documented(settings)]
 
 
-def _manifests(folder: Path) -> list[Manifest]:
+def _manifests(place: Folder | Bucket) -> list[Manifest]:
     """Of exports that were not pruned, the oldest first."""
-    return [each for each in contents_of(folder).exports if not each.pruned_at] if folder.is_dir() else []
+    return [each for each in contents_of(place).exports if not each.pruned_at] if place.exists() else []
 
 
 def _database(settings: Settings) -> Application | None:

@@ -4,7 +4,6 @@ import shlex
 import stat
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 
@@ -12,10 +11,11 @@ from feedback_etl.checklist.item import Item, item
 from feedback_etl.checklist.rows import Written
 from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.demo import DEMO_KEY
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.names import REJECTED_FOLDER, STATE_FOLDER
+from feedback_etl.exports.names import PREFIX, REJECTED_FOLDER, STATE_FOLDER
+from feedback_etl.exports.place import Folder
 from feedback_etl.exports.rewriting import PSEUDONYM
-from feedback_etl.exports.text import scan_text
 from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.risk import linked
@@ -33,9 +33,14 @@ def keyed(exports: Sequence[Manifest]) -> Item:
     return item("keys", faults, passed=f"ids are hashed with {', '.join(ids)}", mend=mend)
 
 
-def private(folder: Path) -> Item:
+def private(place: Folder | Bucket) -> Item:
     """Nobody else can read: files 0600, folders 0700."""
-    folders = [path for path in (folder, folder / REJECTED_FOLDER, folder / STATE_FOLDER) if path.is_dir()]
+    if isinstance(place, Bucket):
+        return Item("modes", True, "not to be told: an object store has none, and its policies say who can read")
+    top = place.path
+    places = [top, top / REJECTED_FOLDER, top / STATE_FOLDER]
+    places += [path for folder in (top, top / REJECTED_FOLDER) for path in folder.glob(f"{PREFIX}*")]
+    folders = [path for path in places if path.is_dir()]
     paths = [*folders, *(path for place in folders for path in place.iterdir() if path.is_file())]
     open_to_others = [path for path in paths if path.stat().st_mode & _OTHERS]
     return item(
@@ -69,9 +74,9 @@ def _reaches_back(manifest: Manifest, kept: timedelta) -> bool:
     )
 
 
-def logged(folder: Path, exports: Sequence[Manifest], keys: Sequence[Key]) -> Item:
+def logged(place: Folder | Bucket, exports: Sequence[Manifest], keys: Sequence[Key]) -> Item:
     """Nobody has changed the audit log."""
-    verdict = verify_folder(folder, exports, keys)
+    verdict = verify_folder(place, exports, keys)
     return item(
         "audit log",
         verdict.faults,
@@ -119,7 +124,7 @@ def _linking(exports: Sequence[Written]) -> str:
     if not files:
         return ""
     by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in each.columns for each in files) else PSEUDONYM
-    found = linked(pl.concat([scan_text(each.path).select(by, *names) for each in files]), names, by=by)
+    found = linked(pl.concat([each.rows.select(by, *names) for each in files]), names, by=by)
     noun = "analyses" if by == PSEUDONYM else "people"
     return (
         f". Who links rows by {by} over {len(files)} files finds classes of {found.k} {noun} or more, and "

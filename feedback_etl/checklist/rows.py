@@ -12,7 +12,9 @@ from feedback_etl.checklist.item import Item, item
 from feedback_etl.columns import IMAGE_URL, training_columns
 from feedback_etl.demo import DEMO_KEY
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.manifest import Manifest, sha256_of
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.place import Folder
 from feedback_etl.exports.text import scan_text
 from feedback_etl.expressions import AGE_EDGES, age_ranges, hash_id
 from feedback_etl.ids_in_texts import bounded, unbroken
@@ -38,7 +40,8 @@ class Written(NamedTuple):
 
     Attributes:
         manifest: Of the export.
-        path: Of the file.
+        place: Where it is.
+        path: Of the file, or of the folder of its parts.
         columns: Its columns.
         repeated: Rows that are the same feedback as an earlier one.
         without_analysis: Rows without a pseudonym of the analysis.
@@ -49,6 +52,7 @@ class Written(NamedTuple):
     """
 
     manifest: Manifest
+    place: Folder | Bucket
     path: Path
     columns: list[str]
     repeated: int
@@ -58,25 +62,35 @@ class Written(NamedTuple):
     imaged: pl.Series
     texts: dict[str, pl.Series]
 
+    @property
+    def files(self) -> list[DataFile]:
+        """Its data file, or its parts."""
+        return self.manifest.all("pairs")
 
-def written(folder: Path, manifest: Manifest) -> Written | None:
-    """What an export holds; None where its file is gone.
+    @property
+    def rows(self) -> pl.LazyFrame:
+        """All of it, as text."""
+        return scan_text(self.place, [file.path for file in self.files])
+
+
+def written(place: Folder | Bucket, manifest: Manifest) -> Written | None:
+    """What an export holds; None where a file of it is gone.
 
     Raises:
         ExportFileError: The file cannot be read.
     """
-    file = manifest.file("pairs")
-    if file is None or not (folder / file.path).exists():
+    names = [file.path for file in manifest.all("pairs")]
+    if not names or place.present(names) != {*names}:
         return None
-    path = folder / file.path
+    path = Path(manifest.data) if isinstance(place, Bucket) else place.path / manifest.data
     try:
-        rows = scan_text(path)
+        rows = scan_text(place, names)
         columns = rows.collect_schema().names()
         key = [name for name in PAIR_KEY if name in columns]
         counts = rows.select(pl.len(), pl.struct(key).n_unique().alias("pairs"), pl.col("analysis_hash").null_count())
         height, pairs, nameless = counts.collect().row(0)
-        names = [name for name in columns if name not in ("feedback_timestamp", "export_date")]
-        values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in names}
+        others = [name for name in columns if name not in ("feedback_timestamp", "export_date")]
+        values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in others}
         identifiers = [name for name, role, _ in manifest.settings.get("extra_columns", []) if role == "identifier"]
         hashes = [values.pop(name) for name in ("analysis_hash", *identifiers)]
         imaged = hashes[0].clear()
@@ -85,7 +99,9 @@ def written(folder: Path, manifest: Manifest) -> Written | None:
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):  # whose texts may hold values
         raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
     pseudonyms = pl.concat([each.alias("pseudonym").cast(pl.String) for each in hashes]).unique()
-    return Written(manifest, path, columns, height - pairs, nameless, hashes[0], pseudonyms, imaged.unique(), values)
+    return Written(
+        manifest, place, path, columns, height - pairs, nameless, hashes[0], pseudonyms, imaged.unique(), values
+    )
 
 
 def contract_columns(exports: Sequence[Written]) -> Item:
@@ -194,9 +210,10 @@ def contents(exports: Sequence[Written]) -> Item:
     """Files hold what was written."""
 
     def fault(each: Written) -> str:
-        file = each.manifest.file("pairs")
-        whole = file is not None and sha256_of(each.path) in (file.sha256, file.becoming.get("sha256"))
-        return "" if whole else "is not as its manifest says"
+        wholes = [
+            each.place.described(file.path)[1] in (file.sha256, file.becoming.get("sha256")) for file in each.files
+        ]
+        return "" if all(wholes) else "is not as its manifest says"
 
     return _each("contents", exports, fault, passed=f"{_files(exports)} as their manifests say")
 

@@ -5,13 +5,14 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
-from feedback_etl.errors import ExportFileError
+from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.failures import explained
 from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
 from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of, write_manifest
 from feedback_etl.exports.names import DATA_SUFFIXES, manifest_of
 from feedback_etl.exports.rewriting import columns_of, count_rows
+from feedback_etl.exports.store import is_store
 from feedback_etl.privacy.keys import Key
 
 _STAMP = re.compile(r"\d{8}_\d{6}")
@@ -31,6 +32,7 @@ def adopt(
         lock_timeout: Seconds to wait for others who use the folder.
 
     Raises:
+        UsageError: It is in an object store.
         ExportFileError: It is no such file, or has a manifest already.
         FolderLocked: Others use the folder.
         KeyMissing: The audit log is signed, and there is no key.
@@ -43,6 +45,8 @@ def adopt(
     >>> manifest.created_at, manifest.statistics
     ('2024-01-01T00:00:00', {'exported_records': 1})
     """
+    if is_store(str(file)):
+        raise UsageError("Files of an object store are not adopted: adopt takes files of a folder.")
     path = Path(file)
     suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
     if not suffix or path.is_symlink() or not path.is_file():

@@ -9,7 +9,7 @@ compared with what was sent before anything is called a conflict.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -85,6 +85,10 @@ class Bucket:
         found = self._again(lambda client: client.list(self._store, folder or None).collect())
         return {each["path"]: Listed(each["size"], each["e_tag"] or "") for each in found}
 
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Those of some names that are there, by one listing."""
+        return {*names} & {*self.listed()}
+
     def read(self, name: str) -> bytes:
         """The content of a small object."""
         return self.read_version(name)[0]
@@ -155,6 +159,10 @@ class Bucket:
             if attempt == ATTEMPTS and refused:
                 raise refused
         raise AssertionError
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Put an object whatever is there."""
+        self._again(lambda client: client.put(self._store, name, content))
 
     def _put(self, name: str, content: bytes | Path, instead_of: Version | None) -> Version:
         client = self._client

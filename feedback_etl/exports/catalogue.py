@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.manifest import Manifest, manifest_in, manifests_in, write_manifest
 from feedback_etl.exports.names import MANIFEST_SUFFIX, manifest_of
-from feedback_etl.exports.place import Place, Where, place_of
+from feedback_etl.exports.place import Folder, Where, place_of
 
 ABANDONED = "abandoned"
 """The mode of a manifest that only says that there will be no export of its name."""
@@ -44,7 +44,7 @@ def _manifest_at(bucket: Bucket, name: str) -> Manifest | None:
     return manifest
 
 
-def keep_manifest(place: Place, manifest: Manifest) -> None:
+def keep_manifest(place: Folder | Bucket, manifest: Manifest) -> None:
     """Replace the manifest of an export; in a folder, for one that holds its lock.
 
     Raises:
@@ -55,4 +55,4 @@ def keep_manifest(place: Place, manifest: Manifest) -> None:
         content = manifest.to_json().encode()
         manifest.version = place.put(manifest_of(manifest.stem), content, instead_of=manifest.version)
     else:
-        write_manifest(place_of(str(place)).path, manifest)  # type: ignore[union-attr]
+        write_manifest(place.path, manifest)

@@ -32,7 +32,7 @@ _REASONS = {
 
 
 @contextmanager
-def explained(folder: Path, mend: str = "Choose another folder with --output.") -> Iterator[None]:
+def explained(folder: object, mend: str = "Choose another folder with --output.") -> Iterator[None]:
     """Turn what the operating system says of writing into one sentence, and one that tells what mends it."""
     try:
         yield
@@ -42,7 +42,7 @@ def explained(folder: Path, mend: str = "Choose another folder with --output.") 
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: object) -> Iterator[None]:
     """Turn what the operating system says of reading into one sentence."""
     try:
         yield

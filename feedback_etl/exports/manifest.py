@@ -114,6 +114,12 @@ class Manifest:
         return next(iter(self.all(kind)), None)
 
     @property
+    def data(self) -> str:
+        """The path of the file of its pairs, or of the folder of their parts; "" where it has none."""
+        pairs = self.file("pairs")
+        return pairs.path.split("/")[0] if pairs else ""
+
+    @property
     def rows(self) -> int:
         """How many training pairs it holds."""
         return sum(file.rows for file in self.all("pairs"))

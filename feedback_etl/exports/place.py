@@ -7,7 +7,7 @@ links, and an object store has neither.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -22,8 +22,17 @@ from feedback_etl.private_files import give_name, make_private_folder, open_priv
 class Place(Protocol):
     """What a folder and an object store have in common."""
 
+    def exists(self) -> bool:
+        """Whether there is a folder, or anything in a store."""
+
     def names(self, folder: str = "") -> list[str]:
         """The files in a folder of it (itself unless one is named), sorted; hidden ones aside."""
+
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Those of some names that are there."""
+
+    def address(self, name: str) -> str:
+        """Where a file is, as Polars takes it."""
 
     def read(self, name: str) -> bytes:
         """The content of a small file.
@@ -70,6 +79,18 @@ class Folder:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def exists(self) -> bool:
+        """Whether it is there."""
+        return self.path.is_dir()
+
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Those of some names that are there."""
+        return {name for name in names if (self.path / name).exists()}
+
+    def address(self, name: str) -> str:
+        """Its path."""
+        return str(self.path / name)
 
     def names(self, folder: str = "") -> list[str]:
         """The files in a folder of it, sorted; hidden ones aside."""
@@ -151,3 +172,15 @@ def place_of(where: Where) -> Folder | Bucket:
     if isinstance(where, Folder | Bucket):
         return where
     return Bucket(str(where)) if is_store(str(where)) else Folder(Path(where))
+
+
+def paths_of(where: str | Path) -> list[str]:
+    """A file, or those in a folder, hidden ones aside, as Polars takes them; a URL of either as well.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    place = place_of(where)
+    if not isinstance(place, Bucket) and not place.path.is_dir():
+        return [str(place)]
+    return [place.address(name) for name in place.names()] or [str(place)]

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import OpenLog, Record
+from feedback_etl.exports.failures import refuse_links
 from feedback_etl.exports.manifest import Manifest, read_manifest, sha256_of
 from feedback_etl.exports.names import (
     PREFIX,
     REJECTED_FOLDER,
     STATE_FOLDER,
+    folders_of,
     manifest_of,
     names_of,
     rewritten,
@@ -22,6 +24,9 @@ from feedback_etl.exports.names import (
 from feedback_etl.privacy.keys import Key
 
 _STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
+_PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
+"""What parts are called, what workers write them to, and what rewrites them."""
+
 ENDS = {"committed", "failed", "recovered"}
 
 
@@ -56,6 +61,10 @@ def clear_rewritten(folder: Path, log: OpenLog) -> None:
     for stem in announced & _stems_of_leftovers(folder):
         for name in names_of(stem):
             rewritten(folder / name).unlink(missing_ok=True)
+    for stem in announced:
+        for place in (folder / each for each in folders_of(stem) if (folder / each).is_dir()):
+            for path in place.glob(".part-*.tmp2"):
+                path.unlink(missing_ok=True)
 
 
 def is_ours(record: Record) -> bool:
@@ -107,11 +116,26 @@ def _cleared(folder: Path, started: Record) -> Iterator[str]:
         if not keep and _is_of(path, folder / manifest_of(started["stem"])):
             path.unlink()
             yield name
+    if not keep:
+        yield from _cleared_parts(folder, started)
     # The manifest's temporary name goes last: it tells what is of this run.
     for name in names_of(started["stem"]):
         if temporary(folder / name).is_file():
             temporary(folder / name).unlink()
             yield temporary(Path(name)).as_posix()
+
+
+def _cleared_parts(folder: Path, started: Record) -> Iterator[str]:
+    """Remove the parts that the run's workers made, where it announced folders for them, and these when empty."""
+    announced = {*folders_of(started["stem"])} & {each for each in started.get("names", ()) if isinstance(each, str)}
+    for place in (folder / each for each in sorted(announced)):
+        refuse_links(place.parent, place)
+        for path in place.glob("*"):
+            if _PART.fullmatch(path.name) and not path.is_symlink():
+                path.unlink(missing_ok=True)  # a worker that still lives removes its own, too
+                yield path.relative_to(folder).as_posix()
+        with suppress(OSError):  # something else is in it, or there never was such a folder
+            place.rmdir()
 
 
 def _is_of(path: Path, manifest: Path) -> bool:

@@ -1,19 +1,22 @@
 """What a folder holds, and how it gets rid of it: list, adopt, prune."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from feedback_etl.clock import instant
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.bucket import Bucket, Changed
+from feedback_etl.exports.catalogue import keep_manifest, manifest_at, manifests_at
 from feedback_etl.exports.failures import explained, reading, refuse_links
-from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
-from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, write_manifest
-from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER
-from feedback_etl.exports.recovery import clear_rewritten, recover
+from feedback_etl.exports.keeping import held, log_of, take_up
+from feedback_etl.exports.lock import LOCK_TIMEOUT
+from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER, folders_of
+from feedback_etl.exports.place import Folder, Where, place_of
 from feedback_etl.privacy.keys import Key
-from feedback_etl.private_files import sync_folder
 
 MOST_DAYS = 100_000
 
@@ -23,15 +26,16 @@ class Contents(NamedTuple):
 
     Attributes:
         exports: The manifests, the oldest first; those of pruned exports too.
-        foreign: Data files without a manifest: older exports, copies. `adopt` gives one a manifest.
+        foreign: Data files without a manifest: older exports, copies; paths in an object store begin at its prefix.
+            `adopt` gives one of a folder a manifest.
     """
 
     exports: list[Manifest]
     foreign: list[Path]
 
 
-def contents_of(folder: str | Path) -> Contents:
-    """What a folder holds.
+def contents_of(folder: Where) -> Contents:
+    """What a folder, or a prefix of an object store (`s3://bucket/exports`), holds.
 
     Raises:
         ExportFileError: A manifest cannot be read.
@@ -42,17 +46,26 @@ def contents_of(folder: str | Path) -> Contents:
     ...     [path.name for path in contents_of(folder).foreign]
     ['copy.csv']
     """
-    folder = Path(folder)
-    with reading(folder):
-        return _contents_of(folder)
+    place = place_of(folder)
+    with reading(place):
+        return _contents_of(place)
 
 
-def _contents_of(folder: Path) -> Contents:
-    exports = manifests_in(folder)
-    ours = {folder / file.path for manifest in exports for file in manifest.files}
-    found = [path for place in (folder, folder / REJECTED_FOLDER) for path in place.glob("[!.]*")]
-    foreign = [path for path in found if path.name.endswith(DATA_SUFFIXES) and path not in ours]
+def _contents_of(place: Folder | Bucket) -> Contents:
+    exports = manifests_at(place)
+    ours = {file.path for manifest in exports for file in manifest.files}
+    folders = {"", REJECTED_FOLDER, *(path.rpartition("/")[0] for path in ours if not path.startswith("."))}
+    found = {path for folder in folders for path in _paths_in(place, folder)}
+    foreign = [path for path, name in found if name.endswith(DATA_SUFFIXES) and name not in ours]
     return Contents(exports, sorted(foreign))
+
+
+def _paths_in(place: Folder | Bucket, folder: str) -> Iterator[tuple[Path, str]]:
+    """What is in a folder of a place; paths of an object store begin at its prefix."""
+    if isinstance(place, Bucket):
+        yield from ((Path(name), name) for name in place.names(folder))
+    else:
+        yield from ((path, path.relative_to(place.path).as_posix()) for path in (place.path / folder).glob("[!.]*"))
 
 
 class Pruned(NamedTuple):
@@ -70,7 +83,7 @@ class Pruned(NamedTuple):
 
 
 def prune(
-    folder: str | Path,
+    folder: Where,
     *,
     keep_days: int,
     keep_last: int = 0,
@@ -107,28 +120,29 @@ def prune(
     for name, number in (("keep_days", keep_days), ("keep_last", keep_last)):
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MOST_DAYS:
             raise UsageError(f"{name} must be a whole number from 0 to {MOST_DAYS:,}.")
-    if not Path(folder).is_dir():
-        raise UsageError(f"There is no folder {folder}.")
-    now, folder, log = instant(now), Path(folder), AuditLog(Path(folder))
+    place = place_of(folder)
+    require_place(place)
+    now, log = instant(now), log_of(place)
     log.require_signer(key)
-    with explained(folder), locked(folder, lock_timeout):
+    with explained(place), held(place, lock_timeout):
         with log.locked() as opened:
-            recover(folder, opened, key)
-            clear_rewritten(folder, opened)
-        exports, foreign = contents_of(folder)
+            take_up(place, opened, key, [key])
+        exports, foreign = contents_of(place)
         if ahead := [manifest.stem for manifest in exports if _time_of(manifest) > now]:
             raise ExportFileError(
                 f"{ahead[-1]} is from the future of this machine's clock ({now:%Y-%m-%d %H:%M:%S} UTC), which may have "
                 "gone backwards. Nothing was removed; set the clock and run again."
             )
-        present = [each for each in exports if any((folder / file.path).exists() for file in _removable(each))]
+        there = place.present(file.path for each in exports for file in _removable(each))
+        present = [each for each in exports if any(file.path in there for file in _removable(each))]
         last = present[len(present) - keep_last :] if keep_last else []
-        refuse_links(folder / REJECTED_FOLDER)
+        if isinstance(place, Folder):
+            refuse_links(place.path / REJECTED_FOLDER)
         too_old = now - timedelta(days=keep_days)
         old = [each for each in present if each.pruned_at or (_time_of(each) < too_old and each not in last)]
         kept = [manifest for manifest in present if manifest not in old]
         if old and not dry_run:
-            _remove(folder, old, now, _needed(exports))
+            _remove(place, old, now, _needed(exports))
             with log.locked() as opened:
                 opened.append("pruned", key, exports=[manifest.stem for manifest in old], keep_days=keep_days)
     return Pruned(old, kept, foreign)
@@ -150,11 +164,35 @@ def _needed(exports: list[Manifest]) -> set[str]:
     return {file.path for each in newest.values() for file in each.files if file.kind == "rows"}
 
 
-def _remove(folder: Path, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
+def _remove(place: Folder | Bucket, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
     """First say so in the manifest, then remove: whatever interrupts it, the next run goes on."""
     for manifest in manifests:
-        manifest.pruned_at = manifest.pruned_at or now.replace(microsecond=0).isoformat()
-        write_manifest(folder, manifest)
+        _say_pruned(place, manifest, now.replace(microsecond=0).isoformat())
         for file in (file for file in manifest.files if file.path not in needed):
-            (folder / file.path).unlink(missing_ok=True)
-            sync_folder((folder / file.path).parent)
+            place.remove(file.path)
+        if isinstance(place, Folder):
+            for folder in folders_of(manifest.stem):
+                with suppress(OSError):  # most exports have none, and what others have put there stays
+                    (place.path / folder).rmdir()
+
+
+def _say_pruned(place: Folder | Bucket, manifest: Manifest, at: str) -> None:
+    manifest.pruned_at = manifest.pruned_at or at
+    try:
+        keep_manifest(place, manifest)
+    except Changed:  # by an erasure, which finds the files gone from now on
+        now = manifest_at(place, manifest.stem) if isinstance(place, Bucket) else None
+        if now:
+            _say_pruned(place, now, at)
+
+
+def require_place(place: Folder | Bucket) -> None:
+    """Make sure that there is something to look after.
+
+    Raises:
+        UsageError: There is not.
+    """
+    if not place.exists():
+        raise UsageError(
+            f"There is nothing at {place}." if isinstance(place, Bucket) else f"There is no folder {place}."
+        )

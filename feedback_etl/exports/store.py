@@ -17,6 +17,9 @@ RETRIES = 4
 TIMEOUT_SECONDS = 120.0
 """For one request: long enough for a part of an export on a slow line."""
 
+POLARS_OPTIONS = {"allow_http": "true"}
+"""What Polars is told when it reads objects: like the client here, it takes the endpoint that the environment names."""
+
 _CONNECT_SECONDS = 5
 _MOST_SECONDS = 180
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=5)

@@ -15,7 +15,7 @@ from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.names import folders_of, manifest_of
 from feedback_etl.exports.recovery import ENDS, is_ours
 from feedback_etl.exports.rewriting import pseudonyms_in
-from feedback_etl.exports.thinning import leave_out, settle
+from feedback_etl.exports.thinning import fetched_if_there, leave_out, settle
 from feedback_etl.exports.tombstones import digest, known_digests
 from feedback_etl.privacy.keys import Key
 
@@ -60,8 +60,9 @@ def forget_in(bucket: Bucket, manifest: Manifest, digests: Iterable[str], key: K
     settle(bucket, manifest)
     digests, rows = {*digests}, 0
     for file in manifest.files if digests else ():
-        with bucket.fetched(file.path) as path:
-            unwanted = {each for each in pseudonyms_in(path, path.name) if digest("pseudonym", each, key) in digests}
+        with fetched_if_there(bucket, file.path) as path:
+            there = pseudonyms_in(path, path.name) if path else ()
+        unwanted = {each for each in there if digest("pseudonym", each, key) in digests}
         if unwanted:
             rows += leave_out(bucket, manifest, file, unwanted, dry_run=False)
     return rows

@@ -1,18 +1,24 @@
-"""The rows of a data file as text, as they were written, whatever its form."""
+"""The rows of data files as text, as they were written, whatever its form."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 import polars.selectors as cs
 
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.place import Folder
+from feedback_etl.exports.store import POLARS_OPTIONS
 from feedback_etl.expressions import iso_timestamp
 
 
-def scan_text(path: Path) -> pl.LazyFrame:
-    """A data file in any form, with all columns as a CSV file would hold them."""
-    if not path.name.endswith(".parquet"):
-        return pl.scan_csv(path, infer_schema=False, glob=False)
-    frame = pl.scan_parquet(path, glob=False)
+def scan_text(place: Folder | Bucket, names: Sequence[str]) -> pl.LazyFrame:
+    """Data files of one form, one after the other, with all columns as a CSV file would hold them."""
+    paths = [place.address(name) for name in names]
+    options: dict[str, Any] = {"storage_options": POLARS_OPTIONS} if isinstance(place, Bucket) else {}
+    if not paths[0].endswith(".parquet"):
+        return pl.scan_csv(paths, infer_schema=False, glob=False, **options)
+    frame = pl.scan_parquet(paths, glob=False, **options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
     truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)

@@ -6,8 +6,8 @@ read, and so is a manifest; of two who rewrite the same export, one finds it `Ch
 """
 
 import os
-from collections.abc import Set
-from contextlib import suppress
+from collections.abc import Iterator, Set
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,16 @@ def _digest_of(place: Folder | Bucket, file: DataFile) -> str:
     with suppress(FileNotFoundError):  # pruned
         return place.described(file.path)[1]
     return ""
+
+
+@contextmanager
+def fetched_if_there(place: Folder | Bucket, name: str) -> Iterator[Path | None]:
+    """A file of an export on this machine, to be read; None where it was pruned."""
+    with ExitStack() as stack:
+        path = None
+        with suppress(FileNotFoundError):
+            path = stack.enter_context(place.fetched(name))
+        yield path if path and path.exists() else None
 
 
 def thinned(bucket: Bucket, file: DataFile, unwanted: Set[str]) -> DataFile:

@@ -1,16 +1,17 @@
 """Whether the audit log of a folder is as it was written: its chain, its anchors, and the files it vouches for."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog, Verdict, verify
+from feedback_etl.exports.audit import Verdict, verify
+from feedback_etl.exports.keeping import log_of
 from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.place import Where
 from feedback_etl.exports.tombstones import last_state, require_state
 from feedback_etl.privacy.keys import Key
 
 
-def verify_folder(folder: Path, exports: Iterable[Manifest], keys: Iterable[Key]) -> Verdict:
+def verify_folder(folder: Where, exports: Iterable[Manifest], keys: Iterable[Key]) -> Verdict:
     """Check the log of a folder against its exports' manifests and its list of who is to be forgotten.
 
     Args:
@@ -18,7 +19,7 @@ def verify_folder(folder: Path, exports: Iterable[Manifest], keys: Iterable[Key]
         exports: All manifests of the folder, each of which holds a head of the log.
         keys: The keys at hand.
     """
-    log, exports = AuditLog(folder), list(exports)
+    log, exports = log_of(folder), list(exports)
     anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
     verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
     try:

@@ -151,10 +151,9 @@ def _name(path: str, folder: Path) -> str | None:
 
 def _listed(manifest: Manifest) -> dict[str, Any]:
     """What is told of an export in the list."""
-    pairs = manifest.file("pairs")
     names = ("created_at", "window", "mode", "key_id", "erased_rows", "pruned_at")
     return {
-        "filename": pairs.path if pairs else None,
-        "rows": pairs.rows if pairs else 0,
+        "filename": manifest.data or None,
+        "rows": manifest.rows,
         **{name: getattr(manifest, name) for name in names},
     }

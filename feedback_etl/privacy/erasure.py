@@ -6,14 +6,15 @@ folder has forgotten it remembers as keyed digests (`exports.tombstones`).
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.failures import explained
-from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
+from feedback_etl.exports.keeping import held, log_of
+from feedback_etl.exports.lock import LOCK_TIMEOUT
+from feedback_etl.exports.place import Where, place_of
+from feedback_etl.exports.retention import require_place
 from feedback_etl.exports.rewriting import NO_ANALYSIS
 from feedback_etl.privacy.forgetting import Erasure, Forgetting
 from feedback_etl.privacy.keys import Key
@@ -23,7 +24,7 @@ from feedback_etl.source.people import analyses_in, feedback_of
 
 
 def erase(
-    folder: str | Path,
+    folder: Where,
     *,
     user_ids: Sequence[int | str | UUID] = (),
     analysis_ids: Sequence[int | str | UUID] = (),
@@ -45,7 +46,7 @@ def erase(
     again changes nothing.
 
     Args:
-        folder: Where the exports are.
+        folder: Where the exports are: a folder, or a prefix of an object store (`s3://bucket/exports`).
         user_ids: Whom to forget. Their analyses are looked up in `database`, so erase before the rows are deleted
             there; afterwards only `analysis_ids` or `not_in_database` find them.
         analysis_ids: What to forget.
@@ -79,9 +80,9 @@ def erase(
         raise UsageError("Name somebody to erase: user_ids, analysis_ids or not_in_database.")
     if database is None and (users or not_in_database):
         raise UsageError("The analyses of users are in the database: pass it, or erase by analysis_ids.")
-    if not Path(folder).is_dir():
-        raise UsageError(f"There is no folder {folder}.")
-    AuditLog(Path(folder)).require_signer(known[0] if known else None)
+    place = place_of(folder)
+    require_place(place)
+    log_of(place).require_signer(known[0] if known else None)
     where: dict[str, Any] = {"query": query, "db_schema": db_schema, "connect_timeout": connect_timeout}
     where["consent"] = ConsentColumns(opt_in_column, opt_out_column)
     wanted: dict[str, set[str]] = {each: {each} for each in given}
@@ -95,8 +96,8 @@ def erase(
             "The database has no feedback (with consent) at all, so that everybody would be erased. Is it the right "
             "one? To remove whole exports, prune them."
         )
-    with explained(Path(folder)), locked(Path(folder), lock_timeout):
-        return Forgetting(Path(folder), known, wanted, users, given, present, dry_run).run()
+    with explained(place), held(place, lock_timeout):
+        return Forgetting(place, known, wanted, users, given, present, dry_run).run()
 
 
 def _ids(name: str, ids: Sequence[int | str | UUID]) -> list[str]:

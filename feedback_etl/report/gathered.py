@@ -12,7 +12,9 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Verdict
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.names import DATA_SUFFIXES
+from feedback_etl.exports.place import place_of
 from feedback_etl.exports.retention import contents_of
+from feedback_etl.exports.store import is_store
 from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.columns import Column, columns_of
@@ -58,7 +60,7 @@ class Gathered(NamedTuple):
     """
 
     made_at: datetime
-    folders: list[Path]
+    folders: list[str]
     exports: list[Manifest]
     rows: int
     dictionary: list[Distribution]
@@ -78,8 +80,8 @@ def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) ->
     Raises:
         ExportFileError: There is no export, or a file cannot be read.
     """
-    keys, folders = list(keys), list(dict.fromkeys(each.folder for each in exports))
-    present = [each for each in exports if each.path]
+    keys, folders = list(keys), list(dict.fromkeys(str(each.place) for each in exports))
+    present = [each for each in exports if each.paths]
     rows, columns = Rows(present), {column.name: column for each in present for column in columns_of(each.manifest)}
     person = _PERSON if present and all(_PERSON in each.manifest.columns for each in present) else "analysis_hash"
     known = [name for name in _quasi_identifiers(exports) if name in columns]
@@ -94,7 +96,7 @@ def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) ->
         person=person,
         compared=[each.manifest.stem for each in present[-2:]] if len(present) > 1 else [],
         drift=_drift(present, columns),
-        verdicts={str(folder): verify_folder(folder, contents_of(folder).exports, keys) for folder in folders},
+        verdicts={folder: verify_folder(folder, contents_of(folder).exports, keys) for folder in folders},
     )
 
 
@@ -109,25 +111,26 @@ def _drift(exports: Sequence[Export], columns: Mapping[str, Column]) -> list[Dri
     return drift(before.read(names), now.read(names), comparable)
 
 
-def exports_of(places: Iterable[Path]) -> list[Export]:
-    """The exports of folders, and those whose data files are named, the oldest first.
+def exports_of(places: Iterable[str | Path]) -> list[Export]:
+    """The exports of folders or prefixes of object stores, and those whose data files are named, the oldest first.
 
     Raises:
         ExportFileError: A folder has none, a file has no manifest, or a manifest cannot be read.
     """
-    found = {(each.folder, each.manifest.stem): each for place in places for each in _exports_at(place)}
+    found = {(str(each.place), each.manifest.stem): each for place in places for each in _exports_at(place)}
     return sorted(found.values(), key=lambda each: (each.manifest.created_at, each.manifest.stem))
 
 
-def _exports_at(place: Path) -> list[Export]:
-    is_file = place.name.endswith(DATA_SUFFIXES)
-    folder = place.parent if is_file else place
-    found = [Export(folder, manifest) for manifest in contents_of(folder).exports]
+def _exports_at(named: str | Path) -> list[Export]:
+    path = Path(named)
+    is_file = path.name.endswith(DATA_SUFFIXES) and not is_store(str(named))
+    place = place_of(path.parent if is_file else named)
+    found = [Export(place, manifest) for manifest in contents_of(place).exports]
     if not is_file and not found:
-        raise ExportFileError(f"There are no exports in {folder}; feedback-etl export makes one.")
-    if is_file and not (found := [each for each in found if each.path == place]):
+        raise ExportFileError(f"There are no exports in {place}; feedback-etl export makes one.")
+    if is_file and not (found := [each for each in found if each.paths == [path.name]]):
         raise ExportFileError(
-            f"{place} is no data file that has a manifest. `feedback-etl adopt FILE` gives it one; or name a folder."
+            f"{path} is no data file that has a manifest. `feedback-etl adopt FILE` gives it one; or name a folder."
         )
     return found
 

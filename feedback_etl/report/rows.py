@@ -1,13 +1,14 @@
 """The rows of exports as text, read a few columns at a time, so that not all of them are in memory."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.place import Folder
 from feedback_etl.exports.text import scan_text
 from feedback_etl.transforms import PAIR_KEY
 
@@ -17,14 +18,13 @@ _NUMBER = "number among the equals of its file"
 class Export(NamedTuple):
     """An export, and where it is."""
 
-    folder: Path
+    place: Folder | Bucket
     manifest: Manifest
 
     @property
-    def path(self) -> Path | None:
-        """Its data file; None where it has none any more."""
-        file = self.manifest.file("pairs")
-        return self.folder / file.path if file and not self.manifest.pruned_at else None
+    def paths(self) -> list[str]:
+        """Its data file, or the parts of it; none where it has none any more."""
+        return [] if self.manifest.pruned_at else [file.path for file in self.manifest.all("pairs")]
 
     def read(self, names: Sequence[str]) -> pl.DataFrame:
         """Some columns of its file; what it does not have is null.
@@ -34,9 +34,10 @@ class Export(NamedTuple):
         """
         lacking = [pl.lit(None, pl.String).alias(name) for name in names if name not in self.manifest.columns]
         try:
-            return scan_text(self.path or Path()).with_columns(lacking).select(names).collect()
+            return scan_text(self.place, self.paths).with_columns(lacking).select(names).collect()
         except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
-            raise ExportFileError(f"{self.path} cannot be read: it is missing, or damaged.") from None
+            where = self.place.address(self.manifest.data)
+            raise ExportFileError(f"{where} cannot be read: it is missing, or damaged.") from None
 
 
 class Rows:

@@ -25,7 +25,7 @@ def write_report(
 
     Args:
         path: Of the page; it becomes private (0600). What is there is replaced, unless it is a link.
-        exports: A folder of exports or a data file of one, or several of them.
+        exports: A folder of exports, a prefix of an object store, or a data file of an export; or several of them.
         keys: Those that signed the audit log.
         now: The time of the report, UTC; the present unless given.
 
@@ -51,7 +51,7 @@ def write_report(
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file for the report.")
     places = [exports] if isinstance(exports, str | Path) else exports
-    found = exports_of(map(Path, places))
+    found = exports_of(places)
     text = page(gather(found, [Key.of(key) for key in keys], instant(now)))
     with explained(path.parent, "Name another file with -o."):
         make_private_folder(path.parent)

@@ -1,21 +1,19 @@
 """The committed exports of a folder as one typed frame, read when it is collected and no further than it is needed."""
 
-import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any
 
 import polars as pl
 
 from feedback_etl.columns import RATINGS, TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.failures import reading
-from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of
-from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER, manifest_of
-from feedback_etl.expressions import AGE_EDGES, AGE_RANGE, ISO_FORMAT, age_ranges
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.store import POLARS_OPTIONS
+from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT, age_ranges
+from feedback_etl.training.committed import Committed, age_of, exports_at, require_some, settled
 from feedback_etl.transforms import PAIR_KEY
 
 _TIMES = ("feedback_timestamp", "export_date")
@@ -35,47 +33,6 @@ _FURTHER: dict[str, pl.DataType] = {
     "time": pl.Datetime("us", "UTC"),
 }
 _NUMBER = "number among the equals of its file"
-
-
-class _Export(NamedTuple):
-    """An export whose file is there.
-
-    Attributes:
-        path: The file of its pairs.
-        window: From when to when, half-open; as wide as can be where that is not known.
-        chain: Of an incremental export, the folder and the settings of its chain, and its number there.
-    """
-
-    path: Path
-    file: DataFile
-    manifest: Manifest
-    window: tuple[datetime, datetime]
-    chain: tuple[str, str, int] | None
-
-    @classmethod
-    def of(cls, folder: Path, manifest: Manifest, file: DataFile) -> Self:
-        start, end = (datetime.fromisoformat(time) if time else None for time in manifest.window)
-        chain = (str(folder), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
-        return cls(folder / file.path, file, manifest, (start or datetime.min, end or datetime.max), chain)
-
-    @property
-    def types(self) -> pl.Schema:
-        """Of its columns; one that nobody declared is text."""
-        further = self.manifest.settings.get("extra_columns", [])
-        types = {name: _FURTHER[kind] if role != "identifier" else pl.String() for name, role, kind in further}
-        types = {**TRAINING_TYPES, "age_range": age_ranges(self.age_edges)} | types
-        return pl.Schema({name: types.get(name, pl.String()) for name in self.manifest.columns})
-
-    @property
-    def age_edges(self) -> tuple[int, ...]:
-        return tuple(self.manifest.settings.get("age_edges", AGE_EDGES))
-
-    def setting(self, name: str, usual: str) -> str:
-        return str(self.manifest.settings.get(name, usual))
-
-    @property
-    def precision(self) -> str:
-        return self.setting("timestamp_precision", "exact")
 
 
 def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = False) -> pl.LazyFrame:
@@ -98,11 +55,14 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
 
     Args:
         exports: A folder of exports; a pattern such as `exports/feedback_training_2025*`, which may also name folders
-            (`exports/*/`); or one file. A data file without a manifest is refused (`adopt` gives it one).
+            (`exports/*/`); or one file. A data file without a manifest is refused (`adopt` gives it one). Or the URL of
+            a prefix of an object store, such as `s3://bucket/exports`, perhaps with a pattern at its end; Polars reads
+            objects where they are, as far as it needs them.
         mixed: Take exports together whose pseudonyms, recommendations or times do not fit together. No pair of two
             such exports is found to be the same.
         verify: Compare the digest of every file with its manifest, which reads it once. Otherwise only files that were
-            changed, by their time, after their manifest was written; sizes are compared in any case.
+            changed, by their time (in an object store by their ETag), after their manifest was written; sizes are
+            compared in any case.
 
     Returns:
         The twelve columns of `schema.TrainingPair`, then others that exports may hold, null where one lacks them.
@@ -118,19 +78,21 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     >>> scan_training("scanned").select("helpful_rating", "age_range").collect_schema()["helpful_rating"]
     Int8
     """
-    found = _exports(exports)
+    found = exports_at(exports)
     if not mixed:
         _require_one_kind(found)
     with ThreadPoolExecutor() as pool:
-        settled = [export for export in pool.map(partial(_settled, verify=verify), found) if export]
-    clusters = _clusters(_some(settled, exports))
-    ranges_as_text = len({export.age_edges for export in settled}) > 1
+        whole = [export for export in pool.map(partial(settled, verify=verify), found) if export]
+    clusters = _clusters(require_some(whole, exports))
+    ranges_as_text = len({export.age_edges for export in whole}) > 1
     frames = [_united(cluster, ranges_as_text) for cluster in clusters]
     return pl.concat(frames, how="diagonal_relaxed")
 
 
-def latest_export(folder: str | Path) -> Path:
+def latest_export(folder: str | Path) -> Path | str:
     """The file of the newest export of a folder, or of what a pattern names; see `scan_training`.
+
+    Of an export in parts it is the folder of the parts, and in an object store its URL, as text.
 
     Raises:
         ExportFileError: There is no export.
@@ -142,45 +104,11 @@ def latest_export(folder: str | Path) -> Path:
     >>> str(latest_export("latest")) == report.export_filename
     True
     """
-    return _some(_exports(folder), folder)[-1].path
+    newest = require_some(exports_at(folder), folder)[-1]
+    return newest.address if isinstance(newest.place, Bucket) else Path(newest.address)
 
 
-def _exports(where: str | Path) -> list[_Export]:
-    """What a folder or a pattern names, the oldest first."""
-    named = [str(where)] if Path(where).exists() else glob.glob(str(where), recursive=True)  # noqa: PTH207  absolute too
-    folders = [path for path in map(Path, named) if path.is_dir()]
-    files = [path for path in map(Path, named) if path.name.endswith(DATA_SUFFIXES)]
-    files = [path for path in files if path.parent.name != REJECTED_FOLDER and path not in folders]
-    places = {*folders, *(file.parent for file in files)}
-    there = {export.path: export for place in places for export in _exports_in(place)}
-    if foreign := [file for file in files if file not in there]:
-        raise ExportFileError(
-            f"{foreign[0]} ({len(foreign):,} in all) has no manifest, so it is no export that is known to be complete. "
-            "`feedback-etl adopt FILE` gives it one; or name the folder, which leaves such files out."
-        )
-    return sorted((export for path, export in there.items() if path in files or path.parent in folders), key=_age)
-
-
-def _some(exports: list[_Export], where: str | Path) -> list[_Export]:
-    if not exports:
-        raise ExportFileError(f"{where} holds no export whose file is there; `feedback-etl list` tells what there is.")
-    return exports
-
-
-def _age(export: _Export) -> tuple[str, int, Path]:
-    """What the newest export has most of; `..._10` is newer than `..._9`."""
-    return export.manifest.created_at, len(export.path.name), export.path
-
-
-def _exports_in(folder: Path) -> Iterator[_Export]:
-    """Those that have pairs and were not pruned."""
-    with reading(folder):
-        for manifest in manifests_in(folder):
-            if not manifest.pruned_at and (file := manifest.file("pairs")):
-                yield _Export.of(folder, manifest, file)
-
-
-def _require_one_kind(exports: Sequence[_Export]) -> None:
+def _require_one_kind(exports: Sequence[Committed]) -> None:
     kinds = {
         "keys": {export.manifest.key_id or "unkeyed" for export in exports},
         "timestamp precisions": {export.precision for export in exports},
@@ -195,39 +123,17 @@ def _require_one_kind(exports: Sequence[_Export]) -> None:
             )
 
 
-def _settled(export: _Export, *, verify: bool) -> _Export | None:
-    """An export whose file is what its manifest says.
-
-    An erasure may have rewritten both since they were read, or a prune removed the file: then there is None.
-    """
-    with reading(export.path):
-        if _is_whole(export, verify):
-            return export
-        now = next((each for each in _exports_in(export.path.parent) if each.path == export.path), None)
-        if now is None or _is_whole(now, verify=True):
-            return now
-    raise ExportFileError(
-        f"{export.path} is not as its manifest says: it is missing, or was truncated or changed. Restore it, or remove "
-        "it together with its manifest and export its window again."
-    )
+def _types_of(export: Committed) -> pl.Schema:
+    """Of its columns; one that nobody declared is text."""
+    further = export.manifest.settings.get("extra_columns", [])
+    types = {name: _FURTHER[kind] if role != "identifier" else pl.String() for name, role, kind in further}
+    types = {**TRAINING_TYPES, "age_range": age_ranges(export.age_edges)} | types
+    return pl.Schema({name: types.get(name, pl.String()) for name in export.manifest.columns})
 
 
-def _is_whole(export: _Export, verify: bool) -> bool:
-    file, path = export.file, export.path
-    if not path.is_file():
-        return False
-    told = path.stat()
-    if told.st_size == file.bytes and not verify and not file.becoming:
-        manifest = path.with_name(manifest_of(export.manifest.stem)).stat()
-        if told.st_mtime_ns < manifest.st_mtime_ns:  # as it was when the manifest was written
-            return True
-    allowed = [(file.bytes, file.sha256), (file.becoming.get("bytes"), file.becoming.get("sha256"))]
-    return any(size == told.st_size for size, _ in allowed) and (told.st_size, sha256_of(path)) in allowed
-
-
-def _clusters(exports: Sequence[_Export]) -> list[list[_Export]]:
+def _clusters(exports: Sequence[Committed]) -> list[list[Committed]]:
     """Exports, the oldest first, of which those in different clusters can have no pair in common."""
-    clusters: list[list[_Export]] = []
+    clusters: list[list[Committed]] = []
     for export in exports:
         touched = [cluster for cluster in clusters if any(_may_share(export, other) for other in cluster)]
         clusters = [cluster for cluster in clusters if cluster not in touched]
@@ -235,7 +141,7 @@ def _clusters(exports: Sequence[_Export]) -> list[list[_Export]]:
     return clusters
 
 
-def _may_share(one: _Export, other: _Export) -> bool:
+def _may_share(one: Committed, other: Committed) -> bool:
     """Whether two exports may hold the same pair: their windows overlap, and no chain has kept them apart."""
     (a_start, a_end), (b_start, b_end) = one.window, other.window
     overlap = a_start < b_end and b_start < a_end
@@ -245,9 +151,9 @@ def _may_share(one: _Export, other: _Export) -> bool:
     return a_chain != b_chain or a_number == b_number
 
 
-def _united(cluster: Sequence[_Export], ranges_as_text: bool) -> pl.LazyFrame:
+def _united(cluster: Sequence[Committed], ranges_as_text: bool) -> pl.LazyFrame:
     """The rows of exports that may hold the same pairs; the copy of the newest stays."""
-    frames, key = [_scanned(export) for export in sorted(cluster, key=_age)], list(PAIR_KEY)
+    frames, key = [_scanned(export) for export in sorted(cluster, key=age_of)], list(PAIR_KEY)
     if ranges_as_text:
         frames = [frame.with_columns(pl.col("age_range").cast(pl.String)) for frame in frames]
     if len(frames) == 1:
@@ -259,19 +165,23 @@ def _united(cluster: Sequence[_Export], ranges_as_text: bool) -> pl.LazyFrame:
     return united.unique(subset=key, keep="last", maintain_order=True).drop(_NUMBER, strict=False)
 
 
-def _scanned(export: _Export) -> pl.LazyFrame:
+def _scanned(export: Committed) -> pl.LazyFrame:
     columns = export.manifest.columns
     if missing := [name for name in TRAINING_COLUMNS if name not in columns]:
-        raise ExportFileError(f"{export.path} lacks the columns {', '.join(missing)}; leave it out with a pattern.")
+        raise ExportFileError(f"{export.address} lacks the columns {', '.join(missing)}; leave it out with a pattern.")
     ordered = [*TRAINING_COLUMNS, *(name for name in columns if name not in TRAINING_COLUMNS)]
-    if not export.path.name.endswith(".parquet"):
+    paths = [export.place.address(file.path) for file in export.files]
+    options: dict[str, Any] = {"glob": False} | (
+        {"storage_options": POLARS_OPTIONS} if isinstance(export.place, Bucket) else {}
+    )
+    if not paths[0].endswith(".parquet"):
         # Polars reads times three times as fast from text than as a type of the file.
-        times = [name for name, dtype in export.types.items() if dtype == pl.Datetime]
-        types = {name: pl.String() if name in times else dtype for name, dtype in export.types.items()}
+        times = [name for name, dtype in _types_of(export).items() if dtype == pl.Datetime]
+        types = {name: pl.String() if name in times else dtype for name, dtype in _types_of(export).items()}
         parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
-        return pl.scan_csv(export.path, schema=types, glob=False).with_columns(parsed).select(ordered)
-    frame = pl.scan_parquet(export.path, glob=False).with_columns(pl.col("age_range").cast(export.types["age_range"]))
+        return pl.scan_csv(paths, schema=types, **options).with_columns(parsed).select(ordered)
+    frame = pl.scan_parquet(paths, **options).with_columns(pl.col("age_range").cast(_types_of(export)["age_range"]))
     found = frame.select(columns).collect_schema()
-    if wrong := [name for name, dtype in found.items() if dtype != export.types[name]]:
-        raise ExportFileError(f"{export.path} has columns of other types ({', '.join(wrong)}); leave it out.")
+    if wrong := [name for name, dtype in found.items() if dtype != _types_of(export)[name]]:
+        raise ExportFileError(f"{export.address} has columns of other types ({', '.join(wrong)}); leave it out.")
     return frame.select(ordered)
