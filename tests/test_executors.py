@@ -5,6 +5,8 @@ import os
 import pickle
 import runpy
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ import feedback_etl as fe
 from feedback_etl.distributed.head import ATTEMPTS
 from feedback_etl.distributed.task import PartTask
 from feedback_etl.errors import ExportFileError, FeedbackError, KeyUnusable, SourceError, UsageError, ValidationError
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.manifest import manifests_in, read_manifest
 
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
@@ -355,6 +358,35 @@ class TestFailures:
         with pytest.raises(SourceError):
             exported(url, tmp_path, executor=Watched())
         assert visible(tmp_path) == []
+
+    @pytest.mark.parametrize("k", [None, 3])
+    def test_a_head_that_is_killed_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
+        """SIGKILL while parts are made: the next start removes them, and those that waited."""
+        code = (
+            "import sys, time, datetime, feedback_etl as fe\n"
+            "from concurrent.futures import ThreadPoolExecutor\n"
+            "def told(rows, total):\n"
+            "    print(rows, flush=True)\n"
+            "    time.sleep(60)\n"
+            f"fe.export_feedback({url!r}, days_back=-1, now=datetime.datetime(2025, 10, 25, 12), key={KEY!r}, k={k},"
+            f" output_dir={str(tmp_path)!r}, workers=5, progress=told, executor=ThreadPoolExecutor(2))\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
+            assert head.stdout
+            assert head.stdout.readline()
+            head.kill()
+        assert list(tmp_path.rglob("part-*"))
+        assert manifests_in(tmp_path) == []
+        alone = exported(url, tmp_path / "alone", k=k)
+        shared = exported(url, tmp_path, executor=Watched(), k=k)
+        (manifest,) = manifests_in(tmp_path)
+        stem = "feedback_training_20251025_120000"
+        assert (manifest.stem, shared.export_filename) == (stem, f"{tmp_path}/{stem}")
+        assert frame_of(shared).equals(frame_of(alone))
+        held = {tmp_path / file.path for file in manifest.files}
+        assert {path for path in tmp_path.rglob("part-*") if "alone" not in path.parts} == held
+        events = [record["event"] for record in AuditLog(tmp_path).records()]
+        assert events == ["started", "recovered", "started", "committed"]
 
     def test_an_executor_that_broke_is_told(self, url: str, tmp_path: Path) -> None:
         """A ProcessPoolExecutor of which a worker was killed takes nothing any more."""
