@@ -3,6 +3,8 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" pyproject.toml --group build
 
+RANDOM_ROWS := $(addprefix tests/test_,oracle_agreement.py source_windows.py reader_process.py)
+
 .PHONY: demo test torture bench lint format schemas notebooks lock clean
 
 demo: .venv/installed-run  ## a sample database, exported: what this project does
@@ -11,12 +13,14 @@ demo: .venv/installed-run  ## a sample database, exported: what this project doe
 test: .venv/installed-test  ## all tests, with coverage
 	$(BIN)/pytest -n 2 --cov --cov-report=term
 
-torture: .venv/installed-test  ## what accidents do, a hundred times each; about half an hour
+torture: .venv/installed-test  ## what accidents do, a hundred times each, and many more random rows; about an hour
 	$(BIN)/pytest -n 2 -m torture
+	$(BIN)/pytest -n 2 --hypothesis-profile thorough $(RANDOM_ROWS)
 
 bench: .venv/installed-test .venv-users/installed  ## what is claimed about speed, measured here; about half an hour
 	BENCH_PYTHON=$(CURDIR)/.venv-users/bin/python PYTHONPATH=tests $(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/training.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/many_workers.py
 
 lint: .venv/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .

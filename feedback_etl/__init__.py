@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from feedback_etl.settings import find_key
     from feedback_etl.training.dataset import latest_export, scan_training
     from feedback_etl.training.features import features, label
-    from feedback_etl.training.splits import PersonOverlapWarning, split_by_hash
+    from feedback_etl.training.splits import NullGroupWarning, PersonOverlapWarning, split_by_hash
     from feedback_etl.training.transformer import FeedbackFeatures
     from feedback_etl.training.vocabulary import Vocabulary
     from feedback_etl.transforms import anonymize, coarsen, deduplicate, latest_per_recommendation
@@ -45,6 +45,7 @@ _MODULE_OF = {
     "FeedbackProcessor": "processor",
     "FeedbackTrainingPair": "processor",
     "Key": "privacy.keys",
+    "NullGroupWarning": "training.splits",
     "PersonOverlapWarning": "training.splits",
     "Plan": "distributed.planning",
     "RawFeedback": "rejection",
@@ -89,6 +90,7 @@ __all__ = [
     "FeedbackProcessor",
     "FeedbackTrainingPair",
     "Key",
+    "NullGroupWarning",
     "PersonOverlapWarning",
     "Plan",
     "RawFeedback",

@@ -13,6 +13,23 @@ from feedback_etl.source.window import Window, window_between, window_of_days
 Time = str | date | datetime
 
 
+def require_fitting(incremental: bool, since: Time | None, request_id: str | None, *, in_parts: bool = False) -> None:
+    """Refuse what does not fit together.
+
+    Raises:
+        UsageError: An incremental export is told where to begin, or who asks; or one in parts is asked for either.
+    """
+    if in_parts and (incremental or request_id is not None):
+        raise UsageError(
+            "An export in parts (by an executor, or in an object store) is of a window as a whole: leave incremental "
+            "and request_id out."
+        )
+    if incremental and since is not None:
+        raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")
+    if incremental and request_id is not None:
+        raise UsageError("An incremental export never takes a row twice: leave request_id out.")
+
+
 def window_of(days_back: int, since: Time | None, until: Time | None, now: datetime) -> Window:
     """The window in days, or between two times."""
     if since is not None:

@@ -2,6 +2,8 @@
 
 import json
 import textwrap
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +11,7 @@ import typer
 
 from feedback_etl import cli_folder
 from feedback_etl.console import counted, print_data, tell
-from feedback_etl.errors import CheckFailed, ExportFileError
+from feedback_etl.errors import CheckFailed, ExportFileError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -95,6 +97,7 @@ def risk(
     from feedback_etl.privacy.risk import risk as risk_of
     from feedback_etl.settings import load_settings
 
+    _require_files_of_one_key(files)
     settings = load_settings()
     table = _with_numbers(_table(files), sensitive)
     declared = [each for each in settings.extra_columns if each.name in table.columns]
@@ -124,6 +127,37 @@ def _with_numbers(table: "pl.DataFrame", sensitive: list[str] | None) -> "pl.Dat
     names = [name for name in sensitive or RATING_FIELDS if name in table.columns]
     numbers = table.select(pl.col(names).cast(pl.Float64, strict=False))
     return table.with_columns(each for each in numbers if each.null_count() == table[each.name].null_count())
+
+
+def _require_files_of_one_key(files: list[Path]) -> None:
+    """Refuse folders, whose files can be of several keys: a person would count once for each key."""
+    for file in files:
+        if file.is_dir():
+            raise UsageError(
+                f"{file} is a folder: name its files ({file}/*.csv), or measure its exports together, each pair once, "
+                f"with feedback-etl report --output {file}."
+            )
+    if len(keys := {key for file in files for key in _keys_of(str(file))}) > 1:
+        raise UsageError(
+            f"The files are of {len(keys)} keys ({', '.join(sorted(keys))}): who is in several of them has a pseudonym "
+            "of each, and would count as several people. Measure those of one key together."
+        )
+
+
+def _keys_of(file: str) -> Iterator[str]:
+    """Of which key a file is, if it is of an export: itself or a part of one."""
+    from feedback_etl.exports.manifest import manifest_in
+    from feedback_etl.exports.names import DATA_SUFFIXES, manifest_of
+    from feedback_etl.exports.place import place_of
+
+    folder, _, name = file.rpartition("/")
+    stems = [name.removesuffix(suffix) for suffix in DATA_SUFFIXES if name.endswith(suffix)]
+    if name.startswith("part-"):
+        folder, _, *stems = folder.rpartition("/")
+    for stem in stems:
+        with suppress(OSError):
+            place = place_of(folder or ".")
+            yield manifest_in(place.read(manifest_of(stem)), f"{folder}/{manifest_of(stem)}").key_id or "unkeyed"
 
 
 def _read(path: str) -> "pl.DataFrame":

@@ -144,19 +144,20 @@ def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra: Sequence[ExtraColumn]
     _require(frame, _RAW_KINDS | further, "raw")
 
 
-def require_pairs(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str]) -> None:
-    """Refuse a frame that cannot hold these columns of training pairs.
+def require_pairs(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], *, times: Iterable[str] = ()) -> None:
+    """Refuse a frame that cannot hold these columns of training pairs, and these further ones of times.
 
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
-    _require(frame, {name: _PAIR_KINDS.get(name, _LABEL) for name in names}, "training")
+    kinds = {name: _PAIR_KINDS.get(name, _LABEL) for name in names}
+    _require(frame, kinds | dict.fromkeys(times, _TIME), "training", " `anonymize` makes them of raw feedback.")
 
 
-def _require(frame: pl.DataFrame | pl.LazyFrame, kinds: Mapping[str, Kind], what: str) -> None:
+def _require(frame: pl.DataFrame | pl.LazyFrame, kinds: Mapping[str, Kind], what: str, advice: str = "") -> None:
     schema = frame.collect_schema()
     if missing := [name for name in kinds if name not in schema]:
-        raise ValidationError(f"The frame lacks the {what} columns {', '.join(missing)}.")
+        raise ValidationError(f"The frame lacks the {what} columns {', '.join(missing)}.{advice}")
     wrong = [
         f"{name} is {schema[name]}, expected {kind.expected}"
         for name, kind in kinds.items()

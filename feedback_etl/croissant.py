@@ -5,7 +5,7 @@ with their types. It holds no row, and nothing that the manifests do not tell an
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,16 @@ _TOLD = (
 _SENSITIVE = ["Age, as a range", "Health: conditions of the skin that were detected", "Pseudonyms of people's analyses"]
 
 
-def croissant(exports: Iterable[Manifest]) -> dict[str, Any]:
-    """The description of exports whose files are there; a record set for each file, since their columns can differ.
+def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
+    """The description of a folder's exports whose files are there; a record set for each file, as columns can differ.
 
     Raises:
-        ExportFileError: There is none.
+        ExportFileError: There is none; the message tells how many were pruned.
     """
     present = [(each, file) for each in exports if not each.pruned_at for file in each.all("pairs")]
     if not present:
-        raise ExportFileError("There are no exports to describe; feedback-etl export makes one.")
+        pruned = f" ({len(exports):,} pruned)" if exports else ""
+        raise ExportFileError(f"{folder} holds no export whose file is there{pruned}; feedback-etl export makes one.")
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -147,7 +148,7 @@ def write_croissant(folder: str | Path) -> Path | str:
     'sc:Dataset'
     """
     place = place_of(folder)
-    text = json.dumps(croissant(contents_of(place).exports), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(croissant(place, contents_of(place).exports), indent=2, ensure_ascii=False) + "\n"
     if isinstance(place, Bucket):
         place.replace(CROISSANT, text.encode())
         return place.address(CROISSANT)

@@ -3,7 +3,7 @@
 A public transform is written once, for Polars, and `for_any_frame` converts at its edge.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -72,6 +72,17 @@ def to_polars(frame: Any) -> Any:
     else:
         return table.cast({name: pl.Enum(dtype.categories) for name, dtype in _ordered(known)})
     raise UsageError(f"The frame has a column whose values are of different types ({told}); give each one type.")
+
+
+def require_columns(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], advice: str = "") -> None:
+    """Refuse columns that the caller names and a frame does not have.
+
+    Raises:
+        UsageError: It lacks some; the message names them and those that there are, and ends with the advice.
+    """
+    there = [name for name in frame.collect_schema().names() if name != _ROW]
+    if missing := [str(name) for name in dict.fromkeys(names) if name not in there]:
+        raise UsageError(f"The frame has no column {', '.join(missing)}. It has: {', '.join(there)}.{advice}")
 
 
 def collected(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback_etl.arguments import known_keys
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.files import ExportFiles
 from feedback_etl.exports.manifest import digest_of
 from feedback_etl.exports.output import Form
+from feedback_etl.exports.place import Folder
 from feedback_etl.exports.requests import asked_by, asked_once
 from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.expressions import AGE_EDGES
@@ -60,7 +62,7 @@ def settings_of(rules: Rules, selection: Selection) -> dict[str, Any]:
 class Making:
     """The making of an export; `started` is when, by `time.perf_counter`."""
 
-    folder: Path
+    place: Folder | Bucket
     rules: Rules
     form: Form
     settings: dict[str, Any]
@@ -68,6 +70,12 @@ class Making:
     lock_timeout: float
     started: float
     request_id: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go, of an export that is not in parts."""
+        assert isinstance(self.place, Folder)  # noqa: S101  all others are
+        return self.place.path
 
     def of(self, selection: Selection, chain: Chain | None = None) -> ExportReport:
         """Export a selection; with a chain, as its next export."""

@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedback_etl.arguments import Time, extra_of, key_of, known_of, window_of
+from feedback_etl.arguments import Time, extra_of, key_of, known_of, require_fitting, window_of
 from feedback_etl.clock import instant
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, of_raw_rows
-from feedback_etl.errors import UsageError
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.chain import lookback_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.output import Compress, Form, Format
+from feedback_etl.exports.place import place_of
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.making import Making, settings_of
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass
@@ -92,7 +93,8 @@ def export_feedback(
         since: The window's start, an ISO 8601 date or time (UTC), instead of `days_back`.
         until: The window's end, exclusive; `now` unless given. Only with `since`.
         min_feedback_fields: Rows with fewer of the four ratings are skipped; 0 to 4.
-        output_dir: Where the file goes; made with mode 0700 when missing.
+        output_dir: Where the file goes; made with mode 0700 when missing. Or a prefix of an object store, such as
+            `s3://bucket/prefix`, where an export is a folder of parts, one for each range of time.
         now: The time of the export, UTC (a naive time is taken as UTC); the present unless given.
         key: The pseudonym key; the configured one (`settings.find_key`) unless given.
         unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
@@ -151,12 +153,9 @@ def export_feedback(
     True
     """
     started = time.perf_counter()
-    if incremental and since is not None:
-        raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")
-    if executor is not None and (incremental or request_id is not None):
-        raise UsageError("An export by an executor is of a window as a whole: leave incremental and request_id out.")
-    if incremental and request_id is not None:
-        raise UsageError("An incremental export never takes a row twice: leave request_id out.")
+    place = place_of(output_dir)
+    in_parts = executor is not None or isinstance(place, Bucket)
+    require_fitting(incremental, since, request_id, in_parts=in_parts)
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
@@ -182,8 +181,8 @@ def export_feedback(
         model,
     )
     form = Form(format, compress).checked()
-    export = Making(Path(output_dir), rules, form, settings_of(rules, selection), new_key, lock_timeout, started)
-    if executor is not None:
+    export = Making(place, rules, form, settings_of(rules, selection), new_key, lock_timeout, started)
+    if in_parts:
         from feedback_etl.distributed.export import export_in_parts
 
         report = export_in_parts(export, selection, executor)

@@ -14,7 +14,7 @@ import polars as pl
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
-from feedback_etl.columns import ColumnType, ExtraColumn
+from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, ColumnType, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import AGE_EDGES, AGE_RANGE, age_ranges
 from feedback_etl.frames import Frame, collected, lazy_like, to_polars
@@ -85,6 +85,10 @@ class TrainingPair(pa.DataFrameModel):
         ordered = True
 
 
+_MEANINGS = {
+    SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 hex characters.",
+    IMAGE_URL: "Key of the analysed photo, where the user agreed to its use.",
+}
 _TYPES: dict[ColumnType, Any] = {
     "text": pl.String,
     "integer": pl.Int64,
@@ -104,7 +108,7 @@ def training_schema(extra: tuple[ExtraColumn, ...] = (), age_edges: tuple[int, .
 
 
 def _further(column: ExtraColumn) -> pa.Column:
-    told = f"{column.role.replace('_', '-').capitalize()}; one of the columns that were asked for."
+    told = _MEANINGS.get(column, f"{column.role.replace('_', '-').capitalize()}; a column that was declared.")
     if column.role == "identifier":
         return pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN), nullable=True, description=told)
     checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
@@ -122,7 +126,7 @@ def validate(
 
     Args:
         frame: The twelve columns of `TrainingPair`, as `anonymize` gives them. A lazy frame is run for it.
-        extra: The columns that follow them.
+        extra: The columns that follow them, such as `columns.SUBJECT_HASH`.
         age_edges: The ages at which a new range begins.
         model: A pandera model of one's own that the frame has to fit too; it judges, and changes nothing.
 

@@ -20,12 +20,13 @@ from feedback_etl.columns import (
     SUBJECT_HASH,
     ExtraColumn,
     of_raw_rows,
+    require_pairs,
     require_raw,
     training_columns,
 )
 from feedback_etl.errors import UsageError
 from feedback_etl.expressions import AGE_EDGES, KeyLike, bucket_age, hash_id, join_list
-from feedback_etl.frames import Frame, for_any_frame
+from feedback_etl.frames import Frame, for_any_frame, require_columns
 from feedback_etl.ids_in_texts import holds_id
 
 RecommendationId = Literal["keep", "hash"]
@@ -148,6 +149,7 @@ def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] 
 
     Raises:
         UsageError: There is no such precision.
+        ValidationError: The frame lacks one of the columns, or they are no times.
 
     >>> from datetime import UTC
     >>> pairs = pl.DataFrame({"feedback_timestamp": [datetime(2025, 10, 25, 10, 17, 31, tzinfo=UTC)]})
@@ -156,6 +158,7 @@ def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] 
     """
     if not is_coarse(precision):
         return frame
+    require_pairs(frame, ["feedback_timestamp"], times=also)
     coarse: Frame = frame.with_columns(pl.col("feedback_timestamp", *also).dt.truncate(_TRUNCATED[precision]))
     return coarse
 
@@ -166,7 +169,7 @@ def is_coarse(precision: TimestampPrecision) -> bool:
     Raises:
         UsageError: There is no such precision: a slip must not leave times exact.
     """
-    if precision not in _TRUNCATED:
+    if precision not in [*_TRUNCATED]:
         raise UsageError(f"timestamp_precision must be one of {', '.join(_TRUNCATED)}.")
     return precision != "exact"
 
@@ -195,7 +198,7 @@ def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
 
 
 @for_any_frame
-def deduplicate(frame: Frame, *, by: Sequence[str] = PAIR_KEY) -> Frame:
+def deduplicate(frame: Frame, *, by: str | Sequence[str] = PAIR_KEY) -> Frame:
     """Keep the first row of each pair, in the order of the frame.
 
     Two rows are the same feedback if their pair hash is, that is if analysis_hash, recommendation_id and
@@ -208,12 +211,18 @@ def deduplicate(frame: Frame, *, by: Sequence[str] = PAIR_KEY) -> Frame:
     Returns:
         The frame without its later duplicates, lazy if it was.
 
+    Raises:
+        UsageError: The frame lacks one of the columns.
+
     >>> same = {"analysis_hash": "73475cb40a568e8d", "recommendation_id": "rec_1", "feedback_timestamp": None}
     >>> pairs = pl.DataFrame([same | {"helpful_rating": 5}, same | {"helpful_rating": 1}])
     >>> deduplicate(pairs)["helpful_rating"].to_list()
     [5]
     """
-    unique: Frame = frame.unique(subset=list(by), keep="first", maintain_order=True)
+    names = [by] if isinstance(by, str) else list(by)
+    advice = f" `anonymize` makes pairs of raw feedback, whose own duplicates go by={list(RAW_KEY)}."
+    require_columns(frame, names, advice if by == PAIR_KEY else "")
+    unique: Frame = frame.unique(subset=names, keep="first", maintain_order=True)
     return unique
 
 
@@ -230,12 +239,16 @@ def latest_per_recommendation(frame: Frame) -> Frame:
     Returns:
         The frame without the older rows, lazy if it was.
 
+    Raises:
+        ValidationError: The frame lacks a column of the pair, or one is of a wrong type; texts are no times.
+
     >>> pair = {"analysis_hash": "73475cb40a568e8d", "recommendation_id": "rec_1"}
     >>> times = [datetime(2025, 10, 25), datetime(2025, 10, 18)]
     >>> pairs = pl.DataFrame([pair | {"feedback_timestamp": time} for time in times])
     >>> latest_per_recommendation(pairs)["feedback_timestamp"].dt.day().to_list()
     [25]
     """
+    require_pairs(frame, PAIR_KEY)
     *recommendation, time = PAIR_KEY
     by_time = frame.with_row_index(_PLACE).sort(time, nulls_last=False, maintain_order=True)
     latest = by_time.unique(subset=recommendation, keep="last", maintain_order=True)

@@ -42,7 +42,7 @@ def fill_with_sample(url: str, rows: int = ROWS) -> None:
         cursor.execute("ANALYZE")
 
 
-def exported(url: str, folder: Path, **options: Any) -> ExportReport:
+def exported(url: str, folder: Path | str, **options: Any) -> ExportReport:
     """An export of everything."""
     usual: dict[str, Any] = {"days_back": -1, "now": NOW, "key": KEY, "output_dir": folder, "workers": 5}
     return fe.export_feedback(url, **usual | options)

@@ -40,9 +40,18 @@ def people(count: int, *, each: int = 3, days_ago: int = 0) -> dict[str, list[di
 
 
 def exported(database: Database, folder: Path, **options: Any) -> ExportReport:
-    """An export of everything."""
-    usual: dict[str, Any] = {"days_back": -1, "now": NOW, "key": KEY, "output_dir": folder}
-    return fe.export_feedback(database.url, **usual | options)
+    """An export of everything, read by SQLAlchemy: what comes after reading is looked at, and it starts no process."""
+    with database.engine.connect() as connection:
+        return fe.export_feedback(connection, **_usual(folder) | options)
+
+
+def exported_from_url(database: Database, folder: Path, **options: Any) -> ExportReport:
+    """The same, read as people's exports are: by ConnectorX, in a process of its own."""
+    return fe.export_feedback(database.url, **_usual(folder) | options)
+
+
+def _usual(folder: Path) -> dict[str, Any]:
+    return {"days_back": -1, "now": NOW, "key": KEY, "output_dir": folder}
 
 
 def rows_of(path: Path) -> pl.DataFrame:

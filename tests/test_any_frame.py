@@ -77,6 +77,34 @@ def test_risk_takes_all_of_them(kind: str) -> None:
     assert fe.risk(KINDS[kind][1](PAIRS)) == fe.risk(PAIRS)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("transform", "told"),
+    [
+        (fe.deduplicate, r"has no column analysis_hash, feedback_timestamp\. It has: feedback_id, .*`anonymize` makes"),
+        (fe.latest_per_recommendation, r"lacks the training columns analysis_hash, feedback_timestamp\. `anonymize`"),
+        (lambda frame: fe.coarsen(frame, "day"), r"lacks the training columns feedback_timestamp\. `anonymize`"),
+        (fe.features, r"lacks the training columns conditions_detected, .*`anonymize` makes them of raw feedback\.$"),
+        (lambda frame: fe.coarsen(frame, "day", also=["x"]), r"lacks the training columns feedback_timestamp, x\."),
+        (lambda frame: fe.deduplicate(frame, by="zip"), r"^The frame has no column zip\. It has: feedback_id, .*\w\.$"),
+        (fe.risk, r"^The frame has no column age_range, conditions_detected\. It has: feedback_id,"),
+    ],
+)
+def test_raw_feedback_where_pairs_belong(kind: str, transform: Callable[[Any], Any], told: str) -> None:
+    """Says which columns are missing and what makes them, before anything is run."""
+    with pytest.raises((UsageError, ValidationError), match=told):
+        transform(KINDS[kind][1](RAW))
+
+
+def test_texts_are_no_times() -> None:
+    """Of an export that was read without types: their order may be another one."""
+    texts = PAIRS.with_columns(pl.col("feedback_timestamp").dt.to_string("%d.%m.%Y"))
+    with pytest.raises(ValidationError, match="feedback_timestamp is String, expected times"):
+        fe.latest_per_recommendation(texts)
+    with pytest.raises(ValidationError, match="feedback_timestamp is String, expected times"):
+        fe.coarsen(texts, "day")
+
+
 def test_every_transform_that_is_public_is_tried() -> None:
     """Those that take a frame first."""
     wrapped = {name for name in fe.__all__ if hasattr(getattr(fe, name), "__wrapped__")}

@@ -56,3 +56,18 @@ def test_those_of_training_work() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     firsts = {cells[0] for cells in tables(done.stdout)}
     assert {"`features` of all rows", "count by age range, 10 Parquet files"} <= firsts
+
+
+def test_those_of_many_workers_work() -> None:
+    """A small run measures everybody, and what a task costs."""
+    done = subprocess.run(
+        [sys.executable, "benchmarks/many_workers.py", "--small"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "tests"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    firsts = {cells[0] for cells in tables(done.stdout)}
+    assert {"`feedback-etl export --bulk`", "a worker, a task whose range is empty"} <= firsts

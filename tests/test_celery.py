@@ -22,6 +22,11 @@ from feedback_etl.integrations.run import TRANSIENT
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "celery_app.py"
 
+USED = """
+from feedback_etl.integrations import run
+run._FORK_SECONDS = 2.0
+pl.DataFrame({'a': range(100_000)}).lazy().group_by('a').len().collect()
+"""
 FORKED = """
 import polars as pl
 {use}
@@ -199,7 +204,7 @@ class TestForks:
     @pytest.mark.usefixtures("application")
     @pytest.mark.parametrize(
         ("use", "is_fine"),
-        [("", True), ("pl.DataFrame({'a': range(100_000)}).lazy().group_by('a').len().collect()", False)],
+        [("", True), (USED, False)],
         ids=["imported", "used"],
     )
     def test_a_worker_that_has_used_polars_says_so_instead_of_hanging(

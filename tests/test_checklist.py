@@ -1,5 +1,6 @@
 """`check` tests what is there: everything passes when it is so, and each fault is found, with what mends it."""
 
+import hashlib
 import json
 import subprocess
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from processes import feedback_etl
 from feedback_etl.checklist.check import check
 from feedback_etl.checklist.item import Item
 from feedback_etl.checklist.record import RECORD, write_record
+from feedback_etl.checklist.rows import GUESSED_IDS
 from feedback_etl.demo import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import adopt
@@ -30,6 +32,7 @@ NAMES = [
     *("audit log", "k"),
     *("raw ids", "erasure", "index", "consent", "record"),
 ]
+SIZE = "feedback_etl.checklist.rows.GUESSED_IDS"
 TOLD = {
     "controller": "Example Ltd",
     "contact": "privacy@example.com",
@@ -56,6 +59,12 @@ def prepared(app: Database, folder: Path) -> Settings:
     found = load_settings(database_url=app.url, output_dir=folder, retention_days=90, **TOLD)
     write_record(found)
     return found
+
+
+@pytest.fixture(autouse=True)
+def few_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million ids take a second to hash, in every test."""
+    monkeypatch.setattr(SIZE, 1_000)
 
 
 @pytest.fixture
@@ -125,6 +134,13 @@ def test_what_files_must_not_hold(settings: Settings, what: str) -> None:
     assert told in found[name].told
     assert found[name].mend.startswith(f"rm {settings.output_dir}")
     assert not any(word in found[name].told for word in ("private", "example.com", "1000002", "1000003", "JPG"))
+
+
+def test_a_million_ids_are_guessed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of them, which the application does not have."""
+    monkeypatch.setattr(SIZE, GUESSED_IDS)
+    rewrite(settings, {"analysis_hash": pl.lit(hashlib.sha256(b"999999").hexdigest()[:16])})
+    assert "1 plain hashes" in faults(settings)["pseudonyms"].told
 
 
 def test_other_identifiers_are_pseudonyms_too(app: Database, tmp_path: Path) -> None:

@@ -479,7 +479,7 @@ class TestHelp:
         """So that a new one cannot come unnoticed."""
         names = {"export", "preview", "demo", "keys", "keys new", "keys show", "keys list", "keys retire"}
         names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk", "check", "config"}
-        names |= {"report", "contracts"}
+        names |= {"report", "contracts", "plan"}
         assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
 
     @pytest.mark.parametrize("name", COMMANDS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from databases import Database, opened
-from folders import KEY, NOW, exported, people, rows_of, visible
+from folders import KEY, NOW, exported_from_url, people, rows_of, visible
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +52,7 @@ class TestOptIn:
     def test_of_users(self, app: Database, tmp_path: Path) -> None:
         """False and null do not."""
         record(app, "users", "training_data_opt_in", u1="true", u2="false")
-        report = exported(app, tmp_path)
+        report = exported_from_url(app, tmp_path)
         assert (users_in(report), report.total_feedback_records, report.excluded_records) == ({1}, 3, 9)
         assert manifests_in(tmp_path)[0].consent == ["users.training_data_opt_in"]
         assert fe.load_feedback(app.url, days_back=-1, now=NOW)["user_id"].unique().to_list() == [1]
@@ -63,12 +63,12 @@ class TestOptIn:
         app.fill(profiles=[{"user_id": user, "id": n} for n, user in enumerate([1, 2, 2, 3], 1)], users=[])
         record(app, "profiles", "training_data_opt_in")
         alter(app, "UPDATE profiles SET training_data_opt_in = true WHERE id IN (1, 2, 4)")
-        assert users_in(exported(app, tmp_path)) == {1, 3}
+        assert users_in(exported_from_url(app, tmp_path)) == {1, 3}
 
     def test_as_a_number(self, app: Database, tmp_path: Path) -> None:
         """One is true, and nothing else is."""
         record(app, "users", "training_data_opt_in", "INTEGER", u1="1", u2="2", u3="0")
-        assert users_in(exported(app, tmp_path)) == {1}
+        assert users_in(exported_from_url(app, tmp_path)) == {1}
 
 
 class TestOptOut:
@@ -78,7 +78,7 @@ class TestOptOut:
         """False and null do not, nor does a user whom no row tells of."""
         record(app, "users", "training_data_opt_out", u1="true", u2="false")
         app.fill(feedbacks=[people(1)["feedbacks"][0] | {"id": 999, "user_id": 77, "analysis_id": 401}])
-        report = exported(app, tmp_path)
+        report = exported_from_url(app, tmp_path)
         assert (users_in(report), report.excluded_records) == ({2, 3, 4}, 3)
 
     def test_of_both_tables(self, app: Database, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ class TestOptOut:
         app.fill(profiles=[{"user_id": user, "id": user} for user in (1, 2, 3)], users=[])
         record(app, "users", "training_data_opt_in", u1="true", u2="true", u3="true")
         record(app, "profiles", "training_data_opt_out", u2="true")
-        report = exported(app, tmp_path)
+        report = exported_from_url(app, tmp_path)
         assert users_in(report) == {1, 3}
         assert manifests_in(tmp_path)[0].consent == ["users.training_data_opt_in", "profiles.training_data_opt_out"]
 
@@ -97,45 +97,45 @@ class TestColumns:
     def test_of_another_name(self, app: Database, tmp_path: Path) -> None:
         """Named in the settings; one that is nowhere is told."""
         record(app, "users", "may_train", u4="true")
-        assert users_in(exported(app, tmp_path, opt_in_column="may_train")) == {4}
+        assert users_in(exported_from_url(app, tmp_path, opt_in_column="may_train")) == {4}
         with pytest.raises(SourceError, match="Neither users nor profiles has the column may_trian"):
-            exported(app, tmp_path, opt_in_column="may_trian")
+            exported_from_url(app, tmp_path, opt_in_column="may_trian")
 
     def test_of_a_wrong_type(self, postgres_database: str, tmp_path: Path) -> None:
         """Text could mean anything."""
         with opened(postgres_database) as app:
             record(app, "users", "training_data_opt_in", "TEXT")
             with pytest.raises(SourceError, match=r"users\.training_data_opt_in records consent, and is TEXT"):
-                exported(app, tmp_path)
+                exported_from_url(app, tmp_path)
 
     def test_text_on_sqlite_lets_nobody_in(self, sqlite_database: Database, tmp_path: Path) -> None:
         """There a column holds anything; what is neither true nor false refuses."""
         sqlite_database.fill(**people(2), users=[{"id": 1}, {"id": 2}])
         record(sqlite_database, "users", "training_data_opt_in", u1="'yes'")
         record(sqlite_database, "users", "training_data_opt_out", u2="'no'")
-        assert exported(sqlite_database, tmp_path).excluded_records == 6
+        assert exported_from_url(sqlite_database, tmp_path).excluded_records == 6
 
     def test_they_are_gone(self, app: Database, tmp_path: Path) -> None:
         """Then nothing is exported into the folder any more: people could be in it who refused."""
         record(app, "users", "training_data_opt_in", u1="true")
-        exported(app, tmp_path / "out")
+        exported_from_url(app, tmp_path / "out")
         before = visible(tmp_path / "out")
         alter(app, "ALTER TABLE users DROP COLUMN training_data_opt_in")
         with pytest.raises(ValidationError, match=r"by users\.training_data_opt_in, and now nothing records consent"):
-            exported(app, tmp_path / "out")
+            exported_from_url(app, tmp_path / "out")
         assert visible(tmp_path / "out") == before
-        assert exported(app, tmp_path / "other").exported_records == 12
+        assert exported_from_url(app, tmp_path / "other").exported_records == 12
 
 
 def test_who_withdraws_is_out_of_old_exports_too(app: Database, tmp_path: Path) -> None:
     """By a sweep; and who consents again comes back."""
     record(app, "users", "training_data_opt_in", u1="true", u2="true")
-    assert users_in(exported(app, tmp_path)) == {1, 2}
+    assert users_in(exported_from_url(app, tmp_path)) == {1, 2}
     alter(app, "UPDATE users SET training_data_opt_in = false WHERE id = 2")
     assert fe.erase(tmp_path, not_in_database=True, database=app.url, keys=[Key(KEY)]).rows == 3
-    assert users_in(exported(app, tmp_path)) == {1}
+    assert users_in(exported_from_url(app, tmp_path)) == {1}
     alter(app, "UPDATE users SET training_data_opt_in = true WHERE id = 2")
-    assert users_in(exported(app, tmp_path)) == {1, 2}
+    assert users_in(exported_from_url(app, tmp_path)) == {1, 2}
 
 
 ANSWERS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["true", "false", "NULL"])), max_size=8)

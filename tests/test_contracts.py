@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from databases import Database, fill, make_engine
 from processes import Here
 
-from feedback_etl.columns import TRAINING_COLUMNS
+from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.contracts import contracts, row_schema, write_contracts
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.source import tables
@@ -134,6 +134,13 @@ class TestRowSchema:
         """Of the draft it names."""
         jsonschema.Draft202012Validator.check_schema(row_schema())
         assert row_schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+    def test_columns_that_were_asked_for_are_told(self) -> None:
+        """What the two that we know mean, and the role of others."""
+        extra = [SUBJECT_HASH, IMAGE_URL, ExtraColumn("country", "quasi_identifier")]
+        properties = row_schema(extra)["properties"]
+        told = [properties[column.name]["description"].split()[0] for column in extra]
+        assert told == ["Pseudonym", "Key", "Quasi-identifier;"]
 
     def test_it_describes_every_column_in_its_order(self) -> None:
         """With a sentence each."""

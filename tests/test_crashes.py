@@ -257,17 +257,17 @@ def moved(call: Call, old: Path, new: Path) -> Call:
 
 @pytest.mark.parametrize("what", ["export", "erase"])
 def test_a_run_that_is_killed_is_taken_up(application: Path, tmp_path: Path, what: str) -> None:
-    """At one in eight of the calls that change a file."""
+    """At one in sixteen of the calls that change a file."""
     run = Undisturbed(what, application, tmp_path, {})
     assert {call.name for call in run.calls} >= {"write", "fsync"}
-    assert kill_at(run, run.calls[::8], tmp_path) >= 3
+    assert kill_at(run, run.calls[::16], tmp_path) >= 3
 
 
 @pytest.mark.parametrize("what", ["export", "erase"])
 def test_a_run_that_is_refused_leaves_the_folder_as_it_was(application: Path, tmp_path: Path, what: str) -> None:
     """A full disk, a disk that fails, one that has become read-only."""
     run = Undisturbed(what, application, tmp_path, {"format": "parquet"})
-    assert refuse_at(run, run.calls[3::12], tmp_path, ["ENOSPC"]) >= 2
+    assert refuse_at(run, run.calls[3::24], tmp_path, ["ENOSPC"]) >= 2
 
 
 @pytest.mark.torture

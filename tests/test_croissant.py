@@ -94,7 +94,7 @@ def test_columns_are_told_with_their_types(filled: Database) -> None:
     extra = [ExtraColumn("points", "insensitive", "number"), ExtraColumn("seen", "insensitive", "time"), IMAGE_URL]
     manifest.settings["extra_columns"] = [list(column) for column in extra]
     manifest.columns += [column.name for column in extra]
-    (records,) = croissant([manifest])["recordSet"]
+    (records,) = croissant(FOLDER, [manifest])["recordSet"]
     types = {field["name"]: field["dataType"].removeprefix("sc:") for field in records["field"]}
     assert types == dict.fromkeys(manifest.columns, "Text") | dict.fromkeys(
         ("helpful_rating", "product_satisfaction", "routine_completion_pct"), "Integer"
@@ -108,8 +108,11 @@ def test_pruned_exports_are_left_out(filled: Database) -> None:
     """Where none is left, there is nothing to describe."""
     exported(filled, FOLDER)
     prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
-    with pytest.raises(ExportFileError, match=r"^There are no exports to describe; feedback-etl export makes one\.$"):
+    told = r"^out holds no export whose file is there \(1 pruned\); feedback-etl export makes one\.$"
+    with pytest.raises(ExportFileError, match=told):
         Path(write_croissant(FOLDER))
+    with pytest.raises(ExportFileError, match=r"^other holds no export whose file is there; feedback-etl export"):
+        Path(write_croissant("other"))
 
 
 def test_it_is_private_and_replaces_no_link(filled: Database) -> None:

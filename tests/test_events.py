@@ -214,7 +214,11 @@ class TestErrors:
 
     @pytest.mark.parametrize("callback", ["on_export", "on_error"])
     def test_a_callback_that_raises_harms_nobody(
-        self, application: Database, callback: str, caplog: pytest.LogCaptureFixture
+        self,
+        application: Database,
+        callback: str,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """It is in the log, without its text."""
 
@@ -222,9 +226,10 @@ class TestErrors:
             raise ValueError("canary")
 
         async def calls() -> None:
-            days: Any = 0 if callback == "on_error" else 30
             callbacks: dict[str, Any] = {callback: raises}
-            async with ExportOnFeedback(**callbacks, days_back=days) as hook:
+            if callback == "on_error":
+                monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "sqlite:///missing.db")
+            async with ExportOnFeedback(**callbacks) as hook:
                 give_feedback(application, 1)
                 await hook(1)
 

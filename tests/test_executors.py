@@ -1,8 +1,13 @@
 """An export that others make, in parts: the same rows and figures as on one machine, whoever makes it or dies of it."""
 
+import json
 import os
 import pickle
+import runpy
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +21,13 @@ import sqlalchemy as sa
 from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
 from clusters import rejected_of as rejected_rows_of
 from databases import Database, new_postgres_database
+from processes import feedback_etl
 
 import feedback_etl as fe
 from feedback_etl.distributed.head import ATTEMPTS
 from feedback_etl.distributed.task import PartTask
 from feedback_etl.errors import ExportFileError, FeedbackError, KeyUnusable, SourceError, UsageError, ValidationError
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.manifest import manifests_in, read_manifest
 
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
@@ -70,6 +77,17 @@ class TestSameAsOnOneMachine:
         figures = alone.to_dict()
         assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         assert shared.total_feedback_records == ROWS
+
+    def test_with_ray(self, url: str, tmp_path: Path) -> None:
+        """The executor of the example."""
+        ray = pytest.importorskip("ray", reason="Ray is not installed: 200 MB for one test")
+        executor = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "ray_cluster.py"))["RayExecutor"]()
+        ray.init(num_cpus=2, include_dashboard=False)
+        try:
+            shared = exported(url, tmp_path / "shared", executor=executor)
+        finally:
+            ray.shutdown()
+        assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
     @pytest.mark.parametrize(
         "options",
@@ -135,6 +153,61 @@ class TestSameAsOnOneMachine:
         alone = exported(own_url, tmp_path / "alone")
         shared = exported(own_url, tmp_path / "shared", executor=Watched(change))
         assert frame_of(shared).equals(frame_of(alone))
+
+    def test_a_server_that_ends_idle_transactions_does_not_end_the_snapshot(self, own_url: str, tmp_path: Path) -> None:
+        """The head waits in one for as long as the slowest worker takes."""
+        engine = sa.create_engine(own_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            name = engine.url.database
+            connection.exec_driver_sql(f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '300ms'")
+
+        def slow(work: Any, task: PartTask) -> Any:
+            time.sleep(1)
+            return work(task)
+
+        shared = exported(own_url, tmp_path, executor=Watched(slow))
+        assert shared.total_feedback_records == ROWS
+
+
+class TestCommandLine:
+    """`--executor`."""
+
+    @pytest.fixture(autouse=True)
+    def known(self, url: str) -> None:
+        """The command line and the workers know the database and the key."""
+
+    def test_dask_makes_the_export(self, tmp_path: Path) -> None:
+        """A cluster by its address, with k and a model of one's own."""
+        lines = ["import pandera.polars as pa", "class Model(pa.DataFrameModel):"]
+        Path("checks.py").write_text("\n".join([*lines, "    timeframe: str = pa.Field(nullable=True)"]))
+        with dask() as (_, client):
+            engine = f"dask={client.scheduler.address}"
+            options = ["--days", "-1", "--k", "5", "--workers", "4", "--model", "checks.py:Model"]
+            done = feedback_etl("export", "--executor", engine, "--json", "--output", tmp_path, *options)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(done.stdout)
+        assert figures["total_feedback_records"] == ROWS
+        assert figures["risk"]["k"] >= 5
+        (manifest,) = manifests_in(tmp_path)
+        assert manifest.rows == figures["exported_records"]
+        assert "suppressed" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("engine", "message"),
+        [
+            ("dask=tcp://127.0.0.1:1", "No Dask scheduler answers at tcp://127.0.0.1:1"),
+            ("dask=", "An executor is named dask=ADDRESS"),
+            ("ray=tcp://127.0.0.1:1", "An executor is named dask=ADDRESS"),
+            ("dask=nonsense://x", "No Dask scheduler answers"),
+        ],
+    )
+    def test_another_engine_or_address_is_told(self, tmp_path: Path, engine: str, message: str) -> None:
+        """With exit code 2 and nothing written."""
+        done = feedback_etl("export", "--executor", engine, "--output", tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ")
+        assert message in done.stderr
+        assert list(tmp_path.iterdir()) == [] or visible(tmp_path) == []
 
 
 class TestTasks:
@@ -285,6 +358,35 @@ class TestFailures:
         with pytest.raises(SourceError):
             exported(url, tmp_path, executor=Watched())
         assert visible(tmp_path) == []
+
+    @pytest.mark.parametrize("k", [None, 3])
+    def test_a_head_that_is_killed_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
+        """SIGKILL while parts are made: the next start removes them, and those that waited."""
+        code = (
+            "import sys, time, datetime, feedback_etl as fe\n"
+            "from concurrent.futures import ThreadPoolExecutor\n"
+            "def told(rows, total):\n"
+            "    print(rows, flush=True)\n"
+            "    time.sleep(60)\n"
+            f"fe.export_feedback({url!r}, days_back=-1, now=datetime.datetime(2025, 10, 25, 12), key={KEY!r}, k={k},"
+            f" output_dir={str(tmp_path)!r}, workers=5, progress=told, executor=ThreadPoolExecutor(2))\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
+            assert head.stdout
+            assert head.stdout.readline()
+            head.kill()
+        assert list(tmp_path.rglob("part-*"))
+        assert manifests_in(tmp_path) == []
+        alone = exported(url, tmp_path / "alone", k=k)
+        shared = exported(url, tmp_path, executor=Watched(), k=k)
+        (manifest,) = manifests_in(tmp_path)
+        stem = "feedback_training_20251025_120000"
+        assert (manifest.stem, shared.export_filename) == (stem, f"{tmp_path}/{stem}")
+        assert frame_of(shared).equals(frame_of(alone))
+        held = {tmp_path / file.path for file in manifest.files}
+        assert {path for path in tmp_path.rglob("part-*") if "alone" not in path.parts} == held
+        events = [record["event"] for record in AuditLog(tmp_path).records()]
+        assert events == ["started", "recovered", "started", "committed"]
 
     def test_an_executor_that_broke_is_told(self, url: str, tmp_path: Path) -> None:
         """A ProcessPoolExecutor of which a worker was killed takes nothing any more."""

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people, rows_of
+from folders import FORMS, KEY, NOW, exported_from_url, people, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -53,7 +53,7 @@ def app(database: Database) -> Database:
 
 def own(app: Database, folder: Path, **options: Any) -> fe.ExportReport:
     """An export with all of them."""
-    return exported(app, folder, **{"query": QUERY, "columns": COLUMNS} | options)
+    return exported_from_url(app, folder, **{"query": QUERY, "columns": COLUMNS} | options)
 
 
 def test_they_follow_the_twelve(app: Database, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_what_is_not_declared_is_refused(app: Database, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="lacks plan"):
         own(app, tmp_path, columns=[*COLUMNS, ExtraColumn("plan")])
     with pytest.raises(UsageError, match="The default tables have no column city"):
-        exported(app, tmp_path, columns=[CITY])
+        exported_from_url(app, tmp_path, columns=[CITY])
 
 
 @pytest.mark.parametrize("name", ["age", "analysis_hash", "consent", "Über", "a b", ""])
@@ -173,13 +173,13 @@ class TestAgeEdges:
     def test_edges_that_cannot_be(self, sqlite_database: Database, tmp_path: Path, edges: list[Any]) -> None:
         """They rise, and are whole."""
         with pytest.raises(UsageError, match="age_edges must be rising whole numbers from 1 to 130"):
-            exported(sqlite_database, tmp_path, age_edges=edges)
+            exported_from_url(sqlite_database, tmp_path, age_edges=edges)
 
     def test_they_are_kept_in_the_manifest(self, app: Database, tmp_path: Path) -> None:
         """A chain with other ranges is another chain."""
-        exported(app, tmp_path, incremental=True, age_edges=[30])
+        exported_from_url(app, tmp_path, incremental=True, age_edges=[30])
         assert manifests_in(tmp_path)[0].settings["age_edges"] == [30]
-        assert exported(app, tmp_path, incremental=True).exported_records == 9
+        assert exported_from_url(app, tmp_path, incremental=True).exported_records == 9
 
 
 def test_the_example_of_another_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

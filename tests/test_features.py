@@ -275,3 +275,23 @@ class TestRefusals:
             features(pair_frame({}), ratings=["helpful"])
         with pytest.raises(UsageError, match="timestamp_precision"):
             features(pair_frame({}), timestamp_precision="week")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("ratings", ["helpful_rating", ["helpful_rating", "helpful_rating"]])
+    def test_ratings_are_a_list_of_different_ones(self, ratings: Any) -> None:
+        """A single name is no list of its letters."""
+        with pytest.raises(UsageError, match="a list of different ratings"):
+            features(pair_frame({}), ratings=ratings)
+
+    @pytest.mark.parametrize(("of", "threshold"), [("helpful", "4"), ("helpful", 6), (["helpful"], None)])
+    def test_labels_and_thresholds_of_other_types(self, of: Any, threshold: Any) -> None:
+        """Are refused like those of other values."""
+        with pytest.raises(UsageError, match=r"There is no label|must be from 1 to 5"):
+            label(pair_frame({}), of, threshold=threshold)
+
+    def test_precisions_and_numbers_of_other_types(self) -> None:
+        """Likewise."""
+        other: Any = ["day"]
+        with pytest.raises(UsageError, match="timestamp_precision"):
+            features(pair_frame({}), timestamp_precision=other)
+        with pytest.raises(UsageError, match="min_rows"):
+            Vocabulary.fit(pair_frame({}), min_rows=other)

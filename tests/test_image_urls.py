@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people, rows_of, visible
+from folders import FORMS, KEY, NOW, exported_from_url, people, rows_of, visible
 from processes import feedback_etl
 
 import feedback_etl as fe
@@ -53,7 +53,7 @@ def agree(database: Database, table: str = "users", **answers: str) -> None:
 def test_of_those_who_agreed(app: Database, tmp_path: Path, form: dict[str, str]) -> None:
     """A thirteenth column in every form; URLs that hold the user's or the analysis's id are left out and counted."""
     agree(app, u1="true", u2="false")
-    report = exported(app, tmp_path, include_image_urls=True, **form)
+    report = exported_from_url(app, tmp_path, include_image_urls=True, **form)
     rows = rows_of(Path(report.export_filename))
     assert rows.columns == [*TRAINING_COLUMNS, "image_url"]
     assert (rows["image_url"].drop_nulls().to_list(), report.withheld_image_urls) == (["shots/a.jpg"], 2)
@@ -66,7 +66,7 @@ def test_of_those_who_agreed(app: Database, tmp_path: Path, form: dict[str, str]
 def test_nobody_is_asked_for_them(app: Database, tmp_path: Path) -> None:
     """Without the option there is no such column, and no photo is read."""
     agree(app, u1="true", u2="true")
-    report = exported(app, tmp_path)
+    report = exported_from_url(app, tmp_path)
     assert rows_of(Path(report.export_filename)).columns == list(TRAINING_COLUMNS)
     assert report.withheld_image_urls == 0
 
@@ -74,7 +74,7 @@ def test_nobody_is_asked_for_them(app: Database, tmp_path: Path) -> None:
 def test_no_column_tells_who_agrees(app: Database, tmp_path: Path) -> None:
     """Then nobody has."""
     with pytest.raises(SourceError, match="Neither users nor profiles has the column image_opt_in"):
-        exported(app, tmp_path / "exports", include_image_urls=True)
+        exported_from_url(app, tmp_path / "exports", include_image_urls=True)
     assert visible(tmp_path) in ([], ["app.db"], ["application.db"])
 
 
@@ -84,26 +84,26 @@ def test_of_several_profiles_one_that_refuses_is_enough(app: Database, tmp_path:
     agree(app, "profiles", u1="true")
     with app.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE profiles SET image_opt_in = true WHERE id = 2")
-    report = exported(app, tmp_path, include_image_urls=True)
+    report = exported_from_url(app, tmp_path, include_image_urls=True)
     assert rows_of(Path(report.export_filename))["image_url"].drop_nulls().to_list() == ["shots/a.jpg"]
 
 
 def test_of_an_own_query(app: Database, tmp_path: Path) -> None:
     """It tells both the URL and who agreed; without the option, neither is expected."""
-    report = exported(app, tmp_path, include_image_urls=True, query=QUERY)
+    report = exported_from_url(app, tmp_path, include_image_urls=True, query=QUERY)
     urls = rows_of(Path(report.export_filename))["image_url"].drop_nulls().sort().to_list()
     assert urls == ["shots/7.jpg", "shots/8.jpg"]
     with pytest.raises(SourceError, match="has the unexpected image_url, image_opt_in"):
-        exported(app, tmp_path, query=QUERY)
+        exported_from_url(app, tmp_path, query=QUERY)
     with pytest.raises(SourceError, match="lacks image_opt_in"):
-        exported(app, tmp_path, include_image_urls=True, query=QUERY.replace("image_opt_in", "consent"))
+        exported_from_url(app, tmp_path, include_image_urls=True, query=QUERY.replace("image_opt_in", "consent"))
     assert fe.erase(tmp_path, user_ids=[1], database=app.url, query=QUERY, keys=[Key(KEY)]).rows == 3
 
 
 def test_the_contract_in_a_parquet_file_has_it(app: Database, tmp_path: Path) -> None:
     """As one more property of a row."""
     agree(app, u1="true")
-    report = exported(app, tmp_path, include_image_urls=True, format="parquet")
+    report = exported_from_url(app, tmp_path, include_image_urls=True, format="parquet")
     contract = json.loads(pl.read_parquet_metadata(report.export_filename)["feedback_etl.contract"])
     assert contract["properties"]["image_url"]["type"] == ["string", "null"]
     assert contract["required"][-1] == "image_url"
@@ -114,7 +114,7 @@ def test_a_url_that_spreadsheets_would_run_rejects_its_row(app: Database, tmp_pa
     agree(app, u1="true")
     with app.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE photos SET s3_key = '=1+1' WHERE id = 1")
-    report = exported(app, tmp_path, include_image_urls=True)
+    report = exported_from_url(app, tmp_path, include_image_urls=True)
     assert report.rejected_reasons == {"formula": 1}
 
 
@@ -122,17 +122,17 @@ def test_it_may_be_a_quasi_identifier(app: Database, tmp_path: Path) -> None:
     """Where it is exported; else it is no column."""
     agree(app, u1="true")
     with pytest.raises(UsageError, match="not image_url"):
-        exported(app, tmp_path, quasi_identifiers=["image_url"])
-    report = exported(app, tmp_path, include_image_urls=True, quasi_identifiers=["image_url"])
+        exported_from_url(app, tmp_path, quasi_identifiers=["image_url"])
+    report = exported_from_url(app, tmp_path, include_image_urls=True, quasi_identifiers=["image_url"])
     assert report.risk["classes"] == 2
 
 
 def test_a_chain_with_images_is_another_chain(app: Database, tmp_path: Path) -> None:
     """Since its files look different."""
     agree(app, u1="true")
-    assert exported(app, tmp_path, incremental=True).exported_records == 9
-    assert exported(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 9
-    assert exported(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 0
+    assert exported_from_url(app, tmp_path, incremental=True).exported_records == 9
+    assert exported_from_url(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 9
+    assert exported_from_url(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 0
 
 
 def test_the_gate_knows_the_column() -> None:

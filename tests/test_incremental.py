@@ -498,7 +498,7 @@ DEAD_LEAVE_FILES_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisa
 @DEAD_LEAVE_FILES_OPEN
 def test_every_row_is_exported_once_whatever_is_done() -> None:
     """A quick set of what can be done in some order."""
-    run_state_machine_as_test(Exports, settings=settings(max_examples=25, stateful_step_count=25, deadline=None))
+    run_state_machine_as_test(Exports, settings=settings(max_examples=10, stateful_step_count=25, deadline=None))
 
 
 @DEAD_LEAVE_FILES_OPEN

@@ -11,6 +11,9 @@ from processes import Finished, feedback_etl, python
 
 from feedback_etl.demo import create_sample_database
 
+STEPS = [3, pytest.param(1, marks=pytest.mark.torture)]
+"""At every third line; `make torture` takes each."""
+
 STEM = "feedback_training_20251025_120000"
 
 # What the snippets below share: an export that calls `act` at its nth line in our code.
@@ -24,7 +27,7 @@ from feedback_etl.exports import audit, files as module, lock, manifest, output,
 
 OURS = {each.__file__ for each in (audit, lock, manifest, module, output, part, private_files, recovery)}
 DATA = "number\\n" + "".join(f"{number}\\n" for number in range(1000))
-top = Path(sys.argv[1])
+top, step = Path(sys.argv[1]), int(sys.argv[2])
 warnings.simplefilter("ignore", ResourceWarning)  # Python itself closes a file that an interrupt took from its `with`
 
 class Stopped(BaseException):
@@ -66,7 +69,7 @@ def state(folder):
 
 STOP = """
 states = []
-for nth in range(1, 5000):
+for nth in range(1, 5000, step):
     folder = top / str(nth)
     try:
         export(folder, nth, stop)
@@ -80,7 +83,7 @@ print(nth, sorted(set(states)))
 KILL = """
 warnings.simplefilter("ignore", DeprecationWarning)  # Polars has threads, but has not run before the fork
 states = []
-for nth in range(1, 5000):
+for nth in range(1, 5000, step):
     folder = top / str(nth)
     child = os.fork()
     if not child:
@@ -91,7 +94,7 @@ for nth in range(1, 5000):
     if ended == 0:
         break
     assert os.WTERMSIG(ended) == signal.SIGKILL
-    if nth % 10:
+    if len(states) % 10:
         continue
     child = os.fork()
     if not child:
@@ -119,18 +122,20 @@ def points_and_states(finished: Finished) -> tuple[int, list[tuple[int, int, int
 
 
 @pytest.mark.usefixtures("without_coverage")
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("injections", [(), ("link,linkat:error=EPERM",)], ids=["links", "no links"])
-def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path: Path, injections: tuple[str, ...]) -> None:
+def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path: Path, injections: tuple[str, ...], step: int) -> None:
     """Either all files are there, or none; a temporary file never is."""
-    points, states = points_and_states(python(SWEEP + STOP, tmp_path, injections=injections))
+    points, states = points_and_states(python(SWEEP + STOP, tmp_path, step, injections=injections))
     assert points > 300
     assert states == [(0, 0, 0), (1, 2, 0)]
 
 
 @pytest.mark.usefixtures("without_coverage")
-def test_sigkill_at_any_line_leaves_no_partial_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", STEPS)
+def test_sigkill_at_any_line_leaves_no_partial_file(tmp_path: Path, step: int) -> None:
     """Temporary files may stay, and data without its manifest, which is no export; the next run removes both."""
-    points, states = points_and_states(python(SWEEP + KILL, tmp_path))
+    points, states = points_and_states(python(SWEEP + KILL, tmp_path, step))
     assert points > 300
     assert {named for manifests, named, _ in states if not manifests} == {0, 1, 2}
     assert {named for manifests, named, _ in states if manifests} == {2}

@@ -22,7 +22,7 @@ import feedback_etl as fe
 Rows = list[dict[str, Any]]
 
 KEY = "k" * 32
-FEWER = settings(max_examples=settings().max_examples // 6)
+FEWER = settings(max_examples=settings().max_examples // 10)
 NOWS = [
     datetime(2025, 10, 25, 12, 0, 0),
     datetime(2025, 10, 25, 12, 0, 0, 500_000),
@@ -273,6 +273,7 @@ def as_written(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+@settings(max_examples=settings().max_examples // 3)
 @given(scenario=scenarios())
 def test_an_export_agrees_with_the_oracle(one_sqlite: Database, scenario: Scenario) -> None:
     """The same file to the byte, the same rejected rows with the same reasons, the same statistics."""

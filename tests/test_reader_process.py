@@ -58,7 +58,7 @@ def exported(url: str, folder: Path, **options: Any) -> tuple[str, str]:
 class TestOneResult:
     """How rows are read never shows in what is written."""
 
-    @settings(max_examples=12)
+    @settings(max_examples=settings().max_examples // 25)
     @given(batch_rows=st.integers(1, 30), repeats=st.integers(1, 6))
     def test_the_size_of_a_batch_does_not_matter(
         self, tmp_path_factory: pytest.TempPathFactory, batch_rows: int, repeats: int

@@ -45,6 +45,12 @@ def with_timeframes(*timeframes: str | None) -> dict[str, list[dict[str, Any]]]:
     return data
 
 
+def section_of(column: str, page: str) -> str:
+    """What the data dictionary says of a column."""
+    (found,) = [part for part in page.split("<section")[1:] if f">{column}</h3>" in part]
+    return found
+
+
 class Structure(HTMLParser):
     """The levels of headings, and what stands in each drawing, of a page."""
 
@@ -109,6 +115,16 @@ class TestNobodyIsFound:
         assert "acne" in page
         assert CANARY not in page
 
+    def test_few_rows_without_a_value_are_told_with_others(self, sqlite_database: Database) -> None:
+        """To be empty is as rare as any other value, and is no bar of its own."""
+        sqlite_database.fill(**with_timeframes(*["1_week"] * 7, *["2_weeks"] * 5, None))
+        exported(sqlite_database, FOLDER)
+        section = section_of("timeframe", told())
+        assert "Few are empty. 2 different values." in section
+        assert '<td class="long">other or empty</td><td class="figure">6</td>' in section
+        assert ">2_weeks<" not in section
+        assert ">empty<" not in section
+
     def test_a_column_that_nobody_has_declared_is_not_told(self, sqlite_database: Database) -> None:
         """A file that was adopted can hold anything, such as users that five analyses share."""
         sqlite_database.fill(**people(8))
@@ -163,9 +179,39 @@ class TestContent:
         sqlite_database.fill(**with_timeframes(*["1_week"] * 6, "2_weeks", "3_weeks"))
         exported(sqlite_database, FOLDER)
         page = told()
-        assert "2 classes of fewer than five." in page
+        assert "2 classes of fewer than five people." in page
         assert '<td class="long">1</td><td class="figure">2</td><td class="figure">2</td>' in page
         assert '<td class="long">5 to 9</td><td class="figure">1</td><td class="figure">6</td>' in page
+
+    def test_empty_is_told_where_it_is_not_rare(self, sqlite_database: Database) -> None:
+        """Beside the values; where nothing is empty there is no bar for it."""
+        sqlite_database.fill(**with_timeframes(*["1_week"] * 6, *[None] * 5))
+        exported(sqlite_database, FOLDER)
+        page = told()
+        assert "45.5 % empty. 1 different value." in section_of("timeframe", page)
+        assert '<td class="long">empty</td><td class="figure">5</td>' in section_of("timeframe", page)
+        assert "None is empty." in section_of("conditions_detected", page)
+        assert ">empty<" not in section_of("conditions_detected", page)
+
+    def test_different_elements_of_lists_are_counted(self, sqlite_database: Database) -> None:
+        """Three lists of two conditions."""
+        data = people(18, each=1)
+        lists = [["acne"], ["dry"], ["acne", "dry"]]
+        data["records"] = [
+            {"id": number, "recommendation_id": f"rec_{number}", "conditions_analyzed": each}
+            for number, each in enumerate(lists)
+        ]
+        for row in data["feedbacks"]:
+            row["recommendation_id"] = row["id"] % 3
+        sqlite_database.fill(**data)
+        exported(sqlite_database, FOLDER)
+        assert "2 different elements." in section_of("conditions_detected", told())
+
+    def test_k_is_told_as_far_as_it_was_counted(self, sqlite_database: Database) -> None:
+        """Up to fifty people of a class are counted."""
+        sqlite_database.fill(**with_timeframes(*["1_week"] * 55))
+        exported(sqlite_database, FOLDER)
+        assert "<dt>k of the last export</dt><dd>≥ 50<small>" in told()
 
     def test_drift_needs_two_exports(self, sqlite_database: Database) -> None:
         """And is told from the second on."""

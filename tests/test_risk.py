@@ -65,6 +65,11 @@ class TestPersons:
         found = risk(table, quasi_identifiers=["age"], sensitive=[], person="user")
         assert (found.k, found.share_unique, found.small_rows, found.small_people) == (1, 1.0, 20, 2)
 
+    def test_who_is_in_two_small_classes_counts_in_both(self) -> None:
+        """The sum of sizes is no number of different people: here there is one."""
+        table = pl.DataFrame({"age": ["a", "b"], "user": [1, 1]})
+        assert risk(table, quasi_identifiers=["age"], sensitive=[], person="user").small_people == 2
+
     def test_rows_without_a_person_are_one_person(self) -> None:
         """They could all be of the same."""
         table = pl.DataFrame({"age": ["a"] * 3, "user": [None, None, 7]})
@@ -97,6 +102,8 @@ class TestEdges:
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers=["age", "zip"], sensitive=[], person="user")
         with pytest.raises(UsageError, match="at least one"):
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers=[], sensitive=[])
+        with pytest.raises(UsageError, match="are lists of columns"):
+            risk(pl.DataFrame({"age": [1]}), quasi_identifiers="age", sensitive=[])
 
 
 VALUES = st.sampled_from([None, 0, 1, 2, 5])
@@ -188,6 +195,26 @@ class TestCommand:
         done = here("risk", "zips.csv", "--quasi-identifier", "zip", "--sensitive", "salary", "--json")
         found = json.loads(done.out)
         assert (found["classes"], found["k"], found["t"]["salary"]) == (2, 1, pytest.approx(11 / 12))
+
+    def test_a_folder_is_refused_with_what_to_say_instead(self, here: Here) -> None:
+        """Its files may be of several keys."""
+        Path("out").mkdir()
+        ended = here("risk", "out")
+        assert ended.code == 2
+        assert "out is a folder: name its files (out/*.csv)" in ended.err
+        assert "feedback-etl report --output out" in ended.err
+
+    def test_exports_of_two_keys_are_not_taken_together(self, here: Here, sqlite_database: Database) -> None:
+        """A person has another pseudonym in each; files without a manifest are taken as they are."""
+        sqlite_database.fill(**people(3))
+        first, again = (exported(sqlite_database, Path(name)).export_filename for name in ("one", "two"))
+        other = exported(sqlite_database, Path("other"), key="another key that is long enough for it").export_filename
+        ended = here("risk", first, again, other)
+        assert ended.code == 2
+        assert "The files are of 2 keys" in ended.err
+        assert here("risk", first, again).code == 0
+        Path("copy.csv").write_bytes(Path(other).read_bytes())
+        assert here("risk", first, "copy.csv").code == 0
 
     def test_what_cannot_be_read(self, here: Here) -> None:
         """One sentence, without what is in it."""

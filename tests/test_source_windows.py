@@ -98,7 +98,7 @@ def found(url: str, rows: list[tuple[str, str, bool | None]]) -> tuple[list[tupl
     return list(frame.select("created_at", "feedback_id").iter_rows()), excluded
 
 
-@settings(max_examples=settings().max_examples // 2)
+@settings(max_examples=settings().max_examples // 4)
 @given(rows=ROWS, data=st.data())
 def test_a_window_of_sqlite_is_what_python_would_choose(
     sqlite_url: str, rows: list[tuple[datetime, int, bool | None]], data: st.DataObject
@@ -109,7 +109,7 @@ def test_a_window_of_sqlite_is_what_python_would_choose(
     assert found(sqlite_url, written) == expected(rows)
 
 
-@settings(max_examples=settings().max_examples // 5)
+@settings(max_examples=settings().max_examples // 8)
 @given(rows=ROWS, kind=st.sampled_from(["timestamp", "timestamptz"]), route=st.sampled_from(ROUTES), data=st.data())
 def test_a_window_of_postgresql_is_what_python_would_choose(
     odd_zone: str, rows: list[tuple[datetime, int, bool | None]], kind: str, route: str, data: st.DataObject

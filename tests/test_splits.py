@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
-from feedback_etl.training.splits import PersonOverlapWarning, split_by_hash
+from feedback_etl.training.splits import NullGroupWarning, PersonOverlapWarning, split_by_hash
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 values = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=5))
@@ -38,17 +39,19 @@ class TestParts:
     def test_golden(self) -> None:
         """It never changes: models are compared with those of last year."""
         frame = pl.DataFrame({"group": [f"{number:016x}" for number in range(12)] + [None]}).with_row_index("n")
-        parts = split_by_hash(frame, {"a": 0.5, "b": 0.3, "c": 0.2}, by="group")
-        found = {name: part["n"].to_list() for name, part in parts.items()}
+        parts = split_by_hash(frame.lazy(), {"a": 0.5, "b": 0.3, "c": 0.2}, by="group")
+        found = {name: part.collect()["n"].to_list() for name, part in parts.items()}
         assert found == {"a": [0, 1, 4, 5, 6, 7, 11, 12], "b": [2, 8, 10], "c": [3, 9]}
 
     @given(st.lists(values, max_size=30), st.integers(0, 3))
     def test_as_the_standard_library_has_it(self, groups: list[str | None], seed: int) -> None:
         """Every row is in one part, in its order, and equal values are in the same one; null is a value."""
-        frame = pl.DataFrame({"group": groups}, schema={"group": pl.String}).with_row_index("n")
+        frame = pl.LazyFrame({"group": groups}, schema={"group": pl.String}).with_row_index("n")
         parts = split_by_hash(frame, SHARES, by="group", seed=seed)
         for name, part in parts.items():
-            assert part["n"].to_list() == [n for n, group in enumerate(groups) if part_of(group, SHARES, seed) == name]
+            assert part.collect()["n"].to_list() == [
+                n for n, group in enumerate(groups) if part_of(group, SHARES, seed) == name
+            ]
 
     def test_rows_that_come_later_move_nobody(self) -> None:
         """What was in training stays in training."""
@@ -122,8 +125,55 @@ class TestPeople:
             split_by_hash(pl.DataFrame({"subject_hash": ["a"]}), SHARES, by="subject_hash")
 
 
+class TestNulls:
+    """Rows that have nothing to split by are one group, and whoever splits them is told."""
+
+    @pytest.mark.parametrize("kind", ["polars", "pandas", "arrow"])
+    def test_it_warns_with_their_number(self, kind: str) -> None:
+        """At the line of the caller; of users it says what that means."""
+        frame = pl.DataFrame({"subject_hash": ["a", None, None], "timeframe": [None, "1_week", "2_weeks"]})
+        given = {"polars": frame, "pandas": frame.to_pandas(), "arrow": frame.to_arrow()}[kind]
+        told = r"^2 of 3 rows have no subject_hash: .* together as if they were of one person\. Leave them out"
+        with pytest.warns(NullGroupWarning, match=told) as caught:
+            split_by_hash(given, SHARES, by="subject_hash")
+        assert [Path(warning.filename).name for warning in caught] == ["test_splits.py"]
+        with pytest.warns(
+            fe.NullGroupWarning, match="^1 of 3 rows have no timeframe: they are in one part together\\."
+        ):
+            split_by_hash(given, SHARES, by="timeframe")
+
+    def test_a_lazy_frame_is_not_counted(self) -> None:
+        """It would have to be run."""
+        frame = pl.LazyFrame({"group": [None, "a"]}).map_batches(lambda _: pytest.fail("it was run"))
+        split_by_hash(frame, SHARES, by="group")
+
+    def test_a_column_of_nulls_alone(self) -> None:
+        """One group."""
+        with pytest.warns(NullGroupWarning, match="^2 of 2 rows"):
+            parts: dict[str, Any] = split_by_hash(pl.DataFrame({"group": [None, None]}), SHARES, by="group")
+        assert sorted(part.height for part in parts.values()) == [0, 0, 2]
+
+
 class TestRefusals:
     """What cannot be is said."""
+
+    @pytest.mark.parametrize("shares", [[0.8, 0.2], {"a": "0.8"}, {"a": None}, 0.8, None])
+    def test_shares_that_are_no_mapping_of_names_to_numbers(self, shares: Any) -> None:
+        """The message shows one."""
+        with pytest.raises(UsageError, match=r"mapping of names to numbers, such as \{"):
+            split_by_hash(pl.DataFrame({"a": ["b"]}), shares, by="a")
+
+    @pytest.mark.parametrize("by", [["a"], ("a", "b"), None, pl.col("a")])
+    def test_a_split_is_by_one_name(self, by: Any) -> None:
+        """And by nothing else that Polars would take."""
+        with pytest.raises(UsageError, match="by one column, given by its name"):
+            split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by=by)
+
+    def test_the_columns_told_are_those_of_the_caller(self) -> None:
+        """Also of a pandas frame, to which one is added on its way."""
+        for frame in (pl.DataFrame({"a": ["b"], "c": [1]}), pd.DataFrame({"a": ["b"], "c": [1]})):
+            with pytest.raises(UsageError, match=r"^The frame has no column d\. It has: a, c\.$"):
+                split_by_hash(frame, SHARES, by="d")
 
     @pytest.mark.parametrize(
         "shares", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": 1.0, "b": 0.0}, {"a": float("nan"), "b": 1.0}]
@@ -146,8 +196,3 @@ class TestRefusals:
         frame = pl.DataFrame({"f": [1.0], "t": [None]}, schema={"f": pl.Float64, "t": pl.Date})
         with pytest.raises(UsageError, match=told):
             split_by_hash(frame, SHARES, by=column)
-
-    def test_a_column_of_nulls_alone(self) -> None:
-        """One group."""
-        parts: dict[str, Any] = split_by_hash(pl.DataFrame({"group": [None, None]}), SHARES, by="group")
-        assert sorted(part.height for part in parts.values()) == [0, 0, 2]

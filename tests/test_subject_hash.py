@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people, rows_of
+from folders import FORMS, KEY, NOW, exported_from_url, people, rows_of
 from processes import feedback_etl
 
 import feedback_etl as fe
@@ -36,7 +36,7 @@ def subject(user: object, key: str | None = KEY) -> str:
 
 def test_a_pseudonym_of_its_own_domain(app: Database, tmp_path: Path) -> None:
     """It equals no pseudonym of an analysis with the same id; without a user there is none."""
-    report = exported(app, tmp_path, include_subject_hash=True)
+    report = exported_from_url(app, tmp_path, include_subject_hash=True)
     rows = rows_of(Path(report.export_filename))
     assert rows.columns == [*TRAINING_COLUMNS, "subject_hash"]
     counts = dict(rows["subject_hash"].value_counts().iter_rows())
@@ -49,7 +49,7 @@ def test_a_pseudonym_of_its_own_domain(app: Database, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_a_person_is_erased_by_it(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
     """Also when the database has forgotten what was theirs."""
-    exported(app, tmp_path, include_subject_hash=True, **form)
+    exported_from_url(app, tmp_path, include_subject_hash=True, **form)
     with app.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 2")
     dry = fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY, dry_run=True)
@@ -62,7 +62,7 @@ def test_a_person_is_erased_by_it(app: Database, tmp_path: Path, form: dict[str,
 
 def test_erasing_without_the_column_finds_nobody_else(app: Database, tmp_path: Path) -> None:
     """What is not there is told, as before."""
-    exported(app, tmp_path)
+    exported_from_url(app, tmp_path)
     with app.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 2")
     assert fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).not_found == ["2"]
@@ -70,7 +70,7 @@ def test_erasing_without_the_column_finds_nobody_else(app: Database, tmp_path: P
 
 def test_risk_counts_people_by_it(app: Database, tmp_path: Path) -> None:
     """The command line takes it for the person, and the checklist for what links rows."""
-    report = exported(app, tmp_path, include_subject_hash=True)
+    report = exported_from_url(app, tmp_path, include_subject_hash=True)
     found = json.loads(feedback_etl("risk", "--json", report.export_filename).stdout)
     assert (found["rows"], found["k"]) == (10, 4)
     settings = load_settings(database_url=app.url, output_dir=tmp_path)
@@ -82,4 +82,4 @@ def test_risk_counts_people_by_it(app: Database, tmp_path: Path) -> None:
 def test_its_name_is_taken(app: Database, tmp_path: Path) -> None:
     """No column of a query may pretend to be it."""
     with pytest.raises(UsageError, match="cannot be called subject_hash"):
-        exported(app, tmp_path, columns=[ExtraColumn("subject_hash", "identifier")], query="SELECT 1")
+        exported_from_url(app, tmp_path, columns=[ExtraColumn("subject_hash", "identifier")], query="SELECT 1")

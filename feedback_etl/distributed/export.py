@@ -12,7 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -21,11 +21,13 @@ from feedback_etl.arguments import known_keys
 from feedback_etl.distributed.head import TASKS_AT_ONCE, carried_out
 from feedback_etl.distributed.task import Export, Made, PartTask, Task, ThinTask
 from feedback_etl.distributed.worker import Secrets, let_through, make_part, work, work_with
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.names import REJECTED_FOLDER, small_classes_of
 from feedback_etl.exports.parted import PartedExport
-from feedback_etl.exports.place import place_of
+from feedback_etl.exports.place import Folder
+from feedback_etl.exports.stored import StoredExport
 from feedback_etl.making import SLOW_SECONDS, Making
 from feedback_etl.private_files import create_private_file
 from feedback_etl.results import ExportReport
@@ -87,7 +89,7 @@ class _Parts:
 
     def of_one_piece(self, found: Found) -> ExportReport:
         """Make the one part of what cannot be divided, in this process."""
-        place, rules = place_of(self.making.folder), self.making.rules
+        place, rules = self.making.place, self.making.rules
         with self._begun(found.consent) as export:
 
             def carry_out(tasks: Iterable[Task]) -> Iterator[Made]:
@@ -100,22 +102,18 @@ class _Parts:
             common = self._common(export, ())
             return self._made(export, common, [PartTask(common, 0, "")], carry_out, found.source, found.excluded, 0)
 
-    def _begun(self, consent: tuple[str, ...]) -> PartedExport:
-        making = self.making
-        return PartedExport(
-            making.folder,
-            making.rules.now,
-            key=making.rules.key,
-            new_key=making.new_key,
-            known_keys=known_keys,
-            consent=consent,
-            lock_timeout=making.lock_timeout,
-        )
+    def _begun(self, consent: tuple[str, ...]) -> PartedExport | StoredExport:
+        making, rules = self.making, self.making.rules
+        usual: dict[str, Any] = {"key": rules.key, "new_key": making.new_key, "known_keys": known_keys}
+        if isinstance(making.place, Bucket):
+            return StoredExport(making.place, rules.now, consent=consent, **usual)
+        timeout = making.lock_timeout
+        return PartedExport(making.place.path, rules.now, consent=consent, lock_timeout=timeout, **usual)
 
-    def _common(self, export: PartedExport, prepare: tuple[str, ...]) -> Export:
+    def _common(self, export: PartedExport | StoredExport, prepare: tuple[str, ...]) -> Export:
         making, selection = self.making, self.selection
         return Export(
-            place=str(making.folder.absolute()),
+            place=absolute(making.place),
             stem=export.stem,
             form=making.form,
             rules=replace(making.rules, key=None),
@@ -130,7 +128,7 @@ class _Parts:
 
     def _made(
         self,
-        export: PartedExport,
+        export: PartedExport | StoredExport,
         common: Export,
         tasks: Iterable[PartTask],
         carry_out: CarryOut[Task],
@@ -158,7 +156,7 @@ class _Parts:
         facts = Facts("full", window, self.making.settings, report.figures(), source, extra=rules.extra)
         export.publish(sorted(files, key=lambda file: file.path), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head
-        where = str(self.making.folder)
+        where = str(self.making.place)
         kinds = {file.kind for file in files}
         report.export_filename = f"{where}/{export.stem}" if "pairs" in kinds else ""
         report.rejected_filename = f"{where}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
@@ -166,11 +164,16 @@ class _Parts:
 
     def _put_small_classes(self, stem: str, small: pl.DataFrame) -> None:
         """Workers look there which rows to leave out."""
-        place, name = place_of(self.making.folder), small_classes_of(stem)
+        place, name = self.making.place, small_classes_of(stem)
         with place.draft(name) as draft:
             with os.fdopen(create_private_file(draft), "wb") as file:
                 small.write_ipc(file)
             place.create(name, draft)
+
+
+def absolute(place: Folder | Bucket) -> str:
+    """Its name for workers, whose working directory is another."""
+    return str(place.path.absolute()) if isinstance(place, Folder) else str(place)
 
 
 @contextmanager

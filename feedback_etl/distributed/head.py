@@ -21,7 +21,7 @@ ATTEMPTS = 3
 TASKS_AT_ONCE = 64
 """How many are sent ahead; each that runs has a connection, of which PostgreSQL accepts 100 unless told otherwise."""
 
-LAST_SECONDS = 60.0
+LAST_SECONDS = 10.0
 """How long those that run are waited for when the export has failed, so that they leave nothing behind."""
 
 T = TypeVar("T", bound=Task)

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 
 import polars as pl
 
@@ -22,7 +21,7 @@ from feedback_etl.distributed.task import Made, PartTask, Task, ThinTask
 from feedback_etl.errors import KeyUnusable, SourceError, UsageError
 from feedback_etl.exports.names import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
 from feedback_etl.exports.output import Form
-from feedback_etl.exports.place import Place, place_of
+from feedback_etl.exports.place import Folder, Place, place_of
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.privacy.anonymity import without
 from feedback_etl.privacy.keys import Key
@@ -62,7 +61,8 @@ def work(task: Task) -> Made:
         raise UsageError(
             f"This worker has feedback_etl {__version__}, and the head {export.version}: install the same."
         )
-    if not place_of(export.place).names(STATE_FOLDER):
+    place = place_of(export.place)
+    if isinstance(place, Folder) and not place.names(STATE_FOLDER):
         raise UsageError(
             f"This worker does not see {export.place}: workers share a folder with the head, or the export goes to an "
             "object store."
@@ -132,7 +132,9 @@ def let_through(place: Place, rules: Rules, task: ThinTask) -> Made:
 def _forgotten(task: Task, key: Key | None) -> list[Tombstones]:
     """Whom the place had forgotten when the export began."""
     export = task.export
-    return read_tombstones(Path(export.place), [key, *known_keys()], only=export.erasures) if export.erasures else []
+    return (
+        read_tombstones(place_of(export.place), [key, *known_keys()], only=export.erasures) if export.erasures else []
+    )
 
 
 def metadata_of(rules: Rules, form: Form) -> dict[str, str]:

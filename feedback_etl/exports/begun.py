@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from feedback_etl.errors import ExportFileError, FolderLocked
+from feedback_etl.errors import ExportFileError, FolderLocked, UsageError
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, OpenLog
 from feedback_etl.exports.facts import Facts, described
 from feedback_etl.exports.failures import explained, refuse_links
@@ -25,6 +25,7 @@ from feedback_etl.exports.output import Form
 from feedback_etl.exports.part import Part
 from feedback_etl.exports.recovery import clear_rewritten, recover
 from feedback_etl.exports.same_consent import require_consent
+from feedback_etl.exports.store import is_store
 from feedback_etl.exports.tombstones import (
     Tombstones,
     digest,
@@ -70,6 +71,8 @@ class BegunExport:
         plan: What the log tells of the run when it begins.
         lock_timeout: None where the caller holds the folder's lock.
         """
+        if is_store(str(folder)):
+            raise UsageError(f"{folder} is an object store: export_feedback and `feedback-etl export` write there.")
         self._folder = Path(folder)
         self._now, self._key, self._new_key, self._lock_timeout = now, key, new_key, lock_timeout
         self._log = AuditLog(self._folder)

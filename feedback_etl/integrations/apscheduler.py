@@ -6,6 +6,7 @@ from apscheduler.job import Job
 from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.triggers.cron import CronTrigger
 
+from feedback_etl.integrations.options import require_options
 from feedback_etl.integrations.run import run_export
 
 JOB_ID = "feedback_etl.daily_export"
@@ -40,11 +41,15 @@ def add_daily_export(
         job_id: Another id for another folder.
         options: Of `export_feedback`; plain values, since a persistent job store pickles them.
 
+    Raises:
+        UsageError: There is no such option, or its value is wrong.
+
     >>> from apscheduler.schedulers.background import BackgroundScheduler
     >>> job = add_daily_export(BackgroundScheduler(), hour=3, timezone="Europe/Berlin")
     >>> job.id, job.max_instances, job.coalesce
     ('feedback_etl.daily_export', 1, True)
     """
+    require_options(options, incremental=incremental)
     return scheduler.add_job(
         run_export,
         CronTrigger(hour=hour, minute=minute, timezone=timezone),

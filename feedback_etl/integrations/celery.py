@@ -8,6 +8,7 @@ from celery import Celery, Task
 from celery.schedules import crontab
 
 from feedback_etl.errors import UsageError
+from feedback_etl.integrations.options import require_options
 from feedback_etl.integrations.run import TRANSIENT, run_export
 from feedback_etl.settings import Settings
 
@@ -68,12 +69,16 @@ def register(
     Returns:
         `daily`, without arguments, and `bulk(days_back=-1)`; both give `Exported`.
 
+    Raises:
+        UsageError: There is no such option, its value is wrong, or it is for the tasks to decide.
+
     >>> tasks = register(Celery("application", set_as_current=False), format="parquet")
     >>> tasks.bulk.name, tasks.bulk.acks_late, tasks.bulk.serializer
     ('feedback_etl.export_bulk', True, 'json')
     """
     if {"incremental", "request_id"} & {*options}:
         raise UsageError("The tasks decide themselves what is incremental and who asks: leave these options out.")
+    require_options(options, incremental=True)
 
     @app.task(name=DAILY, **_OPTIONS)  # type: ignore[untyped-decorator]
     def daily() -> Exported:

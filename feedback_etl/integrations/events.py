@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from feedback_etl.errors import UsageError
+from feedback_etl.integrations.options import require_options
 from feedback_etl.integrations.run import run_export
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class ExportOnFeedback:
     the next. Each is incremental, so that it takes every row that was committed before it began, whoever announced it;
     call the hook after the commit. An event during an export leads to another one, and an export that failed is tried
     again after `min_interval`, for as long as it fails: no event is forgotten while the process lives. Since a process
-    may die, let a nightly incremental export into the same folder follow. The hook never raises.
+    may die, let a nightly incremental export into the same folder follow. Once it is made, the hook never raises.
 
     Use it from one event loop; as a context it finishes what is pending at the end (so does `aclose`).
 
@@ -35,6 +36,9 @@ class ExportOnFeedback:
         on_export: Called with the report of each export, in the event loop.
         on_error: Called with the error of each that failed, which is in the log too.
         options: Of `export_feedback`.
+
+    Raises:
+        UsageError: There is no such option, or its value is wrong.
 
     >>> async def application():
     ...     async with ExportOnFeedback(on_error=lambda error: print(type(error).__name__)) as hook:
@@ -52,6 +56,7 @@ class ExportOnFeedback:
         on_error: Callable[[Exception], object] | None = None,
         **options: Any,
     ) -> None:
+        require_options(options, incremental=True)
         self._settings, self._options = settings, {"incremental": True, **options}
         self._min_seconds = min_interval.total_seconds()
         self._on_export, self._on_error = on_export, on_error

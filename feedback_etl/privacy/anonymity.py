@@ -138,7 +138,8 @@ def without(pairs: pl.DataFrame, small: pl.DataFrame, quasi_identifiers: Sequenc
 def told(classes: pl.DataFrame, asked: Anonymity, cap: int) -> dict[str, Any]:
     """What a report and a manifest say of the classes of an export.
 
-    Risks are upper bounds where classes have more people than are counted; `k` is then "at least".
+    Risks are upper bounds where classes have more people than are counted; `k` is then "at least". In
+    `people_in_classes_under_5` somebody with rows in several such classes counts in each, as in `Risk.small_people`.
     """
     figures = figures_of(classes["people"], classes["rows"])
     return {

@@ -12,7 +12,7 @@ import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
 from feedback_etl.errors import UsageError
-from feedback_etl.frames import Frame, to_polars
+from feedback_etl.frames import Frame, require_columns, to_polars
 
 SMALL = 5
 """Classes of fewer people are reported as small."""
@@ -25,7 +25,8 @@ class Risk:
     """The figures of a table.
 
     A class's size is its number of different persons, or of rows where no column tells the person; all rows without a
-    person count as one. Null is a value of its own everywhere.
+    person count as one. Somebody with rows in several classes counts in each of them, and so several times in sums of
+    sizes. Null is a value of its own everywhere.
 
     Attributes:
         rows: Of the table.
@@ -36,7 +37,8 @@ class Risk:
         highest_risk: 1 / k.
         share_unique: The share of rows in classes of size 1.
         small_rows: Rows in classes of a size under 5.
-        small_people: The sum of these sizes.
+        small_people: The sum of these sizes: not a number of different people, since somebody can be in several such
+            classes; there are at most so many.
         discernibility: The sum of the squares of the classes' rows (Bayardo and Agrawal 2005).
         distinct_l: For each sensitive column, the least number of different values in a class (Machanavajjhala et
             al. 2007, l-diversity).
@@ -77,7 +79,7 @@ def risk(
         frame: The table: of Polars (lazy or not) or pandas, or an Arrow table.
         quasi_identifiers: What somebody may know of a person.
         sensitive: What nobody should learn of one.
-        person: The column that tells who a row is of; without it every row counts as a person.
+        person: The column that tells who a row is of, such as "subject_hash"; without it every row counts as a person.
 
     Raises:
         UsageError: There is no such column, or no quasi-identifier.
@@ -89,11 +91,9 @@ def risk(
     1.0
     """
     table: pl.LazyFrame = to_polars(frame).lazy()
-    names = table.collect_schema().names()
-    if missing := [
-        name for name in (*quasi_identifiers, *sensitive, *([person] if person else [])) if name not in names
-    ]:
-        raise UsageError(f"The table has no column {', '.join(missing)}. It has: {', '.join(names)}.")
+    if isinstance(quasi_identifiers, str) or isinstance(sensitive, str):
+        raise UsageError('quasi_identifiers and sensitive are lists of columns, such as ["age_range"].')
+    require_columns(table, (*quasi_identifiers, *sensitive, *([person] if person else [])))
     if not quasi_identifiers:
         raise UsageError("Name at least one quasi-identifier.")
     if both := sorted({*quasi_identifiers} & {*sensitive}):

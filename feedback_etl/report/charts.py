@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from feedback_etl.report.rounding import round_width
+
 _WIDTH, _LABELS, _FIGURES = 360, 140, 62
 _LINE, _BAR, _TEXT = 24, 15, 12.5
 _LONGEST_LABEL = 18  # characters
@@ -75,7 +77,7 @@ def stacks(title: str, description: str, items: Sequence[Stack], tones: Sequence
         items: The columns, from the left.
         tones: The class of the colour of each series, from below.
     """
-    highest = max((sum(each.values) for each in items), default=0) or 1
+    highest = 2 * round_width(max((sum(each.values) for each in items), default=0) / 2 or 1)
     drawn = [_grid(highest * share, _y(share)) for share in (0, 0.5, 1)]
     step = (_WIDTH - _AXIS) / max(len(items), 1)
     wide = min(step * 0.8, 48)

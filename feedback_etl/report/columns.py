@@ -10,6 +10,7 @@ from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.contracts import TIME, row_schema
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.expressions import AGE_EDGES, ISO_FORMAT
+from feedback_etl.report.rounding import round_width
 from feedback_etl.schema import PSEUDONYM_PATTERN
 
 Kind = Literal["hidden", "list", "label", "number", "time"]
@@ -106,7 +107,7 @@ def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
     few = frame.select(number.drop_nulls().n_unique()).item() <= _MOST_STEPS
     if few or not math.isfinite(high - low) or high <= low:
         return _plain(number)
-    width = _round_width((high - low) / _MOST_STEPS)
+    width = round_width((high - low) / _MOST_STEPS)
     begin = (number / width).floor() * width
     if column.bounds:
         begin = begin.clip(upper_bound=high - width)
@@ -118,13 +119,3 @@ def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
 def _plain(number: pl.Expr) -> pl.Expr:
     """A number as people write it: without `.0`."""
     return number.round(6).cast(pl.String).str.strip_suffix(".0")
-
-
-def _round_width(least: float) -> float:
-    """The least of 1, 2, 5, 10, 20, ... and their tenths that is not below a number.
-
-    >>> _round_width(8.3), _round_width(0.03), _round_width(120)
-    (10.0, 0.05, 200.0)
-    """
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(round(power * factor, 9) for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))

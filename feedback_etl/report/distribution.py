@@ -8,8 +8,8 @@ import polars as pl
 from feedback_etl.privacy.risk import SMALL
 from feedback_etl.report.columns import Column, binned
 
-MOST_VALUES = 14
-"""Shown of a column; the others are told together."""
+MOST_BINS = 15
+"""Told one by one of a column, empty among them; the others are told together."""
 
 
 _NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")  # the dash of 18-25 is no sign
@@ -22,20 +22,28 @@ class Share(NamedTuple):
     rows: int
 
 
+class _Count(NamedTuple):
+    """How many rows have a bin, and how many people these are of; empty is a bin of its own, without a label."""
+
+    label: str | None
+    rows: int
+    people: int
+
+
 class Distribution(NamedTuple):
     """What may be told of a column's values.
 
     Attributes:
         column: Which.
         rows: Of the table.
-        empty: Rows without a value.
-        different: Different values.
+        empty: Rows without a value; None if they are rare, and so among the others.
+        different: Different values; of lists, different elements.
         shares: The values that are not rare, then all others as one; none of a hidden column.
     """
 
     column: Column
     rows: int
-    empty: int
+    empty: int | None
     different: int
     shares: list[Share]
 
@@ -54,33 +62,48 @@ def distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distrib
     >>> distribution(rows, weeks, person="who").shares
     [Share(label='1_week', rows=6), Share(label='other (2 values)', rows=7)]
     """
-    values = frame.get_column(column.name)
-    counts = [] if column.kind == "hidden" else _counts(frame, column, person)
+    alone, together = _apart(_counts(frame, column, person))
+    rare = any(each.label is None for each in together)
+    values = frame.get_column(column.name).drop_nulls()
     return Distribution(
-        column, frame.height, values.null_count(), values.drop_nulls().n_unique(), _told(counts, column)
+        column,
+        frame.height,
+        None if rare else frame.height - len(values),
+        (values.str.split(",").explode() if column.kind == "list" else values).n_unique(),
+        [] if column.kind == "hidden" else [*_shares(alone, column), *_others(together)],
     )
 
 
-def _counts(frame: pl.DataFrame, column: Column, person: str) -> list[tuple[str, int, int]]:
-    """Each bin with its rows and its people, the most frequent first."""
-    bins = frame.select(binned(column, frame).alias("bin"), pl.col(person).alias("person")).drop_nulls("bin")
+def _counts(frame: pl.DataFrame, column: Column, person: str) -> list[_Count]:
+    """All bins, empty first, then the most frequent."""
+    bins = frame.select(binned(column, frame).alias("bin"), pl.col(person).alias("person"))
     if column.kind == "list":
         bins = bins.explode("bin")
     counts = bins.group_by("bin").agg(pl.len().alias("rows"), pl.col("person").n_unique().alias("people"))
-    return counts.sort("rows", "bin", descending=[True, False]).rows()
+    counts = counts.sort(pl.col("bin").is_not_null(), "rows", "bin", descending=[False, True, False])
+    return [_Count(*row) for row in counts.iter_rows()]
 
 
-def _told(counts: list[tuple[str, int, int]], column: Column) -> list[Share]:
-    """The values that enough people share; where a rare one could be told from the rest, one more goes with it."""
-    shown = [each for each in counts if each[2] >= SMALL][:MOST_VALUES]
-    hidden = [each for each in counts if each not in shown]
-    if shown and hidden and (len(hidden) == 1 or sum(people for *_, people in hidden) < SMALL):
-        hidden.append(shown.pop())
-    if column.ordered:
-        shown.sort(key=lambda each: _natural(each[0]))
-    shares = [Share(label, rows) for label, rows, _ in shown]
-    others = f"other ({len(hidden):,} value{'' if len(hidden) == 1 else 's'})"
-    return [*shares, Share(others, sum(rows for _, rows, _ in hidden))] if hidden else shares
+def _apart(counts: list[_Count]) -> tuple[list[_Count], list[_Count]]:
+    """The bins that enough people share, and the others; where one could be told from the rest, one more goes along."""
+    alone = [each for each in counts if each.people >= SMALL][:MOST_BINS]
+    together = [each for each in counts if each not in alone]
+    if alone and together and (len(together) == 1 or sum(each.people for each in together) < SMALL):
+        together.append(alone.pop())
+    return alone, together
+
+
+def _shares(counts: list[_Count], column: Column) -> list[Share]:
+    shares = [Share(label, rows) for label, rows, _ in counts if label is not None]
+    return sorted(shares, key=lambda each: _natural(each.label)) if column.ordered else shares
+
+
+def _others(counts: list[_Count]) -> list[Share]:
+    """What is told together, as one; nothing where nothing is."""
+    told = f"other ({len(counts):,} value{'' if len(counts) == 1 else 's'})"
+    if any(each.label is None for each in counts):
+        told = "other or empty"
+    return [Share(told, sum(each.rows for each in counts))] if counts else []
 
 
 def _natural(label: str) -> tuple[list[float], str]:

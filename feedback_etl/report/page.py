@@ -80,10 +80,10 @@ def _statistic(statistics: Mapping[str, Any], name: str) -> int:
 def _distribution(told: Distribution) -> Markup | None:
     """The values of a column, and how many rows have none."""
     items = [Bar(each.label, each.rows, _share(each.rows, told.rows)) for each in told.shares]
+    if not items:
+        return None
     if told.empty:
         items.append(Bar("empty", told.empty, _share(told.empty, told.rows), "third"))
-    if not told.shares:
-        return None
     return bars(f"Values of {told.column.name}", f"Shares of {told.rows:,} rows.", items)
 
 

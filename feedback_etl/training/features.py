@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from numbers import Real
 from typing import NamedTuple
 
 import polars as pl
@@ -76,7 +77,8 @@ def features(
 
     Raises:
         UsageError: There is no such rating or precision.
-        ValidationError: A column is missing or of a wrong type, or all age ranges are of other edges.
+        ValidationError: A column is missing or of a wrong type, or all age ranges are of other edges (of a lazy frame,
+            which is not run, they are not looked at: unknown ones are missing).
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
     ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None], "feedback_timestamp": [None, None]})
@@ -100,6 +102,8 @@ def features(
     weekday_cos        0 0
     """
     is_coarse(timestamp_precision)
+    if isinstance(ratings, str) or len({*ratings}) < len(ratings):
+        raise UsageError('ratings is a list of different ratings, such as ["helpful_rating"].')
     if wrong := [name for name in ratings if name not in RATING_FIELDS]:
         raise UsageError(f"{wrong[0]} is no rating; there are {', '.join(RATING_FIELDS)}.")
     require_pairs(frame, [*_TEXTS, _TIME, *ratings])
@@ -155,11 +159,11 @@ def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "l
     >>> label(pairs, "helpful", threshold=4)["label"].to_list()
     [1, 0, None]
     """
-    if of not in LABELS:
+    if of not in [*LABELS]:
         raise UsageError(f"There is no label {of!r}; there are {', '.join(LABELS)}.")
     rating, greatest, usual = LABELS[of]
     least = usual if threshold is None else threshold
-    if not 0 < least <= greatest:
+    if not isinstance(least, Real) or not 0 < least <= greatest:
         raise UsageError(f"The threshold of {rating} must be from 1 to {greatest}.")
     require_pairs(frame, [rating])
     labelled: Frame = frame.with_columns((_number(rating) >= least).cast(pl.Int8).alias(name))

@@ -1,14 +1,15 @@
 """Splits into training, validation and test rows that stay the same wherever and whenever they are made."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import accumulate, pairwise
+from numbers import Real
 
 import polars as pl
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
 from feedback_etl.errors import UsageError
-from feedback_etl.frames import Frame, for_any_frame
+from feedback_etl.frames import Frame, for_any_frame, require_columns
 
 _MARK = "digits that decide"
 _DIGITS = 15
@@ -19,14 +20,21 @@ class PersonOverlapWarning(UserWarning):
     """A split may have the same person in several of its parts."""
 
 
+class NullGroupWarning(UserWarning):
+    """A split keeps all rows together that have no value to split by."""
+
+
 @for_any_frame
 def split_by_hash(frame: Frame, shares: Mapping[str, float], *, by: str, seed: int = 0) -> dict[str, Frame]:
     """Split a frame into parts, all rows with the same value of `by` in the same one.
 
     Which part a value goes to follows from the value, the shares and the seed alone: SHA-256 of "seed|value" as a
     fraction of its range, against the shares one after the other. So a split is the same on every machine and in every
-    version, and rows that come later do not move those that were there. Null is a value of its own. Shares are met as
-    closely as chance allows: within 1 % at 100,000 values.
+    version, and rows that come later do not move those that were there. Shares are met as closely as chance allows:
+    within 1 % at 100,000 values.
+
+    Null is a value like any other: all rows without one are in the same part, which gets too large if they are many.
+    `NullGroupWarning` tells their number; a lazy frame, which is not run, does not know it.
 
     Split by person (`subject_hash`) where the frame tells it. By `analysis_hash` the same person can be in two parts,
     since people have several analyses; a model then may know the people that it is tested on, and looks better than it
@@ -42,7 +50,7 @@ def split_by_hash(frame: Frame, shares: Mapping[str, float], *, by: str, seed: i
         The parts by their names, frames of the kind that was given, with the rows in their order.
 
     Raises:
-        UsageError: The shares are not positive numbers that make 1, or there is no such column.
+        UsageError: The shares are not positive numbers that make 1, or `by` is not a column that can be split by.
 
     >>> pairs = pl.DataFrame({"person": ["e", "a", "b", "e", "c"]})
     >>> parts = split_by_hash(pairs, {"train": 0.5, "test": 0.5}, by="person")
@@ -51,19 +59,16 @@ def split_by_hash(frame: Frame, shares: Mapping[str, float], *, by: str, seed: i
     """
     bounds = _bounds(shares)
     _require_exact(frame, by)
-    if by == "analysis_hash":
-        warnings.warn(
-            "Split by analysis_hash: a person with several analyses can be in several parts. Split by subject_hash, "
-            "which exports hold if they are asked for it.",
-            PersonOverlapWarning,
-            stacklevel=3,
-        )
+    for warning in _doubts(frame, by):
+        warnings.warn(warning, stacklevel=3)
     marked = frame.with_columns(_digits(by, seed).alias(_MARK))
     return {name: marked.filter(pl.col(_MARK).is_between(*ends, closed="left")).drop(_MARK) for name, ends in bounds}
 
 
 def _bounds(shares: Mapping[str, float]) -> list[tuple[str, tuple[pl.Expr, pl.Expr]]]:
     """For each part its digests, half-open, in hex digits; text of one length has the order of its numbers."""
+    if not isinstance(shares, Mapping) or not all(isinstance(share, Real) for share in shares.values()):
+        raise UsageError('The shares are a mapping of names to numbers, such as {"train": 0.8, "test": 0.2}.')
     if not shares or not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
         raise UsageError(f"The shares must be greater than 0 and make 1 together; they make {sum(shares.values()):g}.")
     inner = [f"{round(end * 16**_DIGITS):0{_DIGITS}x}" for end in accumulate(shares.values())][:-1]
@@ -73,14 +78,29 @@ def _bounds(shares: Mapping[str, float]) -> list[tuple[str, tuple[pl.Expr, pl.Ex
 
 def _require_exact(frame: pl.DataFrame | pl.LazyFrame, by: str) -> None:
     """Make sure that equal values have equal text, on every machine."""
-    schema = frame.collect_schema()
-    if by not in schema:
-        raise UsageError(f"The frame has no column {by}. It has: {', '.join(schema.names())}.")
-    dtype = schema[by]
+    if not isinstance(by, str):
+        raise UsageError('A split is by one column, given by its name, such as by="subject_hash".')
+    require_columns(frame, [by])
+    dtype = frame.collect_schema()[by]
     if not (dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         raise UsageError(
             f"{by} is {dtype}; a split is by integers, text or categories (floats are not exact; pandas: the dtype "
             "Int64)."
+        )
+
+
+def _doubts(frame: pl.DataFrame | pl.LazyFrame, by: str) -> Iterator[Warning]:
+    """What the caller may not have meant."""
+    if by == "analysis_hash":
+        yield PersonOverlapWarning(
+            "Split by analysis_hash: a person with several analyses can be in several parts. Split by subject_hash, "
+            "which exports hold if they are asked for it."
+        )
+    if isinstance(frame, pl.DataFrame) and (nulls := frame[by].null_count()):
+        whose = " as if they were of one person" if by == "subject_hash" else ""
+        yield NullGroupWarning(
+            f"{nulls:,} of {frame.height:,} rows have no {by}: they are in one part together{whose}. Leave them "
+            "out before if that is not meant."
         )
 
 

@@ -52,7 +52,7 @@ class Vocabulary:
             ValidationError: The frame lacks conditions_detected or rules_applied, or they are no text, or age_range
                 holds something else than ranges.
         """
-        if min_rows < 1:
+        if not isinstance(min_rows, int) or min_rows < 1:
             raise UsageError("min_rows must be a whole number of 1 or more.")
         pairs: pl.LazyFrame = to_polars(frame).lazy()
         require_pairs(pairs, ["conditions_detected", "rules_applied"])

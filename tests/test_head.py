@@ -1,0 +1,134 @@
+"""The head's own work: ten thousand tasks are as easy to remember as ten."""
+
+import threading
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+import polars as pl
+import pytest
+
+from feedback_etl.columns import QUASI_IDENTIFIERS
+from feedback_etl.distributed.head import ATTEMPTS, TASKS_AT_ONCE, carried_out
+from feedback_etl.distributed.task import Export, Made, PartTask
+from feedback_etl.errors import ExportFileError
+from feedback_etl.privacy.anonymity import People
+from feedback_etl.privacy.keys import Key
+from feedback_etl.rules import Rules
+from feedback_etl.steps import Run, Tally
+
+KEY = Key("k" * 64)
+NO_EXPORT = cast("Export", None)
+
+
+@dataclass
+class Idle:
+    """Work that does nothing, and gives what a real task gives."""
+
+    classes: bytes
+
+    def __call__(self, task: PartTask) -> Made:
+        """Do nothing."""
+        return Made(task.number, [], Tally({"total": 10, "exported": 10}, {}, self.classes))
+
+
+class Ahead(Executor):
+    """An executor that tells how many tasks it has at most."""
+
+    def __init__(self) -> None:
+        self._threads, self._lock = ThreadPoolExecutor(2), threading.Lock()
+        self.now = self.most = 0
+
+    def submit(self, work: Any, /, *arguments: Any, **_: Any) -> Future[Any]:
+        """Take a task."""
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        future = self._threads.submit(work, *arguments)
+        future.add_done_callback(self._done)
+        return future
+
+    def _done(self, _: Future[Any]) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+def classes_of(count: int) -> bytes:
+    """What a task tells of so many classes."""
+    people = People(QUASI_IDENTIFIERS)
+    numbers = pl.Series([str(each) for each in range(count)])
+    people.add(pl.DataFrame(dict.fromkeys(QUASI_IDENTIFIERS, numbers)), numbers)
+    return people.digested(KEY)
+
+
+def tasks(count: int) -> Iterator[PartTask]:
+    """Tasks with a statement each, made when they are asked for."""
+    return (PartTask(NO_EXPORT, number, f"SELECT {number}" + " " * 2_000) for number in range(count))
+
+
+def peak_of(count: int) -> int:
+    """The memory that the head needs at most for so many tasks, in bytes."""
+    work, run = Idle(classes_of(100)), Run(Rules(datetime(2025, 10, 25), KEY, 1, "keep", False, 1.0))
+    tracemalloc.start()
+    try:
+        for made in carried_out(ThreadPoolExecutor(2), work, tasks(count)):
+            assert made.tally is not None
+            run.add(made.tally)
+        assert run.rows == 10 * count
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_ten_thousand_tasks_take_no_more_memory_than_a_thousand() -> None:
+    """Neither tasks, with their statements of 2,000 characters, nor what they gave are kept."""
+    peak_of(100)  # what is imported and cached with the first
+    few, many = peak_of(1_000), peak_of(10_000)
+    assert (many - few) / 9_000 < 100
+
+
+def test_tasks_are_sent_a_few_at_a_time_and_each_once() -> None:
+    """Not more than the database has connections for; in any order."""
+    for at_once in (1, 3, TASKS_AT_ONCE):
+        executor = Ahead()
+        made = list(carried_out(executor, Idle(b""), tasks(1_000), at_once=at_once))
+        assert sorted(each.number for each in made) == list(range(1_000))
+        assert executor.most <= at_once
+
+
+def test_an_attempt_is_another_task_and_the_last_one_counts() -> None:
+    """Engines that know a task by its content do not answer with the old failure."""
+    attempts: Counter[int] = Counter()
+
+    def work(task: PartTask) -> Made:
+        attempts[task.number] += 1
+        assert task.attempt == attempts[task.number]
+        if task.number % 3 == 0 and task.attempt < ATTEMPTS:
+            raise ConnectionError
+        return Made(task.number, [], None)
+
+    made = list(carried_out(ThreadPoolExecutor(2), work, tasks(30), at_once=4))
+    assert sorted(each.number for each in made) == list(range(30))
+    assert attempts == {number: ATTEMPTS if number % 3 == 0 else 1 for number in range(30)}
+
+
+def test_what_fails_leaves_no_task_at_work() -> None:
+    """Those that wait are cancelled, those that run are waited for."""
+    running = Counter[str]()
+
+    def work(task: PartTask) -> Made:
+        running["begun"] += 1
+        try:
+            if task.number == 5:
+                raise MemoryError
+            return Made(task.number, [], None)
+        finally:
+            running["ended"] += 1
+
+    with pytest.raises(ExportFileError, match="Part 5 was lost 3 times"):
+        list(carried_out(ThreadPoolExecutor(2), work, tasks(1_000), at_once=8))
+    assert running["begun"] == running["ended"] < 50

@@ -1,0 +1,122 @@
+"""Options that are kept for exports to come are refused when they are given, not at the first export in the night."""
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+from celery import Celery
+from databases import Database
+from folders import KEY, people
+
+from feedback_etl import export_feedback
+from feedback_etl.errors import UsageError
+from feedback_etl.integrations.apscheduler import add_daily_export
+from feedback_etl.integrations.celery import register
+from feedback_etl.integrations.events import ExportOnFeedback
+from feedback_etl.integrations.options import OF_EACH_RUN, require_options
+
+KEEPERS: dict[str, Callable[..., object]] = {
+    "apscheduler": lambda **options: add_daily_export(BackgroundScheduler(), **options),
+    "celery": lambda **options: register(Celery("application", set_as_current=False), **options),
+    "events": ExportOnFeedback,
+}
+WRONG: list[dict[str, Any]] = [
+    {"days_back": 0},
+    {"days_back": "7"},
+    {"days_back": 5_000_000},
+    {"since": "yesterday"},
+    {"since": "2025-10-25", "until": "2025-10-24"},
+    {"until": "2025-10-24"},
+    {"min_feedback_fields": 5},
+    {"recommendation_id": "hashed"},
+    {"max_rejected": 5},
+    {"timestamp_precision": "week"},
+    {"k": 0},
+    {"on_small_class": "warn"},
+    {"max_suppressed": 2},
+    {"incremental": True, "since": "2025-10-25"},
+    {"incremental": True, "lookback": "an hour"},
+    {"format": "json"},
+    {"compress": "bzip2"},
+    {"format": "parquet", "compress": "gzip"},
+    {"age_edges": [50, 18]},
+    {"workers": 0},
+    {"batch_rows": 0},
+    {"stall_timeout": 0},
+]
+GOOD: dict[str, Any] = {
+    **{"since": "2025-10-25", "min_feedback_fields": 2, "output_dir": "exports", "recommendation_id": "hash"},
+    **{"max_rejected": 0.1, "timestamp_precision": "day", "k": 5, "format": "parquet", "age_edges": [18, 65]},
+    **{"lookback": timedelta(hours=2), "include_subject_hash": True, "bulk": True, "workers": 2},
+}
+
+
+@pytest.mark.parametrize("keep", KEEPERS.values(), ids=KEEPERS)
+class TestKeepers:
+    """Whatever calls an export later."""
+
+    def test_a_slip_in_a_name_is_told(self, keep: Callable[..., object]) -> None:
+        """With what may be meant."""
+        with pytest.raises(
+            UsageError, match=r"^There is no option days_bak of export_feedback\. Is days_back meant\?$"
+        ):
+            keep(days_bak=7)
+        with pytest.raises(UsageError, match=r"no option zzz of export_feedback\. There are: days_back, since, "):
+            keep(zzz=7)
+
+    def test_a_wrong_value_is_told(self, keep: Callable[..., object]) -> None:
+        """As an export tells it."""
+        with pytest.raises(UsageError, match=r"^k must be a whole number from 1 to 1,000\.$"):
+            keep(k=0)
+
+    def test_a_wrong_type_is_told_without_its_value(self, keep: Callable[..., object]) -> None:
+        """Nor is it in what the error came from."""
+        with pytest.raises(UsageError, match=r"^One of the options k, max_rejected is of a wrong type") as caught:
+            keep(k=5, max_rejected="canary")
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+    @pytest.mark.parametrize("name", sorted({*OF_EACH_RUN} - {"request_id"}))
+    def test_what_every_export_finds_itself_is_not_kept(self, keep: Callable[..., object], name: str) -> None:
+        """A key, above all, has no place in a job store."""
+        with pytest.raises(UsageError, match=f"^{name} is found anew for every export: leave it out"):
+            keep(**{name: KEY})
+
+    def test_an_incremental_export_is_told_no_beginning(self, keep: Callable[..., object]) -> None:
+        """All of them are incremental unless somebody says otherwise."""
+        with pytest.raises(UsageError, match="goes on where the last one ended"):
+            keep(since="2025-10-25")
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_what_an_export_refuses_is_refused_before(sqlite_database: Database, wrong: dict[str, Any]) -> None:
+    """With the same sentence."""
+    sqlite_database.fill(**people(1))
+    with pytest.raises(UsageError) as told:
+        export_feedback(sqlite_database.url, key=KEY, **wrong)
+    with pytest.raises(UsageError) as before:
+        require_options(wrong)
+    assert str(before.value) == str(told.value)
+
+
+def test_what_an_export_takes_is_taken() -> None:
+    """An end that is still to come is past when the export runs."""
+    require_options(GOOD)
+    require_options({"since": "2025-10-25", "until": "9000-01-01"})
+
+
+def test_an_export_has_all_that_it_finds_itself() -> None:
+    """The names that are not kept are names of its arguments."""
+    assert {*OF_EACH_RUN} < {*inspect.signature(export_feedback).parameters}
+
+
+def test_without_options_nothing_is_imported() -> None:
+    """A web server that only sends tasks needs no Polars."""
+    code = "import sys; from feedback_etl.integrations.options import require_options; require_options({})"
+    told = f"{code}; print('polars' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,0 +1,196 @@
+"""`--output s3://...`: an export into an object store is the same export, whoever makes it."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import sqlalchemy as sa
+from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
+from databases import Database, new_postgres_database
+from object_store import Proxy, Trouble
+from processes import wait_for
+
+from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.catalogue import manifest_at
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.stored_log import StoredLog
+from feedback_etl.results import ExportReport
+
+WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
+
+
+@pytest.fixture(scope="module")
+def sample_url(postgres_admin: sa.Engine) -> Iterator[str]:
+    """A PostgreSQL database of sample data, which no test changes."""
+    with new_postgres_database(postgres_admin) as url:
+        fill_with_sample(url)
+        yield url
+
+
+@pytest.fixture
+def url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same, and workers know it."""
+    for name, value in environment(sample_url).items():
+        monkeypatch.setenv(name, value)
+    return sample_url
+
+
+def stored(url: str, bucket_url: str, **options: Any) -> ExportReport:
+    """An export of everything into the bucket."""
+    return exported(url, bucket_url, **options)
+
+
+def manifest_of(report: ExportReport, bucket_url: str) -> Manifest:
+    """Its manifest."""
+    manifest = manifest_at(Bucket(bucket_url), report.export_filename.rpartition("/")[2])
+    assert manifest
+    return manifest
+
+
+def rows_of(report: ExportReport, bucket_url: str, kind: str = "pairs") -> pl.DataFrame:
+    """Its rows as text, by its manifest."""
+    frames = []
+    for file in manifest_of(report, bucket_url).all(kind):
+        with Bucket(bucket_url).fetched(file.path) as path:
+            read: Any = pl.read_parquet if file.path.endswith(".parquet") else pl.read_csv
+            frames.append(read(path, **({} if file.path.endswith(".parquet") else {"infer_schema": False})))
+    rows: pl.DataFrame = pl.concat(frames).cast(pl.String)
+    return rows
+
+
+def everything(bucket_url: str) -> list[str]:
+    """All objects but those of the log."""
+    names = Bucket(bucket_url).names("")
+    folders = [name for stem in ("feedback_training_20251025_120000",) for name in Bucket(bucket_url).names(stem)]
+    return [*names, *folders]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"format": "parquet", "k": 5}, {"compress": "gzip"}, {"compress": "zstd", "include_subject_hash": True}],
+    ids=lambda options: ",".join(options) or "csv",
+)
+@pytest.mark.parametrize("kind", [None, "threads"], ids=["this machine", "an executor"])
+def test_it_is_the_same_export(
+    url: str, bucket_url: str, tmp_path: Path, options: dict[str, Any], kind: str | None
+) -> None:
+    """Row for row, figure for figure; parts, manifest and log are in the bucket, and nothing is here."""
+    alone = exported(url, tmp_path / "alone", **options)
+    here = set(Path.cwd().rglob("*"))
+    if kind is None:
+        report = stored(url, bucket_url, **options)
+    else:
+        with EXECUTORS[kind]() as executor:
+            report = stored(url, bucket_url, executor=executor, **options)
+    assert set(Path.cwd().rglob("*")) == here
+    assert rows_of(report, bucket_url).equals(frame_of(alone))
+    figures = alone.to_dict()
+    assert {name: value for name, value in report.to_dict().items() if value != figures[name]}.keys() <= WHERE
+    manifest = manifest_of(report, bucket_url)
+    assert len(manifest.all("pairs")) >= 5
+    assert report.export_filename == f"{bucket_url}/{manifest.stem}"
+    assert [each["event"] for each in StoredLog(Bucket(bucket_url)).records()] == ["started", "committed"]
+    assert Bucket(bucket_url).names(f".feedback_etl/{manifest.stem}") == []
+
+
+def test_every_database_can_be_exported_there(database: Database, bucket_url: str) -> None:
+    """Those that cannot be divided as one part."""
+    record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
+    row = {"user_id": 1, "recommendation_id": 1, "helpful_rating": 5, "created_at": NOW.replace(hour=1)}
+    database.fill(records=[record], feedbacks=[row | {"id": each, "analysis_id": each} for each in range(1, 8)])
+    report = stored(database.url, bucket_url)
+    assert rows_of(report, bucket_url).height == 7
+
+
+def test_a_worker_that_is_killed_loses_nothing(url: str, bucket_url: str, tmp_path: Path) -> None:
+    """A Dask worker, by SIGKILL while it has a task: parts are there whole or not at all."""
+    alone = exported(url, tmp_path / "alone")
+    killed: list[int] = []
+    with dask() as (executor, client):
+
+        def kill(rows: int, total: int) -> None:
+            busy = [address for address, tasks in client.processing().items() if tasks]
+            if busy and not killed:
+                killed.append(next(iter(client.run(os.getpid, workers=busy).values())))
+                os.kill(killed[0], signal.SIGKILL)
+
+        report = stored(url, bucket_url, executor=executor, workers=16, progress=kill)
+    assert killed
+    assert rows_of(report, bucket_url).equals(frame_of(alone))
+
+
+@pytest.mark.parametrize("how", ["500", "503", "cut", "lost", "slow"])
+def test_failing_and_slow_requests_change_nothing(
+    url: str, proxy: Proxy, bucket_url: str, tmp_path: Path, how: str
+) -> None:
+    """They are repeated; what was done already is taken for what it is."""
+    proxy.troubles += [Trouble(how, 2, "PUT", "part-")]
+    proxy.troubles += [Trouble(how, 1, "PUT", "manifest"), Trouble(how, 1, "PUT", "audit")]
+    report = stored(url, bucket_url)
+    assert [trouble.times for trouble in proxy.troubles] == [0, 0, 0]
+    assert rows_of(report, bucket_url).equals(frame_of(exported(url, tmp_path / "alone")))
+    assert [each["event"] for each in StoredLog(Bucket(bucket_url)).records()] == ["started", "committed"]
+
+
+def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
+    """No part, no manifest; the log says that it failed."""
+
+    def lost(work: Any, task: Any) -> Any:
+        if task.number == 3:
+            raise MemoryError
+        return work(task)
+
+    with pytest.raises(ExportFileError, match="Part 3 was lost"):
+        stored(url, bucket_url, executor=Watched(lost))
+    with pytest.raises(ValidationError):
+        stored(url, bucket_url, strict=True)
+    assert everything(bucket_url) == []
+    assert [each["event"] for each in StoredLog(Bucket(bucket_url)).records()] == ["started", "failed"] * 2
+
+
+def test_tasks_hold_no_credentials(url: str, bucket_url: str) -> None:
+    """They name the bucket; workers have their own."""
+    watched = Watched()
+    stored(url, bucket_url, executor=watched)
+    secrets = [os.environ[name] for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")]
+    assert all(secrets)
+    for task in watched.tasks:
+        assert bucket_url.encode() in pickle.dumps(task)
+        assert not any(secret.encode() in pickle.dumps(task) for secret in secrets)
+
+
+def test_what_needs_a_folder_is_refused(url: str, bucket_url: str) -> None:
+    """Rather than done by halves."""
+    with pytest.raises(UsageError, match="leave incremental and request_id out"):
+        stored(url, bucket_url, incremental=True)
+
+
+def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL while parts are put: without a manifest they are no export, and another run is not disturbed."""
+    code = (
+        "import sys, time, feedback_etl as fe\n"
+        "def told(rows, total):\n"
+        "    print(rows, flush=True)\n"
+        "    time.sleep(60)\n"
+        f"fe.export_feedback({url!r}, days_back=-1, now=__import__('datetime').datetime(2025, 10, 25, 12), key={KEY!r},"
+        f" output_dir={bucket_url!r}, workers=5, progress=told)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
+        assert head.stdout
+        assert head.stdout.readline()
+        head.kill()
+    stem = "feedback_training_20251025_120000"
+    wait_for(lambda: bool(Bucket(bucket_url).names(stem)))
+    assert manifest_at(Bucket(bucket_url), stem) is None
+    report = stored(url, bucket_url)
+    assert report.export_filename == f"{bucket_url}/{stem}_1"
+    assert rows_of(report, bucket_url).height == report.exported_records
+    assert report.total_feedback_records == ROWS
