@@ -1,4 +1,4 @@
-"""Exports in an object store for tests: rows of real exports, put there in parts."""
+"""Exports in parts for tests: rows of real exports, put into an object store or a folder."""
 
 import io
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of
 from feedback_etl.exports.names import part_of, rejected_part_of
+from feedback_etl.exports.place import Folder
 from feedback_etl.exports.rewriting import pseudonyms_in, write_without
 from feedback_etl.exports.stored import StoredExport
 from feedback_etl.exports.tombstones import Tombstones, digest
@@ -70,13 +71,16 @@ class Rows:
             path.write_bytes(content.getvalue())
         return self
 
-    def put(self, bucket: Bucket, stem: str) -> list[DataFile]:
+    def put(self, place: Folder | Bucket, stem: str) -> list[DataFile]:
         """Put the parts, as workers do."""
         suffix = "".join(self.pairs[0].suffixes)
         names = [(part_of(stem, number, suffix), path) for number, path in enumerate(self.pairs)]
         names += [(rejected_part_of(stem, number), path) for number, path in enumerate(self.rejected)]
         for name, path in names:
-            bucket.create(name, path)
+            with place.draft(name) as draft:
+                draft.write_bytes(path.read_bytes())
+                draft.chmod(0o600)
+                place.create(name, draft)
         return [_described(name, path) for name, path in names]
 
 
