@@ -331,6 +331,19 @@ class TestKilledRuns:
         assert [each.stem for each in manifests_at(bucket_url)] == [f"{stem}_1"]
         assert Bucket(bucket_url).names(stem) == []
 
+    def test_one_that_a_sweep_may_have_passed_by_is_removed(
+        self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a day, since until then it may see for itself."""
+        stem = killed("after")
+        announce_sweep(bucket_url)
+        for patience, left in ((timedelta(days=1), [stem]), (timedelta(0), [])):
+            monkeypatch.setattr(stored_recovery, "PATIENCE", patience)
+            with begun(bucket_url) as export:
+                export.publish([])
+            assert [each.stem for each in manifests_at(bucket_url)] == left
+        assert Bucket(bucket_url).names(stem) == []
+
     def test_one_that_was_taken_for_dead_cannot_publish(
         self, bucket_url: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -21,11 +21,10 @@ from feedback_etl.exports.facts import Facts, described, told
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.names import folders_of, manifest_of, stems
 from feedback_etl.exports.one_key import require_same_key
-from feedback_etl.exports.rewriting import pseudonyms_in
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored_log import OpenStoredLog, StoredLog
 from feedback_etl.exports.stored_recovery import forget_in, recover_stored, remove_parts
-from feedback_etl.exports.thinning import thinned
+from feedback_etl.exports.thinning import pseudonyms_at, thinned
 from feedback_etl.exports.tombstones import (
     Tombstones,
     digest,
@@ -81,13 +80,11 @@ class StoredExport:
 
     def __enter__(self) -> Self:
         with self._log.locked() as log:
-            keys = [self._key, *self._known_keys()]
-            with suppress(Changed):  # somebody else recovers the same; the next start looks again
-                recover_stored(self._bucket, log, self._key, keys)
+            recover_stored(self._bucket, log, self._key, [self._key])
             require_state(self._bucket, last_state(log.records()))
             self.erasures = erasures_in(self._bucket)
             if self.erasures:
-                self.forgotten = read_tombstones(self._bucket, keys)
+                self.forgotten = read_tombstones(self._bucket, [self._key, *self._known_keys()])
             try:
                 self._announce(log)
             except BaseException as error:
@@ -177,8 +174,7 @@ class StoredExport:
         return forgotten_since(self._bucket, self.erasures, self._key)
 
     def _without(self, part: DataFile, forgotten: frozenset[str]) -> DataFile:
-        with self._bucket.fetched(part.path) as path:
-            there = pseudonyms_in(path, path.name)
+        there = pseudonyms_at(self._bucket, part)
         unwanted = {each for each in there if digest("pseudonym", each, self._key) in forgotten}
         return thinned(self._bucket, part, unwanted) if unwanted else part
 
