@@ -114,6 +114,16 @@ class TestErase:
         assert only(url).rows == 8
         assert_true(url)
 
+    @pytest.mark.parametrize("how", ["503", "lost", "cut"])
+    def test_trouble_does_not_harm_it(self, url: str, proxy: Proxy, how: str) -> None:
+        """Each kind of put fails once, or its answer is lost."""
+        kinds = ("tombstones/", "audit/", ".parquet", ".manifest.json")
+        proxy.troubles = [Trouble(how, holding=kind) for kind in kinds]
+        assert fe.erase(url, analysis_ids=[202, 302], keys=KEYS).rows == 2
+        assert [each.times for each in proxy.troubles] == [0] * 4
+        assert only(url).erased_rows == 2
+        assert_true(url)
+
     def test_many_at_once_erase_all(self, bucket_url: str, database: Database) -> None:
         """Who finds something changed begins again."""
         for _ in range(2):
