@@ -237,8 +237,10 @@ class Run:
         return self._counts["total"]
 
     def tally(self) -> Tally:
-        """What was counted so far, for a run that puts several together."""
-        return Tally(dict(self._counts), dict(self._reasons), self._people.digested(self._rules.key))
+        """What was counted since the last tally, for a run that puts several together."""
+        tally = Tally(dict(self._counts), dict(self._reasons), self._people.digested(self._rules.key))
+        self._counts, self._reasons, self._people = Counter(), Counter(), self._people.anew()
+        return tally
 
     def add(self, tally: Tally) -> None:
         """Count what another run has counted, of other rows."""

@@ -10,7 +10,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from feedback_etl.distributed.task import PartTask
 from feedback_etl.errors import ExportFileError, FeedbackError, KeyUnusable, SourceError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.manifest import manifests_in, read_manifest
+from feedback_etl.source.plan import in_ranges
 
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
 """What is allowed to differ."""
@@ -133,6 +135,31 @@ class TestSameAsOnOneMachine:
             shared = exported(database.url, tmp_path / "shared", now=NOW.replace(hour=13), k=k, executor=watched)
             assert frame_of(shared).equals(frame_of(alone))
         assert bool(watched.tasks) == database.url.startswith("postgresql")
+
+    @pytest.mark.parametrize("k", [None, 2])
+    def test_what_is_read_in_one_piece_is_cut_into_parts(
+        self, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int | None
+    ) -> None:
+        """Wherever it is cut: a duplicate is found in the part after its original, and people count over all parts."""
+        monkeypatch.setattr("feedback_etl.distributed.export.in_ranges", partial(in_ranges, rows=4))
+        record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
+        row = {"recommendation_id": 1, "created_at": NOW.replace(hour=1)}
+        rows = [
+            row | {"id": each, "analysis_id": each % 9, "user_id": each % 5, "helpful_rating": 9 - each % 7}
+            for each in range(1, 30)
+        ]
+        sqlite_database.fill(records=[record], feedbacks=rows)
+        options: dict[str, Any] = {"batch_rows": 2, "k": k, "now": NOW.replace(hour=13)}
+        alone = exported(sqlite_database.url, tmp_path / "alone", **options)
+        shared = exported(sqlite_database.url, tmp_path / "shared", executor=Watched(), **options)
+        assert alone.deduplicated_records > 0
+        assert alone.errors > 0
+        assert frame_of(shared).equals(frame_of(alone))
+        assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
+        (manifest,) = manifests_in(tmp_path / "shared")
+        assert len(manifest.all("pairs")) > 1
 
     def test_nothing_to_export_is_no_export(self, url: str, tmp_path: Path) -> None:
         """No file, no manifest, no error."""
@@ -393,8 +420,9 @@ class TestFailures:
         with EXECUTORS["processes"]() as executor:
             executor.submit(os.getpid).result()
             for child in psutil.Process().children(recursive=True):
-                if "spawn_main" in " ".join(child.cmdline()):
-                    child.kill()
+                with suppress(psutil.Error):  # it has just ended
+                    if "spawn_main" in " ".join(child.cmdline()):
+                        child.kill()
             with pytest.raises(ExportFileError, match="takes no more tasks"):
                 exported(url, tmp_path, executor=executor)
         assert visible(tmp_path) == []

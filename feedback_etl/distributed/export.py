@@ -12,7 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 
@@ -20,7 +20,7 @@ from feedback_etl import __version__
 from feedback_etl.arguments import known_keys
 from feedback_etl.distributed.head import TASKS_AT_ONCE, carried_out
 from feedback_etl.distributed.task import Export, Made, PartTask, Task, ThinTask
-from feedback_etl.distributed.worker import Secrets, let_through, make_part, work, work_with
+from feedback_etl.distributed.worker import Secrets, let_through, make_part, run_of, work, work_with
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.manifest import DataFile
@@ -32,13 +32,11 @@ from feedback_etl.making import SLOW_SECONDS, Making
 from feedback_etl.private_files import create_private_file
 from feedback_etl.results import ExportReport
 from feedback_etl.source.division import Division, Indivisible, divide
+from feedback_etl.source.plan import in_ranges
 from feedback_etl.source.selection import Found, Selection, read
 from feedback_etl.steps import Run
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T", bound=Task)
-CarryOut = Callable[[Iterable[T]], Iterator[Made]]
 
 
 def export_in_parts(making: Making, selection: Selection, executor: Executor | None = None) -> ExportReport:
@@ -80,27 +78,24 @@ class _Parts:
                 return carried_out(workers, do, tasks, at_once=ahead)
 
             common = self._common(export, tuple(division.prepare))
-            ranges = map(division.query_of, division.ranges)
-            tasks = (PartTask(common, number, query) for number, query in enumerate(ranges))
-            report = self._made(export, common, tasks, carry_out, division.source, division.excluded, division.total)
+            queries = map(division.query_of, division.ranges)
+            parts = carry_out(PartTask(common, number, query) for number, query in enumerate(queries))
+            report = self._made(export, common, parts, carry_out, division, division.total)
         if time.perf_counter() - self.making.started > SLOW_SECONDS:
             report.advice = division.advice()
         return report
 
     def of_one_piece(self, found: Found) -> ExportReport:
-        """Make the one part of what cannot be divided, in this process."""
+        """Make the parts of what cannot be divided one after the other, in this process."""
         place, rules = self.making.place, self.making.rules
         with self._begun(found.consent) as export:
-
-            def carry_out(tasks: Iterable[Task]) -> Iterator[Made]:
-                for task in tasks:
-                    if isinstance(task, PartTask):
-                        yield make_part(place, rules, task, found.batches)
-                    else:
-                        yield let_through(place, rules, task)
-
             common = self._common(export, ())
-            return self._made(export, common, [PartTask(common, 0, "")], carry_out, found.source, found.excluded, 0)
+            run = run_of(common, rules)
+            parts = (
+                make_part(place, rules, PartTask(common, number, ""), frames, run)
+                for number, frames in enumerate(in_ranges(found.batches))
+            )
+            return self._made(export, common, parts, partial(map, partial(let_through, place, rules)), found)
 
     def _begun(self, consent: tuple[str, ...]) -> PartedExport | StoredExport:
         making, rules = self.making, self.making.rules
@@ -130,16 +125,15 @@ class _Parts:
         self,
         export: PartedExport | StoredExport,
         common: Export,
-        tasks: Iterable[PartTask],
-        carry_out: CarryOut[Task],
-        source: str,
-        excluded: int,
-        total: int,
+        parts: Iterable[Made],
+        let_through: Callable[[Iterable[ThinTask]], Iterable[Made]],
+        found: Division | Found,
+        total: int = 0,
     ) -> ExportReport:
-        """Have all tasks carried out, judge what came of them, and publish it."""
+        """Take the parts, judge what came of them, and publish them; with k, when their rows were let through."""
         rules, window = self.making.rules, self.selection.window
         run, files, numbers = Run(rules), list[DataFile](), list[int]()
-        for made in carry_out(tasks):
+        for made in parts:
             files += made.files
             numbers.append(made.number)
             if made.tally is not None:
@@ -150,10 +144,10 @@ class _Parts:
         small = run.small_classes()
         if rules.anonymity.k is not None:
             self._put_small_classes(export.stem, small)
-            for made in carry_out(ThinTask(common, number) for number in numbers):
+            for made in let_through(ThinTask(common, number) for number in numbers):
                 files += made.files
-        report = run.report(window, excluded)
-        facts = Facts("full", window, self.making.settings, report.figures(), source, extra=rules.extra)
+        report = run.report(window, found.excluded)
+        facts = Facts("full", window, self.making.settings, report.figures(), found.source, extra=rules.extra)
         export.publish(sorted(files, key=lambda file: file.path), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head
         where = str(self.making.place)

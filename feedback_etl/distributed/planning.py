@@ -2,13 +2,11 @@
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from math import ceil
 from typing import IO, Any, cast
-
-import polars as pl
 
 from feedback_etl.arguments import Time, extra_of, window_of
 from feedback_etl.clock import instant
@@ -22,7 +20,7 @@ from feedback_etl.rules import Rules
 from feedback_etl.source.child import prestart
 from feedback_etl.source.connect import Database
 from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
-from feedback_etl.source.plan import ROWS_A_BULK_RANGE, ranges_of
+from feedback_etl.source.plan import in_ranges, ranges_of
 from feedback_etl.source.preflight import fetch_count
 from feedback_etl.source.query import count_in
 from feedback_etl.source.reader import Reading, open_reading
@@ -131,16 +129,9 @@ def _measured(found: Opened, window: Window, rules: Rules, form: Form) -> tuple[
     run, part = Run(rules), Rows(cast("IO[bytes]", _Nowhere()), form, metadata_of(rules, form))
     started = time.perf_counter()
     with open_reading(found.source, found.relation, window, found.types, Reading()) as frames:
-        process_into(part.append, lambda _: None, run, _of_a_range(frames))
+        process_into(part.append, lambda _: None, run, next(in_ranges(frames)))
         part.finish()
         return run.rows, time.perf_counter() - started, part.written.bytes
-
-
-def _of_a_range(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    rows = 0
-    while rows < ROWS_A_BULK_RANGE and (frame := next(frames, None)) is not None:
-        rows += frame.height
-        yield frame
 
 
 class _Nowhere(io.RawIOBase):

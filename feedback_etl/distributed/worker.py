@@ -17,12 +17,12 @@ from feedback_etl.arguments import known_keys
 from feedback_etl.columns import of_raw_rows
 from feedback_etl.configured import database_of
 from feedback_etl.distributed.part import PartFile, frames_in
-from feedback_etl.distributed.task import Made, PartTask, Task, ThinTask
+from feedback_etl.distributed.task import Export, Made, PartTask, Task, ThinTask
 from feedback_etl.errors import KeyUnusable, SourceError, UsageError
 from feedback_etl.exports.names import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
 from feedback_etl.exports.output import Form
 from feedback_etl.exports.place import Folder, Place, place_of
-from feedback_etl.exports.tombstones import Tombstones, read_tombstones
+from feedback_etl.exports.tombstones import read_tombstones
 from feedback_etl.privacy.anonymity import without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processing import process_into
@@ -94,15 +94,22 @@ def work_with(secrets: Secrets, task: Task) -> Made:
         return let_through(place, rules, task)
     job = Job(secrets.url, list(export.prepare), [task.query], export.batch_rows)
     frames = rows_of(job, of_raw_rows(rules.extra), stall_timeout=export.stall_timeout)
-    return make_part(place, rules, task, frames)
+    return make_part(place, rules, task, frames, run_of(export, rules))
 
 
-def make_part(place: Place, rules: Rules, task: PartTask, frames: Iterable[pl.DataFrame]) -> Made:
+def run_of(export: Export, rules: Rules) -> Run:
+    """The steps of a task; whom the place had forgotten when the export began is left out."""
+    if not export.erasures:
+        return Run(rules)
+    keys = [rules.key, *known_keys()]
+    return Run(rules, read_tombstones(place_of(export.place), keys, only=export.erasures))
+
+
+def make_part(place: Place, rules: Rules, task: PartTask, frames: Iterable[pl.DataFrame], run: Run) -> Made:
     """Make a part of raw rows; they wait where the sizes of all classes have to be known before any is written."""
     export, number = task.export, task.number
     waits = rules.anonymity.k is not None
     name = waiting_part_of(export.stem, number) if waits else part_of(export.stem, number, export.form.suffix)
-    run = Run(rules, _forgotten(task, rules.key))
     with ExitStack() as stack:
         pairs = PartFile(place, name, Form("arrow") if waits else export.form, metadata_of(rules, export.form))
         rejected = PartFile(place, rejected_part_of(export.stem, number), Form(), {})
@@ -127,14 +134,6 @@ def let_through(place: Place, rules: Rules, task: ThinTask) -> Made:
         for frame in frames:
             pairs.append(without(frame, small, rules.anonymity.quasi_identifiers))
         return Made(number, pairs.publish("pairs"), None)
-
-
-def _forgotten(task: Task, key: Key | None) -> list[Tombstones]:
-    """Whom the place had forgotten when the export began."""
-    export = task.export
-    return (
-        read_tombstones(place_of(export.place), [key, *known_keys()], only=export.erasures) if export.erasures else []
-    )
 
 
 def metadata_of(rules: Rules, form: Form) -> dict[str, str]:

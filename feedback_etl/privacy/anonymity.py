@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import polars as pl
 
@@ -85,6 +85,10 @@ class People:
     def __init__(self, quasi_identifiers: Sequence[str], cap: int = CAP) -> None:
         self._keys, self._cap = list(dict.fromkeys(quasi_identifiers)), cap
         self._parts: list[pl.DataFrame] = []
+
+    def anew(self) -> Self:
+        """The same of rows to come."""
+        return type(self)(self._keys, self._cap)
 
     def add(self, pairs: pl.DataFrame, users: pl.Series) -> None:
         """Count rows; all rows without a user are of one person."""

@@ -5,8 +5,9 @@ the order of time; together they are the window.
 """
 
 import math
+from collections.abc import Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from feedback_etl.clock import naive_utc
 from feedback_etl.source.connect import Source
@@ -14,6 +15,9 @@ from feedback_etl.source.preflight import fetch_rows
 from feedback_etl.source.query import bins_of, estimate_of, extent_of
 from feedback_etl.source.relation import Relation
 from feedback_etl.source.window import Window
+
+if TYPE_CHECKING:
+    import polars as pl
 
 ROWS_A_RANGE = 20_000_000
 """To sort them takes the database about 3 GB of disk; smaller ranges cost more, as each repeats the joins."""
@@ -82,3 +86,17 @@ def split(window: Window, bins: list[Bin], ranges: int) -> list[Window]:
         seen += each.rows
     dated = [Window(start, end) for start, end in zip(edges, [*edges[1:], window.end], strict=True)]
     return dated if window.start else [*dated, UNDATED]
+
+
+def in_ranges(frames: "Iterator[pl.DataFrame]", rows: int = ROWS_A_BULK_RANGE) -> "Iterator[Iterator[pl.DataFrame]]":
+    """Frames in groups of about so many rows, each to be taken before the next: for what is read in one piece."""
+    for first in frames:
+        yield _group(first, frames, rows)
+
+
+def _group(frame: "pl.DataFrame", following: "Iterator[pl.DataFrame]", rows: int) -> "Iterator[pl.DataFrame]":
+    seen = frame.height
+    yield frame
+    while seen < rows and (each := next(following, None)) is not None:
+        seen += each.height
+        yield each
