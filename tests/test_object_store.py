@@ -4,6 +4,7 @@ import sys
 import threading
 from pathlib import Path
 
+import boto3
 import pytest
 from object_store import CREDENTIALS, Proxy, Trouble
 
@@ -89,6 +90,20 @@ class TestObjects:
         with pytest.raises(Changed):
             bucket.put("name", b"three", instead_of=second)
         assert not bucket.exists()
+
+    def test_a_bucket_that_keeps_versions_is_one_like_others(self, bucket_url: str) -> None:
+        """What counts is the newest."""
+        name, enabled = bucket_url.split("/")[2], {"Status": "Enabled"}
+        boto3.client("s3").put_bucket_versioning(Bucket=name, VersioningConfiguration=enabled)
+        bucket = Bucket(bucket_url)
+        first = bucket.put("name", b"one")
+        second = bucket.put("name", b"two", instead_of=first)
+        with pytest.raises(Changed):
+            bucket.put("name", b"three", instead_of=first)
+        assert bucket.read_version("name") == (b"two", second)
+        bucket.remove("name")
+        assert not bucket.exists()
+        assert bucket.put("name", b"four") != second
 
     def test_of_many_who_create_a_name_one_does(self, bucket_url: str) -> None:
         """Side by side."""

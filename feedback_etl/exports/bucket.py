@@ -139,26 +139,23 @@ class Bucket:
             FileExistsError: There is one, with another content.
             Changed: It is no longer the one that was read.
         """
-        for attempt in range(1, ATTEMPTS + 1):
+        taken: Exception = (
+            Changed(f"{self.address(name)} was changed meanwhile.") if instead_of else FileExistsError(name)
+        )
+        failed = taken
+        for _ in range(ATTEMPTS):
             try:
                 return self._put(name, content, instead_of)
             except (FileExistsError, FileNotFoundError):
-                refused: Exception | None = None
+                failed = taken
             except Unanswered as error:
-                refused = error
+                failed = error
             there = self._version_of(name)
             if there and self._holds(name, content):
                 return there
-            is_as_before = there == instead_of  # None where there was none
-            if not is_as_before or (attempt == ATTEMPTS and not refused):
-                raise (
-                    FileExistsError(name)
-                    if instead_of is None
-                    else Changed(f"{self.url}/{name} was changed meanwhile.")
-                )
-            if attempt == ATTEMPTS and refused:
-                raise refused
-        raise AssertionError
+            if there != instead_of:  # neither what was sent nor what was there before
+                raise taken
+        raise failed
 
     def replace(self, name: str, content: bytes) -> None:
         """Put an object whatever is there."""
