@@ -130,18 +130,28 @@ def _with_numbers(table: "pl.DataFrame", sensitive: list[str] | None) -> "pl.Dat
 
 
 def _require_files_of_one_key(files: list[Path]) -> None:
-    """Refuse folders, whose files can be of several keys: a person would count once for each key."""
-    for file in files:
-        if file.is_dir():
-            raise UsageError(
-                f"{file} is a folder: name its files ({file}/*.csv), or measure its exports together, each pair once, "
-                f"with feedback-etl report --output {file}."
-            )
-    if len(keys := {key for file in files for key in _keys_of(str(file))}) > 1:
+    """Refuse files of several keys: a person would count once for each key."""
+    if len(keys := {key for file in files for key in _keys_of(_paths_of(file)[0])}) > 1:
         raise UsageError(
             f"The files are of {len(keys)} keys ({', '.join(sorted(keys))}): who is in several of them has a pseudonym "
             "of each, and would count as several people. Measure those of one key together."
         )
+
+
+def _paths_of(file: Path) -> list[str]:
+    """A file, or the parts in the folder of an export; of the exports in a folder, the keys can differ."""
+    from feedback_etl.exports.bucket import Bucket
+    from feedback_etl.exports.place import place_of
+
+    place = place_of(file)
+    names = place.names() if isinstance(place, Bucket) or place.exists() else []
+    parts = [name for name in names if name.startswith("part-")]
+    if not parts and (names or file.is_dir()):
+        raise UsageError(
+            f"{place} is a folder: name its files ({place}/*.csv), or measure its exports together, each pair once, "
+            f"with feedback-etl report --output {place}."
+        )
+    return [place.address(name) for name in parts] or [str(place)]
 
 
 def _keys_of(file: str) -> Iterator[str]:
@@ -177,12 +187,10 @@ def _table(files: list[Path]) -> "pl.DataFrame":
     """All files as one table of text: 1067 and 01067 are two values."""
     import polars as pl
 
-    from feedback_etl.exports.place import paths_of
-
     frames = []
     for file in files:
         try:
-            frames += [_read(path) for path in paths_of(file)]
+            frames += [_read(path) for path in _paths_of(file)]
         except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
             raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
     try:

@@ -1,5 +1,6 @@
 """Looking after exports in parts in a folder: the same commands, and what a killed run leaves."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -120,6 +121,7 @@ def test_they_are_listed_reported_and_checked(
     assert here("list", "--output", folder).out.startswith(f"{stem}/ (3 parts)  9 rows  ")
     assert here("report", "--output", folder, "-o", "report.html").code == 0
     assert here("contracts", "--croissant", folder).code == 0
+    assert json.loads(here("risk", folder / stem, "--json").out)["rows"] == 9
     settings = load_settings(output_dir=folder, database_url=sqlite_database.url)
     found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}
     names = ("columns", "pseudonyms", "ages", "contents", "duplicates", "modes", "audit log", "erasure")

@@ -172,15 +172,3 @@ def place_of(where: Where) -> Folder | Bucket:
     if isinstance(where, Folder | Bucket):
         return where
     return Bucket(str(where)) if is_store(str(where)) else Folder(Path(where))
-
-
-def paths_of(where: str | Path) -> list[str]:
-    """A file, or those in a folder, hidden ones aside, as Polars takes them; a URL of either as well.
-
-    Raises:
-        OSError: There is no such file.
-    """
-    place = place_of(where)
-    if not isinstance(place, Bucket) and not place.path.is_dir():
-        return [str(place)]
-    return [place.address(name) for name in place.names()] or [str(place)]

@@ -125,9 +125,8 @@ def _leave_out_of_object(bucket: Bucket, manifest: Manifest, file: DataFile, unw
     _became(manifest, file, version.etag)
     try:
         keep_manifest(bucket, manifest)
-    except Changed:
+    except Changed:  # this manifest is out of date from now on; whoever goes on with it begins again
         _tell_again(bucket, manifest.stem, file, becoming, version)
-        raise
     return erased
 
 
