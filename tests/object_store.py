@@ -16,15 +16,26 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not
 @contextmanager
 def running_object_store() -> Iterator[str]:
     """The address of a server that ends with the context."""
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    application, alone = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def one_after_the_other(*request: Any) -> Any:
+        """As a store keeps its word: moto looks whether there is an object and then puts one, in two steps."""
+        with alone:
+            return application(*request)
+
+    server = make_server("127.0.0.1", 0, one_after_the_other, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        yield "http://{}:{}".format(*server.get_host_and_port())
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        server.stop()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class Trouble(NamedTuple):

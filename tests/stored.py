@@ -1,5 +1,6 @@
-"""Exports in an object store for tests: rows of real exports, put there in parts."""
+"""Exports in parts for tests: rows of real exports, put into an object store or a folder."""
 
+import io
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,10 @@ from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of
 from feedback_etl.exports.names import part_of, rejected_part_of
+from feedback_etl.exports.place import Folder
+from feedback_etl.exports.rewriting import pseudonyms_in, write_without
 from feedback_etl.exports.stored import StoredExport
+from feedback_etl.exports.tombstones import Tombstones, digest
 from feedback_etl.privacy.keys import Key
 
 ROWS_OF_A_PART = 4
@@ -55,13 +59,28 @@ class Rows:
         assert end
         return Facts("full", (window[0], end), told.settings, told.statistics, told.source, risk=told.risk)
 
-    def put(self, bucket: Bucket, stem: str) -> list[DataFile]:
+    def without(self, forgotten: Sequence[Tombstones]) -> "Rows":
+        """The same without whom the place has forgotten, as workers read it."""
+        digests = {each: tombstones.key for tombstones in forgotten for each in tombstones.pseudonyms}
+        for file in self.manifest.files:
+            path = self.folder / file.path
+            there = pseudonyms_in(path, path.name)
+            unwanted = {each for each in there for key in digests.values() if digest("pseudonym", each, key) in digests}
+            content = io.BytesIO()
+            write_without(path, path.name, unwanted, content)
+            path.write_bytes(content.getvalue())
+        return self
+
+    def put(self, place: Folder | Bucket, stem: str) -> list[DataFile]:
         """Put the parts, as workers do."""
         suffix = "".join(self.pairs[0].suffixes)
         names = [(part_of(stem, number, suffix), path) for number, path in enumerate(self.pairs)]
         names += [(rejected_part_of(stem, number), path) for number, path in enumerate(self.rejected)]
         for name, path in names:
-            bucket.create(name, path)
+            with place.draft(name) as draft:
+                draft.write_bytes(path.read_bytes())
+                draft.chmod(0o600)
+                place.create(name, draft)
         return [_described(name, path) for name, path in names]
 
 
@@ -78,7 +97,7 @@ def stored(database: Database, where: str, **options: Any) -> str:
         rows = Rows(database, Path(folder) / "exports", **options)
         bucket = Bucket(where)
         with StoredExport(bucket, rows.now, key=Key(options.get("key", KEY)), new_key=True) as export:
-            export.publish(rows.put(bucket, export.stem), rows.facts)
+            export.publish(rows.without(export.forgotten).put(bucket, export.stem), rows.facts)
         return export.stem
 
 

@@ -1,5 +1,6 @@
 """The client of an object store: conditional puts, requests that fail or take long, and what it says of failures."""
 
+import sys
 import threading
 from pathlib import Path
 
@@ -189,6 +190,15 @@ class TestFailures:
             monkeypatch.delenv(name)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         with pytest.raises(ExportFileError, match="AWS_PROFILE"):
+            Bucket(bucket_url).names()
+
+    @pytest.mark.parametrize("missing", ["obstore.store", "obstore.auth.boto3"])
+    def test_without_the_library_it_says_what_to_install(
+        self, bucket_url: str, monkeypatch: pytest.MonkeyPatch, missing: str
+    ) -> None:
+        """Nothing else needs it."""
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(UsageError, match=r"pip install 'feedback-etl\[s3\]'"):
             Bucket(bucket_url).names()
 
     def test_credentials_of_a_profile_are_found(self, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from object_store import Proxy, Trouble
 from processes import environment
 from stored import Rows, pairs_in, stored
 
+import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import stored_recovery
 from feedback_etl.exports.audit import verify
@@ -204,6 +205,25 @@ class TestErasuresMeanwhile:
         assert (manifest.rows, manifest.erased_rows) == (7, 2)
         assert_forgotten(bucket_url, 202, 303)
 
+    def test_when_the_answer_is_lost_and_the_eraser_is_quick(
+        self, bucket_url: str, rows: Rows, proxy: Proxy, object_store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is there is not what was put, and still of this run."""
+        proxy.troubles = [Trouble("lost", holding=".manifest.json")]
+
+        def erase_at(method: str, path: str) -> None:
+            put = [each for each in proxy.requests if each.startswith("PUT") and ".manifest.json" in each]
+            if len(put) == 2 and method == "PUT" and path.endswith(".manifest.json"):
+                with monkeypatch.context() as patch:
+                    patch.setenv("AWS_ENDPOINT_URL", object_store)
+                    fe.erase(bucket_url, analysis_ids=[202], keys=[SIGNER])
+
+        proxy.before = erase_at
+        attempt(bucket_url, rows)
+        (manifest,) = manifests_at(bucket_url)
+        assert (manifest.rows, manifest.erased_rows) == (8, 1)
+        assert_forgotten(bucket_url, 202)
+
     def test_a_sweep_meanwhile_fails_it(self, bucket_url: str, rows: Rows) -> None:
         """It has compared with the database what was published, and not this."""
         with pytest.raises(ExportFileError, match="swept"):
@@ -309,6 +329,19 @@ class TestKilledRuns:
             export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
         assert [each.stem for each in manifests_at(bucket_url)] == [f"{stem}_1"]
+        assert Bucket(bucket_url).names(stem) == []
+
+    def test_one_that_a_sweep_may_have_passed_by_is_removed(
+        self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a day, since until then it may see for itself."""
+        stem = killed("after")
+        announce_sweep(bucket_url)
+        for patience, left in ((timedelta(days=1), [stem]), (timedelta(0), [])):
+            monkeypatch.setattr(stored_recovery, "PATIENCE", patience)
+            with begun(bucket_url) as export:
+                export.publish([])
+            assert [each.stem for each in manifests_at(bucket_url)] == left
         assert Bucket(bucket_url).names(stem) == []
 
     def test_one_that_was_taken_for_dead_cannot_publish(

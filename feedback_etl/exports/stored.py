@@ -21,11 +21,10 @@ from feedback_etl.exports.facts import Facts, described, told
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.names import folders_of, manifest_of, stems
 from feedback_etl.exports.one_key import require_same_key
-from feedback_etl.exports.rewriting import pseudonyms_in
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored_log import OpenStoredLog, StoredLog
 from feedback_etl.exports.stored_recovery import forget_in, recover_stored, remove_parts
-from feedback_etl.exports.thinning import thinned
+from feedback_etl.exports.thinning import pseudonyms_at, thinned
 from feedback_etl.exports.tombstones import (
     Tombstones,
     digest,
@@ -81,13 +80,11 @@ class StoredExport:
 
     def __enter__(self) -> Self:
         with self._log.locked() as log:
-            keys = [self._key, *self._known_keys()]
-            with suppress(Changed):  # somebody else recovers the same; the next start looks again
-                recover_stored(self._bucket, log, self._key, keys)
+            recover_stored(self._bucket, log, self._key, [self._key])
             require_state(self._bucket, last_state(log.records()))
             self.erasures = erasures_in(self._bucket)
             if self.erasures:
-                self.forgotten = read_tombstones(self._bucket, keys)
+                self.forgotten = read_tombstones(self._bucket, [self._key, *self._known_keys()])
             try:
                 self._announce(log)
             except BaseException as error:
@@ -138,13 +135,20 @@ class StoredExport:
             parts = [self._without(part, forgotten) for part in parts]
             facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
         list(remove_parts(self._bucket, self.stem, keep={part.path for part in parts}))
-        manifest = self._described(list(parts), facts)
+        manifest = self._put(self._described(list(parts), facts))
+        self._look_again()
+        self._end("committed", **told(self._forget_since(manifest)))
+
+    def _put(self, manifest: Manifest) -> Manifest:
+        """Put the manifest where there is none; the manifest that is there then."""
         try:
             manifest.version = self._bucket.put(manifest_of(self.stem), manifest.to_json().encode())
         except FileExistsError:
-            raise ExportFileError(_RECOVERED) from None
-        self._look_again()
-        self._end("committed", **told(self._forget_since(manifest)))
+            there = manifest_at(self._bucket, self.stem)
+            if there is None or there.run != self._run or there.mode == ABANDONED:
+                raise ExportFileError(_RECOVERED) from None
+            return there  # the answer was lost, and an eraser has been there since
+        return manifest
 
     def _look_again(self) -> None:
         """What may have happened since it was begun."""
@@ -170,8 +174,7 @@ class StoredExport:
         return forgotten_since(self._bucket, self.erasures, self._key)
 
     def _without(self, part: DataFile, forgotten: frozenset[str]) -> DataFile:
-        with self._bucket.fetched(part.path) as path:
-            there = pseudonyms_in(path, path.name)
+        there = pseudonyms_at(self._bucket, part)
         unwanted = {each for each in there if digest("pseudonym", each, self._key) in forgotten}
         return thinned(self._bucket, part, unwanted) if unwanted else part
 

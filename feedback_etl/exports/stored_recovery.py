@@ -5,17 +5,17 @@ left alone for a day. Then its manifest's name is taken, so that it can never be
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from feedback_etl.clock import instant
 from feedback_etl.exports.audit import OpenLog, Record
-from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.bucket import Bucket, Changed
 from feedback_etl.exports.catalogue import ABANDONED, manifest_at
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.names import folders_of, manifest_of
 from feedback_etl.exports.recovery import ENDS, is_ours
-from feedback_etl.exports.rewriting import pseudonyms_in
-from feedback_etl.exports.thinning import fetched_if_there, leave_out, settle
+from feedback_etl.exports.thinning import leave_out, pseudonyms_at, settle
 from feedback_etl.exports.tombstones import digest, known_digests
 from feedback_etl.privacy.keys import Key
 
@@ -31,24 +31,36 @@ def recover_stored(bucket: Bucket, log: OpenLog, signer: Key | None, keys: Itera
         log: Its log.
         signer: Signs what is recorded.
         keys: Those at hand; an export of another key is finished by whoever has that.
-
-    Raises:
-        Changed: Somebody else does the same.
     """
     records, by_id = log.records(), {key.id if key else None: key for key in [None, *keys]}
     ended = {record.get("run") for record in records if record["event"] in ENDS}
-    started = [record for record in records if record["event"] == "started" and is_ours(record)]
-    for record in (each for each in started if each["run"] not in ended):
-        manifest = manifest_at(bucket, record["stem"])
-        if manifest is None and _age(record) > PATIENCE:
-            manifest = _abandoned(bucket, record, log)
+    for number, record in enumerate(records):
+        if record["event"] != "started" or not is_ours(record) or record["run"] in ended:
+            continue
+        is_swept = any(each.get("swept") for each in records[number:])
+        manifest = _settled(bucket, log, record, is_swept=is_swept)
         if manifest is None or manifest.run != record["run"] or manifest.key_id not in by_id:
             continue
-        outcome = "removed" if manifest.mode == ABANDONED else "committed"
-        removed = list(remove_parts(bucket, manifest.stem)) if manifest.mode == ABANDONED else []
-        if manifest.mode != ABANDONED:
-            forget_in(bucket, manifest, known_digests(bucket, by_id[manifest.key_id]), by_id[manifest.key_id])
-        log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
+        key, removed = by_id[manifest.key_id], list[str]()
+        with suppress(Changed):  # somebody else does the same, and records it
+            if manifest.mode == ABANDONED:
+                removed = list(remove_parts(bucket, manifest.stem))
+            else:
+                forget_in(bucket, manifest, known_digests(bucket, key), key)
+            outcome = "removed" if manifest.mode == ABANDONED else "committed"
+            log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
+
+
+def _settled(bucket: Bucket, log: OpenLog, started: Record, *, is_swept: bool) -> Manifest | None:
+    """The manifest of a run that has not ended; None if it is left alone."""
+    manifest, is_old = manifest_at(bucket, started["stem"]), _age(started) > PATIENCE
+    if manifest and manifest.run == started["run"] and manifest.mode != ABANDONED and is_swept:
+        # A sweep may not have seen it. It looks for that itself, if it lives.
+        if not is_old:
+            return None
+        bucket.remove(manifest_of(manifest.stem))
+        manifest = None
+    return _abandoned(bucket, started, log) if manifest is None and is_old else manifest
 
 
 def forget_in(bucket: Bucket, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
@@ -60,8 +72,7 @@ def forget_in(bucket: Bucket, manifest: Manifest, digests: Iterable[str], key: K
     settle(bucket, manifest)
     digests, rows = {*digests}, 0
     for file in manifest.files if digests else ():
-        with fetched_if_there(bucket, file.path) as path:
-            there = pseudonyms_in(path, path.name) if path else ()
+        there = pseudonyms_at(bucket, file)
         unwanted = {each for each in there if digest("pseudonym", each, key) in digests}
         if unwanted:
             rows += leave_out(bucket, manifest, file, unwanted, dry_run=False)

@@ -11,12 +11,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.bucket import Bucket, Changed, Version
 from feedback_etl.exports.catalogue import keep_manifest, manifest_at
 from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of
 from feedback_etl.exports.names import rewritten
 from feedback_etl.exports.place import Folder
-from feedback_etl.exports.rewriting import write_without
+from feedback_etl.exports.rewriting import pseudonyms_in, write_without
 from feedback_etl.private_files import create_private_file, sync_folder, take_access
 
 
@@ -88,6 +89,20 @@ def fetched_if_there(place: Folder | Bucket, name: str) -> Iterator[Path | None]
         with suppress(FileNotFoundError):
             path = stack.enter_context(place.fetched(name))
         yield path if path and path.exists() else None
+
+
+def pseudonyms_at(place: Folder | Bucket, file: DataFile) -> set[str]:
+    """All pseudonyms in a file of an export; none where it was pruned.
+
+    Raises:
+        ExportFileError: It cannot be read.
+    """
+    with fetched_if_there(place, file.path) as path:
+        try:
+            return pseudonyms_in(path, path.name) if path else set()
+        except ExportFileError:  # it tells of the copy
+            where = place.address(file.path)
+            raise ExportFileError(f"{where} cannot be read: it is damaged, or not what its name says.") from None
 
 
 def thinned(bucket: Bucket, file: DataFile, unwanted: Set[str]) -> DataFile:

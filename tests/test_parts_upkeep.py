@@ -1,0 +1,169 @@
+"""Looking after exports in parts in a folder: the same commands, and what a killed run leaves."""
+
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import FORMS, KEY, NOW, exported, people, visible
+from polars.testing import assert_frame_equal
+from processes import Here, environment
+from stored import Rows
+
+import feedback_etl as fe
+from feedback_etl.checklist.check import check
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.manifest import Manifest, manifests_in, sha256_of
+from feedback_etl.exports.names import folders_of
+from feedback_etl.exports.parted import PartedExport
+from feedback_etl.exports.place import Folder
+from feedback_etl.exports.verification import verify_folder
+from feedback_etl.privacy.keys import Key
+from feedback_etl.settings import load_settings
+
+KEYS = [Key(KEY)]
+
+
+def parted(rows: Rows, folder: Path) -> str:
+    """An export of rows in parts; its stem."""
+    with PartedExport(folder, rows.now, key=KEYS[0]) as export:
+        export.publish(rows.put(Folder(folder), export.stem), rows.facts)
+    return export.stem
+
+
+@pytest.fixture
+def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
+    """Three users with feedback."""
+    sqlite_database.fill(**people(3, each=4))
+    return Rows(sqlite_database, tmp_path / "made")
+
+
+@pytest.fixture
+def folder(rows: Rows, tmp_path: Path) -> Path:
+    """An export of them in parts."""
+    parted(rows, tmp_path / "exports")
+    return tmp_path / "exports"
+
+
+def only(folder: Path) -> Manifest:
+    (manifest,) = manifests_in(folder)
+    return manifest
+
+
+def assert_true(folder: Path) -> None:
+    """Manifests and log say what is there."""
+    for manifest in manifests_in(folder):
+        for file in manifest.files if not manifest.pruned_at else []:
+            assert sha256_of(folder / file.path) == file.sha256
+    assert verify_folder(folder, manifests_in(folder), KEYS).faults == []
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_they_are_scanned_as_one(sqlite_database: Database, tmp_path: Path, form: dict[str, str]) -> None:
+    """By the folder of exports, by that of the parts, or by a pattern; a part by its name."""
+    sqlite_database.fill(**people(3, each=4))
+    stem = parted(Rows(sqlite_database, tmp_path / "made", **form), tmp_path / "exports")
+    exported(sqlite_database, tmp_path / "alone", **form)
+    alone = fe.scan_training(tmp_path / "alone").collect()
+    for where in ("exports", f"exports/{stem}", "exports/feedback_training_2025*", "exports/**/part-*"):
+        assert_frame_equal(fe.scan_training(tmp_path / where, verify=True).collect(), alone)
+    assert fe.latest_export(tmp_path / "exports") == tmp_path / "exports" / stem
+    first = only(tmp_path / "exports").all("pairs")[0]
+    assert fe.scan_training(tmp_path / "exports" / first.path).collect().height == first.rows
+
+
+def test_a_part_that_is_missing_or_not_ours_is_refused(folder: Path) -> None:
+    """Half an export is none."""
+    stem = only(folder).stem
+    (folder / stem / "part-00077.parquet").touch()
+    with pytest.raises(ExportFileError, match="has no manifest"):
+        fe.scan_training(folder / stem / "part-00077.parquet")
+    assert fe.contents_of(folder).foreign == [folder / stem / "part-00077.parquet"]
+    (folder / stem / "part-00001.parquet").unlink()
+    with pytest.raises(ExportFileError, match=r"part-00001\.parquet is not as its manifest says"):
+        fe.scan_training(folder)
+
+
+def test_erased_people_leave_every_part(folder: Path, sqlite_database: Database) -> None:
+    """All other rows stay as they were."""
+    before = fe.scan_training(folder).collect()
+    done = fe.erase(folder, user_ids=[2], database=sqlite_database.url, keys=KEYS)
+    after = fe.scan_training(folder, verify=True).collect()
+    assert (done.rows, done.not_found, only(folder).erased_rows) == (4, [], 4)
+    assert (before.height, after.height, only(folder).rows) == (9, 6, 6)
+    assert_frame_equal(before.filter(pl.col("analysis_hash").is_in(after["analysis_hash"].implode())), after)
+    assert [path.name for path in folder.rglob(".*.tmp*")] == []
+    assert_true(folder)
+
+
+def test_parts_of_old_exports_are_pruned_with_their_folders(folder: Path) -> None:
+    """The manifest stays."""
+    stem = only(folder).stem
+    assert [each.stem for each in fe.prune(folder, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=9)).exports] == [
+        stem
+    ]
+    assert visible(folder) == [f"{stem}.manifest.json"]
+    assert not (folder / stem).exists()
+    assert_true(folder)
+
+
+def test_they_are_listed_reported_and_checked(
+    folder: Path, sqlite_database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Like those of one file."""
+    here, stem = Here(capsys, monkeypatch), only(folder).stem
+    assert here("list", "--output", folder).out.startswith(f"{stem}/ (3 parts)  9 rows  ")
+    assert here("report", "--output", folder, "-o", "report.html").code == 0
+    assert here("contracts", "--croissant", folder).code == 0
+    settings = load_settings(output_dir=folder, database_url=sqlite_database.url)
+    found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}
+    names = ("columns", "pseudonyms", "ages", "contents", "duplicates", "modes", "audit log", "erasure")
+    assert [(name, found[name].told) for name in names if not found[name].passed] == []
+    (folder / stem / "part-00000.parquet").chmod(0o644)
+    assert not {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["modes"].passed
+
+
+KILLED = """
+import os, signal, sys
+from datetime import datetime
+from pathlib import Path
+from feedback_etl.exports.names import folders_of
+from feedback_etl.exports.parted import PartedExport
+from feedback_etl.privacy.keys import Key
+folder = Path(sys.argv[1])
+with PartedExport(folder, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
+    names = ("part-00000.parquet", ".part-00001.parquet.7-0a1b.tmp", ".part-00001.csv.gz.7-0a1b.tmp", "mine.txt")
+    for place in folders_of(export.stem):
+        for name in names:
+            (folder / place / name).write_text("left")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_leaves_is_removed(folder: Path) -> None:
+    """Parts and what they are written to, and the folders; what somebody else has put there stays."""
+    whole = {name: sha256_of(folder / name) for name in visible(folder)}
+    command = [sys.executable, "-c", KILLED, str(folder)]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
+    stem = str(AuditLog(folder).records()[-1]["stem"])
+    fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    for place in folders_of(stem):
+        assert [path.name for path in (folder / place).iterdir()] == ["mine.txt"]
+    record = next(each for each in AuditLog(folder).records() if each["event"] == "recovered")
+    assert (record["outcome"], len(record["removed"])) == ("removed", 10)
+    assert {name: sha256_of(folder / name) for name in visible(folder) if not name.endswith(".txt")} == whole
+    assert_true(folder)
+
+
+def test_what_a_killed_erasure_leaves_is_removed(folder: Path) -> None:
+    """It was to take the place of a part."""
+    left = folder / only(folder).stem / ".part-00000.parquet.tmp2"
+    left.touch()
+    fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    assert not left.exists()

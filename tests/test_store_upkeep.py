@@ -1,0 +1,299 @@
+"""Looking after exports in an object store: erase, prune, list, audit, scan, risk, report and the rest."""
+
+import json
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import FORMS, KEY, NOW, exported, people
+from object_store import Proxy, Trouble
+from polars.testing import assert_frame_equal
+from processes import Here
+from stored import pairs_in, stored
+
+import feedback_etl as fe
+from feedback_etl.checklist.check import check
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.catalogue import manifests_at
+from feedback_etl.exports.keeping import log_of
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.names import manifest_of
+from feedback_etl.exports.verification import verify_folder
+from feedback_etl.privacy.keys import Key
+from feedback_etl.settings import load_settings
+
+KEYS = [Key(KEY)]
+
+
+@pytest.fixture
+def database(sqlite_database: Database) -> Database:
+    """Three users with feedback."""
+    sqlite_database.fill(**people(3, each=4))
+    return sqlite_database
+
+
+@pytest.fixture
+def url(bucket_url: str, database: Database) -> str:
+    """An export of them, in parts."""
+    stored(database, bucket_url)
+    return bucket_url
+
+
+def only(url: str) -> Manifest:
+    (manifest,) = manifests_at(url)
+    return manifest
+
+
+def assert_true(url: str) -> None:
+    """Manifests and log say what is there."""
+    for manifest in manifests_at(url):
+        for file in manifest.files if not manifest.pruned_at else []:
+            assert Bucket(url).described(file.path) == (file.bytes, file.sha256)
+            assert file.becoming == {}
+    assert verify_folder(Bucket(url), manifests_at(url), KEYS).faults == []
+
+
+class TestErase:
+    """People leave every part, and stay out."""
+
+    @pytest.mark.parametrize("form", FORMS, ids=str)
+    def test_their_rows_leave_all_parts(self, bucket_url: str, database: Database, form: dict[str, str]) -> None:
+        """By user ids, which are looked up."""
+        stored(database, bucket_url, **form)
+        before = pairs_in(Bucket(bucket_url), only(bucket_url).all("pairs"))
+        done = fe.erase(bucket_url, user_ids=[2], database=database.url, keys=KEYS)
+        manifest = only(bucket_url)
+        after = pairs_in(Bucket(bucket_url), manifest.all("pairs"))
+        assert (done.rows, done.not_found) == (4, [])
+        assert (before.height, after.height, manifest.erased_rows, manifest.risk["stale"]) == (9, 6, 4, True)
+        assert_frame_equal(before.filter(pl.col("analysis_hash").is_in(after["analysis_hash"].implode())), after)
+        assert_true(bucket_url)
+
+    def test_a_second_one_changes_nothing(self, url: str) -> None:
+        """Who was forgotten is known."""
+        fe.erase(url, analysis_ids=[202], keys=KEYS)
+        objects = {name: each for name, each in Bucket(url).listed().items() if "audit" not in name}
+        again = fe.erase(url, analysis_ids=[202, 777], keys=KEYS)
+        assert (again.rows, again.not_found) == (0, ["777"])
+        known = {name: each for name, each in Bucket(url).listed().items() if name in objects}
+        assert known == objects
+
+    def test_a_dry_run_puts_nothing(self, url: str) -> None:
+        """It counts."""
+        before = Bucket(url).listed()
+        assert fe.erase(url, analysis_ids=[202], keys=KEYS, dry_run=True).rows == 1
+        assert Bucket(url).listed() == before
+
+    def test_a_sweep_takes_out_who_is_no_longer_there(self, url: str, database: Database) -> None:
+        """And says in the log that it begins, for exports that are under way."""
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 3")
+        assert fe.erase(url, not_in_database=True, database=database.url, keys=KEYS).rows == 4
+        assert [each["event"] for each in log_of(url).records()] == ["started", "committed", "erasing", "erased"]
+        assert_true(url)
+
+    def test_what_was_cut_off_is_taken_up(self, url: str, proxy: Proxy) -> None:
+        """Between the part and the manifest that tells of it: the next one finds out which content is there."""
+
+        def stop(method: str, path: str) -> None:
+            if method == "PUT" and path.endswith(".parquet"):
+                proxy.troubles = [Trouble("503", times=1000, holding=".manifest.json")]
+
+        proxy.before = stop
+        with pytest.raises(ExportFileError, match="failed, again and again"):
+            fe.erase(url, analysis_ids=[202], keys=KEYS)
+        proxy.troubles, proxy.before = [], lambda _, __: None
+        assert any(file.becoming for file in only(url).files)
+        assert scan_rows(url) == 8
+        fe.erase(url, analysis_ids=[202], keys=KEYS)
+        assert only(url).rows == 8
+        assert_true(url)
+
+    @pytest.mark.parametrize("how", ["503", "lost", "cut"])
+    def test_trouble_does_not_harm_it(self, url: str, proxy: Proxy, how: str) -> None:
+        """Each kind of put fails once, or its answer is lost."""
+        kinds = ("tombstones/", "audit/", ".parquet", ".manifest.json")
+        proxy.troubles = [Trouble(how, holding=kind) for kind in kinds]
+        assert fe.erase(url, analysis_ids=[202, 302], keys=KEYS).rows == 2
+        assert [each.times for each in proxy.troubles] == [0] * 4
+        assert only(url).erased_rows == 2
+        assert_true(url)
+
+    def test_many_at_once_erase_all(self, bucket_url: str, database: Database) -> None:
+        """Who finds something changed begins again."""
+        for _ in range(2):
+            stored(database, bucket_url)
+        faults: list[Exception] = []
+
+        def erase(analysis: int) -> None:
+            try:
+                fe.erase(bucket_url, analysis_ids=[analysis], keys=KEYS)
+            except Exception as error:
+                faults.append(error)
+
+        side_by_side(*(lambda each=each: erase(each) for each in (102, 103, 202, 203, 302, 303)))
+        assert faults == []
+        assert [manifest.rows for manifest in manifests_at(bucket_url)] == [3, 3]
+        assert_true(bucket_url)
+
+    def test_exports_and_erasures_at_once(self, bucket_url: str, database: Database) -> None:
+        """Whoever comes first: in the end nobody is in any export."""
+        stored(database, bucket_url)
+        side_by_side(
+            *(lambda: stored(database, bucket_url) for _ in range(3)),
+            *(lambda each=each: fe.erase(bucket_url, analysis_ids=[each], keys=KEYS) for each in (102, 202, 302)),
+        )
+        assert [manifest.rows for manifest in manifests_at(bucket_url)] == [6] * 4
+        assert_true(bucket_url)
+
+    def test_a_prefix_with_nothing_is_refused(self, bucket_url: str) -> None:
+        """A slip in the URL would forget nobody."""
+        with pytest.raises(UsageError, match="nothing at"):
+            fe.erase(bucket_url, analysis_ids=[1], keys=KEYS)
+
+
+def side_by_side(*acts: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=act) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class TestPrune:
+    """Old parts go, and manifests stay."""
+
+    def test_parts_of_old_exports_go(self, url: str, database: Database) -> None:
+        """By the manifest's age."""
+        stored(database, url, now=NOW + timedelta(days=9))
+        pruned = fe.prune(url, keep_days=5, key=KEYS[0], now=NOW + timedelta(days=10))
+        assert (len(pruned.exports), len(pruned.kept)) == (1, 1)
+        old, new = manifests_at(url)
+        assert (old.pruned_at != "", Bucket(url).names(old.stem), len(Bucket(url).names(new.stem))) == (True, [], 3)
+        assert scan_rows(url) == 9
+        assert_true(url)
+
+    def test_nothing_else_is_removed(self, url: str) -> None:
+        """What has no manifest is told."""
+        Bucket(url).put("copy.csv", b"")
+        pruned = fe.prune(url, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=10))
+        assert pruned.foreign == [Path("copy.csv")]
+        assert "copy.csv" in Bucket(url).names()
+
+
+def scan_rows(url: str, **options: bool) -> int:
+    return fe.scan_training(url, **options).collect().height
+
+
+class TestScan:
+    """Parts as one frame, read by Polars where they are."""
+
+    @pytest.mark.parametrize("form", FORMS, ids=str)
+    def test_it_is_the_same_as_from_a_folder(
+        self, bucket_url: str, database: Database, tmp_path: Path, form: dict[str, str]
+    ) -> None:
+        """Row by row, whatever the form."""
+        stored(database, bucket_url, **form)
+        exported(database, tmp_path / "local", **form)
+        here = fe.scan_training(tmp_path / "local").collect()
+        assert_frame_equal(fe.scan_training(bucket_url).collect(), here)
+        assert_frame_equal(fe.scan_training(Path(bucket_url), verify=True).collect(), here)
+
+    def test_a_pattern_chooses_some(self, url: str, database: Database) -> None:
+        """Of their names."""
+        stored(database, url, now=NOW + timedelta(days=1))
+        newest = f"{url}/feedback_training_20251026_120000"
+        assert fe.latest_export(url) == fe.latest_export(f"{url}/feedback_training_20251026*") == newest
+        assert scan_rows(url) == 9
+        with pytest.raises(ExportFileError, match="holds no export"):
+            fe.scan_training(f"{url}/nothing*")
+
+    def test_what_has_changed_is_refused(self, url: str) -> None:
+        """By its size or its ETag; a part that is missing as well."""
+        bucket, part = Bucket(url), only(url).all("pairs")[1].path
+        content, version = bucket.read_version(part)
+        version = bucket.put(part, content[:-1] + b"X", instead_of=version)
+        for broken in (content[:-2], None):
+            with pytest.raises(ExportFileError, match=r"part-00001\.parquet is not as its manifest says"):
+                fe.scan_training(url)
+            if broken:
+                bucket.put(part, broken, instead_of=version)
+                bucket.remove(part)
+
+    def test_an_object_without_an_etag_is_told_by_its_digest(self, url: str) -> None:
+        """As one of a store that gives none."""
+        manifest = only(url)
+        for file in manifest.files:
+            file.etag = ""
+        name = manifest_of(manifest.stem)
+        Bucket(url).put(name, manifest.to_json().encode(), instead_of=manifest.version)
+        assert scan_rows(url) == 9
+
+
+class TestFaces:
+    """What is told of them."""
+
+    @pytest.fixture
+    def here(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+        """The command line, with the key."""
+        monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+        return Here(capsys, monkeypatch)
+
+    def test_the_commands_take_a_url(self, url: str, here: Here, tmp_path: Path) -> None:
+        """List, audit, erase, prune, report, contracts."""
+        listed = here("list", "--output", url)
+        assert listed.out.startswith("feedback_training_20251025_120000/ (3 parts)  9 rows  ")
+        assert json.loads(here("list", "--json", "--output", url).out)["exports"][0]["stem"] == only(url).stem
+        ids = tmp_path / "ids.txt"
+        ids.write_text("202\n")
+        erased = here("erase", "--analysis-ids-file", str(ids), "--output", url)
+        assert (erased.code, erased.err) == (0, "1 row erased from 1 file\n")
+        assert "erased" in here("audit", "show", "--output", url).out
+        assert here("audit", "verify", "--output", url).out.startswith("3 records, head ")
+        assert here("contracts", "--croissant", url).out == f"{url}/croissant.json\n"
+        assert len(json.loads(Bucket(url).read("croissant.json"))["distribution"]) == 3
+        assert here("report", "--output", url, "-o", "report.html").code == 0
+        assert url in Path("report.html").read_text()
+        assert "1 export pruned" in here("prune", "--keep-days", "0", "--output", url).err
+
+    def test_risk_is_measured_of_a_part_or_of_all(self, url: str, here: Here) -> None:
+        """By their URL."""
+        part = only(url).all("pairs")[0].path
+        for path, rows in ((f"{url}/{part}", 4), (f"{url}/{only(url).stem}", 9)):
+            assert json.loads(here("risk", path, "--json").out)["rows"] == rows
+
+    def test_an_object_is_not_adopted(self, url: str, here: Here) -> None:
+        """It says so."""
+        ended = here("adopt", f"{url}/copy.csv")
+        assert (ended.code, "not adopted" in ended.err) == (2, True)
+
+    def test_the_checklist_is_gone_through(self, url: str, database: Database) -> None:
+        """Modes are not to be told there; what is found has to be so."""
+        settings = load_settings(output_dir=url, database_url=database.url)
+        found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}
+        assert "object store" in found["modes"].told
+        names = ("columns", "pseudonyms", "ages", "contents", "duplicates", "audit log", "erasure")
+        assert [name for name in names if not found[name].passed] == []
+
+    def test_a_log_that_was_changed_or_cut_is_found_out(self, url: str) -> None:
+        """A record that was removed or changed is found."""
+        bucket = Bucket(url)
+        name = ".feedback_etl/audit/00000001.json"
+        content, version = bucket.read_version(name)
+        bucket.put(name, content.replace(b"started", b"stopped"), instead_of=version)
+        assert verify_folder(bucket, manifests_at(url), KEYS).faults == ["line 1: it was changed"]
+        bucket.remove(".feedback_etl/audit/00000002.json")
+        bucket.remove(name)
+        assert len(verify_folder(bucket, manifests_at(url), KEYS).faults) == 1
+
+    def test_tombstones_that_were_removed_are_missed(self, url: str) -> None:
+        """Whom the bucket has forgotten could come back."""
+        fe.erase(url, analysis_ids=[202], keys=KEYS)
+        Bucket(url).remove(".feedback_etl/tombstones/00000001.json")
+        with pytest.raises(ExportFileError, match=r"tombstones\.jsonl is missing or was changed"):
+            fe.erase(url, analysis_ids=[203], keys=KEYS)
