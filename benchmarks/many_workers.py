@@ -72,7 +72,8 @@ def cluster() -> Iterator[Any]:
     """Two worker processes of Dask on this machine."""
     from distributed import LocalCluster
 
-    options: dict[str, Any] = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": None}
+    options: dict[str, Any] = {"n_workers": WORKERS, "threads_per_worker": 1}
+    options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")  # not on all interfaces
     with LocalCluster(host="127.0.0.1", **options) as made:  # type: ignore[no-untyped-call]
         yield made
 

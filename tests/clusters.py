@@ -72,7 +72,8 @@ def environment(url: str) -> dict[str, str]:
 @contextmanager
 def dask(workers: int = 2) -> Iterator[tuple[Executor, Any]]:
     """A Dask cluster of worker processes on this machine, and its client; they inherit the environment."""
-    options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1}
+    options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")  # not on all interfaces
     with (
         LocalCluster(host="127.0.0.1", silence_logs=False, **options) as cluster,  # type: ignore[no-untyped-call]
         Client(cluster) as client,  # type: ignore[no-untyped-call]
