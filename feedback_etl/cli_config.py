@@ -33,7 +33,10 @@ def config(output: cli_folder.Output = None, as_json: cli_folder.AsJson = False)
 
 def _values(settings: "Settings") -> dict[str, Any]:
     """All settings as JSON can hold them; of a URL no user and no password."""
+    from feedback_etl.exports.place import place_of
+
     values = settings.model_dump(mode="json")
+    values["output_dir"] = str(place_of(settings.output_dir))
     if settings.database_url is not None:
         values["database_url"] = _place(settings.database_url.get_secret_value())
     return values

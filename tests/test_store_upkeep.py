@@ -258,6 +258,12 @@ class TestFaces:
         assert url in Path("report.html").read_text()
         assert "1 export pruned" in here("prune", "--keep-days", "0", "--output", url).err
 
+    def test_the_settings_name_it(self, url: str, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a folder; they are shown as they were written."""
+        monkeypatch.setenv("FEEDBACK_ETL_OUTPUT_DIR", url)
+        assert json.loads(here("config", "--json").out)["output_dir"]["value"] == url
+        assert only(url).stem in here("list").out
+
     def test_risk_is_measured_of_a_part_or_of_all(self, url: str, here: Here) -> None:
         """By their URL."""
         part = only(url).all("pairs")[0].path
