@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -24,6 +26,7 @@ from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.catalogue import manifest_at, manifests_at
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.names import manifest_of, part_of
+from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored import StoredExport
 from feedback_etl.exports.stored_log import StoredLog
 from feedback_etl.exports.tombstones import add_tombstones
@@ -275,6 +278,7 @@ KILLED = """
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 import feedback_etl.exports.stored as stored
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.manifest import DataFile, sha256_of
@@ -400,6 +404,24 @@ class Killed:
     def dies(*_: object) -> None:
         """What is interrupted."""
         raise KeyboardInterrupt
+
+
+def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
+    bucket_url: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another export begins while the guards of this one look at the log."""
+    others = list[StoredExport]()
+
+    def begin_another(*arguments: Any) -> None:
+        if not others:
+            others.append(begun(bucket_url))  # which passes by here as well
+            stack.enter_context(others[0])
+        require_consent(*arguments)
+
+    monkeypatch.setattr("feedback_etl.exports.stored.require_consent", begin_another)
+    with ExitStack() as stack:
+        mine = attempt(bucket_url, rows)
+        assert mine.stem == f"{others[0].stem}_1"
 
 
 def test_many_who_record_at_once_make_one_chain(bucket_url: str, sqlite_database: Database) -> None:

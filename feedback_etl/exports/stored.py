@@ -95,10 +95,10 @@ class StoredExport:
     def _announce(self, log: OpenStoredLog) -> None:
         """Choose a stem, and take it by recording it, unless somebody has recorded something meanwhile."""
         while True:
-            records = log.records()
             require_same_key(self._bucket, log, self._key, new_key=self._new_key)
             require_consent(self._bucket, log, self._consent)
-            stem = self._free_stem({str(record.get("stem")) for record in records})
+            # The last look at the log: what is recorded after it makes the record below come too late.
+            stem = self._free_stem({str(record.get("stem")) for record in log.records()})
             self.stem, names = stem, [*folders_of(stem), manifest_of(stem)]
             self._ended = False  # from here on it may have been recorded
             with suppress(FileExistsError):
