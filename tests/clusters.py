@@ -9,12 +9,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import loky
 import polars as pl
 import psycopg
 import sqlalchemy as sa
 from databases import create_schema
-from distributed import Client, LocalCluster
 
 import feedback_etl as fe
 from feedback_etl.demo_data import sample_tables
@@ -72,6 +70,8 @@ def environment(url: str) -> dict[str, str]:
 @contextmanager
 def dask(workers: int = 2) -> Iterator[tuple[Executor, Any]]:
     """A Dask cluster of worker processes on this machine, and its client; they inherit the environment."""
+    from distributed import Client, LocalCluster
+
     options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1}
     options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")  # not on all interfaces
     with (
@@ -91,6 +91,8 @@ def dask_executor() -> Iterator[Executor]:
 @contextmanager
 def loky_executor() -> Iterator[Executor]:
     """loky's, whose workers end with the context."""
+    import loky
+
     executor = loky.get_reusable_executor(max_workers=2, env=dict(os.environ))
     try:
         yield executor

@@ -12,6 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 import sqlalchemy as sa
+from clusters import environment, fill_with_sample
 from databases import Database, new_mysql_database, new_postgres_database, opened
 from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, running_object_store
@@ -69,6 +70,22 @@ def postgres_database(postgres_admin: sa.Engine) -> Iterator[str]:
     """The URL of a new, empty PostgreSQL database, dropped after the test."""
     with new_postgres_database(postgres_admin) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def sample_url(postgres_admin: sa.Engine) -> Iterator[str]:
+    """The URL of a database of sample data, which no test changes."""
+    with new_postgres_database(postgres_admin) as url:
+        fill_with_sample(url)
+        yield url
+
+
+@pytest.fixture
+def shared_url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same, and workers know it."""
+    for name, value in environment(sample_url).items():
+        monkeypatch.setenv(name, value)
+    return sample_url
 
 
 @pytest.fixture(scope="session")

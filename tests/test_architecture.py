@@ -32,37 +32,14 @@ FLOORS = [
     {"configured", "contracts", "croissant", "custom_model", "demo", "settings"},
     {"arguments", "distributed", "loading", "making", "pipeline", "processing"},
     {"checklist", "integrations", "processor", "report"},
-    {
-        "__main__",
-        "cli",
-        "cli_config",
-        "cli_folder",
-        "cli_keys",
-        "cli_plan",
-        "cli_privacy",
-        "cli_report",
-        "cli_selection",
-        "console",
-    },
+    COMMAND_LINE,
 ]
 """The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""
 
 STOPWATCHES = {"console", "distributed.export", "distributed.planning", "exports.lock", "making", "pipeline"}
 """Who may measure how long something takes."""
 
-TALKERS = {
-    "__main__",
-    "cli",
-    "cli_config",
-    "cli_folder",
-    "cli_keys",
-    "cli_plan",
-    "cli_privacy",
-    "cli_report",
-    "cli_selection",
-    "console",
-}
-TALKERS |= {"source.reader_process"}
+TALKERS = COMMAND_LINE | {"source.reader_process"}
 """Who may write to stdout and stderr."""
 
 

@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
 from clusters import rejected_of as rejected_rows_of
-from databases import Database, new_postgres_database
+from databases import Database
 from processes import feedback_etl
 
 import feedback_etl as fe
@@ -36,20 +36,10 @@ WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_s
 """What is allowed to differ."""
 
 
-@pytest.fixture(scope="module")
-def sample_url(postgres_admin: sa.Engine) -> Iterator[str]:
-    """A PostgreSQL database of sample data, which no test changes."""
-    with new_postgres_database(postgres_admin) as url:
-        fill_with_sample(url)
-        yield url
-
-
 @pytest.fixture
-def url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same, and workers know it."""
-    for name, value in environment(sample_url).items():
-        monkeypatch.setenv(name, value)
-    return sample_url
+def url(shared_url: str) -> str:
+    """A PostgreSQL database of sample data that workers know; no test changes it."""
+    return shared_url
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from databases import Database, Row, opened
-from processes import Here
+from processes import Here, feedback_etl
 
 import feedback_etl as fe
-from feedback_etl.errors import FeedbackError
+from feedback_etl.errors import FeedbackError, UsageError
 
 KEY = "canary-of-the-key-0123456789abcdef0123456789"
 PASSWORD = "canary-of-the-password"
@@ -383,3 +383,38 @@ def test_arguments_of_the_library_that_are_wrong_are_told_without_their_values(a
         watch.raises(fe.export_feedback, application, key=KEY, **options)
     for database in (value, [value], {"url": value}):
         watch.raises(fe.export_feedback, database, key=KEY)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda url: fe.scan_training(url),
+        lambda url: fe.latest_export(url),
+        lambda url: fe.contents_of(url),
+        lambda url: fe.write_croissant(url),
+        lambda url: fe.write_report("report.html", url),
+        lambda url: fe.prune(url, keep_days=1, key=None),
+        lambda url: fe.erase(url, analysis_ids=[1], keys=["k" * 32]),
+        lambda url: fe.export_feedback("sqlite:///nothing.db", output_dir=url, key="k" * 32),
+        lambda url: fe.FeedbackProcessor("sqlite:///nothing.db", output_dir=url, key="k" * 32).process_and_export(),
+    ],
+)
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_database_url_in_the_place_of_a_folder_is_not_repeated(
+    use: Callable[[Any], object], kind: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """Nor is a folder of that name made: it would show the password to everybody who lists folders."""
+    with pytest.raises(UsageError, match="this is another URL") as caught:
+        use(kind("postgresql://u:sekret@h/db"))
+    assert "sekret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_does_not_repeat_it_either() -> None:
+    """Wherever a folder or a file is named."""
+    url = "postgresql://u:sekret@h/db"
+    for command in (["list", "--output", url], ["report", "--output", url], ["risk", url], ["export", "--output", url]):
+        done = feedback_etl(*command, env={"FEEDBACK_ETL_DATABASE_URL": "sqlite:///x.db", "FEEDBACK_ETL_KEY": "k" * 32})
+        assert done.returncode == 2, done.stderr
+        assert "another URL" in done.stderr
+        assert "sekret" not in done.stderr + done.stdout

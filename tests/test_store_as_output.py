@@ -5,15 +5,13 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import sqlalchemy as sa
-from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
-from databases import Database, new_postgres_database
+from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, exported, frame_of
+from databases import Database
 from object_store import Proxy, Trouble
 from processes import wait_for
 
@@ -27,20 +25,10 @@ from feedback_etl.results import ExportReport
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
 
 
-@pytest.fixture(scope="module")
-def sample_url(postgres_admin: sa.Engine) -> Iterator[str]:
-    """A PostgreSQL database of sample data, which no test changes."""
-    with new_postgres_database(postgres_admin) as url:
-        fill_with_sample(url)
-        yield url
-
-
 @pytest.fixture
-def url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same, and workers know it."""
-    for name, value in environment(sample_url).items():
-        monkeypatch.setenv(name, value)
-    return sample_url
+def url(shared_url: str) -> str:
+    """A PostgreSQL database of sample data that workers know; no test changes it."""
+    return shared_url
 
 
 def stored(url: str, bucket_url: str, **options: Any) -> ExportReport:

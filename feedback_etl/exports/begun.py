@@ -25,7 +25,7 @@ from feedback_etl.exports.output import Form
 from feedback_etl.exports.part import Part
 from feedback_etl.exports.recovery import clear_rewritten, recover
 from feedback_etl.exports.same_consent import require_consent
-from feedback_etl.exports.store import is_store
+from feedback_etl.exports.store import is_store, require_no_other_url
 from feedback_etl.exports.tombstones import (
     Tombstones,
     digest,
@@ -71,6 +71,7 @@ class BegunExport:
         plan: What the log tells of the run when it begins.
         lock_timeout: None where the caller holds the folder's lock.
         """
+        require_no_other_url(str(folder))
         if is_store(str(folder)):
             raise UsageError(f"{folder} is an object store: export_feedback and `feedback-etl export` write there.")
         self._folder = Path(folder)

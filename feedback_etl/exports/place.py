@@ -15,7 +15,7 @@ from typing import Protocol
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.failures import refuse_links
 from feedback_etl.exports.manifest import sha256_of
-from feedback_etl.exports.store import is_store
+from feedback_etl.exports.store import is_store, require_no_other_url
 from feedback_etl.private_files import give_name, make_private_folder, open_private_file, sync_folder, temporary_path
 
 
@@ -164,11 +164,12 @@ def place_of(where: Where) -> Folder | Bucket:
     """The place that a path or a URL (`s3://bucket/prefix`, `gs://`, `az://`) names.
 
     Raises:
-        UsageError: The URL names no bucket, or holds credentials.
+        UsageError: The URL names no bucket, holds credentials, or is another than of an object store.
 
     >>> str(place_of("ml/feedback_training")), str(place_of("s3://bucket/exports/"))
     ('ml/feedback_training', 's3://bucket/exports')
     """
     if isinstance(where, Folder | Bucket):
         return where
+    require_no_other_url(str(where))
     return Bucket(str(where)) if is_store(str(where)) else Folder(Path(where))

@@ -23,6 +23,7 @@ POLARS_OPTIONS = {"allow_http": "true"}
 _CONNECT_SECONDS = 5
 _MOST_SECONDS = 180
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=5)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _MANGLED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
 
 
@@ -37,6 +38,20 @@ def is_store(where: str) -> bool:
     (True, True, False)
     """
     return where.startswith(tuple(f"{scheme}:/" for scheme in SCHEMES))
+
+
+def require_no_other_url(where: str) -> None:
+    """Refuse a URL that is none of an object store: it is no folder either, and may hold a password.
+
+    Raises:
+        UsageError: It is one; the message does not repeat it.
+
+    >>> require_no_other_url("ml/feedback_training")
+    """
+    if _URL.match(where) and not is_store(where):
+        raise UsageError(
+            "Exports are in a folder or in an object store (s3://bucket/prefix, gs://, az://); this is another URL."
+        )
 
 
 def sound_url(url: str) -> str:

@@ -14,7 +14,7 @@ from feedback_etl.exports.failures import reading
 from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of
 from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER, manifest_of
 from feedback_etl.exports.place import Folder, place_of
-from feedback_etl.exports.store import is_store
+from feedback_etl.exports.store import is_store, require_no_other_url
 from feedback_etl.expressions import AGE_EDGES
 
 
@@ -70,6 +70,7 @@ class Committed(NamedTuple):
 
 def exports_at(where: str | Path) -> list[Committed]:
     """What a folder, a URL or a pattern names, the oldest first."""
+    require_no_other_url(str(where))
     return sorted(_stored(str(where)) if is_store(str(where)) else _local(where), key=age_of)
 
 
