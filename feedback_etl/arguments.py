@@ -17,12 +17,12 @@ def require_fitting(incremental: bool, since: Time | None, request_id: str | Non
     """Refuse what does not fit together.
 
     Raises:
-        UsageError: An incremental export is told where to begin, or who asks; or one in parts is asked for either.
+        UsageError: An incremental export is told where to begin, or who asks, or is to be in parts.
     """
-    if in_parts and (incremental or request_id is not None):
+    if in_parts and incremental:
         raise UsageError(
             "An export in parts (by an executor, or in an object store) is of a window as a whole: leave incremental "
-            "and request_id out."
+            "out."
         )
     if incremental and since is not None:
         raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -81,10 +81,10 @@ class Making:
         """Export a selection; with a chain, as its next export."""
         return read(selection, lambda found: self._write(found, selection.window, chain))
 
-    def once(self, selection: Selection, request_id: str) -> ExportReport:
-        """Export a selection unless that was done for the same request; the folder is locked meanwhile."""
-        with asked_once(self.folder, request_id, self.lock_timeout) as done:
-            return done or self.of(selection)
+    def once(self, make: Callable[["Making"], ExportReport], request_id: str) -> ExportReport:
+        """Have an export made unless that was done for the same request; a folder is locked meanwhile."""
+        with asked_once(self.place, request_id, self.lock_timeout, self.rules.key) as done:
+            return done or make(replace(self, request_id=request_id))
 
     def incremental(self, selection: Selection, lookback: timedelta) -> ExportReport:
         """Export what is new in the folder's chain; the folder is locked meanwhile."""

@@ -6,7 +6,6 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,14 +181,18 @@ def export_feedback(
     )
     form = Form(format, compress).checked()
     export = Making(place, rules, form, settings_of(rules, selection), new_key, lock_timeout, started)
-    if in_parts:
+
+    def make(making: Making) -> ExportReport:
+        if not in_parts:
+            return making.of(selection)
         from feedback_etl.distributed.export import export_in_parts
 
-        report = export_in_parts(export, selection, executor)
-    elif request_id is not None:
-        report = replace(export, request_id=request_id).once(selection, request_id)
+        return export_in_parts(making, selection, executor)
+
+    if incremental:
+        report = export.incremental(selection, lookback_of(lookback))
     else:
-        report = export.incremental(selection, lookback_of(lookback)) if incremental else export.of(selection)
+        report = make(export) if request_id is None else export.once(make, request_id)
     report.execution_time_seconds = round(time.perf_counter() - started, 3)
     logger.info(
         "exported %d of %d rows: %d duplicates, %d skipped, %d rejected",

@@ -427,11 +427,23 @@ class TestFailures:
         with pytest.raises(UsageError, match="This worker does not see"):
             exported(url, tmp_path / "here", executor=Watched(elsewhere))
 
-    @pytest.mark.parametrize("options", [{"incremental": True}, {"request_id": "1"}])
-    def test_what_needs_one_folder_is_refused(self, url: str, tmp_path: Path, options: dict[str, Any]) -> None:
+    def test_what_needs_one_folder_is_refused(self, url: str, tmp_path: Path) -> None:
         """Rather than done by halves."""
-        with pytest.raises(UsageError, match="leave incremental and request_id out"):
-            exported(url, tmp_path, executor=Watched(), **options)
+        with pytest.raises(UsageError, match="leave incremental out"):
+            exported(url, tmp_path, executor=Watched(), incremental=True)
+
+    def test_what_is_asked_for_twice_is_made_once(self, url: str, tmp_path: Path) -> None:
+        """Under one request id, with the same figures and names."""
+        watched = Watched()
+        first = exported(url, tmp_path, executor=watched, request_id="one")
+        sent = len(watched.tasks)
+        again = exported(url, tmp_path, executor=watched, request_id="one")
+        assert len(watched.tasks) == sent > 0
+        figures = first.to_dict()
+        assert {name: value for name, value in again.to_dict().items() if value != figures[name]}.keys() <= {
+            "execution_time_seconds"
+        }
+        assert len(manifests_in(tmp_path)) == 1
 
 
 class TestFolder:

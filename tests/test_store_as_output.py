@@ -17,7 +17,7 @@ from processes import wait_for
 
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.catalogue import manifest_at
+from feedback_etl.exports.catalogue import manifest_at, manifests_at
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.stored_log import StoredLog
 from feedback_etl.results import ExportReport
@@ -157,7 +157,7 @@ def test_tasks_hold_no_credentials(url: str, bucket_url: str) -> None:
 
 def test_what_needs_a_folder_is_refused(url: str, bucket_url: str) -> None:
     """Rather than done by halves."""
-    with pytest.raises(UsageError, match="leave incremental and request_id out"):
+    with pytest.raises(UsageError, match="leave incremental out"):
         stored(url, bucket_url, incremental=True)
 
 
@@ -182,3 +182,33 @@ def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monke
     assert report.export_filename == f"{bucket_url}/{stem}_1"
     assert rows_of(report, bucket_url).height == report.exported_records
     assert report.total_feedback_records == ROWS
+
+
+def test_what_is_asked_for_twice_is_made_once(url: str, bucket_url: str) -> None:
+    """Under one request id; under another, it is another export."""
+    first = stored(url, bucket_url, request_id="one")
+    again = stored(url, bucket_url, request_id="one")
+    figures = first.to_dict()
+    assert {name for name, value in again.to_dict().items() if value != figures[name]} <= {"execution_time_seconds"}
+    other = stored(url, bucket_url, request_id="two")
+    assert other.export_filename != first.export_filename
+    assert len(manifests_at(bucket_url)) == 2
+
+
+def test_an_earlier_run_of_the_same_request_can_publish_no_more(url: str, bucket_url: str) -> None:
+    """A queue has given its worker up and asks another; the first one was only slow, and ends with an error."""
+    later: list[ExportReport] = []
+
+    def slow(work: Any, task: Any) -> Any:
+        if task.number == 0:
+            later.append(stored(url, bucket_url, request_id="one"))
+        return work(task)
+
+    with pytest.raises(ExportFileError, match="taken for dead"):
+        stored(url, bucket_url, request_id="one", executor=Watched(slow))
+    (manifest,) = manifests_at(bucket_url)
+    assert later[0].export_filename == f"{bucket_url}/{manifest.stem}"
+    assert rows_of(later[0], bucket_url).height == later[0].exported_records
+    assert Bucket(bucket_url).names("feedback_training_20251025_120000") == []
+    again = stored(url, bucket_url, request_id="one")
+    assert again.export_filename == later[0].export_filename

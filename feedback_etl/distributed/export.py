@@ -27,6 +27,7 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.names import REJECTED_FOLDER, small_classes_of
 from feedback_etl.exports.parted import PartedExport
 from feedback_etl.exports.place import Folder
+from feedback_etl.exports.requests import asked_by
 from feedback_etl.exports.stored import StoredExport
 from feedback_etl.making import SLOW_SECONDS, Making
 from feedback_etl.private_files import create_private_file
@@ -100,9 +101,10 @@ class _Parts:
     def _begun(self, consent: tuple[str, ...]) -> PartedExport | StoredExport:
         making, rules = self.making, self.making.rules
         usual: dict[str, Any] = {"key": rules.key, "new_key": making.new_key, "known_keys": known_keys}
+        usual["plan"] = asked_by(making.request_id)
         if isinstance(making.place, Bucket):
             return StoredExport(making.place, rules.now, consent=consent, **usual)
-        timeout = making.lock_timeout
+        timeout = making.lock_timeout if making.request_id is None else None  # who asks once has the lock
         return PartedExport(making.place.path, rules.now, consent=consent, lock_timeout=timeout, **usual)
 
     def _common(self, export: PartedExport | StoredExport, prepare: tuple[str, ...]) -> Export:

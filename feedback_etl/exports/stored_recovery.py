@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from feedback_etl.clock import instant
-from feedback_etl.exports.audit import OpenLog, Record
+from feedback_etl.exports.audit import AuditLog, OpenLog, Record
 from feedback_etl.exports.bucket import Bucket, Changed
 from feedback_etl.exports.catalogue import ABANDONED, manifest_at
 from feedback_etl.exports.manifest import Manifest
@@ -49,6 +49,17 @@ def recover_stored(bucket: Bucket, log: OpenLog, signer: Key | None, keys: Itera
                 forget_in(bucket, manifest, known_digests(bucket, key), key)
             outcome = "removed" if manifest.mode == ABANDONED else "committed"
             log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
+
+
+def give_up(bucket: Bucket, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
+    """Let runs that have not published yet never do so, however young they are, and remove what they have put."""
+    with log.locked() as opened:
+        ended = {record.get("run") for record in opened.records() if record["event"] in ENDS}
+        for record in (each for each in started if is_ours(each) and each["run"] not in ended):
+            manifest = manifest_at(bucket, record["stem"]) or _abandoned(bucket, record, opened)
+            if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
+                removed = list(remove_parts(bucket, manifest.stem))
+                opened.append("recovered", signer, run=record["run"], outcome="removed", removed=removed)
 
 
 def _settled(bucket: Bucket, log: OpenLog, started: Record, *, is_swept: bool) -> Manifest | None:
