@@ -99,6 +99,7 @@ def of_raw_rows(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
 
 
 _RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, CONSENT, IMAGE_OPT_IN}
+_KNOWN = {*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name}
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
 
@@ -119,6 +120,23 @@ def require_names(extra: Sequence[ExtraColumn]) -> None:
 def training_columns(extra: Sequence[ExtraColumn] = ()) -> list[str]:
     """The columns of an export in their order."""
     return [*TRAINING_COLUMNS, *(column.name for column in extra)]
+
+
+def told(names: Iterable[str]) -> str:
+    """Names of columns as a message may tell them: those that this package knows, and the number of the others.
+
+    What a frame or a file of somebody else has for names can be a row of a file without a header, or a key.
+
+    >>> told(["age_range", "somebody", "1993"])
+    'age_range and 2 others'
+    >>> told(["somebody"])
+    '1 other'
+    """
+    names = list(names)
+    known = [name for name in names if name in _KNOWN]
+    others = len(names) - len(known)
+    told_others = [f"{others:,} other{'' if others == 1 else 's'}"] if others else []
+    return " and ".join([*([", ".join(known)] if known else []), *told_others]) or "none"
 
 
 QUASI_IDENTIFIERS = ("age_range", "conditions_detected", "timeframe")

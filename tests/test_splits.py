@@ -170,10 +170,16 @@ class TestRefusals:
             split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by=by)
 
     def test_the_columns_told_are_those_of_the_caller(self) -> None:
-        """Also of a pandas frame, to which one is added on its way."""
-        for frame in (pl.DataFrame({"a": ["b"], "c": [1]}), pd.DataFrame({"a": ["b"], "c": [1]})):
-            with pytest.raises(UsageError, match=r"^The frame has no column d\. It has: a, c\.$"):
+        """Those that the package knows, also of a pandas frame, to which one is added on its way."""
+        for frame in (pl.DataFrame({"a": ["b"], "timeframe": [1]}), pd.DataFrame({"a": ["b"], "timeframe": [1]})):
+            with pytest.raises(UsageError, match=r"^The frame has no column d\. It has: timeframe and 1 other\.$"):
                 split_by_hash(frame, SHARES, by="d")
+
+    def test_a_table_without_a_header_is_not_shown(self) -> None:
+        """Its first row is taken for names of columns."""
+        frame = pl.read_csv(b"anna@example.org,42\nbob@example.org,7\n")
+        with pytest.raises(UsageError, match=r"^The frame has no column subject_hash\. It has: 2 others\.$"):
+            split_by_hash(frame, SHARES, by="subject_hash")
 
     @pytest.mark.parametrize(
         "shares", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": 1.0, "b": 0.0}, {"a": float("nan"), "b": 1.0}]
