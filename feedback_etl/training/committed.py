@@ -112,11 +112,21 @@ def require_some(exports: list[Committed], where: str | Path) -> list[Committed]
     """The exports themselves.
 
     Raises:
-        ExportFileError: There is none.
+        ExportFileError: There is none; of a folder or a prefix the message tells how many were pruned.
     """
     if not exports:
-        raise ExportFileError(f"{where} holds no export whose file is there; `feedback-etl list` tells what there is.")
+        pruned = f" ({count:,} pruned)" if (count := _pruned_at(str(where))) else ""
+        raise ExportFileError(
+            f"{where} holds no export whose file is there{pruned}; `feedback-etl list` tells what there is."
+        )
     return exports
+
+
+def _pruned_at(where: str) -> int:
+    if not (is_store(where) or Path(where).is_dir()):
+        return 0
+    with reading(where):
+        return sum(manifest.pruned_at is not None for manifest in manifests_at(place_of(where)))
 
 
 def age_of(export: Committed) -> tuple[str, int, str]:

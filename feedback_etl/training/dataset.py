@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import RATINGS, TRAINING_COLUMNS
+from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.store import POLARS_OPTIONS
@@ -32,6 +32,7 @@ _FURTHER: dict[str, pl.DataType] = {
     "boolean": pl.Boolean(),
     "time": pl.Datetime("us", "UTC"),
 }
+_SUBJECT = SUBJECT_HASH.name
 _NUMBER = "number among the equals of its file"
 
 
@@ -39,7 +40,8 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     """All committed exports of a folder as one lazy frame, with the types of `load_training` and no pair twice.
 
     Only what has a manifest is read: no hidden, temporary, rejected or foreign file. CSV, compressed or not, and
-    Parquet may be mixed. Of a pair that several exports hold, the copy of the newest one stays. Looking for such pairs
+    Parquet may be mixed. Of a pair that several exports hold, the copy of the newest one stays, with the `subject_hash`
+    of the newest one that tells it. Looking for such pairs
     needs the columns of the pair, and is left out where the windows of the exports tell that there are none. With times
     cut to the minute, hour or day, rows that are equal in one file are different feedback, and all stay.
 
@@ -59,7 +61,8 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
             a prefix of an object store, such as `s3://bucket/exports`, perhaps with a pattern at its end; Polars reads
             objects where they are, as far as it needs them.
         mixed: Take exports together whose pseudonyms, recommendations or times do not fit together. No pair of two
-            such exports is found to be the same.
+            such exports is found to be the same, and of two keys each person has two pseudonyms: a split by
+            `subject_hash` puts the same person into several parts.
         verify: Compare the digest of every file with its manifest, which reads it once. Otherwise only files that were
             changed, by their time (in an object store by their ETag), after their manifest was written; sizes are
             compared in any case.
@@ -162,6 +165,8 @@ def _united(cluster: Sequence[Committed], ranges_as_text: bool) -> pl.LazyFrame:
         frames = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_NUMBER)) for frame in frames]
         key.append(_NUMBER)
     united = pl.concat(frames, how="diagonal_relaxed")
+    if len({_SUBJECT in export.manifest.columns for export in cluster}) > 1:
+        united = united.with_columns(pl.col(_SUBJECT).drop_nulls().last().over(key))
     return united.unique(subset=key, keep="last", maintain_order=True).drop(_NUMBER, strict=False)
 
 
