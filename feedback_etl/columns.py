@@ -35,6 +35,10 @@ _NUMBER = Kind("numbers", lambda dtype: dtype.is_numeric())
 _TRUTH = Kind("booleans or 0 and 1", lambda dtype: dtype.is_integer() or dtype == pl.Boolean)
 _TEXT = Kind("text", lambda dtype: dtype == pl.String)
 _TIME = Kind("times", lambda dtype: dtype == pl.Datetime)
+_PAIR_TIME = _TIME._replace(
+    expected="times, as `scan_training` gives them; "
+    'of texts pd.to_datetime(..., format="ISO8601", utc=True) or, in Polars, str.to_datetime makes some'
+)
 _LABEL = Kind("text or categories", lambda dtype: dtype in (pl.String, pl.Categorical, pl.Enum))
 _ANSWER = Kind("booleans or numbers", lambda dtype: dtype.is_numeric() or dtype == pl.Boolean)
 
@@ -46,7 +50,7 @@ _RAW_KINDS = {
     "age": _NUMBER,
     "created_at": _TIME,
 }
-_PAIR_KINDS = dict.fromkeys(RATING_FIELDS, _ANSWER) | dict.fromkeys(("feedback_timestamp", "export_date"), _TIME)
+_PAIR_KINDS = dict.fromkeys(RATING_FIELDS, _ANSWER) | dict.fromkeys(("feedback_timestamp", "export_date"), _PAIR_TIME)
 
 RAW_COLUMNS = tuple(_RAW_KINDS)
 """The canonical raw columns: what a `--query` has to yield, and what `split_valid` and `anonymize` take."""
@@ -169,7 +173,7 @@ def require_pairs(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], *, t
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
     kinds = {name: _PAIR_KINDS.get(name, _LABEL) for name in names}
-    _require(frame, kinds | dict.fromkeys(times, _TIME), "training", " `anonymize` makes them of raw feedback.")
+    _require(frame, kinds | dict.fromkeys(times, _PAIR_TIME), "training", " `anonymize` makes them of raw feedback.")
 
 
 def _require(frame: pl.DataFrame | pl.LazyFrame, kinds: Mapping[str, Kind], what: str, advice: str = "") -> None:
