@@ -79,7 +79,7 @@ def require_columns(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], ad
     """Refuse columns that the caller names and a frame does not have.
 
     Raises:
-        UsageError: It lacks some; the message names them and those there that this package knows, and ends with the advice.
+        UsageError: It lacks some; the message names them and those there that this package knows, and gives the advice.
     """
     there = [name for name in frame.collect_schema().names() if name != _ROW]
     if missing := [str(name) for name in dict.fromkeys(names) if name not in there]:

@@ -103,7 +103,7 @@ def training_schema(extra: tuple[ExtraColumn, ...] = (), age_edges: tuple[int, .
     """`TrainingPair`, with the age ranges and the columns after the twelve that somebody asked for."""
     schema = TrainingPair.to_schema()
     if age_edges != AGE_EDGES:
-        schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=_RANGE)
+        schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
     return schema.add_columns({each.name: _further(each) for each in extra}) if extra else schema
 
 

@@ -297,6 +297,8 @@ class TestWhatIsRead:
     def test_pruned_exports_are_not(self, tmp_path: Path) -> None:
         """Their manifests stay, without files."""
         published(tmp_path, given_at(1))
+        with pytest.raises(ExportFileError, match="holds no export whose file is there; "):
+            scan_training(tmp_path / "*.parquet")
         newest = published(tmp_path, given_at(2), number=24 * 3)
         fe.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=3, hours=2))
         assert ratings_in(tmp_path) == {2: 5}

@@ -13,7 +13,7 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.store import POLARS_OPTIONS
 from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT, age_ranges
-from feedback_etl.training.committed import Committed, age_of, exports_at, require_some, settled
+from feedback_etl.training.committed import Committed, age_of, exports_at, may_share, require_some, settled
 from feedback_etl.transforms import PAIR_KEY
 
 _TIMES = ("feedback_timestamp", "export_date")
@@ -138,20 +138,10 @@ def _clusters(exports: Sequence[Committed]) -> list[list[Committed]]:
     """Exports, the oldest first, of which those in different clusters can have no pair in common."""
     clusters: list[list[Committed]] = []
     for export in exports:
-        touched = [cluster for cluster in clusters if any(_may_share(export, other) for other in cluster)]
+        touched = [cluster for cluster in clusters if any(may_share(export, other) for other in cluster)]
         clusters = [cluster for cluster in clusters if cluster not in touched]
         clusters.append([*(each for cluster in touched for each in cluster), export])
     return clusters
-
-
-def _may_share(one: Committed, other: Committed) -> bool:
-    """Whether two exports may hold the same pair: their windows overlap, and no chain has kept them apart."""
-    (a_start, a_end), (b_start, b_end) = one.window, other.window
-    overlap = a_start < b_end and b_start < a_end
-    if not (overlap and one.chain and other.chain):
-        return overlap
-    (*a_chain, a_number), (*b_chain, b_number) = one.chain, other.chain
-    return a_chain != b_chain or a_number == b_number
 
 
 def _united(cluster: Sequence[Committed], ranges_as_text: bool) -> pl.LazyFrame:
