@@ -225,9 +225,13 @@ class TestContent:
         """With how much of the newer one: what is in both has not changed. Of open windows it is not known how much."""
         sqlite_database.fill(**people(8))
         pages = []
-        for days_back, day in [(2, 0), (2, 2), (4, 3), (-1, 4)]:
-            exported(sqlite_database, FOLDER, days_back=days_back, now=NOW + timedelta(days=day))
+        for since, until in [(-8, -4), (-4, 0), (-6, 2)]:
+            start, end = (NOW + timedelta(hours=hours) for hours in (since, until))
+            exported(sqlite_database, FOLDER, since=start, until=end, now=NOW + timedelta(hours=10 + until))
             pages.append(told())
+        exported(sqlite_database, FOLDER, now=NOW + timedelta(days=1))
+        pages.append(told())
+        assert ["Drift by column" in page for page in pages] == [False, True, True, True]
         assert ["windows overlap" in page for page in pages] == [False, False, True, True]
         assert "Their windows overlap: 50 % of the newer one is in the older one too. What lies in both" in pages[2]
         assert "Their windows overlap. What lies in both has not changed, so" in pages[3]
