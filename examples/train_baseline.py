@@ -1,7 +1,8 @@
 """From the database to a trained model: will somebody find a recommendation helpful?
 
-    python examples/train_baseline.py            # on sample data
-    FEEDBACK_ETL_DATABASE_URL=... python examples/train_baseline.py my_exports
+    python examples/train_baseline.py                                  # on sample data, into sample_exports
+    FEEDBACK_ETL_DATABASE_URL=... python examples/train_baseline.py    # on your own, into exports
+    python examples/train_baseline.py FOLDER                           # into another folder
 
 Needs scikit-learn: pip install 'feedback-etl[train]'.
 """
@@ -22,20 +23,22 @@ from feedback_etl.demo import DEMO_KEY, sample_database
 SEED = 7
 
 
-def main(folder: str = "exports") -> None:
+def main(folder: str | None = None) -> None:
     """Export, split, train, and compare with somebody who always says what most people say."""
     url = os.environ.get("FEEDBACK_ETL_DATABASE_URL")
     key = fe.find_key().key if url else DEMO_KEY
+    folder = folder or ("exports" if url else "sample_exports")  # each of its own key
     with nullcontext(url) if url else sample_database(rows=5_000, seed=SEED) as database:
         fe.export_feedback(database, days_back=180, key=key, output_dir=folder, include_subject_hash=True)
 
     pairs = fe.scan_training(folder).collect()
-    pairs = pairs.pipe(fe.latest_per_recommendation).pipe(fe.label, "helpful", threshold=4).drop_nulls("label")
+    pairs = pairs.pipe(fe.label, "helpful", threshold=4).drop_nulls("label").pipe(fe.latest_per_recommendation)
     parts = fe.split_by_hash(pairs, {"train": 0.8, "test": 0.2}, by="subject_hash", seed=SEED)
     train, test = parts["train"], parts["test"]
 
     baseline = DummyClassifier(strategy="prior")
-    model = make_pipeline(fe.FeedbackFeatures(min_rows=5), StandardScaler(), LogisticRegression(random_state=SEED))
+    known = fe.FeedbackFeatures(min_rows=5, times=False)  # when the advice is given, nobody knows when it is answered
+    model = make_pipeline(known, StandardScaler(), LogisticRegression(random_state=SEED))
     share = test["label"].sum() / test.height
     print(f"{train.height:,} rows to learn from, {test.height:,} to test; {share:.0%} of these are helpful")
     print(f"{'':<10}{'balanced accuracy':>18}{'ROC AUC':>10}{'Brier score':>13}")

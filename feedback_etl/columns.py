@@ -35,6 +35,10 @@ _NUMBER = Kind("numbers", lambda dtype: dtype.is_numeric())
 _TRUTH = Kind("booleans or 0 and 1", lambda dtype: dtype.is_integer() or dtype == pl.Boolean)
 _TEXT = Kind("text", lambda dtype: dtype == pl.String)
 _TIME = Kind("times", lambda dtype: dtype == pl.Datetime)
+_PAIR_TIME = _TIME._replace(
+    expected="times, as `scan_training` gives them; "
+    'of texts pd.to_datetime(..., format="ISO8601", utc=True) or, in Polars, str.to_datetime makes some'
+)
 _LABEL = Kind("text or categories", lambda dtype: dtype in (pl.String, pl.Categorical, pl.Enum))
 _ANSWER = Kind("booleans or numbers", lambda dtype: dtype.is_numeric() or dtype == pl.Boolean)
 
@@ -46,7 +50,7 @@ _RAW_KINDS = {
     "age": _NUMBER,
     "created_at": _TIME,
 }
-_PAIR_KINDS = dict.fromkeys(RATING_FIELDS, _ANSWER) | dict.fromkeys(("feedback_timestamp", "export_date"), _TIME)
+_PAIR_KINDS = dict.fromkeys(RATING_FIELDS, _ANSWER) | dict.fromkeys(("feedback_timestamp", "export_date"), _PAIR_TIME)
 
 RAW_COLUMNS = tuple(_RAW_KINDS)
 """The canonical raw columns: what a `--query` has to yield, and what `split_valid` and `anonymize` take."""
@@ -99,6 +103,7 @@ def of_raw_rows(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
 
 
 _RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, CONSENT, IMAGE_OPT_IN}
+_KNOWN = {*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name}
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
 
@@ -119,6 +124,23 @@ def require_names(extra: Sequence[ExtraColumn]) -> None:
 def training_columns(extra: Sequence[ExtraColumn] = ()) -> list[str]:
     """The columns of an export in their order."""
     return [*TRAINING_COLUMNS, *(column.name for column in extra)]
+
+
+def told(names: Iterable[str]) -> str:
+    """Names of columns as a message may tell them: those that this package knows, and the number of the others.
+
+    What a frame or a file of somebody else has for names can be a row of a file without a header, or a key.
+
+    >>> told(["age_range", "somebody", "1993"])
+    'age_range and 2 others'
+    >>> told(["somebody"])
+    '1 other'
+    """
+    names = list(names)
+    known = [name for name in names if name in _KNOWN]
+    others = len(names) - len(known)
+    told_others = [f"{others:,} other{'' if others == 1 else 's'}"] if others else []
+    return " and ".join([*([", ".join(known)] if known else []), *told_others]) or "none"
 
 
 QUASI_IDENTIFIERS = ("age_range", "conditions_detected", "timeframe")
@@ -151,7 +173,7 @@ def require_pairs(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], *, t
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
     kinds = {name: _PAIR_KINDS.get(name, _LABEL) for name in names}
-    _require(frame, kinds | dict.fromkeys(times, _TIME), "training", " `anonymize` makes them of raw feedback.")
+    _require(frame, kinds | dict.fromkeys(times, _PAIR_TIME), "training", " `anonymize` makes them of raw feedback.")
 
 
 def _require(frame: pl.DataFrame | pl.LazyFrame, kinds: Mapping[str, Kind], what: str, advice: str = "") -> None:

@@ -6,19 +6,21 @@ with their types. It holds no row, and nothing that the manifests do not tell an
 
 import json
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from feedback_etl.columns import ExtraColumn
+from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
 from feedback_etl.contracts import TIME, row_schema
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.place import place_of
+from feedback_etl.exports.place import Folder, place_of
 from feedback_etl.exports.retention import contents_of
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.private_files import replace_private_file, temporary_path
+from feedback_etl.training.committed import Committed, may_share
 
 CROISSANT = "croissant.json"
 
@@ -52,6 +54,15 @@ _TOLD = (
     "sense of the GDPR, and not for the public."
 )
 _SENSITIVE = ["Age, as a range", "Health: conditions of the skin that were detected", "Pseudonyms of people's analyses"]
+_OF_ROLES = {
+    "identifier": "Pseudonyms",
+    "quasi_identifier": "What others may know of a person",
+    "sensitive": "What was declared as sensitive",
+}
+_REPEATED = (
+    " Windows of these exports overlap, so that files can repeat rows of others: feedback_etl's scan_training reads "
+    "each once."
+)
 
 
 def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
@@ -69,14 +80,35 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": "feedback_training",
-        "description": _TOLD,
+        "description": _TOLD + (_REPEATED if _may_repeat([each for each, _ in present]) else ""),
         "dateCreated": present[0][0].created_at,
         "datePublished": present[-1][0].created_at,
         "isLiveDataset": True,
-        "rai:personalSensitiveInformation": _SENSITIVE,
+        "rai:personalSensitiveInformation": _sensitive([each for each, _ in present]),
         "distribution": [_file(file) for _, file in present],
         "recordSet": [_records(manifest, file) for manifest, file in present],
     }
+
+
+def _may_repeat(exports: Sequence[Manifest]) -> bool:
+    """Whether two of them may hold the same rows."""
+    place = Folder(Path())  # wherever they are, all are in one place
+    whole = {each.stem: Committed.of(place, each, each.all("pairs")) for each in exports}
+    return any(may_share(one, other) for one, other in combinations(whole.values(), 2))
+
+
+def _sensitive(exports: Sequence[Manifest]) -> list[str]:
+    """What is told of people, with the columns that were asked for or declared."""
+    columns = dict.fromkeys(column for each in exports for column in _extra_of(each))
+    told = {SUBJECT_HASH: "Pseudonyms of people"}
+    further = [
+        told.get(each, f"{_OF_ROLES[each.role]}: column {each.name}") for each in columns if each.role in _OF_ROLES
+    ]
+    return [*_SENSITIVE, *further]
+
+
+def _extra_of(manifest: Manifest) -> list[ExtraColumn]:
+    return [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
 
 
 def _file(file: DataFile) -> dict[str, Any]:
@@ -93,8 +125,7 @@ def _file(file: DataFile) -> dict[str, Any]:
 
 def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
     name = _stem_of(file.path) if "/" in file.path else manifest.stem
-    extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
-    facts = row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES))["properties"]
+    facts = row_schema(_extra_of(manifest), manifest.settings.get("age_edges", AGE_EDGES))["properties"]
     window = (
         " to ".join(end or "the beginning" for end in manifest.window) if manifest.window[1] else "an unknown window"
     )
@@ -114,11 +145,12 @@ def _stem_of(path: str) -> str:
 
 
 def _field(stem: str, path: str, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    one_of = f" One of {', '.join(filter(None, facts['enum']))}." if "enum" in facts else ""
     return {
         "@type": "cr:Field",
         "@id": f"{stem}/{name}",
         "name": name,
-        "description": facts.get("description", "Not a column of the contract."),
+        "description": facts.get("description", "Not a column of the contract.") + one_of,
         "dataType": _type_of(facts),
         "source": {"fileObject": {"@id": path}, "extract": {"column": name}},
     }

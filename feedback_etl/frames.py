@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import polars as pl
 
+from feedback_etl.columns import told
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,21 +69,21 @@ def to_polars(frame: Any) -> Any:
     try:
         table: pl.DataFrame = known.to_polars()
     except Exception as error:  # whatever it is, its text may hold values
-        told = type(error).__name__
+        kind = type(error).__name__
     else:
         return table.cast({name: pl.Enum(dtype.categories) for name, dtype in _ordered(known)})
-    raise UsageError(f"The frame has a column whose values are of different types ({told}); give each one type.")
+    raise UsageError(f"The frame has a column whose values are of different types ({kind}); give each one type.")
 
 
 def require_columns(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], advice: str = "") -> None:
     """Refuse columns that the caller names and a frame does not have.
 
     Raises:
-        UsageError: It lacks some; the message names them and those that there are, and ends with the advice.
+        UsageError: It lacks some; the message names them and those there that this package knows, and gives the advice.
     """
     there = [name for name in frame.collect_schema().names() if name != _ROW]
     if missing := [str(name) for name in dict.fromkeys(names) if name not in there]:
-        raise UsageError(f"The frame has no column {', '.join(missing)}. It has: {', '.join(there)}.{advice}")
+        raise UsageError(f"The frame has no column {', '.join(missing)}. It has: {told(there)}.{advice}")
 
 
 def collected(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:

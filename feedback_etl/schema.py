@@ -103,7 +103,7 @@ def training_schema(extra: tuple[ExtraColumn, ...] = (), age_edges: tuple[int, .
     """`TrainingPair`, with the age ranges and the columns after the twelve that somebody asked for."""
     schema = TrainingPair.to_schema()
     if age_edges != AGE_EDGES:
-        schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=_RANGE)
+        schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
     return schema.add_columns({each.name: _further(each) for each in extra}) if extra else schema
 
 
@@ -146,11 +146,13 @@ def validate(
     if cases.is_empty():
         return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
     # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.
-    # What a model of one's own says of whole rows could hold their values.
+    # What a model of one's own says of whole rows could hold their values, and so could the name of a column that is
+    # not of the contract: that of a file without a header is one.
     of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
-    column = pl.when(of_frame & of_columns).then("failure_case").when(of_frame).then(pl.lit("rows")).otherwise("column")
+    named = pl.when(pl.col("check") == "column_in_schema").then(pl.lit("unknown")).otherwise("failure_case")
+    column = pl.when(of_frame & of_columns).then(named).when(of_frame).then(pl.lit("rows")).otherwise("column")
     rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.extract(r"^([\w ]*)"))
-    rows = pl.when(pl.col("index").is_null()).then(table.height).otherwise(1).sum()
+    rows = pl.when(pl.col("index").is_null()).then(table.height).otherwise(1).sum().clip(upper_bound=table.height)
     counts = cases.group_by(rule.alias("rule")).agg(rows=rows).sort("rows", "rule", descending=[True, False])
     reasons = dict(counts.iter_rows())
     listed = ", ".join(f"{name} ({rows:,} {'row' if rows == 1 else 'rows'})" for name, rows in reasons.items())

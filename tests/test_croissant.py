@@ -104,6 +104,45 @@ def test_columns_are_told_with_their_types(filled: Database) -> None:
     assert [field for field in records["field"] if not field["description"].endswith(".")] == []
 
 
+def test_what_is_told_of_people_is_told_with_their_columns(filled: Database) -> None:
+    """Of those who can be told apart, and of what was declared, in whichever export it is; insensitive ones are not."""
+    exported(filled, FOLDER)
+    usual = croissant(FOLDER, manifests_in(FOLDER))["rai:personalSensitiveInformation"]
+    assert usual[-1] == "Pseudonyms of people's analyses"
+    exported(filled, FOLDER, include_subject_hash=True, now=NOW + timedelta(days=1))
+    first, second = manifests_in(FOLDER)
+    declared = [ExtraColumn("zip", "quasi_identifier"), ExtraColumn("income", "sensitive"), ExtraColumn("shop")]
+    second.settings["extra_columns"] += [list(column) for column in declared]
+    told = croissant(FOLDER, [first, second])["rai:personalSensitiveInformation"]
+    assert told == [
+        *usual,
+        "Pseudonyms of people",
+        "What others may know of a person: column zip",
+        "What was declared as sensitive: column income",
+    ]
+
+
+@pytest.mark.parametrize(("edges", "ranges"), [(None, "<18, 18-25, 25-35, 35-50, 50+"), ([40], "<40, 40+")])
+def test_age_ranges_are_told(filled: Database, edges: list[int] | None, ranges: str) -> None:
+    """Which there are, also where others were asked for."""
+    exported(filled, FOLDER, **({"age_edges": edges} if edges else {}))
+    (records,) = croissant(FOLDER, manifests_in(FOLDER))["recordSet"]
+    (ages,) = [field["description"] for field in records["field"] if field["name"] == "age_range"]
+    assert ages.endswith(f". One of {ranges}.")
+
+
+def test_rows_that_repeat_are_told(filled: Database) -> None:
+    """Where windows overlap, and not where a chain goes on or a window begins where another one ends."""
+    repeated = "files can repeat rows of others"
+    for number in range(2):
+        exported(filled, FOLDER, incremental=True, now=NOW + timedelta(hours=number))
+        exported(filled, Path("days"), days_back=1, now=NOW + timedelta(days=number))
+        assert repeated not in croissant(FOLDER, manifests_in(FOLDER))["description"]
+        assert repeated not in croissant("days", manifests_in(Path("days")))["description"]
+    exported(filled, FOLDER, now=NOW + timedelta(hours=2))
+    assert repeated in croissant(FOLDER, manifests_in(FOLDER))["description"]
+
+
 def test_pruned_exports_are_left_out(filled: Database) -> None:
     """Where none is left, there is nothing to describe."""
     exported(filled, FOLDER)

@@ -16,6 +16,7 @@ from frames import pair_frame
 from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
+from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.facts import Facts
@@ -178,6 +179,34 @@ class TestDuplicates:
         assert_frame_equal(scan_training(tmp_path).collect(), whole)
 
 
+class TestPeople:
+    """Who a row is of is not lost where one export tells it and another one does not."""
+
+    @pytest.mark.parametrize("forms", [FORMS[:1] * 3, FORMS[3:4] * 3, [FORMS[0], FORMS[3], FORMS[1]]], ids=str)
+    def test_the_pseudonym_stays_with_the_newest_copy(self, tmp_path: Path, forms: list[dict[str, Any]]) -> None:
+        """The newest one that is told; where none is, there is none. The frame is lazy, and needs no more columns."""
+        of = pl.col("feedback_timestamp").dt.hour().cast(pl.String)
+        told = [given_at(1, 2, 3, rating=1).with_columns(subject_hash=pl.lit("a") + of)]
+        told += [given_at(2, 5, rating=2).with_columns(subject_hash=pl.lit("b") + of)]
+        for number, rows in enumerate(told):
+            published(tmp_path, rows, number=number, form=forms[number], extra=[SUBJECT_HASH])
+        published(tmp_path, given_at(1, 2, 4, rating=3), number=2, form=forms[2])
+        lazy = scan_training(tmp_path)
+        frame = lazy.select("helpful_rating", "subject_hash", of.alias("hour")).collect().sort("hour")
+        assert frame.rows() == [(3, "a1", "1"), (3, "b2", "2"), (1, "a3", "3"), (3, None, "4"), (2, "b5", "5")]
+        assert ratings_in(tmp_path) == {1: 3, 2: 3, 3: 1, 4: 3, 5: 2}
+        assert "subject_hash" not in lazy.select("helpful_rating").explain()
+
+    def test_rows_of_coarse_times_keep_their_own(self, tmp_path: Path) -> None:
+        """The first of equal rows that of the first, and so on."""
+        coarse: dict[str, Any] = {"timestamp_precision": "hour"}
+        people_of = given_at(1, 1, rating=1).with_columns(subject_hash=pl.Series(["a", "b"]))
+        published(tmp_path, people_of, settings=coarse, extra=[SUBJECT_HASH])
+        published(tmp_path, given_at(1, 1, 1, rating=2), number=1, settings=coarse)
+        frame = scan_training(tmp_path).collect()
+        assert frame.select("helpful_rating", "subject_hash").rows() == [(2, "a"), (2, "b"), (2, None)]
+
+
 class TestRefusals:
     """What does not fit together is not read together, unless that is meant."""
 
@@ -268,13 +297,17 @@ class TestWhatIsRead:
     def test_pruned_exports_are_not(self, tmp_path: Path) -> None:
         """Their manifests stay, without files."""
         published(tmp_path, given_at(1))
+        with pytest.raises(ExportFileError, match="holds no export whose file is there; "):
+            scan_training(tmp_path / "*.parquet")
         newest = published(tmp_path, given_at(2), number=24 * 3)
         fe.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=3, hours=2))
         assert ratings_in(tmp_path) == {2: 5}
         assert latest_export(tmp_path) == newest
         fe.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
-        with pytest.raises(ExportFileError, match="holds no export"):
+        with pytest.raises(ExportFileError, match=r"holds no export whose file is there \(2 pruned\); "):
             scan_training(tmp_path)
+        with pytest.raises(ExportFileError, match="holds no export whose file is there; "):
+            scan_training(tmp_path / "*.csv")
 
 
 def truncate(path: Path) -> None:

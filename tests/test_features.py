@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import polars as pl
 import pytest
 from frames import CANARY, pair_frame
@@ -16,7 +17,7 @@ from polars.testing import assert_frame_equal
 from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.expressions import age_ranges
-from feedback_etl.training.features import features, label
+from feedback_etl.training.features import feature_names, features, label
 from feedback_etl.training.vocabulary import Vocabulary
 
 KNOWN = Vocabulary(conditions=("acne", "dry"), rules=("r001",))
@@ -126,6 +127,39 @@ class TestColumns:
         names = features(pair_frame({}), timestamp_precision="day").columns
         assert [name for name in names if name.startswith(("hour", "weekday"))] == ["weekday_sin", "weekday_cos"]
 
+    @pytest.mark.parametrize("precision", ["exact", "day"])
+    def test_without_times(self, precision: Any) -> None:
+        """All but hour and weekday, and the frame needs no time: advice has none that would tell of its answer."""
+        whole = features(pair_frame({}), vocabulary=KNOWN)
+        bare = pair_frame({}).drop("feedback_timestamp")
+        options: dict[str, Any] = {"vocabulary": KNOWN, "times": False, "timestamp_precision": precision}
+        wanted = whole.select(name for name in whole.columns if not name.startswith(("hour", "weekday")))
+        assert wanted.width == whole.width - 4
+        assert_frame_equal(features(bare, **options), wanted)
+        assert feature_names(**options) == wanted.columns
+
+    def test_texts_are_no_times(self, tmp_path: Path) -> None:
+        """Of a file that pandas read; the message tells what makes times, of some with fractions and some without."""
+        times = [datetime(2025, 10, 25, 10, tzinfo=UTC), datetime(2025, 10, 25, 10, 0, 0, 5, tzinfo=UTC)]
+        pairs = pair_frame(*({"feedback_timestamp": time} for time in times))
+        texts = pairs.with_columns(pl.col("feedback_timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.f"))
+        texts.write_csv(tmp_path / "pairs.csv")
+        frame = pd.read_csv(tmp_path / "pairs.csv")
+        told = r"feedback_timestamp is String, expected times, as `scan_training` .*ISO8601.* in Polars, str\."
+        for each in (frame, texts):
+            with pytest.raises(ValidationError, match=told):
+                features(each, vocabulary=KNOWN)
+        frame["feedback_timestamp"] = pd.to_datetime(frame["feedback_timestamp"], format="ISO8601", utc=True)
+        assert features(frame, vocabulary=KNOWN)["hour_sin"].tolist() == pytest.approx([0.5, 0.5])
+
+    def test_further_columns_are_put_beside_them(self) -> None:
+        """As the docstring shows: what is declared is no feature by itself."""
+        pairs = pair_frame({}, {}).with_columns(price=pl.Series([5.5, None]))
+        alone = features(pairs, vocabulary=KNOWN)
+        assert alone.columns == features(pair_frame({}), vocabulary=KNOWN).columns
+        both = pl.concat([alone, pairs.select(pl.col("price").fill_null(0))], how="horizontal")
+        assert both["price"].to_list() == [5.5, 0]
+
     @given(st.lists(st.tuples(lists, lists), max_size=12), st.sets(st.sampled_from(NAMES)))
     def test_any_lists_and_vocabulary(self, rows: list[tuple[str | None, str | None]], names: set[str]) -> None:
         """As sets have it; nothing is null, and no names collide."""
@@ -234,7 +268,15 @@ class TestVocabulary:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "[]", "{}", '{"format": 2, "rules": []}', '{"format": 1, "x": []}', '{"format": 1, "rules": "r001"}'],
+        [
+            *("", "[]", "{}", '{"format": 2, "rules": []}', '{"format": 1, "x": []}', '{"format": 1, "rules": "r001"}'),
+            '{"format": 1, "conditions": ["acne"], "rules": []}',
+            '{"format": 1, "conditions": ["acne"], "rules": [], "age_ranges": [], "more": []}',
+            '{"format": 1, "conditions": ["acne", "acne"], "rules": [], "age_ranges": []}',
+            '{"format": 1, "conditions": [1], "rules": [], "age_ranges": []}',
+            '{"format": 1, "conditions": [["acne"]], "rules": [], "age_ranges": []}',
+            '{"format": 1, "conditions": "acne", "rules": [], "age_ranges": []}',
+        ],
     )
     def test_other_files_are_refused(self, tmp_path: Path, text: str) -> None:
         """With their name."""
@@ -248,6 +290,23 @@ class TestVocabulary:
         """One sentence."""
         with pytest.raises(ExportFileError, match="Nothing was written"):
             Vocabulary().save(tmp_path / "missing" / "a.json")
+        (tmp_path / "known").mkdir()
+        with pytest.raises(ExportFileError, match=r"written to .*/known: Is a directory\. Name another file\.$"):
+            Vocabulary().save(tmp_path / "known")
+        assert not [*tmp_path.glob(".*")]
+
+    @pytest.mark.parametrize("field", ["conditions", "rules", "age_ranges"])
+    @pytest.mark.parametrize("names", ["acne", ["acne"], ("acne", 1), ("acne", "acne"), (["acne"],), None])
+    def test_its_names_are_different_texts(self, field: str, names: Any) -> None:
+        """A text is no list of its letters."""
+        with pytest.raises(UsageError, match=f"^{field} of a vocabulary are"):
+            Vocabulary(**{field: names})
+
+    @pytest.mark.parametrize("other", ["vocabulary.json", {"conditions": ("acne",)}, ("acne",)])
+    def test_what_is_no_vocabulary_is_no_vocabulary(self, other: Any) -> None:
+        """The message names what gives one."""
+        with pytest.raises(UsageError, match=r"Vocabulary\.load\(.* reads one, and fit makes one"):
+            features(pair_frame({}), vocabulary=other)
 
     def test_rare_names_are_left_out_from_one_row_on(self) -> None:
         """Fewer than one is a slip."""
@@ -276,7 +335,7 @@ class TestRefusals:
         with pytest.raises(UsageError, match="timestamp_precision"):
             features(pair_frame({}), timestamp_precision="week")  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("ratings", ["helpful_rating", ["helpful_rating", "helpful_rating"]])
+    @pytest.mark.parametrize("ratings", ["helpful_rating", ["helpful_rating", "helpful_rating"], None, 1])
     def test_ratings_are_a_list_of_different_ones(self, ratings: Any) -> None:
         """A single name is no list of its letters."""
         with pytest.raises(UsageError, match="a list of different ratings"):
@@ -287,6 +346,12 @@ class TestRefusals:
         """Are refused like those of other values."""
         with pytest.raises(UsageError, match=r"There is no label|must be from 1 to 5"):
             label(pair_frame({}), of, threshold=threshold)
+
+    def test_the_name_of_a_label_is_a_text(self) -> None:
+        """No other one would be a column's."""
+        name: Any = None
+        with pytest.raises(UsageError, match="name of the column"):
+            label(pair_frame({}), "helpful", name=name)
 
     def test_precisions_and_numbers_of_other_types(self) -> None:
         """Likewise."""

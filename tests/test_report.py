@@ -221,6 +221,21 @@ class TestContent:
         exported(sqlite_database, FOLDER, now=NOW + timedelta(days=1))
         assert "Drift by column" in told()
 
+    def test_windows_that_overlap_are_told(self, sqlite_database: Database) -> None:
+        """With how much of the newer one: what is in both has not changed. Of open windows it is not known how much."""
+        sqlite_database.fill(**people(8))
+        pages = []
+        for since, until in [(-8, -4), (-4, 0), (-6, 2)]:
+            start, end = (NOW + timedelta(hours=hours) for hours in (since, until))
+            exported(sqlite_database, FOLDER, since=start, until=end, now=NOW + timedelta(hours=10 + until))
+            pages.append(told())
+        exported(sqlite_database, FOLDER, now=NOW + timedelta(days=1))
+        pages.append(told())
+        assert ["Drift by column" in page for page in pages] == [False, True, True, True]
+        assert ["windows overlap" in page for page in pages] == [False, False, True, True]
+        assert "Their windows overlap: 50 % of the newer one is in the older one too. What lies in both" in pages[2]
+        assert "Their windows overlap. What lies in both has not changed, so" in pages[3]
+
     def test_exports_that_were_pruned_keep_their_figures(self, sqlite_database: Database) -> None:
         """Where no file is left, there is no dictionary."""
         sqlite_database.fill(**people(8))
@@ -327,6 +342,14 @@ class TestPage:
         """At the same time of the report."""
         assert told() == page
 
+    def test_nothing_turns_the_direction_of_text(self, sqlite_database: Database) -> None:
+        """Characters that do so are shown as what they are; letters of any script stay."""
+        sqlite_database.fill(**with_timeframes(*["2_\u202eskeew\u2066\u200f שבוע"] * 8))
+        exported(sqlite_database, FOLDER)
+        page = told()
+        assert r"2_\u202eskeew\u2066\u200f שבוע" in page
+        assert not {*page} & {*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
+
 
 class TestFile:
     """Where it is written, and how."""
@@ -341,12 +364,19 @@ class TestFile:
         """The page is for whoever may read the exports."""
         before = os.umask(0)
         try:
-            path = write_report("new/folder/report.html", FOLDER, keys=[KEY])
+            Path("pages").mkdir()
+            path = write_report("pages/report.html", FOLDER, keys=[KEY])
         finally:
             os.umask(before)
         assert path.stat().st_mode & 0o777 == 0o600
-        assert path.parent.stat().st_mode & 0o777 == 0o700
         assert [each.name for each in path.parent.iterdir()] == ["report.html"]
+
+    def test_a_folder_that_is_not_there_is_not_made(self, here: Here) -> None:
+        """It may be a slip."""
+        ended = here("report", "--output", FOLDER, "-o", "pages/new/all.html")
+        assert ended.code == 5
+        assert ended.err == "error: There is no folder pages/new: make it, or name another file with -o.\n"
+        assert not Path("pages").exists()
 
     def test_it_replaces_a_page_and_no_link(self) -> None:
         """A link could lead anywhere."""

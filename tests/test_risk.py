@@ -97,8 +97,8 @@ class TestEdges:
         assert (found.t, found.entropy_l) == ({"rating": 0.0}, {"rating": 1.0})
 
     def test_what_is_not_there(self) -> None:
-        """Is named, with what is."""
-        with pytest.raises(UsageError, match=r"no column zip, user\. It has: age"):
+        """Is named, with what is and may be told."""
+        with pytest.raises(UsageError, match=r"no column zip, user\. It has: age\.$"):
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers=["age", "zip"], sensitive=[], person="user")
         with pytest.raises(UsageError, match="at least one"):
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers=[], sensitive=[])
@@ -226,3 +226,12 @@ class TestCommand:
         assert here("risk", "missing.csv").code == 5
         assert "different columns" in here("risk", "a.csv", "b.csv", "--quasi-identifier", "a").err
         assert here("risk", "a.csv", "--quasi-identifier", "zip").code == 2
+
+    @pytest.mark.parametrize("content", ["k3y-that-nobody-may-see\n", "anna@example.org,42\nbob@example.org,7\n"])
+    def test_what_is_no_table_is_not_shown(self, here: Here, content: str) -> None:
+        """The first line of a key, or of a file without a header, is taken for names of columns."""
+        Path("file").write_text(content)
+        ended = here("risk", "file")
+        assert ended.code == 2
+        assert "The frame has no column age_range, conditions_detected, timeframe. It has: " in ended.err
+        assert not any(word in ended.err for word in content.strip().replace("\n", ",").split(","))

@@ -407,9 +407,13 @@ class TestValidate:
         assert caught.value.reasons == {"age_range column_in_dataframe": 1, "timeframe column_in_dataframe": 1}
 
     def test_further_columns_are_refused(self) -> None:
-        """What is not in the contract never leaves."""
-        with pytest.raises(ValidationError, match=r"feedback_text column_in_schema \(1 row\)") as caught:
-            validate(pair_frame({}).with_columns(feedback_text=pl.lit(CANARY)))
+        """What is not in the contract never leaves; a name can be a value, of a file that was read without a header."""
+        for more in ([CANARY], [CANARY, "another"]):
+            with pytest.raises(ValidationError, match=r"unknown column_in_schema \(1 row\)") as caught:
+                validate(pair_frame({}).with_columns(pl.lit(CANARY).alias(name) for name in more))
+            assert CANARY not in all_said(caught.value)
+        with pytest.raises(ValidationError, match=r"unknown column_in_schema \(2 rows\)") as caught:
+            validate(pl.DataFrame({CANARY: [1, 2], "another": [3, 4]}))
         assert CANARY not in all_said(caught.value)
 
     def test_another_order_is_refused(self) -> None:

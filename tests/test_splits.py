@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import warnings
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ values = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), 
 def part_of(value: str | None, shares: dict[str, float], seed: int = 0) -> str:
     """The part of a value, by the standard library."""
     text = str(seed) if value is None else f"{seed}|{value}"
-    fraction, end = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16) / 16**15, 0.0
-    for name, share in shares.items():
-        end += share
+    fraction, end = Fraction(int(hashlib.sha256(text.encode()).hexdigest()[:15], 16), 16**15), Fraction(0)
+    for name in sorted(shares):
+        end += Fraction(shares[name]) / sum(map(Fraction, shares.values()))
         if fraction < end:
             return name
-    return [*shares][-1]
+    raise AssertionError("all shares make less than 1")
 
 
 class TestParts:
@@ -52,6 +53,31 @@ class TestParts:
             assert part.collect()["n"].to_list() == [
                 n for n, group in enumerate(groups) if part_of(group, SHARES, seed) == name
             ]
+
+    @given(st.permutations("abcd"), st.lists(st.integers(1, 10**18) | st.integers(1, 100), min_size=4, max_size=4))
+    def test_shares_of_any_size_in_any_order(self, names: list[str], weights: list[int]) -> None:
+        """Each value is in the part that exact fractions give it, and the mapping's order is that of the result."""
+        shares = {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}
+        frame = pl.DataFrame({"group": [str(number) for number in range(50)]})
+        parts = split_by_hash(frame, shares, by="group")
+        assert [*parts] == names
+        for name, part in parts.items():
+            assert part["group"].to_list() == [value for value in frame["group"] if part_of(value, shares) == name]
+
+    @pytest.mark.parametrize(
+        ("shares", "large"),
+        [
+            ({"train": 1.0, "rest": 1e-10}, "train"),
+            ({"rest": 1e-10, "train": 1.0}, "train"),
+            ({"a": 1 - 1e-18, "b": 1e-18}, "a"),
+            ({"a": 1e-18, "b": 1 - 1e-18}, "b"),
+            ({"a": 1e-300, "b": 1.0, "c": 5e-324}, "b"),
+        ],
+    )
+    def test_a_part_of_almost_all_rows(self, shares: dict[str, float], large: str) -> None:
+        """And one of almost none: rounding does not turn them round."""
+        parts = split_by_hash(pl.DataFrame({"group": range(1000)}), shares, by="group")
+        assert {name: part.height for name, part in parts.items()} == dict.fromkeys(shares, 0) | {large: 1000}
 
     def test_rows_that_come_later_move_nobody(self) -> None:
         """What was in training stays in training."""
@@ -97,12 +123,14 @@ class TestParts:
 
 
 class TestPeople:
-    """Who splits by analysis is told that people may be in several parts."""
+    """Who splits by analysis or recommendation is told that people may be in several parts."""
 
     def test_it_warns_of_analyses(self) -> None:
         """At the line of the caller, and so once for it; a class of ours can be silenced or made an error."""
-        frame = pl.DataFrame({"analysis_hash": ["a"], "subject_hash": ["b"]})
+        frame = pl.DataFrame({"analysis_hash": ["a"], "recommendation_id": ["c"], "subject_hash": ["b"]})
         for each in (frame, frame.lazy(), frame.to_arrow(), frame.to_pandas()):
+            with pytest.warns(PersonOverlapWarning, match="by recommendation_id: .* several recommendations can"):
+                split_by_hash(each, SHARES, by="recommendation_id")
             with pytest.warns(PersonOverlapWarning, match="a person with several analyses") as caught:
                 split_by_hash(each, SHARES, by="analysis_hash")
             assert [Path(warning.filename).name for warning in caught] == ["test_splits.py"]
@@ -157,11 +185,17 @@ class TestNulls:
 class TestRefusals:
     """What cannot be is said."""
 
-    @pytest.mark.parametrize("shares", [[0.8, 0.2], {"a": "0.8"}, {"a": None}, 0.8, None])
+    @pytest.mark.parametrize("shares", [[0.8, 0.2], {"a": "0.8"}, {"a": None}, {1: 1.0}, 0.8, None])
     def test_shares_that_are_no_mapping_of_names_to_numbers(self, shares: Any) -> None:
         """The message shows one."""
         with pytest.raises(UsageError, match=r"mapping of names to numbers, such as \{"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), shares, by="a")
+
+    @pytest.mark.parametrize("seed", [None, True, "0", 0.0])
+    def test_a_seed_is_a_whole_number(self, seed: Any) -> None:
+        """Whose text is always the same."""
+        with pytest.raises(UsageError, match="whole number"):
+            split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by="a", seed=seed)
 
     @pytest.mark.parametrize("by", [["a"], ("a", "b"), None, pl.col("a")])
     def test_a_split_is_by_one_name(self, by: Any) -> None:
@@ -170,10 +204,16 @@ class TestRefusals:
             split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by=by)
 
     def test_the_columns_told_are_those_of_the_caller(self) -> None:
-        """Also of a pandas frame, to which one is added on its way."""
-        for frame in (pl.DataFrame({"a": ["b"], "c": [1]}), pd.DataFrame({"a": ["b"], "c": [1]})):
-            with pytest.raises(UsageError, match=r"^The frame has no column d\. It has: a, c\.$"):
+        """Those that the package knows, also of a pandas frame, to which one is added on its way."""
+        for frame in (pl.DataFrame({"a": ["b"], "timeframe": [1]}), pd.DataFrame({"a": ["b"], "timeframe": [1]})):
+            with pytest.raises(UsageError, match=r"^The frame has no column d\. It has: timeframe and 1 other\.$"):
                 split_by_hash(frame, SHARES, by="d")
+
+    def test_a_table_without_a_header_is_not_shown(self) -> None:
+        """Its first row is taken for names of columns."""
+        frame = pl.read_csv(b"anna@example.org,42\nbob@example.org,7\n")
+        with pytest.raises(UsageError, match=r"^The frame has no column subject_hash\. It has: 2 others\.$"):
+            split_by_hash(frame, SHARES, by="subject_hash")
 
     @pytest.mark.parametrize(
         "shares", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": 1.0, "b": 0.0}, {"a": float("nan"), "b": 1.0}]

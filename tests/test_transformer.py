@@ -114,6 +114,25 @@ def test_it_has_to_be_fitted_first() -> None:
             call()
 
 
+def test_times_can_be_left_out() -> None:
+    """Then rows need none, in training and in prediction."""
+    rows = PAIRS.drop("feedback_timestamp")
+    step = FeedbackFeatures(times=False).fit(rows)
+    assert_frame_equal(step.transform(rows), fe.features(PAIRS, times=False))
+    assert step.get_feature_names_out().tolist() == step.transform(rows).columns
+    assert not any("hour" in name or "weekday" in name for name in step.get_feature_names_out())
+
+
+def test_lazy_frames_are_refused() -> None:
+    """In a pipeline too, with what to do: scikit-learn counts rows."""
+    steps = make_pipeline(FeedbackFeatures(), LogisticRegression())
+    labels = PAIRS.pipe(fe.label, "helpful")["label"]
+    with pytest.raises(UsageError, match="collect it first"):
+        steps.fit(PAIRS.lazy(), labels)
+    with pytest.raises(UsageError, match="collect it first"):
+        steps.fit(PAIRS, labels).predict(PAIRS.lazy())
+
+
 def test_arrays_are_refused() -> None:
     """Their columns have no names."""
     with pytest.raises(UsageError, match=r"not ndarray\.$"):

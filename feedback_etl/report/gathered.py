@@ -21,6 +21,7 @@ from feedback_etl.report.columns import Column, columns_of
 from feedback_etl.report.distribution import Distribution, distribution
 from feedback_etl.report.drift import Drift, can_drift, drift
 from feedback_etl.report.rows import Export, Rows
+from feedback_etl.training.committed import Committed, may_share
 
 _PERSON = "subject_hash"
 _SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
@@ -55,6 +56,8 @@ class Gathered(NamedTuple):
         sizes: The sizes of the classes, the least first.
         person: The column whose values are counted as people in classes and distributions.
         compared: The stems of the last two exports, where there are two.
+        overlap: How much of the window of the second is in that of the first too, from 0 to 1; None where they overlap
+            and it is not known how far.
         drift: Between them, the greatest first.
         verdicts: What the audit log of each folder says.
     """
@@ -68,6 +71,7 @@ class Gathered(NamedTuple):
     sizes: list[ClassSize]
     person: str
     compared: list[str]
+    overlap: float | None
     drift: list[Drift]
     verdicts: dict[str, Verdict]
 
@@ -95,6 +99,7 @@ def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) ->
         sizes=_sizes(rows.read(*known, person), known, person) if known else [],
         person=person,
         compared=[each.manifest.stem for each in present[-2:]] if len(present) > 1 else [],
+        overlap=_overlap(present),
         drift=_drift(present, columns),
         verdicts={folder: verify_folder(folder, contents_of(folder).exports, keys) for folder in folders},
     )
@@ -109,6 +114,17 @@ def _drift(exports: Sequence[Export], columns: Mapping[str, Column]) -> list[Dri
     comparable = [each for each in both if can_drift(each)]
     names = [each.name for each in comparable]
     return drift(before.read(names), now.read(names), comparable)
+
+
+def _overlap(exports: Sequence[Export]) -> float | None:
+    """Of the windows of the last two; those of a chain share no row, and those of adopted files are unknown."""
+    last = [Committed.of(each.place, each.manifest, each.manifest.all("pairs")) for each in exports[-2:]]
+    if len(last) < 2 or not all(each.manifest.window[1] for each in last) or not may_share(*last):
+        return 0.0
+    (start, end), (newer_start, newer_end) = (each.window for each in last)
+    if newer_start == datetime.min:
+        return None
+    return (min(end, newer_end) - max(start, newer_start)) / (newer_end - newer_start)
 
 
 def exports_of(places: Iterable[str | Path]) -> list[Export]:

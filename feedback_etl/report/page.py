@@ -27,13 +27,16 @@ _SERIES = {
 }
 """What becomes of a row: the statistic of the manifest, its name on the page and the class of its colour."""
 
+_VISIBLE = {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""What turns the direction of the text around it (Unicode, annex 9) is shown, and turns nothing."""
+
 _TONES = {"little": "main", "too few rows to tell": "third", "moderate": "third", "large": "bad"}
 
 
 def page(gathered: Gathered) -> str:
     """The page; equal facts give equal pages."""
     newest = gathered.exports[-MOST_EXPORTS:]
-    return (
+    text = (
         _environment()
         .get_template("page.html")
         .render(
@@ -49,6 +52,7 @@ def page(gathered: Gathered) -> str:
             faults=sum(len(verdict.faults) for verdict in gathered.verdicts.values()),
         )
     )
+    return text.translate(_VISIBLE)
 
 
 @cache

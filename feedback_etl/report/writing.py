@@ -5,10 +5,10 @@ from datetime import datetime
 from pathlib import Path
 
 from feedback_etl.clock import instant
-from feedback_etl.errors import UsageError
+from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.privacy.keys import Key
-from feedback_etl.private_files import make_private_folder, replace_private_file, temporary_path
+from feedback_etl.private_files import replace_private_file, temporary_path
 
 
 def write_report(
@@ -33,7 +33,8 @@ def write_report(
         The path.
 
     Raises:
-        ExportFileError: There is no export, a file cannot be read, or the page cannot be written.
+        ExportFileError: There is no export, a file cannot be read, or the page cannot be written: its folder has to be
+            there.
         UsageError: The path is a folder.
 
     >>> from feedback_etl import export_feedback
@@ -50,10 +51,11 @@ def write_report(
     refuse_links(path)
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file for the report.")
+    if not path.parent.exists():
+        raise ExportFileError(f"There is no folder {path.parent}: make it, or name another file with -o.")
     places = [exports] if isinstance(exports, str | Path) else exports
     found = exports_of(places)
     text = page(gather(found, [Key.of(key) for key in keys], instant(now)))
     with explained(path.parent, "Name another file with -o."):
-        make_private_folder(path.parent)
         replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
     return path

@@ -68,6 +68,16 @@ class Committed(NamedTuple):
         return self.setting("timestamp_precision", "exact")
 
 
+def may_share(one: Committed, other: Committed) -> bool:
+    """Whether two exports may hold the same pair: their windows overlap, and no chain has kept them apart."""
+    (a_start, a_end), (b_start, b_end) = one.window, other.window
+    overlap = a_start < b_end and b_start < a_end
+    if not (overlap and one.chain and other.chain):
+        return overlap
+    (*a_chain, a_number), (*b_chain, b_number) = one.chain, other.chain
+    return a_chain != b_chain or a_number == b_number
+
+
 def exports_at(where: str | Path) -> list[Committed]:
     """What a folder, a URL or a pattern names, the oldest first."""
     require_no_other_url(str(where))
@@ -113,11 +123,21 @@ def require_some(exports: list[Committed], where: str | Path) -> list[Committed]
     """The exports themselves.
 
     Raises:
-        ExportFileError: There is none.
+        ExportFileError: There is none; of a folder or a prefix the message tells how many were pruned.
     """
     if not exports:
-        raise ExportFileError(f"{where} holds no export whose file is there; `feedback-etl list` tells what there is.")
+        pruned = f" ({count:,} pruned)" if (count := _pruned_at(str(where))) else ""
+        raise ExportFileError(
+            f"{where} holds no export whose file is there{pruned}; `feedback-etl list` tells what there is."
+        )
     return exports
+
+
+def _pruned_at(where: str) -> int:
+    if not (is_store(where) or Path(where).is_dir()):
+        return 0
+    with reading(where):
+        return sum(bool(manifest.pruned_at) for manifest in manifests_at(place_of(where)))
 
 
 def age_of(export: Committed) -> tuple[str, int, str]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import RATINGS, TRAINING_COLUMNS
+from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.store import POLARS_OPTIONS
 from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT, age_ranges
-from feedback_etl.training.committed import Committed, age_of, exports_at, require_some, settled
+from feedback_etl.training.committed import Committed, age_of, exports_at, may_share, require_some, settled
 from feedback_etl.transforms import PAIR_KEY
 
 _TIMES = ("feedback_timestamp", "export_date")
@@ -32,6 +32,7 @@ _FURTHER: dict[str, pl.DataType] = {
     "boolean": pl.Boolean(),
     "time": pl.Datetime("us", "UTC"),
 }
+_SUBJECT = SUBJECT_HASH.name
 _NUMBER = "number among the equals of its file"
 
 
@@ -39,7 +40,8 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     """All committed exports of a folder as one lazy frame, with the types of `load_training` and no pair twice.
 
     Only what has a manifest is read: no hidden, temporary, rejected or foreign file. CSV, compressed or not, and
-    Parquet may be mixed. Of a pair that several exports hold, the copy of the newest one stays. Looking for such pairs
+    Parquet may be mixed. Of a pair that several exports hold, the copy of the newest one stays, with the `subject_hash`
+    of the newest one that tells it. Looking for such pairs
     needs the columns of the pair, and is left out where the windows of the exports tell that there are none. With times
     cut to the minute, hour or day, rows that are equal in one file are different feedback, and all stay.
 
@@ -59,7 +61,8 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
             a prefix of an object store, such as `s3://bucket/exports`, perhaps with a pattern at its end; Polars reads
             objects where they are, as far as it needs them.
         mixed: Take exports together whose pseudonyms, recommendations or times do not fit together. No pair of two
-            such exports is found to be the same.
+            such exports is found to be the same, and of two keys each person has two pseudonyms: a split by
+            `subject_hash` puts the same person into several parts.
         verify: Compare the digest of every file with its manifest, which reads it once. Otherwise only files that were
             changed, by their time (in an object store by their ETag), after their manifest was written; sizes are
             compared in any case.
@@ -135,20 +138,10 @@ def _clusters(exports: Sequence[Committed]) -> list[list[Committed]]:
     """Exports, the oldest first, of which those in different clusters can have no pair in common."""
     clusters: list[list[Committed]] = []
     for export in exports:
-        touched = [cluster for cluster in clusters if any(_may_share(export, other) for other in cluster)]
+        touched = [cluster for cluster in clusters if any(may_share(export, other) for other in cluster)]
         clusters = [cluster for cluster in clusters if cluster not in touched]
         clusters.append([*(each for cluster in touched for each in cluster), export])
     return clusters
-
-
-def _may_share(one: Committed, other: Committed) -> bool:
-    """Whether two exports may hold the same pair: their windows overlap, and no chain has kept them apart."""
-    (a_start, a_end), (b_start, b_end) = one.window, other.window
-    overlap = a_start < b_end and b_start < a_end
-    if not (overlap and one.chain and other.chain):
-        return overlap
-    (*a_chain, a_number), (*b_chain, b_number) = one.chain, other.chain
-    return a_chain != b_chain or a_number == b_number
 
 
 def _united(cluster: Sequence[Committed], ranges_as_text: bool) -> pl.LazyFrame:
@@ -162,6 +155,8 @@ def _united(cluster: Sequence[Committed], ranges_as_text: bool) -> pl.LazyFrame:
         frames = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_NUMBER)) for frame in frames]
         key.append(_NUMBER)
     united = pl.concat(frames, how="diagonal_relaxed")
+    if len({_SUBJECT in export.manifest.columns for export in cluster}) > 1:
+        united = united.with_columns(pl.col(_SUBJECT).drop_nulls().last().over(key))
     return united.unique(subset=key, keep="last", maintain_order=True).drop(_NUMBER, strict=False)
 
 

@@ -44,12 +44,18 @@ def features(
     *,
     vocabulary: Vocabulary | None = None,
     ratings: Sequence[str] = (),
+    times: bool = True,
     timestamp_precision: TimestampPrecision = "exact",
 ) -> Frame:
     """Training pairs as numbers: one row for each, in their order, all Float32 and none of them null.
 
     The four ratings are what labels are made of, so neither they nor whether they are missing is in it unless asked
-    for: a model would find the label in them. Ids and export_date are left out too.
+    for: a model would find the label in them. Ids and export_date are left out too. So are further columns, those that
+    `[columns.NAME]` declares: put what you make of them beside the features, as in
+    `pl.concat([features(pairs), pairs.select(pl.col("price").fill_null(0))], how="horizontal")`.
+
+    feedback_timestamp is when somebody answered. A model that predicts an answer when the advice is given does not know
+    it: for that, leave it out with `times=False`, here and in the prediction; then the frame needs no such column.
 
     | column | values |
     |---|---|
@@ -61,8 +67,8 @@ def features(
     | `timeframe_missing` | 1 where there is none, or one of another form |
     | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; 0 where it is missing |
     | `age_missing` | 1 where there is none, or one that the vocabulary lacks |
-    | `hour_sin`, `hour_cos` | the time of day (UTC) as a point of a circle; not with "day", which has none |
-    | `weekday_sin`, `weekday_cos` | the day of the week (UTC) likewise, from Monday on |
+    | `hour_sin`, `hour_cos` | with `times`, the time of day (UTC) as a point of a circle; not with "day" |
+    | `weekday_sin`, `weekday_cos` | with `times`, the day of the week (UTC) likewise, from Monday on |
     | NAME, NAME`_missing` for each of `ratings` | its value, 0 where it is missing; 1 where it is |
 
     Args:
@@ -70,13 +76,14 @@ def features(
         vocabulary: What the model knows: that of the training rows, also for test rows and for prediction. Unless
             given it is fitted to the frame, and a lazy frame is run for that.
         ratings: Those of the four that shall be in it.
+        times: Whether the hour and the weekday of the answer are in it.
         timestamp_precision: That of the export.
 
     Returns:
         A frame of the kind that was given, lazy if it was.
 
     Raises:
-        UsageError: There is no such rating or precision.
+        UsageError: There is no such rating or precision, or the vocabulary is none.
         ValidationError: A column is missing or of a wrong type, or all age ranges are of other edges (of a lazy frame,
             which is not run, they are not looked at: unknown ones are missing).
 
@@ -102,11 +109,11 @@ def features(
     weekday_cos        0 0
     """
     is_coarse(timestamp_precision)
-    if isinstance(ratings, str) or len({*ratings}) < len(ratings):
-        raise UsageError('ratings is a list of different ratings, such as ["helpful_rating"].')
-    if wrong := [name for name in ratings if name not in RATING_FIELDS]:
-        raise UsageError(f"{wrong[0]} is no rating; there are {', '.join(RATING_FIELDS)}.")
-    require_pairs(frame, [*_TEXTS, _TIME, *ratings])
+    _require_ratings(ratings)
+    if not isinstance(vocabulary, Vocabulary | None):
+        raise UsageError('vocabulary is a Vocabulary: Vocabulary.load("vocabulary.json") reads one, and fit makes one.')
+    time = [_TIME] if times else []
+    require_pairs(frame, [*_TEXTS, *time, *ratings])
     known = Vocabulary.fit(frame) if vocabulary is None else vocabulary
     if isinstance(frame, pl.DataFrame):
         known.require_ranges(frame)
@@ -114,7 +121,7 @@ def features(
         pl.col(_LISTS).cast(pl.String).str.split(","),
         _days("timeframe"),
         _place("age_range", known.age_ranges),
-        pl.col(_TIME).cast(pl.Datetime("us")),  # the cast gives the instant in UTC
+        *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast gives the instant in UTC
         *map(_number, ratings),
     )
     numbers = [
@@ -122,18 +129,27 @@ def features(
         *_hot("rules_applied", "rule", known.rules),
         *_with_missing("timeframe", "timeframe_days", "timeframe_missing"),
         *_with_missing("age_range", "age", "age_missing"),
-        *_times(timestamp_precision),
+        *(_times(timestamp_precision) if times else ()),
         *chain.from_iterable(_with_missing(name, name, f"{name}_missing") for name in ratings),
     ]
     numeric: Frame = parsed.select(number.cast(pl.Float32).fill_null(0) for number in numbers)
     return numeric
 
 
+def _require_ratings(ratings: Sequence[str]) -> None:
+    is_list = isinstance(ratings, Sequence) and not isinstance(ratings, str)
+    if not is_list or any(ratings.count(name) > 1 for name in ratings):
+        raise UsageError('ratings is a list of different ratings, such as ["helpful_rating"].')
+    if wrong := [name for name in ratings if name not in RATING_FIELDS]:
+        raise UsageError(f"{wrong[0]} is no rating; there are {', '.join(RATING_FIELDS)}.")
+
+
 @for_any_frame
 def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "label") -> Frame:
     """Add what a model shall learn: 1 where a rating reaches a threshold, else 0; null where the rating is missing.
 
-    Rows without a label teach nothing: `frame.pipe(label, "helpful").drop_nulls("label")`.
+    Rows without a label teach nothing: `frame.pipe(label, "helpful").drop_nulls("label")`. Take the latest answers
+    (`latest_per_recommendation`) after that: the last one of somebody may have no such rating, where an older one has.
 
     | of | rating | threshold |
     |---|---|---|
@@ -152,7 +168,7 @@ def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "l
         The frame with a further column, Int8; lazy if it was.
 
     Raises:
-        UsageError: There is no such label or threshold.
+        UsageError: There is no such label or threshold, or the name is no text.
         ValidationError: The frame lacks the rating, or it is no number.
 
     >>> pairs = pl.DataFrame({"helpful_rating": [5, 3, None]})
@@ -165,17 +181,26 @@ def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "l
     least = usual if threshold is None else threshold
     if not isinstance(least, Real) or not 0 < least <= greatest:
         raise UsageError(f"The threshold of {rating} must be from 1 to {greatest}.")
+    if not isinstance(name, str):
+        raise UsageError("The name of the column is a text.")
     require_pairs(frame, [rating])
     labelled: Frame = frame.with_columns((_number(rating) >= least).cast(pl.Int8).alias(name))
     return labelled
 
 
 def feature_names(
-    vocabulary: Vocabulary, *, ratings: Sequence[str] = (), timestamp_precision: TimestampPrecision = "exact"
+    vocabulary: Vocabulary,
+    *,
+    ratings: Sequence[str] = (),
+    times: bool = True,
+    timestamp_precision: TimestampPrecision = "exact",
 ) -> list[str]:
     """The columns that `features` gives with these arguments, in their order."""
     no_rows = pl.DataFrame(schema=[*_TEXTS, _TIME, *ratings]).cast(pl.Null)
-    return features(no_rows, vocabulary=vocabulary, ratings=ratings, timestamp_precision=timestamp_precision).columns
+    numbers = features(
+        no_rows, vocabulary=vocabulary, ratings=ratings, times=times, timestamp_precision=timestamp_precision
+    )
+    return numbers.columns
 
 
 def _days(column: str) -> pl.Expr:

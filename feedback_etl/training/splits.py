@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from itertools import accumulate, pairwise
+from math import ceil
 from numbers import Real
 
 import polars as pl
@@ -11,9 +13,15 @@ import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 from feedback_etl.errors import UsageError
 from feedback_etl.frames import Frame, for_any_frame, require_columns
 
+_SHARED = {"analysis_hash": "analyses", "recommendation_id": "recommendations"}
+"""What keeps no person together, and what a person has several of."""
+
 _MARK = "digits that decide"
 _DIGITS = 15
 """Hex digits of a digest that decide: 60 bits, so that a share is met to one part in 10^18."""
+
+_BEYOND = "g"
+"""Greater than every digest, whose digits are at most "f"."""
 
 
 class PersonOverlapWarning(UserWarning):
@@ -29,51 +37,66 @@ def split_by_hash(frame: Frame, shares: Mapping[str, float], *, by: str, seed: i
     """Split a frame into parts, all rows with the same value of `by` in the same one.
 
     Which part a value goes to follows from the value, the shares and the seed alone: SHA-256 of "seed|value" as a
-    fraction of its range, against the shares one after the other. So a split is the same on every machine and in every
-    version, and rows that come later do not move those that were there. Shares are met as closely as chance allows:
-    within 1 % at 100,000 values.
+    fraction of its range, against the shares one after the other, by the names of their parts: in which order the
+    mapping has them does not matter. So a split is the same on every machine and in every version, and rows that come
+    later do not move those that were there. Shares are met as closely as chance allows: within 1 % at 100,000 values.
 
     Null is a value like any other: all rows without one are in the same part, which gets too large if they are many.
     `NullGroupWarning` tells their number; a lazy frame, which is not run, does not know it.
 
-    Split by person (`subject_hash`) where the frame tells it. By `analysis_hash` the same person can be in two parts,
-    since people have several analyses; a model then may know the people that it is tested on, and looks better than it
-    is.
+    Split by person (`subject_hash`) where the frame tells it. By `analysis_hash` or `recommendation_id` the same person
+    can be in two parts, since people have several analyses and share recommendations; a model then may know the people
+    that it is tested on, and looks better than it is. So it is by `subject_hash` too if the rows are of exports of two
+    keys (`scan_training(..., mixed=True)`): these hold the same person under two pseudonyms.
 
     Args:
         frame: Any frame.
-        shares: The share of each part, by its name; together 1.
+        shares: The share of each part, by its name; together 1, but for rounding (1e-9).
         by: The column whose equal values stay together: text, integers or categories.
-        seed: Another number gives another split.
+        seed: Another whole number gives another split.
 
     Returns:
         The parts by their names, frames of the kind that was given, with the rows in their order.
 
     Raises:
-        UsageError: The shares are not positive numbers that make 1, or `by` is not a column that can be split by.
+        UsageError: The shares are not positive numbers that make 1, `by` is not a column that can be split by, or the
+            seed is no int.
 
     >>> pairs = pl.DataFrame({"person": ["e", "a", "b", "e", "c"]})
     >>> parts = split_by_hash(pairs, {"train": 0.5, "test": 0.5}, by="person")
     >>> parts["train"]["person"].to_list(), parts["test"]["person"].to_list()
-    (['a', 'b', 'c'], ['e', 'e'])
+    (['e', 'e'], ['a', 'b', 'c'])
     """
     bounds = _bounds(shares)
     _require_exact(frame, by)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise UsageError("The seed is a whole number (an int).")
     for warning in _doubts(frame, by):
         warnings.warn(warning, stacklevel=3)
     marked = frame.with_columns(_digits(by, seed).alias(_MARK))
-    return {name: marked.filter(pl.col(_MARK).is_between(*ends, closed="left")).drop(_MARK) for name, ends in bounds}
+    parts = {name: pl.col(_MARK).is_between(*bounds[name], closed="left") for name in shares}
+    return {name: marked.filter(is_in_part).drop(_MARK) for name, is_in_part in parts.items()}
 
 
-def _bounds(shares: Mapping[str, float]) -> list[tuple[str, tuple[pl.Expr, pl.Expr]]]:
+def _bounds(shares: Mapping[str, float]) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     """For each part its digests, half-open, in hex digits; text of one length has the order of its numbers."""
-    if not isinstance(shares, Mapping) or not all(isinstance(share, Real) for share in shares.values()):
+    if not isinstance(shares, Mapping) or not all(
+        isinstance(name, str) and isinstance(share, Real) for name, share in shares.items()
+    ):
         raise UsageError('The shares are a mapping of names to numbers, such as {"train": 0.8, "test": 0.2}.')
     if not shares or not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
         raise UsageError(f"The shares must be greater than 0 and make 1 together; they make {sum(shares.values()):g}.")
-    inner = [f"{round(end * 16**_DIGITS):0{_DIGITS}x}" for end in accumulate(shares.values())][:-1]
-    ends = map(pl.lit, ["", *inner, "g"])  # whatever is a hex digit comes before "g"
-    return list(zip(shares, pairwise(ends), strict=True))
+    names = sorted(shares)
+    reached = list(accumulate(Fraction(float(shares[name])) for name in names))  # exact, whatever the order
+    inner = [_hex(end / reached[-1]) for end in reached[:-1]]
+    ends = map(pl.lit, ["", *inner, _BEYOND])
+    return dict(zip(names, pairwise(ends), strict=True))
+
+
+def _hex(end: Fraction) -> str:
+    """The first digest that does not lie below a fraction of their range."""
+    first = ceil(end * 16**_DIGITS)
+    return f"{first:0{_DIGITS}x}" if first < 16**_DIGITS else _BEYOND
 
 
 def _require_exact(frame: pl.DataFrame | pl.LazyFrame, by: str) -> None:
@@ -91,9 +114,9 @@ def _require_exact(frame: pl.DataFrame | pl.LazyFrame, by: str) -> None:
 
 def _doubts(frame: pl.DataFrame | pl.LazyFrame, by: str) -> Iterator[Warning]:
     """What the caller may not have meant."""
-    if by == "analysis_hash":
+    if by in _SHARED:
         yield PersonOverlapWarning(
-            "Split by analysis_hash: a person with several analyses can be in several parts. Split by subject_hash, "
+            f"Split by {by}: a person with several {_SHARED[by]} can be in several parts. Split by subject_hash, "
             "which exports hold if they are asked for it."
         )
     if isinstance(frame, pl.DataFrame) and (nulls := frame[by].null_count()):

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
+import polars as pl
+
+from feedback_etl.errors import UsageError
 from feedback_etl.frames import Frame
 from feedback_etl.training.features import feature_names, features
 from feedback_etl.training.vocabulary import Vocabulary
@@ -18,12 +21,14 @@ except ModuleNotFoundError:
 class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Training pairs to the numbers of `features`, with the vocabulary of the rows it was fitted to.
 
-    It takes frames with named columns, of Polars, pandas or Arrow, and gives back the same kind; not arrays, whose
-    columns have no names. A pickle of it holds the names of the vocabulary and nothing else of the rows.
+    It takes frames with named columns, of Polars, pandas or Arrow, and gives back the same kind; not lazy ones, whose
+    rows scikit-learn cannot count, and not arrays, whose columns have no names. A pickle of it holds the names of the
+    vocabulary and nothing else of the rows.
 
     Args:
         min_rows: What fewer rows hold is counted as other; see `Vocabulary.fit`.
         ratings: Ratings that shall be features too. They are what labels are made of: leave out that of the label.
+        times: Whether the hour and the weekday of the answer are features; nobody knows them when the advice is given.
         timestamp_precision: That of the export.
 
     Attributes:
@@ -42,20 +47,24 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         min_rows: int = 1,
         ratings: Sequence[str] = (),
+        times: bool = True,
         timestamp_precision: TimestampPrecision = "exact",
     ) -> None:
         self.min_rows = min_rows
         self.ratings = ratings
+        self.times = times
         self.timestamp_precision = timestamp_precision
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002, N803  the names of scikit-learn
         """Learn the vocabulary of training rows."""
+        _refuse_lazy(X)
         self.vocabulary_ = Vocabulary.fit(X, min_rows=self.min_rows)
         return self
 
     def transform(self, X: Frame) -> Frame:  # noqa: N803
         """The features of any rows, by the vocabulary that was learned."""
         check_is_fitted(self)
+        _refuse_lazy(X)
         return features(X, vocabulary=self.vocabulary_, **self._options())
 
     def get_feature_names_out(self, input_features: object = None) -> Any:  # noqa: ARG002
@@ -66,7 +75,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.array(feature_names(self.vocabulary_, **self._options()), dtype=object)
 
     def _options(self) -> dict[str, Any]:
-        return {"ratings": self.ratings, "timestamp_precision": self.timestamp_precision}
+        return {"ratings": self.ratings, "times": self.times, "timestamp_precision": self.timestamp_precision}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -76,3 +85,8 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _refuse_lazy(frame: object) -> None:
+    if isinstance(frame, pl.LazyFrame):
+        raise UsageError("scikit-learn takes no lazy frame: collect it first, with frame.collect().")

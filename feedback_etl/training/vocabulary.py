@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -38,6 +38,19 @@ class Vocabulary:
     conditions: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     age_ranges: tuple[str, ...] = tuple(AGE_RANGE.categories)
+
+    def __post_init__(self) -> None:
+        """Make sure that it holds names.
+
+        Raises:
+            UsageError: One of the three is no tuple of different texts.
+        """
+        for field in fields(self):
+            names = getattr(self, field.name)
+            if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+                raise UsageError(f'{field.name} of a vocabulary are a tuple of texts, such as ("one", "two").')
+            if len({*names}) < len(names):
+                raise UsageError(f"{field.name} of a vocabulary are different texts; one comes twice.")
 
     @classmethod
     def fit(cls, frame: Frame, *, min_rows: int = 1) -> Self:
@@ -81,7 +94,7 @@ class Vocabulary:
         """
         path = Path(path)
         content = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
-        with explained(path.parent):
+        with explained(path, "Name another file."):
             replace_private_file(path, temporary_path(path.parent, path.name), content.encode())
 
     @classmethod
@@ -89,12 +102,13 @@ class Vocabulary:
         """Read what `save` has written.
 
         Raises:
-            ExportFileError: It cannot be read, or is none.
+            ExportFileError: It cannot be read, or is none, or not all of one.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-            if values.pop("format") == FORMAT and all(isinstance(names, list) for names in values.values()):
-                return cls(**{name: tuple(map(str, names)) for name, names in values.items()})
+            is_known = values.pop("format") == FORMAT and values.keys() == {field.name for field in fields(cls)}
+            if is_known and all(isinstance(names, list) for names in values.values()):
+                return cls(**{name: tuple(names) for name, names in values.items()})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             pass
         raise ExportFileError(f"{path} is no vocabulary that this version understands.")
