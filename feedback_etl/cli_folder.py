@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from feedback_etl.exports.bucket import Bucket
     from feedback_etl.exports.manifest import Manifest
     from feedback_etl.exports.place import Folder
+    from feedback_etl.privacy.forgetting import Erasure
     from feedback_etl.privacy.keys import Key
     from feedback_etl.settings import Settings
 
@@ -224,14 +225,7 @@ def erase(
     )
     if as_json:
         print_data(json.dumps(asdict(done), default=str))
-    would = "would be " if dry_run else ""
-    for name in done.damaged:
-        tell(f"damaged, and not looked into: {name}")
-    tell(f"{counted(done.rows, 'row')} {would}erased from {counted(len(done.files), 'file')}")
-    if done.without_key:
-        tell(f"not looked into, made with other keys (--key-file): {', '.join(done.without_key)}")
-    if done.foreign:
-        tell(f"not looked into, not ours: {counted(len(done.foreign), 'file')} (feedback-etl list, feedback-etl adopt)")
+    _tell(done, "would be " if dry_run else "")
     if done.damaged:
         raise ExportFileError(f"{counted(len(done.damaged), 'file')} could not be read, and may hold people to erase.")
     if done.not_found:
@@ -241,6 +235,22 @@ def erase(
         raise CheckFailed(f"Nothing was found of {counted(len(done.not_found), 'id')}, listed on stdout.")
     if done.without_key:
         raise CheckFailed("Not every export could be looked into.")
+
+
+def _tell(done: "Erasure", would: str) -> None:
+    """What was erased, and what could not be looked into."""
+    for name in done.damaged:
+        tell(f"damaged, and not looked into: {name}")
+    tell(f"{counted(done.rows, 'row')} {would}erased from {counted(len(done.files), 'file')}")
+    if done.without_key:
+        tell(f"not looked into, made with other keys (--key-file): {', '.join(done.without_key)}")
+    if done.unfinished:
+        tell(
+            f"not finished, and not looked into: {', '.join(done.unfinished)}. What is published leaves these people "
+            "out; what was killed is removed by the first command a day after it began."
+        )
+    if done.foreign:
+        tell(f"not looked into, not ours: {counted(len(done.foreign), 'file')} (feedback-etl list, feedback-etl adopt)")
 
 
 def _ids(file: str | None) -> list[str]:

@@ -124,7 +124,9 @@ class TestPublishing:
 
         with pytest.raises(RuntimeError):
             attempt(bucket_url, rows, stop)
-        assert [name for name in Bucket(bucket_url).listed() if not name.startswith(".")] == []
+        left = [name for name in Bucket(bucket_url).listed() if not name.startswith(".")]
+        assert left == ["feedback_training_20251025_120000.manifest.json"]  # which tells workers that it is over
+        assert manifests_at(bucket_url) == []
         assert events(bucket_url) == ["started", "failed"]
 
     def test_what_an_attempt_left_is_removed(self, bucket_url: str, rows: Rows) -> None:

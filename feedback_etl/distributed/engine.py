@@ -5,7 +5,7 @@ Any other engine's executor is given to `export_feedback(executor=...)` as it is
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from feedback_etl.errors import UsageError
@@ -36,7 +36,16 @@ def executor_of(name: str, *, timeout: float = 10.0) -> Iterator[Executor]:
     except (OSError, ValueError, TypeError) as error:
         told = type(error).__name__
     else:
-        with client:
+        try:
             yield client.get_executor(pure=False)
+        finally:
+            with suppress(Exception):  # it may be closed by now, and has nothing more to say
+                client.close(timeout)
         return
+    address = address.rpartition("@")[2]  # what stands before may be a password
     raise UsageError(f"No Dask scheduler answers at {address} within {timeout:g} s ({told}).")
+
+
+def is_lost(executor: Executor) -> bool:
+    """Whether an executor of Dask has lost its scheduler for good; its futures never end then, and never say so."""
+    return getattr(getattr(executor, "_client", None), "status", "") == "closed"

@@ -10,8 +10,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
+from feedback_etl.distributed.engine import is_lost
 from feedback_etl.distributed.task import Made, Task
-from feedback_etl.errors import ExportFileError, FeedbackError, SourceError
+from feedback_etl.errors import ExportFileError, FeedbackError, SourceError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,9 @@ TASKS_AT_ONCE = 64
 
 LAST_SECONDS = 10.0
 """How long those that run are waited for when the export has failed, so that they leave nothing behind."""
+
+SECONDS_BETWEEN_LOOKS = 1.0
+_LOST = "The executor has lost its scheduler: nothing was published. Run again."
 
 T = TypeVar("T", bound=Task)
 
@@ -50,7 +54,10 @@ def carried_out(
         for task in islice(coming, at_once):
             sent[_sent(executor, work, task)] = task
         while sent:
-            done, _ = wait(sent, return_when=FIRST_COMPLETED)
+            # Not for ever: signals are to be heard, and an engine may be gone without a word.
+            done, _ = wait(sent, SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+            if not done and is_lost(executor):
+                raise ExportFileError(_LOST)
             for future in done:
                 task = sent.pop(future)
                 made = _result(future, task)
@@ -62,7 +69,8 @@ def carried_out(
     finally:
         for future in sent:
             future.cancel()
-        wait(sent, timeout=LAST_SECONDS)
+        if not is_lost(executor):
+            wait(sent, timeout=LAST_SECONDS)
 
 
 def _sent(executor: Executor, work: Callable[[T], Made], task: T) -> "Future[Made]":
@@ -70,6 +78,12 @@ def _sent(executor: Executor, work: Callable[[T], Made], task: T) -> "Future[Mad
         return executor.submit(work, task)
     except RuntimeError as error:  # BrokenExecutor is one
         kind = type(error).__name__
+    except Exception as error:
+        if is_lost(executor):
+            raise ExportFileError(_LOST) from None
+        raise UsageError(
+            f"A task cannot be sent ({type(error).__name__}): a model of one's own has to be known to the workers."
+        ) from None
     raise ExportFileError(
         f"The executor takes no more tasks ({kind}), as when a worker of a ProcessPoolExecutor was killed: nothing was "
         "published. Run again with a new one."

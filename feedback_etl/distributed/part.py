@@ -9,6 +9,8 @@ from typing import IO, Self
 import polars as pl
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.catalogue import manifest_at
 from feedback_etl.exports.failures import explained
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.output import Form, Rows
@@ -69,7 +71,19 @@ class PartFile:
                 self._place.create(self._name, self._draft)
             except FileExistsError:
                 self._require_same(written.bytes, written.sha256)
+            self._require_open()
         return [DataFile(self._name, kind, self._rows.rows, written.bytes, written.sha256)]
+
+    def _require_open(self) -> None:
+        """Leave nothing in a store where the export has ended: whoever ended it has looked there before.
+
+        In a folder nothing can be left: the folder of the parts is gone.
+        """
+        stem = self._name.split("/")[-2]
+        manifest = manifest_at(self._place, stem) if isinstance(self._place, Bucket) else None
+        if manifest and self._name not in [file.path for file in manifest.files]:
+            self._place.remove(self._name)
+            raise ExportFileError(f"Meanwhile the export {stem} has ended: {self._name} was removed again.")
 
     def _require_same(self, size: int, digest: str) -> None:
         if self._place.described(self._name) != (size, digest):

@@ -56,7 +56,15 @@ def work(task: Task) -> Made:
         ValidationError: Rows are not as they have to be.
         ExportFileError: The place cannot take the part.
     """
-    export = task.export
+    try:
+        return work_with(_secrets(task.export), task)
+    except UsageError as error:  # the head has all it needs
+        kind, told = type(error), f"On a worker: {error}"
+    raise kind(told)
+
+
+def _secrets(export: Export) -> Secrets:
+    """What this process's environment has for an export."""
     if export.version != __version__:
         raise UsageError(
             f"This worker has feedback_etl {__version__}, and the head {export.version}: install the same."
@@ -74,7 +82,7 @@ def work(task: Task) -> Made:
             f"This worker has the key {key.id}, and the export is of the key {export.key_id}: set "
             "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) alike on all workers."
         )
-    return work_with(Secrets(_connectorx_url(database_of(settings), export.connect_timeout), key), task)
+    return Secrets(_connectorx_url(database_of(settings), export.connect_timeout), key)
 
 
 @lru_cache(maxsize=4)

@@ -9,6 +9,7 @@ compared with what was sent before anything is called a conflict.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ ATTEMPTS = 3
 _AT_ONCE = 16
 _BLOCK_BYTES = 1 << 20
 _DIGITS = 8
+_NUMBERED = re.compile(rf"([0-9]{{{_DIGITS}}})\.json")
 
 Result = TypeVar("Result")
 
@@ -229,8 +231,8 @@ class Bucket:
         self.put(f"{_folder_for(name)}/{number:0{_DIGITS}}.json", content)
 
     def _numbered(self, name: str) -> dict[int, str]:
-        stems = {each: PurePosixPath(each).stem for each in self.names(_folder_for(name))}
-        return {int(stem): each for each, stem in stems.items() if stem.isdecimal()}
+        found = {each: _NUMBERED.fullmatch(PurePosixPath(each).name) for each in self.names(_folder_for(name))}
+        return {int(match[1]): each for each, match in found.items() if match}
 
     def _again(self, act: Callable[[Any], Result]) -> Result:
         """What an act that changes nothing gives; begun again where it was cut off."""

@@ -186,11 +186,19 @@ def _is_sound(manifest: Manifest) -> bool:
 
 
 def _is_inside(file: DataFile, stem: str) -> bool:
-    """Whether a file is in the folder, or in one of those that are ours; parts are in one that has the stem's name."""
+    """Whether a file is in the folder, or in one of those that are ours; parts are in one that has the stem's name.
+
+    It has to be of this export by its name: nothing else is to be removed or rewritten by a manifest.
+    """
     *folders, name = file.path.split("/")
-    is_plain = name not in ("", ".", "..") and "\0" not in name
-    ours: tuple[list[str], ...] = ([], [REJECTED_FOLDER], [STATE_FOLDER], [stem], [REJECTED_FOLDER, stem])
-    return is_plain and folders in ours and isinstance(file.rows, int)
+    own = {
+        (): name == stem or name.startswith(f"{stem}."),
+        (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
+        (STATE_FOLDER,): name == f"{stem}.rows",
+        (stem,): name.startswith("part-"),
+        (REJECTED_FOLDER, stem): name.startswith("part-"),
+    }
+    return own.get(tuple(folders), False) and "\0" not in name and isinstance(file.rows, int)
 
 
 def manifests_in(folder: Path) -> list[Manifest]:

@@ -24,7 +24,7 @@ _CONNECT_SECONDS = 5
 _MOST_SECONDS = 180
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=5)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_MANGLED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
+_MANGLED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)", re.IGNORECASE)
 
 
 class Unanswered(ExportFileError):
@@ -37,7 +37,7 @@ def is_store(where: str) -> bool:
     >>> is_store("s3://bucket/exports"), is_store("s3:/bucket/exports"), is_store("ml/feedback_training")
     (True, True, False)
     """
-    return where.startswith(tuple(f"{scheme}:/" for scheme in SCHEMES))
+    return where.lower().startswith(tuple(f"{scheme}:/" for scheme in SCHEMES))
 
 
 def require_no_other_url(where: str) -> None:
@@ -71,6 +71,9 @@ def sound_url(url: str) -> str:
         )
     if not parts.netloc:
         raise UsageError("The URL of an object store names no bucket; one is s3://bucket/exports.")
+    names = parts.path.removeprefix("/").rstrip("/").split("/")
+    if names != [""] and any(name in ("", ".", "..") or "%" in name for name in names):
+        raise UsageError("The prefix in an object store is made of plain names: without %, .., . and empty ones.")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
@@ -152,6 +155,10 @@ def told_by(url: str) -> Iterator[None]:
         raise FileExistsError(f"an object in {url}") from None
     except (exceptions.BaseError, FileNotFoundError) as error:
         failure = _failure(url, error)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of the client, which is written in Rust
+            raise
+        failure = ExportFileError(f"The settings of the client for {url} cannot be: is AWS_ENDPOINT_URL a URL?")
     else:
         return
     raise failure

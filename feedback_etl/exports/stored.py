@@ -23,7 +23,7 @@ from feedback_etl.exports.names import folders_of, manifest_of, stems
 from feedback_etl.exports.one_key import require_same_key
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored_log import OpenStoredLog, StoredLog
-from feedback_etl.exports.stored_recovery import forget_in, recover_stored, remove_parts
+from feedback_etl.exports.stored_recovery import abandoned, forget_in, recover_stored, remove_parts
 from feedback_etl.exports.thinning import pseudonyms_at, thinned
 from feedback_etl.exports.tombstones import (
     Tombstones,
@@ -208,10 +208,12 @@ class StoredExport:
         if self._ended:
             return
         with suppress(ExportFileError):
-            if not any(record.get("run") == self._run for record in self._log.records()):
-                return  # the stem may be another's
-            manifest = manifest_at(self._bucket, self.stem)
-            if manifest and manifest.run == self._run and manifest.mode != ABANDONED:
-                self._bucket.remove(manifest_of(self.stem))
+            with self._log.locked() as log:
+                started = next((each for each in log.records() if each.get("run") == self._run), None)
+                if started is None:
+                    return  # the stem may be another's
+                manifest = manifest_at(self._bucket, self.stem)
+                if manifest is None or (manifest.run == self._run and manifest.mode != ABANDONED):
+                    abandoned(self._bucket, started, log, manifest.version if manifest else None)
             list(remove_parts(self._bucket, self.stem))
             self._end("failed", error=kind.__name__ if kind else "nothing was published")

@@ -31,7 +31,10 @@ class StoredLog(AuditLog):
         yield OpenStoredLog(self._bucket)
 
     def _content(self) -> bytes:
-        return self._bucket.grown(LOG)
+        """A line for each number: one that is missing, or holds nothing, is a line that is no record."""
+        found = self._bucket.numbered(LOG)
+        lines = (found.get(number, b"").strip() or b"missing" for number in range(1, max(found, default=0) + 1))
+        return b"".join(line + b"\n" for line in lines)
 
 
 class OpenStoredLog(OpenLog):

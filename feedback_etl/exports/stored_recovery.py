@@ -4,13 +4,13 @@ Nobody can know whether a run on another machine lives: there is no lock that it
 left alone for a day. Then its manifest's name is taken, so that it can never be published, and its parts are removed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 from feedback_etl.clock import instant
-from feedback_etl.exports.audit import AuditLog, OpenLog, Record
-from feedback_etl.exports.bucket import Bucket, Changed
+from feedback_etl.exports.audit import AuditLog, OpenLog, Record, mac_of
+from feedback_etl.exports.bucket import Bucket, Changed, Version
 from feedback_etl.exports.catalogue import ABANDONED, manifest_at
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.names import folders_of, manifest_of
@@ -35,7 +35,7 @@ def recover_stored(bucket: Bucket, log: OpenLog, signer: Key | None, keys: Itera
     records, by_id = log.records(), {key.id if key else None: key for key in [None, *keys]}
     ended = {record.get("run") for record in records if record["event"] in ENDS}
     for number, record in enumerate(records):
-        if record["event"] != "started" or not is_ours(record) or record["run"] in ended:
+        if record["event"] != "started" or record["run"] in ended or not _is_genuine(record, signer, by_id):
             continue
         is_swept = any(each.get("swept") for each in records[number:])
         manifest = _settled(bucket, log, record, is_swept=is_swept)
@@ -56,10 +56,18 @@ def give_up(bucket: Bucket, log: AuditLog, started: Iterable[Record], signer: Ke
     with log.locked() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in ENDS}
         for record in (each for each in started if is_ours(each) and each["run"] not in ended):
-            manifest = manifest_at(bucket, record["stem"]) or _abandoned(bucket, record, opened)
+            manifest = manifest_at(bucket, record["stem"]) or abandoned(bucket, record, opened)
             if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
                 removed = list(remove_parts(bucket, manifest.stem))
                 opened.append("recovered", signer, run=record["run"], outcome="removed", removed=removed)
+
+
+def _is_genuine(record: Record, signer: Key | None, by_id: Mapping[str | None, Key | None]) -> bool:
+    """Whether a record is one of ours: who may put objects may not make us remove others by a record of their own."""
+    key_id = record.get("key_id")
+    if not is_ours(record) or key_id not in by_id or (signer is not None and key_id is None):
+        return False
+    return bool(record["mac"] == mac_of(record, by_id[key_id]))
 
 
 def _settled(bucket: Bucket, log: OpenLog, started: Record, *, is_swept: bool) -> Manifest | None:
@@ -71,7 +79,7 @@ def _settled(bucket: Bucket, log: OpenLog, started: Record, *, is_swept: bool) -
             return None
         bucket.remove(manifest_of(manifest.stem))
         manifest = None
-    return _abandoned(bucket, started, log) if manifest is None and is_old else manifest
+    return abandoned(bucket, started, log) if manifest is None and is_old else manifest
 
 
 def forget_in(bucket: Bucket, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
@@ -102,8 +110,18 @@ def _age(started: Record) -> timedelta:
     return instant() - datetime.fromisoformat(started["at"].removesuffix("Z"))
 
 
-def _abandoned(bucket: Bucket, started: Record, log: OpenLog) -> Manifest | None:
-    """A manifest that takes the name of the one that never came; if that comes now, it is the export."""
+def unfinished(records: Iterable[Record]) -> list[str]:
+    """The stems of runs that have not ended, as far as the log tells."""
+    records = list(records)
+    ended = {record.get("run") for record in records if record["event"] in ENDS}
+    return [each["stem"] for each in records if each["event"] == "started" and each.get("run") not in ended]
+
+
+def abandoned(bucket: Bucket, started: Record, log: OpenLog, instead_of: Version | None = None) -> Manifest | None:
+    """A manifest that takes the name of the one that never came; if that comes now, it is the export.
+
+    Workers that come too late find it, and take back what they have put.
+    """
     at = started["at"][:19]
     manifest = Manifest(
         stem=started["stem"],
@@ -123,7 +141,7 @@ def _abandoned(bucket: Bucket, started: Record, log: OpenLog) -> Manifest | None
         pruned_at=at,
     )
     try:
-        bucket.put(manifest_of(manifest.stem), manifest.to_json().encode())
+        bucket.put(manifest_of(manifest.stem), manifest.to_json().encode(), instead_of)
     except FileExistsError:
         return None
     return manifest

@@ -21,6 +21,7 @@ from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.place import Folder
 from feedback_etl.exports.retention import contents_of
 from feedback_etl.exports.rewriting import NO_ANALYSIS, analyses_of, pseudonyms_in
+from feedback_etl.exports.stored_recovery import unfinished
 from feedback_etl.exports.thinning import fetched_if_there, leave_out, settle
 from feedback_etl.exports.tombstones import (
     add_tombstones,
@@ -45,6 +46,8 @@ class Erasure:
         without_key: Exports that could not be looked into, since the key that made them is not at hand.
         damaged: Files that could not be read, and still hold what they held.
         foreign: Files without a manifest, which were not looked into either.
+        unfinished: Exports of an object store that have not ended: they leave out who is forgotten when they are
+            published; what was killed is removed a day after it began.
     """
 
     rows: int = 0
@@ -53,6 +56,7 @@ class Erasure:
     without_key: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     foreign: list[Path] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
 
 
 class Forgetting:
@@ -96,6 +100,8 @@ class Forgetting:
                 found |= self._erase_all_from(manifest, keys[manifest.key_id])
             else:
                 self._result.without_key.append(manifest.stem)
+        if isinstance(self._place, Bucket):
+            self._result.unfinished = unfinished(self._log.records())
         self._result.not_found = [each for each in (*self._users, *self._analyses) if each not in found]
         if not self._dry_run:
             self._record()

@@ -1,0 +1,185 @@
+"""Who may put objects into the store, or comes too late to it, can neither leave nor remove what they should not."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from clusters import Watched, dask, exported
+from databases import Database
+from folders import KEY, NOW, people
+from processes import feedback_etl
+from stored import Rows
+
+import feedback_etl as fe
+from feedback_etl.distributed.part import PartFile
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.catalogue import manifests_at
+from feedback_etl.exports.names import manifest_of, part_of, waiting_part_of
+from feedback_etl.exports.output import Form
+from feedback_etl.exports.place import place_of
+from feedback_etl.exports.stored import StoredExport
+from feedback_etl.exports.stored_log import StoredLog
+from feedback_etl.exports.verification import verify_folder
+from feedback_etl.privacy.keys import Key
+
+SIGNER = Key(KEY)
+
+
+@pytest.fixture
+def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
+    """Three users with feedback, as the parts of an export."""
+    sqlite_database.fill(**people(3, each=4))
+    return Rows(sqlite_database, tmp_path / "made")
+
+
+def published(url: str, rows: Rows) -> str:
+    """An export in the bucket; its stem."""
+    with StoredExport(Bucket(url), NOW, key=SIGNER) as export:
+        export.publish(rows.put(Bucket(url), export.stem), rows.facts)
+    return export.stem
+
+
+def put(url: str, name: str, content: bytes) -> None:
+    """Put an object, whatever is there."""
+    Bucket(url).replace(name, content)
+
+
+@pytest.mark.parametrize("name", [lambda stem: part_of(stem, 0, ".csv"), lambda stem: waiting_part_of(stem, 7)])
+def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any) -> None:
+    """Its export has failed meanwhile, and nobody would ever look for its part."""
+    with pytest.raises(ZeroDivisionError), StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
+        _ = 1 / 0
+    late = name(export.stem)
+    form = Form("arrow") if late.endswith(".arrow") else Form()
+    with PartFile(Bucket(bucket_url), late, form, {}) as part:
+        part.append(pl.DataFrame({"a": [1]}))
+        with pytest.raises(ExportFileError, match="has ended"):
+            part.publish("pairs")
+    assert [each for each in Bucket(bucket_url).listed() if "part-" in each] == []
+    assert manifests_at(bucket_url) == []
+
+
+def test_an_erasure_tells_of_exports_that_are_not_finished(
+    bucket_url: str, rows: Rows, sqlite_database: Database
+) -> None:
+    """Their parts may hold the people; who is published leaves them out."""
+    published(bucket_url, rows)
+    with StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
+        done = fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
+        assert done.unfinished == [export.stem]
+        export.publish([])
+    assert fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY]).unfinished == []
+
+
+def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
+    bucket_url: str, rows: Rows, sqlite_database: Database
+) -> None:
+    """The manifest still tells that rows were erased, and of a run."""
+    published(bucket_url, rows)
+    fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
+    for name in Bucket(bucket_url).listed(".feedback_etl"):
+        if "tombstones" in name or name.endswith("/00000003.json"):
+            Bucket(bucket_url).remove(name)
+    faults = verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
+    assert any("the log tells of no erasure" in fault for fault in faults)
+    Bucket(bucket_url).remove(".feedback_etl/audit/00000002.json")
+    Bucket(bucket_url).remove(".feedback_etl/audit/00000001.json")
+    faults = verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
+    assert any("the log tells nothing of how" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("change", ["moved", "beside", "empty"])
+def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str) -> None:
+    """Eight digits, without gaps; what is called otherwise is no record, and hides none."""
+    published(bucket_url, rows)
+    bucket, second = Bucket(bucket_url), ".feedback_etl/audit/00000002.json"
+    content = bucket.read(second)
+    if change == "moved":
+        bucket.remove(second)
+        put(bucket_url, ".feedback_etl/audit/00000007.json", content)
+    elif change == "beside":
+        put(bucket_url, ".feedback_etl/audit/2.json", content)
+        put(bucket_url, second, content.replace(b'"full"', b'"none"'))
+    else:
+        put(bucket_url, ".feedback_etl/audit/00000003.json", b"")
+    assert verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
+
+
+def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Rows) -> None:
+    """It is not signed by a key at hand, so nothing is done for it."""
+    published(bucket_url, rows)
+    stem = "feedback_training_20200101_000000"
+    put(bucket_url, f"{stem}/mine.csv", b"mine")
+    last = StoredLog(Bucket(bucket_url)).records()[-1]
+    forged = last | {"number": 3, "event": "started", "stem": stem, "run": "f" * 16, "at": "2020-01-01T00:00:00.000Z"}
+    for key_id in (SIGNER.id, None):
+        record = json.dumps(forged | {"key_id": key_id}).encode()
+        put(bucket_url, ".feedback_etl/audit/00000003.json", record)
+        with StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
+            export.publish([])
+        assert Bucket(bucket_url).read(f"{stem}/mine.csv") == b"mine"
+        assert manifest_of(stem) not in Bucket(bucket_url).names()
+
+
+@pytest.mark.parametrize(
+    "path", ["other.csv", ".feedback_etl/audit.jsonl", "rejected/other.csv", "../x", "/etc/passwd"]
+)
+def test_a_manifest_reaches_its_own_files_alone(bucket_url: str, rows: Rows, path: str) -> None:
+    """Not what lies beside them, by whatever name: it is no manifest then."""
+    stem = published(bucket_url, rows)
+    (manifest,) = manifests_at(bucket_url)
+    manifest.files[0].path = path
+    told = asdict(manifest)
+    told.pop("version", None)
+    put(bucket_url, manifest_of(stem), json.dumps(told | {"settings_digest": ""}).encode())
+    with pytest.raises(ExportFileError, match="is no manifest"):
+        fe.prune(bucket_url, keep_days=0, key=SIGNER, now=NOW.replace(year=2026))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://one/a/../b", "s3://one/a%20b", "s3://one//dbl", "s3://one/a//b", "S3://KEY:SECRET@one/x", "s3://one/./a"],
+)
+def test_prefixes_that_could_be_read_in_two_ways_are_refused(url: str) -> None:
+    """And nothing of them is repeated."""
+    with pytest.raises(UsageError) as caught:
+        place_of(url)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_scheme_may_be_written_in_capitals(bucket_url: str) -> None:
+    """It is no folder of that name."""
+    assert str(place_of(bucket_url.replace("s3:", "S3:"))) == bucket_url
+
+
+def test_an_endpoint_that_is_none_is_told(bucket_url: str) -> None:
+    """In a sentence, after whatever the client prints."""
+    done = feedback_etl("list", "--output", bucket_url, env={"AWS_ENDPOINT_URL": "garbage"})
+    assert done.returncode == 5
+    assert done.stderr.splitlines()[-1].startswith("error: The settings of the client")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_executor_that_has_lost_its_scheduler_is_told(shared_url: str, tmp_path: Path) -> None:
+    """Dask's futures never end then, and never say so."""
+    with dask(1) as (executor, client):
+
+        def gone(rows: int, total: int) -> None:
+            client.close()
+
+        with pytest.raises(ExportFileError, match="has lost its scheduler"):
+            exported(shared_url, tmp_path, executor=executor, workers=16, progress=gone)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and ".feedback_etl" not in path.parts] == []
+
+
+def test_what_a_worker_lacks_is_told_as_the_workers(
+    shared_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as if the head had no key."""
+    monkeypatch.delenv("FEEDBACK_ETL_KEY")
+    with pytest.raises(UsageError, match=r"^On a worker: There is no pseudonym key"):
+        exported(shared_url, tmp_path, executor=Watched())
