@@ -17,7 +17,7 @@ torture: .venv/installed-test  ## what accidents do, a hundred times each, and m
 	$(BIN)/pytest -n 2 -m torture
 	$(BIN)/pytest -n 2 --hypothesis-profile thorough $(RANDOM_ROWS)
 
-bench: .venv/installed-test .venv-users/installed  ## what is claimed about speed, measured here; about half an hour
+bench: .venv/installed-test .venv-users/installed  ## what is claimed about speed, measured here; about forty minutes
 	BENCH_PYTHON=$(CURDIR)/.venv-users/bin/python PYTHONPATH=tests $(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/training.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/many_workers.py
