@@ -48,19 +48,29 @@ audit_app = typer.Typer(
 
 def list_exports(output: Output = None, as_json: AsJson = False) -> None:
     """List the exports of a folder, and the files that are not ours."""
+    from feedback_etl.exports.keeping import log_of
     from feedback_etl.exports.retention import contents_of
+    from feedback_etl.exports.stored_recovery import unfinished
 
     folder = _folder(output)
     exports, foreign = contents_of(folder)
+    begun = unfinished(log_of(folder).records())
     there = folder.present(file.path for each in exports for file in each.all("pairs"))
     if as_json:
-        print_data(json.dumps({"exports": [each.to_dict() for each in exports], "foreign": list(map(str, foreign))}))
+        told = {
+            "exports": [each.to_dict() for each in exports],
+            "foreign": list(map(str, foreign)),
+            "unfinished": begun,
+        }
+        print_data(json.dumps(told))
         return
     for manifest in exports:
         print_data(_line(manifest, there))
     for path in foreign:
         print_data(f"{path.name}  not ours: no manifest (feedback-etl adopt {path})")
-    if not exports and not foreign:
+    for stem in begun:
+        print_data(f"{stem}  not finished: it is under way, or was killed and is cleared away by a later command")
+    if not (exports or foreign or begun):
         tell("There are no exports here.")
 
 

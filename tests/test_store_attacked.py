@@ -63,7 +63,7 @@ def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any)
     assert manifests_at(bucket_url) == []
 
 
-def test_an_erasure_tells_of_exports_that_are_not_finished(
+def test_erase_and_list_tell_of_exports_that_are_not_finished(
     bucket_url: str, rows: Rows, sqlite_database: Database
 ) -> None:
     """Their parts may hold the people; who is published leaves them out."""
@@ -71,7 +71,10 @@ def test_an_erasure_tells_of_exports_that_are_not_finished(
     with StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
         done = fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
         assert done.unfinished == [export.stem]
+        listed = feedback_etl("list", "--output", bucket_url)
+        assert f"{export.stem}  not finished" in listed.stdout
         export.publish([])
+    assert "not finished" not in feedback_etl("list", "--output", bucket_url).stdout
     assert fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY]).unfinished == []
 
 
