@@ -103,7 +103,9 @@ def of_raw_rows(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
 
 
 _RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, CONSENT, IMAGE_OPT_IN}
-_KNOWN = {*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name}
+KNOWN = frozenset({*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name})
+"""The names of columns that this package knows; any other can be somebody's value, and is not told."""
+
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
 
@@ -137,7 +139,7 @@ def told(names: Iterable[str]) -> str:
     '1 other'
     """
     names = list(names)
-    known = [name for name in names if name in _KNOWN]
+    known = [name for name in names if name in KNOWN]
     others = len(names) - len(known)
     told_others = [f"{others:,} other{'' if others == 1 else 's'}"] if others else []
     return " and ".join([*([", ".join(known)] if known else []), *told_others]) or "none"

@@ -14,7 +14,7 @@ import polars as pl
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
-from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, ColumnType, ExtraColumn
+from feedback_etl.columns import IMAGE_URL, KNOWN, SUBJECT_HASH, ColumnType, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.expressions import AGE_EDGES, AGE_RANGE, age_ranges
 from feedback_etl.frames import Frame, collected, lazy_like, to_polars
@@ -149,7 +149,8 @@ def validate(
     # What a model of one's own says of whole rows could hold their values, and so could the name of a column that is
     # not of the contract: that of a file without a header is one.
     of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
-    named = pl.when(pl.col("check") == "column_in_schema").then(pl.lit("unknown")).otherwise("failure_case")
+    is_foreign = (pl.col("check") == "column_in_schema") & ~pl.col("failure_case").is_in(KNOWN)
+    named = pl.when(is_foreign).then(pl.lit("unknown")).otherwise("failure_case")
     column = pl.when(of_frame & of_columns).then(named).when(of_frame).then(pl.lit("rows")).otherwise("column")
     rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.extract(r"^([\w ]*)"))
     rows = pl.when(pl.col("index").is_null()).then(table.height).otherwise(1).sum().clip(upper_bound=table.height)

@@ -172,6 +172,59 @@ class TestAccidents:
         assert arguments[0].endswith("-m feedback_etl.source.reader_process")
 
 
+class TestKept:
+    """A process that has done its job waits for the next one."""
+
+    KEPT = """
+import os, sys, threading
+from feedback_etl.source.child import Job, Reader
+job = Job(sys.argv[1], [], ["SELECT 1 AS x"], batch_rows=1)
+def work(before=lambda: None, after=lambda: None):
+    with Reader(job, stall_timeout=60, is_kept=True) as reader:
+        before()
+        print(sum(batch.num_rows for batch in reader.next_stream()), reader._process.pid, flush=True)
+    after()
+"""
+
+    def lines(self, script: str, database: Database) -> list[list[str]]:
+        """What a script prints that works on jobs: their rows and their process."""
+        with open_source(database.url) as source:
+            done = python(self.KEPT + script, str(source.connectorx_url))
+        assert done.stderr == ""
+        return [line.split() for line in done.stdout.splitlines()]
+
+    def test_it_does_the_next_job(self, sqlite_database: Database) -> None:
+        """Of the thread that started it."""
+        first, second = self.lines("work()\nwork()", sqlite_database)
+        assert first == second
+
+    def test_it_does_none_for_another_thread(self, sqlite_database: Database) -> None:
+        """The kernel ends it with its thread, which may be in the middle of the job of the other one."""
+        script = """
+is_done, may_end = threading.Event(), threading.Event()
+thread = threading.Thread(target=work, kwargs={"after": lambda: (is_done.set(), may_end.wait())})
+thread.start()
+is_done.wait()
+work(before=lambda: (may_end.set(), thread.join(), __import__("time").sleep(0.5)))
+"""
+        (_, of_thread), (one, of_main) = self.lines(script, sqlite_database)
+        assert one == "1"
+        assert of_thread != of_main
+
+    def test_it_does_none_for_a_fork(self, sqlite_database: Database) -> None:
+        """Both programs would write into its pipe, and read from it."""
+        script = """
+work()
+forked = os.fork()
+work()
+if forked:
+    os.waitpid(forked, 0)
+"""
+        lines = self.lines(script, sqlite_database)
+        assert [one for one, _ in lines] == ["1"] * 3
+        assert len({process for _, process in lines}) == 2
+
+
 def kill_first_reader() -> None:
     wait_for(readers)
     time.sleep(1)

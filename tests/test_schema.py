@@ -412,6 +412,8 @@ class TestValidate:
             with pytest.raises(ValidationError, match=r"unknown column_in_schema \(1 row\)") as caught:
                 validate(pair_frame({}).with_columns(pl.lit(CANARY).alias(name) for name in more))
             assert CANARY not in all_said(caught.value)
+        with pytest.raises(ValidationError, match=r"subject_hash column_in_schema \(1 row\)"):
+            validate(pair_frame({}).with_columns(subject_hash=pl.lit("0" * 32)))
         with pytest.raises(ValidationError, match=r"unknown column_in_schema \(2 rows\)") as caught:
             validate(pl.DataFrame({CANARY: [1, 2], "another": [3, 4]}))
         assert CANARY not in all_said(caught.value)

@@ -52,7 +52,14 @@ class ReaderLost(SourceError):
     """A reader process died or fell silent, which says nothing of what it read."""
 
 
-_waiting: list[subprocess.Popen[bytes]] = []
+class _Process(NamedTuple):
+    """A reader process, and the thread that started it: the kernel ends the process with that thread."""
+
+    popen: subprocess.Popen[bytes]
+    starter: threading.Thread
+
+
+_waiting: list[_Process] = []
 
 
 def prestart() -> None:
@@ -61,7 +68,7 @@ def prestart() -> None:
         _wait(_spawn())
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
+def _wait(process: _Process) -> None:
     """Let a process wait for a job."""
     atexit.unregister(_end_waiting)
     atexit.register(_end_waiting)
@@ -70,30 +77,47 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 
 def _end_waiting() -> None:
     for process in _waiting:
-        process.kill()
-        process.communicate()
+        process.popen.kill()
+        process.popen.communicate()
 
 
-def _take() -> subprocess.Popen[bytes]:
-    with contextlib.suppress(IndexError):
-        while True:
-            process = _waiting.pop()
-            if process.poll() is None:
+def _forget_waiting() -> None:
+    """In a fork: they are the other program's."""
+    for popen, _ in _waiting:
+        popen.returncode = 0
+        for pipe in (popen.stdin, popen.stdout, popen.stderr):
+            _open(pipe).close()
+    _waiting.clear()
+
+
+os.register_at_fork(after_in_child=_forget_waiting)
+
+
+def _take() -> _Process:
+    """A process that will live as long as the thread that asks; those that died with theirs are put away."""
+    for process in _waiting.copy():
+        is_over = process.popen.poll() is not None
+        if is_over or process.starter in (threading.current_thread(), threading.main_thread()):
+            try:
+                _waiting.remove(process)
+            except ValueError:  # another thread was faster
+                continue
+            if not is_over:
                 return process
-            process.communicate()  # it died with the thread that had started it
+            process.popen.communicate()
     return _spawn()
 
 
-def _spawn() -> subprocess.Popen[bytes]:
+def _spawn() -> _Process:
     pipe = subprocess.PIPE
     # One arena: memory that threads give back is used again. ConnectorX reads RUST_LOG when it is imported.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "RUST_LOG": "off"}
     command = [sys.executable, "-m", "feedback_etl.source.reader_process"]
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)  # noqa: S603  ours
-    if hasattr(fcntl, "F_SETPIPE_SZ") and process.stdout is not None:  # Linux
+    popen = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)  # noqa: S603  ours
+    if hasattr(fcntl, "F_SETPIPE_SZ") and popen.stdout is not None:  # Linux
         with contextlib.suppress(OSError):  # more than the user may have: the pipe works as it is
-            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    return process
+            fcntl.fcntl(popen.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return _Process(popen, threading.current_thread())
 
 
 class Reader:
@@ -116,7 +140,8 @@ class Reader:
         self._ready: queue.Queue[Any] = queue.Queue(batches_ahead)
         self._closed = False
         self._is_done = False
-        self._process = _take()
+        self._taken = _take()
+        self._process = self._taken.popen
         pipes = self._process.stdin, self._process.stdout, self._process.stderr
         self._stdin, self._stdout, self._stderr = map(_open, pipes)
         self._thread = threading.Thread(target=self._read_ahead, name="feedback_etl reader", daemon=True)
@@ -137,7 +162,7 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         if self._is_kept and self._is_done:
             self._thread.join()
-            _wait(self._process)
+            _wait(self._taken)
         else:
             self._end()
 
