@@ -2,7 +2,7 @@
 
 import sys
 
-from feedback_etl.source.child import prestart
+from feedback_etl.source.waiting import prestart
 
 prestart()  # first of all, as the command line does
 

@@ -15,7 +15,7 @@ from feedback_etl.cli_selection import DatabaseUrl, Days, MinFields, Query, Sinc
 from feedback_etl.configured import database_of, model_of, privacy_of
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import UsageError
-from feedback_etl.source.child import prestart
+from feedback_etl.source.waiting import prestart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import typer
 from feedback_etl.cli_selection import DatabaseUrl, Days, Query, Since, Until, selection
 from feedback_etl.configured import database_of
 from feedback_etl.console import counted, print_data, tell
-from feedback_etl.source.child import prestart
+from feedback_etl.source.waiting import prestart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -50,7 +50,7 @@ class ExportReport(FeedbackProcessingStats):
         withheld_image_urls: Images left out of rows since their URL holds the id of the user or of the analysis.
         window: The half-open window, UTC.
         key_id: Which key made the pseudonyms; None for the unkeyed form.
-        risk: How many people share each combination of quasi-identifiers: k, classes, risks; see README. Of
+        risk: How many people share each combination of quasi-identifiers: k, classes, risks; see docs/commands.md. Of
             `people_in_classes_under_5`, somebody with rows in several such classes counts in each.
         audit_head: The MAC of the last record of the audit log: kept elsewhere, it shows whether the log was cut.
         mode: "full" or "incremental".

@@ -120,7 +120,7 @@ class TestPurity:
     def test_only_settings_read_the_environment(self, module: str) -> None:
         """What a reader process inherits is handed on as it is, not read."""
         uses = [name for name in names_in(module) if name.split(".")[-1] in ("environ", "environb", "getenv", "putenv")]
-        if module == "source.child":
+        if module == "source.waiting":
             copies = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Dict) and None in node.keys]
             assert [
                 dotted(value) for node in copies for key, value in zip(node.keys, node.values, strict=True) if not key

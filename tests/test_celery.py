@@ -14,6 +14,7 @@ from brokers import Worker, running_redis, running_worker
 from celery import Celery
 from celery.result import AsyncResult
 from databases import Database, opened
+from kombu import pools
 from processes import PATIENCE_SECONDS, wait_for
 
 from feedback_etl.errors import UsageError
@@ -49,6 +50,9 @@ def producer(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery
     with Celery("producer", broker=redis_url, backend=redis_url, set_as_current=False) as app:
         app.control.purge()
         yield app
+        app.backend.result_consumer.stop()  # else its connections to Redis stay open
+        app.backend.client.connection_pool.disconnect()
+        pools.reset()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture

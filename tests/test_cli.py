@@ -30,7 +30,7 @@ from feedback_etl.settings import NO_DATABASE, NO_KEY, default_key_path
 
 KEY = "0123456789abcdef0123456789abcdef"
 KEY_ID = Key(KEY).id
-README = Path(__file__).parent.parent / "README.md"
+DOCUMENTED = Path(__file__).parent.parent / "docs" / "commands.md"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
 
 
@@ -473,7 +473,7 @@ COMMANDS = commands()
 
 
 class TestHelp:
-    """Help that can be pasted, and a README that leaves no option out."""
+    """Help that can be pasted, and docs that leave no option out."""
 
     def test_these_commands_there_are(self) -> None:
         """So that a new one cannot come unnoticed."""
@@ -496,9 +496,9 @@ class TestHelp:
         assert_parses(shlex.split(example)[1:])
 
     @pytest.mark.parametrize("name", COMMANDS)
-    def test_the_readme_names_every_command_and_option(self, name: str) -> None:
+    def test_the_docs_name_every_command_and_option(self, name: str) -> None:
         """An undocumented one fails here."""
-        text = README.read_text(encoding="utf-8")
+        text = DOCUMENTED.read_text(encoding="utf-8")
         assert name in text
         options = [option for parameter in COMMANDS[name].params for option in parameter.opts]
         assert [option for option in options if f"`{option}" not in text and f" {option}" not in text] == []

@@ -1,4 +1,4 @@
-"""README is executed: its shell and Python blocks run in order, and what it shows is what a person sees."""
+"""README and docs/ are executed: their blocks run in order, and what they show is what a person sees."""
 
 import os
 import re
@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in (README, *DOCS))
+COMMANDS = ROOT / "docs" / "commands.md"
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, path: Path = README) -> list[str]:
     """The code blocks of a language in their order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -64,15 +67,31 @@ def test_the_output_shown_is_the_output_given(demo: subprocess.CompletedProcess[
     assert len(rows) == 5
 
 
-def test_the_shell_commands_run(demo: subprocess.CompletedProcess[str]) -> None:
-    """Make a key, look, export, look after a folder, describe it: all blocks but the first succeed, in this order."""
-    script = "set -euo pipefail\n" + "\n".join(blocks("sh")[1:])
-    done = run("bash", "-c", script)
+@pytest.fixture
+def in_use(demo: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What README has its reader do before the docs are read: the demo is the database, and there is a key."""
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "sqlite:///feedback_demo/feedback.db")
+    assert run("feedback-etl", "keys", "new").returncode == 0
+
+
+def assert_they_run(commands: list[str]) -> None:
+    """One after the other, as one script."""
+    assert commands
+    done = run("bash", "-c", "set -euo pipefail\n" + "\n".join(commands))
     assert done.returncode == 0, done.stderr
-    exports = list(Path("ml/feedback_training").glob("feedback_training_*.csv"))
-    assert len(exports) == 1
-    assert Path("report.html").exists()
-    assert Path("exports/croissant.json").exists()
+
+
+def test_the_shell_commands_run(demo: subprocess.CompletedProcess[str]) -> None:
+    """Make a key, look, export: all blocks but the first succeed, in this order."""
+    assert_they_run(blocks("sh")[1:])
+    assert len(list(Path("ml/feedback_training").glob("feedback_training_*.csv"))) == 1
+
+
+@pytest.mark.usefixtures("in_use")
+@pytest.mark.parametrize("path", [path for path in DOCS if blocks("sh", path)], ids=lambda path: path.stem)
+def test_the_shell_commands_of_the_docs_run(path: Path) -> None:
+    """Each document by itself."""
+    assert_they_run(blocks("sh", path))
 
 
 def test_the_python_blocks_run(demo: subprocess.CompletedProcess[str]) -> None:
@@ -85,45 +104,70 @@ def test_the_python_blocks_run(demo: subprocess.CompletedProcess[str]) -> None:
     assert int(exported) > 0
 
 
+@pytest.mark.usefixtures("in_use")
+@pytest.mark.parametrize("path", [path for path in DOCS if blocks("python", path)], ids=lambda path: path.stem)
+def test_the_python_blocks_of_the_docs_run(path: Path) -> None:
+    """Each document by itself."""
+    done = run(sys.executable, "-c", "\n".join(blocks("python", path)))
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_settings_shown_are_settings() -> None:
-    """The settings file in README is accepted as it stands."""
-    Path("feedback-etl.toml").write_text(blocks("toml")[0], encoding="utf-8")
+    """The settings file of the docs is accepted as it stands."""
+    Path("feedback-etl.toml").write_text(blocks("toml", COMMANDS)[0], encoding="utf-8")
     from feedback_etl.settings import Settings, load_settings
 
     settings = load_settings()
     assert settings.db_schema == "skincare"
     assert [column.name for column in settings.extra_columns] == ["country"]
-    assert set(Settings.model_fields) == set(re.findall(r"^\[?(\w+)(?: =|\.)", blocks("toml")[0], re.MULTILINE)) - {
+    assert set(Settings.model_fields) == set(
+        re.findall(r"^\[?(\w+)(?: =|\.)", blocks("toml", COMMANDS)[0], re.MULTILINE)
+    ) - {
         *("role", "type"),
     }
 
 
 def test_every_reason_and_exit_code_is_documented() -> None:
-    """README names each reason for a rejection (or its ending) and each exit code."""
+    """The docs name each reason for a rejection (or its ending) and each exit code."""
     from feedback_etl.errors import FeedbackError
     from feedback_etl.rejection import REASONS
 
     for reason in REASONS:
         ending = re.sub(r"^(helpful_rating|product_satisfaction|routine_completion_pct|age)_", "..._", reason)
-        assert f"`{reason}`" in README or f"`{ending}`" in README, reason
+        assert f"`{reason}`" in TEXT or f"`{ending}`" in TEXT, reason
     codes = {error.exit_code for error in FeedbackError.__subclasses__()} | {0, 1}
-    assert codes == {int(code) for code in re.findall(r"^\| (\d) \|", README, re.MULTILINE)}
+    assert codes == {int(code) for code in re.findall(r"^\| (\d) \|", TEXT, re.MULTILINE)}
 
 
 def test_every_public_name_is_documented() -> None:
     """What `import feedback_etl` offers for a first script stands in README."""
     for name in ("export_feedback", "load_training", "load_feedback", "split_valid", "anonymize", "deduplicate"):
-        assert name in README
+        assert name in TEXT
 
 
-def test_files_named_in_readme_exist() -> None:
-    """A path that README names is in the repository."""
-    named = re.findall(r"`((?:examples|schemas|notebooks|tests)/[\w./]+\.\w+)`", README)
+def test_files_that_are_named_exist() -> None:
+    """A path that README or the docs name is in the repository."""
+    named = re.findall(r"`((?:examples|schemas|notebooks|tests)/[\w./]+\.\w+)`", TEXT)
     assert named
     for path in named:
         assert (ROOT / path).is_file(), path
 
 
+@pytest.mark.parametrize("path", [README, *DOCS], ids=lambda path: path.stem)
+def test_links_lead_somewhere(path: Path) -> None:
+    """To a file of the repository, and to a heading in it; README links to each document."""
+    links = re.findall(r"\]\((?!https:)([^)]*)\)", path.read_text(encoding="utf-8"))
+    for link in links:
+        name, _, place = link.partition("#")
+        target = path.parent / name if name else path
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not place or place in {heading.lower().replace(" ", "-") for heading in headings}, link
+    if path == README:
+        assert {f"docs/{each.name}" for each in DOCS} <= {link.partition("#")[0] for link in links}
+
+
 def test_the_crontab_shown_is_that_of_the_examples() -> None:
     """Which is executed."""
-    assert blocks("cron") == [(ROOT / "examples" / "crontab").read_text(encoding="utf-8")]
+    assert blocks("cron", ROOT / "docs" / "integrations.md") == [
+        (ROOT / "examples" / "crontab").read_text(encoding="utf-8")
+    ]

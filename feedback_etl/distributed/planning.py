@@ -17,7 +17,6 @@ from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.keys import new_key
 from feedback_etl.processing import process_into
 from feedback_etl.rules import Rules
-from feedback_etl.source.child import prestart
 from feedback_etl.source.connect import Database
 from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.source.plan import in_ranges, ranges_of
@@ -25,6 +24,7 @@ from feedback_etl.source.preflight import fetch_count
 from feedback_etl.source.query import count_in
 from feedback_etl.source.reader import Reading, open_reading
 from feedback_etl.source.selection import Opened, Selection, opened
+from feedback_etl.source.waiting import prestart
 from feedback_etl.source.window import Window
 from feedback_etl.steps import Run
 

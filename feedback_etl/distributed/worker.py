@@ -90,7 +90,7 @@ def _connectorx_url(database: str, connect_timeout: float) -> str:
     """Looked up once in a process: connecting for it is also how a wrong URL is noticed at once."""
     with open_source(database, connect_timeout=connect_timeout) as source:
         if source.connectorx_url is None:
-            raise SourceError("This worker's database URL has options with which ConnectorX cannot read; see README.")
+            raise SourceError("This worker's database URL has options that ConnectorX lacks; see docs/databases.md.")
         return source.connectorx_url
 
 

@@ -1,31 +1,23 @@
-"""The parent's end of a reader process: start it, give it a job, take its batches, and end it in every case.
+"""The parent's end of a reader process: give it a job, take its batches, and end it in every case."""
 
-Imports nothing heavy, so that `prestart` can be the first thing that a program does: the child then imports its
-libraries while the parent imports its own.
-"""
-
-import atexit
 import contextlib
-import fcntl
 import json
-import os
 import queue
 import select
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from feedback_etl.errors import SourceError
 from feedback_etl.source.failures import stopped
+from feedback_etl.source.waiting import pipes, take, wait
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PIPE_BYTES = 1 << 20
 BATCHES_AHEAD = 2
 _LAST_WORDS_SECONDS = 5.0
 _END_OF_STREAM = object()
@@ -52,74 +44,6 @@ class ReaderLost(SourceError):
     """A reader process died or fell silent, which says nothing of what it read."""
 
 
-class _Process(NamedTuple):
-    """A reader process, and the thread that started it: the kernel ends the process with that thread."""
-
-    popen: subprocess.Popen[bytes]
-    starter: threading.Thread
-
-
-_waiting: list[_Process] = []
-
-
-def prestart() -> None:
-    """Start a reader process that waits for the first job of this program; it ends with the program in any case."""
-    if not _waiting:
-        _wait(_spawn())
-
-
-def _wait(process: _Process) -> None:
-    """Let a process wait for a job."""
-    atexit.unregister(_end_waiting)
-    atexit.register(_end_waiting)
-    _waiting.append(process)
-
-
-def _end_waiting() -> None:
-    for process in _waiting:
-        process.popen.kill()
-        process.popen.communicate()
-
-
-def _forget_waiting() -> None:
-    """In a fork: they are the other program's."""
-    for popen, _ in _waiting:
-        popen.returncode = 0
-        for pipe in (popen.stdin, popen.stdout, popen.stderr):
-            _open(pipe).close()
-    _waiting.clear()
-
-
-os.register_at_fork(after_in_child=_forget_waiting)
-
-
-def _take() -> _Process:
-    """A process that will live as long as the thread that asks; those that died with theirs are put away."""
-    for process in _waiting.copy():
-        is_over = process.popen.poll() is not None
-        if is_over or process.starter in (threading.current_thread(), threading.main_thread()):
-            try:
-                _waiting.remove(process)
-            except ValueError:  # another thread was faster
-                continue
-            if not is_over:
-                return process
-            process.popen.communicate()
-    return _spawn()
-
-
-def _spawn() -> _Process:
-    pipe = subprocess.PIPE
-    # One arena: memory that threads give back is used again. ConnectorX reads RUST_LOG when it is imported.
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "RUST_LOG": "off"}
-    command = [sys.executable, "-m", "feedback_etl.source.reader_process"]
-    popen = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)  # noqa: S603  ours
-    if hasattr(fcntl, "F_SETPIPE_SZ") and popen.stdout is not None:  # Linux
-        with contextlib.suppress(OSError):  # more than the user may have: the pipe works as it is
-            fcntl.fcntl(popen.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    return _Process(popen, threading.current_thread())
-
-
 class Reader:
     """A reader process at work on a job, with a thread that reads ahead; a context that leaves no process behind.
 
@@ -140,10 +64,9 @@ class Reader:
         self._ready: queue.Queue[Any] = queue.Queue(batches_ahead)
         self._closed = False
         self._is_done = False
-        self._taken = _take()
+        self._taken = take()
         self._process = self._taken.popen
-        pipes = self._process.stdin, self._process.stdout, self._process.stderr
-        self._stdin, self._stdout, self._stderr = map(_open, pipes)
+        self._stdin, self._stdout, self._stderr = pipes(self._process)
         self._thread = threading.Thread(target=self._read_ahead, name="feedback_etl reader", daemon=True)
         try:
             with contextlib.suppress(BrokenPipeError):  # it died; the thread finds out
@@ -162,7 +85,7 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         if self._is_kept and self._is_done:
             self._thread.join()
-            _wait(self._taken)
+            wait(self._taken)
         else:
             self._end()
 
@@ -250,8 +173,3 @@ class Reader:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_LAST_WORDS_SECONDS)
         return ReaderLost(str(stopped(f"the reader process ended early (exit {self._process.poll()})")))
-
-
-def _open(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # noqa: S101  all three were asked for
-    return pipe
