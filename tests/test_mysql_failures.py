@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import logging
 import socket
 import threading
@@ -21,8 +22,16 @@ from test_source_refusals import listening, refusal
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.connect import open_source
 
-# PyMySQL leaves the sockets of connections that fail or are lost to the garbage collector.
+# PyMySQL leaves the sockets of connections that fail or are lost to the garbage collector, which comes here rather than
+# in another test.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    yield
+    gc.collect()
+
 
 # It cannot be reached.
 
