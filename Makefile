@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--custom-compile-command "make lock" pyproject.toml --group build
+	--no-strip-extras --custom-compile-command "make lock" pyproject.toml --group build
 
 RANDOM_ROWS := $(addprefix tests/test_,oracle_agreement.py source_windows.py reader_process.py)
 
