@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl import __version__, cli_config, cli_folder, cli_keys, cli_plan, cli_privacy, cli_report
+from feedback_etl import __version__, cli_audit, cli_config, cli_folder, cli_keys, cli_plan, cli_privacy, cli_report
 from feedback_etl.cli_selection import DatabaseUrl, Days, MinFields, Query, Since, Until, selection
 from feedback_etl.configured import database_of, model_of, privacy_of
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
@@ -33,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_keys.keys_app, name="keys")
-app.add_typer(cli_folder.audit_app, name="audit")
+app.add_typer(cli_audit.audit_app, name="audit")
 
 
 @app.callback(invoke_without_command=True)

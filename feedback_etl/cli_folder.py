@@ -1,4 +1,4 @@
-"""The commands that look after a folder of exports: list, adopt, erase, prune and audit."""
+"""The commands that look after a folder of exports: list, adopt, erase and prune."""
 
 import json
 import sys
@@ -39,12 +39,6 @@ KeyFiles = Annotated[
     typer.Option("--key-file", help="Another key that made exports; may be repeated.", metavar="FILE"),
 ]
 
-audit_app = typer.Typer(
-    help="Who did what to the exports, in a log that shows tampering.",
-    epilog="Example: feedback-etl audit verify",
-    no_args_is_help=True,
-)
-
 
 def list_exports(output: Output = None, as_json: AsJson = False) -> None:
     """List the exports of a folder, and the files that are not ours."""
@@ -52,7 +46,7 @@ def list_exports(output: Output = None, as_json: AsJson = False) -> None:
     from feedback_etl.exports.retention import contents_of
     from feedback_etl.exports.stored_recovery import unfinished
 
-    folder = _folder(output)
+    folder = folder_of(output)
     exports, foreign = contents_of(folder)
     begun = unfinished(log_of(folder).records())
     there = folder.present(file.path for each in exports for file in each.all("pairs"))
@@ -140,51 +134,6 @@ def prune(
     tell(f"{counted(len(pruned.exports), 'export')} {'would be ' if dry_run else ''}pruned, {len(pruned.kept):,} kept")
     if pruned.foreign:
         tell(f"not ours, and left alone: {counted(len(pruned.foreign), 'file')} (feedback-etl list)")
-
-
-@audit_app.command("show", epilog="Example: feedback-etl audit show --json")
-def audit_show(output: Output = None, as_json: AsJson = False) -> None:
-    """Print the audit log, the oldest record first."""
-    from feedback_etl.exports.keeping import log_of
-
-    for record in log_of(_folder(output)).records():
-        if as_json:
-            print_data(json.dumps(record))
-            continue
-        told = {
-            name: value for name, value in record.items() if name in ("stem", "outcome", "rows", "exports", "error")
-        }
-        facts = "  ".join(f"{name} {value}" for name, value in told.items())
-        print_data(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {facts}")
-
-
-@audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
-def audit_verify(output: Output = None, key_file: KeyFiles = None, as_json: AsJson = False) -> None:
-    """Check that nobody has changed the audit log.
-
-    Exit code 1 if somebody has.
-    """
-    from feedback_etl.exports.retention import contents_of
-    from feedback_etl.exports.verification import verify_folder
-
-    settings = settings_for(output)
-    folder = _folder(output)
-    exports, keys = contents_of(folder).exports, keys_at_hand(settings, key_file)
-    verdict = verify_folder(folder, exports, keys)
-    if not verdict.records and not verdict.faults and not exports:
-        raise UsageError(f"There is no audit log in {folder}.")
-    if as_json:
-        print_data(json.dumps(verdict._asdict()))
-    else:
-        for fault in verdict.faults:
-            print_data(fault)
-        print_data(f"{counted(verdict.records, 'record')}, head {verdict.head}")
-        if verdict.unsigned:
-            tell(f"not signed by a key, so that anybody could have written it: {counted(verdict.unsigned, 'record')}")
-    if verdict.faults and verdict.unknown == len(verdict.faults):
-        raise CheckFailed(f"{counted(verdict.unknown, 'record')} cannot be checked without their key (--key-file).")
-    if verdict.faults:
-        raise CheckFailed(f"The audit log is not as it was written: {counted(len(verdict.faults), 'fault')}.")
 
 
 def erase(
@@ -285,7 +234,8 @@ def settings_for(output: str | None, **flags: Any) -> "Settings":
     return load_settings(output_dir=output, **flags)
 
 
-def _folder(output: str | None) -> "Folder | Bucket":
+def folder_of(output: str | None) -> "Folder | Bucket":
+    """The folder or the prefix of an object store that a command looks at."""
     from feedback_etl.exports.place import place_of
 
     return place_of(settings_for(output).output_dir)

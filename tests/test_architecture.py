@@ -22,7 +22,7 @@ HEAVY = {
 }
 
 COMMAND_LINE = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_plan", "cli_privacy", "cli_report"}
-COMMAND_LINE |= {"cli_selection", "console"}
+COMMAND_LINE |= {"cli_audit", "cli_selection", "console"}
 
 FLOORS = [
     {"clock", "errors", "private_files"},
