@@ -41,12 +41,19 @@ def contracts(
     croissant: Annotated[
         bool, typer.Option("--croissant", help="Describe exports in croissant.json beside them instead.")
     ] = False,
+    include_image_urls: Annotated[
+        bool, typer.Option("--include-image-urls", help="Of exports with the column image_url.")
+    ] = False,
+    include_subject_hash: Annotated[
+        bool, typer.Option("--include-subject-hash", help="Of exports with the column subject_hash.")
+    ] = False,
 ) -> None:
     """Write the contracts of rows and of source tables.
 
     A JSON Schema of a row with the columns and age ranges of the settings, and SQL for each database with the indexes
     that exports need. With --croissant, a description of exports as data sets for machine learning.
     """
+    from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
     from feedback_etl.contracts import write_contracts
     from feedback_etl.croissant import write_croissant
 
@@ -54,7 +61,9 @@ def contracts(
     if croissant:
         written = [str(write_croissant(folder or settings.output_dir))]
     else:
-        paths = write_contracts(folder or Path("schemas"), settings.extra_columns, settings.age_edges)
+        asked = {IMAGE_URL: include_image_urls, SUBJECT_HASH: include_subject_hash}
+        extra = [*settings.extra_columns, *(column for column, is_asked in asked.items() if is_asked)]
+        paths = write_contracts(folder or Path("schemas"), extra, settings.age_edges)
         written = list(map(str, paths))
     for path in written:
         print_data(path)

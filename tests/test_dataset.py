@@ -16,7 +16,7 @@ from frames import pair_frame
 from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
-from feedback_etl.columns import SUBJECT_HASH
+from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.facts import Facts
@@ -30,6 +30,7 @@ from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_tr
 
 HOUR = timedelta(hours=1)
 START = datetime(2025, 10, 1)
+CANARY = "canary-4711"
 
 
 def published(
@@ -250,6 +251,40 @@ class TestRefusals:
         with pytest.raises(ExportFileError, match=r"a\.parquet has columns of other types \(helpful_rating\)"):
             scan_training(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("column", "text"),
+        [
+            ("helpful_rating", "5.0"),
+            ("routine_completion_pct", "900"),
+            ("would_recommend", CANARY),
+            ("age_range", CANARY),
+            ("feedback_timestamp", "2025-10-25 10:00:00"),
+            ("feedback_timestamp", "2025-10-25T10:00:00Z"),
+        ],
+    )
+    def test_csv_of_other_forms(self, tmp_path: Path, column: str, text: str) -> None:
+        """As others write it: noticed when it is scanned, with the column and without the value."""
+        first = published(tmp_path / "ours", given_at(1))
+        copy = tmp_path / "copy.csv"
+        pl.read_csv(first, infer_schema=False).with_columns(pl.lit(text).alias(column)).write_csv(copy)
+        adopt(copy, key=Key(KEY))
+        with pytest.raises(
+            ExportFileError, match=rf"copy\.csv has values of other forms than an export \({column}\)"
+        ) as error:
+            scan_training(tmp_path)
+        assert text not in str(error.value)
+
+    def test_columns_declared_with_two_types(self, tmp_path: Path) -> None:
+        """They would become text without a word."""
+        for number, (kind, value) in enumerate({"integer": 7, "text": "seven"}.items()):
+            rows = given_at(number).with_columns(points=pl.lit(value))
+            extra = [ExtraColumn("points", "insensitive", kind)]  # type: ignore[arg-type]
+            settings = {"extra_columns": [list(each) for each in extra]}
+            published(tmp_path, rows, start=number, end=number + 1, number=number, extra=extra, settings=settings)
+        with pytest.raises(UsageError, match=r"declare points with several types.*mixed=True"):
+            scan_training(tmp_path)
+        assert {*scan_training(tmp_path, mixed=True).collect()["points"]} == {"7", "seven"}
+
 
 class TestWhatIsRead:
     """Committed exports, by their manifests, and nothing else."""
@@ -331,8 +366,9 @@ class TestDamage:
         """Truncated, changed or missing, in each form."""
         path = published(tmp_path, given_at(1), form=form)
         damage(path)
-        with pytest.raises(ExportFileError, match=rf"{path.name} is not as its manifest says"):
-            scan_training(tmp_path)
+        for read in (scan_training, latest_export):
+            with pytest.raises(ExportFileError, match=rf"{path.name} is not as its manifest says"):
+                read(tmp_path)
 
     def test_a_change_that_pretends_to_be_old_is_found_by_digest(self, tmp_path: Path) -> None:
         """Nothing but the digest tells it."""
@@ -431,8 +467,9 @@ class TestWaysOn:
         assert tensor.dtype == torch.float32
 
     def test_to_hugging_face(self, tmp_path: Path) -> None:
-        """A dataset of the same rows, where the library is installed."""
-        datasets = pytest.importorskip("datasets", reason="datasets is not installed: nothing here needs it")
+        """A dataset of the same rows."""
+        import datasets
+
         published(tmp_path, given_at(1, 2))
         frame = scan_training(tmp_path).collect()
         assert datasets.Dataset(frame.to_arrow())["helpful_rating"][:] == frame["helpful_rating"].to_list()

@@ -85,24 +85,33 @@ class TestColumns:
         """Whole months and years are counted as 30 and 365."""
         assert made("timeframe", text)["timeframe_days"] == days
 
-    @pytest.mark.parametrize("text", [None, "", "soon", "two_weeks", "2 weeks", "2_weeks_later", "99999_weeks"])
+    @pytest.mark.parametrize(
+        "text", [None, "", "soon", "two_weeks", "2 weeks", "2_weeks_later", "99999_weeks", "\u0663_weeks"]
+    )
     def test_other_timeframes_are_missing(self, text: str | None) -> None:
         """Nothing is guessed."""
         found = made("timeframe", text)
         assert (found.get("timeframe_days"), found["timeframe_missing"]) == (None, 1)
 
     def test_age_ranges_are_places_in_the_vocabulary(self) -> None:
-        """That of the training rows, in case the ranges have other edges since; unknown ones are missing."""
+        """That of the training rows; what is none of them is missing, whatever other rows are there."""
         assert [made("age_range", age).get("age") for age in ("<18", "50+", None)] == [1, 5, None]
-        coarse = Vocabulary(age_ranges=("<50", "50+"))
-        assert made("age_range", "50+", coarse)["age"] == 2
-        rows = pl.concat([pair_frame(BARE | {"age_range": age}) for age in ("18-25", "50+")])
-        assert features(rows, vocabulary=coarse)["age_missing"].to_list() == [1, 0]
+        some = Vocabulary(age_ranges=("<16", "16-60"))
+        for places in ({"60+": 0, "16-60": 2}, {"60+": 0}, {"unknown": 0}, {"": 0}):
+            rows = pl.concat([pair_frame(BARE)] * len(places)).with_columns(age_range=pl.Series([*places]))
+            for frame in (rows, rows.lazy()):
+                found = features(frame, vocabulary=some).lazy().collect()
+                assert found["age"].to_list() == [*places.values()]
+                assert found["age_missing"].to_list() == [int(place == 0) for place in places.values()]
 
-    def test_age_ranges_that_are_all_others_are_refused(self) -> None:
+    @pytest.mark.parametrize("ages", [["18-25"], ["18-25", "30+"], ["30-50"], ["<18"]])
+    def test_age_ranges_that_overlap_the_known_ones_are_refused(self, ages: list[str]) -> None:
         """Those of exports with other edges: every age would be missing, and nobody would know."""
-        with pytest.raises(ValidationError, match="age_range holds other ranges than the vocabulary"):
-            made("age_range", "18-25", Vocabulary(age_ranges=("<30", "30+")))
+        rows = pl.concat([pair_frame(BARE)] * len(ages)).with_columns(age_range=pl.Series(ages))
+        known = Vocabulary(age_ranges=("<30", "30+"))
+        for frame in (rows, rows.cast({"age_range": pl.Categorical}), rows.cast({"age_range": pl.Enum(ages)}).lazy()):
+            with pytest.raises(ValidationError, match="age_range holds other ranges than the vocabulary"):
+                features(frame, vocabulary=known)
 
     @pytest.mark.parametrize("edges", [[30], [16, 30, 60], [9, 18, 100]])
     def test_age_ranges_are_learned_from_text_too(self, edges: list[int]) -> None:
@@ -219,9 +228,10 @@ class TestLabels:
         ("of", "threshold", "told"),
         [
             ("good", None, "there are helpful, satisfied, completed, recommended"),
-            ("helpful", 0, "helpful_rating must be from 1 to 5"),
-            ("helpful", 6, "helpful_rating must be from 1 to 5"),
-            ("recommended", 2, "would_recommend must be from 1 to 1"),
+            ("helpful", 1, "helpful_rating must be greater than 1, which every rating reaches, and at most 5"),
+            ("helpful", 6, "helpful_rating must be greater than 1"),
+            ("completed", 0, "routine_completion_pct must be greater than 0, .* and at most 100"),
+            ("recommended", 2, "would_recommend must be greater than 0, which every rating reaches, and at most 1"),
         ],
     )
     def test_there_are_no_others(self, of: str, threshold: int | None, told: str) -> None:
@@ -341,10 +351,10 @@ class TestRefusals:
         with pytest.raises(UsageError, match="a list of different ratings"):
             features(pair_frame({}), ratings=ratings)
 
-    @pytest.mark.parametrize(("of", "threshold"), [("helpful", "4"), ("helpful", 6), (["helpful"], None)])
+    @pytest.mark.parametrize(("of", "threshold"), [("helpful", "4"), ("recommended", True), (["helpful"], None)])
     def test_labels_and_thresholds_of_other_types(self, of: Any, threshold: Any) -> None:
         """Are refused like those of other values."""
-        with pytest.raises(UsageError, match=r"There is no label|must be from 1 to 5"):
+        with pytest.raises(UsageError, match=r"There is no label|must be greater than"):
             label(pair_frame({}), of, threshold=threshold)
 
     def test_the_name_of_a_label_is_a_text(self) -> None:

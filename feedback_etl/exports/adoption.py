@@ -15,6 +15,9 @@ from feedback_etl.exports.rewriting import columns_of, count_rows
 from feedback_etl.exports.store import is_store
 from feedback_etl.privacy.keys import Key
 
+ADOPTED = "adopted"
+"""The mode of an export whose file was there before its manifest."""
+
 _STAMP = re.compile(r"\d{8}_\d{6}")
 
 
@@ -65,7 +68,7 @@ def adopt(
         rows = count_rows(path)
         manifest = Manifest(
             stem=stem,
-            mode="adopted",
+            mode=ADOPTED,
             created_at=_time_of(path).isoformat(),
             run=secrets.token_hex(8),
             window=[None, None],

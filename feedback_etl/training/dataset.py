@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS
+from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, told
 from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.store import POLARS_OPTIONS
 from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT, age_ranges
@@ -72,7 +74,8 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
 
     Raises:
         ExportFileError: There is no export, or a file is missing, truncated, changed, or not of these columns.
-        UsageError: The exports are of different keys, timestamp precision, age ranges or form of recommendation ids.
+        UsageError: The exports are of different keys, timestamp precision, age ranges or form of recommendation ids, or
+            declare a column with different types.
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo import sample_database
@@ -84,6 +87,7 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     found = exports_at(exports)
     if not mixed:
         _require_one_kind(found)
+        _require_one_type(found)
     with ThreadPoolExecutor() as pool:
         whole = [export for export in pool.map(partial(settled, verify=verify), found) if export]
     clusters = _clusters(require_some(whole, exports))
@@ -98,7 +102,7 @@ def latest_export(folder: str | Path) -> Path | str:
     Of an export in parts it is the folder of the parts, and in an object store its URL, as text.
 
     Raises:
-        ExportFileError: There is no export.
+        ExportFileError: There is no export, or the file of the newest one is missing, truncated or changed.
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo import sample_database
@@ -107,7 +111,8 @@ def latest_export(folder: str | Path) -> Path | str:
     >>> str(latest_export("latest")) == report.export_filename
     True
     """
-    newest = require_some(exports_at(folder), folder)[-1]
+    whole = (export for export in reversed(exports_at(folder)) if settled(export, verify=False))
+    (newest,) = require_some(list(islice(whole, 1)), folder)
     return newest.address if isinstance(newest.place, Bucket) else Path(newest.address)
 
 
@@ -126,10 +131,25 @@ def _require_one_kind(exports: Sequence[Committed]) -> None:
             )
 
 
+def _require_one_type(exports: Sequence[Committed]) -> None:
+    """Of columns that were declared: those of two types would become text without a word."""
+    declared = {(name, kind) for export in exports for name, _, kind in _declared(export)}
+    names = [name for name, _ in declared]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(
+            f"The exports declare {', '.join(twice)} with several types, and do not fit together. Name those of one "
+            "type with a pattern, or say that it is meant (mixed=True): it is text then."
+        )
+
+
+def _declared(export: Committed) -> list[tuple[str, str, str]]:
+    """Name, role and type of each of its further columns."""
+    return list(map(tuple, export.manifest.settings.get("extra_columns", [])))
+
+
 def _types_of(export: Committed) -> pl.Schema:
     """Of its columns; one that nobody declared is text."""
-    further = export.manifest.settings.get("extra_columns", [])
-    types = {name: _FURTHER[kind] if role != "identifier" else pl.String() for name, role, kind in further}
+    types = {name: _FURTHER[kind] if role != "identifier" else pl.String() for name, role, kind in _declared(export)}
     types = {**TRAINING_TYPES, "age_range": age_ranges(export.age_edges)} | types
     return pl.Schema({name: types.get(name, pl.String()) for name in export.manifest.columns})
 
@@ -174,9 +194,32 @@ def _scanned(export: Committed) -> pl.LazyFrame:
         times = [name for name, dtype in _types_of(export).items() if dtype == pl.Datetime]
         types = {name: pl.String() if name in times else dtype for name, dtype in _types_of(export).items()}
         parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
-        return pl.scan_csv(paths, schema=types, **options).with_columns(parsed).select(ordered)
+        pairs = pl.scan_csv(paths, schema=types, **options).with_columns(parsed).select(ordered)
+        if export.manifest.mode == ADOPTED:  # others were validated before they were written
+            _require_readable(pairs, export)
+        return pairs
     frame = pl.scan_parquet(paths, **options).with_columns(pl.col("age_range").cast(_types_of(export)["age_range"]))
     found = frame.select(columns).collect_schema()
     if wrong := [name for name, dtype in found.items() if dtype != _types_of(export)[name]]:
         raise ExportFileError(f"{export.address} has columns of other types ({', '.join(wrong)}); leave it out.")
     return frame.select(ordered)
+
+
+def _require_readable(pairs: pl.LazyFrame, export: Committed) -> None:
+    """Read everything once, so that a value of another form is an error of ours, and of now."""
+
+    def is_readable(names: Sequence[str]) -> bool:
+        try:
+            pairs.select(pl.col(names).count()).collect()
+        except pl.exceptions.PolarsError:  # its text holds values
+            return False
+        return True
+
+    names = pairs.collect_schema().names()
+    if not is_readable(names):
+        wrong = told(name for name in names if not is_readable([name]))
+        raise ExportFileError(
+            f"{export.address} has values of other forms than an export ({wrong}): ratings are whole numbers, times "
+            "ISO 8601 with T and without offset. Leave it out with a pattern, or mend it, remove its manifest and "
+            "adopt it again."
+        )

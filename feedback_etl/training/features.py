@@ -15,25 +15,26 @@ from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transforms import TimestampPrecision, is_coarse
 
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
-_TIMEFRAME = r"^(\d{1,4})_(day|week|month|year)s?$"
+_TIMEFRAME = r"^([0-9]{1,4})_(day|week|month|year)s?$"
 _LISTS = ("conditions_detected", "rules_applied")
 _TEXTS = (*_LISTS, "timeframe", "age_range")
 _TIME = "feedback_timestamp"
 
 
 class Label(NamedTuple):
-    """A rating, its greatest value, and the value from which on it counts unless another is given."""
+    """A rating, its least and its greatest value, and the value from which on it counts unless another is given."""
 
     rating: str
+    least: int
     greatest: int
     threshold: int
 
 
 LABELS = {
-    "helpful": Label("helpful_rating", 5, 4),
-    "satisfied": Label("product_satisfaction", 5, 4),
-    "completed": Label("routine_completion_pct", 100, 80),
-    "recommended": Label("would_recommend", 1, 1),
+    "helpful": Label("helpful_rating", 1, 5, 4),
+    "satisfied": Label("product_satisfaction", 1, 5, 4),
+    "completed": Label("routine_completion_pct", 0, 100, 80),
+    "recommended": Label("would_recommend", 0, 1, 1),
 }
 """What `label` knows."""
 
@@ -84,8 +85,8 @@ def features(
 
     Raises:
         UsageError: There is no such rating or precision, or the vocabulary is none.
-        ValidationError: A column is missing or of a wrong type, or all age ranges are of other edges (of a lazy frame,
-            which is not run, they are not looked at: unknown ones are missing).
+        ValidationError: A column is missing or of a wrong type, or age ranges are of other edges than those of the
+            vocabulary (of a lazy frame, which is not run, only the type tells).
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
     ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None], "feedback_timestamp": [None, None]})
@@ -115,8 +116,7 @@ def features(
     time = [_TIME] if times else []
     require_pairs(frame, [*_TEXTS, *time, *ratings])
     known = Vocabulary.fit(frame) if vocabulary is None else vocabulary
-    if isinstance(frame, pl.DataFrame):
-        known.require_ranges(frame)
+    known.require_ranges(frame)
     parsed = frame.select(
         pl.col(_LISTS).cast(pl.String).str.split(","),
         _days("timeframe"),
@@ -153,8 +153,8 @@ def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "l
 
     | of | rating | threshold |
     |---|---|---|
-    | `"helpful"` | helpful_rating | 1 to 5 (4) |
-    | `"satisfied"` | product_satisfaction | 1 to 5 (4) |
+    | `"helpful"` | helpful_rating | 2 to 5 (4) |
+    | `"satisfied"` | product_satisfaction | 2 to 5 (4) |
     | `"completed"` | routine_completion_pct | 1 to 100 (80) |
     | `"recommended"` | would_recommend | it is true |
 
@@ -177,14 +177,17 @@ def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "l
     """
     if of not in [*LABELS]:
         raise UsageError(f"There is no label {of!r}; there are {', '.join(LABELS)}.")
-    rating, greatest, usual = LABELS[of]
-    least = usual if threshold is None else threshold
-    if not isinstance(least, Real) or not 0 < least <= greatest:
-        raise UsageError(f"The threshold of {rating} must be from 1 to {greatest}.")
+    rating, least, greatest, usual = LABELS[of]
+    reached = usual if threshold is None else threshold
+    if not isinstance(reached, Real) or isinstance(reached, bool) or not least < reached <= greatest:
+        raise UsageError(
+            f"The threshold of {rating} must be greater than {least}, which every rating reaches, and at most "
+            f"{greatest}."
+        )
     if not isinstance(name, str):
         raise UsageError("The name of the column is a text.")
     require_pairs(frame, [rating])
-    labelled: Frame = frame.with_columns((_number(rating) >= least).cast(pl.Int8).alias(name))
+    labelled: Frame = frame.with_columns((_number(rating) >= reached).cast(pl.Int8).alias(name))
     return labelled
 
 

@@ -1,6 +1,7 @@
 """Which conditions, rules and age ranges a model knows: learned from training rows, and kept with the model."""
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,7 +17,7 @@ from feedback_etl.frames import Frame, to_polars
 from feedback_etl.private_files import replace_private_file, temporary_path
 
 FORMAT = 1
-_RANGE = re.compile(r"<\d+|\d+-\d+|\d+\+")
+_RANGE = re.compile(r"<[0-9]+|[0-9]+-[0-9]+|[0-9]+\+")
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,17 @@ class Vocabulary:
             _names(pairs, "conditions_detected", min_rows), _names(pairs, "rules_applied", min_rows), _ranges(pairs)
         )
 
-    def require_ranges(self, frame: pl.DataFrame) -> None:
-        """Refuse rows whose age ranges are all other ones, as those of exports with other `age_edges`.
+    def require_ranges(self, frame: pl.DataFrame | pl.LazyFrame) -> None:
+        """Refuse age ranges that overlap one that is known: they are of exports with other `age_edges`.
+
+        Of a lazy frame those of the type are looked at, if it is an Enum. Whatever else is unknown is missing.
 
         Raises:
-            ValidationError: No age range of the rows is known.
+            ValidationError: There are some.
         """
-        ages = frame["age_range"].drop_nulls().cast(pl.String)
-        if len(ages) and not ages.is_in(list(self.age_ranges)).any():
+        strange = [name for name in _ranges_there(frame) if name not in self.age_ranges]
+        bounds = [_bounds(name) for name in self.age_ranges if _RANGE.fullmatch(name)]
+        if any(low < end and start < high for low, high in map(_bounds, strange) for start, end in bounds):
             raise ValidationError(
                 f"age_range holds other ranges than the vocabulary ({', '.join(self.age_ranges)}): fit it to rows of "
                 "exports with the same age_edges."
@@ -125,7 +129,31 @@ def _ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
         return tuple(AGE_RANGE.categories)
     if strange := [name for name in there if not _RANGE.fullmatch(name)]:
         raise ValidationError(f"age_range holds {len(strange):,} values that are no ranges, such as <18, 18-25 or 50+.")
-    return tuple(sorted(there, key=lambda name: (not name.startswith("<"), int(re.findall(r"\d+", name)[0]))))
+    return tuple(sorted(there, key=_bounds))
+
+
+def _ranges_there(frame: pl.DataFrame | pl.LazyFrame) -> list[str]:
+    """What could be an age range, of a type or else of rows that are there."""
+    dtype = frame.collect_schema()["age_range"]
+    if isinstance(dtype, pl.Enum):
+        names = list(dtype.categories)
+    elif isinstance(frame, pl.DataFrame):
+        names = frame["age_range"].cast(pl.String).unique().drop_nulls().to_list()
+    else:
+        names = []
+    return [name for name in names if _RANGE.fullmatch(name)]
+
+
+def _bounds(name: str) -> tuple[float, float]:
+    """From which age on and up to which a range goes.
+
+    >>> _bounds("<18"), _bounds("18-25"), _bounds("50+")
+    ((-inf, 18.0), (18.0, 25.0), (50.0, inf))
+    """
+    numbers = [float(number) for number in re.findall("[0-9]+", name)]
+    if name.startswith("<"):
+        return -math.inf, numbers[0]
+    return numbers[0], numbers[1] if len(numbers) > 1 else math.inf
 
 
 def _names(pairs: pl.LazyFrame, column: str, min_rows: int) -> tuple[str, ...]:
