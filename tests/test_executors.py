@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 import psutil
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
@@ -25,11 +26,13 @@ from databases import Database
 from processes import feedback_etl
 
 import feedback_etl as fe
+from feedback_etl.distributed.export import by_number
 from feedback_etl.distributed.head import ATTEMPTS
-from feedback_etl.distributed.task import PartTask
+from feedback_etl.distributed.task import PartTask, ThinTask
 from feedback_etl.errors import ExportFileError, FeedbackError, KeyUnusable, SourceError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.manifest import manifests_in, read_manifest
+from feedback_etl.exports.manifest import DataFile, manifests_in, read_manifest
+from feedback_etl.exports.names import number_of, part_of, rejected_part_of
 from feedback_etl.source.plan import in_ranges
 
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
@@ -49,6 +52,15 @@ def own_url(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in environment(postgres_database).items():
         monkeypatch.setenv(name, value)
     return postgres_database
+
+
+def cut_off(path: Path) -> None:
+    """Leave the first batch of a stream, and no mark of its end."""
+    with pa.ipc.open_stream(path.read_bytes()) as stream:
+        first, *others = stream
+        assert others
+    with path.open("wb") as file:
+        pa.ipc.new_stream(file, stream.schema).write_batch(first)
 
 
 def visible(folder: Path) -> list[Path]:
@@ -274,6 +286,43 @@ class TestTasks:
             exported(url, tmp_path, executor=Watched(spoilt))
         assert visible(tmp_path) == []
 
+    @pytest.mark.parametrize(
+        ("harm", "told"), [(Path.unlink, "missing"), (cut_off, "not as it was written")], ids=["removed", "cut off"]
+    )
+    def test_rows_that_wait_are_not_lost(
+        self, url: str, tmp_path: Path, harm: Callable[[Path], None], told: str
+    ) -> None:
+        """They may be lost before they are let through, or cut off between two batches: then nothing is published."""
+
+        def harmed(work: Any, task: Any) -> Any:
+            if isinstance(task, ThinTask) and (task.number, task.attempt) == (2, 1):
+                harm(tmp_path / task.waiting.path)
+            return work(task)
+
+        with pytest.raises(ExportFileError, match=rf"part-00002.arrow is {told}, and [\d,]+ rows wait in it"):
+            exported(url, tmp_path, executor=Watched(harmed), k=2, batch_rows=100)
+        assert visible(tmp_path) == []
+
+    @pytest.mark.parametrize("kind", ["pairs", "rejected"])
+    def test_every_row_that_was_counted_is_in_a_part(self, url: str, tmp_path: Path, kind: str) -> None:
+        """A file that got lost on its way to the head is missed before anything is published."""
+
+        def forgetful(work: Any, task: PartTask) -> Any:
+            made = work(task)
+            return made._replace(files=[file for file in made.files if task.number != 2 or file.kind != kind])
+
+        with pytest.raises(ExportFileError, match=rf"The parts hold [\d,]+ rows \({kind}\), and [\d,]+ were counted"):
+            exported(url, tmp_path, executor=Watched(forgetful))
+        assert visible(tmp_path) == []
+
+    def test_parts_are_in_the_order_of_their_numbers(self) -> None:
+        """Also from the hundred thousandth on, whose name sorts before others."""
+        numbers = [100_000, 99_999, 2, 1_000_000]
+        files = [DataFile(part_of("stem", each, ".csv"), "pairs", 1, 1, "") for each in numbers]
+        files.append(DataFile(rejected_part_of("stem", 1), "rejected", 1, 1, ""))
+        in_order = [number_of(file.path) for file in sorted(files, key=by_number)]
+        assert in_order == [2, 99_999, 100_000, 1_000_000, 1]
+
 
 class TestFailures:
     """Workers that die, and workers that are not what they should be."""
@@ -328,6 +377,40 @@ class TestFailures:
             exported(url, tmp_path, executor=Watched(lost))
         assert visible(tmp_path) == []
         assert fe.contents_of(tmp_path) == ([], [])
+
+    @pytest.mark.parametrize("k", [None, 2])
+    def test_an_interrupt_begins_no_further_task(self, url: str, tmp_path: Path, k: int | None) -> None:
+        """Nor an error in what is told of progress: those that wait are cancelled, those that run are awaited."""
+        begun: list[int] = []
+
+        def slow(work: Any, task: PartTask) -> Any:
+            begun.append(task.number)
+            time.sleep(0.2)
+            return work(task)
+
+        def stop(rows: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            exported(url, tmp_path, executor=Watched(slow), workers=16, progress=stop, k=k)
+        ended = len(begun)
+        time.sleep(1)
+        assert len(begun) == ended < 10
+        assert visible(tmp_path) == []
+
+    def test_a_model_that_cannot_be_sent_is_told(self, url: str, tmp_path: Path) -> None:
+        """A pool of processes takes the task, and pickles it later: no worker was lost, and none would do better."""
+        from pandera.polars import DataFrameModel
+
+        class Model(DataFrameModel):
+            timeframe: str
+
+        with (
+            EXECUTORS["processes"]() as executor,
+            pytest.raises(UsageError, match=r"A task cannot be sent \((AttributeError|PicklingError)\)"),
+        ):
+            exported(url, tmp_path, executor=executor, model=Model)
+        assert visible(tmp_path) == []
 
     def test_rows_that_break_the_rules_fail_it_at_once(self, url: str, tmp_path: Path) -> None:
         """As on one machine, and with the same words."""

@@ -7,9 +7,10 @@ small class is let through, and publishes the manifest last.
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,10 +22,11 @@ from feedback_etl.arguments import known_keys
 from feedback_etl.distributed.head import TASKS_AT_ONCE, carried_out
 from feedback_etl.distributed.task import Export, Made, PartTask, Task, ThinTask
 from feedback_etl.distributed.worker import Secrets, let_through, make_part, run_of, work, work_with
+from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.names import REJECTED_FOLDER, small_classes_of
+from feedback_etl.exports.names import REJECTED_FOLDER, number_of, small_classes_of
 from feedback_etl.exports.parted import PartedExport
 from feedback_etl.exports.place import Folder
 from feedback_etl.exports.requests import asked_by
@@ -75,7 +77,7 @@ class _Parts:
         with self._begun(division.consent) as export, _at_hand(executor, reading.workers) as (workers, ahead):
             do = work if executor is not None else partial(work_with, Secrets(division.url, key))
 
-            def carry_out(tasks: Iterable[Task]) -> Iterator[Made]:
+            def carry_out(tasks: Iterable[Task]) -> Generator[Made, None, None]:
                 return carried_out(workers, do, tasks, at_once=ahead)
 
             common = self._common(export, tuple(division.prepare))
@@ -96,7 +98,11 @@ class _Parts:
                 make_part(place, rules, PartTask(common, number, ""), frames, run)
                 for number, frames in enumerate(in_ranges(found.batches))
             )
-            return self._made(export, common, parts, partial(map, partial(let_through, place, rules)), found)
+
+            def carry_out(tasks: Iterable[ThinTask]) -> Generator[Made, None, None]:
+                return (let_through(place, rules, task) for task in tasks)
+
+            return self._made(export, common, parts, carry_out, found)
 
     def _begun(self, consent: tuple[str, ...]) -> PartedExport | StoredExport:
         making, rules = self.making, self.making.rules
@@ -127,30 +133,34 @@ class _Parts:
         self,
         export: PartedExport | StoredExport,
         common: Export,
-        parts: Iterable[Made],
-        let_through: Callable[[Iterable[ThinTask]], Iterable[Made]],
+        parts: Generator[Made, None, None],
+        let_through: Callable[[Iterable[ThinTask]], Generator[Made, None, None]],
         found: Division | Found,
         total: int = 0,
     ) -> ExportReport:
         """Take the parts, judge what came of them, and publish them; with k, when their rows were let through."""
         rules, window = self.making.rules, self.selection.window
-        run, files, numbers = Run(rules), list[DataFile](), list[int]()
-        for made in parts:
-            files += made.files
-            numbers.append(made.number)
-            if made.tally is not None:
-                run.add(made.tally)
-            if self.selection.progress:
-                self.selection.progress(run.rows, max(run.rows, total))
+        run, files, waiting = Run(rules), list[DataFile](), list[DataFile]()
+        with closing(parts):  # when what is told of fails, or is interrupted, no further task is begun
+            for made in parts:
+                files += made.files
+                waiting += [made.waiting] if made.waiting else []
+                if made.tally is not None:
+                    run.add(made.tally)
+                if self.selection.progress:
+                    self.selection.progress(run.rows, max(run.rows, total))
         run.judge()
         small = run.small_classes()
         if rules.anonymity.k is not None:
             self._put_small_classes(export.stem, small)
-            for made in let_through(ThinTask(common, number) for number in numbers):
-                files += made.files
+            thinned = let_through(ThinTask(common, number_of(file.path), file) for file in waiting)
+            with closing(thinned):
+                for made in thinned:
+                    files += made.files
         report = run.report(window, found.excluded)
+        _require_all(files, report)
         facts = Facts("full", window, self.making.settings, report.figures(), found.source, extra=rules.extra)
-        export.publish(sorted(files, key=lambda file: file.path), facts._replace(risk=report.risk))
+        export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head
         where = str(self.making.place)
         kinds = {file.kind for file in files}
@@ -165,6 +175,25 @@ class _Parts:
             with os.fdopen(create_private_file(draft), "wb") as file:
                 small.write_ipc(file)
             place.create(name, draft)
+
+
+def by_number(file: DataFile) -> tuple[str, int]:
+    """The order of parts; names do not sort so: `part-100000` comes before `part-99999`."""
+    return file.kind, number_of(file.path)
+
+
+def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
+    """Make sure that the parts hold the rows that were counted: whatever was lost on the way, no export lacks it."""
+    held = Counter[str]()
+    for file in files:
+        held[file.kind] += file.rows
+    wanted = {"pairs": report.exported_records, "rejected": report.errors}
+    for kind, rows in wanted.items():
+        if held[kind] != rows:
+            raise ExportFileError(
+                f"The parts hold {held[kind]:,} rows ({kind}), and {rows:,} were counted: nothing was published. "
+                "Run again."
+            )
 
 
 def absolute(place: Folder | Bucket) -> str:

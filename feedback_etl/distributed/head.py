@@ -4,7 +4,8 @@ Tasks are sent a few at a time, so that a head with ten thousand of them has as 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import pickle
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import replace
 from itertools import islice
@@ -33,10 +34,11 @@ T = TypeVar("T", bound=Task)
 
 def carried_out(
     executor: Executor, work: Callable[[T], Made], tasks: Iterable[T], *, at_once: int = TASKS_AT_ONCE
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """What the tasks have made, in any order, each once.
 
     A task whose worker dies, or loses its database or its files, is sent again, elsewhere if the executor sees to that.
+    When this is closed, no further task is begun.
 
     Args:
         executor: Anything with the interface of `concurrent.futures.Executor`.
@@ -46,6 +48,7 @@ def carried_out(
 
     Raises:
         FeedbackError: A task has failed so often, or in a way that another attempt cannot mend.
+        UsageError: A task cannot be sent.
         ExportFileError: The executor cannot take tasks (any more).
     """
     coming = iter(tasks)
@@ -81,13 +84,31 @@ def _sent(executor: Executor, work: Callable[[T], Made], task: T) -> "Future[Mad
     except Exception as error:
         if is_lost(executor):
             raise ExportFileError(_LOST) from None
-        raise UsageError(
-            f"A task cannot be sent ({type(error).__name__}): a model of one's own has to be known to the workers."
-        ) from None
+        raise _unfit(error) from None
     raise ExportFileError(
         f"The executor takes no more tasks ({kind}), as when a worker of a ProcessPoolExecutor was killed: nothing was "
         "published. Run again with a new one."
     )
+
+
+def _unfit(error: BaseException) -> UsageError:
+    return UsageError(
+        f"A task cannot be sent ({type(error).__name__}): a model of one's own has to be known to the workers."
+    )
+
+
+def _is_unfit(task: Task, error: BaseException) -> bool:
+    """Whether a task failed because it cannot be pickled, which some executors find out after they have taken it.
+
+    Others send what pickle itself cannot: it is asked only when a task has failed in this way.
+    """
+    if not isinstance(error, pickle.PicklingError | AttributeError | TypeError):
+        return False
+    try:
+        pickle.dumps(task)
+    except Exception as again:
+        return type(again) is type(error)
+    return False
 
 
 def _result(future: "Future[Made]", task: Task) -> Made | None:
@@ -99,6 +120,8 @@ def _result(future: "Future[Made]", task: Task) -> Made | None:
             raise
         kind = type(error).__name__
     except (Exception, CancelledError) as error:
+        if _is_unfit(task, error):
+            raise _unfit(error) from None
         kind = type(error).__name__
         if task.attempt == ATTEMPTS:
             raise ExportFileError(

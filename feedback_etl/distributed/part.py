@@ -12,7 +12,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.catalogue import manifest_at
 from feedback_etl.exports.failures import explained
-from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.manifest import DataFile, sha256_of
 from feedback_etl.exports.output import Form, Rows
 from feedback_etl.exports.place import Place
 from feedback_etl.private_files import create_private_file
@@ -89,21 +89,33 @@ class PartFile:
         if self._place.described(self._name) != (size, digest):
             raise ExportFileError(
                 f"{self._name} is there already, and of another content than this attempt gave: have all workers the "
-                "same versions? Nothing was published."
+                "same versions, and does a --query give the same rows in the same order each time (created_at and "
+                "feedback_id tell all rows apart, and there is no now() in it)? Nothing was published."
             )
 
 
 @contextmanager
-def frames_in(place: Place, name: str) -> Iterator[Iterator[pl.DataFrame]]:
-    """The rows of a file that waits, in order; none where there is no such file."""
+def frames_in(place: Place, waiting: DataFile) -> Iterator[Iterator[pl.DataFrame]]:
+    """The rows of a file that waits, in order.
+
+    It is read twice, for its digest first: a file that was cut off between two batches looks complete.
+
+    Raises:
+        ExportFileError: It is missing, or another than was written.
+    """
     import pyarrow as pa
 
     with ExitStack() as stack:
         try:
-            path = stack.enter_context(place.fetched(name))
-            file = stack.enter_context(pa.OSFile(str(path)))
+            path = stack.enter_context(place.fetched(waiting.path))
+            there = path.stat().st_size, sha256_of(path)
         except FileNotFoundError:
-            yield iter(())
-            return
+            there = None
+        if there != (waiting.bytes, waiting.sha256):
+            raise ExportFileError(
+                f"{waiting.path} is {'not as it was written' if there else 'missing'}, and {waiting.rows:,} rows wait "
+                "in it: do all workers share the place? Nothing was published."
+            )
+        file = stack.enter_context(pa.OSFile(str(path)))
         stream = stack.enter_context(pa.ipc.open_stream(file))
         yield (pl.DataFrame(batch) for batch in stream)

@@ -62,10 +62,17 @@ class PartTask:
 
 @dataclass(frozen=True)
 class ThinTask:
-    """Let the rows of a part that wait through, but for those of classes that are too small."""
+    """Let the rows of a part that wait through, but for those of classes that are too small.
+
+    Attributes:
+        number: Which part.
+        waiting: The file in which its rows wait, as it was written.
+        attempt: As of `PartTask`.
+    """
 
     export: Export = field(repr=False)
     number: int
+    waiting: DataFile
     attempt: int = 1
 
 
@@ -79,8 +86,10 @@ class Made(NamedTuple):
         number: Of which part.
         files: What it wrote: a part of the pairs, a part of the list of rejected rows, or neither.
         tally: What it counted; None where the rows were counted before.
+        waiting: The file in which rows of it wait; None where none do.
     """
 
     number: int
     files: list[DataFile]
     tally: Tally | None
+    waiting: DataFile | None = None

@@ -126,17 +126,21 @@ def make_part(place: Place, rules: Rules, task: PartTask, frames: Iterable[pl.Da
         process_into(pairs.append, rejected.append, run, frames)
         written = pairs.publish("pairs")
         files = [*([] if waits else written), *rejected.publish("rejected")]
-    return Made(number, files, run.tally())
+    return Made(number, files, run.tally(), next(iter(written), None) if waits else None)
 
 
 def let_through(place: Place, rules: Rules, task: ThinTask) -> Made:
-    """Make a part of rows that wait, but for those of classes that are too small."""
+    """Make a part of rows that wait, but for those of classes that are too small.
+
+    Raises:
+        ExportFileError: What waits is missing or not as it was written, or the place cannot take the part.
+    """
     export, number = task.export, task.number
     with place.fetched(small_classes_of(export.stem)) as path:
         small = pl.read_ipc(path)
     name = part_of(export.stem, number, export.form.suffix)
     with (
-        frames_in(place, waiting_part_of(export.stem, number)) as frames,
+        frames_in(place, task.waiting) as frames,
         PartFile(place, name, export.form, metadata_of(rules, export.form)) as pairs,
     ):
         for frame in frames:

@@ -64,6 +64,15 @@ def waiting_part_of(stem: str, number: int) -> str:
     return f"{STATE_FOLDER}/{stem}/part-{number:05}.arrow"
 
 
+def number_of(path: str) -> int:
+    """The number of a part of whatever kind, by its path.
+
+    >>> number_of("rejected/feedback_training_20251025_120000/part-00007.csv")
+    7
+    """
+    return int(path.rpartition("part-")[2].partition(".")[0])
+
+
 def small_classes_of(stem: str) -> str:
     """The path in the folder of the classes whose rows are to be left out of those that wait."""
     return f"{STATE_FOLDER}/{stem}/small_classes.arrow"
