@@ -179,6 +179,27 @@ def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
     assert people.classes().rows() == [("a", 3, 4)]
 
 
+def test_a_class_of_many_people_is_only_a_count() -> None:
+    """Wherever the cap is reached: in a batch, between batches, or between tasks; of it nobody is told any more."""
+    ages = pl.Series([str(number % 100) for number in range(100_000)])
+    people = People(["age_range"], cap=10)
+    for first in range(0, 100_000, 20_000):
+        batch = ages[first : first + 20_000]
+        people.add(pl.DataFrame({"age_range": batch}), pl.Series(range(first, first + 20_000)))
+    people.add(pl.DataFrame({"age_range": ["rare"] * 4}), pl.Series([1, 2, 2, None]))
+    told = people.digested(Key(KEY))
+    assert len(told) < 2_000  # a digest alone has 8 bytes
+    both = people.anew()
+    other = people.anew()
+    other.add(pl.DataFrame({"age_range": ["rare"] * 7 + ["1"]}), pl.Series([2, 3, 4, 5, 6, 7, 8, 9]))
+    for each in (told, other.digested(Key(KEY))):
+        both.add_digested(each)
+    sizes = {age: (count, rows) for age, count, rows in both.classes().rows()}
+    assert sizes.pop("rare") == (9, 11)  # 1 to 8, and one who is unknown
+    assert sizes.pop("1") == (10, 1_001)
+    assert set(sizes.values()) == {(10, 1_000)}
+
+
 class TestTimes:
     """`timestamp_precision`, after duplicates are dropped."""
 

@@ -15,7 +15,7 @@ from feedback_etl.privacy.risk import figures_of
 OnSmallClass = Literal["suppress", "fail"]
 
 CAP = 50
-"""People of a class are counted up to here: more of them make no difference, and memory stays flat."""
+"""People of a class are counted up to here: more make no difference, and a class that has so many is only a count."""
 
 MOST_K = 1_000
 SHARED_K = 5
@@ -23,6 +23,9 @@ SHARED_K = 5
 _PARTS_AT_ONCE = 64
 _DIGEST_LENGTH = 16
 """64 bits: they only have to tell the counted people of one class apart."""
+
+_FULL = "is full"
+"""Whether a class has reached the cap; no column of an export has a name with a blank."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ class People:
         known = users.cast(pl.Int64 if users.dtype.is_integer() and users.dtype != pl.UInt64 else pl.String)
         rows = pairs.select(self._keys).with_columns(known.alias("people"))
         people = pl.col("people").unique().head(self._cap)
-        self._parts.append(rows.group_by(self._keys).agg(people, pl.len().cast(pl.Int64).alias("rows")))
+        is_full = pl.lit(value=False).alias(_FULL)
+        classes = rows.group_by(self._keys).agg(people, pl.len().cast(pl.Int64).alias("rows"), is_full)
+        self._parts.append(self._without_the_many(classes))
         if len(self._parts) > _PARTS_AT_ONCE:
             self._parts = [self._merged()]
 
@@ -104,10 +109,20 @@ class People:
         if len({part.schema["people"] for part in parts}) > 1:  # ids as numbers in one batch, as text in another
             parts = [part.with_columns(pl.col("people").cast(pl.List(pl.String))) for part in parts]
         people = pl.col("people").list.explode(keep_nulls=True, empty_as_null=False).unique().head(self._cap)
-        return pl.concat(parts).group_by(self._keys).agg(people, pl.col("rows").sum())
+        classes = pl.concat(parts).group_by(self._keys).agg(people, pl.col("rows").sum(), pl.col(_FULL).any())
+        return self._without_the_many(classes)
+
+    def _without_the_many(self, classes: pl.DataFrame) -> pl.DataFrame:
+        """Classes that have reached the cap need no people any more: nobody can make them smaller."""
+        is_full = pl.col(_FULL) | (pl.col("people").list.len() >= self._cap)
+        people = pl.when(is_full).then(pl.col("people").list.head(0)).otherwise("people").alias("people")
+        return classes.with_columns(people, is_full.alias(_FULL))
 
     def digested(self, key: Key | None) -> bytes:
-        """The classes, with keyed digests in place of people, for `add_digested`: an Arrow stream, or nothing."""
+        """The classes, with keyed digests in place of people, for `add_digested`: an Arrow stream, or nothing.
+
+        It has the quasi-identifiers, `people`, `rows`, and whether a class has reached the cap: then it has no digests.
+        """
         if not self._parts:
             return b""
         digest = signed(pl.element().cast(pl.String), "person of a class", key).str.slice(0, _DIGEST_LENGTH)
@@ -127,7 +142,8 @@ class People:
         """The classes: their quasi-identifiers, `people` (at most the cap) and `rows`."""
         if not self._parts:
             return pl.DataFrame(schema={**dict.fromkeys(self._keys, pl.Null), "people": pl.Int64, "rows": pl.Int64})
-        return self._merged().with_columns(pl.col("people").list.len().cast(pl.Int64))
+        people = pl.when(_FULL).then(self._cap).otherwise(pl.col("people").list.len()).cast(pl.Int64)
+        return self._merged().with_columns(people.alias("people")).drop(_FULL)
 
 
 def without(pairs: pl.DataFrame, small: pl.DataFrame, quasi_identifiers: Sequence[str]) -> pl.DataFrame:
