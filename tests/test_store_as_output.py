@@ -1,5 +1,6 @@
 """`--output s3://...`: an export into an object store is the same export, whoever makes it."""
 
+import json
 import os
 import pickle
 import signal
@@ -20,6 +21,7 @@ from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.catalogue import manifest_at, manifests_at
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.stored_log import StoredLog
+from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 
 STEM = "feedback_training_20251025_120000"
@@ -88,6 +90,23 @@ def test_it_is_the_same_export(
     assert report.export_filename == f"{bucket_url}/{manifest.stem}"
     assert [each["event"] for each in StoredLog(Bucket(bucket_url)).records()] == ["started", "committed"]
     assert Bucket(bucket_url).names(f".feedback_etl/{manifest.stem}") == []
+
+
+def test_a_worker_reads_once_whom_the_store_has_forgotten(url: str, bucket_url: str, proxy: Proxy) -> None:
+    """And opens it once, however many tasks it does."""
+    line = {"erasure": "0" * 16, "kind": "pseudonym", "digest": "0" * 32, "key_id": Key(KEY).id}
+    Bucket(bucket_url).grow(".feedback_etl/tombstones.jsonl", (json.dumps(line) + "\n").encode())
+    watched = Watched()
+
+    def read_by(**options: Any) -> int:
+        proxy.requests.clear()
+        stored(url, bucket_url, executor=watched, **options)
+        return sum(each.startswith("GET") and "/tombstones/0" in each for each in proxy.requests)
+
+    few, tasks = read_by(since="2025-10-24"), len(watched.tasks)
+    many = read_by(workers=16)
+    assert len(watched.tasks) - tasks > 16 > tasks
+    assert many <= few
 
 
 def test_every_database_can_be_exported_there(database: Database, bucket_url: str) -> None:

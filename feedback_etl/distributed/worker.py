@@ -19,10 +19,11 @@ from feedback_etl.configured import database_of
 from feedback_etl.distributed.part import PartFile, frames_in
 from feedback_etl.distributed.task import Export, Made, PartTask, Task, ThinTask
 from feedback_etl.errors import KeyUnusable, SourceError, UsageError
+from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.names import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
 from feedback_etl.exports.output import Form
 from feedback_etl.exports.place import Folder, Place, place_of
-from feedback_etl.exports.tombstones import read_tombstones
+from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.privacy.anonymity import without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processing import process_into
@@ -69,7 +70,7 @@ def _secrets(export: Export) -> Secrets:
         raise UsageError(
             f"This worker has feedback_etl {__version__}, and the head {export.version}: install the same."
         )
-    place = place_of(export.place)
+    place = _place_of(export.place)
     if isinstance(place, Folder) and not place.names(STATE_FOLDER):
         raise UsageError(
             f"This worker does not see {export.place}: workers share a folder with the head, or the export goes to an "
@@ -97,7 +98,7 @@ def _connectorx_url(database: str, connect_timeout: float) -> str:
 def work_with(secrets: Secrets, task: Task) -> Made:
     """Do a task with a database and a key; raises as `work`."""
     export = task.export
-    place, rules = place_of(export.place), replace(export.rules, key=secrets.key)
+    place, rules = _place_of(export.place), replace(export.rules, key=secrets.key)
     if isinstance(task, ThinTask):
         return let_through(place, rules, task)
     job = Job(secrets.url, list(export.prepare), [task.query], export.batch_rows)
@@ -109,8 +110,19 @@ def run_of(export: Export, rules: Rules) -> Run:
     """The steps of a task; whom the place had forgotten when the export began is left out."""
     if not export.erasures:
         return Run(rules)
-    keys = [rules.key, *known_keys()]
-    return Run(rules, read_tombstones(place_of(export.place), keys, only=export.erasures))
+    return Run(rules, _forgotten_in(export.place, (rules.key, *known_keys()), export.erasures))
+
+
+@lru_cache(maxsize=4)
+def _place_of(name: str) -> Folder | Bucket:
+    """Opened once in a process: to open a store takes ten times as long as to ask it. It renews its credentials."""
+    return place_of(name)
+
+
+@lru_cache(maxsize=4)
+def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
+    """Read once in a process: what an erasure has recorded does not change."""
+    return read_tombstones(_place_of(place), keys, only=erasures)
 
 
 def make_part(place: Place, rules: Rules, task: PartTask, frames: Iterable[pl.DataFrame], run: Run) -> Made:
