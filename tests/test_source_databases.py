@@ -439,6 +439,14 @@ def test_an_environment_that_connectorx_does_not_understand_keeps_it_away(
     assert read(postgres_url, query=select(postgres_url)).height == 1
 
 
+def test_a_connection_that_waits_is_not_forgotten(postgres_tcp_url: str) -> None:
+    """Firewalls drop what is silent for minutes: it is spoken to each minute, or as the URL says."""
+    for option, seconds in (("", "60"), ("?keepalives_idle=7", "7")):
+        with open_source(f"{postgres_tcp_url}{option}") as source:
+            driver: Any = source.connection.connection.driver_connection
+            assert driver.info.get_parameters()["keepalives_idle"] == seconds
+
+
 def test_a_source_shows_no_password(postgres_tcp_url: str) -> None:
     """Neither it nor its connection is in its repr."""
     with open_source(postgres_tcp_url) as source:

@@ -130,7 +130,12 @@ def _options_of_engine(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
     seconds = math.ceil(connect_timeout)
     options: dict[str, dict[str, Any]] = {
         "postgresql": {
-            "connect_args": {"connect_timeout": seconds, "prepare_threshold": None},
+            # A connection that holds a snapshot says nothing for hours; firewalls forget such after some minutes.
+            "connect_args": {
+                "connect_timeout": seconds,
+                "prepare_threshold": None,
+                "keepalives_idle": url.query.get("keepalives_idle", 60),
+            },
             "isolation_level": SNAPSHOT,
         },
         "mysql": {  # SQLAlchemy looks at the settings of the first connection

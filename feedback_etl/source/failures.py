@@ -11,6 +11,8 @@ _REASONS = {
     "user request|execution was interrupted": "somebody cancelled it",
     "permission denied|command denied": "this user may not read all of the tables",
     "read-only (transaction|mode)|READ ONLY|before any query": "it would write, and nothing here may write",
+    "snapshot": "the server does not know the snapshot that all read: the connection that held it was lost, or this is "
+    "another server",
     "terminating connection|[Cc]losed|connection reset|kind: Io": "the connection was lost",
     "Lost connection|gone away|was killed|CodecError|IoError": "the connection was lost",
     "division by zero": "it divides by zero in some row",
