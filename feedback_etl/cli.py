@@ -111,7 +111,8 @@ def export(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="How many at once, with --bulk or --executor.",
+            help="How many at once, with --bulk or --executor: there are as many ranges, unless these had fewer than "
+            "20,000 rows (--executor).",
             metavar="N",
             min=1,
             max=64,

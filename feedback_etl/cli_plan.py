@@ -21,7 +21,17 @@ def plan(
     days: Days = 30,
     since: Since = None,
     until: Until = None,
-    workers: Annotated[int, typer.Option(help="How many would work at once.", metavar="N", min=1, max=64)] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="How many would work at once, and so how many ranges there are at least, unless these had fewer than "
+            "20,000 rows: as for `export --executor`.",
+            show_default="64",
+            metavar="N",
+            min=1,
+            max=64,
+        ),
+    ] = None,
     format: Annotated[  # noqa: A002  as the option
         Literal["csv", "parquet"], typer.Option(help="CSV, or Parquet compressed with zstd.")
     ] = "csv",
@@ -32,7 +42,7 @@ def plan(
 ) -> None:
     """Tell what an export by many workers would take.
 
-    Rows are counted, and one range is made here and thrown away: nothing is written.
+    Rows are counted (above ten million, estimated), and one range is made here and thrown away: nothing is written.
     """
     prestart()
     from feedback_etl.distributed.planning import plan as plan_export
@@ -53,7 +63,7 @@ def _told(planned: "Plan") -> "Iterator[str]":
     yield f"rows       {planned.rows:,}"
     yield f"ranges     {planned.ranges:,} of about {round(planned.rows / planned.ranges):,} rows"
     if not planned.measured_rows:
-        yield "measured   nothing: there are no rows in the middle of the window"
+        yield "measured   nothing: there are no rows"
         return
     yield (
         f"measured   {planned.measured_rows:,} rows in {planned.measured_seconds:.2f} s by one worker "

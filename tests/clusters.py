@@ -21,6 +21,8 @@ from feedback_etl.results import ExportReport
 NOW = datetime(2025, 10, 25, 12)
 KEY = "k" * 64
 ROWS = 8_000
+SMALL_TASK = 400
+"""What takes the place of `LEAST_ROWS_OF_A_TASK`, so that a few thousand rows are several tasks."""
 
 
 def fill_with_sample(url: str, rows: int = ROWS) -> None:
@@ -118,19 +120,21 @@ EXECUTORS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {
 class Watched(Executor):
     """An executor of threads that keeps what it is given, and may do something before or instead of it."""
 
-    def __init__(self, change: Callable[[Any, Any], Any] = lambda work, task: work(task)) -> None:
-        self._threads, self._change = ThreadPoolExecutor(2), change
+    def __init__(
+        self, change: Callable[[Any, Any], Any] = lambda work, task: work(task), *, is_remembered: bool = True
+    ) -> None:
+        self._threads, self._change, self._is_remembered = ThreadPoolExecutor(2), change, is_remembered
         self.tasks: list[Any] = []
         self.made: list[Any] = []
 
     def submit(self, work: Any, /, *arguments: Any, **_: Any) -> Future[Any]:
         """Take a task."""
         (task,) = arguments
-        self.tasks.append(task)
+        self.tasks += [task] if self._is_remembered else []
 
         def do() -> Any:
             made = self._change(work, task)
-            self.made.append(made)
+            self.made += [made] if self._is_remembered else []
             return made
 
         return self._threads.submit(do)

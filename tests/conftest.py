@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 import sqlalchemy as sa
-from clusters import environment, fill_with_sample
+from clusters import SMALL_TASK, environment, fill_with_sample
 from databases import Database, new_mysql_database, new_postgres_database, opened
 from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, running_object_store
@@ -82,7 +82,8 @@ def sample_url(postgres_admin: sa.Engine) -> Iterator[str]:
 
 @pytest.fixture
 def shared_url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same, and workers know it."""
+    """The same; workers know it, and it is divided though it is small."""
+    monkeypatch.setattr("feedback_etl.source.division.LEAST_ROWS_OF_A_TASK", SMALL_TASK)
     for name, value in environment(sample_url).items():
         monkeypatch.setenv(name, value)
     return sample_url

@@ -20,7 +20,19 @@ import psutil
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
+from clusters import (
+    EXECUTORS,
+    KEY,
+    NOW,
+    ROWS,
+    SMALL_TASK,
+    Watched,
+    dask,
+    environment,
+    exported,
+    fill_with_sample,
+    frame_of,
+)
 from clusters import rejected_of as rejected_rows_of
 from databases import Database
 from processes import feedback_etl
@@ -49,6 +61,7 @@ def url(shared_url: str) -> str:
 def own_url(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database of sample data that the test may change."""
     fill_with_sample(postgres_database)
+    monkeypatch.setattr("feedback_etl.source.division.LEAST_ROWS_OF_A_TASK", SMALL_TASK)
     for name, value in environment(postgres_database).items():
         monkeypatch.setenv(name, value)
     return postgres_database
@@ -455,8 +468,24 @@ class TestFailures:
         """The snapshot is known to the head's database alone."""
         fill_with_sample(postgres_database, 100)
         monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", postgres_database)
-        with pytest.raises(SourceError):
+        with pytest.raises(SourceError, match=r"does not know the snapshot .* another server"):
             exported(url, tmp_path, executor=Watched())
+        assert visible(tmp_path) == []
+
+    def test_a_snapshot_that_is_lost_is_told(self, own_url: str, tmp_path: Path) -> None:
+        """As when the idle connection of the head is cut off on its way."""
+        engine = sa.create_engine(own_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+
+        def cut(work: Any, task: PartTask) -> Any:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND state = 'idle in transaction'"
+                )
+            return work(task)
+
+        with pytest.raises(SourceError, match="the connection that held it was lost"):
+            exported(own_url, tmp_path, executor=Watched(cut))
         assert visible(tmp_path) == []
 
     @pytest.mark.parametrize("k", [None, 3])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from clusters import NOW, ROWS, Watched, environment, exported, fill_with_sample
-from databases import Database
+from clusters import NOW, ROWS, SMALL_TASK, Watched, environment, exported, fill_with_sample
+from databases import Database, create_schema
 from processes import Here
 
 import feedback_etl as fe
@@ -18,6 +18,7 @@ from feedback_etl.exports.manifest import manifests_in
 def url(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A PostgreSQL database of sample data."""
     fill_with_sample(postgres_database)
+    monkeypatch.setattr("feedback_etl.source.division.LEAST_ROWS_OF_A_TASK", SMALL_TASK)
     for name, value in environment(postgres_database).items():
         monkeypatch.setenv(name, value)
     return postgres_database
@@ -37,6 +38,40 @@ def test_it_tells_what_the_export_then_is(url: str, tmp_path: Path) -> None:
     assert 0.8 * size < planned.bytes < 1.2 * size
     assert 0 < planned.measured_rows < ROWS
     assert planned.measured_seconds > 0
+
+
+@pytest.mark.parametrize("workers", [None, 1, 7, 32])
+def test_it_plans_the_tasks_that_are_sent(url: str, tmp_path: Path, workers: int | None) -> None:
+    """As many ranges as tasks are sent ahead, unless they were too small; the same for the export as for its plan."""
+    planned = fe.plan(url, days_back=-1, workers=workers, now=NOW)
+    watched = Watched()
+    exported(url, tmp_path, executor=watched, workers=workers)
+    assert len(watched.tasks) == planned.ranges
+    dated = min(workers or 64, ROWS // SMALL_TASK)
+    assert planned.ranges in ({1} if dated == 1 else {dated, dated + 1})  # the last for rows without a time
+
+
+def test_few_rows_are_one_task(postgres_database: str) -> None:
+    """A task has fewer than 20,000 rows only if there are no more."""
+    fill_with_sample(postgres_database, 1_000)
+    assert fe.plan(postgres_database, days_back=-1, workers=32, now=NOW).ranges == 1
+
+
+def test_what_is_measured_is_where_the_rows_are(postgres_database: str) -> None:
+    """Not at a time when there were hardly any, and not the range of rows without a time."""
+    engine = sa.create_engine(postgres_database, poolclass=sa.NullPool)
+    create_schema(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SET session_replication_role = replica")
+        connection.exec_driver_sql(
+            "INSERT INTO recommendation_feedbacks (id, user_id, analysis_id, recommendation_id, helpful_rating, "
+            "created_at) SELECT i, mod(i, 7), i, 1, 5, CASE WHEN i = 1 THEN timestamp '2025-09-01' WHEN i = 2 THEN "
+            "timestamp '2025-10-20' ELSE timestamp '2025-10-01' END FROM generate_series(1, 60000) i"
+        )
+    planned = fe.plan(postgres_database, days_back=-1, workers=4, now=NOW)
+    assert planned.rows == 60_000
+    assert planned.measured_rows >= 59_000
+    assert planned.seconds > 0
 
 
 def test_more_workers_take_less_time_as_long_as_there_are_ranges(url: str) -> None:

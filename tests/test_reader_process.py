@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import psutil
 import pytest
 from databases import Database, opened
@@ -24,8 +25,9 @@ from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source import plan
 from feedback_etl.source.child import Job, Reader
 from feedback_etl.source.connect import open_source
-from feedback_etl.source.plan import UNDATED, Bin, split
-from feedback_etl.source.preflight import look_at
+from feedback_etl.source.plan import UNDATED, Bin, in_ranges, ranges_in_one_piece, split
+from feedback_etl.source.preflight import fetch_rows, look_at
+from feedback_etl.source.query import feedback_in
 from feedback_etl.source.window import Window
 
 KEY = "k" * 32
@@ -319,12 +321,71 @@ class TestRanges:
         """Each moment of the window is in one of them."""
         bins = [Bin(T0 + timedelta(minutes=place), count) for place, count in enumerate(counts)]
         window = Window(T0 if starts else None, NOW)
-        parts = split(window, bins, ranges)
+        parts, rows = split(window, bins, ranges)
         dated = [part for part in parts if part != UNDATED]
         assert dated[-1].end == NOW
         assert all(before.end == after.start for before, after in itertools.pairwise(dated))
         assert (parts[-1] == UNDATED) == (not starts and len(parts) > 1)
-        assert dated[0].start == (window.start if starts or len(parts) == 1 else bins[0].first)
+        assert dated[0].start == (window.start if starts or len(parts) == 1 else datetime.min)
+        assert rows is not None
+        assert (len(rows), sum(rows)) == (len(parts), sum(counts))
+
+    @pytest.mark.parametrize("is_sampled", [False, True])
+    def test_each_row_is_in_one_of_them(
+        self, postgres_database: str, monkeypatch: pytest.MonkeyPatch, is_sampled: bool
+    ) -> None:
+        """Also of a table of which only some pages were looked at, also rows without a time that can be read."""
+        with opened(postgres_database) as database, database.engine.begin() as connection:
+            connection.exec_driver_sql("SET session_replication_role = replica")
+            connection.exec_driver_sql(
+                "INSERT INTO recommendation_feedbacks (id, user_id, analysis_id, recommendation_id, created_at) SELECT "
+                "i, 1, 1, 1, CASE WHEN mod(i, 90) = 0 THEN NULL WHEN mod(i, 91) = 0 THEN '-infinity'::timestamp "
+                "WHEN mod(i, 92) = 0 THEN 'infinity' WHEN mod(i, 93) = 0 THEN '0044-03-15 BC' "
+                f"ELSE timestamp '{NOW}' - interval '1 minute' * (i / 7) * (i / 7) END FROM generate_series(1, 40000) i"
+            )
+            connection.exec_driver_sql("ANALYZE recommendation_feedbacks")
+        if is_sampled:
+            monkeypatch.setattr(plan, "ROWS_LOOKED_AT", 3_000)
+            monkeypatch.setattr(plan, "ROWS_LOOKED_AT_A_RANGE", 1)
+        everything = Window(None, NOW + timedelta(minutes=1))
+        with open_source(postgres_database) as source:
+            relation, types = look_at(source)
+            for window in (everything, Window(NOW - timedelta(days=20_000), NOW)):
+                windows, rows = plan.ranges_of(source, relation, window, types, at_once=8)
+                ids = [{row[0] for row in fetch_rows(source, feedback_in(relation, each, types))} for each in windows]
+                whole = {row[0] for row in fetch_rows(source, feedback_in(relation, window, types))}
+                assert set().union(*ids) == whole
+                sizes = [len(each) for each in ids]
+                assert sum(sizes) == len(whole) > 30_000
+                assert len(windows) >= 7
+                assert rows is not None
+                assert (rows == sizes) == (not is_sampled)
+                assert sum(rows) == pytest.approx(sum(sizes), rel=0.5 if is_sampled else 0)
+                assert max(sizes) < 4 * sum(sizes) / len(sizes)
+
+    def test_the_middle_is_where_half_of_the_rows_are(self) -> None:
+        """Not in the middle of the ranges, and never among rows without a time, unless there are no others."""
+        first, second = Window(datetime.min, T0), Window(T0, NOW)
+        assert plan.Ranges([first, second, UNDATED], [1, 4_000, 10_000]).middle == second
+        assert plan.Ranges([first, UNDATED], [4_000, 0]).middle == first
+        assert plan.Ranges([Window(None, NOW)], [0]).middle == plan.Ranges([Window(None, NOW)]).middle
+
+    @given(rows=st.integers(1, 60), batch=st.integers(1, 20), size=st.integers(1, 30))
+    def test_what_is_read_in_one_piece_is_counted_as_it_is_grouped(self, rows: int, batch: int, size: int) -> None:
+        """So many parts will it be."""
+        batches = (frame for frame in pl.DataFrame({"n": range(rows)}).iter_slices(batch))
+        groups = [sum(frame.height for frame in group) for group in in_ranges(batches, size)]
+        assert (len(groups), sum(groups)) == (ranges_in_one_piece(rows, batch, size), rows)
+
+    def test_a_query_is_looked_at_as_a_whole(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has no pages of which to take some."""
+        ids = {"feedback_id": "n", "created_at": "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'"}
+        query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
+        monkeypatch.setattr(plan, "ROWS_LOOKED_AT", 1_000)
+        with open_source(postgres_database) as source:
+            relation, types = look_at(source, query=query)
+            found = plan.ranges_of(source, relation, Window(None, NOW), types, at_once=3, least_rows=40_000)
+            assert (len(found.windows), sum(found.rows or [])) == (3, 100_000)
 
     def test_a_large_window_is_cut_without_being_asked(
         self, postgres_database: str, monkeypatch: pytest.MonkeyPatch
@@ -335,7 +396,8 @@ class TestRanges:
         monkeypatch.setattr(plan, "ROWS_A_RANGE", 10_000)
         with open_source(postgres_database) as source:
             relation, types = look_at(source, query=query)
-            assert len(plan.ranges_of(source, relation, Window(None, NOW), types)) == 11  # one for rows without a time
+            found = plan.ranges_of(source, relation, Window(None, NOW), types)
+            assert len(found.windows) == 11  # one for rows without a time
         frame = fe.load_feedback(postgres_database, query=query, days_back=-1, now=NOW)
         assert frame["feedback_id"].to_list() == list(range(100_000, 0, -1))
 

@@ -58,23 +58,25 @@ def export_in_parts(making: Making, selection: Selection, executor: Executor | N
         ExportFileError: The place cannot be used, or workers were lost; nothing was published.
         FolderLocked: Others use the folder for too long; nothing was published.
     """
-    parts = _Parts(making, selection)
+    parts, ahead = Parts(making, selection), _ahead(executor, selection.reading.workers)
     try:
-        return divide(selection, lambda division: parts.of_division(division, executor))
+        return divide(selection, lambda division: parts.of_division(division, executor, ahead), at_once=ahead)
     except Indivisible:
         logger.info("this database is read in one piece, here")
     return read(selection, parts.of_one_piece)
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
+    """The parts of a selection, made and put together."""
+
     making: Making
     selection: Selection
 
-    def of_division(self, division: Division, executor: Executor | None) -> ExportReport:
-        """Have the ranges of a division made by an executor, or by threads of this process."""
-        key, reading = self.making.rules.key, self.selection.reading
-        with self._begun(division.consent) as export, _at_hand(executor, reading.workers) as (workers, ahead):
+    def of_division(self, division: Division, executor: Executor | None, ahead: int) -> ExportReport:
+        """Have the ranges of a division made by an executor, or by threads of this process, so many sent ahead."""
+        key = self.making.rules.key
+        with self._begun(division.consent) as export, _at_hand(executor, ahead) as workers:
             do = work if executor is not None else partial(work_with, Secrets(division.url, key))
 
             def carry_out(tasks: Iterable[Task]) -> Generator[Made, None, None]:
@@ -201,12 +203,16 @@ def absolute(place: Folder | Bucket) -> str:
     return str(place.path.absolute()) if isinstance(place, Folder) else str(place)
 
 
+def _ahead(executor: Executor | None, workers: int | None) -> int:
+    """How many tasks are sent ahead."""
+    return workers or (min(os.cpu_count() or 1, 4) if executor is None else TASKS_AT_ONCE)
+
+
 @contextmanager
-def _at_hand(executor: Executor | None, workers: int | None) -> Iterator[tuple[Executor, int]]:
-    """Who makes the parts, and how many tasks are sent ahead."""
+def _at_hand(executor: Executor | None, ahead: int) -> Iterator[Executor]:
+    """Who makes the parts."""
     if executor is not None:
-        yield executor, workers or TASKS_AT_ONCE
+        yield executor
         return
-    count = workers or min(os.cpu_count() or 1, 4)
-    with ThreadPoolExecutor(count, "feedback_etl part") as threads:
-        yield threads, count
+    with ThreadPoolExecutor(ahead, "feedback_etl part") as threads:
+        yield threads

@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 from feedback_etl.arguments import Time, extra_of, window_of
 from feedback_etl.clock import instant
 from feedback_etl.columns import ExtraColumn
+from feedback_etl.distributed.head import TASKS_AT_ONCE
 from feedback_etl.distributed.worker import metadata_of
 from feedback_etl.exports.output import Compress, Form, Format, Rows
 from feedback_etl.expressions import AGE_EDGES
@@ -19,10 +20,11 @@ from feedback_etl.processing import process_into
 from feedback_etl.rules import Rules
 from feedback_etl.source.connect import Database
 from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
-from feedback_etl.source.plan import in_ranges, ranges_of
+from feedback_etl.source.division import is_divisible, ranges_of_tasks
+from feedback_etl.source.plan import in_ranges, ranges_in_one_piece, total_of
 from feedback_etl.source.preflight import fetch_count
 from feedback_etl.source.query import count_in
-from feedback_etl.source.reader import Reading, open_reading
+from feedback_etl.source.reader import BATCH_ROWS, Reading, open_reading
 from feedback_etl.source.selection import Opened, Selection, opened
 from feedback_etl.source.waiting import prestart
 from feedback_etl.source.window import Window
@@ -35,9 +37,11 @@ class Plan:
 
     Attributes:
         window: The half-open window, UTC.
-        rows: Of feedback in it, with consent where that is recorded.
-        ranges: How many tasks, and parts, it would be.
-        workers: How many work at once; each has a connection to the database. No more than there are ranges.
+        rows: Of feedback in it, with consent where that is recorded; estimated where nothing records consent and there
+            are more than ten million.
+        ranges: How many tasks, and parts, it would be: those of an export for which as many tasks are sent ahead.
+        workers: How many work at once; each has a connection to the database. No more than there are ranges, and one
+            where these are read one after the other.
         measured_rows: Rows of the one range that was read and processed here.
         measured_seconds: How long that took, by one worker of this machine.
         measured_bytes: How large its part would be.
@@ -72,7 +76,7 @@ def plan(
     days_back: int = 30,
     since: Time | None = None,
     until: Time | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     format: Format = "csv",  # noqa: A002  as in `export_feedback`
     compress: Compress = "none",
     now: datetime | None = None,
@@ -86,12 +90,12 @@ def plan(
 ) -> Plan:
     """What `export_feedback` with an executor of so many workers would take; nothing is written.
 
-    Rows are counted, and one range from the middle of the window is read and processed, under a throw-away key. Only
-    PostgreSQL is read in more ranges than one. Enforcing k writes every row twice, which this does not count.
+    Rows are counted, and one range from their middle is read and processed, under a throw-away key. Only PostgreSQL is
+    read by several at once. Enforcing k writes every row twice, which this does not count.
 
     Args:
         database: As for `export_feedback`, like those that are not named here.
-        workers: How many work at once.
+        workers: How many work at once; 64 unless given, as many tasks as `export_feedback` sends ahead.
 
     Raises:
         UsageError: An argument is wrong.
@@ -112,16 +116,22 @@ def plan(
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, None, None, consent, extra)
     rules = Rules(now, new_key(), 1, "keep", strict=False, max_rejected=1.0, extra=extra, age_edges=tuple(age_edges))
     with opened(selection) as found:
-        source, relation, types = found
-        ranges = ranges_of(source, relation, window, types, bulk_workers=workers)
-        rows = fetch_count(source, count_in(relation, window, types))
-        measured, seconds, size = _measured(found, ranges[len(ranges) // 2], rules, form)
-    active = min(workers, len(ranges))
+        rows, ranges, active, middle = _divided(found, window, workers or TASKS_AT_ONCE)
+        measured, seconds, size = _measured(found, middle, rules, form)
     share = rows / measured if measured else 0.0
-    waves = ceil(len(ranges) / active) / len(ranges)
-    return Plan(
-        window, rows, len(ranges), active, measured, seconds, size, round(size * share), seconds * share * waves
-    )
+    waves = ceil(ranges / active) / ranges
+    return Plan(window, rows, ranges, active, measured, seconds, size, round(size * share), seconds * share * waves)
+
+
+def _divided(found: Opened, window: Window, workers: int) -> tuple[int, int, int, Window]:
+    """The rows of a window, in how many ranges they are read, how many of these at once, and one from the middle."""
+    source, relation, types = found
+    if not is_divisible(source):
+        rows = fetch_count(source, count_in(relation, window, types))
+        return rows, ranges_in_one_piece(rows, BATCH_ROWS), 1, window
+    ranges = ranges_of_tasks(found, window, workers)
+    rows, count = total_of(source, relation, window, types, ranges), len(ranges.windows)
+    return rows, count, min(workers, count), ranges.middle
 
 
 def _measured(found: Opened, window: Window, rules: Rules, form: Form) -> tuple[int, float, int]:

@@ -9,14 +9,19 @@ from typing import TypeVar
 
 from feedback_etl.columns import CONSENT
 from feedback_etl.source.advice import missing_index
-from feedback_etl.source.plan import ranges_of
+from feedback_etl.source.connect import Source
+from feedback_etl.source.plan import Ranges, ranges_of, total_of
 from feedback_etl.source.preflight import fetch_count
-from feedback_etl.source.query import count_in, excluded_in, feedback_in
+from feedback_etl.source.query import excluded_in, feedback_in
 from feedback_etl.source.reader import beginning_of
-from feedback_etl.source.selection import Selection, opened
+from feedback_etl.source.selection import Opened, Selection, opened
 from feedback_etl.source.window import Window
 
 T = TypeVar("T")
+
+LEAST_ROWS_OF_A_TASK = 20_000
+"""A window is divided among all who work, but no further: a worker needs 40 ms for a task by itself and the joins anew,
+and 130 ms for so many rows (benchmarks/MANY_WORKERS.md)."""
 
 
 class Indivisible(Exception):
@@ -33,7 +38,7 @@ class Division:
         query_of: The statement that reads a range.
         prepare: Statements that begin each connection: it then sees what this one sees.
         excluded: The number of rows left out for lack of consent.
-        total: The number of all others, where it was asked for; else 0.
+        total: The number of all others, where it was asked for (estimated where the window is large); else 0.
         advice: How reading could be faster; "" where nothing is known.
         source: The kind of database.
         consent: The columns by which rows were left out.
@@ -50,29 +55,47 @@ class Division:
     consent: tuple[str, ...]
 
 
-def divide(selection: Selection, work: Callable[[Division], T]) -> T:
+def is_divisible(source: Source) -> bool:
+    """Whether several can read a database at once, under one snapshot."""
+    return source.dialect == "postgresql" and source.connectorx_url is not None
+
+
+def ranges_of_tasks(found: Opened, window: Window, at_once: int) -> Ranges:
+    """The ranges of time that a window is divided into when so many tasks are sent ahead."""
+    source, relation, types = found
+    return ranges_of(source, relation, window, types, at_once=at_once, least_rows=LEAST_ROWS_OF_A_TASK)
+
+
+def divide(selection: Selection, work: Callable[[Division], T], *, at_once: int = 1) -> T:
     """Do some work on the ranges of a selection, whose snapshot is held meanwhile.
+
+    Args:
+        selection: The rows.
+        work: What is done.
+        at_once: How many ranges are worked on at once; there are as many, unless they were too small for that.
 
     Raises:
         Indivisible: The database cannot be read by several at once.
         UsageError: What was asked for cannot be.
         SourceError: The database cannot be reached, is not as expected, or stopped a query.
     """
-    window, reading = selection.window, selection.reading.checked()
-    with opened(selection) as (source, relation, types):
-        if source.dialect != "postgresql" or source.connectorx_url is None:
+    window = selection.window
+    selection.reading.checked()
+    with opened(selection) as found:
+        source, relation, types = found
+        if not is_divisible(source) or source.connectorx_url is None:
             raise Indivisible
         prepare = beginning_of(source)
-        windows = ranges_of(source, relation, window, types, bulk_workers=reading.workers or 1)
+        ranges = ranges_of_tasks(found, window, at_once)
         excluded = total = 0
         if CONSENT in relation.columns:
             excluded = fetch_count(source, excluded_in(relation, window, types))
         if selection.progress:
-            total = fetch_count(source, count_in(relation, window, types))
+            total = total_of(source, relation, window, types, ranges)
         return work(
             Division(
                 source.connectorx_url,
-                windows,
+                ranges.windows,
                 lambda each: feedback_in(relation, each, types),
                 prepare,
                 excluded,

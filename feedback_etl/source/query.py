@@ -113,13 +113,18 @@ def counts_in(relation: Relation, windows: Sequence[Window], types: dict[str, st
 def bins_of(
     relation: Relation, window: Window, types: dict[str, str], *, extent: tuple[datetime, datetime], bins: int
 ) -> str:
-    """The statement that yields the first time and the number of rows of each of so many equal spans (PostgreSQL)."""
+    """The statement that yields the first time and the number of rows of each of so many equal spans (PostgreSQL).
+
+    Rows without a time, or with one that cannot be read, come last, under null. Seconds as `double precision` take half
+    the time of those that EXTRACT yields, which are `numeric`.
+    """
     time = relation.columns["created_at"]
-    least, greatest = (sa.literal(end.replace(tzinfo=UTC).timestamp()) for end in extent)
-    span = sa.func.width_bucket(sa.extract("epoch", time), least, greatest, _sql(str(bins)))
-    counts = sa.select(sa.func.min(time), sa.func.count()).select_from(relation.counted)
-    within = (*_in_window(relation, window, types), time >= _sql(_FIRST_TIME))
-    return relation.render(counts.where(*within).group_by(span).order_by(_sql("1")))
+    least, greatest = (sa.cast(sa.literal(end.replace(tzinfo=UTC).timestamp()), sa.Double) for end in extent)
+    span = sa.func.width_bucket(sa.func.date_part(_sql("'epoch'"), time), least, greatest, _sql(str(bins)))
+    first = sa.func.min(time)
+    readable = sa.case((first >= _sql(_FIRST_TIME), first))
+    counts = sa.select(readable, sa.func.count()).select_from(relation.counted)
+    return relation.render(counts.where(*_in_window(relation, window, types)).group_by(span).order_by(_sql("1")))
 
 
 def _sql(constant: str) -> Column:

@@ -102,8 +102,8 @@ def _started(
 ) -> list[Reader]:
     """For each query, in the order of their rows, the reader process that runs it; some run several."""
     workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else 0
-    ranges = ranges_of(source, relation, window, types, bulk_workers=workers)
-    queries = [feedback_in(relation, part, types) for part in ranges]
+    ranges = ranges_of(source, relation, window, types, at_once=workers)
+    queries = [feedback_in(relation, part, types) for part in ranges.windows]
     prepare = beginning_of(source)
     processes = min(max(workers, 1), len(queries))
     jobs = [
