@@ -1,26 +1,43 @@
-"""The head's own work: ten thousand tasks are as easy to remember as ten."""
+"""The head's own work: ten thousand tasks are as easy to remember as ten, but for what the manifest tells of each."""
 
+import hashlib
+import itertools
 import threading
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 import pytest
+from clusters import Watched
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
+from feedback_etl.distributed.export import Parts
 from feedback_etl.distributed.head import ATTEMPTS, TASKS_AT_ONCE, carried_out
-from feedback_etl.distributed.task import Export, Made, PartTask
+from feedback_etl.distributed.task import Export, Made, PartTask, ThinTask
 from feedback_etl.errors import ExportFileError
-from feedback_etl.privacy.anonymity import People
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.manifest import DataFile, manifests_in
+from feedback_etl.exports.names import number_of, part_of, waiting_part_of
+from feedback_etl.exports.output import Form
+from feedback_etl.exports.place import Folder
+from feedback_etl.making import Making
+from feedback_etl.privacy.anonymity import Anonymity, People
 from feedback_etl.privacy.keys import Key
 from feedback_etl.rules import Rules
+from feedback_etl.source.division import Division
+from feedback_etl.source.reader import Reading
+from feedback_etl.source.selection import Selection
+from feedback_etl.source.window import Window
 from feedback_etl.steps import Run, Tally
 
+NOW = datetime(2025, 10, 25, 12)
 KEY = Key("k" * 64)
 NO_EXPORT = cast("Export", None)
 
@@ -63,6 +80,9 @@ def classes_of(count: int) -> bytes:
     numbers = pl.Series([str(each) for each in range(count)])
     people.add(pl.DataFrame(dict.fromkeys(QUASI_IDENTIFIERS, numbers)), numbers)
     return people.digested(KEY)
+
+
+CLASSES = classes_of(10)
 
 
 def tasks(count: int) -> Iterator[PartTask]:
@@ -132,3 +152,49 @@ def test_what_fails_leaves_no_task_at_work() -> None:
     with pytest.raises(ExportFileError, match="Part 5 was lost 3 times"):
         list(carried_out(ThreadPoolExecutor(2), work, tasks(1_000), at_once=8))
     assert running["begun"] == running["ended"] < 50
+
+
+def divided(count: int) -> Division:
+    """A window of so many minutes, a range each."""
+    minutes = [NOW - timedelta(minutes=count - number) for number in range(count + 1)]
+    ranges = [Window(*ends) for ends in itertools.pairwise(minutes)]
+    return Division("", ranges, lambda each: f"SELECT {each}" + " " * 2_000, [], 0, 0, lambda: "", "postgresql", ())
+
+
+def written(task: PartTask | ThinTask) -> Made:
+    """A small part, and with k first one that waits, as a worker writes it; without waiting for the disk."""
+    export, number = task.export, task.number
+    waits = export.rules.anonymity.k is not None and isinstance(task, PartTask)
+    name = waiting_part_of(export.stem, number) if waits else part_of(export.stem, number, ".csv")
+    content = f"{number}\n".encode()
+    Path(export.place, name).write_bytes(content)
+    file = DataFile(name, "pairs", 1, len(content), hashlib.sha256(content).hexdigest())
+    tally = Tally({"total": 1, "exported": 1}, {}, CLASSES) if isinstance(task, PartTask) else None
+    return Made(number, [] if waits else [file], tally, file if waits else None)
+
+
+def peak_of_export(folder: Path, count: int, k: int | None) -> int:
+    """The memory that the head needs at most for an export of so many parts, in bytes."""
+    rules = Rules(NOW, KEY, 1, "keep", False, 1.0, anonymity=Anonymity(k))
+    making = Making(Folder(folder), rules, Form(), {}, False, 10.0, time.perf_counter())
+    selection = Selection("", Window(None, NOW), None, None, 2.0, Reading(), None)
+    tracemalloc.start()
+    try:
+        executor = Watched(lambda _, task: written(task), is_remembered=False)
+        report = Parts(making, selection).of_division(divided(count), executor, TASKS_AT_ONCE)
+        assert report.exported_records == count
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("k", [None, 1])
+def test_an_export_of_ten_thousand_parts_takes_little_memory_for_each(tmp_path: Path, k: int | None) -> None:
+    """From the first task to manifest and audit record, in a folder: what both tell of a part, a few times over."""
+    peak_of_export(tmp_path / "first", 100, k)
+    few, many = (peak_of_export(tmp_path / str(count), count, k) for count in (1_000, 10_000))
+    (manifest,) = manifests_in(tmp_path / "10000")
+    assert [number_of(file.path) for file in manifest.files] == [*range(10_000)]
+    (committed,) = (each for each in AuditLog(tmp_path / "10000").records() if each["event"] == "committed")
+    assert len(committed["files"]) == 10_000
+    assert (many - few) / 9_000 < 5_000
