@@ -135,7 +135,7 @@ def _is_file(path: str) -> bool:
 
 
 _BOTH_UNDERSTAND = {"user", "password", "dbname", "host", "port", "application_name", "sslmode"}
-_MAKES_NO_DIFFERENCE = {"hostaddr", "connect_timeout", "client_encoding", "passfile", "sslcertmode"}
+_MAKES_NO_DIFFERENCE = {"hostaddr", "connect_timeout", "client_encoding", "passfile", "sslcertmode", "keepalives_idle"}
 _SSL_MODES = {"disable", "prefer", "require"}
 
 
