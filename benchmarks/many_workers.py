@@ -42,6 +42,8 @@ BASE_ROWS = 2_000_000
 KEY = "the key of the benchmarks is published and so protects nobody..."
 PAGE = Path(__file__).with_name("MANY_WORKERS.md")
 WORKERS = 2
+AHEAD = ["--workers", str(2 * WORKERS)]
+"""Each has a next task at hand, and ranges are no smaller than 500,000 rows."""
 
 BULK = "`feedback-etl export --bulk`"
 DASK = "`feedback-etl export --executor dask=...`, two workers"
@@ -136,7 +138,7 @@ def measured(url: sa.URL, rows: int, rounds: int, tasks: int) -> Results:
         expected = fe.export_feedback(text, days_back=-1, key=KEY, output_dir=Path(folder) / "first").exported_records
         contenders: dict[str, Callable[[], float]] = {
             BULK: partial(timed, ["--bulk"], expected),
-            DASK: partial(timed, ["--executor", f"dask={dask.scheduler_address}"], expected),
+            DASK: partial(timed, ["--executor", f"dask={dask.scheduler_address}", *AHEAD], expected),
         }
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         for number in range(rounds + 1):  # the first fills the caches, and has the workers import their libraries
@@ -146,7 +148,7 @@ def measured(url: sa.URL, rows: int, rounds: int, tasks: int) -> Results:
                 seconds[name] += [took] if number else []
         idle = idle_ms(dask.get_client().get_executor(pure=False), tasks)
         empty = empty_ms(text, Path(folder) / "empty", max(tasks // 100, 5))
-        return Results(rows, seconds, idle, tasks, empty, fe.plan(text, days_back=-1, now=NOW))
+        return Results(rows, seconds, idle, tasks, empty, fe.plan(text, days_back=-1, workers=WORKERS, now=NOW))
 
 
 def page(results: Results, rounds: int) -> Iterator[str]:
