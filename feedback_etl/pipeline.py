@@ -132,8 +132,10 @@ def export_feedback(
             from the beginning, and for an id that has its export, nothing is read: its figures come again.
         executor: Who makes the export, in parts: anything with the interface of `concurrent.futures.Executor`, such as
             a Dask client's (`client.get_executor()`). Its workers take the database and the key from their own
-            environment. `workers` is then how many tasks are sent ahead (64).
-        progress: Called with the number of rows read so far and of all rows, which are counted first for it.
+            environment. `workers` is then how many tasks are sent ahead (64), and so how many parts there are at least,
+            unless these had fewer than 20,000 rows.
+        progress: Called with the number of rows read so far and of all rows, which are counted first for it (with an
+            executor, those of a large table are estimated).
 
     Returns:
         The figures of the run.
