@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -407,11 +408,17 @@ class TestFile:
             told(exports=[FOLDER / "copy.csv"])
 
     def test_a_damaged_file_is_an_error_without_its_rows(self, exports: list[str]) -> None:
-        """One sentence."""
-        Path(exports[0]).write_text(f"a,b\n{CANARY},1,2,3\n")
-        with pytest.raises(ExportFileError, match=r"cannot be read: it is missing, or damaged\.$") as error:
+        """Whether it is not as its manifest says, or its manifest tells of a column that it never had."""
+        with Path(exports[0]).open("a") as file:
+            file.write(f"{CANARY},1,2,3\n")
+        with pytest.raises(ExportFileError, match=r"is not as its manifest says") as changed:
             told()
-        assert CANARY not in str(error.value)
+        Path(exports[1].replace(".csv", ".manifest.json")).write_text(
+            replace(manifests_in(FOLDER)[1], columns=["analysis_hash", CANARY]).to_json()
+        )
+        with pytest.raises(ExportFileError, match=r"cannot be read: it is missing, or damaged\.$") as lacking:
+            told(exports=[exports[1]])
+        assert CANARY not in f"{changed.value}{lacking.value}"
 
     def test_a_folder_without_exports_is_an_error(self) -> None:
         """That says what makes one."""
