@@ -33,7 +33,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return Here(capfd, monkeypatch)
 
 
-def told(*, exports: Any = FOLDER, keys: tuple[str, ...] = (KEY,)) -> str:
+def told(*, exports: Any = FOLDER, keys: Any = (KEY,)) -> str:
     """The page."""
     return write_report("report.html", exports, keys=keys, now=NOW).read_text(encoding="utf-8")
 
@@ -289,6 +289,13 @@ class TestAudit:
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
         assert "for want of a key (--key-file)" in told(keys=())
+
+    @pytest.mark.parametrize("keys", [KEY, Key(KEY), [KEY], [Key(KEY)]], ids=["text", "key", "texts", "keys"])
+    def test_one_key_is_given_as_it_is(self, sqlite_database: Database, keys: Any) -> None:
+        """As `erase` takes it."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER)
+        assert "The log is as it was written." in told(keys=keys)
 
 
 class TestPage:
