@@ -112,18 +112,20 @@ def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str
     assert verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
 
 
-def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Rows) -> None:
-    """It is not signed by a key at hand, so nothing is done for it."""
+def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Rows, sqlite_database: Database) -> None:
+    """It is not signed by a key at hand, so nothing is done for it; nor when its request is asked for."""
     published(bucket_url, rows)
     stem = "feedback_training_20200101_000000"
     put(bucket_url, f"{stem}/mine.csv", b"mine")
     last = StoredLog(Bucket(bucket_url)).records()[-1]
     forged = last | {"number": 3, "event": "started", "stem": stem, "run": "f" * 16, "at": "2020-01-01T00:00:00.000Z"}
+    forged["request"] = "one"
     for key_id in (SIGNER.id, None):
         record = json.dumps(forged | {"key_id": key_id}).encode()
         put(bucket_url, ".feedback_etl/audit/00000003.json", record)
         with StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
             export.publish([])
+        exported(sqlite_database.url, bucket_url, key=KEY, request_id="one")
         assert Bucket(bucket_url).read(f"{stem}/mine.csv") == b"mine"
         assert manifest_of(stem) not in Bucket(bucket_url).names()
 

@@ -53,9 +53,10 @@ def recover_stored(bucket: Bucket, log: OpenLog, signer: Key | None, keys: Itera
 
 def give_up(bucket: Bucket, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
     """Let runs that have not published yet never do so, however young they are, and remove what they have put."""
+    by_id = {key.id if key else None: key for key in (None, signer)}
     with log.locked() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in ENDS}
-        for record in (each for each in started if is_ours(each) and each["run"] not in ended):
+        for record in (each for each in started if each.get("run") not in ended and _is_genuine(each, signer, by_id)):
             manifest = manifest_at(bucket, record["stem"]) or abandoned(bucket, record, opened)
             if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
                 removed = list(remove_parts(bucket, manifest.stem))
