@@ -15,12 +15,14 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import Record
 from feedback_etl.exports.bucket import Bucket, Changed
 from feedback_etl.exports.catalogue import ABANDONED, manifest_at
 from feedback_etl.exports.facts import Facts, described, told
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.names import folders_of, manifest_of, stems
 from feedback_etl.exports.one_key import require_same_key
+from feedback_etl.exports.requests import AskedMeanwhile, outcome_of
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored_log import OpenStoredLog, StoredLog
 from feedback_etl.exports.stored_recovery import abandoned, forget_in, recover_stored, remove_parts
@@ -98,13 +100,25 @@ class StoredExport:
             require_same_key(self._bucket, log, self._key, new_key=self._new_key)
             require_consent(self._bucket, log, self._consent)
             # The last look at the log: what is recorded after it makes the record below come too late.
-            stem = self._free_stem({str(record.get("stem")) for record in log.records()})
+            records = log.records()
+            self._require_unasked(records)
+            stem = self._free_stem({str(record.get("stem")) for record in records})
             self.stem, names = stem, [*folders_of(stem), manifest_of(stem)]
             self._ended = False  # from here on it may have been recorded
             with suppress(FileExistsError):
                 log.append_next("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
                 return
             self._ended = True
+
+    def _require_unasked(self, records: Sequence[Record]) -> None:
+        """Give up what is under way for the same request: that is recorded, so that the log is looked at again.
+
+        Raises:
+            AskedMeanwhile: It was published.
+        """
+        request = self._plan.get("request")
+        if request is not None and outcome_of(self._bucket, records, request, self._key):
+            raise AskedMeanwhile("Meanwhile another run of the same request has published: ask for it again.")
 
     def _free_stem(self, taken: set[str]) -> str:
         there = self._bucket.names()
