@@ -146,6 +146,13 @@ def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
     assert [each["event"] for each in StoredLog(Bucket(bucket_url)).records()] == ["started", "failed"] * 2
 
 
+def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) -> None:
+    """With k there are small classes to be told of, though no rows."""
+    stored(url, bucket_url, k=5, since="2001-01-01", until="2001-02-01", days_back=None)
+    assert Bucket(bucket_url).names(f".feedback_etl/{STEM}") == []
+    assert manifests_at(bucket_url) == []
+
+
 def test_tasks_hold_no_credentials(url: str, bucket_url: str) -> None:
     """They name the bucket; workers have their own."""
     watched = Watched()

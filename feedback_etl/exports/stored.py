@@ -25,7 +25,7 @@ from feedback_etl.exports.one_key import require_same_key
 from feedback_etl.exports.requests import AskedMeanwhile, outcome_of
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored_log import OpenStoredLog, StoredLog
-from feedback_etl.exports.stored_recovery import abandoned, forget_in, recover_stored, remove_parts
+from feedback_etl.exports.stored_recovery import abandoned, forget_in, recover_stored, remove_unlisted
 from feedback_etl.exports.thinning import pseudonyms_at, thinned
 from feedback_etl.exports.tombstones import (
     Tombstones,
@@ -141,6 +141,7 @@ class StoredExport:
                 key: nothing was published.
         """
         if not parts:
+            self._fence_off()
             self._end("committed", **told(self._described([], facts)))
             return
         self._look_again()
@@ -148,8 +149,8 @@ class StoredExport:
         if forgotten := self._forgotten_meanwhile():
             parts = [self._without(part, forgotten) for part in parts]
             facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
-        list(remove_parts(self._bucket, self.stem, keep={part.path for part in parts}))
         manifest = self._put(self._described(list(parts), facts))
+        remove_unlisted(self._bucket, self.stem, manifest.files)
         self._look_again()
         self._end("committed", **told(self._forget_since(manifest)))
 
@@ -222,12 +223,17 @@ class StoredExport:
         if self._ended:
             return
         with suppress(ExportFileError):
-            with self._log.locked() as log:
-                started = next((each for each in log.records() if each.get("run") == self._run), None)
-                if started is None:
-                    return  # the stem may be another's
-                manifest = manifest_at(self._bucket, self.stem)
-                if manifest is None or (manifest.run == self._run and manifest.mode != ABANDONED):
-                    abandoned(self._bucket, started, log, manifest.version if manifest else None)
-            list(remove_parts(self._bucket, self.stem))
-            self._end("failed", error=kind.__name__ if kind else "nothing was published")
+            if self._fence_off():
+                self._end("failed", error=kind.__name__ if kind else "nothing was published")
+
+    def _fence_off(self) -> bool:
+        """Let there be no export of this stem, nor anything that was put for it; whether the stem is this run's."""
+        with self._log.locked() as log:
+            started = next((each for each in log.records() if each.get("run") == self._run), None)
+            if started is None:
+                return False  # the stem may be another's
+            there = manifest_at(self._bucket, self.stem)
+            if there is None or (there.run == self._run and there.mode != ABANDONED):
+                abandoned(self._bucket, started, log, there.version if there else None)
+        remove_unlisted(self._bucket, self.stem)
+        return True

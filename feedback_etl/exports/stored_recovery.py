@@ -12,7 +12,7 @@ from feedback_etl.clock import instant
 from feedback_etl.exports.audit import AuditLog, OpenLog, Record, mac_of
 from feedback_etl.exports.bucket import Bucket, Changed, Version
 from feedback_etl.exports.catalogue import ABANDONED, manifest_at
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.names import folders_of, manifest_of
 from feedback_etl.exports.recovery import ENDS, is_ours
 from feedback_etl.exports.thinning import leave_out, pseudonyms_at, settle
@@ -41,12 +41,11 @@ def recover_stored(bucket: Bucket, log: OpenLog, signer: Key | None, keys: Itera
         manifest = _settled(bucket, log, record, is_swept=is_swept)
         if manifest is None or manifest.run != record["run"] or manifest.key_id not in by_id:
             continue
-        key, removed = by_id[manifest.key_id], list[str]()
+        key = by_id[manifest.key_id]
         with suppress(Changed):  # somebody else does the same, and records it
-            if manifest.mode == ABANDONED:
-                removed = list(remove_parts(bucket, manifest.stem))
-            else:
+            if manifest.mode != ABANDONED:
                 forget_in(bucket, manifest, known_digests(bucket, key), key)
+            removed = remove_unlisted(bucket, manifest.stem, manifest.files)
             outcome = "removed" if manifest.mode == ABANDONED else "committed"
             log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
 
@@ -59,7 +58,7 @@ def give_up(bucket: Bucket, log: AuditLog, started: Iterable[Record], signer: Ke
         for record in (each for each in started if each.get("run") not in ended and _is_genuine(each, signer, by_id)):
             manifest = manifest_at(bucket, record["stem"]) or abandoned(bucket, record, opened)
             if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
-                removed = list(remove_parts(bucket, manifest.stem))
+                removed = remove_unlisted(bucket, manifest.stem, manifest.files)
                 opened.append("recovered", signer, run=record["run"], outcome="removed", removed=removed)
 
 
@@ -99,12 +98,18 @@ def forget_in(bucket: Bucket, manifest: Manifest, digests: Iterable[str], key: K
     return rows
 
 
-def remove_parts(bucket: Bucket, stem: str, keep: Iterable[str] = ()) -> Iterable[str]:
-    """Remove what a run has put; the names of what was removed."""
-    for name in [name for folder in folders_of(stem) for name in bucket.listed(folder)]:
-        if name not in keep:
-            bucket.remove(name)
-            yield name
+def remove_unlisted(bucket: Bucket, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
+    """Remove what lies in the folders of an export and is none of its files; the names of what was removed.
+
+    The manifest is there already. So whoever puts a part now, and looks for the manifest afterwards, sees it and takes
+    the part back; what was put before is listed here. A crash in between is taken up by the next start, since the run
+    has not ended.
+    """
+    listed = {file.path for file in files}
+    unlisted = [name for folder in folders_of(stem) for name in bucket.listed(folder) if name not in listed]
+    if unlisted:
+        bucket.remove_all(unlisted)
+    return unlisted
 
 
 def _age(started: Record) -> timedelta:
