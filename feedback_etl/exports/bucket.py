@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.failures import made_here
 from feedback_etl.exports.numbered import Numbered
 from feedback_etl.exports.store import RETRIES, TIMEOUT_SECONDS, Unanswered, opened_store, sound_url, told_by
 
@@ -131,7 +132,7 @@ class Bucket(Numbered):
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:
         """A path in a temporary folder that is the user's alone."""
-        with TemporaryDirectory(prefix="feedback_etl-") as folder:
+        with made_here(self.url), TemporaryDirectory(prefix="feedback_etl-") as folder:
             yield Path(folder, PurePosixPath(name).name)
 
     def create(self, name: str, source: Path) -> None:
