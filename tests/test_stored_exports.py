@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -213,6 +214,41 @@ class TestPublishing:
         with pytest.raises(UsageError, match="--new-key"):
             attempt(bucket_url, rows, lambda *_: others.append(attempt(bucket_url, rows, key=Key("o" * 32)).stem))
         assert [each.stem for each in manifests_at(bucket_url)] == others
+
+    def test_of_two_keys_that_publish_at_once_no_two_stay(self, bucket_url: str, rows: Rows, proxy: Proxy) -> None:
+        """Both have looked before either manifest is there: who then sees that of another key takes its own back."""
+        both, met, errors = threading.Barrier(2, timeout=30), set[str](), list[UsageError]()
+
+        def meet(method: str, path: str) -> None:
+            if method == "PUT" and path.endswith(".manifest.json") and path not in met:
+                met.add(path)
+                both.wait()
+
+        def publish(key: Key) -> None:
+            try:
+                attempt(bucket_url, rows, key=key)
+            except UsageError as error:
+                errors.append(error)
+
+        proxy.before = meet
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(publish, [SIGNER, Key("o" * 32)]))
+        assert len(met) == 2
+        assert len(manifests_at(bucket_url)) == 2 - len(errors) < 2
+        assert all("--new-key" in str(error) for error in errors)
+
+    @pytest.mark.parametrize("header", ["if-none-match", "if-match"])
+    def test_a_store_without_conditional_puts_is_refused(self, bucket_url: str, proxy: Proxy, header: str) -> None:
+        """Exports and records would overwrite each other; it is asked once, before the log begins."""
+        proxy.dropped = {header}
+        with pytest.raises(ExportFileError, match=f"(?i){header}.*nothing was written"), begun(bucket_url):
+            pass
+        assert not Bucket(bucket_url).exists()
+        proxy.dropped = set()
+        for _ in range(2):
+            with begun(bucket_url) as export:
+                export.publish([])
+        assert len({each for each in proxy.requests if "PUT" in each and "/conditions-" in each}) == 2
 
 
 class TestErasuresMeanwhile:

@@ -18,6 +18,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Record
 from feedback_etl.exports.bucket import Bucket, Changed
 from feedback_etl.exports.catalogue import ABANDONED, manifest_at
+from feedback_etl.exports.conditions import require_conditional_puts
 from feedback_etl.exports.facts import Facts, described, told
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.names import folders_of, manifest_of, stems
@@ -25,7 +26,7 @@ from feedback_etl.exports.one_key import require_same_key
 from feedback_etl.exports.requests import AskedMeanwhile, outcome_of
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored_log import OpenStoredLog, StoredLog
-from feedback_etl.exports.stored_recovery import abandoned, forget_in, recover_stored, remove_unlisted
+from feedback_etl.exports.stored_recovery import abandoned, forget_in, recover_stored, remove_unlisted, unrecorded_keys
 from feedback_etl.exports.thinning import pseudonyms_at, thinned
 from feedback_etl.exports.tombstones import (
     Tombstones,
@@ -97,10 +98,12 @@ class StoredExport:
     def _announce(self, log: OpenStoredLog) -> None:
         """Choose a stem, and take it by recording it, unless somebody has recorded something meanwhile."""
         while True:
-            require_same_key(self._bucket, log, self._key, new_key=self._new_key)
+            self._require_same_key(log)
             require_consent(self._bucket, log, self._consent)
             # The last look at the log: what is recorded after it makes the record below come too late.
             records = log.records()
+            if not records:
+                require_conditional_puts(self._bucket)
             self._require_unasked(records)
             stem = self._free_stem({str(record.get("stem")) for record in records})
             self.stem, names = stem, [*folders_of(stem), manifest_of(stem)]
@@ -109,6 +112,11 @@ class StoredExport:
                 log.append_next("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
                 return
             self._ended = True
+
+    def _require_same_key(self, log: OpenStoredLog) -> None:
+        """Also of exports side by side: each puts its manifest before it looks, so that one sees the other's."""
+        unrecorded = unrecorded_keys(self._bucket, log.records(), self._key)
+        require_same_key(self._bucket, log, self._key, new_key=self._new_key, unrecorded=unrecorded)
 
     def _require_unasked(self, records: Sequence[Record]) -> None:
         """Give up what is under way for the same request: that is recorded, so that the log is looked at again.
@@ -168,7 +176,7 @@ class StoredExport:
     def _look_again(self) -> None:
         """What may have happened since it was begun."""
         with self._log.locked() as log:
-            require_same_key(self._bucket, log, self._key, new_key=self._new_key)
+            self._require_same_key(log)
             records = log.records()
         since = next(number for number, each in enumerate(records) if each.get("run") == self._run)
         if any(each.get("swept") for each in records[since:]):

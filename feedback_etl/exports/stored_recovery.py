@@ -123,6 +123,15 @@ def unfinished(records: Iterable[Record]) -> list[str]:
     return [each["stem"] for each in records if each["event"] == "started" and each.get("run") not in ended]
 
 
+def unrecorded_keys(bucket: Bucket, records: Iterable[Record], key: Key | None) -> list[str | None]:
+    """The ids of other keys of which there are exports that are published, and have not been recorded as such."""
+    records, mine = list(records), key.id if key else None
+    ended = {record.get("run") for record in records if record["event"] in ENDS}
+    begun = [each for each in records if each["event"] == "started" and is_ours(each) and each["run"] not in ended]
+    found = [(each, manifest_at(bucket, each["stem"])) for each in begun if each["key_id"] != mine]
+    return [there.key_id for each, there in found if there and there.run == each["run"] and there.mode != ABANDONED]
+
+
 def abandoned(bucket: Bucket, started: Record, log: OpenLog, instead_of: Version | None = None) -> Manifest | None:
     """A manifest that takes the name of the one that never came; if that comes now, it is the export.
 
