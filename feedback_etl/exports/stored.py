@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from feedback_etl.exports.requests import AskedMeanwhile, outcome_of
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored_log import OpenStoredLog, StoredLog
 from feedback_etl.exports.stored_recovery import abandoned, forget_in, recover_stored, remove_unlisted, unrecorded_keys
-from feedback_etl.exports.thinning import pseudonyms_at, thinned
+from feedback_etl.exports.thinning import looked_into, pseudonyms_at, thinned
 from feedback_etl.exports.tombstones import (
     Tombstones,
     digest,
@@ -137,7 +138,7 @@ class StoredExport:
         raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
 
     def publish(self, parts: Sequence[DataFile], facts: Facts = Facts()) -> None:  # noqa: B008
-        """Put the manifest; without parts there is nothing to publish.
+        """Put the manifest, and remove what it does not list; without parts, let there be no export.
 
         Args:
             parts: What was put, in the order of the rows.
@@ -155,7 +156,7 @@ class StoredExport:
         self._look_again()
         parts = self._as_they_are(parts)
         if forgotten := self._forgotten_meanwhile():
-            parts = [self._without(part, forgotten) for part in parts]
+            parts = looked_into(self._bucket, parts, partial(self._without, forgotten=forgotten))
             facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
         manifest = self._put(self._described(list(parts), facts))
         remove_unlisted(self._bucket, self.stem, manifest.files)
@@ -242,6 +243,9 @@ class StoredExport:
                 return False  # the stem may be another's
             there = manifest_at(self._bucket, self.stem)
             if there is None or (there.run == self._run and there.mode != ABANDONED):
-                abandoned(self._bucket, started, log, there.version if there else None)
+                try:
+                    abandoned(self._bucket, started, log, there.version if there else None)
+                except Changed:  # an eraser has rewritten what is to be taken back
+                    return self._fence_off()
         remove_unlisted(self._bucket, self.stem)
         return True

@@ -15,7 +15,7 @@ from feedback_etl.exports.catalogue import ABANDONED, manifest_at
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.names import folders_of, manifest_of
 from feedback_etl.exports.recovery import ENDS, is_ours
-from feedback_etl.exports.thinning import leave_out, pseudonyms_at, settle
+from feedback_etl.exports.thinning import leave_out, looked_into, pseudonyms_at, settle
 from feedback_etl.exports.tombstones import digest, known_digests
 from feedback_etl.privacy.keys import Key
 
@@ -89,13 +89,14 @@ def forget_in(bucket: Bucket, manifest: Manifest, digests: Iterable[str], key: K
         Changed: Somebody else does the same.
     """
     settle(bucket, manifest)
-    digests, rows = {*digests}, 0
-    for file in manifest.files if digests else ():
-        there = pseudonyms_at(bucket, file)
-        unwanted = {each for each in there if digest("pseudonym", each, key) in digests}
-        if unwanted:
-            rows += leave_out(bucket, manifest, file, unwanted, dry_run=False)
-    return rows
+    digests = {*digests}
+
+    def unwanted_in(file: DataFile) -> tuple[DataFile, set[str]]:
+        return file, {each for each in pseudonyms_at(bucket, file) if digest("pseudonym", each, key) in digests}
+
+    found = looked_into(bucket, manifest.files, unwanted_in) if digests else []
+    unwanted = [(file, pseudonyms) for file, pseudonyms in found if pseudonyms]
+    return sum(rows for _, rows in leave_out(bucket, manifest, unwanted, dry_run=False))
 
 
 def remove_unlisted(bucket: Bucket, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
