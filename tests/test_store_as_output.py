@@ -164,9 +164,7 @@ def test_a_temporary_folder_that_is_full_is_named(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(
-        *(("feedback_etl.exports.bucket.TemporaryDirectory",) if moment == "made" else (os, "fsync")), full
-    )
+    monkeypatch.setattr("feedback_etl.exports.bucket.TemporaryDirectory" if moment == "made" else "os.fsync", full)
     told = f"^Nothing was written to {gettempdir()}: the disk is full. Files for {bucket_url} .* set TMPDIR"
     with pytest.raises(ExportFileError, match=told):
         stored(url, bucket_url)
