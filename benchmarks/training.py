@@ -26,6 +26,7 @@ CSV = "count by age range, 10 CSV files"
 PARQUET = "count by age range, 10 Parquet files"
 OVERLAPPING = "the same, of 10 CSV files and a copy of one: duplicates are looked for"
 PANDAS = "pandas reads the 10 CSV files and counts"
+PANDAS_TYPED = "the same, with ratings that stay whole and times that are times"
 PANDAS_COLUMN = "pandas reads one column of them and counts"
 WHOLE = "all columns and rows of 10 CSV files"
 FEATURES = "`features` of all rows"
@@ -63,12 +64,14 @@ def _publish(folder: Path, pairs: Any, number: int, form: Any) -> None:
 
 def task(name: str, folder: Path) -> Callable[[], Any]:
     """What is to be measured; what it needs is loaded before."""
-    if name in (PANDAS, PANDAS_COLUMN):
+    if name in (PANDAS, PANDAS_TYPED, PANDAS_COLUMN):
         import pandas as pd
 
-        columns = ["age_range"] if name == PANDAS_COLUMN else None
+        options: dict[str, Any] = {"usecols": ["age_range"]} if name == PANDAS_COLUMN else {}
+        if name == PANDAS_TYPED:
+            options = {"dtype_backend": "numpy_nullable", "parse_dates": ["feedback_timestamp", "export_date"]}
         paths = sorted((folder / "csv").glob("*.csv"))
-        return lambda: pd.concat([pd.read_csv(path, usecols=columns) for path in paths])["age_range"].value_counts()
+        return lambda: pd.concat([pd.read_csv(path, **options) for path in paths])["age_range"].value_counts()
     from feedback_etl import Vocabulary, features, scan_training, split_by_hash
 
     if name in (FEATURES, SPLIT):
@@ -97,7 +100,7 @@ def measured(folder: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Seconds and processor seconds of each round, after one that fills the caches."""
     seconds: dict[str, list[tuple[float, float]]] = {}
     for number in range(rounds + 1):
-        for name in (CSV, PANDAS, PARQUET, PANDAS_COLUMN, OVERLAPPING, WHOLE, FEATURES, SPLIT):
+        for name in (CSV, PANDAS, PANDAS_TYPED, PARQUET, PANDAS_COLUMN, OVERLAPPING, WHOLE, FEATURES, SPLIT):
             command = [sys.executable, __file__, "--run", name, "--folder", str(folder)]
             told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             seconds.setdefault(name, []).extend([tuple(told)] if number else [])

@@ -10,6 +10,7 @@ Needs scikit-learn: pip install 'feedback-etl[train]'.
 import os
 import sys
 from contextlib import nullcontext
+from datetime import datetime
 
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -21,6 +22,7 @@ import feedback_etl as fe
 from feedback_etl.demo import DEMO_KEY, sample_database
 
 SEED = 7
+SAMPLED = datetime(2025, 10, 25, 12)  # the sample is of this moment, so that it is the same whenever this is run
 
 
 def main(folder: str | None = None) -> None:
@@ -28,8 +30,9 @@ def main(folder: str | None = None) -> None:
     url = os.environ.get("FEEDBACK_ETL_DATABASE_URL")
     key = fe.find_key().key if url else DEMO_KEY
     folder = folder or ("exports" if url else "sample_exports")  # each of its own key
-    with nullcontext(url) if url else sample_database(rows=5_000, seed=SEED) as database:
-        fe.export_feedback(database, days_back=180, key=key, output_dir=folder, include_subject_hash=True)
+    now = None if url else SAMPLED
+    with nullcontext(url) if url else sample_database(rows=5_000, seed=SEED, now=now) as database:
+        fe.export_feedback(database, days_back=180, now=now, key=key, output_dir=folder, include_subject_hash=True)
 
     pairs = fe.scan_training(folder).collect()
     pairs = pairs.pipe(fe.label, "helpful", threshold=4).drop_nulls("label").pipe(fe.latest_per_recommendation)

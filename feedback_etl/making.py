@@ -21,7 +21,7 @@ from feedback_etl.exports.files import ExportFiles
 from feedback_etl.exports.manifest import digest_of
 from feedback_etl.exports.output import Form
 from feedback_etl.exports.place import Folder
-from feedback_etl.exports.requests import asked_by, asked_once
+from feedback_etl.exports.requests import AskedMeanwhile, asked_by, asked_once
 from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.anonymity import Anonymity, without
@@ -83,8 +83,12 @@ class Making:
 
     def once(self, make: Callable[["Making"], ExportReport], request_id: str) -> ExportReport:
         """Have an export made unless that was done for the same request; a folder is locked meanwhile."""
-        with asked_once(self.place, request_id, self.lock_timeout, self.rules.key) as done:
-            return done or make(replace(self, request_id=request_id))
+        while True:
+            with asked_once(self.place, request_id, self.lock_timeout, self.rules.key) as done:
+                try:
+                    return done or make(replace(self, request_id=request_id))
+                except AskedMeanwhile:
+                    continue
 
     def incremental(self, selection: Selection, lookback: timedelta) -> ExportReport:
         """Export what is new in the folder's chain; the folder is locked meanwhile."""

@@ -46,7 +46,11 @@ function measure(frame) {
     const inner = text.getBoundingClientRect(), outer = svg.getBoundingClientRect();
     return inner.left < outer.left - 1 || inner.right > outer.right + 1 || inner.bottom > outer.bottom + 1;
   }).map(text => text.textContent));
+  const series = [...page.querySelectorAll(".swatch")];
+  const colors = series.map(each => parsed(view.getComputedStyle(each).backgroundColor));
   return {
+    series: colors.map((color, place) => contrast(color, background(series[place].parentElement))),
+    neighbours: colors.slice(1).map((color, place) => contrast(color, colors[place])),
     needed: page.documentElement.scrollWidth, texts: texts.length, faintest: texts[0], cut: cut,
     requests: view.performance.getEntriesByType("resource").map(each => each.name),
     elements: page.querySelectorAll("img, script, iframe").length,
@@ -62,7 +66,8 @@ addEventListener("load", () => {
 def measured(page: str, *, width: int, scheme: Scheme) -> dict[str, Any]:
     """What a browser of a width makes of a page: the page's width, the contrast of its texts, what it has asked for.
 
-    The page is put into a frame, since a window cannot be as narrow as a phone; all details are opened.
+    The page is put into a frame, since a window cannot be as narrow as a phone; all details are opened. Of the colours
+    of series it tells the contrast to what is behind them, and to each other's neighbour.
     """
     frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{html.escape(page)}"></iframe>'
     wrapper = f'<!doctype html><meta charset="utf-8">{frame}<pre id="told"></pre><script>{_MEASURE}</script>'
@@ -71,6 +76,14 @@ def measured(page: str, *, width: int, scheme: Scheme) -> dict[str, Any]:
     assert told, dumped[-2000:]
     found: dict[str, Any] = json.loads(html.unescape(told[1]))
     return found
+
+
+def printed(page: str) -> int:
+    """How many sheets of paper a page takes."""
+    with tempfile.TemporaryDirectory(prefix="feedback_etl_printed_") as folder:
+        path = Path(folder) / "page.pdf"
+        _browse(page, "light", f"--print-to-pdf={path}")
+        return len(re.findall(rb"/Type /Page\b", path.read_bytes()))
 
 
 def _browse(text: str, scheme: Scheme, *options: str) -> str:

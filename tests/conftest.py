@@ -27,11 +27,21 @@ AWKWARD_PASSWORD = "p@#/%:?& w"
 
 def pytest_configure() -> None:
     """Run everything in a time zone with an odd offset, where local time taken for UTC shows."""
-    # A script's job in the background ignores Ctrl-C, and so would every program that a test starts.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A script's job in the background ignores Ctrl-C, and one of nohup that its terminal went; and so would every
+    # program that a test starts.
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     os.environ["TZ"] = "America/St_Johns"
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage follows into other processes only where a test says so, since it makes them half as fast again."""
+    if request.node.get_closest_marker("covers_children") is None:
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,7 @@ class Proxy:
         self.troubles: list[Trouble] = []
         self.requests: list[str] = []
         self.denied = False
+        self.dropped: set[str] = set()
         self.before: Callable[[str, str], None] = _nothing
         proxy = self
 
@@ -142,7 +143,8 @@ class Proxy:
     def _passed_on(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(str(self.behind.hostname), int(self.behind.port or 80))
         try:
-            connection.request(request.command, request.path, body, dict(request.headers))
+            headers = {name: value for name, value in request.headers.items() if name.lower() not in self.dropped}
+            connection.request(request.command, request.path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
         finally:

@@ -18,7 +18,7 @@ def tables(text: str) -> list[list[str]]:
 
 def test_they_work() -> None:
     """A small run compares everybody who can run here, and everybody who does the same work has the same rows."""
-    options = ["--small", "--rows", "4000", "--scale", "0.004,0.008"]
+    options = ["--small", "--rows", "4000", "--scale", "0.008"]
     done = subprocess.run(
         [sys.executable, "benchmarks/bench.py", *options],
         cwd=ROOT,

@@ -113,6 +113,14 @@ class TestFiles:
         assert not judge.is_valid(row | {"points": 7.5})
         assert not judge.is_valid({name: value for name, value in row.items() if name != "country"})
 
+    def test_the_row_has_the_columns_that_exports_were_asked_for(self, here: Here) -> None:
+        """By the same options; without them such a row is refused."""
+        row = ROW | {"image_url": None, "subject_hash": "0123456789abcdef"}
+        for options, is_taken in (["--include-image-urls", "--include-subject-hash"], True), ([], False):
+            assert here("contracts", *options).code == 0
+            schema = json.loads(Path("schemas/training_pair.schema.json").read_text(encoding="utf-8"))
+            assert jsonschema.Draft202012Validator(schema).is_valid(row) == is_taken
+
     def test_where_nothing_can_be_written_it_says_so(self, here: Here) -> None:
         """A file stands where the folder should."""
         Path("schemas").write_text("")

@@ -22,6 +22,7 @@ from feedback_etl.source.reader import Reading, open_reading
 from feedback_etl.source.window import Window
 
 KEY = "k" * 32
+SCHEMAS = Path(__file__).parents[1] / "schemas"
 FEEDBACKS = [
     (1, 7, 8, 1, 5, True, datetime(2025, 10, 25, 10, 0, 0, 5)),
     (2, 7, 2**31 - 1, 2, None, False, datetime(2025, 10, 24)),
@@ -31,8 +32,8 @@ FEEDBACKS = [
 
 
 def create(engine: sa.Engine, *more: str) -> None:
-    """The default schema, with a few rows."""
-    ddl = tables.source_sql("sqlite").replace("DATETIME", "TIMESTAMP").split(";")
+    """The default schema, as it is published for SQLite, with a few rows."""
+    ddl = (SCHEMAS / "source.sqlite.sql").read_text(encoding="utf-8").split(";")
     columns = "id, user_id, analysis_id, recommendation_id, helpful_rating, would_recommend, created_at"
     with engine.begin() as connection:
         for statement in [*filter(str.strip, ddl), *more]:

@@ -107,13 +107,6 @@ print(nth, sorted(set(states)))
 """
 
 
-@pytest.fixture
-def without_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The snippets trace themselves, and what is killed has measured nothing."""
-    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def points_and_states(finished: Finished) -> tuple[int, list[tuple[int, int, int]]]:
     """The number of lines tried, and the numbers of manifests, data files and temporary files that were left."""
     assert (finished.returncode, finished.stderr) == (0, "")
@@ -121,7 +114,6 @@ def points_and_states(finished: Finished) -> tuple[int, list[tuple[int, int, int
     return int(points), [tuple(map(int, each.strip("[()]\n").split(","))) for each in states.split("), ")]  # type: ignore[misc]
 
 
-@pytest.mark.usefixtures("without_coverage")
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("injections", [(), ("link,linkat:error=EPERM",)], ids=["links", "no links"])
 def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path: Path, injections: tuple[str, ...], step: int) -> None:
@@ -131,7 +123,6 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path: Path, injectio
     assert states == [(0, 0, 0), (1, 2, 0)]
 
 
-@pytest.mark.usefixtures("without_coverage")
 @pytest.mark.parametrize("step", STEPS)
 def test_sigkill_at_any_line_leaves_no_partial_file(tmp_path: Path, step: int) -> None:
     """Temporary files may stay, and data without its manifest, which is no export; the next run removes both."""
@@ -142,7 +133,6 @@ def test_sigkill_at_any_line_leaves_no_partial_file(tmp_path: Path, step: int) -
     assert (1, 2, 0) in states
 
 
-@pytest.mark.usefixtures("without_coverage")
 @pytest.mark.parametrize("when", [1, 2, 3])
 def test_sigkill_in_the_middle_of_writing_leaves_nothing_visible(tmp_path: Path, when: int) -> None:
     """Of a file that is written in several pieces."""
@@ -185,7 +175,6 @@ def visible_files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*.csv") if path.name[0] != "."]
 
 
-@pytest.mark.usefixtures("without_coverage")
 @pytest.mark.parametrize(("call", "rejected"), [("fsync", 0), ("fsync:10", 2)])
 def test_a_killed_export_leaves_no_partial_file(application: Path, tmp_path: Path, call: str, rejected: int) -> None:
     """SIGKILL before the first fsync, and when both files have their names."""

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -68,6 +69,16 @@ class TestObjects:
         assert bucket.names() == ["b"]
         with pytest.raises(FileNotFoundError):
             bucket.read("a")
+
+    def test_more_than_a_thousand_are_listed_and_removed(self, bucket_url: str) -> None:
+        """A store tells of a thousand at a time, and takes as many."""
+        bucket = Bucket(bucket_url)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: bucket.add_numbered("folder.jsonl", number, b"%d" % number), range(1, 1_105)))
+        assert len(bucket.names("folder")) == len(bucket.listed()) == 1_104
+        assert bucket.numbered("folder.jsonl") == {number: b"%d" % number for number in range(1, 1_105)}
+        bucket.remove_all([*bucket.names("folder"), "was/never/there"])
+        assert not bucket.exists()
 
     def test_a_name_that_is_taken_is_not_replaced(self, bucket_url: str) -> None:
         """Unless the very same content is there."""

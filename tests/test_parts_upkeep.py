@@ -1,11 +1,16 @@
 """Looking after exports in parts in a folder: the same commands, and what a killed run leaves."""
 
+import errno
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -20,7 +25,7 @@ from feedback_etl.checklist.check import check
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.manifest import Manifest, manifests_in, sha256_of
-from feedback_etl.exports.names import folders_of
+from feedback_etl.exports.names import folders_of, part_of
 from feedback_etl.exports.parted import PartedExport
 from feedback_etl.exports.place import Folder
 from feedback_etl.exports.verification import verify_folder
@@ -134,7 +139,7 @@ KILLED = """
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
-from feedback_etl.exports.names import folders_of
+from feedback_etl.exports.names import folders_of, part_of
 from feedback_etl.exports.parted import PartedExport
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])
@@ -169,3 +174,72 @@ def test_what_a_killed_erasure_leaves_is_removed(folder: Path) -> None:
     left.touch()
     fe.erase(folder, analysis_ids=[999], keys=KEYS)
     assert not left.exists()
+
+
+def test_what_a_late_worker_leaves_in_a_published_export_is_removed(folder: Path) -> None:
+    """It was killed in the middle of a part that another one has made since."""
+    left = folder / only(folder).stem / ".part-00000.parquet.123-0123abcd.tmp"
+    left.touch()
+    fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    assert not left.exists()
+    assert_true(folder)
+
+
+def test_a_worker_that_comes_too_late_leaves_nothing(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head has failed, and is removing what was made; there is no folder any more that could take a part."""
+    folder, place, outcomes = tmp_path / "exports", Folder(tmp_path / "exports"), list[str]()
+    unlink = Path.unlink
+
+    def late(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.name == "part-00000.parquet" and not outcomes:
+            with place.draft(part_of(export.stem, 7, ".csv")) as draft:
+                try:
+                    draft.touch()
+                except FileNotFoundError:
+                    outcomes.append("too late")
+
+    monkeypatch.setattr(Path, "unlink", late)
+    with suppress(MemoryError), PartedExport(folder, rows.now, key=KEYS[0]) as export:
+        rows.put(place, export.stem)
+        raise MemoryError
+    assert outcomes == ["too late"]
+    assert {path.name for path in folder.iterdir()} == {".feedback_etl", "rejected"}
+    assert not list((folder / "rejected").iterdir())
+
+
+def test_a_folder_that_has_lost_its_name_is_removed_by_the_next_run(rows: Rows, folder: Path) -> None:
+    """The head was killed, or could not remove a file; what is not ours gets its name back with the folder."""
+    with suppress(MemoryError), PartedExport(folder, rows.now + timedelta(days=1), key=KEYS[0]) as export:
+        rows.put(Folder(folder), export.stem)
+        hidden = folder / f".{export.stem}.tmp"
+        (folder / export.stem).rename(hidden)
+        (hidden / "mine.txt").touch()
+        raise MemoryError
+    assert [path.name for path in (folder / export.stem).iterdir()] == ["mine.txt"]
+    assert not hidden.exists()
+    (folder / export.stem / "mine.txt").rename(folder / "mine.txt")
+    (folder / export.stem).rename(hidden)
+    (hidden / "part-00003.csv").touch()
+    fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    assert not hidden.exists()
+
+
+def test_whether_a_run_lives_is_asked_without_writing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS gives the lock that keeps all others out only for files that are open for writing."""
+
+    def on_nfs(file: Any, operation: int) -> None:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        is_read_only = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        if operation & fcntl.LOCK_EX and is_read_only:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", on_nfs)
+    with PartedExport(folder, NOW, key=KEYS[0]) as export:
+        fe.erase(folder, analysis_ids=[999], keys=KEYS)
+        assert (folder / export.stem).is_dir()
+    assert not (folder / export.stem).exists()

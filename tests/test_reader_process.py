@@ -30,6 +30,8 @@ from feedback_etl.source.preflight import fetch_rows, look_at
 from feedback_etl.source.query import feedback_in
 from feedback_etl.source.window import Window
 
+pytestmark = pytest.mark.covers_children  # what a reader does, nothing else does
+
 KEY = "k" * 32
 T0 = NOW - timedelta(days=1)
 SLOW = "FROM pg_sleep(60)"

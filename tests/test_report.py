@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -15,11 +16,12 @@ from folders import FORMS, KEY, NOW, exported, people, rows_of
 from processes import Here
 
 from feedback_etl import adopt, write_report
-from feedback_etl.columns import ExtraColumn
+from feedback_etl.columns import IMAGE_URL, RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.exports.retention import prune
 from feedback_etl.privacy.keys import Key
+from feedback_etl.report.charts import Bar, Stack, bars, stacks
 
 CANARY = "canary-4711"
 HOSTILE = "<script>alert('x')</script><img src=http://127.0.0.1:9/x>\"&"
@@ -32,7 +34,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return Here(capfd, monkeypatch)
 
 
-def told(*, exports: Any = FOLDER, keys: tuple[str, ...] = (KEY,)) -> str:
+def told(*, exports: Any = FOLDER, keys: Any = (KEY,)) -> str:
     """The page."""
     return write_report("report.html", exports, keys=keys, now=NOW).read_text(encoding="utf-8")
 
@@ -88,8 +90,8 @@ class TestNobodyIsFound:
         page = told()
         assert CANARY not in page
         assert "1_week" in page
-        assert '<td class="long">2_weeks</td>' not in page
-        assert '<td class="long">other (2 values)</td><td class="figure">6</td>' in page
+        assert '<th scope="row" class="long">2_weeks</th>' not in page
+        assert '<th scope="row" class="long">other (2 values)</th><td class="figure">6</td>' in page
 
     def test_a_value_of_many_rows_of_few_people_is_rare(self, sqlite_database: Database) -> None:
         """Rows do not make people: here one analysis has given feedback twenty times."""
@@ -121,7 +123,7 @@ class TestNobodyIsFound:
         exported(sqlite_database, FOLDER)
         section = section_of("timeframe", told())
         assert "Few are empty. 2 different values." in section
-        assert '<td class="long">other or empty</td><td class="figure">6</td>' in section
+        assert '<th scope="row" class="long">other or empty</th><td class="figure">6</td>' in section
         assert ">2_weeks<" not in section
         assert ">empty<" not in section
 
@@ -150,7 +152,7 @@ class TestContent:
         for manifest in manifests_in(FOLDER):
             figures = [manifest.statistics[name] for name in ("total_feedback_records", "exported_records", "errors")]
             assert figures == [32, 24, 8]
-            begin = f"<tr><td>{manifest.created_at[:10]} "
+            begin = f'<tr><th scope="row">{manifest.created_at[:10]} '
             (row,) = [line for line in page.splitlines() if line.startswith(begin) and ">full<" in line]
             assert re.findall(r'figure">([\d,]+)<', row) == ["32", "24", "0", "0", "8", "0", "0", "0"]
 
@@ -180,8 +182,8 @@ class TestContent:
         exported(sqlite_database, FOLDER)
         page = told()
         assert "2 classes of fewer than five people." in page
-        assert '<td class="long">1</td><td class="figure">2</td><td class="figure">2</td>' in page
-        assert '<td class="long">5 to 9</td><td class="figure">1</td><td class="figure">6</td>' in page
+        assert '<th scope="row" class="long">1</th><td class="figure">2</td><td class="figure">2</td>' in page
+        assert '<th scope="row" class="long">5 to 9</th><td class="figure">1</td><td class="figure">6</td>' in page
 
     def test_empty_is_told_where_it_is_not_rare(self, sqlite_database: Database) -> None:
         """Beside the values; where nothing is empty there is no bar for it."""
@@ -189,7 +191,7 @@ class TestContent:
         exported(sqlite_database, FOLDER)
         page = told()
         assert "45.5 % empty. 1 different value." in section_of("timeframe", page)
-        assert '<td class="long">empty</td><td class="figure">5</td>' in section_of("timeframe", page)
+        assert '<th scope="row" class="long">empty</th><td class="figure">5</td>' in section_of("timeframe", page)
         assert "None is empty." in section_of("conditions_detected", page)
         assert ">empty<" not in section_of("conditions_detected", page)
 
@@ -245,6 +247,16 @@ class TestContent:
         assert "(pruned)" in page
         assert "No export has its file any more." in page
 
+    def test_a_window_that_nobody_knows_is_told_as_such(self, sqlite_database: Database) -> None:
+        """That of a file that was adopted; one without a beginning has an end."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER)
+        Path(FOLDER, "old.csv").write_bytes(Path(FOLDER, manifests_in(FOLDER)[0].data).read_bytes())
+        adopt(FOLDER / "old.csv", key=Key(KEY), signer=Key(KEY))
+        page = told()
+        assert page.count("<td>unknown</td><td>adopted</td>") == 1
+        assert page.count("<td>open to 2025-10-25 12:00:00</td><td>full</td>") == 1
+
     def test_further_columns_and_age_ranges_are_told_as_they_were_declared(self, sqlite_database: Database) -> None:
         """A pseudonymised one is never shown; numbers are put into steps."""
         data = people(40, each=1)
@@ -288,6 +300,13 @@ class TestAudit:
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
         assert "for want of a key (--key-file)" in told(keys=())
+
+    @pytest.mark.parametrize("keys", [KEY, Key(KEY), [KEY], [Key(KEY)]], ids=["text", "key", "texts", "keys"])
+    def test_one_key_is_given_as_it_is(self, sqlite_database: Database, keys: Any) -> None:
+        """As `erase` takes it."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER)
+        assert "The log is as it was written." in told(keys=keys)
 
 
 class TestPage:
@@ -337,6 +356,33 @@ class TestPage:
         cards = re.findall(r'<(?:section|div) class="card.*?(?=<(?:section|div) class="card|<footer)', page, re.DOTALL)
         assert len([card for card in cards if "<svg" in card]) >= 8
         assert [card for card in cards if "<svg" in card and "<table" not in card] == []
+
+    def test_every_row_of_a_table_has_a_heading(self, page: str) -> None:
+        """Its first cell, so that the others can be heard with what they are of."""
+        rows = [row for body in re.findall("<tbody>.*?</tbody>", page, re.DOTALL) for row in re.findall("<tr>.*", body)]
+        assert len(rows) > 20
+        assert [row for row in rows if not re.match('<tr><th scope="row"[^>]*>(?:(?!<th).)*$', row)] == []
+
+    def test_no_name_of_our_own_columns_is_cut(self, page: str) -> None:
+        """In drawings; others may be of any length."""
+        drawings = "".join(re.findall("<svg.*?</svg>", page, re.DOTALL))
+        assert [name for name in RATINGS if f">{name}</text>" not in drawings] == []
+        names = [*TRAINING_COLUMNS, SUBJECT_HASH.name, IMAGE_URL.name]
+        assert [
+            name for name in names if f">{name}</text>" not in bars("", "", [Bar(name, 1, "") for name in names])
+        ] == []
+
+    def test_values_of_a_column_do_not_touch(self) -> None:
+        """However small one is, and the column is as high as it was without gaps."""
+        drawn = stacks("", "", [Stack("", [600, 1, 0, 300, 99]), Stack("", [1000, 0, 0, 0, 0])], list("abcde"))
+        found = re.findall(r'<rect class="(.)" x="(.*?)" y="(.*?)" width=".*?" height="(.*?)"/>', drawn)
+        spans = [(tone, float(top), float(top) + float(height)) for tone, _, top, height in found]
+        *column, alone = spans
+        assert [tone for tone, _, _ in column] == ["a", "b", "d", "e"]
+        gaps = [lower[1] - upper[2] for lower, upper in pairwise(column)]
+        assert gaps == pytest.approx([1.5] * 3, abs=0.11)
+        assert min(bottom - top for _, top, bottom in column) >= 1.4
+        assert (column[-1][1], column[0][2]) == pytest.approx(alone[1:], abs=0.11)
 
     def test_equal_exports_give_equal_pages(self, page: str) -> None:
         """At the same time of the report."""
@@ -407,11 +453,17 @@ class TestFile:
             told(exports=[FOLDER / "copy.csv"])
 
     def test_a_damaged_file_is_an_error_without_its_rows(self, exports: list[str]) -> None:
-        """One sentence."""
-        Path(exports[0]).write_text(f"a,b\n{CANARY},1,2,3\n")
-        with pytest.raises(ExportFileError, match=r"cannot be read: it is missing, or damaged\.$") as error:
+        """Whether it is not as its manifest says, or its manifest tells of a column that it never had."""
+        with Path(exports[0]).open("a") as file:
+            file.write(f"{CANARY},1,2,3\n")
+        with pytest.raises(ExportFileError, match=r"is not as its manifest says") as changed:
             told()
-        assert CANARY not in str(error.value)
+        Path(exports[1].replace(".csv", ".manifest.json")).write_text(
+            replace(manifests_in(FOLDER)[1], columns=["analysis_hash", CANARY]).to_json()
+        )
+        with pytest.raises(ExportFileError, match=r"cannot be read: it is missing, or damaged\.$") as lacking:
+            told(exports=[exports[1]])
+        assert CANARY not in f"{changed.value}{lacking.value}"
 
     def test_a_folder_without_exports_is_an_error(self) -> None:
         """That says what makes one."""
@@ -439,5 +491,5 @@ def test_times_of_a_year_are_told_by_month(sqlite_database: Database) -> None:
     sqlite_database.fill(**data)
     exported(sqlite_database, FOLDER)
     page = told()
-    assert '<td class="long">2025-01</td><td class="figure">6</td>' in page
-    assert '<td class="long">2025-10-25</td><td class="figure">60</td>' in page  # export_date
+    assert '<th scope="row" class="long">2025-01</th><td class="figure">6</td>' in page
+    assert '<th scope="row" class="long">2025-10-25</th><td class="figure">60</td>' in page  # export_date

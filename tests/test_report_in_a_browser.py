@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from browser import Scheme, measured
+from browser import Scheme, measured, printed
 from databases import Database
 from folders import KEY, NOW, exported, people
 
@@ -15,6 +15,10 @@ from feedback_etl import write_report
 
 AA = 4.5
 """The least contrast of text by the Web Content Accessibility Guidelines 2.2, level AA."""
+AA_DRAWN = 3
+"""The same of what is drawn (1.4.11)."""
+APART = 1.7
+"""The least contrast of series that are drawn next to each other, with a gap between them."""
 
 SCHEMES: list[Scheme] = ["light", "dark"]
 
@@ -65,6 +69,22 @@ def test_it_fits_and_can_be_read(sqlite_database: Database, width: int, scheme: 
     assert found["needed"] <= width
     assert found["cut"] == []
     assert found["faintest"][0] >= AA, found["faintest"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_series_can_be_told_apart(sqlite_database: Database, scheme: Scheme) -> None:
+    """By their lightness too, for those who see no colours."""
+    found = measured(page_of(sqlite_database, "1_week"), width=375, scheme=scheme)
+    assert (len(found["series"]), len(found["neighbours"])) == (5, 4)
+    assert min(found["series"]) >= AA_DRAWN
+    assert min(found["neighbours"]) >= APART
+
+
+def test_what_is_folded_is_printed(sqlite_database: Database) -> None:
+    """On paper nobody can open it, or scroll; and a table that is too wide would make all of it small."""
+    page = page_of(sqlite_database, "1_week")
+    opened, without = page.replace("<details>", "<details open>"), page.replace("<details>", "<details hidden>")
+    assert printed(page) == printed(opened) > printed(without)
 
 
 def test_it_follows_the_colours_of_the_system(sqlite_database: Database) -> None:

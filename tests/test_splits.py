@@ -88,13 +88,13 @@ class TestParts:
             assert set(early[name]["group"]) <= set(late[name]["group"])
 
     def test_shares_are_right_within_one_percent_at_100_000_groups(self) -> None:
-        """Of all groups, for each part and several seeds; a fair hash misses by 0.13 % (one standard deviation)."""
+        """Within half a percentage point of all groups, for each part and several seeds; chance alone gives 0.13."""
         frame = pl.DataFrame({"group": [hashlib.sha256(str(n).encode()).hexdigest()[:16] for n in range(100_000)]})
         for seed in range(5):
             parts = split_by_hash(frame, SHARES, by="group", seed=seed)
             assert sum(part.height for part in parts.values()) == frame.height
             for name, share in SHARES.items():
-                assert abs(parts[name].height / frame.height - share) < 0.01
+                assert abs(parts[name].height / frame.height - share) < 0.005
 
     def test_another_seed_is_another_split(self) -> None:
         """One that does not depend on the first: half of a part's rows are in each half."""

@@ -1,5 +1,6 @@
 """`--output s3://...`: an export into an object store is the same export, whoever makes it."""
 
+import errno
 import json
 import os
 import pickle
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import polars as pl
@@ -163,6 +165,28 @@ def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
     assert everything(bucket_url) == [f"{stem}.manifest.json" for stem in (STEM, f"{STEM}_1")]
     assert manifests_at(bucket_url) == []
     assert [each["event"] for each in StoredLog(Bucket(bucket_url)).records()] == ["started", "failed"] * 2
+
+
+def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) -> None:
+    """With k there are small classes to be told of, though no rows."""
+    stored(url, bucket_url, k=5, since="2001-01-01", until="2001-02-01", days_back=None)
+    assert Bucket(bucket_url).names(f".feedback_etl/{STEM}") == []
+    assert manifests_at(bucket_url) == []
+
+
+@pytest.mark.parametrize("moment", ["made", "put"])
+def test_a_temporary_folder_that_is_full_is_named(
+    url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Parts are made there; what the bucket is called is no folder."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("feedback_etl.exports.bucket.TemporaryDirectory" if moment == "made" else "os.fsync", full)
+    told = f"^Nothing was written to {gettempdir()}: the disk is full. Files for {bucket_url} .* set TMPDIR"
+    with pytest.raises(ExportFileError, match=told):
+        stored(url, bucket_url)
 
 
 def test_tasks_hold_no_credentials(url: str, bucket_url: str) -> None:

@@ -112,18 +112,44 @@ def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str
     assert verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
 
 
-def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Rows) -> None:
-    """It is not signed by a key at hand, so nothing is done for it."""
+@pytest.mark.parametrize("number", [99_999_999, 99_999_998])
+def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, number: int) -> None:
+    """Nobody looks for the next one for ever, and the lines in between are not made."""
+    published(bucket_url, rows)
+    name = f".feedback_etl/audit/{number}.json"
+    put(bucket_url, name, b"{}")
+    for _ in range(number, 99_999_999):
+        append(bucket_url)
+    with pytest.raises(ExportFileError, match=rf"^{bucket_url}/{name} is not of feedback_etl: .* Remove it"):
+        append(bucket_url)
+    assert len(StoredLog(Bucket(bucket_url)).lines()) <= 5
+    assert verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
+    for each in range(number, 100_000_000):
+        Bucket(bucket_url).remove(f".feedback_etl/audit/{each}.json")
+    append(bucket_url)
+    assert verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults == []
+
+
+def append(url: str) -> None:
+    """A record for the log."""
+    with StoredLog(Bucket(url)).locked() as log:
+        log.append("pruned", SIGNER, exports=[], keep_days=1)
+
+
+def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Rows, sqlite_database: Database) -> None:
+    """It is not signed by a key at hand, so nothing is done for it; nor when its request is asked for."""
     published(bucket_url, rows)
     stem = "feedback_training_20200101_000000"
     put(bucket_url, f"{stem}/mine.csv", b"mine")
     last = StoredLog(Bucket(bucket_url)).records()[-1]
     forged = last | {"number": 3, "event": "started", "stem": stem, "run": "f" * 16, "at": "2020-01-01T00:00:00.000Z"}
+    forged["request"] = "one"
     for key_id in (SIGNER.id, None):
         record = json.dumps(forged | {"key_id": key_id}).encode()
         put(bucket_url, ".feedback_etl/audit/00000003.json", record)
         with StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
             export.publish([])
+        exported(sqlite_database.url, bucket_url, key=KEY, request_id="one")
         assert Bucket(bucket_url).read(f"{stem}/mine.csv") == b"mine"
         assert manifest_of(stem) not in Bucket(bucket_url).names()
 

@@ -58,6 +58,12 @@ def assert_true(url: str) -> None:
     assert verify_folder(Bucket(url), manifests_at(url), KEYS).faults == []
 
 
+def fill_more(database: Database) -> None:
+    """Twenty-four users instead of three."""
+    database.clear()
+    database.fill(**people(24, each=4))
+
+
 class TestErase:
     """People leave every part, and stay out."""
 
@@ -113,6 +119,37 @@ class TestErase:
         fe.erase(url, analysis_ids=[202], keys=KEYS)
         assert only(url).rows == 8
         assert_true(url)
+
+    def test_the_manifest_tells_of_many_parts_at_once(self, bucket_url: str, database: Database, proxy: Proxy) -> None:
+        """What they become, and what they have become: it is not put twice for each."""
+        fill_more(database)
+        stored(database, bucket_url)
+        proxy.requests.clear()
+        done = fe.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
+        puts = [each for each in proxy.requests if each.startswith("PUT")]
+        assert len([each for each in puts if ".parquet" in each]) > 16
+        assert len([each for each in puts if ".manifest.json" in each]) == 4
+        assert (done.rows, done.not_found, scan_rows(bucket_url)) == (4 * 23, [], 3)
+        assert_true(bucket_url)
+
+    def test_of_many_parts_those_that_were_replaced_are_told(
+        self, bucket_url: str, database: Database, proxy: Proxy
+    ) -> None:
+        """One cannot be put: the next erasure takes that up, and nothing else."""
+        fill_more(database)
+        stored(database, bucket_url)
+        proxy.troubles = [Trouble("503", times=1000, holding="part-00002.parquet")]
+        with pytest.raises(ExportFileError, match="failed, again and again"):
+            fe.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
+        (left,) = [file.path for file in only(bucket_url).files if file.becoming]
+        assert left.endswith("part-00002.parquet")
+        assert scan_rows(bucket_url) == only(bucket_url).rows
+        proxy.troubles = []
+        proxy.requests.clear()
+        fe.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
+        assert len([each for each in proxy.requests if each.startswith("PUT") and "part-00001" in each]) == 0
+        assert scan_rows(bucket_url) == 3
+        assert_true(bucket_url)
 
     @pytest.mark.parametrize("how", ["503", "lost", "cut"])
     def test_trouble_does_not_harm_it(self, url: str, proxy: Proxy, how: str) -> None:

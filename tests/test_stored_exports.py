@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,13 +20,15 @@ from processes import environment
 from stored import Rows, pairs_in, stored
 
 import feedback_etl as fe
+from feedback_etl.distributed.part import PartFile
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import stored_recovery
 from feedback_etl.exports.audit import verify
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.catalogue import manifest_at, manifests_at
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.names import manifest_of, part_of
+from feedback_etl.exports.names import manifest_of, part_of, waiting_part_of
+from feedback_etl.exports.output import Form
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored import StoredExport
 from feedback_etl.exports.stored_log import StoredLog
@@ -80,7 +83,8 @@ def forget(url: str, *analyses: int, key: Key = SIGNER) -> None:
 
 def assert_whole(url: str) -> None:
     """Every manifest tells what is there, nothing else is there, and the log is whole."""
-    bucket, told = Bucket(url), set()
+    bucket = Bucket(url)
+    told = {name for name in bucket.names() if b'"mode": "abandoned"' in bucket.read(name)}
     for manifest in manifests_at(url):
         told |= {manifest_of(manifest.stem), *(file.path for file in manifest.files)}
         for file in manifest.files:
@@ -137,6 +141,38 @@ class TestPublishing:
             export.publish(parts, rows.facts)
         assert_whole(bucket_url)
 
+    def test_a_part_that_comes_while_the_manifest_is_put_is_taken_back(
+        self, bucket_url: str, rows: Rows, proxy: Proxy
+    ) -> None:
+        """Of a worker that was taken for dead: it sees no manifest yet, and whoever put that looks afterwards."""
+        late: list[str] = []
+
+        def put_late(method: str, path: str) -> None:
+            if method == "PUT" and path.endswith(".manifest.json") and not late:
+                late.append(waiting_part_of("feedback_training_20251025_120000", 7))
+                with PartFile(Bucket(bucket_url), late[0], Form("arrow"), {}) as part:
+                    part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
+                    part.publish("pairs")
+
+        proxy.before = put_late
+        attempt(bucket_url, rows)
+        assert late
+        assert not {*late} & {*Bucket(bucket_url).listed()}
+        assert_whole(bucket_url)
+
+    def test_a_part_that_comes_when_there_was_nothing_to_publish_is_taken_back(self, bucket_url: str) -> None:
+        """And what waited is removed, as where all classes are too small."""
+        with begun(bucket_url) as export:
+            waiting, late = (waiting_part_of(export.stem, number) for number in (0, 1))
+            Bucket(bucket_url).put(waiting, b"rows")
+            export.publish([])
+        with PartFile(Bucket(bucket_url), late, Form("arrow"), {}) as part:
+            part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
+            with pytest.raises(ExportFileError, match="has ended"):
+                part.publish("pairs")
+        assert [name for name in Bucket(bucket_url).listed() if "part-" in name] == []
+        assert events(bucket_url) == ["started", "committed"]
+
     def test_a_part_that_is_not_there_fails_it(self, bucket_url: str, rows: Rows) -> None:
         """It was told of, and somebody has removed it."""
         with pytest.raises(ExportFileError, match="not there"):
@@ -178,6 +214,41 @@ class TestPublishing:
         with pytest.raises(UsageError, match="--new-key"):
             attempt(bucket_url, rows, lambda *_: others.append(attempt(bucket_url, rows, key=Key("o" * 32)).stem))
         assert [each.stem for each in manifests_at(bucket_url)] == others
+
+    def test_of_two_keys_that_publish_at_once_no_two_stay(self, bucket_url: str, rows: Rows, proxy: Proxy) -> None:
+        """Both have looked before either manifest is there: who then sees that of another key takes its own back."""
+        both, met, errors = threading.Barrier(2, timeout=30), set[str](), list[UsageError]()
+
+        def meet(method: str, path: str) -> None:
+            if method == "PUT" and path.endswith(".manifest.json") and path not in met:
+                met.add(path)
+                both.wait()
+
+        def publish(key: Key) -> None:
+            try:
+                attempt(bucket_url, rows, key=key)
+            except UsageError as error:
+                errors.append(error)
+
+        proxy.before = meet
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(publish, [SIGNER, Key("o" * 32)]))
+        assert len(met) == 2
+        assert len(manifests_at(bucket_url)) == 2 - len(errors) < 2
+        assert all("--new-key" in str(error) for error in errors)
+
+    @pytest.mark.parametrize("header", ["if-none-match", "if-match"])
+    def test_a_store_without_conditional_puts_is_refused(self, bucket_url: str, proxy: Proxy, header: str) -> None:
+        """Exports and records would overwrite each other; it is asked once, before the log begins."""
+        proxy.dropped = {header}
+        with pytest.raises(ExportFileError, match=f"(?i){header}.*nothing was written"), begun(bucket_url):
+            pass
+        assert not Bucket(bucket_url).exists()
+        proxy.dropped = set()
+        for _ in range(2):
+            with begun(bucket_url) as export:
+                export.publish([])
+        assert len({each for each in proxy.requests if "PUT" in each and "/conditions-" in each}) == 2
 
 
 class TestErasuresMeanwhile:
@@ -317,6 +388,16 @@ class TestKilledRuns:
         assert [(each.stem, each.rows) for each in manifests_at(bucket_url)] == [(stem, 8)]
         assert_forgotten(bucket_url, 202)
 
+    def test_what_it_had_not_removed_yet_is_removed(self, bucket_url: str, killed: "Killed") -> None:
+        """The manifest comes first, and then all goes that it does not list."""
+        stem = killed("after")
+        Bucket(bucket_url).put(waiting_part_of(stem, 7), b"rows")
+        with begun(bucket_url) as export:
+            export.publish([])
+        assert [name for name in Bucket(bucket_url).listed(".feedback_etl") if "part-" in name] == []
+        assert StoredLog(Bucket(bucket_url)).records()[1]["removed"] == [waiting_part_of(stem, 7)]
+        assert_whole(bucket_url)
+
     def test_one_without_a_manifest_is_left_alone_for_a_day(self, bucket_url: str, killed: "Killed") -> None:
         """It may live, on another machine."""
         stem = killed("before")
@@ -380,7 +461,7 @@ class TestKilledRuns:
         stem = killed("before")
         monkeypatch.setattr(stored_recovery, "PATIENCE", timedelta(0))
         with monkeypatch.context() as patch:
-            patch.setattr(stored_recovery, "remove_parts", killed.dies)
+            patch.setattr(stored_recovery, "remove_unlisted", killed.dies)
             with pytest.raises(KeyboardInterrupt), begun(bucket_url):
                 pass
         with begun(bucket_url) as export:
@@ -433,3 +514,18 @@ def test_many_who_record_at_once_make_one_chain(bucket_url: str, sqlite_database
         stems = set(pool.map(lambda _: stored(sqlite_database, bucket_url), range(8)))
     assert len(stems) == 8 == len(manifests_at(bucket_url))
     assert_whole(bucket_url)
+
+
+def test_what_was_read_of_the_log_is_not_read_again(
+    bucket_url: str, sqlite_database: Database, tmp_path: Path, proxy: Proxy
+) -> None:
+    """Nor of whom the bucket has forgotten: each object once in an export, which looks at them again and again."""
+    sqlite_database.fill(**people(3, each=4))
+    rows = Rows(sqlite_database, tmp_path / "made")
+    for analysis in range(5):
+        forget(bucket_url, 900 + analysis)
+        announce_sweep(bucket_url)
+    proxy.requests.clear()
+    attempt(bucket_url, rows)
+    read = [each for each in proxy.requests if each.startswith("GET") and each.endswith(".json")]
+    assert len([each for each in read if "/audit/" in each or "/tombstones/" in each]) == 10

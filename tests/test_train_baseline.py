@@ -53,6 +53,11 @@ def test_a_database_of_ones_own_goes_into_a_folder_of_its_own(folder: Path) -> N
     assert {path.name for path in folder.iterdir()} == {"sample_exports", "exports"}
 
 
+def test_it_prints_the_same_again(printed: list[list[str]], folder: Path) -> None:
+    """Whenever it is run, also where its exports are already: nobody counts twice."""
+    assert printed_in(folder) == printed
+
+
 def test_it_has_under_sixty_lines() -> None:
     """Short enough to be read at once."""
     assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 60

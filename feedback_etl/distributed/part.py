@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Self
 
@@ -11,7 +11,7 @@ import polars as pl
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.catalogue import manifest_at
-from feedback_etl.exports.failures import explained
+from feedback_etl.exports.failures import explained, made_here
 from feedback_etl.exports.manifest import DataFile, sha256_of
 from feedback_etl.exports.output import Form, Rows
 from feedback_etl.exports.place import Place
@@ -45,7 +45,7 @@ class PartFile:
         """Add rows."""
         if not frame.height:
             return
-        with explained(Path(str(self._place))):
+        with self._explained():
             if self._rows is None:
                 self._draft = self._stack.enter_context(self._place.draft(self._name))
                 descriptor = create_private_file(self._draft)
@@ -63,7 +63,7 @@ class PartFile:
         """
         if self._rows is None or self._file is None:
             return []
-        with explained(Path(str(self._place))):
+        with self._explained():
             self._rows.finish()
             os.fsync(self._file.fileno())
             written = self._rows.written
@@ -73,6 +73,10 @@ class PartFile:
                 self._require_same(written.bytes, written.sha256)
             self._require_open()
         return [DataFile(self._name, kind, self._rows.rows, written.bytes, written.sha256)]
+
+    def _explained(self) -> AbstractContextManager[None]:
+        """What went wrong, and where: a part for a store is made in the temporary folder of this machine."""
+        return made_here(str(self._place)) if isinstance(self._place, Bucket) else explained(self._place)
 
     def _require_open(self) -> None:
         """Leave nothing in a store where the export has ended: whoever ended it has looked there before.

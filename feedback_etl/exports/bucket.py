@@ -9,8 +9,7 @@ compared with what was sent before anything is called a conflict.
 """
 
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -19,6 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.failures import made_here
+from feedback_etl.exports.numbered import Numbered
 from feedback_etl.exports.store import RETRIES, TIMEOUT_SECONDS, Unanswered, opened_store, sound_url, told_by
 
 ATTEMPTS = 3
@@ -26,8 +27,6 @@ ATTEMPTS = 3
 
 _AT_ONCE = 16
 _BLOCK_BYTES = 1 << 20
-_DIGITS = 8
-_NUMBERED = re.compile(rf"([0-9]{{{_DIGITS}}})\.json")
 
 Result = TypeVar("Result")
 
@@ -50,11 +49,12 @@ class Changed(ExportFileError):
     """An object is no longer the one that was read."""
 
 
-class Bucket:
+class Bucket(Numbered):
     """A prefix of a bucket, as a `place.Place`."""
 
     def __init__(self, url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> None:
         """`timeout` is in seconds, for each request."""
+        super().__init__()
         self.url = sound_url(url)
         self._retries, self._timeout = retries, timeout
 
@@ -79,8 +79,13 @@ class Bucket:
 
     def names(self, folder: str = "") -> list[str]:
         """The objects in a folder of it, sorted; hidden ones aside."""
+        return list(self.etags(folder))
+
+    def etags(self, folder: str) -> dict[str, str]:
+        """The objects in a folder of it, sorted, hidden ones aside, and their ETags."""
         found = self._again(lambda client: client.list_with_delimiter(self._store, folder or None)["objects"])
-        return sorted(each["path"] for each in found if not PurePosixPath(each["path"]).name.startswith("."))
+        etags = {each["path"]: each["e_tag"] or "" for each in found}
+        return {path: etags[path] for path in sorted(etags) if not PurePosixPath(path).name.startswith(".")}
 
     def listed(self, folder: str = "") -> dict[str, Listed]:
         """All objects below a folder of it, by their names."""
@@ -127,7 +132,7 @@ class Bucket:
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:
         """A path in a temporary folder that is the user's alone."""
-        with TemporaryDirectory(prefix="feedback_etl-") as folder:
+        with made_here(self.url), TemporaryDirectory(prefix="feedback_etl-") as folder:
             yield Path(folder, PurePosixPath(name).name)
 
     def create(self, name: str, source: Path) -> None:
@@ -202,37 +207,17 @@ class Bucket:
         with suppress(FileNotFoundError):
             self._again(lambda client: client.delete(self._store, name))
 
+    def remove_all(self, names: Sequence[str]) -> None:
+        """Remove many objects in few requests."""
+        try:
+            self._again(lambda client: client.delete(self._store, list(names)))
+        except FileNotFoundError:  # some stores say so, and may have left out what follows
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self.remove, names))
+
     def address(self, name: str) -> str:
         """Its URL, for Polars."""
         return f"{self.url}/{name}"
-
-    def grow(self, name: str, content: bytes) -> None:
-        """Add an object to those that stand in the place of the file."""
-        while True:
-            with suppress(FileExistsError):
-                return self.add_numbered(name, max(self._numbered(name), default=0) + 1, content)
-
-    def grown(self, name: str) -> bytes:
-        """The contents of all these objects, in their order."""
-        return b"".join(self.numbered(name).values())
-
-    def numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
-        """The contents of the objects that stand in the place of a file, by their numbers, in their order."""
-        names = {number: each for number, each in self._numbered(name).items() if number > after}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return dict(zip(names, pool.map(self.read, names.values()), strict=True))
-
-    def add_numbered(self, name: str, number: int, content: bytes) -> None:
-        """Add the object of a number.
-
-        Raises:
-            FileExistsError: Somebody else has added it.
-        """
-        self.put(f"{_folder_for(name)}/{number:0{_DIGITS}}.json", content)
-
-    def _numbered(self, name: str) -> dict[int, str]:
-        found = {each: _NUMBERED.fullmatch(PurePosixPath(each).name) for each in self.names(_folder_for(name))}
-        return {int(match[1]): each for each, match in found.items() if match}
 
     def _again(self, act: Callable[[Any], Result]) -> Result:
         """What an act that changes nothing gives; begun again where it was cut off."""
@@ -242,11 +227,6 @@ class Bucket:
                 return act(client)
         with told_by(self.url):
             return act(client)
-
-
-def _folder_for(name: str) -> str:
-    """Where the objects are that stand in the place of a file: `audit/` for `audit.jsonl`."""
-    return str(PurePosixPath(name).with_suffix(""))
 
 
 def _version(told: Any) -> Version:

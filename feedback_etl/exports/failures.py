@@ -4,6 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 
 from feedback_etl.errors import ExportFileError
 
@@ -39,6 +40,19 @@ def explained(folder: object, mend: str = "Choose another folder with --output."
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or type(error).__name__)
         raise ExportFileError(f"Nothing was written to {folder}: {reason}. {mend}") from None
+
+
+@contextmanager
+def made_here(url: str) -> Iterator[None]:
+    """The same for what is made in the temporary folder of this machine before it is put into an object store."""
+    mend = f"Files for {url} are made there first: set TMPDIR to a folder that has room for whole parts."
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # of an object, as the store tells it
+            raise
+        with explained(gettempdir(), mend):
+            raise
 
 
 @contextmanager

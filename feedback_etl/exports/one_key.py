@@ -1,12 +1,23 @@
 """The guard against pseudonyms of two keys in one folder, which would not fit together."""
 
+from collections.abc import Iterable
+
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import OpenLog
 from feedback_etl.privacy.keys import Key
 
 
-def require_same_key(folder: object, log: OpenLog, key: Key | None, *, new_key: bool) -> None:
+def require_same_key(
+    folder: object, log: OpenLog, key: Key | None, *, new_key: bool, unrecorded: Iterable[str | None] = ()
+) -> None:
     """Make sure that an export fits to the last one of its folder, unless a new key is meant.
+
+    Args:
+        folder: As it is called.
+        log: Its log.
+        key: Of the export.
+        new_key: Whether a new key is meant.
+        unrecorded: The ids of the keys of exports that are published, and of which the log does not tell that yet.
 
     Raises:
         UsageError: It would have pseudonyms of another key.
@@ -23,6 +34,7 @@ def require_same_key(folder: object, log: OpenLog, key: Key | None, *, new_key: 
     if key is None and any(keys.values()):
         raise UsageError(f"{folder} holds exports of a key: unkeyed ones go into another folder (--output).")
     mine = key.id if key else None
+    used += [each for each in unrecorded if each != mine]
     if used and used[-1] != mine and not new_key:
         raise UsageError(
             f"The exports in {folder} are of {_named(used[-1])}, and this one would be of {_named(mine)}: their "

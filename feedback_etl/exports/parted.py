@@ -5,8 +5,8 @@ follows from the range of time it holds, so that a range that was read twice is 
 """
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from feedback_etl.exports.facts import Facts, told
 from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.names import folders_of, names_of, temporary
+from feedback_etl.exports.recovery import cleared_parts
 from feedback_etl.exports.rewriting import pseudonyms_in, write_without
 from feedback_etl.private_files import (
     create_private_file,
@@ -119,8 +120,8 @@ class PartedExport(BegunExport):
 
     def _discard(self) -> None:
         if self.stem and not self._is_published:
-            for folder in folders_of(self.stem):
-                shutil.rmtree(self._folder / folder, ignore_errors=True)
+            with suppress(OSError):  # the next start removes what is left
+                list(cleared_parts(self._folder, self.stem))
         super()._discard()
 
     _is_published = False

@@ -52,7 +52,8 @@ def recover(folder: Path, log: OpenLog, key: Key | None) -> None:
 def clear_rewritten(folder: Path, log: OpenLog) -> None:
     """Remove what was to take the place of a file when its writer died; for one that holds the folder's lock.
 
-    Only who holds it writes such files, so that nobody does now.
+    Only who holds it writes such files, so that nobody does now. What a worker has left in a folder of parts that are
+    published goes with it.
 
     Raises:
         OSError: A file cannot be removed.
@@ -62,8 +63,10 @@ def clear_rewritten(folder: Path, log: OpenLog) -> None:
         for name in names_of(stem):
             rewritten(folder / name).unlink(missing_ok=True)
     for stem in announced:
+        # Where the manifest is, workers that come too late have nothing to write any more, either.
+        pattern = ".part-*.tmp*" if (folder / manifest_of(stem)).exists() else ".part-*.tmp2"
         for place in (folder / each for each in folders_of(stem) if (folder / each).is_dir()):
-            for path in place.glob(".part-*.tmp2"):
+            for path in place.glob(pattern):
                 path.unlink(missing_ok=True)
 
 
@@ -92,7 +95,7 @@ def _is_held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # NFS wants a file open for writing for the other one
     except BlockingIOError:
         return True
     finally:
@@ -116,8 +119,8 @@ def _cleared(folder: Path, started: Record) -> Iterator[str]:
         if not keep and _is_of(path, folder / manifest_of(started["stem"])):
             path.unlink()
             yield name
-    if not keep:
-        yield from _cleared_parts(folder, started)
+    if not keep and all(name in started.get("names", ()) for name in folders_of(started["stem"])):
+        yield from cleared_parts(folder, started["stem"])
     # The manifest's temporary name goes last: it tells what is of this run.
     for name in names_of(started["stem"]):
         if temporary(folder / name).is_file():
@@ -125,17 +128,28 @@ def _cleared(folder: Path, started: Record) -> Iterator[str]:
             yield temporary(Path(name)).as_posix()
 
 
-def _cleared_parts(folder: Path, started: Record) -> Iterator[str]:
-    """Remove the parts that the run's workers made, where it announced folders for them, and these when empty."""
-    announced = {*folders_of(started["stem"])} & {each for each in started.get("names", ()) if isinstance(each, str)}
-    for place in (folder / each for each in sorted(announced)):
-        refuse_links(place.parent, place)
-        for path in place.glob("*"):
+def cleared_parts(folder: Path, stem: str) -> Iterator[str]:
+    """Remove the parts that the workers of a run have made, and their folders, unless something else is in these.
+
+    A folder first loses its name: a worker that still lives then finds none, and leaves nothing behind.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    for name in folders_of(stem):
+        place = folder / name
+        hidden = temporary(place)
+        refuse_links(place.parent, place, hidden)
+        if place.is_dir():  # else there never was one, or somebody was killed who had renamed it
+            place.rename(hidden)
+        for path in hidden.glob("*"):
             if _PART.fullmatch(path.name) and not path.is_symlink():
-                path.unlink(missing_ok=True)  # a worker that still lives removes its own, too
-                yield path.relative_to(folder).as_posix()
-        with suppress(OSError):  # something else is in it, or there never was such a folder
-            place.rmdir()
+                path.unlink()
+                yield f"{name}/{path.name}"
+        if hidden.is_dir() and any(hidden.iterdir()):
+            hidden.rename(place)
+        elif hidden.is_dir():
+            hidden.rmdir()
 
 
 def _is_of(path: Path, manifest: Path) -> bool:

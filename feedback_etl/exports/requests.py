@@ -2,27 +2,34 @@
 
 Queues deliver a task again when its worker dies, perhaps after the export was published. So the log's record of the
 beginning holds the id, and who asks again is told what came of it. In an object store, where nobody can wait for a
-lock, an earlier run that has not published yet is given up for the later one, and can then never publish.
+lock, an earlier run that has not published yet is given up for the later one, and can then never publish. Of two who
+ask in the same moment one is recorded first; the other sees that before it can be recorded, and does the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from feedback_etl.errors import UsageError
+from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import Record
 from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.catalogue import manifests_at
+from feedback_etl.exports.catalogue import ABANDONED, manifest_at, manifests_at
 from feedback_etl.exports.facts import told
 from feedback_etl.exports.failures import explained
 from feedback_etl.exports.keeping import held, log_of
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.names import REJECTED_FOLDER, STATE_FOLDER
 from feedback_etl.exports.place import Folder
+from feedback_etl.exports.recovery import is_ours
 from feedback_etl.exports.stored_recovery import give_up
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 
 MOST_CHARACTERS = 200
+
+
+class AskedMeanwhile(ExportFileError):
+    """Another run of the same request has published since this one looked."""
 
 
 def asked_by(request_id: str | None) -> dict[str, Any]:
@@ -52,22 +59,33 @@ def asked_once(
     with ExitStack() as stack:
         with explained(place):
             stack.enter_context(held(place, lock_timeout))
-            done = _done(place, request_id, signer)
+            done = outcome_of(place, log_of(place).records(), request_id, signer)
         yield _report(place, done) if done else None
 
 
-def _done(place: Folder | Bucket, request_id: str, signer: Key | None) -> Record | None:
-    """What is told of the request's export; of one that was killed before it could record its end, by its manifest."""
-    records = log_of(place).records()
+def outcome_of(place: Folder | Bucket, records: Iterable[Record], request_id: str, signer: Key | None) -> Record | None:
+    """What is told of a request's export; of one that was killed before it could record its end, by its manifest.
+
+    In an object store, runs of it that have not published are given up.
+    """
+    records = list(records)
     started = [each for each in records if each["event"] == "started" and each.get("request") == request_id]
     runs = {each.get("run") for each in started}
     if not runs:
         return None
     if isinstance(place, Bucket):
         give_up(place, log_of(place), started, signer)
-    made = [told(each) | {"key_id": each.key_id} for each in manifests_at(place) if each.run in runs]
+    made = [told(each) | {"key_id": each.key_id} for each in _exports_of(place, started) if each.run in runs]
     ended = [each for each in records if each["event"] == "committed" and each.get("run") in runs]
     return next(iter([*made, *ended]), None)
+
+
+def _exports_of(place: Folder | Bucket, started: Iterable[Record]) -> list[Manifest]:
+    """Those that may be of these runs; of a store, no more than have to be read."""
+    if not isinstance(place, Bucket):
+        return manifests_at(place)
+    found = [manifest_at(place, stem) for stem in sorted({each["stem"] for each in started if is_ours(each)})]
+    return [each for each in found if each and each.mode != ABANDONED]
 
 
 def _report(place: Folder | Bucket, done: Record) -> ExportReport:

@@ -11,20 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import Record
 from feedback_etl.exports.bucket import Bucket, Changed
 from feedback_etl.exports.catalogue import ABANDONED, manifest_at
+from feedback_etl.exports.conditions import require_conditional_puts
 from feedback_etl.exports.facts import Facts, described, told
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.names import folders_of, manifest_of, stems
 from feedback_etl.exports.one_key import require_same_key
+from feedback_etl.exports.requests import AskedMeanwhile, outcome_of
 from feedback_etl.exports.same_consent import require_consent
 from feedback_etl.exports.stored_log import OpenStoredLog, StoredLog
-from feedback_etl.exports.stored_recovery import abandoned, forget_in, recover_stored, remove_parts
-from feedback_etl.exports.thinning import pseudonyms_at, thinned
+from feedback_etl.exports.stored_recovery import abandoned, forget_in, recover_stored, remove_unlisted, unrecorded_keys
+from feedback_etl.exports.thinning import looked_into, pseudonyms_at, thinned
 from feedback_etl.exports.tombstones import (
     Tombstones,
     digest,
@@ -95,16 +99,35 @@ class StoredExport:
     def _announce(self, log: OpenStoredLog) -> None:
         """Choose a stem, and take it by recording it, unless somebody has recorded something meanwhile."""
         while True:
-            require_same_key(self._bucket, log, self._key, new_key=self._new_key)
+            self._require_same_key(log)
             require_consent(self._bucket, log, self._consent)
             # The last look at the log: what is recorded after it makes the record below come too late.
-            stem = self._free_stem({str(record.get("stem")) for record in log.records()})
+            records = log.records()
+            if not records:
+                require_conditional_puts(self._bucket)
+            self._require_unasked(records)
+            stem = self._free_stem({str(record.get("stem")) for record in records})
             self.stem, names = stem, [*folders_of(stem), manifest_of(stem)]
             self._ended = False  # from here on it may have been recorded
             with suppress(FileExistsError):
                 log.append_next("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
                 return
             self._ended = True
+
+    def _require_same_key(self, log: OpenStoredLog) -> None:
+        """Also of exports side by side: each puts its manifest before it looks, so that one sees the other's."""
+        unrecorded = unrecorded_keys(self._bucket, log.records(), self._key)
+        require_same_key(self._bucket, log, self._key, new_key=self._new_key, unrecorded=unrecorded)
+
+    def _require_unasked(self, records: Sequence[Record]) -> None:
+        """Give up what is under way for the same request: that is recorded, so that the log is looked at again.
+
+        Raises:
+            AskedMeanwhile: It was published.
+        """
+        request = self._plan.get("request")
+        if request is not None and outcome_of(self._bucket, records, request, self._key):
+            raise AskedMeanwhile("Meanwhile another run of the same request has published: ask for it again.")
 
     def _free_stem(self, taken: set[str]) -> str:
         there = self._bucket.names()
@@ -115,7 +138,7 @@ class StoredExport:
         raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
 
     def publish(self, parts: Sequence[DataFile], facts: Facts = Facts()) -> None:  # noqa: B008
-        """Put the manifest; without parts there is nothing to publish.
+        """Put the manifest, and remove what it does not list; without parts, let there be no export.
 
         Args:
             parts: What was put, in the order of the rows.
@@ -127,15 +150,16 @@ class StoredExport:
                 key: nothing was published.
         """
         if not parts:
+            self._fence_off()
             self._end("committed", **told(self._described([], facts)))
             return
         self._look_again()
         parts = self._as_they_are(parts)
         if forgotten := self._forgotten_meanwhile():
-            parts = [self._without(part, forgotten) for part in parts]
+            parts = looked_into(self._bucket, parts, partial(self._without, forgotten=forgotten))
             facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
-        list(remove_parts(self._bucket, self.stem, keep={part.path for part in parts}))
         manifest = self._put(self._described(list(parts), facts))
+        remove_unlisted(self._bucket, self.stem, manifest.files)
         self._look_again()
         self._end("committed", **told(self._forget_since(manifest)))
 
@@ -153,7 +177,7 @@ class StoredExport:
     def _look_again(self) -> None:
         """What may have happened since it was begun."""
         with self._log.locked() as log:
-            require_same_key(self._bucket, log, self._key, new_key=self._new_key)
+            self._require_same_key(log)
             records = log.records()
         since = next(number for number, each in enumerate(records) if each.get("run") == self._run)
         if any(each.get("swept") for each in records[since:]):
@@ -208,12 +232,20 @@ class StoredExport:
         if self._ended:
             return
         with suppress(ExportFileError):
-            with self._log.locked() as log:
-                started = next((each for each in log.records() if each.get("run") == self._run), None)
-                if started is None:
-                    return  # the stem may be another's
-                manifest = manifest_at(self._bucket, self.stem)
-                if manifest is None or (manifest.run == self._run and manifest.mode != ABANDONED):
-                    abandoned(self._bucket, started, log, manifest.version if manifest else None)
-            list(remove_parts(self._bucket, self.stem))
-            self._end("failed", error=kind.__name__ if kind else "nothing was published")
+            if self._fence_off():
+                self._end("failed", error=kind.__name__ if kind else "nothing was published")
+
+    def _fence_off(self) -> bool:
+        """Let there be no export of this stem, nor anything that was put for it; whether the stem is this run's."""
+        with self._log.locked() as log:
+            started = next((each for each in log.records() if each.get("run") == self._run), None)
+            if started is None:
+                return False  # the stem may be another's
+            there = manifest_at(self._bucket, self.stem)
+            if there is None or (there.run == self._run and there.mode != ABANDONED):
+                try:
+                    abandoned(self._bucket, started, log, there.version if there else None)
+                except Changed:  # an eraser has rewritten what is to be taken back
+                    return self._fence_off()
+        remove_unlisted(self._bucket, self.stem)
+        return True

@@ -31,9 +31,12 @@ class StoredLog(AuditLog):
         yield OpenStoredLog(self._bucket)
 
     def _content(self) -> bytes:
-        """A line for each number: one that is missing, or holds nothing, is a line that is no record."""
-        found = self._bucket.numbered(LOG)
-        lines = (found.get(number, b"").strip() or b"missing" for number in range(1, max(found, default=0) + 1))
+        """A line for each record: one that holds nothing, or all that are missing before it, is one that is none."""
+        lines, last = list[bytes](), 0
+        for number, content in self._bucket.numbered(LOG).items():
+            lines += [b"missing"] if number > last + 1 else []  # one, however many: anybody can put any number
+            lines.append(content.strip() or b"missing")
+            last = number
         return b"".join(line + b"\n" for line in lines)
 
 

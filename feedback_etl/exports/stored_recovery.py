@@ -12,10 +12,10 @@ from feedback_etl.clock import instant
 from feedback_etl.exports.audit import AuditLog, OpenLog, Record, mac_of
 from feedback_etl.exports.bucket import Bucket, Changed, Version
 from feedback_etl.exports.catalogue import ABANDONED, manifest_at
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.names import folders_of, manifest_of
 from feedback_etl.exports.recovery import ENDS, is_ours
-from feedback_etl.exports.thinning import leave_out, pseudonyms_at, settle
+from feedback_etl.exports.thinning import leave_out, looked_into, pseudonyms_at, settle
 from feedback_etl.exports.tombstones import digest, known_digests
 from feedback_etl.privacy.keys import Key
 
@@ -41,24 +41,24 @@ def recover_stored(bucket: Bucket, log: OpenLog, signer: Key | None, keys: Itera
         manifest = _settled(bucket, log, record, is_swept=is_swept)
         if manifest is None or manifest.run != record["run"] or manifest.key_id not in by_id:
             continue
-        key, removed = by_id[manifest.key_id], list[str]()
+        key = by_id[manifest.key_id]
         with suppress(Changed):  # somebody else does the same, and records it
-            if manifest.mode == ABANDONED:
-                removed = list(remove_parts(bucket, manifest.stem))
-            else:
+            if manifest.mode != ABANDONED:
                 forget_in(bucket, manifest, known_digests(bucket, key), key)
+            removed = remove_unlisted(bucket, manifest.stem, manifest.files)
             outcome = "removed" if manifest.mode == ABANDONED else "committed"
             log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
 
 
 def give_up(bucket: Bucket, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
     """Let runs that have not published yet never do so, however young they are, and remove what they have put."""
+    by_id = {key.id if key else None: key for key in (None, signer)}
     with log.locked() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in ENDS}
-        for record in (each for each in started if is_ours(each) and each["run"] not in ended):
+        for record in (each for each in started if each.get("run") not in ended and _is_genuine(each, signer, by_id)):
             manifest = manifest_at(bucket, record["stem"]) or abandoned(bucket, record, opened)
             if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
-                removed = list(remove_parts(bucket, manifest.stem))
+                removed = remove_unlisted(bucket, manifest.stem, manifest.files)
                 opened.append("recovered", signer, run=record["run"], outcome="removed", removed=removed)
 
 
@@ -89,21 +89,28 @@ def forget_in(bucket: Bucket, manifest: Manifest, digests: Iterable[str], key: K
         Changed: Somebody else does the same.
     """
     settle(bucket, manifest)
-    digests, rows = {*digests}, 0
-    for file in manifest.files if digests else ():
-        there = pseudonyms_at(bucket, file)
-        unwanted = {each for each in there if digest("pseudonym", each, key) in digests}
-        if unwanted:
-            rows += leave_out(bucket, manifest, file, unwanted, dry_run=False)
-    return rows
+    digests = {*digests}
+
+    def unwanted_in(file: DataFile) -> tuple[DataFile, set[str]]:
+        return file, {each for each in pseudonyms_at(bucket, file) if digest("pseudonym", each, key) in digests}
+
+    found = looked_into(bucket, manifest.files, unwanted_in) if digests else []
+    unwanted = [(file, pseudonyms) for file, pseudonyms in found if pseudonyms]
+    return sum(rows for _, rows in leave_out(bucket, manifest, unwanted, dry_run=False))
 
 
-def remove_parts(bucket: Bucket, stem: str, keep: Iterable[str] = ()) -> Iterable[str]:
-    """Remove what a run has put; the names of what was removed."""
-    for name in [name for folder in folders_of(stem) for name in bucket.listed(folder)]:
-        if name not in keep:
-            bucket.remove(name)
-            yield name
+def remove_unlisted(bucket: Bucket, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
+    """Remove what lies in the folders of an export and is none of its files; the names of what was removed.
+
+    The manifest is there already. So whoever puts a part now, and looks for the manifest afterwards, sees it and takes
+    the part back; what was put before is listed here. A crash in between is taken up by the next start, since the run
+    has not ended.
+    """
+    listed = {file.path for file in files}
+    unlisted = [name for folder in folders_of(stem) for name in bucket.listed(folder) if name not in listed]
+    if unlisted:
+        bucket.remove_all(unlisted)
+    return unlisted
 
 
 def _age(started: Record) -> timedelta:
@@ -115,6 +122,15 @@ def unfinished(records: Iterable[Record]) -> list[str]:
     records = list(records)
     ended = {record.get("run") for record in records if record["event"] in ENDS}
     return [each["stem"] for each in records if each["event"] == "started" and each.get("run") not in ended]
+
+
+def unrecorded_keys(bucket: Bucket, records: Iterable[Record], key: Key | None) -> list[str | None]:
+    """The ids of other keys of which there are exports that are published, and have not been recorded as such."""
+    records, mine = list(records), key.id if key else None
+    ended = {record.get("run") for record in records if record["event"] in ENDS}
+    begun = [each for each in records if each["event"] == "started" and is_ours(each) and each["run"] not in ended]
+    found = [(each, manifest_at(bucket, each["stem"])) for each in begun if each["key_id"] != mine]
+    return [there.key_id for each, there in found if there and there.run == each["run"] and there.mode != ABANDONED]
 
 
 def abandoned(bucket: Bucket, started: Record, log: OpenLog, instead_of: Version | None = None) -> Manifest | None:

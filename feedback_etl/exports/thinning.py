@@ -2,34 +2,61 @@
 
 Whatever interrupts that, the manifest tells both contents, and `settle` lets it tell the one that is there. In a folder
 the lock is held. In an object store nobody can hold one: an object is replaced only if it is still the one that was
-read, and so is a manifest; of two who rewrite the same export, one finds it `Changed` and begins again.
+read, and so is a manifest; of two who rewrite the same export, one finds it `Changed` and begins again. There a
+manifest tells of many files at once what they are becoming, each of which is then one or the other.
 """
 
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.bucket import Bucket, Changed, Version
 from feedback_etl.exports.catalogue import keep_manifest, manifest_at
 from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of
-from feedback_etl.exports.names import rewritten
+from feedback_etl.exports.names import folders_of, rewritten
 from feedback_etl.exports.place import Folder
 from feedback_etl.exports.rewriting import pseudonyms_in, write_without
 from feedback_etl.private_files import create_private_file, sync_folder, take_access
 
+_AT_ONCE = 4
+"""How many objects are looked into or put at once: of each, the pseudonyms are in memory."""
 
-def leave_out(place: Folder | Bucket, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool) -> int:
-    """A file without the rows of some pseudonyms takes the place of the old one; how many rows it has less.
+_TOGETHER = 16
+"""Of how many files a manifest tells at once what they are becoming: they are in the temporary folder meanwhile."""
+
+Result = TypeVar("Result")
+
+
+def looked_into(place: Folder | Bucket, files: Sequence[DataFile], look: Callable[[DataFile], Result]) -> list[Result]:
+    """What a look into each of some files gives; several objects of a store are looked into at once."""
+    if not isinstance(place, Bucket):
+        return [look(file) for file in files]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(look, files))
+
+
+def leave_out(
+    place: Folder | Bucket, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
+) -> Iterator[tuple[DataFile, int]]:
+    """Files without the rows of some pseudonyms take the place of the old ones; how many rows each has less.
 
     Raises:
-        OSError: It cannot be written.
-        Changed: Somebody else has rewritten the file or the manifest.
+        OSError: One cannot be written.
+        Changed: Somebody else has rewritten a file or the manifest; those that were given before are done.
     """
-    if isinstance(place, Bucket):
-        return _leave_out_of_object(place, manifest, file, unwanted, dry_run)
+    if not isinstance(place, Bucket):
+        for file, pseudonyms in unwanted:
+            yield file, _leave_out_of_file(place, manifest, file, pseudonyms, dry_run)
+        return
+    for start in range(0, len(unwanted), _TOGETHER):
+        yield from _leave_out_of_objects(place, manifest, unwanted[start : start + _TOGETHER], dry_run)
+
+
+def _leave_out_of_file(place: Folder, manifest: Manifest, file: DataFile, unwanted: Set[str], dry_run: bool) -> int:
     path = place.path / file.path
     new = rewritten(path)
     new.unlink(missing_ok=True)  # of an erasure that was killed
@@ -113,21 +140,41 @@ def thinned(bucket: Bucket, file: DataFile, unwanted: Set[str]) -> DataFile:
     return DataFile(file.path, file.kind, **facts, etag=etag)
 
 
-def _leave_out_of_object(bucket: Bucket, manifest: Manifest, file: DataFile, unwanted: Set[str], dry_run: bool) -> int:
-    with bucket.fetched_version(file.path) as (old, version), bucket.draft(file.path) as new:
-        becoming = _written_without(old, new, unwanted)
-        erased: int = file.rows - becoming["rows"]
+class _Draft(NamedTuple):
+    """What is to take the place of an object, and of which content of it."""
+
+    file: DataFile
+    path: Path
+    instead_of: Version
+    becoming: dict[str, Any]
+
+
+def _leave_out_of_objects(
+    bucket: Bucket, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], dry_run: bool
+) -> Iterator[tuple[DataFile, int]]:
+    with ExitStack() as stack, ThreadPoolExecutor(_AT_ONCE) as pool:
+        drafts = list(pool.map(lambda each: _drafted(bucket, stack, *each), unwanted))
+        erased = [(draft.file, draft.file.rows - draft.becoming["rows"]) for draft in drafts]
         if dry_run:
-            return erased
-        file.becoming = becoming
+            yield from erased
+            return
+        for draft in drafts:
+            draft.file.becoming = draft.becoming
         keep_manifest(bucket, manifest)
-        version = bucket.put(file.path, new, instead_of=version)
-    _became(manifest, file, version.etag)
-    try:
-        keep_manifest(bucket, manifest)
-    except Changed:  # this manifest is out of date from now on; whoever goes on with it begins again
-        _tell_again(bucket, manifest.stem, file, becoming, version)
-    return erased
+        puts = [pool.submit(bucket.put, draft.file.path, draft.path, draft.instead_of) for draft in drafts]
+        wait(puts)
+    # Those that were replaced are told of, whatever became of the others: these go on becoming what was told.
+    done = [number for number, put in enumerate(puts) if put.exception() is None]
+    _tell(bucket, manifest, [(drafts[number], puts[number].result()) for number in done])
+    yield from (erased[number] for number in done)
+    for put in puts:
+        put.result()
+
+
+def _drafted(bucket: Bucket, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
+    new = stack.enter_context(bucket.draft(file.path))
+    with bucket.fetched_version(file.path) as (old, version):
+        return _Draft(file, new, version, _written_without(old, new, unwanted))
 
 
 def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]:
@@ -136,16 +183,30 @@ def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 
 
-def _tell_again(bucket: Bucket, stem: str, file: DataFile, becoming: dict[str, Any], version: Version) -> None:
-    """Tell of an object that was replaced in the manifest that somebody else has written meanwhile."""
-    is_told = False
-    while not is_told and (manifest := manifest_at(bucket, stem)):
-        now = next((each for each in manifest.files if each.path == file.path), None)
-        there = bucket.listed(file.path.rpartition("/")[0]).get(file.path)
-        if now is None or there != (becoming["bytes"], version.etag):
-            return  # who has replaced it again tells what it is
-        now.becoming = becoming
-        _became(manifest, now, version.etag)
-        with suppress(Changed):
-            keep_manifest(bucket, manifest)
-            is_told = True
+def _tell(bucket: Bucket, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]) -> None:
+    """Tell of objects that were replaced; in the manifest that somebody else has written meanwhile, if there is one."""
+    for draft, version in replaced:
+        _became(manifest, draft.file, version.etag)
+    now: Manifest | None = manifest
+    while replaced and now:
+        try:
+            keep_manifest(bucket, now)
+            break
+        except Changed:  # that manifest is out of date from now on; whoever goes on with it begins again
+            now = manifest_at(bucket, manifest.stem)
+            replaced = _told_again(bucket, now, replaced) if now else []
+
+
+def _told_again(
+    bucket: Bucket, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]
+) -> list[tuple[_Draft, Version]]:
+    """Those that still are what was put: who has replaced one again tells what it is."""
+    files, told = {file.path: file for file in manifest.files}, []
+    there = {name: each for folder in folders_of(manifest.stem) for name, each in bucket.listed(folder).items()}
+    for draft, version in replaced:
+        path = draft.file.path
+        if path in files and there.get(path) == (draft.becoming["bytes"], version.etag):
+            files[path].becoming = draft.becoming
+            _became(manifest, files[path], version.etag)
+            told.append((draft, version))
+    return told

@@ -75,7 +75,7 @@ def erase(
     ['42']
     """
     users, given = _ids("user_ids", user_ids), _ids("analysis_ids", analysis_ids)
-    known = [Key.of(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
+    known = Key.all_of(keys)
     if not (users or given or not_in_database):
         raise UsageError("Name somebody to erase: user_ids, analysis_ids or not_in_database.")
     if database is None and (users or not_in_database):

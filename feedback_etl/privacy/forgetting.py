@@ -7,7 +7,9 @@ has been looked up before, in `erasure`.
 import secrets
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -17,12 +19,12 @@ from feedback_etl.exports.bucket import Bucket, Changed
 from feedback_etl.exports.catalogue import manifest_at
 from feedback_etl.exports.failures import refuse_links
 from feedback_etl.exports.keeping import log_of, take_up
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.place import Folder
 from feedback_etl.exports.retention import contents_of
 from feedback_etl.exports.rewriting import NO_ANALYSIS, analyses_of, pseudonyms_in
 from feedback_etl.exports.stored_recovery import unfinished
-from feedback_etl.exports.thinning import fetched_if_there, leave_out, settle
+from feedback_etl.exports.thinning import fetched_if_there, leave_out, looked_into, settle
 from feedback_etl.exports.tombstones import (
     add_tombstones,
     digest,
@@ -80,7 +82,7 @@ class Forgetting:
         self._wanted, self._users, self._analyses, self._present = wanted, users, analyses, present
         self._log = log_of(place)
         self._signer = keys[0] if keys else None
-        self._result = Erasure()
+        self._result, self._found = Erasure(), set[str]()
 
     def run(self) -> Erasure:
         """Do it."""
@@ -89,7 +91,7 @@ class Forgetting:
             require_state(self._place, last_state(log.records()))
         exports, self._result.foreign = contents_of(self._place)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
-        found = self._forgotten_before()
+        self._found = self._forgotten_before()
         if not self._dry_run:
             self._remember()
             if isinstance(self._place, Bucket):  # an exporter that put its manifest before sees none of this
@@ -97,12 +99,12 @@ class Forgetting:
                 exports = contents_of(self._place).exports
         for manifest in exports:
             if manifest.key_id in keys:
-                found |= self._erase_all_from(manifest, keys[manifest.key_id])
+                self._erase_all_from(manifest, keys[manifest.key_id])
             else:
                 self._result.without_key.append(manifest.stem)
         if isinstance(self._place, Bucket):
             self._result.unfinished = unfinished(self._log.records())
-        self._result.not_found = [each for each in (*self._users, *self._analyses) if each not in found]
+        self._result.not_found = [each for each in (*self._users, *self._analyses) if each not in self._found]
         if not self._dry_run:
             self._record()
         return self._result
@@ -147,47 +149,69 @@ class Forgetting:
         for key, (users, pseudonyms) in sets.items():
             add_tombstones(self._place, erasure, users, pseudonyms, key)
 
-    def _erase_all_from(self, manifest: Manifest, key: Key | None) -> set[str]:
+    def _erase_all_from(self, manifest: Manifest, key: Key | None) -> None:
         """Rewrite the files of an export, and begin again where somebody else in its store does the same."""
         now: Manifest | None = manifest
         while now:
             try:
-                return self._erase_from(now, key)
+                self._erase_from(now, key)
+                break
             except Changed:
                 now = manifest_at(self._place, manifest.stem) if isinstance(self._place, Bucket) else None
-        return set()
 
-    def _erase_from(self, manifest: Manifest, key: Key | None) -> set[str]:
-        """Rewrite the files of an export; the ids, as they were given, of which there was something."""
-        pseudonyms, found = _pseudonyms(self._wanted, key), set[str]()
-        subjects = _hashed(self._users, key, SUBJECT_HASH.name)
-        kept = None if self._present is None else {*_pseudonyms(self._present, key)}
+    def _erase_from(self, manifest: Manifest, key: Key | None) -> None:
+        """Rewrite the files of an export that hold something of them."""
         if isinstance(self._place, Folder):
             top = self._place.path
             paths = [top / file.path for file in manifest.files]
             refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
         settle(self._place, manifest)
-        for file in manifest.files:
-            with fetched_if_there(self._place, file.path) as path:
-                if path is None:  # pruned
-                    continue
-                try:
-                    there = pseudonyms_in(path, path.name)
-                    theirs = analyses_of(path, path.name, {*subjects}) if subjects and file.kind == "pairs" else {}
-                except ExportFileError:
-                    self._result.damaged.append(file.path)
-                    continue
-            unwanted = there & {*pseudonyms, *theirs}
-            if kept is not None:
-                unwanted |= {each for each in there - kept if not each.startswith(NO_ANALYSIS) and each}
-            found |= {each for hashed in unwanted & {*pseudonyms} for each in self._wanted[pseudonyms[hashed]]}
-            found |= {subjects[subject] for subject in theirs.values()}
-            if unwanted:
-                erased = leave_out(self._place, manifest, file, unwanted, dry_run=self._dry_run)
-                if file.kind != "rows":
-                    self._result.files.append(file.path)
-                    self._result.rows += erased
-        return found
+        kept = None if self._present is None else {*_pseudonyms(self._present, key)}
+        sought = _Sought(_pseudonyms(self._wanted, key), _hashed(self._users, key, SUBJECT_HASH.name), kept)
+        found = looked_into(self._place, manifest.files, partial(self._theirs_in, sought=sought))
+        holding = [(file, theirs) for file, theirs in zip(manifest.files, found, strict=True) if theirs]
+        unwanted = [(file, theirs.pseudonyms) for file, theirs in holding if theirs.pseudonyms]
+        self._result.damaged += [
+            file.path for file, theirs in holding if theirs.damaged and file.path not in self._result.damaged
+        ]
+        self._found |= {each for _, theirs in holding for each in theirs.ids}
+        for file, erased in leave_out(self._place, manifest, unwanted, dry_run=self._dry_run):
+            if file.kind != "rows":
+                self._result.files += [file.path] if file.path not in self._result.files else []
+                self._result.rows += erased
+
+    def _theirs_in(self, file: DataFile, sought: "_Sought") -> "_Theirs | None":
+        """What a file holds of them; None where it was pruned."""
+        with fetched_if_there(self._place, file.path) as path:
+            if path is None:
+                return None
+            try:
+                there = pseudonyms_in(path, path.name)
+                has_subjects = sought.subjects and file.kind == "pairs"
+                theirs = analyses_of(path, path.name, {*sought.subjects}) if has_subjects else {}
+            except ExportFileError:
+                return _Theirs(damaged=True)
+        unwanted = there & {*sought.pseudonyms, *theirs}
+        if sought.kept is not None:
+            unwanted |= {each for each in there - sought.kept if not each.startswith(NO_ANALYSIS) and each}
+        ids = {each for hashed in unwanted & {*sought.pseudonyms} for each in self._wanted[sought.pseudonyms[hashed]]}
+        return _Theirs(unwanted, ids | {sought.subjects[subject] for subject in theirs.values()})
+
+
+class _Sought(NamedTuple):
+    """Whom to look for in the files of a key: pseudonyms and what they stand for; with a sweep, who may stay."""
+
+    pseudonyms: dict[str, str]
+    subjects: dict[str, str]
+    kept: set[str] | None
+
+
+class _Theirs(NamedTuple):
+    """What is to leave a file, and the ids, as they were given, of which there was something."""
+
+    pseudonyms: Set[str] = frozenset()
+    ids: Set[str] = frozenset()
+    damaged: bool = False
 
 
 def _pseudonyms(wanted: Iterable[str], key: Key | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,11 @@ class Key:
     def of(cls, key: "Key | str") -> "Key":
         """The key itself, or one made of its text."""
         return key if isinstance(key, Key) else cls(key)
+
+    @classmethod
+    def all_of(cls, keys: "Key | str | Iterable[Key | str]") -> "list[Key]":
+        """The keys of a list of them or of their texts; a single one is a list of one."""
+        return [cls.of(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
 
 
 def sign(key: Key | None, purpose: str, content: bytes) -> str:

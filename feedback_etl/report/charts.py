@@ -11,10 +11,11 @@ from markupsafe import Markup
 
 from feedback_etl.report.rounding import round_width
 
-_WIDTH, _LABELS, _FIGURES = 360, 140, 62
+_WIDTH, _LABELS, _FIGURES = 360, 168, 62
 _LINE, _BAR, _TEXT = 24, 15, 12.5
-_LONGEST_LABEL = 18  # characters
+_LONGEST_LABEL = 22  # characters: routine_completion_pct
 _HEIGHT, _AXIS, _BELOW = 190, 44, 24
+_GAP, _LEAST = 1.5, 3.0  # between the values of a column, and the height of one that is small, with its gap
 
 
 class Bar(NamedTuple):
@@ -95,15 +96,29 @@ def stacks(title: str, description: str, items: Sequence[Stack], tones: Sequence
 
 
 def _stack(item: Stack, highest: float, tones: Sequence[str], left: float, wide: float) -> Markup:
-    drawn, below = Markup(), 0
-    for value, tone in zip(item.values, tones, strict=True):
-        top, bottom = _y((below + value) / highest), _y(below / highest)
-        below += value
-        if value:
+    """A column, with a gap below each value but the lowest."""
+    drawn, bottom = Markup(), _y(0)
+    for height, tone in zip(_heights([_y(0) - _y(each / highest) for each in item.values]), tones, strict=True):
+        if height:
+            gap = _GAP if drawn else 0
             drawn += Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-                tone, left, top, wide, max(bottom - top, 0.5)
+                tone, left, bottom - height, wide, height - gap
             )
+            bottom -= height
     return drawn
+
+
+def _heights(true: Sequence[float]) -> list[float]:
+    """Such that what is not nothing can be seen; the greatest gives the others what they lack, if it can.
+
+    >>> _heights([100.0, 0.0, 0.5]), _heights([0.2, 0.1])
+    ([97.5, 0.0, 3.0], [3.0, 3.0])
+    """
+    heights = [max(each, _LEAST) if each else 0.0 for each in true]
+    greatest = max(heights)
+    lacking = sum(heights) - sum(true)
+    heights[heights.index(greatest)] = max(greatest - lacking, min(greatest, _LEAST))
+    return heights
 
 
 def _y(share: float) -> float:

@@ -17,11 +17,12 @@ from feedback_etl.exports.retention import contents_of
 from feedback_etl.exports.store import is_store
 from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key
+from feedback_etl.report.chosen import Chosen, choose, whole
 from feedback_etl.report.columns import Column, columns_of
 from feedback_etl.report.distribution import Distribution, distribution
 from feedback_etl.report.drift import Drift, can_drift, drift
 from feedback_etl.report.rows import Export, Rows
-from feedback_etl.training.committed import Committed, may_share
+from feedback_etl.training.committed import may_share
 
 _PERSON = "subject_hash"
 _SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
@@ -50,27 +51,27 @@ class Gathered(NamedTuple):
         made_at: When, UTC.
         folders: Where the exports are.
         exports: The manifests, the oldest first; pruned ones too.
-        rows: Of all exports together, each pair once.
-        dictionary: The columns of all exports together.
+        chosen: Those of which rows, columns, classes and drift are told, and how many are left out, and why.
+        rows: Of the chosen together, each pair once.
+        dictionary: The columns of the chosen together.
         quasi_identifiers: By which the classes were made.
         sizes: The sizes of the classes, the least first.
         person: The column whose values are counted as people in classes and distributions.
-        compared: The stems of the last two exports, where there are two.
-        overlap: How much of the window of the second is in that of the first too, from 0 to 1; None where they overlap
-            and it is not known how far.
-        drift: Between them, the greatest first.
+        overlap: How much of the window of the newer of the two exports that are compared is in that of the other too,
+            from 0 to 1; None where they overlap and it is not known how far.
+        drift: Between these, the greatest first.
         verdicts: What the audit log of each folder says.
     """
 
     made_at: datetime
     folders: list[str]
     exports: list[Manifest]
+    chosen: Chosen
     rows: int
     dictionary: list[Distribution]
     quasi_identifiers: list[str]
     sizes: list[ClassSize]
     person: str
-    compared: list[str]
     overlap: float | None
     drift: list[Drift]
     verdicts: dict[str, Verdict]
@@ -82,46 +83,54 @@ def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) ->
     A few columns of all rows are in memory at a time.
 
     Raises:
-        ExportFileError: There is no export, or a file cannot be read.
+        ExportFileError: There is no export, or a file cannot be read, or is not what its manifest says.
     """
     keys, folders = list(keys), list(dict.fromkeys(str(each.place) for each in exports))
-    present = [each for each in exports if each.paths]
-    rows, columns = Rows(present), {column.name: column for each in present for column in columns_of(each.manifest)}
-    person = _PERSON if present and all(_PERSON in each.manifest.columns for each in present) else "analysis_hash"
-    known = [name for name in _quasi_identifiers(exports) if name in columns]
+    chosen = choose(whole(exports))
+    rows, columns = Rows(chosen.together), _columns(chosen.together)
+    has_people = [_PERSON in each.manifest.columns for each in chosen.together]
+    person = _PERSON if has_people and all(has_people) else "analysis_hash"
+    known = [name for name in _quasi_identifiers(chosen.together) if name in columns]
     return Gathered(
         made_at=made_at,
         folders=folders,
         exports=[each.manifest for each in exports],
+        chosen=chosen,
         rows=rows.read(person).height,
         dictionary=[distribution(rows.read(name, person), each, person=person) for name, each in columns.items()],
         quasi_identifiers=known,
         sizes=_sizes(rows.read(*known, person), known, person) if known else [],
         person=person,
-        compared=[each.manifest.stem for each in present[-2:]] if len(present) > 1 else [],
-        overlap=_overlap(present),
-        drift=_drift(present, columns),
+        overlap=_overlap(chosen.compared),
+        drift=_drift(chosen.compared, columns),
         verdicts={folder: verify_folder(folder, contents_of(folder).exports, keys) for folder in folders},
     )
 
 
-def _drift(exports: Sequence[Export], columns: Mapping[str, Column]) -> list[Drift]:
-    """Between the last two, in the columns that both have; none where there are not two."""
-    if len(exports) < 2:
+def _columns(exports: Sequence[Export]) -> dict[str, Column]:
+    """Those of all exports, by name, as the newest tells them; what one of them hides is hidden."""
+    found = [column for each in exports for column in columns_of(each.manifest)]
+    hidden = {each.name for each in found if each.kind == "hidden"}
+    return {each.name: each for each in found if each.kind == "hidden" or each.name not in hidden}
+
+
+def _drift(compared: Sequence[Export], columns: Mapping[str, Column]) -> list[Drift]:
+    """Between two exports, in the columns that both have; none where there are not two."""
+    if not compared:
         return []
-    before, now = exports[-2:]
+    before, now = compared
     both = [each for name, each in columns.items() if name in before.manifest.columns and name in now.manifest.columns]
     comparable = [each for each in both if can_drift(each)]
     names = [each.name for each in comparable]
     return drift(before.read(names), now.read(names), comparable)
 
 
-def _overlap(exports: Sequence[Export]) -> float | None:
-    """Of the windows of the last two; those of a chain share no row, and those of adopted files are unknown."""
-    last = [Committed.of(each.place, each.manifest, each.manifest.all("pairs")) for each in exports[-2:]]
-    if len(last) < 2 or not all(each.manifest.window[1] for each in last) or not may_share(*last):
+def _overlap(compared: Sequence[Export]) -> float | None:
+    """Of the windows of two exports; those of a chain share no row, and those of adopted files are unknown."""
+    both = [each.committed for each in compared]
+    if not both or not all(each.manifest.window[1] for each in both) or not may_share(*both):
         return 0.0
-    (start, end), (newer_start, newer_end) = (each.window for each in last)
+    (start, end), (newer_start, newer_end) = (each.window for each in both)
     if newer_start == datetime.min:
         return None
     return (min(end, newer_end) - max(start, newer_start)) / (newer_end - newer_start)

@@ -1,6 +1,6 @@
 """The report as one HTML page that needs nothing else: no network, no script. Jinja escapes all that is put into it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "share": _share, "moment": _moment}
+    environment.filters |= {"number": _number, "share": _share, "moment": _moment, "window": _window}
     return environment
 
 
@@ -119,6 +119,16 @@ def _share(part: int, whole: int) -> str:
     return "< 0.1 %" if 0 < percent < 0.05 else f"{percent:.1f} %"
 
 
-def _moment(time: str | None) -> str:
+def _moment(time: str) -> str:
     """A time of a manifest as people read it, to the second."""
-    return time[:19].replace("T", " ") if time else "open"
+    return time[:19].replace("T", " ")
+
+
+def _window(window: Sequence[str | None]) -> str:
+    """That of a manifest; it has an end if it is known.
+
+    >>> _window([None, "2025-10-25T12:00:00.000000"]), _window([None, None])
+    ('open to 2025-10-25 12:00:00', 'unknown')
+    """
+    start, end = window
+    return f"{_moment(start) if start else 'open'} to {_moment(end)}" if end else "unknown"

@@ -10,6 +10,7 @@ from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.place import Folder
 from feedback_etl.exports.text import scan_text
+from feedback_etl.training.committed import Committed
 from feedback_etl.transforms import PAIR_KEY
 
 _NUMBER = "number among the equals of its file"
@@ -25,6 +26,11 @@ class Export(NamedTuple):
     def paths(self) -> list[str]:
         """Its data file, or the parts of it; none where it has none any more."""
         return [] if self.manifest.pruned_at else [file.path for file in self.manifest.all("pairs")]
+
+    @property
+    def committed(self) -> Committed:
+        """As those who train on it see it: where its files are, and what it has to have in common with others."""
+        return Committed.of(self.place, self.manifest, self.manifest.all("pairs"))
 
     def read(self, names: Sequence[str]) -> pl.DataFrame:
         """Some columns of its file; what it does not have is null.

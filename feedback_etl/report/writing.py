@@ -15,13 +15,17 @@ def write_report(
     path: str | Path,
     exports: str | Path | Iterable[str | Path],
     *,
-    keys: Iterable[Key | str] = (),
+    keys: Key | str | Iterable[Key | str] = (),
     now: datetime | None = None,
 ) -> Path:
     """Write a report of exports as one HTML page: what they hold, how risky it is, what changed, and who may have.
 
     No row and no pseudonym is in it, and no value of fewer than five people, as far as `subject_hash` or, without it,
     `analysis_hash` tells them apart: somebody can have several analyses. It needs no network and runs no script.
+
+    Rows, columns, classes and drift are told of the exports that fit together with the newest one: of its key,
+    timestamp precision, age ranges and form of recommendation_id. The page says how many are left out, and why. Drift
+    is between the last two of these in the place of the newest.
 
     Args:
         path: Of the page; it becomes private (0600). What is there is replaced, unless it is a link.
@@ -33,15 +37,15 @@ def write_report(
         The path.
 
     Raises:
-        ExportFileError: There is no export, a file cannot be read, or the page cannot be written: its folder has to be
-            there.
+        ExportFileError: There is no export, a file cannot be read or is not as its manifest says, or the page cannot be
+            written: its folder has to be there.
         UsageError: The path is a folder.
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo import sample_database
     >>> with sample_database() as url:
     ...     _ = export_feedback(url, days_back=90, key="k" * 32, output_dir="reported")
-    >>> write_report("report.html", "reported", keys=["k" * 32]).read_text().splitlines()[0]
+    >>> write_report("report.html", "reported", keys="k" * 32).read_text().splitlines()[0]
     '<!doctype html>'
     """
     from feedback_etl.report.gathered import exports_of, gather
@@ -55,7 +59,7 @@ def write_report(
         raise ExportFileError(f"There is no folder {path.parent}: make it, or name another file with -o.")
     places = [exports] if isinstance(exports, str | Path) else exports
     found = exports_of(places)
-    text = page(gather(found, [Key.of(key) for key in keys], instant(now)))
+    text = page(gather(found, Key.all_of(keys), instant(now)))
     with explained(path.parent, "Name another file with -o."):
         replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
     return path

@@ -18,6 +18,22 @@ from feedback_etl.exports.store import is_store, require_no_other_url
 from feedback_etl.expressions import AGE_EDGES
 
 
+class Kind(NamedTuple):
+    """What exports have to have in common to fit together: otherwise nobody finds the same person or pair in both.
+
+    Attributes:
+        key: The id of the key that made the pseudonyms, or "unkeyed".
+        precision: Of the times.
+        age_edges: The ages at which ranges begin, in words.
+        recommendation_id: Its form, "keep" or "hash".
+    """
+
+    key: str
+    precision: str
+    age_edges: str
+    recommendation_id: str
+
+
 class Committed(NamedTuple):
     """An export whose files are there.
 
@@ -66,6 +82,13 @@ class Committed(NamedTuple):
     def precision(self) -> str:
         """Of its times."""
         return self.setting("timestamp_precision", "exact")
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it fits together with another, which then is of the same."""
+        edges = f"from {', '.join(map(str, self.age_edges))}"
+        key = self.manifest.key_id or "unkeyed"
+        return Kind(key, self.precision, edges, self.setting("recommendation_id", "keep"))
 
 
 def may_share(one: Committed, other: Committed) -> bool:

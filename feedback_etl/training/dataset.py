@@ -118,10 +118,10 @@ def latest_export(folder: str | Path) -> Path | str:
 
 def _require_one_kind(exports: Sequence[Committed]) -> None:
     kinds = {
-        "keys": {export.manifest.key_id or "unkeyed" for export in exports},
-        "timestamp precisions": {export.precision for export in exports},
-        "age ranges": {f"from {', '.join(map(str, export.age_edges))}" for export in exports},
-        "forms of recommendation_id": {export.setting("recommendation_id", "keep") for export in exports},
+        "keys": {export.kind.key for export in exports},
+        "timestamp precisions": {export.kind.precision for export in exports},
+        "age ranges": {export.kind.age_edges for export in exports},
+        "forms of recommendation_id": {export.kind.recommendation_id for export in exports},
     }
     for what, found in kinds.items():
         if len(found) > 1:

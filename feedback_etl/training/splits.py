@@ -39,7 +39,8 @@ def split_by_hash(frame: Frame, shares: Mapping[str, float], *, by: str, seed: i
     Which part a value goes to follows from the value, the shares and the seed alone: SHA-256 of "seed|value" as a
     fraction of its range, against the shares one after the other, by the names of their parts: in which order the
     mapping has them does not matter. So a split is the same on every machine and in every version, and rows that come
-    later do not move those that were there. Shares are met as closely as chance allows: within 1 % at 100,000 values.
+    later do not move those that were there. Shares are met as closely as chance allows: at 100,000
+    values within a percentage point (the tests hold half of one).
 
     Null is a value like any other: all rows without one are in the same part, which gets too large if they are many.
     `NullGroupWarning` tells their number; a lazy frame, which is not run, does not know it.

@@ -1,0 +1,93 @@
+"""Exports of an object store that are asked for under one id by several at once: one of them is published."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import Database
+from folders import KEY, NOW, exported, people
+from object_store import Proxy
+from stored import Rows
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.bucket import Bucket
+from feedback_etl.exports.catalogue import manifests_at
+from feedback_etl.exports.requests import asked_by
+from feedback_etl.exports.stored import StoredExport
+from feedback_etl.exports.stored_log import StoredLog
+from feedback_etl.privacy.keys import Key
+from feedback_etl.results import ExportReport
+
+
+@pytest.fixture
+def application(sqlite_database: Database) -> Database:
+    """Three users with feedback."""
+    sqlite_database.fill(**people(3, each=4))
+    return sqlite_database
+
+
+def asked(database: Database, url: str) -> ExportReport:
+    """An export under the id that all of them use."""
+    return exported(database, url, request_id="one")  # type: ignore[arg-type]
+
+
+def first_put_of_the_log(proxy: Proxy, act: Any) -> None:
+    """Have something done just before a record is put for the first time: its writer has looked at the log."""
+
+    def before(method: str, path: str) -> None:
+        if method == "PUT" and "/audit/" in path:
+            proxy.before = lambda *_: None
+            act()
+
+    proxy.before = before
+
+
+def test_what_was_published_since_it_looked_is_the_answer(
+    bucket_url: str, application: Database, proxy: Proxy, object_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another asks and is done between the last look at the log and the record of the beginning."""
+    first: list[ExportReport] = []
+
+    def ask() -> None:
+        with monkeypatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", object_store)
+            first.append(asked(application, bucket_url))
+
+    first_put_of_the_log(proxy, ask)
+    second = asked(application, bucket_url)
+    assert len(manifests_at(bucket_url)) == 1
+    assert second.export_filename == first[0].export_filename
+    assert second.figures() == first[0].figures()
+
+
+def test_what_was_begun_since_it_looked_is_given_up(
+    bucket_url: str, application: Database, proxy: Proxy, tmp_path: Path
+) -> None:
+    """Another has begun, and can publish no more when this one has been recorded."""
+    rows, bucket = Rows(application, tmp_path / "made"), Bucket(bucket_url)
+    first = StoredExport(bucket, NOW, key=Key(KEY), plan=asked_by("one"))
+    with ExitStack() as stack:
+        first_put_of_the_log(proxy, lambda: stack.enter_context(first))
+        second = asked(application, bucket_url)
+        with pytest.raises(ExportFileError, match="taken for dead"):
+            first.publish(rows.put(bucket, first.stem), rows.facts)
+    assert [f"{bucket_url}/{each.stem}" for each in manifests_at(bucket_url)] == [second.export_filename]
+    assert bucket.names(first.stem) == []
+    assert [each["event"] for each in StoredLog(bucket).records()][:3] == ["started", "recovered", "started"]
+
+
+def test_of_many_who_ask_at_once_one_publishes(bucket_url: str, application: Database) -> None:
+    """The others are given its answer, or were given up."""
+
+    def ask(_: int) -> str:
+        try:
+            return asked(application, bucket_url).export_filename
+        except ExportFileError:
+            return ""
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = {*pool.map(ask, range(4))} - {""}
+    assert answers == {f"{bucket_url}/{each.stem}" for each in manifests_at(bucket_url)}
+    assert len(answers) == 1
