@@ -11,7 +11,7 @@ demo: .venv/installed-run  ## a sample database, exported: what this project doe
 	$(BIN)/feedback-etl demo
 
 test: .venv/installed-test  ## all tests, with coverage
-	$(BIN)/pytest -n 2 --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term
 
 torture: .venv/installed-test  ## what accidents do, a hundred times each, and many more random rows; about an hour
 	$(BIN)/pytest -n 2 -m torture

@@ -44,7 +44,7 @@ def fill_with_sample(url: str, rows: int = ROWS) -> None:
 
 def exported(url: str, folder: Path | str, **options: Any) -> ExportReport:
     """An export of everything."""
-    usual: dict[str, Any] = {"days_back": -1, "now": NOW, "key": KEY, "output_dir": folder, "workers": 5}
+    usual: dict[str, Any] = {"days_back": -1, "now": NOW, "key": KEY, "output_dir": folder, "workers": 3}
     return fe.export_feedback(url, **usual | options)
 
 

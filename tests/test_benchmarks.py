@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
@@ -16,6 +18,7 @@ def tables(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+@pytest.mark.torture
 def test_they_work() -> None:
     """A small run compares everybody who can run here, and everybody who does the same work has the same rows."""
     options = ["--small", "--rows", "4000", "--scale", "0.008"]

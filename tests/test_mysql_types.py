@@ -66,8 +66,10 @@ def test_an_id_is_an_integer_or_text(
     url: str, route: str, declared: str, sql: str, expected: Any, dtype: pl.DataType
 ) -> None:
     """Never a float, also beyond 2**63; a UUID is in lower case."""
-    for column in ("feedback_id", "user_id", "analysis_id", "recommendation_id"):
-        assert values_of(url, route, column, declared, sql) == [(expected, dtype)]
+    names = ("feedback_id", "user_id", "analysis_id", "recommendation_id")
+    frame = read(by(route, url), query=select(url, stored(url, declared, sql), **dict.fromkeys(names, "x")))
+    for name in names:
+        assert [(value, frame.schema[name]) for value in frame[name]] == [(expected, dtype)]
 
 
 @by_both_routes

@@ -231,7 +231,7 @@ def test_a_slow_disk_does_not_let_the_reader_grow(postgres_database: str) -> Non
     assert after_a_while[1] - after_a_while[0] < in_its_memory / 3
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["1", pytest.param("", marks=pytest.mark.torture)])
 def test_no_byte_is_lost_while_the_reader_is_stopped_and_goes_on(
     postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str
 ) -> None:
