@@ -61,11 +61,27 @@ def list_exports(output: Output = None, as_json: AsJson = False) -> None:
     for manifest in exports:
         print_data(_line(manifest, there))
     for path in foreign:
-        print_data(f"{path.name}  not ours: no manifest (feedback-etl adopt {path})")
+        print_data(_foreign_line(folder, path))
     for stem in begun:
         print_data(f"{stem}  not finished: it is under way, or was killed and is cleared away by a later command")
     if not (exports or foreign or begun):
         tell("There are no exports here.")
+
+
+def _foreign_line(place: "Folder | Bucket", path: Path) -> str:
+    """A data file without a manifest, and what to do about it."""
+    from feedback_etl.exports.names import STEM
+    from feedback_etl.exports.place import Folder
+
+    name = path.relative_to(place.path) if isinstance(place, Folder) else path
+    if any(STEM.fullmatch(part) for part in name.parts[:-1]):
+        return f"{name}  not ours: a part without the manifest of its export (restore that, or remove the folder)"
+    advice = (
+        f"feedback-etl adopt {path}"
+        if isinstance(place, Folder)
+        else "adopt takes files of a folder: copy it to one, or remove it"
+    )
+    return f"{name}  not ours: no manifest ({advice})"
 
 
 def _line(manifest: "Manifest", there: set[str]) -> str:
@@ -209,7 +225,7 @@ def _tell(done: "Erasure", would: str) -> None:
             "out; what was killed is removed by the first command a day after it began."
         )
     if done.foreign:
-        tell(f"not looked into, not ours: {counted(len(done.foreign), 'file')} (feedback-etl list, feedback-etl adopt)")
+        tell(f"not looked into, not ours: {counted(len(done.foreign), 'file')} (feedback-etl list tells which)")
 
 
 def _ids(file: str | None) -> list[str]:

@@ -58,7 +58,7 @@ def to_polars(frame: Any) -> Any:
     """A Polars frame as it is, lazy or not; a pandas data frame or an Arrow table as a Polars data frame.
 
     A pandas column of integers with missing values is one of fractions, unless its data type is Int64, and is taken as
-    it is: what needs exact numbers refuses it.
+    it is: what needs exact numbers refuses it. One of fractions that are all missing has no type.
 
     Raises:
         UsageError: It is no such frame, or one whose values fit no type.
@@ -71,7 +71,10 @@ def to_polars(frame: Any) -> Any:
     except Exception as error:  # whatever it is, its text may hold values
         kind = type(error).__name__
     else:
-        return table.cast({name: pl.Enum(dtype.categories) for name, dtype in _ordered(known)})
+        types: dict[str, pl.DataType] = {name: pl.Enum(dtype.categories) for name, dtype in _ordered(known)}
+        if _is_pandas(known):
+            types |= dict.fromkeys(_without_type(table), pl.Null())
+        return table.cast(pl.Schema(table.schema | types))
     raise UsageError(f"The frame has a column whose values are of different types ({kind}); give each one type.")
 
 
@@ -119,6 +122,12 @@ def _ordered(known: "nw.DataFrame[Any]") -> "Iterator[tuple[str, nw.Enum]]":
     import narwhals as nw
 
     return ((name, dtype) for name, dtype in known.schema.items() if isinstance(dtype, nw.Enum))
+
+
+def _without_type(table: pl.DataFrame) -> list[str]:
+    """The columns that hold nothing, of which pandas makes fractions whatever they would hold."""
+    empty = table.select(pl.selectors.float()).select(pl.all().is_null().all())
+    return [each.name for each in empty if table.height and each.item()]
 
 
 def _each(result: Any, restore: Callable[[pl.DataFrame], Any]) -> Any:

@@ -1,5 +1,6 @@
 """Transforms take frames of any kind and give back what they were given; no kind is computed in another way."""
 
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -130,6 +131,17 @@ class TestPandas:
             fe.anonymize(frame, now=NOW, unkeyed=True)
         with pytest.raises(UsageError, match=r"analysis_id is Float64.*pandas: the dtype Int64"):
             fe.split_by_hash(frame, {"a": 1.0}, by="analysis_id")
+
+    def test_a_column_that_is_all_missing_has_no_type(self) -> None:
+        """pandas makes floats of it, as of the single row that a model is asked about, read from CSV."""
+        row = pair_frame({"age_range": None, "timeframe": None, "conditions_detected": None})
+        frame = pd.read_csv(io.StringIO(row.write_csv()), parse_dates=["feedback_timestamp"])
+        assert str(frame["age_range"].dtype) == "float64"
+        known = fe.Vocabulary(conditions=("acne",))
+        assert_frame_equal(pl.from_pandas(fe.features(frame, vocabulary=known)), fe.features(row, vocabulary=known))
+        kept = fe.label(frame, "helpful")
+        assert kept["age_range"].isna().all()
+        assert str(kept["age_range"].dtype) == "float64"
 
     def test_the_same_as_int64_are_exact(self) -> None:
         """Also those that no float holds."""

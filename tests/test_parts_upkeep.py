@@ -243,3 +243,21 @@ def test_whether_a_run_lives_is_asked_without_writing(folder: Path, monkeypatch:
         fe.erase(folder, analysis_ids=[999], keys=KEYS)
         assert (folder / export.stem).is_dir()
     assert not (folder / export.stem).exists()
+
+
+def test_parts_whose_manifest_was_lost_are_told(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold people that an erasure does not reach; those that a run is making now are the run's business."""
+    stem = only(folder).stem
+    (folder / f"{stem}.manifest.json").rename(folder / "kept.json")
+    lost = {path.relative_to(folder).as_posix() for path in folder.glob(f"**/{stem}/part-*")}
+    assert any(name.startswith("rejected/") for name in lost)
+    told = fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    assert {path.relative_to(folder).as_posix() for path in told.foreign} == lost
+    line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
+    assert line.endswith("not ours: a part without the manifest of its export (restore that, or remove the folder)")
+    (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
+    with PartedExport(folder, NOW + timedelta(days=1), key=KEYS[0]) as export:
+        (folder / export.stem / "part-00000.csv").touch()
+        assert fe.contents_of(folder).foreign == []

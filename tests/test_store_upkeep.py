@@ -22,7 +22,7 @@ from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.catalogue import manifests_at
 from feedback_etl.exports.keeping import log_of
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.names import manifest_of
+from feedback_etl.exports.names import folders_of, manifest_of
 from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
@@ -294,6 +294,15 @@ class TestFaces:
         assert here("report", "--output", url, "-o", "report.html").code == 0
         assert url in Path("report.html").read_text()
         assert "1 export pruned" in here("prune", "--keep-days", "0", "--output", url).err
+
+    def test_parts_whose_manifest_was_lost_are_told(self, url: str, here: Here) -> None:
+        """They hold people whom it does not reach."""
+        stem, bucket = only(url).stem, Bucket(url)
+        lost = {name for folder in folders_of(stem) for name in bucket.names(folder)}
+        bucket.remove(f"{stem}.manifest.json")
+        assert {str(path) for path in fe.erase(url, analysis_ids=["101"], keys=KEYS).foreign} == lost != set()
+        told = here("list", "--output", url).out
+        assert all(f"{name}  not ours: a part without the manifest of its export" in told for name in lost)
 
     def test_the_settings_name_it(self, url: str, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
         """As a folder; they are shown as they were written."""

@@ -87,6 +87,11 @@ class Bucket(Numbered):
         etags = {each["path"]: each["e_tag"] or "" for each in found}
         return {path: etags[path] for path in sorted(etags) if not PurePosixPath(path).name.startswith(".")}
 
+    def folders(self) -> list[str]:
+        """The folders in it, hidden ones aside."""
+        found = self._again(lambda client: client.list_with_delimiter(self._store, None)["common_prefixes"])
+        return sorted(name for each in found if not (name := str(each).rstrip("/")).startswith("."))
+
     def listed(self, folder: str = "") -> dict[str, Listed]:
         """All objects below a folder of it, by their names."""
         found = self._again(lambda client: client.list(self._store, folder or None).collect())

@@ -16,6 +16,7 @@ An export in parts, which several machines have written or an object store holds
       .feedback_etl/feedback_training_20251025_120000/    rows that wait until all of them are known, with `--k`
 """
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,9 @@ MANIFEST_SUFFIX = ".manifest.json"
 DATA_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 REJECTED_FOLDER = "rejected"
 STATE_FOLDER = ".feedback_etl"
+STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
+"""What files and folders of exports are named after."""
+
 _MOST_IN_A_SECOND = 10_000
 
 

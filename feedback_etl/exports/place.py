@@ -28,6 +28,9 @@ class Place(Protocol):
     def names(self, folder: str = "") -> list[str]:
         """The files in a folder of it (itself unless one is named), sorted; hidden ones aside."""
 
+    def folders(self) -> list[str]:
+        """The folders in it, hidden ones aside."""
+
     def present(self, names: Iterable[str]) -> set[str]:
         """Those of some names that are there."""
 
@@ -96,6 +99,10 @@ class Folder:
         """The files in a folder of it, sorted; hidden ones aside."""
         place = self.path / folder
         return sorted(path.relative_to(self.path).as_posix() for path in place.glob("[!.]*") if path.is_file())
+
+    def folders(self) -> list[str]:
+        """The folders in it, hidden ones aside."""
+        return sorted(path.name for path in self.path.glob("[!.]*") if path.is_dir())
 
     def read(self, name: str) -> bytes:
         """The content of a file."""

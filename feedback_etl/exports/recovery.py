@@ -15,6 +15,7 @@ from feedback_etl.exports.names import (
     PREFIX,
     REJECTED_FOLDER,
     STATE_FOLDER,
+    STEM,
     folders_of,
     manifest_of,
     names_of,
@@ -23,7 +24,6 @@ from feedback_etl.exports.names import (
 )
 from feedback_etl.privacy.keys import Key
 
-_STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
 _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
 """What parts are called, what workers write them to, and what rewrites them."""
 
@@ -73,14 +73,14 @@ def clear_rewritten(folder: Path, log: OpenLog) -> None:
 def is_ours(record: Record) -> bool:
     """Whether a stem is such as we give: a log that was tampered with must not lead elsewhere."""
     texts = record.get("stem"), record.get("run")
-    return all(isinstance(text, str) for text in texts) and _STEM.fullmatch(record["stem"]) is not None
+    return all(isinstance(text, str) for text in texts) and STEM.fullmatch(record["stem"]) is not None
 
 
 def _stems_of_leftovers(folder: Path) -> set[str]:
     """What temporary files are there of: of runs that live, or that were killed, perhaps when they had recorded all."""
     places = (folder, folder / REJECTED_FOLDER, folder / STATE_FOLDER)
     names = [path.name for place in places for path in place.glob(f".{PREFIX}*.tmp*")]
-    return {found[0] for name in names if (found := _STEM.match(name[1:]))}
+    return {found[0] for name in names if (found := STEM.match(name[1:]))}
 
 
 def _is_alive(folder: Path, started: Record) -> bool:

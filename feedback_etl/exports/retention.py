@@ -14,8 +14,9 @@ from feedback_etl.exports.failures import explained, reading, refuse_links
 from feedback_etl.exports.keeping import held, log_of, take_up
 from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER, folders_of
+from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER, STEM, folders_of
 from feedback_etl.exports.place import Folder, Where, place_of
+from feedback_etl.exports.stored_recovery import unfinished
 from feedback_etl.privacy.keys import Key
 
 MOST_DAYS = 100_000
@@ -26,8 +27,8 @@ class Contents(NamedTuple):
 
     Attributes:
         exports: The manifests, the oldest first; those of pruned exports too.
-        foreign: Data files without a manifest: older exports, copies; paths in an object store begin at its prefix.
-            `adopt` gives one of a folder a manifest.
+        foreign: Data files without a manifest: older exports, copies, parts of an export whose manifest was lost; paths
+            in an object store begin at its prefix. `adopt` gives a file of a folder a manifest.
     """
 
     exports: list[Manifest]
@@ -55,9 +56,16 @@ def _contents_of(place: Folder | Bucket) -> Contents:
     exports = manifests_at(place)
     ours = {file.path for manifest in exports for file in manifest.files}
     folders = {"", REJECTED_FOLDER, *(path.rpartition("/")[0] for path in ours if not path.startswith("."))}
+    folders |= {folder for stem in _without_manifest(place, exports) for folder in (stem, f"{REJECTED_FOLDER}/{stem}")}
     found = {path for folder in folders for path in _paths_in(place, folder)}
     foreign = [path for path, name in found if name.endswith(DATA_SUFFIXES) and name not in ours]
     return Contents(exports, sorted(foreign))
+
+
+def _without_manifest(place: Folder | Bucket, exports: list[Manifest]) -> set[str]:
+    """The stems of folders of parts whose manifest is not there, and which no run is filling."""
+    stems = {folder for folder in place.folders() if STEM.fullmatch(folder)} - {each.stem for each in exports}
+    return stems - {*unfinished(log_of(place).records())} if stems else stems
 
 
 def _paths_in(place: Folder | Bucket, folder: str) -> Iterator[tuple[Path, str]]:
