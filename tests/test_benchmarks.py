@@ -61,6 +61,7 @@ def test_those_of_training_work() -> None:
     assert {"`features` of all rows", "count by age range, 10 Parquet files"} <= firsts
 
 
+@pytest.mark.torture
 def test_those_of_many_workers_work() -> None:
     """A small run measures everybody, and what a task costs."""
     done = subprocess.run(
