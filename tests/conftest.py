@@ -18,7 +18,7 @@ from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, running_object_store
 from watchdog import running_server
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=150)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1500)
 hypothesis.settings.load_profile("default")
 
