@@ -16,7 +16,10 @@ from clusters import SMALL_TASK, environment, fill_with_sample
 from databases import Database, new_mysql_database, new_postgres_database, opened
 from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, running_object_store
+from processes import finish_idle_readers
 from watchdog import running_server
+
+from feedback_etl.source.waiting import end_idle
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=150)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1500)
@@ -38,10 +41,15 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Coverage follows into other processes only where a test says so, since it makes them half as fast again."""
     if request.node.get_closest_marker("covers_children") is None:
         monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
+    else:
+        end_idle()
+        yield
+        finish_idle_readers()
 
 
 @pytest.fixture(autouse=True)

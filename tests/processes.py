@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from feedback_etl.cli import app, main
+from feedback_etl.source import waiting
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "feedback-etl")
 PATIENCE_SECONDS = 300
@@ -118,13 +119,21 @@ class Here:
 
 
 def readers() -> list[psutil.Process]:
-    """The reader processes that this process has started and that still run."""
+    """The reader processes that this process has started and that still work on a job."""
+    idle = {process.pid for process in waiting._idle}
     found = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has just ended
-            if "reader_process" in " ".join(child.cmdline()):
+            if child.pid not in idle and "reader_process" in " ".join(child.cmdline()):
                 found.append(child)
     return found
+
+
+def finish_idle_readers() -> None:
+    """Let the idle readers end by themselves, which stores what was measured in them."""
+    for process in list(waiting._idle):
+        waiting._idle.pop(process)
+        process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def wait_for(condition: Any) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from reading import NOW, fetch, select
 
 import feedback_etl as fe
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source import plan
+from feedback_etl.source import plan, waiting
 from feedback_etl.source.child import Job, Reader
 from feedback_etl.source.connect import open_source
 from feedback_etl.source.plan import UNDATED, Bin, in_ranges, ranges_in_one_piece, split
 from feedback_etl.source.preflight import fetch_rows, look_at
 from feedback_etl.source.query import feedback_in
+from feedback_etl.source.waiting import end_idle
 from feedback_etl.source.window import Window
 
 pytestmark = pytest.mark.covers_children  # what a reader does, nothing else does
@@ -198,12 +200,12 @@ def work(before=lambda: None, after=lambda: None):
         return [line.split() for line in done.stdout.splitlines()]
 
     def test_it_does_the_next_job(self, sqlite_database: Database) -> None:
-        """Of the thread that started it."""
+        """Starting one takes longer than a small job."""
         first, second = self.lines("work()\nwork()", sqlite_database)
         assert first == second
 
-    def test_it_does_none_for_another_thread(self, sqlite_database: Database) -> None:
-        """The kernel ends it with its thread, which may be in the middle of the job of the other one."""
+    def test_it_outlives_the_thread_that_asked_for_it(self, sqlite_database: Database) -> None:
+        """The kernel ends it with the thread that started it, which is one that lives as long as the program."""
         script = """
 is_done, may_end = threading.Event(), threading.Event()
 thread = threading.Thread(target=work, kwargs={"after": lambda: (is_done.set(), may_end.wait())})
@@ -211,9 +213,9 @@ thread.start()
 is_done.wait()
 work(before=lambda: (may_end.set(), thread.join(), __import__("time").sleep(0.5)))
 """
-        (_, of_thread), (one, of_main) = self.lines(script, sqlite_database)
-        assert one == "1"
-        assert of_thread != of_main
+        of_thread, of_main = self.lines(script, sqlite_database)
+        assert of_thread == of_main
+        assert of_main[0] == "1"
 
     def test_it_does_none_for_a_fork(self, sqlite_database: Database) -> None:
         """Both programs would write into its pipe, and read from it."""
@@ -227,6 +229,71 @@ if forked:
         lines = self.lines(script, sqlite_database)
         assert [one for one, _ in lines] == ["1"] * 3
         assert len({process for _, process in lines}) == 2
+
+
+class TestPool:
+    """Readers of small exports stay for the next one, but not for ever, and not those that used much memory."""
+
+    @pytest.fixture(autouse=True)
+    def empty_pool(self) -> Iterator[None]:
+        end_idle()
+        yield
+        end_idle()
+
+    def processes_of(self, database: Database, *, exports: int, batch_rows: int = 1_000) -> list[int]:
+        """The reader processes that stay after each of some exports of all rows."""
+        stay = []
+        for _ in range(exports):
+            fe.load_feedback(database.url, days_back=-1, now=NOW, batch_rows=batch_rows)
+            stay += [process.pid for process in waiting._idle]
+        return stay
+
+    def test_small_exports_share_a_reader(self, sqlite_database: Database) -> None:
+        sqlite_database.fill(**feedback(5))
+        stay = self.processes_of(sqlite_database, exports=3)
+        assert len(stay) == 3
+        assert len({*stay}) == 1
+
+    def test_reader_of_a_large_export_ends(self, sqlite_database: Database) -> None:
+        sqlite_database.fill(**feedback(5))
+        assert self.processes_of(sqlite_database, exports=1, batch_rows=2) == []
+
+    def test_reader_holds_no_connection_while_idle(self, postgres_database: str) -> None:
+        query = select(postgres_database)
+        fe.load_feedback(postgres_database, days_back=-1, now=NOW, query=query)
+        assert len(waiting._idle) == 1
+        others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        assert fetch(postgres_database, others) == []
+
+    def test_more_readers_than_are_kept_end(self, sqlite_database: Database) -> None:
+        with open_source(sqlite_database.url) as source:
+            job = Job(str(source.connectorx_url), [], ["SELECT 1 AS x"], batch_rows=1)
+        with contextlib.ExitStack() as stack:
+            for _ in range(waiting.MAX_IDLE + 1):
+                reader = stack.enter_context(Reader(job, stall_timeout=60))
+                assert sum(batch.num_rows for batch in reader.next_stream()) == 1
+        assert len(waiting._idle) == waiting.MAX_IDLE
+
+    def test_idle_readers_end_after_a_while(self) -> None:
+        done = python("""
+import time
+from feedback_etl.source import waiting
+waiting.IDLE_SECONDS = 0.2
+waiting.prestart()
+[process] = waiting._idle
+process.wait(timeout=60)
+print(len(waiting._idle))
+""")
+        assert (done.stdout, done.stderr) == ("0\n", "")
+
+    def test_reader_that_died_is_replaced(self, sqlite_database: Database) -> None:
+        sqlite_database.fill(**feedback(5))
+        [first] = self.processes_of(sqlite_database, exports=1)
+        [process] = waiting._idle
+        process.kill()
+        process.wait()
+        [second] = self.processes_of(sqlite_database, exports=1)
+        assert first != second
 
 
 def kill_first_reader() -> None:

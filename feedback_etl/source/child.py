@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from feedback_etl.errors import SourceError
 from feedback_etl.source.failures import stopped
-from feedback_etl.source.waiting import pipes, take, wait
+from feedback_etl.source.waiting import is_full, pipes, take, wait
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +51,8 @@ class Reader:
         for query in job.queries:
             for batch in reader.next_stream(): ...
 
-    One that `is_kept` waits for the next job when it has done its own; with the program, it ends.
+    A process that has done its job waits for the next one if the job was small (`waiting`), or if it `is_kept`; with
+    the program, it ends. After a large job it would keep the memory that ConnectorX took.
     """
 
     def __init__(
@@ -59,21 +60,19 @@ class Reader:
     ) -> None:
         self._stall_timeout = stall_timeout
         self._is_kept = is_kept
+        self._small_rows = job.batch_rows
         self._streams_left = len(job.queries)
         self._rows = 0
         self._ready: queue.Queue[Any] = queue.Queue(batches_ahead)
         self._closed = False
         self._is_done = False
-        self._taken = take()
-        self._process = self._taken.popen
+        self._process = take()
         self._stdin, self._stdout, self._stderr = pipes(self._process)
         self._thread = threading.Thread(target=self._read_ahead, name="feedback_etl reader", daemon=True)
         try:
             with contextlib.suppress(BrokenPipeError):  # it died; the thread finds out
                 self._stdin.write(json.dumps(job._asdict()).encode() + b"\n")
                 self._stdin.flush()
-                if not is_kept:
-                    self._stdin.close()
             self._thread.start()
         except BaseException:  # an interrupt may come at any point
             self._end()
@@ -83,9 +82,10 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_kept and self._is_done:
+        is_small = self._rows <= self._small_rows and not is_full()
+        if self._is_done and (self._is_kept or is_small):
             self._thread.join()
-            wait(self._taken)
+            wait(self._process)
         else:
             self._end()
 
