@@ -10,6 +10,7 @@ from feedback_etl.arguments import Time, extra_of, key_of, known_of, window_of
 from feedback_etl.clock import instant
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, of_raw_rows
 from feedback_etl.expressions import AGE_EDGES
+from feedback_etl.forks import require_usable_polars
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass, without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.rules import Rules
@@ -64,6 +65,7 @@ def load_training(
     Returns:
         The twelve columns of `schema.TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
     """
+    require_usable_polars()
     now = instant(now)
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, now)
@@ -126,6 +128,7 @@ def load_feedback(
     Returns:
         The canonical raw columns (`columns.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last.
     """
+    require_usable_polars()
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, instant(now))
     consent = ConsentColumns(opt_in_column, opt_out_column)

@@ -19,6 +19,7 @@ from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.output import Compress, Form, Format
 from feedback_etl.exports.place import place_of
 from feedback_etl.expressions import AGE_EDGES
+from feedback_etl.forks import require_usable_polars
 from feedback_etl.making import Making, settings_of
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass
 from feedback_etl.privacy.keys import Key
@@ -154,6 +155,7 @@ def export_feedback(
     True
     """
     started = time.perf_counter()
+    require_usable_polars()
     place = place_of(output_dir)
     in_parts = executor is not None or isinstance(place, Bucket)
     require_fitting(incremental, since, request_id, in_parts=in_parts)

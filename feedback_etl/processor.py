@@ -19,6 +19,7 @@ from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.files import ExportFiles
 from feedback_etl.expressions import ISO_FORMAT, bucket_age, hash_id, pair_hash
+from feedback_etl.forks import require_usable_polars
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
@@ -111,17 +112,20 @@ class FeedbackProcessor:
         """
         if not isinstance(id, Integral | str | UUID):
             raise UsageError(f"An id is an integer, text or a UUID, not {type(id).__name__}.")
+        require_usable_polars()
         key = self._key_or_configured()
         digest = hash_id(pl.lit(str(id)), key=key, domain="analysis_id", unkeyed=key is None)
         return str(pl.select(digest).item())
 
     def _bucket_age(self, age: float | None) -> str | None:
         """Range of an age in years; None for None and for ages outside 0 to 130."""
+        require_usable_polars()
         found: str | None = pl.select(bucket_age(pl.lit(age, pl.Float64))).item()
         return found
 
     def _get_pair_hash(self, pair: FeedbackTrainingPair) -> str:
         """What makes two pairs the same feedback: 64 hex characters."""
+        require_usable_polars()
         parts = (pair.analysis_hash, pair.recommendation_id, pair.feedback_timestamp)
         return str(pl.select(pair_hash(*map(pl.lit, parts))).item())
 
@@ -134,6 +138,7 @@ class FeedbackProcessor:
         """
         if not pairs:
             return ""
+        require_usable_polars()
         frame = validate(_as_frame(pairs))
         key, new_key = self._key_or_configured(), self._new_key
         with ExportFiles(self.output_dir, instant(), key=key, new_key=new_key, known_keys=known_keys) as files:

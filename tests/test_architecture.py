@@ -25,7 +25,7 @@ COMMAND_LINE = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_
 COMMAND_LINE |= {"cli_audit", "cli_selection", "console"}
 
 FLOORS = [
-    {"clock", "errors", "private_files"},
+    {"clock", "errors", "forks", "private_files"},
     {"columns", "expressions", "frames", "ids_in_texts"},
     {"demo_data", "exports", "privacy", "rejection", "results", "rules", "schema", "source", "steps"}
     | {"training", "transforms"},

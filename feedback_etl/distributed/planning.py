@@ -15,6 +15,7 @@ from feedback_etl.distributed.head import TASKS_AT_ONCE
 from feedback_etl.distributed.worker import metadata_of
 from feedback_etl.exports.output import Compress, Form, Format, Rows
 from feedback_etl.expressions import AGE_EDGES
+from feedback_etl.forks import require_usable_polars
 from feedback_etl.privacy.keys import new_key
 from feedback_etl.processing import process_into
 from feedback_etl.rules import Rules
@@ -108,6 +109,7 @@ def plan(
     >>> planned.rows, planned.ranges, planned.workers
     (1000, 1, 1)
     """
+    require_usable_polars()
     prestart()
     now = instant(now)
     reading, form = Reading(workers=workers).checked(), Form(format, compress).checked()

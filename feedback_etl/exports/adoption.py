@@ -13,6 +13,7 @@ from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha2
 from feedback_etl.exports.names import DATA_SUFFIXES, manifest_of
 from feedback_etl.exports.rewriting import columns_of, count_rows
 from feedback_etl.exports.store import is_store
+from feedback_etl.forks import require_usable_polars
 from feedback_etl.privacy.keys import Key
 
 ADOPTED = "adopted"
@@ -48,6 +49,7 @@ def adopt(
     >>> manifest.created_at, manifest.statistics
     ('2024-01-01T00:00:00', {'exported_records': 1})
     """
+    require_usable_polars()
     if is_store(str(file)):
         raise UsageError("Files of an object store are not adopted: adopt takes files of a folder.")
     path = Path(file)

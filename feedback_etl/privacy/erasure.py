@@ -16,6 +16,7 @@ from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.place import Where, place_of
 from feedback_etl.exports.retention import require_place
 from feedback_etl.exports.rewriting import NO_ANALYSIS
+from feedback_etl.forks import require_usable_polars
 from feedback_etl.privacy.forgetting import Erasure, Forgetting
 from feedback_etl.privacy.keys import Key
 from feedback_etl.source.connect import Database
@@ -74,6 +75,7 @@ def erase(
     ...     erase(folder, analysis_ids=[42], keys=[Key("k" * 32)]).not_found
     ['42']
     """
+    require_usable_polars()
     users, given = _ids("user_ids", user_ids), _ids("analysis_ids", analysis_ids)
     known = Key.all_of(keys)
     if not (users or given or not_in_database):

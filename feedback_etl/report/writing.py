@@ -7,6 +7,7 @@ from pathlib import Path
 from feedback_etl.clock import instant
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.failures import explained, refuse_links
+from feedback_etl.forks import require_usable_polars
 from feedback_etl.privacy.keys import Key
 from feedback_etl.private_files import replace_private_file, temporary_path
 
@@ -48,6 +49,7 @@ def write_report(
     >>> write_report("report.html", "reported", keys="k" * 32).read_text().splitlines()[0]
     '<!doctype html>'
     """
+    require_usable_polars()
     from feedback_etl.report.gathered import exports_of, gather
     from feedback_etl.report.page import page
 
