@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from feedback_etl.arguments import known_keys
 from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.chain import INCREMENTAL, Chain, Memory, begun, continued
+from feedback_etl.exports.chain import INCREMENTAL, Chain, begun, continued
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.files import ExportFiles
 from feedback_etl.exports.manifest import digest_of
 from feedback_etl.exports.output import Form
 from feedback_etl.exports.place import Folder
 from feedback_etl.exports.requests import AskedMeanwhile, asked_by, asked_once
+from feedback_etl.exports.seen_rows import Memory
 from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.privacy.anonymity import Anonymity, without
@@ -117,7 +118,7 @@ class Making:
         if chain is not None:
             made["plan"] = begun(window.start, digest_of(self.settings))
         with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:
-            memory = None if chain is None else Memory(chain, key, settled.until)
+            memory = None if chain is None else Memory(chain.rows_file, key, settled.until)
             run = _run(self.rules, files.forgotten, memory)
             append = files.append if self.rules.anonymity.k is None else files.hold
             process_into(append, files.reject, run, found.batches)

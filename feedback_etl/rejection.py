@@ -132,6 +132,11 @@ def tell_apart(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> Split[
     return Split(frame.filter(~suspect), frame.filter(suspect))
 
 
+def is_valid(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.Expr:
+    """Make the expression that is true for the rows of a raw frame in which nothing is wrong."""
+    return ~_is_suspect(frame, extra)
+
+
 def _is_suspect(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> pl.Expr:
     """Whether anything is wrong with a row. Lists are judged once per distinct text: decoding is what costs."""
     wrong = [fault for faults in (*_ROW_FAULTS.values(), *map(_faults_of, extra)) for fault in faults.values()]

@@ -12,11 +12,11 @@ import polars as pl
 
 from feedback_etl.columns import IMAGE_URL
 from feedback_etl.errors import ValidationError
-from feedback_etl.exports.chain import Memory
+from feedback_etl.exports.seen_rows import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
 from feedback_etl.expressions import harmless, hash_id
 from feedback_etl.privacy.anonymity import CAP, People, told
-from feedback_etl.rejection import explain, tell_apart
+from feedback_etl.rejection import explain, is_valid, tell_apart
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
 from feedback_etl.schema import validate
@@ -102,7 +102,7 @@ class Run:
             everybody, raw = raw.height, raw.filter(~self._forgotten)
             self._counts["forgotten"] += everybody - raw.height
         if self._memory is not None:
-            raw = self._memory.unread(raw)
+            raw = self._memory.unread(raw, lambda rows: self._enough & is_valid(rows, rules.extra))
         rated = raw.filter(self._enough)
         valid, rejected = tell_apart(rated, rules.extra)
         unique = self._first_of_pairs(valid)

@@ -183,7 +183,7 @@ class TestChain:
         assert remembered.stem == manifests_in(folder)[-1].stem
         assert remembered.stat().st_mode & 0o777 == 0o600
         header, *lines = remembered.read_text().splitlines()
-        assert (header, len(lines)) == ("analysis_hash,digest,minute", 6)
+        assert (header, len(lines)) == ("analysis_hash,digest,minute,version", 6)
 
 
 class TestTrouble:

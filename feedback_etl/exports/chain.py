@@ -1,35 +1,26 @@
 """The chain of incremental exports of a folder: where the next one begins, and which rows were read before.
 
 An export of a chain reads again the last while before the newest row of the one before it (the lookback), since rows
-may arrive late. Which of them were read already it knows by keyed digests of rows and of pairs, in
-`.feedback_etl/<stem>.rows`. What is older than the lookback is not read again; the number of rows that each such window
-had is in the manifest, so that a row that arrives even later shows up in the next count.
+may arrive late. Which of them were read already it knows by `seen_rows`, in `.feedback_etl/<stem>.rows`. What is older
+than the lookback is not read again; the number of rows that each such window had is in the manifest, so that a row that
+arrives even later shows up in the next count.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
-
-import polars as pl
+from typing import Any, NamedTuple, Self
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.failures import explained
 from feedback_etl.exports.lock import locked
 from feedback_etl.exports.manifest import Manifest, manifests_in, sha256_of
-from feedback_etl.expressions import hash_id
-from feedback_etl.privacy.keys import Key, signed
 
 INCREMENTAL = "incremental"
 MOST_COUNTED = 100
 """How many windows are counted again: three months of daily exports."""
-
-_SCHEMA = {"analysis_hash": pl.String, "digest": pl.String, "minute": pl.Int64}
-_MINUTE = timedelta(minutes=1)
-
-Kind = Literal["row", "pair"]
 
 
 class Counted(NamedTuple):
@@ -157,69 +148,6 @@ def continued(folder: Path, settings_digest: str, lock_timeout: float) -> Iterat
         yield chain
 
 
-class Memory:
-    """Which rows were read before, and which are read now: digests under a key of their own, no pseudonyms.
-
-    Args:
-        chain: Where what was read before is.
-        key: The key of the pseudonyms.
-        since: From when on rows are to be remembered; None for all.
-    """
-
-    def __init__(self, chain: Chain, key: Key | None, since: datetime | None) -> None:
-        known = pl.read_csv(chain.rows_file, schema=_SCHEMA) if chain.rows_file else pl.DataFrame(schema=_SCHEMA)
-        self._known = known["digest"].implode()
-        last: int | None = known.select(pl.col("minute").max()).item()
-        self._until = None if last is None else datetime(1970, 1, 1) + (last + 1) * _MINUTE
-        self._since, self._key = since, key
-        self._remembered = [known if since is None else known.filter(pl.col("minute") >= _minute_of(since))]
-
-    def unread(self, raw: pl.DataFrame) -> pl.DataFrame:
-        """The rows that were not read before; they are remembered."""
-        new = self._without_known(raw, "row")
-        self._remember(new, "row")
-        return new
-
-    def unseen(self, valid: pl.DataFrame) -> pl.DataFrame:
-        """The rows whose like was not exported before; they are remembered."""
-        new = self._without_known(valid, "pair")
-        self._remember(new, "pair")
-        return new
-
-    def rows(self) -> pl.DataFrame:
-        """All that is to be remembered: analysis_hash, digest, minute (since 1970, UTC)."""
-        return pl.concat(self._remembered).unique(subset="digest", keep="first", maintain_order=True)
-
-    def _without_known(self, rows: pl.DataFrame, kind: Kind) -> pl.DataFrame:
-        if self._until is None:
-            return rows
-        recent = pl.col("created_at").is_null() | (pl.col("created_at") < self._until)
-        if not rows.select(recent.any()).item():  # rows come in the order of their times
-            return rows
-        return rows.filter(~_digest(kind, self._key).is_in(self._known))
-
-    def _remember(self, rows: pl.DataFrame, kind: Kind) -> None:
-        time = pl.col("created_at")
-        recent = rows.filter(time.is_not_null() if self._since is None else time >= self._since)
-        if recent.height:
-            pseudonym = hash_id("analysis_id", key=self._key, unkeyed=self._key is None)
-            self._remembered.append(
-                recent.select(analysis_hash=pseudonym, digest=_digest(kind, self._key), minute=time.dt.epoch("s") // 60)
-            )
-
-
-def _digest(kind: Kind, key: Key | None) -> pl.Expr:
-    """What a row, or a pair, is known by: 32 hex characters. A row without an id is known by its pair."""
-    pair = pl.concat_str(
-        pl.col("analysis_id", "recommendation_id").cast(pl.String),
-        pl.col("created_at").dt.epoch("us").cast(pl.String),
-        separator="|",
-        ignore_nulls=True,
-    )
-    row = pl.coalesce(pl.col("feedback_id").cast(pl.String), pl.lit("no id|") + pair)
-    return signed(row if kind == "row" else pair, f"incremental {kind}", key).str.slice(0, 32)
-
-
 def lookback_of(lookback: str | timedelta) -> timedelta:
     """How far back rows are read again: a timedelta, or text such as 30m, 2h or 1d.
 
@@ -239,10 +167,6 @@ def lookback_of(lookback: str | timedelta) -> timedelta:
     if not isinstance(span, timedelta) or span < timedelta(0):
         raise UsageError("lookback must be a time such as 30m, 2h or 1d, or a timedelta, not negative.")
     return span
-
-
-def _minute_of(time: datetime) -> int:
-    return (time - datetime(1970, 1, 1)) // _MINUTE
 
 
 def _moment(text: str | None) -> datetime | None:

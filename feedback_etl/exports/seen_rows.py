@@ -1,0 +1,144 @@
+"""Rows that an incremental series has read before, known by keyed digests.
+
+A row is identified by all that makes it that row: feedback id, created_at, analysis id and recommendation id. The
+feedback id alone does not identify it: SQLite gives the id of a deleted row to the next one, and the tables of a UNION
+ALL count on their own. A pair is identified by the same without the feedback id.
+
+The file has a line for each row and each pair: analysis_hash, digest, minute (since 1970, UTC) and version. Version 1
+identified a row by its feedback id alone, and joined ids so that `a|b`, `c` equalled `a`, `b|c`; its lines have no
+version. They are compared together with their pseudonym and minute until they are older than the lookback.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from feedback_etl.expressions import hash_id
+from feedback_etl.privacy.keys import Key, signed
+
+_VERSION = 2
+_SCHEMA = {"analysis_hash": pl.String, "digest": pl.String, "minute": pl.Int64, "version": pl.Int64}
+_MINUTE = timedelta(minutes=1)
+
+Kind = Literal["row", "pair"]
+
+
+class Memory:
+    """Identify the rows that were read before, and remember those that are read now.
+
+    Digests are made with a key of their own: they are no pseudonyms.
+
+    Args:
+        path: The file of the last export of the series; None for the first.
+        key: The key of the pseudonyms.
+        since: From when on rows are to be remembered; None for all.
+    """
+
+    def __init__(self, path: Path | None, key: Key | None, since: datetime | None) -> None:
+        seen = _read(path) if path else pl.DataFrame(schema=_SCHEMA)
+        self._seen = seen.filter(pl.col("version") == _VERSION)["digest"].implode()
+        self._seen_in_version_1 = seen.filter(pl.col("version") == 1)
+        last: int | None = seen.select(pl.col("minute").max()).item()
+        self._until = None if last is None else datetime(1970, 1, 1) + (last + 1) * _MINUTE
+        self._since, self._key = since, key
+        self._remembered = [seen if since is None else seen.filter(pl.col("minute") >= _minute_of(since))]
+
+    def unread(self, raw: pl.DataFrame, is_valid: Callable[[pl.DataFrame], pl.Expr]) -> pl.DataFrame:
+        """Return the rows that were not read before, and remember them.
+
+        Args:
+            raw: Raw rows in the order of their times.
+            is_valid: Make the expression that is true for the rows of a frame that can be exported.
+        """
+        new = raw
+        if self._may_have_seen(raw):
+            known = self._is_seen("row")
+            if self._seen_in_version_1.height:
+                # A valid row whose pair was not exported is another row with the same id.
+                known |= self._is_seen_in_version_1("row") & (self._is_pair_seen() | ~is_valid(raw))
+            new = raw.filter(~known)
+        self._remember(new, "row")
+        return new
+
+    def unseen(self, valid: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows whose pair was not exported before, and remember them."""
+        new = valid.filter(~self._is_pair_seen()) if self._may_have_seen(valid) else valid
+        self._remember(new, "pair")
+        return new
+
+    def rows(self) -> pl.DataFrame:
+        """Return all that is to be remembered, as the lines of the file."""
+        return pl.concat(self._remembered).unique(subset="digest", keep="first", maintain_order=True)
+
+    def _may_have_seen(self, rows: pl.DataFrame) -> bool:
+        """Return whether rows, which come in the order of their times, are as old as those seen before."""
+        time = pl.col("created_at")
+        return self._until is not None and rows.select((time.is_null() | (time < self._until)).any()).item()
+
+    def _is_pair_seen(self) -> pl.Expr:
+        seen = self._is_seen("pair")
+        return seen | self._is_seen_in_version_1("pair") if self._seen_in_version_1.height else seen
+
+    def _is_seen(self, kind: Kind) -> pl.Expr:
+        return _digest(kind, self._key).is_in(self._seen)
+
+    def _is_seen_in_version_1(self, kind: Kind) -> pl.Expr:
+        lines = self._seen_in_version_1.select(_joined("analysis_hash", "minute", "digest")).to_series()
+        return _joined(self._pseudonym(), _minute(), _digest_of_version_1(kind, self._key)).is_in(lines.implode())
+
+    def _pseudonym(self) -> pl.Expr:
+        return hash_id("analysis_id", key=self._key, unkeyed=self._key is None)
+
+    def _remember(self, rows: pl.DataFrame, kind: Kind) -> None:
+        time = pl.col("created_at")
+        recent = rows.filter(time.is_not_null() if self._since is None else time >= self._since)
+        if recent.height:
+            digest = _digest(kind, self._key)
+            lines = {"analysis_hash": self._pseudonym(), "digest": digest, "minute": _minute(), "version": _VERSION}
+            self._remembered.append(recent.select(**lines).cast(_SCHEMA))  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> pl.DataFrame:
+    lines = pl.read_csv(path, schema_overrides=_SCHEMA)
+    return lines if "version" in lines.columns else lines.with_columns(version=pl.lit(1, pl.Int64))
+
+
+def _digest(kind: Kind, key: Key | None) -> pl.Expr:
+    """Return the digest of a row or a pair: 32 hex characters."""
+    pair = ("analysis_id", "recommendation_id", pl.col("created_at").dt.epoch("us"))
+    identity = _joined("feedback_id", *pair) if kind == "row" else _joined(*pair)
+    return signed(identity, f"incremental {kind} {_VERSION}", key).str.slice(0, 32)
+
+
+def _joined(*columns: str | pl.Expr) -> pl.Expr:
+    """Join values to a text from which they can be told: each after its length, a null as a mark of its own.
+
+    >>> pl.select(_joined(pl.lit("a|b"), pl.lit(None), pl.lit(12))).item()
+    '3:a|b-2:12'
+    """
+    texts = [(pl.col(column) if isinstance(column, str) else column).cast(pl.String) for column in columns]
+    lengths = [text.str.len_bytes().cast(pl.String) for text in texts]
+    measured = [pl.concat_str(length, pl.lit(":"), text) for length, text in zip(lengths, texts, strict=True)]
+    return pl.concat_str(each.fill_null("-") for each in measured)
+
+
+def _digest_of_version_1(kind: Kind, key: Key | None) -> pl.Expr:
+    pair = pl.concat_str(
+        pl.col("analysis_id", "recommendation_id").cast(pl.String),
+        pl.col("created_at").dt.epoch("us").cast(pl.String),
+        separator="|",
+        ignore_nulls=True,
+    )
+    row = pl.coalesce(pl.col("feedback_id").cast(pl.String), pl.lit("no id|") + pair)
+    return signed(row if kind == "row" else pair, f"incremental {kind}", key).str.slice(0, 32)
+
+
+def _minute() -> pl.Expr:
+    return pl.col("created_at").dt.epoch("s") // 60
+
+
+def _minute_of(time: datetime) -> int:
+    return (time - datetime(1970, 1, 1)) // _MINUTE
