@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -173,25 +173,30 @@ def _keys_of(file: str) -> Iterator[str]:
 def _read(path: str) -> "pl.DataFrame":
     import polars as pl
 
-    from feedback_etl.exports.store import POLARS_OPTIONS, is_store
+    from feedback_etl.exports.place import place_of
+    from feedback_etl.exports.records import without_empty_lines
+    from feedback_etl.exports.store import is_store
 
-    options = POLARS_OPTIONS if is_store(path) else None
-    if path.endswith(".parquet"):
-        frame = pl.scan_parquet(path, glob=False, storage_options=options)
-    else:
-        frame = pl.scan_csv(path, infer_schema=False, glob=False, storage_options=options)
-    return frame.collect().cast(pl.String)
+    folder, _, name = path.rpartition("/")
+    with place_of(folder).fetched(name) if is_store(path) else nullcontext(Path(path)) as file:
+        if path.endswith(".parquet"):
+            frame = pl.scan_parquet(file, glob=False)
+        else:
+            frame = pl.scan_csv(without_empty_lines(file), infer_schema=False, glob=False)
+        return frame.collect().cast(pl.String)
 
 
 def _table(files: list[Path]) -> "pl.DataFrame":
     """All files as one table of text: 1067 and 01067 are two values."""
     import polars as pl
 
+    from feedback_etl.exports.records import DAMAGES
+
     frames = []
     for file in files:
         try:
             frames += [_read(path) for path in _paths_of(file)]
-        except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
+        except (*DAMAGES, pl.exceptions.PolarsError):  # whose texts may hold values
             raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
     try:
         return pl.concat(frames)

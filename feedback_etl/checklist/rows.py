@@ -70,7 +70,7 @@ class Written(NamedTuple):
     @property
     def rows(self) -> pl.LazyFrame:
         """All of it, as text."""
-        return scan_text(self.place, [file.path for file in self.files])
+        return scan_text(self.place, self.manifest)
 
 
 def written(place: Folder | Bucket, manifest: Manifest) -> Written | None:
@@ -84,7 +84,7 @@ def written(place: Folder | Bucket, manifest: Manifest) -> Written | None:
         return None
     path = Path(manifest.data) if isinstance(place, Bucket) else place.path / manifest.data
     try:
-        rows = scan_text(place, names)
+        rows = scan_text(place, manifest)
         columns = rows.collect_schema().names()
         key = [name for name in PAIR_KEY if name in columns]
         counts = rows.select(pl.len(), pl.struct(key).n_unique().alias("pairs"), pl.col("analysis_hash").null_count())

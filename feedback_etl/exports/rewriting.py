@@ -1,36 +1,22 @@
 """Files without some of their rows: the other rows keep their bytes (CSV) or their values and order (Parquet)."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from feedback_etl.columns import SUBJECT_HASH
-from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.output import Compress, Digested, compressed
+from feedback_etl.exports.records import is_empty, iter_lines, iter_records, read_head, split, undamaged
 
 PSEUDONYM = "analysis_hash"
-_BLOCK_BYTES = 1 << 20
 _RECORDS_AT_ONCE = 10_000
 _CODECS: dict[str, Compress] = {".gz": "gzip", ".zst": "zstd"}
 
 
 NO_ANALYSIS = "\0"
 """In a list of rejected rows, a row without an analysis goes by this, which is in no id, and its feedback id."""
-
-_DAMAGES = (OSError, ValueError, LookupError, EOFError, csv.Error)
-"""What readers raise for a file that is not what its name says; Arrow's errors are ValueErrors and OSErrors."""
-
-
-@contextmanager
-def _undamaged(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGES:
-        raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
 
 
 def pseudonyms_in(path: Path, name: str) -> set[str]:
@@ -39,7 +25,7 @@ def pseudonyms_in(path: Path, name: str) -> set[str]:
     Raises:
         ExportFileError: It cannot be read.
     """
-    with _undamaged(path):
+    with undamaged(path):
         return set().union(*_hashes_of(path, name))
 
 
@@ -51,7 +37,7 @@ def analyses_of(path: Path, name: str, subjects: Set[str]) -> dict[str, str]:
     """
     if SUBJECT_HASH.name not in columns_of(path):
         return {}
-    with _undamaged(path):
+    with undamaged(path):
         return {analysis: subject for analysis, subject in _subjects_in(path, name) if subject in subjects}
 
 
@@ -64,11 +50,11 @@ def _subjects_in(path: Path, name: str) -> Iterator[tuple[str, str]]:
             for batch in file.iter_batches(columns=list(names)):
                 yield from zip(*(batch.column(each).to_pylist() for each in names), strict=True)
         return
-    records = _records(path, name)
-    header = _split(next(records, b""))
+    records = iter_records(path)
+    header = split(next(records, b""))
     places = [header.index(each) for each in names]
-    for record in map(_split, records):
-        yield record[places[0]], record[places[1]]
+    for fields in map(split, records):
+        yield _field(fields, places[0]), _field(fields, places[1])
 
 
 def columns_of(path: Path) -> list[str]:
@@ -77,12 +63,12 @@ def columns_of(path: Path) -> list[str]:
     Raises:
         ExportFileError: It cannot be read.
     """
-    with _undamaged(path):
+    with undamaged(path):
         if path.name.endswith(".parquet"):
             import pyarrow.parquet as pq
 
             return list(pq.read_schema(path).names)
-        return _split(next(_records(path, path.name), b""))
+        return split(next(iter_records(path), b""))
 
 
 def count_rows(path: Path) -> int:
@@ -91,28 +77,31 @@ def count_rows(path: Path) -> int:
     Raises:
         ExportFileError: It cannot be read.
     """
-    with _undamaged(path):
+    with undamaged(path):
         if path.name.endswith(".parquet"):
             import pyarrow.parquet as pq
 
             return int(pq.read_metadata(path).num_rows)
-        return max(0, sum(1 for _ in _records(path, path.name)) - 1)
+        return max(0, sum(1 for _ in iter_records(path)) - 1)
 
 
 def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) -> tuple[Digested, int]:
-    """Write a file anew without the rows of these pseudonyms; what was written, and how many rows are left."""
+    """Write a file anew without the rows of these pseudonyms; return what was written, and how many rows are left.
+
+    Empty lines, which are no rows, stay where they are.
+    """
     written = Digested(target)
     if name.endswith(".parquet"):
         return written, _parquet_without(path, unwanted, written)
-    sink, records, rows = compressed(written, _CODECS.get(Path(name).suffix, "none")), _records(path, name), 0
+    sink, lines, rows = compressed(written, _CODECS.get(Path(name).suffix, "none")), iter_lines(path), 0
     try:
         with _abandoned_on_failure(written):
-            header = next(records, b"")
-            identity = _identity_in(header)
-            sink.write(header)
-            for block in _blocks(record for record in records if identity(record) not in unwanted):
+            head = read_head(lines)
+            identity = _identity_in(head)
+            sink.write(head)
+            for block in _blocks(line for line in lines if is_empty(line) or identity(line) not in unwanted):
                 sink.write(b"".join(block))
-                rows += len(block)
+                rows += len(block) - sum(map(is_empty, block))
     finally:
         if sink is not written:
             sink.close()
@@ -144,73 +133,29 @@ def _hashes_of(path: Path, name: str) -> Iterator[set[str]]:
             for batch in file.iter_batches(columns=[PSEUDONYM]):
                 yield {str(each).lower() for each in batch.column(0).to_pylist()}
         return
-    records = _records(path, name)
+    records = iter_records(path)
     yield set(map(_identity_in(next(records, b"")), records))
-
-
-def _records(path: Path, name: str) -> Iterator[bytes]:
-    """The records of a CSV file with their line ends; one may span several lines within quotes."""
-    with _decompressed(path, name) as file:
-        record = b""
-        for line in file:
-            record += line
-            if record.count(b'"') % 2 == 0:
-                yield record
-                record = b""
-        if record:
-            yield record
 
 
 def _identity_in(header: bytes) -> Callable[[bytes], str]:
     """What tells, of a file with this header, of whom a record is: the pseudonym; without one, the feedback id."""
-    columns = _split(header)
+    columns = split(header)
     place = columns.index(PSEUDONYM)
     feedback = columns.index("feedback_id") if "feedback_id" in columns else None
 
     def identity(record: bytes) -> str:
-        fields = _split(record)
-        pseudonym = fields[place].lower()
+        fields = split(record)
+        pseudonym = _field(fields, place).lower()
         if pseudonym or feedback is None:
             return pseudonym
-        return NO_ANALYSIS + fields[feedback].removeprefix("'")
+        return NO_ANALYSIS + _field(fields, feedback).removeprefix("'")
 
     return identity
 
 
-def _split(record: bytes) -> list[str]:
-    """The fields of a record, or the names in a header; a byte order mark is none of them."""
-    text = record.decode("utf-8-sig")
-    if '"' not in text:  # much faster
-        return text.rstrip("\r\n").split(",")
-    return next(csv.reader(io.StringIO(text, newline="")), [])
-
-
-@contextmanager
-def _decompressed(path: Path, name: str) -> Iterator[IO[bytes]]:
-    import pyarrow as pa
-
-    codec = _CODECS.get(Path(name).suffix)
-    with path.open("rb") as file:
-        if codec is None:
-            yield file
-        else:
-            with pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) as stream:
-                yield io.BufferedReader(_Readable(stream), _BLOCK_BYTES)
-
-
-class _Readable(io.RawIOBase):
-    """An Arrow stream as a file of Python, for its lines."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._stream.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
+def _field(fields: list[str], number: int) -> str:
+    """Return a field of a record; one that a short record lacks is empty."""
+    return fields[number] if number < len(fields) else ""
 
 
 def _parquet_without(path: Path, unwanted: Set[str], written: Digested) -> int:

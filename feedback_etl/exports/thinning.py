@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.bucket import Bucket, Changed, Version
 from feedback_etl.exports.catalogue import keep_manifest, manifest_at
 from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of
 from feedback_etl.exports.names import folders_of, rewritten
 from feedback_etl.exports.place import Folder
-from feedback_etl.exports.rewriting import pseudonyms_in, write_without
+from feedback_etl.exports.rewriting import count_rows, pseudonyms_in, write_without
 from feedback_etl.private_files import create_private_file, sync_folder, take_access
 
 _AT_ONCE = 4
@@ -58,6 +59,8 @@ def leave_out(
 
 def _leave_out_of_file(place: Folder, manifest: Manifest, file: DataFile, unwanted: Set[str], dry_run: bool) -> int:
     path = place.path / file.path
+    if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
+        file.rows = count_rows(path)
     new = rewritten(path)
     new.unlink(missing_ok=True)  # of an erasure that was killed
     try:

@@ -40,7 +40,7 @@ class Export(NamedTuple):
         """
         lacking = [pl.lit(None, pl.String).alias(name) for name in names if name not in self.manifest.columns]
         try:
-            return scan_text(self.place, self.paths).with_columns(lacking).select(names).collect()
+            return scan_text(self.place, self.manifest).with_columns(lacking).select(names).collect()
         except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
             where = self.place.address(self.manifest.data)
             raise ExportFileError(f"{where} cannot be read: it is missing, or damaged.") from None

@@ -14,6 +14,7 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.store import POLARS_OPTIONS
+from feedback_etl.exports.text import csv_sources
 from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT, age_ranges
 from feedback_etl.training.committed import Committed, age_of, exports_at, may_share, require_some, settled
 from feedback_etl.transforms import PAIR_KEY
@@ -194,7 +195,8 @@ def _scanned(export: Committed) -> pl.LazyFrame:
         times = [name for name, dtype in _types_of(export).items() if dtype == pl.Datetime]
         types = {name: pl.String() if name in times else dtype for name, dtype in _types_of(export).items()}
         parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
-        pairs = pl.scan_csv(paths, schema=types, **options).with_columns(parsed).select(ordered)
+        sources = csv_sources(export.place, export.manifest, [file.path for file in export.files])
+        pairs = pl.scan_csv(sources, schema=types, **options).with_columns(parsed).select(ordered)
         if export.manifest.mode == ADOPTED:  # others were validated before they were written
             _require_readable(pairs, export)
         return pairs

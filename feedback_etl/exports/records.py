@@ -1,0 +1,137 @@
+"""CSV files as records, by one rule wherever a file is read that others may have written.
+
+- A record ends at a line end outside quotes, `\\n` or `\\r\\n`; the last one may lack it.
+- An empty line is no record, before the header, between records, at the end, and in a file of one column too: an empty
+  value there is written `""`.
+- A line of separators alone is a record of empty values. A record may have fewer fields than the header.
+- A byte order mark is no part of the header. Compression (gzip, zstd) is recognised by the content.
+
+Polars agrees, but makes a row of nulls of an empty line: it is given `without_empty_lines(path)`.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from feedback_etl.errors import ExportFileError
+
+_BLOCK_BYTES = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_EMPTY = frozenset({b"\n", b"\r\n", b"\r", _BOM, _BOM + b"\n", _BOM + b"\r\n"})
+_LONGEST_EMPTY = max(map(len, _EMPTY))
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+DAMAGES = (OSError, ValueError, LookupError, EOFError, csv.Error)
+"""What readers raise for a file that is not what its name says; Arrow's errors are ValueErrors and OSErrors."""
+
+
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Report what a reader raises as one error.
+
+    Raises:
+        ExportFileError: The file cannot be read.
+    """
+    try:
+        yield
+    except DAMAGES:
+        raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
+
+
+def iter_lines(path: Path) -> Iterator[bytes]:
+    """Iterate over the records of a file and the empty lines between them, with their line ends: all of its bytes."""
+    with _decompressed(path) as file:
+        record = b""
+        for line in file:
+            record += line
+            if record.count(b'"') % 2 == 0:
+                yield record
+                record = b""
+        if record:
+            yield record
+
+
+def iter_records(path: Path) -> Iterator[bytes]:
+    """Iterate over the header of a file and its records, with their line ends."""
+    return (line for line in iter_lines(path) if not is_empty(line))
+
+
+def is_empty(line: bytes) -> bool:
+    """Return whether a line holds nothing, so that it is no record.
+
+    >>> [is_empty(line) for line in (b"\\n", b"\\r\\n", b",\\n", b" \\n", b'""\\n')]
+    [True, True, False, False, False]
+    """
+    return len(line) <= _LONGEST_EMPTY and line in _EMPTY
+
+
+def read_head(lines: Iterator[bytes]) -> bytes:
+    """Take the header from the lines of a file, with the empty lines before it."""
+    head = b""
+    for line in lines:
+        head += line
+        if not is_empty(line):
+            break
+    return head
+
+
+def split(record: bytes) -> list[str]:
+    """Return the fields of a record, or the names in a head."""
+    text = record.decode("utf-8-sig").lstrip("\r\n")
+    if '"' not in text:  # much faster
+        return text.rstrip("\r\n").split(",")
+    return next(csv.reader(io.StringIO(text, newline="")), [])
+
+
+def without_empty_lines(path: Path) -> Path | bytes:
+    """Return what Polars is to read of a file: the file itself, or its content without its empty lines.
+
+    Raises:
+        OSError: It cannot be read, or one of the other `DAMAGES`.
+    """
+    return b"".join(iter_records(path)) if _may_have_empty_lines(path) else path
+
+
+def _may_have_empty_lines(path: Path) -> bool:
+    """Look for line ends that follow each other, within quotes or not; those before the header are no harm."""
+    end = b""
+    with _decompressed(path) as file:
+        while block := file.read(_BLOCK_BYTES):
+            content = end + block
+            if b"\n\n" in content or b"\n\r\n" in content:
+                return True
+            end = content[-2:]
+    return end == b"\n\r"
+
+
+@contextmanager
+def _decompressed(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        first = file.read(max(map(len, _MAGIC)))
+        file.seek(0)
+        codec = next((codec for magic, codec in _MAGIC.items() if first.startswith(magic)), None)
+        if codec is None:
+            yield file
+            return
+        import pyarrow as pa
+
+        with pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) as stream:
+            yield io.BufferedReader(_Readable(stream), _BLOCK_BYTES)
+
+
+class _Readable(io.RawIOBase):
+    """An Arrow stream as a file of Python, for its lines."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._stream.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
