@@ -41,7 +41,7 @@ def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
-        typer.echo(f"feedback-etl {__version__}")
+        print_data(f"feedback-etl {__version__}")
         raise typer.Exit
 
 

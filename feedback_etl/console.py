@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from feedback_etl.errors import ExportFileError, FeedbackError
+from feedback_etl.private_files import write_whole
 
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport
@@ -37,7 +38,9 @@ def print_data(data: str | bytes) -> None:
         BrokenPipeError: Its reader has seen enough, as `head` does; typer then ends quietly.
     """
     try:
-        typer.echo(data, nl=isinstance(data, str))
+        file = typer.get_binary_stream("stdout")  # an unbuffered one (PYTHONUNBUFFERED) may accept a part
+        write_whole(file.write, data if isinstance(data, bytes) else f"{data}\n".encode(sys.stdout.encoding))
+        file.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -51,6 +54,7 @@ def run_politely(run: Callable[[], None]) -> None:
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and `&` have reasons
             signal.signal(number, _stop)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond `ulimit -f` is to be an error
     warnings.showwarning = _show_warning
     try:
         run()

@@ -10,6 +10,7 @@ import polars as pl
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.exports.failures import explained
 from feedback_etl.expressions import AGE_EDGES
+from feedback_etl.private_files import replace_private_file, temporary_path
 from feedback_etl.schema import training_schema
 from feedback_etl.source import tables
 
@@ -66,6 +67,6 @@ def write_contracts(
     with explained(folder, "Name another folder."):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contracts(extra, age_edges).items():
-            (folder / name).write_text(text, encoding="utf-8")
+            replace_private_file(folder / name, temporary_path(folder, name), text.encode(), is_public=True)
             written.append(folder / name)
     return written

@@ -167,6 +167,17 @@ class TestPurity:
         talk = {"print", "sys.stdout", "sys.stderr", "typer.echo", "warnings.showwarning"}
         assert [name for name in names_in(module) if name in talk] == []
 
+    @pytest.mark.parametrize("module", sorted(set(module_names()) - {"private_files"}))
+    def test_files_are_written_by_one_module_alone(self, module: str) -> None:
+        """Where write(2) takes a part, it goes on or fails; the reader process writes to pipes."""
+        calls = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call)]
+        names = [dotted(call.func).split(".")[-1] for call in calls]
+        pipes = ["fdopen", "fdopen"] if module == "source.reader_process" else []
+        assert [name for name in names if name in {"write_text", "write_bytes", "fdopen", "FileIO"}] == pipes
+        modes = [argument for call, name in zip(calls, names, strict=True) if name == "open" for argument in call.args]
+        assert [mode.value for mode in modes if isinstance(mode, ast.Constant) and {*str(mode.value)} & {*"wax+"}] == []
+        assert "os.write" not in names_in(module)
+
 
 class TestPublicNames:
     """What `import feedback_etl` gives."""

@@ -4,6 +4,7 @@ The head holds one snapshot of the database that all workers read, counts people
 small class is let through, and publishes the manifest last.
 """
 
+import io
 import logging
 import os
 import time
@@ -32,7 +33,7 @@ from feedback_etl.exports.place import Folder
 from feedback_etl.exports.requests import asked_by
 from feedback_etl.exports.stored import StoredExport
 from feedback_etl.making import SLOW_SECONDS, Making
-from feedback_etl.private_files import create_private_file
+from feedback_etl.private_files import write_private_file
 from feedback_etl.results import ExportReport
 from feedback_etl.source.division import Division, Indivisible, divide
 from feedback_etl.source.plan import in_ranges
@@ -174,8 +175,9 @@ class Parts:
         """Workers look there which rows to leave out."""
         place, name = self.making.place, small_classes_of(stem)
         with place.draft(name) as draft:
-            with os.fdopen(create_private_file(draft), "wb") as file:
-                small.write_ipc(file)
+            content = io.BytesIO()
+            small.write_ipc(content)
+            write_private_file(draft, content.getvalue())
             place.create(name, draft)
 
 

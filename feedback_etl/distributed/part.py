@@ -1,10 +1,9 @@
 """Writing a part of an export to its place: whole or not at all, and the same however often it is done."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 import polars as pl
 
@@ -15,7 +14,7 @@ from feedback_etl.exports.failures import explained, made_here
 from feedback_etl.exports.manifest import DataFile, sha256_of
 from feedback_etl.exports.output import Form, Rows
 from feedback_etl.exports.place import Place
-from feedback_etl.private_files import create_private_file
+from feedback_etl.private_files import WholeFile, create_private_file
 
 
 class PartFile:
@@ -31,7 +30,7 @@ class PartFile:
         self._stack = ExitStack()
         self._rows: Rows | None = None
         self._draft = Path()
-        self._file: IO[bytes] | None = None
+        self._file: WholeFile | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -48,8 +47,7 @@ class PartFile:
         with self._explained():
             if self._rows is None:
                 self._draft = self._stack.enter_context(self._place.draft(self._name))
-                descriptor = create_private_file(self._draft)
-                self._file = self._stack.enter_context(os.fdopen(descriptor, "wb", buffering=0))
+                self._file = self._stack.enter_context(create_private_file(self._draft))
                 self._rows = Rows(self._file, self._form, self._metadata)
             self._rows.append(frame)
 
@@ -65,8 +63,8 @@ class PartFile:
             return []
         with self._explained():
             self._rows.finish()
-            os.fsync(self._file.fileno())
             written = self._rows.written
+            self._file.sync(written.bytes, written.sha256)
             try:
                 self._place.create(self._name, self._draft)
             except FileExistsError:

@@ -85,8 +85,12 @@ def adopt(
             audit_head=log.head(),
         )
         write_manifest(folder, manifest)
-        with log.locked() as opened:
-            opened.append("adopted", signer, run=manifest.run, stem=stem)
+        try:
+            with log.locked() as opened:
+                opened.append("adopted", signer, run=manifest.run, stem=stem)
+        except BaseException:  # a manifest that no record accounts for is a fault
+            (folder / manifest_of(stem)).unlink()
+            raise
     return manifest
 
 

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from feedback_etl.clock import instant
 from feedback_etl.errors import FolderLocked, KeyMissing
@@ -24,7 +24,7 @@ from feedback_etl.exports.failures import reading, refuse_links
 from feedback_etl.exports.lock import taken
 from feedback_etl.exports.names import STATE_FOLDER
 from feedback_etl.privacy.keys import Key, sign
-from feedback_etl.private_files import make_private_folder, open_private_file, sync_folder
+from feedback_etl.private_files import WholeFile, make_private_folder, open_private_file, sync_folder
 
 START = "0" * 64
 """What the first record of a chain follows."""
@@ -52,7 +52,7 @@ class AuditLog:
         refuse_links(self.path.parent, self.path)
         make_private_folder(self.path.parent)
         is_new = not self.path.exists()
-        with open(open_private_file(self.path), "r+b", buffering=0) as file:
+        with open_private_file(self.path) as file:
             if not taken(file.fileno(), timeout):
                 raise FolderLocked(f"{self.path} has been held by another process for {timeout:g} s; run again.")
             if is_new:
@@ -122,7 +122,7 @@ def _is_record(record: Any) -> bool:
 class OpenLog:
     """A log that is locked."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: WholeFile) -> None:
         self._file = file
 
     def records(self) -> list[Record]:
@@ -135,17 +135,12 @@ class OpenLog:
         """Add a record that is on disk when this returns, and give its MAC, the new head.
 
         Raises:
-            OSError: It cannot be written; what was written of it counts as torn.
+            OSError: It cannot be written; what cannot be removed of it counts as torn.
         """
         last, torn = self._last()
         facts |= {"torn": hashlib.sha256(torn).hexdigest()} if torn else {}
         record = record_of(event, key, facts, last)
-        self._file.seek(0, os.SEEK_END)
-        line = line_of(record)
-        content = b"\n" + line if torn else line
-        while content:  # a full disk may take a part
-            content = content[self._file.write(content) or 0 :]
-        os.fsync(self._file.fileno())
+        self._file.append(b"\n" * bool(torn) + line_of(record))
         return str(record["mac"])
 
     def _last(self) -> tuple[Record | None, bytes]:
@@ -159,11 +154,11 @@ class OpenLog:
 
     def _tail(self) -> bytes:
         """The end of the file, with a whole record in it if there is one."""
-        size = start = self._file.seek(0, os.SEEK_END)
+        start = self._file.seek(0, os.SEEK_END)
         while start:
             start = max(0, start - _BLOCK_BYTES)
             self._file.seek(start)
-            tail = self._file.read(size - start)
+            tail = self._file.read()
             _, _, rest = tail.partition(b"\n")
             whole = (tail if start == 0 else rest).rpartition(b"\n")[0]
             if any(Line.of(line).record for line in whole.split(b"\n")):

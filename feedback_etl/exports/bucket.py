@@ -21,6 +21,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.failures import made_here
 from feedback_etl.exports.numbered import Numbered
 from feedback_etl.exports.store import RETRIES, TIMEOUT_SECONDS, Unanswered, opened_store, sound_url, told_by
+from feedback_etl.private_files import create_private_file
 
 ATTEMPTS = 3
 """How often what the client gave up is begun again, beside its own retries of each request."""
@@ -126,7 +127,8 @@ class Bucket(Numbered):
 
         def fetch(client: Any) -> Version:
             found = client.get(self._store, name)
-            with path.open("wb") as file:
+            path.unlink(missing_ok=True)  # of an attempt that was cut off
+            with create_private_file(path) as file:
                 for block in found.stream(min_chunk_size=_BLOCK_BYTES):
                     file.write(block)
             return _version(found.meta)

@@ -27,6 +27,7 @@ _REASONS = {
     errno.EACCES: "this user may not write there",
     errno.EPERM: "this user may not write there",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EFBIG: "a file would be larger than its file system or this user's limit (ulimit -f) allows",
     errno.EIO: "the disk reports an error",
     errno.ENOTSUP: "its file system can neither link files nor rename them without replacing others",
 }

@@ -26,7 +26,7 @@ def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     state = folder / STATE_FOLDER
     refuse_links(state, state / "lock")
     make_private_folder(state)
-    with open(open_private_file(state / "lock"), "r+b") as file:
+    with open_private_file(state / "lock") as file:
         if not taken(file.fileno(), timeout):
             raise FolderLocked(
                 f"{folder} is in use: another export, erasure or prune has held its lock for {timeout:g} s. "

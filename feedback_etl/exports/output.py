@@ -10,6 +10,7 @@ import polars as pl
 
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.csv import write_csv
+from feedback_etl.private_files import write_whole
 
 Format = Literal["csv", "parquet"]
 Spooled = Literal["arrow"]
@@ -71,7 +72,7 @@ class Digested(io.RawIOBase):
         content = memoryview(data)
         if not self._is_wanted:
             return content.nbytes
-        self._file.write(content)
+        write_whole(self._file.write, content)
         self._digest.update(content)
         self.bytes += content.nbytes
         return content.nbytes

@@ -1,11 +1,10 @@
 """A file of an export that has no final name yet."""
 
+import errno
 import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import polars as pl
 
@@ -13,7 +12,7 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.names import rewritten, temporary
 from feedback_etl.exports.output import Form, Rows
 from feedback_etl.exports.rewriting import pseudonyms_in, write_without
-from feedback_etl.private_files import create_private_file, make_private_folder
+from feedback_etl.private_files import WholeFile, create_private_file, make_private_folder
 
 
 class Part:
@@ -23,7 +22,7 @@ class Part:
         self.kind = kind
         self.path = Path()
         self._form, self._metadata = form, metadata
-        self._file: IO[bytes] | None = None
+        self._file: WholeFile | None = None
         self._is_made = False
         self._rows: Rows | None = None
 
@@ -32,13 +31,13 @@ class Part:
         """How many it holds."""
         return self._rows.rows if self._rows else 0
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> WholeFile:
         """The file, made with the first call and locked as long as it is open."""
         if self._file is None:
             make_private_folder(self.path.parent)
             self._is_made = True  # said before it is done: an interrupt may come at any point
             try:
-                self._file = open(create_private_file(temporary(self.path)), "wb", buffering=0)  # noqa: SIM115
+                self._file = create_private_file(temporary(self.path))
             except FileExistsError:
                 self._is_made = False
                 raise
@@ -59,14 +58,18 @@ class Part:
         if self._rows is not None:
             self._rows.finish()
             with pa.OSFile(str(temporary(self.path))) as file, pa.ipc.open_stream(file) as stream:
+                rows = 0
                 for batch in stream:
+                    rows += batch.num_rows
                     yield pl.DataFrame(batch)
+            if rows != self.rows:  # a stream that was cut off between two batches looks complete
+                raise OSError(errno.EBADMSG, "a file does not contain what was written to it")
 
     def complete(self) -> None:
-        """End it, and wait until it is on disk."""
+        """End it, and wait until it is on disk as it was written."""
         if self._rows is not None:
             self._rows.finish()
-            os.fsync(self.open().fileno())
+            self.open().sync(self._rows.written.bytes, self._rows.written.sha256)
 
     def described(self, folder: Path) -> DataFile:
         """What the manifest says of it."""
@@ -81,11 +84,11 @@ class Part:
         if not unwanted or self._rows is None or self._file is None:
             return
         new = rewritten(self.path)
-        file = open(create_private_file(new), "wb", buffering=0)  # noqa: SIM115  it becomes ours
+        file = create_private_file(new)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._rows.written, self._rows.rows = write_without(old, self.path.name, unwanted, file)
-            os.fsync(file.fileno())
+            file.sync(self._rows.written.bytes, self._rows.written.sha256)
             new.replace(old)
         except BaseException:
             file.close()
@@ -96,11 +99,7 @@ class Part:
 
     def write_anew(self, content: bytes) -> None:
         """Replace all that is in it, and wait until it is on disk."""
-        file = self.open()
-        file.seek(0)
-        file.truncate()
-        file.write(content)
-        os.fsync(file.fileno())
+        self.open().fill(content)
 
     def move(self, path: Path) -> None:
         """Let it become another file."""

@@ -4,7 +4,6 @@ Until then the parts lie under their final names in `<stem>/`, where nobody take
 follows from the range of time it holds, so that a range that was read twice is one part.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -100,9 +99,9 @@ class PartedExport(BegunExport):
             return part
         new = temporary_path(path.parent, path.name)
         try:
-            with open(create_private_file(new), "wb", buffering=0) as file:
+            with create_private_file(new) as file:
                 written, rows = write_without(path, path.name, unwanted, file)
-                os.fsync(file.fileno())
+                file.sync(written.bytes, written.sha256)
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)

@@ -146,15 +146,12 @@ class Folder:
         """Write them at its end, alone; what a crash has torn there becomes a line of its own."""
         path = self.path / name
         make_private_folder(path.parent)
-        with open(open_private_file(path), "r+b") as file:
+        with open_private_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 1))
             start = b"" if file.read(1) in (b"", b"\n") else b"\n"
-            file.seek(0, os.SEEK_END)
-            file.write(start + content)
-            file.flush()
-            os.fsync(file.fileno())
+            file.append(start + content)
 
     def grown(self, name: str) -> bytes:
         """The file as it is."""

@@ -6,7 +6,6 @@ read, and so is a manifest; of two who rewrite the same export, one finds it `Ch
 manifest tells of many files at once what they are becoming, each of which is then one or the other.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
@@ -64,10 +63,10 @@ def _leave_out_of_file(place: Folder, manifest: Manifest, file: DataFile, unwant
     new = rewritten(path)
     new.unlink(missing_ok=True)  # of an erasure that was killed
     try:
-        with open(create_private_file(new), "wb", buffering=0) as target:
+        with create_private_file(new) as target:
             written, rows = write_without(path, path.name, unwanted, target)
             take_access(target.fileno(), path)
-            os.fsync(target.fileno())
+            target.sync(written.bytes, written.sha256)
         if not dry_run:
             file.becoming = {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
             keep_manifest(place, manifest)
@@ -181,8 +180,9 @@ def _drafted(bucket: Bucket, stack: ExitStack, file: DataFile, unwanted: Set[str
 
 
 def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]:
-    with open(create_private_file(new), "wb") as target:
+    with create_private_file(new) as target:
         written, rows = write_without(old, old.name, unwanted, target)
+        target.sync(written.bytes, written.sha256)
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 
 

@@ -17,11 +17,11 @@ import polars as pl
 from feedback_etl.errors import ExportFileError, KeyUnusable
 from feedback_etl.expressions import MIN_KEY_BYTES
 from feedback_etl.private_files import (
-    create_private_file,
     give_name,
     make_private_folder,
     sync_folder,
     temporary_path,
+    write_private_file,
 )
 
 _ID_MESSAGE = b"feedback_etl pseudonym key id"
@@ -130,10 +130,7 @@ def _write_key(key: Key, path: Path) -> None:
     temporary = temporary_path(path.parent, path.name)
     try:
         make_private_folder(path.parent)
-        with open(create_private_file(temporary), "w", encoding="utf-8") as file:
-            file.write(key.text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_private_file(temporary, f"{key.text}\n".encode())
         give_name(temporary, path)
         sync_folder(path.parent)
     except FileExistsError:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from feedback_etl.private_files import write_whole
 from feedback_etl.source.failures import reason_for
 
 _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
@@ -29,7 +30,7 @@ def main() -> None:
     rows = os.fdopen(os.dup(1), "wb")
 
     def tell(report: dict[str, Any]) -> None:
-        status.write(json.dumps(report).encode() + b"\n")
+        write_whole(status.write, json.dumps(report).encode() + b"\n")
 
     code = 0
     try:
