@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from databases import make_engine, new_postgres_database
-from reading import by, by_both_routes, execute, fetch, read, select
+from reading import by, by_both_routes, execute, fetch, read, read_slowly, select
 
 from feedback_etl.errors import SourceError
 from feedback_etl.source.child import Job, Reader
@@ -124,6 +124,33 @@ def test_the_servers_timeout_is_named(postgres: str, route: str) -> None:
     query = select(postgres, age="(SELECT 1 FROM pg_sleep(20))")
     with with_setting(postgres, "statement_timeout", "100ms"):
         assert "longer than the server's statement_timeout allows" in failure(by(route, postgres), query)
+
+
+@loses_the_connection
+def test_the_servers_limit_for_transactions_is_named(postgres: str) -> None:
+    """Since PostgreSQL 17; the server ends the connection."""
+    if fetch(postgres, "SHOW server_version_num") < [("170000",)]:
+        pytest.skip("only PostgreSQL 17 and later have transaction_timeout")
+    query = select(postgres, age="(SELECT 1 FROM pg_sleep(20))")
+    with with_setting(postgres, "transaction_timeout", "500ms"):
+        assert "longer than the server's transaction_timeout allows" in failure(by("sqlalchemy", postgres), query)
+    gc.collect()
+
+
+@by_both_routes
+def test_the_servers_limit_for_pauses_does_not_end_a_slow_export(postgres: str, route: str) -> None:
+    """The cursor waits between two batches, and the connection that holds the snapshot waits for the readers."""
+    query = select(postgres, "FROM people", feedback_id="id")
+    with with_setting(postgres, "idle_in_transaction_session_timeout", "100ms"):
+        assert read_slowly(by(route, postgres), query, 0.3) == 10
+
+
+def test_the_servers_limit_for_pauses_is_the_callers_again(postgres: str) -> None:
+    """In a transaction of the caller's."""
+    with make_engine(postgres).connect() as connection:
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = '100ms'")
+        assert read_slowly(connection, select(postgres, "FROM people", feedback_id="id"), 0.3) == 10
+        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == "100ms"
 
 
 @by_both_routes

@@ -6,6 +6,7 @@ from feedback_etl.errors import SourceError
 
 _REASONS = {
     "statement timeout": "it took longer than the server's statement_timeout allows",
+    "due to transaction timeout": "it took longer than the server's transaction_timeout allows",
     "max_statement_time|maximum statement execution": "it took longer than the server's max_statement_time allows",
     "lock timeout|locked|Lock wait timeout": "another program holds a lock on the database",
     "user request|execution was interrupted": "somebody cancelled it",
