@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.address import in_words, name_of
+from feedback_etl.source.url_options import explain_option
 
 _REASONS = {
     "timeout expired|timed out": "it did not answer in time (connect_timeout in the settings)",
@@ -32,16 +33,12 @@ _REASONS = {
 }
 """What drivers say (as regular expressions), and what we say instead: their texts can hold what a log should not."""
 
-_BAD_OPTION = (
-    "invalid (connection option|port number|integer value|[a-z_]+ value:|literal)|not true/false|unexpected keyword"
-)
-
 
 def why_not(url: sa.URL, error: BaseException) -> SourceError | UsageError:
     """What to tell of a database that cannot be reached."""
     text = str(getattr(error, "orig", None) or error)
-    if re.search(_BAD_OPTION, text) or isinstance(error, AttributeError):
-        return UsageError("The database URL has options that its driver does not know.")
+    if explained := explain_option(url, error):
+        return explained
     if isinstance(error, OSError):  # of a driver; a server's are wrapped by SQLAlchemy
         return SourceError(f"Cannot connect to {in_words(url)}: a file named by its TLS options cannot be read.")
     reason = next((reason for sign, reason in _REASONS.items() if re.search(sign, text, re.DOTALL)), None)
