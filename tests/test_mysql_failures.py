@@ -268,6 +268,30 @@ def with_global(url: str, name: str, value: str) -> Iterator[None]:
     execute(url, f"SET GLOBAL {name} = {before}")
 
 
+def test_two_collations_in_a_join_are_named(mysql_database: str) -> None:
+    """Of tables that were created years apart; giving them one, or naming one, is enough."""
+    with opened(mysql_database) as database:
+        change = "ALTER TABLE {} MODIFY user_id varchar(36) CHARACTER SET utf8mb4 COLLATE {}"
+        execute(
+            mysql_database,
+            "SET FOREIGN_KEY_CHECKS = 0",
+            "ALTER TABLE profiles DROP FOREIGN KEY IF EXISTS profiles_ibfk_1",
+            change.format("profiles", "utf8mb4_general_ci"),
+            change.format("recommendation_feedbacks", "utf8mb4_unicode_ci"),
+        )
+        database.fill(feedbacks=[{"id": 1, "user_id": "7", "created_at": "2025-10-25 10:00:00"}])
+        told = str(refusal(mysql_database))
+        assert told.startswith("The database stopped the query: it compares text of the collations utf8mb4_")
+        for part in ("utf8mb4_general_ci", "utf8mb4_unicode_ci", "ids of two tables", "ALTER TABLE", "--query"):
+            assert part in told
+        join = "FROM recommendation_feedbacks f LEFT JOIN profiles p ON p.user_id = f.user_id"
+        assert "it compares text of" in str(refusal(mysql_database, query=select(mysql_database, join)))
+        query = select(mysql_database, f"{join} COLLATE utf8mb4_general_ci")
+        assert read(mysql_database, query=query).height == 1
+        execute(mysql_database, "ALTER TABLE profiles CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci")
+        assert read(mysql_database).height == 1
+
+
 @by_both_routes
 def test_the_servers_timeout_is_named(people: str, route: str) -> None:
     """An administrator may have set one for all."""

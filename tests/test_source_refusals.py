@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import AWKWARD_PASSWORD
 from databases import Database, new_postgres_database, opened
+from processes import without_privileges
 from reading import by, by_both_routes, execute, read, select
 
 from feedback_etl.columns import RAW_COLUMNS
@@ -339,6 +340,31 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path.write_text("id,user_id\n" * 1000)
     assert str(refusal(f"sqlite:///{path}")) == (
         f"Cannot connect to the SQLite file {path}: it is not an SQLite database."
+    )
+
+
+def test_a_file_in_wal_mode_in_a_folder_that_is_not_writable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite creates files beside it; the copy that the message names can be read there."""
+    query = select("sqlite://")
+    with without_privileges() as own:
+        monkeypatch.chdir(own)
+        with contextlib.closing(sqlite3.connect("app.db")) as connection:
+            connection.execute("PRAGMA journal_mode = wal")
+            connection.execute("CREATE TABLE people (id INTEGER)")
+            connection.execute("VACUUM INTO 'copy.db'")
+        assert sorted(path.name for path in own.iterdir()) == ["app.db", "copy.db"]
+        own.chmod(0o555)
+        told = [str(refusal(f"sqlite:///{own}/app.db{option}", query=query)) for option in ("", "?timeout=5")]
+        assert read(f"sqlite:///{own}/copy.db?timeout=5", query=query).height == 1
+        own.chmod(0o700)
+    assert (
+        told
+        == [
+            f"Cannot connect to the SQLite file {own}/app.db: it is in WAL mode, for which SQLite creates files in its "
+            "folder, and this user may not; let the user write to the folder, or read a copy that the owner of the file "
+            """makes (sqlite3 FILE "VACUUM INTO 'copy.db'")."""
+        ]
+        * 2
     )
 
 

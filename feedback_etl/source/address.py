@@ -129,6 +129,15 @@ def _is_file_uri(url: sa.URL) -> bool:
     return str(url.database).startswith("file:") and "uri" in url.query
 
 
+def is_in_wal_mode(url: sa.URL) -> bool:
+    """Return whether an SQLite file is in WAL mode, as bytes 18 and 19 of its header say."""
+    try:
+        with Path(str(url.database).removeprefix("file:")).open("rb") as file:
+            return file.read(20)[18:] == b"\2\2"
+    except (OSError, ValueError):
+        return False
+
+
 def _is_file(path: str) -> bool:
     try:
         return Path(path).is_file()
