@@ -2,6 +2,7 @@
 
 import importlib
 import runpy
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,9 @@ def load_model(name: str) -> "Model":
 
 def _names_of(place: str) -> dict[str, Any]:
     is_file = place.endswith(".py")
-    if is_file and not Path(place).is_file():
-        raise UsageError(f"There is no file {place} with a model.")
+    with suppress(PermissionError):  # it is told of below
+        if is_file and not Path(place).is_file():
+            raise UsageError(f"There is no file {place} with a model.")
     try:
         return runpy.run_path(place) if is_file else vars(importlib.import_module(place))
     except (Exception, SystemExit) as error:

@@ -5,7 +5,7 @@ This is the only module that reads the environment. The settings file is `feedba
 """
 
 import os
-import tomllib
+import re
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,9 +18,9 @@ from feedback_etl.columns import QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Rol
 from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
 from feedback_etl.expressions import AGE_EDGES, age_ranges
 from feedback_etl.privacy.anonymity import MOST_K
-from feedback_etl.privacy.keys import Key, read_key
+from feedback_etl.privacy.keys import Key, is_retired, read_key
+from feedback_etl.settings_file import read_settings_file
 
-SETTINGS_FILE = "feedback-etl.toml"
 _PREFIX = "FEEDBACK_ETL_"
 KEY_VARIABLE = "FEEDBACK_ETL_KEY"
 KEY_FILE_VARIABLE = "FEEDBACK_ETL_KEY_FILE"
@@ -103,35 +103,7 @@ class Settings(BaseSettings):
         """Flags, then the environment, then the settings file."""
         from pydantic_settings import InitSettingsSource
 
-        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_settings_file().values)
-
-
-class _SettingsFile(NamedTuple):
-    path: Path
-    values: dict[str, Any]
-
-
-def _settings_file() -> _SettingsFile:
-    """What the settings file says, or nothing where there is none; a pyproject.toml without our table is not ours."""
-    if os.path.lexists(SETTINGS_FILE):
-        return _SettingsFile(Path(SETTINGS_FILE), _read_toml(Path(SETTINGS_FILE)))
-    path = Path("pyproject.toml")
-    try:
-        if b"feedback-etl" not in path.read_bytes():
-            return _SettingsFile(path, {})
-    except OSError:
-        return _SettingsFile(path, {})
-    tool = _read_toml(path).get("tool")
-    values = tool.get("feedback-etl", {}) if isinstance(tool, dict) else {}
-    if not isinstance(values, dict):
-        raise UsageError("In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl].")
-    return _SettingsFile(path, values)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):  # an error about the file can hold it, so that none is chained
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    raise UsageError(f"The settings file {path} cannot be read as TOML.")
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=read_settings_file().values)
 
 
 def load_settings(**flags: Any) -> Settings:
@@ -165,16 +137,30 @@ def _unknown(given: str, name: str) -> str:
     return f"{given} is not a setting" + (f" (do you mean {near[0]}?)" if near else "")
 
 
+_SERVICE_LINK = re.compile(
+    rf"{_PREFIX}([A-Z0-9_]+_)?"
+    r"(SERVICE_HOST=\S+|SERVICE_PORT(_[A-Z0-9_]+)?=\d+|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://\S+"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO=(tcp|udp|sctp)|PORT=\d+|ADDR=\S+))"
+)
+"""A variable that Kubernetes injects for a Service called feedback-etl, or feedback-etl-NAME, with its value."""
+
+
 def _unknown_variables() -> list[str]:
-    """Variables with our prefix that nothing reads; those of the tests are their own business."""
+    """List variables with our prefix that nothing reads, but for those of the tests and of Kubernetes."""
     known = {KEY_VARIABLE, KEY_FILE_VARIABLE, *(f"{_PREFIX}{name.upper()}" for name in Settings.model_fields)}
     ours = sorted(name for name in os.environ if name.upper().startswith(_PREFIX))
-    return [name for name in ours if name.upper() not in known and not name.upper().startswith(f"{_PREFIX}TEST_")]
+    return [
+        name
+        for name in ours
+        if name.upper() not in known
+        and not name.upper().startswith(f"{_PREFIX}TEST_")
+        and not _SERVICE_LINK.fullmatch(f"{name}={os.environ[name]}")
+    ]
 
 
 def origins(**flags: Any) -> dict[str, str]:
     """Where the value in force of each setting comes from; flags that are None do not count."""
-    given, path, values = {name.upper() for name, value in os.environ.items() if value}, *_settings_file()
+    given, path, values = {name.upper() for name, value in os.environ.items() if value}, *read_settings_file()
     found = {}
     for name in Settings.model_fields:
         variables = [f"{_PREFIX}{name.upper()}", *(["DATABASE_URL"] if name == "database_url" else [])]
@@ -195,22 +181,27 @@ class FoundKey(NamedTuple):
 
 
 def default_key_path() -> Path:
-    """The key in the user's configuration directory: `$XDG_CONFIG_HOME` or `~/.config`, `feedback-etl/key`.
+    """Return the key in the user's configuration directory: `$XDG_CONFIG_HOME` or `~/.config`, `feedback-etl/key`.
 
     Raises:
-        KeyMissing: The user has no home folder, as in some containers.
+        KeyMissing: The user has no home folder, as in some containers, or HOME is a folder of another user's.
     """
     try:
-        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "feedback-etl")
+        folder.stat()
     except RuntimeError:
         raise KeyMissing(NO_KEY) from None
-    return Path(home) / "feedback-etl" / "key"
+    except PermissionError:
+        raise KeyMissing(f"{NO_KEY} This user may not look for {folder}: do HOME and XDG_CONFIG_HOME fit it?") from None
+    except OSError:  # it is not there yet, or a key cannot be
+        pass
+    return folder / "key"
 
 
 def retired_folder(settings: Settings | None = None) -> Path | None:
     """Where retired keys are: the settings' `retired_keys`, or `retired` beside the user's own key.
 
-    None where nothing is configured and the user has no home folder.
+    None where nothing is configured and the user has no home folder, or none that this user may enter.
     """
     with suppress(KeyMissing):
         return (settings or load_settings()).retired_keys or default_key_path().parent / "retired"
@@ -226,7 +217,7 @@ def key_in_force(settings: Settings | None = None) -> Key:
     """
     key, place = find_key(settings)
     folder = retired_folder(settings)
-    if folder and (folder / key.id).exists():
+    if is_retired(key, folder):
         raise KeyUnusable(
             f"The key {key.id} from {place} is retired: it serves erasure and audit only. Configure another one "
             "(feedback-etl keys new)."
@@ -249,6 +240,10 @@ def find_key(settings: Settings | None = None) -> FoundKey:
     if settings.key_file is not None:
         return FoundKey(read_key(settings.key_file), f"{settings.key_file} (key_file in the settings)")
     path = default_key_path()
-    if os.path.lexists(path):
-        return FoundKey(read_key(path), str(path))
-    raise KeyMissing(NO_KEY)
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        raise KeyMissing(NO_KEY) from None
+    except OSError:  # `read_key` says what is wrong
+        pass
+    return FoundKey(read_key(path), str(path))

@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -116,6 +117,20 @@ class Here:
             for each, handler in zip(stopping, handlers, strict=True):
                 signal.signal(each, handler)
         return Ended(end.value.code, *self._capture.readouterr())
+
+
+@contextlib.contextmanager
+def without_privileges() -> Iterator[Path]:
+    """Run the block as a user whom file modes stop; the folder that it gives is that user's own."""
+    user = 65534 if os.geteuid() == 0 else os.geteuid()  # nobody
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, user, -1)
+        before = os.geteuid()
+        os.seteuid(user)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(before)
 
 
 def readers() -> list[psutil.Process]:

@@ -1,5 +1,6 @@
 """Reading a database in the tests of `source`, by each of the two routes, and own queries made of literals."""
 
+import time
 from contextlib import closing
 from datetime import datetime
 from typing import Any
@@ -68,6 +69,19 @@ def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataF
         excluded = fetch_count(source, excluded_in(relation, window, types))
         with open_reading(source, relation, window, types, Reading()) as batches:
             return pl.concat(batches, how="vertical_relaxed"), excluded
+
+
+def read_slowly(database: Database, query: str, pause: float) -> int:
+    """Count the rows of an own query that are taken in batches of five, after a pause of so many seconds each."""
+    with open_source(database) as source:
+        relation, types = look_at(source, query=query)
+        with open_reading(source, relation, Window(None, NOW), types, Reading(batch_rows=5)) as batches:
+            time.sleep(pause)
+            rows = 0
+            for batch in batches:
+                rows += batch.height
+                time.sleep(pause)
+        return rows + fetch_count(source, "SELECT 0")
 
 
 def takes_connectorx(database: Database) -> bool:

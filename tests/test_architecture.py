@@ -29,7 +29,7 @@ FLOORS = [
     {"columns", "expressions", "frames", "ids_in_texts"},
     {"demo_data", "exports", "privacy", "rejection", "results", "rules", "schema", "source", "steps"}
     | {"training", "transforms"},
-    {"configured", "contracts", "croissant", "custom_model", "demo", "settings"},
+    {"configured", "contracts", "croissant", "custom_model", "demo", "settings", "settings_file"},
     {"arguments", "distributed", "loading", "making", "pipeline", "processing"},
     {"checklist", "integrations", "processor", "report"},
     COMMAND_LINE,

@@ -19,13 +19,13 @@ from folders import exported, people
 from frames import all_said
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import Here, environment, feedback_etl, python
+from processes import Here, environment, feedback_etl, python, without_privileges
 
 from feedback_etl import settings
 from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageError
 from feedback_etl.privacy.keys import Key, KeyPermissionWarning, new_key, read_key, retire, retired_keys, write_key
 from feedback_etl.processor import FeedbackProcessor
-from feedback_etl.settings import default_key_path, find_key, key_in_force
+from feedback_etl.settings import default_key_path, find_key, key_in_force, load_settings, retired_folder
 
 SECRET = "canary-key-of-the-tests-0123456789abcdef"
 
@@ -266,6 +266,7 @@ from feedback_etl.processor import FeedbackProcessor
 from feedback_etl.settings import find_key
 for name in ("HOME", "XDG_CONFIG_HOME"):
     del os.environ[name]
+os.chdir("/")
 if os.getuid() == 0:
     os.setuid(54321)
 import pwd
@@ -282,6 +283,48 @@ except KeyError:
         if told == "this user has a home":
             pytest.skip("only root can become a user that has no home")
         assert told == settings.NO_KEY
+
+    def test_a_home_of_another_user_is_no_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As with sudo that keeps HOME: the configured key is used, and without one the message names the folder."""
+        key = "k" * 40
+        load_settings()  # imports what only this user may read
+        monkeypatch.delenv("XDG_CONFIG_HOME")
+        with without_privileges() as own:
+            monkeypatch.chdir(own)
+            home = own / "closed"
+            home.mkdir(mode=0o000)
+            monkeypatch.setenv("HOME", str(home))
+            with pytest.raises(KeyMissing) as caught:
+                find_key()
+            monkeypatch.setenv("FEEDBACK_ETL_KEY", key)
+            assert (key_in_force().text, retired_folder()) == (key, None)
+        assert str(caught.value).startswith(settings.NO_KEY)
+        assert str(caught.value).endswith(
+            f"This user may not look for {home}/.config/feedback-etl: do HOME and XDG_CONFIG_HOME fit it?"
+        )
+
+    @pytest.mark.parametrize("closed", ["feedback-etl", "feedback-etl/retired"])
+    def test_a_folder_of_ones_own_that_cannot_be_read_is_an_error(
+        self, monkeypatch: pytest.MonkeyPatch, closed: str
+    ) -> None:
+        """What it contains would be ignored: a key that may be retired, or files that only a retired key can erase."""
+        load_settings()
+        with without_privileges() as own:
+            monkeypatch.chdir(own)
+            monkeypatch.setenv("XDG_CONFIG_HOME", str(own))
+            key = write_key(default_key_path())
+            (default_key_path().parent / "retired").mkdir(mode=0o700)
+            (own / closed).chmod(0o000)
+            monkeypatch.setenv("FEEDBACK_ETL_KEY", key.text)
+            told = f"The folder of retired keys {own}/feedback-etl/retired cannot be read: Permission denied. "
+            for action in (key_in_force, lambda: retired_keys(retired_folder())):
+                with pytest.raises(KeyUnusable, match=told):
+                    action()
+            monkeypatch.delenv("FEEDBACK_ETL_KEY")
+            if closed == "feedback-etl":
+                with pytest.raises(KeyUnusable, match="key cannot be read: Permission denied"):
+                    find_key()
+            (own / closed).chmod(0o700)
 
 
 class TestTheCommands:

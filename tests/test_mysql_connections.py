@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from conftest import AWKWARD_PASSWORD
 from databases import make_engine
 from polars.testing import assert_frame_equal
-from reading import by, execute, fetch, read, select, takes_connectorx
+from reading import by, execute, fetch, read, read_slowly, select, takes_connectorx
 from sqlalchemy.orm import Session
 
 from feedback_etl.errors import SourceError, UsageError
@@ -214,7 +214,10 @@ def test_a_query_with_a_backslash_is_kept_from_connectorx(mysql_url: str, caplog
 
 # Connections of the caller's.
 
-_SESSION = ("time_zone", "sql_mode", "sql_select_limit", "net_write_timeout", "tx_read_only", "tx_isolation")
+_SESSION = (
+    *("time_zone", "sql_mode", "sql_select_limit", "net_write_timeout", "tx_read_only", "tx_isolation"),
+    *("wait_timeout", "idle_transaction_timeout", "idle_readonly_transaction_timeout"),
+)
 
 
 def state(connection: sa.Connection) -> list[Any]:
@@ -264,6 +267,22 @@ def test_a_pooled_connection_keeps_nothing_of_ours(canary: str) -> None:
         connection.exec_driver_sql("INSERT INTO canary VALUES (1)")
     engine.dispose()
     assert fetch(canary, "SELECT * FROM canary") == [(1,)]
+
+
+@pytest.mark.parametrize("limit", ["wait_timeout", "idle_transaction_timeout"])
+def test_the_servers_limits_for_pauses_do_not_end_a_slow_export(canary: str, limit: str) -> None:
+    """Of a few seconds, as some servers have; on a connection of ours and in a transaction of the caller's."""
+    query = select(canary, "FROM seq_1_to_3", feedback_id="seq")
+    execute(canary, f"SET GLOBAL {limit} = 1")
+    try:
+        assert read_slowly(by("sqlalchemy", canary), query, 1.3) == 3
+        with make_engine(canary).connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            before = state(connection)
+            assert read_slowly(connection, query, 1.3) == 3
+            assert state(connection) == before
+    finally:
+        execute(canary, f"SET GLOBAL {limit} = DEFAULT")
 
 
 @pytest.mark.parametrize(

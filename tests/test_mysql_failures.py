@@ -91,12 +91,39 @@ def test_what_is_wrong_is_named(server_at: Callable[..., str], changed: dict[str
     assert str(refusal(server_at(**changed))).endswith(told)
 
 
-@pytest.mark.parametrize("option", ["nonsense=1", "connect_timeout=x", "local_infile=x", "read_timeout=x", "ssl=true"])
-def test_an_option_that_the_driver_does_not_know_is_refused(server_at: Callable[..., str], option: str) -> None:
+@pytest.mark.parametrize("option", ["connect_timeout=x", "local_infile=x", "read_timeout=x", "ssl=true"])
+def test_an_option_that_the_driver_cannot_use_is_named(server_at: Callable[..., str], option: str) -> None:
     """A slip in the URL is the caller's, not the database's."""
     error = refusal(f"{server_at()}?{option}")
     assert isinstance(error, UsageError)
-    assert "options that its driver does not know" in str(error)
+    name = option.partition("=")[0]
+    assert str(error) == f"The database URL has a value for the option {name} that its driver cannot use."
+
+
+@pytest.mark.parametrize(
+    ("option", "belongs"),
+    [
+        ("schema=shop", "the schema of the tables is db_schema in the settings (FEEDBACK_ETL_DB_SCHEMA)"),
+        ("sslmode=require", "TLS is sslmode=require, verify-ca or verify-full on PostgreSQL and ssl-mode=REQUIRED"),
+        ("useSSL=true", "TLS is sslmode=require, verify-ca or verify-full on PostgreSQL and ssl-mode=REQUIRED"),
+        ("nonsense=1", "options of other drivers are left out here"),
+    ],
+)
+def test_an_option_that_the_driver_does_not_know_is_named(
+    server_at: Callable[..., str], option: str, belongs: str
+) -> None:
+    """With the place where it belongs."""
+    error = refusal(f"{server_at()}?{option}")
+    assert isinstance(error, UsageError)
+    told = f"The database URL has the option {option.partition('=')[0]}, which its driver does not know: {belongs}"
+    assert str(error).startswith(told)
+
+
+@pytest.mark.parametrize("place", ["one,two:3306/shop", "one:3306,two:3306/shop", "one/shop?host=two&host=three"])
+def test_several_hosts_are_refused(place: str) -> None:
+    """Only PostgreSQL's driver tries one after the other."""
+    error = refusal(f"mysql://user:canary-p4ssw0rd@{place}")
+    assert str(error) == "The database URL names several hosts, which only PostgreSQL's can; name one of them."
 
 
 @pytest.mark.parametrize("url", ["mysql://user:canary-p4ssw0rd@rest@host/shop", "mysql:///user:canary-p4ssw0rd@h/shop"])
@@ -239,6 +266,30 @@ def with_global(url: str, name: str, value: str) -> Iterator[None]:
     execute(url, f"SET GLOBAL {name} = {value}")
     yield
     execute(url, f"SET GLOBAL {name} = {before}")
+
+
+def test_two_collations_in_a_join_are_named(mysql_database: str) -> None:
+    """Of tables that were created years apart; giving them one, or naming one, is enough."""
+    with opened(mysql_database) as database:
+        change = "ALTER TABLE {} MODIFY user_id varchar(36) CHARACTER SET utf8mb4 COLLATE {}"
+        execute(
+            mysql_database,
+            "SET FOREIGN_KEY_CHECKS = 0",
+            "ALTER TABLE profiles DROP FOREIGN KEY IF EXISTS profiles_ibfk_1",
+            change.format("profiles", "utf8mb4_general_ci"),
+            change.format("recommendation_feedbacks", "utf8mb4_unicode_ci"),
+        )
+        database.fill(feedbacks=[{"id": 1, "user_id": "7", "created_at": "2025-10-25 10:00:00"}])
+        told = str(refusal(mysql_database))
+        assert told.startswith("The database stopped the query: it compares text of the collations utf8mb4_")
+        for part in ("utf8mb4_general_ci", "utf8mb4_unicode_ci", "ids of two tables", "ALTER TABLE", "--query"):
+            assert part in told
+        join = "FROM recommendation_feedbacks f LEFT JOIN profiles p ON p.user_id = f.user_id"
+        assert "it compares text of" in str(refusal(mysql_database, query=select(mysql_database, join)))
+        query = select(mysql_database, f"{join} COLLATE utf8mb4_general_ci")
+        assert read(mysql_database, query=query).height == 1
+        execute(mysql_database, "ALTER TABLE profiles CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci")
+        assert read(mysql_database).height == 1
 
 
 @by_both_routes

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from frames import all_said
+from processes import without_privileges
 from pydantic import ValidationError
 
 from feedback_etl.errors import UsageError
@@ -165,6 +166,31 @@ def test_a_file_that_is_not_utf8_is_refused() -> None:
     assert refused() == "The settings file feedback-etl.toml cannot be read as TOML."
 
 
+@pytest.mark.parametrize("name", ["feedback-etl.toml", "pyproject.toml"])
+def test_a_file_that_may_not_be_read_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sets would be ignored silently; so with a working directory that may not be searched."""
+    load_settings()  # imports what only this user may read
+    with without_privileges() as own:
+        monkeypatch.chdir(own)
+        write(name, "[tool.feedback-etl]\nk = 5")
+        Path(name).chmod(0o000)
+        told = [refused()]
+        own.chmod(0o000)
+        told.append(refused())
+        own.chmod(0o700)
+    remedy = "Make it readable, or run the command in another directory."
+    assert told == [
+        f"The settings file {file} of the working directory cannot be read: Permission denied. {remedy}"
+        for file in (name, "feedback-etl.toml")
+    ]
+
+
+def test_a_settings_file_that_links_to_nothing_is_refused() -> None:
+    """As on a disk that is not mounted."""
+    Path("feedback-etl.toml").symlink_to("not mounted")
+    assert "feedback-etl.toml of the working directory cannot be read: it is a link to nothing." in refused()
+
+
 def test_a_project_whose_table_is_none_is_refused() -> None:
     """Such as `feedback-etl = "..."` below [tool]."""
     write("pyproject.toml", f'[tool]\nfeedback-etl = "{CANARY}"')
@@ -223,6 +249,53 @@ def test_a_bad_value_is_refused_by_the_name_of_its_setting(line: str, fault: str
     """What is wrong is said in words."""
     write("feedback-etl.toml", line)
     assert refused().startswith(f"The settings are wrong: {fault}")
+
+
+_SERVICE_LINKS = {
+    "SERVICE_HOST": "10.96.0.11",
+    "SERVICE_PORT": "80",
+    "SERVICE_PORT_HTTP": "80",
+    "PORT": "tcp://10.96.0.11:80",
+    "PORT_80_TCP": "tcp://10.96.0.11:80",
+    "PORT_80_TCP_PROTO": "tcp",
+    "PORT_80_TCP_PORT": "80",
+    "PORT_80_TCP_ADDR": "10.96.0.11",
+}
+"""What Kubernetes injects for each Service of the namespace, after the Service's name."""
+
+
+@pytest.mark.parametrize("service", ["FEEDBACK_ETL", "FEEDBACK_ETL_API"])
+def test_variables_that_kubernetes_injects_for_a_service_are_ignored(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    """For a Service called feedback-etl they begin like settings."""
+    for name, value in _SERVICE_LINKS.items():
+        monkeypatch.setenv(f"{service}_{name}", value)
+    monkeypatch.setenv(f"{service}_PORT_53_UDP", "udp://[fd00::11]:53")
+    assert load_settings().k is None
+    monkeypatch.setenv("FEEDBACK_ETL_KEY_FIEL", "x")
+    assert "FEEDBACK_ETL_KEY_FIEL is not a setting" in refused()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "5432"),
+        ("PORT_80_TCP", "80"),
+        ("PORT_TCP", "tcp://10.96.0.11:80"),
+        ("SERVICE", "x"),
+        ("SERVICE_HOSTS", "x"),
+        ("SERVICE_PORT", CANARY),
+        ("DATABASE_PORT", "5432"),
+        ("QUERY_FILE", "tcp://10.96.0.11:80"),
+    ],
+)
+def test_what_only_resembles_a_variable_of_kubernetes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A setting that nothing reads would do nothing unnoticed."""
+    monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
+    assert f"FEEDBACK_ETL_{name} is not a setting" in refused()
 
 
 def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from databases import make_engine, new_postgres_database
-from reading import by, by_both_routes, execute, fetch, read, select
+from reading import by, by_both_routes, execute, fetch, read, read_slowly, select
 
+from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import SourceError
+from feedback_etl.pipeline import export_feedback
 from feedback_etl.source.child import Job, Reader
 from feedback_etl.source.connect import open_source
 from feedback_etl.source.preflight import fetch_count
@@ -112,10 +114,72 @@ def test_a_row_that_postgresql_fails_at_is_not_shown(
 
 
 @by_both_routes
-def test_a_number_too_large_for_a_float_is_not_shown(postgres: str, told_nothing: None, route: str) -> None:
-    """ConnectorX alone would panic at it, and print it."""
-    query = select(postgres, helpful_rating="(repeat('9', 400))::numeric")
-    assert "cannot be converted" in failure(by(route, postgres), query)
+def test_a_number_too_large_for_a_float_is_infinite(postgres: str, route: str) -> None:
+    """The server refuses to convert it; a small one that rounds to nothing is 0."""
+    long = "repeat('9', 400)::numeric"
+    numbers = f"(VALUES (1, {long}), (2, -{long}), (3, '1e-400'), (4, 'NaN'), (5, 'Infinity'), (6, 4.5), (7, NULL))"
+    query = select(postgres, f"FROM {numbers} AS long (id, n)", feedback_id="id", helpful_rating="n", age="n")
+    rows = read(by(route, postgres), query=query)
+    for column in ("helpful_rating", "age"):
+        assert [str(value) for value in rows[column]] == ["inf", "-inf", "0.0", "nan", "inf", "4.5", "None"]
+
+
+def test_a_row_with_a_number_too_large_for_a_float_is_rejected_for_it(postgres: str, tmp_path: Path) -> None:
+    """As a rating, as an age and in a declared column; the others are exported."""
+    values = [f"{n + 1}, {', '.join('1e400' if n == column else '1' for column in range(3))}" for n in range(4)]
+    rows = f"FROM (VALUES ({'), ('.join(values)})) AS long (id, rating, age, weight)"
+    changed = {"feedback_id": "id", "recommendation_id": "id::text", "helpful_rating": "rating", "age": "age"}
+    report = export_feedback(
+        postgres,
+        query=select(postgres, rows, **changed, weight="weight"),
+        columns=[ExtraColumn("weight", type="number")],
+        output_dir=tmp_path,
+        days_back=-1,
+        unkeyed=True,
+    )
+    assert report.exported_records == 1
+    assert report.rejected_reasons == {
+        "age_out_of_range": 1,
+        "helpful_rating_out_of_range": 1,
+        "weight_not_finite": 1,
+    }
+
+
+@pytest.mark.parametrize("column", ["feedback_id", "user_id", "analysis_id", "recommendation_id"])
+def test_an_id_that_is_a_long_number_is_refused_by_the_name_of_its_column(postgres: str, column: str) -> None:
+    """Only text is exact."""
+    text = f"Columns of a wrong type: {column} is numeric, expected an integer, a UUID or text. Cast them in a --query."
+    assert str(refused_query(postgres, select(postgres, **{column: "repeat('9', 400)::numeric"}))) == text
+    read(postgres, query=select(postgres, **{column: "repeat('9', 400)"}))
+
+
+def refused_query(url: str, query: str) -> SourceError:
+    with pytest.raises(SourceError) as caught:
+        read(url, query=query)
+    return caught.value
+
+
+@loses_the_connection
+@by_both_routes
+def test_a_conflict_with_the_recovery_of_a_standby_is_named(postgres: str, route: str) -> None:
+    """A function raises what a standby does, once as its statement is cancelled and once with its connection."""
+    for text in ("canceling statement", "terminating connection"):
+        execute(
+            postgres,
+            "CREATE OR REPLACE FUNCTION conflicts() RETURNS int LANGUAGE plpgsql AS $$ BEGIN "
+            f"RAISE '{text} due to conflict with recovery' USING ERRCODE = '40001'; END $$",
+        )
+        told = failure(by(route, postgres), select(postgres, age="conflicts()"))
+        assert "the server is a standby and replayed changes to rows that the query still needed; run it again" in told
+
+
+@loses_the_connection
+@by_both_routes
+def test_a_full_disk_of_the_server_is_named(postgres: str, route: str) -> None:
+    """Sorting needs disk, which an administrator may limit."""
+    query = select(postgres, "FROM people, generate_series(1, 200000) AS n ORDER BY md5(n::text)", feedback_id="id")
+    with with_setting(postgres, "temp_file_limit", "1MB"), with_setting(postgres, "work_mem", "64kB"):
+        assert "the server has no disk space left to sort the rows" in failure(by(route, postgres), query)
 
 
 @by_both_routes
@@ -124,6 +188,33 @@ def test_the_servers_timeout_is_named(postgres: str, route: str) -> None:
     query = select(postgres, age="(SELECT 1 FROM pg_sleep(20))")
     with with_setting(postgres, "statement_timeout", "100ms"):
         assert "longer than the server's statement_timeout allows" in failure(by(route, postgres), query)
+
+
+@loses_the_connection
+def test_the_servers_limit_for_transactions_is_named(postgres: str) -> None:
+    """Since PostgreSQL 17; the server ends the connection."""
+    if fetch(postgres, "SHOW server_version_num") < [("170000",)]:
+        pytest.skip("only PostgreSQL 17 and later have transaction_timeout")
+    query = select(postgres, age="(SELECT 1 FROM pg_sleep(20))")
+    with with_setting(postgres, "transaction_timeout", "500ms"):
+        assert "longer than the server's transaction_timeout allows" in failure(by("sqlalchemy", postgres), query)
+    gc.collect()
+
+
+@by_both_routes
+def test_the_servers_limit_for_pauses_does_not_end_a_slow_export(postgres: str, route: str) -> None:
+    """The cursor waits between two batches, and the connection that holds the snapshot waits for the readers."""
+    query = select(postgres, "FROM people", feedback_id="id")
+    with with_setting(postgres, "idle_in_transaction_session_timeout", "100ms"):
+        assert read_slowly(by(route, postgres), query, 0.3) == 10
+
+
+def test_the_servers_limit_for_pauses_is_the_callers_again(postgres: str) -> None:
+    """In a transaction of the caller's."""
+    with make_engine(postgres).connect() as connection:
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = '100ms'")
+        assert read_slowly(connection, select(postgres, "FROM people", feedback_id="id"), 0.3) == 10
+        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == "100ms"
 
 
 @by_both_routes
@@ -182,7 +273,8 @@ def sqlite(sqlite_path: Path) -> str:
     ("column", "sql", "reason"),
     [
         ("helpful_rating", "json_extract(score, '$[0]')", "a value of some row cannot be converted as it asks"),
-        ("timeframe", "name", "it failed while it read rows (OperationalError)"),
+        ("timeframe", "name", "the text of timeframe is not valid UTF-8 in some row; correct it there, or leave"),
+        ("recommendation_id", "name", "the text of recommendation_id is not valid UTF-8 in some row"),
         ("age", "abs(-9223372036854775807 - (id = 7))", "it failed while it read rows (OperationalError)"),
         ("consent", "json_extract(score, '$[0]') = 5", "a value of some row cannot be converted as it asks"),
         (
@@ -199,6 +291,12 @@ def test_a_row_that_sqlite_fails_at_is_not_shown(
     text = failure(by(route, sqlite), select(sqlite, "FROM people", feedback_id="id", **{column: sql}))
     assert reason in text
     assert text.endswith(AFTER)
+
+
+def test_a_column_that_is_not_utf8_can_be_left_out_as_the_message_says(sqlite: str) -> None:
+    """It is NULL then."""
+    query = select(sqlite, "FROM people", feedback_id="id", timeframe="NULL")
+    assert read(sqlite, query=query)["timeframe"].to_list() == [None] * 10
 
 
 @by_both_routes

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import AWKWARD_PASSWORD
 from databases import Database, new_postgres_database, opened
+from processes import without_privileges
 from reading import by, by_both_routes, execute, read, select
 
 from feedback_etl.columns import RAW_COLUMNS
@@ -212,19 +213,93 @@ def test_a_database_of_another_kind_is_refused_with_those_that_can_be_read(url: 
     assert "cannot be read; PostgreSQL, MySQL, MariaDB, SQLite and DuckDB can (postgresql://, mysql://, " in str(error)
 
 
-@pytest.mark.parametrize("option", ["nonsense=1", "port=99999", "port=x", "sslmode=nonsense", "keepalives=x"])
-def test_an_option_that_the_driver_does_not_know_is_refused(server_at: Callable[..., str], option: str) -> None:
-    """A slip in the URL is the caller's, not the database's."""
+@pytest.mark.parametrize(
+    ("option", "belongs"),
+    [
+        ("schema=shop", "the schema of the tables is db_schema in the settings (FEEDBACK_ETL_DB_SCHEMA)"),
+        ("currentSchema=shop", "the schema of the tables is db_schema in the settings (FEEDBACK_ETL_DB_SCHEMA)"),
+        ("pgbouncer=true", "it is for the application's pool of connections; leave it out here"),
+        ("pool_timeout=5", "it is for the application's pool of connections; leave it out here"),
+        ("nonsense=1", "options of other drivers are left out here"),
+    ],
+)
+def test_an_option_that_the_driver_does_not_know_is_named(
+    server_at: Callable[..., str], option: str, belongs: str
+) -> None:
+    """With the place where it belongs; a slip in the URL is the caller's, not the database's."""
     error = refusal(f"{server_at()}?{option}")
     assert isinstance(error, UsageError)
-    assert "options that its driver does not know" in str(error)
+    name = option.partition("=")[0]
+    assert str(error) == f"The database URL has the option {name}, which its driver does not know: {belongs}."
 
 
-@pytest.mark.parametrize("url", ["sqlite:///{}/a.db?timeout=x", "sqlite:///{}/a.db?uri=x"])
-def test_an_option_that_sqlite_does_not_know_is_refused(tmp_path: Path, url: str) -> None:
+@pytest.mark.parametrize("option", ["port=99999", "port=x", "sslmode=nonsense", "keepalives=x"])
+def test_an_option_that_the_driver_cannot_use_is_named(server_at: Callable[..., str], option: str) -> None:
+    """Likewise, without its value."""
+    error = refusal(f"{server_at()}?{option}")
+    assert isinstance(error, UsageError)
+    name = option.partition("=")[0]
+    assert str(error) == f"The database URL has a value for the option {name} that its driver cannot use."
+
+
+@pytest.mark.parametrize("option", [f"{CANARY}=rest@host/shop", f"x={CANARY}@host/shop", "ca@nary=1"])
+def test_what_may_be_a_part_of_a_password_is_not_named(option: str) -> None:
+    """Special characters that are not encoded end it too early."""
+    assert "The database URL has an option, which" in str(refusal(f"postgresql://user:p@localhost/?{option}"))
+
+
+def test_an_option_that_is_given_twice_is_named(server_at: Callable[..., str]) -> None:
+    """A driver would take one of the two, or none."""
+    error = refusal(f"{server_at()}?sslmode=require&sslmode=disable")
+    assert str(error) == "The database URL gives the option sslmode more than once; give it once."
+
+
+def test_the_first_of_several_hosts_that_answers_is_read(tcp_url: sa.URL) -> None:
+    """Written as the message about other forms says."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    hosts = [f"127.0.0.1:{port}", f"{tcp_url.host}:{tcp_url.port}"]
+    url = sa.URL.create("postgresql", tcp_url.username, AWKWARD_PASSWORD, database=tcp_url.database)
+    assert read(url.set(query={"host": hosts}), query=select("postgresql://")).height == 1
+    unreachable = refusal(url.set(query={"host": [hosts[0]] * 2}))
+    assert str(unreachable).startswith(f"Cannot connect to PostgreSQL at {hosts[0]}, {hosts[0]}, database ")
+
+
+@pytest.mark.parametrize("place", ["one:5432,two:5432/shop", "/shop?host=one:5432&host=two&port=1&port=2"])
+def test_several_hosts_in_a_form_that_cannot_be_read_are_told_the_right_one(place: str) -> None:
+    """PostgreSQL's own form, and ports that belong to no host."""
+    error = refusal(f"postgresql://user:{CANARY}@{place}")
+    assert isinstance(error, UsageError)
+    written = "Several hosts are written postgresql://user:password@/name?host=one:5432&host=two:5432."
+    assert str(error).endswith(written)
+
+
+@pytest.mark.parametrize("option", ["timeout=x", "uri=x"])
+def test_an_option_that_sqlite_cannot_use_is_named(tmp_path: Path, option: str) -> None:
     """Likewise."""
     (tmp_path / "a.db").touch()
-    assert isinstance(refusal(url.format(tmp_path)), UsageError)
+    error = refusal(f"sqlite:///{tmp_path}/a.db?{option}")
+    assert isinstance(error, UsageError)
+    assert f"a value for the option {option.partition('=')[0]} that its driver cannot use" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("sqlite", "schema=x"),
+        ("sqlite", "journal_mode=wal"),
+        ("sqlite", "uri=true&nonsense=1"),
+        ("duckdb", "schema=x"),
+        ("duckdb", "nonsense=1"),
+    ],
+)
+def test_an_option_that_a_file_does_not_know_is_named(tmp_path: Path, kind: str, option: str) -> None:
+    """SQLite's driver would ignore it."""
+    execute(f"{kind}:///{tmp_path}/a.db", "CREATE TABLE people (id int)")
+    error = refusal(f"{kind}:///{tmp_path}/a.db?{option}")
+    assert isinstance(error, UsageError)
+    name = option.split("&")[-1].partition("=")[0]
+    assert f"has the option {name}, which its driver does not know: " in str(error)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
@@ -265,6 +340,31 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path.write_text("id,user_id\n" * 1000)
     assert str(refusal(f"sqlite:///{path}")) == (
         f"Cannot connect to the SQLite file {path}: it is not an SQLite database."
+    )
+
+
+def test_a_file_in_wal_mode_in_a_folder_that_is_not_writable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite creates files beside it; the copy that the message names can be read there."""
+    query = select("sqlite://")
+    with without_privileges() as own:
+        monkeypatch.chdir(own)
+        with contextlib.closing(sqlite3.connect("app.db")) as connection:
+            connection.execute("PRAGMA journal_mode = wal")
+            connection.execute("CREATE TABLE people (id INTEGER)")
+            connection.execute("VACUUM INTO 'copy.db'")
+        assert sorted(path.name for path in own.iterdir()) == ["app.db", "copy.db"]
+        own.chmod(0o555)
+        told = [str(refusal(f"sqlite:///{own}/app.db{option}", query=query)) for option in ("", "?timeout=5")]
+        assert read(f"sqlite:///{own}/copy.db?timeout=5", query=query).height == 1
+        own.chmod(0o700)
+    assert (
+        told
+        == [
+            f"Cannot connect to the SQLite file {own}/app.db: it is in WAL mode, for which SQLite creates files in its "
+            "folder, and this user may not; let the user write to the folder, or read a copy that the owner of the file "
+            """makes (sqlite3 FILE "VACUUM INTO 'copy.db'")."""
+        ]
+        * 2
     )
 
 

@@ -155,10 +155,32 @@ def retired_keys(folder: Path | None) -> list[RetiredKey]:
     """The keys that were retired, by their ids; none where there is no such folder.
 
     Raises:
-        KeyUnusable: One cannot be read.
+        KeyUnusable: One cannot be read, or the folder cannot be.
     """
-    paths = sorted(path for path in folder.glob("[!.]*") if path.is_file()) if folder else []
-    return [RetiredKey(read_key(path), path) for path in paths]
+    return [RetiredKey(read_key(path), path) for path in _list_retired(folder)]
+
+
+def is_retired(key: Key, folder: Path | None) -> bool:
+    """Return whether a key is among the retired ones of a folder.
+
+    Raises:
+        KeyUnusable: The folder cannot be read.
+    """
+    return any(path.name == key.id for path in _list_retired(folder))
+
+
+def _list_retired(folder: Path | None) -> list[Path]:
+    """List the files of retired keys; none where there is no such folder."""
+    try:
+        paths = sorted(folder.iterdir()) if folder else []
+        return [path for path in paths if not path.name.startswith(".") and path.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise KeyUnusable(
+            f"The folder of retired keys {folder} cannot be read: {error.strerror}. Make it readable for this user, or "
+            "set retired_keys to another folder."
+        ) from None
 
 
 def retire(path: Path, folder: Path) -> RetiredKey:
@@ -170,7 +192,7 @@ def retire(path: Path, folder: Path) -> RetiredKey:
     """
     key = read_key(path)
     place = folder / key.id
-    if not place.exists():
+    if not is_retired(key, folder):
         _write_key(key, place)
     with suppress(OSError):
         path.unlink()

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.url_options import check_options, explain_hosts
 
 _DRIVERS = {
     "postgresql": "postgresql+psycopg",
@@ -39,7 +40,7 @@ def parse_url(text: str) -> sa.URL:
     try:
         url = sa.make_url(text.strip())
     except (ArgumentError, ValueError):
-        raise UsageError(_MISREAD) from None
+        raise UsageError(explain_hosts(text.strip()) or _MISREAD) from None
     if "@" in (url.host or "") or ("@" in (url.database or "") and url.get_backend_name() not in _IN_A_FILE):
         raise UsageError(_MISREAD)  # what stands there is a part of the password
     return url
@@ -75,6 +76,7 @@ def with_our_driver(url: sa.URL) -> sa.URL:
     backend = "postgresql" if url.get_backend_name() == "postgres" else url.get_backend_name()
     dialect = supported(backend)
     url = url.set(drivername=_DRIVERS[backend])
+    check_options(url)
     if dialect == "postgresql":
         if "ssl" in url.query:  # asyncpg's name for it
             url = url.difference_update_query(["ssl"]).update_query_dict({"sslmode": url.query["ssl"]})
@@ -125,6 +127,15 @@ def is_memory(url: sa.URL) -> bool:
 
 def _is_file_uri(url: sa.URL) -> bool:
     return str(url.database).startswith("file:") and "uri" in url.query
+
+
+def is_in_wal_mode(url: sa.URL) -> bool:
+    """Return whether an SQLite file is in WAL mode, as bytes 18 and 19 of its header say."""
+    try:
+        with Path(str(url.database).removeprefix("file:")).open("rb") as file:
+            return file.read(20)[18:] == b"\2\2"
+    except (OSError, ValueError):
+        return False
 
 
 def _is_file(path: str) -> bool:
@@ -198,6 +209,7 @@ def in_words(url: sa.URL) -> str:
     if url.get_backend_name() in _IN_A_FILE:
         return f"the {name_of(url)} file {url.database}"
     host = url.host or url.query.get("host") or url.query.get("unix_socket") or "the local socket"
+    host = host if isinstance(host, str) else ", ".join(host)
     port = f":{url.port}" if url.port else ""
     name = (url.database or "(none named)").rpartition("@")[2]
     return f"{name_of(url)} at {host}{port}, database {name}"

@@ -119,7 +119,7 @@ def _engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     except (NoSuchModuleError, ArgumentError, TypeError, ValueError) as error:
         if isinstance(error, NoSuchModuleError) and url.get_backend_name() in _EXTRAS:
             raise _no_driver(url) from None
-        raise UsageError("The database URL has options that its driver does not know.") from None
+        raise why_not(url, error) from None
     if prepare := _PREPARE.get(supported(url.get_backend_name())):
         sa.event.listen(engine, "connect", lambda connection, _: prepare(connection))
     return engine

@@ -5,7 +5,16 @@ import re
 from feedback_etl.errors import SourceError
 
 _REASONS = {
+    "conflict with recovery": "the server is a standby and replayed changes to rows that the query still needed; run "
+    "it again, read from the primary, or set hot_standby_feedback = on on the standby",
+    r"decode to UTF-8 column '(\w+)'": "the text of {0} is not valid UTF-8 in some row; correct it there, or leave {0} "
+    "out with a --query (NULL AS {0})",
+    r"Illegal mix of collations \((\w+),\w+\) and \((\w+),\w+\)": "it compares text of the collations {0} and {1}, "
+    "which in the default tables means ids of two tables; give both tables one collation (ALTER TABLE ... CONVERT TO "
+    "CHARACTER SET utf8mb4 COLLATE ...), or write the join with COLLATE in a --query",
+    "Illegal mix of collations": "it compares text of several collations; name one with COLLATE in a --query",
     "statement timeout": "it took longer than the server's statement_timeout allows",
+    "due to transaction timeout": "it took longer than the server's transaction_timeout allows",
     "max_statement_time|maximum statement execution": "it took longer than the server's max_statement_time allows",
     "lock timeout|locked|Lock wait timeout": "another program holds a lock on the database",
     "user request|execution was interrupted": "somebody cancelled it",
@@ -15,16 +24,21 @@ _REASONS = {
     "another server",
     "terminating connection|[Cc]losed|connection reset|kind: Io": "the connection was lost",
     "Lost connection|gone away|was killed|CodecError|IoError": "the connection was lost",
+    "No space left|temp_file_limit|Disk full": "the server has no disk space left to sort the rows",
     "division by zero": "it divides by zero in some row",
     "invalid input syntax|out of range|malformed|Conversion": "a value of some row cannot be converted as it asks",
 }
-"""Signs in the texts of drivers (as regular expressions), and what they mean in our words."""
+"""Signs in the texts of drivers (as regular expressions), and what they mean in our words.
+
+What a group matches is repeated: names of columns and collations only.
+"""
 
 
 def reason_for(error: BaseException) -> str:
     """Why a statement failed while it read rows, in words of ours."""
     error = getattr(error, "orig", None) or error
-    reason = next((reason for sign, reason in _REASONS.items() if re.search(sign, str(error))), None)
+    found = ((re.search(sign, str(error)), reason) for sign, reason in _REASONS.items())
+    reason = next((reason.format(*match.groups()) for match, reason in found if match), None)
     state = getattr(error, "sqlstate", None)
     return reason or f"it failed while it read rows ({f'SQLSTATE {state}' if state else type(error).__name__})"
 

@@ -151,10 +151,21 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     if kind in {"uuid", "unknown", "bpchar"}:  # CHAR(n) as it is would be padded with blanks
         return sa.cast(column, sa.Text)
     if kind == "numeric":  # NaN and long ones are more than drivers can take
-        return sa.cast(column, sa.Double)
+        return sa.cast(column, sa.Double) if relation.dialect == "duckdb" else _nearest_double(column)
     if name == "created_at":  # what lies before the year 1, such as -infinity, no driver can read
         return sa.case((column >= _sql(_FIRST_TIME), column))
     return column
+
+
+def _nearest_double(number: Column) -> Column:
+    """A numeric of PostgreSQL, infinite where it is larger than any double: the server would refuse to convert it."""
+    size, least, greatest = sa.func.abs(number), _sql("2.2250738585072014e-308"), _sql("1.7976931348623157e308")
+    return sa.case(
+        (sa.or_(size.between(least, greatest), number == _sql("'NaN'")), sa.cast(number, sa.Double)),
+        (size < least, sa.cast(_sql("0"), sa.Double)),
+        (number > _sql("0"), sa.cast(_sql("'Infinity'"), sa.Double)),
+        (number < _sql("0"), sa.cast(_sql("'-Infinity'"), sa.Double)),
+    )
 
 
 def _further(relation: Relation, kind: ColumnType) -> set[str]:

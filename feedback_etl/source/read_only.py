@@ -13,22 +13,46 @@ from feedback_etl.source.unreachable import why_not
 SNAPSHOT = "REPEATABLE READ"
 """The isolation in which a transaction sees one state of the database from its first statement to its last."""
 
-READ_ONLY = ("SET TRANSACTION READ ONLY", "SET LOCAL TIME ZONE 'UTC'", "SET LOCAL standard_conforming_strings = on")
-"""What a PostgreSQL transaction of ours begins with, and what ends with it: a pooled connection keeps nothing."""
+READ_ONLY = (
+    "SET TRANSACTION READ ONLY",
+    "SET LOCAL TIME ZONE 'UTC'",
+    "SET LOCAL standard_conforming_strings = on",
+    "SET LOCAL idle_in_transaction_session_timeout = 0",  # it waits for a slow writer, or for the readers
+)
+"""What a PostgreSQL transaction of ours begins with, and what ends with it: a pooled connection keeps nothing.
+
+The server's limits for work stay (statement_timeout, lock_timeout, transaction_timeout); idle_session_timeout does not
+count in a transaction.
+"""
 
 _MYSQL_SETTINGS = {
     "time_zone": "'+00:00'",
     "sql_mode": "''",  # backslashes and double quotes mean in a --query what `own_query` takes them for
     "sql_select_limit": "18446744073709551615",  # no limit
     "net_write_timeout": "86400",  # seconds that the server waits for a slow reader; a minute is usual
+    "wait_timeout": "86400",  # seconds between two statements: a folder may be locked, or rows be written slowly
 }
-MYSQL_SESSION = "SET SESSION " + ", SESSION ".join(f"{name} = {value}" for name, value in _MYSQL_SETTINGS.items())
+_MARIADB_SETTINGS = dict.fromkeys(
+    ("idle_transaction_timeout", "idle_readonly_transaction_timeout", "idle_write_transaction_timeout"), "0"
+)
+"""Limits for the pauses of a transaction, which MySQL does not have."""
+
+
+def _assign(assignment: str) -> str:
+    """Write a SET statement of all settings; MySQL takes what MariaDB alone knows for a comment."""
+    ours, mariadb = (
+        ", ".join(assignment.format(name=name, value=value) for name, value in settings.items())
+        for settings in (_MYSQL_SETTINGS, _MARIADB_SETTINGS)
+    )
+    return f"SET {ours} /*M!100300 , {mariadb} */"
+
+
+MYSQL_SESSION = _assign("SESSION {name} = {value}")
 """What holds while we read MySQL or MariaDB. Its sessions have no settings that end with a transaction."""
 
-_KEPT = "@feedback_etl_{}"
-_KEEP = "SET " + ", ".join(f"{_KEPT.format(name)} = @@SESSION.{name}" for name in _MYSQL_SETTINGS)
-_GIVE_BACK = "SET SESSION " + ", SESSION ".join(f"{name} = {_KEPT.format(name)}" for name in _MYSQL_SETTINGS)
-_FORGET = "SET " + ", ".join(f"{_KEPT.format(name)} = NULL" for name in _MYSQL_SETTINGS)
+_KEEP = _assign("@feedback_etl_{name} = @@SESSION.{name}")
+_GIVE_BACK = _assign("SESSION {name} = @feedback_etl_{name}")
+_FORGET = _assign("@feedback_etl_{name} = NULL")
 
 Brackets = tuple[tuple[str, ...], tuple[str, ...]]
 

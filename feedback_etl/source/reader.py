@@ -150,7 +150,6 @@ def beginning_of(source: Source) -> list[str]:
         return [f"SET SESSION TRANSACTION ISOLATION LEVEL {SNAPSHOT}, READ ONLY", MYSQL_SESSION]
     if source.dialect != "postgresql":
         return []
-    fetch_rows(source, "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")  # it is to wait for them
     snapshot = fetch_rows(source, "SELECT pg_export_snapshot()")[0][0]
     return [f"BEGIN ISOLATION LEVEL {SNAPSHOT}", f"SET TRANSACTION SNAPSHOT '{snapshot}'", *READ_ONLY]
 

@@ -5,7 +5,8 @@ import re
 import sqlalchemy as sa
 
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source.address import in_words, name_of
+from feedback_etl.source.address import in_words, is_in_wal_mode, name_of
+from feedback_etl.source.url_options import explain_option
 
 _REASONS = {
     "timeout expired|timed out": "it did not answer in time (connect_timeout in the settings)",
@@ -28,22 +29,26 @@ _REASONS = {
     "not a valid DuckDB|in-memory database in read-only": "it is not a DuckDB database",
     "locked|Conflicting lock": "another program holds a lock on it",
     "different configuration": "this program has it open for writing; give its engine instead of the URL",
+    "readonly database": "SQLite has to write to the file or its folder first, which this user may not",
     "unable to open": "the file cannot be opened",
 }
 """What drivers say (as regular expressions), and what we say instead: their texts can hold what a log should not."""
 
-_BAD_OPTION = (
-    "invalid (connection option|port number|integer value|[a-z_]+ value:|literal)|not true/false|unexpected keyword"
+_WAL = (
+    "it is in WAL mode, for which SQLite creates files in its folder, and this user may not; let the user write to the "
+    """folder, or read a copy that the owner of the file makes (sqlite3 FILE "VACUUM INTO 'copy.db'")"""
 )
 
 
 def why_not(url: sa.URL, error: BaseException) -> SourceError | UsageError:
     """What to tell of a database that cannot be reached."""
     text = str(getattr(error, "orig", None) or error)
-    if re.search(_BAD_OPTION, text) or isinstance(error, AttributeError):
-        return UsageError("The database URL has options that its driver does not know.")
+    if explained := explain_option(url, error):
+        return explained
     if isinstance(error, OSError):  # of a driver; a server's are wrapped by SQLAlchemy
         return SourceError(f"Cannot connect to {in_words(url)}: a file named by its TLS options cannot be read.")
+    if name_of(url) == "SQLite" and re.search("readonly database|unable to open", text) and is_in_wal_mode(url):
+        return SourceError(f"Cannot connect to {in_words(url)}: {_WAL}.")
     reason = next((reason for sign, reason in _REASONS.items() if re.search(sign, text, re.DOTALL)), None)
     told = (reason or f"the driver reports {type(error).__name__}").format(name=name_of(url))
     return SourceError(f"Cannot connect to {in_words(url)}: {told}.")
