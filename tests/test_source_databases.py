@@ -252,7 +252,8 @@ def state(connection: sa.Connection) -> tuple[Any, ...]:
             *(connection.exec_driver_sql(f"SELECT @@SESSION.{name}").scalar() for name in names),
             ours.scalar(),
         )
-    settings = ("transaction_read_only", "default_transaction_read_only", "TimeZone", "standard_conforming_strings")
+    settings = ["transaction_read_only", "default_transaction_read_only", "TimeZone", "standard_conforming_strings"]
+    settings += ["row_security", "search_path", "role"]
     return tuple(connection.exec_driver_sql(f"SHOW {name}").scalar() for name in settings)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from feedback_etl.errors import UsageError
 from feedback_etl.source.address import connectorx_url, is_memory, name_of, parse_url, supported, with_our_driver
-from feedback_etl.source.read_only import MYSQL_SESSION, SNAPSHOT, only_reading
+from feedback_etl.source.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, only_reading
 from feedback_etl.source.unreachable import why_not
 
 Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
@@ -32,18 +32,32 @@ class Source:
         dialect: "postgresql", "mysql" (MariaDB too), "sqlite" or "duckdb".
         connection: For looking at the tables, and for reading where ConnectorX cannot.
         connectorx_url: The same database for ConnectorX; None where only `connection` reaches it.
+        settings: Statements that every PostgreSQL transaction on this database executes first.
     """
 
     dialect: str
     connection: sa.Connection = field(repr=False)
     connectorx_url: str | None = field(repr=False)
+    settings: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def allows_row_security(self) -> bool:
+        """Whether row-level security may hide rows."""
+        return self.dialect == "postgresql" and EVERY_ROW not in self.settings
 
 
 @contextmanager
-def open_source(database: Database, *, connect_timeout: float = 2.0) -> Iterator[Source]:
+def open_source(
+    database: Database, *, connect_timeout: float = 2.0, allow_row_security: bool = False
+) -> Iterator[Source]:
     """Connect, wait at most `connect_timeout` seconds, and close what was opened here in the end.
 
     What the caller owns is left as it was found: transactions, what they have not committed, and settings.
+
+    Args:
+        database: What to connect to.
+        connect_timeout: Seconds.
+        allow_row_security: Read what the row-level security of PostgreSQL lets through, instead of refusing.
 
     Raises:
         UsageError: The URL cannot be understood, or its database is of a kind that is not supported.
@@ -57,8 +71,9 @@ def open_source(database: Database, *, connect_timeout: float = 2.0) -> Iterator
     elif bind.dialect.is_async:
         raise UsageError("This asynchronous engine cannot be read by its URL alone; pass a synchronous one.")
     dialect = supported(bind.dialect.name)
-    with _connection(bind) as connection, only_reading(connection):
-        yield Source(dialect, connection, connectorx_url(url, connection) if url is not None else None)
+    settings = (EVERY_ROW,) if dialect == "postgresql" and not allow_row_security else ()
+    with _connection(bind) as connection, only_reading(connection, settings):
+        yield Source(dialect, connection, connectorx_url(url, connection) if url is not None else None, settings)
 
 
 def _bind(database: Any) -> sa.URL | sa.Engine | sa.Connection:
