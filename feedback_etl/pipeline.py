@@ -88,7 +88,8 @@ def export_feedback(
     The file appears whole under its final name or not at all. Nothing to export is no error: then there is no file.
 
     Args:
-        database: A URL, or an Engine, Connection or Session of SQLAlchemy. Committed rows are read.
+        database: A URL, or an Engine, Connection or Session of SQLAlchemy, whose view is read: its schema, role and
+            settings (docs/databases.md).
         days_back: The window in days of 24 hours before `now`; -1 for everything. Of an incremental export, only the
             first of its chain.
         since: The window's start, an ISO 8601 date or time (UTC), instead of `days_back`.

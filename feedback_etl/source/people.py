@@ -39,8 +39,14 @@ def feedback_of(
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     found: dict[str, list[tuple[str | None, str | None]]] = {}
-    with open_source(database, connect_timeout=connect_timeout, allow_row_security=allow_row_security) as source:
-        relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
+    with open_source(
+        database,
+        query=query,
+        db_schema=db_schema,
+        connect_timeout=connect_timeout,
+        allow_row_security=allow_row_security,
+    ) as source:
+        relation, _ = look_at(source, query=query, consent=consent, extra=None)
         names = ("user_id", "analysis_id", "feedback_id")
         user, analysis, feedback = (_exactly(relation, name) for name in names)
         for start in range(0, len(user_ids), _IDS_AT_ONCE):
@@ -70,8 +76,8 @@ def analyses_in(
         UsageError: The database's URL or the query cannot be understood.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
+    with open_source(database, query=query, db_schema=db_schema, connect_timeout=connect_timeout) as source:
+        relation, types = look_at(source, query=query, consent=consent, extra=None)
         agree = consents(relation, types) if CONSENT in relation.columns else None
         return _distinct(source, relation, "analysis_id", agree)
 
@@ -113,16 +119,22 @@ def application(
         UsageError: The database's URL or the query cannot be understood.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    with open_source(database, connect_timeout=connect_timeout, allow_row_security=allow_row_security) as source:
-        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
+    with open_source(
+        database,
+        query=query,
+        db_schema=db_schema,
+        connect_timeout=connect_timeout,
+        allow_row_security=allow_row_security,
+    ) as source:
+        relation, types = look_at(source, query=query, consent=consent, extra=None)
         users, analyses = (_distinct(source, relation, name) for name in ("user_id", "analysis_id"))
         agree = consents(relation, types) if CONSENT in relation.columns else None
         consenting = analyses if agree is None else _distinct(source, relation, "analysis_id", agree)
         imaged: list[str] = []
         with suppress(SourceError):  # nothing records it
-            images, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=[IMAGE_URL])
+            images, _ = look_at(source, query=query, consent=consent, extra=[IMAGE_URL])
             imaged = _distinct(source, images, "analysis_id", images.columns[IMAGE_URL.name].is_not(None), images.rows)
-        index = "" if query else index_statement(source, db_schema)
+        index = "" if query else index_statement(source)
         is_partial = hides_rows(source, no_rows(relation))
         return Application(users, analyses, consenting, imaged, relation.consent, index, is_partial)
 

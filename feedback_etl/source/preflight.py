@@ -33,7 +33,6 @@ def look_at(
     source: Source,
     *,
     query: str | None = None,
-    db_schema: str | None = None,
     consent: ConsentColumns = ConsentColumns(),  # noqa: B008  it cannot be changed
     extra: Sequence[ExtraColumn] | None = (),
 ) -> tuple[Relation, dict[str, str]]:
@@ -42,7 +41,6 @@ def look_at(
     Args:
         source: The database.
         query: A user's own SELECT; without it, the default application schema.
-        db_schema: The schema of the default tables, where it is not on PostgreSQL's search path; MySQL's database.
         consent: What columns are called that record consent in the default tables.
         extra: What is to be read beside the raw columns; None where it does not matter what else a query yields.
 
@@ -53,7 +51,7 @@ def look_at(
         SourceError: Tables or columns are missing, unexpected or of a wrong type; the message names them.
         UsageError: The query is not one closed SELECT.
     """
-    with_images = extra is not None and IMAGE_URL in extra
+    db_schema, with_images = source.db_schema, extra is not None and IMAGE_URL in extra
     role = fetch_rows(source, "SELECT quote_ident(current_user)")[0][0] if source.dialect == "postgresql" else ""
     try:
         if query is None:

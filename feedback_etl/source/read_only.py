@@ -78,7 +78,7 @@ def only_reading(connection: sa.Connection, settings: Sequence[str] = ()) -> Ite
         try:
             begin, end = _BRACKETS[connection.dialect.name](connection, was_idle)
             for statement in (*begin, *settings):
-                connection.exec_driver_sql(statement)
+                connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except SQLAlchemyError as error:
             raise why_not(connection.engine.url, error) from None
         yield

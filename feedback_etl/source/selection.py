@@ -96,13 +96,14 @@ def opened(selection: Selection) -> Iterator[Opened]:
     """
     with open_source(
         selection.database,
+        query=selection.query,
+        db_schema=selection.db_schema,
         connect_timeout=selection.connect_timeout,
         allow_row_security=selection.allow_row_security,
     ) as source:
         relation, types = look_at(
             source,
             query=selection.query,
-            db_schema=selection.db_schema,
             consent=selection.consent,
             extra=selection.extra,
         )
@@ -125,7 +126,7 @@ def _found(selection: Selection, *, with_connectorx: bool = True) -> Iterator[Fo
             yield Found(
                 excluded,
                 _told(batches, selection.progress, total),
-                lambda: missing_index(source, relation, window, types, selection.db_schema),
+                lambda: missing_index(source, relation, window, types),
                 source.dialect,
                 settled,
                 relation.consent,
