@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from feedback_etl import __version__, cli_audit, cli_config, cli_folder, cli_keys, cli_plan, cli_privacy, cli_report
-from feedback_etl.cli_selection import DatabaseUrl, Days, MinFields, Query, Since, Until, selection
+from feedback_etl.cli_selection import AllowRowSecurity, DatabaseUrl, Days, MinFields, Query, Since, Until, selection
 from feedback_etl.configured import database_of, model_of, privacy_of
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
 from feedback_etl.errors import UsageError
@@ -56,6 +56,7 @@ def export(
     ] = None,
     min_fields: MinFields = 1,
     query: Query = None,
+    allow_row_security: AllowRowSecurity = None,
     model: Annotated[
         str | None, typer.Option(help="A pandera model that every batch has to fit too.", metavar="FILE.py:MODEL")
     ] = None,
@@ -146,6 +147,7 @@ def export(
     settings = load_settings(
         database_url=database_url,
         query=query,
+        allow_row_security=allow_row_security,
         model=model,
         output_dir=output,
         lock_timeout=lock_timeout,
@@ -196,6 +198,7 @@ def preview(
     rows: Annotated[int, typer.Option(help="How many rows to show.", min=1, metavar="N")] = 10,
     min_fields: MinFields = 1,
     query: Query = None,
+    allow_row_security: AllowRowSecurity = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Show the first rows of an export and write nothing. The pseudonyms are of a throw-away key."""
@@ -204,7 +207,7 @@ def preview(
     from feedback_etl.privacy.keys import new_key
     from feedback_etl.settings import load_settings
 
-    settings = load_settings(database_url=database_url, query=query)
+    settings = load_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
     pairs = load_training(
         database_of(settings),
         **selection(settings, context, days, since, until),

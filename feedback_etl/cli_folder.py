@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from feedback_etl.cli_selection import AllowRowSecurity
 from feedback_etl.console import counted, print_data, tell
 from feedback_etl.errors import CheckFailed, ExportFileError, KeyMissing, UsageError
 
@@ -166,6 +167,7 @@ def erase(
     query: Annotated[
         Path | None, typer.Option(help="File with a SELECT that yields the raw columns.", metavar="FILE.sql")
     ] = None,
+    allow_row_security: AllowRowSecurity = None,
     output: Output = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -182,7 +184,13 @@ def erase(
     from feedback_etl.privacy.erasure import erase as erase_from
     from feedback_etl.source.preflight import read_query_file
 
-    settings = settings_for(output, database_url=database_url, query=query, lock_timeout=lock_timeout)
+    settings = settings_for(
+        output,
+        database_url=database_url,
+        query=query,
+        allow_row_security=allow_row_security,
+        lock_timeout=lock_timeout,
+    )
     done = erase_from(
         settings.output_dir,
         user_ids=_ids(user_ids_file),
@@ -194,6 +202,7 @@ def erase(
         opt_in_column=settings.opt_in_column,
         opt_out_column=settings.opt_out_column,
         connect_timeout=settings.connect_timeout,
+        allow_row_security=settings.allow_row_security,
         keys=keys_at_hand(settings, key_file),
         dry_run=dry_run,
         lock_timeout=settings.lock_timeout,

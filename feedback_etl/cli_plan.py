@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from feedback_etl.cli_selection import DatabaseUrl, Days, Query, Since, Until, selection
+from feedback_etl.cli_selection import AllowRowSecurity, DatabaseUrl, Days, Query, Since, Until, selection
 from feedback_etl.configured import database_of
 from feedback_etl.console import counted, print_data, tell
 from feedback_etl.source.waiting import prestart
@@ -37,6 +37,7 @@ def plan(
     ] = "csv",
     compress: Annotated[Literal["none", "gzip", "zstd"], typer.Option(help="How to compress CSV.")] = "none",
     query: Query = None,
+    allow_row_security: AllowRowSecurity = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")] = False,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -48,7 +49,7 @@ def plan(
     from feedback_etl.distributed.planning import plan as plan_export
     from feedback_etl.settings import load_settings
 
-    settings = load_settings(database_url=database_url, query=query)
+    settings = load_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
     chosen = selection(settings, context, days, since, until)
     planned = plan_export(database_of(settings), workers=workers, format=format, compress=compress, **chosen)
     if as_json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feedback_etl import cli_folder
+from feedback_etl.cli_selection import AllowRowSecurity
 from feedback_etl.console import counted, print_data, tell
 from feedback_etl.errors import CheckFailed, ExportFileError, UsageError
 
@@ -29,6 +30,7 @@ def check(
     query: Annotated[
         Path | None, typer.Option(help="The SELECT that exports are made with.", metavar="FILE.sql")
     ] = None,
+    allow_row_security: AllowRowSecurity = None,
     as_json: cli_folder.AsJson = False,
     database_url: Annotated[
         str | None, typer.Option("--database-url", help="Where the feedback is.", metavar="URL")
@@ -42,7 +44,9 @@ def check(
     from feedback_etl.checklist.check import check as check_all
     from feedback_etl.checklist.record import write_record as write
 
-    settings = cli_folder.settings_for(output, database_url=database_url, query=query)
+    settings = cli_folder.settings_for(
+        output, database_url=database_url, query=query, allow_row_security=allow_row_security
+    )
     if write_record:
         tell(f"written: {write(settings)}")
     keys = cli_folder.keys_at_hand(settings, key_file)

@@ -26,6 +26,14 @@ MinFields = Annotated[
     int, typer.Option("--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.", metavar="N")
 ]
 Query = Annotated[Path | None, typer.Option(help="File with a SELECT that yields the raw columns.", metavar="FILE.sql")]
+AllowRowSecurity = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-row-security",
+        help="Read only what row-level security shows, instead of refusing (PostgreSQL).",
+        show_default="off",
+    ),
+]
 
 
 def selection(

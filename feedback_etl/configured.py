@@ -34,6 +34,7 @@ def selection_of(settings: "Settings") -> dict[str, Any]:
         "opt_in_column": settings.opt_in_column,
         "opt_out_column": settings.opt_out_column,
         "connect_timeout": settings.connect_timeout,
+        "allow_row_security": settings.allow_row_security,
     }
 
 

@@ -52,6 +52,7 @@ def load_training(
     opt_in_column: str = OPT_IN,
     opt_out_column: str = OPT_OUT,
     connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
     bulk: bool = False,
     workers: int | None = None,
     batch_rows: int = BATCH_ROWS,
@@ -73,9 +74,8 @@ def load_training(
         ConsentColumns(opt_in_column, opt_out_column),
         extra_of(columns, query, images=include_image_urls, subjects=include_subject_hash),
     )
-    selection = Selection(
-        database, window, query, db_schema, connect_timeout, reading, progress, None, consent, of_raw_rows(extra)
-    )
+    chosen = (window, query, db_schema, connect_timeout, reading, progress, None, consent, of_raw_rows(extra))
+    selection = Selection(database, *chosen, allow_row_security)
     anonymity = Anonymity(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
     rules = Rules(
         now,
@@ -115,6 +115,7 @@ def load_feedback(
     opt_in_column: str = OPT_IN,
     opt_out_column: str = OPT_OUT,
     connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
     bulk: bool = False,
     workers: int | None = None,
     batch_rows: int = BATCH_ROWS,
@@ -132,5 +133,6 @@ def load_feedback(
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, instant(now))
     consent = ConsentColumns(opt_in_column, opt_out_column)
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, consent=consent)
+    chosen = (window, query, db_schema, connect_timeout, reading, progress, None, consent, ())
+    selection = Selection(database, *chosen, allow_row_security)
     return read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))

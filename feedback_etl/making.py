@@ -47,6 +47,7 @@ def settings_of(rules: Rules, selection: Selection) -> dict[str, Any]:
     query = selection.query
     further: dict[str, Any] = {"extra_columns": [list(column) for column in rules.extra]} if rules.extra else {}
     further |= {"age_edges": list(rules.age_edges)} if rules.age_edges != AGE_EDGES else {}
+    further |= {"allow_row_security": True} if selection.allow_row_security else {}
     return further | {
         "min_feedback_fields": rules.min_feedback_fields,
         "recommendation_id": rules.recommendation_id,

@@ -73,6 +73,7 @@ def export_feedback(
     opt_in_column: str = OPT_IN,
     opt_out_column: str = OPT_OUT,
     connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
     bulk: bool = False,
     workers: int | None = None,
     batch_rows: int = BATCH_ROWS,
@@ -87,7 +88,8 @@ def export_feedback(
     The file appears whole under its final name or not at all. Nothing to export is no error: then there is no file.
 
     Args:
-        database: A URL, or an Engine, Connection or Session of SQLAlchemy. Committed rows are read.
+        database: A URL, or an Engine, Connection or Session of SQLAlchemy, whose view is read: its schema, role and
+            settings (docs/databases.md).
         days_back: The window in days of 24 hours before `now`; -1 for everything. Of an incremental export, only the
             first of its chain.
         since: The window's start, an ISO 8601 date or time (UTC), instead of `days_back`.
@@ -124,6 +126,8 @@ def export_feedback(
         opt_in_column: A column of users or profiles; where it is there, only feedback of users with true is read.
         opt_out_column: Another; where it is there, feedback of users with true is not read.
         connect_timeout: Seconds to wait for the database.
+        allow_row_security: Export the rows that the row-level security of PostgreSQL shows this user. Without it, a
+            database that would hide rows is refused.
         bulk: Read time ranges side by side (PostgreSQL); the result is the same.
         workers: How many at once; the number of processors, at most 4, unless given.
         batch_rows: How many rows are worked on at once; the result is the same.
@@ -166,9 +170,8 @@ def export_feedback(
         ConsentColumns(opt_in_column, opt_out_column),
         extra_of(columns, query, images=include_image_urls, subjects=include_subject_hash),
     )
-    selection = Selection(
-        database, window, query, db_schema, connect_timeout, reading, progress, None, consent, of_raw_rows(extra)
-    )
+    chosen = (window, query, db_schema, connect_timeout, reading, progress, None, consent, of_raw_rows(extra))
+    selection = Selection(database, *chosen, allow_row_security)
     anonymity = Anonymity(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
     rules = Rules(
         now,

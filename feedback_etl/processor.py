@@ -61,6 +61,7 @@ class FeedbackProcessor:
         key: The pseudonym key; the configured one unless given.
         unkeyed: Use plain SHA-256, as before there were keys; anybody who can list the ids can invert it.
         new_key: Say that it is meant when the folder's exports are of another key.
+        allow_row_security: Export only what the row-level security of PostgreSQL shows, instead of refusing.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class FeedbackProcessor:
         key: Key | str | None = None,
         unkeyed: bool = False,
         new_key: bool = False,
+        allow_row_security: bool = False,
     ) -> None:
         if key is not None and unkeyed:
             raise UsageError("Give a key or unkeyed=True, not both.")
@@ -78,6 +80,7 @@ class FeedbackProcessor:
         self.output_dir = output_dir
         self._key = Key.of(key) if key is not None else None
         self._unkeyed, self._new_key = unkeyed, new_key
+        self._allow_row_security = allow_row_security
 
     def process_and_export(self, days_back: int = 1, min_feedback_fields: int = 1) -> FeedbackProcessingStats:
         """Export the last days' feedback; raises the errors of `export_feedback`.
@@ -97,6 +100,7 @@ class FeedbackProcessor:
             key=self._key_or_configured(),
             unkeyed=self._unkeyed,
             new_key=self._new_key,
+            allow_row_security=self._allow_row_security,
         )
 
     def _key_or_configured(self) -> Key | None:

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("feedback_etl_database_url", "database_url")
     )
     db_schema: str | None = None
+    allow_row_security: bool = Field(False, description="read only what row-level security shows")
     query: Path | None = Field(None, description="file with a SELECT instead of the default tables")
     output_dir: Path = Path("ml/feedback_training")
     connect_timeout: float = Field(2.0, gt=0, le=60, description="seconds to wait for the database")

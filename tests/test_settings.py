@@ -58,7 +58,7 @@ PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quas
 def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    schema = {"query", "age_edges", "columns", "model"}
+    schema = {"query", "age_edges", "columns", "model", "allow_row_security"}
     timeouts = {"connect_timeout", "stall_timeout", "lock_timeout"}
     assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
@@ -82,6 +82,7 @@ def test_the_defaults() -> None:
     assert load_settings() == Settings(
         database_url=None,
         db_schema=None,
+        allow_row_security=False,
         output_dir=Path("ml/feedback_training"),
         connect_timeout=2.0,
         stall_timeout=600.0,
@@ -198,8 +199,8 @@ def test_a_project_whose_table_is_none_is_refused() -> None:
 
 
 _NAMES = (
-    "database_url, db_schema, query, output_dir, connect_timeout, stall_timeout, lock_timeout, timestamp_precision, k, "
-    "on_small_class, max_suppressed, quasi_identifiers, age_edges, columns, "
+    "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, stall_timeout, lock_timeout, "
+    "timestamp_precision, k, on_small_class, max_suppressed, quasi_identifiers, age_edges, columns, "
     "model, retention_days, controller, contact, purpose, legal_basis, "
     "recipients, opt_in_column, opt_out_column, key_file, retired_keys"
 )

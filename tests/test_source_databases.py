@@ -58,6 +58,12 @@ def scoped(url: str) -> scoped_session[Session]:
     return scoped_session(sessionmaker(make_engine(url)))
 
 
+def begun(session: Session) -> Session:
+    """The session in a transaction, as after any query of its application."""
+    session.execute(sa.text("SELECT 1"))
+    return session
+
+
 def psycopg_creator(url: str) -> Callable[[], Any]:
     """What `creator=` may be: it opens connections by itself."""
     plain = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -78,6 +84,7 @@ BY_CONNECTORX: dict[str, Make] = {
     "Engine that was used": lambda url: used(sa.create_engine(url, poolclass=sa.NullPool)),
     "Session": lambda url: Session(make_engine(url)),
     "scoped Session": scoped,
+    "Session in a transaction": lambda url: begun(Session(make_engine(url))),
 }
 BY_SQLALCHEMY: dict[str, Make] = {
     "Connection": lambda url: make_engine(url).connect(),
@@ -252,7 +259,8 @@ def state(connection: sa.Connection) -> tuple[Any, ...]:
             *(connection.exec_driver_sql(f"SELECT @@SESSION.{name}").scalar() for name in names),
             ours.scalar(),
         )
-    settings = ("transaction_read_only", "default_transaction_read_only", "TimeZone", "standard_conforming_strings")
+    settings = ["transaction_read_only", "default_transaction_read_only", "TimeZone", "standard_conforming_strings"]
+    settings += ["row_security", "search_path", "role"]
     return tuple(connection.exec_driver_sql(f"SHOW {name}").scalar() for name in settings)
 
 

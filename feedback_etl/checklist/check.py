@@ -122,4 +122,5 @@ def _database(settings: Settings) -> Application | None:
         db_schema=settings.db_schema,
         consent=ConsentColumns(settings.opt_in_column, settings.opt_out_column),
         connect_timeout=settings.connect_timeout,
+        allow_row_security=settings.allow_row_security,
     )

@@ -88,6 +88,7 @@ def plan(
     opt_in_column: str = OPT_IN,
     opt_out_column: str = OPT_OUT,
     connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
 ) -> Plan:
     """What `export_feedback` with an executor of so many workers would take; nothing is written.
 
@@ -115,7 +116,8 @@ def plan(
     reading, form = Reading(workers=workers).checked(), Form(format, compress).checked()
     window, consent = window_of(days_back, since, until, now), ConsentColumns(opt_in_column, opt_out_column)
     extra = extra_of(columns, query, images=False, subjects=False)
-    selection = Selection(database, window, query, db_schema, connect_timeout, reading, None, None, consent, extra)
+    chosen = (window, query, db_schema, connect_timeout, reading, None, None, consent, extra)
+    selection = Selection(database, *chosen, allow_row_security)
     rules = Rules(now, new_key(), 1, "keep", strict=False, max_rejected=1.0, extra=extra, age_edges=tuple(age_edges))
     with opened(selection) as found:
         rows, ranges, active, middle = _divided(found, window, workers or TASKS_AT_ONCE)

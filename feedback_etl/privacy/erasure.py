@@ -36,6 +36,7 @@ def erase(
     opt_in_column: str = OPT_IN,
     opt_out_column: str = OPT_OUT,
     connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
     keys: Key | str | Sequence[Key | str],
     dry_run: bool = False,
     lock_timeout: float = LOCK_TIMEOUT,
@@ -58,6 +59,7 @@ def erase(
         opt_in_column: As for `export_feedback`.
         opt_out_column: As for `export_feedback`.
         connect_timeout: Seconds to wait for the database.
+        allow_row_security: As for `export_feedback`, for `user_ids`; `not_in_database` needs all rows in any case.
         keys: All keys that made exports of the folder and are still known; the first signs the audit record. Who is
             forgotten is remembered under each of them: later exports have to know one.
         dry_run: Look, and change nothing.
@@ -88,7 +90,10 @@ def erase(
     where: dict[str, Any] = {"query": query, "db_schema": db_schema, "connect_timeout": connect_timeout}
     where["consent"] = ConsentColumns(opt_in_column, opt_out_column)
     wanted: dict[str, set[str]] = {each: {each} for each in given}
-    for user, theirs in (feedback_of(database, users, **where) if database is not None and users else {}).items():
+    found = {}
+    if database is not None and users:
+        found = feedback_of(database, users, **where, allow_row_security=allow_row_security)
+    for user, theirs in found.items():
         for analysis, feedback in theirs:
             each = analysis if analysis is not None else f"{NO_ANALYSIS}{feedback}"
             wanted.setdefault(each, set()).add(user)

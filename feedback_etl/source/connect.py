@@ -1,11 +1,9 @@
 """How to reach a database: a URL, Engine, Connection or Session becomes a `Source`."""
 
-import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,14 +12,13 @@ from sqlalchemy.orm import Session, scoped_session
 
 from feedback_etl.errors import UsageError
 from feedback_etl.source.address import connectorx_url, is_memory, name_of, parse_url, supported, with_our_driver
-from feedback_etl.source.read_only import MYSQL_SESSION, SNAPSHOT, only_reading
+from feedback_etl.source.engine_state import is_told_by_url
+from feedback_etl.source.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, only_reading
+from feedback_etl.source.session_view import binds_of, carried_from, sees_the_same
 from feedback_etl.source.unreachable import why_not
 
 Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
 """What every function of this package that reads a database takes."""
-
-_HOOKS = {"sqlalchemy.engine.create", "sqlalchemy.engine.default", "sqlalchemy.util.langhelpers"}
-"""Where SQLAlchemy's own hooks on connections are defined."""
 
 
 @dataclass(frozen=True)
@@ -32,79 +29,102 @@ class Source:
         dialect: "postgresql", "mysql" (MariaDB too), "sqlite" or "duckdb".
         connection: For looking at the tables, and for reading where ConnectorX cannot.
         connectorx_url: The same database for ConnectorX; None where only `connection` reaches it.
+        db_schema: The schema of the default tables; None where they are found without.
+        settings: Statements that every PostgreSQL transaction on this database executes first.
     """
 
     dialect: str
     connection: sa.Connection = field(repr=False)
     connectorx_url: str | None = field(repr=False)
+    db_schema: str | None = field(default=None, repr=False)
+    settings: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def allows_row_security(self) -> bool:
+        """Whether row-level security may hide rows."""
+        return self.dialect == "postgresql" and EVERY_ROW not in self.settings
 
 
 @contextmanager
-def open_source(database: Database, *, connect_timeout: float = 2.0) -> Iterator[Source]:
+def open_source(
+    database: Database,
+    *,
+    query: str | None = None,
+    db_schema: str | None = None,
+    connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
+) -> Iterator[Source]:
     """Connect, wait at most `connect_timeout` seconds, and close what was opened here in the end.
 
     What the caller owns is left as it was found: transactions, what they have not committed, and settings.
+
+    Args:
+        database: What to connect to. What a Session or Connection sees is what is read (`session_view`).
+        query: A user's own SELECT that is to be read; without it, the default application schema.
+        db_schema: The schema of the default tables.
+        connect_timeout: Seconds.
+        allow_row_security: Read what the row-level security of PostgreSQL lets through, instead of refusing.
 
     Raises:
         UsageError: The URL cannot be understood, or its database is of a kind that is not supported.
         SourceError: The database cannot be reached.
     """
-    bind = _bind(database)
+    settings = () if allow_row_security else (EVERY_ROW,)
+    with binds_of(_given(database)) as (own, other, options):
+        db_schema = _translated(db_schema, query, options.get("schema_translate_map") or {})
+        if own is not None and other is not None:
+            with _opened(other, connect_timeout, (*settings, *carried_from(own)), db_schema) as source:
+                if sees_the_same(own, source.connection, db_schema, has_query=query is not None):
+                    yield source
+                    return
+        bind = own if own is not None else other
+        assert bind is not None  # noqa: S101  one of them is there
+        with _opened(bind, connect_timeout, settings, db_schema) as source:
+            yield source
+
+
+@contextmanager
+def _opened(
+    bind: sa.URL | sa.Engine | sa.Connection, connect_timeout: float, settings: tuple[str, ...], db_schema: str | None
+) -> Iterator[Source]:
     url = None
-    if isinstance(bind, sa.URL) or (isinstance(bind, sa.Engine) and _is_told_by_url(bind)):
+    if isinstance(bind, sa.URL) or (isinstance(bind, sa.Engine) and is_told_by_url(bind)):
         url = with_our_driver(bind if isinstance(bind, sa.URL) else bind.url)
         bind = _engine(url, connect_timeout)
     elif bind.dialect.is_async:
         raise UsageError("This asynchronous engine cannot be read by its URL alone; pass a synchronous one.")
     dialect = supported(bind.dialect.name)
-    with _connection(bind) as connection, only_reading(connection):
-        yield Source(dialect, connection, connectorx_url(url, connection) if url is not None else None)
+    settings = settings if dialect == "postgresql" else ()
+    with _connection(bind) as connection, only_reading(connection, settings):
+        yield Source(
+            dialect, connection, connectorx_url(url, connection) if url is not None else None, db_schema, settings
+        )
 
 
-def _bind(database: Any) -> sa.URL | sa.Engine | sa.Connection:
-    """The URL, Engine or Connection behind what the caller gave."""
+def _given(database: Any) -> sa.URL | sa.Engine | sa.Connection | Session:
+    """What the caller gave, or what a scoped or asynchronous session, or an asynchronous engine stands for."""
     if isinstance(database, str):
         return parse_url(database)
-    bind = database() if hasattr(database, "registry") else database  # a scoped session
+    given = database() if hasattr(database, "registry") else database  # a scoped session
     for name in ("sync_session", "sync_connection", "sync_engine"):
-        bind = getattr(bind, name, bind)
-    if isinstance(bind, Session):
-        bind = _bind_of(bind)
-    if isinstance(bind, sa.URL | sa.Engine | sa.Connection):
-        return bind
+        given = getattr(given, name, given)
+    if isinstance(given, sa.URL | sa.Engine | sa.Connection | Session):
+        return given
     raise UsageError(
         f"A database is a URL, or an Engine, Connection or Session of SQLAlchemy, not {type(database).__name__}."
     )
 
 
-def _bind_of(session: Session) -> sa.Engine | sa.Connection:
-    try:
-        bind = session.get_bind()
-        # An in-memory database has one connection, and closing it a second time would roll the session back.
-        return session.connection() if session.in_transaction() and is_memory(bind.engine.url) else bind
-    except SQLAlchemyError:
-        raise UsageError("The session is bound to no engine, or broken; pass the engine itself.") from None
-
-
-def _is_told_by_url(engine: sa.Engine) -> bool:
-    """Whether its URL alone leads to the same database: no `creator=`, `connect_args=` or hook, not in memory.
-
-    DuckDB opens a file in one way at a time: that of the engine.
-    """
-    if engine.dialect.name == "duckdb":
-        return False
-    hooks = chain(
-        engine.dialect.dispatch.do_connect,
-        engine.pool.dispatch.connect,
-        engine.pool.dispatch.checkout,
-        engine.dispatch.engine_connect,
-    )
-    if any(getattr(hook, "__module__", None) not in _HOOKS for hook in hooks):
-        return False
-    creator = engine.pool._creator
-    cells = inspect.getclosurevars(creator).nonlocals if inspect.isfunction(creator) else {}
-    by_url = engine.dialect.create_connect_args(engine.url)[1]
-    return not is_memory(engine.url) and dict(cells.get("cparams") or {}) == dict(by_url) and "cargs_tup" in cells
+def _translated(
+    db_schema: str | None, query: str | None, schema_translate_map: Mapping[str | None, str | None]
+) -> str | None:
+    """The schema of the default tables, as SQLAlchemy translates it for the caller."""
+    if schema_translate_map and query is not None:
+        raise UsageError(
+            "The schema_translate_map does not apply to the text of a query: name the schemas in the query, and pass "
+            "an engine without the map."
+        )
+    return schema_translate_map.get(db_schema, db_schema)
 
 
 def _engine(url: sa.URL, connect_timeout: float) -> sa.Engine:

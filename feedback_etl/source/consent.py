@@ -1,7 +1,8 @@
 """Consent, as the default tables record it: columns of users or profiles that let feedback in, or keep it out.
 
 Of an opt-in column only true lets in; of an opt-out column anything but false or null keeps out. Where a user has
-several rows, or several columns tell, one that refuses is enough.
+several rows, or several columns tell, one that refuses is enough. A user whose row is hidden by row-level security has
+not consented.
 """
 
 from typing import Any, NamedTuple
@@ -28,12 +29,21 @@ class ConsentColumns(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """A column that records consent."""
+    """A column that records consent.
+
+    Attributes:
+        table: "users" or "profiles".
+        column: Its name.
+        type: SQLAlchemy's.
+        lets_in: Whether it records who opted in, not who opted out.
+        is_partial: Whether row-level security hides rows of the table, perhaps of those who opted out.
+    """
 
     table: str
     column: str
     type: Any
     lets_in: bool
+    is_partial: bool = False
 
     def __str__(self) -> str:
         return f"{self.table}.{self.column}"
@@ -99,5 +109,6 @@ def consents_of(feedback: sa.FromClause, recorded: list[Recorded], db_schema: st
             refuses = sa.or_(value.is_(None), value != one)
             conditions += [theirs, ~theirs.where(refuses)]
         else:
+            conditions += [theirs] if each.is_partial else []
             conditions.append(~theirs.where(sa.func.coalesce(value, nothing) != nothing))
     return sa.and_(*conditions)

@@ -100,7 +100,7 @@ def divide(selection: Selection, work: Callable[[Division], T], *, at_once: int 
                 prepare,
                 excluded,
                 total,
-                lambda: missing_index(source, relation, window, types, selection.db_schema),
+                lambda: missing_index(source, relation, window, types),
                 source.dialect,
                 relation.consent,
             )

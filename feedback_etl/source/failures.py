@@ -18,6 +18,7 @@ _REASONS = {
     "max_statement_time|maximum statement execution": "it took longer than the server's max_statement_time allows",
     "lock timeout|locked|Lock wait timeout": "another program holds a lock on the database",
     "user request|execution was interrupted": "somebody cancelled it",
+    "row-level security policy": "row-level security would hide rows from this user (--allow-row-security permits it)",
     "permission denied|command denied": "this user may not read all of the tables",
     "read-only (transaction|mode)|READ ONLY|before any query": "it would write, and nothing here may write",
     "snapshot": "the server does not know the snapshot that all read: the connection that held it was lost, or this is "
@@ -52,12 +53,36 @@ _ABOUT_THE_STATEMENT = {"0A", "21", "3D", "42"}
 """Classes of SQLSTATE: not supported, rows or columns that do not fit, no database named, names, syntax and rights."""
 
 
-def refused(error: BaseException) -> SourceError:
-    """The error for a statement that the database does not understand or allow: in its words, if they hold no value."""
+def refused(error: BaseException, role: str = "") -> SourceError:
+    """The error for a statement that the database does not understand or allow: in its words, if they hold no value.
+
+    Args:
+        error: The driver's, or SQLAlchemy's about it.
+        role: Who reads (PostgreSQL), as an identifier.
+    """
+    if is_of_row_security(error):
+        return _rows_hidden(error, role)
     told = _in_its_words(getattr(error, "orig", None) or error)
     if not told:
         return stopped(reason_for(error))
     return SourceError(f"The database refuses the query: {told.rstrip('.')}.")
+
+
+def is_of_row_security(error: BaseException) -> bool:
+    """Whether PostgreSQL refused a query because row-level security would hide rows; in any language of the server."""
+    error = getattr(error, "orig", None) or error
+    routine = getattr(getattr(error, "diag", None), "source_function", None)
+    return routine == "check_enable_rls" or "row-level security policy" in str(error)
+
+
+def _rows_hidden(error: BaseException, role: str) -> SourceError:
+    text = str(getattr(error, "orig", None) or error)
+    table = re.search(r"""["«»„“]\s*(.+?)\s*["«»”“]""", text)
+    return SourceError(
+        f"Row-level security hides rows of {table[1] if table else 'a table'} from the role {role}: an export could "
+        f"lack rows, and contain people who have opted out. Let the role read every row (ALTER ROLE {role} "
+        "BYPASSRLS), or read only what its policies show (--allow-row-security; erase --not-in-database never does)."
+    )
 
 
 def _in_its_words(error: BaseException) -> str:

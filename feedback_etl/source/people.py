@@ -13,9 +13,9 @@ from feedback_etl.source.advice import index_statement
 from feedback_etl.source.connect import Database, Source, open_source
 from feedback_etl.source.consent import ConsentColumns
 from feedback_etl.source.failures import reason_for, stopped
-from feedback_etl.source.preflight import look_at
+from feedback_etl.source.preflight import hides_rows, look_at
 from feedback_etl.source.query import consents
-from feedback_etl.source.relation import Relation
+from feedback_etl.source.relation import Relation, no_rows
 
 _IDS_AT_ONCE = 1_000
 
@@ -28,6 +28,7 @@ def feedback_of(
     db_schema: str | None = None,
     consent: ConsentColumns = ConsentColumns(),  # noqa: B008
     connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
 ) -> dict[str, list[tuple[str | None, str | None]]]:
     """The analyses of users, ids as text; for feedback without an analysis, None and the feedback's id.
 
@@ -38,8 +39,14 @@ def feedback_of(
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     found: dict[str, list[tuple[str | None, str | None]]] = {}
-    with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
+    with open_source(
+        database,
+        query=query,
+        db_schema=db_schema,
+        connect_timeout=connect_timeout,
+        allow_row_security=allow_row_security,
+    ) as source:
+        relation, _ = look_at(source, query=query, consent=consent, extra=None)
         names = ("user_id", "analysis_id", "feedback_id")
         user, analysis, feedback = (_exactly(relation, name) for name in names)
         for start in range(0, len(user_ids), _IDS_AT_ONCE):
@@ -63,12 +70,14 @@ def analyses_in(
 ) -> list[str]:
     """Every analysis of which there is feedback, with consent where that is recorded; ids as text.
 
+    All of them or an error: row-level security that hides some is never allowed, since who is missing gets erased.
+
     Raises:
         UsageError: The database's URL or the query cannot be understood.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
+    with open_source(database, query=query, db_schema=db_schema, connect_timeout=connect_timeout) as source:
+        relation, types = look_at(source, query=query, consent=consent, extra=None)
         agree = consents(relation, types) if CONSENT in relation.columns else None
         return _distinct(source, relation, "analysis_id", agree)
 
@@ -83,6 +92,7 @@ class Application(NamedTuple):
         imaged: Those analyses whose users let their images be used; none where nothing records it.
         consent: The columns that record consent; none where nothing does.
         missing_index: The statement that creates the index on created_at; "" where there is one, or for an own query.
+        is_partial: Whether row-level security hides some of all that, which was allowed.
     """
 
     users: list[str]
@@ -91,6 +101,7 @@ class Application(NamedTuple):
     imaged: list[str]
     consent: tuple[str, ...]
     missing_index: str
+    is_partial: bool = False
 
 
 def application(
@@ -100,6 +111,7 @@ def application(
     db_schema: str | None = None,
     consent: ConsentColumns = ConsentColumns(),  # noqa: B008  it cannot be changed
     connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
 ) -> Application:
     """Look into the database, consent or not.
 
@@ -107,17 +119,24 @@ def application(
         UsageError: The database's URL or the query cannot be understood.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    with open_source(database, connect_timeout=connect_timeout) as source:
-        relation, types = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=None)
+    with open_source(
+        database,
+        query=query,
+        db_schema=db_schema,
+        connect_timeout=connect_timeout,
+        allow_row_security=allow_row_security,
+    ) as source:
+        relation, types = look_at(source, query=query, consent=consent, extra=None)
         users, analyses = (_distinct(source, relation, name) for name in ("user_id", "analysis_id"))
         agree = consents(relation, types) if CONSENT in relation.columns else None
         consenting = analyses if agree is None else _distinct(source, relation, "analysis_id", agree)
         imaged: list[str] = []
         with suppress(SourceError):  # nothing records it
-            images, _ = look_at(source, query=query, db_schema=db_schema, consent=consent, extra=[IMAGE_URL])
+            images, _ = look_at(source, query=query, consent=consent, extra=[IMAGE_URL])
             imaged = _distinct(source, images, "analysis_id", images.columns[IMAGE_URL.name].is_not(None), images.rows)
-        index = "" if query else index_statement(source, db_schema)
-        return Application(users, analyses, consenting, imaged, relation.consent, index)
+        index = "" if query else index_statement(source)
+        is_partial = hides_rows(source, no_rows(relation))
+        return Application(users, analyses, consenting, imaged, relation.consent, index, is_partial)
 
 
 def _distinct(

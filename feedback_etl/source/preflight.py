@@ -12,9 +12,10 @@ from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source.column_types import check_types, type_name
 from feedback_etl.source.connect import Source
 from feedback_etl.source.consent import ConsentColumns, image_consent_in, recorded_in
-from feedback_etl.source.failures import reason_for, refused, stopped
+from feedback_etl.source.failures import is_of_row_security, reason_for, refused, stopped
+from feedback_etl.source.read_only import EVERY_ROW
 from feedback_etl.source.reflection import table_columns
-from feedback_etl.source.relation import Relation, columns_of, default_relation, no_rows, own_relation
+from feedback_etl.source.relation import Relation, columns_of, default_relation, no_rows, no_rows_of, own_relation
 
 _NAMES_SHOWN = 20
 
@@ -32,7 +33,6 @@ def look_at(
     source: Source,
     *,
     query: str | None = None,
-    db_schema: str | None = None,
     consent: ConsentColumns = ConsentColumns(),  # noqa: B008  it cannot be changed
     extra: Sequence[ExtraColumn] | None = (),
 ) -> tuple[Relation, dict[str, str]]:
@@ -41,7 +41,6 @@ def look_at(
     Args:
         source: The database.
         query: A user's own SELECT; without it, the default application schema.
-        db_schema: The schema of the default tables, where it is not on PostgreSQL's search path; MySQL's database.
         consent: What columns are called that record consent in the default tables.
         extra: What is to be read beside the raw columns; None where it does not matter what else a query yields.
 
@@ -52,12 +51,16 @@ def look_at(
         SourceError: Tables or columns are missing, unexpected or of a wrong type; the message names them.
         UsageError: The query is not one closed SELECT.
     """
-    with_images = extra is not None and IMAGE_URL in extra
+    db_schema, with_images = source.db_schema, extra is not None and IMAGE_URL in extra
+    role = fetch_rows(source, "SELECT quote_ident(current_user)")[0][0] if source.dialect == "postgresql" else ""
     try:
         if query is None:
             _check_tables(source, db_schema, _USED | _USED_FOR_IMAGES if with_images else _USED)
             inspector = sa.inspect(source.connection)
-            recorded = recorded_in(inspector, db_schema, consent)
+            recorded = [
+                each._replace(is_partial=hides_rows(source, no_rows_of(each.table, db_schema)))
+                for each in recorded_in(inspector, db_schema, consent)
+            ]
             of_images = image_consent_in(inspector, db_schema) if with_images else []
             relation = default_relation(source.dialect, db_schema, recorded, of_images)
             _, types = _described(source, no_rows(relation))
@@ -65,7 +68,7 @@ def look_at(
             names, types = _described(source, columns_of(source.dialect, query), extra)
             relation = own_relation(source.dialect, query, names, types, extra or ())
     except SQLAlchemyError as error:
-        raise refused(error) from None
+        raise refused(error, role) from None
     if source.dialect == "sqlite":
         _check_text_times(source, relation)
     check_types(source.dialect, types, extra or ())
@@ -105,6 +108,32 @@ def fetch_rows(source: Source, sql: str) -> list[tuple[Any, ...]]:
 
 def _execute(source: Source, sql: str) -> sa.CursorResult[Any]:
     return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+
+def hides_rows(source: Source, sql: str) -> bool:
+    """Whether row-level security may hide rows from a statement.
+
+    Args:
+        source: The database; only where it was opened to allow that, the answer can be yes.
+        sql: A statement that yields no row.
+
+    Raises:
+        SQLAlchemyError: The database refuses it for another reason.
+    """
+    if not source.allows_row_security:
+        return False
+    _execute(source, "SAVEPOINT feedback_etl_probe")
+    try:
+        _execute(source, EVERY_ROW)
+        _execute(source, sql).close()
+    except SQLAlchemyError as error:
+        if not is_of_row_security(error):
+            raise
+        return True
+    finally:  # released too: within a savepoint, no snapshot can be exported
+        _execute(source, "ROLLBACK TO feedback_etl_probe")
+        _execute(source, "RELEASE feedback_etl_probe")
+    return False
 
 
 def _check_tables(source: Source, db_schema: str | None, tables: dict[str, set[str]]) -> None:

@@ -1,6 +1,6 @@
 """Reading on a connection: read-only, in UTC, one state of the database; then all is as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,6 +24,9 @@ READ_ONLY = (
 The server's limits for work stay (statement_timeout, lock_timeout, transaction_timeout); idle_session_timeout does not
 count in a transaction.
 """
+
+EVERY_ROW = "SET LOCAL row_security = off"
+"""Makes PostgreSQL refuse a query of which row-level security would hide rows, instead of leaving them out."""
 
 _MYSQL_SETTINGS = {
     "time_zone": "'+00:00'",
@@ -58,8 +61,12 @@ Brackets = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 @contextmanager
-def only_reading(connection: sa.Connection) -> Iterator[None]:
+def only_reading(connection: sa.Connection, settings: Sequence[str] = ()) -> Iterator[None]:
     """Read-only and in UTC for a while; then the connection and its transaction are as they were.
+
+    Args:
+        connection: The caller's, or one of ours.
+        settings: Further statements that hold until the end of PostgreSQL's transaction or savepoint.
 
     Raises:
         SourceError: The connection is closed, or its transaction has failed.
@@ -70,8 +77,8 @@ def only_reading(connection: sa.Connection) -> Iterator[None]:
     try:
         try:
             begin, end = _BRACKETS[connection.dialect.name](connection, was_idle)
-            for statement in begin:
-                connection.exec_driver_sql(statement)
+            for statement in (*begin, *settings):
+                connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except SQLAlchemyError as error:
             raise why_not(connection.engine.url, error) from None
         yield

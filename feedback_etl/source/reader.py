@@ -151,7 +151,7 @@ def beginning_of(source: Source) -> list[str]:
     if source.dialect != "postgresql":
         return []
     snapshot = fetch_rows(source, "SELECT pg_export_snapshot()")[0][0]
-    return [f"BEGIN ISOLATION LEVEL {SNAPSHOT}", f"SET TRANSACTION SNAPSHOT '{snapshot}'", *READ_ONLY]
+    return [f"BEGIN ISOLATION LEVEL {SNAPSHOT}", f"SET TRANSACTION SNAPSHOT '{snapshot}'", *READ_ONLY, *source.settings]
 
 
 def _with_sqlalchemy(

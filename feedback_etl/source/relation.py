@@ -132,6 +132,12 @@ def no_rows(relation: Relation) -> str:
     return relation.render(sa.select(*labelled(relation.columns)).select_from(relation.rows).limit(0))
 
 
+def no_rows_of(table: str, db_schema: str | None) -> str:
+    """A PostgreSQL statement that reads a table and yields no rows."""
+    nothing: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(sa.table(table, schema=db_schema))
+    return f"{nothing.compile(dialect=tables.DIALECTS['postgresql'])} LIMIT 0"
+
+
 def labelled(columns: dict[str, Column]) -> list[sa.Label[Any]]:
     """Columns under their names."""
     return [column.label(name) for name, column in columns.items()]

@@ -39,6 +39,7 @@ class Selection:
     settling: Settling | None = None
     consent: ConsentColumns = field(default_factory=ConsentColumns)
     extra: tuple[ExtraColumn, ...] = ()
+    allow_row_security: bool = False
 
 
 class Found(NamedTuple):
@@ -93,11 +94,16 @@ def opened(selection: Selection) -> Iterator[Opened]:
         UsageError: What was asked for cannot be.
         SourceError: The database cannot be reached, or is not as expected.
     """
-    with open_source(selection.database, connect_timeout=selection.connect_timeout) as source:
+    with open_source(
+        selection.database,
+        query=selection.query,
+        db_schema=selection.db_schema,
+        connect_timeout=selection.connect_timeout,
+        allow_row_security=selection.allow_row_security,
+    ) as source:
         relation, types = look_at(
             source,
             query=selection.query,
-            db_schema=selection.db_schema,
             consent=selection.consent,
             extra=selection.extra,
         )
@@ -120,7 +126,7 @@ def _found(selection: Selection, *, with_connectorx: bool = True) -> Iterator[Fo
             yield Found(
                 excluded,
                 _told(batches, selection.progress, total),
-                lambda: missing_index(source, relation, window, types, selection.db_schema),
+                lambda: missing_index(source, relation, window, types),
                 source.dialect,
                 settled,
                 relation.consent,

@@ -1,0 +1,274 @@
+"""Row-level security of PostgreSQL: a database that would hide rows is refused, unless that is allowed."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from databases import create_schema, fill, make_engine
+from reading import NOW, by, by_both_routes, execute, read, select
+from sqlalchemy.orm import Session
+from typer.testing import CliRunner
+
+from feedback_etl.checklist.check import check
+from feedback_etl.cli import app
+from feedback_etl.distributed.planning import plan
+from feedback_etl.errors import SourceError
+from feedback_etl.loading import load_training
+from feedback_etl.pipeline import export_feedback
+from feedback_etl.privacy.erasure import erase
+from feedback_etl.processor import FeedbackProcessor
+from feedback_etl.settings import load_settings
+from feedback_etl.source.connect import open_source
+from feedback_etl.source.preflight import look_at
+from feedback_etl.source.reader import Reading, open_reading
+from feedback_etl.source.window import Window
+
+KEY = "0123456789abcdef0123456789abcdef"
+ALL: dict[str, Any] = {"days_back": -1, "now": NOW}
+DOCUMENTED = Path(__file__).parent.parent / "docs" / "databases.md"
+
+
+def feedback(number: int, user: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "user_id": user,
+        "analysis_id": 100 + number,
+        "recommendation_id": 1,
+        "helpful_rating": 5,
+        "created_at": "2025-10-25 10:00:00",
+    }
+
+
+@pytest.fixture
+def role(postgres_admin: sa.Engine) -> Iterator[str]:
+    """A role that can log in and is no superuser, whom row-level security would not concern."""
+    name = f"etl_{uuid.uuid4().hex}"
+    with postgres_admin.connect() as admin:
+        admin.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE pg_read_all_data")
+        yield name
+        admin.exec_driver_sql(f"DROP ROLE {name}")
+
+
+@pytest.fixture
+def owner_url(postgres_database: str, role: str) -> Iterator[str]:
+    """The database as its owner: feedback of users 1, 2 and 3, of whom 2 has opted out and 3 is in no table."""
+    create_schema(postgres_database)
+    execute(postgres_database, "ALTER TABLE users ADD training_data_opt_out boolean")
+    users = [{"id": 1, "training_data_opt_out": False}, {"id": 2, "training_data_opt_out": True}]
+    records = [{"id": 1, "recommendation_id": "rec_1"}]
+    fill(make_engine(postgres_database), users=users, records=records, feedbacks=[feedback(n, n) for n in (1, 2, 3)])
+    yield postgres_database
+    execute(postgres_database, f"REASSIGN OWNED BY {role} TO CURRENT_USER", f"DROP OWNED BY {role}")
+
+
+@pytest.fixture
+def url(owner_url: str, role: str) -> str:
+    """The same database as the role."""
+    return sa.make_url(owner_url).set(username=role, password="secret").render_as_string(hide_password=False)
+
+
+def protect(owner_url: str, table: str, policy: str | None = None) -> None:
+    """Enable row-level security on a table, with or without a policy that shows some rows."""
+    execute(owner_url, f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    if policy:
+        execute(owner_url, f"CREATE POLICY some_rows ON {table} USING ({policy})")
+
+
+def ids(database: Any, **options: Any) -> list[int]:
+    return read(database, **options)["feedback_id"].to_list()
+
+
+def test_without_row_security_only_who_opted_out_is_left_out(url: str) -> None:
+    """What every test here starts from."""
+    assert ids(url) == [1, 3]
+
+
+def _connection(url: str, **options: Any) -> Any:
+    with make_engine(url).connect() as connection:
+        return read(connection, **options)
+
+
+def _session(url: str, **options: Any) -> Any:
+    with Session(make_engine(url)) as session:
+        session.execute(sa.text("SELECT 1"))
+        return read(session, **options)
+
+
+def _executor(url: str, **options: Any) -> Any:
+    with ThreadPoolExecutor(1) as executor:
+        return export_feedback(url, key=KEY, executor=executor, **ALL, **options)
+
+
+def _check(url: str, **options: Any) -> Any:
+    return check(load_settings(database_url=url, output_dir="out", **options))
+
+
+READERS: dict[str, Callable[..., Any]] = {
+    "ConnectorX": read,
+    "SQLAlchemy": lambda url, **options: read(by("sqlalchemy", url), **options),
+    "Connection": _connection,
+    "Session": _session,
+    "bulk": lambda url, **options: read(url, bulk=True, **options),
+    "query": lambda url, **options: read(url, query=select(url, "FROM users"), **options),
+    "export": lambda url, **options: export_feedback(url, key=KEY, **ALL, **options),
+    "export of workers": _executor,
+    "processor": lambda url, **options: FeedbackProcessor(url, key=KEY, **options).process_and_export(-1),
+    "preview": lambda url, **options: load_training(url, key=KEY, **ALL, **options),
+    "plan": lambda url, **options: plan(url, **ALL, **options),
+    "check": _check,
+    "erase": lambda url, **options: erase("out", user_ids=[2], database=url, keys=KEY, **options),
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_hidden_users_are_refused_by_every_reader(
+    owner_url: str, url: str, role: str, reader: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The person who opted out would be exported, since nobody can see that; with the option it is read."""
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    Path("out").mkdir()
+    Path("out/.feedback_etl").mkdir()
+    protect(owner_url, "users")
+    with pytest.raises(SourceError) as refusal:
+        reader(url)
+    assert str(refusal.value) == (
+        f"Row-level security hides rows of users from the role {role}: an export could lack rows, and contain people "
+        f"who have opted out. Let the role read every row (ALTER ROLE {role} BYPASSRLS), or read only what its "
+        "policies show (--allow-row-security; erase --not-in-database never does)."
+    )
+    reader(url, allow_row_security=True)
+
+
+def test_the_printed_statement_lets_the_role_read_every_row(owner_url: str, url: str) -> None:
+    """And consent decides again."""
+    protect(owner_url, "users")
+    protect(owner_url, "recommendation_feedbacks", "user_id = 1")
+    with pytest.raises(SourceError) as refusal:
+        read(url)
+    execute(owner_url, str(refusal.value).partition("(")[2].partition(")")[0])
+    assert ids(url) == [1, 3]
+
+
+def test_the_documented_policy_lets_the_role_read_every_row_with_the_option(
+    owner_url: str, url: str, role: str
+) -> None:
+    """For those who cannot grant BYPASSRLS."""
+    protect(owner_url, "users", "false")
+    statement = next(line for line in DOCUMENTED.read_text().splitlines() if line.startswith("CREATE POLICY"))
+    execute(owner_url, statement.replace(" etl ", f" {role} "))
+    with pytest.raises(SourceError, match="hides rows of users"):
+        read(url)
+    assert ids(url, allow_row_security=True) == [1]
+
+
+@by_both_routes
+def test_what_policies_show_is_exported_where_that_is_allowed(owner_url: str, url: str, route: str) -> None:
+    """Not a row more, and nobody of whom it is not known whether they opted out."""
+    protect(owner_url, "recommendation_feedbacks", "id < 3")
+    with pytest.raises(SourceError, match="hides rows of recommendation_feedbacks"):
+        read(by(route, url))
+    assert ids(by(route, url), allow_row_security=True) == [1]
+    protect(owner_url, "users")
+    assert ids(by(route, url), allow_row_security=True) == []
+    report = export_feedback(by(route, url), key=KEY, output_dir="out", allow_row_security=True, **ALL)
+    assert (report.total_feedback_records, report.excluded_records) == (0, 2)
+
+
+def test_the_commands_take_the_option_and_the_setting(
+    owner_url: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command that reads; the option comes before the environment."""
+    protect(owner_url, "users", "id = 1")
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    Path("ids.txt").write_text("1\n")
+    commands = ["export --days -1 -q", "erase --user-ids-file ids.txt", "preview --days -1", "plan --days -1", "check"]
+    for command in commands:
+        refused = CliRunner().invoke(app, command.split())
+        assert isinstance(refused.exception, SourceError)
+        assert "hides rows of users" in str(refused.exception)
+        assert not isinstance(
+            CliRunner().invoke(app, [*command.split(), "--allow-row-security"]).exception, SourceError
+        )
+    monkeypatch.setenv("FEEDBACK_ETL_ALLOW_ROW_SECURITY", "true")
+    assert CliRunner().invoke(app, ["preview", "--days", "-1"]).exit_code == 0
+
+
+def test_the_manifest_records_that_it_was_allowed(owner_url: str, url: str) -> None:
+    """And says nothing of it otherwise, so that incremental exports go on."""
+    protect(owner_url, "recommendation_records", "true")
+    options: list[dict[str, Any]] = [{}, {"allow_row_security": True}]
+    for allowed in options:
+        report = export_feedback(url if allowed else owner_url, key=KEY, output_dir="out", **ALL, **allowed)
+        manifest = json.loads(Path(report.export_filename).with_suffix(".manifest.json").read_text())
+        assert {name: manifest["settings"].get(name) for name in allowed} == allowed
+        assert ("allow_row_security" in manifest["settings"]) == bool(allowed)
+
+
+def test_the_owner_of_a_table_reads_every_row_unless_security_is_forced(owner_url: str, url: str, role: str) -> None:
+    """As PostgreSQL has it."""
+    protect(owner_url, "users")
+    execute(owner_url, f"ALTER TABLE users OWNER TO {role}")
+    assert ids(url) == [1, 3]
+    execute(owner_url, "ALTER TABLE users FORCE ROW LEVEL SECURITY")
+    with pytest.raises(SourceError, match="hides rows of users"):
+        read(url)
+
+
+def test_nobody_is_erased_whom_row_security_hides(owner_url: str, url: str) -> None:
+    """Also where exports are allowed to read only a part."""
+    export_feedback(url, key=KEY, output_dir="out", **ALL)
+    protect(owner_url, "recommendation_feedbacks", "user_id = 1")
+    for allowed in (False, True):
+        with pytest.raises(SourceError, match="hides rows of recommendation_feedbacks"):
+            erase("out", not_in_database=True, database=url, keys=KEY, allow_row_security=allowed)
+    done = erase("out", not_in_database=True, database=owner_url, keys=KEY)
+    assert done.rows == 0
+
+
+def test_the_check_of_consent_fails_where_people_are_hidden(owner_url: str, url: str) -> None:
+    """Who has withdrawn cannot be known."""
+    items = check(load_settings(database_url=url, output_dir="out"))
+    assert next(item.passed for item in items if item.name == "consent")
+    protect(owner_url, "recommendation_feedbacks", "user_id = 1")
+    items = check(load_settings(database_url=url, output_dir="out", allow_row_security=True))
+    (item,) = [item for item in items if item.name == "consent"]
+    assert (item.passed, item.told) == (
+        False,
+        "row-level security hides people from this role, who may have withdrawn (allow_row_security)",
+    )
+
+
+@by_both_routes
+def test_a_policy_that_comes_after_the_inspection_is_refused_too(owner_url: str, url: str, route: str) -> None:
+    """The readers' own sessions refuse, not the inspection alone."""
+    with open_source(by(route, url)) as source:
+        relation, types = look_at(source)
+        source.connection.exec_driver_sql("COMMIT")  # its locks would keep the policy out
+        source.connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        for statement in source.settings:
+            source.connection.exec_driver_sql(statement)
+        protect(owner_url, "users")
+        with (
+            pytest.raises(SourceError, match="row-level security would hide rows from this user"),
+            open_reading(source, relation, Window(None, NOW), types, Reading()) as frames,
+        ):
+            list(frames)
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "AUTOCOMMIT"])
+@pytest.mark.parametrize("idle", [True, False], ids=["idle", "in a transaction"])
+def test_the_callers_connection_has_its_own_setting_afterwards(url: str, isolation: Any, idle: bool) -> None:
+    """Row security filters its queries again, as before."""
+    engine = make_engine(url).execution_options(isolation_level=isolation)
+    with engine.connect() as connection:
+        if not idle:
+            connection.exec_driver_sql("SELECT 1")
+        assert ids(connection) == [1, 3]
+        assert connection.exec_driver_sql("SHOW row_security").scalar() == "on"
