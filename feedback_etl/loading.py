@@ -18,6 +18,7 @@ from feedback_etl.source.connect import Database
 from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.source.reader import BATCH_ROWS, Reading
 from feedback_etl.source.selection import Found, Progress, Selection, read
+from feedback_etl.timestamps import readable
 from feedback_etl.transforms import RecommendationId, TimestampPrecision
 
 if TYPE_CHECKING:
@@ -126,11 +127,13 @@ def load_feedback(
     Takes the arguments of `export_feedback` that choose rows, and raises the same errors.
 
     Returns:
-        The canonical raw columns (`columns.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last.
+        The canonical raw columns (`columns.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last. A time that
+        cannot be read is null; such rows are in every window.
     """
     require_usable_polars()
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
     window = window_of(days_back, since, until, instant(now))
     consent = ConsentColumns(opt_in_column, opt_out_column)
     selection = Selection(database, window, query, db_schema, connect_timeout, reading, progress, consent=consent)
-    return read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
+    raw = read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
+    return raw.with_columns(readable("created_at"))
