@@ -51,7 +51,7 @@ _ROW_FAULTS: dict[str, dict[str, pl.Expr]] = {
         "created_at_unreadable": is_unreadable("created_at"),
     },
     **{name: _number_faults(name, *limits) for name, limits in RATINGS.items()},
-    "would_recommend": {"would_recommend_not_boolean": ~pl.col("would_recommend").cast(pl.Int64).is_between(0, 1)},
+    "would_recommend": {"would_recommend_not_boolean": ~pl.col("would_recommend").cast(pl.Float64).is_between(0, 1)},
     "age": {"age_out_of_range": ~pl.col("age").is_between(0, MAX_AGE)},
     "timeframe": _text_faults("timeframe"),
 }
@@ -70,7 +70,8 @@ def _faults_of(column: ExtraColumn) -> dict[str, pl.Expr]:
     faults: dict[ColumnType, dict[str, pl.Expr]] = {
         "text": _text_faults(column.name),
         "number": {f"{column.name}_not_finite": ~value.cast(pl.Float64).is_finite()},
-        "boolean": {f"{column.name}_not_boolean": ~value.cast(pl.Int64).is_between(0, 1)},
+        "boolean": {f"{column.name}_not_boolean": ~value.cast(pl.Float64).is_between(0, 1)},
+        "integer": {f"{column.name}_out_of_range": value.cast(pl.Int64, strict=False).is_null() & value.is_not_null()},
     }
     return faults.get(column.type, {})
 

@@ -138,7 +138,7 @@ def _further(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -
         return pl.when(~holds_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
     number = value.cast(pl.Float64)
     number = pl.when(number == 0).then(0.0).otherwise(number)  # minus zero would be another class
-    casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64), "number": number}
+    casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64, strict=False), "number": number}
     return (casts | {"boolean": _truth(value), "time": _utc(value)})[column.type]
 
 

@@ -84,6 +84,9 @@ def _unreadable_times(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> list
 
 Cast = Callable[[pl.Expr], pl.Expr]
 
+_LARGER_INTEGERS = (pl.UInt64, pl.Int128, pl.UInt128)
+"""They may contain more than an Int64: MySQL's BIGINT UNSIGNED, DuckDB's UBIGINT."""
+
 
 def _same(column: pl.Expr) -> pl.Expr:
     return column
@@ -94,24 +97,28 @@ def _id(dtype: pl.DataType) -> Cast | None:
         return lambda column: column.cast(pl.Int64)
     if dtype == pl.String:
         return lambda column: column.replace("", None)
-    if dtype == pl.UInt64:
+    if dtype in _LARGER_INTEGERS:
         return _same
     return (lambda column: column.cast(pl.Int64)) if dtype.is_integer() else None
 
 
 def _number(dtype: pl.DataType) -> Cast | None:
-    if dtype.is_integer() or dtype == pl.Null:
+    if (dtype.is_integer() and dtype not in _LARGER_INTEGERS) or dtype == pl.Null:
         return lambda column: column.cast(pl.Int64)
     return (lambda column: column.cast(pl.Float64)) if dtype.is_numeric() else None
 
 
 def _integer(dtype: pl.DataType) -> Cast | None:
+    if dtype in _LARGER_INTEGERS:  # what is too large for an Int64 is rejected later
+        return _same
     return (lambda column: column.cast(pl.Int64)) if dtype.is_integer() or dtype == pl.Null else None
 
 
 def _boolean(dtype: pl.DataType) -> Cast | None:
     if dtype == pl.Boolean:
         return lambda column: column.cast(pl.Int64)
+    if dtype in _LARGER_INTEGERS:
+        return lambda column: column.cast(pl.Float64).clip(-1, 2).cast(pl.Int64)
     if dtype.is_integer() or dtype == pl.Null:
         return lambda column: column.cast(pl.Int64).replace(NO_ANSWER, None)
     return None
