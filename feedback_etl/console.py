@@ -117,17 +117,17 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"exported   {report.exported_records:,} of {total:,} rows"
     else:
         yield f"Nothing exported: {_why_nothing(report, few)}"
-    for label, count, what in (
+    yield from _counts(
         ("skipped", report.skipped_records, f"with {few}"),
         ("duplicate", report.deduplicated_records, "of an earlier row"),
         ("rejected", report.errors, f"listed in {report.rejected_filename}"),
-    ):
-        if count:
-            yield f"{label:<10} {count:,} {what}"
+    )
     for reason, rows in report.rejected_reasons.items():
         yield f"           {rows:,} {reason}"
-    if report.suppressed_records:
-        yield f"suppressed {report.suppressed_records:,} of fewer people than k"
+    yield from _counts(
+        ("unreadable", report.unreadable_times, "values of declared time columns, null in the export"),
+        ("suppressed", report.suppressed_records, "of fewer people than k"),
+    )
     if report.export_filename:
         yield f"k          {_k(report.risk)}"
         yield f"file       {report.export_filename}"
@@ -137,6 +137,11 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"late       {counted(report.late_records, 'row')} came later than the lookback: a full export has them"
     if report.advice:
         yield f"advice     {report.advice}"
+
+
+def _counts(*counts: tuple[str, int, str]) -> Iterator[str]:
+    """Yield a line for each count that is not 0."""
+    return (f"{label:<10} {count:,} {what}" for label, count, what in counts if count)
 
 
 def _k(risk: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from feedback_etl.source.connect import Database
 from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.source.reader import BATCH_ROWS, Reading
 from feedback_etl.source.selection import Found, Progress, Selection, read
+from feedback_etl.timestamps import readable
 from feedback_etl.transforms import RecommendationId, TimestampPrecision
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def load_feedback(
     Takes the arguments of `export_feedback` that choose rows, and raises the same errors.
 
     Returns:
-        The canonical raw columns (`columns.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last.
+        The canonical raw columns (`columns.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last. A time that
+        cannot be read is null; such rows are in every window.
     """
     require_usable_polars()
     reading = Reading(bulk, workers, batch_rows, stall_timeout)
@@ -135,4 +137,5 @@ def load_feedback(
     consent = ConsentColumns(opt_in_column, opt_out_column)
     chosen = (window, query, db_schema, connect_timeout, reading, progress, None, consent, ())
     selection = Selection(database, *chosen, allow_row_security)
-    return read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
+    raw = read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
+    return raw.with_columns(readable("created_at"))

@@ -13,6 +13,7 @@ from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType,
 from feedback_etl.expressions import MAX_AGE, decode_list, is_formula, is_string_list
 from feedback_etl.frames import Frame, collected, for_any_frame, lazy_like
 from feedback_etl.schema import failure_cases
+from feedback_etl.timestamps import is_unreadable
 
 
 def _number_faults(column: str, least: int, greatest: int) -> dict[str, pl.Expr]:
@@ -45,9 +46,12 @@ _ROW_FAULTS: dict[str, dict[str, pl.Expr]] = {
         "recommendation_missing": pl.col("recommendation_id").is_null() | (_ID_LENGTH == 0),
         **_text_faults("recommendation_id"),
     },
-    "created_at": {"created_at_missing": pl.col("created_at").is_null()},
+    "created_at": {
+        "created_at_missing": pl.col("created_at").is_null(),
+        "created_at_unreadable": is_unreadable("created_at"),
+    },
     **{name: _number_faults(name, *limits) for name, limits in RATINGS.items()},
-    "would_recommend": {"would_recommend_not_boolean": ~pl.col("would_recommend").cast(pl.Int64).is_between(0, 1)},
+    "would_recommend": {"would_recommend_not_boolean": ~pl.col("would_recommend").cast(pl.Float64).is_between(0, 1)},
     "age": {"age_out_of_range": ~pl.col("age").is_between(0, MAX_AGE)},
     "timeframe": _text_faults("timeframe"),
 }
@@ -66,7 +70,8 @@ def _faults_of(column: ExtraColumn) -> dict[str, pl.Expr]:
     faults: dict[ColumnType, dict[str, pl.Expr]] = {
         "text": _text_faults(column.name),
         "number": {f"{column.name}_not_finite": ~value.cast(pl.Float64).is_finite()},
-        "boolean": {f"{column.name}_not_boolean": ~value.cast(pl.Int64).is_between(0, 1)},
+        "boolean": {f"{column.name}_not_boolean": ~value.cast(pl.Float64).is_between(0, 1)},
+        "integer": {f"{column.name}_out_of_range": value.cast(pl.Int64, strict=False).is_null() & value.is_not_null()},
     }
     return faults.get(column.type, {})
 
@@ -152,7 +157,9 @@ def explain(rows: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
     """Raw rows that are all wrong, with a column `reasons`: what pandera finds."""
     if rows.is_empty():
         return rows.with_columns(reasons=pl.lit("", pl.String))
-    cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra)), rows)
+    # pandera makes Python's values of those that are wrong, and Python has no time beyond the calendar.
+    judged = rows.with_columns(pl.col("created_at").cast(pl.Datetime("us")).cast(pl.Int64))
+    cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra)), judged)
     names = dict.fromkeys((*REASONS, *(reason for each in extra for reason in _faults_of(each))))
     reasons = (
         cases.select("index", reason=pl.col("check").cast(pl.Enum(list(names))))

@@ -48,6 +48,8 @@ class ExportReport(FeedbackProcessingStats):
         rejected_filename: The list of rejected rows; "" when there are none.
         rejected_reasons: How many rows were rejected for each reason, most frequent first; a row can have several.
         withheld_image_urls: Images left out of rows since their URL holds the id of the user or of the analysis.
+        unreadable_times: Values of declared time columns that are null in the export since they are no times of the
+            years 1 to 9999.
         window: The half-open window, UTC.
         key_id: Which key made the pseudonyms; None for the unkeyed form.
         risk: How many people share each combination of quasi-identifiers: k, classes, risks; see docs/commands.md. Of
@@ -61,6 +63,7 @@ class ExportReport(FeedbackProcessingStats):
     rejected_filename: str = ""
     rejected_reasons: dict[str, int] = field(default_factory=dict)
     withheld_image_urls: int = 0
+    unreadable_times: int = 0
     window: Window | None = None
     key_id: str | None = None
     risk: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +84,8 @@ class ExportReport(FeedbackProcessingStats):
     def figures(self) -> dict[str, Any]:
         """The counts, as a manifest holds them."""
         counts = {name: value for name, value in asdict(self).items() if name.endswith("_records") or name == "errors"}
-        return counts | {"rejected_reasons": self.rejected_reasons, "withheld_image_urls": self.withheld_image_urls}
+        others = ("rejected_reasons", "withheld_image_urls", "unreadable_times")
+        return counts | {name: getattr(self, name) for name in others}
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""

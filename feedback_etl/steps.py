@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL
+from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.exports.seen_rows import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
@@ -51,6 +51,11 @@ def _compact(rows: pl.DataFrame) -> pl.DataFrame:
 def _nulls(frame: pl.DataFrame, name: str) -> int:
     """How many values a column lacks; none where it is not there."""
     return frame[name].null_count() if name in frame.columns else 0
+
+
+def _times(extra: Sequence[ExtraColumn]) -> list[ExtraColumn]:
+    """Return the declared columns that contain times."""
+    return [each for each in extra if each.type == "time" and each.role != "identifier"]
 
 
 class Tally(NamedTuple):
@@ -116,7 +121,7 @@ class Run:
             recommendation_id=rules.recommendation_id,
             extra=rules.extra,
             age_edges=rules.age_edges,
-        ).pipe(coarsen, rules.timestamp_precision, also=[each.name for each in rules.extra if each.type == "time"])
+        ).pipe(coarsen, rules.timestamp_precision, also=[each.name for each in _times(rules.extra)])
         self._people.add(pairs, unique["user_id"])
         self._counts.update(
             total=raw.height,
@@ -125,6 +130,7 @@ class Run:
             deduplicated=valid.height - unique.height,
             exported=pairs.height,
             withheld=_nulls(pairs, IMAGE_URL.name) - _nulls(unique, IMAGE_URL.name),
+            unreadable=sum(_nulls(pairs, each.name) - _nulls(unique, each.name) for each in _times(rules.extra)),
         )
         return Batch(pairs, self._explained(rejected))
 
@@ -264,6 +270,7 @@ class Run:
             errors=counts["rejected"],
             excluded_records=excluded + counts["forgotten"],
             withheld_image_urls=counts["withheld"],
+            unreadable_times=counts["unreadable"],
             rejected_reasons=self._reasons_by_frequency(),
             window=window,
             key_id=key.id if key else None,

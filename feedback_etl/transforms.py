@@ -28,6 +28,7 @@ from feedback_etl.errors import UsageError
 from feedback_etl.expressions import AGE_EDGES, KeyLike, bucket_age, hash_id, join_list
 from feedback_etl.frames import Frame, for_any_frame, require_columns
 from feedback_etl.ids_in_texts import holds_id
+from feedback_etl.timestamps import readable
 
 RecommendationId = Literal["keep", "hash"]
 TimestampPrecision = Literal["exact", "minute", "hour", "day"]
@@ -82,7 +83,7 @@ def anonymize(
     What comes out is pseudonymised, not anonymous in the sense of the GDPR.
 
     Rows keep their number and order. Nulls stay null; an empty list becomes null. The rows are taken as valid: pass
-    them through `split_valid` first, since a rating or a list that is none becomes null here.
+    them through `split_valid` first, since a rating, a list or a time that is none becomes null here.
 
     Args:
         frame: The canonical raw columns, as `load_feedback` gives them; times are naive UTC or have a time zone.
@@ -137,7 +138,7 @@ def _further(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -
         return pl.when(~holds_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
     number = value.cast(pl.Float64)
     number = pl.when(number == 0).then(0.0).otherwise(number)  # minus zero would be another class
-    casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64), "number": number}
+    casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64, strict=False), "number": number}
     return (casts | {"boolean": _truth(value), "time": _utc(value)})[column.type]
 
 
@@ -186,8 +187,9 @@ def _truth(answer: pl.Expr) -> pl.Expr:
 
 
 def _utc(time: pl.Expr) -> pl.Expr:
-    """A time of any unit, naive UTC or with a time zone, as `schema.UtcTime`."""
-    return time.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")  # the cast keeps the instant, not the wall clock
+    """A time of any unit, naive UTC or with a time zone, as `schema.UtcTime`; null outside of the calendar."""
+    naive = time.cast(pl.Datetime("us"))  # the cast keeps the instant, not the wall clock
+    return readable(naive).dt.replace_time_zone("UTC")
 
 
 def _add_joined(frame: Frame, column: str, joined: str) -> Frame:

@@ -26,7 +26,7 @@ COMMAND_LINE |= {"cli_audit", "cli_selection", "console"}
 
 FLOORS = [
     {"clock", "errors", "forks", "private_files"},
-    {"columns", "expressions", "frames", "ids_in_texts"},
+    {"columns", "expressions", "frames", "ids_in_texts", "timestamps"},
     {"demo_data", "exports", "privacy", "rejection", "results", "rules", "schema", "source", "steps"}
     | {"training", "transforms"},
     {"configured", "contracts", "croissant", "custom_model", "demo", "settings", "settings_file"},

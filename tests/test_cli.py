@@ -116,6 +116,7 @@ class TestExport:
             "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.csv",
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "withheld_image_urls": 0,
+            "unreadable_times": 0,
             "window": figures["window"],
             "key_id": KEY_ID,
             "audit_head": AuditLog(Path("ml/feedback_training")).head(),

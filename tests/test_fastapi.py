@@ -91,6 +91,7 @@ class TestExport:
             "excluded_records": 0,
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "withheld_image_urls": 0,
+            "unreadable_times": 0,
             "key_id": Key(KEY).id,
             "mode": "full",
             "late_records": 0,

@@ -26,11 +26,11 @@ from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source import plan, waiting
 from feedback_etl.source.child import Job, Reader
 from feedback_etl.source.connect import open_source
-from feedback_etl.source.plan import UNDATED, Bin, in_ranges, ranges_in_one_piece, split
+from feedback_etl.source.plan import Bin, in_ranges, ranges_in_one_piece, split
 from feedback_etl.source.preflight import fetch_rows, look_at
 from feedback_etl.source.query import feedback_in
 from feedback_etl.source.waiting import end_idle
-from feedback_etl.source.window import Window
+from feedback_etl.source.window import Undated, Window
 
 pytestmark = pytest.mark.covers_children  # what a reader does, nothing else does
 
@@ -391,10 +391,10 @@ class TestRanges:
         bins = [Bin(T0 + timedelta(minutes=place), count) for place, count in enumerate(counts)]
         window = Window(T0 if starts else None, NOW)
         parts, rows = split(window, bins, ranges)
-        dated = [part for part in parts if part != UNDATED]
+        dated = [part for part in parts if not isinstance(part, Undated)]
         assert dated[-1].end == NOW
         assert all(before.end == after.start for before, after in itertools.pairwise(dated))
-        assert (parts[-1] == UNDATED) == (not starts and len(parts) > 1)
+        assert isinstance(parts[-1], Undated) == (not starts and len(parts) > 1)
         assert dated[0].start == (window.start if starts or len(parts) == 1 else datetime.min)
         assert rows is not None
         assert (len(rows), sum(rows)) == (len(parts), sum(counts))
@@ -424,6 +424,7 @@ class TestRanges:
                 ids = [{row[0] for row in fetch_rows(source, feedback_in(relation, each, types))} for each in windows]
                 whole = {row[0] for row in fetch_rows(source, feedback_in(relation, window, types))}
                 assert set().union(*ids) == whole
+                assert {91, 92, 93} <= whole  # in every window
                 sizes = [len(each) for each in ids]
                 assert sum(sizes) == len(whole) > 30_000
                 assert len(windows) >= 7
@@ -435,8 +436,9 @@ class TestRanges:
     def test_the_middle_is_where_half_of_the_rows_are(self) -> None:
         """Not in the middle of the ranges, and never among rows without a time, unless there are no others."""
         first, second = Window(datetime.min, T0), Window(T0, NOW)
-        assert plan.Ranges([first, second, UNDATED], [1, 4_000, 10_000]).middle == second
-        assert plan.Ranges([first, UNDATED], [4_000, 0]).middle == first
+        rest = Undated(None, NOW)
+        assert plan.Ranges([first, second, rest], [1, 4_000, 10_000]).middle == second
+        assert plan.Ranges([first, rest], [4_000, 0]).middle == first
         assert plan.Ranges([Window(None, NOW)], [0]).middle == plan.Ranges([Window(None, NOW)]).middle
 
     @given(rows=st.integers(1, 60), batch=st.integers(1, 20), size=st.integers(1, 30))

@@ -339,6 +339,7 @@ class TestReport:
             **{"skipped_records": 0, "errors": 1, "suppressed_records": 0, "excluded_records": 0},
             **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
             **{"rejected_reasons": {"age_out_of_range": 1}, "key_id": KEY.id, "advice": "", "withheld_image_urls": 0},
+            "unreadable_times": 0,
             **{"audit_head": "", "mode": "full", "late_records": 0, "risk": {}},
             "window": ["2025-10-01T00:00:00", "2025-10-25T12:00:00.654321"],
         }

@@ -7,6 +7,9 @@ ALL count on their own. A pair is identified by the same without the feedback id
 The file has a line for each row and each pair: analysis_hash, digest, minute (since 1970, UTC) and version. Version 1
 identified a row by its feedback id alone, and joined ids so that `a|b`, `c` equalled `a`, `b|c`; its lines have no
 version. They are compared together with their pseudonym and minute until they are older than the lookback.
+
+Rows whose time cannot be read are in every window, and so remembered for ever: their time is
+`timestamps.UNREADABLE`, which is later than all others.
 """
 
 from collections.abc import Callable
@@ -18,6 +21,7 @@ import polars as pl
 
 from feedback_etl.expressions import hash_id
 from feedback_etl.privacy.keys import Key, signed
+from feedback_etl.timestamps import is_unreadable
 
 _VERSION = 2
 _SCHEMA = {"analysis_hash": pl.String, "digest": pl.String, "minute": pl.Int64, "version": pl.Int64}
@@ -41,8 +45,10 @@ class Memory:
         seen = _read(path) if path else pl.DataFrame(schema=_SCHEMA)
         self._seen = seen.filter(pl.col("version") == _VERSION)["digest"].implode()
         self._seen_in_version_1 = seen.filter(pl.col("version") == 1)
-        last: int | None = seen.select(pl.col("minute").max()).item()
-        self._until = None if last is None else datetime(1970, 1, 1) + (last + 1) * _MINUTE
+        dated = seen.filter(pl.col("minute") <= _minute_of(datetime.max))
+        last: int | None = dated.select(pl.col("minute").max()).item()
+        self._until = datetime.min if last is None else datetime(1970, 1, 1) + (last + 1) * _MINUTE
+        self._has_seen = seen.height > 0
         self._since, self._key = since, key
         self._remembered = [seen if since is None else seen.filter(pl.col("minute") >= _minute_of(since))]
 
@@ -74,9 +80,10 @@ class Memory:
         return pl.concat(self._remembered).unique(subset="digest", keep="first", maintain_order=True)
 
     def _may_have_seen(self, rows: pl.DataFrame) -> bool:
-        """Return whether rows, which come in the order of their times, are as old as those seen before."""
+        """Return whether some rows are as old as those seen before, or have no time that can be compared."""
         time = pl.col("created_at")
-        return self._until is not None and rows.select((time.is_null() | (time < self._until)).any()).item()
+        may = time.is_null() | (time < self._until) | is_unreadable("created_at")
+        return self._has_seen and rows.select(may.any()).item()
 
     def _is_pair_seen(self) -> pl.Expr:
         seen = self._is_seen("pair")

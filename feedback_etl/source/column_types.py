@@ -48,6 +48,9 @@ _DUCKDB = {
 """DuckDB's names that are others than PostgreSQL's."""
 
 
+_FROM_EPOCH = {"postgresql": "to_timestamp", "mysql": "from_unixtime", "duckdb": "to_timestamp"}
+
+
 def type_name(dialect: str, code: Any) -> str:
     """What PostgreSQL or MySQL calls the type that a cursor's description tells; DuckDB's are named as PostgreSQL's.
 
@@ -78,10 +81,25 @@ def check_types(dialect: str, types: dict[str, str], extra: Sequence[ExtraColumn
         SourceError: The message names each, with its type and what was expected.
     """
     known = kinds(extra)
-    faults = [
-        f"{name} is {'of a type of its own' if kind == 'unknown' else kind}, expected {known[name].expected}"
+    wrong = {
+        name: kind
         for name, kind in types.items()
         if name in known and kind not in (known[name].mysql if dialect == "mysql" else known[name].postgresql)
+    }
+    if not wrong:
+        return
+    faults = [
+        f"{name} is {'of a type of its own' if kind == 'unknown' else kind}, expected {known[name].expected}"
+        for name, kind in wrong.items()
     ]
-    if faults:
-        raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}. Cast them in a --query.")
+    epochs = [name for name, kind in wrong.items() if known[name] == known["created_at"] and _is_number(kind)]
+    advice = "".join(
+        f" Seconds since 1970 become times by {_FROM_EPOCH[dialect]}({name}), "
+        f"milliseconds by {_FROM_EPOCH[dialect]}({name} / 1000.0)."
+        for name in epochs
+    )
+    raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}. Cast them in a --query.{advice}")
+
+
+def _is_number(kind: str) -> bool:
+    return kind.endswith("int") or kind.startswith(("int", "float", "numeric", "decimal", "double"))

@@ -19,7 +19,7 @@ from feedback_etl.source.connect import Source
 from feedback_etl.source.preflight import fetch_count, fetch_rows
 from feedback_etl.source.query import bins_of, count_in, estimate_of, extent_of
 from feedback_etl.source.relation import Relation, sampled
-from feedback_etl.source.window import Window
+from feedback_etl.source.window import Dated, Undated, Window
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,8 +39,6 @@ ROWS_LOOKED_AT_A_RANGE = 500
 _BINS = 2_000
 _BINS_A_RANGE = 4
 """So that ranges are of about equal size, however many there are."""
-UNDATED = Window(None, datetime.min)
-"""Only rows without a time: no time is earlier than its end."""
 
 
 class Bin(NamedTuple):
@@ -65,7 +63,7 @@ class Ranges(NamedTuple):
     @property
     def middle(self) -> Window:
         """The range that holds the middle one of the rows that have a time."""
-        dated = [each for each in zip(self.windows, self.rows or [1], strict=True) if each[0] != UNDATED]
+        dated = [each for each in zip(self.windows, self.rows or [1], strict=True) if not isinstance(each[0], Undated)]
         passed = list(accumulate(rows for _, rows in dated))
         return next(window for (window, _), seen in zip(dated, passed, strict=True) if 2 * seen >= passed[-1])
 
@@ -101,7 +99,8 @@ def ranges_of(
     found = fetch_rows(source, bins_of(looked_at, window, types, extent=extent, bins=fine))
     bins = [Bin(start and naive_utc(start), round(count / share)) for start, count in found]
     rows = sum(each.rows for each in bins)
-    return split(window, bins, max(math.ceil(rows / size), min(at_once, rows // least_rows)))
+    number = max(math.ceil(rows / size), min(at_once, rows // least_rows))
+    return split(window, bins, number, is_sample=share < 1)
 
 
 def _estimate(source: Source, relation: Relation, window: Window, types: dict[str, str]) -> int:
@@ -130,8 +129,10 @@ def _is_table(source: Source, relation: Relation) -> bool:
     return tables.recommendation_feedbacks.name in sa.inspect(source.connection).get_table_names(schema)
 
 
-def split(window: Window, bins: list[Bin], ranges: int) -> Ranges:
+def split(window: Window, bins: list[Bin], ranges: int, *, is_sample: bool = False) -> Ranges:
     """Cut a window into about so many ranges of about equal row counts, as fine as the bins allow.
+
+    The last range is `Undated`, unless it is known to be empty. A sample may lack a row whose time cannot be read.
 
     >>> bins = [Bin(datetime(2025, 1, day), 10) for day in (1, 2, 3, 4)]
     >>> for part in split(Window(datetime(2025, 1, 1), datetime(2025, 2, 1)), bins, 2).windows:
@@ -150,10 +151,10 @@ def split(window: Window, bins: list[Bin], ranges: int) -> Ranges:
             sizes.append(0)
         sizes[-1] += rows
         seen += rows
-    windows = [Window(start, end) for start, end in zip(edges, [*edges[1:], window.end], strict=True)]
-    if window.start:
+    windows: list[Window] = [Dated(start, end) for start, end in zip(edges, [*edges[1:], window.end], strict=True)]
+    if window.start and everything == total and not is_sample:
         return Ranges(windows, sizes)
-    return Ranges([*windows, UNDATED], [*sizes, everything - total])
+    return Ranges([*windows, Undated(*window)], [*sizes, everything - total])
 
 
 def total_of(source: Source, relation: Relation, window: Window, types: dict[str, str], ranges: Ranges) -> int:

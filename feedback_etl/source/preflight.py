@@ -1,6 +1,7 @@
 """What is looked at before anything is read: are the tables and columns there, and of what types."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source import text_times
 from feedback_etl.source.column_types import check_types, type_name
 from feedback_etl.source.connect import Source
 from feedback_etl.source.consent import ConsentColumns, image_consent_in, recorded_in
@@ -70,7 +72,7 @@ def look_at(
     except SQLAlchemyError as error:
         raise refused(error, role) from None
     if source.dialect == "sqlite":
-        _check_text_times(source, relation)
+        relation = replace(relation, has_unreadable_times=_has_unreadable_times(source, relation))
     check_types(source.dialect, types, extra or ())
     return relation, types
 
@@ -201,13 +203,22 @@ def _described(
     return [name for name, _ in described], types
 
 
-def _check_text_times(source: Source, relation: Relation) -> None:
-    """SQLite sorts numbers before all text and blobs after it, so that such times would fall out of every window."""
+def _has_unreadable_times(source: Source, relation: Relation) -> bool:
+    """Return whether a text of `created_at` is no ISO time; refuse numbers, which are in no window.
+
+    SQLite sorts numbers before all text and bytes after it. Digits alone are the same, written as text.
+    """
     time = relation.columns["created_at"]
-    no_text = sa.or_(time < sa.literal_column("''"), time >= sa.literal_column("x''"))
-    some = relation.render(sa.select(sa.literal_column("1")).select_from(relation.rows).where(no_text).limit(1))
-    if fetch_rows(source, some):
+    is_number = sa.or_(text_times.is_number(time), text_times.is_epoch(time))
+    one: sa.ColumnElement[int] = sa.literal_column("1")
+    some = sa.select(one).select_from(relation.counted).where(text_times.is_unreadable(time)).limit(1)
+    if not fetch_rows(source, relation.render(some)):
+        return False
+    count = sa.select(sa.func.count()).select_from(relation.counted).where(is_number)
+    if numbers := fetch_count(source, relation.render(count)):
         raise SourceError(
-            "created_at holds numbers in some rows; ISO 8601 text is expected. "
-            "Convert it in a --query, for example datetime(created_at, 'unixepoch')."
+            f"created_at holds numbers in {numbers:,} row{'' if numbers == 1 else 's'}; ISO 8601 text is expected. "
+            "Convert them in a --query: seconds since 1970 by datetime(created_at, 'unixepoch'), "
+            "milliseconds by strftime('%Y-%m-%d %H:%M:%f', created_at / 1000.0, 'unixepoch')."
         )
+    return True

@@ -5,21 +5,17 @@ only literals are the window's bounds. A user's query becomes a subquery; its te
 and never interpreted.
 """
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
 from feedback_etl.columns import CONSENT, LIST_COLUMNS, RAW_COLUMNS, ColumnType
-from feedback_etl.source.raw import NO_ANSWER
+from feedback_etl.source import text_times
+from feedback_etl.source.raw import AFTER_EVERY_WINDOW, NO_ANSWER, unreadable_flag
 from feedback_etl.source.relation import Column, Relation, is_true, labelled
 from feedback_etl.source.window import Window
-
-# Times of SQLite are text. Whole days on either side take in every form and offset; the reader cuts exactly.
-_TEXT_TIME_SLACK = timedelta(days=2)
-
-_FIRST_TIME = "'0001-01-01 00:00:00'"
-"""What lies before the year 1, such as -infinity, no driver can read."""
+from feedback_etl.source.window_sql import is_counted, is_dated, is_in, is_read, is_unreadable, shortest
 
 
 def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
@@ -34,12 +30,16 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
     """
     time = relation.columns["created_at"]
     names = (*RAW_COLUMNS, *(each.name for each in relation.extra))
+    selected = {name: _readable(relation, name, types) for name in names}
+    if relation.dialect != "sqlite":  # whose texts are parsed later
+        times = _further(relation, "time")
+        selected |= {unreadable_flag(name): _is_unreadable(relation, name, types) for name in names if name in times}
     statement = (
-        sa.select(*labelled({name: _readable(relation, name, types) for name in names}))
+        sa.select(*labelled(selected))
         .select_from(relation.rows)
-        .where(*_in_window(relation, window, types))
+        .where(is_read(relation, window, types))
         .order_by(
-            *_by_time(time, relation.dialect, window),
+            *_by_time(relation, time, window),
             _binary(relation.columns["feedback_id"], relation.dialect, types.get("feedback_id", "")),
         )
     )
@@ -50,19 +50,19 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
 
 def excluded_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts the rows of a window without consent."""
-    conditions = [consents(relation, types).is_not(sa.true()), *_exactly_in(relation, window, types)]
-    return relation.render(sa.select(sa.func.count()).select_from(relation.rows).where(*conditions))
+    conditions = sa.and_(consents(relation, types).is_not(sa.true()), is_in(relation, window, types))
+    return relation.render(sa.select(sa.func.count()).select_from(relation.rows).where(conditions))
 
 
 def estimate_of(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that asks PostgreSQL's planner how many rows a window has, which takes no time."""
-    rows = sa.select(_sql("1")).select_from(relation.counted).where(*_in_window(relation, window, types))
+    rows = sa.select(_sql("1")).select_from(relation.counted).where(is_read(relation, window, types))
     return f"EXPLAIN (FORMAT JSON) {relation.render(rows)}"
 
 
 def count_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts the rows of a window."""
-    rows = sa.select(sa.func.count()).select_from(relation.counted).where(*_in_window(relation, window, types))
+    rows = sa.select(sa.func.count()).select_from(relation.counted).where(is_in(relation, window, types))
     if CONSENT in relation.columns:
         rows = rows.where(consents(relation, types))
     return relation.render(rows)
@@ -72,18 +72,14 @@ def extent_of(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that yields the first and the last time of a window (PostgreSQL)."""
     time = relation.columns["created_at"]
     ends = sa.select(sa.func.min(time), sa.func.max(time)).select_from(relation.counted)
-    return relation.render(ends.where(*_in_window(relation, window, types), time >= _sql(_FIRST_TIME)))
+    return relation.render(ends.where(is_dated(relation, window, types)))
 
 
 def last_time_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that yields the last time of a window: on SQLite as text, and only of such as can be read."""
     time = relation.columns["created_at"]
-    if relation.dialect == "sqlite":
-        readable = sa.func.datetime(sa.func.substr(sa.cast(time, sa.Text), _sql("1"), _sql("19"))).is_not(None)
-        last = sa.select(sa.func.max(_utc_text(time))).select_from(relation.counted).where(readable)
-    else:
-        last = sa.select(sa.func.max(time)).select_from(relation.counted).where(time >= _sql(_FIRST_TIME))
-    return relation.render(last.where(*_exactly_in(relation, window, types)))
+    last = sa.func.max(text_times.instant(time) if relation.dialect == "sqlite" else time)
+    return relation.render(sa.select(last).select_from(relation.counted).where(is_dated(relation, window, types)))
 
 
 def counts_in(relation: Relation, windows: Sequence[Window], types: dict[str, str]) -> str:
@@ -94,17 +90,17 @@ def counts_in(relation: Relation, windows: Sequence[Window], types: dict[str, st
     if relation.dialect == "postgresql":
         kind = "timestamptz" if types.get("created_at") == "timestamptz" else "timestamp"
         zone = "+00:00" if kind == "timestamptz" else ""
-        ends = ",".join(f"'{_shortest(window.end)}{zone}'" for window in windows)
+        ends = ",".join(f"'{shortest(window.end)}{zone}'" for window in windows)
         number = sa.func.coalesce(
             sa.func.width_bucket(relation.columns["created_at"], _sql(f"ARRAY[{ends}]::{kind}[]")), _sql("0")
         )
         whole = Window(windows[0].start, windows[-1].end)
         counts = sa.select(number, sa.func.count()).select_from(relation.counted)
-        return relation.render(counts.where(*_in_window(relation, whole, types)).group_by(_sql("1")))
+        return relation.render(counts.where(is_counted(relation, whole, types)).group_by(_sql("1")))
     each = [
         sa.select(_sql(str(number)), sa.func.count())
         .select_from(relation.counted)
-        .where(*_exactly_in(relation, window, types))
+        .where(is_counted(relation, window, types))
         for number, window in enumerate(windows)
     ]
     return "\nUNION ALL ".join(relation.render(count) for count in each)
@@ -115,16 +111,16 @@ def bins_of(
 ) -> str:
     """The statement that yields the first time and the number of rows of each of so many equal spans (PostgreSQL).
 
-    Rows without a time, or with one that cannot be read, come last, under null. Seconds as `double precision` take half
+    Rows that are not `Dated` come last, under null. Seconds as `double precision` take half
     the time of those that EXTRACT yields, which are `numeric`.
     """
     time = relation.columns["created_at"]
     least, greatest = (sa.cast(sa.literal(end.replace(tzinfo=UTC).timestamp()), sa.Double) for end in extent)
     span = sa.func.width_bucket(sa.func.date_part(_sql("'epoch'"), time), least, greatest, _sql(str(bins)))
-    first = sa.func.min(time)
-    readable = sa.case((first >= _sql(_FIRST_TIME), first))
-    counts = sa.select(readable, sa.func.count()).select_from(relation.counted)
-    return relation.render(counts.where(*_in_window(relation, window, types)).group_by(span).order_by(_sql("1")))
+    dated = is_dated(relation, window, types)
+    counts = sa.select(sa.func.min(sa.case((dated, time))), sa.func.count()).select_from(relation.counted)
+    rows = counts.where(is_read(relation, window, types)).group_by(sa.case((dated, span))).order_by(_sql("1"))
+    return relation.render(rows)
 
 
 def _sql(constant: str) -> Column:
@@ -145,15 +141,15 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
         # A column declared BOOLEAN can hold a 7, which ConnectorX would take for true.
         return sa.func.coalesce(column, _sql(str(NO_ANSWER)))
     if relation.dialect == "mysql":
-        return _readable_of_mysql(column, kind)
+        return _readable_of_mysql(name, column, kind)
     if kind == "timestamptz" and relation.dialect == "duckdb":  # its driver would need yet another library
         column = sa.func.timezone(_sql("'UTC'"), column)
     if kind in {"uuid", "unknown", "bpchar"}:  # CHAR(n) as it is would be padded with blanks
         return sa.cast(column, sa.Text)
     if kind == "numeric":  # NaN and long ones are more than drivers can take
         return sa.cast(column, sa.Double) if relation.dialect == "duckdb" else _nearest_double(column)
-    if name == "created_at":  # what lies before the year 1, such as -infinity, no driver can read
-        return sa.case((column >= _sql(_FIRST_TIME), column))
+    if kind in {"timestamp", "timestamptz"}:  # such as -infinity no driver can read
+        return sa.case((is_unreadable(relation, relation.columns[name]), _instead(name)), else_=column)
     return column
 
 
@@ -172,13 +168,23 @@ def _further(relation: Relation, kind: ColumnType) -> set[str]:
     return {each.name for each in relation.extra if each.type == kind and each.role != "identifier"}
 
 
-def _readable_of_mysql(column: Column, kind: str) -> Column:
+def _instead(name: str) -> Column:
+    """What stands for a time that cannot be read; that of another column is flagged."""
+    return _sql(f"timestamp '{AFTER_EVERY_WINDOW}'") if name == "created_at" else sa.null()
+
+
+def _is_unreadable(relation: Relation, name: str, types: dict[str, str]) -> Column:
+    return sa.and_(relation.columns[name].is_not(None), _readable(relation, name, types).is_(None))
+
+
+def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
     if kind in {"decimal", "float"}:
         return sa.type_coerce(column, sa.Double) + _sql("0e0")
     if kind == "bit":
         return sa.type_coerce(column, sa.Integer) + _sql("0")
     if kind in {"datetime", "timestamp"}:  # drivers fail at days that no calendar has, and in the year 0
-        return sa.case((sa.func.from_days(sa.func.to_days(column)) == sa.func.date(column), column))
+        is_day = sa.func.from_days(sa.func.to_days(column)) == sa.func.date(column)
+        return sa.case((is_day, column), (column.is_not(None), _instead(name)))
     return column
 
 
@@ -198,52 +204,12 @@ def _binary(column: Column, dialect: str, kind: str) -> Column:
     return sa.cast(text, sa.LargeBinary) if dialect == "mysql" else text.collate("C")
 
 
-def _by_time(time: Column, dialect: str, window: Window) -> list[Column]:
+def _by_time(relation: Relation, time: Column, window: Window) -> list[Column]:
     """What puts rows in the order of time, those without one last."""
-    if dialect == "sqlite":
-        return [_utc_text(time).nulls_last()]
-    if dialect == "mysql":  # which has no NULLS LAST, and is faster without where there are none
+    if relation.dialect == "sqlite":
+        instant = text_times.instant(time)
+        readable = sa.case((text_times.is_readable(time), instant)) if relation.has_unreadable_times else instant
+        return [readable.nulls_last()]
+    if relation.dialect == "mysql":  # which has no NULLS LAST, and is faster without where there are none
         return [time] if window.start else [time.is_(sa.null()), time]
     return [time.nulls_last()]
-
-
-def _utc_text(time: Column) -> Column:
-    """The forms that a time takes on SQLite as one, in UTC, that sorts and compares: 2025-10-25 10:00:00.5."""
-    text = sa.cast(time, sa.Text)
-    tail = sa.func.substr(text, _sql("20"))  # fraction and offset
-    offset = sa.func.ltrim(tail, _sql("'.0123456789'"))
-    fraction = sa.func.rtrim(sa.func.replace(tail, offset, _sql("''")), _sql("'.0'"))
-    second = sa.func.datetime(sa.func.substr(text, _sql("1"), _sql("19")).concat(offset))
-    return sa.func.coalesce(second, text).concat(fraction)
-
-
-def _in_window(relation: Relation, window: Window, types: dict[str, str]) -> list[sa.ColumnElement[bool]]:
-    time = relation.columns["created_at"]
-    if relation.dialect == "sqlite":
-        if window.start is None:
-            return []
-        first = max(window.start, datetime.min + _TEXT_TIME_SLACK) - _TEXT_TIME_SLACK
-        last = min(window.end, datetime.max - _TEXT_TIME_SLACK) + _TEXT_TIME_SLACK
-        return [time >= sa.literal(str(first.date())), time < sa.literal(str(last.date()))]
-    zone = "+00:00" if types.get("created_at") == "timestamptz" else ""
-    return [_between(time, window, lambda bound: f"{_shortest(bound)}{zone}")]
-
-
-def _exactly_in(relation: Relation, window: Window, types: dict[str, str]) -> list[sa.ColumnElement[bool]]:
-    """`_in_window`, without the rows from around it that SQLite's text times take in."""
-    conditions = _in_window(relation, window, types)
-    if relation.dialect == "sqlite":
-        conditions.append(_between(_utc_text(relation.columns["created_at"]), window, _shortest))
-    return conditions
-
-
-def _between(time: Column, window: Window, written: Callable[[datetime], str]) -> sa.ColumnElement[bool]:
-    before_end = time < sa.literal(written(window.end))
-    if window.start is None:
-        return sa.or_(before_end, time.is_(sa.null()))
-    return sa.and_(time >= sa.literal(written(window.start)), before_end)
-
-
-def _shortest(time: datetime) -> str:
-    text = time.isoformat(sep=" ")
-    return text.rstrip("0") if time.microsecond else text

@@ -28,6 +28,7 @@ class Relation:
         own_query: The user's SQL that stands behind `rows`; None for the default schema.
         consent: The columns that record consent; none where nothing does.
         extra: The further columns.
+        has_unreadable_times: Whether some text of `created_at` is no ISO time (SQLite).
     """
 
     dialect: str
@@ -37,6 +38,7 @@ class Relation:
     own_query: str | None = None
     consent: tuple[str, ...] = ()
     extra: tuple[ExtraColumn, ...] = ()
+    has_unreadable_times: bool = False
 
     def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
         """The statement as one text that needs no parameters."""

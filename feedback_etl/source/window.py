@@ -11,7 +11,10 @@ _DAYS_ALLOWED = "a whole number of days, 1 or more, or -1 for everything"
 
 
 class Window(NamedTuple):
-    """`start <= created_at < end`, naive UTC. Without a start: everything before `end` and rows without a time."""
+    """`start <= created_at < end`, naive UTC. Without a start: everything before `end` and rows without a time.
+
+    A row whose time cannot be read is in every window.
+    """
 
     start: datetime | None
     end: datetime
@@ -19,6 +22,18 @@ class Window(NamedTuple):
     def __str__(self) -> str:
         start = f"{self.start:%Y-%m-%d %H:%M:%S}" if self.start else "the beginning"
         return f"{start} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class Dated(Window):
+    """A range of a window that contains only rows whose time lies in it."""
+
+    __slots__ = ()
+
+
+class Undated(Window):
+    """The rest of a window that is divided into `Dated` ranges: rows whose time is missing or cannot be read."""
+
+    __slots__ = ()
 
 
 def parse_time(time: str | date | datetime) -> datetime:
