@@ -15,29 +15,31 @@ class FeedbackProcessingStats:
     total_feedback_records = exported_records + deduplicated_records + skipped_records + errors + suppressed_records,
     always.
 
+    The classic eight come first, in the classic order; what is ours follows.
+
     Attributes:
         total_feedback_records: Rows read in the window.
         exported_records: Rows written.
-        anonymized_records: Rows pseudonymised: exported and suppressed.
         deduplicated_records: Rows left out because an earlier row is the same feedback.
+        anonymized_records: Rows pseudonymised: exported and suppressed.
         skipped_records: Rows with too few ratings.
         errors: Rows rejected because something is wrong with them.
-        suppressed_records: Rows left out to protect small groups.
-        excluded_records: Rows without consent: counted, never read, and no part of the total.
         execution_time_seconds: From the call to the published file.
         export_filename: The data file, as the folder was given; "" when nothing was written.
+        suppressed_records: Rows left out to protect small groups.
+        excluded_records: Rows without consent: counted, never read, and no part of the total.
     """
 
     total_feedback_records: int = 0
     exported_records: int = 0
-    anonymized_records: int = 0
     deduplicated_records: int = 0
+    anonymized_records: int = 0
     skipped_records: int = 0
     errors: int = 0
-    suppressed_records: int = 0
-    excluded_records: int = 0
     execution_time_seconds: float = 0.0
     export_filename: str = ""
+    suppressed_records: int = 0
+    excluded_records: int = 0
 
 
 @dataclass

@@ -327,7 +327,7 @@ class TestReport:
 
     def test_figures_are_zero_by_default(self) -> None:
         """The classic eight and what came later."""
-        assert FeedbackProcessingStats() == FeedbackProcessingStats(0, 0, 0, 0, 0, 0, 0, 0, 0.0, "")
+        assert FeedbackProcessingStats() == FeedbackProcessingStats(0, 0, 0, 0, 0, 0, 0.0, "", 0, 0)
         assert adds_up(FeedbackProcessingStats())
 
     def test_json_holds_it_all(self) -> None:
