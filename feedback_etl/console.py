@@ -111,23 +111,22 @@ def tell_summary(report: "ExportReport", min_fields: int) -> None:
 def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     total, few = report.total_feedback_records, f"fewer than {min_fields} rating{'' if min_fields == 1 else 's'}"
     yield f"window     {report.window}"
-    if report.excluded_records:
-        yield f"excluded   {report.excluded_records:,} without consent"
+    yield from _nonzero(("excluded", report.excluded_records, "without consent"))
     if report.export_filename:
         yield f"exported   {report.exported_records:,} of {total:,} rows"
     else:
         yield f"Nothing exported: {_why_nothing(report, few)}"
-    for label, count, what in (
+    yield from _nonzero(
         ("skipped", report.skipped_records, f"with {few}"),
         ("duplicate", report.deduplicated_records, "of an earlier row"),
         ("rejected", report.errors, f"listed in {report.rejected_filename}"),
-    ):
-        if count:
-            yield f"{label:<10} {count:,} {what}"
+    )
     for reason, rows in report.rejected_reasons.items():
         yield f"           {rows:,} {reason}"
-    if report.suppressed_records:
-        yield f"suppressed {report.suppressed_records:,} of fewer people than k"
+    yield from _nonzero(
+        ("ages", report.implausible_ages, "below 0 or above 130: age_range is empty there"),
+        ("suppressed", report.suppressed_records, "of fewer people than k"),
+    )
     if report.export_filename:
         yield f"k          {_k(report.risk)}"
         yield f"file       {report.export_filename}"
@@ -137,6 +136,11 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"late       {counted(report.late_records, 'row')} came later than the lookback: a full export has them"
     if report.advice:
         yield f"advice     {report.advice}"
+
+
+def _nonzero(*counts: tuple[str, int, str]) -> Iterator[str]:
+    """Yield a line for each count that is not zero: its label, the number, and what was counted."""
+    return (f"{label:<10} {count:,} {what}" for label, count, what in counts if count)
 
 
 def _k(risk: dict[str, Any]) -> str:

@@ -118,7 +118,7 @@ class FeedbackProcessor:
         return str(pl.select(digest).item())
 
     def _bucket_age(self, age: float | None) -> str | None:
-        """Range of an age in years; None for None and for ages outside 0 to 130."""
+        """Range of an age in years; None for None and NaN. Implausible ages have one here, and none in an export."""
         require_usable_polars()
         found: str | None = pl.select(bucket_age(pl.lit(age, pl.Float64))).item()
         return found

@@ -49,6 +49,8 @@ class ExportReport(FeedbackProcessingStats):
     Attributes:
         rejected_filename: The list of rejected rows; "" when there are none.
         rejected_reasons: How many rows were rejected for each reason, most frequent first; a row can have several.
+        implausible_ages: Training pairs, suppressed ones included, whose age_range is empty since the age is below 0 or
+            above 130.
         withheld_image_urls: Images left out of rows since their URL holds the id of the user or of the analysis.
         window: The half-open window, UTC.
         key_id: Which key made the pseudonyms; None for the unkeyed form.
@@ -62,6 +64,7 @@ class ExportReport(FeedbackProcessingStats):
 
     rejected_filename: str = ""
     rejected_reasons: dict[str, int] = field(default_factory=dict)
+    implausible_ages: int = 0
     withheld_image_urls: int = 0
     window: Window | None = None
     key_id: str | None = None
@@ -83,7 +86,8 @@ class ExportReport(FeedbackProcessingStats):
     def figures(self) -> dict[str, Any]:
         """The counts, as a manifest holds them."""
         counts = {name: value for name, value in asdict(self).items() if name.endswith("_records") or name == "errors"}
-        return counts | {"rejected_reasons": self.rejected_reasons, "withheld_image_urls": self.withheld_image_urls}
+        names = ("rejected_reasons", "implausible_ages", "withheld_image_urls")
+        return counts | {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""

@@ -53,6 +53,12 @@ def _nulls(frame: pl.DataFrame, name: str) -> int:
     return frame[name].null_count() if name in frame.columns else 0
 
 
+def _missing_ages(rows: pl.DataFrame) -> int:
+    """Count the rows without an age: null, or NaN."""
+    age = rows["age"]
+    return age.null_count() + (int(age.is_nan().sum()) if age.dtype.is_float() else 0)
+
+
 class Tally(NamedTuple):
     """What a run has counted, small and without a value of anybody's row but those of the quasi-identifiers.
 
@@ -124,6 +130,7 @@ class Run:
             rejected=rejected.height,
             deduplicated=valid.height - unique.height,
             exported=pairs.height,
+            implausible_ages=_nulls(pairs, "age_range") - _missing_ages(unique),
             withheld=_nulls(pairs, IMAGE_URL.name) - _nulls(unique, IMAGE_URL.name),
         )
         return Batch(pairs, self._explained(rejected))
@@ -263,6 +270,7 @@ class Run:
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
             excluded_records=excluded + counts["forgotten"],
+            implausible_ages=counts["implausible_ages"],
             withheld_image_urls=counts["withheld"],
             rejected_reasons=self._reasons_by_frequency(),
             window=window,

@@ -81,7 +81,8 @@ def anonymize(
 
     What comes out is pseudonymised, not anonymous in the sense of the GDPR.
 
-    Rows keep their number and order. Nulls stay null; an empty list becomes null. The rows are taken as valid: pass
+    Rows keep their number and order. Nulls stay null; an empty list becomes null, and so does an implausible age (below
+    0, above 130). The rows are taken as valid: pass
     them through `split_valid` first, since a rating or a list that is none becomes null here.
 
     Args:
@@ -120,7 +121,7 @@ def anonymize(
         conditions_detected="conditions_joined",
         rules_applied="rules_joined",
         timeframe=pl.col("timeframe").cast(pl.String).replace("", None),
-        age_range=bucket_age("age", edges=age_edges),
+        age_range=bucket_age("age", edges=age_edges, plausible_only=True),
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
         **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra},

@@ -115,6 +115,7 @@ class TestExport:
             "export_filename": str(path),
             "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.csv",
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
+            "implausible_ages": 0,
             "withheld_image_urls": 0,
             "window": figures["window"],
             "key_id": KEY_ID,

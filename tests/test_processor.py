@@ -21,7 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
+from feedback_etl.console import tell_summary
 from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError, ValidationError
+from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.expressions import pair_hash
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessingStats, FeedbackProcessor, FeedbackTrainingPair
@@ -178,6 +180,23 @@ class TestProcessAndExport:
         assert figures[0] == figures[1]
         assert sorted(Path("out").glob("*.csv")) == sorted([Path(first.export_filename), Path(second.export_filename)])
 
+    @pytest.mark.parametrize("age", [-1, 131])
+    def test_an_implausible_age_costs_no_row(
+        self, sqlite_database: Database, age: int, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Also where it is the only feedback: age_range is empty, and report, manifest and summary count it."""
+        sqlite_database.fill(
+            records=RECORDS, profiles=[{"id": 1, "user_id": 7, "age": age}], feedbacks=[FEEDBACK | {"id": 1}]
+        )
+        stats = processor(sqlite_database.engine).process_and_export()
+        assert pl.read_csv(stats.export_filename)["age_range"].to_list() == [None]
+        assert isinstance(stats, ExportReport)
+        assert (stats.exported_records, stats.errors, stats.implausible_ages) == (1, 0, 1)
+        (manifest,) = manifests_in(Path("out"))
+        assert manifest.statistics["implausible_ages"] == 1
+        tell_summary(stats, min_fields=1)
+        assert "ages       1 below 0 or above 130: age_range is empty there\n" in capsys.readouterr().err
+
     def test_nothing_to_export(self, sqlite_database: Database) -> None:
         """No file, no error, all figures zero."""
         stats = processor(sqlite_database.url).process_and_export()
@@ -285,14 +304,14 @@ class TestBucketAge:
     @pytest.mark.parametrize(
         ("age", "bucket"),
         [
-            *[(None, None), (-1, None), (131, None), (10**30, None), (-0.5, None), (130.5, None)],
-            *[(float("nan"), None), (float("inf"), None)],
+            *[(None, None), (float("nan"), None), (float("inf"), "50+")],
+            *[(-1, "<18"), (-0.5, "<18"), (130.5, "50+"), (131, "50+"), (10**30, "50+")],
             *[(0, "<18"), (17, "<18"), (17.99, "<18"), (18, "18-25"), (18.0, "18-25"), (24, "18-25")],
             *[(25, "25-35"), (34.9, "25-35"), (35, "35-50"), (49, "35-50"), (50, "50+"), (130, "50+")],
         ],
     )
     def test_ages(self, age: float | None, bucket: str | None) -> None:
-        """Half-open ranges; None for what is no age."""
+        """Half-open ranges, open at both ends as in the classic API; None for None and NaN."""
         assert processor()._bucket_age(age) == bucket
 
 
