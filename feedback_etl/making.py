@@ -122,7 +122,7 @@ class Making:
             run = _run(self.rules, files.forgotten, memory)
             append = files.append if self.rules.anonymity.k is None else files.hold
             process_into(append, files.reject, run, found.batches)
-            run.judge()
+            run.judge(window, found.excluded)
             suppress(files, run, self.rules.anonymity)
             report = run.report(window, found.excluded)
             if chain is not None and memory is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from feedback_etl.arguments import Time, extra_of, key_of, known_of, require_fitting, window_of
 from feedback_etl.clock import instant
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, of_raw_rows
+from feedback_etl.errors import AllRejectedError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.chain import lookback_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT
@@ -144,7 +145,7 @@ def export_feedback(
     Raises:
         UsageError: An argument is wrong, or (KeyMissing) there is no key.
         SourceError: The database cannot be reached or is not as expected.
-        ValidationError: Too many rows are rejected, or all of them; nothing was published.
+        ValidationError: Too many rows are rejected, or all of them (AllRejectedError); nothing was published.
         ExportFileError: The folder cannot be used; nothing was published.
         FolderLocked: Others use the folder for too long; nothing was published.
 
@@ -193,10 +194,14 @@ def export_feedback(
 
         return export_in_parts(making, selection, executor)
 
-    if incremental:
-        report = export.incremental(selection, lookback_of(lookback))
-    else:
-        report = make(export) if request_id is None else export.once(make, request_id)
+    try:
+        if incremental:
+            report = export.incremental(selection, lookback_of(lookback))
+        else:
+            report = make(export) if request_id is None else export.once(make, request_id)
+    except AllRejectedError as error:
+        error.report.execution_time_seconds = round(time.perf_counter() - started, 3)
+        raise
     report.execution_time_seconds = round(time.perf_counter() - started, 3)
     logger.info(
         "exported %d of %d rows: %d duplicates, %d skipped, %d rejected",

@@ -4,18 +4,19 @@ processor = FeedbackProcessor(db_session=session)
 stats = processor.process_and_export(days_back=7)
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import polars as pl
 
 from feedback_etl.arguments import known_keys
 from feedback_etl.clock import instant
-from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.errors import AllRejectedError, UsageError, ValidationError
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.files import ExportFiles
 from feedback_etl.expressions import ISO_FORMAT, bucket_age, hash_id, pair_hash
@@ -26,6 +27,8 @@ from feedback_etl.results import FeedbackProcessingStats
 from feedback_etl.schema import TrainingPair, validate
 from feedback_etl.settings import key_in_force
 from feedback_etl.source.connect import Database
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["FeedbackProcessingStats", "FeedbackProcessor", "FeedbackTrainingPair"]
 
@@ -82,6 +85,9 @@ class FeedbackProcessor:
     def process_and_export(self, days_back: int = 1, min_feedback_fields: int = 1) -> FeedbackProcessingStats:
         """Export the last days' feedback; raises the errors of `export_feedback`.
 
+        That all rows are rejected is no error here, as it was none in the classic API: it is logged as a warning, and
+        the figures have no file.
+
         Args:
             days_back: Days of 24 hours before now; -1 for everything.
             min_feedback_fields: Rows with fewer of the four ratings are skipped.
@@ -89,15 +95,19 @@ class FeedbackProcessor:
         Returns:
             The figures of this run alone.
         """
-        return export_feedback(
-            self.db_session,
-            days_back=days_back,
-            min_feedback_fields=min_feedback_fields,
-            output_dir=self.output_dir,
-            key=self._key_or_configured(),
-            unkeyed=self._unkeyed,
-            new_key=self._new_key,
-        )
+        try:
+            return export_feedback(
+                self.db_session,
+                days_back=days_back,
+                min_feedback_fields=min_feedback_fields,
+                output_dir=self.output_dir,
+                key=self._key_or_configured(),
+                unkeyed=self._unkeyed,
+                new_key=self._new_key,
+            )
+        except AllRejectedError as error:
+            logger.warning("%s", error)
+            return cast("FeedbackProcessingStats", error.report)
 
     def _key_or_configured(self) -> Key | None:
         if self._unkeyed:

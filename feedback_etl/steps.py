@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.columns import IMAGE_URL
-from feedback_etl.errors import ValidationError
+from feedback_etl.errors import AllRejectedError, ValidationError
 from feedback_etl.exports.seen_rows import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
 from feedback_etl.expressions import harmless, hash_id
@@ -196,10 +196,15 @@ class Run:
             reasons="reasons",
         )
 
-    def judge(self) -> None:
+    def judge(self, window: Window, excluded: int) -> None:
         """Decide, when all rows have been seen, whether there may be an export.
 
+        Args:
+            window: For the report of an export of which all rows are rejected, as of `report`.
+            excluded: The same.
+
         Raises:
+            AllRejectedError: All rows are rejected, and the rules allow that as far as they say how many.
             ValidationError: More rows are rejected than the rules allow.
         """
         rejected, judged = self._counts["rejected"], self._counts["total"] - self._counts["skipped"]
@@ -215,10 +220,10 @@ class Run:
             return
         reasons = self._reasons_by_frequency()
         listed = ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items())
-        raise ValidationError(
-            f"Nothing was exported: {rejected:,} of {judged:,} rows are rejected, and {why}. Reasons: {listed}.",
-            reasons,
-        )
+        message = f"Nothing was exported: {rejected:,} of {judged:,} rows are rejected, and {why}. Reasons: {listed}."
+        if self._rules.strict or rejected / judged > self._rules.max_rejected:
+            raise ValidationError(message, reasons)
+        raise AllRejectedError(message, reasons, self.report(window, excluded))
 
     def small_classes(self) -> pl.DataFrame:
         """The classes whose rows are left out, when all rows have been seen; those rows count as suppressed.

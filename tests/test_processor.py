@@ -180,6 +180,23 @@ class TestProcessAndExport:
         assert figures[0] == figures[1]
         assert sorted(Path("out").glob("*.csv")) == sorted([Path(first.export_filename), Path(second.export_filename)])
 
+    def test_all_rows_rejected_give_figures_without_a_file(
+        self, session: Session, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """As the classic API did, with a warning that counts the reasons; nothing is published."""
+        session.execute(tables.recommendation_feedbacks.update().values(helpful_rating=6))
+        session.commit()
+        stats = processor(session).process_and_export()
+        assert (stats.total_feedback_records, stats.exported_records, stats.errors) == (4, 0, 4)
+        assert (stats.export_filename, stats.skipped_records) == ("", 0)
+        assert stats.execution_time_seconds > 0
+        (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert warning.getMessage() == (
+            "Nothing was exported: 4 of 4 rows are rejected, and no valid row is left. "
+            "Reasons: helpful_rating_out_of_range 4."
+        )
+        assert list(Path("out").rglob("*.csv")) == []
+
     @pytest.mark.parametrize("age", [-1, 131])
     def test_an_implausible_age_costs_no_row(
         self, sqlite_database: Database, age: int, capsys: pytest.CaptureFixture[str]

@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
 from feedback_etl import steps
-from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.errors import AllRejectedError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport, FeedbackProcessingStats
 from feedback_etl.rules import Rules
@@ -66,7 +66,7 @@ def judged(*batches: pl.DataFrame, **changes: Any) -> None:
     for batch in batches:
         run.process(batch)
     run.finish()
-    run.judge()
+    run.judge(WINDOW, 0)
 
 
 def adds_up(report: FeedbackProcessingStats) -> bool:
@@ -304,8 +304,17 @@ class TestJudge:
 
     def test_all_rows_rejected(self) -> None:
         """An export of nothing is a failure, whatever share may be rejected."""
-        with pytest.raises(ValidationError, match="2 of 2 rows are rejected, and no valid row is left"):
+        with pytest.raises(AllRejectedError, match="2 of 2 rows are rejected, and no valid row is left") as caught:
             judged(raw_frame({"timeframe": "=1"}), raw_frame({"timeframe": "=1"}, UNRATED), max_rejected=1.0)
+        report = caught.value.report
+        assert (report.total_feedback_records, report.skipped_records, report.errors) == (3, 1, 2)
+
+    @pytest.mark.parametrize("limit", [{"strict": True}, {"max_rejected": 0.5}], ids=str)
+    def test_a_limit_that_was_asked_for_comes_first(self, limit: dict[str, Any]) -> None:
+        """Whoever asked for one does not want figures instead of the error."""
+        with pytest.raises(ValidationError) as caught:
+            judged(raw_frame({"timeframe": "=1"}), **limit)
+        assert type(caught.value) is ValidationError
 
     @pytest.mark.parametrize(("rejected", "passes"), [(1, True), (2, True), (3, False)])
     def test_the_greatest_share_is_allowed_itself(self, rejected: int, passes: bool) -> None:
