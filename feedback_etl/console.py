@@ -119,7 +119,7 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     yield from _nonzero(
         ("skipped", report.skipped_records, f"with {few}"),
         ("duplicate", report.deduplicated_records, "of an earlier row"),
-        ("rejected", report.errors, f"listed in {report.rejected_filename}"),
+        ("rejected", report.errors, f"listed in {report.rejected_filename}" if report.rejected_filename else "for"),
     )
     for reason, rows in report.rejected_reasons.items():
         yield f"           {rows:,} {reason}"
@@ -150,6 +150,8 @@ def _k(risk: dict[str, Any]) -> str:
 
 
 def _why_nothing(report: "ExportReport", few: str) -> str:
+    if report.errors and not report.rejected_filename:
+        return "every row with enough ratings was rejected."
     if report.deduplicated_records:
         return "what is new are duplicates of earlier rows, or was left out as told below."
     if report.total_feedback_records:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedback_etl.arguments import Time, extra_of, key_of, known_of, require_fitting, window_of
+from feedback_etl.arguments import Time, extra_of, key_of, known_of, require_fitting, require_own_process, window_of
 from feedback_etl.clock import instant
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, of_raw_rows
 from feedback_etl.errors import AllRejectedError
@@ -22,6 +22,7 @@ from feedback_etl.exports.place import place_of
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.forks import require_usable_polars
 from feedback_etl.making import Making, settings_of
+from feedback_etl.overrides import Overrides
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
@@ -81,6 +82,7 @@ def export_feedback(
     lock_timeout: float = LOCK_TIMEOUT,
     request_id: str | None = None,
     executor: "Executor | None" = None,
+    overrides: Overrides | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Export the feedback of a window as a pseudonymised, deduplicated, validated CSV file.
@@ -136,6 +138,9 @@ def export_feedback(
             a Dask client's (`client.get_executor()`). Its workers take the database and the key from their own
             environment. `workers` is then how many tasks are sent ahead (64), and so how many parts there are at least,
             unless these had fewer than 20,000 rows.
+        overrides: Functions of an application in the place of `hash_id`, `bucket_age` or `pair_hash`, as
+            `FeedbackProcessor` passes on what a subclass overrides. They work in this process; labels and pseudonyms
+            are then texts of any form, and the manifest records whose they are.
         progress: Called with the number of rows read so far and of all rows, which are counted first for it (with an
             executor, those of a large table are estimated).
 
@@ -183,7 +188,9 @@ def export_feedback(
         extra,
         tuple(age_edges),
         model,
+        overrides or Overrides(),
     )
+    require_own_process(rules.overrides, in_parts=in_parts, has_executor=executor is not None, incremental=incremental)
     form = Form(format, compress).checked()
     export = Making(place, rules, form, settings_of(rules, selection), new_key, lock_timeout, started)
 

@@ -22,13 +22,16 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from feedback_etl.console import tell_summary
-from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError, ValidationError
+from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageError, ValidationError
+from feedback_etl.exports.files import ExportFiles
 from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.expressions import pair_hash
+from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessingStats, FeedbackProcessor, FeedbackTrainingPair
 from feedback_etl.results import ExportReport
 from feedback_etl.source import tables
+from feedback_etl.training.dataset import TRAINING_TYPES, scan_training
 
 KEY = "0123456789abcdef0123456789abcdef"
 FEWER = settings(max_examples=settings().max_examples // 3)
@@ -110,7 +113,7 @@ class TestConstructor:
     def test_its_arguments_are_kept(self) -> None:
         """By name and by position; exports go to ml/feedback_training unless told otherwise."""
         classic = FeedbackProcessor("sqlite://")
-        assert (classic.db_session, classic.output_dir) == ("sqlite://", "ml/feedback_training")
+        assert (classic.db_session, classic.output_dir) == ("sqlite://", Path("ml/feedback_training"))
         assert FeedbackProcessor(db_session="sqlite://", output_dir=Path("x")).output_dir == Path("x")
         assert FeedbackProcessor("sqlite://", "x").output_dir == "x"
 
@@ -436,14 +439,10 @@ class TestExportToCsv:
         [
             *[{"helpful_rating": 0}, {"helpful_rating": 6}, {"helpful_rating": 300}, {"helpful_rating": 2**70}],
             *[{"product_satisfaction": 5.0}, {"routine_completion_pct": 101}, {"would_recommend": 1}],
-            *[{"analysis_hash": None}, {"analysis_hash": "8F1C5A7D2E9B3C41"}, {"recommendation_id": ""}],
-            *[{"conditions_detected": ""}, {"rules_applied": "a,,b"}, {"timeframe": ""}, {"age_range": "18-24"}],
-            *[{"feedback_timestamp": "2025-10-25"}, {"feedback_timestamp": "2025-10-25T10:00:00Z"}],
-            *[
-                {"feedback_timestamp": datetime(2025, 10, 25)},
-                {"export_date": None},
-                {"export_date": "2025-10-25 10:00:00"},
-            ],
+            *[{"analysis_hash": None}, {"analysis_hash": ""}, {"recommendation_id": ""}, {"timeframe": 2}],
+            *[{"rules_applied": "a,=1"}, {"conditions_detected": ",@b"}, {"age_range": "-24"}],
+            *[{"feedback_timestamp": datetime(2025, 10, 25)}, {"feedback_timestamp": "yesterday"}],
+            *[{"export_date": None}, {"export_date": ""}, {"export_date": "0001-01-01T00:00:00+05:00"}],
         ],
         ids=str,
     )
@@ -455,11 +454,64 @@ class TestExportToCsv:
     def test_all_columns_with_impossible_values_are_named(self) -> None:
         """In the order of the contract, in one message."""
         with pytest.raises(ValidationError) as caught:
-            processor()._export_to_csv([pair(age_range="old", export_date="now", helpful_rating=4.5)])
+            processor()._export_to_csv([pair(age_range=25, export_date="now", helpful_rating=4.5)])
         assert str(caught.value) == (
             "Nothing was written: pairs hold values that cannot be in helpful_rating, age_range, export_date. "
-            "Ratings are int, times ISO 8601 text without an offset; None stands for no value."
+            "Ratings are int, times ISO 8601 text; None stands for no value."
         )
+
+    def test_pseudonyms_and_labels_may_be_of_any_form(self) -> None:
+        """The documentation's own row, whose hash has 8 characters; what reads exports takes it as it is."""
+        rows = [
+            pair(analysis_hash="8f1c5a7d", timeframe="", age_range="18-24"),
+            pair(analysis_hash="Analysis 7", conditions_detected="", rules_applied="a,,b", age_range="Senior"),
+        ]
+        path = processor()._export_to_csv(rows)
+        times = "2025-10-25T10:00:00,2025-10-25T12:00:00"
+        assert Path(path).read_text(encoding="utf-8").splitlines()[1:] == [
+            f'8f1c5a7d,rec_20251025_001,5,4,80,True,"acne,oily_skin","r001,r002",,18-24,{times}',
+            f'Analysis 7,rec_20251025_001,5,4,80,True,,"a,,b",2_weeks,Senior,{times}',
+        ]
+        pairs = scan_training("out").collect()
+        assert pairs["analysis_hash"].to_list() == ["8f1c5a7d", "Analysis 7"]
+        assert pairs["age_range"].to_list() == ["18-24", "Senior"]
+
+    def test_usual_pairs_are_read_as_those_of_an_export(self) -> None:
+        """Pseudonyms of 16 hex characters and built-in ranges: the types are the usual ones."""
+        processor()._export_to_csv([PAIR])
+        assert scan_training("out").collect_schema() == TRAINING_TYPES
+        (manifest,) = manifests_in(Path("out"))
+        assert (manifest.settings, manifest.pseudonyms) == ({}, Key(KEY).id)
+
+    @pytest.mark.parametrize(
+        ("written", "time"),
+        [
+            ("2025-10-25T10:00:00Z", "2025-10-25T10:00:00"),
+            ("2025-10-25T12:00:00.250000+02:00", "2025-10-25T10:00:00.250000"),
+            ("2025-10-25T04:30-05:30", "2025-10-25T10:00:00"),
+            ("2025-10-25T10:00", "2025-10-25T10:00:00"),
+            ("2025-10-25 10:00:00", "2025-10-25T10:00:00"),
+            ("2025-10-25", "2025-10-25T00:00:00"),
+        ],
+    )
+    def test_times_of_every_iso_form_are_understood(self, written: str, time: str) -> None:
+        """With Z, an offset or without seconds; the file has them in UTC, without an offset."""
+        path = processor()._export_to_csv([pair(feedback_timestamp=written, export_date=written)])
+        assert Path(path).read_text(encoding="utf-8").splitlines()[1].endswith(f",{time},{time}")
+
+    def test_people_erased_meanwhile_do_not_slip_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Pseudonyms of another form do not tell whose rows they are: nothing is published, and it is said."""
+
+        def erase_and_publish(files: ExportFiles, *arguments: Any) -> Any:
+            erase("out", analysis_ids=[42], keys=[KEY])
+            return publish(files, *arguments)
+
+        publish = ExportFiles.publish
+        monkeypatch.setattr(ExportFiles, "publish", erase_and_publish)
+        with pytest.raises(ExportFileError, match=r"Meanwhile people were erased.*run again"):
+            processor()._export_to_csv([pair(analysis_hash="8f1c5a7d")])
+        assert list(Path("out").glob("*.csv")) == []
+        assert Path(processor()._export_to_csv([PAIR])).exists()
 
 
 class TestFeedbackTrainingPair:

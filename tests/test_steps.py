@@ -127,6 +127,11 @@ class TestOneBatch:
         assert rejected.is_empty()
         assert (report.exported_records, report.errors, report.implausible_ages) == (10, 0, 5)
 
+    def test_ages_without_a_type_are_none(self) -> None:
+        """As in a frame of Python values in which nobody has one."""
+        report = outcome_of([raw_frame({"age": None}, age=pl.Null)]).report
+        assert (report.exported_records, report.implausible_ages) == (1, 0)
+
     def test_implausible_ages_of_parts_add_up(self) -> None:
         """What workers count, the report of the whole has."""
         whole = Run(rules())
