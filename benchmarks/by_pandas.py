@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from statements import BARE_JOIN
 
 RATINGS = ["helpful_rating", "product_satisfaction", "routine_completion_pct", "would_recommend"]
-LIMITS = {"helpful_rating": (1, 5), "product_satisfaction": (1, 5), "routine_completion_pct": (0, 100), "age": (0, 130)}
+LIMITS = {"helpful_rating": (1, 5), "product_satisfaction": (1, 5), "routine_completion_pct": (0, 100)}
 FORMULA_STARTS = tuple("=+-@\t\r\n")
 
 

@@ -51,6 +51,7 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     from feedback_etl.processing import process_into
     from feedback_etl.rules import Rules
     from feedback_etl.source.raw import to_raw
+    from feedback_etl.source.window import Window
     from feedback_etl.steps import Run
 
     started = time.perf_counter()
@@ -59,7 +60,7 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
         process_into(
             files.append, files.reject, run, (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
         )
-        run.judge()
+        run.judge(Window(None, now), 0)
         files.publish()
     print(json.dumps({"seconds": time.perf_counter() - started}))
 

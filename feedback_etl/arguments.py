@@ -6,6 +6,7 @@ from datetime import date, datetime
 
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import KeyMissing, UsageError
+from feedback_etl.overrides import Overrides
 from feedback_etl.privacy.keys import Key, retired_keys
 from feedback_etl.settings import find_key, key_in_force, retired_folder
 from feedback_etl.source.window import Window, window_between, window_of_days
@@ -28,6 +29,28 @@ def require_fitting(incremental: bool, since: Time | None, request_id: str | Non
         raise UsageError("An incremental export goes on where the last one ended: leave since and until out.")
     if incremental and request_id is not None:
         raise UsageError("An incremental export never takes a row twice: leave request_id out.")
+
+
+def require_own_process(overrides: Overrides, *, in_parts: bool, has_executor: bool, incremental: bool) -> None:
+    """Refuse functions of an application where they cannot be called, or not for all rows.
+
+    Raises:
+        UsageError: Others make the export, or the function has to know rows that it does not see.
+    """
+    names = overrides.names()
+    if names and has_executor:
+        raise UsageError(
+            "Overridden methods work in this process alone, and are not sent to an executor: leave executor out."
+        )
+    if in_parts and {"hash_id", "pair_hash"} & {*names}:
+        raise UsageError(
+            "An overridden _hash_id or _get_pair_hash needs an export in one file: name a folder, not an object store."
+        )
+    if incremental and "pair_hash" in names:
+        raise UsageError(
+            "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
+            "incremental out, or do not override _get_pair_hash."
+        )
 
 
 def window_of(days_back: int, since: Time | None, until: Time | None, now: datetime) -> Window:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from feedback_etl import __version__, cli_audit, cli_config, cli_folder, cli_keys, cli_plan, cli_privacy, cli_report
+from feedback_etl.cli_group import CommandGroup
 from feedback_etl.cli_selection import AllowRowSecurity, DatabaseUrl, Days, MinFields, Query, Since, Until, selection
 from feedback_etl.configured import database_of, model_of, privacy_of
 from feedback_etl.console import print_data, progress_line, run_politely, tell, tell_summary
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="feedback-etl",
+    cls=CommandGroup,
     help="From an application's feedback tables to a pseudonymised training set. New here? Try: feedback-etl demo",
     epilog="Example: feedback-etl export --days 90",
     no_args_is_help=True,

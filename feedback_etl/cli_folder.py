@@ -227,7 +227,8 @@ def _tell(done: "Erasure", would: str) -> None:
         tell(f"damaged, and not looked into: {name}")
     tell(f"{counted(done.rows, 'row')} {would}erased from {counted(len(done.files), 'file')}")
     if done.without_key:
-        tell(f"not looked into, made with other keys (--key-file): {', '.join(done.without_key)}")
+        others = ", ".join(done.without_key)
+        tell(f"not looked into, made with other keys (--key-file) or by the application itself: {others}")
     if done.unfinished:
         tell(
             f"not finished, and not looked into: {', '.join(done.unfinished)}. What is published leaves these people "

@@ -171,7 +171,7 @@ def _keys_of(file: str) -> Iterator[str]:
     for stem in stems:
         with suppress(OSError):
             place = place_of(folder or ".")
-            yield manifest_in(place.read(manifest_of(stem)), f"{folder}/{manifest_of(stem)}").key_id or "unkeyed"
+            yield manifest_in(place.read(manifest_of(stem)), f"{folder}/{manifest_of(stem)}").pseudonyms or "unkeyed"
 
 
 def _read(path: str) -> "pl.DataFrame":

@@ -111,20 +111,20 @@ def tell_summary(report: "ExportReport", min_fields: int) -> None:
 def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     total, few = report.total_feedback_records, f"fewer than {min_fields} rating{'' if min_fields == 1 else 's'}"
     yield f"window     {report.window}"
-    if report.excluded_records:
-        yield f"excluded   {report.excluded_records:,} without consent"
+    yield from _nonzero(("excluded", report.excluded_records, "without consent"))
     if report.export_filename:
         yield f"exported   {report.exported_records:,} of {total:,} rows"
     else:
         yield f"Nothing exported: {_why_nothing(report, few)}"
-    yield from _counts(
+    yield from _nonzero(
         ("skipped", report.skipped_records, f"with {few}"),
         ("duplicate", report.deduplicated_records, "of an earlier row"),
-        ("rejected", report.errors, f"listed in {report.rejected_filename}"),
+        ("rejected", report.errors, f"listed in {report.rejected_filename}" if report.rejected_filename else "for"),
     )
     for reason, rows in report.rejected_reasons.items():
         yield f"           {rows:,} {reason}"
-    yield from _counts(
+    yield from _nonzero(
+        ("ages", report.implausible_ages, "below 0 or above 130: age_range is empty there"),
         ("unreadable", report.unreadable_times, "values of declared time columns, null in the export"),
         ("suppressed", report.suppressed_records, "of fewer people than k"),
     )
@@ -139,8 +139,8 @@ def _summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"advice     {report.advice}"
 
 
-def _counts(*counts: tuple[str, int, str]) -> Iterator[str]:
-    """Yield a line for each count that is not 0."""
+def _nonzero(*counts: tuple[str, int, str]) -> Iterator[str]:
+    """Yield a line for each count that is not zero: its label, the number, and what was counted."""
     return (f"{label:<10} {count:,} {what}" for label, count, what in counts if count)
 
 
@@ -151,6 +151,8 @@ def _k(risk: dict[str, Any]) -> str:
 
 
 def _why_nothing(report: "ExportReport", few: str) -> str:
+    if report.errors and not report.rejected_filename:
+        return "every row with enough ratings was rejected."
     if report.deduplicated_records:
         return "what is new are duplicates of earlier rows, or was left out as told below."
     if report.total_feedback_records:

@@ -1,7 +1,7 @@
 """The contracts, made from the models: the JSON Schema of a row, and the SQL of the source tables."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import polars as pl
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.exports.failures import explained
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.private_files import replace_private_file, temporary_path
 from feedback_etl.schema import training_schema
@@ -26,9 +27,17 @@ def contracts(extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_
     }
 
 
-def row_schema(extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, Any]:
+def manifest_schema(manifest: Manifest) -> dict[str, Any]:
+    """Return the JSON Schema of a row of an export, as its manifest describes it."""
+    extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
+    return row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES), manifest.overridden)
+
+
+def row_schema(
+    extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES, overridden: Collection[str] = ()
+) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one row of an export, an empty field being null."""
-    columns = training_schema(tuple(extra), tuple(age_edges)).columns
+    columns = training_schema(tuple(extra), tuple(age_edges), frozenset(overridden)).columns
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "TrainingPair",

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
-from feedback_etl.contracts import TIME, row_schema
+from feedback_etl.contracts import TIME, manifest_schema
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.failures import explained, refuse_links
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.place import Folder, place_of
 from feedback_etl.exports.retention import contents_of
-from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.private_files import replace_private_file, temporary_path
 from feedback_etl.training.committed import Committed, may_share
 
@@ -125,7 +124,7 @@ def _file(file: DataFile) -> dict[str, Any]:
 
 def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
     name = _stem_of(file.path) if "/" in file.path else manifest.stem
-    facts = row_schema(_extra_of(manifest), manifest.settings.get("age_edges", AGE_EDGES))["properties"]
+    facts = manifest_schema(manifest)["properties"]
     window = (
         " to ".join(end or "the beginning" for end in manifest.window) if manifest.window[1] else "an unknown window"
     )

@@ -6,6 +6,7 @@
     │   └── KeyUnusable    2   the configured pseudonym key cannot be used
     ├── SourceError        3   the database cannot be reached, or is not what was expected
     ├── ValidationError    4   rows or frames break the rules; nothing was published
+    │   └── AllRejectedError  4   every row with enough ratings was rejected
     ├── ExportFileError    5   a file or a folder cannot be read or written
     ├── FolderLocked       6   others use the folder
     └── CheckFailed        1   what was checked is not as it should be
@@ -14,7 +15,7 @@ A message says what is wrong, where, how many rows it concerns and what to do ne
 key, or a URL with its password.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class FeedbackError(Exception):
@@ -51,6 +52,14 @@ class ValidationError(FeedbackError):
     def __init__(self, message: str, reasons: dict[str, int] | None = None) -> None:
         super().__init__(message)
         self.reasons = reasons or {}
+
+
+class AllRejectedError(ValidationError):
+    """Every row with enough ratings was rejected. `report` has the figures of the run, where it is known."""
+
+    def __init__(self, message: str, reasons: dict[str, int] | None = None, report: Any = None) -> None:
+        super().__init__(message, reasons)
+        self.report = report
 
 
 class ExportFileError(FeedbackError):

@@ -24,6 +24,8 @@ ISO_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
 """How Polars reads what `iso_timestamp` writes, with a fraction and without one."""
 
 MAX_AGE = 130
+"""The oldest people of whom there are records became 122."""
+
 AGE_EDGES = (18, 25, 35, 50)
 AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 
@@ -136,14 +138,16 @@ def age_ranges(edges: Sequence[int] = AGE_EDGES) -> pl.Enum:
     return pl.Enum([f"<{edges[0]}", *between, f"{edges[-1]}+"])
 
 
-def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES) -> pl.Expr:
+def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES, plausible_only: bool = False) -> pl.Expr:
     """Age in years to its range: `<18`, `18-25`, `25-35`, `35-50` or `50+`.
 
-    Ranges are half-open: 25 is in `25-35`. Null, NaN and ages outside 0 to 130 give null.
+    Ranges are half-open: 25 is in `25-35`. Whatever is below 18 is `<18`, and from 50 on `50+`, as the classic API has
+    it; null and NaN give null.
 
     Args:
         column: Name or expression of ages, any numeric dtype.
         edges: The ages at which a new range begins, if not the usual ones.
+        plausible_only: Give null for ages below 0 or above 130 too, as exports do.
 
     Returns:
         An expression of the dtype `age_ranges(edges)`, a Polars Enum in ascending order.
@@ -152,14 +156,19 @@ def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES) -> pl
         UsageError: The edges are not rising whole numbers.
 
     >>> pl.DataFrame({"age": [17, 25, 50, 131, None]}).select(bucket_age("age")).to_series().to_list()
-    ['<18', '25-35', '50+', None, None]
+    ['<18', '25-35', '50+', '50+', None]
     """
     age = column_of(column)
     ranges = age_ranges(edges)
     edges_passed = pl.sum_horizontal([age >= edge for edge in edges])
-    in_range = pl.when(age.is_between(0, MAX_AGE)).then(edges_passed)
+    is_age = age.is_between(0, MAX_AGE) if plausible_only else age.cast(pl.Float64).is_not_nan()  # null for null
     labels = ranges.categories
-    return in_range.replace_strict(range(len(labels)), labels, return_dtype=ranges).alias(age.meta.output_name())
+    return (
+        pl.when(is_age)
+        .then(edges_passed)
+        .replace_strict(range(len(labels)), labels, return_dtype=ranges)
+        .alias(age.meta.output_name())
+    )
 
 
 def iso_timestamp(column: str | pl.Expr) -> pl.Expr:

@@ -173,3 +173,13 @@ def _to_arrow(result: pl.DataFrame, original: "pa.Table", schema: pl.Schema) -> 
 def _same(result: pl.DataFrame, schema: pl.Schema) -> list[str]:
     """The columns that are as they were given, but for their values."""
     return [name for name, dtype in result.schema.items() if schema.get(name) == dtype]
+
+
+def compact(rows: pl.DataFrame) -> pl.DataFrame:
+    """Copy few rows so that they do not keep the texts of the whole batch in memory, as a filter does."""
+    return pl.DataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def without_nan(numbers: pl.Series) -> pl.Series:
+    """Return numbers with null in the place of NaN."""
+    return numbers.fill_nan(None) if numbers.dtype.is_float() else numbers

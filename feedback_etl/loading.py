@@ -98,7 +98,7 @@ def load_training(
         run = Run(rules)
         pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in found.batches])
         run.finish()
-        run.judge()
+        run.judge(window, found.excluded)
         return without(pairs, run.small_classes(), anonymity.quasi_identifiers)
 
     return read(selection, collect)

@@ -48,6 +48,7 @@ def settings_of(rules: Rules, selection: Selection) -> dict[str, Any]:
     further: dict[str, Any] = {"extra_columns": [list(column) for column in rules.extra]} if rules.extra else {}
     further |= {"age_edges": list(rules.age_edges)} if rules.age_edges != AGE_EDGES else {}
     further |= {"allow_row_security": True} if selection.allow_row_security else {}
+    further |= {"overridden": overridden} if (overridden := rules.overrides.names()) else {}
     return further | {
         "min_feedback_fields": rules.min_feedback_fields,
         "recommendation_id": rules.recommendation_id,
@@ -116,6 +117,7 @@ class Making:
         contract = _contract(self.rules) if self.form.format == "parquet" else ""
         made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
         made |= {"known_keys": known_keys, "consent": found.consent, "plan": asked_by(self.request_id)}
+        made["own_pseudonyms"] = self.rules.overrides.hash_id is not None
         if chain is not None:
             made["plan"] = begun(window.start, digest_of(self.settings))
         with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:
@@ -123,7 +125,7 @@ class Making:
             run = _run(self.rules, files.forgotten, memory)
             append = files.append if self.rules.anonymity.k is None else files.hold
             process_into(append, files.reject, run, found.batches)
-            run.judge()
+            run.judge(window, found.excluded)
             suppress(files, run, self.rules.anonymity)
             report = run.report(window, found.excluded)
             if chain is not None and memory is not None:
@@ -150,7 +152,7 @@ def suppress(files: ExportFiles, run: "Run", asked: Anonymity) -> None:
 def _contract(rules: Rules) -> str:
     from feedback_etl.contracts import row_schema  # it imports pandera too
 
-    return json.dumps(row_schema(rules.extra, rules.age_edges))
+    return json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
 
 
 def _run(rules: Rules, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":

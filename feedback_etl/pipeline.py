@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedback_etl.arguments import Time, extra_of, key_of, known_of, require_fitting, window_of
+from feedback_etl.arguments import Time, extra_of, key_of, known_of, require_fitting, require_own_process, window_of
 from feedback_etl.clock import instant
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, of_raw_rows
+from feedback_etl.errors import AllRejectedError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.chain import lookback_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT
@@ -21,6 +22,7 @@ from feedback_etl.exports.place import place_of
 from feedback_etl.expressions import AGE_EDGES
 from feedback_etl.forks import require_usable_polars
 from feedback_etl.making import Making, settings_of
+from feedback_etl.overrides import Overrides
 from feedback_etl.privacy.anonymity import Anonymity, OnSmallClass
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
@@ -81,6 +83,7 @@ def export_feedback(
     lock_timeout: float = LOCK_TIMEOUT,
     request_id: str | None = None,
     executor: "Executor | None" = None,
+    overrides: Overrides | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Export the feedback of a window as a pseudonymised, deduplicated, validated CSV file.
@@ -139,6 +142,9 @@ def export_feedback(
             a Dask client's (`client.get_executor()`). Its workers take the database and the key from their own
             environment. `workers` is then how many tasks are sent ahead (64), and so how many parts there are at least,
             unless these had fewer than 20,000 rows.
+        overrides: Functions of an application in the place of `hash_id`, `bucket_age` or `pair_hash`, as
+            `FeedbackProcessor` passes on what a subclass overrides. They work in this process; labels and pseudonyms
+            are then texts of any form, and the manifest records whose they are.
         progress: Called with the number of rows read so far and of all rows, which are counted first for it (with an
             executor, those of a large table are estimated).
 
@@ -148,7 +154,7 @@ def export_feedback(
     Raises:
         UsageError: An argument is wrong, or (KeyMissing) there is no key.
         SourceError: The database cannot be reached or is not as expected.
-        ValidationError: Too many rows are rejected, or all of them; nothing was published.
+        ValidationError: Too many rows are rejected, or all of them (AllRejectedError); nothing was published.
         ExportFileError: The folder cannot be used; nothing was published.
         FolderLocked: Others use the folder for too long; nothing was published.
 
@@ -185,7 +191,9 @@ def export_feedback(
         extra,
         tuple(age_edges),
         model,
+        overrides or Overrides(),
     )
+    require_own_process(rules.overrides, in_parts=in_parts, has_executor=executor is not None, incremental=incremental)
     form = Form(format, compress).checked()
     export = Making(place, rules, form, settings_of(rules, selection), new_key, lock_timeout, started)
 
@@ -196,10 +204,14 @@ def export_feedback(
 
         return export_in_parts(making, selection, executor)
 
-    if incremental:
-        report = export.incremental(selection, lookback_of(lookback))
-    else:
-        report = make(export) if request_id is None else export.once(make, request_id)
+    try:
+        if incremental:
+            report = export.incremental(selection, lookback_of(lookback))
+        else:
+            report = make(export) if request_id is None else export.once(make, request_id)
+    except AllRejectedError as error:
+        error.report.execution_time_seconds = round(time.perf_counter() - started, 3)
+        raise
     report.execution_time_seconds = round(time.perf_counter() - started, 3)
     logger.info(
         "exported %d of %d rows: %d duplicates, %d skipped, %d rejected",

@@ -1,89 +1,105 @@
-"""The classic API: `FeedbackProcessor`, a thin face on `pipeline` for callers in FastAPI, APScheduler or Celery.
+"""The classic API: `FeedbackProcessor`, a thin layer over `pipeline` for callers in FastAPI, APScheduler or Celery.
 
 processor = FeedbackProcessor(db_session=session)
 stats = processor.process_and_export(days_back=7)
+
+`python -m feedback_etl.processor --days 7` is the classic script.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from inspect import getattr_static
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import polars as pl
 
 from feedback_etl.arguments import known_keys
 from feedback_etl.clock import instant
-from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.configured import export_of
+from feedback_etl.errors import AllRejectedError, UsageError
 from feedback_etl.exports.facts import Facts
 from feedback_etl.exports.files import ExportFiles
-from feedback_etl.expressions import ISO_FORMAT, bucket_age, hash_id, pair_hash
+from feedback_etl.expressions import AGE_EDGES, age_ranges, bucket_age, hash_id, pair_hash
 from feedback_etl.forks import require_usable_polars
+from feedback_etl.integrations.options import require_options
+from feedback_etl.overrides import Overrides
+from feedback_etl.pairs import FeedbackTrainingPair, to_frame
 from feedback_etl.pipeline import export_feedback
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
-from feedback_etl.schema import TrainingPair, validate
-from feedback_etl.settings import key_in_force
+from feedback_etl.schema import PSEUDONYM_PATTERN, validate_classic
+from feedback_etl.settings import Settings, key_in_force, load_settings
 from feedback_etl.source.connect import Database
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["FeedbackProcessingStats", "FeedbackProcessor", "FeedbackTrainingPair"]
 
-
-@dataclass
-class FeedbackTrainingPair:
-    """One row of a training set, as plain Python values; times are ISO 8601 text in UTC without an offset."""
-
-    analysis_hash: str
-    recommendation_id: str
-    helpful_rating: int | None
-    product_satisfaction: int | None
-    routine_completion_pct: int | None
-    would_recommend: bool | None
-    conditions_detected: str | None
-    rules_applied: str | None
-    timeframe: str | None
-    age_range: str | None
-    feedback_timestamp: str
-    export_date: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The twelve fields in the order of the export's columns."""
-        return asdict(self)
+_OF_EACH_CALL = ("days_back", "since", "until", "min_feedback_fields", "output_dir")
+"""Options of `export_feedback` that are none of the constructor: its own, and those of `process_and_export`."""
 
 
 class FeedbackProcessor:
     """Exports an application's feedback as training data.
 
+    Settings (environment, settings file) count as for servers and schedulers; what is given here comes before them. A
+    subclass that overrides `_hash_id`, `_bucket_age` or `_get_pair_hash` changes the export: such a method is called
+    once for each distinct value of a batch.
+
     Args:
         db_session: A Session, Connection, Engine or URL of SQLAlchemy.
-        output_dir: Where exports go.
+        output_dir: Where exports go; that of the settings unless given.
         key: The pseudonym key; the configured one unless given.
         unkeyed: Use plain SHA-256, as before there were keys; anybody who can list the ids can invert it.
         new_key: Say that it is meant when the folder's exports are of another key.
-        allow_row_security: Export only what the row-level security of PostgreSQL shows, instead of refusing.
+        options: Others of `export_feedback`, such as `age_edges=(18, 30, 65)`, `k=5` or `format="parquet"`.
+
+    Raises:
+        UsageError: There is no such option, or its value is wrong.
     """
 
     def __init__(
         self,
         db_session: Database,
-        output_dir: str | Path = "ml/feedback_training",
+        output_dir: str | Path | None = None,
         *,
         key: Key | str | None = None,
         unkeyed: bool = False,
         new_key: bool = False,
-        allow_row_security: bool = False,
+        **options: Any,
     ) -> None:
         if key is not None and unkeyed:
             raise UsageError("Give a key or unkeyed=True, not both.")
+        if misplaced := [name for name in options if name in _OF_EACH_CALL]:
+            raise UsageError(
+                f"{', '.join(misplaced)} cannot be set for all exports: process_and_export(days_back=...)."
+            )
+        require_options(options)
         self.db_session = db_session
-        self.output_dir = output_dir
+        self._output_dir = output_dir
         self._key = Key.of(key) if key is not None else None
         self._unkeyed, self._new_key = unkeyed, new_key
-        self._allow_row_security = allow_row_security
+        self._options = options
+
+    @property
+    def output_dir(self) -> str | Path:
+        """Where exports go."""
+        return self._settings().output_dir if self._output_dir is None else self._output_dir
+
+    @output_dir.setter
+    def output_dir(self, folder: str | Path) -> None:
+        self._output_dir = folder
 
     def process_and_export(self, days_back: int = 1, min_feedback_fields: int = 1) -> FeedbackProcessingStats:
         """Export the last days' feedback; raises the errors of `export_feedback`.
+
+        That all rows are rejected is no error here, as it was none in the classic API: it is logged as a warning, and
+        the figures have no file.
 
         Args:
             days_back: Days of 24 hours before now; -1 for everything.
@@ -91,22 +107,58 @@ class FeedbackProcessor:
 
         Returns:
             The figures of this run alone.
-        """
-        return export_feedback(
-            self.db_session,
-            days_back=days_back,
-            min_feedback_fields=min_feedback_fields,
-            output_dir=self.output_dir,
-            key=self._key_or_configured(),
-            unkeyed=self._unkeyed,
-            new_key=self._new_key,
-            allow_row_security=self._allow_row_security,
-        )
 
-    def _key_or_configured(self) -> Key | None:
+        Raises:
+            ValidationError: An overridden method raised an error, or returned something of another type.
+        """
+        settings = load_settings()
+        key = self._key_or_configured(settings)
+        own = {"output_dir": self._output_dir} if self._output_dir is not None else {}
+        try:
+            with self._exporting(settings, key):
+                return export_feedback(
+                    self.db_session,
+                    days_back=days_back,
+                    min_feedback_fields=min_feedback_fields,
+                    key=key,
+                    unkeyed=self._unkeyed,
+                    new_key=self._new_key,
+                    overrides=self._overrides(),
+                    **export_of(settings) | own | self._options,
+                )
+        except AllRejectedError as error:
+            logger.warning("%s", error)
+            return cast("FeedbackProcessingStats", error.report)
+
+    @contextmanager
+    def _exporting(self, settings: Settings, key: Key | None) -> Iterator[None]:
+        """Look nothing up anew while an export of this processor calls its methods for thousands of values."""
+        token = _EXPORTING.set(_Exporting(self, settings, key))
+        try:
+            yield
+        finally:
+            _EXPORTING.reset(token)
+
+    def _overrides(self) -> Overrides:
+        """Return the methods that this processor or its class does not have from `FeedbackProcessor` as it is here."""
+        overridden = {
+            name: getattr(self, method)
+            for name, method in _METHODS.items()
+            if getattr_static(self, method) is not _BUILT_IN[name]
+        }
+        return Overrides(**overridden)
+
+    def _settings(self) -> Settings:
+        exporting = _EXPORTING.get()
+        return exporting.settings if exporting and exporting.processor is self else load_settings()
+
+    def _key_or_configured(self, settings: Settings | None = None) -> Key | None:
+        exporting = _EXPORTING.get()
+        if exporting and exporting.processor is self:
+            return exporting.key
         if self._unkeyed:
             return None
-        return self._key or key_in_force()
+        return self._key or key_in_force(settings)
 
     def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
         """Pseudonym of an analysis id, as in an export.
@@ -122,10 +174,13 @@ class FeedbackProcessor:
         return str(pl.select(digest).item())
 
     def _bucket_age(self, age: float | None) -> str | None:
-        """Range of an age in years; None for None and for ages outside 0 to 130."""
+        """Range of an age in years; None for None and NaN. Implausible ages have one here, and none in an export."""
         require_usable_polars()
-        found: str | None = pl.select(bucket_age(pl.lit(age, pl.Float64))).item()
+        found: str | None = pl.select(bucket_age(pl.lit(age, pl.Float64), edges=self._age_edges())).item()
         return found
+
+    def _age_edges(self) -> tuple[int, ...]:
+        return tuple(self._options.get("age_edges") or self._settings().age_edges)
 
     def _get_pair_hash(self, pair: FeedbackTrainingPair) -> str:
         """What makes two pairs the same feedback: 64 hex characters."""
@@ -136,38 +191,55 @@ class FeedbackProcessor:
     def _export_to_csv(self, pairs: Sequence[FeedbackTrainingPair]) -> str:
         """Write pairs as they are; the path of the file, or "" for an empty list.
 
+        Pseudonyms and labels of age ranges are of any form. Times are ISO 8601 text, in UTC unless they have an offset;
+        an empty text is no value.
+
         Raises:
-            ValidationError: A pair breaks the rules of `schema.TrainingPair`.
+            ValidationError: A value is of another type, a rating outside its scale, or a text that spreadsheet programs
+                would run as a formula.
             ExportFileError: The folder cannot be used.
         """
         if not pairs:
             return ""
         require_usable_polars()
-        frame = validate(_as_frame(pairs))
-        key, new_key = self._key_or_configured(), self._new_key
-        with ExportFiles(self.output_dir, instant(), key=key, new_key=new_key, known_keys=known_keys) as files:
+        frame = validate_classic(to_frame(pairs))
+        key, settings = self._key_or_configured(), self._settings_of(frame)
+        own = "hash_id" in settings.get("overridden", {})
+        with ExportFiles(
+            self.output_dir, instant(), key=key, new_key=self._new_key, known_keys=known_keys, own_pseudonyms=own
+        ) as files:
             files.append(frame)
-            return str(files.publish(Facts("classic", statistics={"exported_records": frame.height})).pairs)
+            facts = Facts("classic", settings=settings, statistics={"exported_records": frame.height})
+            return str(files.publish(facts).pairs)
+
+    def _settings_of(self, frame: pl.DataFrame) -> dict[str, Any]:
+        """Return what a manifest has to record of pairs that were given: whose pseudonyms and labels they have."""
+        edges, own = self._age_edges(), self._overrides().names()
+        given = f"{FeedbackProcessor.__module__}.{FeedbackProcessor._export_to_csv.__qualname__}"
+        overridden = {name: own[name] for name in ("hash_id", "bucket_age") if name in own}
+        if not frame["analysis_hash"].str.contains(PSEUDONYM_PATTERN).all():
+            overridden.setdefault("hash_id", given)
+        if not frame["age_range"].drop_nulls().is_in(age_ranges(edges).categories.implode()).all():
+            overridden.setdefault("bucket_age", given)
+        settings: dict[str, Any] = {"overridden": overridden} if overridden else {}
+        return settings | ({"age_edges": list(edges)} if edges != AGE_EDGES else {})
 
 
-def _as_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
-    """Pairs as a frame of the training set's types; nothing is coerced that does not fit."""
-    columns, faults = [], []
-    for name, column in TrainingPair.to_schema().columns.items():
-        try:
-            columns.append(_series(name, [getattr(pair, name) for pair in pairs], column.dtype.type))
-        except (TypeError, ValueError, pl.exceptions.PolarsError):
-            faults.append(name)
-    if faults:  # raised here, where no error whose text holds values is still being handled
-        raise ValidationError(
-            f"Nothing was written: pairs hold values that cannot be in {', '.join(faults)}. "
-            "Ratings are int, times ISO 8601 text without an offset; None stands for no value."
-        )
-    return pl.DataFrame(columns)
+class _Exporting(NamedTuple):
+    """What an export that is under way has looked up."""
+
+    processor: FeedbackProcessor
+    settings: Settings
+    key: Key | None
 
 
-def _series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
-    if isinstance(dtype, pl.Datetime):
-        text = pl.Series(name, values, dtype=pl.String, strict=True)
-        return text.str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
-    return pl.Series(name, values, dtype=dtype, strict=True)
+_EXPORTING: ContextVar[_Exporting | None] = ContextVar("feedback_etl_exporting", default=None)
+
+_METHODS = {"hash_id": "_hash_id", "bucket_age": "_bucket_age", "pair_hash": "_get_pair_hash"}
+_BUILT_IN: dict[str, Callable[..., Any]] = {name: vars(FeedbackProcessor)[method] for name, method in _METHODS.items()}
+
+
+if __name__ == "__main__":
+    from feedback_etl.cli_classic import main
+
+    main()

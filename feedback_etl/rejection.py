@@ -10,7 +10,7 @@ import pandera.polars as pa
 import polars as pl
 
 from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn, of_raw_rows, require_raw
-from feedback_etl.expressions import MAX_AGE, decode_list, is_formula, is_string_list
+from feedback_etl.expressions import decode_list, is_formula, is_string_list
 from feedback_etl.frames import Frame, collected, for_any_frame, lazy_like
 from feedback_etl.schema import failure_cases
 from feedback_etl.timestamps import is_unreadable
@@ -52,7 +52,6 @@ _ROW_FAULTS: dict[str, dict[str, pl.Expr]] = {
     },
     **{name: _number_faults(name, *limits) for name, limits in RATINGS.items()},
     "would_recommend": {"would_recommend_not_boolean": ~pl.col("would_recommend").cast(pl.Float64).is_between(0, 1)},
-    "age": {"age_out_of_range": ~pl.col("age").is_between(0, MAX_AGE)},
     "timeframe": _text_faults("timeframe"),
 }
 _FAULTS = _ROW_FAULTS | {name: _list_faults(name) for name in LIST_COLUMNS}

@@ -15,29 +15,31 @@ class FeedbackProcessingStats:
     total_feedback_records = exported_records + deduplicated_records + skipped_records + errors + suppressed_records,
     always.
 
+    The classic eight come first, in the classic order; what is ours follows.
+
     Attributes:
         total_feedback_records: Rows read in the window.
         exported_records: Rows written.
-        anonymized_records: Rows pseudonymised: exported and suppressed.
         deduplicated_records: Rows left out because an earlier row is the same feedback.
+        anonymized_records: Rows pseudonymised: exported and suppressed.
         skipped_records: Rows with too few ratings.
         errors: Rows rejected because something is wrong with them.
-        suppressed_records: Rows left out to protect small groups.
-        excluded_records: Rows without consent: counted, never read, and no part of the total.
         execution_time_seconds: From the call to the published file.
         export_filename: The data file, as the folder was given; "" when nothing was written.
+        suppressed_records: Rows left out to protect small groups.
+        excluded_records: Rows without consent: counted, never read, and no part of the total.
     """
 
     total_feedback_records: int = 0
     exported_records: int = 0
-    anonymized_records: int = 0
     deduplicated_records: int = 0
+    anonymized_records: int = 0
     skipped_records: int = 0
     errors: int = 0
-    suppressed_records: int = 0
-    excluded_records: int = 0
     execution_time_seconds: float = 0.0
     export_filename: str = ""
+    suppressed_records: int = 0
+    excluded_records: int = 0
 
 
 @dataclass
@@ -47,6 +49,8 @@ class ExportReport(FeedbackProcessingStats):
     Attributes:
         rejected_filename: The list of rejected rows; "" when there are none.
         rejected_reasons: How many rows were rejected for each reason, most frequent first; a row can have several.
+        implausible_ages: Training pairs, suppressed ones included, whose age_range is empty since the age is below 0 or
+            above 130.
         withheld_image_urls: Images left out of rows since their URL holds the id of the user or of the analysis.
         unreadable_times: Values of declared time columns that are null in the export since they are no times of the
             years 1 to 9999.
@@ -62,6 +66,7 @@ class ExportReport(FeedbackProcessingStats):
 
     rejected_filename: str = ""
     rejected_reasons: dict[str, int] = field(default_factory=dict)
+    implausible_ages: int = 0
     withheld_image_urls: int = 0
     unreadable_times: int = 0
     window: Window | None = None
@@ -84,8 +89,8 @@ class ExportReport(FeedbackProcessingStats):
     def figures(self) -> dict[str, Any]:
         """The counts, as a manifest holds them."""
         counts = {name: value for name, value in asdict(self).items() if name.endswith("_records") or name == "errors"}
-        others = ("rejected_reasons", "withheld_image_urls", "unreadable_times")
-        return counts | {name: getattr(self, name) for name in others}
+        names = ("rejected_reasons", "implausible_ages", "withheld_image_urls", "unreadable_times")
+        return counts | {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""

@@ -7,6 +7,7 @@ from typing import Any
 from feedback_etl.columns import ExtraColumn, require_names
 from feedback_etl.errors import UsageError
 from feedback_etl.expressions import AGE_EDGES, age_ranges
+from feedback_etl.overrides import Overrides
 from feedback_etl.privacy.anonymity import Anonymity
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transforms import RecommendationId, TimestampPrecision, enough_ratings, is_coarse, is_hashed
@@ -27,6 +28,7 @@ class Rules:
     extra: tuple[ExtraColumn, ...] = ()
     age_edges: tuple[int, ...] = AGE_EDGES
     model: Any = None
+    overrides: Overrides = field(default_factory=Overrides)
 
     def __post_init__(self) -> None:
         enough_ratings(self.min_feedback_fields)

@@ -5,7 +5,7 @@ a raw row, and splitting good rows from bad ones, is in `rejection`.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -20,11 +20,14 @@ from feedback_etl.expressions import AGE_EDGES, AGE_RANGE, age_ranges
 from feedback_etl.frames import Frame, collected, lazy_like, to_polars
 
 _RANGE = "Range of the age in years, half-open"
+_OWN_LABEL = "Range of the age, a label of the application's own."
+_OWN_PSEUDONYM = "Pseudonym of recommendation_feedbacks.analysis_id, made by the application itself."
 _NO_FORMULA = r"[^=+\-@\t\r\n]"
 PSEUDONYM_PATTERN = "^[0-9a-f]{16}$"
 _ELEMENT = r"[^,=+\-@\t\r\n][^,]*"
 TEXT_PATTERN = f"^{_NO_FORMULA}"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
+_LOOSE_JOINED_PATTERN = f"^(?:{_ELEMENT})?(?:,(?:{_ELEMENT})?)*$"
 
 UtcTime = Annotated[pl.Datetime, "us", "UTC"]
 
@@ -99,11 +102,23 @@ _TYPES: dict[ColumnType, Any] = {
 
 
 @lru_cache
-def training_schema(extra: tuple[ExtraColumn, ...] = (), age_edges: tuple[int, ...] = AGE_EDGES) -> pa.DataFrameSchema:
-    """`TrainingPair`, with the age ranges and the columns after the twelve that somebody asked for."""
+def training_schema(
+    extra: tuple[ExtraColumn, ...] = (),
+    age_edges: tuple[int, ...] = AGE_EDGES,
+    overridden: frozenset[str] = frozenset(),
+) -> pa.DataFrameSchema:
+    """`TrainingPair`, with the age ranges and the columns after the twelve that somebody asked for.
+
+    Where an application overrides `bucket_age` or `hash_id`, labels or pseudonyms are texts of any form.
+    """
     schema = TrainingPair.to_schema()
-    if age_edges != AGE_EDGES:
+    text = pa.Check.str_matches(TEXT_PATTERN)
+    if "bucket_age" in overridden:
+        schema = schema.update_column("age_range", dtype=pl.String, checks=text, description=_OWN_LABEL)
+    elif age_edges != AGE_EDGES:
         schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
+    if "hash_id" in overridden:
+        schema = schema.update_column("analysis_hash", checks=text, description=_OWN_PSEUDONYM)
     return schema.add_columns({each.name: _further(each) for each in extra}) if extra else schema
 
 
@@ -121,6 +136,7 @@ def validate(
     extra: Sequence[ExtraColumn] = (),
     age_edges: Sequence[int] = AGE_EDGES,
     model: Model | None = None,
+    overridden: Collection[str] = (),
 ) -> Frame:
     """The frame itself, if it is a training set by `TrainingPair`.
 
@@ -129,6 +145,7 @@ def validate(
         extra: The columns that follow them, such as `columns.SUBJECT_HASH`.
         age_edges: The ages at which a new range begins.
         model: A pandera model of one's own that the frame has to fit too; it judges, and changes nothing.
+        overridden: "bucket_age" where labels of age ranges are the application's own, "hash_id" where pseudonyms are.
 
     Returns:
         The same frame; of a lazy frame, the rows that were validated, lazy.
@@ -140,11 +157,32 @@ def validate(
     12
     """
     table = collected(to_polars(frame))
-    cases = failure_cases(training_schema(tuple(extra), tuple(age_edges)), table)
+    cases = failure_cases(training_schema(tuple(extra), tuple(age_edges), frozenset(overridden)), table)
     if model is not None:
         cases = pl.concat([cases, _judged_by(model, table)], how="diagonal_relaxed")
+    _require_none(cases, table)
+    return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
+
+
+def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return training pairs that an application has made itself, if they are such.
+
+    Pseudonyms and labels are texts of any form, lists may have empty elements; all else is as `validate` has it.
+
+    Raises:
+        ValidationError: As `validate` does.
+    """
+    schema = training_schema(overridden=frozenset({"hash_id", "bucket_age"}))
+    loose = pa.Check.str_matches(_LOOSE_JOINED_PATTERN)
+    schema = schema.update_columns({name: {"checks": loose} for name in ("conditions_detected", "rules_applied")})
+    _require_none(failure_cases(schema, pairs), pairs)
+    return pairs
+
+
+def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
+    """Raise what was found wrong in a table, as rules with the number of rows; nothing where nothing was."""
     if cases.is_empty():
-        return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
+        return
     # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.
     # What a model of one's own says of whole rows could hold their values, and so could the name of a column that is
     # not of the contract: that of a file without a header is one.

@@ -11,20 +11,19 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.columns import IMAGE_URL, ExtraColumn
-from feedback_etl.errors import ValidationError
+from feedback_etl.duplicates import FirstOfOwnPairs, FirstOfPairs
+from feedback_etl.errors import AllRejectedError, ValidationError
 from feedback_etl.exports.seen_rows import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
-from feedback_etl.expressions import harmless, hash_id
+from feedback_etl.expressions import MAX_AGE, harmless, hash_id
+from feedback_etl.frames import compact, without_nan
 from feedback_etl.privacy.anonymity import CAP, People, told
 from feedback_etl.rejection import explain, is_valid, tell_apart
 from feedback_etl.results import ExportReport
 from feedback_etl.rules import Rules
 from feedback_etl.schema import validate
 from feedback_etl.source.window import Window
-from feedback_etl.transforms import RAW_KEY, anonymize, coarsen, deduplicate, enough_ratings
-
-_RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), pl.col("created_at"))
-"""Comparable between batches, also where a source gives an id as a number in one and as text in the next."""
+from feedback_etl.transforms import anonymize, coarsen, enough_ratings
 
 _EXPLAINED_AT_ONCE = 5_000
 _NONE_REJECTED = pl.DataFrame(schema={"feedback_id": pl.Null, "analysis_hash": pl.String, "reasons": pl.String})
@@ -43,11 +42,6 @@ class Batch(NamedTuple):
     rejected: pl.DataFrame
 
 
-def _compact(rows: pl.DataFrame) -> pl.DataFrame:
-    """A copy of few rows that does not keep the texts of the whole batch in memory, as a filter does."""
-    return pl.DataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
-
-
 def _nulls(frame: pl.DataFrame, name: str) -> int:
     """How many values a column lacks; none where it is not there."""
     return frame[name].null_count() if name in frame.columns else 0
@@ -56,6 +50,12 @@ def _nulls(frame: pl.DataFrame, name: str) -> int:
 def _times(extra: Sequence[ExtraColumn]) -> list[ExtraColumn]:
     """Return the declared columns that contain times."""
     return [each for each in extra if each.type == "time" and each.role != "identifier"]
+
+
+def _implausible_ages(pairs: pl.DataFrame, rows: pl.DataFrame) -> int:
+    """Count the rows whose age_range is empty since their age is nobody's."""
+    is_outside = ~without_nan(rows["age"].cast(pl.Float64)).is_between(0, MAX_AGE)
+    return int((is_outside & pairs["age_range"].is_null()).sum())
 
 
 class Tally(NamedTuple):
@@ -83,8 +83,11 @@ class Run:
         self._cap = max(CAP, asked.k or 0)
         self._people = People(asked.quasi_identifiers, self._cap)
         self._classes: pl.DataFrame | None = None
+        self._overridden = frozenset(rules.overrides.names())
+        own_hash = rules.overrides.pair_hash
+        self._first_of_pairs = FirstOfPairs()
+        self._first_of_own_pairs = None if own_hash is None else FirstOfOwnPairs(own_hash)
         self._enough = enough_ratings(rules.min_feedback_fields)
-        self._seen: pl.DataFrame | None = None
         self._waiting: list[pl.DataFrame] = []
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
@@ -110,18 +113,16 @@ class Run:
             raw = self._memory.unread(raw, lambda rows: self._enough & is_valid(rows, rules.extra))
         rated = raw.filter(self._enough)
         valid, rejected = tell_apart(rated, rules.extra)
-        unique = self._first_of_pairs(valid)
-        if self._memory is not None:
-            unique = self._memory.unseen(unique)
-        pairs = anonymize(
-            unique,
-            now=rules.now,
-            key=rules.key,
-            unkeyed=rules.key is None,
-            recommendation_id=rules.recommendation_id,
-            extra=rules.extra,
-            age_edges=rules.age_edges,
-        ).pipe(coarsen, rules.timestamp_precision, also=[each.name for each in _times(rules.extra)])
+        if self._first_of_own_pairs is None:
+            unique = self._first_of_pairs.filter(valid)
+            if self._memory is not None:
+                unique = self._memory.unseen(unique)
+            pairs = self._anonymized(unique)
+        else:
+            pairs = self._anonymized(valid)
+            first = self._first_of_own_pairs.mask(pairs)
+            unique, pairs = valid.filter(first), pairs.filter(first)
+        pairs = coarsen(pairs, rules.timestamp_precision, also=[each.name for each in _times(rules.extra)])
         self._people.add(pairs, unique["user_id"])
         self._counts.update(
             total=raw.height,
@@ -129,10 +130,24 @@ class Run:
             rejected=rejected.height,
             deduplicated=valid.height - unique.height,
             exported=pairs.height,
+            implausible_ages=_implausible_ages(pairs, unique),
             withheld=_nulls(pairs, IMAGE_URL.name) - _nulls(unique, IMAGE_URL.name),
             unreadable=sum(_nulls(pairs, each.name) - _nulls(unique, each.name) for each in _times(rules.extra)),
         )
         return Batch(pairs, self._explained(rejected))
+
+    def _anonymized(self, valid: pl.DataFrame) -> pl.DataFrame:
+        rules = self._rules
+        pairs = anonymize(
+            valid,
+            now=rules.now,
+            key=rules.key,
+            unkeyed=rules.key is None,
+            recommendation_id=rules.recommendation_id,
+            extra=rules.extra,
+            age_edges=rules.age_edges,
+        )
+        return rules.overrides.apply(pairs, valid) if self._overridden else pairs
 
     def validated(self, batch: Batch) -> Batch:
         """The batch itself: the gate before anything is written or handed out.
@@ -141,7 +156,13 @@ class Run:
             ValidationError: The pairs are not a training set by `TrainingPair`, or not by the caller's own model.
         """
         rules = self._rules
-        validate(batch.pairs, extra=rules.extra, age_edges=rules.age_edges, model=rules.model)
+        validate(
+            batch.pairs,
+            extra=rules.extra,
+            age_edges=rules.age_edges,
+            model=rules.model,
+            overridden=self._overridden,
+        )
         return batch
 
     def finish(self) -> pl.DataFrame:
@@ -160,45 +181,30 @@ class Run:
         if self._waiting and rejected.schema != self._waiting[-1].schema:  # as a source without types may give them
             told = self.finish()
         if rejected.height or not self._waiting:
-            self._waiting.append(_compact(rejected))
+            self._waiting.append(compact(rejected))
         if sum(rows.height for rows in self._waiting) < _EXPLAINED_AT_ONCE:
             return told
         return pl.concat([told, self.finish()], how="vertical_relaxed")
 
-    def _first_of_pairs(self, valid: pl.DataFrame) -> pl.DataFrame:
-        """Duplicates have equal times, and rows come ordered by time: only neighbours can be duplicates.
-
-        Of earlier batches, only the rows of the last time have to be remembered.
-        """
-        if valid.is_empty():
-            return valid
-        time, last = pl.col("created_at"), valid["created_at"][-1]
-        row = pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
-        tied = valid.select(row, *RAW_KEY).filter((time == time.shift(1)) | (time == time.shift(-1)))
-        repeats = tied.join(deduplicate(tied, by=RAW_KEY), on="row", how="anti")["row"]
-        unique = valid.filter(~row.is_in(repeats.implode())) if len(repeats) else valid
-        keys = unique.filter(time == last).select(_RAW_KEY_AS_TEXT)
-        if self._seen is not None and valid["created_at"][0] == self._seen["created_at"][0]:
-            unique = unique.join(
-                self._seen, left_on=_RAW_KEY_AS_TEXT, right_on=RAW_KEY, how="anti", maintain_order="left"
-            )
-            keys = pl.concat([self._seen.filter(time == last), keys])
-        self._seen = _compact(keys)
-        return unique
-
     def _without_values(self, rejected: pl.DataFrame) -> pl.DataFrame:
-        key = self._rules.key
+        key, overrides = self._rules.key, self._rules.overrides
         is_text = rejected.schema["feedback_id"] == pl.String
+        pseudonyms: pl.Expr | pl.Series = hash_id("analysis_id", key=key, unkeyed=key is None)
+        if overrides.hash_id is not None:
+            pseudonyms = overrides.pseudonyms(rejected["analysis_id"])
         return rejected.select(
-            harmless("feedback_id") if is_text else "feedback_id",
-            analysis_hash=hash_id("analysis_id", key=key, unkeyed=key is None),
-            reasons="reasons",
+            harmless("feedback_id") if is_text else "feedback_id", analysis_hash=pseudonyms, reasons="reasons"
         )
 
-    def judge(self) -> None:
+    def judge(self, window: Window, excluded: int) -> None:
         """Decide, when all rows have been seen, whether there may be an export.
 
+        Args:
+            window: For the report of an export of which all rows are rejected, as of `report`.
+            excluded: The same.
+
         Raises:
+            AllRejectedError: All rows are rejected, and the rules allow that as far as they say how many.
             ValidationError: More rows are rejected than the rules allow.
         """
         rejected, judged = self._counts["rejected"], self._counts["total"] - self._counts["skipped"]
@@ -214,10 +220,10 @@ class Run:
             return
         reasons = self._reasons_by_frequency()
         listed = ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items())
-        raise ValidationError(
-            f"Nothing was exported: {rejected:,} of {judged:,} rows are rejected, and {why}. Reasons: {listed}.",
-            reasons,
-        )
+        message = f"Nothing was exported: {rejected:,} of {judged:,} rows are rejected, and {why}. Reasons: {listed}."
+        if self._rules.strict or rejected / judged > self._rules.max_rejected:
+            raise ValidationError(message, reasons)
+        raise AllRejectedError(message, reasons, self.report(window, excluded))
 
     def small_classes(self) -> pl.DataFrame:
         """The classes whose rows are left out, when all rows have been seen; those rows count as suppressed.
@@ -269,6 +275,7 @@ class Run:
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
             excluded_records=excluded + counts["forgotten"],
+            implausible_ages=counts["implausible_ages"],
             withheld_image_urls=counts["withheld"],
             unreadable_times=counts["unreadable"],
             rejected_reasons=self._reasons_by_frequency(),

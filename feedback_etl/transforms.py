@@ -82,8 +82,9 @@ def anonymize(
 
     What comes out is pseudonymised, not anonymous in the sense of the GDPR.
 
-    Rows keep their number and order. Nulls stay null; an empty list becomes null. The rows are taken as valid: pass
-    them through `split_valid` first, since a rating, a list or a time that is none becomes null here.
+    Rows keep their number and order. Nulls stay null; an empty list becomes null, and so does an implausible age (below
+    0, above 130). The rows are taken as valid: pass them through `split_valid` first, since a rating, a list or a time
+    that is none becomes null here.
 
     Args:
         frame: The canonical raw columns, as `load_feedback` gives them; times are naive UTC or have a time zone.
@@ -121,7 +122,7 @@ def anonymize(
         conditions_detected="conditions_joined",
         rules_applied="rules_joined",
         timeframe=pl.col("timeframe").cast(pl.String).replace("", None),
-        age_range=bucket_age("age", edges=age_edges),
+        age_range=bucket_age("age", edges=age_edges, plausible_only=True),
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
         **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra},

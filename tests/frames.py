@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 Row = Mapping[str, Any]
 
-LIMITS = {"helpful_rating": (1, 5), "product_satisfaction": (1, 5), "routine_completion_pct": (0, 100), "age": (0, 130)}
+LIMITS = {"helpful_rating": (1, 5), "product_satisfaction": (1, 5), "routine_completion_pct": (0, 100)}
 CANARY = "canary-4711"
 NOW = datetime(2025, 10, 25, 12, 0, 0, 654321)
 RAW_ROW: dict[str, Any] = {
@@ -102,12 +102,17 @@ def _json(*texts: str | None, words: list[list[str]]) -> list[str | None]:
     return [*texts, *map(json.dumps, words)]
 
 
+def _as_float(value: int | None) -> float | None:
+    return value if value is None else float(value)
+
+
 _LISTS = Values(
     _json(None, "null", "", "[]", '[ "a",\n"b" ]', words=[["acne"], ["dry skin", "\u00e9"], ['x"y', " =1", "a=b"]]),
     _json("oops", "[1]", '{"a": "b"}', " ", words=[["a,b"], ["", "a"], ["=1"], ["a", "\t"], ["a,b", ""]]),
 )
 _WHOLE = {name: ([None, least, greatest], [least - 1, greatest + 1]) for name, (least, greatest) in LIMITS.items()}
 _FRACTIONS = [0.5, -0.5, math.nan, math.inf, -math.inf]
+_AGES = [None, -1, 0, 17, 18, 130, 131]
 _TIMES = [datetime(2025, 10, 25, 10, 0, 0, microsecond) for microsecond in (0, 0, 1, 2)]
 _VALUES: dict[str, dict[Any, Values]] = {
     **{
@@ -125,10 +130,11 @@ _VALUES: dict[str, dict[Any, Values]] = {
     **{
         name: {
             pl.Int64: Values(valid, wrong),
-            pl.Float64: Values([value if value is None else float(value) for value in valid], [*wrong, *_FRACTIONS]),
+            pl.Float64: Values([*map(_as_float, valid)], [*wrong, *_FRACTIONS]),
         }
         for name, (valid, wrong) in _WHOLE.items()
     },
+    "age": {pl.Int64: Values(_AGES, []), pl.Float64: Values([*map(_as_float, _AGES), *_FRACTIONS], [])},
     "would_recommend": {pl.Boolean: Values([None, True, False], []), pl.Int64: Values([None, 0, 1], [2, -1])},
     "conditions_analyzed": {pl.String: _LISTS},
     "rules_applied": {pl.String: _LISTS},

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 RATINGS = ("helpful_rating", "product_satisfaction", "routine_completion_pct", "would_recommend")
-LIMITS = dict(zip(RATINGS[:3], [(1, 5), (1, 5), (0, 100)], strict=True)) | {"age": (0, 130)}
+LIMITS = dict(zip(RATINGS[:3], [(1, 5), (1, 5), (0, 100)], strict=True))
 AGE_EDGES, AGE_RANGES = (18, 25, 35, 50), ("<18", "18-25", "25-35", "35-50", "50+")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 QUERY = """SELECT f.*, r.recommendation_id AS recommendation, r.conditions_analyzed, r.rules_applied,
@@ -106,7 +106,7 @@ def _exported(row: dict[str, Any], now: datetime, key: str | None) -> dict[str, 
         "conditions_detected": ",".join(_elements(row["conditions_analyzed"]) or []) or None,
         "rules_applied": ",".join(_elements(row["rules_applied"]) or []) or None,
         "timeframe": row["timeframe"] or None,
-        "age_range": None if age is None else AGE_RANGES[sum(age >= edge for edge in AGE_EDGES)],
+        "age_range": None if age is None or not 0 <= age <= 130 else AGE_RANGES[sum(age >= edge for edge in AGE_EDGES)],
         "feedback_timestamp": row["created_at"].isoformat(),
         "export_date": now.replace(microsecond=0).isoformat(),
     }

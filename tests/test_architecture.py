@@ -22,13 +22,13 @@ HEAVY = {
 }
 
 COMMAND_LINE = {"__main__", "cli", "cli_config", "cli_folder", "cli_keys", "cli_plan", "cli_privacy", "cli_report"}
-COMMAND_LINE |= {"cli_audit", "cli_selection", "console"}
+COMMAND_LINE |= {"cli_audit", "cli_classic", "cli_group", "cli_selection", "console"}
 
 FLOORS = [
     {"clock", "errors", "forks", "private_files"},
     {"columns", "expressions", "frames", "ids_in_texts", "timestamps"},
-    {"demo_data", "exports", "privacy", "rejection", "results", "rules", "schema", "source", "steps"}
-    | {"training", "transforms"},
+    {"demo_data", "duplicates", "exports", "overrides", "pairs", "privacy", "rejection", "results", "rules", "schema"}
+    | {"source", "steps", "training", "transforms"},
     {"configured", "contracts", "croissant", "custom_model", "demo", "settings", "settings_file"},
     {"arguments", "distributed", "loading", "making", "pipeline", "processing"},
     {"checklist", "integrations", "processor", "report"},
@@ -54,16 +54,24 @@ def tree_of(module: str) -> ast.Module:
 
 
 def imports_of(module: str) -> set[str]:
-    """The package's modules that a module imports, at its top or later, for types alone or not."""
+    """The package's modules that a module imports, at its top or later, for types alone or not.
+
+    What it does when it is run as a script (`if __name__ == "__main__"`) is the command line's.
+    """
     names = set(module_names())
     found = set()
-    for node in ast.walk(tree_of(module)):
+    body = [node for node in tree_of(module).body if not (isinstance(node, ast.If) and is_script(node.test))]
+    for node in (inner for outer in body for inner in ast.walk(outer)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "feedback_etl":
             inside = node.module.removeprefix("feedback_etl").removeprefix(".")
             found |= {inside} if inside in names else {f"{inside}.{alias.name}".strip(".") for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name.removeprefix("feedback_etl.") for alias in node.names if "feedback_etl" in alias.name}
     return found & names
+
+
+def is_script(test: ast.expr) -> bool:
+    return ast.unparse(test) == "__name__ == '__main__'"
 
 
 def floor_of(module: str) -> int:

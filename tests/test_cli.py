@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 import typer
-from databases import Row, opened
+from databases import Database, Row, opened
 from processes import COMMAND, PATIENCE_SECONDS, Here, environment, feedback_etl
 
-from feedback_etl import __version__
+from feedback_etl import __version__, cli_classic
 from feedback_etl.cli import app
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
@@ -115,6 +115,7 @@ class TestExport:
             "export_filename": str(path),
             "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.csv",
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
+            "implausible_ages": 0,
             "withheld_image_urls": 0,
             "unreadable_times": 0,
             "window": figures["window"],
@@ -438,6 +439,81 @@ class TestErrors:
             raise error
 
         assert here(command=fails) == (error.exit_code, "", "error: told\n")
+
+
+class TestTheClassicScript:
+    """`feedback-etl --days 7` without a command, and `python -m feedback_etl.processor --days 7`."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--days", "7"), "Is `feedback-etl export --days ...` meant? (`preview`, `plan` have it too)"),
+            (("--days=7", "--bulk"), "Is `feedback-etl export --days ...` meant? (`preview`, `plan` have it too)"),
+            (("--bulk",), "Is `feedback-etl export --bulk ...` meant?"),
+            (("--keep-days", "7"), "Is `feedback-etl prune --keep-days ...` meant?"),
+            (("--nonsense", "7"), "No such option: --nonsense"),
+        ],
+        ids=str,
+    )
+    def test_an_option_without_its_command_names_the_command(
+        self, here: Here, arguments: tuple[str, ...], message: str
+    ) -> None:
+        """Exit code 2; what follows the option is not repeated."""
+        ended = here(*arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.endswith(f"{message}\n")
+
+    @pytest.mark.usefixtures("configured")
+    def test_the_module_is_the_classic_script(self) -> None:
+        """The last days into a folder; without one, into the usual one."""
+        done = classic_script("--days", "7", "--output", "somewhere")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "exported   2 of 5 rows\n" in done.stderr
+        (path,) = Path("somewhere").glob("feedback_training_*.csv")
+        assert f"file       {path}\n" in done.stderr
+
+    @pytest.mark.usefixtures("configured")
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            ((), "Nothing exported: there is no feedback in the window (--days -1 takes everything)."),
+            (("--bulk",), "exported   4 of 7 rows"),
+            (("--bulk", "--days", "7"), "exported   2 of 5 rows"),
+            (("--days", "-1"), "exported   4 of 7 rows"),
+        ],
+        ids=str,
+    )
+    def test_bulk_is_everything_unless_days_are_given(self, here: Here, arguments: tuple[str, ...], line: str) -> None:
+        """One day of 24 hours is the default, as in the classic API."""
+        ended = here(*arguments, command=cli_classic.app)
+        assert ended.code == 0
+        assert f"{line}\n" in ended.err
+
+    def test_all_rows_rejected_end_with_4(
+        self, here: Here, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The figures are told as of every export, and nothing is published."""
+        row = {"id": 1, "user_id": 1, "analysis_id": 1, "recommendation_id": 1, "helpful_rating": 9}
+        sqlite_database.fill(
+            records=[{"id": 1, "recommendation_id": "rec_1"}], feedbacks=[row | {"created_at": YESTERDAY}]
+        )
+        monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
+        monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+        ended = here("--days", "7", command=cli_classic.app)
+        assert ended.code == 4
+        assert "Nothing exported: every row with enough ratings was rejected.\n" in ended.err
+        assert "rejected   1 for\n           1 helpful_rating_out_of_range\n" in ended.err
+        assert list(Path("ml/feedback_training").rglob("*.csv")) == []
+
+    def test_errors_are_those_of_the_command(self, here: Here) -> None:
+        """One sentence, and its exit code."""
+        ended = here("--days", "7", command=cli_classic.app)
+        assert ended == (2, "", f"error: {NO_DATABASE}\n")
+
+
+def classic_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "feedback_etl.processor", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
 
 
 class TestTheModule:

@@ -90,6 +90,7 @@ class TestExport:
             "suppressed_records": 0,
             "excluded_records": 0,
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
+            "implausible_ages": 0,
             "withheld_image_urls": 0,
             "unreadable_times": 0,
             "key_id": Key(KEY).id,

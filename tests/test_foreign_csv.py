@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from processes import Here
 
 import feedback_etl as fe
-from feedback_etl.checklist.rows import duplicates, guessable, written
+from feedback_etl.checklist.rows import duplicates, guessable
+from feedback_etl.checklist.written import written
 from feedback_etl.exports.manifest import Manifest, manifests_in, write_manifest
 from feedback_etl.exports.place import Folder
 from feedback_etl.exports.records import iter_lines, iter_records, without_empty_lines

@@ -157,12 +157,13 @@ def test_a_fault_of_the_feedback_has_its_name(sqlite_database: Database, change:
     assert reasons(export(sqlite_database, [FEEDBACK | change])) == {reason}
 
 
-@pytest.mark.parametrize(("age", "rejected"), [(-1, True), (0, False), (130, False), (131, True)])
-def test_ages_outside_0_to_130_are_rejected(sqlite_database: Database, age: int, rejected: bool) -> None:
-    """Both ends of the allowed ages are inside."""
+@pytest.mark.parametrize(("age", "bucket"), [(-1, ""), (0, "<18"), (130, "50+"), (131, "")])
+def test_ages_outside_0_to_130_are_left_empty(sqlite_database: Database, age: int, bucket: str) -> None:
+    """Both ends of the plausible ages are inside; no row is rejected."""
     sqlite_database.fill(profiles=[{"id": 1, "user_id": 7, "age": age}])
     result = export(sqlite_database, [FEEDBACK | {"user_id": 7}])
-    assert reasons(result) == ({"age_out_of_range"} if rejected else set())
+    assert reasons(result) == set()
+    assert result.csv_text.splitlines()[1].split(",")[9] == bucket
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError, ValidationError
+from feedback_etl.console import tell_summary
+from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageError, ValidationError
+from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.expressions import pair_hash
+from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessingStats, FeedbackProcessor, FeedbackTrainingPair
+from feedback_etl.results import ExportReport
 from feedback_etl.source import tables
+from feedback_etl.training.dataset import TRAINING_TYPES, scan_training
 
 KEY = "0123456789abcdef0123456789abcdef"
 FEWER = settings(max_examples=settings().max_examples // 3)
@@ -107,7 +113,7 @@ class TestConstructor:
     def test_its_arguments_are_kept(self) -> None:
         """By name and by position; exports go to ml/feedback_training unless told otherwise."""
         classic = FeedbackProcessor("sqlite://")
-        assert (classic.db_session, classic.output_dir) == ("sqlite://", "ml/feedback_training")
+        assert (classic.db_session, classic.output_dir) == ("sqlite://", Path("ml/feedback_training"))
         assert FeedbackProcessor(db_session="sqlite://", output_dir=Path("x")).output_dir == Path("x")
         assert FeedbackProcessor("sqlite://", "x").output_dir == "x"
 
@@ -146,17 +152,17 @@ class TestProcessAndExport:
         row = f'{pseudonym(42)},rec_1,5,,,False,"acne,dry skin",r1,2_weeks,25-35,{times}'
         assert Path(stats.export_filename).read_text(encoding="utf-8") == f"{HEADER}\n{row}\n"
         assert isinstance(stats, FeedbackProcessingStats)
-        assert {
-            name: getattr(stats, name) for name in [field.name for field in fields(FeedbackProcessingStats)][:8]
-        } == {
+        counts = {name: value for name, value in asdict(stats).items() if name.endswith("_records") or name == "errors"}
+        assert counts == {
             "total_feedback_records": 4,
             "exported_records": 1,
-            "anonymized_records": 1,
             "deduplicated_records": 1,
+            "anonymized_records": 1,
             "skipped_records": 1,
             "errors": 1,
             "suppressed_records": 0,
             "excluded_records": 0,
+            "late_records": 0,
         }
         assert 0 < stats.execution_time_seconds < 60
         assert CANARY not in "".join(path.read_text() for path in Path("out").rglob("*.csv"))
@@ -176,6 +182,40 @@ class TestProcessAndExport:
         figures = [{name: value for name, value in asdict(run).items() if name not in own} for run in (first, second)]
         assert figures[0] == figures[1]
         assert sorted(Path("out").glob("*.csv")) == sorted([Path(first.export_filename), Path(second.export_filename)])
+
+    def test_all_rows_rejected_give_figures_without_a_file(
+        self, session: Session, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """As the classic API did, with a warning that counts the reasons; nothing is published."""
+        session.execute(tables.recommendation_feedbacks.update().values(helpful_rating=6))
+        session.commit()
+        stats = processor(session).process_and_export()
+        assert (stats.total_feedback_records, stats.exported_records, stats.errors) == (4, 0, 4)
+        assert (stats.export_filename, stats.skipped_records) == ("", 0)
+        assert stats.execution_time_seconds > 0
+        (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert warning.getMessage() == (
+            "Nothing was exported: 4 of 4 rows are rejected, and no valid row is left. "
+            "Reasons: helpful_rating_out_of_range 4."
+        )
+        assert list(Path("out").rglob("*.csv")) == []
+
+    @pytest.mark.parametrize("age", [-1, 131])
+    def test_an_implausible_age_costs_no_row(
+        self, sqlite_database: Database, age: int, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Also where it is the only feedback: age_range is empty, and report, manifest and summary count it."""
+        sqlite_database.fill(
+            records=RECORDS, profiles=[{"id": 1, "user_id": 7, "age": age}], feedbacks=[FEEDBACK | {"id": 1}]
+        )
+        stats = processor(sqlite_database.engine).process_and_export()
+        assert pl.read_csv(stats.export_filename)["age_range"].to_list() == [None]
+        assert isinstance(stats, ExportReport)
+        assert (stats.exported_records, stats.errors, stats.implausible_ages) == (1, 0, 1)
+        (manifest,) = manifests_in(Path("out"))
+        assert manifest.statistics["implausible_ages"] == 1
+        tell_summary(stats, min_fields=1)
+        assert "ages       1 below 0 or above 130: age_range is empty there\n" in capsys.readouterr().err
 
     def test_nothing_to_export(self, sqlite_database: Database) -> None:
         """No file, no error, all figures zero."""
@@ -284,14 +324,14 @@ class TestBucketAge:
     @pytest.mark.parametrize(
         ("age", "bucket"),
         [
-            *[(None, None), (-1, None), (131, None), (10**30, None), (-0.5, None), (130.5, None)],
-            *[(float("nan"), None), (float("inf"), None)],
+            *[(None, None), (float("nan"), None), (float("inf"), "50+")],
+            *[(-1, "<18"), (-0.5, "<18"), (130.5, "50+"), (131, "50+"), (10**30, "50+")],
             *[(0, "<18"), (17, "<18"), (17.99, "<18"), (18, "18-25"), (18.0, "18-25"), (24, "18-25")],
             *[(25, "25-35"), (34.9, "25-35"), (35, "35-50"), (49, "35-50"), (50, "50+"), (130, "50+")],
         ],
     )
     def test_ages(self, age: float | None, bucket: str | None) -> None:
-        """Half-open ranges; None for what is no age."""
+        """Half-open ranges, open at both ends as in the classic API; None for None and NaN."""
         assert processor()._bucket_age(age) == bucket
 
 
@@ -399,14 +439,10 @@ class TestExportToCsv:
         [
             *[{"helpful_rating": 0}, {"helpful_rating": 6}, {"helpful_rating": 300}, {"helpful_rating": 2**70}],
             *[{"product_satisfaction": 5.0}, {"routine_completion_pct": 101}, {"would_recommend": 1}],
-            *[{"analysis_hash": None}, {"analysis_hash": "8F1C5A7D2E9B3C41"}, {"recommendation_id": ""}],
-            *[{"conditions_detected": ""}, {"rules_applied": "a,,b"}, {"timeframe": ""}, {"age_range": "18-24"}],
-            *[{"feedback_timestamp": "2025-10-25"}, {"feedback_timestamp": "2025-10-25T10:00:00Z"}],
-            *[
-                {"feedback_timestamp": datetime(2025, 10, 25)},
-                {"export_date": None},
-                {"export_date": "2025-10-25 10:00:00"},
-            ],
+            *[{"analysis_hash": None}, {"analysis_hash": ""}, {"recommendation_id": ""}, {"timeframe": 2}],
+            *[{"rules_applied": "a,=1"}, {"conditions_detected": ",@b"}, {"age_range": "-24"}],
+            *[{"feedback_timestamp": datetime(2025, 10, 25)}, {"feedback_timestamp": "yesterday"}],
+            *[{"export_date": None}, {"export_date": ""}, {"export_date": "0001-01-01T00:00:00+05:00"}],
         ],
         ids=str,
     )
@@ -418,11 +454,64 @@ class TestExportToCsv:
     def test_all_columns_with_impossible_values_are_named(self) -> None:
         """In the order of the contract, in one message."""
         with pytest.raises(ValidationError) as caught:
-            processor()._export_to_csv([pair(age_range="old", export_date="now", helpful_rating=4.5)])
+            processor()._export_to_csv([pair(age_range=25, export_date="now", helpful_rating=4.5)])
         assert str(caught.value) == (
             "Nothing was written: pairs hold values that cannot be in helpful_rating, age_range, export_date. "
-            "Ratings are int, times ISO 8601 text without an offset; None stands for no value."
+            "Ratings are int, times ISO 8601 text; None stands for no value."
         )
+
+    def test_pseudonyms_and_labels_may_be_of_any_form(self) -> None:
+        """The documentation's own row, whose hash has 8 characters; what reads exports takes it as it is."""
+        rows = [
+            pair(analysis_hash="8f1c5a7d", timeframe="", age_range="18-24"),
+            pair(analysis_hash="Analysis 7", conditions_detected="", rules_applied="a,,b", age_range="Senior"),
+        ]
+        path = processor()._export_to_csv(rows)
+        times = "2025-10-25T10:00:00,2025-10-25T12:00:00"
+        assert Path(path).read_text(encoding="utf-8").splitlines()[1:] == [
+            f'8f1c5a7d,rec_20251025_001,5,4,80,True,"acne,oily_skin","r001,r002",,18-24,{times}',
+            f'Analysis 7,rec_20251025_001,5,4,80,True,,"a,,b",2_weeks,Senior,{times}',
+        ]
+        pairs = scan_training("out").collect()
+        assert pairs["analysis_hash"].to_list() == ["8f1c5a7d", "Analysis 7"]
+        assert pairs["age_range"].to_list() == ["18-24", "Senior"]
+
+    def test_usual_pairs_are_read_as_those_of_an_export(self) -> None:
+        """Pseudonyms of 16 hex characters and built-in ranges: the types are the usual ones."""
+        processor()._export_to_csv([PAIR])
+        assert scan_training("out").collect_schema() == TRAINING_TYPES
+        (manifest,) = manifests_in(Path("out"))
+        assert (manifest.settings, manifest.pseudonyms) == ({}, Key(KEY).id)
+
+    @pytest.mark.parametrize(
+        ("written", "time"),
+        [
+            ("2025-10-25T10:00:00Z", "2025-10-25T10:00:00"),
+            ("2025-10-25T12:00:00.250000+02:00", "2025-10-25T10:00:00.250000"),
+            ("2025-10-25T04:30-05:30", "2025-10-25T10:00:00"),
+            ("2025-10-25T10:00", "2025-10-25T10:00:00"),
+            ("2025-10-25 10:00:00", "2025-10-25T10:00:00"),
+            ("2025-10-25", "2025-10-25T00:00:00"),
+        ],
+    )
+    def test_times_of_every_iso_form_are_understood(self, written: str, time: str) -> None:
+        """With Z, an offset or without seconds; the file has them in UTC, without an offset."""
+        path = processor()._export_to_csv([pair(feedback_timestamp=written, export_date=written)])
+        assert Path(path).read_text(encoding="utf-8").splitlines()[1].endswith(f",{time},{time}")
+
+    def test_people_erased_meanwhile_do_not_slip_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Pseudonyms of another form do not tell whose rows they are: nothing is published, and it is said."""
+
+        def erase_and_publish(files: ExportFiles, *arguments: Any) -> Any:
+            erase("out", analysis_ids=[42], keys=[KEY])
+            return publish(files, *arguments)
+
+        publish = ExportFiles.publish
+        monkeypatch.setattr(ExportFiles, "publish", erase_and_publish)
+        with pytest.raises(ExportFileError, match=r"Meanwhile people were erased.*run again"):
+            processor()._export_to_csv([pair(analysis_hash="8f1c5a7d")])
+        assert list(Path("out").glob("*.csv")) == []
+        assert Path(processor()._export_to_csv([PAIR])).exists()
 
 
 class TestFeedbackTrainingPair:
@@ -440,6 +529,24 @@ class TestFeedbackTrainingPair:
 
 class TestFeedbackProcessingStats:
     """The figures of a run."""
+
+    def test_classic_fields_come_first_in_the_classic_order(self) -> None:
+        """An application that fills them by position puts each figure where it belongs."""
+        stats = FeedbackProcessingStats(10, 5, 1, 6, 2, 2, 0.5, "out/feedback_training_20251025_120000.csv")
+        assert stats == FeedbackProcessingStats(
+            total_feedback_records=10,
+            exported_records=5,
+            deduplicated_records=1,
+            anonymized_records=6,
+            skipped_records=2,
+            errors=2,
+            execution_time_seconds=0.5,
+            export_filename="out/feedback_training_20251025_120000.csv",
+        )
+        assert [field.name for field in fields(ExportReport)][:8] == [
+            *["total_feedback_records", "exported_records", "deduplicated_records", "anonymized_records"],
+            *["skipped_records", "errors", "execution_time_seconds", "export_filename"],
+        ]
 
     def test_they_are_zero_by_default(self) -> None:
         """The classic eight by their names, and the text where a file would be."""

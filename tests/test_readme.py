@@ -5,8 +5,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import feedback_etl as fe
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -171,3 +174,15 @@ def test_the_crontab_shown_is_that_of_the_examples() -> None:
     assert blocks("cron", ROOT / "docs" / "integrations.md") == [
         (ROOT / "examples" / "crontab").read_text(encoding="utf-8")
     ]
+
+
+def test_the_subclass_shown_has_the_labels_shown() -> None:
+    """Those that a vocabulary is told."""
+    path = ROOT / "docs" / "integrations.md"
+    (code,) = blocks("python", path)
+    namespace: dict[str, Any] = {"FeedbackProcessor": fe.FeedbackProcessor}
+    exec(code, namespace)
+    bucket_age = namespace["GenerationProcessor"]("sqlite://")._bucket_age
+    shown = re.findall(r"age_ranges=\((.*?)\)", path.read_text(encoding="utf-8"))
+    labels_shown = [label.strip('"') for label in shown[0].split(", ")]
+    assert [bucket_age(age) for age in (None, 29, 30, 60)] == [None, *labels_shown]

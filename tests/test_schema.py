@@ -45,14 +45,13 @@ STABLE_REASONS = (
     "routine_completion_pct_out_of_range",
     "routine_completion_pct_not_whole",
     "would_recommend_not_boolean",
-    "age_out_of_range",
     "conditions_not_a_list",
     "comma_in_element",
     "empty_element",
     "rules_not_a_list",
 )
 RATINGS = ("helpful_rating", "product_satisfaction", "routine_completion_pct")
-FRACTIONS = dict.fromkeys(LIMITS, pl.Float64)
+FRACTIONS = dict.fromkeys([*LIMITS, "age"], pl.Float64)
 FEWER = settings(max_examples=settings().max_examples // 3)
 
 
@@ -120,8 +119,6 @@ class TestReasons:
             ({"product_satisfaction": 6}, "product_satisfaction_out_of_range"),
             ({"routine_completion_pct": -1}, "routine_completion_pct_out_of_range"),
             ({"routine_completion_pct": 101}, "routine_completion_pct_out_of_range"),
-            ({"age": -1}, "age_out_of_range"),
-            ({"age": 131}, "age_out_of_range"),
             ({"conditions_analyzed": "acne"}, "conditions_not_a_list"),
             ({"conditions_analyzed": '{"a": "b"}'}, "conditions_not_a_list"),
             ({"conditions_analyzed": '["acne", "a,b"]'}, "comma_in_element"),
@@ -141,7 +138,7 @@ class TestReasons:
         """It is rejected, never rounded."""
         assert reasons_of({column: value}, **FRACTIONS) == f"{column}_not_whole"
 
-    @pytest.mark.parametrize("column", LIMITS)
+    @pytest.mark.parametrize("column", RATINGS)
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
     def test_what_is_no_number(self, column: str, value: float) -> None:
         """NaN and the infinities lie outside every range."""
@@ -164,6 +161,8 @@ class TestReasons:
                 "would_recommend": None,
             },
             {"routine_completion_pct": 100, "age": 0},
+            {"age": -1},
+            {"age": 131},
             {"timeframe": None, "age": None, "user_id": None, "feedback_id": None},
             {"conditions_analyzed": None, "rules_applied": "null"},
             {"conditions_analyzed": "[]", "rules_applied": ""},
@@ -183,7 +182,7 @@ class TestReasons:
         """Every reason is given, in the order of the contract, and each once."""
         bad: Row = {
             **dict.fromkeys(LIMITS, -0.5),
-            **{"analysis_id": None, "recommendation_id": "", "created_at": None, "would_recommend": 2, "age": 131},
+            **{"analysis_id": None, "recommendation_id": "", "created_at": None, "would_recommend": 2},
             **{"timeframe": "=1", "conditions_analyzed": "oops", "rules_applied": '["a,b", "", "=1", "=2", "c,d"]'},
         }
         everything = [
@@ -197,13 +196,17 @@ class TestSplit:
 
     def test_the_parts_in_full(self) -> None:
         """The expected frames."""
-        frame = raw_frame({}, {"age": 200, "helpful_rating": 0}, {"age": None}, {"analysis_id": None})
+        frame = raw_frame(
+            {}, {"routine_completion_pct": 200, "helpful_rating": 0}, {"age": None}, {"analysis_id": None}
+        )
         valid, rejected = split_valid(frame)
         assert_frame_equal(valid, raw_frame({}, {"age": None}))
         assert_frame_equal(
             rejected,
-            raw_frame({"age": 200, "helpful_rating": 0}, {"analysis_id": None}).with_columns(
-                reasons=pl.Series(["helpful_rating_out_of_range,age_out_of_range", "analysis_id_missing"])
+            raw_frame({"routine_completion_pct": 200, "helpful_rating": 0}, {"analysis_id": None}).with_columns(
+                reasons=pl.Series(
+                    ["helpful_rating_out_of_range,routine_completion_pct_out_of_range", "analysis_id_missing"]
+                )
             ),
         )
 
@@ -220,8 +223,11 @@ class TestSplit:
 
     def test_many_rows(self) -> None:
         """Reasons stay with their rows far beyond a batch's first."""
-        frame = pl.concat([raw_frame({}, {"age": 200}, {"rules_applied": "oops"})] * 5_000)
-        assert split_valid(frame).rejected["reasons"].to_list() == ["age_out_of_range", "rules_not_a_list"] * 5_000
+        frame = pl.concat([raw_frame({}, {"routine_completion_pct": 200}, {"rules_applied": "oops"})] * 5_000)
+        assert (
+            split_valid(frame).rejected["reasons"].to_list()
+            == ["routine_completion_pct_out_of_range", "rules_not_a_list"] * 5_000
+        )
 
     def test_a_clean_frame_is_given_back_as_it_is(self) -> None:
         """Nothing is copied, and the empty list of rejected rows has the columns of a full one."""
@@ -232,7 +238,7 @@ class TestSplit:
 
     def test_pandera_is_not_asked_about_a_clean_frame(self) -> None:
         """One pass of expressions is all it costs; a frame with a bad row shows that asking would be seen."""
-        clean, bad = raw_frame({}), raw_frame({"age": 200})
+        clean, bad = raw_frame({}), raw_frame({"routine_completion_pct": 200})
         assert pandera_is_asked(lambda: split_valid(bad))
         assert not pandera_is_asked(lambda: split_valid(clean))
 
@@ -269,10 +275,10 @@ class TestSplit:
     @pytest.mark.parametrize("name", ["index", "reasons", "check", "suspect", "conditions_joined", "feedback_text"])
     def test_other_columns_are_kept_whatever_their_name(self, name: str) -> None:
         """They stay with their rows; only a column named reasons is replaced among the rejected."""
-        frame = raw_frame({}, {"age": 200}).with_columns(pl.Series(name, ["good", "bad"]))
+        frame = raw_frame({}, {"routine_completion_pct": 200}).with_columns(pl.Series(name, ["good", "bad"]))
         valid, rejected = split_valid(frame)
         assert valid[name].to_list() == ["good"]
-        assert rejected[name].to_list() == (["age_out_of_range"] if name == "reasons" else ["bad"])
+        assert rejected[name].to_list() == (["routine_completion_pct_out_of_range"] if name == "reasons" else ["bad"])
         assert rejected.columns == list(dict.fromkeys([*RAW_COLUMNS, name, "reasons"]))
 
 
@@ -470,7 +476,7 @@ from frames import pair_frame, raw_frame
 from feedback_etl.errors import ValidationError
 from feedback_etl.rejection import split_valid
 from feedback_etl.schema import TrainingPair, validate
-print(*split_valid(raw_frame({"age": 200, "rules_applied": "oops"}))[1]["reasons"])
+print(*split_valid(raw_frame({"routine_completion_pct": 200, "rules_applied": "oops"}))[1]["reasons"])
 for frame in (pair_frame({"helpful_rating": 6}), pair_frame({}).drop("age_range")):
     try:
         validate(frame)
@@ -491,7 +497,7 @@ def test_panderas_switches_do_not_open_the_gate(switch: dict[str, str]) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
     first, second, third, elsewhere = done.stdout.splitlines()
     assert (first, second, third) == (
-        "age_out_of_range,rules_not_a_list",
+        "routine_completion_pct_out_of_range,rules_not_a_list",
         "helpful_rating in_range",
         "age_range column_in_dataframe",
     )

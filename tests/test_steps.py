@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
 from feedback_etl import steps
-from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.errors import AllRejectedError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport, FeedbackProcessingStats
 from feedback_etl.rules import Rules
@@ -65,7 +66,7 @@ def judged(*batches: pl.DataFrame, **changes: Any) -> None:
     for batch in batches:
         run.process(batch)
     run.finish()
-    run.judge()
+    run.judge(WINDOW, 0)
 
 
 def adds_up(report: FeedbackProcessingStats) -> bool:
@@ -90,7 +91,7 @@ class TestOneBatch:
         batch = raw_frame(
             {"feedback_id": 1},
             {"feedback_id": 2} | UNRATED,
-            {"feedback_id": 3, "helpful_rating": 0, "age": 200},
+            {"feedback_id": 3, "helpful_rating": 0, "routine_completion_pct": 200},
             {"feedback_id": 4, "helpful_rating": 1},
             {"feedback_id": 5, "recommendation_id": "rec_2"},
         )
@@ -99,7 +100,7 @@ class TestOneBatch:
         expected = {
             "feedback_id": 3,
             "analysis_hash": "73475cb40a568e8d",
-            "reasons": "helpful_rating_out_of_range,age_out_of_range",
+            "reasons": "helpful_rating_out_of_range,routine_completion_pct_out_of_range",
         }
         assert_frame_equal(rejected, pl.DataFrame([expected], schema=REJECTED_SCHEMA))
         assert report == ExportReport(
@@ -109,16 +110,42 @@ class TestOneBatch:
             deduplicated_records=1,
             skipped_records=1,
             errors=1,
-            rejected_reasons={"age_out_of_range": 1, "helpful_rating_out_of_range": 1},
+            rejected_reasons={"routine_completion_pct_out_of_range": 1, "helpful_rating_out_of_range": 1},
             window=WINDOW,
         )
         assert adds_up(report)
+
+    def test_an_implausible_age_is_left_empty_and_counted(self) -> None:
+        """Numbers below 0 and above 130, where there is no age at all nothing is counted; no row is rejected."""
+        ages = [-1, -0.5, 0, 34.5, 130, 130.5, 200, math.inf, math.nan, None]
+        rows = [{"age": age, "created_at": T0 + timedelta(hours=hour)} for hour, age in enumerate(ages)]
+        pairs, rejected, report = outcome_of(
+            [raw_frame(*rows[:4], age=pl.Float64), raw_frame(*rows[4:], age=pl.Float64)]
+        )
+        ranges = [None, None, "<18", "25-35", "50+", None, None, None, None, None]
+        assert pairs["age_range"].to_list() == ranges
+        assert rejected.is_empty()
+        assert (report.exported_records, report.errors, report.implausible_ages) == (10, 0, 5)
+
+    def test_ages_without_a_type_are_none(self) -> None:
+        """As in a frame of Python values in which nobody has one."""
+        report = outcome_of([raw_frame({"age": None}, age=pl.Null)]).report
+        assert (report.exported_records, report.implausible_ages) == (1, 0)
+
+    def test_implausible_ages_of_parts_add_up(self) -> None:
+        """What workers count, the report of the whole has."""
+        whole = Run(rules())
+        for hour in (1, 2):
+            part = Run(rules())
+            part.process(raw_frame({"age": 131, "created_at": T0 + timedelta(hours=hour)}))
+            whole.add(part.tally())
+        assert whole.report(WINDOW, 0).implausible_ages == 2
 
     @pytest.mark.parametrize("least", range(5))
     def test_rows_with_too_few_ratings_are_skipped_before_they_are_judged(self, least: int) -> None:
         """What is wrong with a row that is not wanted does not matter."""
         names = list(UNRATED)
-        rows = [dict.fromkeys(names[count:]) | {"age": 200} for count in range(5)]
+        rows = [dict.fromkeys(names[count:]) | {"rules_applied": "oops"} for count in range(5)]
         report = outcome_of([raw_frame(*rows)], min_feedback_fields=least).report
         assert (report.skipped_records, report.errors) == (least, 5 - least)
 
@@ -213,7 +240,7 @@ class TestBatches:
         frame = raw_frame(
             {"created_at": T0},
             {"created_at": T0, "recommendation_id": "rec_2"},
-            {"created_at": T0, "age": 200},
+            {"created_at": T0, "routine_completion_pct": 200},
             {"created_at": T0},
             {"created_at": T0, "recommendation_id": "rec_2"},
             {"created_at": T1},
@@ -223,7 +250,7 @@ class TestBatches:
         assert pairs["recommendation_id"].to_list() == ["rec_1", "rec_2", "rec_1"]
         assert (report.deduplicated_records, report.errors) == (3, 1)
 
-    @pytest.mark.parametrize("other", [UNRATED, {"age": 200}])
+    @pytest.mark.parametrize("other", [UNRATED, {"rules_applied": "oops"}])
     @pytest.mark.parametrize("batches", [1, 2])
     def test_a_row_whose_duplicate_was_left_out_is_not_lost(self, other: dict[str, Any], batches: int) -> None:
         """Only valid rows have duplicates: an earlier one that was skipped or rejected takes nobody's place."""
@@ -242,7 +269,7 @@ class TestBatches:
 
     def test_nothing_is_carried_over_to_another_run(self) -> None:
         """The same batch twice: a duplicate in one run, new in the next."""
-        batch = raw_frame({}, {"age": 200})
+        batch = raw_frame({}, {"routine_completion_pct": 200})
         assert outcome_of([batch, batch]).report.deduplicated_records == 1
         first, second = outcome_of([batch]), outcome_of([batch])
         assert_frame_equal(first.pairs, second.pairs)
@@ -256,39 +283,48 @@ class TestJudge:
         """Nothing stands against it, also when strict and when there is nothing."""
         judged(raw_frame({}), strict=True, max_rejected=0.0)
         judged(raw_frame(), strict=True, max_rejected=0.0)
-        judged(raw_frame(UNRATED | {"age": 200}), strict=True, max_rejected=0.0)
+        judged(raw_frame(UNRATED | {"rules_applied": "oops"}), strict=True, max_rejected=0.0)
 
     def test_some_rows_rejected(self) -> None:
         """Unless told otherwise, the good rows are exported."""
-        judged(raw_frame({}, {"age": 200}, {"age": 201}))
+        judged(raw_frame({}, {"routine_completion_pct": 200}, {"routine_completion_pct": 201}))
 
     def test_strict(self) -> None:
         """One rejected row is too many; the message counts the reasons, the most frequent first."""
         rows: list[Row] = [
             {},
-            {"age": 200, "rules_applied": CANARY},
+            {"routine_completion_pct": 200, "rules_applied": CANARY},
             {"timeframe": f"={CANARY}"},
-            {"age": 201},
+            {"routine_completion_pct": 201},
             UNRATED,
         ]
         with pytest.raises(ValidationError) as caught:
             judged(raw_frame(*rows), strict=True)
         assert str(caught.value) == (
             "Nothing was exported: 3 of 4 rows are rejected, and no row may be rejected (strict). "
-            "Reasons: age_out_of_range 2, formula 1, rules_not_a_list 1."
+            "Reasons: routine_completion_pct_out_of_range 2, formula 1, rules_not_a_list 1."
         )
-        assert caught.value.reasons == {"age_out_of_range": 2, "formula": 1, "rules_not_a_list": 1}
+        assert caught.value.reasons == {"routine_completion_pct_out_of_range": 2, "formula": 1, "rules_not_a_list": 1}
         assert CANARY not in all_said(caught.value)
 
     def test_all_rows_rejected(self) -> None:
         """An export of nothing is a failure, whatever share may be rejected."""
-        with pytest.raises(ValidationError, match="2 of 2 rows are rejected, and no valid row is left"):
-            judged(raw_frame({"age": 200}), raw_frame({"age": 200}, UNRATED), max_rejected=1.0)
+        with pytest.raises(AllRejectedError, match="2 of 2 rows are rejected, and no valid row is left") as caught:
+            judged(raw_frame({"timeframe": "=1"}), raw_frame({"timeframe": "=1"}, UNRATED), max_rejected=1.0)
+        report = caught.value.report
+        assert (report.total_feedback_records, report.skipped_records, report.errors) == (3, 1, 2)
+
+    @pytest.mark.parametrize("limit", [{"strict": True}, {"max_rejected": 0.5}], ids=str)
+    def test_a_limit_that_was_asked_for_comes_first(self, limit: dict[str, Any]) -> None:
+        """Whoever asked for one does not want figures instead of the error."""
+        with pytest.raises(ValidationError) as caught:
+            judged(raw_frame({"timeframe": "=1"}), **limit)
+        assert type(caught.value) is ValidationError
 
     @pytest.mark.parametrize(("rejected", "passes"), [(1, True), (2, True), (3, False)])
     def test_the_greatest_share_is_allowed_itself(self, rejected: int, passes: bool) -> None:
         """0.05 of 40 rows are two; skipped rows do not count."""
-        batch = raw_frame(*[{"age": 200}] * rejected, *[{}] * (40 - rejected), *[UNRATED] * 60)
+        batch = raw_frame(*[{"routine_completion_pct": 200}] * rejected, *[{}] * (40 - rejected), *[UNRATED] * 60)
         if passes:
             judged(batch, max_rejected=0.05)
         else:
@@ -297,7 +333,7 @@ class TestJudge:
 
     def test_duplicates_count_as_rows_that_were_not_rejected(self) -> None:
         """The share is of the rows with enough ratings."""
-        judged(raw_frame({}, {}, {}, {"age": 200}), max_rejected=0.25)
+        judged(raw_frame({}, {}, {}, {"routine_completion_pct": 200}), max_rejected=0.25)
 
 
 class TestRules:
@@ -327,19 +363,19 @@ class TestReport:
 
     def test_figures_are_zero_by_default(self) -> None:
         """The classic eight and what came later."""
-        assert FeedbackProcessingStats() == FeedbackProcessingStats(0, 0, 0, 0, 0, 0, 0, 0, 0.0, "")
+        assert FeedbackProcessingStats() == FeedbackProcessingStats(0, 0, 0, 0, 0, 0, 0.0, "", 0, 0)
         assert adds_up(FeedbackProcessingStats())
 
     def test_json_holds_it_all(self) -> None:
         """Times as ISO 8601 text in UTC, a window without a start as null."""
-        report = outcome_of([raw_frame({}, {"age": 200})], key=KEY).report
+        report = outcome_of([raw_frame({}, {"timeframe": "=1"})], key=KEY).report
         told = json.loads(json.dumps(report.to_dict()))
         assert told == {
             **{"total_feedback_records": 2, "exported_records": 1, "anonymized_records": 1, "deduplicated_records": 0},
             **{"skipped_records": 0, "errors": 1, "suppressed_records": 0, "excluded_records": 0},
             **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
-            **{"rejected_reasons": {"age_out_of_range": 1}, "key_id": KEY.id, "advice": "", "withheld_image_urls": 0},
-            "unreadable_times": 0,
+            **{"rejected_reasons": {"formula": 1}, "key_id": KEY.id, "advice": ""},
+            **{"implausible_ages": 0, "withheld_image_urls": 0, "unreadable_times": 0},
             **{"audit_head": "", "mode": "full", "late_records": 0, "risk": {}},
             "window": ["2025-10-01T00:00:00", "2025-10-25T12:00:00.654321"],
         }

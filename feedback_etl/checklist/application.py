@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from feedback_etl.checklist.item import Item, item
-from feedback_etl.checklist.rows import Written
+from feedback_etl.checklist.written import Written, unknown_pseudonyms
 from feedback_etl.errors import FeedbackError
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.place import Folder
@@ -53,9 +53,10 @@ def consented(found: Application, files: Sequence[Written], keys: Sequence[Key],
 
 
 def _withdrawn_in(each: Written, withdrawn: Mapping[str | None, pl.Series]) -> str:
-    if each.manifest.key_id not in withdrawn:
-        return f"{each.path.name} cannot be looked into: its key is not at hand (--key-file)"
-    rows = int(each.analyses.is_in(withdrawn[each.manifest.key_id].implode()).sum())
+    made_by = each.manifest.pseudonyms
+    if made_by not in withdrawn:
+        return f"{each.path.name} cannot be looked into: {unknown_pseudonyms(each.manifest)}"
+    rows = int(each.analyses.is_in(withdrawn[made_by].implode()).sum())
     return f"{each.path.name} has {rows:,} analyses of people who have withdrawn" if rows else ""
 
 
@@ -72,6 +73,8 @@ def hashes_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | No
 def erasable(place: Folder | Bucket, exports: Sequence[Written], found: Application, keys: Sequence[Key]) -> Item:
     """An erasure of somebody who is in the newest export would find them, tried without changing anything."""
     last = exports[-1]
+    if last.manifest.pseudonyms != last.manifest.key_id:
+        return Item("erasure", False, f"{last.path.name} cannot be looked into: {unknown_pseudonyms(last.manifest)}")
     key = next((key for key in keys if key.id == last.manifest.key_id), None)
     if key is None and last.manifest.key_id is not None:
         return Item("erasure", False, f"the key {last.manifest.key_id} is not at hand", "name it with --key-file")

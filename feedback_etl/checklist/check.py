@@ -9,17 +9,8 @@ from feedback_etl.checklist.application import consented, erasable, hashes_by_ke
 from feedback_etl.checklist.folder import anonymous, keyed, logged, private, retention
 from feedback_etl.checklist.item import Item
 from feedback_etl.checklist.record import documented
-from feedback_etl.checklist.rows import (
-    Written,
-    ages,
-    contents,
-    contract_columns,
-    duplicates,
-    guessable,
-    images,
-    raw_ids,
-    written,
-)
+from feedback_etl.checklist.rows import ages, contents, contract_columns, duplicates, guessable, images, raw_ids
+from feedback_etl.checklist.written import Written, written
 from feedback_etl.clock import instant
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.manifest import Manifest

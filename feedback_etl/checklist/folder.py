@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from feedback_etl.checklist.item import Item, item
-from feedback_etl.checklist.rows import Written
+from feedback_etl.checklist.written import Written
 from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.demo import DEMO_KEY
 from feedback_etl.exports.bucket import Bucket

@@ -3,23 +3,17 @@
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
 from feedback_etl.checklist.item import Item, item
+from feedback_etl.checklist.written import Written, unknown_pseudonyms
 from feedback_etl.columns import IMAGE_URL, training_columns
 from feedback_etl.demo import DEMO_KEY
-from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.place import Folder
-from feedback_etl.exports.text import scan_text
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.expressions import AGE_EDGES, age_ranges, hash_id
 from feedback_etl.ids_in_texts import bounded, unbroken
 from feedback_etl.schema import PSEUDONYM_PATTERN
-from feedback_etl.transforms import PAIR_KEY
 
 GUESSED_IDS = 1_000_000
 """Integers from 0 on that everybody tries first."""
@@ -33,75 +27,6 @@ SHORTEST_ID = 6
 _IDS_AT_ONCE = 200_000
 _FORMS = (bounded, unbroken)
 _IMAGE = r"(?i)^[a-z0-9]+://|\.(jpe?g|png|webp|heic|gif)\b"
-
-
-class Written(NamedTuple):
-    """What the data file of an export holds.
-
-    Attributes:
-        manifest: Of the export.
-        place: Where it is.
-        path: Of the file, or of the folder of its parts.
-        columns: Its columns.
-        repeated: Rows that are the same feedback as an earlier one.
-        without_analysis: Rows without a pseudonym of the analysis.
-        analyses: The pseudonyms of analyses, each once.
-        pseudonyms: These, and those of whatever else is an identifier.
-        imaged: The pseudonyms of analyses in rows with the URL of an image.
-        texts: The distinct values of its other columns of text, by column.
-    """
-
-    manifest: Manifest
-    place: Folder | Bucket
-    path: Path
-    columns: list[str]
-    repeated: int
-    without_analysis: int
-    analyses: pl.Series
-    pseudonyms: pl.Series
-    imaged: pl.Series
-    texts: dict[str, pl.Series]
-
-    @property
-    def files(self) -> list[DataFile]:
-        """Its data file, or its parts."""
-        return self.manifest.all("pairs")
-
-    @property
-    def rows(self) -> pl.LazyFrame:
-        """All of it, as text."""
-        return scan_text(self.place, self.manifest)
-
-
-def written(place: Folder | Bucket, manifest: Manifest) -> Written | None:
-    """What an export holds; None where a file of it is gone.
-
-    Raises:
-        ExportFileError: The file cannot be read.
-    """
-    names = [file.path for file in manifest.all("pairs")]
-    if not names or place.present(names) != {*names}:
-        return None
-    path = Path(manifest.data) if isinstance(place, Bucket) else place.path / manifest.data
-    try:
-        rows = scan_text(place, manifest)
-        columns = rows.collect_schema().names()
-        key = [name for name in PAIR_KEY if name in columns]
-        counts = rows.select(pl.len(), pl.struct(key).n_unique().alias("pairs"), pl.col("analysis_hash").null_count())
-        height, pairs, nameless = counts.collect().row(0)
-        others = [name for name in columns if name not in ("feedback_timestamp", "export_date")]
-        values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in others}
-        identifiers = [name for name, role, _ in manifest.settings.get("extra_columns", []) if role == "identifier"]
-        hashes = [values.pop(name) for name in ("analysis_hash", *identifiers)]
-        imaged = hashes[0].clear()
-        if IMAGE_URL.name in columns:
-            imaged = rows.filter(pl.col(IMAGE_URL.name).is_not_null()).select("analysis_hash").collect().to_series()
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):  # whose texts may hold values
-        raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
-    pseudonyms = pl.concat([each.alias("pseudonym").cast(pl.String) for each in hashes]).unique()
-    return Written(
-        manifest, place, path, columns, height - pairs, nameless, hashes[0], pseudonyms, imaged.unique(), values
-    )
 
 
 def contract_columns(exports: Sequence[Written]) -> Item:
@@ -123,6 +48,8 @@ def guessable(exports: Sequence[Written], ids: Iterable[str]) -> Item:
     published = ids_tried.select(hash_id("id", key=DEMO_KEY, domain="analysis_id")).to_series().implode()
 
     def fault(each: Written) -> str:
+        if "hash_id" in each.manifest.overridden:
+            return f"cannot be tested: {unknown_pseudonyms(each.manifest)}"
         if strange := int((~each.pseudonyms.str.contains(PSEUDONYM_PATTERN)).sum()):
             return f"has {strange:,} values that are no pseudonyms"
         if each.without_analysis:
@@ -174,13 +101,26 @@ def ages(exports: Sequence[Written]) -> Item:
     nothing = pl.Series([], dtype=pl.String)
 
     def fault(each: Written) -> str:
+        labels = each.texts.get("age_range", nothing)
+        if "bucket_age" in each.manifest.overridden:
+            return _age_in(labels)
         edges = each.manifest.settings.get("age_edges", AGE_EDGES)
         ranges = list(age_ranges(edges).categories)
         if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < NARROWEST_RANGE]:
             return f"has ranges of fewer than {NARROWEST_RANGE} years: {', '.join(narrow)}"
-        return "" if each.texts.get("age_range", nothing).is_in(ranges).all() else "has other ages than ranges"
+        return "" if labels.is_in(ranges).all() else "has other ages than ranges"
 
-    return _each("ages", exports, fault, passed="only ranges")
+    return _each("ages", exports, fault, passed="only ranges, or labels of the application's own that are no ages")
+
+
+def _age_in(labels: pl.Series) -> str:
+    """Return what is wrong with an application's own labels: one that is an age, or a range of few years."""
+    bounds = labels.str.extract_groups(r"^(\d+)(?:\s*-\s*(\d+))?$").struct.unnest().cast(pl.Float64)
+    ages = int(bounds.select((pl.nth(0).is_not_null() & pl.nth(1).is_null()).sum()).item())
+    narrow = int(bounds.select((pl.nth(1) - pl.nth(0) < NARROWEST_RANGE).sum()).item())
+    if ages:
+        return f"has {ages:,} labels that are ages"
+    return f"has {narrow:,} ranges of fewer than {NARROWEST_RANGE} years" if narrow else ""
 
 
 def images(exports: Sequence[Written], agreed: Mapping[str | None, pl.Series]) -> Item:
@@ -198,9 +138,9 @@ def images(exports: Sequence[Written], agreed: Mapping[str | None, pl.Series]) -
             return f"holds URLs or names of images in {', '.join(names)}"
         if each.imaged.is_empty():
             return ""
-        if each.manifest.key_id not in agreed:
-            return "holds images, and its key is not at hand (--key-file)"
-        withdrawn = int((~each.imaged.is_in(agreed[each.manifest.key_id].implode())).sum())
+        if each.manifest.pseudonyms not in agreed:
+            return f"holds images, and {unknown_pseudonyms(each.manifest)}"
+        withdrawn = int((~each.imaged.is_in(agreed[each.manifest.pseudonyms].implode())).sum())
         return f"holds images of {withdrawn:,} analyses whose users do not agree (any more)" if withdrawn else ""
 
     return _each("images", exports, fault, passed="no URL of one without opt-in")
@@ -219,8 +159,16 @@ def contents(exports: Sequence[Written]) -> Item:
 
 
 def duplicates(exports: Sequence[Written]) -> Item:
-    """No feedback is in a file twice; where times were cut down, that cannot be seen."""
-    exact = [each for each in exports if each.manifest.settings.get("timestamp_precision", "exact") == "exact"]
+    """No feedback is in a file twice.
+
+    It cannot be seen where times were cut down, or where the application recognises duplicates itself.
+    """
+    exact = [
+        each
+        for each in exports
+        if each.manifest.settings.get("timestamp_precision", "exact") == "exact"
+        and "pair_hash" not in each.manifest.overridden
+    ]
 
     def fault(each: Written) -> str:
         return f"has {each.repeated:,} rows twice" if each.repeated else ""

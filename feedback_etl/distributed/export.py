@@ -152,7 +152,7 @@ class Parts:
                     run.add(made.tally)
                 if self.selection.progress:
                     self.selection.progress(run.rows, max(run.rows, total))
-        run.judge()
+        run.judge(window, found.excluded)
         small = run.small_classes()
         if rules.anonymity.k is not None:
             self._put_small_classes(export.stem, small)

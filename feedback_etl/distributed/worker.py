@@ -166,5 +166,5 @@ def metadata_of(rules: Rules, form: Form) -> dict[str, str]:
         return {}
     from feedback_etl.contracts import row_schema
 
-    contract = json.dumps(row_schema(rules.extra, rules.age_edges))
+    contract = json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
     return {"feedback_etl.key_id": rules.key.id if rules.key else "", "feedback_etl.contract": contract}

@@ -63,6 +63,7 @@ class BegunExport:
         consent: Sequence[str] = (),
         plan: Mapping[str, Any] = MappingProxyType({}),
         lock_timeout: float | None = LOCK_TIMEOUT,
+        own_pseudonyms: bool = False,
     ) -> None:
         """Args are those of `export_feedback`, and:
 
@@ -70,6 +71,7 @@ class BegunExport:
         consent: The columns by which people were left out.
         plan: What the log tells of the run when it begins.
         lock_timeout: None where the caller holds the folder's lock.
+        own_pseudonyms: Whether the application makes the pseudonyms itself, so that nobody is found by theirs.
         """
         require_no_other_url(str(folder))
         if is_store(str(folder)):
@@ -77,6 +79,7 @@ class BegunExport:
         self._folder = Path(folder)
         self._now, self._key, self._new_key, self._lock_timeout = now, key, new_key, lock_timeout
         self._log = AuditLog(self._folder)
+        self._own_pseudonyms = own_pseudonyms
         self._run = secrets.token_hex(8)
         self._manifest = Part("manifest", Form())
         self._ended = True
@@ -181,6 +184,11 @@ class BegunExport:
         new = forgotten_since(self._folder, self.erasures, self._key)
         if not new:
             return None
+        if self._own_pseudonyms:
+            raise ExportFileError(
+                "Meanwhile people were erased, and their rows are not found by pseudonyms that the application makes "
+                "itself: run again."
+            )
         self._has_forgotten = True
         return lambda pseudonym: digest("pseudonym", pseudonym, self._key) in new
 

@@ -41,7 +41,7 @@ def described(
         columns=training_columns(facts.extra),
         files=files,
         key_id=key.id if key else None,
-        scheme="hmac-sha256, 16 hex" if key else "sha256, 16 hex",
+        scheme=_scheme(facts, key),
         source=facts.source,
         tools={name: version(name) for name in _TOOLS},
         audit_head=audit_head,
@@ -49,6 +49,12 @@ def described(
         consent=list(facts.consent),
         risk=facts.risk,
     )
+
+
+def _scheme(facts: Facts, key: Key | None) -> str:
+    if own := facts.settings.get("overridden", {}).get("hash_id"):
+        return f"by {own}"
+    return "hmac-sha256, 16 hex" if key else "sha256, 16 hex"
 
 
 def told(manifest: Manifest) -> dict[str, Any]:

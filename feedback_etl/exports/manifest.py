@@ -93,6 +93,19 @@ class Manifest:
         """Equal for exports that were asked for the same."""
         return digest_of(self.settings)
 
+    @property
+    def overridden(self) -> dict[str, str]:
+        """What the application did itself, each with the full name of its function; see `overrides.Overrides`."""
+        return dict(self.settings.get("overridden", {}))
+
+    @property
+    def pseudonyms(self) -> str | None:
+        """What made the pseudonyms: the id of the key, or a function of the application; None if unkeyed.
+
+        No key recomputes what an application's own function has made: there, nobody can be looked up by their id.
+        """
+        return self.overridden.get("hash_id", self.key_id)
+
     def to_json(self) -> str:
         """The text of the file."""
         return json.dumps(self.to_dict() | {"settings_digest": self.settings_digest}, indent=2) + "\n"
@@ -176,6 +189,7 @@ def _is_sound(manifest: Manifest) -> bool:
         all(isinstance(text, str) for text in texts)
         and not manifest.stem.startswith(".")
         and isinstance(manifest.key_id, str | None)
+        and all(isinstance(name, str) for name in manifest.overridden.values())
         and manifest.version is None
         and len(manifest.window) == 2
         and all(datetime.fromisoformat(time).tzinfo is None for time in times)

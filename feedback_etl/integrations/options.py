@@ -7,7 +7,7 @@ from typing import Any
 
 from feedback_etl.errors import UsageError
 
-OF_EACH_RUN = ("database", "key", "unkeyed", "now", "request_id")
+OF_EACH_RUN = ("database", "key", "unkeyed", "now", "request_id", "overrides")
 """What every export finds itself when it begins: the settings say it, or it is another one each time."""
 
 

@@ -45,7 +45,8 @@ class Erasure:
         rows: Rows of people that left the files: training pairs and rejected rows.
         files: Which files held some, by their paths in the folder.
         not_found: Ids, as they were given, of whom no file held anything and who were not forgotten before.
-        without_key: Exports that could not be looked into, since the key that made them is not at hand.
+        without_key: Exports that could not be looked into, since the key that made them is not at hand, or since their
+            application made the pseudonyms itself.
         damaged: Files that could not be read, and still hold what they held.
         foreign: Files without a manifest, which were not looked into either.
         unfinished: Exports of an object store that have not ended: they leave out who is forgotten when they are
@@ -98,8 +99,8 @@ class Forgetting:
                 self._announce()
                 exports = contents_of(self._place).exports
         for manifest in exports:
-            if manifest.key_id in keys:
-                self._erase_all_from(manifest, keys[manifest.key_id])
+            if manifest.pseudonyms in keys:
+                self._erase_all_from(manifest, keys[manifest.pseudonyms])
             else:
                 self._result.without_key.append(manifest.stem)
         if isinstance(self._place, Bucket):

@@ -6,10 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL, ExtraColumn
-from feedback_etl.contracts import TIME, row_schema
+from feedback_etl.columns import IMAGE_URL
+from feedback_etl.contracts import TIME, manifest_schema
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.expressions import AGE_EDGES, ISO_FORMAT
+from feedback_etl.expressions import ISO_FORMAT
 from feedback_etl.report.rounding import round_width
 from feedback_etl.schema import PSEUDONYM_PATTERN
 
@@ -50,8 +50,7 @@ class Column(NamedTuple):
 
 def columns_of(manifest: Manifest) -> list[Column]:
     """The columns of an export, as its manifest and the contract tell them."""
-    extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
-    properties = row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES))["properties"]
+    properties = manifest_schema(manifest)["properties"]
     return [_column(name, properties.get(name, _UNKNOWN)) for name in manifest.columns]
 
 

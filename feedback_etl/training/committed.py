@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import polars as pl
+
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.bucket import Bucket, Listed
 from feedback_etl.exports.catalogue import manifests_at
@@ -15,16 +17,16 @@ from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of
 from feedback_etl.exports.names import DATA_SUFFIXES, REJECTED_FOLDER, manifest_of
 from feedback_etl.exports.place import Folder, place_of
 from feedback_etl.exports.store import is_store, require_no_other_url
-from feedback_etl.expressions import AGE_EDGES
+from feedback_etl.expressions import AGE_EDGES, age_ranges
 
 
 class Kind(NamedTuple):
     """What exports have to have in common to fit together: otherwise nobody finds the same person or pair in both.
 
     Attributes:
-        key: The id of the key that made the pseudonyms, or "unkeyed".
+        key: What made the pseudonyms: the id of the key, "unkeyed", or a function of the application.
         precision: Of the times.
-        age_edges: The ages at which ranges begin, in words.
+        age_edges: The ages at which ranges begin, or the function of the application that names them, in words.
         recommendation_id: Its form, "keep" or "hash".
     """
 
@@ -74,6 +76,11 @@ class Committed(NamedTuple):
         """The ages at which its ranges begin."""
         return tuple(self.manifest.settings.get("age_edges", AGE_EDGES))
 
+    @property
+    def age_type(self) -> pl.DataType:
+        """The type of its age ranges: text where labels are the application's own."""
+        return pl.String() if "bucket_age" in self.manifest.overridden else age_ranges(self.age_edges)
+
     def setting(self, name: str, usual: str) -> str:
         """What was asked for; the usual if the manifest does not tell."""
         return str(self.manifest.settings.get(name, usual))
@@ -86,8 +93,9 @@ class Committed(NamedTuple):
     @property
     def kind(self) -> Kind:
         """Whether it fits together with another, which then is of the same."""
-        edges = f"from {', '.join(map(str, self.age_edges))}"
-        key = self.manifest.key_id or "unkeyed"
+        own = self.manifest.overridden.get("bucket_age")
+        edges = f"by {own}" if own else f"from {', '.join(map(str, self.age_edges))}"
+        key = self.manifest.pseudonyms or "unkeyed"
         return Kind(key, self.precision, edges, self.setting("recommendation_id", "keep"))
 
 

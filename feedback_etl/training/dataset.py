@@ -15,7 +15,7 @@ from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.store import POLARS_OPTIONS
 from feedback_etl.exports.text import csv_sources
-from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT, age_ranges
+from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT
 from feedback_etl.training.committed import Committed, age_of, exports_at, may_share, require_some, settled
 from feedback_etl.transforms import PAIR_KEY
 
@@ -46,7 +46,8 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     Parquet may be mixed. Of a pair that several exports hold, the copy of the newest one stays, with the `subject_hash`
     of the newest one that tells it. Looking for such pairs
     needs the columns of the pair, and is left out where the windows of the exports tell that there are none. With times
-    cut to the minute, hour or day, rows that are equal in one file are different feedback, and all stay.
+    cut to the minute, hour or day, rows that are equal in one file are different feedback, and all stay; as do those of
+    an application that recognises duplicates itself. Where it names age ranges itself, `age_range` is text.
 
     Files are looked at now and read when the frame is collected. Polars reads the columns that are needed alone; the
     order of the rows is the same each time. Where to go from there:
@@ -92,7 +93,7 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     with ThreadPoolExecutor() as pool:
         whole = [export for export in pool.map(partial(settled, verify=verify), found) if export]
     clusters = _clusters(require_some(whole, exports))
-    ranges_as_text = len({export.age_edges for export in whole}) > 1
+    ranges_as_text = len({export.kind.age_edges for export in whole}) > 1
     frames = [_united(cluster, ranges_as_text) for cluster in clusters]
     return pl.concat(frames, how="diagonal_relaxed")
 
@@ -151,7 +152,7 @@ def _declared(export: Committed) -> list[tuple[str, str, str]]:
 def _types_of(export: Committed) -> pl.Schema:
     """Of its columns; one that nobody declared is text."""
     types = {name: _FURTHER[kind] if role != "identifier" else pl.String() for name, role, kind in _declared(export)}
-    types = {**TRAINING_TYPES, "age_range": age_ranges(export.age_edges)} | types
+    types = {**TRAINING_TYPES, "age_range": export.age_type} | types
     return pl.Schema({name: types.get(name, pl.String()) for name in export.manifest.columns})
 
 
@@ -172,7 +173,7 @@ def _united(cluster: Sequence[Committed], ranges_as_text: bool) -> pl.LazyFrame:
         frames = [frame.with_columns(pl.col("age_range").cast(pl.String)) for frame in frames]
     if len(frames) == 1:
         return frames[0]
-    if any(export.precision != "exact" for export in cluster):
+    if any(export.precision != "exact" or "pair_hash" in export.manifest.overridden for export in cluster):
         frames = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_NUMBER)) for frame in frames]
         key.append(_NUMBER)
     united = pl.concat(frames, how="diagonal_relaxed")

@@ -30,6 +30,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ratings: Ratings that shall be features too. They are what labels are made of: leave out that of the label.
         times: Whether the hour and the weekday of the answer are features; nobody knows them when the advice is given.
         timestamp_precision: That of the export.
+        age_ranges: The labels of age ranges where an application names them itself; see `Vocabulary.fit`.
 
     Attributes:
         vocabulary_: What it knows since it was fitted.
@@ -49,16 +50,18 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ratings: Sequence[str] = (),
         times: bool = True,
         timestamp_precision: TimestampPrecision = "exact",
+        age_ranges: Sequence[str] | None = None,
     ) -> None:
         self.min_rows = min_rows
         self.ratings = ratings
         self.times = times
         self.timestamp_precision = timestamp_precision
+        self.age_ranges = age_ranges
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002, N803  the names of scikit-learn
         """Learn the vocabulary of training rows."""
         _refuse_lazy(X)
-        self.vocabulary_ = Vocabulary.fit(X, min_rows=self.min_rows)
+        self.vocabulary_ = Vocabulary.fit(X, min_rows=self.min_rows, age_ranges=self.age_ranges)
         return self
 
     def transform(self, X: Frame) -> Frame:  # noqa: N803

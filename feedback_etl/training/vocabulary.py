@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -54,25 +55,32 @@ class Vocabulary:
                 raise UsageError(f"{field.name} of a vocabulary are different texts; one comes twice.")
 
     @classmethod
-    def fit(cls, frame: Frame, *, min_rows: int = 1) -> Self:
+    def fit(cls, frame: Frame, *, min_rows: int = 1, age_ranges: Sequence[str] | None = None) -> Self:
         """Learn from training rows, and from those alone: what only test rows hold must stay unknown.
 
         Args:
             frame: Training pairs, a frame of any kind. A lazy frame is run.
             min_rows: What fewer rows hold is left out, and so counted as other.
+            age_ranges: The labels of age ranges, from the youngest to the oldest, where an application names them
+                itself and they do not tell their order, such as "young" and "old".
 
         Raises:
-            UsageError: `min_rows` is less than 1.
+            UsageError: `min_rows` is less than 1, or `age_ranges` are not different texts.
             ValidationError: The frame lacks conditions_detected or rules_applied, or they are no text, or age_range
-                holds something else than ranges.
+                holds something else than ranges, or than those of `age_ranges`.
         """
         if not isinstance(min_rows, int) or min_rows < 1:
             raise UsageError("min_rows must be a whole number of 1 or more.")
         pairs: pl.LazyFrame = to_polars(frame).lazy()
         require_pairs(pairs, ["conditions_detected", "rules_applied"])
-        return cls(
-            _names(pairs, "conditions_detected", min_rows), _names(pairs, "rules_applied", min_rows), _ranges(pairs)
-        )
+        ranges = _ranges(pairs) if age_ranges is None else tuple(age_ranges)
+        conditions, rules = (_names(pairs, name, min_rows) for name in ("conditions_detected", "rules_applied"))
+        fitted = cls(conditions, rules, ranges)
+        if age_ranges is None:
+            return fitted
+        if strange := _labels_in(pairs) - {*fitted.age_ranges}:
+            raise ValidationError(f"age_range holds {len(strange):,} values that are not among age_ranges.")
+        return fitted
 
     def require_ranges(self, frame: pl.DataFrame | pl.LazyFrame) -> None:
         """Refuse age ranges that overlap one that is known: they are of exports with other `age_edges`.
@@ -123,13 +131,22 @@ def _ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
     dtype = pairs.collect_schema().get("age_range", pl.Null())
     if isinstance(dtype, pl.Enum):
         return tuple(dtype.categories)
-    values = pl.lit(None) if dtype == pl.Null else pl.col("age_range")
-    there = {*pairs.select(values.cast(pl.String).unique().drop_nulls().alias("age_range")).collect()["age_range"]}
+    there = _labels_in(pairs)
     if there <= {*AGE_RANGE.categories}:
         return tuple(AGE_RANGE.categories)
     if strange := [name for name in there if not _RANGE.fullmatch(name)]:
-        raise ValidationError(f"age_range holds {len(strange):,} values that are no ranges, such as <18, 18-25 or 50+.")
+        raise ValidationError(
+            f"age_range holds {len(strange):,} values that are no ranges, such as <18, 18-25 or 50+. Labels of the "
+            "application's own have to be named from the youngest on: Vocabulary.fit(pairs, age_ranges=(...))."
+        )
     return tuple(sorted(there, key=_bounds))
+
+
+def _labels_in(pairs: pl.LazyFrame) -> set[str]:
+    """Return the labels of age ranges that rows have; none where there is no such column."""
+    is_there = pairs.collect_schema().get("age_range", pl.Null()) != pl.Null
+    values = pl.col("age_range") if is_there else pl.lit(None)
+    return {*pairs.select(values.cast(pl.String).unique().drop_nulls().alias("age_range")).collect()["age_range"]}
 
 
 def _ranges_there(frame: pl.DataFrame | pl.LazyFrame) -> list[str]:
