@@ -6,17 +6,22 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import sqlalchemy as sa
+from budget import PROPERTY, budget_lines, check_budget, processor_seconds
 from clusters import SMALL_TASK, environment, fill_with_sample
 from databases import Database, new_mysql_database, new_postgres_database, opened
 from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, running_object_store
 from watchdog import running_server
+
+from feedback_etl.source.child import Reader
+from feedback_etl.source.waiting import end_waiting
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=150)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1500)
@@ -35,6 +40,25 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
     os.environ["TZ"] = "America/St_Johns"
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def budget(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test of the default tier costs little; servers and others that serve many tests are not counted."""
+    begin = processor_seconds()
+    yield
+    seconds = processor_seconds() - begin
+    request.node.user_properties.append((PROPERTY, seconds))
+    check_budget(request.node, seconds)
+
+
+@pytest.fixture(autouse=True)
+def warm_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reader processes wait for the next test, which saves starting one, but where a test is about them."""
+    if any(request.node.get_closest_marker(name) for name in ("fresh_reader", "covers_children")):
+        end_waiting()
+    else:
+        monkeypatch.setattr("feedback_etl.source.reader.Reader", partial(Reader, is_kept=True))
 
 
 @pytest.fixture(autouse=True)
@@ -223,10 +247,15 @@ def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What was counted, by the tests that passed."""
+    """What was counted, by the tests that passed; with `--durations`, what tests cost in processor time."""
     passed = terminalreporter.stats.get("passed", [])
     counts = [text for report in passed for name, text in report.user_properties if name == "count"]
     if counts:
         terminalreporter.section("counts")
         for text in sorted(counts, key=lambda text: text[7:]):
             terminalreporter.line(text)
+    if most := terminalreporter.config.getoption("durations"):
+        reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "when")]
+        terminalreporter.section(f"slowest {most} tests by processor time")
+        for line in budget_lines(reports, most):
+            terminalreporter.line(line)

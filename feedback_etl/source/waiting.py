@@ -34,15 +34,17 @@ def prestart() -> None:
 
 def wait(process: ReaderProcess) -> None:
     """Let a process wait for a job."""
-    atexit.unregister(_end_waiting)
-    atexit.register(_end_waiting)
+    atexit.unregister(end_waiting)
+    atexit.register(end_waiting)
     _waiting.append(process)
 
 
-def _end_waiting() -> None:
-    for process in _waiting:
-        process.popen.kill()
-        process.popen.communicate()
+def end_waiting() -> None:
+    """End all processes that wait for a job; the next job starts one of its own."""
+    while _waiting:
+        popen = _waiting.pop().popen
+        popen.kill()
+        popen.communicate()
 
 
 def _forget_waiting() -> None:
