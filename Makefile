@@ -5,13 +5,19 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 RANDOM_ROWS := $(addprefix tests/test_,oracle_agreement.py source_windows.py reader_process.py)
 
-.PHONY: demo test torture bench lint format schemas notebooks lock clean
+.PHONY: demo test test-all coverage torture bench lint format schemas notebooks lock clean
 
 demo: .venv/installed-run  ## a sample database, exported: what this project does
 	$(BIN)/feedback-etl demo
 
-test: .venv/installed-test  ## all tests, with coverage
-	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term
+test: .venv/installed-test  ## the default tier: everything that takes no longer than a developer waits
+	$(BIN)/pytest -n 2 --dist worksteal
+
+test-all: .venv/installed-test  ## all tests but torture's: executors, notebooks, Celery, the browser, every crash point
+	$(BIN)/pytest -n 2 --dist worksteal -m "not torture"
+
+coverage: .venv/installed-test  ## the same with coverage, as continuous integration runs it
+	$(BIN)/pytest -n 2 --dist worksteal -m "not torture" --durations 25 --cov --cov-report=term
 
 torture: .venv/installed-test  ## what accidents do, a hundred times each, and many more random rows; about an hour
 	$(BIN)/pytest -n 2 -m torture

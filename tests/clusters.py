@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import psycopg
+import pytest
 import sqlalchemy as sa
 from databases import create_schema
 
@@ -70,14 +71,16 @@ def environment(url: str) -> dict[str, str]:
 
 
 @contextmanager
-def dask(workers: int = 2) -> Iterator[tuple[Executor, Any]]:
+def dask(workers: int = 2, *, processes: bool = True) -> Iterator[tuple[Executor, Any]]:
     """A Dask cluster of worker processes on this machine, and its client; they inherit the environment."""
     from distributed import Client, LocalCluster
 
-    options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1}
+    options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "processes": processes}
     options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")  # not on all interfaces
+    if processes:
+        options["host"] = "127.0.0.1"
     with (
-        LocalCluster(host="127.0.0.1", silence_logs=False, **options) as cluster,  # type: ignore[no-untyped-call]
+        LocalCluster(silence_logs=False, **options) as cluster,  # type: ignore[no-untyped-call]
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
         yield client.get_executor(), client
@@ -87,6 +90,13 @@ def dask(workers: int = 2) -> Iterator[tuple[Executor, Any]]:
 def dask_executor() -> Iterator[Executor]:
     """That of a Dask cluster."""
     with dask() as (executor, _):
+        yield executor
+
+
+@contextmanager
+def dask_threads_executor() -> Iterator[Executor]:
+    """That of a Dask cluster whose scheduler and workers are threads of this process, which start at once."""
+    with dask(processes=False) as (executor, _):
         yield executor
 
 
@@ -114,7 +124,11 @@ EXECUTORS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {
     "processes": process_executor,
     "loky": loky_executor,
     "dask": dask_executor,
+    "dask in threads": dask_threads_executor,
 }
+IN_PROCESSES = ("processes", "loky", "dask")
+BY_TIER = [pytest.param(kind, marks=pytest.mark.slow) if kind in IN_PROCESSES else kind for kind in EXECUTORS]
+"""The executors as parameters: those whose workers are processes are slow."""
 
 
 class Watched(Executor):

@@ -6,19 +6,25 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import sqlalchemy as sa
+from budget import PROPERTY, budget_lines, check_budget, processor_seconds
 from clusters import SMALL_TASK, environment, fill_with_sample
 from databases import Database, new_mysql_database, new_postgres_database, opened
+from kept import Kept, Mysql, Postgres
 from mariadb_server import is_installed
-from object_store import CREDENTIALS, Proxy, running_object_store
+from object_store import CREDENTIALS, Proxy, in_memory, running_object_store
 from processes import finish_idle_readers
 from watchdog import running_server
 
+from feedback_etl.source import waiting
+from feedback_etl.source.child import Reader
 from feedback_etl.source.waiting import end_idle
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=150)
@@ -38,6 +44,26 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
     os.environ["TZ"] = "America/St_Johns"
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def budget(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test of the default tier costs little; servers and others that serve many tests are not counted."""
+    begin = processor_seconds()
+    yield
+    seconds = processor_seconds() - begin
+    request.node.user_properties.append((PROPERTY, seconds))
+    check_budget(request.node, seconds)
+
+
+@pytest.fixture(autouse=True)
+def warm_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reader processes wait for the next test, which saves starting one, but where a test is about them."""
+    if request.node.get_closest_marker("fresh_reader"):
+        end_idle()
+        monkeypatch.setattr(waiting, "MAX_IDLE", 0)
+    elif request.node.get_closest_marker("covers_children") is None:
+        monkeypatch.setattr("feedback_etl.source.reader.Reader", partial(Reader, is_kept=True))
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +114,20 @@ def postgres_database(postgres_admin: sa.Engine) -> Iterator[str]:
     """The URL of a new, empty PostgreSQL database, dropped after the test."""
     with new_postgres_database(postgres_admin) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def kept_postgres(postgres_admin: sa.Engine) -> Iterator[Kept]:
+    """The PostgreSQL database that many tests share, one after the other."""
+    with closing(Kept(partial(new_postgres_database, postgres_admin), Postgres)) as kept:
+        yield kept
+
+
+@pytest.fixture
+def postgres(kept_postgres: Kept) -> Iterator[Database]:
+    """An empty PostgreSQL database of the default schema."""
+    with kept_postgres.empty() as database:
+        yield database
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +204,20 @@ def mysql_database(mysql_admin: sa.Engine) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def kept_mysql(mysql_admin: sa.Engine) -> Iterator[Kept]:
+    """The MySQL database that many tests share, one after the other."""
+    with closing(Kept(partial(new_mysql_database, mysql_admin), Mysql)) as kept:
+        yield kept
+
+
+@pytest.fixture
+def mysql(kept_mysql: Kept) -> Iterator[Database]:
+    """An empty MySQL database of the default schema."""
+    with kept_mysql.empty() as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
 def mysql_reader(mysql_admin: sa.Engine) -> Iterator[str]:
     """The name of a user who reads everything, writes nothing, and has a password of awkward characters."""
     name = f"etl_{uuid.uuid4().hex[:20]}"
@@ -183,13 +237,26 @@ def object_store() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket_url(object_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a prefix in a new bucket, for which the environment has the credentials."""
+def bucket_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a prefix in a new bucket: in memory, or of a server where a test needs one.
+
+    A test needs one that makes trouble with `proxy`, that looks at requests, or that has others (Polars, programs) open
+    the URL: it is marked `served_store`.
+    """
+    name = f"test-{uuid.uuid4().hex}"
+    if "proxy" in request.fixturenames or request.node.get_closest_marker("served_store"):
+        request.getfixturevalue("served_bucket")(name)
+    else:
+        monkeypatch.setattr("feedback_etl.exports.bucket.opened_store", in_memory())
+    return f"s3://{name}/exports"
+
+
+@pytest.fixture
+def served_bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Creates a bucket of the object store that speaks S3, for which the environment has the credentials."""
     for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": object_store}.items():
         monkeypatch.setenv(name, value)
-    name = f"test-{uuid.uuid4().hex}"
-    urllib.request.urlopen(urllib.request.Request(f"{object_store}/{name}", method="PUT")).close()
-    return f"s3://{name}/exports"
+    return lambda name: urllib.request.urlopen(urllib.request.Request(f"{object_store}/{name}", method="PUT")).close()
 
 
 @pytest.fixture
@@ -214,14 +281,11 @@ def sqlite_database(sqlite_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
-def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest) -> Database:
     """An empty database of the default schema, once in each of the kinds."""
-    if request.param == "sqlite":
-        yield request.getfixturevalue("sqlite_database")
-    else:
-        server = {"postgresql": "postgres_database", "mysql": "mysql_database"}[request.param]
-        with opened(request.getfixturevalue(server)) as empty:
-            yield empty
+    fixtures = {"sqlite": "sqlite_database", "postgresql": "postgres", "mysql": "mysql"}
+    empty: Database = request.getfixturevalue(fixtures[request.param])
+    return empty
 
 
 @pytest.fixture
@@ -231,10 +295,15 @@ def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What was counted, by the tests that passed."""
+    """What was counted, by the tests that passed; with `--durations`, what tests cost in processor time."""
     passed = terminalreporter.stats.get("passed", [])
     counts = [text for report in passed for name, text in report.user_properties if name == "count"]
     if counts:
         terminalreporter.section("counts")
         for text in sorted(counts, key=lambda text: text[7:]):
             terminalreporter.line(text)
+    if most := terminalreporter.config.getoption("durations"):
+        reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "when")]
+        terminalreporter.section(f"slowest {most} tests by processor time")
+        for line in budget_lines(reports, most):
+            terminalreporter.line(line)

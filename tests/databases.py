@@ -43,11 +43,11 @@ def opened(url: str) -> Iterator[Database]:
 
 
 @contextmanager
-def new_postgres_database(admin: sa.Engine) -> Iterator[str]:
-    """The URL of a new, empty database, dropped after the block whoever is still connected."""
+def new_postgres_database(admin: sa.Engine, template: str | None = "template0") -> Iterator[str]:
+    """The URL of a new database, dropped after the block whoever is still connected; empty, or a copy of another."""
     name = f"feedback_etl_test_{uuid.uuid4().hex}"
     with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'"))
     try:
         yield admin.url.set(database=name).render_as_string(hide_password=False)
     finally:

@@ -1,4 +1,4 @@
-"""An object store on this machine: moto's server, which speaks S3, and a proxy before it that makes trouble."""
+"""Object stores for tests: in memory, moto's server, which speaks S3, and a proxy before it that makes trouble."""
 
 import http.client
 import logging
@@ -36,6 +36,14 @@ def running_object_store() -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def in_memory() -> Callable[..., Any]:
+    """What stands for `store.opened_store`: a store in memory for each URL, with conditional puts as in S3."""
+    from obstore.store import MemoryStore
+
+    stores: dict[str, MemoryStore] = {}
+    return lambda url, *_: stores.setdefault(url, MemoryStore())
 
 
 class Trouble(NamedTuple):

@@ -5,6 +5,7 @@
 
 import contextlib
 import functools
+import io
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import sysconfig
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -35,11 +36,28 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONWARNINGS": "error", **(more or {})}
 
 
-def feedback_etl(
+def feedback_etl_process(
     *arguments: str | Path, env: Mapping[str, str] | None = None, injections: tuple[str, ...] = ()
 ) -> Finished:
-    """Run `feedback-etl` to its end, without a terminal."""
+    """Run `feedback-etl` to its end in a process of its own, without a terminal."""
     return _run([*_failing(injections), COMMAND, *map(str, arguments)], environment(env))
+
+
+def feedback_etl(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Finished:
+    """The same in this process: for all that is about neither signals, descriptors nor starting up."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with (
+        open(os.devnull) as nothing,
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "stdin", nothing)
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        code = _exit_code(arguments, app, patch)
+    told = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return Finished(arguments, code or 0, *told)
 
 
 def python(code: str, *arguments: object, umask: int = -1, injections: tuple[str, ...] = ()) -> Finished:
@@ -106,17 +124,23 @@ class Here:
 
     def __call__(self, *arguments: str | Path, command: Callable[[], None] = app) -> Ended:
         """Run `feedback-etl` with arguments, or something else the way it is run."""
-        stopping = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-        handlers, show = [signal.getsignal(each) for each in stopping], warnings.showwarning
-        self._monkeypatch.setattr(sys, "argv", ["feedback-etl", *map(str, arguments)])
-        try:
-            with pytest.raises(SystemExit) as end:
-                main(command)
-        finally:
-            warnings.showwarning = show
-            for each, handler in zip(stopping, handlers, strict=True):
-                signal.signal(each, handler)
-        return Ended(end.value.code, *self._capture.readouterr())
+        code = _exit_code(arguments, command, self._monkeypatch)
+        return Ended(code, *self._capture.readouterr())
+
+
+def _exit_code(arguments: Sequence[str | Path], command: Callable[[], None], patch: pytest.MonkeyPatch) -> Any:
+    """Run a command as it is run as a program, and put back what that changes in this process."""
+    stopping = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    handlers, show = [signal.getsignal(each) for each in stopping], warnings.showwarning
+    patch.setattr(sys, "argv", ["feedback-etl", *map(str, arguments)])
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(command)
+    finally:
+        warnings.showwarning = show
+        for each, handler in zip(stopping, handlers, strict=True):
+            signal.signal(each, handler)
+    return end.value.code
 
 
 @contextlib.contextmanager

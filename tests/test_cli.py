@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import typer
 from databases import Database, Row, opened
-from processes import COMMAND, PATIENCE_SECONDS, Here, environment, feedback_etl
+from processes import COMMAND, PATIENCE_SECONDS, Here, environment, feedback_etl, feedback_etl_process
 
 from feedback_etl import __version__, cli_classic
 from feedback_etl.cli import app
@@ -74,12 +74,12 @@ def files_below(folder: Path) -> list[Path]:
 
 
 class TestExport:
-    """`feedback-etl export` in a process of its own."""
+    """`feedback-etl export` with its exit codes."""
 
     @pytest.mark.usefixtures("configured")
     def test_the_usual_run(self, tmp_path: Path) -> None:
-        """The file is there, the figures are on stdout as JSON, the summary is on stderr, exit code 0."""
-        run = feedback_etl("export", "--json")
+        """In a process of its own: the file is there, figures are on stdout as JSON, the summary is on stderr."""
+        run = feedback_etl_process("export", "--json")
         assert run.returncode == 0
         figures = json.loads(run.stdout)
         assert run.stdout.count("\n") == 1
@@ -523,7 +523,7 @@ class TestTheModule:
         """The same line."""
         module = [sys.executable, "-m", "feedback_etl", "--version"]
         told = subprocess.run(module, capture_output=True, text=True, check=True, env=environment()).stdout
-        assert told == feedback_etl("--version").stdout == f"feedback-etl {__version__}\n"
+        assert told == feedback_etl_process("--version").stdout == f"feedback-etl {__version__}\n"
 
     def test_without_a_command_there_is_help(self, here: Here) -> None:
         """It names the commands, and where to begin."""

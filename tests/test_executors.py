@@ -21,11 +21,11 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from clusters import (
+    BY_TIER,
     EXECUTORS,
     KEY,
     NOW,
     ROWS,
-    SMALL_TASK,
     Watched,
     dask,
     environment,
@@ -34,8 +34,8 @@ from clusters import (
     frame_of,
 )
 from clusters import rejected_of as rejected_rows_of
-from databases import Database
-from processes import feedback_etl
+from databases import Database, new_postgres_database
+from processes import feedback_etl, feedback_etl_process
 
 import feedback_etl as fe
 from feedback_etl.distributed.export import by_number
@@ -58,13 +58,12 @@ def url(shared_url: str) -> str:
 
 
 @pytest.fixture
-def own_url(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def own_url(postgres_admin: sa.Engine, shared_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A database of sample data that the test may change."""
-    fill_with_sample(postgres_database)
-    monkeypatch.setattr("feedback_etl.source.division.LEAST_ROWS_OF_A_TASK", SMALL_TASK)
-    for name, value in environment(postgres_database).items():
-        monkeypatch.setenv(name, value)
-    return postgres_database
+    with new_postgres_database(postgres_admin, template=sa.make_url(shared_url).database) as url:
+        for name, value in environment(url).items():
+            monkeypatch.setenv(name, value)
+        yield url
 
 
 def cut_off(path: Path) -> None:
@@ -83,7 +82,7 @@ def visible(folder: Path) -> list[Path]:
 class TestSameAsOnOneMachine:
     """Row for row, figure for figure."""
 
-    @pytest.mark.parametrize("kind", EXECUTORS)
+    @pytest.mark.parametrize("kind", BY_TIER)
     def test_with_every_executor(self, url: str, tmp_path: Path, kind: str) -> None:
         """Threads, processes, loky and a Dask cluster: they differ in nothing but who made it."""
         alone = exported(url, tmp_path / "alone")
@@ -95,6 +94,7 @@ class TestSameAsOnOneMachine:
         assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         assert shared.total_feedback_records == ROWS
 
+    @pytest.mark.slow
     def test_with_ray(self, url: str, tmp_path: Path) -> None:
         """The executor of the example."""
         ray = pytest.importorskip("ray", reason="Ray is not installed: 200 MB for one test")
@@ -110,14 +110,17 @@ class TestSameAsOnOneMachine:
         "options",
         [
             {"compress": "gzip", "k": 5},
-            {"compress": "zstd", "include_subject_hash": True},
+            pytest.param({"compress": "zstd", "include_subject_hash": True}, marks=pytest.mark.slow),
             {"k": 30, "format": "parquet", "timestamp_precision": "day", "recommendation_id": "hash"},
-            {"unkeyed": True, "key": None},
-            {"min_feedback_fields": 4, "age_edges": (30, 60), "batch_rows": 100},
+            pytest.param({"unkeyed": True, "key": None}, marks=pytest.mark.slow),
+            pytest.param({"min_feedback_fields": 4, "age_edges": (30, 60), "batch_rows": 100}, marks=pytest.mark.slow),
             {"since": "2025-08-01", "until": "2025-09-15T12:00", "days_back": 30},
-            {"quasi_identifiers": ("feedback_timestamp", "age_range"), "timestamp_precision": "day"},
+            pytest.param(
+                {"quasi_identifiers": ("feedback_timestamp", "age_range"), "timestamp_precision": "day"},
+                marks=pytest.mark.slow,
+            ),
         ],
-        ids=lambda options: ",".join(options),
+        ids=",".join,
     )
     def test_with_every_option(self, url: str, tmp_path: Path, options: dict[str, Any]) -> None:
         """Forms, k over all parts, unkeyed, windows."""
@@ -215,6 +218,7 @@ class TestCommandLine:
     def known(self, url: str) -> None:
         """The command line and the workers know the database and the key."""
 
+    @pytest.mark.slow
     def test_dask_makes_the_export(self, tmp_path: Path) -> None:
         """A cluster by its address, with k and a model of one's own."""
         lines = ["import pandera.polars as pa", "class Model(pa.DataFrameModel):"]
@@ -222,7 +226,7 @@ class TestCommandLine:
         with dask() as (_, client):
             engine = f"dask={client.scheduler.address}"
             options = ["--days", "-1", "--k", "5", "--workers", "4", "--model", "checks.py:Model"]
-            done = feedback_etl("export", "--executor", engine, "--json", "--output", tmp_path, *options)
+            done = feedback_etl_process("export", "--executor", engine, "--json", "--output", tmp_path, *options)
         assert done.returncode == 0, done.stderr
         figures = json.loads(done.stdout)
         assert figures["total_feedback_records"] == ROWS
@@ -268,6 +272,7 @@ class TestTasks:
         people = classes["people"].list.explode().drop_nulls()
         assert people.str.contains("^[0-9a-f]{16}$").all()
 
+    @pytest.mark.slow
     def test_a_task_that_runs_twice_is_one_part(self, url: str, tmp_path: Path) -> None:
         """At once or one after the other, also where rows wait for the sizes of the classes."""
         choices: list[dict[str, Any]] = [{}, {"format": "parquet"}, {"k": 3}]
@@ -296,7 +301,11 @@ class TestTasks:
         assert visible(tmp_path) == []
 
     @pytest.mark.parametrize(
-        ("harm", "told"), [(Path.unlink, "missing"), (cut_off, "not as it was written")], ids=["removed", "cut off"]
+        ("harm", "told"),
+        [
+            pytest.param(Path.unlink, "missing", marks=pytest.mark.slow, id="removed"),
+            pytest.param(cut_off, "not as it was written", id="cut off"),
+        ],
     )
     def test_rows_that_wait_are_not_lost(
         self, url: str, tmp_path: Path, harm: Callable[[Path], None], told: str
@@ -336,6 +345,7 @@ class TestTasks:
 class TestFailures:
     """Workers that die, and workers that are not what they should be."""
 
+    @pytest.mark.slow
     def test_a_worker_that_is_killed_loses_nothing(self, url: str, tmp_path: Path) -> None:
         """SIGKILL while it has a task: another one does it."""
         alone = exported(url, tmp_path / "alone")
@@ -405,6 +415,7 @@ class TestFailures:
         assert len(begun) == ended < 10
         assert visible(tmp_path) == []
 
+    @pytest.mark.slow
     def test_a_model_that_cannot_be_sent_is_told(self, url: str, tmp_path: Path) -> None:
         """A pool of processes takes the task, and pickles it later: no worker was lost, and none would do better."""
         from pandera.polars import DataFrameModel
@@ -482,7 +493,7 @@ class TestFailures:
             exported(own_url, tmp_path, executor=Watched(cut))
         assert visible(tmp_path) == []
 
-    @pytest.mark.parametrize("k", [None, 3])
+    @pytest.mark.parametrize("k", [None, pytest.param(3, marks=pytest.mark.slow)])
     def test_a_head_that_is_killed_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
         """SIGKILL while parts are made: the next start removes them, and those that waited."""
         code = (
@@ -511,6 +522,7 @@ class TestFailures:
         events = [record["event"] for record in AuditLog(tmp_path).records()]
         assert events == ["started", "recovered", "started", "committed"]
 
+    @pytest.mark.slow
     def test_an_executor_that_broke_is_told(self, url: str, tmp_path: Path) -> None:
         """A ProcessPoolExecutor of which a worker was killed takes nothing any more."""
         with EXECUTORS["processes"]() as executor:

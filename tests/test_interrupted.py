@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from processes import Finished, feedback_etl, python
+from processes import Finished, feedback_etl_process, python
 
 from feedback_etl.demo import create_sample_database
 
@@ -166,7 +166,7 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def export(application: Path, folder: Path, injection: str) -> Finished:
     """The command line, with a signal at a system call."""
     url = f"sqlite:///{application}"
-    return feedback_etl(
+    return feedback_etl_process(
         "export", "--days", "-1", "--unkeyed", "--database-url", url, "--output", folder, injections=(injection,)
     )
 

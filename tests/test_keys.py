@@ -19,7 +19,7 @@ from folders import exported, people
 from frames import all_said
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import Here, environment, feedback_etl, python, without_privileges
+from processes import Here, environment, feedback_etl, feedback_etl_process, python, without_privileges
 
 from feedback_etl import settings
 from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageError
@@ -328,7 +328,7 @@ except KeyError:
 
 
 class TestTheCommands:
-    """`keys new` and `keys show`, each in a process of its own."""
+    """`keys new` and `keys show`."""
 
     def test_new_makes_the_users_key_and_show_names_it(self) -> None:
         """The id and the place go to stdout; the key goes nowhere but into its file."""
@@ -362,7 +362,7 @@ class TestTheCommands:
     def test_a_warning_is_one_line(self, tmp_path: Path) -> None:
         """Once, on stderr, without the place in the code."""
         path = key_file(tmp_path / "key", mode=0o644)
-        shown = feedback_etl("keys", "show", env={"FEEDBACK_ETL_KEY_FILE": str(path), "PYTHONWARNINGS": ""})
+        shown = feedback_etl_process("keys", "show", env={"FEEDBACK_ETL_KEY_FILE": str(path), "PYTHONWARNINGS": ""})
         assert shown.returncode == 0
         assert shown.stderr == (
             f"warning: Others can read the key file {path}; if it is not a mounted secret: chmod 600 {path}\n"

@@ -13,6 +13,8 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.bucket import Bucket, Changed
 from feedback_etl.exports.place import Folder, place_of
 
+pytestmark = pytest.mark.served_store
+
 LARGE = bytes(range(256)) * 10_000
 
 

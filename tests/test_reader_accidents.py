@@ -15,7 +15,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 from databases import Database, create_schema, make_engine
-from processes import COMMAND, environment, feedback_etl, readers, wait_for
+from processes import COMMAND, environment, feedback_etl_process, readers, wait_for
 from reading import NOW, fetch, select
 from watchdog import running_server
 
@@ -195,7 +195,7 @@ def exported_by(url: str, folder: Path, query: str) -> tuple[int, str, list[Path
     """How an export ends, what it says, and what it leaves."""
     (folder / "own.sql").write_text(query)
     env = {"FEEDBACK_ETL_DATABASE_URL": url, "FEEDBACK_ETL_KEY": KEY}
-    done = feedback_etl(
+    done = feedback_etl_process(
         "export", "--days", "-1", "--query", folder / "own.sql", "--output", folder / "exports", env=env
     )
     return done.returncode, done.stderr, list((folder / "exports").glob("[!.]*"))

@@ -63,6 +63,7 @@ def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any)
     assert manifests_at(bucket_url) == []
 
 
+@pytest.mark.served_store
 def test_erase_and_list_tell_of_exports_that_are_not_finished(
     bucket_url: str, rows: Rows, sqlite_database: Database
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_scheme_may_be_written_in_capitals(bucket_url: str) -> None:
     assert str(place_of(bucket_url.replace("s3:", "S3:"))) == bucket_url
 
 
+@pytest.mark.served_store
 def test_an_endpoint_that_is_none_is_told(bucket_url: str) -> None:
     """In a sentence, after whatever the client prints."""
     done = feedback_etl("list", "--output", bucket_url, env={"AWS_ENDPOINT_URL": "garbage"})
@@ -193,6 +195,7 @@ def test_an_endpoint_that_is_none_is_told(bucket_url: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_executor_that_has_lost_its_scheduler_is_told(shared_url: str, tmp_path: Path) -> None:
     """Dask's futures never end then, and never say so."""
     with dask(1) as (executor, client):

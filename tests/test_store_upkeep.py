@@ -202,6 +202,7 @@ def side_by_side(*acts: Callable[[], object]) -> None:
 class TestPrune:
     """Old parts go, and manifests stay."""
 
+    @pytest.mark.served_store
     def test_parts_of_old_exports_go(self, url: str, database: Database) -> None:
         """By the manifest's age."""
         stored(database, url, now=NOW + timedelta(days=9))
@@ -224,6 +225,7 @@ def scan_rows(url: str, **options: bool) -> int:
     return fe.scan_training(url, **options).collect().height
 
 
+@pytest.mark.served_store
 class TestScan:
     """Parts as one frame, read by Polars where they are."""
 
@@ -269,6 +271,7 @@ class TestScan:
         assert scan_rows(url) == 9
 
 
+@pytest.mark.served_store
 class TestFaces:
     """What is told of them."""
 

@@ -369,6 +369,7 @@ with stored.StoredExport(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) 
 """
 
 
+@pytest.mark.served_store
 class TestKilledRuns:
     """What a killed run leaves is finished or removed by a later one."""
 
