@@ -361,8 +361,8 @@ def test_a_file_in_wal_mode_in_a_folder_that_is_not_writable_is_named(monkeypatc
         told
         == [
             f"Cannot connect to the SQLite file {own}/app.db: it is in WAL mode, for which SQLite creates files in its "
-            "folder, and this user may not; let the user write to the folder, or read a copy that the owner of the file "
-            """makes (sqlite3 FILE "VACUUM INTO 'copy.db'")."""
+            "folder, and this user may not; let the user write to the folder, or read a copy that the owner of the "
+            """file makes (sqlite3 FILE "VACUUM INTO 'copy.db'")."""
         ]
         * 2
     )
