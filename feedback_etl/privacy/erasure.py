@@ -19,6 +19,7 @@ from feedback_etl.exports.rewriting import NO_ANALYSIS
 from feedback_etl.forks import require_usable_polars
 from feedback_etl.privacy.forgetting import Erasure, Forgetting
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.spellings import spell
 from feedback_etl.source.connect import Database
 from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.source.people import analyses_in, feedback_of
@@ -49,9 +50,9 @@ def erase(
 
     Args:
         folder: Where the exports are: a folder, or a prefix of an object store (`s3://bucket/exports`).
-        user_ids: Whom to forget. Their analyses are looked up in `database`, so erase before the rows are deleted
-            there; afterwards only `analysis_ids` or `not_in_database` find them.
-        analysis_ids: What to forget.
+        user_ids: Whom to forget; a UUID in any spelling. Their analyses are looked up in `database`, so erase before
+            the rows are deleted there; afterwards only `analysis_ids` or `not_in_database` find them.
+        analysis_ids: What to forget; a UUID in any spelling.
         not_in_database: Forget everybody of whom the database has no feedback (any more), or no consent.
         database: Where the feedback is; needed for `user_ids` and `not_in_database`.
         query: As for `export_feedback`.
@@ -78,9 +79,9 @@ def erase(
     ['42']
     """
     require_usable_polars()
-    users, given = _ids("user_ids", user_ids), _ids("analysis_ids", analysis_ids)
+    users, analyses = spell(_ids("user_ids", user_ids)), spell(_ids("analysis_ids", analysis_ids))
     known = Key.all_of(keys)
-    if not (users or given or not_in_database):
+    if not (users or analyses or not_in_database):
         raise UsageError("Name somebody to erase: user_ids, analysis_ids or not_in_database.")
     if database is None and (users or not_in_database):
         raise UsageError("The analyses of users are in the database: pass it, or erase by analysis_ids.")
@@ -89,14 +90,14 @@ def erase(
     log_of(place).require_signer(known[0] if known else None)
     where: dict[str, Any] = {"query": query, "db_schema": db_schema, "connect_timeout": connect_timeout}
     where["consent"] = ConsentColumns(opt_in_column, opt_out_column)
-    wanted: dict[str, set[str]] = {each: {each} for each in given}
+    wanted = {spelling: {given} for spelling, given in analyses.items()}
     found = {}
     if database is not None and users:
-        found = feedback_of(database, users, **where, allow_row_security=allow_row_security)
+        found = feedback_of(database, list(users), **where, allow_row_security=allow_row_security)
     for user, theirs in found.items():
         for analysis, feedback in theirs:
             each = analysis if analysis is not None else f"{NO_ANALYSIS}{feedback}"
-            wanted.setdefault(each, set()).add(user)
+            wanted.setdefault(each, set()).add(users[user])
     present = analyses_in(database, **where) if database is not None and not_in_database else None
     if present is not None and not present:
         raise UsageError(
@@ -104,7 +105,7 @@ def erase(
             "one? To remove whole exports, prune them."
         )
     with explained(place), held(place, lock_timeout):
-        return Forgetting(place, known, wanted, users, given, present, dry_run).run()
+        return Forgetting(place, known, wanted, users, analyses, present, dry_run).run()
 
 
 def _ids(name: str, ids: Sequence[int | str | UUID]) -> list[str]:
