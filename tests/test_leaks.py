@@ -291,7 +291,7 @@ URLS = {
     f"mariadb://canary:{PASSWORD}@127.0.0.1:1/app?{PASSWORD}=1": 2,
     f"canary-of-dialect://canary:{PASSWORD}@127.0.0.1:1/app": 2,
     PASSWORD: 2,
-    f"sqlite:///missing.db?password={PASSWORD}": 3,
+    f"sqlite:///missing.db?password={PASSWORD}": 2,
     f"duckdb:///missing.db?password={PASSWORD}": 3,
 }
 
