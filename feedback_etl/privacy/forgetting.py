@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,8 @@ class Forgetting:
 
     Args:
         wanted: Analyses, or NO_ANALYSIS and a feedback id, each with the ids that were given for it.
+        users: Users that were given, in every spelling, each with the ids that were given for it.
+        analyses: Analyses that were given, likewise.
     """
 
     def __init__(
@@ -74,13 +77,14 @@ class Forgetting:
         place: Folder | Bucket,
         keys: Sequence[Key],
         wanted: Mapping[str, Set[str]],
-        users: Sequence[str],
-        analyses: Sequence[str],
+        users: Mapping[str, Set[str]],
+        analyses: Mapping[str, Set[str]],
         present: Sequence[str] | None,
         dry_run: bool,
     ) -> None:
         self._place, self._keys, self._dry_run = place, keys, dry_run
         self._wanted, self._users, self._analyses, self._present = wanted, users, analyses, present
+        self._given = [each for some in (users, analyses) for each in dict.fromkeys(chain(*some.values()))]
         self._log = log_of(place)
         self._signer = keys[0] if keys else None
         self._result, self._found = Erasure(), set[str]()
@@ -105,7 +109,7 @@ class Forgetting:
                 self._result.without_key.append(manifest.stem)
         if isinstance(self._place, Bucket):
             self._result.unfinished = unfinished(self._log.records())
-        self._result.not_found = [each for each in (*self._users, *self._analyses) if each not in self._found]
+        self._result.not_found = [each for each in self._given if each not in self._found]
         if not self._dry_run:
             self._record()
         return self._result
@@ -118,7 +122,7 @@ class Forgetting:
 
     def _record(self) -> None:
         facts = {"rows": self._result.rows, "files": self._result.files, "damaged": self._result.damaged}
-        people = len(self._users) + len(self._analyses)
+        people = len(self._given)
         state = list(state_of(self._place))
         with self._log.locked() as log:
             swept = self._present is not None
@@ -132,9 +136,10 @@ class Forgetting:
         before = set[str]()
         for key in self._signers():
             known = known_digests(self._place, key)
-            before |= {user for user in self._users if digest("user", user, key) in known}
-            hashes = {each: hashed for hashed, each in _pseudonyms(self._analyses, key).items()}
-            before |= {each for each, hashed in hashes.items() if digest("pseudonym", hashed, key) in known}
+            for user, given in self._users.items():
+                before |= given if digest("user", user, key) in known else set()
+            for hashed, analysis in _pseudonyms(self._analyses, key).items():
+                before |= self._analyses[analysis] if digest("pseudonym", hashed, key) in known else set()
         return before
 
     def _remember(self) -> None:
@@ -168,7 +173,7 @@ class Forgetting:
             refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
         settle(self._place, manifest)
         kept = None if self._present is None else {*_pseudonyms(self._present, key)}
-        sought = _Sought(_pseudonyms(self._wanted, key), _hashed(self._users, key, SUBJECT_HASH.name), kept)
+        sought = _Sought(_pseudonyms(self._wanted, key), _hashed([*self._users], key, SUBJECT_HASH.name), kept)
         found = looked_into(self._place, manifest.files, partial(self._theirs_in, sought=sought))
         holding = [(file, theirs) for file, theirs in zip(manifest.files, found, strict=True) if theirs]
         unwanted = [(file, theirs.pseudonyms) for file, theirs in holding if theirs.pseudonyms]
@@ -196,7 +201,7 @@ class Forgetting:
         if sought.kept is not None:
             unwanted |= {each for each in there - sought.kept if not each.startswith(NO_ANALYSIS) and each}
         ids = {each for hashed in unwanted & {*sought.pseudonyms} for each in self._wanted[sought.pseudonyms[hashed]]}
-        return _Theirs(unwanted, ids | {sought.subjects[subject] for subject in theirs.values()})
+        return _Theirs(unwanted, ids.union(*(self._users[sought.subjects[subject]] for subject in theirs.values())))
 
 
 class _Sought(NamedTuple):
