@@ -1,4 +1,4 @@
-"""Whose analyses are whose: ids are the same only if they are the same text, whatever a database takes for equal."""
+"""Whose analyses are whose, where ids compare by their bytes; for other collations see `test_id_equality`."""
 
 from collections.abc import Iterator
 
@@ -35,9 +35,9 @@ def test_all_analyses_are_found(numbered: Database) -> None:
 
 @pytest.fixture(scope="module")
 def texts(mysql_admin: sa.Engine) -> Iterator[str]:
-    """A MySQL database in which people go by texts, many of which are equal to its collation."""
+    """A MySQL database in which people go by texts, many of which are equal to its own collation, but not their own."""
     with new_mysql_database(mysql_admin) as url:
-        execute(url, "CREATE TABLE t (id int, who varchar(99))")
+        execute(url, "CREATE TABLE t (id int, who varchar(99) COLLATE utf8mb4_nopad_bin)")
         engine = sa.create_engine(url)
         with engine.begin() as connection:
             rows = [{"id": number, "who": user} for number, user in enumerate(USERS)]
@@ -47,7 +47,7 @@ def texts(mysql_admin: sa.Engine) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_texts_that_are_equal_to_a_collation_are_other_people(texts: str, user: str) -> None:
+def test_texts_that_differ_in_a_byte_are_other_people_to_a_binary_collation(texts: str, user: str) -> None:
     """And no quote or backslash of an id becomes SQL."""
     query = select(texts, "FROM t", feedback_id="id", user_id="who", analysis_id="who")
     assert feedback_of(texts, [user], query=query) == {user: [(user, None)]}

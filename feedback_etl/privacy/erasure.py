@@ -22,7 +22,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.spellings import spell
 from feedback_etl.source.connect import Database
 from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
-from feedback_etl.source.people import analyses_in, feedback_of
+from feedback_etl.source.people import analyses_in, canonical_ids, feedback_of
 
 
 def erase(
@@ -52,7 +52,8 @@ def erase(
         folder: Where the exports are: a folder, or a prefix of an object store (`s3://bucket/exports`).
         user_ids: Whom to forget; a UUID in any spelling. Their analyses are looked up in `database`, so erase before
             the rows are deleted there; afterwards only `analysis_ids` or `not_in_database` find them.
-        analysis_ids: What to forget; a UUID in any spelling.
+        analysis_ids: What to forget; a UUID in any spelling. Where several spellings are one id to the database
+            (`docs/databases.md`), any of them; without `database`, the canonical one.
         not_in_database: Forget everybody of whom the database has no feedback (any more), or no consent.
         database: Where the feedback is; needed for `user_ids` and `not_in_database`.
         query: As for `export_feedback`.
@@ -79,7 +80,7 @@ def erase(
     ['42']
     """
     require_usable_polars()
-    users, analyses = spell(_ids("user_ids", user_ids)), spell(_ids("analysis_ids", analysis_ids))
+    users, analyses = _ids("user_ids", user_ids), _ids("analysis_ids", analysis_ids)
     known = Key.all_of(keys)
     if not (users or analyses or not_in_database):
         raise UsageError("Name somebody to erase: user_ids, analysis_ids or not_in_database.")
@@ -90,14 +91,16 @@ def erase(
     log_of(place).require_signer(known[0] if known else None)
     where: dict[str, Any] = {"query": query, "db_schema": db_schema, "connect_timeout": connect_timeout}
     where["consent"] = ConsentColumns(opt_in_column, opt_out_column)
-    wanted = {spelling: {given} for spelling, given in analyses.items()}
+    allowed: dict[str, Any] = {"allow_row_security": allow_row_security}
+    spellings = _spellings(database, where | allowed, user_id=users, analysis_id=analyses)
+    wanted = {spelling: {*given} for spelling, given in spellings["analysis_id"].items()}
     found = {}
     if database is not None and users:
-        found = feedback_of(database, list(users), **where, allow_row_security=allow_row_security)
+        found = feedback_of(database, list(spellings["user_id"]), **where, **allowed)
     for user, theirs in found.items():
         for analysis, feedback in theirs:
             each = analysis if analysis is not None else f"{NO_ANALYSIS}{feedback}"
-            wanted.setdefault(each, set()).add(users[user])
+            wanted.setdefault(each, set()).update(spellings["user_id"][user])
     present = analyses_in(database, **where) if database is not None and not_in_database else None
     if present is not None and not present:
         raise UsageError(
@@ -105,7 +108,27 @@ def erase(
             "one? To remove whole exports, prune them."
         )
     with explained(place), held(place, lock_timeout):
-        return Forgetting(place, known, wanted, users, analyses, present, dry_run).run()
+        return Forgetting(place, known, wanted, spellings["user_id"], spellings["analysis_id"], present, dry_run).run()
+
+
+def _spellings(database: Database | None, where: dict[str, Any], **ids: list[str]) -> dict[str, dict[str, set[str]]]:
+    """Map every spelling of the ids of a column, and their canonical one, to the ids that were given for it.
+
+    The database is only asked where there can be another spelling.
+    """
+    found = {name: {spelling: {given} for spelling, given in spell(some).items()} for name, some in ids.items()}
+    asked = {name: [each for each in some if not _is_plain(each)] for name, some in ids.items()}
+    if database is None or not any(asked.values()):
+        return found
+    for name, canonical in canonical_ids(database, asked, **where).items():
+        for each, spelling in canonical.items():
+            found[name].setdefault(spelling, set()).add(each)
+    return found
+
+
+def _is_plain(each: str) -> bool:
+    """Whether an id is its own canonical spelling, whatever the collation."""
+    return each.isascii() and each == each.lower().rstrip(" ")
 
 
 def _ids(name: str, ids: Sequence[int | str | UUID]) -> list[str]:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,8 +68,8 @@ class Forgetting:
 
     Args:
         wanted: Analyses, or NO_ANALYSIS and a feedback id, each with the ids that were given for it.
-        users: The users in all spellings, each with the id that was given.
-        analyses: The analyses that were given, likewise.
+        users: Users that were given, in every spelling, each with the ids that were given for it.
+        analyses: Analyses that were given, likewise.
     """
 
     def __init__(
@@ -76,14 +77,14 @@ class Forgetting:
         place: Folder | Bucket,
         keys: Sequence[Key],
         wanted: Mapping[str, Set[str]],
-        users: Mapping[str, str],
-        analyses: Mapping[str, str],
+        users: Mapping[str, Set[str]],
+        analyses: Mapping[str, Set[str]],
         present: Sequence[str] | None,
         dry_run: bool,
     ) -> None:
         self._place, self._keys, self._dry_run = place, keys, dry_run
         self._wanted, self._users, self._analyses, self._present = wanted, users, analyses, present
-        self._given = list(dict.fromkeys((*users.values(), *analyses.values())))
+        self._given = [each for some in (users, analyses) for each in dict.fromkeys(chain(*some.values()))]
         self._log = log_of(place)
         self._signer = keys[0] if keys else None
         self._result, self._found = Erasure(), set[str]()
@@ -121,7 +122,7 @@ class Forgetting:
 
     def _record(self) -> None:
         facts = {"rows": self._result.rows, "files": self._result.files, "damaged": self._result.damaged}
-        people = len({*self._users.values()}) + len({*self._analyses.values()})
+        people = len(self._given)
         state = list(state_of(self._place))
         with self._log.locked() as log:
             swept = self._present is not None
@@ -135,9 +136,10 @@ class Forgetting:
         before = set[str]()
         for key in self._signers():
             known = known_digests(self._place, key)
-            before |= {given for user, given in self._users.items() if digest("user", user, key) in known}
-            hashes = _pseudonyms(self._analyses, key).items()
-            before |= {self._analyses[each] for hashed, each in hashes if digest("pseudonym", hashed, key) in known}
+            for user, given in self._users.items():
+                before |= given if digest("user", user, key) in known else set()
+            for hashed, analysis in _pseudonyms(self._analyses, key).items():
+                before |= self._analyses[analysis] if digest("pseudonym", hashed, key) in known else set()
         return before
 
     def _remember(self) -> None:
@@ -171,8 +173,7 @@ class Forgetting:
             refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
         settle(self._place, manifest)
         kept = None if self._present is None else {*_pseudonyms(self._present, key)}
-        subjects = _hashed(list(self._users), key, SUBJECT_HASH.name)
-        sought = _Sought(_pseudonyms(self._wanted, key), subjects, kept)
+        sought = _Sought(_pseudonyms(self._wanted, key), _hashed([*self._users], key, SUBJECT_HASH.name), kept)
         found = looked_into(self._place, manifest.files, partial(self._theirs_in, sought=sought))
         holding = [(file, theirs) for file, theirs in zip(manifest.files, found, strict=True) if theirs]
         unwanted = [(file, theirs.pseudonyms) for file, theirs in holding if theirs.pseudonyms]
@@ -200,7 +201,7 @@ class Forgetting:
         if sought.kept is not None:
             unwanted |= {each for each in there - sought.kept if not each.startswith(NO_ANALYSIS) and each}
         ids = {each for hashed in unwanted & {*sought.pseudonyms} for each in self._wanted[sought.pseudonyms[hashed]]}
-        return _Theirs(unwanted, ids | {self._users[sought.subjects[subject]] for subject in theirs.values()})
+        return _Theirs(unwanted, ids.union(*(self._users[sought.subjects[subject]] for subject in theirs.values())))
 
 
 class _Sought(NamedTuple):

@@ -11,13 +11,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.source import text_times
+from feedback_etl.source.collations import find_comparison
 from feedback_etl.source.column_types import check_types, type_name
 from feedback_etl.source.connect import Source
 from feedback_etl.source.consent import ConsentColumns, image_consent_in, recorded_in
 from feedback_etl.source.failures import is_of_row_security, reason_for, refused, stopped
 from feedback_etl.source.read_only import EVERY_ROW
 from feedback_etl.source.reflection import table_columns
-from feedback_etl.source.relation import Relation, columns_of, default_relation, no_rows, no_rows_of, own_relation
+from feedback_etl.source.relation import (
+    Relation,
+    columns_of,
+    default_relation,
+    no_ids,
+    no_rows,
+    no_rows_of,
+    own_relation,
+)
 
 _NAMES_SHOWN = 20
 
@@ -50,7 +59,8 @@ def look_at(
         The relation, and what the type of each column is called (nothing on SQLite).
 
     Raises:
-        SourceError: Tables or columns are missing, unexpected or of a wrong type; the message names them.
+        SourceError: Tables or columns are missing, unexpected or of a wrong type, or ids are compared by unknown rules;
+            the message names them.
         UsageError: The query is not one closed SELECT.
     """
     db_schema, with_images = source.db_schema, extra is not None and IMAGE_URL in extra
@@ -74,7 +84,17 @@ def look_at(
     if source.dialect == "sqlite":
         relation = replace(relation, has_unreadable_times=_has_unreadable_times(source, relation))
     check_types(source.dialect, types, extra or ())
-    return relation, types
+    return _with_canonical_ids(source, relation, types), types
+
+
+def _with_canonical_ids(source: Source, relation: Relation, types: dict[str, str]) -> Relation:
+    found = {
+        name: find_comparison(
+            source.dialect, name, types.get(name, ""), no_ids(relation, name), lambda sql: fetch_rows(source, sql)
+        )
+        for name in relation.ids
+    }
+    return relation.compared({name: comparison for name, comparison in found.items() if comparison})
 
 
 def read_query_file(path: Path) -> str:

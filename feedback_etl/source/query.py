@@ -68,6 +68,25 @@ def count_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
     return relation.render(rows)
 
 
+def incomparable_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
+    """The statement that counts, for each column of ids whose rules are known of ASCII alone, other ids (MySQL)."""
+    counts = [
+        sa.func.count(sa.case((_is_beyond_ascii(relation.stored[name]), _sql("1")))).label(name)
+        for name, comparison in relation.comparisons.items()
+        if comparison.ascii_only
+    ]
+    rows = sa.select(*counts).select_from(relation.counted).where(is_read(relation, window, types))
+    if CONSENT in relation.columns:
+        rows = rows.where(consents(relation, types))
+    return relation.render(rows)
+
+
+def _is_beyond_ascii(column: Column) -> sa.ColumnElement[bool]:
+    """Whether a text has other characters than printable ASCII; to a pattern the Kelvin sign is a letter K."""
+    text = sa.cast(column, sa.Text)
+    return sa.or_(text.regexp_match("[^ -~]"), sa.func.octet_length(text) != sa.func.char_length(text))
+
+
 def extent_of(relation: Relation, window: Window, types: dict[str, str]) -> str:
     """The statement that yields the first and the last time of a window (PostgreSQL)."""
     time = relation.columns["created_at"]
@@ -134,7 +153,8 @@ def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
     if kind.endswith("[]"):
         column = sa.func.array_to_json(column)
     texts = {*LIST_COLUMNS, *_further(relation, "text")}
-    if name in texts or (relation.dialect == "sqlite" and name in {"created_at", *_further(relation, "time")}):
+    untyped = {"created_at", *_further(relation, "time"), *relation.comparisons}
+    if name in texts or (relation.dialect == "sqlite" and name in untyped):
         # A null in the first row leaves ConnectorX without a type on SQLite, and on PostgreSQL '' is faster.
         return sa.func.coalesce(sa.cast(column, sa.Text), _sql("''"))
     if relation.dialect == "sqlite" and name in {"would_recommend", *_further(relation, "boolean")}:

@@ -1,13 +1,14 @@
 """What is read from: the default application schema, or a user's own query that stands for it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import sqlalchemy as sa
 
 from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, LIST_COLUMNS, RAW_COLUMNS, ExtraColumn
 from feedback_etl.source import tables
+from feedback_etl.source.collations import Comparison
 from feedback_etl.source.consent import Recorded, consents_of
 from feedback_etl.source.own_query import contained
 
@@ -29,6 +30,8 @@ class Relation:
         consent: The columns that record consent; none where nothing does.
         extra: The further columns.
         has_unreadable_times: Whether some text of `created_at` is no ISO time (SQLite).
+        comparisons: How ids are compared, where that is not by their bytes; `columns` has their canonical spelling.
+        stored: Those ids as they are stored.
     """
 
     dialect: str
@@ -39,6 +42,19 @@ class Relation:
     consent: tuple[str, ...] = ()
     extra: tuple[ExtraColumn, ...] = ()
     has_unreadable_times: bool = False
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    stored: Mapping[str, Column] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> list[str]:
+        """The columns of ids by which rows belong together."""
+        return ["user_id", "analysis_id", *(each.name for each in self.extra if each.role == "identifier")]
+
+    def compared(self, comparisons: Mapping[str, Comparison]) -> Self:
+        """The same with the canonical spelling of ids that are compared so."""
+        stored = {name: self.columns[name] for name in comparisons}
+        canonical = {name: how.canonical(self.columns[name]) for name, how in comparisons.items()}
+        return replace(self, columns={**self.columns, **canonical}, comparisons=comparisons, stored=stored)
 
     def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
         """The statement as one text that needs no parameters."""
@@ -138,6 +154,12 @@ def no_rows_of(table: str, db_schema: str | None) -> str:
     """A PostgreSQL statement that reads a table and yields no rows."""
     nothing: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(sa.table(table, schema=db_schema))
     return f"{nothing.compile(dialect=tables.DIALECTS['postgresql'])} LIMIT 0"
+
+
+def no_ids(relation: Relation, name: str) -> str:
+    """A statement that yields a column as `id` and no rows."""
+    column = relation.columns[name].label("id")
+    return relation.render(sa.select(column).select_from(relation.counted).limit(0))
 
 
 def labelled(columns: dict[str, Column]) -> list[sa.Label[Any]]:

@@ -9,11 +9,13 @@ from typing import NamedTuple, TypeVar
 import polars as pl
 
 from feedback_etl.columns import CONSENT, ExtraColumn
+from feedback_etl.errors import SourceError
 from feedback_etl.source.advice import missing_index
+from feedback_etl.source.collations import describe_remedy
 from feedback_etl.source.connect import Database, Source, open_source
 from feedback_etl.source.consent import ConsentColumns
-from feedback_etl.source.preflight import fetch_count, look_at
-from feedback_etl.source.query import count_in, excluded_in
+from feedback_etl.source.preflight import fetch_count, fetch_rows, look_at
+from feedback_etl.source.query import count_in, excluded_in, incomparable_in
 from feedback_etl.source.reader import Reading, UnfitForConnectorX, open_reading
 from feedback_etl.source.relation import Relation
 from feedback_etl.source.settled import Settled, Settling, settle
@@ -107,7 +109,24 @@ def opened(selection: Selection) -> Iterator[Opened]:
             consent=selection.consent,
             extra=selection.extra,
         )
+        _require_comparable(source, relation, selection.window, types)
         yield Opened(source, relation, types)
+
+
+def _require_comparable(source: Source, relation: Relation, window: Window, types: dict[str, str]) -> None:
+    """Refuse ids of which nobody could say whether they are the same to the database."""
+    names = [name for name, comparison in relation.comparisons.items() if comparison.ascii_only]
+    if not names:
+        return
+    counts = fetch_rows(source, incomparable_in(relation, window, types))[0]
+    for name, rows in zip(names, counts, strict=True):
+        if rows:
+            collation = relation.comparisons[name].ascii_only
+            raise SourceError(
+                f"{name} has characters other than printable ASCII in {rows:,} row{'' if rows == 1 else 's'}. To the "
+                f"collation {collation} such ids can be the same as others, by rules that are not known here. "
+                f"{describe_remedy(name, collation, source.dialect)}"
+            )
 
 
 @contextmanager

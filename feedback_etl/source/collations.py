@@ -1,0 +1,143 @@
+"""Which spellings of a text id are the same id to the database, and the canonical one among them.
+
+To a collation, or a type such as citext, `bob`, `Bob` and `bob ` can be one user. Such ids are read in their
+canonical spelling: lower case, without trailing blanks, whichever of the two the database ignores. It depends on the id
+alone, so that a pseudonym stays the same whatever other rows there are. A collation for which this is not exactly the
+database's equality is refused.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from feedback_etl.errors import SourceError
+
+Fetch = Callable[[str], Sequence[tuple[Any, ...]]]
+
+_PRINTABLE = [chr(code) for code in range(32, 127)]
+_LETTERS = 26
+_TEXTS = frozenset({"text", "varchar"})
+
+
+class Comparison(NamedTuple):
+    """How the database compares the ids of a column.
+
+    Attributes:
+        dialect: Of the database.
+        ignores_case: `Bob` is `bob`.
+        ignores_accents: `bób` is `bob` (DuckDB).
+        ignores_trailing_blanks: `bob ` is `bob`.
+        ascii_only: The collation for which this is known of printable ASCII only; "" where it holds for every text.
+    """
+
+    dialect: str
+    ignores_case: bool = False
+    ignores_accents: bool = False
+    ignores_trailing_blanks: bool = False
+    ascii_only: str = ""
+
+    def canonical(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """The canonical spelling of a column's ids: equal as bytes exactly where the database calls the ids equal."""
+        text: sa.ColumnElement[Any] = sa.cast(column, sa.Text) if self.dialect == "postgresql" else column
+        if self.ignores_accents:
+            text = sa.func.strip_accents(text)
+        if self.ignores_case:  # citext folds by the database's own collation
+            text = sa.func.lower(text.collate("default") if self.dialect == "postgresql" else text)
+        return sa.func.rtrim(text) if self.ignores_trailing_blanks else text
+
+
+def find_comparison(dialect: str, name: str, kind: str, no_rows: str, fetch: Fetch) -> Comparison | None:
+    """Return how a column of ids is compared, or None where that is by its bytes.
+
+    Args:
+        dialect: Of the database.
+        name: What the column is called.
+        kind: What its type is called; "" on SQLite.
+        no_rows: A SELECT that yields the column as `id`, and no rows.
+        fetch: How to run a statement.
+
+    Raises:
+        SourceError: It is compared by rules that are not known here.
+    """
+    if dialect == "postgresql":
+        return _find_on_postgresql(name, kind, no_rows, fetch)
+    if dialect == "mysql":
+        return _find_on_mysql(name, no_rows, fetch) if kind in _TEXTS else None
+    return _find_by_trial(dialect, name, no_rows, fetch) if kind in {"", *_TEXTS} else None
+
+
+def describe_remedy(name: str, collation: str, dialect: str) -> str:
+    """Say how ids can be exported that are compared by rules that are not known here."""
+    binary = {"postgresql": '"C"', "mysql": f"{collation.partition('_')[0]}_bin"}.get(dialect, "BINARY")
+    return f"Give the column the collation {binary}, or export with a --query that yields {name} COLLATE {binary}."
+
+
+def _refuse(name: str, collation: str, dialect: str) -> SourceError:
+    return SourceError(
+        f"{name} has {f'the collation {collation}' if collation else 'a collation'} whose rules are not known here, so "
+        f"that nobody could say which ids are the same to the database. {describe_remedy(name, collation, dialect)}"
+    )
+
+
+def _find_on_postgresql(name: str, kind: str, no_rows: str, fetch: Fetch) -> Comparison | None:
+    column = f"(SELECT 1) AS one LEFT JOIN ({no_rows}) AS ids ON true"
+    if kind == "bpchar":
+        return Comparison("postgresql", ignores_trailing_blanks=True)
+    if kind == "unknown":
+        types = fetch(
+            f"SELECT base.typname FROM {column} JOIN pg_type AS type ON type.oid = pg_typeof(ids.id) "  # noqa: S608
+            "JOIN pg_type AS base ON base.oid = COALESCE(NULLIF(type.typbasetype, 0), type.oid)"
+        )
+        return Comparison("postgresql", ignores_case=True) if types == [("citext",)] else None
+    if kind in _TEXTS:
+        found = fetch(
+            "SELECT collname FROM pg_collation AS c JOIN pg_namespace AS n ON n.oid = collnamespace "  # noqa: S608
+            f'JOIN (SELECT pg_collation_for(ids.id) COLLATE "C" AS name FROM {column}) AS of_ids ON name = '
+            "CASE WHEN pg_collation_is_visible(c.oid) THEN '' ELSE quote_ident(nspname) || '.' END || "
+            "quote_ident(collname) WHERE to_jsonb(c) ->> 'collisdeterministic' = 'false'"
+        )
+        if found:
+            raise _refuse(name, str(found[0][0]), "postgresql")
+    return None
+
+
+def _find_on_mysql(name: str, no_rows: str, fetch: Fetch) -> Comparison | None:
+    column = f"(SELECT 1 AS one) AS one LEFT JOIN ({no_rows}) AS ids ON true"
+    collation = str(fetch(f"SELECT COLLATION(ids.id) FROM {column}")[0][0])  # noqa: S608
+    charset = collation.partition("_")[0]
+    if collation == "binary" or not re.fullmatch(r"\w+", collation):
+        return None
+    texts = {text: f"CONVERT('{text}' USING {charset}) COLLATE {collation}" for text in ("a", "A", "a ")}
+    characters = " UNION ALL ".join(f"SELECT '{_quoted(each)}' AS x" for each in _PRINTABLE)
+    pair = f"CONVERT(CONCAT(a.x, b.x, '.') USING {charset}) COLLATE {collation}"
+    pairs, case, blanks = fetch(
+        f"SELECT COUNT(DISTINCT {pair}), {texts['a']} = {texts['A']}, {texts['a']} = {texts['a ']} "  # noqa: S608
+        f"FROM ({characters}) AS a, ({characters}) AS b"
+    )[0]
+    if pairs != (len(_PRINTABLE) - (_LETTERS if case else 0)) ** 2:  # languages in which v is w, i is y, or ch a letter
+        raise _refuse(name, collation, "mysql")
+    is_binary = collation.endswith("_bin")
+    if is_binary and not blanks:
+        return None
+    return Comparison(
+        "mysql", bool(case), ignores_trailing_blanks=bool(blanks), ascii_only="" if is_binary else collation
+    )
+
+
+def _quoted(character: str) -> str:
+    return character.replace("\\", "\\\\").replace("'", "''")
+
+
+def _find_by_trial(dialect: str, name: str, no_rows: str, fetch: Fetch) -> Comparison | None:
+    """SQLite and DuckDB do not say which collation a column has, but remove duplicates by it."""
+    trials = ("b", "B", "c", "c ", "e", "é", "é2", "É2", "i", "y")
+    tried = " UNION ".join(f"SELECT '{each}'" for each in trials)
+    left = {each for (each,) in fetch(f"SELECT id FROM ({no_rows}) AS ids UNION {tried}")}  # noqa: S608
+    case, blanks, accents, wide, other = (
+        not left.issuperset(pair) for pair in (("b", "B"), ("c", "c "), ("e", "é"), ("é2", "É2"), ("i", "y"))
+    )
+    if other or (dialect == "sqlite" and (accents or wide)):  # a collation that the application has defined
+        raise _refuse(name, "", dialect)
+    return Comparison(dialect, case, accents, blanks) if case or blanks or accents else None

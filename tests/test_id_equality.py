@@ -1,0 +1,309 @@
+"""Ids are the same if they are to the database, wherever people are counted, hashed, erased or kept out."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import pytest
+import sqlalchemy as sa
+from databases import Database, make_engine, new_mysql_database, new_postgres_database
+from folders import KEY, NOW, rows_of
+from reading import ROUTES, by, execute, fetch, read, select
+
+import feedback_etl as fe
+from feedback_etl.checklist.check import check
+from feedback_etl.errors import SourceError
+from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.privacy.keys import Key
+from feedback_etl.settings import load_settings
+from feedback_etl.source.connect import open_source
+from feedback_etl.source.people import canonical_ids
+from feedback_etl.source.preflight import look_at
+
+CITEXT = (
+    "CREATE TYPE citext",
+    "CREATE FUNCTION citextin(cstring) RETURNS citext AS 'textin' LANGUAGE internal IMMUTABLE STRICT",
+    "CREATE FUNCTION citextout(citext) RETURNS cstring AS 'textout' LANGUAGE internal IMMUTABLE STRICT",
+    "CREATE TYPE citext (INPUT = citextin, OUTPUT = citextout, INTERNALLENGTH = VARIABLE, STORAGE = extended, "
+    "CATEGORY = 'S', COLLATABLE = true)",
+    "CREATE CAST (citext AS text) WITHOUT FUNCTION AS IMPLICIT",
+    "CREATE CAST (text AS citext) WITHOUT FUNCTION AS ASSIGNMENT",
+)
+"""The type as its extension defines it, for servers that come without, but for operators that no test needs."""
+
+
+class Ids(NamedTuple):
+    """Ids of a column type: spellings of one user, the canonical one first, and other people."""
+
+    dialect: str
+    declared: str
+    spellings: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+CASES = {
+    "mysql": Ids("mysql", "varchar(20)", ("bob", "Bob", "BOB", "bob "), ("ada", "bo b", "a\\b", "it's")),
+    "mysql-char": Ids("mysql", "char(20) collate utf8mb4_general_ci", ("bob", "Bob"), ("ada",)),
+    "mysql-latin1": Ids("mysql", "varchar(20) character set latin1", ("vw", "Vw "), ("vv", "iy", "ii")),
+    "mysql-nopad": Ids("mysql", "varchar(20) collate utf8mb4_unicode_nopad_ci", ("bob", "BOB"), ("bob ",)),
+    "mysql-bin": Ids("mysql", "varchar(20) collate utf8mb4_bin", ("bób", "bób "), ("Bób", "bob")),
+    "mysql-nopad-bin": Ids("mysql", "varchar(20) collate utf8mb4_nopad_bin", ("bób",), ("Bób", "bob", "bób ")),
+    "postgresql": Ids("postgresql", "text", ("Bob",), ("bob", "BOB", "Bob ")),
+    "postgresql-citext": Ids("postgresql", "citext", ("bob", "Bob", "BOB"), ("ada", "bob ")),
+    "postgresql-domain": Ids("postgresql", "email", ("bob", "Bob"), ("ada",)),
+    "postgresql-char": Ids("postgresql", "char(9)", ("bob", "bob "), ("Bob",)),
+    "sqlite": Ids("sqlite", "text", ("Bob",), ("bob", "Bob ")),
+    "sqlite-nocase": Ids("sqlite", "text COLLATE NOCASE", ("bob", "Bob", "BOB"), ("bob ", "É", "é")),
+    "sqlite-rtrim": Ids("sqlite", "text COLLATE RTRIM", ("Bob", "Bob  "), ("bob",)),
+    "duckdb-nocase": Ids("duckdb", "varchar COLLATE NOCASE", ("élan", "Élan", "ÉLAN"), ("elan", "élan ")),
+    "duckdb-noaccent": Ids("duckdb", "varchar COLLATE NOCASE.NOACCENT", ("elan", "Élan"), ("ada",)),
+}
+ALL = pytest.mark.parametrize("case", CASES)
+
+
+@contextmanager
+def database_of(request: pytest.FixtureRequest, dialect: str) -> Iterator[str]:
+    """The URL of a new, empty database."""
+    if dialect == "mysql":
+        with new_mysql_database(request.getfixturevalue("mysql_admin")) as url:
+            yield url
+    elif dialect == "postgresql":
+        with new_postgres_database(request.getfixturevalue("postgres_admin")) as url:
+            has_extension = fetch(url, "SELECT 1 FROM pg_available_extensions WHERE name = 'citext'")
+            create = ("CREATE EXTENSION citext",) if has_extension else CITEXT
+            execute(url, *create, "CREATE DOMAIN email AS citext")
+            yield url
+    else:
+        yield f"{dialect}:///{request.getfixturevalue('tmp_path')}/application.{dialect}"
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, case: str) -> Iterator[str]:
+    """A database with a row of every spelling and of every other person of a case."""
+    with database_of(request, CASES[case].dialect) as url:
+        ids = CASES[case]
+        execute(url, f"CREATE TABLE t (id int, who {ids.declared}, what {ids.declared})")
+        add(url, *ids.spellings, *ids.others)
+        yield url
+
+
+def add(url: str, *users: str) -> None:
+    """Add a row for each; an analysis goes by the id of its user."""
+    rows = len(fetch(url, "SELECT id FROM t"))
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        for number, user in enumerate(users, rows + 1):
+            columns = sa.table("t", sa.column("id"), sa.column("who"), sa.column("what"))
+            connection.execute(columns.insert().values(id=number, who=user, what=user))
+
+
+def query_of(url: str, collate: str = "") -> str:
+    return select(
+        url,
+        "FROM t",
+        feedback_id="id",
+        user_id=f"who {collate}",
+        analysis_id=f"what {collate}",
+        recommendation_id="id",
+    )
+
+
+def export(url: str, folder: Path, **options: Any) -> Any:
+    """An export of all rows with the pseudonym of each user."""
+    usual: dict[str, Any] = {
+        "days_back": -1,
+        "now": NOW,
+        "key": KEY,
+        "output_dir": folder,
+        "include_subject_hash": True,
+    }
+    return fe.export_feedback(url, query=query_of(url), **usual | options)
+
+
+def pseudonym(domain: str, *ids: str) -> set[str]:
+    hashes = fe.hash_id(pl.lit(pl.Series("id", ids)), key=KEY, domain=domain)
+    return set(pl.select(hashes).to_series())
+
+
+def erase(url: str, folder: Path, **options: Any) -> Any:
+    return fe.erase(folder, database=url, query=query_of(url), keys=KEY, **options)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@ALL
+def test_spellings_of_an_id_are_one_person(url: str, case: str, route: str, tmp_path: Path) -> None:
+    """They count once and have one pseudonym, that of the canonical spelling, which depends on no other row."""
+    ids = CASES[case]
+    report = export(by(route, url) if ids.dialect != "duckdb" else url, tmp_path / "exports")
+    rows = rows_of(Path(report.export_filename))
+    people = (
+        fetch(url, "SELECT count(DISTINCT who) FROM t")[0][0] if ids.dialect != "postgresql" else 1 + len(ids.others)
+    )
+    assert people == 1 + len(ids.others)
+    assert (report.risk["k"], rows.height) == (people, len(ids.spellings) + len(ids.others))
+    canonical = (ids.spellings[0], *(other.rstrip() if "char" in case else other for other in ids.others))
+    assert set(rows["subject_hash"]) == pseudonym("subject_hash", *canonical)
+    assert set(rows["analysis_hash"]) == pseudonym("analysis_id", *canonical)
+
+
+@pytest.mark.parametrize("named", ["user_ids", "analysis_ids"])
+@ALL
+def test_any_spelling_erases_all_of_them_for_good(url: str, case: str, named: str, tmp_path: Path) -> None:
+    """Also one that the database does not hold, and of a person whose rows have left it; who is kept out stays out."""
+    ids, folder = CASES[case], tmp_path / "exports"
+    export(url, folder)
+    for spelling in ids.spellings:
+        assert erase(url, folder, dry_run=True, **{named: [spelling]}).rows == len(ids.spellings)
+    execute(url, "DELETE FROM t WHERE id = 1")
+    erased = erase(url, folder, **{named: [ids.spellings[-1]]})
+    assert (erased.rows, erased.not_found) == (len(ids.spellings), [])
+    assert erase(url, folder, **{named: [ids.spellings[0]]}).not_found == []
+    add(url, ids.spellings[0])
+    again = export(url, folder, now=NOW.replace(hour=13))
+    assert (again.exported_records, again.excluded_records) == (len(ids.others), len(ids.spellings))
+    assert again.risk["k"] == len(ids.others)
+
+
+@ALL
+def test_nobody_who_is_in_the_database_is_swept(url: str, case: str, tmp_path: Path) -> None:
+    """However their id is spelled there now."""
+    ids, folder = CASES[case], tmp_path / "exports"
+    export(url, folder)
+    execute(url, f"DELETE FROM t WHERE id < {len(ids.spellings)}")
+    assert erase(url, folder, not_in_database=True).rows == 0
+    execute(url, f"DELETE FROM t WHERE id = {len(ids.spellings)}")
+    assert erase(url, folder, not_in_database=True).rows == len(ids.spellings)
+
+
+@pytest.mark.parametrize("options", [{"bulk": True, "workers": 2}, {"executor": ThreadPoolExecutor}], ids=str)
+@pytest.mark.parametrize("case", ["postgresql-citext", "mysql"])
+def test_people_of_several_parts_are_counted_so_too(
+    url: str, case: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the digests that workers send, and where time ranges are read side by side."""
+    for name, value in {"DATABASE_URL": url, "KEY": KEY, "QUERY": ""}.items():
+        if value:
+            monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
+    executor = ThreadPoolExecutor(2) if "executor" in options else None
+    chosen = {"executor": executor} if executor else options
+    report = export(url, tmp_path / "exports", batch_rows=1, k=2, **chosen)
+    assert report.risk["k"] == 1 + len(CASES[case].others)
+
+
+@pytest.mark.parametrize("case", ["mysql", "postgresql-citext", "sqlite-nocase"])
+def test_a_checklist_finds_people_by_any_spelling(
+    url: str, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An erasure would find somebody, and somebody who withdraws is seen in the files."""
+    ids, key = CASES[case], Key(KEY)
+    consenting = tmp_path / "consenting.sql"
+    consenting.write_text(query_of(url).replace(" FROM", f", id > {len(ids.spellings)} AS consent FROM"))
+    export(url, tmp_path / "exports")
+    for name, value in {"DATABASE_URL": url, "OUTPUT_DIR": tmp_path / "exports", "QUERY": consenting}.items():
+        monkeypatch.setenv(f"FEEDBACK_ETL_{name}", str(value))
+    items = {item.name: item for item in check(load_settings(), keys=[key], now=NOW)}
+    assert items["erasure"].passed
+    assert "has 1 analyses of people who have withdrawn" in items["consent"].told
+
+
+def test_ids_that_compare_by_their_bytes_are_read_as_they_are(database: Database) -> None:
+    """Integers, as in the default schema: nothing is asked of a row, and nothing done to it."""
+    with open_source(database.url) as source:
+        relation, _ = look_at(source)
+    assert (dict(relation.comparisons), dict(relation.stored)) == ({}, {})
+
+
+def remedy_in(error: pytest.ExceptionInfo[SourceError]) -> str:
+    """What the message says that a query has to yield."""
+    found = re.search(r"yields (?:user_id|analysis_id) (COLLATE \S+)\.$", str(error.value))
+    assert found, error.value
+    return found[1]
+
+
+REFUSED = {
+    "letters of a language": ("varchar(9) collate utf8mb4_lithuanian_ci", ["ai", "ay"]),
+    "two letters for one": ("varchar(9) collate utf8mb4_czech_ci", ["ch", "cH"]),
+    "an accent": ("varchar(9)", ["José", "jose"]),
+    "an accent of one byte": ("varchar(9) character set latin1", ["José", "jose"]),
+    "a sign that is a letter to patterns": ("varchar(9)", ["\u212a", "k"]),
+    "a control character": ("varchar(9)", ["a\u0001", "a"]),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_other_rules_of_mysql_are_refused_with_what_to_do(mysql_database: str, kind: str) -> None:
+    """A binary collation in a query: then ids are the same where these say so."""
+    declared, users = REFUSED[kind]
+    execute(mysql_database, f"CREATE TABLE t (id int, who {declared}, what {declared})")
+    add(mysql_database, *users)
+    with pytest.raises(SourceError, match=r"^user_id ") as refused:
+        read(mysql_database, query=query_of(mysql_database))
+    assert not any(user in str(refused.value) for user in users if len(user) > 2)
+    rows = read(mysql_database, query=query_of(mysql_database, remedy_in(refused)))
+    assert rows["user_id"].to_list() == users
+
+
+def test_rows_outside_the_window_are_nobodys_business(mysql_database: str) -> None:
+    """Ids are looked at where they are read."""
+    execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
+    add(mysql_database, "José")
+    assert read(mysql_database, query=query_of(mysql_database), since="2025-10-25T11:00").is_empty()
+
+
+def test_an_id_of_unknown_rules_is_not_erased_by_half(mysql_database: str) -> None:
+    """`bób` may be `bob`."""
+    execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
+    with pytest.raises(SourceError, match="printable ASCII"):
+        canonical_ids(mysql_database, {"user_id": ["bób"]}, query=query_of(mysql_database))
+
+
+def test_a_nondeterministic_collation_of_postgresql_is_refused(postgres_database: str) -> None:
+    """Whatever rules it has; servers without ICU have none of these, so the catalogue says so of another."""
+    execute(
+        postgres_database,
+        'CREATE SCHEMA "Other"',
+        'CREATE COLLATION "Other"."Ci" FROM "C"',
+        "UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'Ci'",
+        'CREATE TABLE t (id int, who varchar(9) COLLATE "Other"."Ci", what text)',
+    )
+    add(postgres_database, "Bob", "bob")
+    with pytest.raises(SourceError, match=r"^user_id has the collation Ci ") as refused:
+        read(postgres_database, query=query_of(postgres_database))
+    rows = read(postgres_database, query=query_of(postgres_database, remedy_in(refused)))
+    assert rows["user_id"].to_list() == ["Bob", "bob"]
+
+
+def test_a_collation_of_the_application_is_refused(sqlite_database: Database) -> None:
+    """SQLite lets an application define one, on its own connections."""
+    engine = make_engine(sqlite_database.url)
+
+    def fold(first: str, second: str) -> int:
+        first, second = first.casefold(), second.casefold()
+        return (first > second) - (first < second)
+
+    sa.event.listen(engine, "connect", lambda connection, _: connection.create_collation("unicode", fold))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (id int, who text COLLATE unicode, what text)")
+        connection.exec_driver_sql("INSERT INTO t VALUES (1, 'É', 'É'), (2, 'é', 'é')")
+    url = sqlite_database.url
+    with pytest.raises(SourceError, match=r"^user_id has a collation ") as refused:
+        read(engine, query=query_of(url))
+    rows = read(engine, query=query_of(url, remedy_in(refused)))
+    assert rows["user_id"].to_list() == ["É", "é"]
+
+
+def test_an_incremental_export_reads_a_row_once(mysql_database: str, tmp_path: Path) -> None:
+    """In the next run too, whatever spelling arrives."""
+    execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
+    add(mysql_database, "Bob", "ada")
+    first = export(mysql_database, tmp_path, incremental=True, lookback="1d")
+    add(mysql_database, "BOB ")
+    second = export(mysql_database, tmp_path, incremental=True, lookback="1d", now=NOW.replace(hour=13))
+    assert (first.exported_records, second.exported_records) == (2, 1)
+    hashes = [set(rows_of(tmp_path / str(each.data))["subject_hash"]) for each in manifests_in(tmp_path)]
+    assert sorted(map(len, hashes)) == [1, 2]
+    assert hashes[0] & hashes[1] == pseudonym("subject_hash", "bob")
