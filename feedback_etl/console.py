@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from feedback_etl.errors import ExportFileError, FeedbackError
-from feedback_etl.private_files import write_whole
+from feedback_etl.whole_files import write_whole
 
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport

@@ -22,10 +22,10 @@ import json, os, signal, sys, warnings
 from datetime import datetime
 from pathlib import Path
 import polars as pl
-from feedback_etl import private_files
+from feedback_etl import private_files, whole_files
 from feedback_etl.exports import audit, files as module, lock, manifest, output, part, recovery
 
-OURS = {each.__file__ for each in (audit, lock, manifest, module, output, part, private_files, recovery)}
+OURS = {each.__file__ for each in (audit, lock, manifest, module, output, part, private_files, recovery, whole_files)}
 DATA = "number\\n" + "".join(f"{number}\\n" for number in range(1000))
 top, step = Path(sys.argv[1]), int(sys.argv[2])
 warnings.simplefilter("ignore", ResourceWarning)  # Python itself closes a file that an interrupt took from its `with`

@@ -38,9 +38,10 @@ from feedback_etl.exports.parted import PartedExport
 from feedback_etl.exports.place import Folder
 from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key, write_key
-from feedback_etl.private_files import create_private_file, write_whole
+from feedback_etl.private_files import create_private_file
 from feedback_etl.settings import load_settings
 from feedback_etl.training.vocabulary import Vocabulary
+from feedback_etl.whole_files import write_whole
 
 KEYS = [Key(KEY)]
 LATER = NOW + timedelta(minutes=1)

@@ -14,7 +14,8 @@ from feedback_etl.exports.failures import explained, made_here
 from feedback_etl.exports.manifest import DataFile, sha256_of
 from feedback_etl.exports.output import Form, Rows
 from feedback_etl.exports.place import Place
-from feedback_etl.private_files import WholeFile, create_private_file
+from feedback_etl.private_files import create_private_file
+from feedback_etl.whole_files import WholeFile
 
 
 class PartFile:

@@ -24,7 +24,8 @@ from feedback_etl.exports.failures import reading, refuse_links
 from feedback_etl.exports.lock import taken
 from feedback_etl.exports.names import STATE_FOLDER
 from feedback_etl.privacy.keys import Key, sign
-from feedback_etl.private_files import WholeFile, make_private_folder, open_private_file, sync_folder
+from feedback_etl.private_files import make_private_folder, open_private_file, sync_folder
+from feedback_etl.whole_files import WholeFile
 
 START = "0" * 64
 """What the first record of a chain follows."""

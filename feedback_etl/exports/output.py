@@ -10,7 +10,7 @@ import polars as pl
 
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.csv import write_csv
-from feedback_etl.private_files import write_whole
+from feedback_etl.whole_files import write_whole
 
 Format = Literal["csv", "parquet"]
 Spooled = Literal["arrow"]

@@ -12,7 +12,8 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.names import rewritten, temporary
 from feedback_etl.exports.output import Form, Rows
 from feedback_etl.exports.rewriting import pseudonyms_in, write_without
-from feedback_etl.private_files import WholeFile, create_private_file, make_private_folder
+from feedback_etl.private_files import create_private_file, make_private_folder
+from feedback_etl.whole_files import WholeFile
 
 
 class Part:

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from feedback_etl.private_files import write_whole
 from feedback_etl.source.failures import reason_for
+from feedback_etl.whole_files import write_whole
 
 _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 
