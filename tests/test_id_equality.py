@@ -133,17 +133,23 @@ def erase(url: str, folder: Path, **options: Any) -> Any:
     return fe.erase(folder, database=url, query=query_of(url), keys=KEY, **options)
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@ALL
+@pytest.mark.parametrize(
+    ("case", "route"),
+    [
+        (case, route)
+        for case, ids in CASES.items()
+        for route in ROUTES
+        if (ids.dialect, route) != ("duckdb", "connectorx")
+    ],
+)
 def test_spellings_of_an_id_are_one_person(url: str, case: str, route: str, tmp_path: Path) -> None:
     """They count once and have one pseudonym, that of the canonical spelling, which depends on no other row."""
     ids = CASES[case]
-    report = export(by(route, url) if ids.dialect != "duckdb" else url, tmp_path / "exports")
+    report = export(by(route, url) if ids.dialect != "duckdb" else url, tmp_path / "exports")  # DuckDB has one route
     rows = rows_of(Path(report.export_filename))
-    people = (
-        fetch(url, "SELECT count(DISTINCT who) FROM t")[0][0] if ids.dialect != "postgresql" else 1 + len(ids.others)
-    )
-    assert people == 1 + len(ids.others)
+    people = 1 + len(ids.others)
+    if ids.declared not in ("citext", "email"):  # of which some servers have no operators here
+        assert fetch(url, "SELECT count(DISTINCT who) FROM t") == [(people,)]
     assert (report.risk["k"], rows.height) == (people, len(ids.spellings) + len(ids.others))
     canonical = (ids.spellings[0], *(other.rstrip() if "char" in case else other for other in ids.others))
     assert set(rows["subject_hash"]) == pseudonym("subject_hash", *canonical)
@@ -185,9 +191,8 @@ def test_people_of_several_parts_are_counted_so_too(
     url: str, case: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the digests that workers send, and where time ranges are read side by side."""
-    for name, value in {"DATABASE_URL": url, "KEY": KEY, "QUERY": ""}.items():
-        if value:
-            monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
+    for name, value in {"DATABASE_URL": url, "KEY": KEY}.items():
+        monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
     executor = ThreadPoolExecutor(2) if "executor" in options else None
     chosen = {"executor": executor} if executor else options
     report = export(url, tmp_path / "exports", batch_rows=1, k=2, **chosen)
@@ -245,6 +250,9 @@ def test_other_rules_of_mysql_are_refused_with_what_to_do(mysql_database: str, k
     assert not any(user in str(refused.value) for user in users if len(user) > 2)
     rows = read(mysql_database, query=query_of(mysql_database, remedy_in(refused)))
     assert rows["user_id"].to_list() == users
+    altered = f"varchar(9) {remedy_in(refused)}"
+    execute(mysql_database, f"ALTER TABLE t MODIFY who {altered}, MODIFY what {altered}")
+    assert read(mysql_database, query=query_of(mysql_database)).equals(rows)
 
 
 def test_rows_outside_the_window_are_nobodys_business(mysql_database: str) -> None:
@@ -275,6 +283,8 @@ def test_a_nondeterministic_collation_of_postgresql_is_refused(postgres_database
         read(postgres_database, query=query_of(postgres_database))
     rows = read(postgres_database, query=query_of(postgres_database, remedy_in(refused)))
     assert rows["user_id"].to_list() == ["Bob", "bob"]
+    execute(postgres_database, f"ALTER TABLE t ALTER who TYPE varchar(9) {remedy_in(refused)}")
+    assert read(postgres_database, query=query_of(postgres_database)).equals(rows)
 
 
 def test_a_collation_of_the_application_is_refused(sqlite_database: Database) -> None:
