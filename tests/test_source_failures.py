@@ -5,6 +5,7 @@ import gc
 import logging
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,25 @@ def test_a_conflict_with_the_recovery_of_a_standby_is_named(postgres: str, route
         )
         told = failure(by(route, postgres), select(postgres, age="conflicts()"))
         assert "the server is a standby and replayed changes to rows that the query still needed; run it again" in told
+
+
+@by_both_routes
+def test_text_of_a_server_that_checks_no_encoding_is_read_where_it_is_utf8(
+    postgres_admin: sa.Engine, told_nothing: None, route: str
+) -> None:
+    """A database of the encoding SQL_ASCII takes any bytes."""
+    name = f"feedback_etl_test_{uuid.uuid4().hex}"
+    url = postgres_admin.url.set(database=name).render_as_string(hide_password=False)
+    text = "convert_from(decode('c3a4{}', 'hex'), 'SQL_ASCII')"
+    with postgres_admin.connect() as admin:
+        admin.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+        try:
+            query = select(url, timeframe=text.format(""))
+            assert read(by(route, url), query=query)["timeframe"].item() == "\N{LATIN SMALL LETTER A WITH DIAERESIS}"
+            told = failure(by(route, url), select(url, timeframe=text.format("ff")))
+            assert "the text of some column is not valid UTF-8 in some row" in told
+        finally:
+            admin.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @loses_the_connection

@@ -168,6 +168,24 @@ def test_tls_that_the_server_has_not_is_named(server_at: Callable[..., str]) -> 
     assert "TLS settings" in str(refusal(f"{server_at()}?sslmode=verify-full"))
 
 
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("require", "this user may not read the driver's certificates; set HOME to the user's own folder"),
+        ("verify-full", "the certificate of the authority is missing (sslrootcert, or HOME/.postgresql/root.crt)"),
+    ],
+)
+def test_a_home_of_another_user_is_named_where_the_driver_looks_for_certificates(
+    server_at: Callable[..., str], monkeypatch: pytest.MonkeyPatch, mode: str, reason: str
+) -> None:
+    """A server that answers that it has TLS is enough."""
+    refusal("nonsense")  # imports what only this user may read
+    with listening(say(b"S")) as port, without_privileges() as own:
+        monkeypatch.setenv("HOME", str(own / "closed"))
+        (own / "closed").mkdir(mode=0o000)
+        assert reason in str(refusal(f"{server_at(host='127.0.0.1', port=port)}?sslmode={mode}"))
+
+
 def test_an_engine_of_the_callers_that_cannot_connect_is_named_alike(server_at: Callable[..., str]) -> None:
     """Whoever opens the connection, the sentence is the same."""
     engine = sa.create_engine(server_at(), connect_args={"connect_timeout": 2}, poolclass=sa.NullPool)

@@ -154,6 +154,7 @@ def _options_of_engine(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
             "connect_args": {
                 "connect_timeout": seconds,
                 "prepare_threshold": None,
+                "client_encoding": "utf8",  # psycopg gives bytes from a server whose encoding is SQL_ASCII
                 "keepalives_idle": url.query.get("keepalives_idle", 60),
             },
             "isolation_level": SNAPSHOT,

@@ -9,6 +9,8 @@ _REASONS = {
     "it again, read from the primary, or set hot_standby_feedback = on on the standby",
     r"decode to UTF-8 column '(\w+)'": "the text of {0} is not valid UTF-8 in some row; correct it there, or leave {0} "
     "out with a --query (NULL AS {0})",
+    "decode to UTF-8|invalid byte sequence|[Ii]nvalid utf-?8": "the "
+    "text of some column is not valid UTF-8 in some row; correct it there",
     r"Illegal mix of collations \((\w+),\w+\) and \((\w+),\w+\)": "it compares text of the collations {0} and {1}, "
     "which in the default tables means ids of two tables; give both tables one collation (ALTER TABLE ... CONVERT TO "
     "CHARACTER SET utf8mb4 COLLATE ...), or write the join with COLLATE in a --query",

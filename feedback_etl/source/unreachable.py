@@ -20,6 +20,10 @@ _REASONS = {
     "is not allowed to connect": "the server does not let anybody in from here",
     "too many|Too many": "the server has no connection left",
     "No such file": "there is no socket of that server",
+    "could not open certificate file .* Permission denied": "this user may not read the driver's certificates; set "
+    "HOME to the user's own folder (they are looked for in HOME/.postgresql), or name readable files (sslcert, sslkey)",
+    "root certificate file .* does not exist": "the certificate of the authority is missing (sslrootcert, or "
+    "HOME/.postgresql/root.crt)",
     "SSL|certificate|insecure transport": "the TLS settings do not fit the server's, or it is no {name}",
     "closed the connection|Lost connection|Packet sequence|protocol version": "what answers there is no {name}",
     "starting up|shutting down|shutdown": "the server is starting or stopping",

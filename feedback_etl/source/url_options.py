@@ -62,7 +62,8 @@ def explain_option(url: sa.URL, error: BaseException) -> UsageError | None:
         return UsageError(f"The database URL names its hosts in two ways. {_SEVERAL_HOSTS}")
     if re.search(_UNKNOWN, text):
         return _unknown(name, url)
-    if re.search(_UNUSABLE, text) or isinstance(error, AttributeError | TypeError | sa.exc.ArgumentError):
+    is_of_driver = isinstance(error, AttributeError | TypeError | sa.exc.ArgumentError)
+    if re.search(_UNUSABLE, text) or (is_of_driver and url.query):
         names = [name] if name else [*url.query]
         return UsageError(f"The database URL has a value for {_in_words(names, url)} that its driver cannot use.")
     return None
