@@ -183,6 +183,12 @@ class TestReading:
         assert pairs.schema["age_range"] == pl.String
         assert {*pairs["age_range"]} == {*FOUR, None}
 
+    def test_an_object_store_has_them_too(self, application: Database, bucket_url: str) -> None:
+        """Its parts are made in this process, by the same method."""
+        with application.engine.connect() as connection:
+            FourRanges(connection, bucket_url, key=KEY).process_and_export(days_back=-1)
+        assert {*fe.scan_training(bucket_url).collect()["age_range"]} == {*FOUR, None}
+
     def test_labels_of_different_rules_are_not_mixed(self, application: Database) -> None:
         """Unless that is meant; then all are text."""
         export(application, FourRanges)
