@@ -24,11 +24,11 @@ def is_readable(time: Column) -> sa.ColumnElement[bool]:
     is_plain = sa.func.datetime(time, no_days) == wall
     is_date = sa.and_(sa.func.length(time) == _sql("10"), sa.func.date(time, no_days) == time)
     is_wall = sa.func.datetime(wall, no_days) == sa.func.replace(wall, _sql("'T'"), _sql("' '"))
-    in_utc = sa.func.datetime(_with_colon(time))
+    is_text, in_utc = time < _sql("x''"), sa.func.datetime(_with_colon(time))  # `replace` makes text of bytes
     judged = sa.case(
         (sa.and_(is_plain, _has_year(time)), yes),
         (sa.and_(is_date, _has_year(time)), yes),
-        (sa.and_(is_wall, _has_year(in_utc)), yes),
+        (sa.and_(is_wall, is_text, _has_year(in_utc)), yes),
         (time != _sql("''"), _sql("0")),
     )
     return judged == yes
