@@ -82,7 +82,8 @@ def _snake(name: str) -> str:
 def _in_words(names: list[str], url: sa.URL) -> str:
     """Name options, unless they may be a part of a password whose special characters are not encoded."""
     texts = [text for option, values in url.normalized_query.items() for text in (option, *values)]
-    is_encoded = "@" not in "".join(texts) and all(name not in (url.password or "") for name in names)
+    password = _snake(url.password or "")
+    is_encoded = "@" not in "".join(texts) and not any(_snake(name) in password for name in names)
     if not (names and is_encoded and all(re.fullmatch("[A-Za-z][A-Za-z0-9_.-]{0,40}", name) for name in names)):
         return "an option"
     return f"the option{'s' * (len(names) > 1)} {' or '.join(names)}"
