@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from databases import Database
 from folders import exported, rows_of
 from frames import raw_frame
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import NOW, ROUTES, by, by_both_routes, execute, fetch, read, select
 from sqlalchemy.dialects import sqlite
@@ -179,6 +179,7 @@ def memory() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+@settings(max_examples=settings().max_examples // 5)
 @given(texts=st.lists(st.one_of(FORMS, st.text(max_size=30)), min_size=20, max_size=60))
 def test_sqlite_and_polars_judge_a_text_alike(memory: sqlite3.Connection, texts: list[str]) -> None:
     """Whether it is a time, and which: so that what is counted there is what is read here."""
