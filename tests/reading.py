@@ -72,15 +72,13 @@ def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataF
 
 
 def read_slowly(database: Database, query: str, pause: float) -> int:
-    """Count the rows of an own query that are taken in batches of five, after a pause of so many seconds each."""
+    """Count the rows of an own query, with a pause of so many seconds after the first five."""
     with open_source(database) as source:
         relation, types = look_at(source, query=query)
         with open_reading(source, relation, Window(None, NOW), types, Reading(batch_rows=5)) as batches:
+            rows = next(batches).height
             time.sleep(pause)
-            rows = 0
-            for batch in batches:
-                rows += batch.height
-                time.sleep(pause)
+            rows += sum(batch.height for batch in batches)
         return rows + fetch_count(source, "SELECT 0")
 
 

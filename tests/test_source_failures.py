@@ -56,8 +56,10 @@ def with_setting(url: str, name: str, value: str) -> Iterator[None]:
     """A setting of the database, for new connections."""
     change = f"ALTER DATABASE {sa.make_url(url).database}"
     execute(url, f"{change} SET {name} TO '{value}'")
-    yield
-    execute(url, f"{change} RESET {name}")
+    try:
+        yield
+    finally:
+        execute(url, f"{change} RESET {name}")
 
 
 def failure(url: str, query: str) -> str:
@@ -215,7 +217,7 @@ def test_the_servers_limit_for_transactions_is_named(postgres: str) -> None:
     if fetch(postgres, "SHOW server_version_num") < [("170000",)]:
         pytest.skip("only PostgreSQL 17 and later have transaction_timeout")
     query = select(postgres, age="(SELECT 1 FROM pg_sleep(20))")
-    with with_setting(postgres, "transaction_timeout", "500ms"):
+    with with_setting(postgres, "transaction_timeout", "2s"):
         assert "longer than the server's transaction_timeout allows" in failure(by("sqlalchemy", postgres), query)
     gc.collect()
 
@@ -224,16 +226,16 @@ def test_the_servers_limit_for_transactions_is_named(postgres: str) -> None:
 def test_the_servers_limit_for_pauses_does_not_end_a_slow_export(postgres: str, route: str) -> None:
     """The cursor waits between two batches, and the connection that holds the snapshot waits for the readers."""
     query = select(postgres, "FROM people", feedback_id="id")
-    with with_setting(postgres, "idle_in_transaction_session_timeout", "100ms"):
-        assert read_slowly(by(route, postgres), query, 0.3) == 10
+    with with_setting(postgres, "idle_in_transaction_session_timeout", "1s"):
+        assert read_slowly(by(route, postgres), query, 1.3) == 10
 
 
 def test_the_servers_limit_for_pauses_is_the_callers_again(postgres: str) -> None:
     """In a transaction of the caller's."""
     with make_engine(postgres).connect() as connection:
-        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = '100ms'")
-        assert read_slowly(connection, select(postgres, "FROM people", feedback_id="id"), 0.3) == 10
-        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == "100ms"
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = '1s'")
+        assert read_slowly(connection, select(postgres, "FROM people", feedback_id="id"), 1.3) == 10
+        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == "1s"
 
 
 @by_both_routes
