@@ -49,6 +49,7 @@ CASES = {
     "mysql": Ids("mysql", "varchar(20)", ("bob", "Bob", "BOB", "bob "), ("ada", "bo b", "a\\b", "it's")),
     "mysql-char": Ids("mysql", "char(20) collate utf8mb4_general_ci", ("bob", "Bob"), ("ada",)),
     "mysql-latin1": Ids("mysql", "varchar(20) character set latin1", ("vw", "Vw "), ("vv", "iy", "ii")),
+    "mysql-utf16": Ids("mysql", "varchar(20) character set utf16", ("bob", "Bob "), ("ada",)),
     "mysql-nopad": Ids("mysql", "varchar(20) collate utf8mb4_unicode_nopad_ci", ("bob", "BOB"), ("bob ",)),
     "mysql-bin": Ids("mysql", "varchar(20) collate utf8mb4_bin", ("bób", "bób "), ("Bób", "bob")),
     "mysql-nopad-bin": Ids("mysql", "varchar(20) collate utf8mb4_nopad_bin", ("bób",), ("Bób", "bob", "bób ")),
@@ -235,6 +236,7 @@ REFUSED = {
     "an accent": ("varchar(9)", ["José", "jose"]),
     "an accent of one byte": ("varchar(9) character set latin1", ["José", "jose"]),
     "a sign that is a letter to patterns": ("varchar(9)", ["\u212a", "k"]),
+    "a sign of a wide character set": ("varchar(9) character set utf16", ["\u212a", "k"]),
     "a control character": ("varchar(9)", ["a\u0001", "a"]),
 }
 
