@@ -71,6 +71,7 @@ class TestObjects:
         with pytest.raises(FileNotFoundError):
             bucket.read("a")
 
+    @pytest.mark.slow
     def test_more_than_a_thousand_are_listed_and_removed(self, bucket_url: str) -> None:
         """A store tells of a thousand at a time, and takes as many."""
         bucket = Bucket(bucket_url)
