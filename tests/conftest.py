@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from budget import PROPERTY, budget_lines, check_budget, processor_seconds
 from clusters import SMALL_TASK, environment, fill_with_sample
 from databases import Database, new_mysql_database, new_postgres_database, opened
+from folders import FORMS
 from kept import Kept, Mysql, Postgres
 from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, in_memory, running_object_store
@@ -44,6 +45,15 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
     os.environ["TZ"] = "America/St_Johns"
     time.tzset()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is written does not depend on the kind of database: in the default tier, servers have the first form."""
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if params.get("database", "sqlite") != "sqlite" and params.get("form", FORMS[0]) != FORMS[0]:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ def tables(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_they_work() -> None:
     """A small run compares everybody who can run here, and everybody who does the same work has the same rows."""
     options = ["--small", "--rows", "4000", "--scale", "0.008"]
@@ -51,6 +51,7 @@ def test_the_readme_quotes_what_was_measured() -> None:
     assert all(number in results for number in told)
 
 
+@pytest.mark.slow
 def test_those_of_training_work() -> None:
     """A small run measures everybody."""
     done = subprocess.run(
@@ -61,7 +62,7 @@ def test_those_of_training_work() -> None:
     assert {"`features` of all rows", "count by age range, 10 Parquet files"} <= firsts
 
 
-@pytest.mark.torture
+@pytest.mark.slow
 def test_those_of_many_workers_work() -> None:
     """A small run measures everybody, and what a task costs."""
     done = subprocess.run(

@@ -79,6 +79,28 @@ def result_of(task: AsyncResult) -> Any:
     return task.get(timeout=PATIENCE_SECONDS, propagate=False)
 
 
+@pytest.mark.usefixtures("application")
+class TestTasks:
+    """The tasks themselves, without a queue."""
+
+    def test_the_daily_one_takes_what_is_new(self) -> None:
+        """Once; nothing new is no error."""
+        daily = register(Celery("application", set_as_current=False)).daily
+        first, second = (daily.apply().get() for _ in range(2))
+        assert first == {"exported": 2, "deduped": 0, "filename": f"{exports()[0].stem}.csv"}
+        assert second == {"exported": 0, "deduped": 0, "filename": None}
+
+    def test_the_bulk_one_is_done_once_for_each_id(self, application: Database) -> None:
+        """Delivered again it gives the same, though there is more feedback by now."""
+        bulk = register(Celery("application", set_as_current=False)).bulk
+        first = bulk.apply(task_id="one").get()
+        give_feedback(application, 3)
+        assert bulk.apply(task_id="one").get() == first
+        assert (len(exports()), exported_rows()) == (1, 2)
+        assert bulk.apply(task_id="two").get()["exported"] == 3
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("worker")
 class TestResults:
     """What the tasks give."""
@@ -100,6 +122,7 @@ class TestResults:
         assert [each.window[0] is None for each in exports()] == [True, False]
 
 
+@pytest.mark.slow
 class TestOnce:
     """A task that is delivered twice, or whose worker is killed, is done once."""
 
@@ -142,6 +165,7 @@ class TestOnce:
 class TestErrors:
     """What helps to try again, and what does not."""
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("worker")
     def test_wrong_usage_is_final(self, producer: Celery) -> None:
         """A task that asks for what is not allowed fails at once."""
@@ -150,6 +174,7 @@ class TestErrors:
             assert task.state == "FAILURE"
         assert not FOLDER.exists()
 
+    @pytest.mark.slow
     def test_rows_that_break_the_rules_are_final(
         self, sqlite_database: Database, producer: Celery, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -161,6 +186,7 @@ class TestErrors:
             assert type(result_of(task)).__name__ == "AllRejectedError"
             assert (task.state, "Retry in " in worker.log) == ("FAILURE", False)
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("application")
     def test_a_database_that_is_away_is_tried_again(self, producer: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
         """In half a minute; the log names no password."""
@@ -194,6 +220,7 @@ class TestMessages:
         assert (message.content_type, json.loads(message.body)[0]) == ("application/json", [7])
         assert not [each for each in ("sqlite", "kkkk", "feedback_training") if each in str(vars(message))]
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("worker")
     def test_a_pickle_is_not_opened(self, producer: Celery, worker: Worker) -> None:
         """As Celery's default is."""
@@ -202,6 +229,7 @@ class TestMessages:
         assert not FOLDER.exists()
 
 
+@pytest.mark.slow
 class TestForks:
     """Children are forked, and Polars' threads do not survive that."""
 

@@ -119,7 +119,9 @@ def test_more_feedback_fields_can_be_asked_for(db: Session) -> None:
     assert (stats.exported_records, stats.skipped_records, stats.export_filename) == (0, 8, "")
 
 
-@pytest.mark.parametrize("arguments", [("--days", "7"), ("--bulk",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [("--days", "7"), pytest.param(("--bulk",), marks=pytest.mark.slow)], ids=" ".join
+)
 @pytest.mark.usefixtures("application")
 def test_command_line(arguments: tuple[str, ...]) -> None:
     """The module is a script."""
@@ -169,6 +171,7 @@ def test_apscheduler(make_session: "sessionmaker[Session]") -> None:
     assert (events[0].exception, events[0].retval) == (None, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("application")
 def test_celery(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task on a real worker, whose processes are forked after the module was imported."""

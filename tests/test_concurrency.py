@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,22 @@ def assert_all_whole(folder: Path) -> None:
     assert verify(AuditLog(folder), [Key(KEY)], anchors).faults == []
 
 
+def test_exports_of_one_second_in_threads_are_all_there(application: Database, tmp_path: Path) -> None:
+    """As those of processes, which `make test-all` starts."""
+    folder = tmp_path / "exports"
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(lambda _: exported(application, folder), range(8)))
+    assert {report.exported_records for report in reports} == {36}
+    assert len({report.export_filename for report in reports}) == len(manifests_in(folder)) == 8
+    assert_all_whole(folder)
+
+
 @pytest.mark.parametrize(
-    ("processes", "times"), [pytest.param(3, 4, id="few"), pytest.param(8, 25, id="many", marks=pytest.mark.torture)]
+    ("processes", "times"),
+    [
+        pytest.param(3, 4, id="few", marks=pytest.mark.slow),
+        pytest.param(8, 25, id="many", marks=pytest.mark.torture),
+    ],
 )
 def test_exports_of_one_second_are_all_there(
     application: Database, tmp_path: Path, processes: int, times: int, count: Callable[[str, int], None]
@@ -103,7 +118,10 @@ def test_exports_of_one_second_are_all_there(
     count("exports at once", len(manifests))
 
 
-@pytest.mark.parametrize("times", [pytest.param(3, id="few"), pytest.param(25, id="many", marks=pytest.mark.torture)])
+@pytest.mark.parametrize(
+    "times",
+    [pytest.param(3, id="few", marks=pytest.mark.slow), pytest.param(25, id="many", marks=pytest.mark.torture)],
+)
 def test_exports_erasures_and_prunes_at_once(
     application: Database, tmp_path: Path, times: int, count: Callable[[str, int], None]
 ) -> None:

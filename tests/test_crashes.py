@@ -155,12 +155,17 @@ def disturbed(
 class Undisturbed:
     """What it should come to: a run that nobody disturbs, and how to begin one again."""
 
-    def __init__(self, what: str, application: Path, top: Path, form: dict[str, Any]) -> None:
+    def __init__(
+        self, what: str, application: Path, top: Path, form: dict[str, Any], *, is_traced: bool = True
+    ) -> None:
         self.what, self.application, self.form = what, application, form
         self.engine = sa.create_engine(f"sqlite:///{application}", poolclass=sa.NullPool)
         self.folder = top / "undisturbed" / "exports"
         self.prepare(self.folder)
-        self.calls = calls_of(what, application, self.folder, form)
+        if is_traced:
+            self.calls = calls_of(what, application, self.folder, form)
+        else:
+            self.begin_again(self.folder)
         self.digests = {file.path: file.sha256 for each in manifests_in(self.folder) for file in each.files}
         self.rows = all_rows(self.folder)
 
@@ -255,6 +260,14 @@ def moved(call: Call, old: Path, new: Path) -> Call:
     return call._replace(path=new / call.path.relative_to(old))
 
 
+def test_an_export_that_is_killed_while_it_publishes_is_taken_up(application: Path, tmp_path: Path) -> None:
+    """When the pairs have their name and the manifest has none yet."""
+    run = Undisturbed("export", application, tmp_path, {}, is_traced=False)
+    (manifest,) = run.folder.glob("*.json")
+    assert kill_at(run, [Call("link,linkat", manifest, 1)], tmp_path) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["export", "erase"])
 def test_a_run_that_is_killed_is_taken_up(application: Path, tmp_path: Path, what: str) -> None:
     """At one in twenty of the calls that change a file; `make torture` takes each."""
@@ -263,6 +276,7 @@ def test_a_run_that_is_killed_is_taken_up(application: Path, tmp_path: Path, wha
     assert kill_at(run, run.calls[::20], tmp_path) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["export", "erase"])
 def test_a_run_that_is_refused_leaves_the_folder_as_it_was(application: Path, tmp_path: Path, what: str) -> None:
     """A full disk, a disk that fails, one that has become read-only."""
@@ -315,6 +329,7 @@ def killed_at_moments(run: Undisturbed, top: Path, moments: int) -> int:
     return moments
 
 
+@pytest.mark.slow
 def test_an_export_that_is_killed_at_some_moment_is_taken_up(application: Path, tmp_path: Path) -> None:
     """Four of them."""
     run = Undisturbed("export", application, tmp_path, {"compress": "gzip"})

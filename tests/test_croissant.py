@@ -54,7 +54,9 @@ def filled(sqlite_database: Database) -> Database:
     return sqlite_database
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
+@pytest.mark.parametrize(
+    "form", [FORMS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[1:])], ids=str
+)
 def test_the_standards_package_takes_it(filled: Database, form: dict[str, Any]) -> None:
     """Without an error, and warning of nothing but what only the owner of the data can say."""
     exported(filled, FOLDER, **form)
@@ -63,7 +65,9 @@ def test_the_standards_package_takes_it(filled: Database, form: dict[str, Any]) 
     assert {warning.split("/")[-1].split('"')[0] for warning in found["warnings"]} <= {"citeAs", "license", "version"}
 
 
-@pytest.mark.parametrize("form", [FORMS[0], FORMS[1], FORMS[3]], ids=["csv", "gzip", "parquet"])
+@pytest.mark.parametrize(
+    "form", [*(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[:2]), FORMS[3]], ids=str
+)
 def test_the_standards_package_reads_the_rows_by_it(filled: Database, form: dict[str, Any]) -> None:
     """All of them, as they are typed; zstd it does not know."""
     report = exported(filled, FOLDER, **form)

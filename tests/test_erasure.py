@@ -199,6 +199,7 @@ def test_an_export_under_way_does_not_bring_anybody_back(application: Database, 
     assert [file.rows for file in manifest.files] == [2, 6]
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_is_taken_up(
     application: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_they_are_short() -> None:
     assert max(lengths[name] for name in callers) < 40
 
 
+@pytest.mark.slow
 def test_fastapi_app(monkeypatch: pytest.MonkeyPatch) -> None:
     """Served by uvicorn: an admin exports, others do not."""
     monkeypatch.setenv("ADMIN_TOKEN", "letmein")
@@ -76,6 +77,7 @@ def test_fastapi_app(monkeypatch: pytest.MonkeyPatch) -> None:
     assert exported_rows() == 2
 
 
+@pytest.mark.slow
 def test_apscheduler_daily() -> None:
     """The job is there, and its run exports."""
     done = python(ONE_NIGHT)
@@ -84,6 +86,7 @@ def test_apscheduler_daily() -> None:
     assert exported_rows() == 2
 
 
+@pytest.mark.slow
 def test_event_hook() -> None:
     """A thousand events, and everything is exported."""
     command = [sys.executable, "event_hook.py"]
@@ -92,6 +95,7 @@ def test_event_hook() -> None:
     assert (1 <= len(counts) <= 2, sum(counts), done.stderr) == (True, 2, "")
 
 
+@pytest.mark.slow
 def test_crontab(application: Database, tmp_path: Path) -> None:
     """The command of the line runs in an environment as bare as cron's; a failure is told by the exit code."""
     *_, path, line = Path("crontab").read_text().replace("/opt/feedback/.venv", sys.prefix).splitlines()

@@ -318,7 +318,7 @@ class TestTasks:
             return work(task)
 
         with pytest.raises(ExportFileError, match=rf"part-00002.arrow is {told}, and [\d,]+ rows wait in it"):
-            exported(url, tmp_path, executor=Watched(harmed), k=2, batch_rows=100)
+            exported(url, tmp_path, executor=Watched(harmed), k=2, batch_rows=1_000)
         assert visible(tmp_path) == []
 
     @pytest.mark.parametrize("kind", ["pairs", "rejected"])

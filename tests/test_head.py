@@ -104,6 +104,7 @@ def peak_of(count: int) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_ten_thousand_tasks_take_no_more_memory_than_a_thousand() -> None:
     """Neither tasks, with their statements of 2,000 characters, nor what they gave are kept."""
     peak_of(100)  # what is imported and cached with the first
@@ -188,6 +189,7 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [None, 1])
 def test_an_export_of_many_parts_takes_little_memory_for_each(tmp_path: Path, k: int | None) -> None:
     """From the first task to manifest and audit record, in a folder: what both tell of a part, a few times over."""

@@ -495,6 +495,7 @@ def _pair(values: dict[str, Any]) -> tuple[str, str]:
 DEAD_LEAVE_FILES_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+@pytest.mark.slow
 @DEAD_LEAVE_FILES_OPEN
 def test_every_row_is_exported_once_whatever_is_done() -> None:
     """A quick set of what can be done in some order."""

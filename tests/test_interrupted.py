@@ -11,8 +11,8 @@ from processes import Finished, feedback_etl_process, python
 
 from feedback_etl.demo import create_sample_database
 
-STEPS = [3, pytest.param(1, marks=pytest.mark.torture)]
-"""At every third line; `make torture` takes each."""
+STEPS = [30, pytest.param(1, marks=pytest.mark.slow)]
+"""At every thirtieth line; `make test-all` takes each."""
 
 STEM = "feedback_training_20251025_120000"
 
@@ -120,7 +120,7 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path: Path, injectio
     """Either all files are there, or none; a temporary file never is."""
     points, states = points_and_states(python(SWEEP + STOP, tmp_path, step, injections=injections))
     assert points > 300
-    assert states == [(0, 0, 0), (1, 2, 0)]
+    assert states == [(0, 0, 0), (1, 2, 0)] if step == 1 else {*states} <= {(0, 0, 0), (1, 2, 0)}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -128,12 +128,13 @@ def test_sigkill_at_any_line_leaves_no_partial_file(tmp_path: Path, step: int) -
     """Temporary files may stay, and data without its manifest, which is no export; the next run removes both."""
     points, states = points_and_states(python(SWEEP + KILL, tmp_path, step))
     assert points > 300
-    assert {named for manifests, named, _ in states if not manifests} == {0, 1, 2}
     assert {named for manifests, named, _ in states if manifests} == {2}
     assert (1, 2, 0) in states
+    without_manifest = {named for manifests, named, _ in states if not manifests}
+    assert without_manifest == {0, 1, 2} if step == 1 else 0 in without_manifest
 
 
-@pytest.mark.parametrize("when", [1, 2, 3])
+@pytest.mark.parametrize("when", [2, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 3))])
 def test_sigkill_in_the_middle_of_writing_leaves_nothing_visible(tmp_path: Path, when: int) -> None:
     """Of a file that is written in several pieces."""
     code = """
@@ -175,7 +176,7 @@ def visible_files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*.csv") if path.name[0] != "."]
 
 
-@pytest.mark.parametrize(("call", "rejected"), [("fsync", 0), ("fsync:10", 2)])
+@pytest.mark.parametrize(("call", "rejected"), [pytest.param("fsync", 0, marks=pytest.mark.slow), ("fsync:10", 2)])
 def test_a_killed_export_leaves_no_partial_file(application: Path, tmp_path: Path, call: str, rejected: int) -> None:
     """SIGKILL before the first fsync, and when both files have their names."""
     name, _, when = call.partition(":")
@@ -189,8 +190,8 @@ def test_a_killed_export_leaves_no_partial_file(application: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("injection", "code"),
     [
-        ("flock:signal=TERM:when=1", 143),
-        ("fsync:signal=INT:when=1", 130),
+        pytest.param("flock:signal=TERM:when=1", 143, marks=pytest.mark.slow),
+        pytest.param("fsync:signal=INT:when=1", 130, marks=pytest.mark.slow),
         ("link,linkat:signal=HUP:when=2", 129),
     ],
 )

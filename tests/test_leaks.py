@@ -17,6 +17,8 @@ from processes import Here, feedback_etl
 import feedback_etl as fe
 from feedback_etl.errors import FeedbackError, UsageError
 
+pytestmark = pytest.mark.fresh_reader
+
 KEY = "canary-of-the-key-0123456789abcdef0123456789"
 PASSWORD = "canary-of-the-password"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)

@@ -35,6 +35,17 @@ def without_pixels(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return cells
 
 
+def test_the_cells_of_the_quickstart_run_as_one_program() -> None:
+    """Without a kernel; what they show is looked at where they run in one."""
+    (quickstart,) = [path for path in NOTEBOOKS if path not in PLOTTED]
+    code = "\n".join("".join(cell["source"]) for cell in code_cells(quickstart))
+    names: dict[str, Any] = {}
+    exec(compile(code, quickstart.name, "exec"), names)
+    assert names["loaded"].equals(names["pairs"])
+    assert names["by_hand"].height > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_gives_the_outputs_that_are_stored(notebook: Path, tmp_path: Path) -> None:
     """Every cell runs in a fresh kernel, without a configured key or database; `make notebooks` stores outputs anew."""

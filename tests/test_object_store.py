@@ -1,7 +1,6 @@
 """The client of an object store: conditional puts, requests that fail or take long, and what it says of failures."""
 
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,7 +49,7 @@ class TestPlaces:
 
 
 class TestObjects:
-    """What is done with them."""
+    """What is done with them beyond what all places do alike (test_places)."""
 
     def test_they_are_listed_and_read(self, bucket_url: str, tmp_path: Path) -> None:
         """A folder at a time, hidden ones aside; or all."""
@@ -72,6 +71,7 @@ class TestObjects:
         with pytest.raises(FileNotFoundError):
             bucket.read("a")
 
+    @pytest.mark.slow
     def test_more_than_a_thousand_are_listed_and_removed(self, bucket_url: str) -> None:
         """A store tells of a thousand at a time, and takes as many."""
         bucket = Bucket(bucket_url)
@@ -80,28 +80,6 @@ class TestObjects:
         assert len(bucket.names("folder")) == len(bucket.listed()) == 1_104
         assert bucket.numbered("folder.jsonl") == {number: b"%d" % number for number in range(1, 1_105)}
         bucket.remove_all([*bucket.names("folder"), "was/never/there"])
-        assert not bucket.exists()
-
-    def test_a_name_that_is_taken_is_not_replaced(self, bucket_url: str) -> None:
-        """Unless the very same content is there."""
-        bucket = Bucket(bucket_url)
-        version = bucket.put("name", b"one")
-        assert bucket.put("name", b"one") == version
-        with pytest.raises(FileExistsError):
-            bucket.put("name", b"two")
-        assert bucket.read("name") == b"one"
-
-    def test_what_was_read_is_replaced_and_nothing_else(self, bucket_url: str) -> None:
-        """By its version."""
-        bucket = Bucket(bucket_url)
-        first = bucket.put("name", b"one")
-        second = bucket.put("name", b"two", instead_of=first)
-        with pytest.raises(Changed):
-            bucket.put("name", b"three", instead_of=first)
-        assert bucket.read_version("name") == (b"two", second)
-        bucket.remove("name")
-        with pytest.raises(Changed):
-            bucket.put("name", b"three", instead_of=second)
         assert not bucket.exists()
 
     def test_a_bucket_that_keeps_versions_is_one_like_others(self, bucket_url: str) -> None:
@@ -117,24 +95,6 @@ class TestObjects:
         bucket.remove("name")
         assert not bucket.exists()
         assert bucket.put("name", b"four") != second
-
-    def test_of_many_who_create_a_name_one_does(self, bucket_url: str) -> None:
-        """Side by side."""
-        won = []
-
-        def create(number: int) -> None:
-            try:
-                Bucket(bucket_url).put("name", str(number).encode())
-                won.append(number)
-            except FileExistsError:
-                pass
-
-        threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert [str(number).encode() for number in won] == [Bucket(bucket_url).read("name")]
 
 
 class TestTrouble:

@@ -22,6 +22,8 @@ from watchdog import running_server
 import feedback_etl as fe
 from feedback_etl.errors import SourceError
 
+pytestmark = pytest.mark.fresh_reader
+
 KEY = "k" * 32
 ROWS = 300
 
@@ -60,6 +62,7 @@ REPLACE = """
     SELECT -%(start)s - n, 1, 5, timestamp '2025-10-24' + random() * interval '10 h' FROM generate_series(1, 50) AS n"""
 
 
+@pytest.mark.slow
 @often(5)
 def test_bulk_sees_one_state_while_writers_work(filled: sa.Engine, times: int) -> None:
     """Rows move in time and others come and go, fifty at once, between the ranges that are read side by side."""
@@ -92,6 +95,7 @@ def test_bulk_sees_one_state_while_writers_work(filled: sa.Engine, times: int) -
             writer.join()
 
 
+@pytest.mark.slow
 @often(3, 60)
 def test_a_reader_killed_at_any_time(postgres_database: str, tmp_path: Path, times: int) -> None:
     """The export is there with all of its rows, or it is not and says so."""
@@ -146,6 +150,7 @@ def ended(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGQUIT, signal.SIGINT], ids=["immediately", "fast"])
 def test_the_server_stops_in_mid_stream(exporting: "subprocess.Popen[bytes]", stop: signal.Signals) -> None:
     """As when it is restarted, or when its machine goes down."""
@@ -156,6 +161,7 @@ def test_the_server_stops_in_mid_stream(exporting: "subprocess.Popen[bytes]", st
     assert said.startswith("error: The database stopped the query: the connection was lost")
 
 
+@pytest.mark.slow
 def test_the_connection_is_ended_in_mid_stream(exporting: "subprocess.Popen[bytes]") -> None:
     """As an administrator or a proxy does."""
     fetch(
@@ -167,6 +173,7 @@ def test_the_connection_is_ended_in_mid_stream(exporting: "subprocess.Popen[byte
     assert said.startswith("error: The database stopped the query: the connection was lost")
 
 
+@pytest.mark.slow
 def test_the_reader_is_killed_in_mid_stream(exporting: "subprocess.Popen[bytes]") -> None:
     """As the kernel does when memory is short."""
     for child in psutil.Process(exporting.pid).children():
@@ -201,6 +208,7 @@ def exported_by(url: str, folder: Path, query: str) -> tuple[int, str, list[Path
     return done.returncode, done.stderr, list((folder / "exports").glob("[!.]*"))
 
 
+@pytest.mark.slow
 def test_a_query_that_fails_at_row_500_000(postgres_database: str, tmp_path: Path) -> None:
     """Without the row's values."""
     query = many_rows(postgres_database, 600_000, helpful_rating="1 / (n - 500000)")
@@ -211,6 +219,7 @@ def test_a_query_that_fails_at_row_500_000(postgres_database: str, tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 def test_a_statement_timeout(postgres_database: str, postgres_admin: sa.Engine, tmp_path: Path) -> None:
     """The server's own limit is named, so that its owner can be asked."""
     name = sa.make_url(postgres_database).database
@@ -224,6 +233,7 @@ def test_a_statement_timeout(postgres_database: str, postgres_admin: sa.Engine, 
     )
 
 
+@pytest.mark.slow
 def test_a_slow_disk_does_not_let_the_reader_grow(postgres_database: str) -> None:
     """While nobody takes its rows it is stopped; ConnectorX, which knows no backpressure, would keep them all."""
     after_a_while = [memory_of_the_reader(postgres_database, rows) for rows in (100_000, 400_000)]
@@ -231,6 +241,7 @@ def test_a_slow_disk_does_not_let_the_reader_grow(postgres_database: str) -> Non
     assert after_a_while[1] - after_a_while[0] < in_its_memory / 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["1", pytest.param("", marks=pytest.mark.torture)])
 def test_no_byte_is_lost_while_the_reader_is_stopped_and_goes_on(
     postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import feedback_etl
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -36,7 +37,7 @@ def labels(text: str) -> list[str]:
 @pytest.fixture
 def demo() -> subprocess.CompletedProcess[str]:
     """The demo, made in the working directory."""
-    done = run("feedback-etl", "demo")
+    done = feedback_etl("demo")
     assert done.returncode == 0, done.stderr
     return done
 
@@ -72,7 +73,7 @@ def test_the_output_shown_is_the_output_given(demo: subprocess.CompletedProcess[
 def in_use(demo: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What README has its reader do before the docs are read: the demo is the database, and there is a key."""
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "sqlite:///feedback_demo/feedback.db")
-    assert run("feedback-etl", "keys", "new").returncode == 0
+    assert feedback_etl("keys", "new").returncode == 0
 
 
 def assert_they_run(commands: list[str]) -> None:
@@ -82,12 +83,14 @@ def assert_they_run(commands: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_shell_commands_run(demo: subprocess.CompletedProcess[str]) -> None:
     """Make a key, look, export: all blocks but the first succeed, in this order."""
     assert_they_run(blocks("sh")[1:])
     assert len(list(Path("ml/feedback_training").glob("feedback_training_*.csv"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_use")
 @pytest.mark.parametrize("path", [path for path in DOCS if blocks("sh", path)], ids=lambda path: path.stem)
 def test_the_shell_commands_of_the_docs_run(path: Path) -> None:
@@ -95,16 +98,16 @@ def test_the_shell_commands_of_the_docs_run(path: Path) -> None:
     assert_they_run(blocks("sh", path))
 
 
-def test_the_python_blocks_run(demo: subprocess.CompletedProcess[str]) -> None:
-    """The library's ten lines and the classic API run as one script."""
-    assert run("feedback-etl", "keys", "new").returncode == 0
-    done = run(sys.executable, "-c", "\n".join(blocks("python")))
-    assert done.returncode == 0, done.stderr
-    exported, loaded = done.stdout.splitlines()[0].split()
+def test_the_python_blocks_run(demo: subprocess.CompletedProcess[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The library's ten lines and the classic API run as one program."""
+    assert feedback_etl("keys", "new").returncode == 0
+    exec(compile("\n".join(blocks("python")), README.name, "exec"), {})
+    exported, loaded = capsys.readouterr().out.splitlines()[0].split()
     assert exported == loaded
     assert int(exported) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_use")
 @pytest.mark.parametrize("path", [path for path in DOCS if blocks("python", path)], ids=lambda path: path.stem)
 def test_the_python_blocks_of_the_docs_run(path: Path) -> None:

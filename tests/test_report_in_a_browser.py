@@ -13,6 +13,8 @@ from folders import KEY, NOW, exported, people
 
 from feedback_etl import write_report
 
+pytestmark = pytest.mark.slow
+
 AA = 4.5
 """The least contrast of text by the Web Content Accessibility Guidelines 2.2, level AA."""
 AA_DRAWN = 3

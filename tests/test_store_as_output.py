@@ -70,8 +70,8 @@ def everything(bucket_url: str) -> list[str]:
     ("kind", "options"),
     [
         (None, {"format": "parquet", "k": 5}),
-        (None, {"compress": "gzip"}),
-        ("threads", {}),
+        pytest.param(None, {"compress": "gzip"}, marks=pytest.mark.slow),
+        pytest.param("threads", {}, marks=pytest.mark.slow),
         ("threads", {"compress": "zstd", "include_subject_hash": True, "k": 5}),
     ],
     ids=str,
@@ -124,6 +124,7 @@ def test_every_database_can_be_exported_there(database: Database, bucket_url: st
     assert rows_of(report, bucket_url).height == 7
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_loses_nothing(url: str, bucket_url: str, tmp_path: Path) -> None:
     """A Dask worker, by SIGKILL while it has a task: parts are there whole or not at all."""
     alone = exported(url, tmp_path / "alone")
@@ -141,7 +142,9 @@ def test_a_worker_that_is_killed_loses_nothing(url: str, bucket_url: str, tmp_pa
     assert rows_of(report, bucket_url).equals(frame_of(alone))
 
 
-@pytest.mark.parametrize("how", ["503", "cut", "lost", "slow"])
+@pytest.mark.parametrize(
+    "how", ["lost", *(pytest.param(each, marks=pytest.mark.slow) for each in ("503", "cut", "slow"))]
+)
 def test_failing_and_slow_requests_change_nothing(
     url: str, proxy: Proxy, bucket_url: str, tmp_path: Path, how: str
 ) -> None:
@@ -210,6 +213,7 @@ def test_what_needs_a_folder_is_refused(url: str, bucket_url: str) -> None:
         stored(url, bucket_url, incremental=True)
 
 
+@pytest.mark.slow
 def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL while parts are put: without a manifest they are no export, and another run is not disturbed."""
     code = (

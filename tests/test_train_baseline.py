@@ -35,6 +35,7 @@ def printed(folder: Path) -> list[list[str]]:
     return printed_in(folder)
 
 
+@pytest.mark.slow
 def test_the_model_is_better_than_the_majority(printed: list[list[str]]) -> None:
     """In each of the three figures; always to say the same is worth one half."""
     majority, model = ([float(figure) for figure in line[1:]] for line in printed[-2:])
@@ -44,6 +45,7 @@ def test_the_model_is_better_than_the_majority(printed: list[list[str]]) -> None
     assert model[2] < majority[2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("printed")
 def test_a_database_of_ones_own_goes_into_a_folder_of_its_own(folder: Path) -> None:
     """The exports of the sample, which are of another key, are not in its way."""
@@ -53,6 +55,7 @@ def test_a_database_of_ones_own_goes_into_a_folder_of_its_own(folder: Path) -> N
     assert {path.name for path in folder.iterdir()} == {"sample_exports", "exports"}
 
 
+@pytest.mark.slow
 def test_it_prints_the_same_again(printed: list[list[str]], folder: Path) -> None:
     """Whenever it is run, also where its exports are already: nobody counts twice."""
     assert printed_in(folder) == printed

@@ -1,0 +1,166 @@
+"""What every place of exports does alike: a folder, an object store in memory, and a server that speaks S3."""
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from object_store import in_memory
+
+from feedback_etl.errors import FeedbackError
+from feedback_etl.exports.bucket import Bucket, Changed
+from feedback_etl.exports.place import Folder
+
+LARGE = bytes(range(256)) * 10_000
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty prefix of a store in memory."""
+    monkeypatch.setattr("feedback_etl.exports.bucket.opened_store", in_memory())
+    return Bucket("s3://memory/exports")
+
+
+@pytest.fixture
+def served(served_bucket: Callable[[str], None]) -> Bucket:
+    """An empty prefix of a bucket that a server has."""
+    name = f"test-{uuid.uuid4().hex}"
+    served_bucket(name)
+    return Bucket(f"s3://{name}/exports")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """An empty folder."""
+    return Folder(tmp_path / "exports")
+
+
+@pytest.fixture(params=["folder", "memory", "served"])
+def place(request: pytest.FixtureRequest) -> Folder | Bucket:
+    """An empty place of each kind."""
+    place: Folder | Bucket = request.getfixturevalue(request.param)
+    return place
+
+
+@pytest.fixture(params=["memory", "served"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    """An empty prefix of each kind of store."""
+    bucket: Bucket = request.getfixturevalue(request.param)
+    return bucket
+
+
+def create(place: Folder | Bucket, name: str, content: bytes) -> None:
+    """Make a file in a draft, and give it its name."""
+    with place.draft(name) as draft:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(content)
+        place.create(name, draft)
+
+
+class TestPlaces:
+    """Files of any place."""
+
+    def test_files_are_listed_a_folder_at_a_time_and_hidden_ones_aside(self, place: Folder | Bucket) -> None:
+        """By their names in the place, sorted."""
+        for name in ("b", "a", ".hidden", "folder/c", ".state/d"):
+            create(place, name, b"content")
+        assert place.exists()
+        assert (place.names(), place.names("folder"), place.names("nowhere")) == (["a", "b"], ["folder/c"], [])
+        assert place.folders() == ["folder"]
+        assert place.present(["a", "c", ".hidden", "folder/c"]) == {"a", ".hidden", "folder/c"}
+
+    def test_a_file_is_read_as_it_was_written(self, place: Folder | Bucket) -> None:
+        """Whole, as a file of this machine, and described by size and digest; large and empty ones."""
+        for name, content in (("large", LARGE), ("folder/empty", b"")):
+            create(place, name, content)
+            assert place.read(name) == content
+            assert place.described(name) == (len(content), hashlib.sha256(content).hexdigest())
+            with place.fetched(name) as path:
+                assert path.read_bytes() == content
+
+    def test_a_draft_is_no_file_and_nothing_stays_of_it(self, place: Folder | Bucket) -> None:
+        """Whether it got a name or was given up."""
+        create(place, "kept", b"content")
+        with suppress(KeyboardInterrupt), place.draft("given-up") as draft:
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(b"half")
+            assert place.names() == ["kept"]
+            raise KeyboardInterrupt
+        assert not draft.exists()
+        assert place.names() == ["kept"]
+        if isinstance(place, Folder):
+            assert [path.name for path in place.path.iterdir()] == ["kept"]
+
+    def test_a_name_that_is_taken_is_not_replaced(self, place: Folder | Bucket) -> None:
+        """By another content."""
+        create(place, "name", b"one")
+        with pytest.raises((FileExistsError, FeedbackError)):
+            create(place, "name", b"two")
+        assert place.read("name") == b"one"
+
+    def test_of_many_who_create_a_name_one_does(self, place: Folder | Bucket) -> None:
+        """Side by side; what is there is what the one wrote."""
+
+        def attempt(number: int) -> bool:
+            try:
+                create(place, "name", b"%d" % number)
+            except (FileExistsError, FeedbackError):
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            won = [number for number, did in enumerate(pool.map(attempt, range(8))) if did]
+        assert [b"%d" % number for number in won] == [place.read("name")]
+
+    def test_a_file_that_is_removed_is_gone(self, place: Folder | Bucket) -> None:
+        """Twice is as good as once; nothing is read of what is not there."""
+        create(place, "name", b"one")
+        create(place, "other", b"two")
+        for _ in range(2):
+            place.remove("name")
+        assert place.names() == ["other"]
+        for act in (place.read, place.described):
+            with pytest.raises(FileNotFoundError):
+                act("name")
+
+    def test_a_file_that_only_grows_keeps_every_line(self, place: Folder | Bucket) -> None:
+        """In their order; there are none where there is no such file."""
+        assert place.grown(".state/lines.jsonl") == b""
+        for number in range(5):
+            place.grow(".state/lines.jsonl", b"%d\n" % number)
+        assert place.grown(".state/lines.jsonl") == b"0\n1\n2\n3\n4\n"
+
+
+class TestStores:
+    """Versions, which only stores have."""
+
+    def test_what_was_read_is_replaced_and_nothing_else(self, bucket: Bucket) -> None:
+        """By its version; the very same content is no conflict."""
+        first = bucket.put("name", b"one")
+        assert bucket.put("name", b"one") == first
+        second = bucket.put("name", b"two", instead_of=first)
+        with pytest.raises(Changed):
+            bucket.put("name", b"three", instead_of=first)
+        assert bucket.read_version("name") == (b"two", second)
+        bucket.remove("name")
+        with pytest.raises(Changed):
+            bucket.put("name", b"three", instead_of=second)
+        assert not bucket.exists()
+
+    def test_numbers_are_taken_once(self, bucket: Bucket) -> None:
+        """As those of records in a log."""
+        bucket.add_numbered("log.jsonl", 1, b"one")
+        with pytest.raises(FileExistsError):
+            bucket.add_numbered("log.jsonl", 1, b"another")
+        bucket.add_numbered("log.jsonl", 2, b"two")
+        assert bucket.numbered("log.jsonl") == {1: b"one", 2: b"two"}
+
+    def test_many_are_removed_at_once(self, bucket: Bucket) -> None:
+        """Also some that never were."""
+        for name in ("a", "b", "folder/c"):
+            bucket.put(name, b"content")
+        bucket.remove_all(["a", "folder/c", "was/never/there"])
+        assert list(bucket.listed()) == ["b"]
