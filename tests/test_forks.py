@@ -50,6 +50,7 @@ def attempt_in_fork(*names):
     os.waitpid(child, 0)
 """
 
+IMPORT_ALL_STEPS = "import feedback_etl.pipeline, feedback_etl.privacy.erasure, feedback_etl.steps"
 WAIT_BRIEFLY = "os.register_at_fork(after_in_child=lambda: setattr(forks, '_ANSWER_SECONDS', 0.3))"
 
 
@@ -84,6 +85,6 @@ def test_fork_after_polars_ran_is_refused_wherever_work_begins(application: str,
 
 def test_fork_before_polars_ran_exports(application: str) -> None:
     """Importing Polars is fine; each child has threads of its own."""
-    script = SCRIPT.replace('pl.DataFrame({"a": [1], "b": [2]}).write_parquet("training.parquet")', "")
+    script = SCRIPT.replace('pl.DataFrame({"a": [1], "b": [2]}).write_parquet("training.parquet")', IMPORT_ALL_STEPS)
     done = python(f'{script}\nattempt_in_fork("export")\nattempt_in_fork("load_training")', application)
     assert done.stdout.splitlines() == ["export -> 1", "load_training -> 1"]
