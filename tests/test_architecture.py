@@ -277,12 +277,13 @@ class TestImportTime:
         assert HEAVY & {*loaded} == set()
 
 
-def test_examples_in_docstrings_are_true() -> None:
+@pytest.mark.parametrize("part", range(3))
+def test_examples_in_docstrings_are_true(part: int) -> None:
     """Every module's, in a folder of their own, since some write files."""
-    modules = ["feedback_etl", *(f"feedback_etl.{name}" for name in module_names() if name != "__main__")]
+    modules = ["feedback_etl", *(f"feedback_etl.{name}" for name in module_names() if name != "__main__")][part::3]
     results = {name: doctest.testmod(importlib.import_module(name)) for name in modules}
     assert {name: result for name, result in results.items() if result.failed} == {}
-    assert sum(result.attempted for result in results.values()) > 100
+    assert sum(result.attempted for result in results.values()) > 20
 
 
 def test_packages_hold_no_code_of_their_own() -> None:
