@@ -275,6 +275,7 @@ DECLARED = ["INTEGER", "SMALLINT", "REAL", "NUMERIC(3,1)", "BOOLEAN", "VARCHAR(3
 VALUES = st.lists(st.sampled_from([None, 0, 1, 5, 7, 4.5, 5.0, "5", "x", "2025-01-01", "", b"x"]), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     column=st.sampled_from(["helpful_rating", "would_recommend", "timeframe", "user_id", "rules_applied"]),

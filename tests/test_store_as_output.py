@@ -196,6 +196,7 @@ def test_a_temporary_folder_that_is_full_is_named(
         stored(url, bucket_url)
 
 
+@pytest.mark.served_store
 def test_tasks_hold_no_credentials(url: str, bucket_url: str) -> None:
     """They name the bucket; workers have their own."""
     watched = Watched()
