@@ -381,6 +381,7 @@ REUSE: list[list[tuple[str, int, int]]] = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @example(runs=REUSE, upgraded_before=0)
 @example(runs=REUSE, upgraded_before=5)

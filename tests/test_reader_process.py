@@ -64,6 +64,7 @@ def exported(url: str, folder: Path, **options: Any) -> tuple[str, str]:
 class TestOneResult:
     """How rows are read never shows in what is written."""
 
+    @pytest.mark.slow
     @settings(max_examples=settings().max_examples // 25)
     @given(batch_rows=st.integers(1, 30), repeats=st.integers(1, 6))
     def test_the_size_of_a_batch_does_not_matter(
@@ -77,7 +78,7 @@ class TestOneResult:
             assert exported(database.url, folder, batch_rows=batch_rows) == at_once
             assert exported(f"{database.url}?timeout=5", folder, batch_rows=batch_rows) == at_once
 
-    @pytest.mark.parametrize("workers", [1, 5])
+    @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 5])
     def test_bulk_is_serial(self, postgres_database: str, tmp_path: Path, workers: int) -> None:
         """The same rows in the same order, to the byte; those without a time come last."""
         with contextlib.closing(Filled(postgres_database, 500)) as database:
@@ -473,6 +474,7 @@ class TestRanges:
         assert frame["feedback_id"].to_list() == list(range(100_000, 0, -1))
 
 
+@pytest.mark.slow
 def test_memory_follows_the_batch_and_not_the_rows(postgres_database: str, tmp_path: Path) -> None:
     """Of hundreds of thousands of rows in small batches, the parent holds a few at a time."""
     ids = {"feedback_id": "n", "analysis_id": "n", "created_at": "timestamp '2025-10-25' - n * interval '1 ms'"}
