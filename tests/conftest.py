@@ -1,5 +1,6 @@
 """Fixtures: a person-free environment around every test, and empty databases of each kind."""
 
+import gc
 import os
 import signal
 import time
@@ -49,11 +50,18 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is written does not depend on the kind of database: in the default tier, servers have the first form."""
+    """Leave to the slow tier what a server repeats: files of further forms, and tests that suit `any_database`."""
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if params.get("database", "sqlite") != "sqlite" and params.get("form", FORMS[0]) != FORMS[0]:
+        is_repeated = item.get_closest_marker("any_database") or params.get("form", FORMS[0]) != FORMS[0]
+        if is_repeated and params.get("database", "sqlite") != "sqlite":
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector everything that is there for the whole run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +163,15 @@ def shared_url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in environment(sample_url).items():
         monkeypatch.setenv(name, value)
     return sample_url
+
+
+@pytest.fixture
+def own_sample_url(postgres_admin: sa.Engine, shared_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A copy of it that the test may change."""
+    with new_postgres_database(postgres_admin, template=sa.make_url(shared_url).database) as url:
+        for name, value in environment(url).items():
+            monkeypatch.setenv(name, value)
+        yield url
 
 
 @pytest.fixture(scope="session")

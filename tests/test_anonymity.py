@@ -75,6 +75,7 @@ class TestMeasured:
 class TestEnforced:
     """Before a file exists."""
 
+    @pytest.mark.any_database
     @pytest.mark.parametrize("form", FORMS, ids=str)
     @pytest.mark.parametrize("batch_rows", [2, 65_536])
     def test_small_classes_are_left_out(

@@ -82,6 +82,13 @@ def insert(lines: Lines, rng: random.Random) -> None:
     lines.insert(rng.randrange(len(lines) + 1), rng.choice(lines))
 
 
+def exchange(lines: Lines, rng: random.Random) -> None:
+    """A record stands where one of the same number stood, signed by the same key for another folder."""
+    number = rng.randrange(len(lines))
+    other = filled(Path(f"other {rng.random()}"))
+    lines[number] = other.path.read_bytes().splitlines()[number]
+
+
 def rewrite(lines: Lines, rng: random.Random) -> None:
     """A record is made anew by somebody who has another key, and all that follow too."""
     start = rng.randrange(len(lines))
@@ -103,7 +110,7 @@ def cut(lines: Lines, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("times", [10, pytest.param(100, marks=pytest.mark.torture)])
-@pytest.mark.parametrize("tamper", [flip, delete, swap, insert, rewrite, cut])
+@pytest.mark.parametrize("tamper", [flip, delete, swap, insert, exchange, rewrite, cut])
 def test_tampering_is_found(tmp_path: Path, tamper: Tamper, times: int) -> None:
     """Wherever it is done."""
     log = filled(tmp_path)

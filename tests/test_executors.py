@@ -34,7 +34,7 @@ from clusters import (
     frame_of,
 )
 from clusters import rejected_of as rejected_rows_of
-from databases import Database, new_postgres_database
+from databases import Database
 from processes import feedback_etl, feedback_etl_process
 
 import feedback_etl as fe
@@ -58,12 +58,9 @@ def url(shared_url: str) -> str:
 
 
 @pytest.fixture
-def own_url(postgres_admin: sa.Engine, shared_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def own_url(own_sample_url: str) -> str:
     """A database of sample data that the test may change."""
-    with new_postgres_database(postgres_admin, template=sa.make_url(shared_url).database) as url:
-        for name, value in environment(url).items():
-            monkeypatch.setenv(name, value)
-        yield url
+    return own_sample_url
 
 
 def cut_off(path: Path) -> None:

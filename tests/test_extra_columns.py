@@ -56,6 +56,7 @@ def own(app: Database, folder: Path, **options: Any) -> fe.ExportReport:
     return exported_from_url(app, folder, **{"query": QUERY, "columns": COLUMNS} | options)
 
 
+@pytest.mark.any_database
 def test_they_follow_the_twelve(app: Database, tmp_path: Path) -> None:
     """In their order, of their types; identifiers are pseudonymised under their own name."""
     rows = rows_of(Path(own(app, tmp_path).export_filename))
@@ -72,6 +73,7 @@ def test_they_follow_the_twelve(app: Database, tmp_path: Path) -> None:
     assert set(frame["city"].to_list()) == {"Bern", None, "Wien"}
 
 
+@pytest.mark.any_database
 def test_quasi_identifiers_count_for_k(app: Database, tmp_path: Path) -> None:
     """Beside the usual ones."""
     report = own(app, tmp_path)
@@ -109,6 +111,7 @@ def test_what_is_not_declared_is_refused(app: Database, tmp_path: Path) -> None:
         exported_from_url(app, tmp_path, columns=[CITY])
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("name", ["age", "analysis_hash", "consent", "Über", "a b", ""])
 def test_names_that_cannot_be(app: Database, tmp_path: Path, name: str) -> None:
     """Those that are taken, and those that are none."""
@@ -129,6 +132,7 @@ def test_a_type_that_cannot_be_meant(app: Database, tmp_path: Path) -> None:
         own(app, tmp_path, columns=[CITY._replace(type="integer"), *COLUMNS[1:]])
 
 
+@pytest.mark.any_database
 def test_the_contract_has_them(app: Database, tmp_path: Path) -> None:
     """The JSON Schema of a row, in a Parquet file too."""
     report = own(app, tmp_path, format="parquet", age_edges=[30])
@@ -152,12 +156,14 @@ def test_they_are_read_with_their_types(app: Database, tmp_path: Path, form: dic
     assert fe.scan_training(tmp_path, mixed=True).collect().schema["age_range"] == pl.String
 
 
+@pytest.mark.any_database
 def test_people_are_erased_whatever_columns_there_are(app: Database, tmp_path: Path) -> None:
     """An erasure does not need to know them."""
     own(app, tmp_path)
     assert fe.erase(tmp_path, user_ids=[1], database=app.url, query=QUERY, keys=KEY).rows == 3
 
 
+@pytest.mark.any_database
 class TestAgeEdges:
     """Where age ranges begin is a setting."""
 

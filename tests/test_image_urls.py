@@ -109,6 +109,7 @@ def test_the_contract_in_a_parquet_file_has_it(app: Database, tmp_path: Path) ->
     assert contract["required"][-1] == "image_url"
 
 
+@pytest.mark.any_database
 def test_a_url_that_spreadsheets_would_run_rejects_its_row(app: Database, tmp_path: Path) -> None:
     """As any other text."""
     agree(app, u1="true")
@@ -118,6 +119,7 @@ def test_a_url_that_spreadsheets_would_run_rejects_its_row(app: Database, tmp_pa
     assert report.rejected_reasons == {"formula": 1}
 
 
+@pytest.mark.any_database
 def test_it_may_be_a_quasi_identifier(app: Database, tmp_path: Path) -> None:
     """Where it is exported; else it is no column."""
     agree(app, u1="true")
@@ -127,6 +129,7 @@ def test_it_may_be_a_quasi_identifier(app: Database, tmp_path: Path) -> None:
     assert report.risk["classes"] == 2
 
 
+@pytest.mark.any_database
 def test_a_chain_with_images_is_another_chain(app: Database, tmp_path: Path) -> None:
     """Since its files look different."""
     agree(app, u1="true")
@@ -159,6 +162,7 @@ def test_ids_in_other_clothes(key: str, user: object) -> None:
     assert fe.anonymize(raw, unkeyed=True, now=NOW, extra=[IMAGE_URL])["image_url"].to_list() == [None]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("option", ["--include-image-urls", "--include-subject-hash"])
 def test_they_do_not_leave_the_house(app: Database, option: str) -> None:
     """Nor do pseudonyms of users."""

@@ -186,6 +186,7 @@ class TestChain:
         assert (header, len(lines)) == ("analysis_hash,digest,minute,version", 6)
 
 
+@pytest.mark.any_database
 class TestTrouble:
     """What can go wrong."""
 

@@ -17,8 +17,6 @@ from processes import Here, feedback_etl
 import feedback_etl as fe
 from feedback_etl.errors import FeedbackError, UsageError
 
-pytestmark = pytest.mark.fresh_reader
-
 KEY = "canary-of-the-key-0123456789abcdef0123456789"
 PASSWORD = "canary-of-the-password"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
@@ -187,6 +185,7 @@ def test_the_canaries_are_where_they_can_be_found(application: str, watch: Watch
     assert canaries_in(f"{KEY} {PASSWORD}") == {KEY, PASSWORD}
 
 
+@pytest.mark.fresh_reader
 def test_commands_that_succeed_show_only_what_is_exported(application: str, watch: Watch) -> None:
     """`export` in all its forms, and `preview`, which shows the exported columns."""
     watch.run("export", "--database-url", application, "--json", code=0)
@@ -211,6 +210,7 @@ def test_the_library_logs_counts_and_no_more(application: str, watch: Watch, cap
     assert "exported 1 of 3 rows" in caplog.text
 
 
+@pytest.mark.fresh_reader
 def test_too_many_rejected_rows_are_told_without_them(application: str, watch: Watch) -> None:
     """With --strict, with --max-rejected, and where no row is left."""
     watch.run("export", "--database-url", application, "--strict", code=4)
@@ -273,6 +273,7 @@ MIXED: dict[str, Row] = {
 }
 
 
+@pytest.mark.fresh_reader
 @pytest.mark.parametrize("kind", MIXED)
 def test_mixed_types_of_sqlite_are_told_without_values(sqlite_database: Database, watch: Watch, kind: str) -> None:
     """SQLite stores anything anywhere: one row in three has something else than its column says."""
@@ -320,6 +321,7 @@ class TestPostgresql:
             fill(database, {}, WRONG, WRONG_TOO)
             yield postgres_database
 
+    @pytest.mark.slow
     def test_commands_and_errors(self, server: str, watch: Watch) -> None:
         """What succeeds, what is rejected, and what fails while rows are read."""
         watch.run("export", "--database-url", server, "--json", code=0)

@@ -20,14 +20,16 @@ from test_source_failures import CANARY, failure
 from test_source_refusals import listening, refusal
 
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.child import Job, Reader
 from feedback_etl.source.connect import open_source
+from feedback_etl.source.reader import beginning_of
 
 # PyMySQL leaves the sockets of connections that fail or are lost to the garbage collector, which comes here rather than
 # in another test.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _collected() -> Iterator[None]:
     yield
     gc.collect()
@@ -380,6 +382,14 @@ def test_no_function_writes(untouched: str, place: Opened, call: str) -> None:
     for query in (select(untouched, user_id=call), select(untouched, consent=f"{call} = 1")):
         with place(untouched) as database, pytest.raises(SourceError, match="nothing here may write"):
             read(database, query=query)
+
+
+def test_a_reader_process_refuses_what_was_not_looked_at_before(untouched: str) -> None:
+    """By what begins its own connection: nothing else stands between a query and the database there."""
+    with open_source(untouched) as source:
+        job = Job(str(source.connectorx_url), beginning_of(source), ["SELECT writes()"], 100)
+        with pytest.raises(SourceError, match="nothing here may write"), Reader(job, stall_timeout=60) as reader:
+            list(reader.next_stream())
 
 
 def test_what_a_function_writes_in_a_transaction_of_the_callers_is_taken_back(untouched: str) -> None:

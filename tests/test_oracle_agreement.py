@@ -343,6 +343,7 @@ def one_mysql(mysql_admin: sa.Engine) -> Iterator[Database]:
         yield database
 
 
+@pytest.mark.slow
 @FEWER
 @given(scenario=scenarios(portable=True))
 def test_postgresql_gives_what_sqlite_gives(one_sqlite: Database, one_postgres: Database, scenario: Scenario) -> None:
@@ -350,6 +351,7 @@ def test_postgresql_gives_what_sqlite_gives(one_sqlite: Database, one_postgres: 
     assert files_of(one_postgres, scenario) == files_of(one_sqlite, scenario)
 
 
+@pytest.mark.slow
 @FEWER
 @given(scenario=scenarios(portable=True))
 def test_mysql_gives_what_sqlite_gives(one_sqlite: Database, one_mysql: Database, scenario: Scenario) -> None:

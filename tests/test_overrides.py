@@ -183,6 +183,7 @@ class TestReading:
         assert pairs.schema["age_range"] == pl.String
         assert {*pairs["age_range"]} == {*FOUR, None}
 
+    @pytest.mark.served_store
     def test_an_object_store_has_them_too(self, application: Database, bucket_url: str) -> None:
         """Its parts are made in this process, by the same method."""
         with application.engine.connect() as connection:

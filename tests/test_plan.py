@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from clusters import NOW, ROWS, SMALL_TASK, Watched, environment, exported, fill_with_sample
+from clusters import NOW, ROWS, SMALL_TASK, Watched, exported, fill_with_sample
 from databases import Database, create_schema
 from processes import Here
 
@@ -15,13 +15,9 @@ from feedback_etl.exports.manifest import manifests_in
 
 
 @pytest.fixture
-def url(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(own_sample_url: str) -> str:
     """A PostgreSQL database of sample data."""
-    fill_with_sample(postgres_database)
-    monkeypatch.setattr("feedback_etl.source.division.LEAST_ROWS_OF_A_TASK", SMALL_TASK)
-    for name, value in environment(postgres_database).items():
-        monkeypatch.setenv(name, value)
-    return postgres_database
+    return own_sample_url
 
 
 def test_it_tells_what_the_export_then_is(url: str, tmp_path: Path) -> None:

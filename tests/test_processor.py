@@ -174,6 +174,7 @@ class TestProcessAndExport:
         assert classic.process_and_export(-1, 0).skipped_records == 0
         assert classic.process_and_export(days_back=1, min_feedback_fields=3).skipped_records == 4
 
+    @pytest.mark.any_database
     def test_figures_are_of_one_run_alone(self, session: Session) -> None:
         """Nothing is carried over, and each run writes a file of its own."""
         classic = processor(session)
@@ -183,6 +184,7 @@ class TestProcessAndExport:
         assert figures[0] == figures[1]
         assert sorted(Path("out").glob("*.csv")) == sorted([Path(first.export_filename), Path(second.export_filename)])
 
+    @pytest.mark.any_database
     def test_all_rows_rejected_give_figures_without_a_file(
         self, session: Session, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -239,6 +241,7 @@ class TestProcessAndExport:
         with pytest.raises(UsageError, match="days_back must be a whole number of days, 1 or more, or -1"):
             processor(sqlite_database.url).process_and_export(days_back=days)
 
+    @pytest.mark.any_database
     def test_the_configured_key_is_used(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         """FEEDBACK_ETL_KEY, read when the export begins."""
         classic = processor(session, key=None)

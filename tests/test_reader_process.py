@@ -78,7 +78,7 @@ class TestOneResult:
             assert exported(database.url, folder, batch_rows=batch_rows) == at_once
             assert exported(f"{database.url}?timeout=5", folder, batch_rows=batch_rows) == at_once
 
-    @pytest.mark.parametrize("workers", [1, pytest.param(5, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 5])
     def test_bulk_is_serial(self, postgres_database: str, tmp_path: Path, workers: int) -> None:
         """The same rows in the same order, to the byte; those without a time come last."""
         with contextlib.closing(Filled(postgres_database, 500)) as database:

@@ -15,7 +15,9 @@ from reading import ROUTES, by, execute, fetch, read, select
 from sqlalchemy.orm import Session
 
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.source.child import Job, Reader
 from feedback_etl.source.connect import open_source
+from feedback_etl.source.reader import beginning_of
 
 ESCAPES = [
     pytest.param("{}; DROP TABLE canary", id="second statement"),
@@ -123,6 +125,14 @@ def test_no_function_writes_on_postgresql(postgres: str, opened: Opened) -> None
             told = r"nothing here may write|cannot execute|not allowed"
             with opened(postgres) as database, pytest.raises(SourceError, match=told):
                 read(database, query=query)
+
+
+def test_a_reader_process_refuses_what_was_not_looked_at_before_on_postgresql(postgres: str) -> None:
+    """By what begins its own connection: nothing else stands between a query and the database there."""
+    with open_source(postgres) as source:
+        job = Job(str(source.connectorx_url), beginning_of(source), ["SELECT writes()"], 100)
+        with pytest.raises(SourceError, match="nothing here may write"), Reader(job, stall_timeout=60) as reader:
+            list(reader.next_stream())
 
 
 @pytest.mark.parametrize("opened", ON_POSTGRES)
