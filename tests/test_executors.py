@@ -472,7 +472,7 @@ class TestFailures:
         fill_with_sample(postgres_database, 100)
         monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", postgres_database)
         with pytest.raises(SourceError, match=r"does not know the snapshot .* another server"):
-            exported(url, tmp_path, executor=Watched())
+            exported(url, tmp_path, executor=Watched(), workers=1)
         assert visible(tmp_path) == []
 
     def test_a_snapshot_that_is_lost_is_told(self, own_url: str, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class TestOneResult:
     @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 5])
     def test_bulk_is_serial(self, postgres_database: str, tmp_path: Path, workers: int) -> None:
         """The same rows in the same order, to the byte; those without a time come last."""
-        with contextlib.closing(Filled(postgres_database, 500)) as database:
+        with contextlib.closing(Filled(postgres_database, 200)) as database:
             serial = exported(database.url, tmp_path)
             assert exported(database.url, tmp_path, bulk=True, workers=workers, batch_rows=7) == serial
 
