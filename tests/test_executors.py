@@ -464,7 +464,6 @@ class TestFailures:
             exported(url, tmp_path, executor=Watched())
         assert visible(tmp_path) == []
 
-    @pytest.mark.slow
     def test_a_worker_of_another_server_is_noticed(
         self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_database: str
     ) -> None:

@@ -273,7 +273,7 @@ def as_written(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-@settings(max_examples=settings().max_examples // 5)
+@settings(max_examples=settings().max_examples // 6)
 @given(scenario=scenarios())
 def test_an_export_agrees_with_the_oracle(one_sqlite: Database, scenario: Scenario) -> None:
     """The same file to the byte, the same rejected rows with the same reasons, the same statistics."""
