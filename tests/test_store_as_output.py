@@ -125,6 +125,7 @@ def test_every_database_can_be_exported_there(database: Database, bucket_url: st
 
 
 @pytest.mark.slow
+@pytest.mark.served_store
 def test_a_worker_that_is_killed_loses_nothing(url: str, bucket_url: str, tmp_path: Path) -> None:
     """A Dask worker, by SIGKILL while it has a task: parts are there whole or not at all."""
     alone = exported(url, tmp_path / "alone")
@@ -215,6 +216,7 @@ def test_what_needs_a_folder_is_refused(url: str, bucket_url: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.served_store
 def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL while parts are put: without a manifest they are no export, and another run is not disturbed."""
     code = (
