@@ -24,7 +24,7 @@ from startup import startup_times
 from statements import bare_join, copied
 from watchdog import running_server
 
-from feedback_etl.demo import create_sample_database
+from feedback_etl.demo.sample import create_sample_database
 
 KEY = "the key of the benchmarks is published and so protects nobody..."
 CHECKED_ROWS = 5_000

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, registry, relationship
 
-from feedback_etl.source import tables
+from feedback_etl.database import tables
 
 RATINGS = ("helpful_rating", "product_satisfaction", "routine_completion_pct", "would_recommend")
 COLUMNS = (

@@ -2,12 +2,12 @@
 
 import sys
 
-from feedback_etl.source.waiting import prestart
+from feedback_etl.database.reader_pool import prestart
 
 prestart()  # first of all, as the command line does
 
 from feedback_etl.__main__ import main  # noqa: E402
-from feedback_etl.privacy.anonymity import People  # noqa: E402
+from feedback_etl.privacy.k_anonymity import People  # noqa: E402
 
 
 def _nothing(*_: object) -> None:

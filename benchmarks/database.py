@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from psycopg.conninfo import make_conninfo
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from feedback_etl.demo_data import FIRST_ANALYSIS, WINDOW_HOURS, sample_tables
-from feedback_etl.source import tables
+from feedback_etl.database import tables
+from feedback_etl.demo.data import FIRST_ANALYSIS, WINDOW_HOURS, sample_tables
 
 TABLES = tables.metadata.sorted_tables
 SEED = 7

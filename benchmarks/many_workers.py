@@ -23,19 +23,19 @@ import sqlalchemy as sa
 from watchdog import running_server
 
 import feedback_etl as fe
-from feedback_etl.distributed.head import carried_out
-from feedback_etl.distributed.task import Export, Made, PartTask
-from feedback_etl.distributed.worker import work
+from feedback_etl.database.batches import BATCH_ROWS, Reading
+from feedback_etl.database.partitioning import Division, divide
+from feedback_etl.database.read import Selection
+from feedback_etl.database.window import Window
+from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.exports.output import Form
-from feedback_etl.exports.parted import PartedExport
+from feedback_etl.exports.partitioned_transaction import PartedExport
+from feedback_etl.options import Rules
+from feedback_etl.pipeline.batch_processor import Tally
+from feedback_etl.pipeline.scheduler import carried_out
+from feedback_etl.pipeline.tasks import Export, Made, PartTask
+from feedback_etl.pipeline.worker import work
 from feedback_etl.privacy.keys import Key
-from feedback_etl.rules import Rules
-from feedback_etl.source.division import Division, divide
-from feedback_etl.source.reader import BATCH_ROWS, Reading
-from feedback_etl.source.selection import Selection
-from feedback_etl.source.window import Window
-from feedback_etl.steps import Tally
 
 NOW = datetime(2025, 10, 25, 12)
 BASE_ROWS = 2_000_000

@@ -30,9 +30,9 @@ def record(url: str, path: Path, now: datetime) -> None:
     import connectorx
     import pyarrow as pa
 
-    from feedback_etl.source.query import feedback_in
-    from feedback_etl.source.relation import default_relation
-    from feedback_etl.source.window import Window
+    from feedback_etl.database.relation import default_relation
+    from feedback_etl.database.sql import feedback_in
+    from feedback_etl.database.window import Window
 
     query = feedback_in(default_relation("postgresql"), Window(None, now), {})
     stream = connectorx.read_sql(connectorx_url(url), query, return_type="arrow_stream", batch_size=BATCH_ROWS)
@@ -46,13 +46,13 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     import polars as pl
     import pyarrow as pa
 
-    from feedback_etl.exports.files import ExportFiles
+    from feedback_etl.database.raw_types import to_raw
+    from feedback_etl.database.window import Window
+    from feedback_etl.exports.local_transaction import ExportFiles
+    from feedback_etl.options import Rules
+    from feedback_etl.pipeline.batch_processor import Run
+    from feedback_etl.pipeline.batches import process_into
     from feedback_etl.privacy.keys import Key
-    from feedback_etl.processing import process_into
-    from feedback_etl.rules import Rules
-    from feedback_etl.source.raw import to_raw
-    from feedback_etl.source.window import Window
-    from feedback_etl.steps import Run
 
     started = time.perf_counter()
     run = Run(Rules(now, Key(key), 1, "keep", strict=False, max_rejected=1.0))

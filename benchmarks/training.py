@@ -38,7 +38,7 @@ def make(folder: Path, rows: int) -> int:
     import polars as pl
 
     import feedback_etl as fe
-    from feedback_etl.demo import sample_database
+    from feedback_etl.demo.sample import sample_database
 
     with sample_database(rows=rows // FILES * 11 // 10, now=NOW) as url:  # some rows are wrong, or there twice
         pairs = fe.load_training(url, days_back=-1, now=NOW, key=KEY).head(rows // FILES)
@@ -51,9 +51,9 @@ def make(folder: Path, rows: int) -> int:
 
 
 def _publish(folder: Path, pairs: Any, number: int, form: Any) -> None:
-    from feedback_etl.exports.facts import Facts
-    from feedback_etl.exports.files import ExportFiles
-    from feedback_etl.exports.output import Form
+    from feedback_etl.exports.file_formats import Form
+    from feedback_etl.exports.local_transaction import ExportFiles
+    from feedback_etl.exports.manifest_details import Facts
     from feedback_etl.privacy.keys import Key
 
     end = NOW + number * STEP

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 import feedback_etl as fe
-from feedback_etl.configured import database_of
+from feedback_etl.pipeline.configured import database_of
 from feedback_etl.settings import load_settings
 
 

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import feedback_etl as fe
-from feedback_etl.demo import DEMO_KEY, sample_database
+from feedback_etl.demo.sample import DEMO_KEY, sample_database
 
 SEED = 7
 SAMPLED = datetime(2025, 10, 25, 12)  # the sample is of this moment, so that it is the same whenever this is run

@@ -15,28 +15,28 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from feedback_etl import errors
-    from feedback_etl.croissant import write_croissant
-    from feedback_etl.distributed.planning import Plan, plan
     from feedback_etl.exports.adoption import adopt
-    from feedback_etl.exports.retention import contents_of, prune
-    from feedback_etl.expressions import bucket_age, hash_id, iso_timestamp, join_list, pair_hash
-    from feedback_etl.loading import load_feedback, load_training
-    from feedback_etl.pipeline import export_feedback
+    from feedback_etl.exports.maintenance import contents_of, prune
+    from feedback_etl.pipeline.estimate import Plan, plan
+    from feedback_etl.pipeline.export import export_feedback
+    from feedback_etl.pipeline.load import load_feedback, load_training
     from feedback_etl.privacy.erasure import erase
     from feedback_etl.privacy.keys import Key
     from feedback_etl.privacy.risk import Risk, risk
     from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
-    from feedback_etl.rejection import RawFeedback, Split, split_valid
-    from feedback_etl.report.writing import write_report
+    from feedback_etl.report.croissant import write_croissant
+    from feedback_etl.report.write import write_report
     from feedback_etl.results import ExportReport, FeedbackProcessingStats
-    from feedback_etl.schema import TrainingPair, validate
     from feedback_etl.settings import find_key
     from feedback_etl.training.dataset import latest_export, scan_training
     from feedback_etl.training.features import features, label
     from feedback_etl.training.splits import NullGroupWarning, PersonOverlapWarning, split_by_hash
     from feedback_etl.training.transformer import FeedbackFeatures
     from feedback_etl.training.vocabulary import Vocabulary
-    from feedback_etl.transforms import anonymize, coarsen, deduplicate, latest_per_recommendation
+    from feedback_etl.transform.expressions import bucket_age, hash_id, iso_timestamp, join_list, pair_hash
+    from feedback_etl.transform.raw_schema import RawFeedback, Split, split_valid
+    from feedback_etl.transform.training_schema import TrainingPair, validate
+    from feedback_etl.transform.transforms import anonymize, coarsen, deduplicate, latest_per_recommendation
 
 _MODULE_OF = {
     "ExportReport": "results",
@@ -47,40 +47,40 @@ _MODULE_OF = {
     "Key": "privacy.keys",
     "NullGroupWarning": "training.splits",
     "PersonOverlapWarning": "training.splits",
-    "Plan": "distributed.planning",
-    "RawFeedback": "rejection",
+    "Plan": "pipeline.estimate",
+    "RawFeedback": "transform.raw_schema",
     "Risk": "privacy.risk",
-    "Split": "rejection",
-    "TrainingPair": "schema",
+    "Split": "transform.raw_schema",
+    "TrainingPair": "transform.training_schema",
     "Vocabulary": "training.vocabulary",
     "adopt": "exports.adoption",
-    "anonymize": "transforms",
-    "bucket_age": "expressions",
-    "coarsen": "transforms",
-    "contents_of": "exports.retention",
-    "deduplicate": "transforms",
+    "anonymize": "transform.transforms",
+    "bucket_age": "transform.expressions",
+    "coarsen": "transform.transforms",
+    "contents_of": "exports.maintenance",
+    "deduplicate": "transform.transforms",
     "erase": "privacy.erasure",
-    "export_feedback": "pipeline",
+    "export_feedback": "pipeline.export",
     "features": "training.features",
     "find_key": "settings",
-    "hash_id": "expressions",
-    "iso_timestamp": "expressions",
-    "join_list": "expressions",
+    "hash_id": "transform.expressions",
+    "iso_timestamp": "transform.expressions",
+    "join_list": "transform.expressions",
     "label": "training.features",
     "latest_export": "training.dataset",
-    "latest_per_recommendation": "transforms",
-    "load_feedback": "loading",
-    "load_training": "loading",
-    "pair_hash": "expressions",
-    "plan": "distributed.planning",
-    "prune": "exports.retention",
+    "latest_per_recommendation": "transform.transforms",
+    "load_feedback": "pipeline.load",
+    "load_training": "pipeline.load",
+    "pair_hash": "transform.expressions",
+    "plan": "pipeline.estimate",
+    "prune": "exports.maintenance",
     "risk": "privacy.risk",
     "scan_training": "training.dataset",
     "split_by_hash": "training.splits",
-    "split_valid": "rejection",
-    "validate": "schema",
-    "write_croissant": "croissant",
-    "write_report": "report.writing",
+    "split_valid": "transform.raw_schema",
+    "validate": "transform.training_schema",
+    "write_croissant": "report.croissant",
+    "write_report": "report.write",
 }
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and end."""
     gc.disable()
-    from feedback_etl.cli import main as run
+    from feedback_etl.cli.app import main as run
 
     code = 1
     try:

@@ -18,23 +18,23 @@ from uuid import UUID
 
 import polars as pl
 
-from feedback_etl.arguments import known_keys
 from feedback_etl.clock import instant
-from feedback_etl.configured import export_of
+from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.facts import Facts
-from feedback_etl.exports.files import ExportFiles
-from feedback_etl.expressions import AGE_EDGES, age_ranges, bucket_age, hash_id, pair_hash
-from feedback_etl.forks import require_usable_polars
+from feedback_etl.exports.local_transaction import ExportFiles
+from feedback_etl.exports.manifest_details import Facts
 from feedback_etl.integrations.options import require_options
-from feedback_etl.overrides import Overrides
-from feedback_etl.pairs import FeedbackTrainingPair, to_frame
-from feedback_etl.pipeline import export_feedback
+from feedback_etl.pipeline.arguments import known_keys
+from feedback_etl.pipeline.configured import export_of
+from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
-from feedback_etl.schema import PSEUDONYM_PATTERN, validate_classic
 from feedback_etl.settings import Settings, key_in_force, load_settings
-from feedback_etl.source.connect import Database
+from feedback_etl.transform.expressions import AGE_EDGES, age_ranges, bucket_age, hash_id, pair_hash
+from feedback_etl.transform.fork_guard import require_usable_polars
+from feedback_etl.transform.overrides import Overrides
+from feedback_etl.transform.pairs import FeedbackTrainingPair, to_frame
+from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN, validate_classic
 
 logger = logging.getLogger(__name__)
 
@@ -240,6 +240,6 @@ _BUILT_IN: dict[str, Callable[..., Any]] = {name: vars(FeedbackProcessor)[method
 
 
 if __name__ == "__main__":
-    from feedback_etl.cli_classic import main
+    from feedback_etl.cli.classic import main
 
     main()

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
-from feedback_etl.source.window import Window
+from feedback_etl.database.window import Window
 
 
 @dataclass

@@ -16,10 +16,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
 from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
-from feedback_etl.expressions import AGE_EDGES, age_ranges
-from feedback_etl.privacy.anonymity import MOST_K
+from feedback_etl.privacy.k_anonymity import MOST_K
 from feedback_etl.privacy.keys import Key, is_retired, read_key
 from feedback_etl.settings_file import read_settings_file
+from feedback_etl.transform.expressions import AGE_EDGES, age_ranges
 
 _PREFIX = "FEEDBACK_ETL_"
 KEY_VARIABLE = "FEEDBACK_ETL_KEY"

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from databases import create_schema
 
 import feedback_etl as fe
-from feedback_etl.demo_data import sample_tables
+from feedback_etl.demo.data import sample_tables
 from feedback_etl.results import ExportReport
 
 NOW = datetime(2025, 10, 25, 12)

@@ -25,9 +25,9 @@ from object_store import CREDENTIALS, Proxy, in_memory, running_object_store
 from processes import finish_idle_readers
 from watchdog import running_server
 
-from feedback_etl.source import waiting
-from feedback_etl.source.child import Reader
-from feedback_etl.source.waiting import end_idle
+from feedback_etl.database import reader_pool
+from feedback_etl.database.reader_client import Reader
+from feedback_etl.database.reader_pool import end_idle
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=150)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1500)
@@ -79,9 +79,9 @@ def warm_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Reader processes wait for the next test, which saves starting one, but where a test is about them."""
     if request.node.get_closest_marker("fresh_reader"):
         end_idle()
-        monkeypatch.setattr(waiting, "MAX_IDLE", 0)
+        monkeypatch.setattr(reader_pool, "MAX_IDLE", 0)
     elif request.node.get_closest_marker("covers_children") is None:
-        monkeypatch.setattr("feedback_etl.source.reader.Reader", partial(Reader, is_kept=True))
+        monkeypatch.setattr("feedback_etl.database.batches.Reader", partial(Reader, is_kept=True))
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +159,7 @@ def sample_url(postgres_admin: sa.Engine) -> Iterator[str]:
 @pytest.fixture
 def shared_url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same; workers know it, and it is divided though it is small."""
-    monkeypatch.setattr("feedback_etl.source.division.LEAST_ROWS_OF_A_TASK", SMALL_TASK)
+    monkeypatch.setattr("feedback_etl.database.partitioning.LEAST_ROWS_OF_A_TASK", SMALL_TASK)
     for name, value in environment(sample_url).items():
         monkeypatch.setenv(name, value)
     return sample_url
@@ -274,7 +274,7 @@ def bucket_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if "proxy" in request.fixturenames or request.node.get_closest_marker("served_store"):
         request.getfixturevalue("served_bucket")(name)
     else:
-        monkeypatch.setattr("feedback_etl.exports.bucket.opened_store", in_memory())
+        monkeypatch.setattr("feedback_etl.storage.object_store.opened_store", in_memory())
     return f"s3://{name}/exports"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from feedback_etl.source import tables
+from feedback_etl.database import tables
 
 Row = Mapping[str, Any]
 

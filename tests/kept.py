@@ -13,7 +13,7 @@ import pymysql
 import sqlalchemy as sa
 from databases import Database, opened
 
-from feedback_etl.source import tables
+from feedback_etl.database import tables
 
 TABLES = [table.name for table in tables.metadata.sorted_tables]
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, NoReturn
 import psutil
 import pytest
 
-from feedback_etl.cli import app, main
-from feedback_etl.source import waiting
+from feedback_etl.cli.app import app, main
+from feedback_etl.database import reader_pool
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "feedback-etl")
 PATIENCE_SECONDS = 300
@@ -159,7 +159,7 @@ def without_privileges() -> Iterator[Path]:
 
 def readers() -> list[psutil.Process]:
     """The reader processes that this process has started and that still work on a job."""
-    idle = {process.pid for process in waiting._idle}
+    idle = {process.pid for process in reader_pool._idle}
     found = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has just ended
@@ -170,8 +170,8 @@ def readers() -> list[psutil.Process]:
 
 def finish_idle_readers() -> None:
     """Let the idle readers end by themselves, which stores what was measured in them."""
-    for process in list(waiting._idle):
-        waiting._idle.pop(process)
+    for process in list(reader_pool._idle):
+        reader_pool._idle.pop(process)
         process.communicate(timeout=PATIENCE_SECONDS)
 
 

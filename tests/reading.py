@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from feedback_etl.loading import load_feedback
-from feedback_etl.source.connect import Database, open_source
-from feedback_etl.source.preflight import fetch_count, look_at
-from feedback_etl.source.query import excluded_in
-from feedback_etl.source.reader import Reading, open_reading
-from feedback_etl.source.window import Window
+from feedback_etl.database.batches import Reading, open_reading
+from feedback_etl.database.connect import Database, open_source
+from feedback_etl.database.inspection import fetch_count, look_at
+from feedback_etl.database.sql import excluded_in
+from feedback_etl.database.window import Window
+from feedback_etl.pipeline.load import load_feedback
 
 NOW = datetime(2025, 10, 25, 12)
 ROUTES = ("connectorx", "sqlalchemy")

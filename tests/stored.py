@@ -11,15 +11,15 @@ import polars as pl
 from databases import Database
 from folders import KEY, NOW, exported
 
-from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.facts import Facts
+from feedback_etl.exports.layout import part_of, rejected_part_of
 from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of
-from feedback_etl.exports.names import part_of, rejected_part_of
-from feedback_etl.exports.place import Folder
-from feedback_etl.exports.rewriting import pseudonyms_in, write_without
-from feedback_etl.exports.stored import StoredExport
+from feedback_etl.exports.manifest_details import Facts
+from feedback_etl.exports.object_transaction import StoredExport
+from feedback_etl.exports.row_filter import pseudonyms_in, write_without
 from feedback_etl.exports.tombstones import Tombstones, digest
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import Folder
+from feedback_etl.storage.object_store import Bucket
 
 ROWS_OF_A_PART = 4
 

@@ -20,10 +20,10 @@ import feedback_etl as fe
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.privacy.anonymity import Anonymity, People, without
+from feedback_etl.options import Rules
+from feedback_etl.pipeline.batch_processor import Run
+from feedback_etl.privacy.k_anonymity import Anonymity, People, without
 from feedback_etl.privacy.keys import Key
-from feedback_etl.rules import Rules
-from feedback_etl.steps import Run
 
 
 def feedback(*classes: tuple[int | None, int, int]) -> dict[str, list[dict[str, Any]]]:

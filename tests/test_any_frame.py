@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.frames import for_any_frame, to_polars
+from feedback_etl.transform.dataframes import for_any_frame, to_polars
 
 LABELS = ["first", "second", "third", "fourth"]
 RAW = raw_frame(

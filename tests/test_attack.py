@@ -12,7 +12,7 @@ from databases import Database
 from folders import KEY, exported, rows_of
 
 import feedback_etl as fe
-from feedback_etl.demo import DEMO_KEY
+from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.privacy.keys import Key
 
 SOME, ALL = 10_000, 1_000_000

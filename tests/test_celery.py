@@ -24,8 +24,8 @@ from feedback_etl.integrations.run import TRANSIENT
 EXAMPLE = Path(__file__).parent.parent / "examples" / "celery_app.py"
 
 USED = """
-from feedback_etl import forks
-forks._ANSWER_SECONDS = 2.0
+from feedback_etl.transform import fork_guard
+fork_guard._ANSWER_SECONDS = 2.0
 pl.DataFrame({'a': range(100_000)}).lazy().group_by('a').len().collect()
 """
 FORKED = """

@@ -13,15 +13,15 @@ from databases import Database
 from folders import KEY, NOW, exported, people
 from processes import feedback_etl
 
-from feedback_etl.checklist.check import check
-from feedback_etl.checklist.item import Item
-from feedback_etl.checklist.record import RECORD, write_record
-from feedback_etl.checklist.rows import GUESSED_IDS
-from feedback_etl.demo import DEMO_KEY
+from feedback_etl.compliance.check import check
+from feedback_etl.compliance.item import Item
+from feedback_etl.compliance.record import RECORD, write_record
+from feedback_etl.compliance.rows import GUESSED_IDS
+from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import adopt
+from feedback_etl.exports.file_formats import Form, Rows
 from feedback_etl.exports.manifest import manifests_in, write_manifest
-from feedback_etl.exports.output import Form, Rows
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings, load_settings
@@ -32,7 +32,7 @@ NAMES = [
     *("audit log", "k"),
     *("raw ids", "erasure", "index", "consent", "record"),
 ]
-SIZE = "feedback_etl.checklist.rows.GUESSED_IDS"
+SIZE = "feedback_etl.compliance.rows.GUESSED_IDS"
 TOLD = {
     "controller": "Example Ltd",
     "contact": "privacy@example.com",

@@ -20,8 +20,9 @@ import typer
 from databases import Database, Row, opened
 from processes import COMMAND, PATIENCE_SECONDS, Here, environment, feedback_etl, feedback_etl_process
 
-from feedback_etl import __version__, cli_classic
-from feedback_etl.cli import app
+from feedback_etl import __version__
+from feedback_etl.cli import classic
+from feedback_etl.cli.app import app
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
 from feedback_etl.exports.audit import AuditLog
@@ -485,7 +486,7 @@ class TestTheClassicScript:
     )
     def test_bulk_is_everything_unless_days_are_given(self, here: Here, arguments: tuple[str, ...], line: str) -> None:
         """One day of 24 hours is the default, as in the classic API."""
-        ended = here(*arguments, command=cli_classic.app)
+        ended = here(*arguments, command=classic.app)
         assert ended.code == 0
         assert f"{line}\n" in ended.err
 
@@ -499,7 +500,7 @@ class TestTheClassicScript:
         )
         monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
-        ended = here("--days", "7", command=cli_classic.app)
+        ended = here("--days", "7", command=classic.app)
         assert ended.code == 4
         assert "Nothing exported: every row with enough ratings was rejected.\n" in ended.err
         assert "rejected   1 for\n           1 helpful_rating_out_of_range\n" in ended.err
@@ -507,7 +508,7 @@ class TestTheClassicScript:
 
     def test_errors_are_those_of_the_command(self, here: Here) -> None:
         """One sentence, and its exit code."""
-        ended = here("--days", "7", command=cli_classic.app)
+        ended = here("--days", "7", command=classic.app)
         assert ended == (2, "", f"error: {NO_DATABASE}\n")
 
 

@@ -12,8 +12,8 @@ from folders import KEY, exported, people, rows_of, visible
 from processes import environment
 
 from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.layout import REJECTED_FOLDER
 from feedback_etl.exports.manifest import manifests_in, sha256_of
-from feedback_etl.exports.names import REJECTED_FOLDER
 from feedback_etl.privacy.keys import Key
 
 # One thing that is done some times in one folder; it begins when all are ready.
@@ -22,7 +22,7 @@ import sqlite3, sys
 from datetime import datetime
 import sqlalchemy as sa
 import feedback_etl as fe
-import feedback_etl.steps
+import feedback_etl.pipeline.batch_processor
 what, first, times, path, folder = sys.argv[1:]
 engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(path))
 key, now = fe.Key("k" * 32), datetime(2025, 10, 25, 12)

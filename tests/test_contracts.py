@@ -14,9 +14,10 @@ from databases import Database, fill, make_engine
 from processes import Here
 
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
-from feedback_etl.contracts import contracts, row_schema, write_contracts
-from feedback_etl.pipeline import export_feedback
-from feedback_etl.source import tables
+from feedback_etl.database import tables
+from feedback_etl.exports.row_schema import row_schema
+from feedback_etl.pipeline.export import export_feedback
+from feedback_etl.report.contracts import contracts, write_contracts
 
 KINDS = ("mysql", "postgresql", "sqlite")
 SCHEMAS = Path(__file__).parent.parent / "schemas"

@@ -19,8 +19,8 @@ from processes import PATIENCE_SECONDS, environment, tracer
 
 import feedback_etl as fe
 from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.layout import REJECTED_FOLDER, STATE_FOLDER, names_of, rewritten, stems, temporary
 from feedback_etl.exports.manifest import manifests_in, sha256_of
-from feedback_etl.exports.names import REJECTED_FOLDER, STATE_FOLDER, names_of, rewritten, stems, temporary
 from feedback_etl.privacy.keys import Key
 
 CHANGING = "write,pwrite64,fsync,link,linkat,unlink,unlinkat,rename,renameat,renameat2"
@@ -59,7 +59,7 @@ except FeedbackError as error:
 MOMENTS = f"""{PROGRAM}
 import os, random, signal, time, warnings
 from pathlib import Path
-import feedback_etl.steps
+import feedback_etl.pipeline.batch_processor
 warnings.simplefilter("ignore")  # nothing of Polars has run before the fork
 export, erase  # the lazy imports, before the fork
 fe.export_feedback, fe.erase, fe.Key

@@ -15,10 +15,10 @@ from processes import Here
 
 from feedback_etl import prune, write_croissant
 from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, ExtraColumn
-from feedback_etl.croissant import croissant
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.privacy.keys import Key
+from feedback_etl.report.croissant import croissant
 
 FOLDER = Path("out")
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from feedback_etl.exports.csv import write_csv
-from feedback_etl.expressions import AGE_RANGE
+from feedback_etl.exports.csv_text import write_csv
+from feedback_etl.transform.expressions import AGE_RANGE
 
 SCHEMA = {
     "analysis_hash": pl.String(),

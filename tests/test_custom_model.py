@@ -11,8 +11,8 @@ from frames import all_said
 from processes import feedback_etl
 
 import feedback_etl as fe
-from feedback_etl.custom_model import load_model
 from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.transform.model_loader import load_model
 
 EXAMPLE = Path(__file__).parents[1] / "schemas" / "custom_model.py"
 
@@ -134,7 +134,7 @@ def test_models_that_fail(app: Database, tmp_path: Path, model: type[pa.DataFram
         ("no_such_module:Model", r"could not be loaded \(ModuleNotFoundError\)"),
         ("leaving.py:Model", r"could not be loaded \(SystemExit\)"),
         (f"{EXAMPLE}:Other", "has no pandera model Other"),
-        ("feedback_etl.schema:validate", "has no pandera model validate"),
+        ("feedback_etl.transform.training_schema:validate", "has no pandera model validate"),
         ("broken.py:Model", r"could not be loaded \(ValueError\)"),
     ],
 )

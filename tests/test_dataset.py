@@ -19,14 +19,14 @@ import feedback_etl as fe
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
-from feedback_etl.exports.facts import Facts
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.file_formats import Form
+from feedback_etl.exports.local_transaction import ExportFiles
 from feedback_etl.exports.manifest import manifests_in, sha256_of, write_manifest
-from feedback_etl.exports.output import Form
+from feedback_etl.exports.manifest_details import Facts
 from feedback_etl.privacy.keys import Key
-from feedback_etl.schema import TrainingPair
-from feedback_etl.training.committed import exports_at, settled
 from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training
+from feedback_etl.training.export_catalog import exports_at, settled
+from feedback_etl.transform.training_schema import TrainingPair
 
 HOUR = timedelta(hours=1)
 START = datetime(2025, 10, 1)

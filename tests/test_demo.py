@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from feedback_etl.demo import APPLICATION_ID, DEMO_KEY, create_sample_database
-from feedback_etl.demo_data import CHUNK_ROWS, sample_tables
+from feedback_etl.database import tables
+from feedback_etl.demo.data import CHUNK_ROWS, sample_tables
+from feedback_etl.demo.sample import APPLICATION_ID, DEMO_KEY, create_sample_database
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.source import tables
 
 NOW = datetime(2025, 10, 25, 12, 0, 0, 123456)
 ROWS = 5_000
@@ -366,7 +366,7 @@ def test_foreign_file_that_appears_meanwhile_is_kept(tmp_path: Path, monkeypatch
     def appear(name: str, contents: object) -> None:
         path.write_text("notes")
 
-    monkeypatch.setattr("feedback_etl.demo._fill", appear)
+    monkeypatch.setattr("feedback_etl.demo.sample._fill", appear)
     with pytest.raises(ExportFileError, match="not a sample database"):
         create_sample_database(path, rows=5, now=NOW)
     assert [(p, p.read_text()) for p in tmp_path.iterdir()] == [(path, "notes")]
@@ -380,7 +380,7 @@ def test_failure_leaves_the_old_sample_and_no_stump(tmp_path: Path, monkeypatch:
     def fail(name: str, contents: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr("feedback_etl.demo._fill", fail)
+    monkeypatch.setattr("feedback_etl.demo.sample._fill", fail)
     with pytest.raises(ExportFileError, match="disk is full"):
         create_sample_database(path, rows=20, now=NOW)
     assert list(tmp_path.iterdir()) == [path]

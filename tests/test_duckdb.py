@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 from test_source_refusals import refusal
 
 import feedback_etl as fe
+from feedback_etl.database import tables
+from feedback_etl.database.batches import Reading, open_reading
+from feedback_etl.database.connect import open_source
+from feedback_etl.database.inspection import look_at
+from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source import tables
-from feedback_etl.source.connect import open_source
-from feedback_etl.source.preflight import look_at
-from feedback_etl.source.reader import Reading, open_reading
-from feedback_etl.source.window import Window
 
 KEY = "k" * 32
 SCHEMAS = Path(__file__).parents[1] / "schemas"

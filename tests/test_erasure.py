@@ -17,9 +17,9 @@ import feedback_etl as fe
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.manifest import manifests_in, sha256_of
-from feedback_etl.expressions import hash_id
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.transform.expressions import hash_id
 
 OTHER = "o" * 32
 

@@ -14,8 +14,8 @@ from databases import Database, opened
 from feedback_etl.errors import FolderLocked, SourceError, UsageError
 from feedback_etl.exports.lock import locked
 from feedback_etl.integrations.events import ExportOnFeedback
-from feedback_etl.private_files import make_private_folder
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.posix import make_private_folder
 
 AT_ONCE = timedelta(0)
 
@@ -246,7 +246,7 @@ class TestErrors:
         def breaks(*_: object) -> None:
             raise LookupError("-".join(("canary", "4711")))
 
-        monkeypatch.setattr("feedback_etl.pipeline.window_of", breaks)
+        monkeypatch.setattr("feedback_etl.pipeline.export.window_of", breaks)
 
         async def unexpected() -> None:
             news = News()

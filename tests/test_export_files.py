@@ -15,13 +15,13 @@ import polars as pl
 import pytest
 from processes import feedback_etl, python, tracer
 
-from feedback_etl.demo import create_sample_database
+from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports import names
-from feedback_etl.exports.files import ExportFiles, Published
-from feedback_etl.exports.names import STATE_FOLDER
+from feedback_etl.exports import layout
+from feedback_etl.exports.layout import STATE_FOLDER
+from feedback_etl.exports.local_transaction import ExportFiles, Published
 from feedback_etl.privacy.keys import write_key
-from feedback_etl.private_files import give_name, make_private_folder, sync_folder, take_name_back
+from feedback_etl.storage.posix import give_name, make_private_folder, sync_folder, take_name_back
 
 NOW = datetime(2025, 10, 25, 12)
 STEM = "feedback_training_20251025_120000"
@@ -35,7 +35,7 @@ from datetime import datetime
 from pathlib import Path
 import polars as pl
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.local_transaction import ExportFiles
 
 def export(folder):
     try:
@@ -195,7 +195,7 @@ def test_a_stem_is_taken_when_either_of_its_files_is_there(tmp_path: Path, taken
 
 def test_names_can_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the last suffix there is an error and no further file."""
-    monkeypatch.setattr(names, "_MOST_IN_A_SECOND", 2)
+    monkeypatch.setattr(layout, "_MOST_IN_A_SECOND", 2)
     export(tmp_path)
     export(tmp_path)
     with pytest.raises(ExportFileError, match="no name is left"):
@@ -242,7 +242,7 @@ def test_processes_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
 import sys
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.local_transaction import ExportFiles
 folder, first = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -386,7 +386,7 @@ def test_a_name_that_is_taken_in_the_last_moment_is_left_alone(tmp_path: Path) -
     code = """
 import sys
 from pathlib import Path
-from feedback_etl.private_files import give_name
+from feedback_etl.storage.posix import give_name
 try:
     give_name(Path(sys.argv[1]), Path(sys.argv[2]))
 except FileExistsError:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
 
 from feedback_etl.errors import KeyUnusable, UsageError
-from feedback_etl.expressions import (
+from feedback_etl.privacy.keys import Key
+from feedback_etl.transform.expressions import (
     AGE_EDGES,
     AGE_RANGE,
     FORMULA_STARTS,
@@ -30,7 +31,6 @@ from feedback_etl.expressions import (
     join_list,
     pair_hash,
 )
-from feedback_etl.privacy.keys import Key
 
 KEY = "0123456789abcdef0123456789abcdef"
 CANARY = "canary-0123456789abcdef0123456789"

@@ -200,7 +200,7 @@ class TestOneAtATime:
 import sys
 from pathlib import Path
 from feedback_etl.exports.lock import locked
-from feedback_etl.private_files import make_private_folder
+from feedback_etl.storage.posix import make_private_folder
 make_private_folder(Path(sys.argv[1]))
 with locked(Path(sys.argv[1])):
     import time
@@ -280,7 +280,7 @@ class TestErrors:
         def breaks(*_: object) -> None:
             raise LookupError("-".join(("canary", "4711")))
 
-        monkeypatch.setattr("feedback_etl.pipeline.window_of", breaks)
+        monkeypatch.setattr("feedback_etl.pipeline.export.window_of", breaks)
         with serving() as client:
             answer = client.post(EXPORT, json={})
         assert (answer.status_code, answer.text) == (500, "Internal Server Error")

@@ -16,9 +16,9 @@ from polars.testing import assert_frame_equal
 
 from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.expressions import age_ranges
 from feedback_etl.training.features import feature_names, features, label
 from feedback_etl.training.vocabulary import Vocabulary
+from feedback_etl.transform.expressions import age_ranges
 
 KNOWN = Vocabulary(conditions=("acne", "dry"), rules=("r001",))
 BARE = dict.fromkeys(("conditions_detected", "rules_applied", "timeframe", "age_range", *RATING_FIELDS))

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from processes import Here
 
 import feedback_etl as fe
-from feedback_etl.checklist.rows import duplicates, guessable
-from feedback_etl.checklist.written import written
+from feedback_etl.compliance.data_files import written
+from feedback_etl.compliance.rows import duplicates, guessable
+from feedback_etl.exports.csv_records import iter_lines, iter_records, without_empty_lines
 from feedback_etl.exports.manifest import Manifest, manifests_in, write_manifest
-from feedback_etl.exports.place import Folder
-from feedback_etl.exports.records import iter_lines, iter_records, without_empty_lines
-from feedback_etl.exports.rewriting import columns_of, count_rows, write_without
+from feedback_etl.exports.row_filter import columns_of, count_rows, write_without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.rows import Export, Rows
+from feedback_etl.storage.base import Folder
 
 KEYS = [Key(KEY)]
 BOM = b"\xef\xbb\xbf"
@@ -94,7 +94,7 @@ class TestAdopted:
 
     def test_all_count_the_same_rows(self, adopted: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
         """`adopt`, `scan_training`, `report`, `check`, `risk`."""
-        monkeypatch.setattr("feedback_etl.checklist.rows.GUESSED_IDS", 1_000)
+        monkeypatch.setattr("feedback_etl.compliance.rows.GUESSED_IDS", 1_000)
         folder, manifest = Folder(adopted.parent), the_manifest(adopted.parent)
         assert manifest.rows == 6
         frame = fe.scan_training(adopted.parent).collect()
@@ -135,7 +135,7 @@ def test_our_own_files_are_not_read_before_they_are_collected(
     """They have no empty lines, and may be large."""
     sqlite_database.fill(**people(2))
     exported(sqlite_database, tmp_path)
-    monkeypatch.setattr("feedback_etl.exports.text.without_empty_lines", None)
+    monkeypatch.setattr("feedback_etl.exports.text_scan.without_empty_lines", None)
     assert fe.scan_training(tmp_path).collect().height == 6
 
 

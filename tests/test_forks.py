@@ -12,7 +12,7 @@ import os, sys, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of a fork beside threads
 import polars as pl
 import feedback_etl as fe
-from feedback_etl import forks
+from feedback_etl.transform import fork_guard
 from feedback_etl.errors import UsageError
 
 url, key = sys.argv[1], "k" * 32
@@ -50,8 +50,10 @@ def attempt_in_fork(*names):
     os.waitpid(child, 0)
 """
 
-IMPORT_ALL_STEPS = "import feedback_etl.pipeline, feedback_etl.privacy.erasure, feedback_etl.steps"
-WAIT_BRIEFLY = "os.register_at_fork(after_in_child=lambda: setattr(forks, '_ANSWER_SECONDS', 0.3))"
+IMPORT_ALL_STEPS = (
+    "import feedback_etl.pipeline.export, feedback_etl.privacy.erasure, feedback_etl.pipeline.batch_processor"
+)
+WAIT_BRIEFLY = "os.register_at_fork(after_in_child=lambda: setattr(fork_guard, '_ANSWER_SECONDS', 0.3))"
 
 
 @pytest.fixture

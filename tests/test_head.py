@@ -18,24 +18,24 @@ import pytest
 from clusters import Watched
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
-from feedback_etl.distributed.export import Parts
-from feedback_etl.distributed.head import ATTEMPTS, TASKS_AT_ONCE, carried_out
-from feedback_etl.distributed.task import Export, Made, PartTask, ThinTask
+from feedback_etl.database.batches import Reading
+from feedback_etl.database.partitioning import Division
+from feedback_etl.database.read import Selection
+from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.file_formats import Form
+from feedback_etl.exports.layout import number_of, part_of, waiting_part_of
 from feedback_etl.exports.manifest import DataFile, manifests_in
-from feedback_etl.exports.names import number_of, part_of, waiting_part_of
-from feedback_etl.exports.output import Form
-from feedback_etl.exports.place import Folder
-from feedback_etl.making import Making
-from feedback_etl.privacy.anonymity import Anonymity, People
+from feedback_etl.options import Rules
+from feedback_etl.pipeline.batch_processor import Run, Tally
+from feedback_etl.pipeline.partitioned import Parts
+from feedback_etl.pipeline.run import Making
+from feedback_etl.pipeline.scheduler import ATTEMPTS, TASKS_AT_ONCE, carried_out
+from feedback_etl.pipeline.tasks import Export, Made, PartTask, ThinTask
+from feedback_etl.privacy.k_anonymity import Anonymity, People
 from feedback_etl.privacy.keys import Key
-from feedback_etl.rules import Rules
-from feedback_etl.source.division import Division
-from feedback_etl.source.reader import Reading
-from feedback_etl.source.selection import Selection
-from feedback_etl.source.window import Window
-from feedback_etl.steps import Run, Tally
+from feedback_etl.storage.base import Folder
 
 NOW = datetime(2025, 10, 25, 12)
 KEY = Key("k" * 64)

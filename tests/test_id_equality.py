@@ -15,14 +15,14 @@ from folders import KEY, NOW, rows_of
 from reading import ROUTES, by, execute, fetch, read, select
 
 import feedback_etl as fe
-from feedback_etl.checklist.check import check
+from feedback_etl.compliance.check import check
+from feedback_etl.database.connect import open_source
+from feedback_etl.database.inspection import look_at
+from feedback_etl.database.lookups import canonical_ids
 from feedback_etl.errors import SourceError
 from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
-from feedback_etl.source.connect import open_source
-from feedback_etl.source.people import canonical_ids
-from feedback_etl.source.preflight import look_at
 
 CITEXT = (
     "CREATE TYPE citext",

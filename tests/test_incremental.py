@@ -32,7 +32,7 @@ from sqlalchemy.pool import StaticPool
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, FolderLocked, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog, verify
-from feedback_etl.exports.chain import MOST_COUNTED, lookback_of
+from feedback_etl.exports.incremental import MOST_COUNTED, lookback_of
 from feedback_etl.exports.lock import locked
 from feedback_etl.exports.manifest import Manifest, manifests_in
 from feedback_etl.privacy.keys import Key

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from processes import Finished, feedback_etl_process, python
 
-from feedback_etl.demo import create_sample_database
+from feedback_etl.demo.sample import create_sample_database
 
 STEPS = [30, pytest.param(1, marks=pytest.mark.slow)]
 """At every thirtieth line; `make test-all` takes each."""
@@ -22,8 +22,12 @@ import json, os, signal, sys, warnings
 from datetime import datetime
 from pathlib import Path
 import polars as pl
-from feedback_etl import private_files, whole_files
-from feedback_etl.exports import audit, files as module, lock, manifest, output, part, recovery
+from feedback_etl.storage import posix
+from feedback_etl.storage import whole_files
+from feedback_etl.exports import audit, lock, manifest, recovery
+from feedback_etl.exports import local_transaction
+from feedback_etl.exports import file_formats
+from feedback_etl.exports import staged_file
 
 OURS = {each.__file__ for each in (audit, lock, manifest, module, output, part, private_files, recovery, whole_files)}
 DATA = "number\\n" + "".join(f"{number}\\n" for number in range(1000))
@@ -50,7 +54,7 @@ def export(folder, nth, act):
     frame = pl.DataFrame({"number": range(1000)})
     sys.settrace(trace)
     try:
-        with module.ExportFiles(folder, datetime(2025, 10, 25, 12)) as files:
+        with local_transaction.ExportFiles(folder, datetime(2025, 10, 25, 12)) as files:
             files.append(frame)
             files.reject(frame)
             files.publish()
@@ -141,7 +145,7 @@ def test_sigkill_in_the_middle_of_writing_leaves_nothing_visible(tmp_path: Path,
 import sys
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.local_transaction import ExportFiles
 with ExportFiles(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
     for _ in range(4):
         files.append(pl.DataFrame({"text": ["x" * 100] * 20_000}))
@@ -208,7 +212,7 @@ def test_the_exit_code_tells_the_signal(name: str, code: int) -> None:
     """128 and the signal's number, as a shell counts; a second signal does not disturb the cleaning up."""
     snippet = """
 import signal, sys
-from feedback_etl.cli import main
+from feedback_etl.cli.app import main
 def run():
     try:
         signal.raise_signal(signal.Signals[sys.argv[1]])
@@ -227,7 +231,7 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
     snippet = """
 import signal
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-from feedback_etl.cli import main
+from feedback_etl.cli.app import main
 main(lambda: print(signal.raise_signal(signal.SIGHUP)))
 """
     finished = python(snippet)

@@ -15,8 +15,8 @@ from polars.testing import assert_frame_equal
 from reading import by, execute, fetch, read, read_slowly, select, takes_connectorx
 from sqlalchemy.orm import Session
 
+from feedback_etl.database.connect import open_source
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source.connect import open_source
 
 Make = Callable[[str], Any]
 
@@ -207,7 +207,7 @@ def test_a_limit_of_the_session_cuts_nothing_off(mysql_admin: sa.Engine, mysql_d
 
 def test_a_query_with_a_backslash_is_kept_from_connectorx(mysql_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It may write queries anew, and does not escape."""
-    caplog.set_level("INFO", logger="feedback_etl.source")
+    caplog.set_level("INFO", logger="feedback_etl.database")
     assert read(mysql_url, query=select(mysql_url, timeframe="'a\\\\b'"))["timeframe"].item() == "a\\b"
     assert "reading with SQLAlchemy" in caplog.text
 

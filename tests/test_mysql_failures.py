@@ -19,10 +19,10 @@ from reading import by, by_both_routes, execute, fetch, read, select
 from test_source_failures import CANARY, failure
 from test_source_refusals import listening, refusal
 
+from feedback_etl.database.batches import beginning_of
+from feedback_etl.database.connect import open_source
+from feedback_etl.database.reader_client import Job, Reader
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source.child import Job, Reader
-from feedback_etl.source.connect import open_source
-from feedback_etl.source.reader import beginning_of
 
 # PyMySQL leaves the sockets of connections that fail or are lost to the garbage collector, which comes here rather than
 # in another test.

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reading import NOW, ROUTES, by, by_both_routes, execute, read, read_query, select
 
+from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
-from feedback_etl.source.window import Window
 
 UUID = "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"
 TIME = datetime(2025, 10, 25, 10)

@@ -9,8 +9,8 @@ import pytest
 from object_store import CREDENTIALS, Proxy, Trouble
 
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.bucket import Bucket, Changed
-from feedback_etl.exports.place import Folder, place_of
+from feedback_etl.storage.base import Folder, place_of
+from feedback_etl.storage.object_store import Bucket, Changed
 
 pytestmark = pytest.mark.served_store
 

@@ -20,17 +20,17 @@ from test_steps import outcome_of
 
 import feedback_etl as fe
 from feedback_etl import processor as classic
-from feedback_etl.checklist.check import check
-from feedback_etl.croissant import croissant
+from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.manifest import Manifest, manifests_in
 from feedback_etl.integrations.options import require_options
-from feedback_etl.overrides import Overrides
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
 from feedback_etl.report.columns import columns_of
+from feedback_etl.report.croissant import croissant
 from feedback_etl.settings import load_settings
+from feedback_etl.transform.overrides import Overrides
 
 FOUR = ["<30", "30-50", "50-65", "65+"]
 AGES = [29, 30, 49, 50, 64, 65, 80, None]

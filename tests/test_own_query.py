@@ -12,8 +12,8 @@ from databases import new_mysql_database
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from feedback_etl.database.custom_query import contained
 from feedback_etl.errors import UsageError
-from feedback_etl.source.own_query import contained
 
 ALL = ("postgresql", "mysql", "sqlite", "duckdb")
 

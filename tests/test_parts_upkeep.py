@@ -21,16 +21,16 @@ from processes import Here, environment
 from stored import Rows
 
 import feedback_etl as fe
-from feedback_etl.checklist.check import check
+from feedback_etl.compliance.check import check
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.layout import folders_of, part_of
 from feedback_etl.exports.manifest import Manifest, manifests_in, sha256_of
-from feedback_etl.exports.names import folders_of, part_of
-from feedback_etl.exports.parted import PartedExport
-from feedback_etl.exports.place import Folder
-from feedback_etl.exports.verification import verify_folder
+from feedback_etl.exports.partitioned_transaction import PartedExport
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
+from feedback_etl.storage.base import Folder
 
 KEYS = [Key(KEY)]
 
@@ -139,8 +139,8 @@ KILLED = """
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
-from feedback_etl.exports.names import folders_of, part_of
-from feedback_etl.exports.parted import PartedExport
+from feedback_etl.exports.layout import folders_of, part_of
+from feedback_etl.exports.partitioned_transaction import PartedExport
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])
 with PartedExport(folder, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from databases import Database, new_mysql_database
 from reading import execute, select
 
-from feedback_etl.source.people import analyses_in, feedback_of
+from feedback_etl.database.lookups import analyses_in, feedback_of
 
 USERS = ["ada", "Ada", "äda", "ada ", "a'da", "a\\da", '"ada"', "%", "a\nda", "😀"]
 

@@ -11,8 +11,8 @@ import pytest
 from object_store import in_memory
 
 from feedback_etl.errors import FeedbackError
-from feedback_etl.exports.bucket import Bucket, Changed
-from feedback_etl.exports.place import Folder
+from feedback_etl.storage.base import Folder
+from feedback_etl.storage.object_store import Bucket, Changed
 
 LARGE = bytes(range(256)) * 10_000
 
@@ -20,7 +20,7 @@ LARGE = bytes(range(256)) * 10_000
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """An empty prefix of a store in memory."""
-    monkeypatch.setattr("feedback_etl.exports.bucket.opened_store", in_memory())
+    monkeypatch.setattr("feedback_etl.storage.object_store.opened_store", in_memory())
     return Bucket("s3://memory/exports")
 
 

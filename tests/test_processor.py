@@ -21,17 +21,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from feedback_etl.console import tell_summary
+from feedback_etl.cli.console import tell_summary
+from feedback_etl.database import tables
 from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageError, ValidationError
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.local_transaction import ExportFiles
 from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.expressions import pair_hash
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessingStats, FeedbackProcessor, FeedbackTrainingPair
 from feedback_etl.results import ExportReport
-from feedback_etl.source import tables
 from feedback_etl.training.dataset import TRAINING_TYPES, scan_training
+from feedback_etl.transform.expressions import pair_hash
 
 KEY = "0123456789abcdef0123456789abcdef"
 FEWER = settings(max_examples=settings().max_examples // 3)

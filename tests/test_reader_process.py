@@ -22,15 +22,15 @@ from processes import COMMAND, environment, python, readers, wait_for
 from reading import NOW, fetch, select
 
 import feedback_etl as fe
+from feedback_etl.database import ranges, reader_pool
+from feedback_etl.database.connect import open_source
+from feedback_etl.database.inspection import fetch_rows, look_at
+from feedback_etl.database.ranges import Bin, in_ranges, ranges_in_one_piece, split
+from feedback_etl.database.reader_client import Job, Reader
+from feedback_etl.database.reader_pool import end_idle
+from feedback_etl.database.sql import feedback_in
+from feedback_etl.database.window import Undated, Window
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source import plan, waiting
-from feedback_etl.source.child import Job, Reader
-from feedback_etl.source.connect import open_source
-from feedback_etl.source.plan import Bin, in_ranges, ranges_in_one_piece, split
-from feedback_etl.source.preflight import fetch_rows, look_at
-from feedback_etl.source.query import feedback_in
-from feedback_etl.source.waiting import end_idle
-from feedback_etl.source.window import Undated, Window
 
 pytestmark = pytest.mark.covers_children  # what a reader does, nothing else does
 
@@ -176,7 +176,7 @@ class TestAccidents:
                 wait_for(readers)
                 arguments = [" ".join(reader.cmdline()) for reader in readers()]
         assert len(arguments) == 1
-        assert arguments[0].endswith("-m feedback_etl.source.reader_process")
+        assert arguments[0].endswith("-m feedback_etl.database.reader_process")
 
 
 class TestKept:
@@ -184,7 +184,7 @@ class TestKept:
 
     KEPT = """
 import os, sys, threading
-from feedback_etl.source.child import Job, Reader
+from feedback_etl.database.reader_client import Job, Reader
 job = Job(sys.argv[1], [], ["SELECT 1 AS x"], batch_rows=1)
 def work(before=lambda: None, after=lambda: None):
     with Reader(job, stall_timeout=60, is_kept=True) as reader:
@@ -246,7 +246,7 @@ class TestPool:
         stay = []
         for _ in range(exports):
             fe.load_feedback(database.url, days_back=-1, now=NOW, batch_rows=batch_rows)
-            stay += [process.pid for process in waiting._idle]
+            stay += [process.pid for process in reader_pool._idle]
         return stay
 
     def test_small_exports_share_a_reader(self, sqlite_database: Database) -> None:
@@ -262,7 +262,7 @@ class TestPool:
     def test_reader_holds_no_connection_while_idle(self, postgres_database: str) -> None:
         query = select(postgres_database)
         fe.load_feedback(postgres_database, days_back=-1, now=NOW, query=query)
-        assert len(waiting._idle) == 1
+        assert len(reader_pool._idle) == 1
         others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         assert fetch(postgres_database, others) == []
 
@@ -270,27 +270,27 @@ class TestPool:
         with open_source(sqlite_database.url) as source:
             job = Job(str(source.connectorx_url), [], ["SELECT 1 AS x"], batch_rows=1)
         with contextlib.ExitStack() as stack:
-            for _ in range(waiting.MAX_IDLE + 1):
+            for _ in range(reader_pool.MAX_IDLE + 1):
                 reader = stack.enter_context(Reader(job, stall_timeout=60))
                 assert sum(batch.num_rows for batch in reader.next_stream()) == 1
-        assert len(waiting._idle) == waiting.MAX_IDLE
+        assert len(reader_pool._idle) == reader_pool.MAX_IDLE
 
     def test_idle_readers_end_after_a_while(self) -> None:
         done = python("""
 import time
-from feedback_etl.source import waiting
-waiting.IDLE_SECONDS = 0.2
-waiting.prestart()
-[process] = waiting._idle
+from feedback_etl.database import reader_pool
+reader_pool.IDLE_SECONDS = 0.2
+reader_pool.prestart()
+[process] = reader_pool._idle
 process.wait(timeout=60)
-print(len(waiting._idle))
+print(len(reader_pool._idle))
 """)
         assert (done.stdout, done.stderr) == ("0\n", "")
 
     def test_reader_that_died_is_replaced(self, sqlite_database: Database) -> None:
         sqlite_database.fill(**feedback(5))
         [first] = self.processes_of(sqlite_database, exports=1)
-        [process] = waiting._idle
+        [process] = reader_pool._idle
         process.kill()
         process.wait()
         [second] = self.processes_of(sqlite_database, exports=1)
@@ -415,13 +415,13 @@ class TestRanges:
             )
             connection.exec_driver_sql("ANALYZE recommendation_feedbacks")
         if is_sampled:
-            monkeypatch.setattr(plan, "ROWS_LOOKED_AT", 3_000)
-            monkeypatch.setattr(plan, "ROWS_LOOKED_AT_A_RANGE", 1)
+            monkeypatch.setattr(ranges, "ROWS_LOOKED_AT", 3_000)
+            monkeypatch.setattr(ranges, "ROWS_LOOKED_AT_A_RANGE", 1)
         everything = Window(None, NOW + timedelta(minutes=1))
         with open_source(postgres_database) as source:
             relation, types = look_at(source)
             for window in (everything, Window(NOW - timedelta(days=20_000), NOW)):
-                windows, rows = plan.ranges_of(source, relation, window, types, at_once=8)
+                windows, rows = ranges.ranges_of(source, relation, window, types, at_once=8)
                 ids = [{row[0] for row in fetch_rows(source, feedback_in(relation, each, types))} for each in windows]
                 whole = {row[0] for row in fetch_rows(source, feedback_in(relation, window, types))}
                 assert set().union(*ids) == whole
@@ -438,9 +438,9 @@ class TestRanges:
         """Not in the middle of the ranges, and never among rows without a time, unless there are no others."""
         first, second = Window(datetime.min, T0), Window(T0, NOW)
         rest = Undated(None, NOW)
-        assert plan.Ranges([first, second, rest], [1, 4_000, 10_000]).middle == second
-        assert plan.Ranges([first, rest], [4_000, 0]).middle == first
-        assert plan.Ranges([Window(None, NOW)], [0]).middle == plan.Ranges([Window(None, NOW)]).middle
+        assert ranges.Ranges([first, second, rest], [1, 4_000, 10_000]).middle == second
+        assert ranges.Ranges([first, rest], [4_000, 0]).middle == first
+        assert ranges.Ranges([Window(None, NOW)], [0]).middle == ranges.Ranges([Window(None, NOW)]).middle
 
     @given(rows=st.integers(1, 60), batch=st.integers(1, 20), size=st.integers(1, 30))
     def test_what_is_read_in_one_piece_is_counted_as_it_is_grouped(self, rows: int, batch: int, size: int) -> None:
@@ -453,10 +453,10 @@ class TestRanges:
         """It has no pages of which to take some."""
         ids = {"feedback_id": "n", "created_at": "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'"}
         query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
-        monkeypatch.setattr(plan, "ROWS_LOOKED_AT", 1_000)
+        monkeypatch.setattr(ranges, "ROWS_LOOKED_AT", 1_000)
         with open_source(postgres_database) as source:
             relation, types = look_at(source, query=query)
-            found = plan.ranges_of(source, relation, Window(None, NOW), types, at_once=3, least_rows=40_000)
+            found = ranges.ranges_of(source, relation, Window(None, NOW), types, at_once=3, least_rows=40_000)
             assert (len(found.windows), sum(found.rows or [])) == (3, 100_000)
 
     def test_a_large_window_is_cut_without_being_asked(
@@ -465,10 +465,10 @@ class TestRanges:
         """What the planner takes for more than a range is read in several, and nothing is lost by it."""
         ids = {"feedback_id": "n", "created_at": "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'"}
         query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
-        monkeypatch.setattr(plan, "ROWS_A_RANGE", 10_000)
+        monkeypatch.setattr(ranges, "ROWS_A_RANGE", 10_000)
         with open_source(postgres_database) as source:
             relation, types = look_at(source, query=query)
-            found = plan.ranges_of(source, relation, Window(None, NOW), types)
+            found = ranges.ranges_of(source, relation, Window(None, NOW), types)
             assert len(found.windows) == 11  # one for rows without a time
         frame = fe.load_feedback(postgres_database, query=query, days_back=-1, now=NOW)
         assert frame["feedback_id"].to_list() == list(range(100_000, 0, -1))

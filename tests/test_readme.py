@@ -134,7 +134,7 @@ def test_the_settings_shown_are_settings() -> None:
 def test_every_reason_and_exit_code_is_documented() -> None:
     """The docs name each reason for a rejection (or its ending) and each exit code."""
     from feedback_etl.errors import FeedbackError
-    from feedback_etl.rejection import REASONS
+    from feedback_etl.transform.raw_schema import REASONS
 
     for reason in REASONS:
         ending = re.sub(r"^(helpful_rating|product_satisfaction|routine_completion_pct|age)_", "..._", reason)

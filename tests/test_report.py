@@ -18,8 +18,8 @@ from processes import Here
 from feedback_etl import adopt, write_report
 from feedback_etl.columns import IMAGE_URL, RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.maintenance import prune
 from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.exports.retention import prune
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.charts import Bar, Stack, bars, stacks
 

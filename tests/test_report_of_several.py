@@ -12,10 +12,10 @@ from folders import KEY, NOW, exported, people
 from feedback_etl import write_report
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.maintenance import prune
 from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.exports.retention import prune
 from feedback_etl.privacy.keys import Key
-from feedback_etl.report.gathered import Gathered, exports_of, gather
+from feedback_etl.report.data import Gathered, exports_of, gather
 
 CANARY = "canary-4711"
 FOLDER = Path("out")

@@ -21,7 +21,7 @@ KILLED = """
 import os, signal, sys
 from datetime import datetime
 import feedback_etl as fe
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.local_transaction import ExportFiles
 url, folder, method, request = sys.argv[1:]
 now = datetime(2025, 10, 25, 12)
 setattr(ExportFiles, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))

@@ -12,12 +12,12 @@ from databases import Database
 from folders import KEY, NOW, exported, people, visible
 
 from feedback_etl.columns import TRAINING_COLUMNS
-from feedback_etl.contracts import row_schema
 from feedback_etl.errors import ExportFileError, KeyMissing, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.maintenance import contents_of, prune
 from feedback_etl.exports.manifest import manifests_in, read_manifest, sha256_of
-from feedback_etl.exports.retention import contents_of, prune
+from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 

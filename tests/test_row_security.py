@@ -14,19 +14,19 @@ from reading import NOW, by, by_both_routes, execute, read, select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
-from feedback_etl.checklist.check import check
-from feedback_etl.cli import app
-from feedback_etl.distributed.planning import plan
+from feedback_etl.cli.app import app
+from feedback_etl.compliance.check import check
+from feedback_etl.database.batches import Reading, open_reading
+from feedback_etl.database.connect import open_source
+from feedback_etl.database.inspection import look_at
+from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
-from feedback_etl.loading import load_training
-from feedback_etl.pipeline import export_feedback
+from feedback_etl.pipeline.estimate import plan
+from feedback_etl.pipeline.export import export_feedback
+from feedback_etl.pipeline.load import load_training
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.processor import FeedbackProcessor
 from feedback_etl.settings import load_settings
-from feedback_etl.source.connect import open_source
-from feedback_etl.source.preflight import look_at
-from feedback_etl.source.reader import Reading, open_reading
-from feedback_etl.source.window import Window
 
 KEY = "0123456789abcdef0123456789abcdef"
 ALL: dict[str, Any] = {"days_back": -1, "now": NOW}

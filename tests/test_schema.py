@@ -28,9 +28,9 @@ from polars.testing import assert_frame_equal
 
 from feedback_etl.columns import RAW_COLUMNS, TRAINING_COLUMNS, require_raw
 from feedback_etl.errors import ValidationError
-from feedback_etl.rejection import REASONS, split_valid
-from feedback_etl.schema import validate
-from feedback_etl.transforms import anonymize
+from feedback_etl.transform.raw_schema import REASONS, split_valid
+from feedback_etl.transform.training_schema import validate
+from feedback_etl.transform.transforms import anonymize
 
 STABLE_REASONS = (
     "analysis_id_missing",
@@ -474,8 +474,8 @@ PROGRAM = """
 import polars as pl
 from frames import pair_frame, raw_frame
 from feedback_etl.errors import ValidationError
-from feedback_etl.rejection import split_valid
-from feedback_etl.schema import TrainingPair, validate
+from feedback_etl.transform.raw_schema import split_valid
+from feedback_etl.transform.training_schema import TrainingPair, validate
 print(*split_valid(raw_frame({"routine_completion_pct": 200, "rules_applied": "oops"}))[1]["reasons"])
 for frame in (pair_frame({"helpful_rating": 6}), pair_frame({}).drop("age_range")):
     try:

@@ -25,23 +25,23 @@ from hypothesis import strategies as st
 from processes import Here, environment, python
 
 import feedback_etl as fe
-from feedback_etl.checklist.record import write_record
-from feedback_etl.contracts import write_contracts
-from feedback_etl.demo import create_sample_database
-from feedback_etl.distributed.part import PartFile
+from feedback_etl.compliance.record import write_record
+from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.file_formats import Digested, Form, Rows
+from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.exports.manifest import manifests_in, sha256_of
-from feedback_etl.exports.names import STATE_FOLDER
-from feedback_etl.exports.output import Digested, Form, Rows
-from feedback_etl.exports.parted import PartedExport
-from feedback_etl.exports.place import Folder
-from feedback_etl.exports.verification import verify_folder
+from feedback_etl.exports.partitioned_transaction import PartedExport
+from feedback_etl.pipeline.part_writer import PartFile
 from feedback_etl.privacy.keys import Key, write_key
-from feedback_etl.private_files import create_private_file
+from feedback_etl.report.contracts import write_contracts
 from feedback_etl.settings import load_settings
+from feedback_etl.storage.base import Folder
+from feedback_etl.storage.posix import create_private_file
+from feedback_etl.storage.whole_files import write_whole
 from feedback_etl.training.vocabulary import Vocabulary
-from feedback_etl.whole_files import write_whole
 
 KEYS = [Key(KEY)]
 LATER = NOW + timedelta(minutes=1)
@@ -413,7 +413,7 @@ def test_where_the_signal_of_a_limit_kills_nothing_has_its_name(tmp_path: Path) 
     code = f"""{FATAL}
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.files import ExportFiles
+from feedback_etl.exports.local_transaction import ExportFiles
 with ExportFiles(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
     files.append(pl.DataFrame({{"number": range(20_000)}}))
     files.publish()
@@ -429,8 +429,8 @@ with ExportFiles(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
 def test_the_command_line_ignores_the_signal_of_a_limit(tmp_path: Path) -> None:
     """Whatever was there before, and where it writes its output: an unbuffered one takes parts, too."""
     code = f"""{FATAL}
-from feedback_etl.cli import main
-from feedback_etl.console import print_data
+from feedback_etl.cli.app import main
+from feedback_etl.cli.console import print_data
 main(lambda: print_data("x" * 30_000))
 """
     for unbuffered in ("", "1"):

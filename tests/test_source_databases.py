@@ -20,11 +20,11 @@ from polars.testing import assert_frame_equal
 from reading import NOW, by, execute, fetch, read, select, takes_connectorx
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from feedback_etl.database.batches import Reading, open_reading
+from feedback_etl.database.connect import open_source
+from feedback_etl.database.inspection import look_at
+from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source.connect import open_source
-from feedback_etl.source.preflight import look_at
-from feedback_etl.source.reader import Reading, open_reading
-from feedback_etl.source.window import Window
 
 Make = Callable[[str], Any]
 FEEDBACK = {"id": 1, "user_id": 7, "analysis_id": 8, "recommendation_id": 1, "helpful_rating": 5}
@@ -491,7 +491,7 @@ def test_both_routes_give_the_same_frame(shared: Database) -> None:
 
 def test_the_log_says_when_sqlalchemy_reads(shared: Database, caplog: pytest.LogCaptureFixture) -> None:
     """And says nothing of it when ConnectorX does."""
-    caplog.set_level(logging.INFO, logger="feedback_etl.source")
+    caplog.set_level(logging.INFO, logger="feedback_etl.database")
     read(shared.url)
     assert not caplog.messages
     read(by("sqlalchemy", shared.url))

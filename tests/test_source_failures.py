@@ -15,11 +15,11 @@ from databases import make_engine, new_postgres_database
 from reading import by, by_both_routes, execute, fetch, read, read_slowly, select
 
 from feedback_etl.columns import ExtraColumn
+from feedback_etl.database.connect import open_source
+from feedback_etl.database.inspection import fetch_count
+from feedback_etl.database.reader_client import Job, Reader
 from feedback_etl.errors import SourceError
-from feedback_etl.pipeline import export_feedback
-from feedback_etl.source.child import Job, Reader
-from feedback_etl.source.connect import open_source
-from feedback_etl.source.preflight import fetch_count
+from feedback_etl.pipeline.export import export_feedback
 
 CANARY = "canary-jane@example.com"
 

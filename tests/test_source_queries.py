@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from reading import NOW, by, by_both_routes, read, read_query, select
 
+from feedback_etl.database.inspection import read_query_file
+from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
-from feedback_etl.source.preflight import read_query_file
-from feedback_etl.source.window import Window
 
 EVERYTHING = Window(None, NOW)
 

@@ -17,9 +17,9 @@ from processes import without_privileges
 from reading import by, by_both_routes, execute, read, select
 
 from feedback_etl.columns import RAW_COLUMNS
+from feedback_etl.database import tables
+from feedback_etl.database.connect import open_source
 from feedback_etl.errors import FeedbackError, SourceError, UsageError
-from feedback_etl.source import tables
-from feedback_etl.source.connect import open_source
 
 CANARY = "canary-p4ssw0rd"
 PATIENCE_SECONDS = 20

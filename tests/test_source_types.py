@@ -19,8 +19,8 @@ from polars.testing import assert_frame_equal
 from reading import by, by_both_routes, execute, read, select
 
 from feedback_etl.columns import RAW_COLUMNS
+from feedback_etl.database.raw_types import to_raw
 from feedback_etl.errors import SourceError
-from feedback_etl.source.raw import to_raw
 
 UUID = "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"
 TIME = datetime(2025, 10, 25, 10)

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import NOW, ROUTES, by, by_both_routes, execute, read, read_query, select
 
+from feedback_etl.database.relation import default_relation
+from feedback_etl.database.sql import feedback_in
+from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
-from feedback_etl.source.query import feedback_in
-from feedback_etl.source.relation import default_relation
-from feedback_etl.source.window import Window
 
 START = datetime(2025, 10, 24, 10, 30, 15, 250_000)
 WINDOW = Window(START, NOW)

@@ -14,10 +14,10 @@ from databases import make_engine, new_postgres_database
 from reading import ROUTES, by, execute, fetch, read, select
 from sqlalchemy.orm import Session
 
+from feedback_etl.database.batches import beginning_of
+from feedback_etl.database.connect import open_source
+from feedback_etl.database.reader_client import Job, Reader
 from feedback_etl.errors import SourceError, UsageError
-from feedback_etl.source.child import Job, Reader
-from feedback_etl.source.connect import open_source
-from feedback_etl.source.reader import beginning_of
 
 ESCAPES = [
     pytest.param("{}; DROP TABLE canary", id="second statement"),

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
-from feedback_etl import steps
+from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, UsageError, ValidationError
+from feedback_etl.options import Rules
+from feedback_etl.pipeline import batch_processor
+from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport, FeedbackProcessingStats
-from feedback_etl.rules import Rules
-from feedback_etl.source.window import Window
-from feedback_etl.steps import Run
 
 KEY = Key("0123456789abcdef0123456789abcdef")
 WINDOW = Window(datetime(2025, 10, 1), NOW)
@@ -204,7 +204,7 @@ class TestOneBatch:
         def refuse(_frame: pl.DataFrame, **_options: object) -> None:
             raise ValidationError("the gate")
 
-        monkeypatch.setattr(steps, "validate", refuse)
+        monkeypatch.setattr(batch_processor, "validate", refuse)
         sqlite_database.fill(feedbacks=[{"id": 1, "analysis_id": 1, "helpful_rating": 5, "created_at": T0}])
         with pytest.raises(ValidationError, match="the gate"):
             face(sqlite_database.url, days_back=-1, now=NOW, key=KEY)

@@ -19,12 +19,12 @@ from object_store import Proxy, Trouble
 from processes import wait_for
 
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.catalogue import manifest_at, manifests_at
+from feedback_etl.exports.catalog import manifest_at, manifests_at
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.stored_log import StoredLog
+from feedback_etl.exports.object_audit import StoredLog
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.object_store import Bucket
 
 STEM = "feedback_training_20251025_120000"
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
@@ -191,7 +191,9 @@ def test_a_temporary_folder_that_is_full_is_named(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("feedback_etl.exports.bucket.TemporaryDirectory" if moment == "made" else "os.fsync", full)
+    monkeypatch.setattr(
+        "feedback_etl.storage.object_store.TemporaryDirectory" if moment == "made" else "os.fsync", full
+    )
     told = f"^Nothing was written to {gettempdir()}: the disk is full. Files for {bucket_url} .* set TMPDIR"
     with pytest.raises(ExportFileError, match=told):
         stored(url, bucket_url)

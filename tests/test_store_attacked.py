@@ -14,17 +14,17 @@ from processes import feedback_etl
 from stored import Rows
 
 import feedback_etl as fe
-from feedback_etl.distributed.part import PartFile
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.catalogue import manifests_at
-from feedback_etl.exports.names import manifest_of, part_of, waiting_part_of
-from feedback_etl.exports.output import Form
-from feedback_etl.exports.place import place_of
-from feedback_etl.exports.stored import StoredExport
-from feedback_etl.exports.stored_log import StoredLog
-from feedback_etl.exports.verification import verify_folder
+from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.catalog import manifests_at
+from feedback_etl.exports.file_formats import Form
+from feedback_etl.exports.layout import manifest_of, part_of, waiting_part_of
+from feedback_etl.exports.object_audit import StoredLog
+from feedback_etl.exports.object_transaction import StoredExport
+from feedback_etl.pipeline.part_writer import PartFile
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import place_of
+from feedback_etl.storage.object_store import Bucket
 
 SIGNER = Key(KEY)
 

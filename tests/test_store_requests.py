@@ -12,13 +12,13 @@ from object_store import Proxy
 from stored import Rows
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.catalogue import manifests_at
-from feedback_etl.exports.requests import asked_by
-from feedback_etl.exports.stored import StoredExport
-from feedback_etl.exports.stored_log import StoredLog
+from feedback_etl.exports.catalog import manifests_at
+from feedback_etl.exports.idempotency import asked_by
+from feedback_etl.exports.object_audit import StoredLog
+from feedback_etl.exports.object_transaction import StoredExport
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.object_store import Bucket
 
 
 @pytest.fixture

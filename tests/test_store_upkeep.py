@@ -16,16 +16,16 @@ from processes import Here
 from stored import pairs_in, stored
 
 import feedback_etl as fe
-from feedback_etl.checklist.check import check
+from feedback_etl.compliance.check import check
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.catalogue import manifests_at
-from feedback_etl.exports.keeping import log_of
+from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.catalog import manifests_at
+from feedback_etl.exports.housekeeping import log_of
+from feedback_etl.exports.layout import folders_of, manifest_of
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.names import folders_of, manifest_of
-from feedback_etl.exports.verification import verify_folder
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
+from feedback_etl.storage.object_store import Bucket
 
 KEYS = [Key(KEY)]
 

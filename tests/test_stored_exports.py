@@ -20,21 +20,21 @@ from processes import environment
 from stored import Rows, pairs_in, stored
 
 import feedback_etl as fe
-from feedback_etl.distributed.part import PartFile
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.exports import stored_recovery
+from feedback_etl.exports import object_recovery
 from feedback_etl.exports.audit import verify
-from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.catalogue import manifest_at, manifests_at
+from feedback_etl.exports.catalog import manifest_at, manifests_at
+from feedback_etl.exports.consent_guard import require_consent
+from feedback_etl.exports.file_formats import Form
+from feedback_etl.exports.layout import manifest_of, part_of, waiting_part_of
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.names import manifest_of, part_of, waiting_part_of
-from feedback_etl.exports.output import Form
-from feedback_etl.exports.same_consent import require_consent
-from feedback_etl.exports.stored import StoredExport
-from feedback_etl.exports.stored_log import StoredLog
+from feedback_etl.exports.object_audit import StoredLog
+from feedback_etl.exports.object_transaction import StoredExport
 from feedback_etl.exports.tombstones import add_tombstones
-from feedback_etl.expressions import hash_id
+from feedback_etl.pipeline.part_writer import PartFile
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.object_store import Bucket
+from feedback_etl.transform.expressions import hash_id
 
 SIGNER = Key(KEY)
 
@@ -352,14 +352,14 @@ import os, signal, sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-import feedback_etl.exports.stored as stored
-from feedback_etl.exports.bucket import Bucket
+import feedback_etl.exports.object_transaction as object_transaction
+from feedback_etl.storage.object_store import Bucket
 from feedback_etl.exports.manifest import DataFile, sha256_of
-from feedback_etl.exports.names import part_of
+from feedback_etl.exports.layout import part_of
 from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]
 bucket, path = Bucket(url), Path(path)
-with stored.StoredExport(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
+with object_transaction.StoredExport(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
     name = part_of(export.stem, 0, ".parquet")
     bucket.create(name, path)
     if moment == "before":
@@ -412,7 +412,7 @@ class TestKilledRuns:
     ) -> None:
         """And its name is not taken again."""
         stem = killed("before")
-        monkeypatch.setattr(stored_recovery, "PATIENCE", timedelta(0))
+        monkeypatch.setattr(object_recovery, "PATIENCE", timedelta(0))
         with begun(bucket_url) as export:
             export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
@@ -426,7 +426,7 @@ class TestKilledRuns:
         stem = killed("after")
         announce_sweep(bucket_url)
         for patience, left in ((timedelta(days=1), [stem]), (timedelta(0), [])):
-            monkeypatch.setattr(stored_recovery, "PATIENCE", patience)
+            monkeypatch.setattr(object_recovery, "PATIENCE", patience)
             with begun(bucket_url) as export:
                 export.publish([])
             assert [each.stem for each in manifests_at(bucket_url)] == left
@@ -439,7 +439,7 @@ class TestKilledRuns:
 
         def recover(slow: StoredExport, _: object) -> None:
             with monkeypatch.context() as patch:
-                patch.setattr(stored_recovery, "PATIENCE", timedelta(0))
+                patch.setattr(object_recovery, "PATIENCE", timedelta(0))
                 with begun(bucket_url) as export:
                     export.publish([])
             rows.put(Bucket(bucket_url), slow.stem)
@@ -460,9 +460,9 @@ class TestKilledRuns:
     ) -> None:
         """The name was taken, and parts are still there."""
         stem = killed("before")
-        monkeypatch.setattr(stored_recovery, "PATIENCE", timedelta(0))
+        monkeypatch.setattr(object_recovery, "PATIENCE", timedelta(0))
         with monkeypatch.context() as patch:
-            patch.setattr(stored_recovery, "remove_unlisted", killed.dies)
+            patch.setattr(object_recovery, "remove_unlisted", killed.dies)
             with pytest.raises(KeyboardInterrupt), begun(bucket_url):
                 pass
         with begun(bucket_url) as export:
@@ -502,7 +502,7 @@ def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
             stack.enter_context(others[0])
         require_consent(*arguments)
 
-    monkeypatch.setattr("feedback_etl.exports.stored.require_consent", begin_another)
+    monkeypatch.setattr("feedback_etl.exports.object_transaction.require_consent", begin_another)
     with ExitStack() as stack:
         mine = attempt(bucket_url, rows)
         assert mine.stem == f"{others[0].stem}_1"

@@ -11,8 +11,8 @@ from folders import FORMS, KEY, NOW, exported_from_url, people, rows_of
 from processes import feedback_etl
 
 import feedback_etl as fe
-from feedback_etl.checklist.check import check
 from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn
+from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.privacy.keys import Key

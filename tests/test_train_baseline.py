@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback_etl.demo import sample_database
+from feedback_etl.demo.sample import sample_database
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "train_baseline.py"

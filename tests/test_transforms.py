@@ -14,10 +14,17 @@ from polars.testing import assert_frame_equal
 
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import KeyUnusable, UsageError, ValidationError
-from feedback_etl.expressions import pair_hash
 from feedback_etl.privacy.keys import Key
-from feedback_etl.rejection import split_valid
-from feedback_etl.transforms import PAIR_KEY, RAW_KEY, anonymize, deduplicate, enough_ratings, latest_per_recommendation
+from feedback_etl.transform.expressions import pair_hash
+from feedback_etl.transform.raw_schema import split_valid
+from feedback_etl.transform.transforms import (
+    PAIR_KEY,
+    RAW_KEY,
+    anonymize,
+    deduplicate,
+    enough_ratings,
+    latest_per_recommendation,
+)
 
 KEY = "0123456789abcdef0123456789abcdef"
 FEWER = settings(max_examples=settings().max_examples // 3)

@@ -20,17 +20,17 @@ from reading import NOW, ROUTES, by, by_both_routes, execute, fetch, read, selec
 from sqlalchemy.dialects import sqlite
 
 import feedback_etl as fe
+from feedback_etl.cli.console import _summary
 from feedback_etl.columns import ExtraColumn
-from feedback_etl.console import _summary
+from feedback_etl.database import text_times
+from feedback_etl.database.connect import open_source
+from feedback_etl.database.inspection import fetch_count, look_at
+from feedback_etl.database.raw_types import to_raw
+from feedback_etl.database.sql import count_in, counts_in
+from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.source import text_times
-from feedback_etl.source.connect import open_source
-from feedback_etl.source.preflight import fetch_count, look_at
-from feedback_etl.source.query import count_in, counts_in
-from feedback_etl.source.raw import to_raw
-from feedback_etl.source.window import Window
-from feedback_etl.timestamps import is_unreadable, readable
+from feedback_etl.transform.timestamps import is_unreadable, readable
 
 HOUR = timedelta(hours=1)
 WINDOWS: list[dict[str, Any]] = [

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_etl.clock import naive_utc
+from feedback_etl.database.window import Window, parse_time, window_between, window_of_days
 from feedback_etl.errors import UsageError
-from feedback_etl.source.window import Window, parse_time, window_between, window_of_days
 
 NOW = datetime(2025, 10, 25, 12)
 TIMES = st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29))

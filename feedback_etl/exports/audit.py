@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 from feedback_etl.clock import instant
 from feedback_etl.errors import FolderLocked, KeyMissing
-from feedback_etl.exports.failures import reading, refuse_links
+from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.exports.lock import taken
-from feedback_etl.exports.names import STATE_FOLDER
 from feedback_etl.privacy.keys import Key, sign
-from feedback_etl.private_files import make_private_folder, open_private_file, sync_folder
-from feedback_etl.whole_files import WholeFile
+from feedback_etl.storage.errors import reading, refuse_links
+from feedback_etl.storage.posix import make_private_folder, open_private_file, sync_folder
+from feedback_etl.storage.whole_files import WholeFile
 
 START = "0" * 64
 """What the first record of a chain follows."""

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from feedback_etl.errors import FolderLocked
-from feedback_etl.exports.failures import refuse_links
-from feedback_etl.exports.names import STATE_FOLDER
-from feedback_etl.private_files import make_private_folder, open_private_file
+from feedback_etl.exports.layout import STATE_FOLDER
+from feedback_etl.storage.errors import refuse_links
+from feedback_etl.storage.posix import make_private_folder, open_private_file
 
 LOCK_TIMEOUT = 60.0
 _SECONDS_BETWEEN_TRIES = 0.01

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.names import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_FOLDER, manifest_of, rewritten
-from feedback_etl.private_files import replace_private_file
+from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_FOLDER, manifest_of, rewritten
+from feedback_etl.storage.posix import replace_private_file
 
 SCHEMA_VERSION = 1
 _BLOCK_BYTES = 1 << 20

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import OpenLog, Record
-from feedback_etl.exports.failures import refuse_links
-from feedback_etl.exports.manifest import Manifest, read_manifest, sha256_of
-from feedback_etl.exports.names import (
+from feedback_etl.exports.layout import (
     PREFIX,
     REJECTED_FOLDER,
     STATE_FOLDER,
@@ -22,7 +20,9 @@ from feedback_etl.exports.names import (
     rewritten,
     temporary,
 )
+from feedback_etl.exports.manifest import Manifest, read_manifest, sha256_of
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.errors import refuse_links
 
 _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
 """What parts are called, what workers write them to, and what rewrites them."""

@@ -19,9 +19,9 @@ from typing import Literal
 
 import polars as pl
 
-from feedback_etl.expressions import hash_id
 from feedback_etl.privacy.keys import Key, signed
-from feedback_etl.timestamps import is_unreadable
+from feedback_etl.transform.expressions import hash_id
+from feedback_etl.transform.timestamps import is_unreadable
 
 _VERSION = 2
 _SCHEMA = {"analysis_hash": pl.String, "digest": pl.String, "minute": pl.Int64, "version": pl.Int64}

@@ -17,10 +17,10 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from feedback_etl.errors import ExportFileError, KeyMissing
-from feedback_etl.exports.names import STATE_FOLDER
-from feedback_etl.exports.place import Where, place_of
-from feedback_etl.expressions import hash_id
+from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.privacy.keys import Key, sign, signed
+from feedback_etl.storage.base import Where, place_of
+from feedback_etl.transform.expressions import hash_id
 
 Kind = Literal["user", "pseudonym"]
 

@@ -13,8 +13,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from feedback_etl.errors import ExportFileError, FeedbackError, FolderLocked, SourceError, UsageError, ValidationError
+from feedback_etl.exports.maintenance import contents_of
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.retention import contents_of
 from feedback_etl.integrations.run import run_export
 from feedback_etl.results import ExportReport
 from feedback_etl.settings import Settings, load_settings

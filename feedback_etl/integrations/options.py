@@ -40,7 +40,7 @@ def _require_names(options: Mapping[str, Any]) -> None:
     from difflib import get_close_matches
     from inspect import signature
 
-    from feedback_etl.pipeline import export_feedback
+    from feedback_etl.pipeline.export import export_feedback
 
     known = [name for name in signature(export_feedback).parameters if name not in OF_EACH_RUN]
     for name in options:
@@ -54,13 +54,13 @@ def _require_names(options: Mapping[str, Any]) -> None:
 
 def _judge(options: Mapping[str, Any]) -> None:
     """Make what an export makes of its options; each refuses what cannot be."""
-    from feedback_etl.arguments import require_fitting, window_of
     from feedback_etl.clock import instant
-    from feedback_etl.exports.chain import lookback_of
-    from feedback_etl.exports.output import Form
-    from feedback_etl.privacy.anonymity import Anonymity
-    from feedback_etl.rules import Rules
-    from feedback_etl.source.reader import Reading
+    from feedback_etl.database.batches import Reading
+    from feedback_etl.exports.file_formats import Form
+    from feedback_etl.exports.incremental import lookback_of
+    from feedback_etl.options import Rules
+    from feedback_etl.pipeline.arguments import require_fitting, window_of
+    from feedback_etl.privacy.k_anonymity import Anonymity
 
     def given(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names if name in options}

@@ -27,8 +27,8 @@ def run_export(settings: "Settings | None" = None, **options: Any) -> "ExportRep
         FeedbackError: As `export_feedback` does.
         RuntimeError: Something unexpected happened. Its place is in the log; its text, which may hold values, nowhere.
     """
-    from feedback_etl.configured import database_of, export_of
-    from feedback_etl.pipeline import export_feedback
+    from feedback_etl.pipeline.configured import database_of, export_of
+    from feedback_etl.pipeline.export import export_feedback
     from feedback_etl.settings import key_in_force, load_settings
 
     try:

@@ -9,20 +9,20 @@ from numbers import Integral
 from typing import Any
 from uuid import UUID
 
+from feedback_etl.database.connect import Database
+from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumns
+from feedback_etl.database.lookups import analyses_in, canonical_ids, feedback_of
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.failures import explained
-from feedback_etl.exports.keeping import held, log_of
+from feedback_etl.exports.housekeeping import held, log_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT
-from feedback_etl.exports.place import Where, place_of
-from feedback_etl.exports.retention import require_place
-from feedback_etl.exports.rewriting import NO_ANALYSIS
-from feedback_etl.forks import require_usable_polars
-from feedback_etl.privacy.forgetting import Erasure, Forgetting
+from feedback_etl.exports.maintenance import require_place
+from feedback_etl.exports.row_filter import NO_ANALYSIS
+from feedback_etl.privacy.eraser import Erasure, Forgetting
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.spellings import spell
-from feedback_etl.source.connect import Database
-from feedback_etl.source.consent import OPT_IN, OPT_OUT, ConsentColumns
-from feedback_etl.source.people import analyses_in, canonical_ids, feedback_of
+from feedback_etl.storage.base import Where, place_of
+from feedback_etl.storage.errors import explained
+from feedback_etl.transform.fork_guard import require_usable_polars
 
 
 def erase(

@@ -15,14 +15,14 @@ from typing import NamedTuple, NoReturn
 import polars as pl
 
 from feedback_etl.errors import ExportFileError, KeyUnusable
-from feedback_etl.expressions import MIN_KEY_BYTES
-from feedback_etl.private_files import (
+from feedback_etl.storage.posix import (
     give_name,
     make_private_folder,
     sync_folder,
     temporary_path,
     write_private_file,
 )
+from feedback_etl.transform.expressions import MIN_KEY_BYTES
 
 _ID_MESSAGE = b"feedback_etl pseudonym key id"
 """What a key signs to make its id. It holds no colon, so it can never be an id to pseudonymise."""

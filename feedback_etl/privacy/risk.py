@@ -12,7 +12,7 @@ import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
 from feedback_etl.errors import UsageError
-from feedback_etl.frames import Frame, require_columns, to_polars
+from feedback_etl.transform.dataframes import Frame, require_columns, to_polars
 
 SMALL = 5
 """Classes of fewer people are reported as small."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from feedback_etl.report.rounding import round_width
+from feedback_etl.report.ticks import round_width
 
 _WIDTH, _LABELS, _FIGURES = 360, 168, 62
 _LINE, _BAR, _TEXT = 24, 15, 12.5

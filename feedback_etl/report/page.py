@@ -8,9 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from feedback_etl.report.charts import Bar, Stack, bars, stacks
+from feedback_etl.report.data import ClassSize, Gathered
 from feedback_etl.report.distribution import Distribution
 from feedback_etl.report.drift import LARGE, MODERATE, Drift
-from feedback_etl.report.gathered import ClassSize, Gathered
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.bucket import Bucket
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.place import Folder
-from feedback_etl.exports.text import scan_text
-from feedback_etl.training.committed import Committed
-from feedback_etl.transforms import PAIR_KEY
+from feedback_etl.exports.text_scan import scan_text
+from feedback_etl.storage.base import Folder
+from feedback_etl.storage.object_store import Bucket
+from feedback_etl.training.export_catalog import Committed
+from feedback_etl.transform.transforms import PAIR_KEY
 
 _NUMBER = "number among the equals of its file"
 

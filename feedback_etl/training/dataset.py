@@ -12,12 +12,12 @@ import polars as pl
 from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, told
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import ADOPTED
-from feedback_etl.exports.bucket import Bucket
-from feedback_etl.exports.store import POLARS_OPTIONS
-from feedback_etl.exports.text import csv_sources
-from feedback_etl.expressions import AGE_RANGE, ISO_FORMAT
-from feedback_etl.training.committed import Committed, age_of, exports_at, may_share, require_some, settled
-from feedback_etl.transforms import PAIR_KEY
+from feedback_etl.exports.text_scan import csv_sources
+from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.urls import POLARS_OPTIONS
+from feedback_etl.training.export_catalog import Committed, age_of, exports_at, may_share, require_some, settled
+from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT
+from feedback_etl.transform.transforms import PAIR_KEY
 
 _TIMES = ("feedback_timestamp", "export_date")
 TRAINING_TYPES = pl.Schema(
@@ -80,7 +80,7 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
             declare a column with different types.
 
     >>> from feedback_etl import export_feedback
-    >>> from feedback_etl.demo import sample_database
+    >>> from feedback_etl.demo.sample import sample_database
     >>> with sample_database() as url:
     ...     _ = export_feedback(url, days_back=90, key="k" * 32, output_dir="scanned")
     >>> scan_training("scanned").select("helpful_rating", "age_range").collect_schema()["helpful_rating"]
@@ -107,7 +107,7 @@ def latest_export(folder: str | Path) -> Path | str:
         ExportFileError: There is no export, or the file of the newest one is missing, truncated or changed.
 
     >>> from feedback_etl import export_feedback
-    >>> from feedback_etl.demo import sample_database
+    >>> from feedback_etl.demo.sample import sample_database
     >>> with sample_database() as url:
     ...     report = export_feedback(url, days_back=90, key="k" * 32, output_dir="latest")
     >>> str(latest_export("latest")) == report.export_filename

@@ -10,9 +10,9 @@ import polars as pl
 
 from feedback_etl.columns import RATING_FIELDS, require_pairs
 from feedback_etl.errors import UsageError
-from feedback_etl.frames import Frame, for_any_frame
 from feedback_etl.training.vocabulary import Vocabulary
-from feedback_etl.transforms import TimestampPrecision, is_coarse
+from feedback_etl.transform.dataframes import Frame, for_any_frame
+from feedback_etl.transform.transforms import TimestampPrecision, is_coarse
 
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
 _TIMEFRAME = r"^([0-9]{1,4})_(day|week|month|year)s?$"

@@ -11,7 +11,7 @@ import polars as pl
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
 from feedback_etl.errors import UsageError
-from feedback_etl.frames import Frame, for_any_frame, require_columns
+from feedback_etl.transform.dataframes import Frame, for_any_frame, require_columns
 
 _SHARED = {"analysis_hash": "analyses", "recommendation_id": "recommendations"}
 """What keeps no person together, and what a person has several of."""

@@ -6,10 +6,10 @@ from typing import Any, Self
 import polars as pl
 
 from feedback_etl.errors import UsageError
-from feedback_etl.frames import Frame
 from feedback_etl.training.features import feature_names, features
 from feedback_etl.training.vocabulary import Vocabulary
-from feedback_etl.transforms import TimestampPrecision
+from feedback_etl.transform.dataframes import Frame
+from feedback_etl.transform.transforms import TimestampPrecision
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin

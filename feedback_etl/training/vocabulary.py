@@ -12,10 +12,10 @@ import polars as pl
 
 from feedback_etl.columns import require_pairs
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.exports.failures import explained
-from feedback_etl.expressions import AGE_RANGE
-from feedback_etl.frames import Frame, to_polars
-from feedback_etl.private_files import replace_private_file, temporary_path
+from feedback_etl.storage.errors import explained
+from feedback_etl.storage.posix import replace_private_file, temporary_path
+from feedback_etl.transform.dataframes import Frame, to_polars
+from feedback_etl.transform.expressions import AGE_RANGE
 
 FORMAT = 1
 _RANGE = re.compile(r"<[0-9]+|[0-9]+-[0-9]+|[0-9]+\+")

@@ -1,0 +1,209 @@
+"""How to reach a database: a URL, Engine, Connection or Session becomes a `Source`."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session, scoped_session
+
+from feedback_etl.database.connection_errors import why_not
+from feedback_etl.database.engine_state import is_told_by_url
+from feedback_etl.database.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, only_reading
+from feedback_etl.database.session_view import binds_of, carried_from, sees_the_same
+from feedback_etl.database.urls import connectorx_url, is_memory, name_of, parse_url, supported, with_our_driver
+from feedback_etl.errors import UsageError
+
+Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
+"""What every function of this package that reads a database takes."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open door to a database.
+
+    Attributes:
+        dialect: "postgresql", "mysql" (MariaDB too), "sqlite" or "duckdb".
+        connection: For looking at the tables, and for reading where ConnectorX cannot.
+        connectorx_url: The same database for ConnectorX; None where only `connection` reaches it.
+        db_schema: The schema of the default tables; None where they are found without.
+        settings: Statements that every PostgreSQL transaction on this database executes first.
+    """
+
+    dialect: str
+    connection: sa.Connection = field(repr=False)
+    connectorx_url: str | None = field(repr=False)
+    db_schema: str | None = field(default=None, repr=False)
+    settings: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def allows_row_security(self) -> bool:
+        """Whether row-level security may hide rows."""
+        return self.dialect == "postgresql" and EVERY_ROW not in self.settings
+
+
+@contextmanager
+def open_source(
+    database: Database,
+    *,
+    query: str | None = None,
+    db_schema: str | None = None,
+    connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
+) -> Iterator[Source]:
+    """Connect, wait at most `connect_timeout` seconds, and close what was opened here in the end.
+
+    What the caller owns is left as it was found: transactions, what they have not committed, and settings.
+
+    Args:
+        database: What to connect to. What a Session or Connection sees is what is read (`session_view`).
+        query: A user's own SELECT that is to be read; without it, the default application schema.
+        db_schema: The schema of the default tables.
+        connect_timeout: Seconds.
+        allow_row_security: Read what the row-level security of PostgreSQL lets through, instead of refusing.
+
+    Raises:
+        UsageError: The URL cannot be understood, or its database is of a kind that is not supported.
+        SourceError: The database cannot be reached.
+    """
+    settings = () if allow_row_security else (EVERY_ROW,)
+    with binds_of(_given(database)) as (own, other, options):
+        db_schema = _translated(db_schema, query, options.get("schema_translate_map") or {})
+        if own is not None and other is not None:
+            with _opened(other, connect_timeout, (*settings, *carried_from(own)), db_schema) as source:
+                if sees_the_same(own, source.connection, db_schema, has_query=query is not None):
+                    yield source
+                    return
+        bind = own if own is not None else other
+        assert bind is not None  # noqa: S101  one of them is there
+        with _opened(bind, connect_timeout, settings, db_schema) as source:
+            yield source
+
+
+@contextmanager
+def _opened(
+    bind: sa.URL | sa.Engine | sa.Connection, connect_timeout: float, settings: tuple[str, ...], db_schema: str | None
+) -> Iterator[Source]:
+    url = None
+    if isinstance(bind, sa.URL) or (isinstance(bind, sa.Engine) and is_told_by_url(bind)):
+        url = with_our_driver(bind if isinstance(bind, sa.URL) else bind.url)
+        bind = _engine(url, connect_timeout)
+    elif bind.dialect.is_async:
+        raise UsageError("This asynchronous engine cannot be read by its URL alone; pass a synchronous one.")
+    dialect = supported(bind.dialect.name)
+    settings = settings if dialect == "postgresql" else ()
+    with _connection(bind) as connection, only_reading(connection, settings):
+        yield Source(
+            dialect, connection, connectorx_url(url, connection) if url is not None else None, db_schema, settings
+        )
+
+
+def _given(database: Any) -> sa.URL | sa.Engine | sa.Connection | Session:
+    """What the caller gave, or what a scoped or asynchronous session, or an asynchronous engine stands for."""
+    if isinstance(database, str):
+        return parse_url(database)
+    given = database() if hasattr(database, "registry") else database  # a scoped session
+    for name in ("sync_session", "sync_connection", "sync_engine"):
+        given = getattr(given, name, given)
+    if isinstance(given, sa.URL | sa.Engine | sa.Connection | Session):
+        return given
+    raise UsageError(
+        f"A database is a URL, or an Engine, Connection or Session of SQLAlchemy, not {type(database).__name__}."
+    )
+
+
+def _translated(
+    db_schema: str | None, query: str | None, schema_translate_map: Mapping[str | None, str | None]
+) -> str | None:
+    """The schema of the default tables, as SQLAlchemy translates it for the caller."""
+    if schema_translate_map and query is not None:
+        raise UsageError(
+            "The schema_translate_map does not apply to the text of a query: name the schemas in the query, and pass "
+            "an engine without the map."
+        )
+    return schema_translate_map.get(db_schema, db_schema)
+
+
+def _engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
+    """An engine of our own, which keeps no connection and whose errors show no values."""
+    if not 0 < connect_timeout < math.inf:
+        raise UsageError("connect_timeout must be a number of seconds above 0.")
+    options = _options_of_engine(url, connect_timeout)
+    try:
+        engine = sa.create_engine(url, hide_parameters=True, poolclass=sa.NullPool, **options)
+    except ModuleNotFoundError:
+        raise _no_driver(url) from None
+    except (NoSuchModuleError, ArgumentError, TypeError, ValueError) as error:
+        if isinstance(error, NoSuchModuleError) and url.get_backend_name() in _EXTRAS:
+            raise _no_driver(url) from None
+        raise why_not(url, error) from None
+    if prepare := _PREPARE.get(supported(url.get_backend_name())):
+        sa.event.listen(engine, "connect", lambda connection, _: prepare(connection))
+    return engine
+
+
+def _options_of_engine(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
+    """What our engines differ in."""
+    seconds = math.ceil(connect_timeout)
+    options: dict[str, dict[str, Any]] = {
+        "postgresql": {
+            # A connection that holds a snapshot says nothing for hours; firewalls forget such after some minutes.
+            "connect_args": {
+                "connect_timeout": seconds,
+                "prepare_threshold": None,
+                "client_encoding": "utf8",  # psycopg gives bytes from a server whose encoding is SQL_ASCII
+                "keepalives_idle": url.query.get("keepalives_idle", 60),
+            },
+            "isolation_level": SNAPSHOT,
+        },
+        "mysql": {  # SQLAlchemy looks at the settings of the first connection
+            "connect_args": {"connect_timeout": seconds, "read_timeout": seconds, "init_command": MYSQL_SESSION},
+            "isolation_level": SNAPSHOT,
+        },
+        "sqlite": {"connect_args": {"timeout": connect_timeout}},
+        "duckdb": {"connect_args": {"read_only": not is_memory(url)}},
+    }
+    return options[supported(url.get_backend_name())]
+
+
+def _prepare_sqlite(connection: Any) -> None:
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _prepare_mysql(connection: Any) -> None:
+    connection._read_timeout = None  # it was for connecting; PyMySQL has no other way to change it
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION READ ONLY")
+
+
+def _prepare_duckdb(connection: Any) -> None:
+    connection.execute("SET TimeZone = 'UTC'")
+
+
+_PREPARE = {"sqlite": _prepare_sqlite, "mysql": _prepare_mysql, "duckdb": _prepare_duckdb}
+_EXTRAS = {"mysql": "mysql", "mariadb": "mysql", "duckdb": "duckdb"}
+
+
+def _no_driver(url: sa.URL) -> UsageError:
+    extra = _EXTRAS[url.get_backend_name()]
+    return UsageError(f'{name_of(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".')
+
+
+@contextmanager
+def _connection(bind: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
+    """A connection, closed in the end unless it is the caller's."""
+    if isinstance(bind, sa.Connection):
+        yield bind
+        return
+    try:
+        connection = bind.connect()
+    except (SQLAlchemyError, AttributeError, OSError, TypeError, ValueError) as error:
+        raise why_not(bind.url, error) from None
+    try:
+        yield connection
+    finally:
+        with suppress(SQLAlchemyError):  # it may be lost by now, and then it is closed
+            connection.close()

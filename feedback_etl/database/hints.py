@@ -1,0 +1,58 @@
+"""What would make reading faster."""
+
+from contextlib import suppress
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from feedback_etl.database import tables
+from feedback_etl.database.connect import Source
+from feedback_etl.database.inspection import fetch_count
+from feedback_etl.database.relation import Relation
+from feedback_etl.database.sql import count_in
+from feedback_etl.database.window import Window
+from feedback_etl.errors import SourceError
+
+_SMALL_PART = 0.5
+"""Of more rows than this share of a table, reading it from end to end is the fastest way, index or not."""
+
+_TABLE = tables.recommendation_feedbacks.name
+
+
+def missing_index(source: Source, relation: Relation, window: Window, types: dict[str, str]) -> str:
+    """A sentence with the statement that creates the index on created_at, where one is missing and would help.
+
+    It would not for a window that holds most of the table, nor on DuckDB, and of an own query nothing is known: then it
+    is "".
+    """
+    if relation.own_query is not None or window.start is None or source.dialect == "duckdb":
+        return ""
+    with suppress(SQLAlchemyError, SourceError):  # no advice is worth an export
+        if statement := index_statement(source):
+            everything = fetch_count(source, count_in(relation, Window(None, window.end), types))
+            if fetch_count(source, count_in(relation, window, types)) < _SMALL_PART * everything:
+                return f"the database read all of {_TABLE} to find the window; an index helps: {statement}"
+    return ""
+
+
+def index_statement(source: Source) -> str:
+    """The statement that creates the index on created_at; "" where there is one, or the table is a view.
+
+    Raises:
+        SQLAlchemyError: The database does not tell.
+    """
+    inspector = sa.inspect(source.connection)
+    indexes = inspector.get_indexes(_TABLE, schema=source.db_schema)
+    is_table = _TABLE in inspector.get_table_names(source.db_schema)
+    has_one = any(index["column_names"][:1] == ["created_at"] for index in indexes)
+    return _statement(source) if is_table and not has_one else ""
+
+
+def _statement(source: Source) -> str:
+    if source.dialect == "sqlite":
+        return f"CREATE INDEX {_TABLE}_created_at ON {_TABLE} (created_at);"
+    quote = source.connection.dialect.identifier_preparer.quote
+    name = f"{quote(source.db_schema)}.{_TABLE}" if source.db_schema else _TABLE
+    if source.dialect == "mysql":
+        return f"CREATE INDEX {_TABLE}_created_at ON {name} (created_at);"
+    return f"CREATE INDEX CONCURRENTLY ON {name} (created_at);"

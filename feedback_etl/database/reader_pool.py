@@ -1,0 +1,148 @@
+"""A pool of idle reader processes, so that a program or its next export need not wait for one to start.
+
+Imports nothing heavy, so that `prestart` can be the first thing that a program does: the process then imports its
+libraries while the program imports its own. The kernel ends a reader with the thread that started it, so one thread
+that lives as long as the program starts them all, and ends those that are idle for too long.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import os
+import queue
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from typing import IO
+
+_PIPE_BYTES = 1 << 20
+MAX_IDLE = 2
+"""Idle readers of small exports that are kept; each holds about 90 MB, most of it shared with the others."""
+IDLE_SECONDS = 60.0
+"""After one to two times this time, an idle reader is ended."""
+
+Process = subprocess.Popen[bytes]
+
+_idle: dict[Process, bool] = {}
+"""Whether each was idle at the last look of the thread that ends them."""
+_requests: queue.SimpleQueue["Future[Process]"] = queue.SimpleQueue()
+_lock = threading.Lock()
+_starter: threading.Thread | None = None
+
+
+def prestart() -> None:
+    """Start a reader process that waits for the first job of this program; it ends with the program in any case."""
+    if not _idle:
+        wait(_start())
+
+
+def take() -> Process:
+    """Return an idle reader process, or a new one."""
+    while True:
+        with _lock:
+            process, _ = _idle.popitem() if _idle else (None, None)
+        if process is None:
+            return _start()
+        if process.poll() is None:
+            return process
+        process.communicate()
+
+
+def wait(process: Process) -> None:
+    """Put a reader process that has done its job back into the pool."""
+    atexit.unregister(end_idle)
+    atexit.register(end_idle)
+    with _lock:
+        _idle[process] = False
+
+
+def is_full() -> bool:
+    """Return whether the pool holds as many idle readers as it keeps."""
+    return len(_idle) >= MAX_IDLE
+
+
+def end_idle(*, only_long_idle: bool = False) -> None:
+    """End the idle reader processes, or those that were idle when this was last called for the long idle."""
+    with _lock:
+        ended = [process for process, was_idle in _idle.items() if was_idle or not only_long_idle]
+        for process in ended:
+            del _idle[process]
+        _idle.update(dict.fromkeys(_idle, True))
+    for process in ended:
+        process.kill()
+        process.communicate()
+
+
+def _start() -> Process:
+    """Start a reader process from the thread that starts them all.
+
+    Raises:
+        OSError: The system starts no more processes.
+    """
+    global _starter
+    with _lock:
+        if _starter is None:
+            _starter = threading.Thread(
+                target=_serve_requests, args=(_requests,), name="feedback_etl reader pool", daemon=True
+            )
+            _starter.start()
+    started: Future[Process] = Future()
+    _requests.put(started)
+    try:
+        return started.result()
+    except BaseException:  # an interrupt may come at any point, and the process is nobody's then
+        started.add_done_callback(_end_unused)
+        raise
+
+
+def _end_unused(started: "Future[Process]") -> None:
+    if not started.exception():
+        started.result().kill()
+        started.result().communicate()
+
+
+def _serve_requests(requests: queue.SimpleQueue["Future[Process]"]) -> None:
+    while True:
+        try:
+            started = requests.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            end_idle(only_long_idle=True)
+            continue
+        try:
+            started.set_result(_spawn())
+        except BaseException as error:
+            started.set_exception(error)
+        del started  # else this thread keeps the process, and its pipes, until the next one
+
+
+def _spawn() -> Process:
+    pipe = subprocess.PIPE
+    # One arena: memory that threads give back is used again. ConnectorX reads RUST_LOG when it is imported.
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "RUST_LOG": "off"}
+    command = [sys.executable, "-m", "feedback_etl.database.reader_process"]
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)  # noqa: S603  ours
+    if hasattr(fcntl, "F_SETPIPE_SZ") and process.stdout is not None:  # Linux
+        with contextlib.suppress(OSError):  # more than the user may have: the pipe works as it is
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return process
+
+
+def pipes(process: Process) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    """Return the pipes of a reader process: jobs in, rows out, reports of its work out."""
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: S101,PT018  asked for
+    return process.stdin, process.stdout, process.stderr
+
+
+def _forget_after_fork() -> None:
+    """Leave the readers to the parent, which they belong to."""
+    global _starter, _requests, _lock
+    for process in _idle:
+        process.returncode = 0
+        for pipe in pipes(process):
+            pipe.close()
+    _idle.clear()
+    _starter, _requests, _lock = None, queue.SimpleQueue(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,78 @@
+"""The reader process: runs queries with ConnectorX and sends their rows as Arrow streams through a pipe.
+
+`child.Reader` starts it as `python -m feedback_etl.database.reader_process`; it is not for use by hand. A job comes as
+a line of JSON on stdin (`child.Job`). Each query's rows go to stdout as one Arrow IPC stream; what became of them goes
+to stderr as a line of JSON: {"rows": n} or {"error": reason}. Another job may follow unless one has failed. Drivers'
+chatter, panics (which print rows' values), hangs and the hold of `arrow_stream` on the interpreter lock stay in here.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from feedback_etl.database.driver_errors import reason_for
+from feedback_etl.storage.whole_files import write_whole
+
+_PR_SET_PDEATHSIG = 1  # prctl(2), Linux
+
+
+def main() -> None:
+    """Do jobs until none is left or one fails, and end without any cleaning up that could fail or wait."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    _die_with_parent()
+    status = os.fdopen(os.dup(2), "wb", buffering=0)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    # Not sys.stdout.buffer: with PYTHONUNBUFFERED it writes a part where this process is stopped, and Arrow goes on.
+    rows = os.fdopen(os.dup(1), "wb")
+
+    def tell(report: dict[str, Any]) -> None:
+        write_whole(status.write, json.dumps(report).encode() + b"\n")
+
+    code = 0
+    try:
+        _work(sys.stdin.buffer, rows, tell)
+    except BaseException as error:  # a Rust panic is no Exception
+        code = 1
+        tell({"error": reason_for(error)})
+    finally:
+        os._exit(code)
+
+
+def _die_with_parent() -> None:
+    """On Linux, have the kernel end this process with its parent; elsewhere a broken pipe does."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _work(jobs: BinaryIO, rows: BinaryIO, tell: Callable[[dict[str, Any]], None]) -> None:
+    import connectorx
+    import pyarrow as pa
+
+    for line in iter(jobs.readline, b""):  # at the end of the jobs, the parent went on without us
+        job = json.loads(line)
+        count = 0
+        for query in job["queries"]:
+            reader = connectorx.read_sql(
+                job["url"],
+                query,
+                return_type="arrow_stream",
+                batch_size=job["batch_rows"],
+                pre_execution_query=job["prepare"] or None,
+            )
+            with pa.ipc.new_stream(rows, reader.schema) as stream:
+                for batch in reader:
+                    stream.write_batch(batch)
+                    count += batch.num_rows
+            rows.flush()
+        tell({"rows": count})
+
+
+if __name__ == "__main__":
+    main()

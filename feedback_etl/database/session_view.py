@@ -1,0 +1,171 @@
+"""What a Session of SQLAlchemy sees, and whether a new connection sees the same.
+
+A Session in a transaction can have a search path, a role, settings or temporary tables of its own. Rows are read on a
+connection of ours where that provably shows the same tables: then they come by ConnectorX, and only committed ones. On
+PostgreSQL, search path and role are carried over. Else the Session's own connection is read.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from feedback_etl.database import tables
+from feedback_etl.database.connection_errors import why_not
+from feedback_etl.database.engine_state import is_told_by_url
+from feedback_etl.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+Rows = list[tuple[Any, ...]]
+
+_TABLES = tuple(tables.metadata.tables)
+"""Those of the default application schema."""
+
+
+class Binds(NamedTuple):
+    """Through what a database can be read.
+
+    Attributes:
+        own: The caller's connection, whose view is to be read; None where a new one has the same.
+        other: What a new connection is made of; None where it would have another view.
+        options: The execution options that hold for either.
+    """
+
+    own: sa.Connection | None
+    other: sa.URL | sa.Engine | None
+    options: dict[str, Any]
+
+
+@contextmanager
+def binds_of(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterator[Binds]:
+    """Through what a database can be read; a Session has no transaction afterwards that it had not before.
+
+    Raises:
+        UsageError: The session is bound to no engine, or broken.
+    """
+    if isinstance(database, sa.URL):
+        yield Binds(None, database, {})
+    elif isinstance(database, sa.Engine):
+        yield Binds(None, database, {**database.get_execution_options()})
+    elif isinstance(database, sa.Connection):
+        yield Binds(database, None, {**database.get_execution_options()})
+    else:
+        was_idle = not database.in_transaction()
+        try:
+            binds = _binds_of_session(database)
+        except SQLAlchemyError:
+            raise UsageError("The session is bound to no engine, or broken; pass the engine itself.") from None
+        try:
+            yield binds
+        finally:
+            transaction = database.get_transaction()
+            if was_idle and transaction is not None:  # not rolled back, which would expire the caller's objects
+                transaction.close()
+
+
+def _binds_of_session(session: Session) -> Binds:
+    bind = session.get_bind()
+    options = {**bind.get_execution_options(), **session.execution_options}
+    if session.dispatch.do_orm_execute:
+        logger.warning("filters that the session adds to queries of the ORM (do_orm_execute) do not apply here")
+    if isinstance(bind, sa.Connection):
+        return Binds(bind, None, options)
+    transaction = session.get_transaction()
+    is_connected = transaction is not None and bind in transaction._connections
+    if not is_connected and not session.dispatch.after_begin:
+        return Binds(None, bind, options)
+    own = session.connection()
+    other = bind if is_connected and not session.dispatch.after_begin and is_told_by_url(bind) else None
+    return Binds(own, other, {**own.get_execution_options()})
+
+
+def carried_from(own: sa.Connection) -> tuple[str, ...]:
+    """The statements that give another PostgreSQL transaction the search path and the role of a connection."""
+    if own.dialect.name != "postgresql":
+        return ()
+    ((path, role),) = _rows(own, "SELECT current_setting('search_path'), current_setting('role')")
+    return tuple(
+        f"SELECT set_config('{name}', {_literal(value)}, true)"
+        for name, value in (("search_path", path), ("role", role))
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def sees_the_same(own: sa.Connection, other: sa.Connection, db_schema: str | None, *, has_query: bool) -> bool:
+    """Whether two connections provably read the same rows, but for what the first has not committed.
+
+    Of ordinary tables they do. Views, policies and custom queries may depend on any setting (`app.tenant`), which no
+    connection can list.
+    """
+    if own.dialect.name == "sqlite":
+        return not _has_own_schemas(own)
+    if has_query:
+        return False
+    if own.dialect.name == "postgresql":
+        return _postgresql_view(own, db_schema) == _postgresql_view(other, db_schema) is not None
+    return _mysql_view(own, db_schema) == _mysql_view(other, db_schema) is not None
+
+
+def _has_own_schemas(own: sa.Connection) -> bool:
+    """Whether an SQLite connection has attached databases, or temporary tables or views."""
+    attached = {name for _, name, *_ in _rows(own, "PRAGMA database_list")} - {"main", "temp"}
+    return bool(attached or _rows(own, "SELECT 1 FROM sqlite_temp_master LIMIT 1"))
+
+
+_PLAIN = {"r", "p", "m"}
+"""Tables, partitioned ones, and materialised views."""
+
+_POSTGRESQL_TABLES = f"""
+SELECT CAST(c.relname AS text), CAST(c.oid AS bigint), CAST(c.relkind AS text), row_security_active(c.oid)
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relname IN ({", ".join(map(_literal, _TABLES))}) AND c.relkind IN ('r', 'p', 'm', 'v', 'f')
+AND CASE WHEN CAST(:db_schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :db_schema END
+ORDER BY 1
+"""  # noqa: S608  names of ours
+
+
+def _postgresql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None:
+    """The users and the default tables that a connection resolves; None if one is not plain."""
+    found = _rows(connection, _POSTGRESQL_TABLES, db_schema=db_schema)
+    if any(kind not in _PLAIN or has_policies for _, _, kind, has_policies in found):
+        return None
+    return _rows(connection, "SELECT CAST(session_user AS text), CAST(current_user AS text)") + found
+
+
+_NO_SUCH_TABLE = 1146
+
+
+def _mysql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None:
+    """The user and the database of a connection; None if a default table is a view or temporary."""
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    prefix = f"{quote(db_schema)}." if db_schema else ""
+    for name in _TABLES:
+        try:
+            ((_, definition, *_),) = connection.exec_driver_sql(f"SHOW CREATE TABLE {prefix}{name}").fetchall()
+        except SQLAlchemyError as error:
+            if getattr(error, "orig", error).args[:1] != (_NO_SUCH_TABLE,):
+                return None
+        else:
+            if not str(definition).startswith("CREATE TABLE"):
+                return None
+    return _rows(connection, "SELECT DATABASE(), CURRENT_USER(), CURRENT_ROLE()")
+
+
+def _rows(connection: sa.Connection, sql: str, **values: Any) -> Rows:
+    try:
+        return [tuple(row) for row in connection.execute(sa.text(sql), values)]
+    except SQLAlchemyError as error:
+        if isinstance(getattr(error, "orig", error), MissingGreenlet):
+            raise UsageError(
+                "What this AsyncSession sees in its transaction cannot be asked from here: call the export by "
+                "session.run_sync, or pass the engine."
+            ) from None
+        raise why_not(connection.engine.url, error) from None

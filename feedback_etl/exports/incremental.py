@@ -1,0 +1,187 @@
+"""The chain of incremental exports of a folder: where the next one begins, and which rows were read before.
+
+An export of a chain reads again the last while before the newest row of the one before it (the lookback), since rows
+may arrive late. Which of them were read already it knows by `seen_rows`, in `.feedback_etl/<stem>.rows`. What is older
+than the lookback is not read again; the number of rows that each such window had is in the manifest, so that a row that
+arrives even later shows up in the next count.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.lock import locked
+from feedback_etl.exports.manifest import Manifest, manifests_in, sha256_of
+from feedback_etl.storage.errors import explained
+
+INCREMENTAL = "incremental"
+MOST_COUNTED = 100
+"""How many windows are counted again: three months of daily exports."""
+
+
+class Counted(NamedTuple):
+    """How many rows the database had between two moments, half-open; None is the beginning."""
+
+    start: datetime | None
+    end: datetime
+    rows: int
+
+
+class Chain(NamedTuple):
+    """The incremental exports of a folder that were asked for the same.
+
+    Attributes:
+        number: How many there are.
+        known_since: Rows from this time on are remembered, and read again; None for all of them.
+        counted: The windows before that, the oldest first.
+        rows_file: Where the rows are remembered; None for a chain that has not begun.
+        older: What earlier exports of the chain remembered, which is not needed any more.
+        attempts: Where exports began that were to be the first of the chain.
+        others: Whether the folder holds chains that were asked for something else.
+    """
+
+    number: int = 0
+    known_since: datetime | None = None
+    counted: tuple[Counted, ...] = ()
+    rows_file: Path | None = None
+    older: tuple[Path, ...] = ()
+    attempts: tuple[datetime | None, ...] = ()
+    others: bool = False
+
+    @classmethod
+    def of(cls, folder: Path, settings_digest: str) -> Self:
+        """The chain as its manifests tell it.
+
+        Raises:
+            ExportFileError: A manifest, or what the chain remembers, is missing or was changed.
+        """
+        chains = [each for each in manifests_in(folder) if each.chain]
+        links = [each for each in chains if each.settings_digest == settings_digest]
+        if not links:
+            begun = [each for each in AuditLog(folder).records() if each.get("chain") == settings_digest]
+            return cls(attempts=tuple(_moment(each["begins"]) for each in begun), others=bool(chains))
+        links.sort(key=lambda each: int(each.chain["number"]))
+        *_, last = links
+        rows = [folder / file.path for each in links if (file := each.file("rows"))]
+        return cls(
+            last.chain["number"],
+            _moment(last.chain["known_since"]),
+            tuple(Counted(_moment(start), datetime.fromisoformat(end), n) for start, end, n in last.chain["counted"]),
+            _whole(folder, last),
+            tuple(path for path in rows[:-1] if path.exists()),
+        )
+
+    def begins(self, first: datetime | None, now: datetime) -> datetime | None:
+        """Where the window of the next export begins; None for the beginning.
+
+        Args:
+            first: Where the first export of a chain is asked to begin. If there were attempts that found nothing, or
+                failed, the chain begins where the earliest of them did, so that there is no hole.
+            now: Where it ends.
+
+        Raises:
+            ExportFileError: That is not later.
+        """
+        if not self.number:
+            earlier = [first, *self.attempts]
+            return None if None in earlier else min(each for each in earlier if each is not None)
+        if self.known_since is not None and self.known_since >= now:
+            raise ExportFileError(
+                f"The last incremental export has read up to {self.known_since:%Y-%m-%d %H:%M:%S} UTC and later, but "
+                f"this machine's clock says {now:%Y-%m-%d %H:%M:%S}: it may have gone backwards. Set it and run again."
+            )
+        return self.known_since
+
+    def next(self, start: datetime | None, known_since: datetime | None, counts: list[int]) -> dict[str, Any]:
+        """What the manifest of the next export says of the chain.
+
+        Args:
+            start: Where its window began.
+            known_since: From when on it remembers rows.
+            counts: How many rows the windows of `counted`, and the one from `start` to `known_since`, have now.
+        """
+        windows = [*((each.start, each.end) for each in self.counted)]
+        if known_since is not None and (start is None or start < known_since):
+            windows.append((start, known_since))
+        counted = [
+            [start.isoformat() if start else None, end.isoformat(), rows]
+            for (start, end), rows in zip(windows, counts, strict=True)
+        ]
+        return {
+            "number": self.number + 1,
+            "known_since": known_since.isoformat() if known_since else None,
+            "counted": counted[-MOST_COUNTED:],
+        }
+
+    def let_go(self) -> None:
+        """Remove what the exports before the newest one remembered; what cannot be removed the next one tries again."""
+        for path in (*self.older, *([self.rows_file] if self.rows_file else [])):
+            with suppress(OSError):
+                path.unlink()
+
+    def late(self, counts: list[int]) -> int:
+        """How many rows have come into windows that will not be read again."""
+        return sum(max(0, now - then.rows) for now, then in zip(counts, self.counted, strict=False))
+
+
+def begun(start: datetime | None, settings_digest: str) -> dict[str, Any]:
+    """What the log tells of an incremental export when it begins."""
+    return {"chain": settings_digest, "begins": start.isoformat() if start else None}
+
+
+@contextmanager
+def continued(folder: Path, settings_digest: str, lock_timeout: float) -> Iterator[Chain]:
+    """The chain of a folder, which stays as it is meanwhile: the folder's lock is held.
+
+    Raises:
+        ExportFileError: The folder cannot be used, or the chain is broken.
+        FolderLocked: Others use the folder.
+    """
+    with ExitStack() as stack:
+        with explained(folder):
+            stack.enter_context(locked(folder, lock_timeout))
+            chain = Chain.of(folder, settings_digest)
+        yield chain
+
+
+def lookback_of(lookback: str | timedelta) -> timedelta:
+    """How far back rows are read again: a timedelta, or text such as 30m, 2h or 1d.
+
+    Raises:
+        UsageError: It is neither, or negative.
+
+    >>> lookback_of("90m")
+    datetime.timedelta(seconds=5400)
+    """
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    span = lookback
+    if isinstance(span, str) and span[-1:] in units and span[:-1].isascii() and span[:-1].isdigit():
+        try:
+            span = timedelta(**{units[span[-1]]: int(span[:-1])})
+        except OverflowError:
+            span = ""
+    if not isinstance(span, timedelta) or span < timedelta(0):
+        raise UsageError("lookback must be a time such as 30m, 2h or 1d, or a timedelta, not negative.")
+    return span
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _whole(folder: Path, manifest: Manifest) -> Path | None:
+    """The file that remembers the rows, if there were any."""
+    file = manifest.file("rows")
+    if file is None:
+        return None
+    path = folder / file.path
+    if not path.is_file() or sha256_of(path) != file.sha256:
+        raise ExportFileError(
+            f"{path} is missing or was changed: without it the incremental export would read rows twice. Restore it, "
+            f"or begin in another folder. ({manifest.stem} was the last of the chain.)"
+        )
+    return path

@@ -1,0 +1,251 @@
+"""An export in an object store: others put its parts there, and a manifest, put last, makes them an export.
+
+A store has no lock, so who comes first is decided by puts that succeed only where there is nothing yet: the record of
+the beginning takes the stem, and the manifest the place of the export. An eraser puts its tombstones first and lists
+the manifests afterwards; an exporter puts its manifest first and reads the tombstones afterwards. So one of the two
+sees the other, and nobody who was forgotten stays.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import Record
+from feedback_etl.exports.catalog import ABANDONED, manifest_at
+from feedback_etl.exports.consent_guard import require_consent
+from feedback_etl.exports.idempotency import AskedMeanwhile, outcome_of
+from feedback_etl.exports.key_guard import require_same_key
+from feedback_etl.exports.layout import folders_of, manifest_of, stems
+from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest_details import Facts, described, told
+from feedback_etl.exports.object_audit import OpenStoredLog, StoredLog
+from feedback_etl.exports.object_recovery import abandoned, forget_in, recover_stored, remove_unlisted, unrecorded_keys
+from feedback_etl.exports.rewrite import looked_into, pseudonyms_at, thinned
+from feedback_etl.exports.tombstones import (
+    Tombstones,
+    digest,
+    erasures_in,
+    forgotten_since,
+    last_state,
+    read_tombstones,
+    require_state,
+)
+from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.conditional_puts import require_conditional_puts
+from feedback_etl.storage.object_store import Bucket, Changed
+
+_RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run again."
+
+
+class StoredExport:
+    """An export of a bucket that was begun, as a context that leaves nothing half-done.
+
+    with StoredExport(Bucket("s3://bucket/exports"), now, key=key) as export:
+        ...  # parts come to be under names.part_of(export.stem, ...), by bucket.create
+        export.publish(parts, facts)
+
+    What a run leaves that was killed is finished or removed by a later one. Nobody can know whether a run on another
+    machine lives: one that takes longer than a day is taken for dead, and cannot publish any more.
+
+    Attributes:
+        stem: What its objects are named after.
+        forgotten: Whom the bucket had forgotten when it was begun.
+        erasures: By which erasures.
+        audit_head: The MAC of the record of its end.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        now: datetime,
+        *,
+        key: Key | None = None,
+        new_key: bool = False,
+        known_keys: Callable[[], Sequence[Key]] = list,
+        consent: Sequence[str] = (),
+        plan: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Args are those of `begun.BegunExport`."""
+        self._bucket, self._now, self._key, self._new_key = bucket, now, key, new_key
+        self._known_keys, self._consent, self._plan = known_keys, list(consent), plan
+        self._log = StoredLog(bucket)
+        self._run = secrets.token_hex(8)
+        self._ended = True
+        self.stem = ""
+        self.audit_head = ""
+        self.erasures = frozenset[str]()
+        self.forgotten: list[Tombstones] = []
+
+    def __enter__(self) -> Self:
+        with self._log.locked() as log:
+            recover_stored(self._bucket, log, self._key, [self._key])
+            require_state(self._bucket, last_state(log.records()))
+            self.erasures = erasures_in(self._bucket)
+            if self.erasures:
+                self.forgotten = read_tombstones(self._bucket, [self._key, *self._known_keys()])
+            try:
+                self._announce(log)
+            except BaseException as error:
+                self._leave(type(error))
+                raise
+        return self
+
+    def _announce(self, log: OpenStoredLog) -> None:
+        """Choose a stem, and take it by recording it, unless somebody has recorded something meanwhile."""
+        while True:
+            self._require_same_key(log)
+            require_consent(self._bucket, log, self._consent)
+            # The last look at the log: what is recorded after it makes the record below come too late.
+            records = log.records()
+            if not records:
+                require_conditional_puts(self._bucket)
+            self._require_unasked(records)
+            stem = self._free_stem({str(record.get("stem")) for record in records})
+            self.stem, names = stem, [*folders_of(stem), manifest_of(stem)]
+            self._ended = False  # from here on it may have been recorded
+            with suppress(FileExistsError):
+                log.append_next("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
+                return
+            self._ended = True
+
+    def _require_same_key(self, log: OpenStoredLog) -> None:
+        """Also of exports side by side: each puts its manifest before it looks, so that one sees the other's."""
+        unrecorded = unrecorded_keys(self._bucket, log.records(), self._key)
+        require_same_key(self._bucket, log, self._key, new_key=self._new_key, unrecorded=unrecorded)
+
+    def _require_unasked(self, records: Sequence[Record]) -> None:
+        """Give up what is under way for the same request: that is recorded, so that the log is looked at again.
+
+        Raises:
+            AskedMeanwhile: It was published.
+        """
+        request = self._plan.get("request")
+        if request is not None and outcome_of(self._bucket, records, request, self._key):
+            raise AskedMeanwhile("Meanwhile another run of the same request has published: ask for it again.")
+
+    def _free_stem(self, taken: set[str]) -> str:
+        there = self._bucket.names()
+        for stem in stems(self._now):
+            is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in there)
+            if is_free and not self._bucket.listed(stem):
+                return stem
+        raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
+
+    def publish(self, parts: Sequence[DataFile], facts: Facts = Facts()) -> None:  # noqa: B008
+        """Put the manifest, and remove what it does not list; without parts, let there be no export.
+
+        Args:
+            parts: What was put, in the order of the rows.
+            facts: What the manifest tells.
+
+        Raises:
+            UsageError: Meanwhile there were exports of another key.
+            ExportFileError: A part is not as it was put, or meanwhile there was a sweep, or an erasure without this
+                key: nothing was published.
+        """
+        if not parts:
+            self._fence_off()
+            self._end("committed", **told(self._described([], facts)))
+            return
+        self._look_again()
+        parts = self._as_they_are(parts)
+        if forgotten := self._forgotten_meanwhile():
+            parts = looked_into(self._bucket, parts, partial(self._without, forgotten=forgotten))
+            facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
+        manifest = self._put(self._described(list(parts), facts))
+        remove_unlisted(self._bucket, self.stem, manifest.files)
+        self._look_again()
+        self._end("committed", **told(self._forget_since(manifest)))
+
+    def _put(self, manifest: Manifest) -> Manifest:
+        """Put the manifest where there is none; the manifest that is there then."""
+        try:
+            manifest.version = self._bucket.put(manifest_of(self.stem), manifest.to_json().encode())
+        except FileExistsError:
+            there = manifest_at(self._bucket, self.stem)
+            if there is None or there.run != self._run or there.mode == ABANDONED:
+                raise ExportFileError(_RECOVERED) from None
+            return there  # the answer was lost, and an eraser has been there since
+        return manifest
+
+    def _look_again(self) -> None:
+        """What may have happened since it was begun."""
+        with self._log.locked() as log:
+            self._require_same_key(log)
+            records = log.records()
+        since = next(number for number, each in enumerate(records) if each.get("run") == self._run)
+        if any(each.get("swept") for each in records[since:]):
+            raise ExportFileError("Meanwhile the bucket was swept (erase --not-in-database): run again.")
+
+    def _as_they_are(self, parts: Sequence[DataFile]) -> list[DataFile]:
+        """The parts with their ETags.
+
+        Raises:
+            ExportFileError: One is not there, or of another size.
+        """
+        there = {name: found for folder in folders_of(self.stem) for name, found in self._bucket.listed(folder).items()}
+        if strange := [part for part in parts if part.path not in there or there[part.path].bytes != part.bytes]:
+            raise ExportFileError(f"{strange[0].path} is not there, or not as it was put: nothing was published.")
+        return [replace(part, etag=there[part.path].etag) for part in parts]
+
+    def _forgotten_meanwhile(self) -> frozenset[str]:
+        return forgotten_since(self._bucket, self.erasures, self._key)
+
+    def _without(self, part: DataFile, forgotten: frozenset[str]) -> DataFile:
+        there = pseudonyms_at(self._bucket, part)
+        unwanted = {each for each in there if digest("pseudonym", each, self._key) in forgotten}
+        return thinned(self._bucket, part, unwanted) if unwanted else part
+
+    def _forget_since(self, manifest: Manifest) -> Manifest:
+        """Forget who was forgotten while the manifest was put; the manifest as it is then."""
+        while forgotten := self._forgotten_meanwhile():
+            try:
+                forget_in(self._bucket, manifest, forgotten, self._key)
+                break
+            except Changed:  # the eraser is at it, too
+                manifest = manifest_at(self._bucket, self.stem) or manifest
+        return manifest
+
+    def _described(self, files: list[DataFile], facts: Facts) -> Manifest:
+        facts = facts._replace(consent=self._consent)
+        return described(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
+
+    def _end(self, event: str, /, **facts: Any) -> None:
+        """Record how the run ended."""
+        with self._log.locked() as log:
+            self.audit_head = log.append(event, self._key, run=self._run, stem=self.stem, **facts)
+        self._ended = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(kind)
+
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        """Leave nothing but what was published, and record how it ended; what fails now, the next start does."""
+        if self._ended:
+            return
+        with suppress(ExportFileError):
+            if self._fence_off():
+                self._end("failed", error=kind.__name__ if kind else "nothing was published")
+
+    def _fence_off(self) -> bool:
+        """Let there be no export of this stem, nor anything that was put for it; whether the stem is this run's."""
+        with self._log.locked() as log:
+            started = next((each for each in log.records() if each.get("run") == self._run), None)
+            if started is None:
+                return False  # the stem may be another's
+            there = manifest_at(self._bucket, self.stem)
+            if there is None or (there.run == self._run and there.mode != ABANDONED):
+                try:
+                    abandoned(self._bucket, started, log, there.version if there else None)
+                except Changed:  # an eraser has rewritten what is to be taken back
+                    return self._fence_off()
+        remove_unlisted(self._bucket, self.stem)
+        return True

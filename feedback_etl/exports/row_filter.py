@@ -1,0 +1,178 @@
+"""Files without some of their rows: the other rows keep their bytes (CSV) or their values and order (Parquet)."""
+
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from feedback_etl.columns import SUBJECT_HASH
+from feedback_etl.exports.csv_records import is_empty, iter_lines, iter_records, read_head, split, undamaged
+from feedback_etl.exports.file_formats import Compress, Digested, compressed
+
+PSEUDONYM = "analysis_hash"
+_RECORDS_AT_ONCE = 10_000
+_CODECS: dict[str, Compress] = {".gz": "gzip", ".zst": "zstd"}
+
+
+NO_ANALYSIS = "\0"
+"""In a list of rejected rows, a row without an analysis goes by this, which is in no id, and its feedback id."""
+
+
+def pseudonyms_in(path: Path, name: str) -> set[str]:
+    """All pseudonyms in a file; its name (to be) tells its form.
+
+    Raises:
+        ExportFileError: It cannot be read.
+    """
+    with undamaged(path):
+        return set().union(*_hashes_of(path, name))
+
+
+def analyses_of(path: Path, name: str, subjects: Set[str]) -> dict[str, str]:
+    """The pseudonyms of analyses in rows of these subjects, each with its subject; none without such a column.
+
+    Raises:
+        ExportFileError: The file cannot be read.
+    """
+    if SUBJECT_HASH.name not in columns_of(path):
+        return {}
+    with undamaged(path):
+        return {analysis: subject for analysis, subject in _subjects_in(path, name) if subject in subjects}
+
+
+def _subjects_in(path: Path, name: str) -> Iterator[tuple[str, str]]:
+    names = (PSEUDONYM, SUBJECT_HASH.name)
+    if name.endswith(".parquet"):
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=list(names)):
+                yield from zip(*(batch.column(each).to_pylist() for each in names), strict=True)
+        return
+    records = iter_records(path)
+    header = split(next(records, b""))
+    places = [header.index(each) for each in names]
+    for fields in map(split, records):
+        yield _field(fields, places[0]), _field(fields, places[1])
+
+
+def columns_of(path: Path) -> list[str]:
+    """The columns of a file, CSV or Parquet; none of an empty one.
+
+    Raises:
+        ExportFileError: It cannot be read.
+    """
+    with undamaged(path):
+        if path.name.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            return list(pq.read_schema(path).names)
+        return split(next(iter_records(path), b""))
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a file holds, CSV or Parquet.
+
+    Raises:
+        ExportFileError: It cannot be read.
+    """
+    with undamaged(path):
+        if path.name.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            return int(pq.read_metadata(path).num_rows)
+        return max(0, sum(1 for _ in iter_records(path)) - 1)
+
+
+def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) -> tuple[Digested, int]:
+    """Write a file anew without the rows of these pseudonyms; return what was written, and how many rows are left.
+
+    Empty lines, which are no rows, stay where they are.
+    """
+    written = Digested(target)
+    if name.endswith(".parquet"):
+        return written, _parquet_without(path, unwanted, written)
+    sink, lines, rows = compressed(written, _CODECS.get(Path(name).suffix, "none")), iter_lines(path), 0
+    try:
+        with _abandoned_on_failure(written):
+            head = read_head(lines)
+            identity = _identity_in(head)
+            sink.write(head)
+            for block in _blocks(line for line in lines if is_empty(line) or identity(line) not in unwanted):
+                sink.write(b"".join(block))
+                rows += len(block) - sum(map(is_empty, block))
+    finally:
+        if sink is not written:
+            sink.close()
+    return written, rows
+
+
+@contextmanager
+def _abandoned_on_failure(written: Digested) -> Iterator[None]:
+    """What has failed is closed without a further attempt to write."""
+    try:
+        yield
+    except BaseException:
+        written.abandon()
+        raise
+
+
+def _blocks(records: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Many at once: to write each alone would be slow."""
+    records = iter(records)
+    while block := list(islice(records, _RECORDS_AT_ONCE)):
+        yield block
+
+
+def _hashes_of(path: Path, name: str) -> Iterator[set[str]]:
+    if name.endswith(".parquet"):
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=[PSEUDONYM]):
+                yield {str(each).lower() for each in batch.column(0).to_pylist()}
+        return
+    records = iter_records(path)
+    yield set(map(_identity_in(next(records, b"")), records))
+
+
+def _identity_in(header: bytes) -> Callable[[bytes], str]:
+    """What tells, of a file with this header, of whom a record is: the pseudonym; without one, the feedback id."""
+    columns = split(header)
+    place = columns.index(PSEUDONYM)
+    feedback = columns.index("feedback_id") if "feedback_id" in columns else None
+
+    def identity(record: bytes) -> str:
+        fields = split(record)
+        pseudonym = _field(fields, place).lower()
+        if pseudonym or feedback is None:
+            return pseudonym
+        return NO_ANALYSIS + _field(fields, feedback).removeprefix("'")
+
+    return identity
+
+
+def _field(fields: list[str], number: int) -> str:
+    """Return a field of a record; one that a short record lacks is empty."""
+    return fields[number] if number < len(fields) else ""
+
+
+def _parquet_without(path: Path, unwanted: Set[str], written: Digested) -> int:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    values, rows = pa.array(sorted(unwanted), pa.string()), 0
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        sink = pa.PythonFile(written, "w")
+        with pq.ParquetWriter(sink, schema, compression="zstd") as writer, _abandoned_on_failure(written):
+            for number in range(file.num_row_groups):
+                group = file.read_row_group(number)
+                pseudonyms = pc.utf8_lower(group[PSEUDONYM].cast(pa.string()))
+                kept = group.filter(pc.invert(pc.is_in(pseudonyms, values)))
+                rows += kept.num_rows
+                if kept.num_rows:
+                    writer.write_table(kept)
+    return rows

@@ -1,0 +1,51 @@
+"""JSON Schema of the rows of an export."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import polars as pl
+
+from feedback_etl.columns import ExtraColumn
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.transform.expressions import AGE_EDGES
+from feedback_etl.transform.training_schema import training_schema
+
+_JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
+
+
+def manifest_schema(manifest: Manifest) -> dict[str, Any]:
+    """Return the JSON Schema of a row of an export, as its manifest describes it."""
+    extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
+    return row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES), manifest.overridden)
+
+
+def row_schema(
+    extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES, overridden: Collection[str] = ()
+) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one row of an export, an empty field being null."""
+    columns = training_schema(tuple(extra), tuple(age_edges), frozenset(overridden)).columns
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "TrainingPair",
+        "description": "One row of a feedback_etl export: pseudonymised feedback on one recommendation.",
+        "type": "object",
+        "properties": {name: _property(column) for name, column in columns.items()},
+        "required": list(columns),
+        "additionalProperties": False,
+    }
+
+
+def _property(column: Any) -> dict[str, Any]:
+    dtype = column.dtype.type
+    facts: dict[str, Any] = {"description": column.description}
+    for check in column.checks:
+        limits = check.statistics
+        facts |= {"pattern": limits["pattern"]} if "pattern" in limits else {}
+        facts |= {"minimum": limits["min_value"], "maximum": limits["max_value"]} if "min_value" in limits else {}
+    if isinstance(dtype, pl.Enum):
+        return facts | {"enum": [*dtype.categories, None]}
+    if isinstance(dtype, pl.Datetime):
+        facts["pattern"] = TIME
+    kind = _JSON_TYPES.get(dtype, "integer" if dtype.is_integer() else "string")
+    return facts | {"type": [kind, "null"] if column.nullable else kind}

@@ -1,0 +1,204 @@
+"""An export of a folder that was begun: announced in the log, with a stem of its own, and ended in every case.
+
+What is written in between, and how it gets its names, is told by `files.ExportFiles` (a file) and `parted.PartedExport`
+(parts that others have written).
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+from feedback_etl.errors import ExportFileError, FolderLocked, UsageError
+from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, OpenLog
+from feedback_etl.exports.consent_guard import require_consent
+from feedback_etl.exports.file_formats import Form
+from feedback_etl.exports.key_guard import require_same_key
+from feedback_etl.exports.layout import REJECTED_FOLDER, STATE_FOLDER, manifest_of, rewritten, stems, temporary
+from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
+from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest_details import Facts, described
+from feedback_etl.exports.recovery import clear_rewritten, recover
+from feedback_etl.exports.staged_file import Part
+from feedback_etl.exports.tombstones import (
+    Tombstones,
+    digest,
+    erasures_in,
+    forgotten_since,
+    last_state,
+    read_tombstones,
+    require_state,
+)
+from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.errors import explained, refuse_links
+from feedback_etl.storage.posix import make_private_folder
+from feedback_etl.storage.urls import is_store, require_no_other_url
+
+
+class BegunExport:
+    """An export that was begun, as a context that leaves nothing half-done; what it writes is told by its kinds.
+
+    Every method raises ExportFileError if a folder or a file cannot be used (the message says which and why), and
+    FolderLocked if others use the folder for too long.
+
+    Attributes:
+        stem: What its files are named after.
+        forgotten: Whom the folder had forgotten when it was begun.
+        erasures: By which erasures.
+        audit_head: The MAC of the record of its end.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        now: datetime,
+        *,
+        key: Key | None = None,
+        new_key: bool = False,
+        known_keys: Callable[[], Sequence[Key]] = list,
+        consent: Sequence[str] = (),
+        plan: Mapping[str, Any] = MappingProxyType({}),
+        lock_timeout: float | None = LOCK_TIMEOUT,
+        own_pseudonyms: bool = False,
+    ) -> None:
+        """Args are those of `export_feedback`, and:
+
+        known_keys: Gives other keys, under which people may have been forgotten; called if there are any such.
+        consent: The columns by which people were left out.
+        plan: What the log tells of the run when it begins.
+        lock_timeout: None where the caller holds the folder's lock.
+        own_pseudonyms: Whether the application makes the pseudonyms itself, so that nobody is found by theirs.
+        """
+        require_no_other_url(str(folder))
+        if is_store(str(folder)):
+            raise UsageError(f"{folder} is an object store: export_feedback and `feedback-etl export` write there.")
+        self._folder = Path(folder)
+        self._now, self._key, self._new_key, self._lock_timeout = now, key, new_key, lock_timeout
+        self._log = AuditLog(self._folder)
+        self._own_pseudonyms = own_pseudonyms
+        self._run = secrets.token_hex(8)
+        self._manifest = Part("manifest", Form())
+        self._ended = True
+        self._has_forgotten = False
+        self._consent = list(consent)
+        self._known_keys, self._plan = known_keys, plan
+        self.stem = ""
+        self.audit_head = ""
+        self.erasures = frozenset[str]()
+        self.forgotten: list[Tombstones] = []
+
+    def __enter__(self) -> Self:
+        try:
+            with explained(self._folder):
+                make_private_folder(self._folder)
+                with self._log.locked() as log:
+                    recover(self._folder, log, self._key)
+                    require_same_key(self._folder, log, self._key, new_key=self._new_key)
+                    require_consent(self._folder, log, self._consent)
+                    require_state(self._folder, last_state(log.records()))
+                    self.erasures = erasures_in(self._folder)
+                    if self.erasures:
+                        self.forgotten = read_tombstones(self._folder, [self._key, *self._known_keys()])
+                    self._announce(log)
+            return self
+        except BaseException as error:
+            self._leave(type(error))
+            raise
+
+    def _announce(self, log: OpenLog) -> None:
+        """Choose a stem, record it, and take it by making the manifest's temporary file."""
+        refuse_links(*(self._folder / name for name in (REJECTED_FOLDER, STATE_FOLDER)))
+        for stem in stems(self._now):
+            paths = [self._folder / name for name in self._names_of(stem)]
+            refuse_links(*paths)
+            if not any(os.path.lexists(name) for path in paths for name in (path, temporary(path), rewritten(path))):
+                self.stem = stem
+                names = [*self._announced, manifest_of(stem)]
+                log.append("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
+                self._ended = False
+                self._manifest.move(self._folder / manifest_of(stem))
+                self._begin()
+                self._manifest.open()
+                return
+        raise ExportFileError(f"{self._folder} holds too many exports of this second; no name is left.")
+
+    def _names_of(self, stem: str) -> Iterable[str]:
+        """What has to be free for a stem to be taken."""
+        raise NotImplementedError
+
+    @property
+    def _announced(self) -> list[str]:
+        """The names that the log tells of, but for that of the manifest."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """What is to be done when the stem is known, or another one has become known."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(kind)
+
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        """Leave nothing but what was published, and record how it ended."""
+        try:
+            self._discard()
+        except BaseException:  # an interrupt may come at any point
+            self._discard()
+            raise
+        finally:
+            if not self._ended:
+                with suppress(OSError, FolderLocked):  # the next start records it
+                    self._end("failed", timeout=1, error=kind.__name__ if kind else "nothing was published")
+
+    def _discard(self) -> None:
+        """Remove what was written and not published; may be called again."""
+        self._manifest.discard()
+
+    def _locked(self) -> AbstractContextManager[None]:
+        """The folder's lock, unless the caller has it."""
+        return nullcontext() if self._lock_timeout is None else locked(self._folder, self._lock_timeout)
+
+    def _look_again(self) -> None:
+        """What may have happened since it was begun; for one that holds the folder's lock."""
+        with self._log.locked() as log:
+            require_same_key(self._folder, log, self._key, new_key=self._new_key)
+            self._require_no_sweep(log)
+            clear_rewritten(self._folder, log)
+
+    def _require_no_sweep(self, log: OpenLog) -> None:
+        """A sweep compares what is published with the database; what is under way would pass it by."""
+        started = False
+        for record in log.records():
+            started = started or record.get("run") == self._run
+            if not (started and record.get("swept")):
+                continue
+            raise ExportFileError("Meanwhile the folder was swept (erase --not-in-database): run again.")
+
+    def _forgotten_meanwhile(self) -> Callable[[str], bool] | None:
+        """Who was erased since it was begun, by their pseudonyms; None if nobody was."""
+        new = forgotten_since(self._folder, self.erasures, self._key)
+        if not new:
+            return None
+        if self._own_pseudonyms:
+            raise ExportFileError(
+                "Meanwhile people were erased, and their rows are not found by pseudonyms that the application makes "
+                "itself: run again."
+            )
+        self._has_forgotten = True
+        return lambda pseudonym: digest("pseudonym", pseudonym, self._key) in new
+
+    def _described(self, files: list[DataFile], facts: Facts) -> Manifest:
+        stale = {"stale": True} if self._has_forgotten and facts.risk else {}
+        facts = facts._replace(consent=self._consent, risk=facts.risk | stale)
+        return described(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
+
+    def _end(self, event: str, /, timeout: float = LOG_TIMEOUT, **facts: Any) -> None:
+        """Record how the run ended."""
+        with self._log.locked(timeout) as log:
+            self.audit_head = log.append(event, self._key, run=self._run, stem=self.stem, **facts)
+        self._ended = True

@@ -1,0 +1,160 @@
+"""What a large export would take, from counts and one range that is made and thrown away."""
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from math import ceil
+from typing import IO, Any, cast
+
+from feedback_etl.clock import instant
+from feedback_etl.columns import ExtraColumn
+from feedback_etl.database.batches import BATCH_ROWS, Reading, open_reading
+from feedback_etl.database.connect import Database
+from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumns
+from feedback_etl.database.inspection import fetch_count
+from feedback_etl.database.partitioning import is_divisible, ranges_of_tasks
+from feedback_etl.database.ranges import in_ranges, ranges_in_one_piece, total_of
+from feedback_etl.database.read import Opened, Selection, opened
+from feedback_etl.database.reader_pool import prestart
+from feedback_etl.database.sql import count_in
+from feedback_etl.database.window import Window
+from feedback_etl.exports.file_formats import Compress, Form, Format, Rows
+from feedback_etl.options import Rules
+from feedback_etl.pipeline.arguments import Time, extra_of, window_of
+from feedback_etl.pipeline.batch_processor import Run
+from feedback_etl.pipeline.batches import process_into
+from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE
+from feedback_etl.pipeline.worker import metadata_of
+from feedback_etl.privacy.keys import new_key
+from feedback_etl.transform.expressions import AGE_EDGES
+from feedback_etl.transform.fork_guard import require_usable_polars
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an export in parts would take.
+
+    Attributes:
+        window: The half-open window, UTC.
+        rows: Of feedback in it, with consent where that is recorded; estimated where nothing records consent and there
+            are more than ten million.
+        ranges: How many tasks, and parts, it would be: those of an export for which as many tasks are sent ahead.
+        workers: How many work at once; each has a connection to the database. No more than there are ranges, and one
+            where these are read one after the other.
+        measured_rows: Rows of the one range that was read and processed here.
+        measured_seconds: How long that took, by one worker of this machine.
+        measured_bytes: How large its part would be.
+        bytes: Of all parts, estimated.
+        seconds: From the first task to the last, estimated: as long as database and storage keep up with all workers,
+            and these are as fast as this machine.
+    """
+
+    window: Window
+    rows: int
+    ranges: int
+    workers: int
+    measured_rows: int
+    measured_seconds: float
+    measured_bytes: int
+    bytes: int
+    seconds: float
+
+    @property
+    def rows_a_second(self) -> float:
+        """Of one worker."""
+        return self.measured_rows / self.measured_seconds if self.measured_seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""
+        return asdict(self) | {"window": [end.isoformat() if end else None for end in self.window]}
+
+
+def plan(
+    database: Database,
+    *,
+    days_back: int = 30,
+    since: Time | None = None,
+    until: Time | None = None,
+    workers: int | None = None,
+    format: Format = "csv",  # noqa: A002  as in `export_feedback`
+    compress: Compress = "none",
+    now: datetime | None = None,
+    columns: Sequence[ExtraColumn] = (),
+    age_edges: Sequence[int] = AGE_EDGES,
+    query: str | None = None,
+    db_schema: str | None = None,
+    opt_in_column: str = OPT_IN,
+    opt_out_column: str = OPT_OUT,
+    connect_timeout: float = 2.0,
+    allow_row_security: bool = False,
+) -> Plan:
+    """What `export_feedback` with an executor of so many workers would take; nothing is written.
+
+    Rows are counted, and one range from their middle is read and processed, under a throw-away key. Only PostgreSQL is
+    read by several at once. Enforcing k writes every row twice, which this does not count.
+
+    Args:
+        database: As for `export_feedback`, like those that are not named here.
+        workers: How many work at once; 64 unless given, as many tasks as `export_feedback` sends ahead.
+
+    Raises:
+        UsageError: An argument is wrong.
+        SourceError: The database cannot be reached or is not as expected.
+        ValidationError: The rows could not be processed.
+
+    >>> from feedback_etl.demo.sample import sample_database
+    >>> with sample_database(rows=1000) as url:
+    ...     planned = plan(url, days_back=-1, workers=32)
+    >>> planned.rows, planned.ranges, planned.workers
+    (1000, 1, 1)
+    """
+    require_usable_polars()
+    prestart()
+    now = instant(now)
+    reading, form = Reading(workers=workers).checked(), Form(format, compress).checked()
+    window, consent = window_of(days_back, since, until, now), ConsentColumns(opt_in_column, opt_out_column)
+    extra = extra_of(columns, query, images=False, subjects=False)
+    chosen = (window, query, db_schema, connect_timeout, reading, None, None, consent, extra)
+    selection = Selection(database, *chosen, allow_row_security)
+    rules = Rules(now, new_key(), 1, "keep", strict=False, max_rejected=1.0, extra=extra, age_edges=tuple(age_edges))
+    with opened(selection) as found:
+        rows, ranges, active, middle = _divided(found, window, workers or TASKS_AT_ONCE)
+        measured, seconds, size = _measured(found, middle, rules, form)
+    share = rows / measured if measured else 0.0
+    waves = ceil(ranges / active) / ranges
+    return Plan(window, rows, ranges, active, measured, seconds, size, round(size * share), seconds * share * waves)
+
+
+def _divided(found: Opened, window: Window, workers: int) -> tuple[int, int, int, Window]:
+    """The rows of a window, in how many ranges they are read, how many of these at once, and one from the middle."""
+    source, relation, types = found
+    if not is_divisible(source):
+        rows = fetch_count(source, count_in(relation, window, types))
+        return rows, ranges_in_one_piece(rows, BATCH_ROWS), 1, window
+    ranges = ranges_of_tasks(found, window, workers)
+    rows, count = total_of(source, relation, window, types, ranges), len(ranges.windows)
+    return rows, count, min(workers, count), ranges.middle
+
+
+def _measured(found: Opened, window: Window, rules: Rules, form: Form) -> tuple[int, float, int]:
+    """The rows of a range, not more than a usual one has; the seconds they take; and the size of their part."""
+    run, part = Run(rules), Rows(cast("IO[bytes]", _Nowhere()), form, metadata_of(rules, form))
+    started = time.perf_counter()
+    with open_reading(found.source, found.relation, window, found.types, Reading()) as frames:
+        process_into(part.append, lambda _: None, run, next(in_ranges(frames)))
+        part.finish()
+        return run.rows, time.perf_counter() - started, part.written.bytes
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that takes everything and keeps nothing."""
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """All of it."""
+        return memoryview(data).nbytes

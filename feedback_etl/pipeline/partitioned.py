@@ -1,0 +1,220 @@
+"""An export in parts: divided by the head, made by workers, published by the head.
+
+The head holds one snapshot of the database that all workers read, counts people over all parts before any row of a
+small class is let through, and publishes the manifest last.
+"""
+
+import io
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from feedback_etl import __version__
+from feedback_etl.database.partitioning import Division, Indivisible, divide
+from feedback_etl.database.ranges import in_ranges
+from feedback_etl.database.read import Found, Selection, read
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.idempotency import asked_by
+from feedback_etl.exports.layout import REJECTED_FOLDER, number_of, small_classes_of
+from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.manifest_details import Facts
+from feedback_etl.exports.object_transaction import StoredExport
+from feedback_etl.exports.partitioned_transaction import PartedExport
+from feedback_etl.pipeline.arguments import known_keys
+from feedback_etl.pipeline.batch_processor import Run
+from feedback_etl.pipeline.run import SLOW_SECONDS, Making
+from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE, carried_out
+from feedback_etl.pipeline.tasks import Export, Made, PartTask, Task, ThinTask
+from feedback_etl.pipeline.worker import Secrets, let_through, make_part, run_of, work, work_with
+from feedback_etl.results import ExportReport
+from feedback_etl.storage.base import Folder
+from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.posix import write_private_file
+
+logger = logging.getLogger(__name__)
+
+
+def export_in_parts(making: Making, selection: Selection, executor: Executor | None = None) -> ExportReport:
+    """Export a selection in parts.
+
+    Args:
+        making: What the export is to be.
+        selection: Its rows.
+        executor: Who makes the parts, anything with the interface of `concurrent.futures.Executor`; threads of this
+            process, each with a process that reads, unless given.
+
+    Raises:
+        UsageError: A worker has not the key, the database or the version of the head.
+        SourceError: The database cannot be reached, or stopped a query, also when it was sent again.
+        ValidationError: Too many rows are rejected, or of small classes; nothing was published.
+        ExportFileError: The place cannot be used, or workers were lost; nothing was published.
+        FolderLocked: Others use the folder for too long; nothing was published.
+    """
+    parts, ahead = Parts(making, selection), _ahead(executor, selection.reading.workers)
+    try:
+        return divide(selection, lambda division: parts.of_division(division, executor, ahead), at_once=ahead)
+    except Indivisible:
+        logger.info("this database is read in one piece, here")
+    return read(selection, parts.of_one_piece)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a selection, made and put together."""
+
+    making: Making
+    selection: Selection
+
+    def of_division(self, division: Division, executor: Executor | None, ahead: int) -> ExportReport:
+        """Have the ranges of a division made by an executor, or by threads of this process, so many sent ahead."""
+        key = self.making.rules.key
+        with self._begun(division.consent) as export, _at_hand(executor, ahead) as workers:
+            do = work if executor is not None else partial(work_with, Secrets(division.url, key))
+
+            def carry_out(tasks: Iterable[Task]) -> Generator[Made, None, None]:
+                return carried_out(workers, do, tasks, at_once=ahead)
+
+            common = self._common(export, tuple(division.prepare))
+            queries = map(division.query_of, division.ranges)
+            parts = carry_out(PartTask(common, number, query) for number, query in enumerate(queries))
+            report = self._made(export, common, parts, carry_out, division, division.total)
+        if time.perf_counter() - self.making.started > SLOW_SECONDS:
+            report.advice = division.advice()
+        return report
+
+    def of_one_piece(self, found: Found) -> ExportReport:
+        """Make the parts of what cannot be divided one after the other, in this process."""
+        place, rules = self.making.place, self.making.rules
+        with self._begun(found.consent) as export:
+            common = self._common(export, ())
+            run = run_of(common, rules)
+            parts = (
+                make_part(place, rules, PartTask(common, number, ""), frames, run)
+                for number, frames in enumerate(in_ranges(found.batches))
+            )
+
+            def carry_out(tasks: Iterable[ThinTask]) -> Generator[Made, None, None]:
+                return (let_through(place, rules, task) for task in tasks)
+
+            return self._made(export, common, parts, carry_out, found)
+
+    def _begun(self, consent: tuple[str, ...]) -> PartedExport | StoredExport:
+        making, rules = self.making, self.making.rules
+        usual: dict[str, Any] = {"key": rules.key, "new_key": making.new_key, "known_keys": known_keys}
+        usual["plan"] = asked_by(making.request_id)
+        if isinstance(making.place, Bucket):
+            return StoredExport(making.place, rules.now, consent=consent, **usual)
+        timeout = making.lock_timeout if making.request_id is None else None  # who asks once has the lock
+        return PartedExport(making.place.path, rules.now, consent=consent, lock_timeout=timeout, **usual)
+
+    def _common(self, export: PartedExport | StoredExport, prepare: tuple[str, ...]) -> Export:
+        making, selection = self.making, self.selection
+        return Export(
+            place=absolute(making.place),
+            stem=export.stem,
+            form=making.form,
+            rules=replace(making.rules, key=None),
+            version=__version__,
+            key_id=making.rules.key.id if making.rules.key else None,
+            erasures=export.erasures,
+            prepare=prepare,
+            batch_rows=selection.reading.batch_rows,
+            connect_timeout=selection.connect_timeout,
+            stall_timeout=selection.reading.stall_timeout,
+        )
+
+    def _made(
+        self,
+        export: PartedExport | StoredExport,
+        common: Export,
+        parts: Generator[Made, None, None],
+        let_through: Callable[[Iterable[ThinTask]], Generator[Made, None, None]],
+        found: Division | Found,
+        total: int = 0,
+    ) -> ExportReport:
+        """Take the parts, judge what came of them, and publish them; with k, when their rows were let through."""
+        rules, window = self.making.rules, self.selection.window
+        run, files, waiting = Run(rules), list[DataFile](), list[DataFile]()
+        with closing(parts):  # when what is told of fails, or is interrupted, no further task is begun
+            for made in parts:
+                files += made.files
+                waiting += [made.waiting] if made.waiting else []
+                if made.tally is not None:
+                    run.add(made.tally)
+                if self.selection.progress:
+                    self.selection.progress(run.rows, max(run.rows, total))
+        run.judge(window, found.excluded)
+        small = run.small_classes()
+        if rules.anonymity.k is not None:
+            self._put_small_classes(export.stem, small)
+            thinned = let_through(ThinTask(common, number_of(file.path), file) for file in waiting)
+            with closing(thinned):
+                for made in thinned:
+                    files += made.files
+        report = run.report(window, found.excluded)
+        _require_all(files, report)
+        facts = Facts("full", window, self.making.settings, report.figures(), found.source, extra=rules.extra)
+        export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
+        report.audit_head = export.audit_head
+        where = str(self.making.place)
+        kinds = {file.kind for file in files}
+        report.export_filename = f"{where}/{export.stem}" if "pairs" in kinds else ""
+        report.rejected_filename = f"{where}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
+        return report
+
+    def _put_small_classes(self, stem: str, small: pl.DataFrame) -> None:
+        """Workers look there which rows to leave out."""
+        place, name = self.making.place, small_classes_of(stem)
+        with place.draft(name) as draft:
+            content = io.BytesIO()
+            small.write_ipc(content)
+            write_private_file(draft, content.getvalue())
+            place.create(name, draft)
+
+
+def by_number(file: DataFile) -> tuple[str, int]:
+    """The order of parts; names do not sort so: `part-100000` comes before `part-99999`."""
+    return file.kind, number_of(file.path)
+
+
+def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
+    """Make sure that the parts hold the rows that were counted: whatever was lost on the way, no export lacks it."""
+    held = Counter[str]()
+    for file in files:
+        held[file.kind] += file.rows
+    wanted = {"pairs": report.exported_records, "rejected": report.errors}
+    for kind, rows in wanted.items():
+        if held[kind] != rows:
+            raise ExportFileError(
+                f"The parts hold {held[kind]:,} rows ({kind}), and {rows:,} were counted: nothing was published. "
+                "Run again."
+            )
+
+
+def absolute(place: Folder | Bucket) -> str:
+    """Its name for workers, whose working directory is another."""
+    return str(place.path.absolute()) if isinstance(place, Folder) else str(place)
+
+
+def _ahead(executor: Executor | None, workers: int | None) -> int:
+    """How many tasks are sent ahead."""
+    return workers or (min(os.cpu_count() or 1, 4) if executor is None else TASKS_AT_ONCE)
+
+
+@contextmanager
+def _at_hand(executor: Executor | None, ahead: int) -> Iterator[Executor]:
+    """Who makes the parts."""
+    if executor is not None:
+        yield executor
+        return
+    with ThreadPoolExecutor(ahead, "feedback_etl part") as threads:
+        yield threads

@@ -1,0 +1,190 @@
+"""The exports of a folder as Croissant 1.0, the ML community's description of data sets (https://mlcommons.org/croissant).
+
+It is JSON-LD in `croissant.json` beside the files: their digests and sizes as the manifests tell them, and the columns
+with their types. It holds no row, and nothing that the manifests do not tell anyhow.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.maintenance import contents_of
+from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.row_schema import TIME, manifest_schema
+from feedback_etl.storage.base import Folder, place_of
+from feedback_etl.storage.errors import explained, refuse_links
+from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.posix import replace_private_file, temporary_path
+from feedback_etl.training.export_catalog import Committed, may_share
+
+CROISSANT = "croissant.json"
+
+_TERMS = (
+    *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet", "format"),
+    *("includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex"),
+    *("repeated", "replace", "samplingRate", "separator", "source", "subField", "transform"),
+)
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    **{name: f"cr:{name}" for name in _TERMS},
+}
+_TYPES = {"string": "sc:Text", "integer": "sc:Integer", "number": "sc:Float", "boolean": "sc:Boolean"}
+_FORMATS: dict[str, str | list[str]] = {
+    ".csv": "text/csv",
+    ".gz": ["text/csv", "application/gzip"],
+    ".zst": ["text/csv", "application/zstd"],
+    ".parquet": "application/x-parquet",
+}
+_TOLD = (
+    "Feedback on recommendations, pseudonymised by feedback_etl: one row for each feedback. It is personal data in the "
+    "sense of the GDPR, and not for the public."
+)
+_SENSITIVE = ["Age, as a range", "Health: conditions of the skin that were detected", "Pseudonyms of people's analyses"]
+_OF_ROLES = {
+    "identifier": "Pseudonyms",
+    "quasi_identifier": "What others may know of a person",
+    "sensitive": "What was declared as sensitive",
+}
+_REPEATED = (
+    " Windows of these exports overlap, so that files can repeat rows of others: feedback_etl's scan_training reads "
+    "each once."
+)
+
+
+def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
+    """The description of a folder's exports whose files are there; a record set for each file, as columns can differ.
+
+    Raises:
+        ExportFileError: There is none; the message tells how many were pruned.
+    """
+    present = [(each, file) for each in exports if not each.pruned_at for file in each.all("pairs")]
+    if not present:
+        pruned = f" ({len(exports):,} pruned)" if exports else ""
+        raise ExportFileError(f"{folder} holds no export whose file is there{pruned}; feedback-etl export makes one.")
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
+        "name": "feedback_training",
+        "description": _TOLD + (_REPEATED if _may_repeat([each for each, _ in present]) else ""),
+        "dateCreated": present[0][0].created_at,
+        "datePublished": present[-1][0].created_at,
+        "isLiveDataset": True,
+        "rai:personalSensitiveInformation": _sensitive([each for each, _ in present]),
+        "distribution": [_file(file) for _, file in present],
+        "recordSet": [_records(manifest, file) for manifest, file in present],
+    }
+
+
+def _may_repeat(exports: Sequence[Manifest]) -> bool:
+    """Whether two of them may hold the same rows."""
+    place = Folder(Path())  # wherever they are, all are in one place
+    whole = {each.stem: Committed.of(place, each, each.all("pairs")) for each in exports}
+    return any(may_share(one, other) for one, other in combinations(whole.values(), 2))
+
+
+def _sensitive(exports: Sequence[Manifest]) -> list[str]:
+    """What is told of people, with the columns that were asked for or declared."""
+    columns = dict.fromkeys(column for each in exports for column in _extra_of(each))
+    told = {SUBJECT_HASH: "Pseudonyms of people"}
+    further = [
+        told.get(each, f"{_OF_ROLES[each.role]}: column {each.name}") for each in columns if each.role in _OF_ROLES
+    ]
+    return [*_SENSITIVE, *further]
+
+
+def _extra_of(manifest: Manifest) -> list[ExtraColumn]:
+    return [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
+
+
+def _file(file: DataFile) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": file.path,
+        "name": file.path,
+        "contentUrl": file.path,
+        "contentSize": f"{file.bytes} B",
+        "encodingFormat": _FORMATS[Path(file.path).suffix],
+        "sha256": file.sha256,
+    }
+
+
+def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
+    name = _stem_of(file.path) if "/" in file.path else manifest.stem
+    facts = manifest_schema(manifest)["properties"]
+    window = (
+        " to ".join(end or "the beginning" for end in manifest.window) if manifest.window[1] else "an unknown window"
+    )
+    return {
+        "@type": "cr:RecordSet",
+        "@id": name,
+        "name": name,
+        "description": f"{file.rows:,} rows of {window}, UTC.",
+        "field": [_field(name, file.path, column, facts.get(column, {})) for column in manifest.columns],
+    }
+
+
+def _stem_of(path: str) -> str:
+    """A part's path without its suffix."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{name.split('.')[0]}"
+
+
+def _field(stem: str, path: str, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    one_of = f" One of {', '.join(filter(None, facts['enum']))}." if "enum" in facts else ""
+    return {
+        "@type": "cr:Field",
+        "@id": f"{stem}/{name}",
+        "name": name,
+        "description": facts.get("description", "Not a column of the contract.") + one_of,
+        "dataType": _type_of(facts),
+        "source": {"fileObject": {"@id": path}, "extract": {"column": name}},
+    }
+
+
+def _type_of(facts: dict[str, Any]) -> str:
+    """The type of a column; times are told by their pattern, since JSON has none."""
+    if facts.get("pattern") == TIME:
+        return "sc:DateTime"
+    types: str | Sequence[str] = facts.get("type", "string")
+    return _TYPES[types if isinstance(types, str) else types[0]]
+
+
+def write_croissant(folder: str | Path) -> Path | str:
+    """Describe the exports of a folder in its `croissant.json`, which is private (0600) and replaces the one before.
+
+    In an object store it is an object, whose URL is given.
+
+    Raises:
+        ExportFileError: There are no exports, a manifest cannot be read, or the file cannot be written.
+
+    >>> from feedback_etl import export_feedback
+    >>> from feedback_etl.demo.sample import sample_database
+    >>> with sample_database() as url:
+    ...     _ = export_feedback(url, days_back=90, key="k" * 32, output_dir="described")
+    >>> json.loads(write_croissant("described").read_text())["@type"]
+    'sc:Dataset'
+    """
+    place = place_of(folder)
+    text = json.dumps(croissant(place, contents_of(place).exports), indent=2, ensure_ascii=False) + "\n"
+    if isinstance(place, Bucket):
+        place.replace(CROISSANT, text.encode())
+        return place.address(CROISSANT)
+    path = place.path / CROISSANT
+    refuse_links(path)
+    with explained(place, "Name another folder."):
+        replace_private_file(path, temporary_path(place.path, CROISSANT), text.encode())
+    return path

@@ -1,0 +1,67 @@
+"""Writing a report."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from feedback_etl.clock import instant
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.errors import explained, refuse_links
+from feedback_etl.storage.posix import replace_private_file, temporary_path
+from feedback_etl.transform.fork_guard import require_usable_polars
+
+
+def write_report(
+    path: str | Path,
+    exports: str | Path | Iterable[str | Path],
+    *,
+    keys: Key | str | Iterable[Key | str] = (),
+    now: datetime | None = None,
+) -> Path:
+    """Write a report of exports as one HTML page: what they hold, how risky it is, what changed, and who may have.
+
+    No row and no pseudonym is in it, and no value of fewer than five people, as far as `subject_hash` or, without it,
+    `analysis_hash` tells them apart: somebody can have several analyses. It needs no network and runs no script.
+
+    Rows, columns, classes and drift are told of the exports that fit together with the newest one: of its key,
+    timestamp precision, age ranges and form of recommendation_id. The page says how many are left out, and why. Drift
+    is between the last two of these in the place of the newest.
+
+    Args:
+        path: Of the page; it becomes private (0600). What is there is replaced, unless it is a link.
+        exports: A folder of exports, a prefix of an object store, or a data file of an export; or several of them.
+        keys: Those that signed the audit log.
+        now: The time of the report, UTC; the present unless given.
+
+    Returns:
+        The path.
+
+    Raises:
+        ExportFileError: There is no export, a file cannot be read or is not as its manifest says, or the page cannot be
+            written: its folder has to be there.
+        UsageError: The path is a folder.
+
+    >>> from feedback_etl import export_feedback
+    >>> from feedback_etl.demo.sample import sample_database
+    >>> with sample_database() as url:
+    ...     _ = export_feedback(url, days_back=90, key="k" * 32, output_dir="reported")
+    >>> write_report("report.html", "reported", keys="k" * 32).read_text().splitlines()[0]
+    '<!doctype html>'
+    """
+    require_usable_polars()
+    from feedback_etl.report.data import exports_of, gather
+    from feedback_etl.report.page import page
+
+    path = Path(path)
+    refuse_links(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file for the report.")
+    if not path.parent.exists():
+        raise ExportFileError(f"There is no folder {path.parent}: make it, or name another file with -o.")
+    places = [exports] if isinstance(exports, str | Path) else exports
+    found = exports_of(places)
+    text = page(gather(found, Key.all_of(keys), instant(now)))
+    with explained(path.parent, "Name another file with -o."):
+        replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
+    return path

@@ -1,0 +1,35 @@
+"""Whether a store knows puts on condition, without which one export or record would overwrite another unnoticed."""
+
+import secrets
+from collections.abc import Callable
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.layout import STATE_FOLDER
+from feedback_etl.storage.object_store import Bucket, Changed
+
+
+def require_conditional_puts(bucket: Bucket) -> None:
+    """Try it once, with an object that is removed again.
+
+    Raises:
+        ExportFileError: The store puts an object where there is one, or in the place of another than was read.
+    """
+    name = f"{STATE_FOLDER}/conditions-{secrets.token_hex(8)}"
+    try:
+        first = bucket.put(name, b"first")
+        _require_refusal(bucket, lambda: bucket.put(name, b"second"), "If-None-Match")
+        bucket.put(name, b"third", instead_of=first)
+        _require_refusal(bucket, lambda: bucket.put(name, b"fourth", instead_of=first), "If-Match")
+    finally:
+        bucket.remove(name)
+
+
+def _require_refusal(bucket: Bucket, put: Callable[[], object], condition: str) -> None:
+    try:
+        put()
+    except (FileExistsError, Changed):
+        return
+    raise ExportFileError(
+        f"The store of {bucket} does not know conditional puts ({condition}), so that exports could overwrite each "
+        "other: nothing was written. Use another store, or a version of it that knows them."
+    )

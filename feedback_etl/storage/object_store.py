@@ -1,0 +1,247 @@
+"""A prefix of a bucket in an object store: Amazon S3 and whatever speaks its protocol, Google and Azure.
+
+An object appears whole or not at all, and can be put on condition: that there is none of the name, or that it is still
+the one that was read. That is all that is needed here; there are neither links nor modes nor locks. Credentials are
+found where the store's own tools find them: environment, profile, role of the machine.
+
+A request that fails is tried again a few times. When the answer to a conditional put was lost, what is there is
+compared with what was sent before anything is called a conflict.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, TypeVar
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.storage.errors import made_here
+from feedback_etl.storage.numbered import Numbered
+from feedback_etl.storage.posix import create_private_file
+from feedback_etl.storage.urls import RETRIES, TIMEOUT_SECONDS, Unanswered, opened_store, sound_url, told_by
+
+ATTEMPTS = 3
+"""How often what the client gave up is begun again, beside its own retries of each request."""
+
+_AT_ONCE = 16
+_BLOCK_BYTES = 1 << 20
+
+Result = TypeVar("Result")
+
+
+class Version(NamedTuple):
+    """Which content of an object is meant; Google needs its generation, the others the ETag."""
+
+    etag: str = ""
+    generation: str | None = None
+
+
+class Listed(NamedTuple):
+    """An object as a listing tells it: its size and its ETag."""
+
+    bytes: int
+    etag: str
+
+
+class Changed(ExportFileError):
+    """An object is no longer the one that was read."""
+
+
+class Bucket(Numbered):
+    """A prefix of a bucket, as a `place.Place`."""
+
+    def __init__(self, url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> None:
+        """`timeout` is in seconds, for each request."""
+        super().__init__()
+        self.url = sound_url(url)
+        self._retries, self._timeout = retries, timeout
+
+    def __str__(self) -> str:
+        return self.url
+
+    @cached_property
+    def _store(self) -> Any:
+        return opened_store(self.url, self._retries, self._timeout)
+
+    @property
+    def _client(self) -> Any:
+        """The library, once it is known to be there."""
+        _ = self._store
+        import obstore
+
+        return obstore
+
+    def exists(self) -> bool:
+        """Whether there is anything."""
+        return bool(self._again(lambda client: next(iter(client.list(self._store, chunk_size=1)), [])))
+
+    def names(self, folder: str = "") -> list[str]:
+        """The objects in a folder of it, sorted; hidden ones aside."""
+        return list(self.etags(folder))
+
+    def etags(self, folder: str) -> dict[str, str]:
+        """The objects in a folder of it, sorted, hidden ones aside, and their ETags."""
+        found = self._again(lambda client: client.list_with_delimiter(self._store, folder or None)["objects"])
+        etags = {each["path"]: each["e_tag"] or "" for each in found}
+        return {path: etags[path] for path in sorted(etags) if not PurePosixPath(path).name.startswith(".")}
+
+    def folders(self) -> list[str]:
+        """The folders in it, hidden ones aside."""
+        found = self._again(lambda client: client.list_with_delimiter(self._store, None)["common_prefixes"])
+        return sorted(name for each in found if not (name := str(each).rstrip("/")).startswith("."))
+
+    def listed(self, folder: str = "") -> dict[str, Listed]:
+        """All objects below a folder of it, by their names."""
+        found = self._again(lambda client: client.list(self._store, folder or None).collect())
+        return {each["path"]: Listed(each["size"], each["e_tag"] or "") for each in found}
+
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Those of some names that are there, by one listing."""
+        return {*names} & {*self.listed()}
+
+    def read(self, name: str) -> bytes:
+        """The content of a small object."""
+        return self.read_version(name)[0]
+
+    def read_version(self, name: str) -> tuple[bytes, Version]:
+        """The content of a small object, and which it is."""
+
+        def read(client: Any) -> tuple[bytes, Version]:
+            found = client.get(self._store, name)
+            return bytes(found.bytes()), _version(found.meta)
+
+        return self._again(read)
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """A copy of it, in a temporary folder that is the user's alone."""
+        with self.fetched_version(name) as (path, _):
+            yield path
+
+    @contextmanager
+    def fetched_version(self, name: str) -> Iterator[tuple[Path, Version]]:
+        """A copy of it, and which it is."""
+
+        def fetch(client: Any) -> Version:
+            found = client.get(self._store, name)
+            path.unlink(missing_ok=True)  # of an attempt that was cut off
+            with create_private_file(path) as file:
+                for block in found.stream(min_chunk_size=_BLOCK_BYTES):
+                    file.write(block)
+            return _version(found.meta)
+
+        with self.draft(name) as path:
+            yield path, self._again(fetch)
+
+    @contextmanager
+    def draft(self, name: str) -> Iterator[Path]:
+        """A path in a temporary folder that is the user's alone."""
+        with made_here(self.url), TemporaryDirectory(prefix="feedback_etl-") as folder:
+            yield Path(folder, PurePosixPath(name).name)
+
+    def create(self, name: str, source: Path) -> None:
+        """Put it where there is none; what is there already with the very same content is no conflict."""
+        self.put(name, source)
+
+    def put(self, name: str, content: bytes | Path, instead_of: Version | None = None) -> Version:
+        """Put an object where there is none, or in the place of what was read.
+
+        Raises:
+            FileExistsError: There is one, with another content.
+            Changed: It is no longer the one that was read.
+        """
+        taken: Exception = (
+            Changed(f"{self.address(name)} was changed meanwhile.") if instead_of else FileExistsError(name)
+        )
+        failed = taken
+        for _ in range(ATTEMPTS):
+            try:
+                return self._put(name, content, instead_of)
+            except (FileExistsError, FileNotFoundError):
+                failed = taken
+            except Unanswered as error:
+                failed = error
+            there = self._version_of(name)
+            if there and self._holds(name, content):
+                return there
+            if there != instead_of:  # neither what was sent nor what was there before
+                raise taken
+        raise failed
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Put an object whatever is there."""
+        self._again(lambda client: client.put(self._store, name, content))
+
+    def _put(self, name: str, content: bytes | Path, instead_of: Version | None) -> Version:
+        client = self._client
+        mode: Any = "create"
+        if instead_of is not None:
+            version = {"version": instead_of.generation} if instead_of.generation is not None else {}
+            mode = {"e_tag": instead_of.etag} | version
+        with told_by(self.url):
+            return _version(client.put(self._store, name, content, mode=mode))
+
+    def _version_of(self, name: str) -> Version | None:
+        try:
+            return self._again(lambda client: _version(client.head(self._store, name)))
+        except FileNotFoundError:
+            return None
+
+    def _holds(self, name: str, content: bytes | Path) -> bool:
+        """Whether an object has this content."""
+        try:
+            return self.described(name) == _described(content)
+        except FileNotFoundError:
+            return False
+
+    def described(self, name: str) -> tuple[int, str]:
+        """The size and the digest of an object, which is read for it."""
+
+        def describe(client: Any) -> tuple[int, str]:
+            digest, size = hashlib.sha256(), 0
+            for block in client.get(self._store, name).stream(min_chunk_size=_BLOCK_BYTES):
+                digest.update(block)
+                size += len(block)
+            return size, digest.hexdigest()
+
+        return self._again(describe)
+
+    def remove(self, name: str) -> None:
+        """Remove it."""
+        with suppress(FileNotFoundError):
+            self._again(lambda client: client.delete(self._store, name))
+
+    def remove_all(self, names: Sequence[str]) -> None:
+        """Remove many objects in few requests."""
+        try:
+            self._again(lambda client: client.delete(self._store, list(names)))
+        except FileNotFoundError:  # some stores say so, and may have left out what follows
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self.remove, names))
+
+    def address(self, name: str) -> str:
+        """Its URL, for Polars."""
+        return f"{self.url}/{name}"
+
+    def _again(self, act: Callable[[Any], Result]) -> Result:
+        """What an act that changes nothing gives; begun again where it was cut off."""
+        client = self._client
+        for _ in range(ATTEMPTS - 1):
+            with suppress(Unanswered), told_by(self.url):
+                return act(client)
+        with told_by(self.url):
+            return act(client)
+
+
+def _version(told: Any) -> Version:
+    return Version(told["e_tag"] or "", told["version"])
+
+
+def _described(content: bytes | Path) -> tuple[int, str]:
+    if isinstance(content, bytes):
+        return len(content), hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,174 @@
+"""Files (0600) and folders (0700) that only their owner can read, from the first byte and under any umask.
+
+A file that others may find is written under a temporary name, and named when it is complete and on disk. A final name
+never replaces what is there.
+"""
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from feedback_etl.storage.whole_files import WholeFile
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1  # Linux, renameat2(2)
+_RENAME_EXCL = 4  # macOS, renamex_np(2)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, each with mode 0700 and on disk; an existing folder keeps its mode.
+
+    Raises:
+        OSError: A part of the path is a file, or may not be created.
+    """
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        if folder == folder.parent or os.path.lexists(folder):
+            break
+        folder = folder.parent
+    for path in reversed(missing):
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            if path.is_dir():  # made by another process in the meantime
+                continue
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+        path.chmod(0o700)
+        with suppress(PermissionError):  # a parent that may be written and not read
+            sync_folder(path.parent)
+
+
+def temporary_path(folder: Path, name: str) -> Path:
+    """A hidden name in a folder that nobody else chooses: with the process and a random part."""
+    return folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def create_private_file(path: Path) -> WholeFile:
+    """Create a file that does not exist yet, mode 0600, and open it; never follows a symbolic link.
+
+    Raises:
+        FileExistsError: There is something at the path, a link included.
+        OSError: The file cannot be created.
+    """
+    file = _create(path, 0o600)
+    os.fchmod(file.fileno(), 0o600)
+    return file
+
+
+def _create(path: Path, mode: int) -> WholeFile:
+    return WholeFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode))
+
+
+def write_private_file(path: Path, content: bytes) -> None:
+    """Create a file with this content, which is on disk when this returns.
+
+    Raises:
+        FileExistsError: There is something at the path, a link included.
+        OSError: It cannot be written; a part of it may be there.
+    """
+    with create_private_file(path) as file:
+        file.fill(content)
+
+
+def take_access(descriptor: int, path: Path) -> None:
+    """Give an open file the mode and the owners of the one whose place it takes, as far as this user may."""
+    like = path.stat()
+    with suppress(PermissionError):
+        os.fchown(descriptor, like.st_uid, like.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+
+
+def open_private_file(path: Path) -> WholeFile:
+    """Open a file for reading and writing, made with mode 0600 if it is missing; never follows a symbolic link.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    with suppress(FileExistsError):
+        return create_private_file(path)
+    return WholeFile(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
+
+
+def replace_private_file(path: Path, temporary: Path, content: bytes, *, is_public: bool = False) -> None:
+    """Give a file new content, all of it or none, on disk when this returns.
+
+    Args:
+        path: The file; it may be missing.
+        temporary: The name in the same folder under which the content is written.
+        content: All of it.
+        is_public: Whether the umask decides who may read it, and the mode of a file that is replaced is kept.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        with _create(temporary, 0o666) if is_public else create_private_file(temporary) as file:
+            if is_public and path.exists():
+                take_access(file.fileno(), path)
+            file.fill(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def give_name(temporary: Path, final: Path) -> None:
+    """Make a complete file visible under its final name, never replacing another; the temporary name may stay.
+
+    Raises:
+        FileExistsError: Something has the name already.
+        OSError: The file system can neither link nor rename without replacing (ENOTSUP), or refuses otherwise.
+    """
+    try:
+        os.link(temporary, final, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_without_replacing(temporary, final)
+
+
+def take_name_back(temporary: Path, final: Path) -> None:
+    """Undo `give_name` of this file, whether it linked, renamed or was stopped before either."""
+    if not temporary.exists():
+        final.replace(temporary)
+    elif final.exists() and final.samefile(temporary):
+        final.unlink()
+
+
+def _rename_without_replacing(old: Path, new: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(old), os.fsencode(new)
+    if sys.platform == "darwin":
+        failed = libc.renamex_np(*names, _RENAME_EXCL)
+    else:
+        failed = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE)
+    if failed:
+        code = ctypes.get_errno()
+        code = errno.ENOTSUP if code in {errno.EINVAL, errno.ENOSYS} else code
+        raise OSError(code, os.strerror(code), str(new))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was created, renamed or removed in a folder outlast a power cut, where the file system can.
+
+    Raises:
+        OSError: The folder cannot be opened, or the disk reports an error.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,67 @@
+"""Which rows are the first of their pair, batch by batch; what has to be remembered of earlier batches is kept here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+
+from feedback_etl.transform.dataframes import compact
+from feedback_etl.transform.overrides import call
+from feedback_etl.transform.pairs import FeedbackTrainingPair, iter_pairs
+from feedback_etl.transform.transforms import RAW_KEY, deduplicate
+
+_RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), pl.col("created_at"))
+"""Comparable between batches, also where a source gives an id as a number in one and as text in the next."""
+
+
+class FirstOfPairs:
+    """The built-in rule, on raw rows in the order of their times."""
+
+    def __init__(self) -> None:
+        self._seen: pl.DataFrame | None = None
+
+    def filter(self, valid: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that are the first of their pair.
+
+        Duplicates have equal times, and rows come ordered by time: only neighbours can be duplicates. Of earlier
+        batches, only the rows of the last time have to be remembered.
+        """
+        if valid.is_empty():
+            return valid
+        time, last = pl.col("created_at"), valid["created_at"][-1]
+        row = pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
+        tied = valid.select(row, *RAW_KEY).filter((time == time.shift(1)) | (time == time.shift(-1)))
+        repeats = tied.join(deduplicate(tied, by=RAW_KEY), on="row", how="anti")["row"]
+        unique = valid.filter(~row.is_in(repeats.implode())) if len(repeats) else valid
+        keys = unique.filter(time == last).select(_RAW_KEY_AS_TEXT)
+        if self._seen is not None and valid["created_at"][0] == self._seen["created_at"][0]:
+            unique = unique.join(
+                self._seen, left_on=_RAW_KEY_AS_TEXT, right_on=RAW_KEY, how="anti", maintain_order="left"
+            )
+            keys = pl.concat([self._seen.filter(time == last), keys])
+        self._seen = compact(keys)
+        return unique
+
+
+class FirstOfOwnPairs:
+    """An application's own hash of a pair. Every hash of the export is remembered: equal pairs can be far apart."""
+
+    def __init__(self, pair_hash: Callable[[FeedbackTrainingPair], str]) -> None:
+        self._pair_hash = pair_hash
+        self._seen = set[str]()
+
+    def mask(self, pairs: pl.DataFrame) -> pl.Series:
+        """Return which rows have a hash that no earlier row had; equal rows of the batch are hashed once.
+
+        Raises:
+            ValidationError: The function raised an error, or returned no text.
+        """
+        known: dict[tuple[Any, ...], str] = {}
+        first = []
+        for pair in iter_pairs(pairs):
+            values = tuple(vars(pair).values())
+            if values not in known:
+                known[values] = call("_get_pair_hash", self._pair_hash, pair, (str,))
+            first.append(known[values] not in self._seen)
+            self._seen.add(known[values])
+        return pl.Series(first, dtype=pl.Boolean)

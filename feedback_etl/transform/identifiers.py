@@ -1,0 +1,56 @@
+"""Ids that show in texts, such as the path of an image: expressions that find them. Pure."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from feedback_etl.transform.expressions import column_of
+
+_PARTED = {
+    r"%3(\d)": "$1",  # a digit in a URL
+    r"[^\p{L}\p{N}]+": "/",
+    r"(\p{L})(\p{N})": "$1/$2",
+    r"(\p{N})(\p{L})": "$1/$2",
+    r"(^|/)0+(\p{N})": "$1$2",
+}
+_LONG_ID = 16
+"""Characters from which on an id is in no text by chance."""
+
+
+def holds_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
+    """Whether a key or path holds one of the row's ids: as a word or number of its own, or a long one anywhere.
+
+    Case, separators (of a UUID, too), leading zeros and digits written as %31 do not matter; an id in another encoding
+    is not seen. Null where the text is null; an id that is null or empty is in no text.
+
+    >>> frame = pl.DataFrame({"s3_key": ["photos/User_42/a.jpg", "photos/142.jpg"], "user_id": [42, 42]})
+    >>> frame.select(holds_id("s3_key", ids=["user_id"])).to_series().to_list()
+    [True, False]
+    """
+    as_words = [bounded(column).str.contains(bounded(name), literal=True) for name in ids]
+    anywhere = [unbroken(column).str.contains(unbroken(name), literal=True).fill_null(value=False) for name in ids]
+    return pl.any_horizontal(*as_words, *anywhere)
+
+
+def bounded(column: str | pl.Expr) -> pl.Expr:
+    """The words and numbers of a text or an id in lower case, with a slash before, between and after them.
+
+    Null where there are none.
+
+    >>> pl.select(bounded(pl.lit("photos/User42.jpg"))).item()
+    '/photos/user/42/jpg/'
+    """
+    words = column_of(column).cast(pl.String).str.to_lowercase()
+    for pattern, parted in _PARTED.items():
+        words = words.str.replace_all(pattern, parted)
+    return pl.lit("/") + words.str.strip_chars("/").replace("", None) + pl.lit("/")
+
+
+def unbroken(column: str | pl.Expr) -> pl.Expr:
+    """The letters and digits of a text or an id in lower case, without anything between them; null for a short one.
+
+    >>> pl.select(unbroken(pl.lit("0B9F7C1E-0d3c-4a52-8f5e-6f1b9d6e7a11"))).item()
+    '0b9f7c1e0d3c4a528f5e6f1b9d6e7a11'
+    """
+    text = column_of(column).cast(pl.String).str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "")
+    return pl.when(text.str.len_chars() >= _LONG_ID).then(text)

@@ -1,0 +1,101 @@
+"""What an application does itself instead of the built-in expressions: plain functions, called once per value.
+
+The classic API lets a subclass override how an id is hashed, an age bucketed, and a duplicate recognised. Such a
+function is called once for each distinct value of a batch, and what it returns is mapped onto the rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from feedback_etl.errors import ValidationError
+from feedback_etl.transform.dataframes import without_nan
+from feedback_etl.transform.pairs import FeedbackTrainingPair
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Functions in the place of expressions; None for what is built in.
+
+    Attributes:
+        hash_id: Takes an analysis id, an int or text; returns its pseudonym, a text.
+        bucket_age: Takes an age, or None; returns the label of its range, or None.
+        pair_hash: Takes a `FeedbackTrainingPair`; returns a text that is equal for the same feedback.
+    """
+
+    hash_id: Callable[[Any], str] | None = None
+    bucket_age: Callable[[Any], str | None] | None = None
+    pair_hash: Callable[[FeedbackTrainingPair], str] | None = None
+
+    def names(self) -> dict[str, str]:
+        """Return what is overridden, each with the full name of its function, as manifests record it."""
+        functions = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: _full_name(function) for name, function in functions.items() if function is not None}
+
+    def apply(self, pairs: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
+        """Replace the columns of training pairs that are overridden.
+
+        Args:
+            pairs: What `anonymize` makes of the raw rows.
+            raw: These rows.
+
+        Raises:
+            ValidationError: A function raised an error, or returned something of another type.
+        """
+        columns = []
+        if self.hash_id is not None:
+            columns.append(self.pseudonyms(raw["analysis_id"]))
+        if self.bucket_age is not None:
+            labels = _map_distinct("_bucket_age", self.bucket_age, without_nan(raw["age"]), (str, type(None)))
+            columns.append(labels.replace("", None).alias("age_range"))
+        return pairs.with_columns(columns)
+
+    def pseudonyms(self, ids: pl.Series) -> pl.Series:
+        """Return the pseudonyms of ids by the application's own function; null stays null."""
+        assert self.hash_id is not None  # noqa: S101  the caller knows
+        return _map_distinct("_hash_id", self.hash_id, ids, (str,)).alias("analysis_hash")
+
+
+def _full_name(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', None) or type(function).__module__}.{name}"
+
+
+def _map_distinct(name: str, function: Callable[[Any], Any], values: pl.Series, types: tuple[type, ...]) -> pl.Series:
+    """Map a function over a column, called once for each distinct value; null stays null unless it may return None."""
+    distinct = values.unique(maintain_order=True)
+    takes_null = type(None) in types
+    results = [call(name, function, value, types) if value is not None or takes_null else None for value in distinct]
+    mapping = pl.DataFrame({"value": distinct, "result": pl.Series(results, dtype=pl.String)})
+    rows = values.to_frame("value")
+    return rows.join(mapping, on="value", how="left", nulls_equal=True, maintain_order="left")["result"]
+
+
+def call(name: str, function: Callable[[Any], Any], value: object, types: tuple[type, ...]) -> Any:
+    """Call an application's function with a value, and return what it returns, of one of these types.
+
+    Raises:
+        ValidationError: It raised an error, or returned something else; the message holds no value.
+    """
+    try:
+        result = function(value)
+        if isinstance(result, str):
+            result.encode()  # half of a surrogate pair is no text
+    except Exception as error:
+        problem = f"raised {type(error).__name__}{_line_of(error)}"
+    else:
+        if isinstance(result, types):
+            return result
+        expected = " or ".join("None" if each is type(None) else each.__name__ for each in types)
+        problem = f"returned {type(result).__name__} instead of {expected}"
+    # Raised here, where no error whose text may hold a value is still being handled.
+    raise ValidationError(f"{name} is overridden, and {problem}; nothing was exported. Correct that method.")
+
+
+def _line_of(error: Exception) -> str:
+    """Return where in the application's function an error was raised."""
+    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    return f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})" if trace else ""

@@ -1,0 +1,88 @@
+"""Training pairs as plain Python values, as the classic API has them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import polars.selectors as cs
+
+from feedback_etl.columns import RATINGS, TRAINING_COLUMNS
+from feedback_etl.errors import ValidationError
+from feedback_etl.transform.expressions import iso_timestamp
+
+
+@dataclass
+class FeedbackTrainingPair:
+    """One row of a training set, as plain Python values; times are ISO 8601 text in UTC without an offset."""
+
+    analysis_hash: str
+    recommendation_id: str
+    helpful_rating: int | None
+    product_satisfaction: int | None
+    routine_completion_pct: int | None
+    would_recommend: bool | None
+    conditions_detected: str | None
+    rules_applied: str | None
+    timeframe: str | None
+    age_range: str | None
+    feedback_timestamp: str
+    export_date: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The twelve fields in the order of the export's columns."""
+        return asdict(self)
+
+
+_TIME = pl.Datetime("us", "UTC")
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(TRAINING_COLUMNS, pl.String),
+    **dict.fromkeys(RATINGS, pl.Int8),
+    "would_recommend": pl.Boolean,
+    **dict.fromkeys(("feedback_timestamp", "export_date"), _TIME),
+}
+_FIELDS = [field.name for field in fields(FeedbackTrainingPair)]
+
+
+def iter_pairs(frame: pl.DataFrame) -> Iterator[FeedbackTrainingPair]:
+    """Iterate over the rows of a frame of training pairs."""
+    plain = frame.select(_FIELDS).with_columns(
+        cs.enum().cast(pl.String), *(iso_timestamp(name) for name in frame.select(cs.datetime()).columns)
+    )
+    return (FeedbackTrainingPair(*row) for row in plain.iter_rows())
+
+
+def to_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
+    """Return pairs as a frame of the training set's types, labels of age ranges as text; nothing is coerced.
+
+    Times without an offset are in UTC; an empty text is no value.
+
+    Raises:
+        ValidationError: Values are of another type; the message names their columns.
+    """
+    columns, faults = [], []
+    for name, dtype in _TYPES.items():
+        try:
+            columns.append(_series(name, [getattr(pair, name) for pair in pairs], dtype))
+        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+            faults.append(name)
+    if faults:  # raised here, where no error whose text holds values is still being handled
+        raise ValidationError(
+            f"Nothing was written: pairs hold values that cannot be in {', '.join(faults)}. "
+            "Ratings are int, times ISO 8601 text; None stands for no value."
+        )
+    return pl.DataFrame(columns)
+
+
+def _series(name: str, values: list[Any], dtype: Any) -> pl.Series:
+    if dtype != _TIME:
+        series = pl.Series(name, values, dtype=dtype, strict=True)
+        return series.replace("", None) if dtype == pl.String else series
+    return pl.Series(name, [_utc(value) for value in values], dtype=pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _utc(text: str) -> datetime:
+    """Return the time that an ISO 8601 text means, naive in UTC."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,177 @@
+"""What can be wrong with a raw row: `RawFeedback`, a pandera model, names every reason.
+
+`split_valid` gives the good rows and the explained bad ones.
+"""
+
+from collections.abc import Sequence
+from typing import Generic, NamedTuple
+
+import pandera.polars as pa
+import polars as pl
+
+from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn, of_raw_rows, require_raw
+from feedback_etl.transform.dataframes import Frame, collected, for_any_frame, lazy_like
+from feedback_etl.transform.expressions import decode_list, is_formula, is_string_list
+from feedback_etl.transform.timestamps import is_unreadable
+from feedback_etl.transform.training_schema import failure_cases
+
+
+def _number_faults(column: str, least: int, greatest: int) -> dict[str, pl.Expr]:
+    number = pl.col(column).cast(pl.Float64)
+    return {
+        f"{column}_out_of_range": ~number.is_between(least, greatest),
+        f"{column}_not_whole": number.floor() != number,
+    }
+
+
+def _text_faults(column: str) -> dict[str, pl.Expr]:
+    return {"formula": is_formula(column)}
+
+
+def _list_faults(column: str) -> dict[str, pl.Expr]:
+    elements = decode_list(column).list
+    return {
+        LIST_COLUMNS[column]: ~is_string_list(column),
+        "comma_in_element": elements.eval(pl.element().str.contains(",", literal=True)).list.any(),
+        "empty_element": elements.contains(pl.lit("")),
+        "formula": elements.eval(is_formula(pl.element())).list.any(),
+    }
+
+
+_ID_LENGTH = pl.col("recommendation_id").cast(pl.String).str.len_bytes()
+
+_ROW_FAULTS: dict[str, dict[str, pl.Expr]] = {
+    "analysis_id": {"analysis_id_missing": pl.col("analysis_id").is_null()},
+    "recommendation_id": {
+        "recommendation_missing": pl.col("recommendation_id").is_null() | (_ID_LENGTH == 0),
+        **_text_faults("recommendation_id"),
+    },
+    "created_at": {
+        "created_at_missing": pl.col("created_at").is_null(),
+        "created_at_unreadable": is_unreadable("created_at"),
+    },
+    **{name: _number_faults(name, *limits) for name, limits in RATINGS.items()},
+    "would_recommend": {"would_recommend_not_boolean": ~pl.col("would_recommend").cast(pl.Float64).is_between(0, 1)},
+    "timeframe": _text_faults("timeframe"),
+}
+_FAULTS = _ROW_FAULTS | {name: _list_faults(name) for name in LIST_COLUMNS}
+"""For each column: the reasons for which its value is wrong, each with an expression that is true where it is."""
+
+REASONS = tuple(dict.fromkeys(reason for faults in _FAULTS.values() for reason in faults))
+"""The stable names of all reasons for which a row is rejected."""
+
+
+def _faults_of(column: ExtraColumn) -> dict[str, pl.Expr]:
+    """What can be wrong with a value of a further column."""
+    value = pl.col(column.name)
+    if column.role == "identifier":
+        return {}
+    faults: dict[ColumnType, dict[str, pl.Expr]] = {
+        "text": _text_faults(column.name),
+        "number": {f"{column.name}_not_finite": ~value.cast(pl.Float64).is_finite()},
+        "boolean": {f"{column.name}_not_boolean": ~value.cast(pl.Float64).is_between(0, 1)},
+        "integer": {f"{column.name}_out_of_range": value.cast(pl.Int64, strict=False).is_null() & value.is_not_null()},
+    }
+    return faults.get(column.type, {})
+
+
+def _check(reason: str, wrong: pl.Expr) -> pa.Check:
+    right = ~wrong.fill_null(value=False)
+    return pa.Check(lambda data: data.lazyframe.select(right), name=reason, error=reason, ignore_na=False)
+
+
+RawFeedback = pa.DataFrameSchema(
+    {
+        name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _FAULTS.get(name, {}).items()])
+        for name in RAW_COLUMNS
+    },
+    name="RawFeedback",
+)
+"""What can be wrong with a raw row; the name of each check is the stable name of a reason."""
+
+
+class Split(NamedTuple, Generic[Frame]):
+    """Raw rows, told apart.
+
+    Attributes:
+        valid: The rows in which nothing is wrong, in their order.
+        rejected: The other rows, in their order, with a column `reasons`: the names of all that is wrong, joined by
+            commas in the order of `REASONS`.
+    """
+
+    valid: Frame
+    rejected: Frame
+
+
+@for_any_frame
+def split_valid(frame: Frame, *, extra: Sequence[ExtraColumn] = ()) -> Split[Frame]:
+    """Tell valid raw rows from those with something wrong, with all the reasons.
+
+    A frame in which nothing is wrong costs one pass; pandera then explains only the rows that failed it.
+
+    Args:
+        frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` gives them. A lazy frame is run for it.
+        extra: Further columns that it has, for `anonymize`.
+
+    Returns:
+        `Split(valid, rejected)`, two frames of the kind that was given; together they hold every row once.
+
+    Raises:
+        ValidationError: Columns are missing or of a wrong type.
+
+    >>> valid, rejected = split_valid(pl.DataFrame({name: [None] for name in RAW_COLUMNS}))
+    >>> rejected["reasons"].to_list()
+    ['analysis_id_missing,recommendation_missing,created_at_missing']
+    """
+    valid, rejected = tell_apart(collected(frame), extra)
+    return Split(lazy_like(frame, valid), lazy_like(frame, explain(rejected, extra)))
+
+
+def tell_apart(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> Split[pl.DataFrame]:
+    """`split_valid` without the reasons, in one pass; `explain` adds them, for the rows of many batches at once."""
+    require_raw(frame, extra)
+    suspect = frame.select(_is_suspect(frame, extra).alias("suspect")).to_series()
+    if not suspect.any():
+        return Split(frame, frame.clear())
+    return Split(frame.filter(~suspect), frame.filter(suspect))
+
+
+def is_valid(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.Expr:
+    """Make the expression that is true for the rows of a raw frame in which nothing is wrong."""
+    return ~_is_suspect(frame, extra)
+
+
+def _is_suspect(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> pl.Expr:
+    """Whether anything is wrong with a row. Lists are judged once per distinct text: decoding is what costs."""
+    wrong = [fault for faults in (*_ROW_FAULTS.values(), *map(_faults_of, extra)) for fault in faults.values()]
+    for column in LIST_COLUMNS:
+        texts = frame.select(pl.col(column).unique())
+        faulty = texts.filter(pl.any_horizontal(_FAULTS[column].values())).to_series()
+        if len(faulty):
+            wrong.append(pl.col(column).is_in(faulty.implode()))
+    return pl.any_horizontal(wrong).fill_null(value=False)
+
+
+def explain(rows: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
+    """Raw rows that are all wrong, with a column `reasons`: what pandera finds."""
+    if rows.is_empty():
+        return rows.with_columns(reasons=pl.lit("", pl.String))
+    # pandera makes Python's values of those that are wrong, and Python has no time beyond the calendar.
+    judged = rows.with_columns(pl.col("created_at").cast(pl.Datetime("us")).cast(pl.Int64))
+    cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra)), judged)
+    names = dict.fromkeys((*REASONS, *(reason for each in extra for reason in _faults_of(each))))
+    reasons = (
+        cases.select("index", reason=pl.col("check").cast(pl.Enum(list(names))))
+        .unique()
+        .sort("index", "reason")
+        .group_by("index", maintain_order=True)
+        .agg(reasons=pl.col("reason").cast(pl.String).str.join(","))
+    )
+    return rows.with_columns(reasons["reasons"])
+
+
+def _raw_columns(extra: Sequence[ExtraColumn]) -> dict[str, pa.Column]:
+    return {
+        each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _faults_of(each).items()])
+        for each in of_raw_rows(extra)
+    }

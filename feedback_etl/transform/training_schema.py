@@ -1,0 +1,219 @@
+"""What a training set must be: `TrainingPair`, a pandera model, is the gate before anything is written or handed out.
+
+It judges with full depth whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH say. What can be wrong with
+a raw row, and splitting good rows from bad ones, is in `rejection`.
+"""
+
+import copy
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import Annotated, Any
+
+import pandera.polars as pa
+import polars as pl
+from pandera.config import ValidationDepth, config_context
+from pandera.errors import SchemaErrors
+
+from feedback_etl.columns import IMAGE_URL, KNOWN, SUBJECT_HASH, ColumnType, ExtraColumn
+from feedback_etl.errors import ValidationError
+from feedback_etl.transform.dataframes import Frame, collected, lazy_like, to_polars
+from feedback_etl.transform.expressions import AGE_EDGES, AGE_RANGE, age_ranges
+
+_RANGE = "Range of the age in years, half-open"
+_OWN_LABEL = "Range of the age, a label of the application's own."
+_OWN_PSEUDONYM = "Pseudonym of recommendation_feedbacks.analysis_id, made by the application itself."
+_NO_FORMULA = r"[^=+\-@\t\r\n]"
+PSEUDONYM_PATTERN = "^[0-9a-f]{16}$"
+_ELEMENT = r"[^,=+\-@\t\r\n][^,]*"
+TEXT_PATTERN = f"^{_NO_FORMULA}"
+JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
+_LOOSE_JOINED_PATTERN = f"^(?:{_ELEMENT})?(?:,(?:{_ELEMENT})?)*$"
+
+UtcTime = Annotated[pl.Datetime, "us", "UTC"]
+
+
+Model = pa.DataFrameSchema | type[pa.DataFrameModel]
+"""A pandera model of whoever exports, of some or all columns."""
+
+
+class TrainingPair(pa.DataFrameModel):
+    """A row of the training set: twelve columns in this order and no other. Times are in UTC."""
+
+    analysis_hash: str = pa.Field(
+        str_matches=PSEUDONYM_PATTERN,
+        description="Pseudonym of recommendation_feedbacks.analysis_id: 16 hex characters.",
+    )
+    recommendation_id: str = pa.Field(
+        str_matches=TEXT_PATTERN, description="The recommendation, as in recommendation_records."
+    )
+    helpful_rating: pl.Int8 = pa.Field(
+        nullable=True, in_range={"min_value": 1, "max_value": 5}, description="How helpful, 1 to 5."
+    )
+    product_satisfaction: pl.Int8 = pa.Field(
+        nullable=True, in_range={"min_value": 1, "max_value": 5}, description="Satisfaction, 1 to 5."
+    )
+    routine_completion_pct: pl.Int8 = pa.Field(
+        nullable=True,
+        in_range={"min_value": 0, "max_value": 100},
+        description="Share of the routine that was completed, in percent; 0 is a value.",
+    )
+    would_recommend: pl.Boolean = pa.Field(
+        nullable=True, description="Whether the user would recommend it; False is a value."
+    )
+    conditions_detected: str = pa.Field(
+        nullable=True, str_matches=JOINED_PATTERN, description="Conditions, joined by commas."
+    )
+    rules_applied: str = pa.Field(
+        nullable=True, str_matches=JOINED_PATTERN, description="Rules behind it, joined by commas."
+    )
+    timeframe: str = pa.Field(
+        nullable=True, str_matches=TEXT_PATTERN, description="Time since the recommendation, such as 2_weeks."
+    )
+    age_range: pl.Enum = pa.Field(
+        nullable=True,
+        dtype_kwargs={"categories": AGE_RANGE.categories},
+        description=f"{_RANGE}: 25 is in 25-35.",
+    )
+    feedback_timestamp: UtcTime = pa.Field(
+        description="When the feedback was given, ISO 8601 in UTC without an offset.",
+    )
+    export_date: UtcTime = pa.Field(
+        description="When the export was made, ISO 8601 in UTC without an offset; one value for the file.",
+    )
+
+    class Config:
+        """Exactly these columns, in this order, of exactly these types."""
+
+        strict = True
+        ordered = True
+
+
+_MEANINGS = {
+    SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 hex characters.",
+    IMAGE_URL: "Key of the analysed photo, where the user agreed to its use.",
+}
+_TYPES: dict[ColumnType, Any] = {
+    "text": pl.String,
+    "integer": pl.Int64,
+    "number": pl.Float64,
+    "boolean": pl.Boolean,
+    "time": pl.Datetime("us", "UTC"),
+}
+
+
+@lru_cache
+def training_schema(
+    extra: tuple[ExtraColumn, ...] = (),
+    age_edges: tuple[int, ...] = AGE_EDGES,
+    overridden: frozenset[str] = frozenset(),
+) -> pa.DataFrameSchema:
+    """`TrainingPair`, with the age ranges and the columns after the twelve that somebody asked for.
+
+    Where an application overrides `bucket_age` or `hash_id`, labels or pseudonyms are texts of any form.
+    """
+    schema = TrainingPair.to_schema()
+    text = pa.Check.str_matches(TEXT_PATTERN)
+    if "bucket_age" in overridden:
+        schema = schema.update_column("age_range", dtype=pl.String, checks=text, description=_OWN_LABEL)
+    elif age_edges != AGE_EDGES:
+        schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
+    if "hash_id" in overridden:
+        schema = schema.update_column("analysis_hash", checks=text, description=_OWN_PSEUDONYM)
+    return schema.add_columns({each.name: _further(each) for each in extra}) if extra else schema
+
+
+def _further(column: ExtraColumn) -> pa.Column:
+    told = _MEANINGS.get(column, f"{column.role.replace('_', '-').capitalize()}; a column that was declared.")
+    if column.role == "identifier":
+        return pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN), nullable=True, description=told)
+    checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
+    return pa.Column(_TYPES[column.type], checks, nullable=True, description=told)
+
+
+def validate(
+    frame: Frame,
+    *,
+    extra: Sequence[ExtraColumn] = (),
+    age_edges: Sequence[int] = AGE_EDGES,
+    model: Model | None = None,
+    overridden: Collection[str] = (),
+) -> Frame:
+    """The frame itself, if it is a training set by `TrainingPair`.
+
+    Args:
+        frame: The twelve columns of `TrainingPair`, as `anonymize` gives them. A lazy frame is run for it.
+        extra: The columns that follow them, such as `columns.SUBJECT_HASH`.
+        age_edges: The ages at which a new range begins.
+        model: A pandera model of one's own that the frame has to fit too; it judges, and changes nothing.
+        overridden: "bucket_age" where labels of age ranges are the application's own, "hash_id" where pseudonyms are.
+
+    Returns:
+        The same frame; of a lazy frame, the rows that were validated, lazy.
+
+    Raises:
+        ValidationError: Something is wrong; the message names each broken rule, its column and the number of rows.
+
+    >>> validate(TrainingPair.empty()).width
+    12
+    """
+    table = collected(to_polars(frame))
+    cases = failure_cases(training_schema(tuple(extra), tuple(age_edges), frozenset(overridden)), table)
+    if model is not None:
+        cases = pl.concat([cases, _judged_by(model, table)], how="diagonal_relaxed")
+    _require_none(cases, table)
+    return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
+
+
+def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return training pairs that an application has made itself, if they are such.
+
+    Pseudonyms and labels are texts of any form, lists may have empty elements; all else is as `validate` has it.
+
+    Raises:
+        ValidationError: As `validate` does.
+    """
+    schema = training_schema(overridden=frozenset({"hash_id", "bucket_age"}))
+    loose = pa.Check.str_matches(_LOOSE_JOINED_PATTERN)
+    schema = schema.update_columns({name: {"checks": loose} for name in ("conditions_detected", "rules_applied")})
+    _require_none(failure_cases(schema, pairs), pairs)
+    return pairs
+
+
+def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
+    """Raise what was found wrong in a table, as rules with the number of rows; nothing where nothing was."""
+    if cases.is_empty():
+        return
+    # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.
+    # What a model of one's own says of whole rows could hold their values, and so could the name of a column that is
+    # not of the contract: that of a file without a header is one.
+    of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
+    is_foreign = (pl.col("check") == "column_in_schema") & ~pl.col("failure_case").is_in(KNOWN)
+    named = pl.when(is_foreign).then(pl.lit("unknown")).otherwise("failure_case")
+    column = pl.when(of_frame & of_columns).then(named).when(of_frame).then(pl.lit("rows")).otherwise("column")
+    rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.extract(r"^([\w ]*)"))
+    rows = pl.when(pl.col("index").is_null()).then(table.height).otherwise(1).sum().clip(upper_bound=table.height)
+    counts = cases.group_by(rule.alias("rule")).agg(rows=rows).sort("rows", "rule", descending=[True, False])
+    reasons = dict(counts.iter_rows())
+    listed = ", ".join(f"{name} ({rows:,} {'row' if rows == 1 else 'rows'})" for name, rows in reasons.items())
+    raise ValidationError(f"The training set breaks its rules and was not written: {listed}.", reasons)
+
+
+def _judged_by(model: Model, table: pl.DataFrame) -> pl.DataFrame:
+    """What a model of one's own finds wrong; it judges every row, also where it would drop some."""
+    try:
+        schema = copy.deepcopy(model if isinstance(model, pa.DataFrameSchema) else model.to_schema())
+        schema.drop_invalid_rows = False
+        return failure_cases(schema, table)
+    except (Exception, SystemExit) as error:  # whatever it is, its text may hold values
+        told = type(error).__name__
+    raise ValidationError(f"The model could not judge the rows ({told}), so that nothing was written.")
+
+
+def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:
+    """What pandera finds wrong, one row a finding; empty where nothing is."""
+    try:
+        with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
+            schema.validate(frame, lazy=True)
+    except SchemaErrors as errors:
+        return pl.DataFrame(errors.failure_cases)
+    return pl.DataFrame()

@@ -1,0 +1,259 @@
+"""Frame transforms: raw feedback to training pairs. Lazy frames stay lazy; nothing here reads the world.
+
+Each takes Polars frames, pandas data frames and Arrow tables, and gives back what it was given; rows stay in order.
+
+pairs = raw.pipe(anonymize, key=key, now=now).pipe(deduplicate)
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, get_args
+
+import polars as pl
+
+from feedback_etl.clock import naive_utc
+from feedback_etl.columns import (
+    IMAGE_URL,
+    RATING_FIELDS,
+    RATINGS,
+    RAW_COLUMNS,
+    SUBJECT_HASH,
+    ExtraColumn,
+    of_raw_rows,
+    require_pairs,
+    require_raw,
+    training_columns,
+)
+from feedback_etl.errors import UsageError
+from feedback_etl.transform.dataframes import Frame, for_any_frame, require_columns
+from feedback_etl.transform.expressions import AGE_EDGES, KeyLike, bucket_age, hash_id, join_list
+from feedback_etl.transform.identifiers import holds_id
+from feedback_etl.transform.timestamps import readable
+
+RecommendationId = Literal["keep", "hash"]
+TimestampPrecision = Literal["exact", "minute", "hour", "day"]
+
+PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
+"""What makes two training pairs the same feedback; `expressions.pair_hash` is the digest of these."""
+
+RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
+"""The same on raw rows: what `anonymize` makes `PAIR_KEY` of, one to one."""
+
+_PLACE = "place in the frame"
+_TRUNCATED = {"exact": "", "minute": "1m", "hour": "1h", "day": "1d"}
+_JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
+
+
+def enough_ratings(min_feedback_fields: int) -> pl.Expr:
+    """Whether a row has at least this many of the four ratings; False and 0 are ratings, null is none.
+
+    Raises:
+        UsageError: The number is not an int from 0 to 4.
+    """
+    count = min_feedback_fields
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= len(RATING_FIELDS):
+        raise UsageError(f"min_feedback_fields must be a whole number from 0 to {len(RATING_FIELDS)}.")
+    return pl.sum_horizontal(pl.col(name).is_not_null() for name in RATING_FIELDS) >= count
+
+
+def is_hashed(recommendation_id: RecommendationId) -> bool:
+    """Whether the recommendation is to be pseudonymised too.
+
+    Raises:
+        UsageError: It is neither "keep" nor "hash": a slip must not leave ids as they are.
+    """
+    if recommendation_id not in get_args(RecommendationId):
+        raise UsageError('recommendation_id must be "keep" or "hash".')
+    return recommendation_id == "hash"
+
+
+@for_any_frame
+def anonymize(
+    frame: Frame,
+    *,
+    now: datetime,
+    key: KeyLike | str | None = None,
+    unkeyed: bool = False,
+    recommendation_id: RecommendationId = "keep",
+    extra: Sequence[ExtraColumn] = (),
+    age_edges: Sequence[int] = AGE_EDGES,
+) -> Frame:
+    """Raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
+
+    What comes out is pseudonymised, not anonymous in the sense of the GDPR.
+
+    Rows keep their number and order. Nulls stay null; an empty list becomes null, and so does an implausible age (below
+    0, above 130). The rows are taken as valid: pass them through `split_valid` first, since a rating, a list or a time
+    that is none becomes null here.
+
+    Args:
+        frame: The canonical raw columns, as `load_feedback` gives them; times are naive UTC or have a time zone.
+        now: The time of the export, UTC (a naive time is taken as UTC); cut to seconds it becomes export_date.
+        key: The pseudonym key: a `Key` or its text.
+        unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
+        recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
+        extra: Further columns of the frame that follow the twelve.
+        age_edges: The ages at which a new range begins.
+
+    Returns:
+        The twelve columns of `schema.TrainingPair` and the further ones, lazy if the frame was.
+
+    Raises:
+        UsageError: Neither a key nor `unkeyed=True`, or both; or another `recommendation_id`; or the key is too short.
+        ValidationError: Columns are missing or of a wrong type; floating-point numbers, for one, are not exact ids.
+
+    >>> raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"analysis_id": [42], "age": [25]})
+    >>> pairs = anonymize(raw, unkeyed=True, now=datetime(2025, 10, 25, 12))
+    >>> pairs.select("analysis_hash", "age_range").row(0)
+    ('73475cb40a568e8d', '25-35')
+    """
+    require_raw(frame, extra)
+    recommendation = pl.col("recommendation_id").cast(pl.String)
+    if is_hashed(recommendation_id):
+        recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
+    known = frame.select(*RAW_COLUMNS, *(each.name for each in of_raw_rows(extra)))
+    for column, joined in _JOINED.items():
+        known = _add_joined(known, column, joined)
+    pairs: Frame = known.select(
+        analysis_hash=hash_id("analysis_id", key=key, unkeyed=unkeyed),
+        recommendation_id=recommendation,
+        **{name: _whole(pl.col(name)) for name in RATINGS},
+        would_recommend=_truth(pl.col("would_recommend")),
+        conditions_detected="conditions_joined",
+        rules_applied="rules_joined",
+        timeframe=pl.col("timeframe").cast(pl.String).replace("", None),
+        age_range=bucket_age("age", edges=age_edges, plausible_only=True),
+        feedback_timestamp=_utc(pl.col("created_at")),
+        export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
+        **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra},
+    ).select(training_columns(extra))
+    return pairs
+
+
+def _further(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
+    """A column beside the twelve. An image's URL that holds an id of the row would undo the pseudonym."""
+    value = pl.col("user_id" if column == SUBJECT_HASH else column.name)
+    if column.role == "identifier":
+        return hash_id(value, key=key, domain=column.name, unkeyed=unkeyed)
+    if column == IMAGE_URL:
+        return pl.when(~holds_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
+    number = value.cast(pl.Float64)
+    number = pl.when(number == 0).then(0.0).otherwise(number)  # minus zero would be another class
+    casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64, strict=False), "number": number}
+    return (casts | {"boolean": _truth(value), "time": _utc(value)})[column.type]
+
+
+@for_any_frame
+def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] = ()) -> Frame:
+    """Cut feedback_timestamp (and other times) down to the minute, the hour or the day: fewer rows are unique by it.
+
+    Drop duplicates before: rows that differ in their exact times alone look alike afterwards.
+
+    Raises:
+        UsageError: There is no such precision.
+        ValidationError: The frame lacks one of the columns, or they are no times.
+
+    >>> from datetime import UTC
+    >>> pairs = pl.DataFrame({"feedback_timestamp": [datetime(2025, 10, 25, 10, 17, 31, tzinfo=UTC)]})
+    >>> coarsen(pairs, "hour").item().isoformat()
+    '2025-10-25T10:00:00+00:00'
+    """
+    if not is_coarse(precision):
+        return frame
+    require_pairs(frame, ["feedback_timestamp"], times=also)
+    coarse: Frame = frame.with_columns(pl.col("feedback_timestamp", *also).dt.truncate(_TRUNCATED[precision]))
+    return coarse
+
+
+def is_coarse(precision: TimestampPrecision) -> bool:
+    """Whether times are to be cut down.
+
+    Raises:
+        UsageError: There is no such precision: a slip must not leave times exact.
+    """
+    if precision not in [*_TRUNCATED]:
+        raise UsageError(f"timestamp_precision must be one of {', '.join(_TRUNCATED)}.")
+    return precision != "exact"
+
+
+def _whole(number: pl.Expr) -> pl.Expr:
+    """A rating as Int8; null for what is none, since an error of Polars would show it."""
+    value = number.cast(pl.Float64)
+    return pl.when(value == value.floor()).then(value).cast(pl.Int8, strict=False).alias(number.meta.output_name())
+
+
+def _truth(answer: pl.Expr) -> pl.Expr:
+    """An answer as Boolean; 0 and 1 are answers too, other numbers are none."""
+    return pl.when(answer.cast(pl.Float64).is_between(0, 1)).then(answer).cast(pl.Boolean)
+
+
+def _utc(time: pl.Expr) -> pl.Expr:
+    """A time of any unit, naive UTC or with a time zone, as `schema.UtcTime`; null outside of the calendar."""
+    naive = time.cast(pl.Datetime("us"))  # the cast keeps the instant, not the wall clock
+    return readable(naive).dt.replace_time_zone("UTC")
+
+
+def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
+    """Add the joined form of a JSON column, made once for each distinct text: decoding is what costs."""
+    distinct = frame.select(pl.col(column).unique()).with_columns(join_list(column).alias(joined))
+    wider: Frame = frame.join(distinct, on=column, how="left", maintain_order="left")
+    return wider
+
+
+@for_any_frame
+def deduplicate(frame: Frame, *, by: str | Sequence[str] = PAIR_KEY) -> Frame:
+    """Keep the first row of each pair, in the order of the frame.
+
+    Two rows are the same feedback if their pair hash is, that is if analysis_hash, recommendation_id and
+    feedback_timestamp are. Rows with nulls in these are compared like any other value.
+
+    Args:
+        frame: Training pairs, or raw feedback with `by=RAW_KEY`, which keeps the same rows.
+        by: The columns that make a pair.
+
+    Returns:
+        The frame without its later duplicates, lazy if it was.
+
+    Raises:
+        UsageError: The frame lacks one of the columns.
+
+    >>> same = {"analysis_hash": "73475cb40a568e8d", "recommendation_id": "rec_1", "feedback_timestamp": None}
+    >>> pairs = pl.DataFrame([same | {"helpful_rating": 5}, same | {"helpful_rating": 1}])
+    >>> deduplicate(pairs)["helpful_rating"].to_list()
+    [5]
+    """
+    names = [by] if isinstance(by, str) else list(by)
+    advice = f" `anonymize` makes pairs of raw feedback, whose own duplicates go by={list(RAW_KEY)}."
+    require_columns(frame, names, advice if by == PAIR_KEY else "")
+    unique: Frame = frame.unique(subset=names, keep="first", maintain_order=True)
+    return unique
+
+
+@for_any_frame
+def latest_per_recommendation(frame: Frame) -> Frame:
+    """Keep the newest row of each analysis and recommendation, in the order of the frame.
+
+    People give feedback on a recommendation after one week, two, and so on; this keeps what they said last. Of rows of
+    the same time the last one stays, and a row without a time is older than all others.
+
+    Args:
+        frame: Training pairs.
+
+    Returns:
+        The frame without the older rows, lazy if it was.
+
+    Raises:
+        ValidationError: The frame lacks a column of the pair, or one is of a wrong type; texts are no times.
+
+    >>> pair = {"analysis_hash": "73475cb40a568e8d", "recommendation_id": "rec_1"}
+    >>> times = [datetime(2025, 10, 25), datetime(2025, 10, 18)]
+    >>> pairs = pl.DataFrame([pair | {"feedback_timestamp": time} for time in times])
+    >>> latest_per_recommendation(pairs)["feedback_timestamp"].dt.day().to_list()
+    [25]
+    """
+    require_pairs(frame, PAIR_KEY)
+    *recommendation, time = PAIR_KEY
+    by_time = frame.with_row_index(_PLACE).sort(time, nulls_last=False, maintain_order=True)
+    latest = by_time.unique(subset=recommendation, keep="last", maintain_order=True)
+    in_order: Frame = latest.sort(_PLACE).drop(_PLACE)
+    return in_order
