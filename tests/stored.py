@@ -12,7 +12,7 @@ from databases import Database
 from folders import KEY, NOW, exported
 
 from feedback_etl.exports.layout import part_of, rejected_part_of
-from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of
+from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in
 from feedback_etl.exports.manifest_details import Facts
 from feedback_etl.exports.object_transaction import StoredExport
 from feedback_etl.exports.row_filter import pseudonyms_in, write_without
@@ -20,6 +20,7 @@ from feedback_etl.exports.tombstones import Tombstones, digest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import Folder
 from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.posix import sha256_of
 
 ROWS_OF_A_PART = 4
 

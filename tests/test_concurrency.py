@@ -13,8 +13,9 @@ from processes import environment
 
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.layout import REJECTED_FOLDER
-from feedback_etl.exports.manifest import manifests_in, sha256_of
+from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.posix import sha256_of
 
 # One thing that is done some times in one folder; it begins when all are ready.
 PROGRAM = """

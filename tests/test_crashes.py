@@ -20,8 +20,9 @@ from processes import PATIENCE_SECONDS, environment, tracer
 import feedback_etl as fe
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.layout import REJECTED_FOLDER, STATE_FOLDER, names_of, rewritten, stems, temporary
-from feedback_etl.exports.manifest import manifests_in, sha256_of
+from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.posix import sha256_of
 
 CHANGING = "write,pwrite64,fsync,link,linkat,unlink,unlinkat,rename,renameat,renameat2"
 LATER = NOW + timedelta(minutes=1)

@@ -21,9 +21,10 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.local_transaction import ExportFiles
-from feedback_etl.exports.manifest import manifests_in, sha256_of, write_manifest
+from feedback_etl.exports.manifest import manifests_in, write_manifest
 from feedback_etl.exports.manifest_details import Facts
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.posix import sha256_of
 from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training
 from feedback_etl.training.export_catalog import exports_at, settled
 from feedback_etl.transform.training_schema import TrainingPair

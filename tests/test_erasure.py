@@ -16,9 +16,10 @@ from folders import FORMS, KEY, NOW, exported, people, rows_of, visible
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import AuditLog, verify
-from feedback_etl.exports.manifest import manifests_in, sha256_of
+from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.posix import sha256_of
 from feedback_etl.transform.expressions import hash_id
 
 OTHER = "o" * 32

@@ -23,10 +23,11 @@ from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
 from feedback_etl.columns import RAW_COLUMNS
-from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of, write_manifest
+from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, write_manifest
 from feedback_etl.exports.seen_rows import Memory
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.posix import sha256_of
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 RECORD = {"id": 1, "recommendation_id": "rec_1"}

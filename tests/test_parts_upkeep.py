@@ -26,11 +26,12 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.layout import folders_of, part_of
-from feedback_etl.exports.manifest import Manifest, manifests_in, sha256_of
+from feedback_etl.exports.manifest import Manifest, manifests_in
 from feedback_etl.exports.partitioned_transaction import PartedExport
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
 from feedback_etl.storage.base import Folder
+from feedback_etl.storage.posix import sha256_of
 
 KEYS = [Key(KEY)]
 

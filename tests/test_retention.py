@@ -16,10 +16,11 @@ from feedback_etl.errors import ExportFileError, KeyMissing, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.maintenance import contents_of, prune
-from feedback_etl.exports.manifest import manifests_in, read_manifest, sha256_of
+from feedback_etl.exports.manifest import manifests_in, read_manifest
 from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.posix import sha256_of
 
 
 @pytest.fixture

@@ -32,14 +32,14 @@ from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.file_formats import Digested, Form, Rows
 from feedback_etl.exports.layout import STATE_FOLDER
-from feedback_etl.exports.manifest import manifests_in, sha256_of
+from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.exports.partitioned_transaction import PartedExport
 from feedback_etl.pipeline.part_writer import PartFile
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.report.contracts import write_contracts
 from feedback_etl.settings import load_settings
 from feedback_etl.storage.base import Folder
-from feedback_etl.storage.posix import create_private_file
+from feedback_etl.storage.posix import create_private_file, sha256_of
 from feedback_etl.storage.whole_files import write_whole
 from feedback_etl.training.vocabulary import Vocabulary
 

@@ -354,7 +354,8 @@ from pathlib import Path
 from typing import Any
 import feedback_etl.exports.object_transaction as object_transaction
 from feedback_etl.storage.object_store import Bucket
-from feedback_etl.exports.manifest import DataFile, sha256_of
+from feedback_etl.exports.manifest import DataFile
+from feedback_etl.storage.posix import sha256_of
 from feedback_etl.exports.layout import part_of
 from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]

@@ -9,10 +9,11 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
-from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, sha256_of, write_manifest
+from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, write_manifest
 from feedback_etl.exports.row_filter import columns_of, count_rows
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.errors import explained
+from feedback_etl.storage.posix import sha256_of
 from feedback_etl.storage.urls import is_store
 from feedback_etl.transform.fork_guard import require_usable_polars
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, Self
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.lock import locked
-from feedback_etl.exports.manifest import Manifest, manifests_in, sha256_of
+from feedback_etl.exports.manifest import Manifest, manifests_in
 from feedback_etl.storage.errors import explained
+from feedback_etl.storage.posix import sha256_of
 
 INCREMENTAL = "incremental"
 MOST_COUNTED = 100

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,6 @@ from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_
 from feedback_etl.storage.posix import replace_private_file
 
 SCHEMA_VERSION = 1
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass
@@ -233,16 +231,3 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """
     path = folder / manifest_of(manifest.stem)
     replace_private_file(path, rewritten(path), manifest.to_json().encode())
-
-
-def sha256_of(path: Path) -> str:
-    """The digest of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in _blocks(file):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(file: Any) -> Iterator[bytes]:
-    return iter(lambda: file.read(_BLOCK_BYTES), b"")

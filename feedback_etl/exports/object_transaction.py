@@ -21,7 +21,7 @@ from feedback_etl.exports.catalog import ABANDONED, manifest_at
 from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.idempotency import AskedMeanwhile, outcome_of
 from feedback_etl.exports.key_guard import require_same_key
-from feedback_etl.exports.layout import folders_of, manifest_of, stems
+from feedback_etl.exports.layout import STATE_FOLDER, folders_of, manifest_of, stems
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import Facts, described, told
 from feedback_etl.exports.object_audit import OpenStoredLog, StoredLog
@@ -104,7 +104,7 @@ class StoredExport:
             # The last look at the log: what is recorded after it makes the record below come too late.
             records = log.records()
             if not records:
-                require_conditional_puts(self._bucket)
+                require_conditional_puts(self._bucket, STATE_FOLDER)
             self._require_unasked(records)
             stem = self._free_stem({str(record.get("stem")) for record in records})
             self.stem, names = stem, [*folders_of(stem), manifest_of(stem)]

@@ -20,9 +20,10 @@ from feedback_etl.exports.layout import (
     rewritten,
     temporary,
 )
-from feedback_etl.exports.manifest import Manifest, read_manifest, sha256_of
+from feedback_etl.exports.manifest import Manifest, read_manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.errors import refuse_links
+from feedback_etl.storage.posix import sha256_of
 
 _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
 """What parts are called, what workers write them to, and what rewrites them."""

@@ -16,11 +16,11 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.catalog import keep_manifest, manifest_at
 from feedback_etl.exports.layout import folders_of, rewritten
-from feedback_etl.exports.manifest import DataFile, Manifest, sha256_of
+from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, pseudonyms_in, write_without
 from feedback_etl.storage.base import Folder
 from feedback_etl.storage.object_store import Bucket, Changed, Version
-from feedback_etl.storage.posix import create_private_file, sync_folder, take_access
+from feedback_etl.storage.posix import create_private_file, sha256_of, sync_folder, take_access
 
 _AT_ONCE = 4
 """How many objects are looked into or put at once: of each, the pseudonyms are in memory."""

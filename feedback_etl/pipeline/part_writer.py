@@ -10,11 +10,11 @@ import polars as pl
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.catalog import manifest_at
 from feedback_etl.exports.file_formats import Form, Rows
-from feedback_etl.exports.manifest import DataFile, sha256_of
+from feedback_etl.exports.manifest import DataFile
 from feedback_etl.storage.base import Place
 from feedback_etl.storage.errors import explained, made_here
 from feedback_etl.storage.object_store import Bucket
-from feedback_etl.storage.posix import create_private_file
+from feedback_etl.storage.posix import create_private_file, sha256_of
 from feedback_etl.storage.whole_files import WholeFile
 
 

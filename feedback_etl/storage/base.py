@@ -12,10 +12,16 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from feedback_etl.exports.manifest import sha256_of
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.object_store import Bucket
-from feedback_etl.storage.posix import give_name, make_private_folder, open_private_file, sync_folder, temporary_path
+from feedback_etl.storage.posix import (
+    give_name,
+    make_private_folder,
+    open_private_file,
+    sha256_of,
+    sync_folder,
+    temporary_path,
+)
 from feedback_etl.storage.urls import is_store, require_no_other_url
 
 

@@ -4,17 +4,16 @@ import secrets
 from collections.abc import Callable
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.storage.object_store import Bucket, Changed
 
 
-def require_conditional_puts(bucket: Bucket) -> None:
-    """Try it once, with an object that is removed again.
+def require_conditional_puts(bucket: Bucket, folder: str) -> None:
+    """Put an object in a folder of the bucket on condition, twice each way, and remove it again.
 
     Raises:
         ExportFileError: The store puts an object where there is one, or in the place of another than was read.
     """
-    name = f"{STATE_FOLDER}/conditions-{secrets.token_hex(8)}"
+    name = f"{folder}/conditions-{secrets.token_hex(8)}"
     try:
         first = bucket.put(name, b"first")
         _require_refusal(bucket, lambda: bucket.put(name, b"second"), "If-None-Match")

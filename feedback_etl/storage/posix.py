@@ -6,6 +6,7 @@ never replaces what is there.
 
 import ctypes
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -172,3 +173,9 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 digest of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
