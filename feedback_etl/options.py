@@ -6,7 +6,7 @@ from typing import Any
 
 from feedback_etl.columns import ExtraColumn, require_names
 from feedback_etl.errors import UsageError
-from feedback_etl.privacy.k_anonymity import Anonymity
+from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.expressions import AGE_EDGES, age_ranges
 from feedback_etl.transform.overrides import Overrides
@@ -24,7 +24,7 @@ class Rules:
     strict: bool
     max_rejected: float
     timestamp_precision: TimestampPrecision = "exact"
-    anonymity: Anonymity = field(default_factory=Anonymity)
+    anonymity: KAnonymityPolicy = field(default_factory=KAnonymityPolicy)
     extra: tuple[ExtraColumn, ...] = ()
     age_edges: tuple[int, ...] = AGE_EDGES
     model: Any = None

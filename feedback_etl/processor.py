@@ -56,7 +56,7 @@ class FeedbackProcessor:
         output_dir: Where exports go; that of the settings unless given.
         key: The pseudonym key; the configured one unless given.
         unkeyed: Use plain SHA-256, as before there were keys; anybody who can list the ids can invert it.
-        new_key: Say that it is meant when the folder's exports are of another key.
+        allow_new_key: Say that it is meant when the folder's exports are of another key.
         options: Others of `export_feedback`, such as `age_edges=(18, 30, 65)`, `k=5` or `format="parquet"`.
 
     Raises:
@@ -70,7 +70,7 @@ class FeedbackProcessor:
         *,
         key: Key | str | None = None,
         unkeyed: bool = False,
-        new_key: bool = False,
+        allow_new_key: bool = False,
         **options: Any,
     ) -> None:
         if key is not None and unkeyed:
@@ -82,8 +82,8 @@ class FeedbackProcessor:
         require_options(options)
         self.db_session = db_session
         self._output_dir = output_dir
-        self._key = Key.of(key) if key is not None else None
-        self._unkeyed, self._new_key = unkeyed, new_key
+        self._key = Key.parse(key) if key is not None else None
+        self._unkeyed, self._allow_new_key = unkeyed, allow_new_key
         self._options = options
 
     @property
@@ -122,7 +122,7 @@ class FeedbackProcessor:
                     min_feedback_fields=min_feedback_fields,
                     key=key,
                     unkeyed=self._unkeyed,
-                    new_key=self._new_key,
+                    allow_new_key=self._allow_new_key,
                     overrides=self._overrides(),
                     **export_of(settings) | own | self._options,
                 )
@@ -206,7 +206,12 @@ class FeedbackProcessor:
         key, settings = self._key_or_configured(), self._settings_of(frame)
         own = "hash_id" in settings.get("overridden", {})
         with ExportFiles(
-            self.output_dir, instant(), key=key, new_key=self._new_key, known_keys=known_keys, own_pseudonyms=own
+            self.output_dir,
+            instant(),
+            key=key,
+            allow_new_key=self._allow_new_key,
+            known_keys=known_keys,
+            own_pseudonyms=own,
         ) as files:
             files.append(frame)
             facts = Facts("classic", settings=settings, statistics={"exported_records": frame.height})

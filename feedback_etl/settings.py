@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
 from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
-from feedback_etl.privacy.k_anonymity import MOST_K
+from feedback_etl.privacy.k_anonymity import MAX_K
 from feedback_etl.privacy.keys import Key, is_retired, read_key
 from feedback_etl.settings_file import read_settings_file
 from feedback_etl.transform.expressions import AGE_EDGES, age_ranges
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     stall_timeout: float = Field(600.0, gt=0, description="seconds without a row until the database is given up")
     lock_timeout: float = Field(60.0, ge=0, description="seconds to wait for others who use the folder")
     timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
-    k: int | None = Field(None, ge=1, le=MOST_K, description="people who share their quasi-identifiers, at least")
+    k: int | None = Field(None, ge=1, le=MAX_K, description="people who share their quasi-identifiers, at least")
     on_small_class: Literal["suppress", "fail"] = "suppress"
     max_suppressed: float = Field(1.0, ge=0, le=1, description="share of rows that may be left out")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS

@@ -33,7 +33,7 @@ from feedback_etl.pipeline.partitioned import Parts
 from feedback_etl.pipeline.run import Making
 from feedback_etl.pipeline.scheduler import ATTEMPTS, TASKS_AT_ONCE, carried_out
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, ThinTask
-from feedback_etl.privacy.k_anonymity import Anonymity, People
+from feedback_etl.privacy.k_anonymity import ClassCounter, KAnonymityPolicy
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import Folder
 
@@ -76,10 +76,10 @@ class Ahead(Executor):
 
 def classes_of(count: int) -> bytes:
     """What a task tells of so many classes."""
-    people = People(QUASI_IDENTIFIERS)
+    people = ClassCounter(QUASI_IDENTIFIERS)
     numbers = pl.Series([str(each) for each in range(count)])
     people.add(pl.DataFrame(dict.fromkeys(QUASI_IDENTIFIERS, numbers)), numbers)
-    return people.digested(KEY)
+    return people.to_digests(KEY)
 
 
 CLASSES = classes_of(10)
@@ -176,7 +176,7 @@ def written(task: PartTask | ThinTask) -> Made:
 
 def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     """The memory that the head needs at most for an export of so many parts, in bytes."""
-    rules = Rules(NOW, KEY, 1, "keep", False, 1.0, anonymity=Anonymity(k))
+    rules = Rules(NOW, KEY, 1, "keep", False, 1.0, anonymity=KAnonymityPolicy(k))
     making = Making(Folder(folder), rules, Form(), {}, False, 10.0, time.perf_counter())
     selection = Selection("", Window(None, NOW), None, None, 2.0, Reading(), None)
     tracemalloc.start()

@@ -106,8 +106,8 @@ def export(
     unkeyed: Annotated[
         bool, typer.Option("--unkeyed", help="Plain SHA-256 without a key: anybody who can list the ids inverts it.")
     ] = False,
-    new_key: Annotated[
-        bool, typer.Option("--new-key", help="The folder's exports are of another key, and that is meant.")
+    allow_new_key: Annotated[
+        bool, typer.Option("--allow-new-key", help="The folder's exports are of another key, and that is meant.")
     ] = False,
     bulk: Annotated[
         bool, typer.Option("--bulk", help="Read time ranges side by side (PostgreSQL); the file is the same.")
@@ -168,7 +168,7 @@ def export(
             output_dir=settings.output_dir,
             key=None if unkeyed else keys.key_for_export(settings),
             unkeyed=unkeyed,
-            new_key=new_key,
+            allow_new_key=allow_new_key,
             **_privacy(settings, recommendation_id, share=share),
             include_image_urls=include_image_urls,
             include_subject_hash=include_subject_hash,
@@ -207,7 +207,7 @@ def preview(
     """Show the first rows of an export and write nothing. The pseudonyms are of a throw-away key."""
     from feedback_etl.exports.csv_text import write_csv
     from feedback_etl.pipeline.load import load_training
-    from feedback_etl.privacy.keys import new_key
+    from feedback_etl.privacy.keys import generate_key
     from feedback_etl.settings import load_settings
 
     settings = load_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
@@ -215,7 +215,7 @@ def preview(
         database_of(settings),
         **selection(settings, context, days, since, until),
         min_feedback_fields=min_fields,
-        key=new_key(),
+        key=generate_key(),
     )
     shown = io.BytesIO()
     write_csv(pairs.head(rows), shown, header=True)

@@ -14,7 +14,7 @@ from feedback_etl.errors import CheckFailed, ExportFileError, KeyMissing, UsageE
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
-    from feedback_etl.privacy.eraser import Erasure
+    from feedback_etl.privacy.eraser import ErasureResult
     from feedback_etl.privacy.keys import Key
     from feedback_etl.settings import Settings
     from feedback_etl.storage.base import Folder
@@ -221,7 +221,7 @@ def erase(
         raise CheckFailed("Not every export could be looked into.")
 
 
-def _tell(done: "Erasure", would: str) -> None:
+def _tell(done: "ErasureResult", would: str) -> None:
     """What was erased, and what could not be looked into."""
     for name in done.damaged:
         tell(f"damaged, and not looked into: {name}")
@@ -234,8 +234,8 @@ def _tell(done: "Erasure", would: str) -> None:
             f"not finished, and not looked into: {', '.join(done.unfinished)}. What is published leaves these people "
             "out; what was killed is removed by the first command a day after it began."
         )
-    if done.foreign:
-        tell(f"not looked into, not ours: {counted(len(done.foreign), 'file')} (feedback-etl list tells which)")
+    if done.unmanaged:
+        tell(f"not looked into, not ours: {counted(len(done.unmanaged), 'file')} (feedback-etl list tells which)")
 
 
 def _ids(file: str | None) -> list[str]:
@@ -279,10 +279,10 @@ def _optional_key(settings: "Settings") -> "Key | None":
 
 def keys_at_hand(settings: "Settings", files: list[Path] | None) -> "list[Key]":
     """The keys at hand: the configured one first, then those of the command line, then the retired ones."""
-    from feedback_etl.privacy.keys import read_key, retired_keys
+    from feedback_etl.privacy.keys import read_key, read_retired_keys
     from feedback_etl.settings import retired_folder
 
     key = _optional_key(settings)
-    retired = [each.key for each in retired_keys(retired_folder(settings))]
+    retired = [each.key for each in read_retired_keys(retired_folder(settings))]
     keys = [*([key] if key else []), *map(read_key, files or []), *retired]
     return list(dict.fromkeys(keys))

@@ -60,7 +60,7 @@ def _judge(options: Mapping[str, Any]) -> None:
     from feedback_etl.exports.incremental import lookback_of
     from feedback_etl.options import Rules
     from feedback_etl.pipeline.arguments import require_fitting, window_of
-    from feedback_etl.privacy.k_anonymity import Anonymity
+    from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 
     def given(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names if name in options}
@@ -72,6 +72,6 @@ def _judge(options: Mapping[str, Any]) -> None:
     lookback_of(options.get("lookback", "1h"))
     Form(**given("format", "compress")).checked()
     Reading(**given("bulk", "workers", "batch_rows", "stall_timeout")).checked()
-    Anonymity(**given("k", "on_small_class", "max_suppressed"))
+    KAnonymityPolicy(**given("k", "on_small_class", "max_suppressed"))
     usual: dict[str, Any] = {"min_feedback_fields": 1, "recommendation_id": "keep", "strict": False, "max_rejected": 1}
     Rules(now, None, **usual | given(*usual, "timestamp_precision", "age_edges"))

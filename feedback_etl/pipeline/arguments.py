@@ -7,7 +7,7 @@ from datetime import date, datetime
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, ExtraColumn
 from feedback_etl.database.window import Window, window_between, window_of_days
 from feedback_etl.errors import KeyMissing, UsageError
-from feedback_etl.privacy.keys import Key, retired_keys
+from feedback_etl.privacy.keys import Key, read_retired_keys
 from feedback_etl.settings import find_key, key_in_force, retired_folder
 from feedback_etl.transform.overrides import Overrides
 
@@ -84,12 +84,12 @@ def key_of(key: Key | str | None, unkeyed: bool) -> Key | None:
         if key is not None:
             raise UsageError("Give a key or unkeyed=True, not both.")
         return None
-    return Key.of(key) if key is not None else key_in_force()
+    return Key.parse(key) if key is not None else key_in_force()
 
 
 def known_keys() -> list[Key]:
     """All keys at hand, the configured one and the retired ones: people may have been forgotten under any of them."""
-    keys = [each.key for each in retired_keys(retired_folder())]
+    keys = [each.key for each in read_retired_keys(retired_folder())]
     with suppress(KeyMissing):
         keys.insert(0, find_key().key)
     return keys

@@ -27,7 +27,7 @@ from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.batches import process_into
 from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE
 from feedback_etl.pipeline.worker import metadata_of
-from feedback_etl.privacy.keys import new_key
+from feedback_etl.privacy.keys import generate_key
 from feedback_etl.transform.expressions import AGE_EDGES
 from feedback_etl.transform.fork_guard import require_usable_polars
 
@@ -118,7 +118,9 @@ def plan(
     extra = extra_of(columns, query, images=False, subjects=False)
     chosen = (window, query, db_schema, connect_timeout, reading, None, None, consent, extra)
     selection = Selection(database, *chosen, allow_row_security)
-    rules = Rules(now, new_key(), 1, "keep", strict=False, max_rejected=1.0, extra=extra, age_edges=tuple(age_edges))
+    rules = Rules(
+        now, generate_key(), 1, "keep", strict=False, max_rejected=1.0, extra=extra, age_edges=tuple(age_edges)
+    )
     with opened(selection) as found:
         rows, ranges, active, middle = _divided(found, window, workers or TASKS_AT_ONCE)
         measured, seconds, size = _measured(found, middle, rules, form)

@@ -31,7 +31,7 @@ from feedback_etl.pipeline.arguments import (
     window_of,
 )
 from feedback_etl.pipeline.run import Making, settings_of
-from feedback_etl.privacy.k_anonymity import Anonymity, OnSmallClass
+from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, OnSmallClass
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import place_of
@@ -60,7 +60,7 @@ def export_feedback(
     now: datetime | None = None,
     key: Key | str | None = None,
     unkeyed: bool = False,
-    new_key: bool = False,
+    allow_new_key: bool = False,
     recommendation_id: RecommendationId = "keep",
     strict: bool = False,
     max_rejected: float = 1.0,
@@ -111,7 +111,7 @@ def export_feedback(
         now: The time of the export, UTC (a naive time is taken as UTC); the present unless given.
         key: The pseudonym key; the configured one (`settings.find_key`) unless given.
         unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
-        new_key: Say that it is meant when the folder's exports are of another key.
+        allow_new_key: Say that it is meant when the folder's exports are of another key.
         recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
         strict: Publish nothing if a single row is rejected.
         max_rejected: Publish nothing if a greater share of the rows with enough ratings is rejected; 0 to 1.
@@ -186,7 +186,7 @@ def export_feedback(
     )
     chosen = (window, query, db_schema, connect_timeout, reading, progress, None, consent, of_raw_rows(extra))
     selection = Selection(database, *chosen, allow_row_security)
-    anonymity = Anonymity(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
+    anonymity = KAnonymityPolicy(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
     rules = Rules(
         now,
         key_of(key, unkeyed),
@@ -203,7 +203,7 @@ def export_feedback(
     )
     require_own_process(rules.overrides, in_parts=in_parts, has_executor=executor is not None, incremental=incremental)
     form = Form(format, compress).checked()
-    export = Making(place, rules, form, settings_of(rules, selection), new_key, lock_timeout, started)
+    export = Making(place, rules, form, settings_of(rules, selection), allow_new_key, lock_timeout, started)
 
     def make(making: Making) -> ExportReport:
         if not in_parts:

@@ -14,7 +14,7 @@ from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.database.read import Found, Progress, Selection, read
 from feedback_etl.options import Rules
 from feedback_etl.pipeline.arguments import Time, extra_of, key_of, known_of, window_of
-from feedback_etl.privacy.k_anonymity import Anonymity, OnSmallClass, without
+from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, OnSmallClass, drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.expressions import AGE_EDGES
 from feedback_etl.transform.fork_guard import require_usable_polars
@@ -77,7 +77,7 @@ def load_training(
     )
     chosen = (window, query, db_schema, connect_timeout, reading, progress, None, consent, of_raw_rows(extra))
     selection = Selection(database, *chosen, allow_row_security)
-    anonymity = Anonymity(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
+    anonymity = KAnonymityPolicy(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
     rules = Rules(
         now,
         key_of(key, unkeyed),
@@ -101,7 +101,7 @@ def load_training(
         pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in found.batches])
         run.finish()
         run.judge(window, found.excluded)
-        return without(pairs, run.small_classes(), anonymity.quasi_identifiers)
+        return drop_small_classes(pairs, run.small_classes(), anonymity.quasi_identifiers)
 
     return read(selection, collect)
 

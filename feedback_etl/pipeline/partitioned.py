@@ -109,7 +109,7 @@ class Parts:
 
     def _begun(self, consent: tuple[str, ...]) -> PartedExport | StoredExport:
         making, rules = self.making, self.making.rules
-        usual: dict[str, Any] = {"key": rules.key, "new_key": making.new_key, "known_keys": known_keys}
+        usual: dict[str, Any] = {"key": rules.key, "allow_new_key": making.allow_new_key, "known_keys": known_keys}
         usual["plan"] = asked_by(making.request_id)
         if isinstance(making.place, Bucket):
             return StoredExport(making.place, rules.now, consent=consent, **usual)

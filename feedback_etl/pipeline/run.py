@@ -27,7 +27,7 @@ from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.options import Rules
 from feedback_etl.pipeline.arguments import known_keys
 from feedback_etl.pipeline.batches import process_into
-from feedback_etl.privacy.k_anonymity import Anonymity, without
+from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import Folder
 from feedback_etl.storage.object_store import Bucket
@@ -69,7 +69,7 @@ class Making:
     rules: Rules
     form: Form
     settings: dict[str, Any]
-    new_key: bool
+    allow_new_key: bool
     lock_timeout: float
     started: float
     request_id: str | None = None
@@ -115,7 +115,12 @@ class Making:
         has_lock = chain is not None or self.request_id is not None
         timeout = None if has_lock else self.lock_timeout
         contract = _contract(self.rules) if self.form.format == "parquet" else ""
-        made: dict[str, Any] = {"key": key, "new_key": self.new_key, "form": self.form, "contract": contract}
+        made: dict[str, Any] = {
+            "key": key,
+            "allow_new_key": self.allow_new_key,
+            "form": self.form,
+            "contract": contract,
+        }
         made |= {"known_keys": known_keys, "consent": found.consent, "plan": asked_by(self.request_id)}
         made["own_pseudonyms"] = self.rules.overrides.hash_id is not None
         if chain is not None:
@@ -143,10 +148,10 @@ class Making:
         return report
 
 
-def suppress(files: ExportFiles, run: "Run", asked: Anonymity) -> None:
+def suppress(files: ExportFiles, run: "Run", asked: KAnonymityPolicy) -> None:
     """Write the rows that were held, but for those of classes that are too small."""
     small = run.small_classes()
-    files.let_through(lambda pairs: without(pairs, small, asked.quasi_identifiers))
+    files.let_through(lambda pairs: drop_small_classes(pairs, small, asked.quasi_identifiers))
 
 
 def _contract(rules: Rules) -> str:
