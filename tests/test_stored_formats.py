@@ -3,6 +3,7 @@
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def fill_as_exported(database: Database) -> None:
     """Fill a database with the rows that the newest exports of the folder were read from."""
     database.fill(**people(4, each=4))
-    late = {"user_id": 3, "recommendation_id": 1, "helpful_rating": 4}
+    late: dict[str, Any] = {"user_id": 3, "recommendation_id": 1, "helpful_rating": 4}
     rows = [late | {"id": n, "analysis_id": n, "created_at": NOW + (n - 900 + 0.25) * HOUR} for n in (904, 905)]
     database.fill(feedbacks=rows)
 
