@@ -90,7 +90,7 @@ class TestErase:
     def test_exports_of_a_key_that_is_not_at_hand(self, here: Here, folder: Path, sqlite_database: Database) -> None:
         """Are named, and it is no success; with the key it is."""
         other = Key("o" * 32)
-        exported(sqlite_database, folder, key=other, new_key=True)
+        exported(sqlite_database, folder, key=other, allow_new_key=True)
         Path("ids.txt").write_text("101\n")
         ended = here("erase", "--analysis-ids-file", "ids.txt")
         assert ended.code == 1

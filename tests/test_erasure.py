@@ -154,8 +154,8 @@ def test_an_empty_database_erases_nobody(application: Database, tmp_path: Path) 
 def test_every_key_that_is_known(application: Database, tmp_path: Path) -> None:
     """Exports of other keys and unkeyed ones are reached; those of lost keys are named."""
     exported(application, tmp_path, key=None, unkeyed=True)
-    exported(application, tmp_path, key=OTHER, new_key=True)
-    exported(application, tmp_path, new_key=True)
+    exported(application, tmp_path, key=OTHER, allow_new_key=True)
+    exported(application, tmp_path, allow_new_key=True)
     done = forget(application, tmp_path, 2)
     assert done.rows == 8
     assert done.without_key == ["feedback_training_20251025_120000_1"]
@@ -186,7 +186,7 @@ def test_an_export_under_way_does_not_bring_anybody_back(application: Database, 
         erased.wait(60)
 
     reports = []
-    thread = threading.Thread(target=lambda: reports.append(exported(application, tmp_path, progress=wait)))
+    thread = threading.Thread(target=lambda: reports.append(exported(application, tmp_path, on_progress=wait)))
     thread.start()
     read.wait(60)
     forget(application, tmp_path, 2)

@@ -23,7 +23,15 @@ from processes import Here, environment, feedback_etl, feedback_etl_process, pyt
 
 from feedback_etl import settings
 from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageError
-from feedback_etl.privacy.keys import Key, KeyPermissionWarning, new_key, read_key, retire, retired_keys, write_key
+from feedback_etl.privacy.keys import (
+    Key,
+    KeyPermissionWarning,
+    new_key,
+    read_key,
+    retire,
+    retired_keys,
+    write_key,
+)
 from feedback_etl.processor import FeedbackProcessor
 from feedback_etl.settings import default_key_path, find_key, key_in_force, load_settings, retired_folder
 
@@ -433,7 +441,7 @@ class TestRetirement:
         refused = here("export", "--days", "-1")
         assert refused.code == 2
         assert f"are of the key {old.id}, and this one would be of the key {new.id}" in refused.err
-        assert here("export", "--days", "-1", "--new-key").code == 0
+        assert here("export", "--days", "-1", "--allow-new-key").code == 0
         assert here("export", "--days", "-1").code == 0
         (tmp_path / "ids").write_text("101\n")
         assert "3 rows erased from 3 files" in here("erase", "--analysis-ids-file", "ids").err
@@ -473,7 +481,7 @@ class TestOneKeyInAFolder:
         exported(sqlite_database, folder)
         with pytest.raises(UsageError, match="do not fit together"):
             exported(sqlite_database, folder, key=new)
-        exported(sqlite_database, folder, key=new, new_key=True)
+        exported(sqlite_database, folder, key=new, allow_new_key=True)
         exported(sqlite_database, folder, key=new)
         with pytest.raises(UsageError, match="do not fit together"):
             exported(sqlite_database, folder)
@@ -485,11 +493,11 @@ class TestOneKeyInAFolder:
         exported(sqlite_database, tmp_path / "keyed")
         for meant in (False, True):
             with pytest.raises(UsageError, match="unkeyed ones go into another folder"):
-                exported(sqlite_database, tmp_path / "keyed", key=None, unkeyed=True, new_key=meant)
+                exported(sqlite_database, tmp_path / "keyed", key=None, unkeyed=True, allow_new_key=meant)
         exported(sqlite_database, tmp_path / "unkeyed", key=None, unkeyed=True)
         with pytest.raises(UsageError, match="are of no key"):
             exported(sqlite_database, tmp_path / "unkeyed")
-        exported(sqlite_database, tmp_path / "unkeyed", new_key=True)
+        exported(sqlite_database, tmp_path / "unkeyed", allow_new_key=True)
 
     def test_an_empty_export_is_none(self, sqlite_database: Database, tmp_path: Path) -> None:
         """Where nothing was written nothing has to fit."""
@@ -503,5 +511,5 @@ class TestOneKeyInAFolder:
         exported(sqlite_database, tmp_path)
         with pytest.raises(UsageError, match="do not fit together"):
             FeedbackProcessor(sqlite_database.url, tmp_path, key="n" * 32).process_and_export(days_back=-1)
-        classic = FeedbackProcessor(sqlite_database.url, tmp_path, key="n" * 32, new_key=True)
+        classic = FeedbackProcessor(sqlite_database.url, tmp_path, key="n" * 32, allow_new_key=True)
         assert classic.process_and_export(days_back=-1).exported_records == 6

@@ -18,8 +18,6 @@ CAP = 50
 """People of a class are counted up to here: more make no difference, and a class that has so many is only a count."""
 
 MOST_K = 1_000
-SHARED_K = 5
-"""What `--share` asks for at least."""
 _PARTS_AT_ONCE = 64
 _DIGEST_LENGTH = 16
 """64 bits: they only have to tell the counted people of one class apart."""
