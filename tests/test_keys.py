@@ -26,10 +26,10 @@ from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageE
 from feedback_etl.privacy.keys import (
     Key,
     KeyPermissionWarning,
-    new_key,
+    generate_key,
     read_key,
-    retire,
-    retired_keys,
+    read_retired_keys,
+    retire_key,
     write_key,
 )
 from feedback_etl.processor import FeedbackProcessor
@@ -64,7 +64,7 @@ class TestAKey:
 
     def test_equal_keys_are_equal(self) -> None:
         """By their text without surrounding white space, whatever way they were made."""
-        assert Key(SECRET) == Key(f" \t{SECRET}\r\n") == Key.of(SECRET) == Key.of(Key(SECRET))
+        assert Key(SECRET) == Key(f" \t{SECRET}\r\n") == Key.parse(SECRET) == Key.parse(Key(SECRET))
         assert hash(Key(SECRET)) == hash(Key(SECRET + "\n"))
         assert Key(SECRET).text == SECRET
         assert Key(SECRET) != Key(SECRET + "0")
@@ -107,7 +107,7 @@ class TestAKey:
 
     def test_new_keys_differ(self) -> None:
         """64 hex characters each."""
-        keys = {new_key().text for _ in range(100)}
+        keys = {generate_key().text for _ in range(100)}
         assert len(keys) == 100
         assert all(len(key) == 64 and int(key, 16) for key in keys)
 
@@ -325,7 +325,7 @@ except KeyError:
             (own / closed).chmod(0o000)
             monkeypatch.setenv("FEEDBACK_ETL_KEY", key.text)
             told = f"The folder of retired keys {own}/feedback-etl/retired cannot be read: Permission denied. "
-            for action in (key_in_force, lambda: retired_keys(retired_folder())):
+            for action in (key_in_force, lambda: read_retired_keys(retired_folder())):
                 with pytest.raises(KeyUnusable, match=told):
                     action()
             monkeypatch.delenv("FEEDBACK_ETL_KEY")
@@ -466,9 +466,9 @@ class TestRetirement:
         """And stays where it is."""
         path = key_file(tmp_path / "short", "short")
         with pytest.raises(KeyUnusable):
-            retire(path, tmp_path / "retired")
+            retire_key(path, tmp_path / "retired")
         assert path.exists()
-        assert retired_keys(tmp_path / "retired") == retired_keys(None) == []
+        assert read_retired_keys(tmp_path / "retired") == read_retired_keys(None) == []
 
 
 class TestOneKeyInAFolder:

@@ -39,7 +39,7 @@ from feedback_etl.transform.expressions import hash_id
 
 
 @dataclass
-class Erasure:
+class ErasureResult:
     """What was erased; with `dry_run`, what would be.
 
     Attributes:
@@ -49,7 +49,7 @@ class Erasure:
         without_key: Exports that could not be looked into, since the key that made them is not at hand, or since their
             application made the pseudonyms itself.
         damaged: Files that could not be read, and still hold what they held.
-        foreign: Files without a manifest, which were not looked into either.
+        unmanaged: Files without a manifest, which were not looked into either.
         unfinished: Exports of an object store that have not ended: they leave out who is forgotten when they are
             published; what was killed is removed a day after it began.
     """
@@ -59,11 +59,11 @@ class Erasure:
     not_found: list[str] = field(default_factory=list)
     without_key: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
-    foreign: list[Path] = field(default_factory=list)
+    unmanaged: list[Path] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
 
 
-class Forgetting:
+class Eraser:
     """An erasure that holds the folder's lock.
 
     Args:
@@ -87,14 +87,14 @@ class Forgetting:
         self._given = [each for some in (users, analyses) for each in dict.fromkeys(chain(*some.values()))]
         self._log = log_of(place)
         self._signer = keys[0] if keys else None
-        self._result, self._found = Erasure(), set[str]()
+        self._result, self._found = ErasureResult(), set[str]()
 
-    def run(self) -> Erasure:
+    def run(self) -> ErasureResult:
         """Do it."""
         with self._log.locked() as log:
             take_up(self._place, log, self._signer, self._keys)
             require_state(self._place, last_state(log.records()))
-        exports, self._result.foreign = contents_of(self._place)
+        exports, self._result.unmanaged = contents_of(self._place)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
         self._found = self._forgotten_before()
         if not self._dry_run:

@@ -17,7 +17,7 @@ from feedback_etl.exports.housekeeping import held, log_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.maintenance import require_place
 from feedback_etl.exports.row_filter import NO_ANALYSIS
-from feedback_etl.privacy.eraser import Erasure, Forgetting
+from feedback_etl.privacy.eraser import Eraser, ErasureResult
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.spellings import spell
 from feedback_etl.storage.base import Where, place_of
@@ -41,7 +41,7 @@ def erase(
     keys: Key | str | Sequence[Key | str],
     dry_run: bool = False,
     lock_timeout: float = LOCK_TIMEOUT,
-) -> Erasure:
+) -> ErasureResult:
     """Erase people from every export of a folder, and keep them out of later ones.
 
     Training pairs and lists of rejected rows are written anew without their rows; all other rows keep their bytes
@@ -81,7 +81,7 @@ def erase(
     """
     require_usable_polars()
     users, analyses = _ids("user_ids", user_ids), _ids("analysis_ids", analysis_ids)
-    known = Key.all_of(keys)
+    known = Key.parse_all(keys)
     if not (users or analyses or not_in_database):
         raise UsageError("Name somebody to erase: user_ids, analysis_ids or not_in_database.")
     if database is None and (users or not_in_database):
@@ -108,7 +108,7 @@ def erase(
             "one? To remove whole exports, prune them."
         )
     with explained(place), held(place, lock_timeout):
-        return Forgetting(place, known, wanted, spellings["user_id"], spellings["analysis_id"], present, dry_run).run()
+        return Eraser(place, known, wanted, spellings["user_id"], spellings["analysis_id"], present, dry_run).run()
 
 
 def _spellings(database: Database | None, where: dict[str, Any], **ids: list[str]) -> dict[str, dict[str, set[str]]]:

@@ -9,15 +9,15 @@ import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, training_columns
 from feedback_etl.errors import UsageError
-from feedback_etl.privacy.keys import Key, signed
-from feedback_etl.privacy.risk import figures_of
+from feedback_etl.privacy.keys import Key, sign_column
+from feedback_etl.privacy.risk import summarize_classes
 
 OnSmallClass = Literal["suppress", "fail"]
 
-CAP = 50
+MAX_COUNTED_PEOPLE = 50
 """People of a class are counted up to here: more make no difference, and a class that has so many is only a count."""
 
-MOST_K = 1_000
+MAX_K = 1_000
 _PARTS_AT_ONCE = 64
 _DIGEST_LENGTH = 16
 """64 bits: they only have to tell the counted people of one class apart."""
@@ -27,7 +27,7 @@ _FULL = "is full"
 
 
 @dataclass(frozen=True)
-class Anonymity:
+class KAnonymityPolicy:
     """What is asked of an export.
 
     Attributes:
@@ -45,10 +45,8 @@ class Anonymity:
     extra: Sequence[ExtraColumn] = ()
 
     def __post_init__(self) -> None:
-        if self.k is not None and (
-            isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= MOST_K
-        ):
-            raise UsageError(f"k must be a whole number from 1 to {MOST_K:,}.")
+        if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= MAX_K):
+            raise UsageError(f"k must be a whole number from 1 to {MAX_K:,}.")
         if self.on_small_class not in get_args(OnSmallClass):
             raise UsageError('on_small_class must be "suppress" or "fail".')
         if not 0 <= self.max_suppressed <= 1:
@@ -61,7 +59,7 @@ class Anonymity:
                 f"There are: {', '.join(columns)}."
             )
 
-    def objection(self, rows: int, everything: int) -> str:
+    def violation(self, rows: int, everything: int) -> str:
         """Why so many rows of all may not be left out; "" if they may."""
         if not rows:
             return ""
@@ -74,20 +72,20 @@ class Anonymity:
         return ""
 
 
-class People:
+class ClassCounter:
     """How many people each class has, counted while rows pass by.
 
-    >>> people = People(["age_range"], cap=10)
+    >>> people = ClassCounter(["age_range"], cap=10)
     >>> people.add(pl.DataFrame({"age_range": ["18-25", "18-25", None]}), pl.Series([1, 1, None]))
     >>> people.classes().sort("rows", descending=True).rows()
     [('18-25', 1, 2), (None, 1, 1)]
     """
 
-    def __init__(self, quasi_identifiers: Sequence[str], cap: int = CAP) -> None:
+    def __init__(self, quasi_identifiers: Sequence[str], cap: int = MAX_COUNTED_PEOPLE) -> None:
         self._keys, self._cap = list(dict.fromkeys(quasi_identifiers)), cap
         self._parts: list[pl.DataFrame] = []
 
-    def anew(self) -> Self:
+    def empty_copy(self) -> Self:
         """The same of rows to come."""
         return type(self)(self._keys, self._cap)
 
@@ -116,21 +114,21 @@ class People:
         people = pl.when(is_full).then(pl.col("people").list.head(0)).otherwise("people").alias("people")
         return classes.with_columns(people, is_full.alias(_FULL))
 
-    def digested(self, key: Key | None) -> bytes:
-        """The classes, with keyed digests in place of people, for `add_digested`: an Arrow stream, or nothing.
+    def to_digests(self, key: Key | None) -> bytes:
+        """The classes, with keyed digests in place of people, for `merge_digests`: an Arrow stream, or nothing.
 
         It has the quasi-identifiers, `people`, `rows`, and whether a class has reached the cap: then it has no digests.
         """
         if not self._parts:
             return b""
-        digest = signed(pl.element().cast(pl.String), "person of a class", key).str.slice(0, _DIGEST_LENGTH)
+        digest = sign_column(pl.element().cast(pl.String), "person of a class", key).str.slice(0, _DIGEST_LENGTH)
         written = io.BytesIO()
         classes = self._merged().with_columns(pl.col("people").list.eval(digest))
         classes.write_ipc_stream(written, compression="zstd")
         return written.getvalue()
 
-    def add_digested(self, classes: bytes) -> None:
-        """Count what `digested` gave for other rows."""
+    def merge_digests(self, classes: bytes) -> None:
+        """Count what `to_digests` gave for other rows."""
         if classes:
             self._parts.append(pl.read_ipc_stream(classes))
         if len(self._parts) > _PARTS_AT_ONCE:
@@ -144,7 +142,7 @@ class People:
         return self._merged().with_columns(people.alias("people")).drop(_FULL)
 
 
-def without(pairs: pl.DataFrame, small: pl.DataFrame, quasi_identifiers: Sequence[str]) -> pl.DataFrame:
+def drop_small_classes(pairs: pl.DataFrame, small: pl.DataFrame, quasi_identifiers: Sequence[str]) -> pl.DataFrame:
     """Rows that are in none of these classes."""
     keys = list(dict.fromkeys(quasi_identifiers))
     if small.is_empty():
@@ -153,13 +151,13 @@ def without(pairs: pl.DataFrame, small: pl.DataFrame, quasi_identifiers: Sequenc
     return pairs.join(classes, on=keys, how="anti", nulls_equal=True, maintain_order="left")
 
 
-def told(classes: pl.DataFrame, asked: Anonymity, cap: int) -> dict[str, Any]:
+def summarize(classes: pl.DataFrame, asked: KAnonymityPolicy, cap: int) -> dict[str, Any]:
     """What a report and a manifest say of the classes of an export.
 
     Risks are upper bounds where classes have more people than are counted; `k` is then "at least". In
     `people_in_classes_under_5` somebody with rows in several such classes counts in each, as in `Risk.small_people`.
     """
-    figures = figures_of(classes["people"], classes["rows"])
+    figures = summarize_classes(classes["people"], classes["rows"])
     return {
         "k": figures.k,
         "at_least": figures.k >= cap,

@@ -65,14 +65,14 @@ class Key:
         raise TypeError("A Key is not pickled: what is pickled travels. Let each process find its own.")
 
     @classmethod
-    def of(cls, key: "Key | str") -> "Key":
+    def parse(cls, key: "Key | str") -> "Key":
         """The key itself, or one made of its text."""
         return key if isinstance(key, Key) else cls(key)
 
     @classmethod
-    def all_of(cls, keys: "Key | str | Iterable[Key | str]") -> "list[Key]":
+    def parse_all(cls, keys: "Key | str | Iterable[Key | str]") -> "list[Key]":
         """The keys of a list of them or of their texts; a single one is a list of one."""
-        return [cls.of(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
+        return [cls.parse(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
 
 
 def sign(key: Key | None, purpose: str, content: bytes) -> str:
@@ -88,7 +88,7 @@ def sign(key: Key | None, purpose: str, content: bytes) -> str:
     return hmac.new(_derived(key, purpose).encode(), content, hashlib.sha256).hexdigest()
 
 
-def signed(text: pl.Expr, purpose: str, key: Key | None) -> pl.Expr:
+def sign_column(text: pl.Expr, purpose: str, key: Key | None) -> pl.Expr:
     """`sign` for a column of text; null stays null."""
     if key is None:
         plain: pl.Expr = (pl.lit(f"feedback_etl {purpose}:") + text).chash.sha2_256()  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def _stripped(text: str) -> bytes | None:
         return None
 
 
-def new_key() -> Key:
+def generate_key() -> Key:
     """A fresh key: 64 hex characters from 32 random bytes of the operating system."""
     return Key(secrets.token_hex(32))
 
@@ -121,7 +121,7 @@ def write_key(path: Path) -> Key:
     Raises:
         ExportFileError: The file exists already (a key is never overwritten), or it cannot be written.
     """
-    key = new_key()
+    key = generate_key()
     _write_key(key, path)
     return key
 
@@ -151,7 +151,7 @@ class RetiredKey(NamedTuple):
     path: Path
 
 
-def retired_keys(folder: Path | None) -> list[RetiredKey]:
+def read_retired_keys(folder: Path | None) -> list[RetiredKey]:
     """The keys that were retired, by their ids; none where there is no such folder.
 
     Raises:
@@ -183,7 +183,7 @@ def _list_retired(folder: Path | None) -> list[Path]:
         ) from None
 
 
-def retire(path: Path, folder: Path) -> RetiredKey:
+def retire_key(path: Path, folder: Path) -> RetiredKey:
     """Move a key file to the retired ones, where it is called by its id. A mounted secret stays where it is, too.
 
     Raises:

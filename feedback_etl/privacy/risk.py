@@ -14,7 +14,7 @@ from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
 from feedback_etl.errors import UsageError
 from feedback_etl.transform.dataframes import Frame, require_columns, to_polars
 
-SMALL = 5
+SMALL_CLASS = 5
 """Classes of fewer people are reported as small."""
 
 _SIZE, _ROWS, _PROFILE = "people of the class", "rows of the class", "what is known together"
@@ -103,14 +103,14 @@ def risk(
     classes = table.group_by(keys).agg(size.alias(_SIZE), pl.len().alias(_ROWS)).collect()
     if classes.is_empty():
         return Risk()
-    found = figures_of(classes.get_column(_SIZE), classes.get_column(_ROWS))
+    found = summarize_classes(classes.get_column(_SIZE), classes.get_column(_ROWS))
     whole = table.select(*keys, *sensitive).collect()
     for name in sensitive:
         found.distinct_l[name], found.entropy_l[name], found.t[name] = _diversity(whole, keys, name)
     return found
 
 
-def linked(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: str) -> Risk:
+def linkage_risk(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: str) -> Risk:
     """The risk where rows with equal `by` are known to belong together: then all that they tell is known at once.
 
     Sizes are numbers of different `by`, of which a person can have several: k is that of people at most.
@@ -118,7 +118,7 @@ def linked(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: str) ->
     >>> rows = pl.LazyFrame({"hash": ["a", "a", "b"], "age": ["18-25"] * 3, "timeframe": ["1_week", None, "1_week"]})
     >>> risk(rows, quasi_identifiers=["age"], sensitive=[], person="hash").k
     2
-    >>> linked(rows, ["age", "timeframe"], by="hash").k
+    >>> linkage_risk(rows, ["age", "timeframe"], by="hash").k
     1
     """
     names = list(dict.fromkeys(quasi_identifiers))
@@ -127,9 +127,9 @@ def linked(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: str) ->
     return risk(frame.group_by(by).agg(profile), quasi_identifiers=[_PROFILE], sensitive=[], person=by)
 
 
-def figures_of(sizes: pl.Series, rows: pl.Series) -> Risk:
+def summarize_classes(sizes: pl.Series, rows: pl.Series) -> Risk:
     """The figures that follow from the sizes of the classes, and from their numbers of rows."""
-    k, small = int(sizes.min() or 0), sizes < SMALL  # type: ignore[arg-type]
+    k, small = int(sizes.min() or 0), sizes < SMALL_CLASS  # type: ignore[arg-type]
     return Risk(
         rows=int(rows.sum()),
         classes=len(sizes),
