@@ -98,8 +98,8 @@ class TestEnforced:
     @pytest.mark.parametrize(
         ("options", "why"),
         [
-            ({"on_small_class": "fail"}, "no class may be so small"),
-            ({"max_suppressed": 0.1}, "more than 10.000% may not be left out"),
+            ({"on_small_class": "fail"}, "on_small_class is fail"),
+            ({"max_suppressed": 0.1}, "max_suppressed is 10.000%"),
             ({"k": 100}, "no row would be left"),
         ],
     )

@@ -85,7 +85,7 @@ class TestErase:
         """As another program gives them; here none."""
         run = feedback_etl("erase", "--user-ids-file", "-", "--json")
         assert (run.returncode, run.stdout) == (2, "")
-        assert "Name somebody to erase" in run.stderr
+        assert "No one to erase" in run.stderr
 
     def test_exports_of_a_key_that_is_not_at_hand(self, here: Here, folder: Path, sqlite_database: Database) -> None:
         """Are named, and it is no success; with the key it is."""

@@ -140,13 +140,13 @@ def test_those_who_are_gone_from_the_database(application: Database, tmp_path: P
     assert pseudonym(101).encode() in everything_in(tmp_path)
 
 
-def test_an_empty_database_erases_nobody(application: Database, tmp_path: Path) -> None:
+def test_empty_database_erases_no_one(application: Database, tmp_path: Path) -> None:
     """It is the wrong one, more likely than not."""
     folder = tmp_path / "exports"
     exported(application, folder)
     before = everything_in(folder)
     application.clear()
-    with pytest.raises(UsageError, match="everybody would be erased"):
+    with pytest.raises(UsageError, match="everyone would be erased"):
         forget(application, folder, not_in_database=True)
     assert everything_in(folder) == before
 

@@ -131,7 +131,7 @@ class TestAKeyFile:
         path = key_file(tmp_path / "key")
         (tmp_path / "link").symlink_to(tmp_path / "nowhere")
         for taken in (path, tmp_path / "link"):
-            with pytest.raises(ExportFileError, match=f"{taken} exists and is left as it is"):
+            with pytest.raises(ExportFileError, match=f"The key file {taken} exists and is not overwritten"):
                 write_key(taken)
         assert path.read_text() == SECRET
         assert sorted(found.name for found in tmp_path.iterdir()) == ["key", "link"]
@@ -166,14 +166,14 @@ except ExportFileError as error:
     def test_one_that_others_can_write_is_refused(self, tmp_path: Path, wide: int) -> None:
         """Whoever can change a key can choose one whose pseudonyms they know."""
         path = key_file(tmp_path / "key", mode=wide)
-        with pytest.raises(KeyUnusable, match=rf"Others can write to the key file .*chmod 600 {path}"):
+        with pytest.raises(KeyUnusable, match=rf"Other users can write to the key file .*chmod 600 {path}"):
             read_key(path)
 
     @pytest.mark.parametrize("wide", [0o640, 0o604, 0o444])
     def test_one_that_others_can_read_is_warned_about(self, tmp_path: Path, wide: int) -> None:
         """It is used: mounted secrets are often so."""
         path = key_file(tmp_path / "key", mode=wide)
-        with pytest.warns(KeyPermissionWarning, match=f"Others can read .*chmod 600 {path}") as caught:
+        with pytest.warns(KeyPermissionWarning, match=f"Other users can read .*chmod 600 {path}") as caught:
             assert read_key(path) == Key(SECRET)
         assert len(caught) == 1
 
@@ -206,7 +206,7 @@ except ExportFileError as error:
     def test_one_that_is_missing_is_told_with_the_command_that_makes_it(self, tmp_path: Path) -> None:
         """Also a folder in its place is told."""
         path = tmp_path / "key"
-        with pytest.raises(KeyUnusable, match=f"There is no key file {path}. .*keys new --file {path}"):
+        with pytest.raises(KeyUnusable, match=f"The key file {path} does not exist. .*keys new --file {path}"):
             read_key(path)
         with pytest.raises(KeyUnusable, match="cannot be read: Is a directory"):
             read_key(tmp_path)
@@ -255,7 +255,7 @@ class TestLookup:
         """A key on a disk that is not mounted is not replaced by a new one."""
         default_key_path().parent.mkdir(parents=True)
         default_key_path().symlink_to(tmp_path / "not mounted")
-        with pytest.raises(KeyUnusable, match="There is no key file"):
+        with pytest.raises(KeyUnusable, match=r"The key file .* does not exist"):
             find_key()
 
     def test_the_users_own_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +351,7 @@ class TestTheCommands:
         assert (mode(path), mode(path.parent)) == (0o600, 0o700)
         again = feedback_etl("keys", "new")
         assert (again.returncode, again.stdout, path.read_text().strip()) == (5, "", text)
-        assert again.stderr.startswith(f"error: {path} exists and is left as it is")
+        assert again.stderr.startswith(f"error: The key file {path} exists and is not overwritten")
 
     def test_new_writes_to_a_file_of_ones_choice(self, tmp_path: Path) -> None:
         """And says how to use it; the user's own key is not made."""
@@ -373,7 +373,7 @@ class TestTheCommands:
         shown = feedback_etl_process("keys", "show", env={"FEEDBACK_ETL_KEY_FILE": str(path), "PYTHONWARNINGS": ""})
         assert shown.returncode == 0
         assert shown.stderr == (
-            f"warning: Others can read the key file {path}; if it is not a mounted secret: chmod 600 {path}\n"
+            f"warning: Other users can read the key file {path}. Unless it is a mounted secret, run: chmod 600 {path}\n"
         )
 
     def test_a_key_of_bytes_that_are_no_text_is_refused(self) -> None:
@@ -392,7 +392,7 @@ class TestTheCommands:
 
 def test_a_key_is_not_pickled() -> None:
     """A pickle travels to caches, queues and other machines; a key must not."""
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(Key("k" * 32))
 
 
@@ -405,7 +405,7 @@ def test_what_is_no_key_file_is_not_read(tmp_path: Path, name: str) -> None:
     elif name == "large":
         path.write_bytes(b"x" * 70_000)
         path.chmod(0o600)
-    with pytest.raises(KeyUnusable, match="is no key file"):
+    with pytest.raises(KeyUnusable, match="is not a key file"):
         read_key(path)
 
 
