@@ -97,7 +97,7 @@ def stored(database: Database, where: str, **options: Any) -> str:
     with TemporaryDirectory() as folder:
         rows = Rows(database, Path(folder) / "exports", **options)
         bucket = Bucket(where)
-        with StoredExport(bucket, rows.now, key=Key(options.get("key", KEY)), new_key=True) as export:
+        with StoredExport(bucket, rows.now, key=Key(options.get("key", KEY)), allow_new_key=True) as export:
             export.publish(rows.without(export.forgotten).put(bucket, export.stem), rows.facts)
         return export.stem
 

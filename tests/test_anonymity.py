@@ -20,9 +20,10 @@ import feedback_etl as fe
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.options import Rules
+from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run
-from feedback_etl.privacy.k_anonymity import Anonymity, People, without
+from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes
 from feedback_etl.privacy.keys import Key
 
 
@@ -60,7 +61,7 @@ class TestMeasured:
     def test_many_are_counted_to_a_cap(self, sqlite_database: Database, tmp_path: Path) -> None:
         """More make no difference; the report says that it is at least so many."""
         sqlite_database.fill(**feedback((20, 60, 1)))
-        assert exported(sqlite_database, tmp_path, batch_rows=7).risk["at_least"]
+        assert exported(sqlite_database, tmp_path, batch_size=7).risk["at_least"]
         asked = exported(sqlite_database, tmp_path, k=60)
         assert (asked.risk["k"], asked.risk["at_least"], asked.suppressed_records) == (60, True, 0)
 
@@ -77,13 +78,13 @@ class TestEnforced:
 
     @pytest.mark.any_database
     @pytest.mark.parametrize("form", FORMS, ids=str)
-    @pytest.mark.parametrize("batch_rows", [2, 65_536])
+    @pytest.mark.parametrize("batch_size", [2, 65_536])
     def test_small_classes_are_left_out(
-        self, database: Database, tmp_path: Path, form: dict[str, Any], batch_rows: int
+        self, database: Database, tmp_path: Path, form: dict[str, Any], batch_size: int
     ) -> None:
         """And no others; null is a value of its own; nothing is left of the rows that waited."""
         database.fill(**feedback((20, 3, 2), (30, 2, 9), (None, 4, 1)))
-        report = exported(database, tmp_path / "out", k=3, batch_rows=batch_rows, **form)
+        report = exported(database, tmp_path / "out", k=3, batch_size=batch_size, **form)
         assert (report.exported_records, report.suppressed_records, report.anonymized_records) == (10, 18, 28)
         assert report.total_feedback_records == 28
         assert (report.risk["k"], report.risk["required_k"], report.risk["classes"]) == (3, 3, 2)
@@ -97,8 +98,8 @@ class TestEnforced:
     @pytest.mark.parametrize(
         ("options", "why"),
         [
-            ({"on_small_class": "fail"}, "no class may be so small"),
-            ({"max_suppressed": 0.1}, "more than 10.000% may not be left out"),
+            ({"on_small_class": "fail"}, "on_small_class is fail"),
+            ({"max_suppressed": 0.1}, "max_suppressed is 10.000%"),
             ({"k": 100}, "no row would be left"),
         ],
     )
@@ -156,8 +157,8 @@ def test_after_k_no_class_has_fewer_people(
             for n, (age, time, user) in enumerate(rows)
         )
     )
-    asked = Anonymity(k, quasi_identifiers=names)
-    run = Run(Rules(NOW, Key(KEY), 0, "keep", strict=False, max_rejected=1.0, anonymity=asked))
+    options = ExportOptions.from_keywords(min_feedback_fields=0, k=k, quasi_identifiers=names)
+    run = Run(TransformOptions.of(options, NOW, Key(KEY)))
     pairs = pl.concat([run.process(part).pairs for part in raw.iter_slices(batch)])
     classes: dict[tuple[Any, ...], set[int | None]] = defaultdict(set)
     of_row = list(pairs.select(names).rows())
@@ -168,13 +169,13 @@ def test_after_k_no_class_has_fewer_people(
         with pytest.raises(ValidationError):
             run.small_classes()
         return
-    kept = without(pairs, run.small_classes(), names)
+    kept = drop_small_classes(pairs, run.small_classes(), names)
     assert kept["analysis_hash"].to_list() == pairs.filter(pl.Series(expected))["analysis_hash"].to_list()
 
 
 def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
     """As a source without types may give them: a number in one batch, text in the next."""
-    people = People(["age_range"])
+    people = ClassCounter(["age_range"])
     people.add(pl.DataFrame({"age_range": ["a", "a"]}), pl.Series([1, 2]))
     people.add(pl.DataFrame({"age_range": ["a", "a"]}), pl.Series(["2", "x"]))
     assert people.classes().rows() == [("a", 3, 4)]
@@ -183,18 +184,18 @@ def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
 def test_a_class_of_many_people_is_only_a_count() -> None:
     """Wherever the cap is reached: in a batch, between batches, or between tasks; of it nobody is told any more."""
     ages = pl.Series([str(number % 100) for number in range(100_000)])
-    people = People(["age_range"], cap=10)
+    people = ClassCounter(["age_range"], cap=10)
     for first in range(0, 100_000, 20_000):
         batch = ages[first : first + 20_000]
         people.add(pl.DataFrame({"age_range": batch}), pl.Series(range(first, first + 20_000)))
     people.add(pl.DataFrame({"age_range": ["rare"] * 4}), pl.Series([1, 2, 2, None]))
-    told = people.digested(Key(KEY))
+    told = people.to_digests(Key(KEY))
     assert len(told) < 2_000  # a digest alone has 8 bytes
-    both = people.anew()
-    other = people.anew()
+    both = people.empty_copy()
+    other = people.empty_copy()
     other.add(pl.DataFrame({"age_range": ["rare"] * 7 + ["1"]}), pl.Series([2, 3, 4, 5, 6, 7, 8, 9]))
-    for each in (told, other.digested(Key(KEY))):
-        both.add_digested(each)
+    for each in (told, other.to_digests(Key(KEY))):
+        both.merge_digests(each)
     sizes = {age: (count, rows) for age, count, rows in both.classes().rows()}
     assert sizes.pop("rare") == (9, 11)  # 1 to 8, and one who is unknown
     assert sizes.pop("1") == (10, 1_001)

@@ -41,7 +41,7 @@ def published(
     settings = options.pop("settings", {})
     form, key = Form(**options.pop("form", {})), options.pop("key", Key(KEY))
     window = (START + start * HOUR, START + end * HOUR)
-    with ExportFiles(folder, NOW + number * HOUR, key=key, form=form, new_key=True) as files:
+    with ExportFiles(folder, NOW + number * HOUR, key=key, form=form, allow_new_key=True) as files:
         files.append(pairs)
         path = files.publish(Facts(window=window, settings=settings, **options)).pairs
     assert path is not None

@@ -43,14 +43,14 @@ class TestAnotherKey:
         exported(application, folder)
         forget(application, folder, 2)
         with pytest.raises(KeyMissing, match=rf"under the key {Key(KEY).id}, which is not at hand.*keys retire"):
-            exported(application, folder, key=OTHER, new_key=True)
+            exported(application, folder, key=OTHER, allow_new_key=True)
         assert len(manifests_in(folder)) == 1
         place = retired_folder()
         assert place
         write_key(place / "made")
         (place / Key(KEY).id).write_text(KEY)
         (place / Key(KEY).id).chmod(0o600)
-        report = exported(application, folder, key=OTHER, new_key=True)
+        report = exported(application, folder, key=OTHER, allow_new_key=True)
         assert (report.exported_records, report.excluded_records) == (6, 4)
         assert pseudonym(201, OTHER).encode() not in everything_in(folder)
 
@@ -59,7 +59,7 @@ class TestAnotherKey:
         exported(application, folder)
         forget(application, folder, 2, keys=[Key(KEY), Key(OTHER)])
         assert exported(application, folder).excluded_records == 4
-        assert exported(application, folder, key=OTHER, new_key=True).excluded_records == 4
+        assert exported(application, folder, key=OTHER, allow_new_key=True).excluded_records == 4
 
     def test_unkeyed_folders_use_the_configured_key(
         self, application: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +90,7 @@ class TestUnderWay:
 
         def export() -> None:
             try:
-                became.append(exported(database, folder, progress=wait, **options))
+                became.append(exported(database, folder, on_progress=wait, **options))
             except Exception as error:
                 became.append(error)
 
@@ -106,7 +106,7 @@ class TestUnderWay:
         """It cannot tell who was erased, so that it is not published."""
         exported(application, folder, key=OTHER)
         (became,) = self.after(
-            application, folder, lambda: forget(application, folder, 2, keys=[Key(OTHER)]), new_key=True
+            application, folder, lambda: forget(application, folder, 2, keys=[Key(OTHER)]), allow_new_key=True
         )
         assert isinstance(became, ExportFileError)
         assert "under another key: nothing was published. Run again." in str(became)
@@ -177,7 +177,7 @@ class TestFiles:
 
     def test_damaged_ones_do_not_stop_it(self, application: Database, folder: Path) -> None:
         """They are named, and the others are done."""
-        for form in ({"format": "parquet"}, {"compress": "gzip"}, {}):
+        for form in ({"format": "parquet"}, {"compression": "gzip"}, {}):
             exported(application, folder, **form)
         names = [file.path for each in manifests_in(folder) if (file := each.file("pairs"))]
         (folder / names[0]).write_bytes((folder / names[0]).read_bytes()[:-20])

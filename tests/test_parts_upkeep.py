@@ -255,7 +255,7 @@ def test_parts_whose_manifest_was_lost_are_told(
     lost = {path.relative_to(folder).as_posix() for path in folder.glob(f"**/{stem}/part-*")}
     assert any(name.startswith("rejected/") for name in lost)
     told = fe.erase(folder, analysis_ids=[999], keys=KEYS)
-    assert {path.relative_to(folder).as_posix() for path in told.foreign} == lost
+    assert {path.relative_to(folder).as_posix() for path in told.unmanaged} == lost
     line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
     assert line.endswith("not ours: a part without the manifest of its export (restore that, or remove the folder)")
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")

@@ -19,12 +19,12 @@ from feedback_etl.report.data import Gathered, exports_of, gather
 
 CANARY = "canary-4711"
 FOLDER = Path("out")
-OTHER_KEY = {"key": "o" * 32, "new_key": True}
+OTHER_KEY = {"key": "o" * 32, "allow_new_key": True}
 OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("another key", OTHER_KEY),
     ("another timestamp precision", {"timestamp_precision": "day"}),
     ("other age ranges", {"age_edges": [40]}),
-    ("another form of recommendation_id", {"recommendation_id": "hash"}),
+    ("another form of recommendation_id", {"hash_recommendation_id": True}),
 ]
 
 
@@ -78,7 +78,7 @@ class TestKinds:
         """One export can have several; where drift has nothing to compare, it says why."""
         sqlite_database.fill(**people(8))
         other = OTHER_KEY | {"timestamp_precision": "day"}
-        of_days(sqlite_database, {"age_edges": [40]}, other, OTHER_KEY, {"new_key": True})
+        of_days(sqlite_database, {"age_edges": [40]}, other, OTHER_KEY, {"allow_new_key": True})
         page = told()
         assert (
             "3 exports are left out here: another key (2), another timestamp precision (1), other age ranges (1)."
@@ -97,7 +97,7 @@ class TestKinds:
     def test_nothing_is_said_where_all_fit_together(self, sqlite_database: Database) -> None:
         """Also of one that was pruned, of whatever kind."""
         sqlite_database.fill(**people(8))
-        of_days(sqlite_database, OTHER_KEY, {"new_key": True})
+        of_days(sqlite_database, OTHER_KEY, {"allow_new_key": True})
         assert "left out" in told()
         prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=1, hours=12))
         page = told()

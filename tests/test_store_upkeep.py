@@ -303,7 +303,7 @@ class TestFaces:
         stem, bucket = only(url).stem, Bucket(url)
         lost = {name for folder in folders_of(stem) for name in bucket.names(folder)}
         bucket.remove(f"{stem}.manifest.json")
-        assert {str(path) for path in fe.erase(url, analysis_ids=["101"], keys=KEYS).foreign} == lost != set()
+        assert {str(path) for path in fe.erase(url, analysis_ids=["101"], keys=KEYS).unmanaged} == lost != set()
         told = here("list", "--output", url).out
         assert all(f"{name}  not ours: a part without the manifest of its export" in told for name in lost)
 

@@ -204,14 +204,14 @@ class TestPublishing:
             export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
         with pytest.raises(ValidationError, match="consent"), begun(bucket_url):
             pass
-        with pytest.raises(UsageError, match="--new-key"), begun(bucket_url, key=Key("o" * 32)):
+        with pytest.raises(UsageError, match="--allow-new-key"), begun(bucket_url, key=Key("o" * 32)):
             pass
         assert events(bucket_url) == ["started", "committed"]
 
     def test_of_exports_side_by_side_one_key_wins(self, bucket_url: str, rows: Rows) -> None:
         """The other one publishes nothing."""
         others = []
-        with pytest.raises(UsageError, match="--new-key"):
+        with pytest.raises(UsageError, match="--allow-new-key"):
             attempt(bucket_url, rows, lambda *_: others.append(attempt(bucket_url, rows, key=Key("o" * 32)).stem))
         assert [each.stem for each in manifests_at(bucket_url)] == others
 
@@ -235,7 +235,7 @@ class TestPublishing:
             list(pool.map(publish, [SIGNER, Key("o" * 32)]))
         assert len(met) == 2
         assert len(manifests_at(bucket_url)) == 2 - len(errors) < 2
-        assert all("--new-key" in str(error) for error in errors)
+        assert all("--allow-new-key" in str(error) for error in errors)
 
     @pytest.mark.parametrize("header", ["if-none-match", "if-match"])
     def test_a_store_without_conditional_puts_is_refused(self, bucket_url: str, proxy: Proxy, header: str) -> None:

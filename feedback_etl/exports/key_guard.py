@@ -8,7 +8,7 @@ from feedback_etl.privacy.keys import Key
 
 
 def require_same_key(
-    folder: object, log: OpenLog, key: Key | None, *, new_key: bool, unrecorded: Iterable[str | None] = ()
+    folder: object, log: OpenLog, key: Key | None, *, allow_new_key: bool, unrecorded: Iterable[str | None] = ()
 ) -> None:
     """Make sure that an export fits to the last one of its folder, unless a new key is meant.
 
@@ -16,7 +16,7 @@ def require_same_key(
         folder: As it is called.
         log: Its log.
         key: Of the export.
-        new_key: Whether a new key is meant.
+        allow_new_key: Whether a new key is meant.
         unrecorded: The ids of the keys of exports that are published, and of which the log does not tell that yet.
 
     Raises:
@@ -35,11 +35,11 @@ def require_same_key(
         raise UsageError(f"{folder} holds exports of a key: unkeyed ones go into another folder (--output).")
     mine = key.id if key else None
     used += [each for each in unrecorded if each != mine]
-    if used and used[-1] != mine and not new_key:
+    if used and used[-1] != mine and not allow_new_key:
         raise UsageError(
             f"The exports in {folder} are of {_named(used[-1])}, and this one would be of {_named(mine)}: their "
             "pseudonyms do not fit together. Use that key, another folder (--output), or say that it is meant "
-            "(--new-key)."
+            "(--allow-new-key)."
         )
 
 

@@ -61,7 +61,7 @@ def write_report(
         raise ExportFileError(f"There is no folder {path.parent}: make it, or name another file with -o.")
     places = [exports] if isinstance(exports, str | Path) else exports
     found = exports_of(places)
-    text = page(gather(found, Key.all_of(keys), instant(now)))
+    text = page(gather(found, Key.parse_all(keys), instant(now)))
     with explained(path.parent, "Name another file with -o."):
         replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
     return path
