@@ -30,10 +30,11 @@ from feedback_etl.database.window import Window
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.exports.partitioned_transaction import PartedExport
-from feedback_etl.options import Rules
+from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Tally
 from feedback_etl.pipeline.scheduler import carried_out
 from feedback_etl.pipeline.tasks import Export, Made, PartTask
+from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.worker import work
 from feedback_etl.privacy.keys import Key
 
@@ -100,7 +101,7 @@ def empty_ms(url: str, folder: Path, tasks: int) -> float:
 
     def measured(division: Division) -> float:
         with PartedExport(folder, NOW, key=Key(KEY)) as export:
-            rules = Rules(NOW, None, 1, "keep", strict=False, max_rejected=1.0)
+            rules = TransformOptions.of(ExportOptions(), NOW, None)
             common = Export(
                 str(folder), export.stem, Form(), rules, fe.__version__, Key(KEY).id, frozenset(),
                 tuple(division.prepare), BATCH_ROWS, 2.0, 600.0,

@@ -49,13 +49,14 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     from feedback_etl.database.raw_types import to_raw
     from feedback_etl.database.window import Window
     from feedback_etl.exports.local_transaction import ExportFiles
-    from feedback_etl.options import Rules
+    from feedback_etl.options import ExportOptions
     from feedback_etl.pipeline.batch_processor import Run
     from feedback_etl.pipeline.batches import process_into
+    from feedback_etl.pipeline.transform_options import TransformOptions
     from feedback_etl.privacy.keys import Key
 
     started = time.perf_counter()
-    run = Run(Rules(now, Key(key), 1, "keep", strict=False, max_rejected=1.0))
+    run = Run(TransformOptions.of(ExportOptions(), now, Key(key)))
     with ExportFiles(folder, now) as files, pa.OSFile(str(recording)) as recorded:
         process_into(
             files.append, files.reject, run, (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))

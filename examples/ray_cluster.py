@@ -9,7 +9,6 @@ from typing import Any
 import ray
 
 import feedback_etl as fe
-from feedback_etl.pipeline.configured import database_of
 from feedback_etl.settings import load_settings
 
 
@@ -24,5 +23,5 @@ class RayExecutor(Executor):
 
 if __name__ == "__main__":
     ray.init()  # or ray.init("ray://head:10001")
-    report = fe.export_feedback(database_of(load_settings()), days_back=365, executor=RayExecutor())
+    report = fe.export_feedback(load_settings().require_database_url(), days_back=365, executor=RayExecutor())
     print(report.exported_records, report.export_filename)

@@ -102,6 +102,12 @@ def of_raw_rows(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
     return tuple(column for column in extra if column != SUBJECT_HASH)
 
 
+def all_quasi_identifiers(names: Sequence[str], extra: Sequence[ExtraColumn]) -> tuple[str, ...]:
+    """Return the named quasi-identifiers, and the extra columns that are declared as such."""
+    declared = (column.name for column in extra if column.role == "quasi_identifier")
+    return tuple(dict.fromkeys((*names, *declared)))
+
+
 _RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, CONSENT, IMAGE_OPT_IN}
 KNOWN = frozenset({*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name})
 """The names of columns that this package knows; any other can be somebody's value, and is not told."""
@@ -144,6 +150,9 @@ def told(names: Iterable[str]) -> str:
     told_others = [f"{others:,} other{'' if others == 1 else 's'}"] if others else []
     return " and ".join([*([", ".join(known)] if known else []), *told_others]) or "none"
 
+
+AGE_EDGES = (18, 25, 35, 50)
+"""The ages at which a new age range begins, unless others are given."""
 
 QUASI_IDENTIFIERS = ("age_range", "conditions_detected", "timeframe")
 """What somebody who knows a person may know of them too, unless the settings name other columns."""

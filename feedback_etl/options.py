@@ -1,40 +1,319 @@
-"""What becomes of a row, as the caller wants it: checked before anything is read."""
+"""Options of an export: declared, defaulted and validated here, in groups that are frozen and keyword-only.
 
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+Callers give them as flat keywords (`export_feedback(url, days_back=90, k=5)`), which `option_keywords` types for
+editors and type checkers, or as one `ExportOptions`. Importing this module imports no library: the command line
+takes its defaults from here.
+"""
 
-from feedback_etl.columns import ExtraColumn, require_names
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+
+from feedback_etl.database.window import Time, Window, window_between, window_of_days
 from feedback_etl.errors import UsageError
-from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
-from feedback_etl.privacy.keys import Key
-from feedback_etl.transform.expressions import AGE_EDGES, age_ranges
-from feedback_etl.transform.overrides import Overrides
-from feedback_etl.transform.transforms import RecommendationId, TimestampPrecision, enough_ratings, is_coarse, is_hashed
+from feedback_etl.option_keywords import ExportKeywords
+
+if TYPE_CHECKING:
+    from feedback_etl.columns import ExtraColumn
+    from feedback_etl.database.batches import Reading
+    from feedback_etl.database.consent import ConsentColumns
+    from feedback_etl.exports.file_formats import Form
+    from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
+    from feedback_etl.transform.training_schema import Model
+
+SHARED_K = 5
+"""The least k of `PrivacyOptions.for_sharing`."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What becomes of a row. Without a key, ids are hashed unkeyed."""
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """Choose the rows to read, and how to read them.
 
-    now: datetime
-    key: Key | None
-    min_feedback_fields: int
-    recommendation_id: RecommendationId
-    strict: bool
-    max_rejected: float
-    timestamp_precision: TimestampPrecision = "exact"
-    anonymity: KAnonymityPolicy = field(default_factory=KAnonymityPolicy)
-    extra: tuple[ExtraColumn, ...] = ()
-    age_edges: tuple[int, ...] = AGE_EDGES
-    model: Any = None
-    overrides: Overrides = field(default_factory=Overrides)
+    Attributes:
+        days_back: The window in days of 24 hours before the time of the export; -1 for all rows. For an incremental
+            export, the window of the first export of its series.
+        since: The start of the window as an ISO 8601 date or time (UTC), instead of `days_back`.
+        until: The end of the window, exclusive; the time of the export by default. Requires `since`.
+        query: A SELECT that yields the canonical raw columns, instead of the default schema.
+        db_schema: The schema of the default tables (on MySQL, the database).
+        opt_in_column: A column of users or profiles. If it exists, only feedback of users with true is read.
+        opt_out_column: A column of users or profiles. If it exists, feedback of users with true is not read.
+        connect_timeout: Seconds to wait for the database.
+        allow_row_security: Export the rows that PostgreSQL's row-level security shows this user. Without it, a database
+            that would hide rows is refused.
+        bulk: Read time ranges in parallel (PostgreSQL); the result is the same.
+        workers: Number of parallel readers; the number of processors, at most 4, by default. With an executor, the
+            number of tasks in flight (64 by default), and so the least number of parts, unless these had fewer than
+            20,000 rows.
+        batch_size: Rows per batch; the result is the same.
+        read_timeout: Seconds without a row after which reading fails.
+    """
+
+    days_back: int = 30
+    since: Time | None = None
+    until: Time | None = None
+    query: str | None = None
+    db_schema: str | None = None
+    opt_in_column: str = "training_data_opt_in"
+    opt_out_column: str = "training_data_opt_out"
+    connect_timeout: float = 2.0
+    allow_row_security: bool = False
+    bulk: bool = False
+    workers: int | None = None
+    batch_size: int = 65_536
+    read_timeout: float = 600.0
 
     def __post_init__(self) -> None:
+        self.window(datetime.max if self.since else datetime(9999, 1, 1))  # by then, no time lies in the future
+        self.reading  # noqa: B018  it validates
+
+    def window(self, now: datetime) -> Window:
+        """Return the half-open window that ends at `now` (naive UTC) or earlier.
+
+        Raises:
+            UsageError: The options do not describe a window, or one that ends after `now`.
+        """
+        if self.since is not None:
+            return window_between(self.since, self.until, now=now)
+        if self.until is not None:
+            raise UsageError("An end of the window (until) requires a start (since).")
+        return window_of_days(self.days_back, now=now)
+
+    @property
+    def reading(self) -> "Reading":
+        """How batches are read."""
+        from feedback_etl.database.batches import Reading
+
+        return Reading(self.bulk, self.workers, self.batch_size, self.read_timeout).checked()
+
+    @property
+    def consent(self) -> "ConsentColumns":
+        """The columns that record consent."""
+        from feedback_etl.database.consent import ConsentColumns
+
+        return ConsentColumns(self.opt_in_column, self.opt_out_column)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityOptions:
+    """Choose which rows are good enough, and how many bad ones an export may have.
+
+    Attributes:
+        min_feedback_fields: Skip rows with fewer of the four ratings; 0 to 4.
+        strict: Publish nothing if any row is rejected.
+        max_rejected: Publish nothing if a larger share of the rows with enough ratings is rejected; 0 to 1.
+        row_model: A pandera model that every batch has to satisfy as well.
+    """
+
+    min_feedback_fields: int = 1
+    strict: bool = False
+    max_rejected: float = 1.0
+    row_model: "Model | None" = None
+
+    def __post_init__(self) -> None:
+        from feedback_etl.transform.transforms import enough_ratings
+
         enough_ratings(self.min_feedback_fields)
-        is_hashed(self.recommendation_id)
-        is_coarse(self.timestamp_precision)
-        require_names(self.extra)
-        age_ranges(self.age_edges)
         if not 0 <= self.max_rejected <= 1:
             raise UsageError("max_rejected must be a share from 0 to 1, for example 0.05.")
+
+
+def _quasi_identifiers() -> tuple[str, ...]:
+    from feedback_etl.columns import QUASI_IDENTIFIERS
+
+    return QUASI_IDENTIFIERS
+
+
+def _age_edges() -> tuple[int, ...]:
+    from feedback_etl.columns import AGE_EDGES
+
+    return AGE_EDGES
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyOptions:
+    """Choose the columns of an export, and how hard people are to find in it.
+
+    Attributes:
+        hash_recommendation_id: Pseudonymise the recommendation as well.
+        timestamp_precision: "exact", or truncate feedback_timestamp to "minute", "hour" or "day".
+        k: Require at least this many different people in each equivalence class (rows that share their
+            quasi-identifiers); None measures only.
+        on_small_class: What happens to smaller classes: "suppress" their rows, or "fail" and publish nothing.
+        max_suppressed: Publish nothing if a larger share of the rows would be suppressed; 0 to 1.
+        quasi_identifiers: Columns of the export that an attacker may know about a person.
+        include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
+        include_subject_hash: Add the column subject_hash, the pseudonym of the user. It links the rows of a person, so
+            that training and test data can be split by person.
+        extra_columns: Columns that the query yields beside the canonical raw columns; the export has them after the
+            twelve.
+        age_edges: The ages at which a new age range begins.
+    """
+
+    hash_recommendation_id: bool = False
+    timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
+    k: int | None = None
+    on_small_class: Literal["suppress", "fail"] = "suppress"
+    max_suppressed: float = 1.0
+    quasi_identifiers: Sequence[str] = field(default_factory=_quasi_identifiers)
+    include_image_urls: bool = False
+    include_subject_hash: bool = False
+    extra_columns: "Sequence[ExtraColumn]" = ()
+    age_edges: Sequence[int] = field(default_factory=_age_edges)
+
+    def __post_init__(self) -> None:
+        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, require_names
+        from feedback_etl.transform.expressions import age_ranges
+        from feedback_etl.transform.transforms import is_coarse
+
+        if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
+            raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
+        require_names(self.columns)
+        is_coarse(self.timestamp_precision)
+        age_ranges(self.age_edges)
+        self.k_anonymity  # noqa: B018  it validates
+
+    @property
+    def columns(self) -> "tuple[ExtraColumn, ...]":
+        """The columns of an export after the twelve."""
+        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
+
+        images = (IMAGE_URL,) if self.include_image_urls else ()
+        return (*self.extra_columns, *images, *((SUBJECT_HASH,) if self.include_subject_hash else ()))
+
+    @property
+    def k_anonymity(self) -> "KAnonymityPolicy":
+        """The k-anonymity policy; extra columns of role "quasi_identifier" are among its quasi-identifiers."""
+        from feedback_etl.columns import all_quasi_identifiers
+        from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
+
+        names = all_quasi_identifiers(self.quasi_identifiers, self.columns)
+        return KAnonymityPolicy(self.k, self.on_small_class, self.max_suppressed, names, self.columns)
+
+    def for_sharing(self) -> Self:
+        """Return the options for data that leaves the organisation: at least k = 5, days, hashed recommendations.
+
+        Raises:
+            UsageError: Images or pseudonyms of users are included.
+        """
+        if self.include_image_urls or self.include_subject_hash:
+            raise UsageError("Shared data must not contain images or pseudonyms of users: leave both options out.")
+        return replace(
+            self,
+            hash_recommendation_id=True,
+            timestamp_precision="day",
+            k=max(SHARED_K, self.k or 0),
+            quasi_identifiers=tuple(dict.fromkeys((*self.quasi_identifiers, "feedback_timestamp"))),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Choose where an export goes, in which form, and how it relates to earlier ones.
+
+    Attributes:
+        output_dir: The folder of the exports, created with mode 0700 if missing. Or a prefix of an object store, such
+            as `s3://bucket/prefix`, where an export is a folder of parts, one for each time range.
+        format: "csv" or "parquet" (compressed with zstd).
+        compression: "none", "gzip" or "zstd", for CSV.
+        incremental: Export the rows that are new since the last incremental export of the folder with the same
+            settings: every row exactly once. Edits of exported rows are not followed.
+        lookback: How late rows may arrive, as "30m", "2h", "1d" or a timedelta. The next incremental export reads
+            again so far before the watermark of this one. Later rows are counted in `late_records`.
+        lock_timeout: Seconds to wait for other programs that use the folder.
+        idempotency_key: An opaque id of the request, such as a task's UUID, kept in the audit log. For an id that
+            already has an export nothing is read, and its figures are returned. The folder is locked meanwhile.
+        allow_new_key: Export into a folder whose exports have pseudonyms of another key.
+    """
+
+    output_dir: str | Path = "ml/feedback_training"
+    format: Literal["csv", "parquet"] = "csv"
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    incremental: bool = False
+    lookback: str | timedelta = "1h"
+    lock_timeout: float = 60.0
+    idempotency_key: str | None = None
+    allow_new_key: bool = False
+
+    def __post_init__(self) -> None:
+        from feedback_etl.exports.incremental import lookback_of
+
+        lookback_of(self.lookback)
+        self.file_format  # noqa: B018  it validates
+        if self.incremental and self.idempotency_key is not None:
+            raise UsageError("An incremental export never repeats a row: leave idempotency_key out.")
+
+    @property
+    def file_format(self) -> "Form":
+        """The format of the data files."""
+        from feedback_etl.exports.file_formats import Form
+
+        return Form(self.format, self.compression).checked()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """All options of an export.
+
+    >>> ExportOptions.from_keywords(days_back=90, k=5).privacy.k
+    5
+    """
+
+    read: ReadOptions = field(default_factory=ReadOptions)
+    quality: QualityOptions = field(default_factory=QualityOptions)
+    privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+
+    def __post_init__(self) -> None:
+        if self.output.incremental and self.read.since is not None:
+            raise UsageError("An incremental export continues where the last one ended: leave since and until out.")
+
+    @classmethod
+    def from_keywords(cls, **keywords: Unpack[ExportKeywords]) -> Self:
+        """Distribute flat keywords over the groups.
+
+        Raises:
+            UsageError: An option does not exist, its value is not allowed, or two of them exclude each other.
+        """
+        return cls().with_keywords(**keywords)
+
+    def with_keywords(self, **keywords: Unpack[ExportKeywords]) -> Self:
+        """Return these options with the given ones replaced.
+
+        Raises:
+            UsageError: As `from_keywords`.
+        """
+        if not keywords:
+            return self
+        groups = {group.name: getattr(self, group.name) for group in fields(self)}
+        require_known(keywords, option_names())
+        changes = {
+            name: {option.name: keywords[option.name] for option in fields(group) if option.name in keywords}  # type: ignore[literal-required]
+            for name, group in groups.items()
+        }
+        return replace(self, **{name: replace(groups[name], **change) for name, change in changes.items() if change})
+
+
+def option_names() -> list[str]:
+    """Return the names of all options."""
+    return [*ExportKeywords.__annotations__]
+
+
+def require_known(given: Mapping[str, Any] | Iterable[str], known: Sequence[str]) -> None:
+    """Refuse options that do not exist, with the nearest name.
+
+    Raises:
+        UsageError: One does not exist.
+
+    >>> require_known(["days_bak"], option_names())
+    Traceback (most recent call last):
+    feedback_etl.errors.UsageError: There is no option days_bak. Did you mean days_back?
+    """
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"Options are {', '.join(known)}."
+            raise UsageError(f"There is no option {name}. {hint}")

@@ -19,18 +19,18 @@ from uuid import UUID
 import polars as pl
 
 from feedback_etl.clock import instant
+from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
 from feedback_etl.exports.local_transaction import ExportFiles
 from feedback_etl.exports.manifest_details import Facts
-from feedback_etl.integrations.options import require_options
-from feedback_etl.pipeline.arguments import known_keys
-from feedback_etl.pipeline.configured import export_of
+from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.export import export_feedback
+from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
 from feedback_etl.settings import Settings, key_in_force, load_settings
-from feedback_etl.transform.expressions import AGE_EDGES, age_ranges, bucket_age, hash_id, pair_hash
+from feedback_etl.transform.expressions import age_ranges, bucket_age, hash_id, pair_hash
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
 from feedback_etl.transform.pairs import FeedbackTrainingPair, to_frame
@@ -56,7 +56,7 @@ class FeedbackProcessor:
         output_dir: Where exports go; that of the settings unless given.
         key: The pseudonym key; the configured one unless given.
         unkeyed: Use plain SHA-256, as before there were keys; anybody who can list the ids can invert it.
-        allow_new_key: Say that it is meant when the folder's exports are of another key.
+        allow_new_key: Export into a folder whose exports have pseudonyms of another key.
         options: Others of `export_feedback`, such as `age_edges=(18, 30, 65)`, `k=5` or `format="parquet"`.
 
     Raises:
@@ -84,7 +84,8 @@ class FeedbackProcessor:
         self._output_dir = output_dir
         self._key = Key.parse(key) if key is not None else None
         self._unkeyed, self._allow_new_key = unkeyed, allow_new_key
-        self._options = options
+        self._arguments = {name: options.pop(name) for name in ARGUMENTS if name in options}
+        self._options = options | {"allow_new_key": allow_new_key}
 
     @property
     def output_dir(self) -> str | Path:
@@ -118,13 +119,13 @@ class FeedbackProcessor:
             with self._exporting(settings, key):
                 return export_feedback(
                     self.db_session,
+                    options=settings.to_options(**own | self._options),
                     days_back=days_back,
                     min_feedback_fields=min_feedback_fields,
                     key=key,
                     unkeyed=self._unkeyed,
-                    allow_new_key=self._allow_new_key,
                     overrides=self._overrides(),
-                    **export_of(settings) | own | self._options,
+                    **self._arguments,
                 )
         except AllRejectedError as error:
             logger.warning("%s", error)
@@ -210,7 +211,7 @@ class FeedbackProcessor:
             instant(),
             key=key,
             allow_new_key=self._allow_new_key,
-            known_keys=known_keys,
+            known_keys=available_keys,
             own_pseudonyms=own,
         ) as files:
             files.append(frame)

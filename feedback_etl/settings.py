@@ -9,17 +9,19 @@ import re
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from feedback_etl.columns import QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
+from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
 from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
+from feedback_etl.option_keywords import ExportKeywords
+from feedback_etl.options import ExportOptions, OutputOptions, PrivacyOptions, ReadOptions, option_names
 from feedback_etl.privacy.k_anonymity import MAX_K
 from feedback_etl.privacy.keys import Key, is_retired, read_key
 from feedback_etl.settings_file import read_settings_file
-from feedback_etl.transform.expressions import AGE_EDGES, age_ranges
+from feedback_etl.transform.expressions import age_ranges
 
 _PREFIX = "FEEDBACK_ETL_"
 KEY_VARIABLE = "FEEDBACK_ETL_KEY"
@@ -58,26 +60,27 @@ class Settings(BaseSettings):
     db_schema: str | None = None
     allow_row_security: bool = Field(False, description="read only what row-level security shows")
     query: Path | None = Field(None, description="file with a SELECT instead of the default tables")
-    output_dir: Path = Path("ml/feedback_training")
-    connect_timeout: float = Field(2.0, gt=0, le=60, description="seconds to wait for the database")
-    stall_timeout: float = Field(600.0, gt=0, description="seconds without a row until the database is given up")
-    lock_timeout: float = Field(60.0, ge=0, description="seconds to wait for others who use the folder")
-    timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
+    output_dir: Path = Path(OutputOptions.output_dir)
+    connect_timeout: float = Field(ReadOptions.connect_timeout, gt=0, le=60, description="seconds for the database")
+    read_timeout: float = Field(ReadOptions.read_timeout, gt=0, description="seconds without a row until reading fails")
+    batch_size: int = Field(ReadOptions.batch_size, gt=0, description="rows per batch")
+    lock_timeout: float = Field(OutputOptions.lock_timeout, ge=0, description="seconds to wait for a used folder")
+    timestamp_precision: Literal["exact", "minute", "hour", "day"] = PrivacyOptions.timestamp_precision
     k: int | None = Field(None, ge=1, le=MAX_K, description="people who share their quasi-identifiers, at least")
-    on_small_class: Literal["suppress", "fail"] = "suppress"
-    max_suppressed: float = Field(1.0, ge=0, le=1, description="share of rows that may be left out")
+    on_small_class: Literal["suppress", "fail"] = PrivacyOptions.on_small_class
+    max_suppressed: float = Field(PrivacyOptions.max_suppressed, ge=0, le=1, description="share of rows, at most")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
     age_edges: tuple[int, ...] = AGE_EDGES
     columns: dict[str, ColumnSettings] = Field({}, description="what a query yields beside the canonical columns")
-    model: str | None = Field(None, description="a pandera model of one's own, as file.py:Model or module:Model")
+    row_model: str | None = Field(None, description="a pandera model that batches have to satisfy, as file.py:Model")
     retention_days: int | None = Field(None, ge=1, description="how long exports are kept")
     controller: str | None = Field(None, description="who answers for the processing, for its record")
     contact: str | None = None
     purpose: str | None = None
     legal_basis: str | None = None
     recipients: str | None = None
-    opt_in_column: str = "training_data_opt_in"
-    opt_out_column: str = "training_data_opt_out"
+    opt_in_column: str = ReadOptions.opt_in_column
+    opt_out_column: str = ReadOptions.opt_out_column
     key_file: Path | None = None
     retired_keys: Path | None = Field(None, description="folder of keys that serve erasure and audit only")
 
@@ -91,6 +94,32 @@ class Settings(BaseSettings):
     def extra_columns(self) -> list[ExtraColumn]:
         """The declared columns, in their order."""
         return [ExtraColumn(name, column.role, column.type) for name, column in self.columns.items()]
+
+    def to_options(self, **keywords: Unpack[ExportKeywords]) -> ExportOptions:
+        """Return the options of an export: those given by name, and these settings for all others.
+
+        Raises:
+            UsageError: The query file or the model cannot be read, or options exclude each other.
+        """
+        from feedback_etl.database.inspection import read_query_file
+        from feedback_etl.transform.model_loader import load_model
+
+        configured: dict[str, Any] = {name: getattr(self, name) for name in option_names() if hasattr(self, name)}
+        if self.query and "query" not in keywords:
+            configured["query"] = read_query_file(self.query)
+        if self.row_model and "row_model" not in keywords:
+            configured["row_model"] = load_model(self.row_model)
+        return ExportOptions.from_keywords(**configured | dict(keywords))
+
+    def require_database_url(self) -> str:
+        """Return the URL of the database, with its password.
+
+        Raises:
+            UsageError: None is configured.
+        """
+        if self.database_url is None:
+            raise UsageError(NO_DATABASE)
+        return self.database_url.get_secret_value()
 
     @classmethod
     def settings_customise_sources(

@@ -14,8 +14,8 @@ NOW = datetime(2025, 10, 25, 12)
 KEY = "k" * 32
 FORMS: list[dict[str, Any]] = [
     {"format": "csv"},
-    {"format": "csv", "compress": "gzip"},
-    {"format": "csv", "compress": "zstd"},
+    {"format": "csv", "compression": "gzip"},
+    {"format": "csv", "compression": "zstd"},
     {"format": "parquet"},
 ]
 

@@ -75,7 +75,7 @@ def read_slowly(database: Database, query: str, pause: float) -> int:
     """Count the rows of an own query, with a pause of so many seconds after the first five."""
     with open_source(database) as source:
         relation, types = look_at(source, query=query)
-        with open_reading(source, relation, Window(None, NOW), types, Reading(batch_rows=5)) as batches:
+        with open_reading(source, relation, Window(None, NOW), types, Reading(batch_size=5)) as batches:
             rows = next(batches).height
             time.sleep(pause)
             rows += sum(batch.height for batch in batches)

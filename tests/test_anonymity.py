@@ -20,9 +20,10 @@ import feedback_etl as fe
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.options import Rules
+from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run
-from feedback_etl.privacy.k_anonymity import ClassCounter, KAnonymityPolicy, drop_small_classes
+from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes
 from feedback_etl.privacy.keys import Key
 
 
@@ -60,7 +61,7 @@ class TestMeasured:
     def test_many_are_counted_to_a_cap(self, sqlite_database: Database, tmp_path: Path) -> None:
         """More make no difference; the report says that it is at least so many."""
         sqlite_database.fill(**feedback((20, 60, 1)))
-        assert exported(sqlite_database, tmp_path, batch_rows=7).risk["at_least"]
+        assert exported(sqlite_database, tmp_path, batch_size=7).risk["at_least"]
         asked = exported(sqlite_database, tmp_path, k=60)
         assert (asked.risk["k"], asked.risk["at_least"], asked.suppressed_records) == (60, True, 0)
 
@@ -77,13 +78,13 @@ class TestEnforced:
 
     @pytest.mark.any_database
     @pytest.mark.parametrize("form", FORMS, ids=str)
-    @pytest.mark.parametrize("batch_rows", [2, 65_536])
+    @pytest.mark.parametrize("batch_size", [2, 65_536])
     def test_small_classes_are_left_out(
-        self, database: Database, tmp_path: Path, form: dict[str, Any], batch_rows: int
+        self, database: Database, tmp_path: Path, form: dict[str, Any], batch_size: int
     ) -> None:
         """And no others; null is a value of its own; nothing is left of the rows that waited."""
         database.fill(**feedback((20, 3, 2), (30, 2, 9), (None, 4, 1)))
-        report = exported(database, tmp_path / "out", k=3, batch_rows=batch_rows, **form)
+        report = exported(database, tmp_path / "out", k=3, batch_size=batch_size, **form)
         assert (report.exported_records, report.suppressed_records, report.anonymized_records) == (10, 18, 28)
         assert report.total_feedback_records == 28
         assert (report.risk["k"], report.risk["required_k"], report.risk["classes"]) == (3, 3, 2)
@@ -156,8 +157,8 @@ def test_after_k_no_class_has_fewer_people(
             for n, (age, time, user) in enumerate(rows)
         )
     )
-    asked = KAnonymityPolicy(k, quasi_identifiers=names)
-    run = Run(Rules(NOW, Key(KEY), 0, "keep", strict=False, max_rejected=1.0, anonymity=asked))
+    options = ExportOptions.from_keywords(min_feedback_fields=0, k=k, quasi_identifiers=names)
+    run = Run(TransformOptions.of(options, NOW, Key(KEY)))
     pairs = pl.concat([run.process(part).pairs for part in raw.iter_slices(batch)])
     classes: dict[tuple[Any, ...], set[int | None]] = defaultdict(set)
     of_row = list(pairs.select(names).rows())

@@ -265,7 +265,7 @@ class TestRegister:
         assert (entry["task"], entry["schedule"].hour, entry["schedule"].minute) == (DAILY, {3}, {30})
         assert (app.conf.timezone or "UTC", silent.conf.beat_schedule) == ("UTC", {})
 
-    @pytest.mark.parametrize("option", ["incremental", "request_id"])
+    @pytest.mark.parametrize("option", ["incremental", "idempotency_key"])
     def test_what_the_tasks_decide_cannot_be_chosen(self, option: str) -> None:
         """They would not be done once any more."""
         options: dict[str, Any] = {option: "x"}

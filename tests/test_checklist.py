@@ -345,7 +345,7 @@ def test_ranges_that_are_ages(app: Database, tmp_path: Path) -> None:
     assert "fewer than 5 years: 18-20" in faults(load_settings(database_url=app.url, output_dir=tmp_path))["ages"].told
 
 
-@pytest.mark.parametrize("form", [{"compress": "gzip"}, {"compress": "zstd"}, {"format": "parquet"}], ids=str)
+@pytest.mark.parametrize("form", [{"compression": "gzip"}, {"compression": "zstd"}, {"format": "parquet"}], ids=str)
 def test_every_form_is_looked_into(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
     """Compressed or not."""
     exported(app, tmp_path, key=None, unkeyed=True, **form)

@@ -36,7 +36,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(first), int(first) + int(times)):
     if what == "export":
-        export(compress=("none", "gzip", "zstd")[number % 3])
+        export(compression=("none", "gzip", "zstd")[number % 3])
     elif what == "incremental":
         export(incremental=True, format="parquet")
     elif what == "erase":

@@ -333,7 +333,7 @@ def killed_at_moments(run: Undisturbed, top: Path, moments: int) -> int:
 @pytest.mark.slow
 def test_an_export_that_is_killed_at_some_moment_is_taken_up(application: Path, tmp_path: Path) -> None:
     """Four of them."""
-    run = Undisturbed("export", application, tmp_path, {"compress": "gzip"})
+    run = Undisturbed("export", application, tmp_path, {"compression": "gzip"})
     assert killed_at_moments(run, tmp_path / "moments", 4) == 4
 
 

@@ -44,17 +44,17 @@ def test_what_fits_is_written_as_it_is(app: Database, tmp_path: Path) -> None:
 
     plain = exported(app, tmp_path / "plain")
     for name, model in (("model", Helpful), ("schema", Helpful.to_schema()), ("coercing", Coercing)):
-        report = exported(app, tmp_path / name, model=model)
+        report = exported(app, tmp_path / name, row_model=model)
         assert Path(report.export_filename).read_bytes() == Path(plain.export_filename).read_bytes()
 
 
 def test_what_does_not_fit_publishes_nothing(app: Database, tmp_path: Path) -> None:
     """The message names the rule, its column and the rows."""
     with pytest.raises(ValidationError, match=r"helpful_rating less_than \(9 rows\)"):
-        exported(app, tmp_path / "exports", model=Useless)
+        exported(app, tmp_path / "exports", row_model=Useless)
     assert visible(tmp_path / "exports") == []
     with pytest.raises(ValidationError, match="less_than"):
-        fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, model=Useless)
+        fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, row_model=Useless)
 
 
 def test_it_does_not_replace_the_gate(app: Database) -> None:
@@ -68,7 +68,7 @@ def test_it_does_not_replace_the_gate(app: Database) -> None:
 def test_the_example(app: Database) -> None:
     """A file with a model, from the command line: one row has a timeframe that it does not know."""
     done = feedback_etl(
-        *("export", "--days", "-1", "--database-url", app.url, "--model", f"{EXAMPLE}:CustomPair"),
+        *("export", "--days", "-1", "--database-url", app.url, "--row-model", f"{EXAMPLE}:CustomPair"),
         env={"FEEDBACK_ETL_KEY": KEY},
     )
     assert done.returncode == 4
@@ -77,7 +77,7 @@ def test_the_example(app: Database) -> None:
     with app.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE recommendation_feedbacks SET timeframe = '2_weeks'")
     done = feedback_etl(
-        *("export", "--days", "-1", "--database-url", app.url, "--model", f"{EXAMPLE}:CustomPair", "--quiet"),
+        *("export", "--days", "-1", "--database-url", app.url, "--row-model", f"{EXAMPLE}:CustomPair", "--quiet"),
         env={"FEEDBACK_ETL_KEY": KEY},
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -121,7 +121,7 @@ class Dropping(Useless):
 def test_models_that_fail(app: Database, tmp_path: Path, model: type[pa.DataFrameModel]) -> None:
     """Nothing is published, and no value is told."""
     with pytest.raises(ValidationError) as caught:
-        exported(app, tmp_path / "exports", model=model)
+        exported(app, tmp_path / "exports", row_model=model)
     assert "rec_1" not in all_said(caught.value)
     assert visible(tmp_path / "exports") == []
 

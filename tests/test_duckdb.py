@@ -86,7 +86,7 @@ def test_it_comes_in_batches(url: str) -> None:
     """Each is a raw frame; together they are what one would be."""
     with open_source(url) as source:
         relation, types = look_at(source)
-        with open_reading(source, relation, Window(None, NOW), types, Reading(batch_rows=3)) as batches:
+        with open_reading(source, relation, Window(None, NOW), types, Reading(batch_size=3)) as batches:
             assert [batch["feedback_id"].to_list() for batch in batches] == [[2, 3, 1], [4]]
 
 

@@ -186,7 +186,7 @@ def test_an_export_under_way_does_not_bring_anybody_back(application: Database, 
         erased.wait(60)
 
     reports = []
-    thread = threading.Thread(target=lambda: reports.append(exported(application, tmp_path, progress=wait)))
+    thread = threading.Thread(target=lambda: reports.append(exported(application, tmp_path, on_progress=wait)))
     thread.start()
     read.wait(60)
     forget(application, tmp_path, 2)

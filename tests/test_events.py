@@ -246,7 +246,7 @@ class TestErrors:
         def breaks(*_: object) -> None:
             raise LookupError("-".join(("canary", "4711")))
 
-        monkeypatch.setattr("feedback_etl.pipeline.export.window_of", breaks)
+        monkeypatch.setattr("feedback_etl.pipeline.export.select", breaks)
 
         async def unexpected() -> None:
             news = News()

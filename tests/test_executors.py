@@ -106,11 +106,11 @@ class TestSameAsOnOneMachine:
     @pytest.mark.parametrize(
         "options",
         [
-            {"compress": "gzip", "k": 5},
-            pytest.param({"compress": "zstd", "include_subject_hash": True}, marks=pytest.mark.slow),
-            {"k": 30, "format": "parquet", "timestamp_precision": "day", "recommendation_id": "hash"},
+            {"compression": "gzip", "k": 5},
+            pytest.param({"compression": "zstd", "include_subject_hash": True}, marks=pytest.mark.slow),
+            {"k": 30, "format": "parquet", "timestamp_precision": "day", "hash_recommendation_id": True},
             pytest.param({"unkeyed": True, "key": None}, marks=pytest.mark.slow),
-            pytest.param({"min_feedback_fields": 4, "age_edges": (30, 60), "batch_rows": 100}, marks=pytest.mark.slow),
+            pytest.param({"min_feedback_fields": 4, "age_edges": (30, 60), "batch_size": 100}, marks=pytest.mark.slow),
             {"since": "2025-08-01", "until": "2025-09-15T12:00", "days_back": 30},
             pytest.param(
                 {"quasi_identifiers": ("feedback_timestamp", "age_range"), "timestamp_precision": "day"},
@@ -161,7 +161,7 @@ class TestSameAsOnOneMachine:
             for each in range(1, 30)
         ]
         sqlite_database.fill(records=[record], feedbacks=rows)
-        options: dict[str, Any] = {"batch_rows": 2, "k": k, "now": NOW.replace(hour=13)}
+        options: dict[str, Any] = {"batch_size": 2, "k": k, "now": NOW.replace(hour=13)}
         alone = exported(sqlite_database.url, tmp_path / "alone", **options)
         shared = exported(sqlite_database.url, tmp_path / "shared", executor=Watched(), **options)
         assert alone.deduplicated_records > 0
@@ -222,7 +222,7 @@ class TestCommandLine:
         Path("checks.py").write_text("\n".join([*lines, "    timeframe: str = pa.Field(nullable=True)"]))
         with dask() as (_, client):
             engine = f"dask={client.scheduler.address}"
-            options = ["--days", "-1", "--k", "5", "--workers", "4", "--model", "checks.py:Model"]
+            options = ["--days", "-1", "--k", "5", "--workers", "4", "--row-model", "checks.py:Model"]
             done = feedback_etl_process("export", "--executor", engine, "--json", "--output", tmp_path, *options)
         assert done.returncode == 0, done.stderr
         figures = json.loads(done.stdout)
@@ -315,7 +315,7 @@ class TestTasks:
             return work(task)
 
         with pytest.raises(ExportFileError, match=rf"part-00002.arrow is {told}, and [\d,]+ rows wait in it"):
-            exported(url, tmp_path, executor=Watched(harmed), k=2, batch_rows=1_000)
+            exported(url, tmp_path, executor=Watched(harmed), k=2, batch_size=1_000)
         assert visible(tmp_path) == []
 
     @pytest.mark.parametrize("kind", ["pairs", "rejected"])
@@ -355,7 +355,7 @@ class TestFailures:
                     killed.append(next(iter(client.run(os.getpid, workers=busy).values())))
                     os.kill(killed[0], signal.SIGKILL)
 
-            shared = exported(url, tmp_path / "shared", executor=executor, workers=16, progress=kill)
+            shared = exported(url, tmp_path / "shared", executor=executor, workers=16, on_progress=kill)
         assert killed
         assert frame_of(shared).equals(frame_of(alone))
         assert shared.total_feedback_records == ROWS
@@ -405,7 +405,7 @@ class TestFailures:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt) as caught:  # kept: its traceback keeps what is not closed from its end
-            exported(url, tmp_path, executor=Watched(slow), workers=16, progress=stop, k=k)
+            exported(url, tmp_path, executor=Watched(slow), workers=16, on_progress=stop, k=k)
         ended = len(begun)
         time.sleep(1)
         assert caught.traceback
@@ -424,7 +424,7 @@ class TestFailures:
             EXECUTORS["processes"]() as executor,
             pytest.raises(UsageError, match=r"A task cannot be sent \((AttributeError|PicklingError)\)"),
         ):
-            exported(url, tmp_path, executor=executor, model=Model)
+            exported(url, tmp_path, executor=executor, row_model=Model)
         assert visible(tmp_path) == []
 
     def test_rows_that_break_the_rules_fail_it_at_once(self, url: str, tmp_path: Path) -> None:
@@ -500,7 +500,7 @@ class TestFailures:
             "    print(rows, flush=True)\n"
             "    time.sleep(60)\n"
             f"fe.export_feedback({url!r}, days_back=-1, now=datetime.datetime(2025, 10, 25, 12), key={KEY!r}, k={k},"
-            f" output_dir={str(tmp_path)!r}, workers=5, progress=told, executor=ThreadPoolExecutor(2))\n"
+            f" output_dir={str(tmp_path)!r}, workers=5, on_progress=told, executor=ThreadPoolExecutor(2))\n"
         )
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
             assert head.stdout
@@ -550,9 +550,9 @@ class TestFailures:
     def test_what_is_asked_for_twice_is_made_once(self, url: str, tmp_path: Path) -> None:
         """Under one request id, with the same figures and names."""
         watched = Watched()
-        first = exported(url, tmp_path, executor=watched, request_id="one")
+        first = exported(url, tmp_path, executor=watched, idempotency_key="one")
         sent = len(watched.tasks)
-        again = exported(url, tmp_path, executor=watched, request_id="one")
+        again = exported(url, tmp_path, executor=watched, idempotency_key="one")
         assert len(watched.tasks) == sent > 0
         figures = first.to_dict()
         assert {name: value for name, value in again.to_dict().items() if value != figures[name]}.keys() <= {

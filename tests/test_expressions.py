@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
 
+from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import KeyUnusable, UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.expressions import (
-    AGE_EDGES,
     AGE_RANGE,
     FORMULA_STARTS,
     bucket_age,

@@ -53,7 +53,7 @@ def app(database: Database) -> Database:
 
 def own(app: Database, folder: Path, **options: Any) -> fe.ExportReport:
     """An export with all of them."""
-    return exported_from_url(app, folder, **{"query": QUERY, "columns": COLUMNS} | options)
+    return exported_from_url(app, folder, **{"query": QUERY, "extra_columns": COLUMNS} | options)
 
 
 @pytest.mark.any_database
@@ -62,7 +62,7 @@ def test_they_follow_the_twelve(app: Database, tmp_path: Path) -> None:
     rows = rows_of(Path(own(app, tmp_path).export_filename))
     assert rows.columns == [*TRAINING_COLUMNS, *(column.name for column in COLUMNS)]
     assert manifests_in(tmp_path)[0].columns == rows.columns
-    frame = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, columns=COLUMNS)
+    frame = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, extra_columns=COLUMNS)
     assert frame.schema["joined_at"] == pl.Datetime("us", "UTC")
     device = pl.select(fe.hash_id(pl.lit("d-1"), key=KEY, domain="device")).item()
     of_first = frame.filter(pl.col("visits") == 1).row(0, named=True)
@@ -81,7 +81,7 @@ def test_quasi_identifiers_count_for_k(app: Database, tmp_path: Path) -> None:
     assert report.risk["quasi_identifiers"][-1] == "city"
     with pytest.raises(ValidationError, match="fewer than 2 people"):
         own(app, tmp_path, k=2)
-    assert own(app, tmp_path, k=2, columns=[CITY._replace(role="insensitive"), *COLUMNS[1:]]).risk["k"] == 3
+    assert own(app, tmp_path, k=2, extra_columns=[CITY._replace(role="insensitive"), *COLUMNS[1:]]).risk["k"] == 3
 
 
 def test_zero_is_zero_whatever_its_sign(app: Database, tmp_path: Path) -> None:
@@ -89,14 +89,14 @@ def test_zero_is_zero_whatever_its_sign(app: Database, tmp_path: Path) -> None:
     query = QUERY.replace("f.user_id / 2.0", "CASE f.user_id WHEN 1 THEN -0.0 ELSE 0.0 END")
     columns = [CITY._replace(role="insensitive"), *COLUMNS[1:]]
     columns[2] = columns[2]._replace(role="quasi_identifier")
-    rows = rows_of(Path(own(app, tmp_path, query=query, columns=columns).export_filename))
+    rows = rows_of(Path(own(app, tmp_path, query=query, extra_columns=columns).export_filename))
     assert set(rows["weight"]) == {"0.0"}
 
 
 def test_times_are_cut_down_too(app: Database) -> None:
     """With those of the feedback."""
     loaded = fe.load_training(
-        app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, columns=COLUMNS, timestamp_precision="day"
+        app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, extra_columns=COLUMNS, timestamp_precision="day"
     )
     assert loaded["joined_at"].dt.hour().sum() == 0
 
@@ -104,11 +104,11 @@ def test_times_are_cut_down_too(app: Database) -> None:
 def test_what_is_not_declared_is_refused(app: Database, tmp_path: Path) -> None:
     """And what is declared has to be there, in a query."""
     with pytest.raises(SourceError, match="has the unexpected device"):
-        own(app, tmp_path, columns=COLUMNS[:-1])
+        own(app, tmp_path, extra_columns=COLUMNS[:-1])
     with pytest.raises(SourceError, match="lacks plan"):
-        own(app, tmp_path, columns=[*COLUMNS, ExtraColumn("plan")])
+        own(app, tmp_path, extra_columns=[*COLUMNS, ExtraColumn("plan")])
     with pytest.raises(UsageError, match="The default tables have no column city"):
-        exported_from_url(app, tmp_path, columns=[CITY])
+        exported_from_url(app, tmp_path, extra_columns=[CITY])
 
 
 @pytest.mark.any_database
@@ -116,7 +116,7 @@ def test_what_is_not_declared_is_refused(app: Database, tmp_path: Path) -> None:
 def test_names_that_cannot_be(app: Database, tmp_path: Path, name: str) -> None:
     """Those that are taken, and those that are none."""
     with pytest.raises(UsageError, match="A further column"):
-        own(app, tmp_path, columns=[ExtraColumn(name)])
+        own(app, tmp_path, extra_columns=[ExtraColumn(name)])
 
 
 def test_values_that_do_not_fit_reject_their_rows(app: Database, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_values_that_do_not_fit_reject_their_rows(app: Database, tmp_path: Path)
 def test_a_type_that_cannot_be_meant(app: Database, tmp_path: Path) -> None:
     """The message names the column."""
     with pytest.raises(SourceError, match=r"city is .*, expected"):
-        own(app, tmp_path, columns=[CITY._replace(type="integer"), *COLUMNS[1:]])
+        own(app, tmp_path, extra_columns=[CITY._replace(type="integer"), *COLUMNS[1:]])
 
 
 @pytest.mark.any_database
@@ -148,7 +148,9 @@ def test_the_contract_has_them(app: Database, tmp_path: Path) -> None:
 def test_they_are_read_with_their_types(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
     """As `load_training` gives them, age ranges too; other ranges do not fit together unless one says so."""
     own(app, tmp_path, age_edges=[30], **form)
-    loaded = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, columns=COLUMNS, age_edges=[30])
+    loaded = fe.load_training(
+        app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, extra_columns=COLUMNS, age_edges=[30]
+    )
     assert_frame_equal(fe.scan_training(tmp_path).collect(), loaded)
     own(app, tmp_path, **form)
     with pytest.raises(UsageError, match="2 age ranges"):

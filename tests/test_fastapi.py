@@ -280,7 +280,7 @@ class TestErrors:
         def breaks(*_: object) -> None:
             raise LookupError("-".join(("canary", "4711")))
 
-        monkeypatch.setattr("feedback_etl.pipeline.export.window_of", breaks)
+        monkeypatch.setattr("feedback_etl.pipeline.export.select", breaks)
         with serving() as client:
             answer = client.post(EXPORT, json={})
         assert (answer.status_code, answer.text) == (500, "Internal Server Error")

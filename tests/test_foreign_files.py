@@ -51,7 +51,7 @@ def test_all_of_it_stays(sqlite_database: Database, folder: Path, form: dict[str
     for number in range(3):
         now = NOW + timedelta(seconds=number // 2)
         exported(sqlite_database, folder, now=now, **form)
-        exported(sqlite_database, folder, now=now, incremental=True, recommendation_id="hash", **form)
+        exported(sqlite_database, folder, now=now, incremental=True, hash_recommendation_id=True, **form)
         everybody = {"not_in_database": True, "user_ids": [1, 2], "analysis_ids": [301]}
         fe.erase(folder, database=sqlite_database.url, keys=[Key(KEY)], **everybody)  # type: ignore[arg-type]
         fe.prune(folder, keep_days=0, now=NOW + timedelta(days=9), key=Key(KEY))

@@ -90,7 +90,7 @@ class TestUnderWay:
 
         def export() -> None:
             try:
-                became.append(exported(database, folder, progress=wait, **options))
+                became.append(exported(database, folder, on_progress=wait, **options))
             except Exception as error:
                 became.append(error)
 
@@ -177,7 +177,7 @@ class TestFiles:
 
     def test_damaged_ones_do_not_stop_it(self, application: Database, folder: Path) -> None:
         """They are named, and the others are done."""
-        for form in ({"format": "parquet"}, {"compress": "gzip"}, {}):
+        for form in ({"format": "parquet"}, {"compression": "gzip"}, {}):
             exported(application, folder, **form)
         names = [file.path for each in manifests_in(folder) if (file := each.file("pairs"))]
         (folder / names[0]).write_bytes((folder / names[0]).read_bytes()[:-20])

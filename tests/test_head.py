@@ -27,13 +27,14 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.layout import number_of, part_of, waiting_part_of
 from feedback_etl.exports.manifest import DataFile, manifests_in
-from feedback_etl.options import Rules
+from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run, Tally
 from feedback_etl.pipeline.partitioned import Parts
 from feedback_etl.pipeline.run import Making
 from feedback_etl.pipeline.scheduler import ATTEMPTS, TASKS_AT_ONCE, carried_out
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, ThinTask
-from feedback_etl.privacy.k_anonymity import ClassCounter, KAnonymityPolicy
+from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import Folder
 
@@ -92,7 +93,7 @@ def tasks(count: int) -> Iterator[PartTask]:
 
 def peak_of(count: int) -> int:
     """The memory that the head needs at most for so many tasks, in bytes."""
-    work, run = Idle(classes_of(100)), Run(Rules(datetime(2025, 10, 25), KEY, 1, "keep", False, 1.0))
+    work, run = Idle(classes_of(100)), Run(TransformOptions.of(ExportOptions(), datetime(2025, 10, 25), KEY))
     tracemalloc.start()
     try:
         for made in carried_out(ThreadPoolExecutor(2), work, tasks(count)):
@@ -176,7 +177,7 @@ def written(task: PartTask | ThinTask) -> Made:
 
 def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     """The memory that the head needs at most for an export of so many parts, in bytes."""
-    rules = Rules(NOW, KEY, 1, "keep", False, 1.0, anonymity=KAnonymityPolicy(k))
+    rules = TransformOptions.of(ExportOptions.from_keywords(k=k), NOW, KEY)
     making = Making(Folder(folder), rules, Form(), {}, False, 10.0, time.perf_counter())
     selection = Selection("", Window(None, NOW), None, None, 2.0, Reading(), None)
     tracemalloc.start()

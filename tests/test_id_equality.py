@@ -196,7 +196,7 @@ def test_people_of_several_parts_are_counted_so_too(
         monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
     executor = ThreadPoolExecutor(2) if "executor" in options else None
     chosen = {"executor": executor} if executor else options
-    report = export(url, tmp_path / "exports", batch_rows=1, k=2, **chosen)
+    report = export(url, tmp_path / "exports", batch_size=1, k=2, **chosen)
     assert report.risk["k"] == 1 + len(CASES[case].others)
 
 

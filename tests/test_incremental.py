@@ -152,7 +152,7 @@ class TestChain:
         go_on(app, folder, NOW)
         add(app, row(2, NOW + MINUTE))
         assert exported(app, folder, now=NOW + HOUR).exported_records == 2
-        assert go_on(app, folder, NOW + HOUR, recommendation_id="hash").exported_records == 2
+        assert go_on(app, folder, NOW + HOUR, hash_recommendation_id=True).exported_records == 2
         assert go_on(app, folder, NOW + 2 * HOUR, format="parquet").exported_records == 1
 
     def test_other_options_begin_another_one_and_say_so(self, app: Database, folder: Path) -> None:

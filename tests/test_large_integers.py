@@ -49,7 +49,7 @@ def reasons(database: str, url: str, folder: Path, extra: list[ExtraColumn], **c
     numbers = "(SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3) AS v"
     query = select(url, f"FROM {numbers}", feedback_id="n", analysis_id="n", **columns)
     report = fe.export_feedback(
-        database, days_back=-1, now=NOW, unkeyed=True, output_dir=folder, query=query, columns=extra
+        database, days_back=-1, now=NOW, unkeyed=True, output_dir=folder, query=query, extra_columns=extra
     )
     assert report.exported_records + report.errors == 3
     return report.rejected_reasons
@@ -103,7 +103,7 @@ def test_a_declared_number_is_exported(url: str, tmp_path: Path, route: str) -> 
     """As the nearest floating-point number."""
     query = select(url, weight=large(url))
     database = by(route, url) if route else url
-    frame = fe.load_training(database, days_back=-1, now=NOW, unkeyed=True, query=query, columns=[WEIGHT])
+    frame = fe.load_training(database, days_back=-1, now=NOW, unkeyed=True, query=query, extra_columns=[WEIGHT])
     assert frame["weight"].item() == float(LARGE)
 
 

@@ -53,7 +53,7 @@ BY_SQLALCHEMY: dict[str, Make] = {
     "creator": lambda url: sa.create_engine(
         "mysql+pymysql://", creator=lambda: plain_connection(url), poolclass=sa.NullPool
     ),
-    "connect_args": lambda url: sa.create_engine(url, connect_args={"compress": False}, poolclass=sa.NullPool),
+    "connect_args": lambda url: sa.create_engine(url, connect_args={"compression": False}, poolclass=sa.NullPool),
     "an option of the driver's": lambda url: f"{url}?local_infile=false",
 }
 

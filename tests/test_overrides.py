@@ -454,7 +454,7 @@ class TestOptions:
             ({"age_edgs": (30,)}, "no option age_edgs of export_feedback. Is age_edges meant"),
             ({"age_edges": (65, 30)}, "age_edges must be rising"),
             ({"days_back": 7}, "days_back cannot be set for all exports"),
-            ({"request_id": "1"}, "request_id is found anew"),
+            ({"idempotency_key": "1"}, "idempotency_key is found anew"),
         ],
         ids=str,
     )

@@ -83,7 +83,7 @@ def test_bulk_sees_one_state_while_writers_work(filled: sa.Engine, times: int) -
     url = filled.url.render_as_string(hide_password=False)
     try:
         for _ in range(times):
-            frame = fe.load_feedback(url, days_back=-1, now=NOW, bulk=True, workers=4, batch_rows=11)
+            frame = fe.load_feedback(url, days_back=-1, now=NOW, bulk=True, workers=4, batch_size=11)
             ids = frame["feedback_id"]
             assert sorted(ids.filter(ids > 0).to_list()) == list(range(1, ROWS + 1))
             inserted = sorted(ids.filter(ids < 0).to_list())
@@ -107,7 +107,7 @@ def test_a_reader_killed_at_any_time(postgres_database: str, tmp_path: Path, tim
         killer.start()
         try:
             report = fe.export_feedback(
-                postgres_database, query=query, now=NOW, key=KEY, output_dir=folder, batch_rows=500
+                postgres_database, query=query, now=NOW, key=KEY, output_dir=folder, batch_size=500
             )
         except SourceError as error:
             outcomes.append(str(error))
@@ -131,8 +131,8 @@ def exporting(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     with running_server("postgres") as url:
         query = tmp_path / "many.sql"
         query.write_text(many_rows(url, 3_000_000))
-        env = environment({"FEEDBACK_ETL_DATABASE_URL": url, "FEEDBACK_ETL_KEY": KEY})
-        options = ["--query", str(query), "--days", "-1", "--batch-rows", "500"]
+        env = environment({"FEEDBACK_ETL_DATABASE_URL": url, "FEEDBACK_ETL_KEY": KEY, "FEEDBACK_ETL_BATCH_SIZE": "500"})
+        options = ["--query", str(query), "--days", "-1"]
         with subprocess.Popen([COMMAND, "export", *options], env=env, stderr=subprocess.PIPE, cwd=tmp_path) as process:
             process.url = url  # type: ignore[attr-defined]
             wait_for(lambda: any(path.stat().st_size for path in tmp_path.glob("ml/feedback_training/.feed*.csv.tmp")))
@@ -194,7 +194,7 @@ def test_a_killed_reader_of_sqlite_is_not_covered_up(sqlite_database: Database) 
     rows = [{"id": number, "created_at": NOW, "helpful_rating": 5} for number in range(1, 50_001)]
     sqlite_database.fill(feedbacks=rows)
     with pytest.raises(SourceError, match="the reader process ended early"):
-        fe.load_feedback(sqlite_database.url, since="2025-10-01", batch_rows=100, progress=kill)
+        fe.load_feedback(sqlite_database.url, since="2025-10-01", batch_size=100, on_progress=kill)
     assert readers() == []
 
 
@@ -249,7 +249,7 @@ def test_no_byte_is_lost_while_the_reader_is_stopped_and_goes_on(
     """Also with PYTHONUNBUFFERED, as containers have it: there, who writes has to look how much was written."""
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     query = many_rows(postgres_database, 300_000, timeframe="n || '_weeks'")
-    report = fe.export_feedback(postgres_database, query=query, now=NOW, key=KEY, output_dir=tmp_path, batch_rows=2_000)
+    report = fe.export_feedback(postgres_database, query=query, now=NOW, key=KEY, output_dir=tmp_path, batch_size=2_000)
     assert pl.read_csv(report.export_filename)["timeframe"].to_list() == [f"{n}_weeks" for n in range(300_000, 0, -1)]
 
 
@@ -264,6 +264,6 @@ def memory_of_the_reader(url: str, rows: int) -> int:
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        fe.load_feedback(url, query=many_rows(url, rows), days_back=-1, now=NOW, batch_rows=1_000, progress=stall)
+        fe.load_feedback(url, query=many_rows(url, rows), days_back=-1, now=NOW, batch_size=1_000, on_progress=stall)
     assert len(taken) == 1
     return taken[0]

@@ -66,30 +66,30 @@ class TestOneResult:
 
     @pytest.mark.slow
     @settings(max_examples=settings().max_examples // 25)
-    @given(batch_rows=st.integers(1, 30), repeats=st.integers(1, 6))
+    @given(batch_size=st.integers(1, 30), repeats=st.integers(1, 6))
     def test_the_size_of_a_batch_does_not_matter(
-        self, tmp_path_factory: pytest.TempPathFactory, batch_rows: int, repeats: int
+        self, tmp_path_factory: pytest.TempPathFactory, batch_size: int, repeats: int
     ) -> None:
         """Duplicates at the edges of batches are found, and found once."""
         folder = tmp_path_factory.mktemp("exports")
         with opened(f"sqlite:///{folder}/application.db") as database:
             database.fill(**feedback(25, repeats=repeats))
             at_once = exported(database.url, folder)
-            assert exported(database.url, folder, batch_rows=batch_rows) == at_once
-            assert exported(f"{database.url}?timeout=5", folder, batch_rows=batch_rows) == at_once
+            assert exported(database.url, folder, batch_size=batch_size) == at_once
+            assert exported(f"{database.url}?timeout=5", folder, batch_size=batch_size) == at_once
 
     @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 5])
     def test_bulk_is_serial(self, postgres_database: str, tmp_path: Path, workers: int) -> None:
         """The same rows in the same order, to the byte; those without a time come last."""
         with contextlib.closing(Filled(postgres_database, 200)) as database:
             serial = exported(database.url, tmp_path)
-            assert exported(database.url, tmp_path, bulk=True, workers=workers, batch_rows=7) == serial
+            assert exported(database.url, tmp_path, bulk=True, workers=workers, batch_size=7) == serial
 
     @pytest.mark.parametrize("rows", [0, 1, 65])
     def test_no_row_one_row_and_a_full_batch(self, postgres_database: str, rows: int) -> None:
         """The edges of what a batch can hold."""
         with contextlib.closing(Filled(postgres_database, rows)) as database:
-            frame = fe.load_feedback(database.url, days_back=-1, now=NOW, batch_rows=65)
+            frame = fe.load_feedback(database.url, days_back=-1, now=NOW, batch_size=65)
         assert frame.height == rows
 
 
@@ -131,15 +131,15 @@ class TestAccidents:
         """It is given up after the time that the settings allow."""
         query = select(postgres_database, SLOW)
         with pytest.raises(SourceError, match=r"gave no row for 0\.3 s"):
-            fe.load_feedback(postgres_database, query=query, now=NOW, stall_timeout=0.3)
+            fe.load_feedback(postgres_database, query=query, now=NOW, read_timeout=0.3)
         assert readers() == []
 
     def test_rows_that_are_missing_are_missed(self, postgres_database: str) -> None:
         """A query that fails in the middle gives no rows that could be taken for all."""
         failing = "SELECT 1 / (n - 150000) AS x FROM generate_series(1, 200000) AS n"
         with open_source(postgres_database) as source:
-            job = Job(str(source.connectorx_url), [], [failing], batch_rows=1_000)
-            with pytest.raises(SourceError, match="divides by zero"), Reader(job, stall_timeout=60) as reader:
+            job = Job(str(source.connectorx_url), [], [failing], batch_size=1_000)
+            with pytest.raises(SourceError, match="divides by zero"), Reader(job, read_timeout=60) as reader:
                 assert sum(batch.num_rows for batch in reader.next_stream()) < 200_000
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -171,8 +171,8 @@ class TestAccidents:
     def test_the_job_is_in_no_argument(self, postgres_tcp_url: str) -> None:
         """A password shows in no process list."""
         with open_source(postgres_tcp_url) as source:
-            job = Job(str(source.connectorx_url), [], ["SELECT pg_sleep(30)::text AS x"], batch_rows=1)
-            with Reader(job, stall_timeout=60):
+            job = Job(str(source.connectorx_url), [], ["SELECT pg_sleep(30)::text AS x"], batch_size=1)
+            with Reader(job, read_timeout=60):
                 wait_for(readers)
                 arguments = [" ".join(reader.cmdline()) for reader in readers()]
         assert len(arguments) == 1
@@ -185,9 +185,9 @@ class TestKept:
     KEPT = """
 import os, sys, threading
 from feedback_etl.database.reader_client import Job, Reader
-job = Job(sys.argv[1], [], ["SELECT 1 AS x"], batch_rows=1)
+job = Job(sys.argv[1], [], ["SELECT 1 AS x"], batch_size=1)
 def work(before=lambda: None, after=lambda: None):
-    with Reader(job, stall_timeout=60, is_kept=True) as reader:
+    with Reader(job, read_timeout=60, is_kept=True) as reader:
         before()
         print(sum(batch.num_rows for batch in reader.next_stream()), reader._process.pid, flush=True)
     after()
@@ -241,11 +241,11 @@ class TestPool:
         yield
         end_idle()
 
-    def processes_of(self, database: Database, *, exports: int, batch_rows: int = 1_000) -> list[int]:
+    def processes_of(self, database: Database, *, exports: int, batch_size: int = 1_000) -> list[int]:
         """The reader processes that stay after each of some exports of all rows."""
         stay = []
         for _ in range(exports):
-            fe.load_feedback(database.url, days_back=-1, now=NOW, batch_rows=batch_rows)
+            fe.load_feedback(database.url, days_back=-1, now=NOW, batch_size=batch_size)
             stay += [process.pid for process in reader_pool._idle]
         return stay
 
@@ -257,7 +257,7 @@ class TestPool:
 
     def test_reader_of_a_large_export_ends(self, sqlite_database: Database) -> None:
         sqlite_database.fill(**feedback(5))
-        assert self.processes_of(sqlite_database, exports=1, batch_rows=2) == []
+        assert self.processes_of(sqlite_database, exports=1, batch_size=2) == []
 
     def test_reader_holds_no_connection_while_idle(self, postgres_database: str) -> None:
         query = select(postgres_database)
@@ -268,10 +268,10 @@ class TestPool:
 
     def test_more_readers_than_are_kept_end(self, sqlite_database: Database) -> None:
         with open_source(sqlite_database.url) as source:
-            job = Job(str(source.connectorx_url), [], ["SELECT 1 AS x"], batch_rows=1)
+            job = Job(str(source.connectorx_url), [], ["SELECT 1 AS x"], batch_size=1)
         with contextlib.ExitStack() as stack:
             for _ in range(reader_pool.MAX_IDLE + 1):
-                reader = stack.enter_context(Reader(job, stall_timeout=60))
+                reader = stack.enter_context(Reader(job, read_timeout=60))
                 assert sum(batch.num_rows for batch in reader.next_stream()) == 1
         assert len(reader_pool._idle) == reader_pool.MAX_IDLE
 
@@ -357,7 +357,7 @@ worker.join()
         sqlite_database.fill(**feedback(25))
         told: list[tuple[int, int]] = []
         fe.load_training(
-            sqlite_database.url, days_back=-1, now=NOW, key=KEY, batch_rows=10, progress=lambda *of: told.append(of)
+            sqlite_database.url, days_back=-1, now=NOW, key=KEY, batch_size=10, on_progress=lambda *of: told.append(of)
         )
         assert told[-1] == (25, 25)
         assert told == sorted(told)
@@ -367,10 +367,10 @@ worker.join()
         [
             {"workers": 0},
             {"workers": 65},
-            {"batch_rows": 0},
-            {"batch_rows": 2**32},
-            {"batch_rows": True},
-            {"stall_timeout": 0},
+            {"batch_size": 0},
+            {"batch_size": 2**32},
+            {"batch_size": True},
+            {"read_timeout": 0},
         ],
     )
     def test_what_cannot_be_is_refused(self, sqlite_database: Database, wrong: dict[str, Any]) -> None:
@@ -486,7 +486,7 @@ import feedback_etl as fe
 def peak(rows):
     query = pathlib.Path("many.sql").read_text().replace(":rows", str(rows))
     fe.export_feedback(sys.argv[1], query=query, now=datetime.datetime(2025, 10, 25, 12), key="k" * 32,
-                       output_dir="exports", batch_rows=5_000)
+                       output_dir="exports", batch_size=5_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 small = peak(100_000)
 print(peak(600_000) / small)

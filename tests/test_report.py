@@ -269,7 +269,7 @@ class TestContent:
             "FROM recommendation_feedbacks f JOIN profiles p ON p.user_id = f.user_id"
         )
         extra = [ExtraColumn("shop", "identifier"), ExtraColumn("points", "insensitive", "integer")]
-        file = exported(sqlite_database, FOLDER, query=query, columns=extra, age_edges=[40]).export_filename
+        file = exported(sqlite_database, FOLDER, query=query, extra_columns=extra, age_edges=[40]).export_filename
         page = told()
         assert rows_of(Path(file))["shop"][0] not in page
         assert "&lt;40" in page

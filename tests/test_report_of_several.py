@@ -24,7 +24,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("another key", OTHER_KEY),
     ("another timestamp precision", {"timestamp_precision": "day"}),
     ("other age ranges", {"age_edges": [40]}),
-    ("another form of recommendation_id", {"recommendation_id": "hash"}),
+    ("another form of recommendation_id", {"hash_recommendation_id": True}),
 ]
 
 

@@ -25,7 +25,7 @@ from feedback_etl.exports.local_transaction import ExportFiles
 url, folder, method, request = sys.argv[1:]
 now = datetime(2025, 10, 25, 12)
 setattr(ExportFiles, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-fe.export_feedback(url, days_back=-1, key="k" * 32, output_dir=folder, now=now, request_id=request)
+fe.export_feedback(url, days_back=-1, key="k" * 32, output_dir=folder, now=now, idempotency_key=request)
 """
 
 
@@ -37,7 +37,7 @@ def application(sqlite_database: Database) -> Database:
 
 
 def asked(database: Database, folder: Path, **options: Any) -> fe.ExportReport:
-    return exported(database, folder, **{"request_id": REQUEST, **options})
+    return exported(database, folder, **{"idempotency_key": REQUEST, **options})
 
 
 def facts(report: fe.ExportReport) -> dict[str, Any]:
@@ -76,11 +76,13 @@ class TestAskedTwice:
         second = asked(sqlite_database, tmp_path / "exports")
         assert facts(first) == facts(second)
         assert second.export_filename == ""
-        assert asked(sqlite_database, tmp_path / "exports", request_id="another").exported_records == 3
+        assert asked(sqlite_database, tmp_path / "exports", idempotency_key="another").exported_records == 3
 
     def test_another_id_is_another_export(self, application: Database, tmp_path: Path) -> None:
         """As is none."""
-        names = {asked(application, tmp_path, request_id=each).export_filename for each in (REQUEST, "another", None)}
+        names = {
+            asked(application, tmp_path, idempotency_key=each).export_filename for each in (REQUEST, "another", None)
+        }
         assert len(names) == 3
 
     def test_one_that_failed_is_made(self, application: Database, tmp_path: Path) -> None:
@@ -121,13 +123,13 @@ class TestOneAtATime:
             asked(application, tmp_path / "exports", lock_timeout=0)
         assert AuditLog(tmp_path / "exports").records() == []
 
-    @pytest.mark.parametrize("request_id", ["", "x" * 201, 7])
-    def test_an_id_is_a_short_text(self, application: Database, tmp_path: Path, request_id: Any) -> None:
+    @pytest.mark.parametrize("idempotency_key", ["", "x" * 201, 7])
+    def test_an_id_is_a_short_text(self, application: Database, tmp_path: Path, idempotency_key: Any) -> None:
         """It stands in the log."""
-        with pytest.raises(UsageError, match=r"^request_id must be a text of 1 to 200 characters"):
-            asked(application, tmp_path / "exports", request_id=request_id)
+        with pytest.raises(UsageError, match=r"^idempotency_key must be a text of 1 to 200 characters"):
+            asked(application, tmp_path / "exports", idempotency_key=idempotency_key)
 
     def test_incremental_exports_need_none(self, application: Database, tmp_path: Path) -> None:
         """They never take a row twice."""
-        with pytest.raises(UsageError, match="leave request_id out"):
+        with pytest.raises(UsageError, match="leave idempotency_key out"):
             asked(application, tmp_path / "exports", incremental=True)

@@ -60,7 +60,7 @@ class TestManifest:
         exported(sqlite_database, tmp_path, days_back=3)
         exported(sqlite_database, tmp_path, days_back=4)
         exported(sqlite_database, tmp_path, max_rejected=0.5, format="parquet")
-        exported(sqlite_database, tmp_path, recommendation_id="hash")
+        exported(sqlite_database, tmp_path, hash_recommendation_id=True)
         first, *same, other = (manifest.settings_digest for manifest in manifests_in(tmp_path))
         assert {first} == {*same} != {other}
 

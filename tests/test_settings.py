@@ -58,8 +58,8 @@ PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quas
 def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    schema = {"query", "age_edges", "columns", "model", "allow_row_security"}
-    timeouts = {"connect_timeout", "stall_timeout", "lock_timeout"}
+    schema = {"query", "age_edges", "columns", "row_model", "allow_row_security"}
+    timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
     assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
@@ -85,7 +85,8 @@ def test_the_defaults() -> None:
         allow_row_security=False,
         output_dir=Path("ml/feedback_training"),
         connect_timeout=2.0,
-        stall_timeout=600.0,
+        read_timeout=600.0,
+        batch_size=65_536,
         lock_timeout=60.0,
         timestamp_precision="exact",
         k=None,
@@ -101,7 +102,7 @@ def test_the_defaults() -> None:
         query=None,
         age_edges=(18, 25, 35, 50),
         columns={},
-        model=None,
+        row_model=None,
         opt_in_column="training_data_opt_in",
         opt_out_column="training_data_opt_out",
         key_file=None,
@@ -199,9 +200,9 @@ def test_a_project_whose_table_is_none_is_refused() -> None:
 
 
 _NAMES = (
-    "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, stall_timeout, lock_timeout, "
-    "timestamp_precision, k, on_small_class, max_suppressed, quasi_identifiers, age_edges, columns, "
-    "model, retention_days, controller, contact, purpose, legal_basis, "
+    "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
+    "lock_timeout, timestamp_precision, k, on_small_class, max_suppressed, quasi_identifiers, age_edges, columns, "
+    "row_model, retention_days, controller, contact, purpose, legal_basis, "
     "recipients, opt_in_column, opt_out_column, key_file, retired_keys"
 )
 THERE_ARE = f"There are: {_NAMES}."

@@ -305,7 +305,7 @@ def test_a_file_that_takes_nothing_is_an_error(nothing: int | None) -> None:
     """And no loop without an end; nor does it matter in which form rows are written."""
     with pytest.raises(OSError, match="Input/output error"):
         write_whole(Pipe(2, nothing).write, b"four")
-    for form in (Form(), Form(compress="gzip"), Form(compress="zstd"), Form("parquet"), Form("arrow")):
+    for form in (Form(), Form(compression="gzip"), Form(compression="zstd"), Form("parquet"), Form("arrow")):
         rows = Rows(Pipe(2, nothing), form)  # type: ignore[arg-type]
         with pytest.raises(OSError, match="Input/output error"):  # noqa: PT012  compressors write at the end
             rows.append(pl.DataFrame({"number": range(3)}))

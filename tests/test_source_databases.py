@@ -503,7 +503,7 @@ def test_reading_by_sqlalchemy_comes_in_bounded_batches(shared: Database) -> Non
     window = Window(None, NOW)
     with open_source(by("sqlalchemy", shared.url)) as source:
         relation, types = look_at(source)
-        with open_reading(source, relation, window, types, Reading(batch_rows=3)) as batches:
+        with open_reading(source, relation, window, types, Reading(batch_size=3)) as batches:
             ids = [batch["feedback_id"].to_list() for batch in batches]
     assert ids == [[2, 3, 1], [4]]
 

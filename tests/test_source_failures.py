@@ -135,7 +135,7 @@ def test_a_row_with_a_number_too_large_for_a_float_is_rejected_for_it(postgres: 
     report = export_feedback(
         postgres,
         query=select(postgres, rows, **changed, weight="weight"),
-        columns=[ExtraColumn("weight", type="number")],
+        extra_columns=[ExtraColumn("weight", type="number")],
         output_dir=tmp_path,
         days_back=-1,
         unkeyed=True,
@@ -336,6 +336,6 @@ def test_a_panic_of_connectorx_is_an_error_like_others(postgres: str) -> None:
     """It comes as a BaseException, which callers do not expect; types at which it panics are refused before."""
     with open_source(postgres) as source:
         assert source.connectorx_url
-        job = Job(source.connectorx_url, [], ["SELECT interval '1 day'"], batch_rows=10)
-        with pytest.raises(SourceError, match="PanicException"), Reader(job, stall_timeout=60) as reader:
+        job = Job(source.connectorx_url, [], ["SELECT interval '1 day'"], batch_size=10)
+        with pytest.raises(SourceError, match="PanicException"), Reader(job, read_timeout=60) as reader:
             list(reader.next_stream())

@@ -131,7 +131,7 @@ def test_a_reader_process_refuses_what_was_not_looked_at_before_on_postgresql(po
     """By what begins its own connection: nothing else stands between a query and the database there."""
     with open_source(postgres) as source:
         job = Job(str(source.connectorx_url), beginning_of(source), ["SELECT writes()"], 100)
-        with pytest.raises(SourceError, match="nothing here may write"), Reader(job, stall_timeout=60) as reader:
+        with pytest.raises(SourceError, match="nothing here may write"), Reader(job, read_timeout=60) as reader:
             list(reader.next_stream())
 
 

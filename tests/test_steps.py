@@ -20,9 +20,10 @@ from polars.testing import assert_frame_equal
 import feedback_etl as fe
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, UsageError, ValidationError
-from feedback_etl.options import Rules
+from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline import batch_processor
 from feedback_etl.pipeline.batch_processor import Run
+from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport, FeedbackProcessingStats
 
@@ -35,13 +36,9 @@ T1 = T0 + timedelta(microseconds=1)
 REJECTED_SCHEMA = {"feedback_id": pl.Int64, "analysis_hash": pl.String, "reasons": pl.String}
 
 
-def rules(**changes: Any) -> Rules:
-    """The rules of an export without options, but for these."""
-    usual: dict[str, Any] = {
-        **{"now": NOW, "key": None, "min_feedback_fields": 1},
-        **{"recommendation_id": "keep", "strict": False, "max_rejected": 1.0},
-    }
-    return Rules(**(usual | changes))
+def rules(now: datetime = NOW, key: Key | None = None, **options: Any) -> TransformOptions:
+    """The rules of an export with these options."""
+    return TransformOptions.of(ExportOptions.from_keywords(**options), now, key)
 
 
 class Outcome(NamedTuple):
@@ -167,7 +164,7 @@ class TestOneBatch:
 
     def test_keys_and_recommendations_follow_the_rules(self) -> None:
         """The pseudonyms of the run's key, for recommendations too where they are to be hashed."""
-        pairs, _, report = outcome_of([raw_frame({})], key=KEY, recommendation_id="hash")
+        pairs, _, report = outcome_of([raw_frame({})], key=KEY, hash_recommendation_id=True)
         digests = [
             hmac.new(KEY.text.encode(), text, hashlib.sha256).hexdigest()[:16]
             for text in (b"analysis_id:42", b"recommendation_id:rec_1")
@@ -349,8 +346,8 @@ class TestRules:
         """Before any row is read."""
         with pytest.raises(UsageError, match="min_feedback_fields"):
             rules(min_feedback_fields=5)
-        with pytest.raises(UsageError, match="recommendation_id"):
-            rules(recommendation_id="hashed")
+        with pytest.raises(UsageError, match="timestamp_precision"):
+            rules(timestamp_precision="hours")
 
     def test_they_do_not_show_the_key(self) -> None:
         """A key's id is what may be seen."""

@@ -70,9 +70,9 @@ def everything(bucket_url: str) -> list[str]:
     ("kind", "options"),
     [
         (None, {"format": "parquet", "k": 5}),
-        pytest.param(None, {"compress": "gzip"}, marks=pytest.mark.slow),
+        pytest.param(None, {"compression": "gzip"}, marks=pytest.mark.slow),
         pytest.param("threads", {}, marks=pytest.mark.slow),
-        ("threads", {"compress": "zstd", "include_subject_hash": True, "k": 5}),
+        ("threads", {"compression": "zstd", "include_subject_hash": True, "k": 5}),
     ],
     ids=str,
 )
@@ -138,7 +138,7 @@ def test_a_worker_that_is_killed_loses_nothing(url: str, bucket_url: str, tmp_pa
                 killed.append(next(iter(client.run(os.getpid, workers=busy).values())))
                 os.kill(killed[0], signal.SIGKILL)
 
-        report = stored(url, bucket_url, executor=executor, workers=16, progress=kill)
+        report = stored(url, bucket_url, executor=executor, workers=16, on_progress=kill)
     assert killed
     assert rows_of(report, bucket_url).equals(frame_of(alone))
 
@@ -227,7 +227,7 @@ def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monke
         "    print(rows, flush=True)\n"
         "    time.sleep(60)\n"
         f"fe.export_feedback({url!r}, days_back=-1, now=__import__('datetime').datetime(2025, 10, 25, 12), key={KEY!r},"
-        f" output_dir={bucket_url!r}, workers=5, progress=told)\n"
+        f" output_dir={bucket_url!r}, workers=5, on_progress=told)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
         assert head.stdout
@@ -243,11 +243,11 @@ def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monke
 
 def test_what_is_asked_for_twice_is_made_once(url: str, bucket_url: str) -> None:
     """Under one request id; under another, it is another export."""
-    first = stored(url, bucket_url, request_id="one")
-    again = stored(url, bucket_url, request_id="one")
+    first = stored(url, bucket_url, idempotency_key="one")
+    again = stored(url, bucket_url, idempotency_key="one")
     figures = first.to_dict()
     assert {name for name, value in again.to_dict().items() if value != figures[name]} <= {"execution_time_seconds"}
-    other = stored(url, bucket_url, request_id="two")
+    other = stored(url, bucket_url, idempotency_key="two")
     assert other.export_filename != first.export_filename
     assert len(manifests_at(bucket_url)) == 2
 
@@ -258,14 +258,14 @@ def test_an_earlier_run_of_the_same_request_can_publish_no_more(url: str, bucket
 
     def slow(work: Any, task: Any) -> Any:
         if task.number == 0:
-            later.append(stored(url, bucket_url, request_id="one"))
+            later.append(stored(url, bucket_url, idempotency_key="one"))
         return work(task)
 
     with pytest.raises(ExportFileError, match=f"Meanwhile the export {STEM} has ended"):
-        stored(url, bucket_url, request_id="one", executor=Watched(slow))
+        stored(url, bucket_url, idempotency_key="one", executor=Watched(slow))
     (manifest,) = manifests_at(bucket_url)
     assert later[0].export_filename == f"{bucket_url}/{manifest.stem}"
     assert rows_of(later[0], bucket_url).height == later[0].exported_records
     assert Bucket(bucket_url).names(STEM) == []
-    again = stored(url, bucket_url, request_id="one")
+    again = stored(url, bucket_url, idempotency_key="one")
     assert again.export_filename == later[0].export_filename

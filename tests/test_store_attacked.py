@@ -150,7 +150,7 @@ def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Row
         put(bucket_url, ".feedback_etl/audit/00000003.json", record)
         with StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
             export.publish([])
-        exported(sqlite_database.url, bucket_url, key=KEY, request_id="one")
+        exported(sqlite_database.url, bucket_url, key=KEY, idempotency_key="one")
         assert Bucket(bucket_url).read(f"{stem}/mine.csv") == b"mine"
         assert manifest_of(stem) not in Bucket(bucket_url).names()
 
@@ -204,7 +204,7 @@ def test_an_executor_that_has_lost_its_scheduler_is_told(shared_url: str, tmp_pa
             client.close()
 
         with pytest.raises(ExportFileError, match="has lost its scheduler"):
-            exported(shared_url, tmp_path, executor=executor, workers=16, progress=gone)
+            exported(shared_url, tmp_path, executor=executor, workers=16, on_progress=gone)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and ".feedback_etl" not in path.parts] == []
 
 

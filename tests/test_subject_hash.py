@@ -82,4 +82,4 @@ def test_risk_counts_people_by_it(app: Database, tmp_path: Path) -> None:
 def test_its_name_is_taken(app: Database, tmp_path: Path) -> None:
     """No column of a query may pretend to be it."""
     with pytest.raises(UsageError, match="cannot be called subject_hash"):
-        exported_from_url(app, tmp_path, columns=[ExtraColumn("subject_hash", "identifier")], query="SELECT 1")
+        exported_from_url(app, tmp_path, extra_columns=[ExtraColumn("subject_hash", "identifier")], query="SELECT 1")

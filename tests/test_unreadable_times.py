@@ -326,7 +326,7 @@ def test_a_declared_time_outside_of_the_calendar_is_null_and_counted(
     query, others = declared(url, kind)
     database = by(route, url) if route in ROUTES else url
     report = fe.export_feedback(
-        database, days_back=-1, now=NOW, unkeyed=True, output_dir=tmp_path / "out", query=query, columns=[UNTIL]
+        database, days_back=-1, now=NOW, unkeyed=True, output_dir=tmp_path / "out", query=query, extra_columns=[UNTIL]
     )
     rows = rows_of(Path(report.export_filename))
     assert rows["valid_until"].drop_nulls().to_list() == ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"]

@@ -5,8 +5,9 @@ import json
 import shlex
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,16 +15,23 @@ from feedback_etl import __version__
 from feedback_etl.cli import audit, config, folder, keys, plan, privacy, report
 from feedback_etl.cli.command_group import CommandGroup
 from feedback_etl.cli.console import print_data, progress_line, run_politely, tell, tell_summary
-from feedback_etl.cli.options import AllowRowSecurity, DatabaseUrl, Days, MinFields, Query, Since, Until, selection
+from feedback_etl.cli.options import (
+    AllowRowSecurity,
+    DatabaseUrl,
+    Days,
+    MinFields,
+    Query,
+    Since,
+    Until,
+    require_one_start,
+)
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.errors import UsageError
-from feedback_etl.pipeline.configured import database_of, model_of, privacy_of
+from feedback_etl.options import OutputOptions, QualityOptions, ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Executor
-
-    from feedback_etl.settings import Settings
 
 app = typer.Typer(
     name="feedback-etl",
@@ -51,25 +59,26 @@ def _options(
 @app.command(epilog="Example: feedback-etl export --days 90 --output ml/feedback_training")
 def export(
     context: typer.Context,
-    days: Days = 30,
+    days: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
     output: Annotated[
         str | None, typer.Option(help="Folder of the exports.", metavar="FOLDER", show_default="ml/feedback_training")
     ] = None,
-    min_fields: MinFields = 1,
+    min_fields: MinFields = QualityOptions.min_feedback_fields,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
-    model: Annotated[
-        str | None, typer.Option(help="A pandera model that every batch has to fit too.", metavar="FILE.py:MODEL")
+    row_model: Annotated[
+        str | None,
+        typer.Option(help="A pandera model that every batch has to satisfy as well.", metavar="FILE.py:MODEL"),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Publish nothing if a single row is rejected.")] = False,
     max_rejected: Annotated[
         float, typer.Option(help="Publish nothing if a greater share is rejected, such as 0.05.", metavar="SHARE")
-    ] = 1.0,
-    recommendation_id: Annotated[
-        Literal["keep", "hash"], typer.Option(help="Keep it as it is, or pseudonymise it too.")
-    ] = "keep",
+    ] = QualityOptions.max_rejected,
+    hash_recommendation_id: Annotated[
+        bool, typer.Option("--hash-recommendation-id", help="Pseudonymise the recommendation as well.")
+    ] = False,
     timestamp_precision: Annotated[
         Literal["exact", "minute", "hour", "day"] | None,
         typer.Option(help="Cut times down, after duplicates are dropped.", show_default="exact"),
@@ -98,16 +107,20 @@ def export(
     incremental: Annotated[
         bool, typer.Option("--incremental", help="What is new since the last such export; the first takes --days.")
     ] = False,
-    lookback: Annotated[str, typer.Option(help="How late rows may arrive, as 30m, 2h or 1d.", metavar="TIME")] = "1h",
+    lookback: Annotated[str, typer.Option(help="How late rows may arrive, as 30m, 2h or 1d.", metavar="TIME")] = str(
+        OutputOptions.lookback
+    ),
     format: Annotated[  # noqa: A002  as the option
         Literal["csv", "parquet"], typer.Option(help="CSV, or Parquet compressed with zstd.")
-    ] = "csv",
-    compress: Annotated[Literal["none", "gzip", "zstd"], typer.Option(help="How to compress CSV.")] = "none",
+    ] = OutputOptions.format,
+    compression: Annotated[
+        Literal["none", "gzip", "zstd"], typer.Option(help="Compression of CSV.")
+    ] = OutputOptions.compression,
     unkeyed: Annotated[
         bool, typer.Option("--unkeyed", help="Plain SHA-256 without a key: anybody who can list the ids inverts it.")
     ] = False,
     allow_new_key: Annotated[
-        bool, typer.Option("--allow-new-key", help="The folder's exports are of another key, and that is meant.")
+        bool, typer.Option("--allow-new-key", help="Allow a folder whose exports have pseudonyms of another key.")
     ] = False,
     bulk: Annotated[
         bool, typer.Option("--bulk", help="Read time ranges side by side (PostgreSQL); the file is the same.")
@@ -126,10 +139,6 @@ def export(
     executor: Annotated[
         str | None, typer.Option(help="Have a cluster make the export, in parts: dask=ADDRESS.", metavar="ENGINE")
     ] = None,
-    batch_rows: Annotated[
-        int, typer.Option(help="How many rows are worked on at once; the file is the same.", metavar="N", min=1)
-    ] = 65_536,
-    lock_timeout: folder.LockTimeout = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
     database_url: DatabaseUrl = None,
@@ -145,46 +154,46 @@ def export(
 
     if output == "":
         raise UsageError("--output is empty: name a folder, or leave the option out.")
-    if share and (include_image_urls or include_subject_hash):
-        raise UsageError("--share is for what leaves the house: images and pseudonyms of users stay in it.")
+    require_one_start(context, since)
     settings = load_settings(
         database_url=database_url,
         query=query,
         allow_row_security=allow_row_security,
-        model=model,
+        row_model=row_model,
         output_dir=output,
-        lock_timeout=lock_timeout,
         timestamp_precision=timestamp_precision,
         k=k,
         on_small_class=on_small_class,
         max_suppressed=max_suppressed,
     )
+    options = settings.to_options(
+        days_back=days,
+        since=since,
+        until=until,
+        min_feedback_fields=min_fields,
+        strict=strict,
+        max_rejected=max_rejected,
+        hash_recommendation_id=hash_recommendation_id,
+        include_image_urls=include_image_urls,
+        include_subject_hash=include_subject_hash,
+        incremental=incremental,
+        lookback=lookback,
+        format=format,
+        compression=compression,
+        allow_new_key=allow_new_key,
+        bulk=bulk,
+        workers=workers,
+    )
+    if share:
+        options = replace(options, privacy=options.privacy.for_sharing())
     with _executor(executor) as engine:
         report = export_feedback(
-            database_of(settings),
-            **selection(settings, context, days, since, until),
-            model=model_of(settings),
-            min_feedback_fields=min_fields,
-            output_dir=settings.output_dir,
+            settings.require_database_url(),
+            options=options,
             key=None if unkeyed else keys.key_for_export(settings),
             unkeyed=unkeyed,
-            allow_new_key=allow_new_key,
-            **_privacy(settings, recommendation_id, share=share),
-            include_image_urls=include_image_urls,
-            include_subject_hash=include_subject_hash,
-            strict=strict,
-            max_rejected=max_rejected,
-            incremental=incremental,
-            lookback=lookback,
-            format=format,
-            compress=compress,
-            bulk=bulk,
-            workers=workers,
-            batch_rows=batch_rows,
-            stall_timeout=settings.stall_timeout,
-            lock_timeout=settings.lock_timeout,
             executor=engine,
-            progress=None if quiet else progress_line(),
+            on_progress=None if quiet else progress_line(),
         )
     if as_json:
         print_data(json.dumps(report.to_dict()))
@@ -195,11 +204,11 @@ def export(
 @app.command(epilog="Example: feedback-etl preview --days 7 --rows 5")
 def preview(
     context: typer.Context,
-    days: Days = 30,
+    days: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
     rows: Annotated[int, typer.Option(help="How many rows to show.", min=1, metavar="N")] = 10,
-    min_fields: MinFields = 1,
+    min_fields: MinFields = QualityOptions.min_feedback_fields,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
     database_url: DatabaseUrl = None,
@@ -210,13 +219,10 @@ def preview(
     from feedback_etl.privacy.keys import generate_key
     from feedback_etl.settings import load_settings
 
+    require_one_start(context, since)
     settings = load_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
-    pairs = load_training(
-        database_of(settings),
-        **selection(settings, context, days, since, until),
-        min_feedback_fields=min_fields,
-        key=generate_key(),
-    )
+    options = settings.to_options(days_back=days, since=since, until=until, min_feedback_fields=min_fields)
+    pairs = load_training(settings.require_database_url(), options=options, key=generate_key())
     shown = io.BytesIO()
     write_csv(pairs.head(rows), shown, header=True)
     print_data(shown.getvalue())
@@ -276,18 +282,6 @@ def _executor(name: str | None) -> "Iterator[Executor | None]":
 
     with executor_of(name) as engine:
         yield engine
-
-
-def _privacy(settings: "Settings", recommendation_id: str, *, share: bool) -> dict[str, Any]:
-    """The arguments of the library that make people harder to find; `--share` asks for no less than its preset."""
-    from feedback_etl.privacy.k_anonymity import SHARED_K
-
-    chosen = privacy_of(settings) | {"recommendation_id": recommendation_id}
-    if share:
-        known = dict.fromkeys((*settings.quasi_identifiers, "feedback_timestamp"))
-        chosen |= {"recommendation_id": "hash", "timestamp_precision": "day", "quasi_identifiers": tuple(known)}
-        chosen["k"] = max(SHARED_K, settings.k or 0)
-    return chosen
 
 
 def main(run: Callable[[], None] = app) -> None:

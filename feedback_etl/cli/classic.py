@@ -7,7 +7,6 @@ import typer
 from feedback_etl.cli.console import run_politely, tell_summary
 from feedback_etl.cli.options import DatabaseUrl
 from feedback_etl.errors import AllRejectedError
-from feedback_etl.pipeline.configured import database_of
 
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport
@@ -39,7 +38,7 @@ def export(
     from feedback_etl.settings import load_settings
 
     settings = load_settings(database_url=database_url)
-    processor = FeedbackProcessor(database_of(settings), output, bulk=bulk)
+    processor = FeedbackProcessor(settings.require_database_url(), output, bulk=bulk)
     if days is None:
         days = -1 if bulk else 1
     stats = processor.process_and_export(days_back=days)

@@ -31,10 +31,6 @@ Output = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-LockTimeout = Annotated[
-    float | None,
-    typer.Option(help="How long to wait for others who use the folder.", min=0, metavar="SECONDS", show_default="60"),
-]
 KeyFiles = Annotated[
     list[Path] | None,
     typer.Option("--key-file", help="Another key that made exports; may be repeated.", metavar="FILE"),
@@ -100,7 +96,6 @@ def _line(manifest: "Manifest", there: set[str]) -> str:
 def adopt(
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file in the folder.", metavar="FILE")],
     unkeyed: Annotated[bool, typer.Option("--unkeyed", help="Its pseudonyms are plain SHA-256.")] = False,
-    lock_timeout: LockTimeout = None,
 ) -> None:
     """Give a file a manifest, so that erase and prune reach it.
 
@@ -109,7 +104,7 @@ def adopt(
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings import find_key
 
-    settings = settings_for(None, lock_timeout=lock_timeout)
+    settings = settings_for(None)
     signer = _optional_key(settings)
     key = None if unkeyed else find_key(settings).key
     manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
@@ -126,7 +121,6 @@ def prune(
     keep_last: Annotated[int, typer.Option(help="But keep the newest so many.", min=0, metavar="N")] = 0,
     output: Output = None,
     dry_run: DryRun = False,
-    lock_timeout: LockTimeout = None,
 ) -> None:
     """Remove the files of old exports.
 
@@ -134,7 +128,7 @@ def prune(
     """
     from feedback_etl.exports.maintenance import prune as prune_folder
 
-    settings = settings_for(output, lock_timeout=lock_timeout)
+    settings = settings_for(output)
     days = settings.retention_days if keep_days is None else keep_days
     if days is None:
         raise UsageError("Say how long exports are kept: --keep-days 90, or retention_days in the settings.")
@@ -174,7 +168,6 @@ def erase(
     database_url: Annotated[
         str | None, typer.Option("--database-url", help="Where the feedback is.", metavar="URL")
     ] = None,
-    lock_timeout: LockTimeout = None,
 ) -> None:
     """Erase people from all exports and keep them out.
 
@@ -189,7 +182,6 @@ def erase(
         database_url=database_url,
         query=query,
         allow_row_security=allow_row_security,
-        lock_timeout=lock_timeout,
     )
     done = erase_from(
         settings.output_dir,

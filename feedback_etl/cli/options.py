@@ -1,15 +1,11 @@
 """The options that choose rows, the same for all commands that read feedback."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from feedback_etl.errors import UsageError
-from feedback_etl.pipeline.configured import selection_of
-
-if TYPE_CHECKING:
-    from feedback_etl.settings import Settings
 
 DatabaseUrl = Annotated[
     str | None,
@@ -36,16 +32,12 @@ AllowRowSecurity = Annotated[
 ]
 
 
-def selection(
-    settings: "Settings", context: typer.Context, days: int, since: str | None, until: str | None
-) -> dict[str, Any]:
-    """The arguments of the library that choose rows."""
+def require_one_start(context: typer.Context, since: str | None) -> None:
+    """Refuse --days beside --since.
+
+    Raises:
+        UsageError: Both were given.
+    """
     source = context.get_parameter_source("days")
     if since is not None and source is not None and source.name == "COMMANDLINE":
         raise UsageError("--days and --since exclude each other.")
-    return {
-        "days_back": days,
-        "since": since,
-        "until": until,
-        **selection_of(settings),
-    }

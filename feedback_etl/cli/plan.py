@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from feedback_etl.cli.console import counted, print_data, tell
-from feedback_etl.cli.options import AllowRowSecurity, DatabaseUrl, Days, Query, Since, Until, selection
+from feedback_etl.cli.options import AllowRowSecurity, DatabaseUrl, Days, Query, Since, Until, require_one_start
 from feedback_etl.database.reader_pool import prestart
-from feedback_etl.pipeline.configured import database_of
+from feedback_etl.options import OutputOptions, ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def plan(
     context: typer.Context,
-    days: Days = 30,
+    days: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
     workers: Annotated[
@@ -34,8 +34,10 @@ def plan(
     ] = None,
     format: Annotated[  # noqa: A002  as the option
         Literal["csv", "parquet"], typer.Option(help="CSV, or Parquet compressed with zstd.")
-    ] = "csv",
-    compress: Annotated[Literal["none", "gzip", "zstd"], typer.Option(help="How to compress CSV.")] = "none",
+    ] = OutputOptions.format,
+    compression: Annotated[
+        Literal["none", "gzip", "zstd"], typer.Option(help="Compression of CSV.")
+    ] = OutputOptions.compression,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")] = False,
@@ -49,9 +51,12 @@ def plan(
     from feedback_etl.pipeline.estimate import plan as plan_export
     from feedback_etl.settings import load_settings
 
+    require_one_start(context, since)
     settings = load_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
-    chosen = selection(settings, context, days, since, until)
-    planned = plan_export(database_of(settings), workers=workers, format=format, compress=compress, **chosen)
+    options = settings.to_options(
+        days_back=days, since=since, until=until, workers=workers, format=format, compression=compression
+    )
+    planned = plan_export(settings.require_database_url(), options=options)
     if as_json:
         print_data(json.dumps(planned.to_dict()))
         return

@@ -94,8 +94,7 @@ def risk(
 
     k-anonymity, l-diversity, t-closeness and what follows from them, over all files together.
     """
-    from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH
-    from feedback_etl.pipeline.arguments import known_of
+    from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH, all_quasi_identifiers
     from feedback_etl.privacy.risk import risk as risk_of
     from feedback_etl.settings import load_settings
 
@@ -106,7 +105,7 @@ def risk(
     names = (*RATING_FIELDS, *(each.name for each in declared if each.role == "sensitive"))
     found = risk_of(
         table,
-        quasi_identifiers=quasi_identifier or known_of(settings.quasi_identifiers, declared),
+        quasi_identifiers=quasi_identifier or all_quasi_identifiers(settings.quasi_identifiers, declared),
         sensitive=sensitive or [name for name in names if name in table.columns],
         person=person or (SUBJECT_HASH.name if SUBJECT_HASH.name in table.columns else None),
     )

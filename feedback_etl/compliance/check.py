@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from feedback_etl.clock import instant
+from feedback_etl.columns import all_quasi_identifiers
 from feedback_etl.compliance.application import consented, erasable, hashes_by_key, indexed
 from feedback_etl.compliance.data_files import Written, written
 from feedback_etl.compliance.folder import anonymous, keyed, logged, private, retention
@@ -16,7 +17,6 @@ from feedback_etl.database.inspection import read_query_file
 from feedback_etl.database.lookups import Application, application
 from feedback_etl.exports.maintenance import contents_of
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.pipeline.arguments import known_of
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
 from feedback_etl.storage.base import Folder, place_of
@@ -50,7 +50,9 @@ _OF_EXPORTS: dict[str, Callable[[_There], Item]] = {
     "retention": lambda there: retention(there.exports, there.settings.retention_days, there.now),
     "audit log": lambda there: logged(there.place, there.exports, there.keys),
     "k": lambda there: anonymous(
-        there.files, there.settings.k, known_of(there.settings.quasi_identifiers, there.settings.extra_columns)
+        there.files,
+        there.settings.k,
+        all_quasi_identifiers(there.settings.quasi_identifiers, there.settings.extra_columns),
     ),
 }
 _OF_BOTH: dict[str, Callable[[_There], Item]] = {

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL, training_columns
+from feedback_etl.columns import AGE_EDGES, IMAGE_URL, training_columns
 from feedback_etl.compliance.data_files import Written, unknown_pseudonyms
 from feedback_etl.compliance.item import Item, item
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.transform.expressions import AGE_EDGES, age_ranges, hash_id
+from feedback_etl.transform.expressions import age_ranges, hash_id
 from feedback_etl.transform.identifiers import bounded, unbroken
 from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
 

@@ -37,14 +37,14 @@ class Reading(NamedTuple):
     Attributes:
         bulk: Read time ranges side by side (PostgreSQL).
         workers: How many at once; the number of processors, at most 4, unless given.
-        batch_rows: How many rows are worked on at once.
-        stall_timeout: Seconds without a row after which the database is given up.
+        batch_size: How many rows are worked on at once.
+        read_timeout: Seconds without a row after which the database is given up.
     """
 
     bulk: bool = False
     workers: int | None = None
-    batch_rows: int = BATCH_ROWS
-    stall_timeout: float = 600.0
+    batch_size: int = BATCH_ROWS
+    read_timeout: float = 600.0
 
     def checked(self) -> "Reading":
         """Itself.
@@ -52,15 +52,15 @@ class Reading(NamedTuple):
         Raises:
             UsageError: A value is not allowed.
         """
-        for name, value in (("workers", self.workers), ("batch_rows", self.batch_rows)):
+        for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} must be a whole number, 1 or more.")
-        if self.batch_rows > MOST_BATCH_ROWS:
-            raise UsageError(f"batch_rows must be {MOST_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
+        if self.batch_size > MOST_BATCH_ROWS:
+            raise UsageError(f"batch_size must be {MOST_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
         if self.workers is not None and self.workers > MOST_WORKERS:
             raise UsageError(f"workers must be {MOST_WORKERS} or fewer: each is a process and a connection.")
-        if not self.stall_timeout > 0:
-            raise UsageError("stall_timeout must be a number of seconds above 0.")
+        if not self.read_timeout > 0:
+            raise UsageError("read_timeout must be a number of seconds above 0.")
         return self
 
 
@@ -84,7 +84,7 @@ def open_reading(
     with ExitStack() as stack:
         if source.connectorx_url is None or _is_misread(source, relation):
             logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
-            rows = _with_sqlalchemy(source, relation, feedback_in(relation, window, types), reading.batch_rows)
+            rows = _with_sqlalchemy(source, relation, feedback_in(relation, window, types), reading.batch_size)
             frames: Iterator[pl.DataFrame] = stack.enter_context(closing(rows))
         else:
             readers = _started(stack, source, relation, window, types, reading)
@@ -107,23 +107,21 @@ def _started(
     prepare = beginning_of(source)
     processes = min(max(workers, 1), len(queries))
     jobs = [
-        Job(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_rows) for n in range(processes)
+        Job(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_size) for n in range(processes)
     ]
     # Side by side, each reads its next range while the others' are written.
-    ahead = ceil(ROWS_A_BULK_RANGE / reading.batch_rows) if reading.bulk else BATCHES_AHEAD
-    readers = [
-        stack.enter_context(Reader(job, stall_timeout=reading.stall_timeout, batches_ahead=ahead)) for job in jobs
-    ]
+    ahead = ceil(ROWS_A_BULK_RANGE / reading.batch_size) if reading.bulk else BATCHES_AHEAD
+    readers = [stack.enter_context(Reader(job, read_timeout=reading.read_timeout, batches_ahead=ahead)) for job in jobs]
     return [readers[number % processes] for number in range(len(queries))]
 
 
-def rows_of(job: Job, extra: Sequence[ExtraColumn], *, stall_timeout: float) -> Iterator[pl.DataFrame]:
+def rows_of(job: Job, extra: Sequence[ExtraColumn], *, read_timeout: float) -> Iterator[pl.DataFrame]:
     """The rows of a job of somebody else's, as raw frames; the process that reads them is kept for the next job.
 
     Raises:
         SourceError: The database stopped the query.
     """
-    with Reader(job, stall_timeout=stall_timeout, is_kept=True) as reader:
+    with Reader(job, read_timeout=read_timeout, is_kept=True) as reader:
         for _ in job.queries:
             for batch in reader.next_stream():
                 yield to_raw(pl.DataFrame(batch), extra)
@@ -155,14 +153,14 @@ def beginning_of(source: Source) -> list[str]:
 
 
 def _with_sqlalchemy(
-    source: Source, relation: Relation, sql: str, batch_rows: int
+    source: Source, relation: Relation, sql: str, batch_size: int
 ) -> Generator[pl.DataFrame, None, None]:
-    options: dict[str, Any] = {"no_parameters": True, "stream_results": True, "max_row_buffer": batch_rows}
+    options: dict[str, Any] = {"no_parameters": True, "stream_results": True, "max_row_buffer": batch_size}
     try:
         with source.connection.exec_driver_sql(sql, execution_options=options) as result:
-            names, rows = list(result.keys()), result.fetchmany(batch_rows)
+            names, rows = list(result.keys()), result.fetchmany(batch_size)
             yield to_raw(_frame(names, rows), relation.extra)
-            while rows := result.fetchmany(batch_rows):
+            while rows := result.fetchmany(batch_size):
                 yield to_raw(_frame(names, rows), relation.extra)
     except SQLAlchemyError as error:
         raise stopped(reason_for(error)) from None

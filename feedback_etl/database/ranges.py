@@ -164,13 +164,13 @@ def total_of(source: Source, relation: Relation, window: Window, types: dict[str
     return sum(ranges.rows)
 
 
-def ranges_in_one_piece(rows: int, batch_rows: int, size: int = ROWS_A_BULK_RANGE) -> int:
+def ranges_in_one_piece(rows: int, batch_size: int, size: int = ROWS_A_BULK_RANGE) -> int:
     """How many groups `in_ranges` makes of so many rows that come in such batches; one where there are none.
 
-    >>> ranges_in_one_piece(1_200_000, batch_rows=65_536)  # of 8 batches, which are 524,288 rows
+    >>> ranges_in_one_piece(1_200_000, batch_size=65_536)  # of 8 batches, which are 524,288 rows
     3
     """
-    return max(1, math.ceil(rows / (math.ceil(size / batch_rows) * batch_rows)))
+    return max(1, math.ceil(rows / (math.ceil(size / batch_size) * batch_size)))
 
 
 def in_ranges(frames: "Iterator[pl.DataFrame]", rows: int = ROWS_A_BULK_RANGE) -> "Iterator[Iterator[pl.DataFrame]]":

@@ -31,13 +31,13 @@ class Job(NamedTuple):
         url: The database as ConnectorX takes it. It holds the password and goes through a pipe, never into arguments.
         prepare: Statements that begin each connection.
         queries: The queries; the rows of each come as one stream.
-        batch_rows: How many rows a batch has, but for the last.
+        batch_size: How many rows a batch has, but for the last.
     """
 
     url: str
     prepare: list[str]
     queries: list[str]
-    batch_rows: int
+    batch_size: int
 
 
 class ReaderLost(SourceError):
@@ -47,7 +47,7 @@ class ReaderLost(SourceError):
 class Reader:
     """A reader process at work on a job, with a thread that reads ahead; a context that leaves no process behind.
 
-    with Reader(job, stall_timeout=600) as reader:
+    with Reader(job, read_timeout=600) as reader:
         for query in job.queries:
             for batch in reader.next_stream(): ...
 
@@ -56,11 +56,11 @@ class Reader:
     """
 
     def __init__(
-        self, job: Job, *, stall_timeout: float, batches_ahead: int = BATCHES_AHEAD, is_kept: bool = False
+        self, job: Job, *, read_timeout: float, batches_ahead: int = BATCHES_AHEAD, is_kept: bool = False
     ) -> None:
-        self._stall_timeout = stall_timeout
+        self._stall_timeout = read_timeout
         self._is_kept = is_kept
-        self._small_rows = job.batch_rows
+        self._small_rows = job.batch_size
         self._streams_left = len(job.queries)
         self._rows = 0
         self._ready: queue.Queue[Any] = queue.Queue(batches_ahead)
@@ -121,7 +121,7 @@ class Reader:
             item = self._ready.get(timeout=self._stall_timeout)
         except queue.Empty:
             raise ReaderLost(
-                f"The database gave no row for {self._stall_timeout:g} s (stall_timeout in the settings). "
+                f"The database gave no row for {self._stall_timeout:g} s (read_timeout in the settings). "
                 "Nothing was exported."
             ) from None
         if item is _OVER:

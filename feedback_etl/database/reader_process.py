@@ -63,7 +63,7 @@ def _work(jobs: BinaryIO, rows: BinaryIO, tell: Callable[[dict[str, Any]], None]
                 job["url"],
                 query,
                 return_type="arrow_stream",
-                batch_size=job["batch_rows"],
+                batch_size=job["batch_size"],
                 pre_execution_query=job["prepare"] or None,
             )
             with pa.ipc.new_stream(rows, reader.schema) as stream:

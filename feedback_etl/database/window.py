@@ -6,6 +6,9 @@ from typing import NamedTuple
 from feedback_etl.clock import naive_utc
 from feedback_etl.errors import UsageError
 
+Time = str | date | datetime
+"""A point in time as callers give it: ISO 8601 text, a date (its first instant), or a datetime."""
+
 EVERYTHING = -1
 _DAYS_ALLOWED = "a whole number of days, 1 or more, or -1 for everything"
 

@@ -15,7 +15,7 @@ from feedback_etl.storage.whole_files import write_whole
 Format = Literal["csv", "parquet"]
 Spooled = Literal["arrow"]
 """What rows wait in that may have to be left out."""
-Compress = Literal["none", "gzip", "zstd"]
+Compression = Literal["none", "gzip", "zstd"]
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _GZIP_LEVEL = 5
@@ -28,7 +28,7 @@ class Form(NamedTuple):
     """The form of a data file."""
 
     format: Format | Spooled = "csv"
-    compress: Compress = "none"
+    compression: Compression = "none"
 
     def checked(self) -> "Form":
         """Itself.
@@ -38,16 +38,16 @@ class Form(NamedTuple):
         """
         if self.format not in get_args(Format):
             raise UsageError('format must be "csv" or "parquet".')
-        if self.compress not in get_args(Compress):
-            raise UsageError('compress must be "none", "gzip" or "zstd".')
-        if self.format == "parquet" and self.compress != "none":
-            raise UsageError("Parquet files are compressed as they are (zstd); compress is for CSV.")
+        if self.compression not in get_args(Compression):
+            raise UsageError('compression must be "none", "gzip" or "zstd".')
+        if self.format == "parquet" and self.compression != "none":
+            raise UsageError("Parquet files are compressed as they are (zstd); compression is for CSV.")
         return self
 
     @property
     def suffix(self) -> str:
         """Of the file's name."""
-        return ".parquet" if self.format == "parquet" else f".csv{_SUFFIXES[self.compress]}"
+        return ".parquet" if self.format == "parquet" else f".csv{_SUFFIXES[self.compression]}"
 
 
 class Digested(io.RawIOBase):
@@ -100,7 +100,7 @@ class _Gzip:
         self._file.write(self._compressor.flush())
 
 
-def compressed(file: Any, compress: Compress) -> Any:
+def compressed(file: Any, compress: Compression) -> Any:
     """A file that compresses what is written to it, and is complete when it is closed."""
     if compress == "none":
         return file
@@ -155,7 +155,7 @@ class Rows:
 
     def _text_sink(self) -> Any:
         if self._sink is None:
-            self._sink = compressed(self.written, self._form.compress)
+            self._sink = compressed(self.written, self._form.compression)
         return self._sink
 
     def _append_table(self, frame: pl.DataFrame) -> None:

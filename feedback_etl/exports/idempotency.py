@@ -32,20 +32,20 @@ class AskedMeanwhile(ExportFileError):
     """Another run of the same request has published since this one looked."""
 
 
-def asked_by(request_id: str | None) -> dict[str, Any]:
+def asked_by(idempotency_key: str | None) -> dict[str, Any]:
     """What the log tells of a run when it begins."""
-    return {"request": request_id} if request_id is not None else {}
+    return {"request": idempotency_key} if idempotency_key is not None else {}
 
 
 @contextmanager
 def asked_once(
-    place: Folder | Bucket, request_id: str, lock_timeout: float, signer: Key | None
+    place: Folder | Bucket, idempotency_key: str, lock_timeout: float, signer: Key | None
 ) -> Iterator[ExportReport | None]:
     """What came of an earlier run of the same id, None if nothing did; a folder's lock is held meanwhile.
 
     Args:
         place: Where exports go.
-        request_id: Who asks.
+        idempotency_key: Who asks.
         lock_timeout: Seconds to wait for others who use the folder.
         signer: Signs what is recorded.
 
@@ -54,22 +54,24 @@ def asked_once(
         ExportFileError: The place cannot be used, or a manifest cannot be read.
         FolderLocked: Others use the folder.
     """
-    if not isinstance(request_id, str) or not 0 < len(request_id) <= MOST_CHARACTERS:
-        raise UsageError(f"request_id must be a text of 1 to {MOST_CHARACTERS} characters, such as a UUID.")
+    if not isinstance(idempotency_key, str) or not 0 < len(idempotency_key) <= MOST_CHARACTERS:
+        raise UsageError(f"idempotency_key must be a text of 1 to {MOST_CHARACTERS} characters, such as a UUID.")
     with ExitStack() as stack:
         with explained(place):
             stack.enter_context(held(place, lock_timeout))
-            done = outcome_of(place, log_of(place).records(), request_id, signer)
+            done = outcome_of(place, log_of(place).records(), idempotency_key, signer)
         yield _report(place, done) if done else None
 
 
-def outcome_of(place: Folder | Bucket, records: Iterable[Record], request_id: str, signer: Key | None) -> Record | None:
+def outcome_of(
+    place: Folder | Bucket, records: Iterable[Record], idempotency_key: str, signer: Key | None
+) -> Record | None:
     """What is told of a request's export; of one that was killed before it could record its end, by its manifest.
 
     In an object store, runs of it that have not published are given up.
     """
     records = list(records)
-    started = [each for each in records if each["event"] == "started" and each.get("request") == request_id]
+    started = [each for each in records if each["event"] == "started" and each.get("request") == idempotency_key]
     runs = {each.get("run") for each in started}
     if not runs:
         return None

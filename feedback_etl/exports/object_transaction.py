@@ -72,7 +72,7 @@ class StoredExport:
         plan: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Args are those of `begun.BegunExport`."""
-        self._bucket, self._now, self._key, self._allow_new_key = bucket, now, key, allow_new_key
+        self._bucket, self._now, self._key, self._new_key = bucket, now, key, allow_new_key
         self._known_keys, self._consent, self._plan = known_keys, list(consent), plan
         self._log = StoredLog(bucket)
         self._run = secrets.token_hex(8)
@@ -117,7 +117,7 @@ class StoredExport:
     def _require_same_key(self, log: OpenStoredLog) -> None:
         """Also of exports side by side: each puts its manifest before it looks, so that one sees the other's."""
         unrecorded = unrecorded_keys(self._bucket, log.records(), self._key)
-        require_same_key(self._bucket, log, self._key, allow_new_key=self._allow_new_key, unrecorded=unrecorded)
+        require_same_key(self._bucket, log, self._key, allow_new_key=self._new_key, unrecorded=unrecorded)
 
     def _require_unasked(self, records: Sequence[Record]) -> None:
         """Give up what is under way for the same request: that is recorded, so that the log is looked at again.

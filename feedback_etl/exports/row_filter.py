@@ -8,11 +8,11 @@ from typing import IO
 
 from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.exports.csv_records import is_empty, iter_lines, iter_records, read_head, split, undamaged
-from feedback_etl.exports.file_formats import Compress, Digested, compressed
+from feedback_etl.exports.file_formats import Compression, Digested, compressed
 
 PSEUDONYM = "analysis_hash"
 _RECORDS_AT_ONCE = 10_000
-_CODECS: dict[str, Compress] = {".gz": "gzip", ".zst": "zstd"}
+_CODECS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 
 
 NO_ANALYSIS = "\0"

@@ -5,9 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import ExtraColumn
+from feedback_etl.columns import AGE_EDGES, ExtraColumn
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.transform.expressions import AGE_EDGES
 from feedback_etl.transform.training_schema import training_schema
 
 _JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}

@@ -77,7 +77,7 @@ class BegunExport:
         if is_store(str(folder)):
             raise UsageError(f"{folder} is an object store: export_feedback and `feedback-etl export` write there.")
         self._folder = Path(folder)
-        self._now, self._key, self._allow_new_key, self._lock_timeout = now, key, allow_new_key, lock_timeout
+        self._now, self._key, self._new_key, self._lock_timeout = now, key, allow_new_key, lock_timeout
         self._log = AuditLog(self._folder)
         self._own_pseudonyms = own_pseudonyms
         self._run = secrets.token_hex(8)
@@ -97,7 +97,7 @@ class BegunExport:
                 make_private_folder(self._folder)
                 with self._log.locked() as log:
                     recover(self._folder, log, self._key)
-                    require_same_key(self._folder, log, self._key, allow_new_key=self._allow_new_key)
+                    require_same_key(self._folder, log, self._key, allow_new_key=self._new_key)
                     require_consent(self._folder, log, self._consent)
                     require_state(self._folder, last_state(log.records()))
                     self.erasures = erasures_in(self._folder)
@@ -166,7 +166,7 @@ class BegunExport:
     def _look_again(self) -> None:
         """What may have happened since it was begun; for one that holds the folder's lock."""
         with self._log.locked() as log:
-            require_same_key(self._folder, log, self._key, allow_new_key=self._allow_new_key)
+            require_same_key(self._folder, log, self._key, allow_new_key=self._new_key)
             self._require_no_sweep(log)
             clear_rewritten(self._folder, log)
 

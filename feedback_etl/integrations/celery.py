@@ -76,7 +76,7 @@ def register(
     >>> tasks.bulk.name, tasks.bulk.acks_late, tasks.bulk.serializer
     ('feedback_etl.export_bulk', True, 'json')
     """
-    if {"incremental", "request_id"} & {*options}:
+    if {"incremental", "idempotency_key"} & {*options}:
         raise UsageError("The tasks decide themselves what is incremental and who asks: leave these options out.")
     require_options(options, incremental=True)
 
@@ -88,7 +88,7 @@ def register(
     @app.task(name=BULK, bind=True, **_OPTIONS)  # type: ignore[untyped-decorator]
     def bulk(self: Task, days_back: int = -1) -> Exported:
         """Export everything, or the last days."""
-        asked = {"days_back": days_back, "request_id": self.request.id or uuid4().hex}
+        asked = {"days_back": days_back, "idempotency_key": self.request.id or uuid4().hex}
         return _export(settings, {"bulk": True} | options | asked)
 
     if hour is not None:

@@ -96,7 +96,7 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
         """Export feedback, and tell what came of it. One export at a time."""
         try:
             patience = min(settings.lock_timeout, _PATIENCE_SECONDS)
-            report = run_export(settings, **request.model_dump(), request_id=uuid4().hex, lock_timeout=patience)
+            report = run_export(settings, **request.model_dump(), idempotency_key=uuid4().hex, lock_timeout=patience)
         except FeedbackError as error:
             raise _answer(error) from None
         return _told(report, settings)

@@ -5,6 +5,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from feedback_etl.errors import FeedbackError, FolderLocked, SourceError
+from feedback_etl.integrations.options import ARGUMENTS
 
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport
@@ -27,13 +28,15 @@ def run_export(settings: "Settings | None" = None, **options: Any) -> "ExportRep
         FeedbackError: As `export_feedback` does.
         RuntimeError: Something unexpected happened. Its place is in the log; its text, which may hold values, nowhere.
     """
-    from feedback_etl.pipeline.configured import database_of, export_of
     from feedback_etl.pipeline.export import export_feedback
     from feedback_etl.settings import key_in_force, load_settings
 
     try:
         settings = settings or load_settings()
-        return export_feedback(database_of(settings), key=key_in_force(settings), **export_of(settings) | options)
+        url = settings.require_database_url()
+        arguments = {name: options.pop(name) for name in ARGUMENTS if name in options}
+        arguments.setdefault("key", key_in_force(settings))
+        return export_feedback(url, options=settings.to_options(**options), **arguments)
     except (FeedbackError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of a library in Rust is no Exception

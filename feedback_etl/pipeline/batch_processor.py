@@ -15,7 +15,7 @@ from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
 from feedback_etl.exports.seen_rows import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
-from feedback_etl.options import Rules
+from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
 from feedback_etl.results import ExportReport
 from feedback_etl.transform.dataframes import compact, without_nan
@@ -79,7 +79,9 @@ class Tally(NamedTuple):
 class Run:
     """The steps for one batch after the other, and what has to be carried from one to the next."""
 
-    def __init__(self, rules: Rules, forgotten: Sequence[Tombstones] = (), memory: Memory | None = None) -> None:
+    def __init__(
+        self, rules: TransformOptions, forgotten: Sequence[Tombstones] = (), memory: Memory | None = None
+    ) -> None:
         self._rules = rules
         self._forgotten = is_forgotten(forgotten) if forgotten else None
         self._memory = memory

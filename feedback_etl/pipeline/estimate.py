@@ -2,34 +2,34 @@
 
 import io
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from math import ceil
-from typing import IO, Any, cast
+from typing import IO, Any, Unpack, cast
 
 from feedback_etl.clock import instant
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.batches import BATCH_ROWS, Reading, open_reading
 from feedback_etl.database.connect import Database
-from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumns
 from feedback_etl.database.inspection import fetch_count
 from feedback_etl.database.partitioning import is_divisible, ranges_of_tasks
 from feedback_etl.database.ranges import in_ranges, ranges_in_one_piece, total_of
-from feedback_etl.database.read import Opened, Selection, opened
+from feedback_etl.database.read import Opened, opened
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.database.sql import count_in
 from feedback_etl.database.window import Window
-from feedback_etl.exports.file_formats import Compress, Form, Format, Rows
-from feedback_etl.options import Rules
-from feedback_etl.pipeline.arguments import Time, extra_of, window_of
+from feedback_etl.exports.file_formats import Form, Rows
+from feedback_etl.option_keywords import ExportKeywords
+from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.batches import process_into
+from feedback_etl.pipeline.export import require_supported
 from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE
+from feedback_etl.pipeline.selection import select
+from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.worker import metadata_of
 from feedback_etl.privacy.keys import generate_key
-from feedback_etl.transform.expressions import AGE_EDGES
 from feedback_etl.transform.fork_guard import require_usable_polars
+from feedback_etl.transform.overrides import Overrides
 
 
 @dataclass(frozen=True)
@@ -74,30 +74,20 @@ class Plan:
 def plan(
     database: Database,
     *,
-    days_back: int = 30,
-    since: Time | None = None,
-    until: Time | None = None,
-    workers: int | None = None,
-    format: Format = "csv",  # noqa: A002  as in `export_feedback`
-    compress: Compress = "none",
+    options: ExportOptions | None = None,
     now: datetime | None = None,
-    columns: Sequence[ExtraColumn] = (),
-    age_edges: Sequence[int] = AGE_EDGES,
-    query: str | None = None,
-    db_schema: str | None = None,
-    opt_in_column: str = OPT_IN,
-    opt_out_column: str = OPT_OUT,
-    connect_timeout: float = 2.0,
-    allow_row_security: bool = False,
+    **keywords: Unpack[ExportKeywords],
 ) -> Plan:
-    """What `export_feedback` with an executor of so many workers would take; nothing is written.
+    """Estimate what `export_feedback` with an executor and these options takes; nothing is written.
 
     Rows are counted, and one range from their middle is read and processed, under a throw-away key. Only PostgreSQL is
-    read by several at once. Enforcing k writes every row twice, which this does not count.
+    read in parallel. Enforcing k writes every row twice, which the estimate does not include.
 
     Args:
-        database: As for `export_feedback`, like those that are not named here.
-        workers: How many work at once; 64 unless given, as many tasks as `export_feedback` sends ahead.
+        database: As for `export_feedback`.
+        options: As for `export_feedback`; `workers` is 64 by default, the number of tasks in flight.
+        now: As for `export_feedback`.
+        keywords: As for `export_feedback`.
 
     Raises:
         UsageError: An argument is wrong.
@@ -112,17 +102,13 @@ def plan(
     """
     require_usable_polars()
     prestart()
+    options = (options or ExportOptions()).with_keywords(**keywords)
     now = instant(now)
-    reading, form = Reading(workers=workers).checked(), Form(format, compress).checked()
-    window, consent = window_of(days_back, since, until, now), ConsentColumns(opt_in_column, opt_out_column)
-    extra = extra_of(columns, query, images=False, subjects=False)
-    chosen = (window, query, db_schema, connect_timeout, reading, None, None, consent, extra)
-    selection = Selection(database, *chosen, allow_row_security)
-    rules = Rules(
-        now, generate_key(), 1, "keep", strict=False, max_rejected=1.0, extra=extra, age_edges=tuple(age_edges)
-    )
+    require_supported(options, Overrides(), has_executor=True)
+    selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())
+    window, form = selection.window, options.output.file_format
     with opened(selection) as found:
-        rows, ranges, active, middle = _divided(found, window, workers or TASKS_AT_ONCE)
+        rows, ranges, active, middle = _divided(found, window, options.read.workers or TASKS_AT_ONCE)
         measured, seconds, size = _measured(found, middle, rules, form)
     share = rows / measured if measured else 0.0
     waves = ceil(ranges / active) / ranges
@@ -140,7 +126,7 @@ def _divided(found: Opened, window: Window, workers: int) -> tuple[int, int, int
     return rows, count, min(workers, count), ranges.middle
 
 
-def _measured(found: Opened, window: Window, rules: Rules, form: Form) -> tuple[int, float, int]:
+def _measured(found: Opened, window: Window, rules: TransformOptions, form: Form) -> tuple[int, float, int]:
     """The rows of a range, not more than a usual one has; the seconds they take; and the size of their part."""
     run, part = Run(rules), Rows(cast("IO[bytes]", _Nowhere()), form, metadata_of(rules, form))
     started = time.perf_counter()

@@ -1,66 +1,35 @@
-"""Feedback as a frame in memory: nothing is written."""
+"""Load feedback as a frame in memory; nothing is written."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import polars as pl
 
 from feedback_etl.clock import instant
-from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, of_raw_rows
-from feedback_etl.database.batches import BATCH_ROWS, Reading
 from feedback_etl.database.connect import Database
-from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumns
-from feedback_etl.database.read import Found, Progress, Selection, read
-from feedback_etl.options import Rules
-from feedback_etl.pipeline.arguments import Time, extra_of, key_of, known_of, window_of
-from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, OnSmallClass, drop_small_classes
+from feedback_etl.database.read import Found, Progress, read
+from feedback_etl.option_keywords import ReadKeywords, TrainingKeywords
+from feedback_etl.options import ExportOptions, require_known
+from feedback_etl.pipeline.keys import resolve_key
+from feedback_etl.pipeline.selection import select
+from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
-from feedback_etl.transform.expressions import AGE_EDGES
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.timestamps import readable
-from feedback_etl.transform.transforms import RecommendationId, TimestampPrecision
-
-if TYPE_CHECKING:
-    from feedback_etl.transform.training_schema import Model
 
 
 def load_training(
     database: Database,
     *,
-    days_back: int = 30,
-    since: Time | None = None,
-    until: Time | None = None,
-    min_feedback_fields: int = 1,
-    now: datetime | None = None,
+    options: ExportOptions | None = None,
     key: Key | str | None = None,
     unkeyed: bool = False,
-    recommendation_id: RecommendationId = "keep",
-    strict: bool = False,
-    max_rejected: float = 1.0,
-    timestamp_precision: TimestampPrecision = "exact",
-    k: int | None = None,
-    on_small_class: OnSmallClass = "suppress",
-    max_suppressed: float = 1.0,
-    quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
-    include_image_urls: bool = False,
-    include_subject_hash: bool = False,
-    columns: Sequence[ExtraColumn] = (),
-    age_edges: Sequence[int] = AGE_EDGES,
-    model: "Model | None" = None,
-    query: str | None = None,
-    db_schema: str | None = None,
-    opt_in_column: str = OPT_IN,
-    opt_out_column: str = OPT_OUT,
-    connect_timeout: float = 2.0,
-    allow_row_security: bool = False,
-    bulk: bool = False,
-    workers: int | None = None,
-    batch_rows: int = BATCH_ROWS,
-    stall_timeout: float = 600.0,
-    progress: Progress | None = None,
+    now: datetime | None = None,
+    on_progress: Progress | None = None,
+    **keywords: Unpack[TrainingKeywords],
 ) -> pl.DataFrame:
-    """The rows that `export_feedback` would write, as a frame; nothing is written.
+    """Load the rows that `export_feedback` would write, as a frame; nothing is written.
 
     Takes the same arguments and raises the same errors, but for files.
 
@@ -68,40 +37,20 @@ def load_training(
         The twelve columns of `schema.TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
     """
     require_usable_polars()
+    require_known(keywords, [*TrainingKeywords.__annotations__])
+    options = (options or ExportOptions()).with_keywords(**keywords)
     now = instant(now)
-    reading = Reading(bulk, workers, batch_rows, stall_timeout)
-    window = window_of(days_back, since, until, now)
-    consent, extra = (
-        ConsentColumns(opt_in_column, opt_out_column),
-        extra_of(columns, query, images=include_image_urls, subjects=include_subject_hash),
-    )
-    chosen = (window, query, db_schema, connect_timeout, reading, progress, None, consent, of_raw_rows(extra))
-    selection = Selection(database, *chosen, allow_row_security)
-    anonymity = KAnonymityPolicy(k, on_small_class, max_suppressed, known_of(quasi_identifiers, extra), extra)
-    rules = Rules(
-        now,
-        key_of(key, unkeyed),
-        min_feedback_fields,
-        recommendation_id,
-        strict,
-        max_rejected,
-        timestamp_precision,
-        anonymity,
-        extra,
-        tuple(age_edges),
-        model,
-    )
+    rules = TransformOptions.of(options, now, resolve_key(key, unkeyed))
+    selection = select(database, options, now, on_progress)
 
     def collect(found: Found) -> pl.DataFrame:
-        from feedback_etl.pipeline.batch_processor import (
-            Run,  # it imports pandera, and meanwhile the database is at work
-        )
+        from feedback_etl.pipeline.batch_processor import Run  # imports pandera, while the database executes the query
 
         run = Run(rules)
         pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in found.batches])
         run.finish()
-        run.judge(window, found.excluded)
-        return drop_small_classes(pairs, run.small_classes(), anonymity.quasi_identifiers)
+        run.judge(selection.window, found.excluded)
+        return drop_small_classes(pairs, run.small_classes(), rules.anonymity.quasi_identifiers)
 
     return read(selection, collect)
 
@@ -109,23 +58,12 @@ def load_training(
 def load_feedback(
     database: Database,
     *,
-    days_back: int = 30,
-    since: Time | None = None,
-    until: Time | None = None,
+    options: ExportOptions | None = None,
     now: datetime | None = None,
-    query: str | None = None,
-    db_schema: str | None = None,
-    opt_in_column: str = OPT_IN,
-    opt_out_column: str = OPT_OUT,
-    connect_timeout: float = 2.0,
-    allow_row_security: bool = False,
-    bulk: bool = False,
-    workers: int | None = None,
-    batch_rows: int = BATCH_ROWS,
-    stall_timeout: float = 600.0,
-    progress: Progress | None = None,
+    on_progress: Progress | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> pl.DataFrame:
-    """Raw feedback, which is personal data: user ids, ages, exact times. Keep it in memory and hand it to nobody.
+    """Load raw feedback, which is personal data: user ids, ages, exact times. Keep it in memory; share it with no one.
 
     Takes the arguments of `export_feedback` that choose rows, and raises the same errors.
 
@@ -134,10 +72,8 @@ def load_feedback(
         cannot be read is null; such rows are in every window.
     """
     require_usable_polars()
-    reading = Reading(bulk, workers, batch_rows, stall_timeout)
-    window = window_of(days_back, since, until, instant(now))
-    consent = ConsentColumns(opt_in_column, opt_out_column)
-    chosen = (window, query, db_schema, connect_timeout, reading, progress, None, consent, ())
-    selection = Selection(database, *chosen, allow_row_security)
+    require_known(keywords, [*ReadKeywords.__annotations__])
+    read_only = ExportOptions(read=(options or ExportOptions()).with_keywords(**keywords).read)
+    selection = select(database, read_only, instant(now), on_progress)
     raw = read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
     return raw.with_columns(readable("created_at"))

@@ -29,8 +29,8 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import Facts
 from feedback_etl.exports.object_transaction import StoredExport
 from feedback_etl.exports.partitioned_transaction import PartedExport
-from feedback_etl.pipeline.arguments import known_keys
 from feedback_etl.pipeline.batch_processor import Run
+from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.run import SLOW_SECONDS, Making
 from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE, carried_out
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, Task, ThinTask
@@ -109,11 +109,11 @@ class Parts:
 
     def _begun(self, consent: tuple[str, ...]) -> PartedExport | StoredExport:
         making, rules = self.making, self.making.rules
-        usual: dict[str, Any] = {"key": rules.key, "allow_new_key": making.allow_new_key, "known_keys": known_keys}
-        usual["plan"] = asked_by(making.request_id)
+        usual: dict[str, Any] = {"key": rules.key, "allow_new_key": making.allow_new_key, "known_keys": available_keys}
+        usual["plan"] = asked_by(making.idempotency_key)
         if isinstance(making.place, Bucket):
             return StoredExport(making.place, rules.now, consent=consent, **usual)
-        timeout = making.lock_timeout if making.request_id is None else None  # who asks once has the lock
+        timeout = making.lock_timeout if making.idempotency_key is None else None  # who asks once has the lock
         return PartedExport(making.place.path, rules.now, consent=consent, lock_timeout=timeout, **usual)
 
     def _common(self, export: PartedExport | StoredExport, prepare: tuple[str, ...]) -> Export:
@@ -127,9 +127,9 @@ class Parts:
             key_id=making.rules.key.id if making.rules.key else None,
             erasures=export.erasures,
             prepare=prepare,
-            batch_rows=selection.reading.batch_rows,
+            batch_size=selection.reading.batch_size,
             connect_timeout=selection.connect_timeout,
-            stall_timeout=selection.reading.stall_timeout,
+            read_timeout=selection.reading.read_timeout,
         )
 
     def _made(

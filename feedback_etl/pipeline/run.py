@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.read import Found, Selection, read
 from feedback_etl.database.watermark import Settling
 from feedback_etl.database.window import Window
@@ -24,14 +25,13 @@ from feedback_etl.exports.manifest import digest_of
 from feedback_etl.exports.manifest_details import Facts
 from feedback_etl.exports.seen_rows import Memory
 from feedback_etl.exports.tombstones import Tombstones
-from feedback_etl.options import Rules
-from feedback_etl.pipeline.arguments import known_keys
 from feedback_etl.pipeline.batches import process_into
+from feedback_etl.pipeline.keys import available_keys
+from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import Folder
 from feedback_etl.storage.object_store import Bucket
-from feedback_etl.transform.expressions import AGE_EDGES
 
 if TYPE_CHECKING:
     from feedback_etl.pipeline.batch_processor import Run
@@ -42,7 +42,7 @@ SLOW_SECONDS = 10.0
 """After this time people wonder whether it could be faster, and look whether there is an advice."""
 
 
-def settings_of(rules: Rules, selection: Selection) -> dict[str, Any]:
+def settings_of(rules: TransformOptions, selection: Selection) -> dict[str, Any]:
     """What decides which rows an export has and what they look like: the same for all exports of a chain."""
     query = selection.query
     further: dict[str, Any] = {"extra_columns": [list(column) for column in rules.extra]} if rules.extra else {}
@@ -66,13 +66,13 @@ class Making:
     """The making of an export; `started` is when, by `time.perf_counter`."""
 
     place: Folder | Bucket
-    rules: Rules
+    rules: TransformOptions
     form: Form
     settings: dict[str, Any]
     allow_new_key: bool
     lock_timeout: float
     started: float
-    request_id: str | None = None
+    idempotency_key: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -84,12 +84,12 @@ class Making:
         """Export a selection; with a chain, as its next export."""
         return read(selection, lambda found: self._write(found, selection.window, chain))
 
-    def once(self, make: Callable[["Making"], ExportReport], request_id: str) -> ExportReport:
+    def once(self, make: Callable[["Making"], ExportReport], idempotency_key: str) -> ExportReport:
         """Have an export made unless that was done for the same request; a folder is locked meanwhile."""
         while True:
-            with asked_once(self.place, request_id, self.lock_timeout, self.rules.key) as done:
+            with asked_once(self.place, idempotency_key, self.lock_timeout, self.rules.key) as done:
                 try:
-                    return done or make(replace(self, request_id=request_id))
+                    return done or make(replace(self, idempotency_key=idempotency_key))
                 except AskedMeanwhile:
                     continue
 
@@ -112,7 +112,7 @@ class Making:
     def _write(self, found: Found, window: Window, chain: Chain | None) -> ExportReport:
         key, settled = self.rules.key, found.settled
         facts = Facts("full", window, self.settings, source=found.source, extra=self.rules.extra)
-        has_lock = chain is not None or self.request_id is not None
+        has_lock = chain is not None or self.idempotency_key is not None
         timeout = None if has_lock else self.lock_timeout
         contract = _contract(self.rules) if self.form.format == "parquet" else ""
         made: dict[str, Any] = {
@@ -121,7 +121,7 @@ class Making:
             "form": self.form,
             "contract": contract,
         }
-        made |= {"known_keys": known_keys, "consent": found.consent, "plan": asked_by(self.request_id)}
+        made |= {"known_keys": available_keys, "consent": found.consent, "plan": asked_by(self.idempotency_key)}
         made["own_pseudonyms"] = self.rules.overrides.hash_id is not None
         if chain is not None:
             made["plan"] = begun(window.start, digest_of(self.settings))
@@ -154,13 +154,13 @@ def suppress(files: ExportFiles, run: "Run", asked: KAnonymityPolicy) -> None:
     files.let_through(lambda pairs: drop_small_classes(pairs, small, asked.quasi_identifiers))
 
 
-def _contract(rules: Rules) -> str:
+def _contract(rules: TransformOptions) -> str:
     from feedback_etl.exports.row_schema import row_schema  # it imports pandera too
 
     return json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
 
 
-def _run(rules: Rules, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":
+def _run(rules: TransformOptions, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":
     from feedback_etl.pipeline.batch_processor import Run  # it imports pandera, and meanwhile the database is at work
 
     return Run(rules, forgotten, memory)

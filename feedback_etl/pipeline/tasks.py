@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.options import Rules
 from feedback_etl.pipeline.batch_processor import Tally
+from feedback_etl.pipeline.transform_options import TransformOptions
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,22 @@ class Export:
         erasures: Who was forgotten before it began: later ones are the head's business, so that a task that runs twice
             gives the same part.
         prepare: Statements that begin a connection.
-        batch_rows: How many rows are worked on at once.
+        batch_size: How many rows are worked on at once.
         connect_timeout: Seconds to wait for the database.
-        stall_timeout: Seconds without a row after which the database is given up.
+        read_timeout: Seconds without a row after which the database is given up.
     """
 
     place: str
     stem: str
     form: Form
-    rules: Rules
+    rules: TransformOptions
     version: str
     key_id: str | None
     erasures: frozenset[str]
     prepare: tuple[str, ...]
-    batch_rows: int
+    batch_size: int
     connect_timeout: float
-    stall_timeout: float
+    read_timeout: float
 
 
 @dataclass(frozen=True)

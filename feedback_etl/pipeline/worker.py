@@ -21,13 +21,12 @@ from feedback_etl.errors import KeyUnusable, SourceError, UsageError
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.layout import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
-from feedback_etl.options import Rules
-from feedback_etl.pipeline.arguments import known_keys
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.batches import process_into
-from feedback_etl.pipeline.configured import database_of
+from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.part_writer import PartFile, frames_in
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, Task, ThinTask
+from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import key_in_force, load_settings
@@ -83,7 +82,7 @@ def _secrets(export: Export) -> Secrets:
             f"This worker has the key {key.id}, and the export is of the key {export.key_id}: set "
             "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) alike on all workers."
         )
-    return Secrets(_connectorx_url(database_of(settings), export.connect_timeout), key)
+    return Secrets(_connectorx_url(settings.require_database_url(), export.connect_timeout), key)
 
 
 @lru_cache(maxsize=4)
@@ -101,16 +100,16 @@ def work_with(secrets: Secrets, task: Task) -> Made:
     place, rules = _place_of(export.place), replace(export.rules, key=secrets.key)
     if isinstance(task, ThinTask):
         return let_through(place, rules, task)
-    job = Job(secrets.url, list(export.prepare), [task.query], export.batch_rows)
-    frames = rows_of(job, of_raw_rows(rules.extra), stall_timeout=export.stall_timeout)
+    job = Job(secrets.url, list(export.prepare), [task.query], export.batch_size)
+    frames = rows_of(job, of_raw_rows(rules.extra), read_timeout=export.read_timeout)
     return make_part(place, rules, task, frames, run_of(export, rules))
 
 
-def run_of(export: Export, rules: Rules) -> Run:
+def run_of(export: Export, rules: TransformOptions) -> Run:
     """The steps of a task; whom the place had forgotten when the export began is left out."""
     if not export.erasures:
         return Run(rules)
-    return Run(rules, _forgotten_in(export.place, (rules.key, *known_keys()), export.erasures))
+    return Run(rules, _forgotten_in(export.place, (rules.key, *available_keys()), export.erasures))
 
 
 @lru_cache(maxsize=4)
@@ -125,7 +124,7 @@ def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[
     return read_tombstones(_place_of(place), keys, only=erasures)
 
 
-def make_part(place: Place, rules: Rules, task: PartTask, frames: Iterable[pl.DataFrame], run: Run) -> Made:
+def make_part(place: Place, rules: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], run: Run) -> Made:
     """Make a part of raw rows; they wait where the sizes of all classes have to be known before any is written."""
     export, number = task.export, task.number
     waits = rules.anonymity.k is not None
@@ -141,7 +140,7 @@ def make_part(place: Place, rules: Rules, task: PartTask, frames: Iterable[pl.Da
     return Made(number, files, run.tally(), next(iter(written), None) if waits else None)
 
 
-def let_through(place: Place, rules: Rules, task: ThinTask) -> Made:
+def let_through(place: Place, rules: TransformOptions, task: ThinTask) -> Made:
     """Make a part of rows that wait, but for those of classes that are too small.
 
     Raises:
@@ -160,7 +159,7 @@ def let_through(place: Place, rules: Rules, task: ThinTask) -> Made:
         return Made(number, pairs.publish("pairs"), None)
 
 
-def metadata_of(rules: Rules, form: Form) -> dict[str, str]:
+def metadata_of(rules: TransformOptions, form: Form) -> dict[str, str]:
     """What a Parquet file tells of itself: the key's id and the contract of its rows."""
     if form.format != "parquet":
         return {}

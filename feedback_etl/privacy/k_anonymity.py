@@ -18,8 +18,6 @@ MAX_COUNTED_PEOPLE = 50
 """People per equivalence class are counted up to this number; then only the count is kept, which bounds memory."""
 
 MAX_K = 1_000
-SHARED_K = 5
-"""Least k of the preset `--share`."""
 
 _MAX_PARTS = 64
 _DIGEST_LENGTH = 16

@@ -4,12 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedback_etl.columns import ExtraColumn
+from feedback_etl.columns import AGE_EDGES, ExtraColumn
 from feedback_etl.database import tables
 from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.storage.errors import explained
 from feedback_etl.storage.posix import replace_private_file, temporary_path
-from feedback_etl.transform.expressions import AGE_EDGES
 
 
 def contracts(extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 
 import polars as pl
 
+from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.catalog import manifests_at
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_of
@@ -18,7 +19,7 @@ from feedback_etl.storage.errors import reading
 from feedback_etl.storage.object_store import Bucket, Listed
 from feedback_etl.storage.posix import sha256_of
 from feedback_etl.storage.urls import is_store, require_no_other_url
-from feedback_etl.transform.expressions import AGE_EDGES, age_ranges
+from feedback_etl.transform.expressions import age_ranges
 
 
 class ExportKind(NamedTuple):

@@ -12,6 +12,7 @@ import polars as pl
 import polars.selectors as cs
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
+from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import KeyUnusable, UsageError
 
 PSEUDONYM_LENGTH = 16
@@ -26,7 +27,6 @@ ISO_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
 MAX_AGE = 130
 """The oldest people of whom there are records became 122."""
 
-AGE_EDGES = (18, 25, 35, 50)
 AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 
 FORMULA_STARTS = "=+-@\t\r\n"

@@ -14,10 +14,10 @@ import polars as pl
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
-from feedback_etl.columns import IMAGE_URL, KNOWN, SUBJECT_HASH, ColumnType, ExtraColumn
+from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ColumnType, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.transform.dataframes import Frame, collected, lazy_like, to_polars
-from feedback_etl.transform.expressions import AGE_EDGES, AGE_RANGE, age_ranges
+from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
 
 _RANGE = "Range of the age in years, half-open"
 _OWN_LABEL = "Range of the age, a label of the application's own."

@@ -13,6 +13,7 @@ import polars as pl
 
 from feedback_etl.clock import naive_utc
 from feedback_etl.columns import (
+    AGE_EDGES,
     IMAGE_URL,
     RATING_FIELDS,
     RATINGS,
@@ -26,7 +27,7 @@ from feedback_etl.columns import (
 )
 from feedback_etl.errors import UsageError
 from feedback_etl.transform.dataframes import Frame, for_any_frame, require_columns
-from feedback_etl.transform.expressions import AGE_EDGES, KeyLike, bucket_age, hash_id, join_list
+from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id, join_list
 from feedback_etl.transform.identifiers import holds_id
 from feedback_etl.transform.timestamps import readable
 

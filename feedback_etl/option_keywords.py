@@ -1,0 +1,62 @@
+"""Types of the flat keywords of `export_feedback` and its siblings; `options` declares, defaults and validates them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from feedback_etl.database.window import Time
+
+if TYPE_CHECKING:
+    from feedback_etl.columns import ExtraColumn
+    from feedback_etl.transform.training_schema import Model
+
+
+class ReadKeywords(TypedDict, total=False):
+    """Keywords of `ReadOptions`."""
+
+    days_back: int
+    since: Time | None
+    until: Time | None
+    query: str | None
+    db_schema: str | None
+    opt_in_column: str
+    opt_out_column: str
+    connect_timeout: float
+    allow_row_security: bool
+    bulk: bool
+    workers: int | None
+    batch_size: int
+    read_timeout: float
+
+
+class TrainingKeywords(ReadKeywords, total=False):
+    """Keywords of `ReadOptions`, `QualityOptions` and `PrivacyOptions`."""
+
+    min_feedback_fields: int
+    strict: bool
+    max_rejected: float
+    row_model: "Model | None"
+    hash_recommendation_id: bool
+    timestamp_precision: Literal["exact", "minute", "hour", "day"]
+    k: int | None
+    on_small_class: Literal["suppress", "fail"]
+    max_suppressed: float
+    quasi_identifiers: Sequence[str]
+    include_image_urls: bool
+    include_subject_hash: bool
+    extra_columns: "Sequence[ExtraColumn]"
+    age_edges: Sequence[int]
+
+
+class ExportKeywords(TrainingKeywords, total=False):
+    """Keywords of `ExportOptions`: those of all groups."""
+
+    output_dir: str | Path
+    format: Literal["csv", "parquet"]
+    compression: Literal["none", "gzip", "zstd"]
+    incremental: bool
+    lookback: str | timedelta
+    lock_timeout: float
+    idempotency_key: str | None
+    allow_new_key: bool

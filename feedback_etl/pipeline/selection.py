@@ -1,0 +1,32 @@
+"""Build the selection of rows from the options of an export."""
+
+from datetime import datetime
+
+from feedback_etl.columns import of_raw_rows
+from feedback_etl.database.connect import Database
+from feedback_etl.database.read import Progress, Selection
+from feedback_etl.errors import UsageError
+from feedback_etl.options import ExportOptions
+
+
+def select(database: Database, options: ExportOptions, now: datetime, on_progress: Progress | None = None) -> Selection:
+    """Return the selection of rows that an export at `now` (naive UTC) reads.
+
+    Raises:
+        UsageError: The window ends after `now`, or extra columns have no query that yields them.
+    """
+    read, extra_columns = options.read, options.privacy.extra_columns
+    if extra_columns and read.query is None:
+        raise UsageError(f"The default tables have no column {extra_columns[0].name}: extra columns require a query.")
+    return Selection(
+        database,
+        window=read.window(now),
+        query=read.query,
+        db_schema=read.db_schema,
+        connect_timeout=read.connect_timeout,
+        reading=read.reading,
+        progress=on_progress,
+        consent=read.consent,
+        extra=of_raw_rows(options.privacy.columns),
+        allow_row_security=read.allow_row_security,
+    )

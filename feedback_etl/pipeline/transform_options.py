@@ -1,0 +1,49 @@
+"""Options of the transformation of a batch, as workers receive them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from feedback_etl.columns import ExtraColumn
+from feedback_etl.options import ExportOptions
+from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
+from feedback_etl.privacy.keys import Key
+from feedback_etl.transform.overrides import Overrides
+from feedback_etl.transform.transforms import RecommendationId, TimestampPrecision
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformOptions:
+    """Options that decide what happens to a row; without a key, ids are hashed unkeyed."""
+
+    now: datetime
+    key: Key | None
+    min_feedback_fields: int
+    recommendation_id: RecommendationId
+    strict: bool
+    max_rejected: float
+    timestamp_precision: TimestampPrecision
+    anonymity: KAnonymityPolicy
+    extra: tuple[ExtraColumn, ...]
+    age_edges: tuple[int, ...]
+    model: Any
+    overrides: Overrides
+
+    @classmethod
+    def of(cls, options: ExportOptions, now: datetime, key: Key | None, overrides: Overrides | None = None) -> Self:
+        """Take the options that concern rows."""
+        quality, privacy = options.quality, options.privacy
+        return cls(
+            now=now,
+            key=key,
+            min_feedback_fields=quality.min_feedback_fields,
+            recommendation_id="hash" if privacy.hash_recommendation_id else "keep",
+            strict=quality.strict,
+            max_rejected=quality.max_rejected,
+            timestamp_precision=privacy.timestamp_precision,
+            anonymity=privacy.k_anonymity,
+            extra=privacy.columns,
+            age_edges=tuple(privacy.age_edges),
+            model=quality.row_model,
+            overrides=overrides or Overrides(),
+        )
