@@ -7,7 +7,7 @@ from datetime import datetime
 from math import ceil
 from typing import IO, Any, Unpack, cast
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.database.batches import BATCH_ROWS, Reading, open_reading
 from feedback_etl.database.connect import Database
 from feedback_etl.database.inspection import fetch_count
@@ -103,7 +103,7 @@ def plan(
     require_usable_polars()
     prestart()
     options = (options or ExportOptions()).with_keywords(**keywords)
-    now = instant(now)
+    now = resolve_now(now)
     require_supported(options, Overrides(), has_executor=True)
     selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())
     window, form = selection.window, options.output.file_format

@@ -5,7 +5,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Unpack
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress
 from feedback_etl.errors import AllRejectedError, UsageError
@@ -66,11 +66,11 @@ def export_feedback(
         The figures of the run.
 
     Raises:
-        UsageError: An argument is wrong, or (KeyMissing) there is no key.
+        UsageError: An argument is wrong, or (KeyMissingError) there is no key.
         SourceError: The database cannot be reached or is not as expected.
         ValidationError: Too many rows are rejected, or all of them (AllRejectedError); nothing was published.
         ExportFileError: The folder cannot be used; nothing was published.
-        FolderLocked: Another program uses the folder for too long; nothing was published.
+        FolderLockedError: Another program uses the folder for too long; nothing was published.
 
     >>> from feedback_etl.demo.sample import sample_database
     >>> with sample_database() as url:
@@ -81,7 +81,7 @@ def export_feedback(
     started = time.perf_counter()
     require_usable_polars()
     options = (options or ExportOptions()).with_keywords(**keywords)
-    now = instant(now)
+    now = resolve_now(now)
     rules = TransformOptions.of(options, now, resolve_key(key, unkeyed), overrides)
     require_supported(options, rules.overrides, has_executor=executor is not None)
     selection = select(database, options, now, on_progress)

@@ -57,7 +57,7 @@ def export_in_parts(making: Making, selection: Selection, executor: Executor | N
         SourceError: The database cannot be reached, or stopped a query, also when it was sent again.
         ValidationError: Too many rows are rejected, or of small classes; nothing was published.
         ExportFileError: The place cannot be used, or workers were lost; nothing was published.
-        FolderLocked: Others use the folder for too long; nothing was published.
+        FolderLockedError: Others use the folder for too long; nothing was published.
     """
     parts, ahead = Parts(making, selection), _ahead(executor, selection.reading.workers)
     try:
@@ -162,7 +162,7 @@ class Parts:
                     files += made.files
         report = run.report(window, found.excluded)
         _require_all(files, report)
-        facts = Facts("full", window, self.making.settings, report.figures(), found.source, extra=rules.extra)
+        facts = Facts("full", window, self.making.settings, report.to_statistics(), found.source, extra=rules.extra)
         export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head
         where = str(self.making.place)

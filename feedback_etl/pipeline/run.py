@@ -137,7 +137,7 @@ class Making:
                 files.remember(memory.rows())
                 facts = facts._replace(mode=INCREMENTAL, chain=chain.next(window.start, settled.until, settled.counts))
                 report.mode, report.late_records = INCREMENTAL, chain.late(settled.counts)
-            published = files.publish(facts._replace(statistics=report.figures(), risk=report.risk))
+            published = files.publish(facts._replace(statistics=report.to_statistics(), risk=report.risk))
             report.audit_head = files.audit_head
         if chain is not None and any(published):
             chain.let_go()

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, told
+from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, summarize_names
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.text_scan import csv_sources
@@ -220,7 +220,7 @@ def _require_readable(pairs: pl.LazyFrame, export: Committed) -> None:
 
     names = pairs.collect_schema().names()
     if not is_readable(names):
-        wrong = told(name for name in names if not is_readable([name]))
+        wrong = summarize_names(name for name in names if not is_readable([name]))
         raise ExportFileError(
             f"{export.address} has values of other forms than an export ({wrong}): ratings are whole numbers, times "
             "ISO 8601 with T and without offset. Leave it out with a pattern, or mend it, remove its manifest and "
