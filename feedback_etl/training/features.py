@@ -11,7 +11,7 @@ import polars as pl
 from feedback_etl.columns import RATING_FIELDS, require_pairs
 from feedback_etl.errors import UsageError
 from feedback_etl.training.vocabulary import Vocabulary
-from feedback_etl.transform.dataframes import Frame, for_any_frame
+from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe
 from feedback_etl.transform.transforms import TimestampPrecision, is_coarse
 
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
@@ -46,7 +46,7 @@ LABELS = {
 """Labels that `label` can add."""
 
 
-@for_any_frame
+@accepts_any_dataframe
 def features(
     frame: Frame,
     *,
@@ -151,7 +151,7 @@ def _require_ratings(ratings: Sequence[str]) -> None:
         raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(RATING_FIELDS)}.")
 
 
-@for_any_frame
+@accepts_any_dataframe
 def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "label") -> Frame:
     """Add a binary label: 1 where a rating reaches a threshold, else 0; null where the rating is missing.
 

@@ -11,7 +11,7 @@ import polars as pl
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
 from feedback_etl.errors import UsageError
-from feedback_etl.transform.dataframes import Frame, for_any_frame, require_columns
+from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, require_columns
 
 _NOT_PER_PERSON = {"analysis_hash": "analyses", "recommendation_id": "recommendations"}
 """Columns of which a person can have several values, with the plural for messages."""
@@ -32,7 +32,7 @@ class NullGroupWarning(UserWarning):
     """Warn that all rows without a value to split by are in one part."""
 
 
-@for_any_frame
+@accepts_any_dataframe
 def split_by_hash(frame: Frame, shares: Mapping[str, float], *, by: str, seed: int = 0) -> dict[str, Frame]:
     """Split a frame into parts, with all rows of equal `by` in the same part.
 
