@@ -53,9 +53,9 @@ def check(
         print_data(json.dumps([item._asdict() for item in items]))
     else:
         for item in items:
-            first, *more = textwrap.wrap(item.told, _WIDTH) or [""]
+            first, *more = textwrap.wrap(item.detail, _WIDTH) or [""]
             print_data(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
-            for line in [*more, item.mend]:
+            for line in [*more, item.remedy]:
                 if line:
                     print_data(f"{'':<18}{line}")
     if failed := [item.name for item in items if not item.passed]:
