@@ -38,7 +38,7 @@ from databases import Database
 from processes import feedback_etl, feedback_etl_process
 
 import feedback_etl as fe
-from feedback_etl.database.ranges import in_ranges
+from feedback_etl.database.ranges import group_batches
 from feedback_etl.errors import ExportFileError, FeedbackError, KeyUnusable, SourceError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import number_of, part_of, rejected_part_of
@@ -153,7 +153,7 @@ class TestSameAsOnOneMachine:
         self, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int | None
     ) -> None:
         """Wherever it is cut: a duplicate is found in the part after its original, and people count over all parts."""
-        monkeypatch.setattr("feedback_etl.pipeline.partitioned.in_ranges", partial(in_ranges, rows=4))
+        monkeypatch.setattr("feedback_etl.pipeline.partitioned.group_batches", partial(group_batches, rows=4))
         record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
         row = {"recommendation_id": 1, "created_at": NOW.replace(hour=1)}
         rows = [

@@ -19,9 +19,9 @@ from typing import Any
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.database.partitioning import Division, Indivisible, divide
-from feedback_etl.database.ranges import in_ranges
-from feedback_etl.database.read import Found, Selection, read
+from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, read_partitions
+from feedback_etl.database.ranges import group_batches
+from feedback_etl.database.read import FeedbackStream, ReadRequest, read
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.idempotency import asked_by
 from feedback_etl.exports.layout import REJECTED_FOLDER, number_of, small_classes_of
@@ -43,7 +43,7 @@ from feedback_etl.storage.posix import write_private_file
 logger = logging.getLogger(__name__)
 
 
-def export_in_parts(making: Making, selection: Selection, executor: Executor | None = None) -> ExportReport:
+def export_in_parts(making: Making, selection: ReadRequest, executor: Executor | None = None) -> ExportReport:
     """Export a selection in parts.
 
     Args:
@@ -59,10 +59,10 @@ def export_in_parts(making: Making, selection: Selection, executor: Executor | N
         ExportFileError: The place cannot be used, or workers were lost; nothing was published.
         FolderLocked: Others use the folder for too long; nothing was published.
     """
-    parts, ahead = Parts(making, selection), _ahead(executor, selection.reading.workers)
+    parts, ahead = Parts(making, selection), _ahead(executor, selection.batch_options.workers)
     try:
-        return divide(selection, lambda division: parts.of_division(division, executor, ahead), at_once=ahead)
-    except Indivisible:
+        return read_partitions(selection, lambda division: parts.of_division(division, executor, ahead), at_once=ahead)
+    except NotPartitionableError:
         logger.info("this database is read in one piece, here")
     return read(selection, parts.of_one_piece)
 
@@ -72,9 +72,9 @@ class Parts:
     """The parts of a selection, made and put together."""
 
     making: Making
-    selection: Selection
+    selection: ReadRequest
 
-    def of_division(self, division: Division, executor: Executor | None, ahead: int) -> ExportReport:
+    def of_division(self, division: FeedbackPartitions, executor: Executor | None, ahead: int) -> ExportReport:
         """Have the ranges of a division made by an executor, or by threads of this process, so many sent ahead."""
         key = self.making.rules.key
         with self._begun(division.consent) as export, _at_hand(executor, ahead) as workers:
@@ -88,10 +88,10 @@ class Parts:
             parts = carry_out(PartTask(common, number, query) for number, query in enumerate(queries))
             report = self._made(export, common, parts, carry_out, division, division.total)
         if time.perf_counter() - self.making.started > SLOW_SECONDS:
-            report.advice = division.advice()
+            report.advice = division.suggest_index()
         return report
 
-    def of_one_piece(self, found: Found) -> ExportReport:
+    def of_one_piece(self, found: FeedbackStream) -> ExportReport:
         """Make the parts of what cannot be divided one after the other, in this process."""
         place, rules = self.making.place, self.making.rules
         with self._begun(found.consent) as export:
@@ -99,7 +99,7 @@ class Parts:
             run = run_of(common, rules)
             parts = (
                 make_part(place, rules, PartTask(common, number, ""), frames, run)
-                for number, frames in enumerate(in_ranges(found.batches))
+                for number, frames in enumerate(group_batches(found.batches))
             )
 
             def carry_out(tasks: Iterable[ThinTask]) -> Generator[Made, None, None]:
@@ -127,9 +127,9 @@ class Parts:
             key_id=making.rules.key.id if making.rules.key else None,
             erasures=export.erasures,
             prepare=prepare,
-            batch_size=selection.reading.batch_size,
+            batch_size=selection.batch_options.batch_size,
             connect_timeout=selection.connect_timeout,
-            read_timeout=selection.reading.read_timeout,
+            read_timeout=selection.batch_options.read_timeout,
         )
 
     def _made(
@@ -138,7 +138,7 @@ class Parts:
         common: Export,
         parts: Generator[Made, None, None],
         let_through: Callable[[Iterable[ThinTask]], Generator[Made, None, None]],
-        found: Division | Found,
+        found: FeedbackPartitions | FeedbackStream,
         total: int = 0,
     ) -> ExportReport:
         """Take the parts, judge what came of them, and publish them; with k, when their rows were let through."""
@@ -150,8 +150,8 @@ class Parts:
                 waiting += [made.waiting] if made.waiting else []
                 if made.tally is not None:
                     run.add(made.tally)
-                if self.selection.progress:
-                    self.selection.progress(run.rows, max(run.rows, total))
+                if self.selection.on_progress:
+                    self.selection.on_progress(run.rows, max(run.rows, total))
         run.judge(window, found.excluded)
         small = run.small_classes()
         if rules.anonymity.k is not None:
@@ -162,7 +162,7 @@ class Parts:
                     files += made.files
         report = run.report(window, found.excluded)
         _require_all(files, report)
-        facts = Facts("full", window, self.making.settings, report.figures(), found.source, extra=rules.extra)
+        facts = Facts("full", window, self.making.settings, report.figures(), found.dialect, extra=rules.extra)
         export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head
         where = str(self.making.place)

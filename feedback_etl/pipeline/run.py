@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback_etl.columns import AGE_EDGES
-from feedback_etl.database.read import Found, Selection, read
-from feedback_etl.database.watermark import Settling
+from feedback_etl.database.read import FeedbackStream, ReadRequest, read
+from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.idempotency import AskedMeanwhile, asked_by, asked_once
@@ -42,7 +42,7 @@ SLOW_SECONDS = 10.0
 """After this time people wonder whether it could be faster, and look whether there is an advice."""
 
 
-def settings_of(rules: TransformOptions, selection: Selection) -> dict[str, Any]:
+def settings_of(rules: TransformOptions, selection: ReadRequest) -> dict[str, Any]:
     """What decides which rows an export has and what they look like: the same for all exports of a chain."""
     query = selection.query
     further: dict[str, Any] = {"extra_columns": [list(column) for column in rules.extra]} if rules.extra else {}
@@ -80,7 +80,7 @@ class Making:
         assert isinstance(self.place, Folder)  # noqa: S101  all others are
         return self.place.path
 
-    def of(self, selection: Selection, chain: Chain | None = None) -> ExportReport:
+    def of(self, selection: ReadRequest, chain: Chain | None = None) -> ExportReport:
         """Export a selection; with a chain, as its next export."""
         return read(selection, lambda found: self._write(found, selection.window, chain))
 
@@ -93,13 +93,13 @@ class Making:
                 except AskedMeanwhile:
                     continue
 
-    def incremental(self, selection: Selection, lookback: timedelta) -> ExportReport:
+    def incremental(self, selection: ReadRequest, lookback: timedelta) -> ExportReport:
         """Export what is new in the folder's chain; the folder is locked meanwhile."""
         with continued(self.folder, digest_of(self.settings), self.lock_timeout) as chain:
             now = self.rules.now
             window = Window(chain.begins(selection.window.start, now), now)
-            settling = Settling(lookback, [Window(each.start, each.end) for each in chain.counted])
-            report = self.of(replace(selection, window=window, settling=settling), chain)
+            watermark = WatermarkRequest(lookback, [Window(each.start, each.end) for each in chain.counted])
+            report = self.of(replace(selection, window=window, watermark=watermark), chain)
             if chain.others:
                 report.advice = (
                     "this began a new chain, since the folder's others were exported with other options: rows of "
@@ -109,9 +109,9 @@ class Making:
                 logger.warning("%d rows came later than the lookback and are in no export", report.late_records)
             return report
 
-    def _write(self, found: Found, window: Window, chain: Chain | None) -> ExportReport:
-        key, settled = self.rules.key, found.settled
-        facts = Facts("full", window, self.settings, source=found.source, extra=self.rules.extra)
+    def _write(self, found: FeedbackStream, window: Window, chain: Chain | None) -> ExportReport:
+        key, settled = self.rules.key, found.watermark
+        facts = Facts("full", window, self.settings, source=found.dialect, extra=self.rules.extra)
         has_lock = chain is not None or self.idempotency_key is not None
         timeout = None if has_lock else self.lock_timeout
         contract = _contract(self.rules) if self.form.format == "parquet" else ""
@@ -144,7 +144,7 @@ class Making:
         report.export_filename = str(published.pairs or "")
         report.rejected_filename = str(published.rejected or "")
         if time.perf_counter() - self.started > SLOW_SECONDS:
-            report.advice = found.advice()
+            report.advice = found.suggest_index()
         return report
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from feedback_etl.database.connect import Database
-from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumns
-from feedback_etl.database.lookups import analyses_in, canonical_ids, feedback_of
+from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
+from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.housekeeping import held, log_of
 from feedback_etl.exports.lock import LOCK_TIMEOUT
@@ -90,18 +90,18 @@ def erase(
     require_place(place)
     log_of(place).require_signer(known[0] if known else None)
     where: dict[str, Any] = {"query": query, "db_schema": db_schema, "connect_timeout": connect_timeout}
-    where["consent"] = ConsentColumns(opt_in_column, opt_out_column)
+    where["consent"] = ConsentColumnNames(opt_in_column, opt_out_column)
     allowed: dict[str, Any] = {"allow_row_security": allow_row_security}
     spellings = _spellings(database, where | allowed, user_id=users, analysis_id=analyses)
     wanted = {spelling: {*given} for spelling, given in spellings["analysis_id"].items()}
     found = {}
     if database is not None and users:
-        found = feedback_of(database, list(spellings["user_id"]), **where, **allowed)
+        found = fetch_user_feedback(database, list(spellings["user_id"]), **where, **allowed)
     for user, theirs in found.items():
         for analysis, feedback in theirs:
             each = analysis if analysis is not None else f"{NO_ANALYSIS}{feedback}"
             wanted.setdefault(each, set()).update(spellings["user_id"][user])
-    present = analyses_in(database, **where) if database is not None and not_in_database else None
+    present = fetch_analyses(database, **where) if database is not None and not_in_database else None
     if present is not None and not present:
         raise UsageError(
             "The database has no feedback (with consent) at all, so that everybody would be erased. Is it the right "
@@ -120,7 +120,7 @@ def _spellings(database: Database | None, where: dict[str, Any], **ids: list[str
     asked = {name: [each for each in some if not _is_plain(each)] for name, some in ids.items()}
     if database is None or not any(asked.values()):
         return found
-    for name, canonical in canonical_ids(database, asked, **where).items():
+    for name, canonical in fetch_canonical_ids(database, asked, **where).items():
         for each, spelling in canonical.items():
             found[name].setdefault(spelling, set()).add(each)
     return found
