@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from feedback_etl.database.batches import BatchOptions
     from feedback_etl.database.consent import ConsentColumnNames
     from feedback_etl.exports.file_formats import Form
-    from feedback_etl.privacy.k_anonymity import Anonymity
+    from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
     from feedback_etl.transform.training_schema import Model
 
 SHARED_K = 5
@@ -185,13 +185,13 @@ class PrivacyOptions:
         return (*self.extra_columns, *images, *((SUBJECT_HASH,) if self.include_subject_hash else ()))
 
     @property
-    def k_anonymity(self) -> "Anonymity":
+    def k_anonymity(self) -> "KAnonymityPolicy":
         """The k-anonymity policy; extra columns of role "quasi_identifier" are among its quasi-identifiers."""
         from feedback_etl.columns import all_quasi_identifiers
-        from feedback_etl.privacy.k_anonymity import Anonymity
+        from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 
         names = all_quasi_identifiers(self.quasi_identifiers, self.columns)
-        return Anonymity(self.k, self.on_small_class, self.max_suppressed, names, self.columns)
+        return KAnonymityPolicy(self.k, self.on_small_class, self.max_suppressed, names, self.columns)
 
     def for_sharing(self) -> Self:
         """Return the options for data that leaves the organisation: at least k = 5, days, hashed recommendations.

@@ -82,7 +82,7 @@ class FeedbackProcessor:
         require_options(options)
         self.db_session = db_session
         self._output_dir = output_dir
-        self._key = Key.of(key) if key is not None else None
+        self._key = Key.parse(key) if key is not None else None
         self._unkeyed, self._allow_new_key = unkeyed, allow_new_key
         self._arguments = {name: options.pop(name) for name in ARGUMENTS if name in options}
         self._options = options | {"allow_new_key": allow_new_key}

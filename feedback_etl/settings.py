@@ -18,7 +18,7 @@ from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnType, Extra
 from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions, OutputOptions, PrivacyOptions, ReadOptions, option_names
-from feedback_etl.privacy.k_anonymity import MOST_K
+from feedback_etl.privacy.k_anonymity import MAX_K
 from feedback_etl.privacy.keys import Key, is_retired, read_key
 from feedback_etl.settings_file import read_settings_file
 from feedback_etl.transform.expressions import age_ranges
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     batch_size: int = Field(ReadOptions.batch_size, gt=0, description="rows per batch")
     lock_timeout: float = Field(OutputOptions.lock_timeout, ge=0, description="seconds to wait for a used folder")
     timestamp_precision: Literal["exact", "minute", "hour", "day"] = PrivacyOptions.timestamp_precision
-    k: int | None = Field(None, ge=1, le=MOST_K, description="people who share their quasi-identifiers, at least")
+    k: int | None = Field(None, ge=1, le=MAX_K, description="people who share their quasi-identifiers, at least")
     on_small_class: Literal["suppress", "fail"] = PrivacyOptions.on_small_class
     max_suppressed: float = Field(PrivacyOptions.max_suppressed, ge=0, le=1, description="share of rows, at most")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS

@@ -23,7 +23,7 @@ from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import People, without
+from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes
 from feedback_etl.privacy.keys import Key
 
 
@@ -98,8 +98,8 @@ class TestEnforced:
     @pytest.mark.parametrize(
         ("options", "why"),
         [
-            ({"on_small_class": "fail"}, "no class may be so small"),
-            ({"max_suppressed": 0.1}, "more than 10.000% may not be left out"),
+            ({"on_small_class": "fail"}, "on_small_class is fail"),
+            ({"max_suppressed": 0.1}, "max_suppressed is 10.000%"),
             ({"k": 100}, "no row would be left"),
         ],
     )
@@ -169,13 +169,13 @@ def test_after_k_no_class_has_fewer_people(
         with pytest.raises(ValidationError):
             run.small_classes()
         return
-    kept = without(pairs, run.small_classes(), names)
+    kept = drop_small_classes(pairs, run.small_classes(), names)
     assert kept["analysis_hash"].to_list() == pairs.filter(pl.Series(expected))["analysis_hash"].to_list()
 
 
 def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
     """As a source without types may give them: a number in one batch, text in the next."""
-    people = People(["age_range"])
+    people = ClassCounter(["age_range"])
     people.add(pl.DataFrame({"age_range": ["a", "a"]}), pl.Series([1, 2]))
     people.add(pl.DataFrame({"age_range": ["a", "a"]}), pl.Series(["2", "x"]))
     assert people.classes().rows() == [("a", 3, 4)]
@@ -184,18 +184,18 @@ def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
 def test_a_class_of_many_people_is_only_a_count() -> None:
     """Wherever the cap is reached: in a batch, between batches, or between tasks; of it nobody is told any more."""
     ages = pl.Series([str(number % 100) for number in range(100_000)])
-    people = People(["age_range"], cap=10)
+    people = ClassCounter(["age_range"], cap=10)
     for first in range(0, 100_000, 20_000):
         batch = ages[first : first + 20_000]
         people.add(pl.DataFrame({"age_range": batch}), pl.Series(range(first, first + 20_000)))
     people.add(pl.DataFrame({"age_range": ["rare"] * 4}), pl.Series([1, 2, 2, None]))
-    told = people.digested(Key(KEY))
+    told = people.to_digests(Key(KEY))
     assert len(told) < 2_000  # a digest alone has 8 bytes
-    both = people.anew()
-    other = people.anew()
+    both = people.empty_copy()
+    other = people.empty_copy()
     other.add(pl.DataFrame({"age_range": ["rare"] * 7 + ["1"]}), pl.Series([2, 3, 4, 5, 6, 7, 8, 9]))
-    for each in (told, other.digested(Key(KEY))):
-        both.add_digested(each)
+    for each in (told, other.to_digests(Key(KEY))):
+        both.merge_digests(each)
     sizes = {age: (count, rows) for age, count, rows in both.classes().rows()}
     assert sizes.pop("rare") == (9, 11)  # 1 to 8, and one who is unknown
     assert sizes.pop("1") == (10, 1_001)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from feedback_etl.exports.audit import AuditLog, Verdict, verify
-from feedback_etl.privacy.keys import Key, new_key
+from feedback_etl.privacy.keys import Key, generate_key
 
 KEY = Key("k" * 32)
 OTHER = Key("o" * 32)
@@ -95,7 +95,7 @@ def rewrite(lines: Lines, rng: random.Random) -> None:
     forged = AuditLog(Path("forged"))
     forged.path.parent.mkdir(parents=True, exist_ok=True)
     forged.path.write_bytes(b"".join(line + b"\n" for line in lines[:start]))
-    key = rng.choice([None, new_key()])
+    key = rng.choice([None, generate_key()])
     for _ in lines[start:]:
         with forged.locked() as opened:
             opened.append("started", key, run="another", rows=0)

@@ -139,7 +139,7 @@ class TestExport:
         run = feedback_etl(
             *("export", "--since", "2025-01-10T10:00:00", "--until", "2025-01-20T10:00:00"),
             *("--output", tmp_path / "out", "--min-fields", "0", "--query", query, "--max-rejected", "0.5"),
-            *("--recommendation-id", "hash", "--unkeyed", "--json", "--quiet", "--database-url", configured),
+            *("--hash-recommendation-id", "--unkeyed", "--json", "--quiet", "--database-url", configured),
         )
         assert (run.returncode, run.stderr) == (0, "")
         figures = json.loads(run.stdout)
@@ -259,7 +259,7 @@ class TestExportHere:
         ("arguments", "told"),
         [
             (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other."),
-            (["--until", "2025-01-01"], "needs a start (since)"),
+            (["--until", "2025-01-01"], "requires a start (since)"),
             (["--since", "yesterday"], "A time must be an ISO 8601 date or time"),
             (["--since", "2025-02-01", "--until", "2025-01-01"], "--since must lie before the window's end."),
             (["--since", "2025-01-01", "--until", "2125-01-01"], "--until lies in the future"),
@@ -270,7 +270,7 @@ class TestExportHere:
             (["--min-fields", "5"], "min_feedback_fields must be a whole number from 0 to 4."),
             (["--max-rejected", "5"], "max_rejected must be a share from 0 to 1"),
             (["--max-rejected", "nan"], "max_rejected must be a share from 0 to 1"),
-            (["--recommendation-id", "drop"], "Invalid value for '--recommendation-id'"),
+            (["--timestamp-precision", "week"], "Invalid value for '--timestamp-precision'"),
             (["--query", "missing.sql"], "There is no query file missing.sql."),
             (["--database-url", ""], "The database URL cannot be understood"),
             (["--database-url", "oracle://host/app"], "Databases of the kind oracle cannot be read"),

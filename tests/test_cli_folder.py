@@ -85,7 +85,7 @@ class TestErase:
         """As another program gives them; here none."""
         run = feedback_etl("erase", "--user-ids-file", "-", "--json")
         assert (run.returncode, run.stdout) == (2, "")
-        assert "Name somebody to erase" in run.stderr
+        assert "No one to erase" in run.stderr
 
     def test_exports_of_a_key_that_is_not_at_hand(self, here: Here, folder: Path, sqlite_database: Database) -> None:
         """Are named, and it is no success; with the key it is."""
@@ -127,10 +127,11 @@ class TestAdoptAndPrune:
         assert not old.exists()
         assert f"{old.stem}.manifest.json" in visible(folder)
 
-    def test_the_folder_is_in_use(self, here: Here, folder: Path) -> None:
+    def test_the_folder_is_in_use(self, here: Here, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Exit code 6, and nothing is done."""
+        monkeypatch.setenv("FEEDBACK_ETL_LOCK_TIMEOUT", "0")
         with locked(folder):
-            ended = here("prune", "--keep-days", "0", "--lock-timeout", "0")
+            ended = here("prune", "--keep-days", "0")
         assert ended.code == 6
         assert "is in use" in ended.err
         assert f"{STEM}.csv" in visible(folder)

@@ -60,7 +60,7 @@ def test_nothing_is_left_of_a_person(application: Database, tmp_path: Path, form
     path = Path(exported(application, folder, **form).export_filename)
     before = rows_of(path)
     done = forget(application, folder, 2)
-    assert (done.rows, done.not_found, done.without_key, done.foreign) == (4, [], [], [])
+    assert (done.rows, done.not_found, done.without_key, done.unmanaged) == (4, [], [], [])
     assert len(done.files) == 2
     gone = [pseudonym(number) for number in (201, 202, 203, 204)]
     assert not any(each.encode() in everything_in(folder) for each in gone)
@@ -140,13 +140,13 @@ def test_those_who_are_gone_from_the_database(application: Database, tmp_path: P
     assert pseudonym(101).encode() in everything_in(tmp_path)
 
 
-def test_an_empty_database_erases_nobody(application: Database, tmp_path: Path) -> None:
+def test_empty_database_erases_no_one(application: Database, tmp_path: Path) -> None:
     """It is the wrong one, more likely than not."""
     folder = tmp_path / "exports"
     exported(application, folder)
     before = everything_in(folder)
     application.clear()
-    with pytest.raises(UsageError, match="everybody would be erased"):
+    with pytest.raises(UsageError, match="everyone would be erased"):
         forget(application, folder, not_in_database=True)
     assert everything_in(folder) == before
 
@@ -172,7 +172,7 @@ def test_what_is_not_ours_is_named(application: Database, tmp_path: Path) -> Non
     copy = path.with_name("copy.csv")
     copy.write_bytes(path.read_bytes())
     done = forget(application, tmp_path, 2)
-    assert done.foreign == [copy]
+    assert done.unmanaged == [copy]
     assert pseudonym(201).encode() in copy.read_bytes()
 
 

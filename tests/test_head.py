@@ -34,7 +34,7 @@ from feedback_etl.pipeline.run import Making
 from feedback_etl.pipeline.scheduler import ATTEMPTS, TASKS_AT_ONCE, carried_out
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, ThinTask
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import People
+from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import Folder
 
@@ -77,10 +77,10 @@ class Ahead(Executor):
 
 def classes_of(count: int) -> bytes:
     """What a task tells of so many classes."""
-    people = People(QUASI_IDENTIFIERS)
+    people = ClassCounter(QUASI_IDENTIFIERS)
     numbers = pl.Series([str(each) for each in range(count)])
     people.add(pl.DataFrame(dict.fromkeys(QUASI_IDENTIFIERS, numbers)), numbers)
-    return people.digested(KEY)
+    return people.to_digests(KEY)
 
 
 CLASSES = classes_of(10)

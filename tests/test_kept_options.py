@@ -65,12 +65,12 @@ class TestKeepers:
         """With what may be meant."""
         with pytest.raises(UsageError, match=r"^There is no option days_bak\. Did you mean days_back\?$"):
             keep(days_bak=7)
-        with pytest.raises(UsageError, match=r"no option zzz of export_feedback\. There are: days_back, since, "):
+        with pytest.raises(UsageError, match=r"no option zzz\. Options are days_back, since, "):
             keep(zzz=7)
 
     def test_a_wrong_value_is_told(self, keep: Callable[..., object]) -> None:
         """As an export tells it."""
-        with pytest.raises(UsageError, match=r"^k must be a whole number from 1 to 1,000\.$"):
+        with pytest.raises(UsageError, match=r"^k must be an integer from 1 to 1,000\.$"):
             keep(k=0)
 
     def test_a_wrong_type_is_told_without_its_value(self, keep: Callable[..., object]) -> None:

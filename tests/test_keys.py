@@ -26,10 +26,10 @@ from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageE
 from feedback_etl.privacy.keys import (
     Key,
     KeyPermissionWarning,
-    new_key,
+    generate_key,
     read_key,
-    retire,
-    retired_keys,
+    read_retired_keys,
+    retire_key,
     write_key,
 )
 from feedback_etl.processor import FeedbackProcessor
@@ -64,7 +64,7 @@ class TestAKey:
 
     def test_equal_keys_are_equal(self) -> None:
         """By their text without surrounding white space, whatever way they were made."""
-        assert Key(SECRET) == Key(f" \t{SECRET}\r\n") == Key.of(SECRET) == Key.of(Key(SECRET))
+        assert Key(SECRET) == Key(f" \t{SECRET}\r\n") == Key.parse(SECRET) == Key.parse(Key(SECRET))
         assert hash(Key(SECRET)) == hash(Key(SECRET + "\n"))
         assert Key(SECRET).text == SECRET
         assert Key(SECRET) != Key(SECRET + "0")
@@ -107,7 +107,7 @@ class TestAKey:
 
     def test_new_keys_differ(self) -> None:
         """64 hex characters each."""
-        keys = {new_key().text for _ in range(100)}
+        keys = {generate_key().text for _ in range(100)}
         assert len(keys) == 100
         assert all(len(key) == 64 and int(key, 16) for key in keys)
 
@@ -131,7 +131,7 @@ class TestAKeyFile:
         path = key_file(tmp_path / "key")
         (tmp_path / "link").symlink_to(tmp_path / "nowhere")
         for taken in (path, tmp_path / "link"):
-            with pytest.raises(ExportFileError, match=f"{taken} exists and is left as it is"):
+            with pytest.raises(ExportFileError, match=f"The key file {taken} exists and is not overwritten"):
                 write_key(taken)
         assert path.read_text() == SECRET
         assert sorted(found.name for found in tmp_path.iterdir()) == ["key", "link"]
@@ -166,14 +166,14 @@ except ExportFileError as error:
     def test_one_that_others_can_write_is_refused(self, tmp_path: Path, wide: int) -> None:
         """Whoever can change a key can choose one whose pseudonyms they know."""
         path = key_file(tmp_path / "key", mode=wide)
-        with pytest.raises(KeyUnusable, match=rf"Others can write to the key file .*chmod 600 {path}"):
+        with pytest.raises(KeyUnusable, match=rf"Other users can write to the key file .*chmod 600 {path}"):
             read_key(path)
 
     @pytest.mark.parametrize("wide", [0o640, 0o604, 0o444])
     def test_one_that_others_can_read_is_warned_about(self, tmp_path: Path, wide: int) -> None:
         """It is used: mounted secrets are often so."""
         path = key_file(tmp_path / "key", mode=wide)
-        with pytest.warns(KeyPermissionWarning, match=f"Others can read .*chmod 600 {path}") as caught:
+        with pytest.warns(KeyPermissionWarning, match=f"Other users can read .*chmod 600 {path}") as caught:
             assert read_key(path) == Key(SECRET)
         assert len(caught) == 1
 
@@ -206,7 +206,7 @@ except ExportFileError as error:
     def test_one_that_is_missing_is_told_with_the_command_that_makes_it(self, tmp_path: Path) -> None:
         """Also a folder in its place is told."""
         path = tmp_path / "key"
-        with pytest.raises(KeyUnusable, match=f"There is no key file {path}. .*keys new --file {path}"):
+        with pytest.raises(KeyUnusable, match=f"The key file {path} does not exist. .*keys new --file {path}"):
             read_key(path)
         with pytest.raises(KeyUnusable, match="cannot be read: Is a directory"):
             read_key(tmp_path)
@@ -255,7 +255,7 @@ class TestLookup:
         """A key on a disk that is not mounted is not replaced by a new one."""
         default_key_path().parent.mkdir(parents=True)
         default_key_path().symlink_to(tmp_path / "not mounted")
-        with pytest.raises(KeyUnusable, match="There is no key file"):
+        with pytest.raises(KeyUnusable, match=r"The key file .* does not exist"):
             find_key()
 
     def test_the_users_own_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +325,7 @@ except KeyError:
             (own / closed).chmod(0o000)
             monkeypatch.setenv("FEEDBACK_ETL_KEY", key.text)
             told = f"The folder of retired keys {own}/feedback-etl/retired cannot be read: Permission denied. "
-            for action in (key_in_force, lambda: retired_keys(retired_folder())):
+            for action in (key_in_force, lambda: read_retired_keys(retired_folder())):
                 with pytest.raises(KeyUnusable, match=told):
                     action()
             monkeypatch.delenv("FEEDBACK_ETL_KEY")
@@ -351,7 +351,7 @@ class TestTheCommands:
         assert (mode(path), mode(path.parent)) == (0o600, 0o700)
         again = feedback_etl("keys", "new")
         assert (again.returncode, again.stdout, path.read_text().strip()) == (5, "", text)
-        assert again.stderr.startswith(f"error: {path} exists and is left as it is")
+        assert again.stderr.startswith(f"error: The key file {path} exists and is not overwritten")
 
     def test_new_writes_to_a_file_of_ones_choice(self, tmp_path: Path) -> None:
         """And says how to use it; the user's own key is not made."""
@@ -373,7 +373,7 @@ class TestTheCommands:
         shown = feedback_etl_process("keys", "show", env={"FEEDBACK_ETL_KEY_FILE": str(path), "PYTHONWARNINGS": ""})
         assert shown.returncode == 0
         assert shown.stderr == (
-            f"warning: Others can read the key file {path}; if it is not a mounted secret: chmod 600 {path}\n"
+            f"warning: Other users can read the key file {path}. Unless it is a mounted secret, run: chmod 600 {path}\n"
         )
 
     def test_a_key_of_bytes_that_are_no_text_is_refused(self) -> None:
@@ -392,7 +392,7 @@ class TestTheCommands:
 
 def test_a_key_is_not_pickled() -> None:
     """A pickle travels to caches, queues and other machines; a key must not."""
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(Key("k" * 32))
 
 
@@ -405,7 +405,7 @@ def test_what_is_no_key_file_is_not_read(tmp_path: Path, name: str) -> None:
     elif name == "large":
         path.write_bytes(b"x" * 70_000)
         path.chmod(0o600)
-    with pytest.raises(KeyUnusable, match="is no key file"):
+    with pytest.raises(KeyUnusable, match="is not a key file"):
         read_key(path)
 
 
@@ -466,9 +466,9 @@ class TestRetirement:
         """And stays where it is."""
         path = key_file(tmp_path / "short", "short")
         with pytest.raises(KeyUnusable):
-            retire(path, tmp_path / "retired")
+            retire_key(path, tmp_path / "retired")
         assert path.exists()
-        assert retired_keys(tmp_path / "retired") == retired_keys(None) == []
+        assert read_retired_keys(tmp_path / "retired") == read_retired_keys(None) == []
 
 
 class TestOneKeyInAFolder:

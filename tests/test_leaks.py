@@ -190,7 +190,7 @@ def test_commands_that_succeed_show_only_what_is_exported(application: str, watc
     """`export` in all its forms, and `preview`, which shows the exported columns."""
     watch.run("export", "--database-url", application, "--json", code=0)
     watch.run("export", "--database-url", application, "--days", "-1", "--unkeyed", "--output", "unkeyed", code=0)
-    watch.run("export", "--database-url", application, "--recommendation-id", "hash", "--quiet", code=0)
+    watch.run("export", "--database-url", application, "--hash-recommendation-id", "--quiet", code=0)
     watch.run("preview", "--database-url", application, code=0, shown=frozenset(EXPORTED))
     watch.run("keys", "show", code=0)
     watch.run("demo", "--rows", "10", code=0)

@@ -92,7 +92,7 @@ def test_a_part_that_is_missing_or_not_ours_is_refused(folder: Path) -> None:
         fe.scan_training(folder / stem / "part-00077.parquet")
     assert fe.contents_of(folder).foreign == [folder / stem / "part-00077.parquet"]
     (folder / stem / "part-00001.parquet").unlink()
-    with pytest.raises(ExportFileError, match=r"part-00001\.parquet is not as its manifest says"):
+    with pytest.raises(ExportFileError, match=r"part-00001\.parquet does not match its manifest"):
         fe.scan_training(folder)
 
 
@@ -255,7 +255,7 @@ def test_parts_whose_manifest_was_lost_are_told(
     lost = {path.relative_to(folder).as_posix() for path in folder.glob(f"**/{stem}/part-*")}
     assert any(name.startswith("rejected/") for name in lost)
     told = fe.erase(folder, analysis_ids=[999], keys=KEYS)
-    assert {path.relative_to(folder).as_posix() for path in told.foreign} == lost
+    assert {path.relative_to(folder).as_posix() for path in told.unmanaged} == lost
     line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
     assert line.endswith("not ours: a part without the manifest of its export (restore that, or remove the folder)")
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")

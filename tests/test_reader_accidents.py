@@ -131,8 +131,8 @@ def exporting(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     with running_server("postgres") as url:
         query = tmp_path / "many.sql"
         query.write_text(many_rows(url, 3_000_000))
-        env = environment({"FEEDBACK_ETL_DATABASE_URL": url, "FEEDBACK_ETL_KEY": KEY})
-        options = ["--query", str(query), "--days", "-1", "--batch-rows", "500"]
+        env = environment({"FEEDBACK_ETL_DATABASE_URL": url, "FEEDBACK_ETL_KEY": KEY, "FEEDBACK_ETL_BATCH_SIZE": "500"})
+        options = ["--query", str(query), "--days", "-1"]
         with subprocess.Popen([COMMAND, "export", *options], env=env, stderr=subprocess.PIPE, cwd=tmp_path) as process:
             process.url = url  # type: ignore[attr-defined]
             wait_for(lambda: any(path.stat().st_size for path in tmp_path.glob("ml/feedback_training/.feed*.csv.tmp")))

@@ -102,7 +102,7 @@ class TestEdges:
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers=["age", "zip"], sensitive=[], person="user")
         with pytest.raises(UsageError, match="at least one"):
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers=[], sensitive=[])
-        with pytest.raises(UsageError, match="are lists of columns"):
+        with pytest.raises(UsageError, match="must be lists of columns"):
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers="age", sensitive=[])
 
 

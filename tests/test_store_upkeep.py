@@ -255,7 +255,7 @@ class TestScan:
         content, version = bucket.read_version(part)
         version = bucket.put(part, content[:-1] + b"X", instead_of=version)
         for broken in (content[:-2], None):
-            with pytest.raises(ExportFileError, match=r"part-00001\.parquet is not as its manifest says"):
+            with pytest.raises(ExportFileError, match=r"part-00001\.parquet does not match its manifest"):
                 fe.scan_training(url)
             if broken:
                 bucket.put(part, broken, instead_of=version)
@@ -303,7 +303,7 @@ class TestFaces:
         stem, bucket = only(url).stem, Bucket(url)
         lost = {name for folder in folders_of(stem) for name in bucket.names(folder)}
         bucket.remove(f"{stem}.manifest.json")
-        assert {str(path) for path in fe.erase(url, analysis_ids=["101"], keys=KEYS).foreign} == lost != set()
+        assert {str(path) for path in fe.erase(url, analysis_ids=["101"], keys=KEYS).unmanaged} == lost != set()
         told = here("list", "--output", url).out
         assert all(f"{name}  not ours: a part without the manifest of its export" in told for name in lost)
 

@@ -216,13 +216,13 @@ def preview(
     """Show the first rows of an export and write nothing. The pseudonyms are of a throw-away key."""
     from feedback_etl.exports.csv_text import write_csv
     from feedback_etl.pipeline.load import load_training
-    from feedback_etl.privacy.keys import new_key
+    from feedback_etl.privacy.keys import generate_key
     from feedback_etl.settings import load_settings
 
     require_one_start(context, since)
     settings = load_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
     options = settings.to_options(days_back=days, since=since, until=until, min_feedback_fields=min_fields)
-    pairs = load_training(settings.require_database_url(), options=options, key=new_key())
+    pairs = load_training(settings.require_database_url(), options=options, key=generate_key())
     shown = io.BytesIO()
     write_csv(pairs.head(rows), shown, header=True)
     print_data(shown.getvalue())

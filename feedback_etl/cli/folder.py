@@ -14,7 +14,7 @@ from feedback_etl.errors import CheckFailed, ExportFileError, KeyMissing, UsageE
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
-    from feedback_etl.privacy.eraser import Erasure
+    from feedback_etl.privacy.eraser import ErasureResult
     from feedback_etl.privacy.keys import Key
     from feedback_etl.settings import Settings
     from feedback_etl.storage.base import Folder
@@ -31,10 +31,6 @@ Output = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-LockTimeout = Annotated[
-    float | None,
-    typer.Option(help="How long to wait for others who use the folder.", min=0, metavar="SECONDS", show_default="60"),
-]
 KeyFiles = Annotated[
     list[Path] | None,
     typer.Option("--key-file", help="Another key that made exports; may be repeated.", metavar="FILE"),
@@ -100,7 +96,6 @@ def _line(manifest: "Manifest", there: set[str]) -> str:
 def adopt(
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file in the folder.", metavar="FILE")],
     unkeyed: Annotated[bool, typer.Option("--unkeyed", help="Its pseudonyms are plain SHA-256.")] = False,
-    lock_timeout: LockTimeout = None,
 ) -> None:
     """Give a file a manifest, so that erase and prune reach it.
 
@@ -109,7 +104,7 @@ def adopt(
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings import find_key
 
-    settings = settings_for(None, lock_timeout=lock_timeout)
+    settings = settings_for(None)
     signer = _optional_key(settings)
     key = None if unkeyed else find_key(settings).key
     manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
@@ -126,7 +121,6 @@ def prune(
     keep_last: Annotated[int, typer.Option(help="But keep the newest so many.", min=0, metavar="N")] = 0,
     output: Output = None,
     dry_run: DryRun = False,
-    lock_timeout: LockTimeout = None,
 ) -> None:
     """Remove the files of old exports.
 
@@ -134,7 +128,7 @@ def prune(
     """
     from feedback_etl.exports.maintenance import prune as prune_folder
 
-    settings = settings_for(output, lock_timeout=lock_timeout)
+    settings = settings_for(output)
     days = settings.retention_days if keep_days is None else keep_days
     if days is None:
         raise UsageError("Say how long exports are kept: --keep-days 90, or retention_days in the settings.")
@@ -174,7 +168,6 @@ def erase(
     database_url: Annotated[
         str | None, typer.Option("--database-url", help="Where the feedback is.", metavar="URL")
     ] = None,
-    lock_timeout: LockTimeout = None,
 ) -> None:
     """Erase people from all exports and keep them out.
 
@@ -189,7 +182,6 @@ def erase(
         database_url=database_url,
         query=query,
         allow_row_security=allow_row_security,
-        lock_timeout=lock_timeout,
     )
     done = erase_from(
         settings.output_dir,
@@ -221,7 +213,7 @@ def erase(
         raise CheckFailed("Not every export could be looked into.")
 
 
-def _tell(done: "Erasure", would: str) -> None:
+def _tell(done: "ErasureResult", would: str) -> None:
     """What was erased, and what could not be looked into."""
     for name in done.damaged:
         tell(f"damaged, and not looked into: {name}")
@@ -234,8 +226,8 @@ def _tell(done: "Erasure", would: str) -> None:
             f"not finished, and not looked into: {', '.join(done.unfinished)}. What is published leaves these people "
             "out; what was killed is removed by the first command a day after it began."
         )
-    if done.foreign:
-        tell(f"not looked into, not ours: {counted(len(done.foreign), 'file')} (feedback-etl list tells which)")
+    if done.unmanaged:
+        tell(f"not looked into, not ours: {counted(len(done.unmanaged), 'file')} (feedback-etl list tells which)")
 
 
 def _ids(file: str | None) -> list[str]:
@@ -279,10 +271,10 @@ def _optional_key(settings: "Settings") -> "Key | None":
 
 def keys_at_hand(settings: "Settings", files: list[Path] | None) -> "list[Key]":
     """The keys at hand: the configured one first, then those of the command line, then the retired ones."""
-    from feedback_etl.privacy.keys import read_key, retired_keys
+    from feedback_etl.privacy.keys import read_key, read_retired_keys
     from feedback_etl.settings import retired_folder
 
     key = _optional_key(settings)
-    retired = [each.key for each in retired_keys(retired_folder(settings))]
+    retired = [each.key for each in read_retired_keys(retired_folder(settings))]
     keys = [*([key] if key else []), *map(read_key, files or []), *retired]
     return list(dict.fromkeys(keys))

@@ -53,13 +53,13 @@ def keys_show() -> None:
 @keys_app.command("list", epilog="Example: feedback-etl keys list")
 def keys_list() -> None:
     """Print the ids of the key in force and of the retired ones."""
-    from feedback_etl.privacy.keys import retired_keys
+    from feedback_etl.privacy.keys import read_retired_keys
     from feedback_etl.settings import find_key, retired_folder
 
     with suppress(KeyMissing):
         key, place = find_key()
         print_data(f"{key.id}  in force  {place}")
-    for key, path in retired_keys(retired_folder()):
+    for key, path in read_retired_keys(retired_folder()):
         print_data(f"{key.id}  retired   {path}")
 
 
@@ -70,11 +70,11 @@ def keys_retire(
     ] = None,
 ) -> None:
     """Use a key for erasure and audit only from now on."""
-    from feedback_etl.privacy.keys import retire
+    from feedback_etl.privacy.keys import retire_key
     from feedback_etl.settings import default_key_path, retired_folder
 
     path = file or default_key_path()
-    key, place = retire(path, retired_folder() or path.parent / "retired")
+    key, place = retire_key(path, retired_folder() or path.parent / "retired")
     print_data(f"key {key.id} is retired: {place}")
     tell("Exports refuse it; erase and audit verify still use it. A new one: feedback-etl keys new")
     if path.exists():

@@ -93,7 +93,7 @@ def erasable(
     faults = {
         f"damaged: {', '.join(done.damaged)}": ("feedback-etl list", done.damaged),
         f"made with keys that are not at hand: {', '.join(done.without_key)}": ("--key-file", done.without_key),
-        f"not ours: {', '.join(path.name for path in done.foreign)}": ("feedback-etl adopt", done.foreign),
+        f"not ours: {', '.join(path.name for path in done.unmanaged)}": ("feedback-etl adopt", done.unmanaged),
         "somebody who is in the newest export was not found": ("feedback-etl list", [] if done.rows else [somebody]),
     }
     wrong = {told: mend for told, (mend, found_there) in faults.items() if found_there}

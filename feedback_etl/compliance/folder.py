@@ -16,7 +16,7 @@ from feedback_etl.exports.layout import PREFIX, REJECTED_FOLDER, STATE_FOLDER
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import PSEUDONYM
 from feedback_etl.privacy.keys import Key
-from feedback_etl.privacy.risk import linked
+from feedback_etl.privacy.risk import linkage_risk
 from feedback_etl.storage.base import Folder
 from feedback_etl.storage.object_store import Bucket
 
@@ -25,7 +25,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def keyed(exports: Sequence[Manifest]) -> Item:
     """Ids are hashed with a key that is not published."""
-    published = Key.of(DEMO_KEY).id
+    published = Key.parse(DEMO_KEY).id
     faults = [f"{each.stem} is unkeyed" for each in exports if each.key_id is None]
     faults += [f"{each.stem} is of the published key of the demo" for each in exports if each.key_id == published]
     ids = sorted({each.key_id for each in exports if each.key_id})
@@ -124,7 +124,7 @@ def _linking(exports: Sequence[Written]) -> str:
     if not files:
         return ""
     by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in each.columns for each in files) else PSEUDONYM
-    found = linked(pl.concat([each.rows.select(by, *names) for each in files]), names, by=by)
+    found = linkage_risk(pl.concat([each.rows.select(by, *names) for each in files]), names, by=by)
     noun = "analyses" if by == PSEUDONYM else "people"
     return (
         f". Who links rows by {by} over {len(files)} files finds classes of {found.k} {noun} or more, and "

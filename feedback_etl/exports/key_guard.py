@@ -39,7 +39,7 @@ def require_same_key(
         raise UsageError(
             f"The exports in {folder} are of {_named(used[-1])}, and this one would be of {_named(mine)}: their "
             "pseudonyms do not fit together. Use that key, another folder (--output), or say that it is meant "
-            "(--new-key)."
+            "(--allow-new-key)."
         )
 
 

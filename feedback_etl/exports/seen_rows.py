@@ -19,7 +19,7 @@ from typing import Literal
 
 import polars as pl
 
-from feedback_etl.privacy.keys import Key, signed
+from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.timestamps import is_unreadable
 
@@ -117,7 +117,7 @@ def _digest(kind: Kind, key: Key | None) -> pl.Expr:
     """Return the digest of a row or a pair: 32 hex characters."""
     pair = ("analysis_id", "recommendation_id", pl.col("created_at").dt.epoch("us"))
     identity = _joined("feedback_id", *pair) if kind == "row" else _joined(*pair)
-    return signed(identity, f"incremental {kind} {_VERSION}", key).str.slice(0, 32)
+    return sign_column(identity, f"incremental {kind} {_VERSION}", key).str.slice(0, 32)
 
 
 def _joined(*columns: str | pl.Expr) -> pl.Expr:
@@ -140,7 +140,7 @@ def _digest_of_version_1(kind: Kind, key: Key | None) -> pl.Expr:
         ignore_nulls=True,
     )
     row = pl.coalesce(pl.col("feedback_id").cast(pl.String), pl.lit("no id|") + pair)
-    return signed(row if kind == "row" else pair, f"incremental {kind}", key).str.slice(0, 32)
+    return sign_column(row if kind == "row" else pair, f"incremental {kind}", key).str.slice(0, 32)
 
 
 def _minute() -> pl.Expr:

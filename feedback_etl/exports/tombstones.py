@@ -18,7 +18,7 @@ import polars as pl
 
 from feedback_etl.errors import ExportFileError, KeyMissing
 from feedback_etl.exports.layout import STATE_FOLDER
-from feedback_etl.privacy.keys import Key, sign, signed
+from feedback_etl.privacy.keys import Key, sign, sign_column
 from feedback_etl.storage.base import Where, place_of
 from feedback_etl.transform.expressions import hash_id
 
@@ -60,7 +60,7 @@ def is_forgotten(tombstones: Sequence[Tombstones]) -> pl.Expr:
 
 def _digest_of(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
     """`digest` for a column."""
-    return signed(text, f"tombstone {kind}", key).str.slice(0, _LENGTH)
+    return sign_column(text, f"tombstone {kind}", key).str.slice(0, _LENGTH)
 
 
 class State(NamedTuple):

@@ -16,7 +16,7 @@ from feedback_etl.errors import AllRejectedError, ValidationError
 from feedback_etl.exports.seen_rows import Memory
 from feedback_etl.exports.tombstones import Tombstones, is_forgotten
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import CAP, People, told
+from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
 from feedback_etl.results import ExportReport
 from feedback_etl.transform.dataframes import compact, without_nan
 from feedback_etl.transform.duplicates import FirstOfOwnPairs, FirstOfPairs
@@ -68,7 +68,7 @@ class Tally(NamedTuple):
     Attributes:
         counts: Rows, by what became of them.
         reasons: Rejected rows, by reason.
-        classes: The classes and digests of their people; see `anonymity.People.digested`.
+        classes: The classes and digests of their people; see `ClassCounter.to_digests`.
     """
 
     counts: dict[str, int]
@@ -86,8 +86,8 @@ class Run:
         self._forgotten = is_forgotten(forgotten) if forgotten else None
         self._memory = memory
         asked = rules.anonymity
-        self._cap = max(CAP, asked.k or 0)
-        self._people = People(asked.quasi_identifiers, self._cap)
+        self._cap = max(MAX_COUNTED_PEOPLE, asked.k or 0)
+        self._people = ClassCounter(asked.quasi_identifiers, self._cap)
         self._classes: pl.DataFrame | None = None
         self._overridden = frozenset(rules.overrides.names())
         own_hash = rules.overrides.pair_hash
@@ -240,7 +240,7 @@ class Run:
         asked, classes = self._rules.anonymity, self._people.classes()
         small = classes.filter(pl.col("people") < (asked.k or 0))
         rows, everything = int(small["rows"].sum()), int(classes["rows"].sum())
-        if why := asked.objection(rows, everything):
+        if why := asked.violation(rows, everything):
             raise ValidationError(
                 f"Nothing was exported: {rows:,} of {everything:,} rows are of fewer than {asked.k} people who share "
                 f"{', '.join(asked.quasi_identifiers)}, and {why}. Fewer quasi-identifiers make classes larger."
@@ -256,15 +256,15 @@ class Run:
 
     def tally(self) -> Tally:
         """What was counted since the last tally, for a run that puts several together."""
-        tally = Tally(dict(self._counts), dict(self._reasons), self._people.digested(self._rules.key))
-        self._counts, self._reasons, self._people = Counter(), Counter(), self._people.anew()
+        tally = Tally(dict(self._counts), dict(self._reasons), self._people.to_digests(self._rules.key))
+        self._counts, self._reasons, self._people = Counter(), Counter(), self._people.empty_copy()
         return tally
 
     def add(self, tally: Tally) -> None:
         """Count what another run has counted, of other rows."""
         self._counts.update(tally.counts)
         self._reasons.update(tally.reasons)
-        self._people.add_digested(tally.classes)
+        self._people.merge_digests(tally.classes)
 
     def _reasons_by_frequency(self) -> dict[str, int]:
         return dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0])))
@@ -287,5 +287,5 @@ class Run:
             rejected_reasons=self._reasons_by_frequency(),
             window=window,
             key_id=key.id if key else None,
-            risk={} if self._classes is None else told(self._classes, self._rules.anonymity, self._cap),
+            risk={} if self._classes is None else summarize(self._classes, self._rules.anonymity, self._cap),
         )

@@ -27,7 +27,7 @@ from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.worker import metadata_of
-from feedback_etl.privacy.keys import new_key
+from feedback_etl.privacy.keys import generate_key
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
 
@@ -105,7 +105,7 @@ def plan(
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = instant(now)
     require_supported(options, Overrides(), has_executor=True)
-    selection, rules = select(database, options, now), TransformOptions.of(options, now, new_key())
+    selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())
     window, form = selection.window, options.output.file_format
     with open_source(selection) as found:
         rows, ranges, active, middle = _divided(found, window, options.read.workers or TASKS_AT_ONCE)

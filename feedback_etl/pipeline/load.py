@@ -13,7 +13,7 @@ from feedback_etl.options import ExportOptions, require_known
 from feedback_etl.pipeline.keys import resolve_key
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import without
+from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.timestamps import readable
@@ -50,7 +50,7 @@ def load_training(
         pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in found.batches])
         run.finish()
         run.judge(selection.window, found.excluded)
-        return without(pairs, run.small_classes(), rules.anonymity.quasi_identifiers)
+        return drop_small_classes(pairs, run.small_classes(), rules.anonymity.quasi_identifiers)
 
     return read(selection, collect)
 

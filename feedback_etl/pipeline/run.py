@@ -28,7 +28,7 @@ from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.pipeline.batches import process_into
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import Anonymity, without
+from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import Folder
 from feedback_etl.storage.object_store import Bucket
@@ -148,10 +148,10 @@ class Making:
         return report
 
 
-def suppress(files: ExportFiles, run: "Run", asked: Anonymity) -> None:
+def suppress(files: ExportFiles, run: "Run", asked: KAnonymityPolicy) -> None:
     """Write the rows that were held, but for those of classes that are too small."""
     small = run.small_classes()
-    files.let_through(lambda pairs: without(pairs, small, asked.quasi_identifiers))
+    files.let_through(lambda pairs: drop_small_classes(pairs, small, asked.quasi_identifiers))
 
 
 def _contract(rules: TransformOptions) -> str:

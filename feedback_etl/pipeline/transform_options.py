@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.options import ExportOptions
-from feedback_etl.privacy.k_anonymity import Anonymity
+from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.overrides import Overrides
 from feedback_etl.transform.transforms import RecommendationId, TimestampPrecision
@@ -23,7 +23,7 @@ class TransformOptions:
     strict: bool
     max_rejected: float
     timestamp_precision: TimestampPrecision
-    anonymity: Anonymity
+    anonymity: KAnonymityPolicy
     extra: tuple[ExtraColumn, ...]
     age_edges: tuple[int, ...]
     model: Any

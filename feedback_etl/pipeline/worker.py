@@ -27,7 +27,7 @@ from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.part_writer import PartFile, frames_in
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, Task, ThinTask
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import without
+from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import key_in_force, load_settings
 from feedback_etl.storage.base import Folder, Place, place_of
@@ -155,7 +155,7 @@ def let_through(place: Place, rules: TransformOptions, task: ThinTask) -> Made:
         PartFile(place, name, export.form, metadata_of(rules, export.form)) as pairs,
     ):
         for frame in frames:
-            pairs.append(without(frame, small, rules.anonymity.quasi_identifiers))
+            pairs.append(drop_small_classes(frame, small, rules.anonymity.quasi_identifiers))
         return Made(number, pairs.publish("pairs"), None)
 
 

@@ -1,4 +1,4 @@
-"""The pseudonym key: made, read, named by an id that reveals nothing, and never shown."""
+"""Pseudonym keys: generate, read, write and retire them. A key is shown by its id alone, which does not reveal it."""
 
 import hashlib
 import hmac
@@ -25,22 +25,22 @@ from feedback_etl.storage.posix import (
 from feedback_etl.transform.expressions import MIN_KEY_BYTES
 
 _ID_MESSAGE = b"feedback_etl pseudonym key id"
-"""What a key signs to make its id. It holds no colon, so it can never be an id to pseudonymise."""
+"""Message whose HMAC is the id of a key. It contains no colon, so it equals no input of a pseudonym."""
 
-_MOST_BYTES = 65_536
-"""Far more than a key file needs: a greater one is another file."""
+_MAX_BYTES = 65_536
+"""Far more than a key file needs: a larger file is no key file."""
 
 
 class KeyPermissionWarning(UserWarning):
-    """A key file can be read by others than its owner."""
+    """Warn that users other than the owner can read a key file."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A pseudonym key: text of at least 32 bytes, surrounding white space stripped. Its repr shows the id alone.
+    """A pseudonym key: text of at least 32 bytes; surrounding white space is stripped, and the repr shows the id alone.
 
     Raises:
-        KeyUnusable: The text has fewer than 32 bytes, or is no text.
+        KeyUnusable: The key has fewer than 32 bytes, or is no UTF-8 text.
 
     >>> Key("k" * 32)
     Key(id='f847815c5347')
@@ -50,78 +50,78 @@ class Key:
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        content = _stripped(self.text)
-        if content is None:  # raised here, since an error about the text would hold it
+        content = _encode(self.text)
+        if content is None:  # raised here, since the original error contains the key
             raise KeyUnusable("The pseudonym key is not UTF-8 text.")
         if len(content) < MIN_KEY_BYTES:
             raise KeyUnusable(
                 f"The pseudonym key has {len(content)} bytes; it needs at least {MIN_KEY_BYTES}. "
-                "`feedback-etl keys new` makes one."
+                "Create one with `feedback-etl keys new`."
             )
         object.__setattr__(self, "text", content.decode())
         object.__setattr__(self, "id", hmac.new(content, _ID_MESSAGE, hashlib.sha256).hexdigest()[:12])
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("A Key is not pickled: what is pickled travels. Let each process find its own.")
+        raise TypeError("A Key cannot be pickled, so that it does not leave its process. Look it up in each process.")
 
     @classmethod
-    def of(cls, key: "Key | str") -> "Key":
-        """The key itself, or one made of its text."""
+    def parse(cls, key: "Key | str") -> "Key":
+        """Return the key itself, or the key with this text."""
         return key if isinstance(key, Key) else cls(key)
 
     @classmethod
-    def all_of(cls, keys: "Key | str | Iterable[Key | str]") -> "list[Key]":
-        """The keys of a list of them or of their texts; a single one is a list of one."""
-        return [cls.of(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
+    def parse_all(cls, keys: "Key | str | Iterable[Key | str]") -> "list[Key]":
+        """Return a list of keys from keys or their texts; a single one gives a list of one."""
+        return [cls.parse(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
 
 
 def sign(key: Key | None, purpose: str, content: bytes) -> str:
-    """What nobody without the key can make: 64 hex characters; without a key, a digest that anybody can.
+    """Return the HMAC-SHA256 (RFC 2104) of content under a key derived for the purpose, as 64 hex characters.
 
-    HMAC-SHA256 (RFC 2104) under a key that is derived for the purpose, so that it equals no pseudonym.
+    The derived key keeps it apart from pseudonyms. Without a key it is a SHA-256 digest, which anyone can compute.
 
     >>> sign(Key("k" * 32), "audit", b"content")[:16], sign(None, "audit", b"content")[:16]
     ('8059cd02156e07e0', 'da0cb5e496d242f2')
     """
     if key is None:
         return hashlib.sha256(f"feedback_etl {purpose}:".encode() + content).hexdigest()
-    return hmac.new(_derived(key, purpose).encode(), content, hashlib.sha256).hexdigest()
+    return hmac.new(_derive_key(key, purpose).encode(), content, hashlib.sha256).hexdigest()
 
 
-def signed(text: pl.Expr, purpose: str, key: Key | None) -> pl.Expr:
-    """`sign` for a column of text; null stays null."""
+def sign_column(text: pl.Expr, purpose: str, key: Key | None) -> pl.Expr:
+    """Sign a column of text as `sign` does; null stays null."""
     if key is None:
         plain: pl.Expr = (pl.lit(f"feedback_etl {purpose}:") + text).chash.sha2_256()  # type: ignore[attr-defined]
         return plain
-    keyed: pl.Expr = text.chash.hmac_sha256(key=_derived(key, purpose))  # type: ignore[attr-defined]
+    keyed: pl.Expr = text.chash.hmac_sha256(key=_derive_key(key, purpose))  # type: ignore[attr-defined]
     return keyed
 
 
-def _derived(key: Key, purpose: str) -> str:
-    """A key for one purpose, as text: the HMAC of the purpose's name."""
+def _derive_key(key: Key, purpose: str) -> str:
+    """Derive the text of a key for one purpose: the HMAC of the purpose's name."""
     return hmac.new(key.text.encode(), f"feedback_etl {purpose}".encode(), hashlib.sha256).hexdigest()
 
 
-def _stripped(text: str) -> bytes | None:
-    """The bytes of a key; None for bytes instead of text, or text that an environment of another encoding gave."""
+def _encode(text: str) -> bytes | None:
+    """Return the bytes of a key; None if it is no text, or was decoded with another encoding."""
     try:
         return text.strip().encode()
     except (AttributeError, UnicodeEncodeError):
         return None
 
 
-def new_key() -> Key:
-    """A fresh key: 64 hex characters from 32 random bytes of the operating system."""
+def generate_key() -> Key:
+    """Generate a key: 64 hex characters from 32 random bytes of the operating system."""
     return Key(secrets.token_hex(32))
 
 
 def write_key(path: Path) -> Key:
-    """Make a key and write it to a file that only its owner can read (0600, folders we make 0700).
+    """Generate a key and write it to a new file that only its owner can read (0600; created folders 0700).
 
     Raises:
-        ExportFileError: The file exists already (a key is never overwritten), or it cannot be written.
+        ExportFileError: The file exists (a key is never overwritten), or cannot be written.
     """
-    key = new_key()
+    key = generate_key()
     _write_key(key, path)
     return key
 
@@ -135,7 +135,7 @@ def _write_key(key: Key, path: Path) -> None:
         sync_folder(path.parent)
     except FileExistsError:
         raise ExportFileError(
-            f"{path} exists and is left as it is: exports made with its key need it. Name another file."
+            f"The key file {path} exists and is not overwritten: exports made with its key need it. Name another file."
         ) from None
     except OSError as error:
         raise ExportFileError(f"The key could not be written to {path}: {error.strerror}.") from None
@@ -145,23 +145,23 @@ def _write_key(key: Key, path: Path) -> None:
 
 
 class RetiredKey(NamedTuple):
-    """A key that serves erasure and audit only, and its file."""
+    """A key that is used for erasure and audit only, and its file."""
 
     key: Key
     path: Path
 
 
-def retired_keys(folder: Path | None) -> list[RetiredKey]:
-    """The keys that were retired, by their ids; none where there is no such folder.
+def read_retired_keys(folder: Path | None) -> list[RetiredKey]:
+    """Read the retired keys of a folder, ordered by id; a missing folder has none.
 
     Raises:
-        KeyUnusable: One cannot be read, or the folder cannot be.
+        KeyUnusable: A key or the folder cannot be read.
     """
     return [RetiredKey(read_key(path), path) for path in _list_retired(folder)]
 
 
 def is_retired(key: Key, folder: Path | None) -> bool:
-    """Return whether a key is among the retired ones of a folder.
+    """Return whether a key is retired.
 
     Raises:
         KeyUnusable: The folder cannot be read.
@@ -170,7 +170,7 @@ def is_retired(key: Key, folder: Path | None) -> bool:
 
 
 def _list_retired(folder: Path | None) -> list[Path]:
-    """List the files of retired keys; none where there is no such folder."""
+    """List the files of retired keys; a missing folder has none."""
     try:
         paths = sorted(folder.iterdir()) if folder else []
         return [path for path in paths if not path.name.startswith(".") and path.is_file()]
@@ -183,46 +183,48 @@ def _list_retired(folder: Path | None) -> list[Path]:
         ) from None
 
 
-def retire(path: Path, folder: Path) -> RetiredKey:
-    """Move a key file to the retired ones, where it is called by its id. A mounted secret stays where it is, too.
+def retire_key(path: Path, folder: Path) -> RetiredKey:
+    """Move a key file to the folder of retired keys, under its id; a mounted secret is copied.
 
     Raises:
-        KeyUnusable: There is no key in the file.
-        ExportFileError: It cannot be written.
+        KeyUnusable: The file contains no key.
+        ExportFileError: The retired key cannot be written.
     """
     key = read_key(path)
-    place = folder / key.id
+    retired_path = folder / key.id
     if not is_retired(key, folder):
-        _write_key(key, place)
+        _write_key(key, retired_path)
     with suppress(OSError):
         path.unlink()
-    return RetiredKey(key, place)
+    return RetiredKey(key, retired_path)
 
 
 def read_key(path: Path) -> Key:
     """Read a key file.
 
     Warns:
-        KeyPermissionWarning: Others than the owner can read the file (mounted secrets are often so).
+        KeyPermissionWarning: Users other than the owner can read the file, as is usual for mounted secrets.
 
     Raises:
-        KeyUnusable: The file is missing or unreadable, others can write to it, or it holds no key.
+        KeyUnusable: The file is missing or unreadable, other users can write to it, or it contains no key.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_MOST_BYTES + 1) if stat.S_ISREG(mode) else None
+            content = file.read(_MAX_BYTES + 1) if stat.S_ISREG(mode) else None
     except FileNotFoundError:
-        raise KeyUnusable(f"There is no key file {path}. `feedback-etl keys new --file {path}` makes one.") from None
+        raise KeyUnusable(
+            f"The key file {path} does not exist. Create it: feedback-etl keys new --file {path}"
+        ) from None
     except OSError as error:
         raise KeyUnusable(f"The key file {path} cannot be read: {error.strerror}.") from None
-    if content is None or len(content) > _MOST_BYTES:
-        raise KeyUnusable(f"{path} is no key file: it is no regular file, or larger than {_MOST_BYTES:,} bytes.")
+    if content is None or len(content) > _MAX_BYTES:
+        raise KeyUnusable(f"{path} is not a key file: it is no regular file, or larger than {_MAX_BYTES:,} bytes.")
     if mode & 0o022:
-        raise KeyUnusable(f"Others can write to the key file {path}; it is not used. Mend it: chmod 600 {path}")
+        raise KeyUnusable(f"Other users can write to the key file {path}, so it is not used. Fix it: chmod 600 {path}")
     if mode & 0o044:
         warnings.warn(
-            f"Others can read the key file {path}; if it is not a mounted secret: chmod 600 {path}",
+            f"Other users can read the key file {path}. Unless it is a mounted secret, run: chmod 600 {path}",
             KeyPermissionWarning,
             stacklevel=2,
         )

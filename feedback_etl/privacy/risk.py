@@ -1,7 +1,6 @@
-"""How easily people are found again in a table: k-anonymity, l-diversity, t-closeness and what follows from them.
+"""Re-identification risk of a table: k-anonymity, l-diversity, t-closeness and prosecutor risk.
 
-Rows with equal quasi-identifiers are a class: whoever knows those of a person finds the class, and no more. What each
-figure means, and whose it is, stands in `Risk`.
+Rows with equal quasi-identifiers form an equivalence class. `Risk` defines each measure and names its source.
 """
 
 from collections.abc import Sequence
@@ -14,38 +13,39 @@ from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
 from feedback_etl.errors import UsageError
 from feedback_etl.transform.dataframes import Frame, require_columns, to_polars
 
-SMALL = 5
-"""Classes of fewer people are reported as small."""
+SMALL_CLASS = 5
+"""Equivalence classes of fewer people are reported as small."""
 
-_SIZE, _ROWS, _PROFILE = "people of the class", "rows of the class", "what is known together"
+_SIZE, _ROWS, _PROFILE = "class size", "class rows", "linked profile"
 
 
 @dataclass
 class Risk:
-    """The figures of a table.
+    """Re-identification risk of a table.
 
-    A class's size is its number of different persons, or of rows where no column tells the person; all rows without a
-    person count as one. Somebody with rows in several classes counts in each of them, and so several times in sums of
-    sizes. Null is a value of its own everywhere.
+    The size of an equivalence class is its number of different people, or of rows if no column identifies the person;
+    all rows without a person count as one. A person with rows in several classes counts in each of them, and so several
+    times in sums of sizes. Null is a value of its own everywhere.
 
     Attributes:
-        rows: Of the table.
-        classes: Different combinations of quasi-identifiers.
-        k: The size of the smallest class (Samarati 2001; Sweeney 2002, k-anonymity); 0 for an empty table.
-        average_risk: Classes divided by the sum of their sizes: the chance to pick the right one of a class, averaged
-            over all (prosecutor risk; El Emam and Dankar 2008). Without persons, classes / rows.
-        highest_risk: 1 / k.
-        share_unique: The share of rows in classes of size 1.
-        small_rows: Rows in classes of a size under 5.
-        small_people: The sum of these sizes: not a number of different people, since somebody can be in several such
-            classes; there are at most so many.
-        discernibility: The sum of the squares of the classes' rows (Bayardo and Agrawal 2005).
-        distinct_l: For each sensitive column, the least number of different values in a class (Machanavajjhala et
-            al. 2007, l-diversity).
-        entropy_l: The least exp(entropy) of a class, with the natural logarithm: the l of entropy l-diversity (ibid.).
-        t: The greatest distance between the distribution in a class and that in the table (Li et al. 2007,
-            t-closeness): the earth mover's distance, with the ordered distance for numbers, where null comes before
-            the least, and the equal distance for all else.
+        rows: Rows of the table.
+        classes: Equivalence classes: different combinations of quasi-identifiers.
+        k: Size of the smallest class (k-anonymity; Samarati 2001, Sweeney 2002); 0 for an empty table.
+        average_risk: Average prosecutor risk: classes divided by the sum of their sizes (El Emam and Dankar 2008).
+            Without persons, classes / rows.
+        highest_risk: Highest prosecutor risk, 1 / k.
+        share_unique: Share of rows in classes of size 1.
+        small_rows: Rows in classes smaller than 5.
+        small_people: Sum of the sizes of these classes: an upper bound of the number of people in them, since a person
+            can be in several.
+        discernibility: Sum of the squared row counts of the classes (Bayardo and Agrawal 2005).
+        distinct_l: For each sensitive column, the least number of different values in a class (distinct l-diversity;
+            Machanavajjhala et al. 2007).
+        entropy_l: For each sensitive column, the least exp(entropy) of a class, with the natural logarithm (entropy
+            l-diversity; ibid.).
+        t: For each sensitive column, the greatest distance between the distribution in a class and that in the table
+            (t-closeness; Li et al. 2007): the earth mover's distance, with the ordered distance for numbers, where null
+            precedes the least, and the equal distance for all others.
     """
 
     rows: int = 0
@@ -62,7 +62,7 @@ class Risk:
     t: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as values that JSON can hold."""
+        """Return all measures as JSON values."""
         return asdict(self)
 
 
@@ -73,16 +73,17 @@ def risk(
     sensitive: Sequence[str] = RATING_FIELDS,
     person: str | None = None,
 ) -> Risk:
-    """Measure how easily people are found again in a table.
+    """Measure the re-identification risk of a table.
 
     Args:
-        frame: The table: of Polars (lazy or not) or pandas, or an Arrow table.
-        quasi_identifiers: What somebody may know of a person.
-        sensitive: What nobody should learn of one.
-        person: The column that tells who a row is of, such as "subject_hash"; without it every row counts as a person.
+        frame: A Polars frame (lazy or not), a pandas frame or an Arrow table.
+        quasi_identifiers: Columns that an attacker may know of a person.
+        sensitive: Columns that an attacker should not learn.
+        person: Column that identifies the person of a row, such as "subject_hash"; without it every row counts as a
+            person.
 
     Raises:
-        UsageError: There is no such column, or no quasi-identifier.
+        UsageError: A column does not exist, is named twice, or there is no quasi-identifier.
 
     >>> table = pl.DataFrame({"age": ["18-25", "18-25", None], "user": [1, 1, 2], "rating": [5, 1, 5]})
     >>> risk(table, quasi_identifiers=["age"], sensitive=["rating"]).k
@@ -92,44 +93,46 @@ def risk(
     """
     table: pl.LazyFrame = to_polars(frame).lazy()
     if isinstance(quasi_identifiers, str) or isinstance(sensitive, str):
-        raise UsageError('quasi_identifiers and sensitive are lists of columns, such as ["age_range"].')
+        raise UsageError('quasi_identifiers and sensitive must be lists of columns, such as ["age_range"].')
     require_columns(table, (*quasi_identifiers, *sensitive, *([person] if person else [])))
     if not quasi_identifiers:
-        raise UsageError("Name at least one quasi-identifier.")
+        raise UsageError("quasi_identifiers must name at least one column.")
     if both := sorted({*quasi_identifiers} & {*sensitive}):
-        raise UsageError(f"{', '.join(both)} cannot be a quasi-identifier and sensitive at once.")
-    keys = list(dict.fromkeys(quasi_identifiers))
+        raise UsageError(f"{', '.join(both)} cannot be both a quasi-identifier and sensitive.")
+    names = list(dict.fromkeys(quasi_identifiers))
     size = pl.len() if person is None else pl.col(person).n_unique()
-    classes = table.group_by(keys).agg(size.alias(_SIZE), pl.len().alias(_ROWS)).collect()
+    classes = table.group_by(names).agg(size.alias(_SIZE), pl.len().alias(_ROWS)).collect()
     if classes.is_empty():
         return Risk()
-    found = figures_of(classes.get_column(_SIZE), classes.get_column(_ROWS))
-    whole = table.select(*keys, *sensitive).collect()
-    for name in sensitive:
-        found.distinct_l[name], found.entropy_l[name], found.t[name] = _diversity(whole, keys, name)
-    return found
+    result = summarize_classes(classes.get_column(_SIZE), classes.get_column(_ROWS))
+    values = table.select(*names, *sensitive).collect()
+    for column in sensitive:
+        result.distinct_l[column], result.entropy_l[column], result.t[column] = _measure_diversity(
+            values, names, column
+        )
+    return result
 
 
-def linked(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: str) -> Risk:
-    """The risk where rows with equal `by` are known to belong together: then all that they tell is known at once.
+def linkage_risk(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: str) -> Risk:
+    """Measure the risk if an attacker links the rows with equal `by`, and so knows all their quasi-identifiers at once.
 
-    Sizes are numbers of different `by`, of which a person can have several: k is that of people at most.
+    Class sizes are numbers of different `by`. A person can have several of them, so k is an upper bound for people.
 
     >>> rows = pl.LazyFrame({"hash": ["a", "a", "b"], "age": ["18-25"] * 3, "timeframe": ["1_week", None, "1_week"]})
     >>> risk(rows, quasi_identifiers=["age"], sensitive=[], person="hash").k
     2
-    >>> linked(rows, ["age", "timeframe"], by="hash").k
+    >>> linkage_risk(rows, ["age", "timeframe"], by="hash").k
     1
     """
     names = list(dict.fromkeys(quasi_identifiers))
-    told = pl.concat_str([pl.col(name).cast(pl.String).fill_null("\0") for name in names], separator="\x1f")
-    profile = told.unique().sort().str.join("\x1e").alias(_PROFILE)
+    values = pl.concat_str([pl.col(name).cast(pl.String).fill_null("\0") for name in names], separator="\x1f")
+    profile = values.unique().sort().str.join("\x1e").alias(_PROFILE)
     return risk(frame.group_by(by).agg(profile), quasi_identifiers=[_PROFILE], sensitive=[], person=by)
 
 
-def figures_of(sizes: pl.Series, rows: pl.Series) -> Risk:
-    """The figures that follow from the sizes of the classes, and from their numbers of rows."""
-    k, small = int(sizes.min() or 0), sizes < SMALL  # type: ignore[arg-type]
+def summarize_classes(sizes: pl.Series, rows: pl.Series) -> Risk:
+    """Return the measures that follow from the sizes and row counts of equivalence classes."""
+    k, small = int(sizes.min() or 0), sizes < SMALL_CLASS  # type: ignore[arg-type]
     return Risk(
         rows=int(rows.sum()),
         classes=len(sizes),
@@ -143,30 +146,31 @@ def figures_of(sizes: pl.Series, rows: pl.Series) -> Risk:
     )
 
 
-def _diversity(table: pl.DataFrame, keys: list[str], name: str) -> tuple[int, float, float]:
-    """The least distinct l, the least entropy l, and t, of a sensitive column."""
+def _measure_diversity(table: pl.DataFrame, quasi_identifiers: list[str], column: str) -> tuple[int, float, float]:
+    """Return distinct l, entropy l and t of a sensitive column."""
     share = pl.col("share")
-    values = table.select(pl.struct(keys).alias("class"), pl.col(name).alias("value"))
+    values = table.select(pl.struct(quasi_identifiers).alias("class"), pl.col(column).alias("value"))
     counts = values.group_by("class", "value").agg(pl.len().alias("count"))
     shares = counts.select("class", "value", (pl.col("count") / pl.col("count").sum().over("class")).alias("share"))
     overall = values.group_by("value").agg((pl.len() / pl.lit(values.height)).alias("overall"))
-    of_class = shares.group_by("class").agg(distinct=pl.len(), entropy=(-(share * share.log()).sum()).exp())
-    ordered = table.schema[name].is_numeric() and overall.height > 1
-    distances = _ordered_distances(shares, overall) if ordered else _equal_distances(shares, overall)
-    distinct, entropy = of_class.select(pl.col("distinct").min(), pl.col("entropy").min()).row(0)
+    by_class = shares.group_by("class").agg(distinct=pl.len(), entropy=(-(share * share.log()).sum()).exp())
+    is_ordered = table.schema[column].is_numeric() and overall.height > 1
+    distances = _ordered_distances(shares, overall) if is_ordered else _equal_distances(shares, overall)
+    distinct, entropy = by_class.select(pl.col("distinct").min(), pl.col("entropy").min()).row(0)
     return int(distinct), float(entropy), float(distances.max())  # type: ignore[arg-type]
 
 
 def _equal_distances(shares: pl.DataFrame, overall: pl.DataFrame) -> pl.Series:
-    """For each class, half the sum of the differences; what is not in the class differs by its share of the table."""
-    both = shares.join(overall, on="value", nulls_equal=True)
-    here, everywhere = pl.col("share"), pl.col("overall")
-    return both.group_by("class").agg(((here - everywhere).abs() - everywhere).sum())["share"] / 2 + 0.5
+    """Return the equal distance of each class from the table: half the sum of the absolute differences of shares."""
+    joined = shares.join(overall, on="value", nulls_equal=True)
+    share, overall_share = pl.col("share"), pl.col("overall")
+    # Values that a class lacks are not in the join: they differ by their overall share, 1 - sum(overall) in all.
+    return joined.group_by("class").agg(((share - overall_share).abs() - overall_share).sum())["share"] / 2 + 0.5
 
 
 def _ordered_distances(shares: pl.DataFrame, overall: pl.DataFrame) -> pl.Series:
-    """For each class, what has to be moved from each value to the next, of so many steps."""
-    every = shares.select(pl.col("class").unique()).join(overall, how="cross")
-    spread = every.join(shares, on=["class", "value"], how="left", nulls_equal=True).sort("value", nulls_last=False)
-    moved = (pl.col("share").fill_null(0) - pl.col("overall")).cum_sum().abs().sum() / (overall.height - 1)
-    return spread.group_by("class", maintain_order=True).agg(moved)["share"]
+    """Return the ordered distance of each class from the table: the mean absolute difference of cumulative shares."""
+    grid = shares.select(pl.col("class").unique()).join(overall, how="cross")
+    dense = grid.join(shares, on=["class", "value"], how="left", nulls_equal=True).sort("value", nulls_last=False)
+    distance = (pl.col("share").fill_null(0) - pl.col("overall")).cum_sum().abs().sum() / (overall.height - 1)
+    return dense.group_by("class", maintain_order=True).agg(distance)["share"]

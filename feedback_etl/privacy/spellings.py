@@ -1,4 +1,4 @@
-"""The spellings of an id: applications, databases and people write one UUID in several ways."""
+"""Spellings of an id: applications, databases and people write one UUID in several ways."""
 
 import re
 from collections.abc import Iterable
@@ -11,9 +11,10 @@ _UUID = re.compile(
 
 
 def list_spellings(text: str) -> list[str]:
-    """List the ways to write an id, as it is given first; an id that is no UUID has one.
+    """List the spellings of an id, the given one first.
 
-    A UUID is written with or without hyphens, in braces, or as a URN, in small letters or in capitals.
+    A UUID is written with or without hyphens, in braces, or as a URN, in lower or upper case; any other id has one
+    spelling.
 
     >>> list_spellings("42")
     ['42']
@@ -24,14 +25,14 @@ def list_spellings(text: str) -> list[str]:
         return [text]
     parsed = UUID(text.lower())
     forms = (str(parsed), parsed.hex, f"{{{parsed}}}")
-    capitals = [spelling for form in forms for spelling in (form, form.upper())]
-    return list(dict.fromkeys((text, *capitals, parsed.urn, f"urn:uuid:{str(parsed).upper()}")))
+    both_cases = [spelling for form in forms for spelling in (form, form.upper())]
+    return list(dict.fromkeys((text, *both_cases, parsed.urn, f"urn:uuid:{str(parsed).upper()}")))
 
 
 def spell(ids: Iterable[str]) -> dict[str, str]:
-    """Map every spelling to the id as it was given; of one that is given in two spellings, to the first."""
+    """Map every spelling to the given id; of an id given in two spellings, to the first."""
     spelled: dict[str, str] = {}
-    for each in ids:
-        if each not in spelled:
-            spelled |= dict.fromkeys(list_spellings(each), each)
+    for text in ids:
+        if text not in spelled:
+            spelled |= dict.fromkeys(list_spellings(text), text)
     return spelled

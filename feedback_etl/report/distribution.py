@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.privacy.risk import SMALL
+from feedback_etl.privacy.risk import SMALL_CLASS
 from feedback_etl.report.columns import Column, binned
 
 MOST_BINS = 15
@@ -86,9 +86,9 @@ def _counts(frame: pl.DataFrame, column: Column, person: str) -> list[_Count]:
 
 def _apart(counts: list[_Count]) -> tuple[list[_Count], list[_Count]]:
     """The bins that enough people share, and the others; where one could be told from the rest, one more goes along."""
-    alone = [each for each in counts if each.people >= SMALL][:MOST_BINS]
+    alone = [each for each in counts if each.people >= SMALL_CLASS][:MOST_BINS]
     together = [each for each in counts if each not in alone]
-    if alone and together and (len(together) == 1 or sum(each.people for each in together) < SMALL):
+    if alone and together and (len(together) == 1 or sum(each.people for each in together) < SMALL_CLASS):
         together.append(alone.pop())
     return alone, together
 

@@ -38,7 +38,7 @@ def write_report(
         The path.
 
     Raises:
-        ExportFileError: There is no export, a file cannot be read or is not as its manifest says, or the page cannot be
+        ExportFileError: There is no export, a file cannot be read or does not match its manifest, or the page cannot be
             written: its folder has to be there.
         UsageError: The path is a folder.
 
@@ -61,7 +61,7 @@ def write_report(
         raise ExportFileError(f"There is no folder {path.parent}: make it, or name another file with -o.")
     places = [exports] if isinstance(exports, str | Path) else exports
     found = exports_of(places)
-    text = page(gather(found, Key.all_of(keys), instant(now)))
+    text = page(gather(found, Key.parse_all(keys), instant(now)))
     with explained(path.parent, "Name another file with -o."):
         replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
     return path

@@ -1,0 +1,105 @@
+"""Select what an erasure removes: pure functions of the request and of what a file contains."""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import chain
+from typing import NamedTuple
+
+import polars as pl
+
+from feedback_etl.columns import SUBJECT_HASH
+from feedback_etl.exports.row_filter import NO_ANALYSIS
+from feedback_etl.privacy.keys import Key
+from feedback_etl.transform.expressions import hash_id
+
+
+class FileMatch(NamedTuple):
+    """Rows of one file to remove.
+
+    Attributes:
+        pseudonyms: Pseudonyms whose rows are removed.
+        ids: Requested ids, as the caller gave them, that the file contains.
+        damaged: Whether the file could not be read.
+    """
+
+    pseudonyms: Set[str] = frozenset()
+    ids: Set[str] = frozenset()
+    damaged: bool = False
+
+
+class ErasureRequest(NamedTuple):
+    """People and analyses to erase; each spelling is mapped to the ids that the caller gave for it.
+
+    Attributes:
+        users: User ids.
+        analyses: Analysis ids that the caller gave.
+        rows: All analyses to erase, those of `users` among them. A row without an analysis is identified by
+            `NO_ANALYSIS` and its feedback id.
+        remaining: Analyses that the database still contains: every other one is erased too. None if not requested.
+    """
+
+    users: Mapping[str, Set[str]]
+    analyses: Mapping[str, Set[str]]
+    rows: Mapping[str, Set[str]]
+    remaining: Sequence[str] | None
+
+    @property
+    def is_sweep(self) -> bool:
+        """Return whether everyone who has left the database is erased."""
+        return self.remaining is not None
+
+    @property
+    def given_ids(self) -> list[str]:
+        """Return the ids as the caller gave them."""
+        return [given for ids in (self.users, self.analyses) for given in dict.fromkeys(chain(*ids.values()))]
+
+    def with_key(self, key: Key | None) -> "KeyedRequest":
+        """Return the request in the pseudonyms of a key."""
+        remaining = None if self.remaining is None else {*map_pseudonyms(self.remaining, key)}
+        subjects = _hash_ids([*self.users], key, SUBJECT_HASH.name)
+        return KeyedRequest(self, map_pseudonyms(self.rows, key), subjects, remaining)
+
+
+class KeyedRequest(NamedTuple):
+    """A request in the pseudonyms of one key.
+
+    Attributes:
+        request: The request.
+        pseudonyms: Pseudonyms of the analyses to erase, each with its analysis.
+        subjects: `subject_hash` of the users to erase, each with its user id.
+        remaining: Pseudonyms that may stay; None without a sweep.
+    """
+
+    request: ErasureRequest
+    pseudonyms: dict[str, str]
+    subjects: dict[str, str]
+    remaining: set[str] | None
+
+    def match(self, present: Set[str], subject_by_pseudonym: Mapping[str, str]) -> FileMatch:
+        """Select the pseudonyms to remove from a file.
+
+        Args:
+            present: All pseudonyms in the file.
+            subject_by_pseudonym: Pseudonyms in rows of `subjects`, each with its `subject_hash`.
+        """
+        unwanted = present & {*self.pseudonyms, *subject_by_pseudonym}
+        if self.remaining is not None:
+            left = present - self.remaining
+            unwanted |= {pseudonym for pseudonym in left if pseudonym and not pseudonym.startswith(NO_ANALYSIS)}
+        rows, users = self.request.rows, self.request.users
+        by_analysis = (rows[self.pseudonyms[pseudonym]] for pseudonym in unwanted & {*self.pseudonyms})
+        by_user = (users[self.subjects[subject]] for subject in subject_by_pseudonym.values())
+        return FileMatch(unwanted, {*chain.from_iterable(by_analysis), *chain.from_iterable(by_user)})
+
+
+def map_pseudonyms(analyses: Iterable[str], key: Key | None) -> dict[str, str]:
+    """Map the pseudonyms of analyses to the analyses; rows without an analysis keep their feedback id."""
+    analyses = list(analyses)
+    feedback_ids = {each: each for each in analyses if each.startswith(NO_ANALYSIS)}
+    return _hash_ids([each for each in analyses if each not in feedback_ids], key, "analysis_id") | feedback_ids
+
+
+def _hash_ids(ids: Sequence[str], key: Key | None, domain: str) -> dict[str, str]:
+    """Map the pseudonyms of ids to the ids."""
+    texts = pl.Series("id", ids, dtype=pl.String)
+    hashes = pl.select(hash_id(pl.lit(texts), key=key, domain=domain, unkeyed=key is None)).to_series()
+    return dict(zip(hashes, texts, strict=True))

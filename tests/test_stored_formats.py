@@ -1,0 +1,99 @@
+"""Files that version 0.1.0 wrote are listed, verified, read, continued and erased by this version."""
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import NOW, exported, people
+
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.maintenance import contents_of
+from feedback_etl.exports.tombstones import read_tombstones
+from feedback_etl.privacy.erasure import erase
+from feedback_etl.privacy.keys import Key
+from feedback_etl.training.dataset import scan_training
+
+KEY = "feedback-etl-demo-key-of-version-0.1.0"
+STEM = "feedback_training_"
+PRESENT = [f"{STEM}20251025_{hour}0000" for hour in (12, 13, 14, 15, 16, 17)]
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a copy of the folder that version 0.1.0 wrote."""
+    return Path(shutil.copytree(Path(__file__).parent / "data" / "exports_of_0_1_0", tmp_path / "exports"))
+
+
+def fill_as_exported(database: Database) -> None:
+    """Fill a database with the rows that the newest exports of the folder were read from."""
+    database.fill(**people(4, each=4))
+    late: dict[str, Any] = {"user_id": 3, "recommendation_id": 1, "helpful_rating": 4}
+    rows = [late | {"id": n, "analysis_id": n, "created_at": NOW + (n - 900 + 0.25) * HOUR} for n in (904, 905)]
+    database.fill(feedbacks=rows)
+
+
+def test_exports_are_listed(folder: Path) -> None:
+    contents = contents_of(folder)
+    pruned = [f"{STEM}20240612_120000", f"{STEM}20250101_000000"]
+    assert [export.stem for export in contents.exports] == [*pruned, *PRESENT]
+    assert [export.stem for export in contents.exports if export.pruned_at] == pruned
+    assert [export.rows for export in contents.exports] == [3, 1, 9, 9, 9, 9, 9, 1]
+    assert [export.erased_rows for export in contents.exports] == [3, 0, 4, 4, 4, 4, 4, 0]
+    assert [export.mode for export in contents.exports][-2:] == ["incremental", "incremental"]
+    assert contents.exports[-1].chain["number"] == 2
+    assert contents.foreign == []
+
+
+def test_audit_log_and_manifests_verify(folder: Path) -> None:
+    verdict = verify_folder(folder, contents_of(folder).exports, [Key(KEY)])
+    assert (verdict.records, verdict.faults, verdict.unsigned, verdict.unknown) == (17, [], 0, 0)
+
+
+def test_changed_audit_record_is_found(folder: Path) -> None:
+    log = folder / ".feedback_etl" / "audit.jsonl"
+    log.write_text(log.read_text().replace('"keep_days": 200', '"keep_days": 201'))
+    assert verify_folder(folder, contents_of(folder).exports, [Key(KEY)]).faults == ["line 17: it was changed"]
+
+
+def test_rows_are_scanned_with_verified_digests(folder: Path) -> None:
+    """The full exports repeat each other's pairs; the last incremental one has a pair of its own."""
+    frame = scan_training(folder, mixed=True, verify=True).collect()
+    assert frame.height == 10
+    assert frame["analysis_hash"].n_unique() == 10
+
+
+def test_erased_person_is_known(folder: Path) -> None:
+    (tombstones,) = read_tombstones(folder, [Key(KEY)])
+    assert (len(tombstones.users), len(tombstones.pseudonyms)) == (1, 4)
+
+
+def test_incremental_series_continues(folder: Path, sqlite_database: Database) -> None:
+    """Rows that the series has read, and rows of the erased person, are not exported again."""
+    fill_as_exported(sqlite_database)
+    report = exported(sqlite_database, folder, key=KEY, now=NOW + 6 * HOUR, incremental=True)
+    assert (report.exported_records, report.late_records) == (1, 0)
+    assert contents_of(folder).exports[-1].chain["number"] == 3
+    assert verify_folder(folder, contents_of(folder).exports, [Key(KEY)]).faults == []
+
+
+def test_repeated_request_returns_the_first_export(folder: Path, sqlite_database: Database) -> None:
+    report = exported(sqlite_database, folder, key=KEY, now=NOW + 6 * HOUR, request_id="weekly 2025-43")
+    assert Path(report.export_filename).name == f"{STEM}20251025_140000.csv.gz"
+
+
+def test_people_are_erased_from_every_form(folder: Path, sqlite_database: Database) -> None:
+    fill_as_exported(sqlite_database)
+    before = {export.stem: export.rows for export in contents_of(folder).exports}
+    erasure = erase(folder, keys=[Key(KEY)], user_ids=(1,), database=sqlite_database.url)
+    after = {export.stem: export.rows for export in contents_of(folder).exports}
+    assert erasure.rows > 0
+    assert [before[stem] - after[stem] for stem in PRESENT] == [3, 3, 3, 3, 3, 0]
+    assert scan_training(folder, mixed=True, verify=True).select(pl.len()).collect().item() == 7
+    assert AuditLog(folder).records()[-1]["event"] == "erased"
+    assert verify_folder(folder, contents_of(folder).exports, [Key(KEY)]).faults == []
