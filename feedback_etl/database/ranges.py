@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from feedback_etl.clock import naive_utc
+from feedback_etl.clock import to_naive_utc
 from feedback_etl.columns import CONSENT
 from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
@@ -157,10 +157,11 @@ def sample_histogram(
         return Histogram([])
     share = _sample_share(source, relation, types, estimate, range_rows)
     sampled = relation if share == 1 else sample_table(relation, share)
-    extent, bins = (naive_utc(first), naive_utc(last)), max(_MIN_BINS, _BINS_PER_RANGE * estimate // range_rows)
+    extent, bins = (to_naive_utc(first), to_naive_utc(last)), max(_MIN_BINS, _BINS_PER_RANGE * estimate // range_rows)
     rows = fetch_rows(source, select_histogram(sampled, window, types, extent=extent, bins=bins))
     return Histogram(
-        [HistogramBin(start and naive_utc(start), round(count / share)) for start, count in rows], is_sample=share < 1
+        [HistogramBin(start and to_naive_utc(start), round(count / share)) for start, count in rows],
+        is_sample=share < 1,
     )
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from math import ceil
 from typing import IO, Any, Unpack, cast
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.database.batches import BATCH_ROWS, BatchOptions, open_batches
 from feedback_etl.database.connect import Database
 from feedback_etl.database.inspection import fetch_count
@@ -66,7 +66,7 @@ class Plan:
         return self.measured_rows / self.measured_seconds if self.measured_seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""
+        """All to_statistics as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""
         return asdict(self) | {"window": [end.isoformat() if end else None for end in self.window]}
 
 
@@ -102,7 +102,7 @@ def plan(
     require_usable_polars()
     prestart()
     options = (options or ExportOptions()).with_keywords(**keywords)
-    now = instant(now)
+    now = resolve_now(now)
     if options.output.incremental:
         raise UsageError("An incremental export is never in parts: leave incremental out.")
     selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())

@@ -51,7 +51,7 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
         SourceError: The database cannot be reached, or stopped a query, also when it was sent again.
         ValidationError: Too many rows are rejected, or of small classes; nothing was published.
         ExportFileError: The place cannot be used, or workers were lost; nothing was published.
-        FolderLocked: Others use the folder for too long; nothing was published.
+        FolderLockedError: Others use the folder for too long; nothing was published.
     """
     parts, ahead = Parts(request), _ahead(request.executor, request.selection.batch_options.workers)
     try:
@@ -170,7 +170,7 @@ class Parts:
                     files += made.files
         report = run.report(window, found.excluded)
         _require_all(files, report)
-        facts = Facts("full", window, self.request.settings, report.figures(), found.dialect, extra=rules.extra)
+        facts = Facts("full", window, self.request.settings, report.to_statistics(), found.dialect, extra=rules.extra)
         export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head
         where = str(self.request.storage)

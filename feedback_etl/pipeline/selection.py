@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from feedback_etl.columns import of_raw_rows
+from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, ReadRequest
 from feedback_etl.errors import UsageError
@@ -29,6 +29,6 @@ def select(
         batch_options=read.batch_options,
         on_progress=on_progress,
         consent=read.consent,
-        extra_columns=of_raw_rows(options.privacy.columns),
+        extra_columns=raw_extra_columns(options.privacy.columns),
         allow_row_security=read.allow_row_security,
     )

@@ -13,11 +13,11 @@ from functools import lru_cache
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.columns import of_raw_rows
+from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
-from feedback_etl.errors import KeyUnusable, SourceError, UsageError
+from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.layout import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
@@ -78,7 +78,7 @@ def _secrets(export: Export) -> Secrets:
     settings = load_settings()
     key = key_in_force(settings) if export.key_id else None
     if key and key.id != export.key_id:
-        raise KeyUnusable(
+        raise KeyUnusableError(
             f"This worker has the key {key.id}, and the export is of the key {export.key_id}: set "
             "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) alike on all workers."
         )
@@ -101,7 +101,7 @@ def work_with(secrets: Secrets, task: Task) -> Made:
     if isinstance(task, ThinTask):
         return let_through(place, rules, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = read_job(job, of_raw_rows(rules.extra), read_timeout=export.read_timeout)
+    frames = read_job(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
     return make_part(place, rules, task, frames, run_of(export, rules))
 
 
