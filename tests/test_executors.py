@@ -1,4 +1,4 @@
-"""An export that others make, in parts: the same rows and to_statistics as on one machine, whoever makes it or dies of it."""
+"""An export that others make, in parts: the same rows and figures as on one machine, whoever makes it or dies of it."""
 
 import json
 import os
