@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.database.partitioning import Division, Indivisible, divide
-from feedback_etl.database.ranges import in_ranges
-from feedback_etl.database.read import Found, read
+from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, read_partitions
+from feedback_etl.database.ranges import group_batches
+from feedback_etl.database.read import FeedbackStream, read
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.idempotency import asked_by
 from feedback_etl.exports.layout import REJECTED_FOLDER, number_of, small_classes_of
@@ -55,17 +55,19 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
         SourceError: The database cannot be reached, or stopped a query, also when it was retried.
         ValidationError: Too many rows are rejected or suppressed; nothing was published.
         ExportFileError: Files cannot be written, or workers were lost; nothing was published.
-        FolderLocked: Another program uses the folder for too long; nothing was published.
+        FolderLockedError: Another program uses the folder for too long; nothing was published.
     """
     selection, in_flight = request.selection, _count_in_flight(request)
     try:
-        return divide(selection, lambda division: export_division(request, division, in_flight), at_once=in_flight)
-    except Indivisible:
+        return read_partitions(
+            selection, lambda division: export_division(request, division, in_flight), at_once=in_flight
+        )
+    except NotPartitionableError:
         logger.info("reading in this process: only PostgreSQL is read in parallel")
     return read(selection, lambda stream: export_stream(request, stream))
 
 
-def export_division(request: ExportRequest, division: Division, in_flight: int) -> ExportReport:
+def export_division(request: ExportRequest, division: FeedbackPartitions, in_flight: int) -> ExportReport:
     """Export the time ranges of a division by an executor or by threads, with this many tasks in flight."""
     executor, secrets = request.executor, Secrets(division.url, request.rules.key)
     with _begin(request, division.consent) as export, _connect(executor, in_flight) as workers:
@@ -76,11 +78,11 @@ def export_division(request: ExportRequest, division: Division, in_flight: int) 
         counts, written = _collect(request, run(tasks), division.total)
         report = _finish(request, export, context, counts, written, division, run)
     if time.perf_counter() - request.started > SLOW_SECONDS:
-        report.advice = division.advice()
+        report.advice = division.suggest_index()
     return report
 
 
-def export_stream(request: ExportRequest, stream: Found) -> ExportReport:
+def export_stream(request: ExportRequest, stream: FeedbackStream) -> ExportReport:
     """Export rows that cannot be read in parallel, part by part in this process."""
     storage, rules = request.storage, request.rules
     with _begin(request, stream.consent) as export:
@@ -88,7 +90,7 @@ def export_stream(request: ExportRequest, stream: Found) -> ExportReport:
         processor = create_processor(context, rules)
         results = (
             write_part(storage, rules, PartTask(context, number, ""), frames, processor)
-            for number, frames in enumerate(in_ranges(stream.batches))
+            for number, frames in enumerate(group_batches(stream.batches))
         )
         counts, written = _collect(request, results)
         return _finish(request, export, context, counts, written, stream, _release_here(request))
@@ -106,7 +108,7 @@ def _collect(
 ) -> tuple[Run, _Written]:
     """Take the results of the tasks that read, with progress; closing them cancels what remains after an error."""
     counts, written = Run(request.rules), _Written([], [])
-    on_progress = request.selection.progress
+    on_progress = request.selection.on_progress
     with closing(results):
         for result in results:
             written.files.extend(result.files)
@@ -124,7 +126,7 @@ def _finish(
     context: TaskContext,
     counts: Run,
     written: _Written,
-    source: Division | Found,
+    source: FeedbackPartitions | FeedbackStream,
     run: Runner,
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
@@ -139,7 +141,7 @@ def _finish(
                 written.files.extend(result.files)
     report = counts.report(window, source.excluded)
     _require_all(written.files, report)
-    details = Facts("full", window, request.settings, report.figures(), source.source, extra=rules.extra)
+    details = Facts("full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra)
     export.publish(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head
     kinds = {file.kind for file in written.files}
@@ -193,9 +195,9 @@ def _create_context(
         key_id=rules.key.id if rules.key else None,
         erasures=export.erasures,
         prepare=prepare,
-        batch_size=selection.reading.batch_size,
+        batch_size=selection.batch_options.batch_size,
         connect_timeout=selection.connect_timeout,
-        read_timeout=selection.reading.read_timeout,
+        read_timeout=selection.batch_options.read_timeout,
     )
 
 
@@ -235,7 +237,7 @@ def to_absolute(storage: Folder | Bucket) -> str:
 
 def _count_in_flight(request: ExportRequest) -> int:
     default = MAX_TASKS_IN_FLIGHT if request.executor is not None else min(os.cpu_count() or 1, 4)
-    return request.selection.reading.workers or default
+    return request.selection.batch_options.workers or default
 
 
 @contextmanager

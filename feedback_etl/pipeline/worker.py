@@ -13,11 +13,11 @@ from functools import lru_cache
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.columns import of_raw_rows
-from feedback_etl.database.batches import rows_of
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.reader_client import Job
-from feedback_etl.errors import KeyUnusable, SourceError, UsageError
+from feedback_etl.columns import raw_extra_columns
+from feedback_etl.database.batches import read_job
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.reader_client import ReaderJob
+from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.layout import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
@@ -78,7 +78,7 @@ def _find_secrets(export: TaskContext) -> Secrets:
     settings = load_settings()
     key = key_in_force(settings) if export.key_id else None
     if key and key.id != export.key_id:
-        raise KeyUnusable(
+        raise KeyUnusableError(
             f"This worker has the key {key.id}, the export uses the key {export.key_id}: set FEEDBACK_ETL_KEY_FILE (or "
             "FEEDBACK_ETL_KEY) to the same key on all workers."
         )
@@ -88,7 +88,7 @@ def _find_secrets(export: TaskContext) -> Secrets:
 @lru_cache(maxsize=4)
 def _connectorx_url(database: str, connect_timeout: float) -> str:
     """Return the URL for ConnectorX, after one connection per process, which detects a wrong URL early."""
-    with open_source(database, connect_timeout=connect_timeout) as source:
+    with open_connection(database, connect_timeout=connect_timeout) as source:
         if source.connectorx_url is None:
             raise SourceError(
                 "This worker's database URL has options that ConnectorX does not support; see docs/databases.md."
@@ -102,8 +102,8 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     place, rules = _place_of(export.place), replace(export.rules, key=secrets.key)
     if isinstance(task, ReleaseTask):
         return release_part(place, rules, task)
-    job = Job(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = rows_of(job, of_raw_rows(rules.extra), read_timeout=export.read_timeout)
+    job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
+    frames = read_job(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
     return write_part(place, rules, task, frames, create_processor(export, rules))
 
 
