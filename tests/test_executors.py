@@ -495,7 +495,7 @@ class TestFailures:
                 )
             return work(task)
 
-        with pytest.raises(SourceError, match="the connection that held it was lost"):
+        with pytest.raises(SourceError, match="the connection that exported it was lost"):
             exported(own_url, tmp_path, executor=Watched(cut))
         assert visible(tmp_path) == []
 
