@@ -366,7 +366,7 @@ class TestCommand:
         done = feedback_etl("check", "--output", settings.output_dir, env=env)
         lines = done.stdout.splitlines()
         assert lines[0].startswith("ok    columns     1 file with columns of the contract only.")
-        assert "FAIL  record      the record of processing lacks controller, contact, purpose," in done.stdout
+        assert "FAIL  record      The record of processing lacks controller, contact, purpose," in done.stdout
         assert done.returncode == 1
         assert "error: 6 items of 16 failed: " in done.stderr
 

@@ -246,7 +246,7 @@ class TestScan:
         newest = f"{url}/feedback_training_20251026_120000"
         assert fe.latest_export(url) == fe.latest_export(f"{url}/feedback_training_20251026*") == newest
         assert scan_rows(url) == 9
-        with pytest.raises(ExportFileError, match="holds no export"):
+        with pytest.raises(ExportFileError, match="contains no export"):
             fe.scan_training(f"{url}/nothing*")
 
     def test_what_has_changed_is_refused(self, url: str) -> None:

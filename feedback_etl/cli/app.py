@@ -62,9 +62,7 @@ def export(
     days: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
-    output: Annotated[
-        str | None, typer.Option(help="Folder of the exports.", metavar="FOLDER", show_default="ml/feedback_training")
-    ] = None,
+    output: folder.Output = None,
     min_fields: MinFields = QualityOptions.min_feedback_fields,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
@@ -278,9 +276,9 @@ def _executor(name: str | None) -> "Iterator[Executor | None]":
     if name is None:
         yield None
         return
-    from feedback_etl.pipeline.executors import executor_of
+    from feedback_etl.pipeline.executors import connect_executor
 
-    with executor_of(name) as engine:
+    with connect_executor(name) as engine:
         yield engine
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from feedback_etl.compliance.data_files import ExportContents, unknown_pseudonyms
 from feedback_etl.compliance.item import ChecklistItem, build_item
-from feedback_etl.database.lookups import Application
+from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import FeedbackError
 from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
@@ -18,7 +18,7 @@ from feedback_etl.storage.object_store import Bucket
 from feedback_etl.transform.expressions import hash_id
 
 
-def check_index(found: Application) -> ChecklistItem:
+def check_index(found: ApplicationSummary) -> ChecklistItem:
     """Test that created_at has an index."""
     detail = f"created_at has {'no' if found.missing_index else 'an'} index."
     return ChecklistItem("index", not found.missing_index, detail, found.missing_index)
@@ -29,7 +29,7 @@ _CONSENT = re.compile(r"consent|einwillig|6\(1\)(lit\.?)?\(?a\)?|9\(2\)(lit\.?)?
 
 
 def check_consent(
-    found: Application, files: Sequence[ExportContents], keys: Sequence[Key], settings: Settings
+    found: ApplicationSummary, files: Sequence[ExportContents], keys: Sequence[Key], settings: Settings
 ) -> ChecklistItem:
     """Test that consent is recorded, and that no export contains anyone who has withdrawn it.
 
@@ -73,7 +73,7 @@ def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None
 
 
 def check_erasure(
-    place: Folder | Bucket, exports: Sequence[ExportContents], found: Application, keys: Sequence[Key]
+    place: Folder | Bucket, exports: Sequence[ExportContents], found: ApplicationSummary, keys: Sequence[Key]
 ) -> ChecklistItem:
     """Test, with a dry run, that an erasure would find a person of the newest export."""
     newest = exports[-1]

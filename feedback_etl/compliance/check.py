@@ -20,9 +20,9 @@ from feedback_etl.compliance.rows import (
     check_pseudonyms,
     check_raw_ids,
 )
-from feedback_etl.database.consent import ConsentColumns
+from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.inspection import read_query_file
-from feedback_etl.database.lookups import Application, application
+from feedback_etl.database.lookups import ApplicationSummary, summarize_application
 from feedback_etl.exports.maintenance import contents_of
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
@@ -40,7 +40,7 @@ class _Context(NamedTuple):
     place: Folder | Bucket
     exports: list[Manifest]
     files: list[ExportContents]
-    database: Application
+    database: ApplicationSummary
     settings: Settings
     keys: Sequence[Key]
     now: datetime
@@ -99,7 +99,7 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     exports = [export.manifest for export in files]
     database = _database(settings)
     context = _Context(
-        place, exports, files, database or Application([], [], [], [], (), ""), settings, keys, resolve_now(now)
+        place, exports, files, database or ApplicationSummary([], [], [], [], (), ""), settings, keys, resolve_now(now)
     )
     no_export = ChecklistItem("", False, _NO_EXPORT, "feedback-etl export") if not files else None
     no_database = ChecklistItem("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
@@ -118,14 +118,14 @@ def _list_manifests(place: Folder | Bucket) -> list[Manifest]:
     return [manifest for manifest in contents_of(place).exports if not manifest.pruned_at] if place.exists() else []
 
 
-def _database(settings: Settings) -> Application | None:
+def _database(settings: Settings) -> ApplicationSummary | None:
     if settings.database_url is None:
         return None
-    return application(
+    return summarize_application(
         settings.database_url.get_secret_value(),
         query=read_query_file(settings.query) if settings.query else None,
         db_schema=settings.db_schema,
-        consent=ConsentColumns(settings.opt_in_column, settings.opt_out_column),
+        consent=ConsentColumnNames(settings.opt_in_column, settings.opt_out_column),
         connect_timeout=settings.connect_timeout,
         allow_row_security=settings.allow_row_security,
     )
