@@ -141,7 +141,7 @@ def test_a_chain_with_images_is_another_chain(app: Database, tmp_path: Path) -> 
 def test_the_gate_knows_the_column() -> None:
     """Only where it was asked for."""
     raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"image_url": ["shots/a.jpg"]})
-    pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra=[IMAGE_URL])
+    pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=[IMAGE_URL])
     assert pairs["image_url"].to_list() == ["shots/a.jpg"]
     with pytest.raises(ValidationError, match="image_url"):
         fe.validate(pairs)
@@ -159,7 +159,7 @@ def test_the_gate_knows_the_column() -> None:
 def test_ids_in_other_clothes(key: str, user: object) -> None:
     """Leading zeros, digits of a URL, UUIDs with other separators or none."""
     raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"image_url": [key], "user_id": [user]})
-    assert fe.anonymize(raw, unkeyed=True, now=NOW, extra=[IMAGE_URL])["image_url"].to_list() == [None]
+    assert fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=[IMAGE_URL])["image_url"].to_list() == [None]
 
 
 @pytest.mark.any_database

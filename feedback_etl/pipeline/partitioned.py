@@ -170,7 +170,9 @@ class Parts:
                     files += made.files
         report = run.report(window, found.excluded)
         _require_all(files, report)
-        facts = Facts("full", window, self.request.settings, report.to_statistics(), found.source, extra=rules.extra)
+        facts = Facts(
+            "full", window, self.request.settings, report.to_statistics(), found.source, extra=rules.extra_columns
+        )
         export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head
         where = str(self.request.storage)

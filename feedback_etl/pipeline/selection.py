@@ -27,6 +27,6 @@ def select(database: Database, options: ExportOptions, now: datetime, on_progres
         reading=read.reading,
         progress=on_progress,
         consent=read.consent,
-        extra=raw_extra_columns(options.privacy.columns),
+        extra=raw_extra_columns(options.privacy.all_extra_columns),
         allow_row_security=read.allow_row_security,
     )

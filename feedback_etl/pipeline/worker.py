@@ -101,7 +101,7 @@ def work_with(secrets: Secrets, task: Task) -> Made:
     if isinstance(task, ThinTask):
         return let_through(place, rules, task)
     job = Job(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = rows_of(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
+    frames = rows_of(job, raw_extra_columns(rules.extra_columns), read_timeout=export.read_timeout)
     return make_part(place, rules, task, frames, run_of(export, rules))
 
 
@@ -165,5 +165,5 @@ def metadata_of(rules: TransformOptions, form: Form) -> dict[str, str]:
         return {}
     from feedback_etl.exports.row_schema import row_schema
 
-    contract = json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
+    contract = json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
     return {"feedback_etl.key_id": rules.key.id if rules.key else "", "feedback_etl.contract": contract}
