@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 from budget import PROPERTY, budget_lines, check_budget, processor_seconds
 from clusters import SMALL_TASK, environment, fill_with_sample
-from databases import Database, new_mysql_database, new_postgres_database, opened
+from databases import Database, new_mysql_database, new_postgres_database, new_postgres_reader, opened
 from kept import Kept, Mysql, Postgres
 from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, in_memory, running_object_store
@@ -173,7 +173,7 @@ def sample_url(postgres_admin: sa.Engine) -> Iterator[str]:
 @pytest.fixture
 def shared_url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same; workers know it, and it is divided though it is small."""
-    monkeypatch.setattr("feedback_etl.database.partitioning.LEAST_ROWS_OF_A_TASK", SMALL_TASK)
+    monkeypatch.setattr("feedback_etl.database.partitioning.MIN_ROWS_PER_TASK", SMALL_TASK)
     for name, value in environment(sample_url).items():
         monkeypatch.setenv(name, value)
     return sample_url
@@ -191,12 +191,8 @@ def own_sample_url(postgres_admin: sa.Engine, shared_url: str, monkeypatch: pyte
 @pytest.fixture(scope="session")
 def postgres_reader(postgres_admin: sa.Engine) -> Iterator[str]:
     """The name of a role that reads everything, writes nothing, and has a password of awkward characters."""
-    name = f"feedback_etl_test_{uuid.uuid4().hex}"
-    with postgres_admin.connect() as admin:
-        admin.execute(sa.text(f"CREATE ROLE {name} LOGIN PASSWORD '{AWKWARD_PASSWORD}' IN ROLE pg_read_all_data"))
-    yield name
-    with postgres_admin.connect() as admin:
-        admin.execute(sa.text(f"DROP ROLE {name}"))
+    with new_postgres_reader(postgres_admin, AWKWARD_PASSWORD) as name:
+        yield name
 
 
 @pytest.fixture

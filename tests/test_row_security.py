@@ -1,7 +1,6 @@
 """Row-level security of PostgreSQL: a database that would hide rows is refused, unless that is allowed."""
 
 import json
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,16 +8,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from databases import create_schema, fill, make_engine
+from databases import create_schema, fill, make_engine, new_postgres_reader
 from reading import NOW, by, by_both_routes, execute, read, select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from feedback_etl.cli.app import app
 from feedback_etl.compliance.check import check
-from feedback_etl.database.batches import Reading, open_reading
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.inspection import look_at
+from feedback_etl.database.batches import BatchOptions, open_batches
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.pipeline.estimate import plan
@@ -47,11 +46,8 @@ def feedback(number: int, user: int) -> dict[str, Any]:
 @pytest.fixture
 def role(postgres_admin: sa.Engine) -> Iterator[str]:
     """A role that can log in and is no superuser, whom row-level security would not concern."""
-    name = f"etl_{uuid.uuid4().hex}"
-    with postgres_admin.connect() as admin:
-        admin.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE pg_read_all_data")
+    with new_postgres_reader(postgres_admin) as name:
         yield name
-        admin.exec_driver_sql(f"DROP ROLE {name}")
 
 
 @pytest.fixture
@@ -248,8 +244,8 @@ def test_the_check_of_consent_fails_where_people_are_hidden(owner_url: str, url:
 @by_both_routes
 def test_a_policy_that_comes_after_the_inspection_is_refused_too(owner_url: str, url: str, route: str) -> None:
     """The readers' own sessions refuse, not the inspection alone."""
-    with open_source(by(route, url)) as source:
-        relation, types = look_at(source)
+    with open_connection(by(route, url)) as source:
+        relation, types = inspect_source(source)
         source.connection.exec_driver_sql("COMMIT")  # its locks would keep the policy out
         source.connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
         for statement in source.settings:
@@ -257,7 +253,7 @@ def test_a_policy_that_comes_after_the_inspection_is_refused_too(owner_url: str,
         protect(owner_url, "users")
         with (
             pytest.raises(SourceError, match="row-level security would hide rows from this user"),
-            open_reading(source, relation, Window(None, NOW), types, Reading()) as frames,
+            open_batches(source, relation, Window(None, NOW), types, BatchOptions()) as frames,
         ):
             list(frames)
 

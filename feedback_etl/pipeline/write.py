@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from feedback_etl.database.read import Found
+from feedback_etl.database.read import FeedbackStream
 from feedback_etl.exports.idempotency import asked_by
 from feedback_etl.exports.incremental import INCREMENTAL, Chain, begun
 from feedback_etl.exports.local_transaction import ExportFiles
@@ -27,12 +27,12 @@ SLOW_SECONDS = 10.0
 """An export that takes longer looks for an index that would make reading faster."""
 
 
-def write_export(request: ExportRequest, stream: Found, series: Chain | None = None) -> ExportReport:
+def write_export(request: ExportRequest, stream: FeedbackStream, series: Chain | None = None) -> ExportReport:
     """Write the rows of a stream as an export; with a series, as its next increment."""
-    rules, window, settled = request.rules, request.selection.window, stream.settled
-    details = Facts("full", window, request.settings, source=stream.source, extra=rules.extra)
+    rules, window, watermark = request.rules, request.selection.window, stream.watermark
+    details = Facts("full", window, request.settings, source=stream.dialect, extra=rules.extra)
     with _begin_transaction(request, stream, series) as files:
-        memory = None if series is None else Memory(series.rows_file, rules.key, settled.until)
+        memory = None if series is None else Memory(series.rows_file, rules.key, watermark.until)
         run = _create_processor(rules, files.forgotten, memory)
         write = files.append if rules.anonymity.k is None else files.hold
         process_into(write, files.reject, run, stream.batches)
@@ -41,9 +41,9 @@ def write_export(request: ExportRequest, stream: Found, series: Chain | None = N
         report = run.report(window, stream.excluded)
         if series is not None and memory is not None:
             files.remember(memory.rows())
-            increment = series.next(window.start, settled.until, settled.counts)
+            increment = series.next(window.start, watermark.until, watermark.counts)
             details = details._replace(mode=INCREMENTAL, chain=increment)
-            report.mode, report.late_records = INCREMENTAL, series.late(settled.counts)
+            report.mode, report.late_records = INCREMENTAL, series.late(watermark.counts)
         published = files.publish(details._replace(statistics=report.to_statistics(), risk=report.risk))
         report.audit_head = files.audit_head
     if series is not None and any(published):
@@ -51,7 +51,7 @@ def write_export(request: ExportRequest, stream: Found, series: Chain | None = N
     report.export_filename = str(published.pairs or "")
     report.rejected_filename = str(published.rejected or "")
     if time.perf_counter() - request.started > SLOW_SECONDS:
-        report.advice = stream.advice()
+        report.advice = stream.suggest_index()
     return report
 
 
@@ -61,7 +61,7 @@ def suppress_small_classes(files: ExportFiles, run: "Run", policy: KAnonymityPol
     files.let_through(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
 
 
-def _begin_transaction(request: ExportRequest, stream: Found, series: Chain | None) -> ExportFiles:
+def _begin_transaction(request: ExportRequest, stream: FeedbackStream, series: Chain | None) -> ExportFiles:
     rules, output = request.rules, request.output
     if series is None:
         plan = asked_by(output.idempotency_key)
