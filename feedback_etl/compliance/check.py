@@ -21,7 +21,7 @@ from feedback_etl.compliance.rows import (
     check_raw_ids,
 )
 from feedback_etl.database.consent import ConsentColumnNames
-from feedback_etl.database.inspection import read_query_file
+from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.lookups import ApplicationSummary, summarize_application
 from feedback_etl.exports.maintenance import contents_of
 from feedback_etl.exports.manifest import Manifest

@@ -90,7 +90,7 @@ def check_raw_ids(exports: Sequence[ExportContents], users: Iterable[str]) -> Ch
         passed = (
             f"Not testable: no id of a user has {MIN_ID_LENGTH} characters or more, and shorter ones occur by chance."
         )
-    options = "--recommendation-id hash" if any("recommendation_id" in found for found in names.values()) else ""
+    options = "--hash-recommendation-id" if any("recommendation_id" in found for found in names.values()) else ""
     return _build_item_per_file("raw ids", exports, find_problem, passed=passed, options=options)
 
 
