@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, Vali
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
-from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
+from feedback_etl.errors import KeyMissingError, KeyUnusableError, UsageError
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions, OutputOptions, PrivacyOptions, ReadOptions, option_names
 from feedback_etl.privacy.k_anonymity import MAX_K
@@ -185,15 +185,15 @@ def default_key_path() -> Path:
     """Return the path of the user's own key: `feedback-etl/key` in `$XDG_CONFIG_HOME` or `~/.config`.
 
     Raises:
-        KeyMissing: The user has no home directory, as in some containers, or HOME belongs to another user.
+        KeyMissingError: The user has no home directory, as in some containers, or HOME belongs to another user.
     """
     try:
         folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "feedback-etl")
         folder.stat()
     except RuntimeError:
-        raise KeyMissing(NO_KEY) from None
+        raise KeyMissingError(NO_KEY) from None
     except PermissionError:
-        raise KeyMissing(f"{NO_KEY} This user may not access {folder}: check HOME and XDG_CONFIG_HOME.") from None
+        raise KeyMissingError(f"{NO_KEY} This user may not access {folder}: check HOME and XDG_CONFIG_HOME.") from None
     except OSError:  # it does not exist yet, or cannot exist
         pass
     return folder / "key"
@@ -204,7 +204,7 @@ def find_retired_folder(settings: Settings | None = None) -> Path | None:
 
     None if nothing is configured and the user has no home directory, or may not access it.
     """
-    with suppress(KeyMissing):
+    with suppress(KeyMissingError):
         return (settings or load_settings()).retired_keys or default_key_path().parent / "retired"
     return None
 
@@ -213,13 +213,13 @@ def find_active_key(settings: Settings | None = None) -> Key:
     """Return the key for exports: the configured key, which must not be retired.
 
     Raises:
-        KeyMissing: No key is configured.
-        KeyUnusable: The key is invalid or retired.
+        KeyMissingError: No key is configured.
+        KeyUnusableError: The key is invalid or retired.
     """
     key, location = find_key(settings)
     folder = find_retired_folder(settings)
     if is_retired(key, folder):
-        raise KeyUnusable(
+        raise KeyUnusableError(
             f"The key {key.id} from {location} is retired and serves erasure and audit only. Configure another key "
             "(feedback-etl keys new)."
         )
@@ -230,8 +230,8 @@ def find_key(settings: Settings | None = None) -> FoundKey:
     """Return the configured key: FEEDBACK_ETL_KEY_FILE, FEEDBACK_ETL_KEY, the setting `key_file`, the user's own.
 
     Raises:
-        KeyMissing: No key is configured.
-        KeyUnusable: The first key found is invalid; no other is tried.
+        KeyMissingError: No key is configured.
+        KeyUnusableError: The first key found is invalid; no other is tried.
     """
     if named := os.environ.get(KEY_FILE_VARIABLE):
         return FoundKey(read_key(Path(named)), f"{named} ({KEY_FILE_VARIABLE})")
@@ -244,7 +244,7 @@ def find_key(settings: Settings | None = None) -> FoundKey:
     try:
         path.lstat()
     except FileNotFoundError:
-        raise KeyMissing(NO_KEY) from None
+        raise KeyMissingError(NO_KEY) from None
     except OSError:  # `read_key` raises the error with its reason
         pass
     return FoundKey(read_key(path), str(path))

@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.transform.dataframes import for_any_frame, to_polars
+from feedback_etl.transform.dataframes import accepts_any_dataframe, to_polars
 
 LABELS = ["first", "second", "third", "fourth"]
 RAW = raw_frame(
@@ -129,7 +129,7 @@ class TestPandas:
         frame = to_pandas(RAW).astype({"analysis_id": "float64"})
         with pytest.raises(ValidationError, match=r"analysis_id is Float64.*pandas: the dtype Int64"):
             fe.anonymize(frame, now=NOW, unkeyed=True)
-        with pytest.raises(UsageError, match=r"analysis_id is Float64.*pandas: the dtype Int64"):
+        with pytest.raises(UsageError, match=r"analysis_id is Float64.*pandas: use the dtype Int64"):
             fe.split_by_hash(frame, {"a": 1.0}, by="analysis_id")
 
     def test_a_column_that_is_all_missing_has_no_type(self) -> None:
@@ -250,7 +250,7 @@ class TestOthers:
     def test_results_that_are_no_frames_are_given_as_they_are(self) -> None:
         """Say, a number of rows."""
 
-        @for_any_frame
+        @accepts_any_dataframe
         def height(frame: Any) -> int:
             return int(frame.height)
 

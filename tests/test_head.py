@@ -18,19 +18,18 @@ import pytest
 from clusters import Watched
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
-from feedback_etl.database.batches import Reading
-from feedback_etl.database.partitioning import Division
-from feedback_etl.database.read import Selection
+from feedback_etl.database.batches import BatchOptions
+from feedback_etl.database.partitioning import FeedbackPartitions
+from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.layout import number_of, part_of, waiting_part_of
 from feedback_etl.exports.manifest import DataFile, manifests_in
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run, Tally
 from feedback_etl.pipeline.partitioned import Parts
-from feedback_etl.pipeline.run import Making
+from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import ATTEMPTS, TASKS_AT_ONCE, carried_out
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, ThinTask
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -156,11 +155,13 @@ def test_what_fails_leaves_no_task_at_work() -> None:
     assert running["begun"] == running["ended"] < 50
 
 
-def divided(count: int) -> Division:
+def divided(count: int) -> FeedbackPartitions:
     """A window of so many minutes, a range each."""
     minutes = [NOW - timedelta(minutes=count - number) for number in range(count + 1)]
     ranges = [Window(*ends) for ends in itertools.pairwise(minutes)]
-    return Division("", ranges, lambda each: f"SELECT {each}" + " " * 2_000, [], 0, 0, lambda: "", "postgresql", ())
+    return FeedbackPartitions(
+        "", ranges, lambda each: f"SELECT {each}" + " " * 2_000, [], 0, 0, lambda: "", "postgresql", ()
+    )
 
 
 def written(task: PartTask | ThinTask) -> Made:
@@ -177,13 +178,14 @@ def written(task: PartTask | ThinTask) -> Made:
 
 def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     """The memory that the head needs at most for an export of so many parts, in bytes."""
-    rules = TransformOptions.of(ExportOptions.from_keywords(k=k), NOW, KEY)
-    making = Making(Folder(folder), rules, Form(), {}, False, 10.0, time.perf_counter())
-    selection = Selection("", Window(None, NOW), None, None, 2.0, Reading(), None)
+    options = ExportOptions.from_keywords(k=k)
+    rules = TransformOptions.of(options, NOW, KEY)
+    selection = ReadRequest("", Window(None, NOW), None, None, 2.0, BatchOptions(), None)
+    executor = Watched(lambda _, task: written(task), is_remembered=False)
+    request = ExportRequest(Folder(folder), selection, rules, options.output, time.perf_counter(), executor)
     tracemalloc.start()
     try:
-        executor = Watched(lambda _, task: written(task), is_remembered=False)
-        report = Parts(making, selection).of_division(divided(count), executor, TASKS_AT_ONCE)
+        report = Parts(request).of_division(divided(count), TASKS_AT_ONCE)
         assert report.exported_records == count
         return tracemalloc.get_traced_memory()[1]
     finally:

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
-from feedback_etl.errors import ExportFileError, FolderLocked, UsageError, ValidationError
+from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.incremental import MOST_COUNTED, lookback_of
 from feedback_etl.exports.lock import locked
@@ -161,7 +161,7 @@ class TestChain:
         first = go_on(app, folder, NOW)
         other = go_on(app, folder, NOW + timedelta(minutes=1), include_subject_hash=True)
         assert (first.advice, first.exported_records, other.exported_records) == ("", 2, 2)
-        assert other.advice.startswith("this began a new chain")
+        assert other.advice.startswith("this began a new series")
         assert go_on(app, folder, NOW + timedelta(minutes=2), include_subject_hash=True).advice == ""
 
     def test_windows_are_counted_so_far_back(self, app: Database, folder: Path) -> None:
@@ -244,7 +244,7 @@ class TestTrouble:
     def test_two_at_once(self, app: Database, folder: Path) -> None:
         """The second waits, or gives up; the chain is one chain."""
         add(app, row(1, NOW - MINUTE))
-        with locked(folder), pytest.raises(FolderLocked, match="is in use"):
+        with locked(folder), pytest.raises(FolderLockedError, match="is in use"):
             go_on(app, folder, NOW, lock_timeout=0.05)
         assert go_on(app, folder, NOW).exported_records == 1
 

@@ -194,7 +194,7 @@ class TestReading:
         """Unless that is meant; then all are text."""
         export(application, FourRanges)
         export(application)
-        with pytest.raises(UsageError, match=r"of 2 age ranges \(by .*FourRanges._bucket_age, from 18, 25, 35, 50\)"):
+        with pytest.raises(UsageError, match=r"have 2 age ranges \(by .*FourRanges._bucket_age, from 18, 25, 35, 50\)"):
             fe.scan_training("out")
         both = fe.scan_training("out", mixed=True).collect()
         assert both.height == 16
@@ -261,7 +261,7 @@ class TestHashId:
         assert manifest.pseudonyms == f"{__name__}.OwnHash._hash_id"
         assert manifest.scheme == f"by {__name__}.OwnHash._hash_id"
         export(application)
-        with pytest.raises(UsageError, match="of 2 keys"):
+        with pytest.raises(UsageError, match="have 2 keys"):
             fe.scan_training("out")
 
     def test_an_erasure_says_that_it_cannot_look_into_them(self, application: Database) -> None:
@@ -383,7 +383,7 @@ class TestErrors:
 
     def test_they_are_kept_in_no_job_store(self) -> None:
         """A scheduler's options are plain values."""
-        with pytest.raises(UsageError, match="overrides is found anew for every export"):
+        with pytest.raises(UsageError, match="overrides is determined anew for every export"):
             require_options({"overrides": Overrides()})
 
 
@@ -451,10 +451,10 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"age_edgs": (30,)}, "no option age_edgs of export_feedback. Is age_edges meant"),
+            ({"age_edgs": (30,)}, "no option age_edgs. Did you mean age_edges"),
             ({"age_edges": (65, 30)}, "age_edges must be rising"),
             ({"days_back": 7}, "days_back cannot be set for all exports"),
-            ({"idempotency_key": "1"}, "idempotency_key is found anew"),
+            ({"idempotency_key": "1"}, "idempotency_key is determined anew"),
         ],
         ids=str,
     )

@@ -7,7 +7,7 @@ import typer
 from feedback_etl.cli.console import echo_err, pluralize, write_stdout
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_output
-from feedback_etl.errors import CheckFailed, UsageError
+from feedback_etl.errors import CheckFailedError, UsageError
 
 audit_app = typer.Typer(
     help="Show and verify the tamper-evident audit log of exports.",
@@ -55,6 +55,6 @@ def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: 
             echo_err(f"{pluralize(result.unsigned, 'record')} without a signature: anyone could have written them")
     if result.faults and result.unknown == len(result.faults):
         unknown = pluralize(result.unknown, "record")
-        raise CheckFailed(f"{unknown} cannot be verified without the signing key: pass it with --key-file.")
+        raise CheckFailedError(f"{unknown} cannot be verified without the signing key: pass it with --key-file.")
     if result.faults:
-        raise CheckFailed(f"The audit log does not verify: {pluralize(len(result.faults), 'problem')} found.")
+        raise CheckFailedError(f"The audit log does not verify: {pluralize(len(result.faults), 'problem')} found.")

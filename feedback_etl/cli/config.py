@@ -42,10 +42,10 @@ def _redact(settings: "Settings") -> dict[str, Any]:
 
 def _describe_database(url: str) -> str:
     """Return the location of a database in words, without user and password."""
-    from feedback_etl.database.urls import in_words, parse_url
+    from feedback_etl.database.urls import describe_url, parse_url
 
     try:
-        return in_words(parse_url(url))
+        return describe_url(parse_url(url))
     except FeedbackError:
         return "an invalid URL"
 

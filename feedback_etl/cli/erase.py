@@ -20,7 +20,7 @@ from feedback_etl.cli.options import (
     Query,
     load_command_settings,
 )
-from feedback_etl.errors import CheckFailed, ExportFileError, UsageError
+from feedback_etl.errors import CheckFailedError, ExportFileError, UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.eraser import ErasureResult
@@ -105,9 +105,9 @@ def _require_complete(result: "ErasureResult") -> None:
         damaged = pluralize(len(result.damaged), "file")
         raise ExportFileError(f"{damaged} could not be read and may contain people to erase.")
     if result.not_found:
-        raise CheckFailed(f"No rows were found for {pluralize(len(result.not_found), 'id')}, listed on stdout.")
+        raise CheckFailedError(f"No rows were found for {pluralize(len(result.not_found), 'id')}, listed on stdout.")
     if result.without_key:
-        raise CheckFailed("Not every export could be inspected: pass the missing keys with --key-file.")
+        raise CheckFailedError("Not every export could be inspected: pass the missing keys with --key-file.")
 
 
 def _read_ids(file: str | None) -> list[str]:

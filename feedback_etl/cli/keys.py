@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feedback_etl.cli.console import echo_err, write_stdout
-from feedback_etl.errors import KeyMissing
+from feedback_etl.errors import KeyMissingError
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.keys import Key
@@ -62,7 +62,7 @@ def list_keys() -> None:
     from feedback_etl.privacy.keys import read_retired_keys
     from feedback_etl.settings import find_key, find_retired_folder
 
-    with suppress(KeyMissing):
+    with suppress(KeyMissingError):
         key, location = find_key()
         write_stdout(f"{key.id}  active   {location}")
     for key, path in read_retired_keys(find_retired_folder()):
@@ -92,15 +92,15 @@ def resolve_export_key(settings: "Settings") -> "Key":
     Elsewhere, as in a container, a new key would be lost after the run.
 
     Raises:
-        KeyMissing: No key is configured, and the command does not run on a terminal.
-        KeyUnusable: The configured key is invalid or retired.
+        KeyMissingError: No key is configured, and the command does not run on a terminal.
+        KeyUnusableError: The configured key is invalid or retired.
     """
     from feedback_etl.privacy.keys import write_key
     from feedback_etl.settings import default_key_path, find_active_key
 
     try:
         return find_active_key(settings)
-    except KeyMissing:
+    except KeyMissingError:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
     path = default_key_path()
@@ -115,7 +115,7 @@ def find_optional_key(settings: "Settings") -> "Key | None":
 
     try:
         return find_key(settings).key
-    except KeyMissing:
+    except KeyMissingError:
         return None
 
 

@@ -18,7 +18,7 @@ from feedback_etl.cli.options import (
     Query,
     load_command_settings,
 )
-from feedback_etl.errors import CheckFailed
+from feedback_etl.errors import CheckFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def check(
     else:
         _print_items(items)
     if failed := [item.name for item in items if not item.passed]:
-        raise CheckFailed(f"{pluralize(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
+        raise CheckFailedError(f"{pluralize(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
 
 
 def _print_items(items: "Sequence[Item]") -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.columns import all_quasi_identifiers
 from feedback_etl.compliance.application import consented, erasable, hashes_by_key, indexed
 from feedback_etl.compliance.data_files import Written, written
@@ -12,9 +12,9 @@ from feedback_etl.compliance.folder import anonymous, keyed, logged, private, re
 from feedback_etl.compliance.item import Item
 from feedback_etl.compliance.record import documented
 from feedback_etl.compliance.rows import ages, contents, contract_columns, duplicates, guessable, images, raw_ids
-from feedback_etl.database.consent import ConsentColumns
+from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.inspection import read_query_file
-from feedback_etl.database.lookups import Application, application
+from feedback_etl.database.lookups import ApplicationSummary, summarize_application
 from feedback_etl.exports.maintenance import contents_of
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
@@ -32,7 +32,7 @@ class _There(NamedTuple):
     place: Folder | Bucket
     exports: list[Manifest]
     files: list[Written]
-    database: Application
+    database: ApplicationSummary
     settings: Settings
     keys: Sequence[Key]
     now: datetime
@@ -88,7 +88,9 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     files = [each for manifest in _manifests(place) if (each := written(place, manifest))]
     exports = [each.manifest for each in files]
     database = _database(settings)
-    there = _There(place, exports, files, database or Application([], [], [], [], (), ""), settings, keys, instant(now))
+    there = _There(
+        place, exports, files, database or ApplicationSummary([], [], [], [], (), ""), settings, keys, resolve_now(now)
+    )
     no_export = Item("", False, _NO_EXPORT, "feedback-etl export") if not files else None
     no_database = Item("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
     items = []
@@ -106,14 +108,14 @@ def _manifests(place: Folder | Bucket) -> list[Manifest]:
     return [each for each in contents_of(place).exports if not each.pruned_at] if place.exists() else []
 
 
-def _database(settings: Settings) -> Application | None:
+def _database(settings: Settings) -> ApplicationSummary | None:
     if settings.database_url is None:
         return None
-    return application(
+    return summarize_application(
         settings.database_url.get_secret_value(),
         query=read_query_file(settings.query) if settings.query else None,
         db_schema=settings.db_schema,
-        consent=ConsentColumns(settings.opt_in_column, settings.opt_out_column),
+        consent=ConsentColumnNames(settings.opt_in_column, settings.opt_out_column),
         connect_timeout=settings.connect_timeout,
         allow_row_security=settings.allow_row_security,
     )

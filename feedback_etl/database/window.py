@@ -3,7 +3,7 @@
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from feedback_etl.clock import naive_utc
+from feedback_etl.clock import to_naive_utc
 from feedback_etl.errors import UsageError
 
 Time = str | date | datetime
@@ -27,14 +27,14 @@ class Window(NamedTuple):
         return f"{start} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
 
 
-class Dated(Window):
+class DatedWindow(Window):
     """A range of a window that contains only rows whose time lies in it."""
 
     __slots__ = ()
 
 
-class Undated(Window):
-    """The rest of a window that is divided into `Dated` ranges: rows whose time is missing or cannot be read."""
+class UndatedWindow(Window):
+    """The rest of a window that is divided into `DatedWindow` ranges: rows whose time is missing or cannot be read."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ def parse_time(time: str | date | datetime) -> datetime:
     try:
         if isinstance(time, date) and not isinstance(time, datetime):
             return datetime(time.year, time.month, time.day)
-        return naive_utc(time if isinstance(time, datetime) else datetime.fromisoformat(time))
+        return to_naive_utc(time if isinstance(time, datetime) else datetime.fromisoformat(time))
     except (TypeError, ValueError, OverflowError):
         raise UsageError("A time must be an ISO 8601 date or time such as 2025-10-25 or 2025-10-25T12:00.") from None
 

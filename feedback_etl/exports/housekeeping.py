@@ -27,7 +27,7 @@ def held(where: Where, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[
     """The lock of a folder; nothing for an object store.
 
     Raises:
-        FolderLocked: Somebody else holds it for longer than `timeout` seconds.
+        FolderLockedError: Somebody else holds it for longer than `timeout` seconds.
     """
     place = place_of(where)
     return nullcontext() if isinstance(place, Bucket) else locked(place.path, timeout)

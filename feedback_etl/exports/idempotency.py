@@ -52,7 +52,7 @@ def asked_once(
     Raises:
         UsageError: The id is no text of 1 to 200 characters.
         ExportFileError: The place cannot be used, or a manifest cannot be read.
-        FolderLocked: Others use the folder.
+        FolderLockedError: Others use the folder.
     """
     if not isinstance(idempotency_key, str) or not 0 < len(idempotency_key) <= MOST_CHARACTERS:
         raise UsageError(f"idempotency_key must be a text of 1 to {MOST_CHARACTERS} characters, such as a UUID.")
@@ -91,7 +91,7 @@ def _exports_of(place: Folder | Bucket, started: Iterable[Record]) -> list[Manif
 
 
 def _report(place: Folder | Bucket, done: Record) -> ExportReport:
-    report = ExportReport.told(done)
+    report = ExportReport.from_audit_summary(done)
     report.audit_head = log_of(place).head()
     for path in (file["path"] for file in done["files"]):
         folder, _, name = path.rpartition("/")

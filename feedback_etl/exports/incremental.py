@@ -140,7 +140,7 @@ def continued(folder: Path, settings_digest: str, lock_timeout: float) -> Iterat
 
     Raises:
         ExportFileError: The folder cannot be used, or the chain is broken.
-        FolderLocked: Others use the folder.
+        FolderLockedError: Others use the folder.
     """
     with ExitStack() as stack:
         with explained(folder):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.catalog import keep_manifest, manifest_at, manifests_at
 from feedback_etl.exports.housekeeping import held, log_of, take_up
@@ -117,8 +117,8 @@ def prune(
         UsageError: A number is not allowed.
         ExportFileError: An export is from the future, so that the clock is not to be trusted; or a file cannot be
             removed.
-        FolderLocked: Others use the folder.
-        KeyMissing: The audit log is signed, and there is no key.
+        FolderLockedError: Others use the folder.
+        KeyMissingError: The audit log is signed, and there is no key.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -130,7 +130,7 @@ def prune(
             raise UsageError(f"{name} must be a whole number from 0 to {MOST_DAYS:,}.")
     place = place_of(folder)
     require_place(place)
-    now, log = instant(now), log_of(place)
+    now, log = resolve_now(now), log_of(place)
     log.require_signer(key)
     with explained(place), held(place, lock_timeout):
         with log.locked() as opened:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.exports.audit import AuditLog, OpenLog, Record, mac_of
 from feedback_etl.exports.catalog import ABANDONED, manifest_at
 from feedback_etl.exports.layout import folders_of, manifest_of
@@ -114,7 +114,7 @@ def remove_unlisted(bucket: Bucket, stem: str, files: Iterable[DataFile] = ()) -
 
 
 def _age(started: Record) -> timedelta:
-    return instant() - datetime.fromisoformat(started["at"].removesuffix("Z"))
+    return resolve_now() - datetime.fromisoformat(started["at"].removesuffix("Z"))
 
 
 def unfinished(records: Iterable[Record]) -> list[str]:

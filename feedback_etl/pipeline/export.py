@@ -2,24 +2,29 @@
 
 import logging
 import time
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Unpack
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import Progress
-from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.incremental import lookback_of
+from feedback_etl.database.read import Progress, read
+from feedback_etl.database.watermark import WatermarkRequest
+from feedback_etl.database.window import Window
+from feedback_etl.errors import AllRejectedError
+from feedback_etl.exports.idempotency import AskedMeanwhile, asked_once
+from feedback_etl.exports.incremental import continued, lookback_of
+from feedback_etl.exports.manifest import digest_of
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.keys import resolve_key
-from feedback_etl.pipeline.run import Making, settings_of
+from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.pipeline.write import write_export
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import place_of
-from feedback_etl.storage.object_store import Bucket
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
 
@@ -66,11 +71,11 @@ def export_feedback(
         The figures of the run.
 
     Raises:
-        UsageError: An argument is wrong, or (KeyMissing) there is no key.
+        UsageError: An argument is wrong, or (KeyMissingError) there is no key.
         SourceError: The database cannot be reached or is not as expected.
         ValidationError: Too many rows are rejected, or all of them (AllRejectedError); nothing was published.
         ExportFileError: The folder cannot be used; nothing was published.
-        FolderLocked: Another program uses the folder for too long; nothing was published.
+        FolderLockedError: Another program uses the folder for too long; nothing was published.
 
     >>> from feedback_etl.demo.sample import sample_database
     >>> with sample_database() as url:
@@ -81,33 +86,17 @@ def export_feedback(
     started = time.perf_counter()
     require_usable_polars()
     options = (options or ExportOptions()).with_keywords(**keywords)
-    now = instant(now)
-    rules = TransformOptions.of(options, now, resolve_key(key, unkeyed), overrides)
-    require_supported(options, rules.overrides, has_executor=executor is not None)
-    selection = select(database, options, now, on_progress)
-    output = options.output
-    export = Making(
-        place_of(output.output_dir),
-        rules,
-        output.file_format,
-        settings_of(rules, selection),
-        output.allow_new_key,
-        output.lock_timeout,
-        started,
+    now = resolve_now(now)
+    request = ExportRequest(
+        storage=place_of(options.output.output_dir),
+        selection=select(database, options, now, on_progress),
+        rules=TransformOptions.of(options, now, resolve_key(key, unkeyed), overrides),
+        output=options.output,
+        started=started,
+        executor=executor,
     )
-
-    def make(making: Making) -> ExportReport:
-        if not is_partitioned(options, has_executor=executor is not None):
-            return making.of(selection)
-        from feedback_etl.pipeline.partitioned import export_in_parts
-
-        return export_in_parts(making, selection, executor)
-
     try:
-        if output.incremental:
-            report = export.incremental(selection, lookback_of(output.lookback))
-        else:
-            report = make(export) if output.idempotency_key is None else export.once(make, output.idempotency_key)
+        report = _run(request)
     except AllRejectedError as error:
         error.report.execution_time_seconds = round(time.perf_counter() - started, 3)
         raise
@@ -123,34 +112,49 @@ def export_feedback(
     return report
 
 
-def is_partitioned(options: ExportOptions, *, has_executor: bool) -> bool:
-    """Return whether an export is written in parts: by an executor, or to an object store."""
-    return has_executor or isinstance(place_of(options.output.output_dir), Bucket)
+def _run(request: ExportRequest) -> ExportReport:
+    if request.output.incremental:
+        return export_incremental(request)
+    if request.output.idempotency_key is not None:
+        return export_once(request, request.output.idempotency_key)
+    return export_full(request)
 
 
-def require_supported(options: ExportOptions, overrides: Overrides, *, has_executor: bool) -> None:
-    """Refuse combinations of options, functions of the application and executor that cannot work.
+def export_full(request: ExportRequest) -> ExportReport:
+    """Export all rows of the window, in one file or in parts."""
+    if request.is_partitioned:
+        from feedback_etl.pipeline.partitioned import export_in_parts
 
-    Raises:
-        UsageError: An incremental export would be in parts, or a function could not be called for all rows.
+        return export_in_parts(request)
+    return read(request.selection, lambda stream: write_export(request, stream))
+
+
+def export_once(request: ExportRequest, idempotency_key: str) -> ExportReport:
+    """Export all rows of the window, unless the idempotency key has an export already; its figures are returned then.
+
+    A folder is locked meanwhile. In an object store, a concurrent run with the same key may publish first.
     """
-    names = overrides.names()
-    in_parts = is_partitioned(options, has_executor=has_executor)
-    if in_parts and options.output.incremental:
-        raise UsageError(
-            "An export in parts (by an executor, or to an object store) is always of a whole window: leave incremental "
-            "out."
+    while True:
+        with asked_once(request.storage, idempotency_key, request.output.lock_timeout, request.rules.key) as done:
+            try:
+                return done or export_full(request)
+            except AskedMeanwhile:
+                continue
+
+
+def export_incremental(request: ExportRequest) -> ExportReport:
+    """Export the rows that are new in the incremental series of the folder, which is locked meanwhile."""
+    output, now = request.output, request.rules.now
+    with continued(request.folder, digest_of(request.settings), output.lock_timeout) as series:
+        window = Window(series.begins(request.selection.window.start, now), now)
+        windows = [Window(count.start, count.end) for count in series.counted]
+        watermark = WatermarkRequest(lookback_of(output.lookback), windows)
+        request = replace(request, selection=replace(request.selection, window=window, watermark=watermark))
+        report = read(request.selection, lambda stream: write_export(request, stream, series))
+    if series.others:
+        report.advice = (
+            "this began a new series, since the folder's other exports have other settings: it repeats their rows"
         )
-    if names and has_executor:
-        raise UsageError(
-            "Overridden methods work in this process alone, and are not sent to an executor: leave executor out."
-        )
-    if in_parts and {"hash_id", "pair_hash"} & {*names}:
-        raise UsageError(
-            "An overridden _hash_id or _get_pair_hash needs an export in one file: name a folder, not an object store."
-        )
-    if options.output.incremental and "pair_hash" in names:
-        raise UsageError(
-            "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
-            "incremental out, or do not override _get_pair_hash."
-        )
+    if report.late_records:
+        logger.warning("%d rows arrived later than the lookback allows and are in no export", report.late_records)
+    return report

@@ -13,11 +13,11 @@ from functools import lru_cache
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.columns import of_raw_rows
-from feedback_etl.database.batches import rows_of
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.reader_client import Job
-from feedback_etl.errors import KeyUnusable, SourceError, UsageError
+from feedback_etl.columns import raw_extra_columns
+from feedback_etl.database.batches import read_job
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.reader_client import ReaderJob
+from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.layout import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
@@ -78,7 +78,7 @@ def _secrets(export: Export) -> Secrets:
     settings = load_settings()
     key = find_active_key(settings) if export.key_id else None
     if key and key.id != export.key_id:
-        raise KeyUnusable(
+        raise KeyUnusableError(
             f"This worker has the key {key.id}, and the export is of the key {export.key_id}: set "
             "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) alike on all workers."
         )
@@ -88,7 +88,7 @@ def _secrets(export: Export) -> Secrets:
 @lru_cache(maxsize=4)
 def _connectorx_url(database: str, connect_timeout: float) -> str:
     """Looked up once in a process: connecting for it is also how a wrong URL is noticed at once."""
-    with open_source(database, connect_timeout=connect_timeout) as source:
+    with open_connection(database, connect_timeout=connect_timeout) as source:
         if source.connectorx_url is None:
             raise SourceError("This worker's database URL has options that ConnectorX lacks; see docs/databases.md.")
         return source.connectorx_url
@@ -100,8 +100,8 @@ def work_with(secrets: Secrets, task: Task) -> Made:
     place, rules = _place_of(export.place), replace(export.rules, key=secrets.key)
     if isinstance(task, ThinTask):
         return let_through(place, rules, task)
-    job = Job(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = rows_of(job, of_raw_rows(rules.extra), read_timeout=export.read_timeout)
+    job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
+    frames = read_job(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
     return make_part(place, rules, task, frames, run_of(export, rules))
 
 
