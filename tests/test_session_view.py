@@ -1,7 +1,6 @@
 """What a Session, Connection or Engine sees is what is read: schemas, roles, settings and tables of its own."""
 
 import contextlib
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,7 +9,16 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from databases import Database, create_schema, fill, make_engine, new_mysql_database, new_postgres_database, opened
+from databases import (
+    Database,
+    create_schema,
+    fill,
+    make_engine,
+    new_mysql_database,
+    new_postgres_database,
+    new_postgres_reader,
+    opened,
+)
 from reading import execute, read, select, takes_connectorx
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
@@ -152,6 +160,15 @@ def exported(database: Any, **options: Any) -> int:
     return stats.total_feedback_records
 
 
+@pytest.mark.sample(
+    "Connection, search_path",
+    "Engine, connect hook",
+    "Engine, hook on statements",
+    "Engine, schema_translate_map",
+    "Session in a savepoint",
+    "Session, search_path",
+    "Session, temporary table",
+)
 @pytest.mark.parametrize(("make", "by_connectorx"), cases((True, BY_CONNECTORX), (False, BY_SQLALCHEMY)))
 def test_a_tenant_is_read_as_the_caller_sees_it(url: str, make: Make, by_connectorx: bool) -> None:
     """Not what a new connection would find; by ConnectorX where schema and search path can be carried over."""
@@ -215,11 +232,8 @@ def test_objects_of_an_idle_session_with_a_hook_stay_loaded(url: str) -> None:
 
 @pytest.fixture(scope="module")
 def role(postgres_admin: sa.Engine) -> Iterator[str]:
-    name = f"etl_{uuid.uuid4().hex}"
-    with postgres_admin.connect() as admin:
-        admin.exec_driver_sql(f"CREATE ROLE {name} IN ROLE pg_read_all_data")
+    with new_postgres_reader(postgres_admin) as name:
         yield name
-        admin.exec_driver_sql(f"DROP ROLE {name}")
 
 
 @pytest.fixture
@@ -239,6 +253,7 @@ def guarded(postgres_database: str, role: str) -> Iterator[str]:
 TENANT = "SELECT set_config('app.tenant', '2', {})"
 
 
+@pytest.mark.sample("false-Session", "false-after_begin hook", "true-Connection")
 @pytest.mark.parametrize("made", ["Session", "Connection", "after_begin hook"])
 @pytest.mark.parametrize("of_transaction", ["true", "false"])
 def test_a_policy_shows_what_it_shows_the_caller(guarded: str, role: str, made: str, of_transaction: str) -> None:

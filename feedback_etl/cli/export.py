@@ -223,7 +223,7 @@ def _connect_executor(name: str | None) -> "Iterator[Executor | None]":
     if name is None:
         yield None
         return
-    from feedback_etl.pipeline.executors import executor_of
+    from feedback_etl.pipeline.executors import connect_executor
 
-    with executor_of(name) as executor:
+    with connect_executor(name) as executor:
         yield executor
