@@ -94,7 +94,7 @@ def test_of_an_own_query(app: Database, tmp_path: Path) -> None:
     report = exported_from_url(app, tmp_path, include_image_urls=True, query=QUERY)
     urls = rows_of(Path(report.export_filename))["image_url"].drop_nulls().sort().to_list()
     assert urls == ["shots/7.jpg", "shots/8.jpg"]
-    with pytest.raises(SourceError, match="has the unexpected image_url, image_opt_in"):
+    with pytest.raises(SourceError, match="yields the unexpected image_url, image_opt_in"):
         exported_from_url(app, tmp_path, query=QUERY)
     with pytest.raises(SourceError, match="lacks image_opt_in"):
         exported_from_url(app, tmp_path, include_image_urls=True, query=QUERY.replace("image_opt_in", "consent"))

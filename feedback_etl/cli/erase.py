@@ -49,7 +49,7 @@ def erase(
     Exit code 1 if no rows were found for some ids, which are listed on stdout, or if exports were made with keys that
     are not available. Ids come from a file, because process lists show arguments.
     """
-    from feedback_etl.database.inspection import read_query_file
+    from feedback_etl.database.custom_query import read_query_file
     from feedback_etl.privacy.erasure import erase as erase_people
 
     settings = load_command_settings(
