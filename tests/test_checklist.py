@@ -152,6 +152,14 @@ def test_other_identifiers_are_pseudonyms_too(app: Database, tmp_path: Path) -> 
     assert "1 plain hashes" in faults(changed)["pseudonyms"].told
 
 
+def test_remedy_for_ids_in_recommendations_names_an_option_that_exists(settings: Settings) -> None:
+    """The recommendation can be pseudonymised as well."""
+    rewrite(settings, {"recommendation_id": pl.lit("rec1000002")})
+    remedy = faults(settings)["raw ids"].mend
+    assert remedy.endswith("feedback-etl export --hash-recommendation-id")
+    assert "--hash-recommendation-id" in feedback_etl("export", "--help").stdout
+
+
 def test_a_number_that_holds_an_id_is_none(settings: Settings) -> None:
     """Ids are words or numbers of their own."""
     rewrite(settings, {"recommendation_id": pl.lit("rec_91000002")})
@@ -234,6 +242,7 @@ def test_nobody_is_in_the_database_any_more(settings: Settings, app: Database) -
     assert item.mend.endswith("feedback-etl erase --not-in-database")
 
 
+@pytest.mark.sample("sqlite")
 def test_the_application(database: Database, tmp_path: Path) -> None:
     """No index, and nothing that records consent: or another legal basis."""
     settings = prepared(filled(database), tmp_path / "exports")
@@ -331,6 +340,7 @@ def test_a_file_that_is_none(settings: Settings, content: bytes) -> None:
         check(settings, keys=KEYS, now=NOW)
 
 
+@pytest.mark.sample("sqlite-Article 6(1)(a) GDPR", "sqlite-CONSENT", "sqlite-Einwilligung (Art. 6 Abs. 1 lit. a)")
 @pytest.mark.parametrize("basis", ["Article 6(1)(a) GDPR", "Einwilligung (Art. 6 Abs. 1 lit. a)", "CONSENT"])
 def test_a_legal_basis_that_is_consent(database: Database, tmp_path: Path, basis: str) -> None:
     """In other words too."""

@@ -62,6 +62,7 @@ CASES = [
 on_every_database = pytest.mark.parametrize(("url", "route"), CASES, indirect=["url"])
 
 
+@pytest.mark.sample("duckdb-its own", "mysql-connectorx", "postgresql-connectorx", "sqlite-sqlalchemy")
 @on_every_database
 def test_a_rating_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
     """Like a 6."""
@@ -70,6 +71,7 @@ def test_a_rating_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
     assert found == {f"{name}_out_of_range": 1 for name in RATINGS}
 
 
+@pytest.mark.sample("duckdb-its own", "mysql-sqlalchemy", "postgresql-connectorx", "sqlite-connectorx")
 @on_every_database
 def test_an_age_is_judged_as_one_of_200(url: str, tmp_path: Path, route: str) -> None:
     """Whatever becomes of those."""
@@ -114,11 +116,11 @@ def test_frames_of_ones_own_are_judged_alike(dtype: type[pl.DataType]) -> None:
     names = [*RATINGS, "would_recommend", "visits", "is_member"]
     raw = raw_frame({}).with_columns(weight=value, **dict.fromkeys(names, value))
     extra = [VISITS, WEIGHT, MEMBER]
-    assert fe.split_valid(raw, extra=extra).rejected["reasons"].item().split(",") == [
+    assert fe.split_valid(raw, extra_columns=extra).rejected["reasons"].item().split(",") == [
         *(f"{name}_out_of_range" for name in RATINGS),
         "would_recommend_not_boolean",
         "visits_out_of_range",
         "is_member_not_boolean",
     ]
-    pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra=extra)
+    pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=extra)
     assert pairs.select(*names, "weight").row(0) == (None,) * len(names) + (float(LARGE),)

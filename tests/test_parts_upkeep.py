@@ -70,6 +70,7 @@ def assert_true(folder: Path) -> None:
     assert verify_folder(folder, manifests_in(folder), KEYS).faults == []
 
 
+@pytest.mark.sample("{'format': 'csv'}", "{'format': 'parquet'}")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_they_are_scanned_as_one(sqlite_database: Database, tmp_path: Path, form: dict[str, str]) -> None:
     """By the folder of exports, by that of the parts, or by a pattern; a part by its name."""
@@ -257,7 +258,7 @@ def test_parts_whose_manifest_was_lost_are_told(
     told = fe.erase(folder, analysis_ids=[999], keys=KEYS)
     assert {path.relative_to(folder).as_posix() for path in told.unmanaged} == lost
     line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
-    assert line.endswith("not ours: a part without the manifest of its export (restore that, or remove the folder)")
+    assert line.endswith("unmanaged: the manifest of this part is missing (restore it, or remove the folder)")
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
     with PartedExport(folder, NOW + timedelta(days=1), key=KEYS[0]) as export:
         (folder / export.stem / "part-00000.csv").touch()

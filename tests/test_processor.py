@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from feedback_etl.cli.console import tell_summary
+from feedback_etl.cli.summary import print_summary
 from feedback_etl.database import tables
 from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError, ValidationError
 from feedback_etl.exports.local_transaction import ExportFiles
@@ -167,6 +167,7 @@ class TestProcessAndExport:
         assert 0 < stats.execution_time_seconds < 60
         assert CANARY not in "".join(path.read_text() for path in Path("out").rglob("*.csv"))
 
+    @pytest.mark.sample("sqlite file", "sqlite in memory")
     def test_days_and_fields_can_be_chosen(self, session: Session) -> None:
         """By position and by name."""
         classic = processor(session)
@@ -174,6 +175,7 @@ class TestProcessAndExport:
         assert classic.process_and_export(-1, 0).skipped_records == 0
         assert classic.process_and_export(days_back=1, min_feedback_fields=3).skipped_records == 4
 
+    @pytest.mark.sample("sqlite file", "sqlite in memory")
     @pytest.mark.any_database
     def test_figures_are_of_one_run_alone(self, session: Session) -> None:
         """Nothing is carried over, and each run writes a file of its own."""
@@ -216,8 +218,8 @@ class TestProcessAndExport:
         assert (stats.exported_records, stats.errors, stats.implausible_ages) == (1, 0, 1)
         (manifest,) = manifests_in(Path("out"))
         assert manifest.statistics["implausible_ages"] == 1
-        tell_summary(stats, min_fields=1)
-        assert "ages       1 below 0 or above 130: age_range is empty there\n" in capsys.readouterr().err
+        print_summary(stats, min_fields=1)
+        assert "ages       1 below 0 or above 130; age_range is empty\n" in capsys.readouterr().err
 
     def test_nothing_to_export(self, sqlite_database: Database) -> None:
         """No file, no error, all figures zero."""
@@ -260,6 +262,7 @@ class TestProcessAndExport:
         stats = processor(session, key=None, unkeyed=True).process_and_export()
         assert first_pseudonym(stats) == "73475cb40a568e8d"
 
+    @pytest.mark.sample("sqlite file")
     def test_it_can_be_called_from_threads(self, session: Session) -> None:
         """As a scheduler or a web server does, several at once; no two write one file."""
         classic = processor(session)

@@ -45,7 +45,7 @@ def write_export(selection: ReadRequest, request: ExportRequest, series: Chain |
             run.judge(window, stream.excluded)
             suppress_small_classes(files, run, rules.anonymity)
             report = run.report(window, stream.excluded)
-            details = Facts("full", window, request.settings, source=stream.dialect, extra=rules.extra)
+            details = Facts("full", window, request.settings, source=stream.dialect, extra=rules.extra_columns)
             if series is not None and memory is not None:
                 files.remember(memory.rows())
                 details = _add_increment(details, report, series, stream.watermark)
@@ -98,7 +98,7 @@ def _begin_transaction(request: ExportRequest, stream: FeedbackStream, series: C
 def _row_schema(rules: TransformOptions) -> str:
     from feedback_etl.exports.row_schema import row_schema  # imports pandera, which CSV needs later, in parallel
 
-    return json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
+    return json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
 
 
 def _create_processor(rules: TransformOptions, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":
