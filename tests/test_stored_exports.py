@@ -31,7 +31,7 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.object_audit import StoredLog
 from feedback_etl.exports.object_transaction import StoredExport
 from feedback_etl.exports.tombstones import add_tombstones
-from feedback_etl.pipeline.part_writer import PartFile
+from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.object_store import Bucket
 from feedback_etl.transform.expressions import hash_id
@@ -150,7 +150,7 @@ class TestPublishing:
         def put_late(method: str, path: str) -> None:
             if method == "PUT" and path.endswith(".manifest.json") and not late:
                 late.append(waiting_part_of("feedback_training_20251025_120000", 7))
-                with PartFile(Bucket(bucket_url), late[0], Form("arrow"), {}) as part:
+                with PartWriter(Bucket(bucket_url), late[0], Form("arrow"), {}) as part:
                     part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
                     part.publish("pairs")
 
@@ -166,7 +166,7 @@ class TestPublishing:
             waiting, late = (waiting_part_of(export.stem, number) for number in (0, 1))
             Bucket(bucket_url).put(waiting, b"rows")
             export.publish([])
-        with PartFile(Bucket(bucket_url), late, Form("arrow"), {}) as part:
+        with PartWriter(Bucket(bucket_url), late, Form("arrow"), {}) as part:
             part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
             with pytest.raises(ExportFileError, match="has ended"):
                 part.publish("pairs")
