@@ -110,6 +110,7 @@ class TestSameAsOnOneMachine:
             ray.shutdown()
         assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
+    @pytest.mark.sample("since,until,days_back")
     @pytest.mark.parametrize(
         "options",
         [
@@ -138,6 +139,7 @@ class TestSameAsOnOneMachine:
             assert shared.suppressed_records > 0
             assert not list((tmp_path / "shared" / ".feedback_etl").glob("feedback_training_*"))
 
+    @pytest.mark.sample("mysql", "sqlite")
     def test_a_database_without_a_shared_snapshot_is_read_in_one_piece(
         self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -155,6 +157,7 @@ class TestSameAsOnOneMachine:
             assert frame_of(shared).equals(frame_of(alone))
         assert bool(watched.tasks) == database.url.startswith("postgresql")
 
+    @pytest.mark.sample("2")
     @pytest.mark.parametrize("k", [None, 2])
     def test_what_is_read_in_one_piece_is_cut_into_parts(
         self, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int | None
@@ -200,6 +203,7 @@ class TestSameAsOnOneMachine:
         shared = exported(own_url, tmp_path / "shared", executor=Watched(change))
         assert frame_of(shared).equals(frame_of(alone))
 
+    @pytest.mark.slow
     def test_a_server_that_ends_idle_transactions_does_not_end_the_snapshot(self, own_url: str, tmp_path: Path) -> None:
         """The head waits in one for as long as the slowest worker takes."""
         engine = sa.create_engine(own_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
@@ -239,6 +243,9 @@ class TestCommandLine:
         assert manifest.rows == to_statistics["exported_records"]
         assert "suppressed" in done.stderr
 
+    @pytest.mark.sample(
+        "dask=-An executor is named dask=ADDRESS", "ray=tcp://127.0.0.1:1-An executor is named dask=ADDRESS"
+    )
     @pytest.mark.parametrize(
         ("engine", "message"),
         [
@@ -400,6 +407,7 @@ class TestFailures:
         assert visible(tmp_path) == []
         assert fe.contents_of(tmp_path) == ([], [])
 
+    @pytest.mark.sample("2")
     @pytest.mark.parametrize("k", [None, 2])
     def test_an_interrupt_begins_no_further_task(self, url: str, tmp_path: Path, k: int | None) -> None:
         """Nor an error in what is told of progress: those that wait are cancelled, those that run are awaited."""
@@ -499,6 +507,7 @@ class TestFailures:
             exported(own_url, tmp_path, executor=Watched(cut))
         assert visible(tmp_path) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("k", [None, pytest.param(3, marks=pytest.mark.slow)])
     def test_a_head_that_is_killed_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
         """SIGKILL while parts are made: the next start removes them, and those that waited."""

@@ -142,6 +142,7 @@ class TestAccidents:
             with pytest.raises(SourceError, match="divides by zero"), Reader(job, read_timeout=60) as reader:
                 assert sum(batch.num_rows for batch in reader.next_stream()) < 200_000
 
+    @pytest.mark.sample("2")
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_it_while_the_database_computes(
         self, postgres_database: str, tmp_path: Path, number: signal.Signals
@@ -307,6 +308,7 @@ def kill_first_reader() -> None:
 class TestCallers:
     """It works wherever it is called from."""
 
+    @pytest.mark.slow
     def test_a_script_without_a_main_guard(self, sqlite_database: Database) -> None:
         """A child that imported the script again would export again, and again."""
         sqlite_database.fill(**feedback(5))
@@ -400,6 +402,7 @@ class TestRanges:
         assert rows is not None
         assert (len(rows), sum(rows)) == (len(parts), sum(counts))
 
+    @pytest.mark.sample("True")
     @pytest.mark.parametrize("is_sampled", [False, True])
     def test_each_row_is_in_one_of_them(
         self, postgres_database: str, monkeypatch: pytest.MonkeyPatch, is_sampled: bool

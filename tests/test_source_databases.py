@@ -162,6 +162,30 @@ def opened_here() -> Iterator[list[Any]]:
                 closed.close()
 
 
+@pytest.mark.sample(
+    "mysql-Engine with a connect hook",
+    "mysql-Session in a transaction",
+    "mysql-URL",
+    "postgresql-Connection",
+    "postgresql-Session bound to a Connection",
+    "postgresql-URL",
+    "sqlite-Connection",
+    "sqlite-Engine",
+    "sqlite-Engine that was used",
+    "sqlite-Engine with a checkout hook",
+    "sqlite-Engine with a connect hook",
+    "sqlite-Engine with a do_connect hook",
+    "sqlite-Engine with an engine_connect hook",
+    "sqlite-Engine with options",
+    "sqlite-Session",
+    "sqlite-Session bound to a Connection",
+    "sqlite-Session in a transaction",
+    "sqlite-URL",
+    "sqlite-URL as text",
+    "sqlite-URL as text with white space around",
+    "sqlite-URL with an option only the driver knows",
+    "sqlite-scoped Session",
+)
 @pytest.mark.parametrize(
     ("make", "by_connectorx"), cases(True, BY_CONNECTORX) + cases(False, BY_SQLALCHEMY)
 )  # fmt: skip

@@ -143,6 +143,7 @@ def test_everything_includes_rows_without_a_time_and_puts_them_last(database: Da
     assert read(by(route, database.url), since=datetime(1999, 1, 1))["feedback_id"].to_list() == [4, 3]
 
 
+@pytest.mark.sample("mysql-connectorx", "postgresql-sqlalchemy", "sqlite-connectorx", "sqlite-sqlalchemy")
 @by_both_routes
 def test_a_window_may_reach_to_the_ends_of_the_calendar(database: Database, route: str) -> None:
     """From the year 1 on, and up to the year 9999."""

@@ -91,6 +91,18 @@ def unreadable(app: Database) -> list[int]:
     return list(range(5, 5 + len(TIMES[kind_of(app.url)])))
 
 
+@pytest.mark.sample(
+    "mysql-window1-ids1-connectorx",
+    "mysql-window2-ids2-sqlalchemy",
+    "postgresql-window0-ids0-connectorx",
+    "postgresql-window1-ids1-sqlalchemy",
+    "sqlite-window0-ids0-connectorx",
+    "sqlite-window0-ids0-sqlalchemy",
+    "sqlite-window1-ids1-connectorx",
+    "sqlite-window1-ids1-sqlalchemy",
+    "sqlite-window2-ids2-connectorx",
+    "sqlite-window2-ids2-sqlalchemy",
+)
 @by_both_routes
 @pytest.mark.parametrize(("window", "ids"), list(zip(WINDOWS, [[1, 2], [1, 2, 3], []], strict=True)))
 def test_rows_are_rejected_in_every_window(
@@ -310,6 +322,14 @@ def declared(url: str, kind: str = "timestamp") -> tuple[str, int]:
     return select(url, source, feedback_id="n", analysis_id="n", valid_until="t"), len(others)
 
 
+@pytest.mark.sample(
+    "duckdb-its own-timestamp",
+    "mysql-connectorx-timestamp",
+    "postgresql-connectorx-timestamptz",
+    "postgresql-sqlalchemy-timestamp",
+    "sqlite-connectorx-timestamp",
+    "sqlite-sqlalchemy-timestamp",
+)
 @pytest.mark.parametrize(
     ("url", "route", "kind"),
     [
