@@ -156,7 +156,7 @@ def test_other_identifiers_are_pseudonyms_too(app: Database, tmp_path: Path) -> 
 def test_remedy_for_ids_in_recommendations_names_an_option_that_exists(settings: Settings) -> None:
     """The recommendation can be pseudonymised as well."""
     rewrite(settings, {"recommendation_id": pl.lit("rec1000002")})
-    remedy = faults(settings)["raw ids"].mend
+    remedy = faults(settings)["raw ids"].remedy
     assert remedy.endswith("feedback-etl export --hash-recommendation-id")
     assert "--hash-recommendation-id" in feedback_etl("export", "--help").stdout
 
