@@ -94,8 +94,8 @@ class TestSameAsOnOneMachine:
             shared = exported(url, tmp_path / "shared", executor=executor)
         assert frame_of(shared).equals(frame_of(alone))
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
-        to_statistics = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         assert shared.total_feedback_records == ROWS
 
     @pytest.mark.slow
@@ -133,8 +133,8 @@ class TestSameAsOnOneMachine:
         with EXECUTORS["threads"]() as executor:
             shared = exported(url, tmp_path / "shared", executor=executor, **options)
         assert frame_of(shared).equals(frame_of(alone))
-        to_statistics = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         if "k" in options:
             assert shared.suppressed_records > 0
             assert not list((tmp_path / "shared" / ".feedback_etl").glob("feedback_training_*"))
@@ -178,8 +178,8 @@ class TestSameAsOnOneMachine:
         assert alone.errors > 0
         assert frame_of(shared).equals(frame_of(alone))
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
-        to_statistics = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         (manifest,) = manifests_in(tmp_path / "shared")
         assert len(manifest.all("pairs")) > 1
 
@@ -236,11 +236,11 @@ class TestCommandLine:
             options = ["--days", "-1", "--k", "5", "--workers", "4", "--row-model", "checks.py:Model"]
             done = feedback_etl_process("export", "--executor", engine, "--json", "--output", tmp_path, *options)
         assert done.returncode == 0, done.stderr
-        to_statistics = json.loads(done.stdout)
-        assert to_statistics["total_feedback_records"] == ROWS
-        assert to_statistics["risk"]["k"] >= 5
+        figures = json.loads(done.stdout)
+        assert figures["total_feedback_records"] == ROWS
+        assert figures["risk"]["k"] >= 5
         (manifest,) = manifests_in(tmp_path)
-        assert manifest.rows == to_statistics["exported_records"]
+        assert manifest.rows == figures["exported_records"]
         assert "suppressed" in done.stderr
 
     @pytest.mark.sample("dask=-*", "ray=*")
@@ -564,14 +564,14 @@ class TestFailures:
             exported(url, tmp_path, executor=Watched(), incremental=True)
 
     def test_what_is_asked_for_twice_is_made_once(self, url: str, tmp_path: Path) -> None:
-        """Under one request id, with the same to_statistics and names."""
+        """Under one request id, with the same figures and names."""
         watched = Watched()
         first = exported(url, tmp_path, executor=watched, idempotency_key="one")
         sent = len(watched.tasks)
         again = exported(url, tmp_path, executor=watched, idempotency_key="one")
         assert len(watched.tasks) == sent > 0
-        to_statistics = first.to_dict()
-        assert {name: value for name, value in again.to_dict().items() if value != to_statistics[name]}.keys() <= {
+        figures = first.to_dict()
+        assert {name: value for name, value in again.to_dict().items() if value != figures[name]}.keys() <= {
             "execution_time_seconds"
         }
         assert len(manifests_in(tmp_path)) == 1

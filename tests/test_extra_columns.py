@@ -104,7 +104,7 @@ def test_times_are_cut_down_too(app: Database) -> None:
 
 def test_what_is_not_declared_is_refused(app: Database, tmp_path: Path) -> None:
     """And what is declared has to be there, in a query."""
-    with pytest.raises(SourceError, match="has the unexpected device"):
+    with pytest.raises(SourceError, match="yields the unexpected device"):
         own(app, tmp_path, extra_columns=COLUMNS[:-1])
     with pytest.raises(SourceError, match="lacks plan"):
         own(app, tmp_path, extra_columns=[*COLUMNS, ExtraColumn("plan")])

@@ -243,8 +243,8 @@ def test_a_checklist_finds_people_by_any_spelling(
 def test_ids_that_compare_by_their_bytes_are_read_as_they_are(database: Database) -> None:
     """Integers, as in the default schema: nothing is asked of a row, and nothing done to it."""
     with open_connection(database.url) as source:
-        relation, _ = inspect_source(source)
-    assert (dict(relation.comparisons), dict(relation.stored)) == ({}, {})
+        relation = inspect_source(source)
+    assert (dict(relation.comparisons), dict(relation.stored_ids)) == ({}, {})
 
 
 def remedy_in(error: pytest.ExceptionInfo[SourceError]) -> str:

@@ -526,8 +526,8 @@ def test_reading_by_sqlalchemy_comes_in_bounded_batches(shared: Database) -> Non
     """Each batch is a raw frame; together they are what one would be."""
     window = Window(None, NOW)
     with open_connection(by("sqlalchemy", shared.url)) as source:
-        relation, types = inspect_source(source)
-        with open_batches(source, relation, window, types, BatchOptions(batch_size=3)) as batches:
+        relation = inspect_source(source)
+        with open_batches(source, relation, window, BatchOptions(batch_size=3)) as batches:
             ids = [batch["feedback_id"].to_list() for batch in batches]
     assert ids == [[2, 3, 1], [4]]
 

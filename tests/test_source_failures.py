@@ -16,8 +16,8 @@ from reading import by, by_both_routes, execute, fetch, read, read_slowly, selec
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.connect import open_connection
-from feedback_etl.database.inspection import fetch_count
 from feedback_etl.database.reader_client import Reader, ReaderJob
+from feedback_etl.database.statements import fetch_count
 from feedback_etl.errors import SourceError
 from feedback_etl.pipeline.export import export_feedback
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from reading import NOW, by, by_both_routes, read, read_query, select
 
-from feedback_etl.database.inspection import read_query_file
+from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
 

@@ -141,7 +141,7 @@ def _finish(
                 written.files.extend(result.files)
     report = counts.report(window, source.excluded)
     _require_all(written.files, report)
-    details = Facts("full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra)
+    details = Facts("full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra_columns)
     export.publish(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head
     kinds = {file.kind for file in written.files}
