@@ -79,7 +79,7 @@ def open_batches(
 
     The frames raise:
         ConnectorXValueError: Read again, with a source whose `connectorx_url` is None.
-        SourceError: The database query_error the query, or a column has a wrong type. No message holds a value.
+        SourceError: The database stopped the query, or a column has a wrong type. No message holds a value.
     """
     with ExitStack() as stack:
         if source.connectorx_url is None or _is_misread(source, relation):
@@ -125,7 +125,7 @@ def read_job(job: ReaderJob, extra: Sequence[ExtraColumn], *, read_timeout: floa
     """The rows of a job of somebody else's, as raw frames; the process that reads them is kept for the next job.
 
     Raises:
-        SourceError: The database query_error the query.
+        SourceError: The database stopped the query.
     """
     with Reader(job, read_timeout=read_timeout, is_kept=True) as reader:
         for _ in job.queries:

@@ -124,7 +124,7 @@ def fetch_rows(source: DatabaseConnection, sql: str) -> list[tuple[Any, ...]]:
     """The rows of a statement that yields few.
 
     Raises:
-        SourceError: The database query_error it.
+        SourceError: The database stopped it.
     """
     try:
         return [tuple(row) for row in _execute(source, sql)]

@@ -1,7 +1,7 @@
 """Who is in the database, and whose analyses are whose: what an erasure and a checklist ask it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -39,17 +39,10 @@ def fetch_user_feedback(
 
     Raises:
         UsageError: The database's URL or the query cannot be understood.
-        SourceError: The database cannot be reached, is not as expected, or query_error the query.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     found: dict[str, dict[tuple[str | None, str | None], None]] = {}
-    with open_connection(
-        database,
-        query=query,
-        db_schema=db_schema,
-        connect_timeout=connect_timeout,
-        allow_row_security=allow_row_security,
-    ) as source:
-        relation, _ = inspect_source(source, query=query, consent=consent, extra=None)
+    with _inspected(database, query, db_schema, consent, connect_timeout, allow_row_security) as (source, relation, _):
         given: dict[str, list[str]] = {}
         for user_id, canonical in _canonical(source, relation, "user_id", user_ids).items():
             given.setdefault(canonical, []).append(user_id)
@@ -81,14 +74,7 @@ def fetch_canonical_ids(
         UsageError: The database's URL or the query cannot be understood.
         SourceError: The database cannot be reached or is not as expected, or the rules for an id are not known.
     """
-    with open_connection(
-        database,
-        query=query,
-        db_schema=db_schema,
-        connect_timeout=connect_timeout,
-        allow_row_security=allow_row_security,
-    ) as source:
-        relation, _ = inspect_source(source, query=query, consent=consent, extra=None)
+    with _inspected(database, query, db_schema, consent, connect_timeout, allow_row_security) as (source, relation, _):
         return {name: _canonical(source, relation, name, some) for name, some in ids.items()}
 
 
@@ -106,10 +92,9 @@ def fetch_analyses(
 
     Raises:
         UsageError: The database's URL or the query cannot be understood.
-        SourceError: The database cannot be reached, is not as expected, or query_error the query.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    with open_connection(database, query=query, db_schema=db_schema, connect_timeout=connect_timeout) as source:
-        relation, types = inspect_source(source, query=query, consent=consent, extra=None)
+    with _inspected(database, query, db_schema, consent, connect_timeout) as (source, relation, types):
         agree = has_consent(relation, types) if CONSENT in relation.columns else None
         return _distinct(source, relation, "analysis_id", agree)
 
@@ -149,16 +134,13 @@ def summarize_application(
 
     Raises:
         UsageError: The database's URL or the query cannot be understood.
-        SourceError: The database cannot be reached, is not as expected, or query_error the query.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    with open_connection(
-        database,
-        query=query,
-        db_schema=db_schema,
-        connect_timeout=connect_timeout,
-        allow_row_security=allow_row_security,
-    ) as source:
-        relation, types = inspect_source(source, query=query, consent=consent, extra=None)
+    with _inspected(database, query, db_schema, consent, connect_timeout, allow_row_security) as (
+        source,
+        relation,
+        types,
+    ):
         users, analyses = (_distinct(source, relation, name) for name in ("user_id", "analysis_id"))
         agree = has_consent(relation, types) if CONSENT in relation.columns else None
         consenting = analyses if agree is None else _distinct(source, relation, "analysis_id", agree)
@@ -169,6 +151,26 @@ def summarize_application(
         index = "" if query else missing_index_statement(source)
         is_partial = hides_rows(source, empty_select(relation))
         return ApplicationSummary(users, analyses, consenting, imaged, relation.consent, index, is_partial)
+
+
+@contextmanager
+def _inspected(
+    database: Database,
+    query: str | None,
+    db_schema: str | None,
+    consent: ConsentColumnNames,
+    connect_timeout: float,
+    allow_row_security: bool = False,
+) -> Iterator[tuple[DatabaseConnection, SourceRelation, dict[str, str]]]:
+    """Connect, and yield the connection, the relation of the feedback and the types of its columns."""
+    with open_connection(
+        database,
+        query=query,
+        db_schema=db_schema,
+        connect_timeout=connect_timeout,
+        allow_row_security=allow_row_security,
+    ) as source:
+        yield source, *inspect_source(source, query=query, consent=consent, extra=None)
 
 
 def _distinct(
