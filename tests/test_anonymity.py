@@ -76,6 +76,7 @@ class TestMeasured:
 class TestEnforced:
     """Before a file exists."""
 
+    @pytest.mark.sample("sqlite-2-{'format': 'parquet'}", "sqlite-65536-{'format': 'csv'}")
     @pytest.mark.any_database
     @pytest.mark.parametrize("form", FORMS, ids=str)
     @pytest.mark.parametrize("batch_size", [2, 65_536])
@@ -222,7 +223,7 @@ class TestTimes:
         assert manifests_in(tmp_path)[0].settings["timestamp_precision"] == "hour"
 
     def test_how_many_are_unique(self) -> None:
-        """At 1,000 rows a day at random: what README says."""
+        """At 1,000 rows a day at random: what docs/privacy.md says."""
         generator = random.Random(7)
         share = {"exact": 0.0, "hour": 0.0}
         for _ in range(20):

@@ -51,8 +51,8 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import number_of, part_of, rejected_part_of
 from feedback_etl.exports.manifest import DataFile, manifests_in, read_manifest
 from feedback_etl.pipeline.partitioned import by_number
-from feedback_etl.pipeline.scheduler import ATTEMPTS
-from feedback_etl.pipeline.tasks import PartTask, ThinTask
+from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS
+from feedback_etl.pipeline.tasks import PartTask, ReleaseTask
 
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
 """What is allowed to differ."""
@@ -94,8 +94,8 @@ class TestSameAsOnOneMachine:
             shared = exported(url, tmp_path / "shared", executor=executor)
         assert frame_of(shared).equals(frame_of(alone))
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
-        to_statistics = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         assert shared.total_feedback_records == ROWS
 
     @pytest.mark.slow
@@ -110,6 +110,7 @@ class TestSameAsOnOneMachine:
             ray.shutdown()
         assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
+    @pytest.mark.sample("since,until,days_back")
     @pytest.mark.parametrize(
         "options",
         [
@@ -132,12 +133,13 @@ class TestSameAsOnOneMachine:
         with EXECUTORS["threads"]() as executor:
             shared = exported(url, tmp_path / "shared", executor=executor, **options)
         assert frame_of(shared).equals(frame_of(alone))
-        to_statistics = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         if "k" in options:
             assert shared.suppressed_records > 0
             assert not list((tmp_path / "shared" / ".feedback_etl").glob("feedback_training_*"))
 
+    @pytest.mark.sample("mysql", "sqlite")
     def test_a_database_without_a_shared_snapshot_is_read_in_one_piece(
         self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -155,6 +157,7 @@ class TestSameAsOnOneMachine:
             assert frame_of(shared).equals(frame_of(alone))
         assert bool(watched.tasks) == database.url.startswith("postgresql")
 
+    @pytest.mark.sample("2")
     @pytest.mark.parametrize("k", [None, 2])
     def test_what_is_read_in_one_piece_is_cut_into_parts(
         self, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int | None
@@ -175,8 +178,8 @@ class TestSameAsOnOneMachine:
         assert alone.errors > 0
         assert frame_of(shared).equals(frame_of(alone))
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
-        to_statistics = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         (manifest,) = manifests_in(tmp_path / "shared")
         assert len(manifest.all("pairs")) > 1
 
@@ -200,6 +203,7 @@ class TestSameAsOnOneMachine:
         shared = exported(own_url, tmp_path / "shared", executor=Watched(change))
         assert frame_of(shared).equals(frame_of(alone))
 
+    @pytest.mark.slow
     def test_a_server_that_ends_idle_transactions_does_not_end_the_snapshot(self, own_url: str, tmp_path: Path) -> None:
         """The head waits in one for as long as the slowest worker takes."""
         engine = sa.create_engine(own_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
@@ -232,19 +236,22 @@ class TestCommandLine:
             options = ["--days", "-1", "--k", "5", "--workers", "4", "--row-model", "checks.py:Model"]
             done = feedback_etl_process("export", "--executor", engine, "--json", "--output", tmp_path, *options)
         assert done.returncode == 0, done.stderr
-        to_statistics = json.loads(done.stdout)
-        assert to_statistics["total_feedback_records"] == ROWS
-        assert to_statistics["risk"]["k"] >= 5
+        figures = json.loads(done.stdout)
+        assert figures["total_feedback_records"] == ROWS
+        assert figures["risk"]["k"] >= 5
         (manifest,) = manifests_in(tmp_path)
-        assert manifest.rows == to_statistics["exported_records"]
+        assert manifest.rows == figures["exported_records"]
         assert "suppressed" in done.stderr
 
+    @pytest.mark.sample(
+        "dask=-An executor is named dask=ADDRESS", "ray=tcp://127.0.0.1:1-An executor is named dask=ADDRESS"
+    )
     @pytest.mark.parametrize(
         ("engine", "message"),
         [
             ("dask=tcp://127.0.0.1:1", "No Dask scheduler answers at tcp://127.0.0.1:1"),
-            ("dask=", "An executor is named dask=ADDRESS"),
-            ("ray=tcp://127.0.0.1:1", "An executor is named dask=ADDRESS"),
+            ("dask=", "--executor must be dask=ADDRESS"),
+            ("ray=tcp://127.0.0.1:1", "--executor must be dask=ADDRESS"),
         ],
     )
     def test_another_engine_or_address_is_told(self, tmp_path: Path, engine: str, message: str) -> None:
@@ -263,7 +270,7 @@ class TestTasks:
         """Neither as they are sent nor as a log shows them; what comes back has no id either."""
         watched = Watched()
         exported(url, tmp_path, executor=watched, k=2)
-        assert {type(task).__name__ for task in watched.tasks} == {"PartTask", "ThinTask"}
+        assert {type(task).__name__ for task in watched.tasks} == {"PartTask", "ReleaseTask"}
         for value in (*watched.tasks, *watched.made):
             sent = pickle.dumps(value)
             assert pickle.loads(sent) == value
@@ -300,15 +307,15 @@ class TestTasks:
             (tmp_path / made.files[0].path).write_text("something else")
             return work(task)
 
-        with pytest.raises(ExportFileError, match=r"part-\d+.csv is there already, and of another content"):
+        with pytest.raises(ExportFileError, match=r"part-\d+.csv exists with other content than this attempt wrote"):
             exported(url, tmp_path, executor=Watched(spoilt))
         assert visible(tmp_path) == []
 
     @pytest.mark.parametrize(
         ("harm", "told"),
         [
-            pytest.param(Path.unlink, "missing", marks=pytest.mark.slow, id="removed"),
-            pytest.param(cut_off, "not as it was written", id="cut off"),
+            pytest.param(Path.unlink, "is missing", marks=pytest.mark.slow, id="removed"),
+            pytest.param(cut_off, "was changed", id="cut off"),
         ],
     )
     def test_rows_that_wait_are_not_lost(
@@ -317,11 +324,11 @@ class TestTasks:
         """They may be lost before they are let through, or cut off between two batches: then nothing is published."""
 
         def harmed(work: Any, task: Any) -> Any:
-            if isinstance(task, ThinTask) and (task.number, task.attempt) == (2, 1):
-                harm(tmp_path / task.waiting.path)
+            if isinstance(task, ReleaseTask) and (task.number, task.attempt) == (2, 1):
+                harm(tmp_path / task.spooled.path)
             return work(task)
 
-        with pytest.raises(ExportFileError, match=rf"part-00002.arrow is {told}, and [\d,]+ rows wait in it"):
+        with pytest.raises(ExportFileError, match=rf"part-00002.arrow with [\d,]+ spooled rows {told}"):
             exported(url, tmp_path, executor=Watched(harmed), k=2, batch_size=1_000)
         assert visible(tmp_path) == []
 
@@ -333,7 +340,9 @@ class TestTasks:
             made = work(task)
             return made._replace(files=[file for file in made.files if task.number != 2 or file.kind != kind])
 
-        with pytest.raises(ExportFileError, match=rf"The parts hold [\d,]+ rows \({kind}\), and [\d,]+ were counted"):
+        with pytest.raises(
+            ExportFileError, match=rf"The parts contain [\d,]+ rows \({kind}\), but [\d,]+ were counted"
+        ):
             exported(url, tmp_path, executor=Watched(forgetful))
         assert visible(tmp_path) == []
 
@@ -382,7 +391,7 @@ class TestFailures:
             return work(task)
 
         shared = exported(url, tmp_path / "shared", executor=Watched(unlucky))
-        assert set(attempts.values()) == {ATTEMPTS}
+        assert set(attempts.values()) == {MAX_ATTEMPTS}
         assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
     def test_what_is_lost_again_and_again_fails_the_export(self, url: str, tmp_path: Path) -> None:
@@ -398,6 +407,7 @@ class TestFailures:
         assert visible(tmp_path) == []
         assert fe.contents_of(tmp_path) == ([], [])
 
+    @pytest.mark.sample("2")
     @pytest.mark.parametrize("k", [None, 2])
     def test_an_interrupt_begins_no_further_task(self, url: str, tmp_path: Path, k: int | None) -> None:
         """Nor an error in what is told of progress: those that wait are cancelled, those that run are awaited."""
@@ -449,11 +459,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            (
-                {"FEEDBACK_ETL_KEY": "z" * 64},
-                KeyUnusableError,
-                "This worker has the key .*, and the export is of the key",
-            ),
+            ({"FEEDBACK_ETL_KEY": "z" * 64}, KeyUnusableError, "This worker has the key .*, the export uses the key"),
             ({"FEEDBACK_ETL_DATABASE_URL": ""}, UsageError, "No database is configured"),
             ({"FEEDBACK_ETL_DATABASE_URL": "sqlite:///nothing.db"}, FeedbackError, "no SQLite file|no file"),
         ],
@@ -497,10 +503,11 @@ class TestFailures:
                 )
             return work(task)
 
-        with pytest.raises(SourceError, match="the connection that held it was lost"):
+        with pytest.raises(SourceError, match="the connection that exported it was lost"):
             exported(own_url, tmp_path, executor=Watched(cut))
         assert visible(tmp_path) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("k", [None, pytest.param(3, marks=pytest.mark.slow)])
     def test_a_head_that_is_killed_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
         """SIGKILL while parts are made: the next start removes them, and those that waited."""
@@ -559,14 +566,14 @@ class TestFailures:
             exported(url, tmp_path, executor=Watched(), incremental=True)
 
     def test_what_is_asked_for_twice_is_made_once(self, url: str, tmp_path: Path) -> None:
-        """Under one request id, with the same to_statistics and names."""
+        """Under one request id, with the same figures and names."""
         watched = Watched()
         first = exported(url, tmp_path, executor=watched, idempotency_key="one")
         sent = len(watched.tasks)
         again = exported(url, tmp_path, executor=watched, idempotency_key="one")
         assert len(watched.tasks) == sent > 0
-        to_statistics = first.to_dict()
-        assert {name: value for name, value in again.to_dict().items() if value != to_statistics[name]}.keys() <= {
+        figures = first.to_dict()
+        assert {name: value for name, value in again.to_dict().items() if value != figures[name]}.keys() <= {
             "execution_time_seconds"
         }
         assert len(manifests_in(tmp_path)) == 1

@@ -34,7 +34,7 @@ from feedback_etl.exports.file_formats import Digested, Form, Rows
 from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.exports.partitioned_transaction import PartedExport
-from feedback_etl.pipeline.part_writer import PartFile
+from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.report.contracts import write_contracts
 from feedback_etl.settings import load_settings
@@ -120,7 +120,7 @@ class Writer(NamedTuple):
 
 def _part(_: Database, folder: Path) -> None:
     (folder / STEM).mkdir()
-    with PartFile(Folder(folder), f"{STEM}/part-00001.parquet", Form("parquet"), {}) as part:
+    with PartWriter(Folder(folder), f"{STEM}/part-00001.parquet", Form("parquet"), {}) as part:
         part.append(pl.DataFrame({"number": range(2_000)}))
         part.append(pl.DataFrame({"number": range(500)}))
         part.publish("pairs")
@@ -130,7 +130,7 @@ def _parted(database: Database, folder: Path) -> None:
     """An export in parts, during which somebody is erased."""
     with PartedExport(folder, LATER, key=KEYS[0]) as export:
         name = f"{export.stem}/part-00001.csv"
-        with PartFile(Folder(folder), name, Form(), {}) as part:
+        with PartWriter(Folder(folder), name, Form(), {}) as part:
             part.append(rows_of(folder / f"{STEM}.csv"))
             parts = part.publish("pairs")
         _erase(database, folder)
@@ -222,6 +222,7 @@ def steady(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: b"" if name.endswith(at_random) else content for name, content in files.items()}
 
 
+@pytest.mark.sample("erase", "export csv", "key", "part", "prune", "record")
 @pytest.mark.parametrize("name", WRITERS)
 def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
     database: Database, template: Path, tmp_path_factory: pytest.TempPathFactory, name: str

@@ -182,6 +182,7 @@ def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) ->
     assert manifests_at(bucket_url) == []
 
 
+@pytest.mark.sample("made")
 @pytest.mark.parametrize("moment", ["made", "put"])
 def test_a_temporary_folder_that_is_full_is_named(
     url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -261,7 +262,7 @@ def test_an_earlier_run_of_the_same_request_can_publish_no_more(url: str, bucket
             later.append(stored(url, bucket_url, idempotency_key="one"))
         return work(task)
 
-    with pytest.raises(ExportFileError, match=f"Meanwhile the export {STEM} has ended"):
+    with pytest.raises(ExportFileError, match=f"The export {STEM} ended while"):
         stored(url, bucket_url, idempotency_key="one", executor=Watched(slow))
     (manifest,) = manifests_at(bucket_url)
     assert later[0].export_filename == f"{bucket_url}/{manifest.stem}"

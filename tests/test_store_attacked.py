@@ -21,7 +21,7 @@ from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.layout import manifest_of, part_of, waiting_part_of
 from feedback_etl.exports.object_audit import StoredLog
 from feedback_etl.exports.object_transaction import StoredExport
-from feedback_etl.pipeline.part_writer import PartFile
+from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import place_of
 from feedback_etl.storage.object_store import Bucket
@@ -55,9 +55,9 @@ def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any)
         _ = 1 / 0
     late = name(export.stem)
     form = Form("arrow") if late.endswith(".arrow") else Form()
-    with PartFile(Bucket(bucket_url), late, form, {}) as part:
+    with PartWriter(Bucket(bucket_url), late, form, {}) as part:
         part.append(pl.DataFrame({"a": [1]}))
-        with pytest.raises(ExportFileError, match="has ended"):
+        with pytest.raises(ExportFileError, match="ended while the part was written"):
             part.publish("pairs")
     assert [each for each in Bucket(bucket_url).listed() if "part-" in each] == []
     assert manifests_at(bucket_url) == []

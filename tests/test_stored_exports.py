@@ -31,7 +31,7 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.object_audit import StoredLog
 from feedback_etl.exports.object_transaction import StoredExport
 from feedback_etl.exports.tombstones import add_tombstones
-from feedback_etl.pipeline.part_writer import PartFile
+from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.object_store import Bucket
 from feedback_etl.transform.expressions import hash_id
@@ -141,6 +141,7 @@ class TestPublishing:
             export.publish(parts, rows.facts)
         assert_whole(bucket_url)
 
+    @pytest.mark.slow
     def test_a_part_that_comes_while_the_manifest_is_put_is_taken_back(
         self, bucket_url: str, rows: Rows, proxy: Proxy
     ) -> None:
@@ -150,7 +151,7 @@ class TestPublishing:
         def put_late(method: str, path: str) -> None:
             if method == "PUT" and path.endswith(".manifest.json") and not late:
                 late.append(waiting_part_of("feedback_training_20251025_120000", 7))
-                with PartFile(Bucket(bucket_url), late[0], Form("arrow"), {}) as part:
+                with PartWriter(Bucket(bucket_url), late[0], Form("arrow"), {}) as part:
                     part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
                     part.publish("pairs")
 
@@ -166,7 +167,7 @@ class TestPublishing:
             waiting, late = (waiting_part_of(export.stem, number) for number in (0, 1))
             Bucket(bucket_url).put(waiting, b"rows")
             export.publish([])
-        with PartFile(Bucket(bucket_url), late, Form("arrow"), {}) as part:
+        with PartWriter(Bucket(bucket_url), late, Form("arrow"), {}) as part:
             part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
             with pytest.raises(ExportFileError, match="has ended"):
                 part.publish("pairs")
@@ -188,6 +189,7 @@ class TestPublishing:
         assert len(manifests_at(bucket_url)) == 2
         assert_whole(bucket_url)
 
+    @pytest.mark.sample("lost")
     @pytest.mark.parametrize("how", ["503", "lost"])
     def test_trouble_does_not_harm_it(self, bucket_url: str, rows: Rows, proxy: Proxy, how: str) -> None:
         """Each kind of put fails once, or its answer is lost."""
@@ -237,6 +239,7 @@ class TestPublishing:
         assert len(manifests_at(bucket_url)) == 2 - len(errors) < 2
         assert all("--allow-new-key" in str(error) for error in errors)
 
+    @pytest.mark.sample("if-match")
     @pytest.mark.parametrize("header", ["if-none-match", "if-match"])
     def test_a_store_without_conditional_puts_is_refused(self, bucket_url: str, proxy: Proxy, header: str) -> None:
         """Exports and records would overwrite each other; it is asked once, before the log begins."""
@@ -281,6 +284,7 @@ class TestErasuresMeanwhile:
         assert (manifest.rows, manifest.erased_rows) == (7, 2)
         assert_forgotten(bucket_url, 202, 303)
 
+    @pytest.mark.slow
     def test_when_the_answer_is_lost_and_the_eraser_is_quick(
         self, bucket_url: str, rows: Rows, proxy: Proxy, object_store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

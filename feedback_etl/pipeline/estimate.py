@@ -10,12 +10,12 @@ from typing import IO, Any, Unpack, cast
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.batches import BATCH_ROWS, BatchOptions, open_batches
 from feedback_etl.database.connect import Database
-from feedback_etl.database.inspection import fetch_count
 from feedback_etl.database.partitioning import is_partitionable, plan_task_ranges
 from feedback_etl.database.ranges import count_batch_groups, count_total, group_batches
 from feedback_etl.database.read import OpenSource, open_source
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.database.sql import count_rows
+from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.file_formats import Form, Rows
@@ -23,10 +23,10 @@ from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.batches import process_into
-from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE
+from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.pipeline.worker import metadata_of
+from feedback_etl.pipeline.worker import parquet_metadata
 from feedback_etl.privacy.keys import generate_key
 from feedback_etl.transform.fork_guard import require_usable_polars
 
@@ -108,7 +108,7 @@ def plan(
     selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())
     window, form = selection.window, options.output.file_format
     with open_source(selection) as found:
-        rows, ranges, active, middle = _divided(found, window, options.read.workers or TASKS_AT_ONCE)
+        rows, ranges, active, middle = _divided(found, window, options.read.workers or MAX_TASKS_IN_FLIGHT)
         measured, seconds, size = _measured(found, middle, rules, form)
     share = rows / measured if measured else 0.0
     waves = ceil(ranges / active) / ranges
@@ -117,20 +117,20 @@ def plan(
 
 def _divided(found: OpenSource, window: Window, workers: int) -> tuple[int, int, int, Window]:
     """The rows of a window, in how many ranges they are read, how many of these at once, and one from the middle."""
-    source, relation, types = found
+    source, relation = found
     if not is_partitionable(source):
-        rows = fetch_count(source, count_rows(relation, window, types))
+        rows = fetch_count(source, count_rows(relation, window))
         return rows, count_batch_groups(rows, BATCH_ROWS), 1, window
     ranges = plan_task_ranges(found, window, workers)
-    rows, count = count_total(source, relation, window, types, ranges), len(ranges.windows)
+    rows, count = count_total(source, relation, window, ranges), len(ranges.windows)
     return rows, count, min(workers, count), ranges.middle
 
 
 def _measured(found: OpenSource, window: Window, rules: TransformOptions, form: Form) -> tuple[int, float, int]:
     """The rows of a range, not more than a usual one has; the seconds they take; and the size of their part."""
-    run, part = Run(rules), Rows(cast("IO[bytes]", _Nowhere()), form, metadata_of(rules, form))
+    run, part = Run(rules), Rows(cast("IO[bytes]", _Nowhere()), form, parquet_metadata(rules, form))
     started = time.perf_counter()
-    with open_batches(found.source, found.relation, window, found.types, BatchOptions()) as frames:
+    with open_batches(found.source, found.relation, window, BatchOptions()) as frames:
         process_into(part.append, lambda _: None, run, next(group_batches(frames)))
         part.finish()
         return run.rows, time.perf_counter() - started, part.written.bytes
