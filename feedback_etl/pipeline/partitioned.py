@@ -21,7 +21,7 @@ import polars as pl
 from feedback_etl import __version__
 from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, read_partitions
 from feedback_etl.database.ranges import group_batches
-from feedback_etl.database.read import FeedbackStream, read
+from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.idempotency import asked_by
 from feedback_etl.exports.layout import REJECTED_FOLDER, number_of, small_classes_of
@@ -64,7 +64,7 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
         )
     except NotPartitionableError:
         logger.info("reading in this process: only PostgreSQL is read in parallel")
-    return read(selection, lambda stream: export_stream(request, stream))
+    return export_stream(selection, request)
 
 
 def export_division(request: ExportRequest, division: FeedbackPartitions, in_flight: int) -> ExportReport:
@@ -82,10 +82,11 @@ def export_division(request: ExportRequest, division: FeedbackPartitions, in_fli
     return report
 
 
-def export_stream(request: ExportRequest, stream: FeedbackStream) -> ExportReport:
+@retry_with_sqlalchemy
+def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportReport:
     """Export rows that cannot be read in parallel, part by part in this process."""
     storage, rules = request.storage, request.rules
-    with _begin(request, stream.consent) as export:
+    with open_feedback(selection) as stream, _begin(request, stream.consent) as export:
         context = _create_context(request, export, ())
         processor = create_processor(context, rules)
         results = (
@@ -141,7 +142,7 @@ def _finish(
                 written.files.extend(result.files)
     report = counts.report(window, source.excluded)
     _require_all(written.files, report)
-    details = Facts("full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra)
+    details = Facts("full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra_columns)
     export.publish(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head
     kinds = {file.kind for file in written.files}

@@ -29,7 +29,7 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import key_in_force, load_settings
+from feedback_etl.settings import find_active_key, load_settings
 from feedback_etl.storage.base import Folder, Place, place_of
 from feedback_etl.storage.object_store import Bucket
 
@@ -76,7 +76,7 @@ def _find_secrets(export: TaskContext) -> Secrets:
             "object store."
         )
     settings = load_settings()
-    key = key_in_force(settings) if export.key_id else None
+    key = find_active_key(settings) if export.key_id else None
     if key and key.id != export.key_id:
         raise KeyUnusableError(
             f"This worker has the key {key.id}, the export uses the key {export.key_id}: set FEEDBACK_ETL_KEY_FILE (or "
@@ -103,7 +103,7 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     if isinstance(task, ReleaseTask):
         return release_part(place, rules, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = read_job(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
+    frames = read_job(job, raw_extra_columns(rules.extra_columns), read_timeout=export.read_timeout)
     return write_part(place, rules, task, frames, create_processor(export, rules))
 
 
@@ -169,5 +169,5 @@ def parquet_metadata(rules: TransformOptions, form: Form) -> dict[str, str]:
         return {}
     from feedback_etl.exports.row_schema import row_schema
 
-    contract = json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
+    contract = json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
     return {"feedback_etl.key_id": rules.key.id if rules.key else "", "feedback_etl.contract": contract}
