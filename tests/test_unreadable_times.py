@@ -29,7 +29,7 @@ from feedback_etl.database.raw_types import to_raw
 from feedback_etl.database.sql import count_in, counts_in
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.transform.timestamps import is_unreadable, readable
 
 HOUR = timedelta(hours=1)
@@ -332,7 +332,7 @@ def test_a_declared_time_outside_of_the_calendar_is_null_and_counted(
     assert rows["valid_until"].drop_nulls().to_list() == ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"]
     assert rows.height == 3 + others
     assert report.unreadable_times == others
-    assert manifests_in(tmp_path / "out")[0].statistics["unreadable_times"] == others
+    assert list_local_manifests(tmp_path / "out")[0].statistics["unreadable_times"] == others
     assert f"unreadable {others} values of declared time columns, null in the export" in [*_summary(report, 1)]
 
 

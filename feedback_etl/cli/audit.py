@@ -18,9 +18,9 @@ audit_app = typer.Typer(
 @audit_app.command("show", epilog="Example: feedback-etl audit show --json")
 def audit_show(output: Output = None, as_json: AsJson = False) -> None:
     """Print the audit log, the oldest record first."""
-    from feedback_etl.exports.housekeeping import log_of
+    from feedback_etl.exports.housekeeping import open_audit_log
 
-    for record in log_of(folder_of(output)).records():
+    for record in open_audit_log(folder_of(output)).records():
         if as_json:
             print_data(json.dumps(record))
             continue
@@ -38,11 +38,11 @@ def audit_verify(output: Output = None, key_file: KeyFiles = None, as_json: AsJs
     Exit code 1 if somebody has.
     """
     from feedback_etl.exports.audit_verification import verify_folder
-    from feedback_etl.exports.maintenance import contents_of
+    from feedback_etl.exports.maintenance import list_exports
 
     settings = settings_for(output)
     folder = folder_of(output)
-    exports, keys = contents_of(folder).exports, keys_at_hand(settings, key_file)
+    exports, keys = list_exports(folder).exports, keys_at_hand(settings, key_file)
     verdict = verify_folder(folder, exports, keys)
     if not verdict.records and not verdict.faults and not exports:
         raise UsageError(f"There is no audit log in {folder}.")

@@ -33,10 +33,10 @@ def config(output: Output = None, as_json: AsJson = False) -> None:
 
 def _values(settings: "Settings") -> dict[str, Any]:
     """All settings as JSON can hold them; of a URL no user and no password."""
-    from feedback_etl.storage.base import place_of
+    from feedback_etl.storage.base import open_storage
 
     values = settings.model_dump(mode="json")
-    values["output_dir"] = str(place_of(settings.output_dir))
+    values["output_dir"] = str(open_storage(settings.output_dir))
     if settings.database_url is not None:
         values["database_url"] = _place(settings.database_url.get_secret_value())
     return values

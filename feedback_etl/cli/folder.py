@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from feedback_etl.privacy.eraser import ErasureResult
     from feedback_etl.privacy.keys import Key
     from feedback_etl.settings import Settings
-    from feedback_etl.storage.base import Folder
-    from feedback_etl.storage.object_store import Bucket
+    from feedback_etl.storage.base import LocalStorage
+    from feedback_etl.storage.object_store import ObjectStorage
 
 Output = Annotated[
     str | None,
@@ -39,13 +39,13 @@ KeyFiles = Annotated[
 
 def list_exports(output: Output = None, as_json: AsJson = False) -> None:
     """List the exports of a folder, and the files that are not ours."""
-    from feedback_etl.exports.housekeeping import log_of
-    from feedback_etl.exports.maintenance import contents_of
-    from feedback_etl.exports.object_recovery import unfinished
+    from feedback_etl.exports.housekeeping import open_audit_log
+    from feedback_etl.exports.maintenance import list_exports
+    from feedback_etl.exports.object_recovery import list_unfinished_stems
 
     folder = folder_of(output)
-    exports, foreign = contents_of(folder)
-    begun = unfinished(log_of(folder).records())
+    exports, foreign = list_exports(folder)
+    begun = list_unfinished_stems(open_audit_log(folder).records())
     there = folder.present(file.path for each in exports for file in each.all("pairs"))
     if as_json:
         told = {
@@ -65,17 +65,17 @@ def list_exports(output: Output = None, as_json: AsJson = False) -> None:
         tell("There are no exports here.")
 
 
-def _foreign_line(place: "Folder | Bucket", path: Path) -> str:
+def _foreign_line(place: "LocalStorage | ObjectStorage", path: Path) -> str:
     """A data file without a manifest, and what to do about it."""
     from feedback_etl.exports.layout import STEM
-    from feedback_etl.storage.base import Folder
+    from feedback_etl.storage.base import LocalStorage
 
-    name = path.relative_to(place.path) if isinstance(place, Folder) else path
+    name = path.relative_to(place.path) if isinstance(place, LocalStorage) else path
     if any(STEM.fullmatch(part) for part in name.parts[:-1]):
         return f"{name}  not ours: a part without the manifest of its export (restore that, or remove the folder)"
     advice = (
         f"feedback-etl adopt {path}"
-        if isinstance(place, Folder)
+        if isinstance(place, LocalStorage)
         else "adopt takes files of a folder: copy it to one, or remove it"
     )
     return f"{name}  not ours: no manifest ({advice})"
@@ -252,11 +252,11 @@ def settings_for(output: str | None, **flags: Any) -> "Settings":
     return load_settings(output_dir=output, **flags)
 
 
-def folder_of(output: str | None) -> "Folder | Bucket":
+def folder_of(output: str | None) -> "LocalStorage | ObjectStorage":
     """The folder or the prefix of an object store that a command looks at."""
-    from feedback_etl.storage.base import place_of
+    from feedback_etl.storage.base import open_storage
 
-    return place_of(settings_for(output).output_dir)
+    return open_storage(settings_for(output).output_dir)
 
 
 def _optional_key(settings: "Settings") -> "Key | None":

@@ -141,11 +141,11 @@ def _require_files_of_one_key(files: list[Path]) -> None:
 
 def _paths_of(file: Path) -> list[str]:
     """A file, or the parts in the folder of an export; of the exports in a folder, the keys can differ."""
-    from feedback_etl.storage.base import place_of
-    from feedback_etl.storage.object_store import Bucket
+    from feedback_etl.storage.base import open_storage
+    from feedback_etl.storage.object_store import ObjectStorage
 
-    place = place_of(file)
-    names = place.names() if isinstance(place, Bucket) or place.exists() else []
+    place = open_storage(file)
+    names = place.names() if isinstance(place, ObjectStorage) or place.exists() else []
     parts = [name for name in names if name.startswith("part-")]
     if not parts and (names or file.is_dir()):
         raise UsageError(
@@ -157,9 +157,9 @@ def _paths_of(file: Path) -> list[str]:
 
 def _keys_of(file: str) -> Iterator[str]:
     """Of which key a file is, if it is of an export: itself or a part of one."""
-    from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_of
-    from feedback_etl.exports.manifest import manifest_in
-    from feedback_etl.storage.base import place_of
+    from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
+    from feedback_etl.exports.manifest import parse_manifest
+    from feedback_etl.storage.base import open_storage
 
     folder, _, name = file.rpartition("/")
     stems = [name.removesuffix(suffix) for suffix in DATA_SUFFIXES if name.endswith(suffix)]
@@ -167,19 +167,22 @@ def _keys_of(file: str) -> Iterator[str]:
         folder, _, *stems = folder.rpartition("/")
     for stem in stems:
         with suppress(OSError):
-            place = place_of(folder or ".")
-            yield manifest_in(place.read(manifest_of(stem)), f"{folder}/{manifest_of(stem)}").pseudonyms or "unkeyed"
+            place = open_storage(folder or ".")
+            yield (
+                parse_manifest(place.read(manifest_path(stem)), f"{folder}/{manifest_path(stem)}").pseudonyms
+                or "unkeyed"
+            )
 
 
 def _read(path: str) -> "pl.DataFrame":
     import polars as pl
 
     from feedback_etl.exports.csv_records import without_empty_lines
-    from feedback_etl.storage.base import place_of
-    from feedback_etl.storage.urls import is_store
+    from feedback_etl.storage.base import open_storage
+    from feedback_etl.storage.urls import is_object_store
 
     folder, _, name = path.rpartition("/")
-    with place_of(folder).fetched(name) if is_store(path) else nullcontext(Path(path)) as file:
+    with open_storage(folder).fetched(name) if is_object_store(path) else nullcontext(Path(path)) as file:
         if path.endswith(".parquet"):
             frame = pl.scan_parquet(file, glob=False)
         else:
@@ -191,13 +194,13 @@ def _table(files: list[Path]) -> "pl.DataFrame":
     """All files as one table of text: 1067 and 01067 are two values."""
     import polars as pl
 
-    from feedback_etl.exports.csv_records import DAMAGES
+    from feedback_etl.exports.csv_records import READ_ERRORS
 
     frames = []
     for file in files:
         try:
             frames += [_read(path) for path in _paths_of(file)]
-        except (*DAMAGES, pl.exceptions.PolarsError):  # whose texts may hold values
+        except (*READ_ERRORS, pl.exceptions.PolarsError):  # whose texts may hold values
             raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
     try:
         return pl.concat(frames)

@@ -9,7 +9,7 @@ from feedback_etl.clock import instant
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress
 from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.incremental import lookback_of
+from feedback_etl.exports.incremental import parse_lookback
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.keys import resolve_key
@@ -18,8 +18,8 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.base import place_of
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import open_storage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
 
@@ -87,7 +87,7 @@ def export_feedback(
     selection = select(database, options, now, on_progress)
     output = options.output
     export = Making(
-        place_of(output.output_dir),
+        open_storage(output.output_dir),
         rules,
         output.file_format,
         settings_of(rules, selection),
@@ -105,7 +105,7 @@ def export_feedback(
 
     try:
         if output.incremental:
-            report = export.incremental(selection, lookback_of(output.lookback))
+            report = export.incremental(selection, parse_lookback(output.lookback))
         else:
             report = make(export) if output.idempotency_key is None else export.once(make, output.idempotency_key)
     except AllRejectedError as error:
@@ -125,7 +125,7 @@ def export_feedback(
 
 def is_partitioned(options: ExportOptions, *, has_executor: bool) -> bool:
     """Return whether an export is written in parts: by an executor, or to an object store."""
-    return has_executor or isinstance(place_of(options.output.output_dir), Bucket)
+    return has_executor or isinstance(open_storage(options.output.output_dir), ObjectStorage)
 
 
 def require_supported(options: ExportOptions, overrides: Overrides, *, has_executor: bool) -> None:

@@ -23,12 +23,12 @@ from feedback_etl.database.partitioning import Division, Indivisible, divide
 from feedback_etl.database.ranges import in_ranges
 from feedback_etl.database.read import Found, Selection, read
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.idempotency import asked_by
-from feedback_etl.exports.layout import REJECTED_FOLDER, number_of, small_classes_of
+from feedback_etl.exports.idempotency import request_details
+from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number, small_classes_path
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.manifest_details import Facts
-from feedback_etl.exports.object_transaction import StoredExport
-from feedback_etl.exports.partitioned_transaction import PartedExport
+from feedback_etl.exports.manifest_details import ManifestDetails
+from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.run import SLOW_SECONDS, Making
@@ -36,8 +36,8 @@ from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE, carried_out
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, Task, ThinTask
 from feedback_etl.pipeline.worker import Secrets, let_through, make_part, run_of, work, work_with
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import write_private_file
 
 logger = logging.getLogger(__name__)
@@ -107,16 +107,20 @@ class Parts:
 
             return self._made(export, common, parts, carry_out, found)
 
-    def _begun(self, consent: tuple[str, ...]) -> PartedExport | StoredExport:
+    def _begun(self, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
         making, rules = self.making, self.making.rules
         usual: dict[str, Any] = {"key": rules.key, "allow_new_key": making.allow_new_key, "known_keys": available_keys}
-        usual["plan"] = asked_by(making.idempotency_key)
-        if isinstance(making.place, Bucket):
-            return StoredExport(making.place, rules.now, consent=consent, **usual)
+        usual["plan"] = request_details(making.idempotency_key)
+        if isinstance(making.place, ObjectStorage):
+            return ObjectExportTransaction(making.place, rules.now, consent=consent, **usual)
         timeout = making.lock_timeout if making.idempotency_key is None else None  # who asks once has the lock
-        return PartedExport(making.place.path, rules.now, consent=consent, lock_timeout=timeout, **usual)
+        return PartitionedExportTransaction(
+            making.place.path, rules.now, consent=consent, lock_timeout=timeout, **usual
+        )
 
-    def _common(self, export: PartedExport | StoredExport, prepare: tuple[str, ...]) -> Export:
+    def _common(
+        self, export: PartitionedExportTransaction | ObjectExportTransaction, prepare: tuple[str, ...]
+    ) -> Export:
         making, selection = self.making, self.selection
         return Export(
             place=absolute(making.place),
@@ -134,7 +138,7 @@ class Parts:
 
     def _made(
         self,
-        export: PartedExport | StoredExport,
+        export: PartitionedExportTransaction | ObjectExportTransaction,
         common: Export,
         parts: Generator[Made, None, None],
         let_through: Callable[[Iterable[ThinTask]], Generator[Made, None, None]],
@@ -156,13 +160,13 @@ class Parts:
         small = run.small_classes()
         if rules.anonymity.k is not None:
             self._put_small_classes(export.stem, small)
-            thinned = let_through(ThinTask(common, number_of(file.path), file) for file in waiting)
+            thinned = let_through(ThinTask(common, parse_part_number(file.path), file) for file in waiting)
             with closing(thinned):
                 for made in thinned:
                     files += made.files
         report = run.report(window, found.excluded)
         _require_all(files, report)
-        facts = Facts("full", window, self.making.settings, report.figures(), found.source, extra=rules.extra)
+        facts = ManifestDetails("full", window, self.making.settings, report.figures(), found.source, extra=rules.extra)
         export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head
         where = str(self.making.place)
@@ -173,7 +177,7 @@ class Parts:
 
     def _put_small_classes(self, stem: str, small: pl.DataFrame) -> None:
         """Workers look there which rows to leave out."""
-        place, name = self.making.place, small_classes_of(stem)
+        place, name = self.making.place, small_classes_path(stem)
         with place.draft(name) as draft:
             content = io.BytesIO()
             small.write_ipc(content)
@@ -183,7 +187,7 @@ class Parts:
 
 def by_number(file: DataFile) -> tuple[str, int]:
     """The order of parts; names do not sort so: `part-100000` comes before `part-99999`."""
-    return file.kind, number_of(file.path)
+    return file.kind, parse_part_number(file.path)
 
 
 def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
@@ -200,9 +204,9 @@ def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
             )
 
 
-def absolute(place: Folder | Bucket) -> str:
+def absolute(place: LocalStorage | ObjectStorage) -> str:
     """Its name for workers, whose working directory is another."""
-    return str(place.path.absolute()) if isinstance(place, Folder) else str(place)
+    return str(place.path.absolute()) if isinstance(place, LocalStorage) else str(place)
 
 
 def _ahead(executor: Executor | None, workers: int | None) -> int:

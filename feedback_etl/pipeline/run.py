@@ -17,21 +17,21 @@ from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.read import Found, Selection, read
 from feedback_etl.database.watermark import Settling
 from feedback_etl.database.window import Window
-from feedback_etl.exports.file_formats import Form
-from feedback_etl.exports.idempotency import AskedMeanwhile, asked_by, asked_once
-from feedback_etl.exports.incremental import INCREMENTAL, Chain, begun, continued
-from feedback_etl.exports.local_transaction import ExportFiles
-from feedback_etl.exports.manifest import digest_of
-from feedback_etl.exports.manifest_details import Facts
-from feedback_etl.exports.seen_rows import Memory
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request, request_details
+from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState, lock_series, series_details
+from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.manifest import hash_settings
+from feedback_etl.exports.manifest_details import ManifestDetails
+from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.pipeline.batches import process_into
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 
 if TYPE_CHECKING:
     from feedback_etl.pipeline.batch_processor import Run
@@ -65,9 +65,9 @@ def settings_of(rules: TransformOptions, selection: Selection) -> dict[str, Any]
 class Making:
     """The making of an export; `started` is when, by `time.perf_counter`."""
 
-    place: Folder | Bucket
+    place: LocalStorage | ObjectStorage
     rules: TransformOptions
-    form: Form
+    form: FileFormat
     settings: dict[str, Any]
     allow_new_key: bool
     lock_timeout: float
@@ -77,25 +77,25 @@ class Making:
     @property
     def folder(self) -> Path:
         """Where the files go, of an export that is not in parts."""
-        assert isinstance(self.place, Folder)  # noqa: S101  all others are
+        assert isinstance(self.place, LocalStorage)  # noqa: S101  all others are
         return self.place.path
 
-    def of(self, selection: Selection, chain: Chain | None = None) -> ExportReport:
+    def of(self, selection: Selection, chain: IncrementalState | None = None) -> ExportReport:
         """Export a selection; with a chain, as its next export."""
         return read(selection, lambda found: self._write(found, selection.window, chain))
 
     def once(self, make: Callable[["Making"], ExportReport], idempotency_key: str) -> ExportReport:
         """Have an export made unless that was done for the same request; a folder is locked meanwhile."""
         while True:
-            with asked_once(self.place, idempotency_key, self.lock_timeout, self.rules.key) as done:
+            with deduplicate_request(self.place, idempotency_key, self.lock_timeout, self.rules.key) as done:
                 try:
                     return done or make(replace(self, idempotency_key=idempotency_key))
-                except AskedMeanwhile:
+                except DuplicateRequestError:
                     continue
 
     def incremental(self, selection: Selection, lookback: timedelta) -> ExportReport:
         """Export what is new in the folder's chain; the folder is locked meanwhile."""
-        with continued(self.folder, digest_of(self.settings), self.lock_timeout) as chain:
+        with lock_series(self.folder, hash_settings(self.settings), self.lock_timeout) as chain:
             now = self.rules.now
             window = Window(chain.begins(selection.window.start, now), now)
             settling = Settling(lookback, [Window(each.start, each.end) for each in chain.counted])
@@ -109,9 +109,9 @@ class Making:
                 logger.warning("%d rows came later than the lookback and are in no export", report.late_records)
             return report
 
-    def _write(self, found: Found, window: Window, chain: Chain | None) -> ExportReport:
+    def _write(self, found: Found, window: Window, chain: IncrementalState | None) -> ExportReport:
         key, settled = self.rules.key, found.settled
-        facts = Facts("full", window, self.settings, source=found.source, extra=self.rules.extra)
+        facts = ManifestDetails("full", window, self.settings, source=found.source, extra=self.rules.extra)
         has_lock = chain is not None or self.idempotency_key is not None
         timeout = None if has_lock else self.lock_timeout
         contract = _contract(self.rules) if self.form.format == "parquet" else ""
@@ -121,12 +121,12 @@ class Making:
             "form": self.form,
             "contract": contract,
         }
-        made |= {"known_keys": available_keys, "consent": found.consent, "plan": asked_by(self.idempotency_key)}
+        made |= {"known_keys": available_keys, "consent": found.consent, "plan": request_details(self.idempotency_key)}
         made["own_pseudonyms"] = self.rules.overrides.hash_id is not None
         if chain is not None:
-            made["plan"] = begun(window.start, digest_of(self.settings))
-        with ExportFiles(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:
-            memory = None if chain is None else Memory(chain.rows_file, key, settled.until)
+            made["plan"] = series_details(window.start, hash_settings(self.settings))
+        with LocalExportTransaction(self.folder, self.rules.now, **made, lock_timeout=timeout) as files:
+            memory = None if chain is None else SeenRows(chain.rows_file, key, settled.until)
             run = _run(self.rules, files.forgotten, memory)
             append = files.append if self.rules.anonymity.k is None else files.hold
             process_into(append, files.reject, run, found.batches)
@@ -148,7 +148,7 @@ class Making:
         return report
 
 
-def suppress(files: ExportFiles, run: "Run", asked: KAnonymityPolicy) -> None:
+def suppress(files: LocalExportTransaction, run: "Run", asked: KAnonymityPolicy) -> None:
     """Write the rows that were held, but for those of classes that are too small."""
     small = run.small_classes()
     files.let_through(lambda pairs: drop_small_classes(pairs, small, asked.quasi_identifiers))
@@ -160,7 +160,7 @@ def _contract(rules: TransformOptions) -> str:
     return json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
 
 
-def _run(rules: TransformOptions, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":
+def _run(rules: TransformOptions, forgotten: Sequence[Tombstones], memory: SeenRows | None) -> "Run":
     from feedback_etl.pipeline.batch_processor import Run  # it imports pandera, and meanwhile the database is at work
 
     return Run(rules, forgotten, memory)

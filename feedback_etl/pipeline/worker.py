@@ -18,8 +18,14 @@ from feedback_etl.database.batches import rows_of
 from feedback_etl.database.connect import open_source
 from feedback_etl.database.reader_client import Job
 from feedback_etl.errors import KeyUnusable, SourceError, UsageError
-from feedback_etl.exports.file_formats import Form
-from feedback_etl.exports.layout import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.layout import (
+    STATE_FOLDER,
+    part_path,
+    rejected_part_path,
+    small_classes_path,
+    spooled_part_path,
+)
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.batches import process_into
@@ -30,8 +36,8 @@ from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import key_in_force, load_settings
-from feedback_etl.storage.base import Folder, Place, place_of
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage, Storage, open_storage
+from feedback_etl.storage.object_store import ObjectStorage
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def _secrets(export: Export) -> Secrets:
             f"This worker has feedback_etl {__version__}, and the head {export.version}: install the same."
         )
     place = _place_of(export.place)
-    if isinstance(place, Folder) and not place.names(STATE_FOLDER):
+    if isinstance(place, LocalStorage) and not place.names(STATE_FOLDER):
         raise UsageError(
             f"This worker does not see {export.place}: workers share a folder with the head, or the export goes to an "
             "object store."
@@ -113,9 +119,9 @@ def run_of(export: Export, rules: TransformOptions) -> Run:
 
 
 @lru_cache(maxsize=4)
-def _place_of(name: str) -> Folder | Bucket:
+def _place_of(name: str) -> LocalStorage | ObjectStorage:
     """Opened once in a process: to open a store takes ten times as long as to ask it. It renews its credentials."""
-    return place_of(name)
+    return open_storage(name)
 
 
 @lru_cache(maxsize=4)
@@ -124,14 +130,16 @@ def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[
     return read_tombstones(_place_of(place), keys, only=erasures)
 
 
-def make_part(place: Place, rules: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], run: Run) -> Made:
+def make_part(
+    place: Storage, rules: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], run: Run
+) -> Made:
     """Make a part of raw rows; they wait where the sizes of all classes have to be known before any is written."""
     export, number = task.export, task.number
     waits = rules.anonymity.k is not None
-    name = waiting_part_of(export.stem, number) if waits else part_of(export.stem, number, export.form.suffix)
+    name = spooled_part_path(export.stem, number) if waits else part_path(export.stem, number, export.form.suffix)
     with ExitStack() as stack:
-        pairs = PartFile(place, name, Form("arrow") if waits else export.form, metadata_of(rules, export.form))
-        rejected = PartFile(place, rejected_part_of(export.stem, number), Form(), {})
+        pairs = PartFile(place, name, FileFormat("arrow") if waits else export.form, metadata_of(rules, export.form))
+        rejected = PartFile(place, rejected_part_path(export.stem, number), FileFormat(), {})
         for file in (pairs, rejected):
             stack.enter_context(file)
         process_into(pairs.append, rejected.append, run, frames)
@@ -140,16 +148,16 @@ def make_part(place: Place, rules: TransformOptions, task: PartTask, frames: Ite
     return Made(number, files, run.tally(), next(iter(written), None) if waits else None)
 
 
-def let_through(place: Place, rules: TransformOptions, task: ThinTask) -> Made:
+def let_through(place: Storage, rules: TransformOptions, task: ThinTask) -> Made:
     """Make a part of rows that wait, but for those of classes that are too small.
 
     Raises:
         ExportFileError: What waits is missing or not as it was written, or the place cannot take the part.
     """
     export, number = task.export, task.number
-    with place.fetched(small_classes_of(export.stem)) as path:
+    with place.fetched(small_classes_path(export.stem)) as path:
         small = pl.read_ipc(path)
-    name = part_of(export.stem, number, export.form.suffix)
+    name = part_path(export.stem, number, export.form.suffix)
     with (
         frames_in(place, task.waiting) as frames,
         PartFile(place, name, export.form, metadata_of(rules, export.form)) as pairs,
@@ -159,7 +167,7 @@ def let_through(place: Place, rules: TransformOptions, task: ThinTask) -> Made:
         return Made(number, pairs.publish("pairs"), None)
 
 
-def metadata_of(rules: TransformOptions, form: Form) -> dict[str, str]:
+def metadata_of(rules: TransformOptions, form: FileFormat) -> dict[str, str]:
     """What a Parquet file tells of itself: the key's id and the contract of its rows."""
     if form.format != "parquet":
         return {}

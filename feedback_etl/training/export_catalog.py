@@ -11,14 +11,14 @@ import polars as pl
 
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import manifests_at
-from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_of
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_path
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.storage.base import Folder, place_of
-from feedback_etl.storage.errors import reading
-from feedback_etl.storage.object_store import Bucket, Listed
-from feedback_etl.storage.posix import sha256_of
-from feedback_etl.storage.urls import is_store, require_no_other_url
+from feedback_etl.storage.base import LocalStorage, open_storage
+from feedback_etl.storage.errors import explain_read_errors
+from feedback_etl.storage.object_store import ObjectInfo, ObjectStorage
+from feedback_etl.storage.posix import hash_file
+from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 from feedback_etl.transform.expressions import age_ranges
 
 
@@ -49,14 +49,14 @@ class Committed(NamedTuple):
         chain: Of an incremental export, the place and the settings of its chain, and its number there.
     """
 
-    place: Folder | Bucket
+    place: LocalStorage | ObjectStorage
     files: list[DataFile]
     manifest: Manifest
     window: tuple[datetime, datetime]
     chain: tuple[str, str, int] | None
 
     @classmethod
-    def of(cls, place: Folder | Bucket, manifest: Manifest, files: list[DataFile]) -> Self:
+    def of(cls, place: LocalStorage | ObjectStorage, manifest: Manifest, files: list[DataFile]) -> Self:
         """That of a manifest."""
         start, end = (datetime.fromisoformat(time) if time else None for time in manifest.window)
         chain = (str(place), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
@@ -113,16 +113,16 @@ def may_share(one: Committed, other: Committed) -> bool:
 
 def exports_at(where: str | Path) -> list[Committed]:
     """What a folder, a URL or a pattern names, the oldest first."""
-    require_no_other_url(str(where))
-    return sorted(_stored(str(where)) if is_store(str(where)) else _local(where), key=age_of)
+    refuse_unsupported_url(str(where))
+    return sorted(_stored(str(where)) if is_object_store(str(where)) else _local(where), key=age_of)
 
 
 def _stored(url: str) -> Iterator[Committed]:
     """What is at a prefix of an object store, or of that what the pattern at the end of the URL names."""
     prefix, _, pattern = url.rpartition("/")
     if not any(each in pattern for each in "*?["):
-        return exports_in(place_of(url))
-    return (each for each in exports_in(place_of(prefix)) if fnmatchcase(each.name, pattern))
+        return exports_in(open_storage(url))
+    return (each for each in exports_in(open_storage(prefix)) if fnmatchcase(each.name, pattern))
 
 
 def _local(where: str | Path) -> Iterator[Committed]:
@@ -131,7 +131,7 @@ def _local(where: str | Path) -> Iterator[Committed]:
     files = [path for path in map(Path, named) if path.name.endswith(DATA_SUFFIXES) and path not in folders]
     files = [path for path in files if REJECTED_FOLDER not in path.parts[-3:-1]]
     places = {_place_of_file(path) for path in (*folders, *files)} | folders
-    exports = [export for place in places for export in exports_in(Folder(place))]
+    exports = [export for place in places for export in exports_in(LocalStorage(place))]
     paths = {Path(export.place.address(file.path)) for export in exports for file in export.files}
     if foreign := [file for file in files if file not in paths]:
         raise ExportFileError(
@@ -148,7 +148,7 @@ def _local(where: str | Path) -> Iterator[Committed]:
 
 def _place_of_file(path: Path) -> Path:
     """The folder of exports in which a file is, or a folder of parts, or one of these."""
-    is_part = (path.parent.parent / manifest_of(path.parent.name)).is_file()
+    is_part = (path.parent.parent / manifest_path(path.parent.name)).is_file()
     return path.parent.parent if is_part else path.parent
 
 
@@ -167,10 +167,10 @@ def require_some(exports: list[Committed], where: str | Path) -> list[Committed]
 
 
 def _pruned_at(where: str) -> int:
-    if not (is_store(where) or Path(where).is_dir()):
+    if not (is_object_store(where) or Path(where).is_dir()):
         return 0
-    with reading(where):
-        return sum(bool(manifest.pruned_at) for manifest in manifests_at(place_of(where)))
+    with explain_read_errors(where):
+        return sum(bool(manifest.pruned_at) for manifest in list_manifests(open_storage(where)))
 
 
 def age_of(export: Committed) -> tuple[str, int, str]:
@@ -178,10 +178,10 @@ def age_of(export: Committed) -> tuple[str, int, str]:
     return export.manifest.created_at, len(export.name), export.address
 
 
-def exports_in(place: Folder | Bucket) -> Iterator[Committed]:
+def exports_in(place: LocalStorage | ObjectStorage) -> Iterator[Committed]:
     """Those that have pairs and were not pruned."""
-    with reading(place):
-        for manifest in manifests_at(place):
+    with explain_read_errors(place):
+        for manifest in list_manifests(place):
             if not manifest.pruned_at and (files := manifest.all("pairs")):
                 yield Committed.of(place, manifest, files)
 
@@ -191,7 +191,7 @@ def settled(export: Committed, *, verify: bool) -> Committed | None:
 
     An erasure may have rewritten both since they were read, or a prune removed the files: then there is None.
     """
-    with reading(export.address):
+    with explain_read_errors(export.address):
         if not (strange := _strange(export, verify)):
             return export
         now = next((each for each in exports_in(export.place) if each.name == export.name), None)
@@ -206,11 +206,11 @@ def settled(export: Committed, *, verify: bool) -> Committed | None:
 def _strange(export: Committed, verify: bool) -> str:
     """The first file of an export that is not what its manifest says; "" if all are."""
     place = export.place
-    if isinstance(place, Bucket):
+    if isinstance(place, ObjectStorage):
         there = place.listed(export.name)
         wholes = (_is_whole_object(place, file, there.get(file.path), verify) for file in export.files)
     else:
-        manifest = place.path / manifest_of(export.manifest.stem)
+        manifest = place.path / manifest_path(export.manifest.stem)
         wholes = (_is_whole(place.path / file.path, file, manifest, verify) for file in export.files)
     return next((file.path for file, is_whole in zip(export.files, wholes, strict=True) if not is_whole), "")
 
@@ -222,10 +222,10 @@ def _is_whole(path: Path, file: DataFile, manifest: Path, verify: bool) -> bool:
     may_be_the_same = told.st_size == file.bytes and not verify and not file.becoming
     if may_be_the_same and told.st_mtime_ns < manifest.stat().st_mtime_ns:  # as it was when the manifest was written
         return True
-    return told.st_size in _sizes(file) and (told.st_size, sha256_of(path)) in _allowed(file)
+    return told.st_size in _sizes(file) and (told.st_size, hash_file(path)) in _allowed(file)
 
 
-def _is_whole_object(bucket: Bucket, file: DataFile, there: Listed | None, verify: bool) -> bool:
+def _is_whole_object(bucket: ObjectStorage, file: DataFile, there: ObjectInfo | None, verify: bool) -> bool:
     if there is None or there.bytes not in _sizes(file):
         return False
     is_the_same = there == (file.bytes, file.etag)  # as it was when the manifest was put
