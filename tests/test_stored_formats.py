@@ -83,7 +83,7 @@ def test_incremental_series_continues(folder: Path, sqlite_database: Database) -
 
 
 def test_repeated_request_returns_the_first_export(folder: Path, sqlite_database: Database) -> None:
-    report = exported(sqlite_database, folder, key=KEY, now=NOW + 6 * HOUR, request_id="weekly 2025-43")
+    report = exported(sqlite_database, folder, key=KEY, now=NOW + 6 * HOUR, idempotency_key="weekly 2025-43")
     assert Path(report.export_filename).name == f"{STEM}20251025_140000.csv.gz"
 
 
