@@ -320,7 +320,7 @@ def test_a_file_that_was_changed(settings: Settings) -> None:
     """By a byte."""
     path = next(settings.output_dir.glob("*.csv"))
     path.write_bytes(path.read_bytes().replace(b"rec_1", b"rec_2", 1))
-    assert "is not as its manifest says" in faults(settings)["contents"].told
+    assert "does not match its manifest" in faults(settings)["contents"].told
 
 
 @pytest.mark.parametrize("content", [b"", b"recommendation_id\nrec_1\n", bytes(range(256))])

@@ -151,10 +151,10 @@ def test_pruned_exports_are_left_out(filled: Database) -> None:
     """Where none is left, there is nothing to describe."""
     exported(filled, FOLDER)
     prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
-    told = r"^out holds no export whose file is there \(1 pruned\); feedback-etl export makes one\.$"
+    told = r"^out contains no export with its files \(1 pruned\); create one with `feedback-etl export`\.$"
     with pytest.raises(ExportFileError, match=told):
         Path(write_croissant(FOLDER))
-    with pytest.raises(ExportFileError, match=r"^other holds no export whose file is there; feedback-etl export"):
+    with pytest.raises(ExportFileError, match=r"^other contains no export with its files; create one"):
         Path(write_croissant("other"))
 
 

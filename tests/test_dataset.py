@@ -26,7 +26,7 @@ from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training
-from feedback_etl.training.export_catalog import exports_at, settled
+from feedback_etl.training.export_catalog import find_exports, refresh
 from feedback_etl.transform.training_schema import TrainingPair
 
 HOUR = timedelta(hours=1)
@@ -249,7 +249,7 @@ class TestRefusals:
         """Ratings that were made floats, say by pandas, are not cut to integers."""
         given_at(1).with_columns(pl.col("helpful_rating").cast(pl.Float64)).write_parquet(tmp_path / "a.parquet")
         adopt(tmp_path / "a.parquet", key=Key(KEY))
-        with pytest.raises(ExportFileError, match=r"a\.parquet has columns of other types \(helpful_rating\)"):
+        with pytest.raises(ExportFileError, match=r"a\.parquet has columns of unexpected types \(helpful_rating\)"):
             scan_training(tmp_path)
 
     @pytest.mark.parametrize(
@@ -269,9 +269,7 @@ class TestRefusals:
         copy = tmp_path / "copy.csv"
         pl.read_csv(first, infer_schema=False).with_columns(pl.lit(text).alias(column)).write_csv(copy)
         adopt(copy, key=Key(KEY))
-        with pytest.raises(
-            ExportFileError, match=rf"copy\.csv has values of other forms than an export \({column}\)"
-        ) as error:
+        with pytest.raises(ExportFileError, match=rf"copy\.csv has values that cannot be read \({column}\)") as error:
             scan_training(tmp_path)
         assert text not in str(error.value)
 
@@ -327,22 +325,22 @@ class TestWhatIsRead:
         """An empty training set would be a surprise later."""
         (tmp_path / "notes.txt").touch()
         for read in (scan_training, latest_export):
-            with pytest.raises(ExportFileError, match="holds no export whose file is there"):
+            with pytest.raises(ExportFileError, match="contains no export with its files"):
                 read(tmp_path / where)
 
     def test_pruned_exports_are_not(self, tmp_path: Path) -> None:
         """Their manifests stay, without files."""
         published(tmp_path, given_at(1))
-        with pytest.raises(ExportFileError, match="holds no export whose file is there; "):
+        with pytest.raises(ExportFileError, match="contains no export with its files; "):
             scan_training(tmp_path / "*.parquet")
         newest = published(tmp_path, given_at(2), number=24 * 3)
         fe.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=3, hours=2))
         assert ratings_in(tmp_path) == {2: 5}
         assert latest_export(tmp_path) == newest
         fe.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
-        with pytest.raises(ExportFileError, match=r"holds no export whose file is there \(2 pruned\); "):
+        with pytest.raises(ExportFileError, match=r"contains no export with its files \(2 pruned\); "):
             scan_training(tmp_path)
-        with pytest.raises(ExportFileError, match="holds no export whose file is there; "):
+        with pytest.raises(ExportFileError, match="contains no export with its files; "):
             scan_training(tmp_path / "*.csv")
 
 
@@ -368,7 +366,7 @@ class TestDamage:
         path = published(tmp_path, given_at(1), form=form)
         damage(path)
         for read in (scan_training, latest_export):
-            with pytest.raises(ExportFileError, match=rf"{path.name} is not as its manifest says"):
+            with pytest.raises(ExportFileError, match=rf"{path.name} does not match its manifest"):
                 read(tmp_path)
 
     def test_a_change_that_pretends_to_be_old_is_found_by_digest(self, tmp_path: Path) -> None:
@@ -377,7 +375,7 @@ class TestDamage:
         change(path)
         os.utime(path, (0, 0))
         scan_training(tmp_path)
-        with pytest.raises(ExportFileError, match="is not as its manifest says"):
+        with pytest.raises(ExportFileError, match="does not match its manifest"):
             scan_training(tmp_path, verify=True)
 
     def test_a_folder_that_was_copied_is_whole(self, tmp_path: Path) -> None:
@@ -424,14 +422,14 @@ class TestDamage:
         """Between the look at the manifests and the look at the files."""
         published(tmp_path, given_at(1))
         newest = published(tmp_path, given_at(2), number=24)
-        pruned, erased = exports_at(tmp_path)
+        pruned, erased = find_exports(tmp_path)
         fe.prune(tmp_path, keep_days=0, keep_last=1, key=Key(KEY), now=NOW + timedelta(days=9))
         manifest = list_local_manifests(tmp_path)[-1]
         newest.write_bytes(newest.read_bytes().replace(b"rec_1", b"rec_2"))
         manifest.files[0].sha256 = hash_file(newest)
         write_manifest(tmp_path, manifest)
-        assert settled(pruned, verify=False) is None
-        now = settled(erased, verify=True)
+        assert refresh(pruned, verify=False) is None
+        now = refresh(erased, verify=True)
         assert now is not None
         assert now.manifest == manifest
 

@@ -2,6 +2,7 @@
 
 import signal
 import sqlite3
+import time
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +30,10 @@ from feedback_etl.exports import local_transaction
 from feedback_etl.exports import file_formats
 from feedback_etl.exports import staged_file
 
-OURS = {each.__file__ for each in (audit, lock, manifest, module, output, part, private_files, recovery, whole_files)}
+OURS = {
+    module.__file__
+    for module in (audit, lock, manifest, local_transaction, file_formats, staged_file, posix, recovery, whole_files)
+}
 DATA = "number\\n" + "".join(f"{number}\\n" for number in range(1000))
 top, step = Path(sys.argv[1]), int(sys.argv[2])
 warnings.simplefilter("ignore", ResourceWarning)  # Python itself closes a file that an interrupt took from its `with`
@@ -224,6 +228,58 @@ main(run)
 """
     finished = python(snippet, name)
     assert (finished.returncode, finished.stdout, finished.stderr) == (code, "cleaned up\n", "")
+
+
+# What a signal meets in libraries: each would drop the exception that the handler raises, or keep it from being raised.
+OBSTACLES = {
+    "dropped": """
+    with contextlib.suppress(BaseException):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    time.sleep(60)""",
+    "dropped by an extension": """
+    class Noticed:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+    sys.unraisablehook = lambda _: None
+    Noticed()
+    time.sleep(60)""",
+    "replaced": """
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except BaseException:
+        raise RuntimeError("the query was interrupted") from None""",
+    "in a C library": """
+    termination._GRACE_SECONDS = 0.5
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    endless = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) SELECT count(*) FROM numbers"
+    sqlite3.connect(":memory:").execute(endless).fetchone()""",
+    "in a cleanup": """
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    finally:
+        try:
+            {}["missing"]
+        except KeyError:
+            time.sleep(1)
+        time.sleep(1)
+        os.write(1, b"cleaned up")""",
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_a_signal_ends_the_program_whatever_a_library_does_with_it(obstacle: str) -> None:
+    """With its exit code, in less time than anything here sleeps, and not before a cleanup is complete."""
+    imports = "import contextlib, os, signal, sqlite3, sys, threading, time\nfrom feedback_etl.cli import termination"
+    run = f"def run():{OBSTACLES[obstacle]}\nfrom feedback_etl.cli.app import main\nmain(run)"
+    started = time.monotonic()
+    finished = python(f"{imports}\n{run}")
+    cleaned = "cleaned up" if obstacle == "in a cleanup" else ""
+    assert (finished.returncode, finished.stdout, finished.stderr) == (143, cleaned, "")
+    assert time.monotonic() - started < 50
 
 
 def test_a_signal_that_was_ignored_stays_ignored() -> None:

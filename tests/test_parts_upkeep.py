@@ -92,7 +92,7 @@ def test_a_part_that_is_missing_or_not_ours_is_refused(folder: Path) -> None:
         fe.scan_training(folder / stem / "part-00077.parquet")
     assert fe.list_exports(folder).foreign == [folder / stem / "part-00077.parquet"]
     (folder / stem / "part-00001.parquet").unlink()
-    with pytest.raises(ExportFileError, match=r"part-00001\.parquet is not as its manifest says"):
+    with pytest.raises(ExportFileError, match=r"part-00001\.parquet does not match its manifest"):
         fe.scan_training(folder)
 
 

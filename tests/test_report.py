@@ -456,7 +456,7 @@ class TestFile:
         """Whether it is not as its manifest says, or its manifest tells of a column that it never had."""
         with Path(exports[0]).open("a") as file:
             file.write(f"{CANARY},1,2,3\n")
-        with pytest.raises(ExportFileError, match=r"is not as its manifest says") as changed:
+        with pytest.raises(ExportFileError, match=r"does not match its manifest") as changed:
             told()
         Path(exports[1].replace(".csv", ".manifest.json")).write_text(
             replace(list_local_manifests(FOLDER)[1], columns=["analysis_hash", CANARY]).to_json()
@@ -468,7 +468,7 @@ class TestFile:
     def test_a_folder_without_exports_is_an_error(self) -> None:
         """That says what makes one."""
         with pytest.raises(
-            ExportFileError, match=r"^There are no exports in nowhere; feedback-etl export makes one\.$"
+            ExportFileError, match=r"^nowhere contains no exports; create one with `feedback-etl export`\.$"
         ):
             told(exports=Path("nowhere"))
 

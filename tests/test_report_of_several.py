@@ -141,7 +141,7 @@ class TestFiles:
         (file,) = of_days(sqlite_database, {})
         lines = file.read_text().splitlines(keepends=True)
         file.write_text("".join(lines[: len(lines) // 2]))
-        with pytest.raises(ExportFileError, match=rf"^{file} is not as its manifest says: it is missing, or was trunc"):
+        with pytest.raises(ExportFileError, match=rf"^{file} does not match its manifest: it is missing, trunc"):
             told()
         assert not Path("report.html").exists()
 
@@ -150,7 +150,7 @@ class TestFiles:
         sqlite_database.fill(**people(8))
         file, _ = of_days(sqlite_database, {}, {})
         file.write_bytes(file.read_bytes().replace(b"acne", b"ache"))
-        with pytest.raises(ExportFileError, match=rf"^{file} is not as its manifest says"):
+        with pytest.raises(ExportFileError, match=rf"^{file} does not match its manifest"):
             told()
 
     def test_a_file_that_was_pruned_meanwhile_is_none(self, sqlite_database: Database) -> None:

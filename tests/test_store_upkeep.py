@@ -264,7 +264,7 @@ class TestScan:
         content, version = bucket.read_version(part)
         version = bucket.put(part, content[:-1] + b"X", instead_of=version)
         for broken in (content[:-2], None):
-            with pytest.raises(ExportFileError, match=r"part-00001\.parquet is not as its manifest says"):
+            with pytest.raises(ExportFileError, match=r"part-00001\.parquet does not match its manifest"):
                 fe.scan_training(url)
             if broken:
                 bucket.put(part, broken, instead_of=version)

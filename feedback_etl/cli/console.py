@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from feedback_etl.cli.termination import exit_on_signals
 from feedback_etl.errors import ExportFileError, FeedbackError
 from feedback_etl.storage.whole_files import write_whole
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from feedback_etl.results import ExportReport
 
 _SECONDS_BETWEEN_LINES = 0.2
-_STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def tell(line: str) -> None:
@@ -51,13 +51,11 @@ def print_data(data: str | bytes) -> None:
 
 def run_politely(run: Callable[[], None]) -> None:
     """Run a command line so that an error is one sentence and an exit code, and a signal leaves nothing half-done."""
-    for number in _STOPPING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and `&` have reasons
-            signal.signal(number, _stop)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond `ulimit -f` is to be an error
     warnings.showwarning = _show_warning
     try:
-        run()
+        with exit_on_signals():
+            run()
     except SystemExit:
         raise
     except FeedbackError as error:
@@ -68,13 +66,6 @@ def run_politely(run: Callable[[], None]) -> None:
         tell("".join(traceback.format_tb(error.__traceback__)))
         tell(f"error: unexpected {type(error).__name__}; please report the lines above.")
         sys.exit(1)
-
-
-def _stop(number: int, _frame: object) -> None:
-    """Leave in order, so that temporary files are removed; once: a second signal must not disturb that."""
-    for each in _STOPPING:
-        signal.signal(each, signal.SIG_IGN)
-    sys.exit(128 + number)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

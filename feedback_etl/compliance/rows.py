@@ -153,9 +153,9 @@ def contents(exports: Sequence[Written]) -> Item:
         wholes = [
             each.place.described(file.path)[1] in (file.sha256, file.becoming.get("sha256")) for file in each.files
         ]
-        return "" if all(wholes) else "is not as its manifest says"
+        return "" if all(wholes) else "does not match its manifest"
 
-    return _each("contents", exports, fault, passed=f"{_files(exports)} as their manifests say")
+    return _each("contents", exports, fault, passed=f"{_files(exports)} match their manifests")
 
 
 def duplicates(exports: Sequence[Written]) -> Item:

@@ -19,7 +19,7 @@ from feedback_etl.storage.base import LocalStorage, open_storage
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import replace_private_file, temporary_path
-from feedback_etl.training.export_catalog import Committed, may_share
+from feedback_etl.training.export_catalog import CommittedExport, may_share_pairs
 
 CROISSANT = "croissant.json"
 
@@ -73,7 +73,9 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
     present = [(each, file) for each in exports if not each.pruned_at for file in each.all("pairs")]
     if not present:
         pruned = f" ({len(exports):,} pruned)" if exports else ""
-        raise ExportFileError(f"{folder} holds no export whose file is there{pruned}; feedback-etl export makes one.")
+        raise ExportFileError(
+            f"{folder} contains no export with its files{pruned}; create one with `feedback-etl export`."
+        )
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -92,8 +94,8 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
 def _may_repeat(exports: Sequence[Manifest]) -> bool:
     """Whether two of them may hold the same rows."""
     place = LocalStorage(Path())  # wherever they are, all are in one place
-    whole = {each.stem: Committed.of(place, each, each.all("pairs")) for each in exports}
-    return any(may_share(one, other) for one, other in combinations(whole.values(), 2))
+    whole = {each.stem: CommittedExport.from_manifest(place, each) for each in exports}
+    return any(may_share_pairs(one, other) for one, other in combinations(whole.values(), 2))
 
 
 def _sensitive(exports: Sequence[Manifest]) -> list[str]:

@@ -22,7 +22,7 @@ from feedback_etl.report.rows import Export, Rows
 from feedback_etl.report.selection import Chosen, choose, whole
 from feedback_etl.storage.base import open_storage
 from feedback_etl.storage.urls import is_object_store
-from feedback_etl.training.export_catalog import may_share
+from feedback_etl.training.export_catalog import may_share_pairs
 
 _PERSON = "subject_hash"
 _SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
@@ -128,7 +128,7 @@ def _drift(compared: Sequence[Export], columns: Mapping[str, Column]) -> list[Dr
 def _overlap(compared: Sequence[Export]) -> float | None:
     """Of the windows of two exports; those of a chain share no row, and those of adopted files are unknown."""
     both = [each.committed for each in compared]
-    if not both or not all(each.manifest.window[1] for each in both) or not may_share(*both):
+    if not both or not all(each.manifest.window[1] for each in both) or not may_share_pairs(*both):
         return 0.0
     (start, end), (newer_start, newer_end) = (each.window for each in both)
     if newer_start == datetime.min:
@@ -152,7 +152,7 @@ def _exports_at(named: str | Path) -> list[Export]:
     place = open_storage(path.parent if is_file else named)
     found = [Export(place, manifest) for manifest in list_exports(place).exports]
     if not is_file and not found:
-        raise ExportFileError(f"There are no exports in {place}; feedback-etl export makes one.")
+        raise ExportFileError(f"{place} contains no exports; create one with `feedback-etl export`.")
     if is_file and not (found := [each for each in found if each.paths == [path.name]]):
         raise ExportFileError(
             f"{path} is no data file that has a manifest. `feedback-etl adopt FILE` gives it one; or name a folder."

@@ -10,7 +10,7 @@ from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.text_scan import scan_text
 from feedback_etl.storage.base import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
-from feedback_etl.training.export_catalog import Committed
+from feedback_etl.training.export_catalog import CommittedExport
 from feedback_etl.transform.transforms import PAIR_KEY
 
 _NUMBER = "number among the equals of its file"
@@ -28,9 +28,9 @@ class Export(NamedTuple):
         return [] if self.manifest.pruned_at else [file.path for file in self.manifest.all("pairs")]
 
     @property
-    def committed(self) -> Committed:
+    def committed(self) -> CommittedExport:
         """As those who train on it see it: where its files are, and what it has to have in common with others."""
-        return Committed.of(self.place, self.manifest, self.manifest.all("pairs"))
+        return CommittedExport.from_manifest(self.place, self.manifest)
 
     def read(self, names: Sequence[str]) -> pl.DataFrame:
         """Some columns of its file; what it does not have is null.

@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from feedback_etl.report.rows import Export
-from feedback_etl.training.export_catalog import settled
+from feedback_etl.training.export_catalog import refresh
 
 _REASONS = {
     "key": "another key",
@@ -40,7 +40,7 @@ def whole(exports: Sequence[Export]) -> list[Export]:
         ExportFileError: A file is missing, or was truncated or changed.
     """
     with ThreadPoolExecutor() as pool:
-        found = pool.map(partial(settled, verify=False), [each.committed for each in exports if each.paths])
+        found = pool.map(partial(refresh, verify=False), [each.committed for each in exports if each.paths])
         return [Export(each.place, each.manifest) for each in found if each]
 
 

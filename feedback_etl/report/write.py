@@ -38,7 +38,7 @@ def write_report(
         The path.
 
     Raises:
-        ExportFileError: There is no export, a file cannot be read or is not as its manifest says, or the page cannot be
+        ExportFileError: There is no export, a file cannot be read or does not match its manifest, or the page cannot be
             written: its folder has to be there.
         UsageError: The path is a folder.
 

@@ -1,9 +1,9 @@
-"""The committed exports of a folder as one typed frame, read when it is collected and no further than it is needed."""
+"""Read the committed exports of a folder as one typed lazy frame."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,14 @@ from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.text_scan import csv_sources
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.urls import POLARS_OPTIONS
-from feedback_etl.training.export_catalog import Committed, age_of, exports_at, may_share, require_some, settled
+from feedback_etl.training.export_catalog import (
+    CommittedExport,
+    find_exports,
+    may_share_pairs,
+    recency_key,
+    refresh,
+    require_exports,
+)
 from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT
 from feedback_etl.transform.transforms import PAIR_KEY
 
@@ -26,7 +33,7 @@ TRAINING_TYPES = pl.Schema(
     | {"would_recommend": pl.Boolean(), "age_range": AGE_RANGE}
     | dict.fromkeys(_TIMES, pl.Datetime("us", "UTC"))
 )
-"""The types of a training set, those of `schema.TrainingPair`."""
+"""Types of a training set, those of `training_schema.TrainingPair`."""
 
 _FURTHER: dict[str, pl.DataType] = {
     "text": pl.String(),
@@ -36,48 +43,49 @@ _FURTHER: dict[str, pl.DataType] = {
     "time": pl.Datetime("us", "UTC"),
 }
 _SUBJECT = SUBJECT_HASH.name
-_NUMBER = "number among the equals of its file"
+_OCCURRENCE = "occurrence in its file"
 
 
 def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = False) -> pl.LazyFrame:
-    """All committed exports of a folder as one lazy frame, with the types of `load_training` and no pair twice.
+    """Scan all committed exports of a folder as one lazy frame, with the types of `load_training` and unique pairs.
 
-    Only what has a manifest is read: no hidden, temporary, rejected or foreign file. CSV, compressed or not, and
-    Parquet may be mixed. Of a pair that several exports hold, the copy of the newest one stays, with the `subject_hash`
-    of the newest one that tells it. Looking for such pairs
-    needs the columns of the pair, and is left out where the windows of the exports tell that there are none. With times
-    cut to the minute, hour or day, rows that are equal in one file are different feedback, and all stay; as do those of
-    an application that recognises duplicates itself. Where it names age ranges itself, `age_range` is text.
+    Only files with a manifest are read: no hidden, temporary, rejected or unmanaged file. CSV, compressed or not, and
+    Parquet can be mixed. If several exports contain a pair, the copy of the newest is kept, with the `subject_hash` of
+    the newest that has one. This deduplication reads the columns of the pair, and is skipped if the windows of the
+    exports do not overlap. With times truncated to the minute, hour or day, equal rows of one file are different
+    feedback, and all are kept; so are those of an application that recognises duplicates itself. If the application
+    names age ranges itself, `age_range` is text.
 
-    Files are looked at now and read when the frame is collected. Polars reads the columns that are needed alone; the
-    order of the rows is the same each time. Where to go from there:
+    Files are checked now and read when the frame is collected. Polars reads only the columns that are needed; the order
+    of the rows is deterministic. To use the frame elsewhere:
 
         frame = scan_training(folder).collect()         # Polars
         frame.to_arrow()                                # Arrow
-        frame.to_arrow().to_pandas(types_mapper=...)    # pandas; frame.to_pandas() makes floats of ratings with nulls
-        features(frame).to_numpy()                      # NumPy, float32 and without nulls; scikit-learn takes it
-        features(frame).to_torch()                      # a tensor of PyTorch, float32
+        frame.to_arrow().to_pandas(types_mapper=...)    # pandas; frame.to_pandas() turns ratings with nulls into floats
+        features(frame).to_numpy()                      # NumPy, float32 and without nulls, as scikit-learn expects
+        features(frame).to_torch()                      # PyTorch tensor, float32
         datasets.Dataset(frame.to_arrow())              # Hugging Face, or Dataset.from_polars(frame)
 
     Args:
         exports: A folder of exports; a pattern such as `exports/feedback_training_2025*`, which may also name folders
-            (`exports/*/`); or one file. A data file without a manifest is refused (`adopt` gives it one). Or the URL of
-            a prefix of an object store, such as `s3://bucket/exports`, perhaps with a pattern at its end; Polars reads
-            objects where they are, as far as it needs them.
-        mixed: Take exports together whose pseudonyms, recommendations or times do not fit together. No pair of two
-            such exports is found to be the same, and of two keys each person has two pseudonyms: a split by
-            `subject_hash` puts the same person into several parts.
-        verify: Compare the digest of every file with its manifest, which reads it once. Otherwise only files that were
-            changed, by their time (in an object store by their ETag), after their manifest was written; sizes are
-            compared in any case.
+            (`exports/*/`); or one file. A data file without a manifest is refused (`adopt` creates one). Or the URL of
+            a prefix of an object store, such as `s3://bucket/exports`, optionally with a pattern at its end; Polars
+            reads the needed ranges of the objects.
+        mixed: Combine exports of different keys, timestamp precision, age ranges or form of recommendation ids. Pairs
+            that several such exports contain are not recognised, and with two keys each person has two pseudonyms: a
+            split by `subject_hash` puts the same person into several parts.
+        verify: Compare the digest of every file with its manifest, which reads it once. Otherwise only digests of files
+            that were modified after their manifest was written (in an object store, by their ETag) are compared; sizes
+            always are.
 
     Returns:
-        The twelve columns of `schema.TrainingPair`, then others that exports may hold, null where one lacks them.
+        The twelve columns of `training_schema.TrainingPair`, then extra columns of the exports, null where an export
+        lacks them.
 
     Raises:
-        ExportFileError: There is no export, or a file is missing, truncated, changed, or not of these columns.
-        UsageError: The exports are of different keys, timestamp precision, age ranges or form of recommendation ids, or
-            declare a column with different types.
+        ExportFileError: There is no export, or a file is missing, truncated, changed, or lacks columns.
+        UsageError: The exports differ in key, timestamp precision, age ranges or form of recommendation ids, or declare
+            a column with different types.
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo.sample import sample_database
@@ -86,25 +94,25 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     >>> scan_training("scanned").select("helpful_rating", "age_range").collect_schema()["helpful_rating"]
     Int8
     """
-    found = exports_at(exports)
+    committed = find_exports(exports)
     if not mixed:
-        _require_one_kind(found)
-        _require_one_type(found)
+        _require_one_kind(committed)
+        _require_one_type(committed)
     with ThreadPoolExecutor() as pool:
-        whole = [export for export in pool.map(partial(settled, verify=verify), found) if export]
-    clusters = _clusters(require_some(whole, exports))
-    ranges_as_text = len({export.kind.age_edges for export in whole}) > 1
-    frames = [_united(cluster, ranges_as_text) for cluster in clusters]
+        current = [export for export in pool.map(partial(refresh, verify=verify), committed) if export]
+    clusters = _cluster_by_window(require_exports(current, exports))
+    age_range_as_text = len({export.kind.age_edges for export in current}) > 1
+    frames = [_scan_cluster(cluster, age_range_as_text) for cluster in clusters]
     return pl.concat(frames, how="diagonal_relaxed")
 
 
 def latest_export(folder: str | Path) -> Path | str:
-    """The file of the newest export of a folder, or of what a pattern names; see `scan_training`.
+    """Return the file of the newest export of a folder or pattern, as for `scan_training`.
 
-    Of an export in parts it is the folder of the parts, and in an object store its URL, as text.
+    For an export in parts it is the folder of the parts, in an object store the URL, as text.
 
     Raises:
-        ExportFileError: There is no export, or the file of the newest one is missing, truncated or changed.
+        ExportFileError: There is no export, or the file of the newest is missing, truncated or changed.
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo.sample import sample_database
@@ -113,108 +121,112 @@ def latest_export(folder: str | Path) -> Path | str:
     >>> str(latest_export("latest")) == report.export_filename
     True
     """
-    whole = (export for export in reversed(exports_at(folder)) if settled(export, verify=False))
-    (newest,) = require_some(list(islice(whole, 1)), folder)
+    current = (export for export in reversed(find_exports(folder)) if refresh(export, verify=False))
+    (newest,) = require_exports(list(islice(current, 1)), folder)
     return newest.address if isinstance(newest.place, ObjectStorage) else Path(newest.address)
 
 
-def _require_one_kind(exports: Sequence[Committed]) -> None:
+def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
     kinds = {
         "keys": {export.kind.key for export in exports},
         "timestamp precisions": {export.kind.precision for export in exports},
         "age ranges": {export.kind.age_edges for export in exports},
         "forms of recommendation_id": {export.kind.recommendation_id for export in exports},
     }
-    for what, found in kinds.items():
-        if len(found) > 1:
+    for noun, values in kinds.items():
+        if len(values) > 1:
             raise UsageError(
-                f"The exports are of {len(found)} {what} ({', '.join(sorted(found))}), and do not fit together. Name "
-                "those of one with a pattern, or say that it is meant (mixed=True)."
+                f"The exports have {len(values)} {noun} ({', '.join(sorted(values))}) and cannot be combined. Select "
+                "those of one with a pattern, or pass mixed=True."
             )
 
 
-def _require_one_type(exports: Sequence[Committed]) -> None:
-    """Of columns that were declared: those of two types would become text without a word."""
-    declared = {(name, kind) for export in exports for name, _, kind in _declared(export)}
+def _require_one_type(exports: Sequence[CommittedExport]) -> None:
+    """Refuse declared columns of two types, which would silently become text."""
+    declared = {(name, kind) for export in exports for name, _, kind in _list_declared(export)}
     names = [name for name, _ in declared]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if conflicting := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(
-            f"The exports declare {', '.join(twice)} with several types, and do not fit together. Name those of one "
-            "type with a pattern, or say that it is meant (mixed=True): it is text then."
+            f"The exports declare {', '.join(conflicting)} with several types and cannot be combined. Select those of "
+            "one type with a pattern, or pass mixed=True, which reads it as text."
         )
 
 
-def _declared(export: Committed) -> list[tuple[str, str, str]]:
-    """Name, role and type of each of its further columns."""
+def _list_declared(export: CommittedExport) -> list[tuple[str, str, str]]:
+    """Return name, role and type of the extra columns of an export."""
     return list(map(tuple, export.manifest.settings.get("extra_columns", [])))
 
 
-def _types_of(export: Committed) -> pl.Schema:
-    """Of its columns; one that nobody declared is text."""
-    types = {name: _FURTHER[kind] if role != "identifier" else pl.String() for name, role, kind in _declared(export)}
+def _column_types(export: CommittedExport) -> pl.Schema:
+    """Return the types of the columns of an export; an undeclared column is text."""
+    types = {
+        name: _FURTHER[kind] if role != "identifier" else pl.String() for name, role, kind in _list_declared(export)
+    }
     types = {**TRAINING_TYPES, "age_range": export.age_type} | types
     return pl.Schema({name: types.get(name, pl.String()) for name in export.manifest.columns})
 
 
-def _clusters(exports: Sequence[Committed]) -> list[list[Committed]]:
-    """Exports, the oldest first, of which those in different clusters can have no pair in common."""
-    clusters: list[list[Committed]] = []
+def _cluster_by_window(exports: Sequence[CommittedExport]) -> list[list[CommittedExport]]:
+    """Group exports so that those of different clusters can have no pair in common; the oldest first in each."""
+    clusters: list[list[CommittedExport]] = []
     for export in exports:
-        touched = [cluster for cluster in clusters if any(may_share(export, other) for other in cluster)]
-        clusters = [cluster for cluster in clusters if cluster not in touched]
-        clusters.append([*(each for cluster in touched for each in cluster), export])
+        sharing = [cluster for cluster in clusters if any(may_share_pairs(export, other) for other in cluster)]
+        clusters = [cluster for cluster in clusters if cluster not in sharing]
+        clusters.append([*chain.from_iterable(sharing), export])
     return clusters
 
 
-def _united(cluster: Sequence[Committed], ranges_as_text: bool) -> pl.LazyFrame:
-    """The rows of exports that may hold the same pairs; the copy of the newest stays."""
-    frames, key = [_scanned(export) for export in sorted(cluster, key=age_of)], list(PAIR_KEY)
-    if ranges_as_text:
+def _scan_cluster(cluster: Sequence[CommittedExport], age_range_as_text: bool) -> pl.LazyFrame:
+    """Scan exports that can have pairs in common, and keep the newest copy of each pair."""
+    frames, key = [_scan(export) for export in sorted(cluster, key=recency_key)], list(PAIR_KEY)
+    if age_range_as_text:
         frames = [frame.with_columns(pl.col("age_range").cast(pl.String)) for frame in frames]
     if len(frames) == 1:
         return frames[0]
     if any(export.precision != "exact" or "pair_hash" in export.manifest.overridden for export in cluster):
-        frames = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_NUMBER)) for frame in frames]
-        key.append(_NUMBER)
-    united = pl.concat(frames, how="diagonal_relaxed")
+        frames = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_OCCURRENCE)) for frame in frames]
+        key.append(_OCCURRENCE)
+    rows = pl.concat(frames, how="diagonal_relaxed")
     if len({_SUBJECT in export.manifest.columns for export in cluster}) > 1:
-        united = united.with_columns(pl.col(_SUBJECT).drop_nulls().last().over(key))
-    return united.unique(subset=key, keep="last", maintain_order=True).drop(_NUMBER, strict=False)
+        rows = rows.with_columns(pl.col(_SUBJECT).drop_nulls().last().over(key))
+    return rows.unique(subset=key, keep="last", maintain_order=True).drop(_OCCURRENCE, strict=False)
 
 
-def _scanned(export: Committed) -> pl.LazyFrame:
+def _scan(export: CommittedExport) -> pl.LazyFrame:
     columns = export.manifest.columns
     if missing := [name for name in TRAINING_COLUMNS if name not in columns]:
-        raise ExportFileError(f"{export.address} lacks the columns {', '.join(missing)}; leave it out with a pattern.")
+        raise ExportFileError(f"{export.address} lacks the columns {', '.join(missing)}; exclude it with a pattern.")
     ordered = [*TRAINING_COLUMNS, *(name for name in columns if name not in TRAINING_COLUMNS)]
     paths = [export.place.address(file.path) for file in export.files]
     options: dict[str, Any] = {"glob": False} | (
         {"storage_options": POLARS_OPTIONS} if isinstance(export.place, ObjectStorage) else {}
     )
     if not paths[0].endswith(".parquet"):
-        # Polars reads times three times as fast from text than as a type of the file.
-        times = [name for name, dtype in _types_of(export).items() if dtype == pl.Datetime]
-        types = {name: pl.String() if name in times else dtype for name, dtype in _types_of(export).items()}
+        # Polars parses times from text three times as fast as with a time type in the schema.
+        times = [name for name, dtype in _column_types(export).items() if dtype == pl.Datetime]
+        types = {name: pl.String() if name in times else dtype for name, dtype in _column_types(export).items()}
         parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
         sources = csv_sources(export.place, export.manifest, [file.path for file in export.files])
         pairs = pl.scan_csv(sources, schema=types, **options).with_columns(parsed).select(ordered)
-        if export.manifest.mode == ADOPTED:  # others were validated before they were written
+        if export.manifest.mode == ADOPTED:  # all other exports were validated before they were written
             _require_readable(pairs, export)
         return pairs
-    frame = pl.scan_parquet(paths, **options).with_columns(pl.col("age_range").cast(_types_of(export)["age_range"]))
-    found = frame.select(columns).collect_schema()
-    if wrong := [name for name, dtype in found.items() if dtype != _types_of(export)[name]]:
-        raise ExportFileError(f"{export.address} has columns of other types ({', '.join(wrong)}); leave it out.")
+    frame = pl.scan_parquet(paths, **options).with_columns(pl.col("age_range").cast(_column_types(export)["age_range"]))
+    schema = frame.select(columns).collect_schema()
+    if wrong := [name for name, dtype in schema.items() if dtype != _column_types(export)[name]]:
+        raise ExportFileError(
+            f"{export.address} has columns of unexpected types ({', '.join(wrong)}); exclude it with a pattern."
+        )
     return frame.select(ordered)
 
 
-def _require_readable(pairs: pl.LazyFrame, export: Committed) -> None:
-    """Read everything once, so that a value of another form is an error of ours, and of now."""
+def _require_readable(pairs: pl.LazyFrame, export: CommittedExport) -> None:
+    """Read all values once, so that an unreadable one is reported now and by column."""
 
     def is_readable(names: Sequence[str]) -> bool:
         try:
             pairs.select(pl.col(names).count()).collect()
-        except pl.exceptions.PolarsError:  # its text holds values
+        except pl.exceptions.PolarsError:  # its message contains values
             return False
         return True
 
@@ -222,7 +234,6 @@ def _require_readable(pairs: pl.LazyFrame, export: Committed) -> None:
     if not is_readable(names):
         wrong = told(name for name in names if not is_readable([name]))
         raise ExportFileError(
-            f"{export.address} has values of other forms than an export ({wrong}): ratings are whole numbers, times "
-            "ISO 8601 with T and without offset. Leave it out with a pattern, or mend it, remove its manifest and "
-            "adopt it again."
+            f"{export.address} has values that cannot be read ({wrong}): ratings must be integers, times ISO 8601 with "
+            "T and without offset. Exclude it with a pattern, or fix it, remove its manifest and adopt it again."
         )

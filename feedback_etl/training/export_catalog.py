@@ -1,7 +1,7 @@
-"""The committed exports that a folder, URL or pattern names, and whether their files are what their manifests say."""
+"""Committed exports that a folder, URL or pattern names, and verification of their files against their manifests."""
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,14 +22,14 @@ from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 from feedback_etl.transform.expressions import age_ranges
 
 
-class Kind(NamedTuple):
-    """What exports have to have in common to fit together: otherwise nobody finds the same person or pair in both.
+class ExportKind(NamedTuple):
+    """Properties that exports must have in common to be combined: otherwise equal people or pairs differ between them.
 
     Attributes:
-        key: What made the pseudonyms: the id of the key, "unkeyed", or a function of the application.
-        precision: Of the times.
-        age_edges: The ages at which ranges begin, or the function of the application that names them, in words.
-        recommendation_id: Its form, "keep" or "hash".
+        key: Origin of the pseudonyms: the id of the key, "unkeyed", or a function of the application.
+        precision: Precision of the times.
+        age_edges: Lower bounds of the age ranges, or the function of the application that names them, in words.
+        recommendation_id: Form of recommendation_id, "keep" or "hash".
     """
 
     key: str
@@ -38,205 +38,233 @@ class Kind(NamedTuple):
     recommendation_id: str
 
 
-class Committed(NamedTuple):
-    """An export whose files are there.
+class CommittedExport(NamedTuple):
+    """An export whose files exist.
 
     Attributes:
-        place: Where it is.
-        files: Those of its pairs: one, or its parts in the order of their rows.
-        manifest: What it is.
-        window: From when to when, half-open; as wide as can be where that is not known.
-        chain: Of an incremental export, the place and the settings of its chain, and its number there.
+        place: Storage of the export.
+        files: Files of its pairs: one, or its parts in the order of their rows.
+        manifest: Its manifest.
+        window: Half-open window of its rows; as wide as possible where it is unknown.
+        series: Of an incremental export, the storage and settings of its series, and its number in the series.
     """
 
     place: LocalStorage | ObjectStorage
     files: list[DataFile]
     manifest: Manifest
     window: tuple[datetime, datetime]
-    chain: tuple[str, str, int] | None
+    series: tuple[str, str, int] | None
 
     @classmethod
-    def of(cls, place: LocalStorage | ObjectStorage, manifest: Manifest, files: list[DataFile]) -> Self:
-        """That of a manifest."""
+    def from_manifest(cls, place: LocalStorage | ObjectStorage, manifest: Manifest) -> Self:
+        """Return the export that a manifest describes."""
         start, end = (datetime.fromisoformat(time) if time else None for time in manifest.window)
-        chain = (str(place), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
-        return cls(place, files, manifest, (start or datetime.min, end or datetime.max), chain)
+        series = (str(place), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
+        return cls(place, manifest.all("pairs"), manifest, (start or datetime.min, end or datetime.max), series)
 
     @property
     def name(self) -> str:
-        """Of its file; of the folder of its parts where it has several, or could have."""
-        path = self.files[0].path
-        return path.split("/")[0]
+        """Return the name of its file, or of the folder of its parts."""
+        return self.files[0].path.split("/")[0]
 
     @property
     def address(self) -> str:
-        """Where that is."""
+        """Return the path or URL of its file, or of the folder of its parts."""
         return self.place.address(self.name)
 
     @property
     def age_edges(self) -> tuple[int, ...]:
-        """The ages at which its ranges begin."""
+        """Return the lower bounds of its age ranges."""
         return tuple(self.manifest.settings.get("age_edges", AGE_EDGES))
 
     @property
     def age_type(self) -> pl.DataType:
-        """The type of its age ranges: text where labels are the application's own."""
+        """Return the type of its age ranges: text where the application names them itself."""
         return pl.String() if "bucket_age" in self.manifest.overridden else age_ranges(self.age_edges)
 
-    def setting(self, name: str, usual: str) -> str:
-        """What was asked for; the usual if the manifest does not tell."""
-        return str(self.manifest.settings.get(name, usual))
+    def get_setting(self, name: str, default: str) -> str:
+        """Return a setting of the export; the default if the manifest does not contain it."""
+        return str(self.manifest.settings.get(name, default))
 
     @property
     def precision(self) -> str:
-        """Of its times."""
-        return self.setting("timestamp_precision", "exact")
+        """Return the precision of its times."""
+        return self.get_setting("timestamp_precision", "exact")
 
     @property
-    def kind(self) -> Kind:
-        """Whether it fits together with another, which then is of the same."""
-        own = self.manifest.overridden.get("bucket_age")
-        edges = f"by {own}" if own else f"from {', '.join(map(str, self.age_edges))}"
+    def kind(self) -> ExportKind:
+        """Return its kind: exports of equal kinds can be combined."""
+        function = self.manifest.overridden.get("bucket_age")
+        edges = f"by {function}" if function else f"from {', '.join(map(str, self.age_edges))}"
         key = self.manifest.pseudonyms or "unkeyed"
-        return Kind(key, self.precision, edges, self.setting("recommendation_id", "keep"))
+        return ExportKind(key, self.precision, edges, self.get_setting("recommendation_id", "keep"))
 
 
-def may_share(one: Committed, other: Committed) -> bool:
-    """Whether two exports may hold the same pair: their windows overlap, and no chain has kept them apart."""
-    (a_start, a_end), (b_start, b_end) = one.window, other.window
-    overlap = a_start < b_end and b_start < a_end
-    if not (overlap and one.chain and other.chain):
+def may_share_pairs(first: CommittedExport, second: CommittedExport) -> bool:
+    """Return whether two exports can contain the same pair.
+
+    They can if their windows overlap, unless they are different exports of one incremental series.
+    """
+    (first_start, first_end), (second_start, second_end) = first.window, second.window
+    overlap = first_start < second_end and second_start < first_end
+    if not (overlap and first.series and second.series):
         return overlap
-    (*a_chain, a_number), (*b_chain, b_number) = one.chain, other.chain
-    return a_chain != b_chain or a_number == b_number
+    (*first_series, first_number), (*second_series, second_number) = first.series, second.series
+    return first_series != second_series or first_number == second_number
 
 
-def exports_at(where: str | Path) -> list[Committed]:
-    """What a folder, a URL or a pattern names, the oldest first."""
+def recency_key(export: CommittedExport) -> tuple[str, int, str]:
+    """Return a sort key that puts the newest export last; `..._10` is newer than `..._9`."""
+    return export.manifest.created_at, len(export.name), export.address
+
+
+def find_exports(where: str | Path) -> list[CommittedExport]:
+    """Find the exports that a folder, URL or pattern names, the oldest first.
+
+    Raises:
+        ExportFileError: A data file has no manifest, or a manifest cannot be read.
+    """
     refuse_unsupported_url(str(where))
-    return sorted(_stored(str(where)) if is_object_store(str(where)) else _local(where), key=age_of)
+    exports = [export for place in resolve_pattern(where) for export in list_committed(place)]
+    if is_object_store(str(where)):
+        _, pattern = _split_url(str(where))
+        exports = [export for export in exports if fnmatchcase(export.name, pattern)]
+    else:
+        exports = list(_select_named(exports, _expand(where)))
+    return sorted(exports, key=recency_key)
 
 
-def _stored(url: str) -> Iterator[Committed]:
-    """What is at a prefix of an object store, or of that what the pattern at the end of the URL names."""
-    prefix, _, pattern = url.rpartition("/")
-    if not any(each in pattern for each in "*?["):
-        return exports_in(open_storage(url))
-    return (each for each in exports_in(open_storage(prefix)) if fnmatchcase(each.name, pattern))
+def resolve_pattern(where: str | Path) -> list[LocalStorage | ObjectStorage]:
+    """Return the storages that contain what a folder, URL or pattern names."""
+    if is_object_store(str(where)):
+        prefix, _ = _split_url(str(where))
+        return [open_storage(prefix)]
+    paths = _expand(where)
+    return [LocalStorage(path) for path in {*map(_exports_folder, paths), *filter(Path.is_dir, paths)}]
 
 
-def _local(where: str | Path) -> Iterator[Committed]:
-    named = [str(where)] if Path(where).exists() else glob.glob(str(where), recursive=True)  # noqa: PTH207  absolute too
-    folders = {path for path in map(Path, named) if path.is_dir()}
-    files = [path for path in map(Path, named) if path.name.endswith(DATA_SUFFIXES) and path not in folders]
-    files = [path for path in files if REJECTED_FOLDER not in path.parts[-3:-1]]
-    places = {_place_of_file(path) for path in (*folders, *files)} | folders
-    exports = [export for place in places for export in exports_in(LocalStorage(place))]
-    paths = {Path(export.place.address(file.path)) for export in exports for file in export.files}
-    if foreign := [file for file in files if file not in paths]:
-        raise ExportFileError(
-            f"{foreign[0]} ({len(foreign):,} in all) has no manifest, so it is no export that is known to be complete. "
-            "`feedback-etl adopt FILE` gives it one; or name the folder, which leaves such files out."
-        )
-    for export in exports:
-        path = Path(export.address)
-        is_named = path in folders or path.parent in folders
-        chosen = [file for file in export.files if is_named or Path(export.place.address(file.path)) in files]
-        if chosen:
-            yield export._replace(files=chosen)
+def list_committed(place: LocalStorage | ObjectStorage) -> Iterator[CommittedExport]:
+    """List the exports of a storage that have pairs and were not pruned."""
+    with explain_read_errors(place):
+        for manifest in list_manifests(place):
+            if not manifest.pruned_at and manifest.all("pairs"):
+                yield CommittedExport.from_manifest(place, manifest)
 
 
-def _place_of_file(path: Path) -> Path:
-    """The folder of exports in which a file is, or a folder of parts, or one of these."""
+def _split_url(url: str) -> tuple[str, str]:
+    """Split a URL of an object store into its prefix and the pattern of names at its end."""
+    prefix, _, last = url.rpartition("/")
+    return (prefix, last) if any(wildcard in last for wildcard in "*?[") else (url, "*")
+
+
+def _expand(where: str | Path) -> list[Path]:
+    """Return the folders and data files that a path or pattern names, without files of rejected rows."""
+    names = [str(where)] if Path(where).exists() else glob.glob(str(where), recursive=True)  # noqa: PTH207  absolute too
+    return [path for path in map(Path, names) if path.is_dir() or _is_data_file(path)]
+
+
+def _is_data_file(path: Path) -> bool:
+    return path.name.endswith(DATA_SUFFIXES) and REJECTED_FOLDER not in path.parts[-3:-1]
+
+
+def _exports_folder(path: Path) -> Path:
+    """Return the folder of exports that contains a data file, a part, or a folder of parts."""
     is_part = (path.parent.parent / manifest_path(path.parent.name)).is_file()
     return path.parent.parent if is_part else path.parent
 
 
-def require_some(exports: list[Committed], where: str | Path) -> list[Committed]:
-    """The exports themselves.
+def _select_named(exports: Sequence[CommittedExport], paths: Sequence[Path]) -> Iterator[CommittedExport]:
+    """Select the exports in the named folders, and the named files of others."""
+    folders = {path for path in paths if path.is_dir()}
+    files = {path for path in paths if path not in folders}
+    known = {Path(export.place.address(file.path)) for export in exports for file in export.files}
+    if unmanaged := sorted(files - known):
+        raise ExportFileError(
+            f"{unmanaged[0]} ({len(unmanaged):,} in all) has no manifest, so it may be incomplete. Create one with "
+            "`feedback-etl adopt FILE`, or name the folder, which ignores such files."
+        )
+    for export in exports:
+        path = Path(export.address)
+        if path in folders or path.parent in folders:
+            yield export
+        elif named := [file for file in export.files if Path(export.place.address(file.path)) in files]:
+            yield export._replace(files=named)
+
+
+def require_exports(exports: list[CommittedExport], where: str | Path) -> list[CommittedExport]:
+    """Return the exports.
 
     Raises:
-        ExportFileError: There is none; of a folder or a prefix the message tells how many were pruned.
+        ExportFileError: There are none; for a folder or prefix, the message counts pruned exports.
     """
     if not exports:
-        pruned = f" ({count:,} pruned)" if (count := _pruned_at(str(where))) else ""
-        raise ExportFileError(
-            f"{where} holds no export whose file is there{pruned}; `feedback-etl list` tells what there is."
-        )
+        pruned = f" ({count:,} pruned)" if (count := _count_pruned(str(where))) else ""
+        raise ExportFileError(f"{where} contains no export with its files{pruned}; see `feedback-etl list`.")
     return exports
 
 
-def _pruned_at(where: str) -> int:
+def _count_pruned(where: str) -> int:
     if not (is_object_store(where) or Path(where).is_dir()):
         return 0
     with explain_read_errors(where):
         return sum(bool(manifest.pruned_at) for manifest in list_manifests(open_storage(where)))
 
 
-def age_of(export: Committed) -> tuple[str, int, str]:
-    """What the newest export has most of; `..._10` is newer than `..._9`."""
-    return export.manifest.created_at, len(export.name), export.address
+def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
+    """Return an export whose files match its manifest, as it is now; None if it was pruned meanwhile.
 
+    An erasure may have rewritten manifest and files since the manifest was read, so a mismatch is checked again with
+    the current manifest.
 
-def exports_in(place: LocalStorage | ObjectStorage) -> Iterator[Committed]:
-    """Those that have pairs and were not pruned."""
-    with explain_read_errors(place):
-        for manifest in list_manifests(place):
-            if not manifest.pruned_at and (files := manifest.all("pairs")):
-                yield Committed.of(place, manifest, files)
-
-
-def settled(export: Committed, *, verify: bool) -> Committed | None:
-    """An export whose files are what its manifest says.
-
-    An erasure may have rewritten both since they were read, or a prune removed the files: then there is None.
+    Raises:
+        ExportFileError: A file is missing, truncated or changed.
     """
     with explain_read_errors(export.address):
-        if not (strange := _strange(export, verify)):
+        if not (mismatch := _find_mismatch(export, verify)):
             return export
-        now = next((each for each in exports_in(export.place) if each.name == export.name), None)
-        if now is None or not (strange := _strange(now, verify=True)):
-            return now
+        current = next((other for other in list_committed(export.place) if other.name == export.name), None)
+        if current is None or not (mismatch := _find_mismatch(current, verify=True)):
+            return current
     raise ExportFileError(
-        f"{export.place.address(strange)} is not as its manifest says: it is missing, or was truncated or changed. "
-        "Restore it, or remove it together with its manifest and export its window again."
+        f"{export.place.address(mismatch)} does not match its manifest: it is missing, truncated or changed. Restore "
+        "it, or remove it together with its manifest and export its window again."
     )
 
 
-def _strange(export: Committed, verify: bool) -> str:
-    """The first file of an export that is not what its manifest says; "" if all are."""
+def _find_mismatch(export: CommittedExport, verify: bool) -> str:
+    """Return the path of the first file that does not match the manifest; "" if all do."""
     place = export.place
     if isinstance(place, ObjectStorage):
-        there = place.listed(export.name)
-        wholes = (_is_whole_object(place, file, there.get(file.path), verify) for file in export.files)
+        listed = place.listed(export.name)
+        matches = (_object_matches(place, file, listed.get(file.path), verify) for file in export.files)
     else:
         manifest = place.path / manifest_path(export.manifest.stem)
-        wholes = (_is_whole(place.path / file.path, file, manifest, verify) for file in export.files)
-    return next((file.path for file, is_whole in zip(export.files, wholes, strict=True) if not is_whole), "")
+        matches = (_file_matches(place.path / file.path, file, manifest, verify) for file in export.files)
+    return next((file.path for file, is_match in zip(export.files, matches, strict=True) if not is_match), "")
 
 
-def _is_whole(path: Path, file: DataFile, manifest: Path, verify: bool) -> bool:
+def _file_matches(path: Path, file: DataFile, manifest: Path, verify: bool) -> bool:
+    """Return whether a local file matches; its digest is compared if it is newer than the manifest, or to `verify`."""
     if not path.is_file():
         return False
-    told = path.stat()
-    may_be_the_same = told.st_size == file.bytes and not verify and not file.becoming
-    if may_be_the_same and told.st_mtime_ns < manifest.stat().st_mtime_ns:  # as it was when the manifest was written
+    status = path.stat()
+    may_be_unchanged = status.st_size == file.bytes and not verify and not file.becoming
+    if may_be_unchanged and status.st_mtime_ns < manifest.stat().st_mtime_ns:
         return True
-    return told.st_size in _sizes(file) and (told.st_size, hash_file(path)) in _allowed(file)
+    versions = _versions(file)
+    return status.st_size in dict(versions) and (status.st_size, hash_file(path)) in versions
 
 
-def _is_whole_object(bucket: ObjectStorage, file: DataFile, there: ObjectInfo | None, verify: bool) -> bool:
-    if there is None or there.bytes not in _sizes(file):
+def _object_matches(bucket: ObjectStorage, file: DataFile, listed: ObjectInfo | None, verify: bool) -> bool:
+    """Return whether an object matches; its digest is compared if its ETag changed, or to `verify`."""
+    versions = _versions(file)
+    if listed is None or listed.bytes not in dict(versions):
         return False
-    is_the_same = there == (file.bytes, file.etag)  # as it was when the manifest was put
-    return (is_the_same and not verify) or bucket.described(file.path) in _allowed(file)
+    is_unchanged = listed == (file.bytes, file.etag)
+    return (is_unchanged and not verify) or bucket.described(file.path) in versions
 
 
-def _allowed(file: DataFile) -> list[tuple[int, str]]:
-    """Size and digest of what a file is, and of what it is becoming."""
-    becoming = [(file.becoming["bytes"], file.becoming["sha256"])] if file.becoming else []
-    return [(file.bytes, file.sha256), *becoming]
-
-
-def _sizes(file: DataFile) -> list[int]:
-    return [size for size, _ in _allowed(file)]
+def _versions(file: DataFile) -> list[tuple[int, str]]:
+    """Return size and digest of a file, and of its announced replacement."""
+    replacement = [(file.becoming["bytes"], file.becoming["sha256"])] if file.becoming else []
+    return [(file.bytes, file.sha256), *replacement]
