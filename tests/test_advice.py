@@ -13,7 +13,7 @@ from sqlalchemy.schema import CreateTable
 import feedback_etl as fe
 from feedback_etl.cli.console import tell_summary
 from feedback_etl.database import tables
-from feedback_etl.pipeline import run as pipeline_run
+from feedback_etl.pipeline import write
 
 KEY = "k" * 32
 
@@ -21,7 +21,7 @@ KEY = "k" * 32
 @pytest.fixture(autouse=True)
 def everything_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else an advice would take ten seconds."""
-    monkeypatch.setattr(pipeline_run, "SLOW_SECONDS", 0)
+    monkeypatch.setattr(write, "SLOW_SECONDS", 0)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_no_advice_where_it_would_not_help(unindexed: Database, tmp_path: Path) 
 
 def test_no_advice_in_time(unindexed: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who did not wait long needs none."""
-    monkeypatch.setattr(pipeline_run, "SLOW_SECONDS", 3600)
+    monkeypatch.setattr(write, "SLOW_SECONDS", 3600)
     assert advice(unindexed, tmp_path / "exports") == ""
 
 

@@ -41,7 +41,7 @@ STOPWATCHES = {
     "pipeline.estimate",
     "pipeline.export",
     "pipeline.partitioned",
-    "pipeline.run",
+    "pipeline.write",
 }
 """Who may measure how long something takes."""
 
@@ -150,7 +150,9 @@ class TestImports:
         """What is known to be there is found, at the top of a module and inside a function."""
         assert {"columns", "errors"} == imports_of("transform.expressions")
         assert {"pipeline.export", "settings"} <= imports_of("cli.app")
-        assert {"database.read", "pipeline.batch_processor", "exports.local_transaction"} <= imports_of("pipeline.run")
+        assert {"database.read", "pipeline.batch_processor", "exports.local_transaction"} <= imports_of(
+            "pipeline.write"
+        )
 
     @pytest.mark.parametrize("room", ["exports", "database"])
     def test_the_doors_do_not_know_each_other(self, room: str) -> None:

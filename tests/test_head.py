@@ -24,13 +24,12 @@ from feedback_etl.database.read import Selection
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import parse_part_number, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile, list_local_manifests
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run, Tally
 from feedback_etl.pipeline.partitioned import Parts
-from feedback_etl.pipeline.run import Making
+from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import ATTEMPTS, TASKS_AT_ONCE, carried_out
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, ThinTask
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -177,13 +176,14 @@ def written(task: PartTask | ThinTask) -> Made:
 
 def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     """The memory that the head needs at most for an export of so many parts, in bytes."""
-    rules = TransformOptions.of(ExportOptions.from_keywords(k=k), NOW, KEY)
-    making = Making(LocalStorage(folder), rules, FileFormat(), {}, False, 10.0, time.perf_counter())
+    options = ExportOptions.from_keywords(k=k)
+    rules = TransformOptions.of(options, NOW, KEY)
     selection = Selection("", Window(None, NOW), None, None, 2.0, Reading(), None)
+    executor = Watched(lambda _, task: written(task), is_remembered=False)
+    request = ExportRequest(LocalStorage(folder), selection, rules, options.output, time.perf_counter(), executor)
     tracemalloc.start()
     try:
-        executor = Watched(lambda _, task: written(task), is_remembered=False)
-        report = Parts(making, selection).of_division(divided(count), executor, TASKS_AT_ONCE)
+        report = Parts(request).of_division(divided(count), TASKS_AT_ONCE)
         assert report.exported_records == count
         return tracemalloc.get_traced_memory()[1]
     finally:

@@ -161,7 +161,7 @@ class TestChain:
         first = go_on(app, folder, NOW)
         other = go_on(app, folder, NOW + timedelta(minutes=1), include_subject_hash=True)
         assert (first.advice, first.exported_records, other.exported_records) == ("", 2, 2)
-        assert other.advice.startswith("this began a new chain")
+        assert other.advice.startswith("this began a new series")
         assert go_on(app, folder, NOW + timedelta(minutes=2), include_subject_hash=True).advice == ""
 
     def test_windows_are_counted_so_far_back(self, app: Database, folder: Path) -> None:

@@ -383,7 +383,7 @@ class TestErrors:
 
     def test_they_are_kept_in_no_job_store(self) -> None:
         """A scheduler's options are plain values."""
-        with pytest.raises(UsageError, match="overrides is found anew for every export"):
+        with pytest.raises(UsageError, match="overrides is determined anew for every export"):
             require_options({"overrides": Overrides()})
 
 
@@ -451,10 +451,10 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"age_edgs": (30,)}, "no option age_edgs of export_feedback. Is age_edges meant"),
+            ({"age_edgs": (30,)}, "no option age_edgs. Did you mean age_edges"),
             ({"age_edges": (65, 30)}, "age_edges must be rising"),
             ({"days_back": 7}, "days_back cannot be set for all exports"),
-            ({"idempotency_key": "1"}, "idempotency_key is found anew"),
+            ({"idempotency_key": "1"}, "idempotency_key is determined anew"),
         ],
         ids=str,
     )

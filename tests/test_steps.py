@@ -26,6 +26,7 @@ from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport, FeedbackProcessingStats
+from feedback_etl.transform.overrides import Overrides
 
 KEY = Key("0123456789abcdef0123456789abcdef")
 WINDOW = Window(datetime(2025, 10, 1), NOW)
@@ -36,9 +37,11 @@ T1 = T0 + timedelta(microseconds=1)
 REJECTED_SCHEMA = {"feedback_id": pl.Int64, "analysis_hash": pl.String, "reasons": pl.String}
 
 
-def rules(now: datetime = NOW, key: Key | None = None, **options: Any) -> TransformOptions:
-    """The rules of an export with these options."""
-    return TransformOptions.of(ExportOptions.from_keywords(**options), now, key)
+def rules(
+    now: datetime = NOW, key: Key | None = None, overrides: Overrides | None = None, **options: Any
+) -> TransformOptions:
+    """Return the rules of an export with these options."""
+    return TransformOptions.of(ExportOptions.from_keywords(**options), now, key, overrides)
 
 
 class Outcome(NamedTuple):

@@ -17,19 +17,18 @@ from feedback_etl.database.read import Opened, opened
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.database.sql import count_in
 from feedback_etl.database.window import Window
+from feedback_etl.errors import UsageError
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.batches import process_into
-from feedback_etl.pipeline.export import require_supported
 from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.worker import metadata_of
 from feedback_etl.privacy.keys import generate_key
 from feedback_etl.transform.fork_guard import require_usable_polars
-from feedback_etl.transform.overrides import Overrides
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,8 @@ def plan(
     prestart()
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = instant(now)
-    require_supported(options, Overrides(), has_executor=True)
+    if options.output.incremental:
+        raise UsageError("An incremental export is never in parts: leave incremental out.")
     selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())
     window, form = selection.window, options.output.file_format
     with opened(selection) as found:

@@ -2,24 +2,29 @@
 
 import logging
 import time
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Unpack
 
 from feedback_etl.clock import instant
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import Progress
-from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.incremental import parse_lookback
+from feedback_etl.database.read import Progress, read
+from feedback_etl.database.watermark import Settling
+from feedback_etl.database.window import Window
+from feedback_etl.errors import AllRejectedError
+from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
+from feedback_etl.exports.incremental import lock_series, parse_lookback
+from feedback_etl.exports.manifest import hash_settings
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.keys import resolve_key
-from feedback_etl.pipeline.run import Making, settings_of
+from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.pipeline.write import write_export
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import open_storage
-from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
 
@@ -82,32 +87,16 @@ def export_feedback(
     require_usable_polars()
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = instant(now)
-    rules = TransformOptions.of(options, now, resolve_key(key, unkeyed), overrides)
-    require_supported(options, rules.overrides, has_executor=executor is not None)
-    selection = select(database, options, now, on_progress)
-    output = options.output
-    export = Making(
-        open_storage(output.output_dir),
-        rules,
-        output.file_format,
-        settings_of(rules, selection),
-        output.allow_new_key,
-        output.lock_timeout,
-        started,
+    request = ExportRequest(
+        storage=open_storage(options.output.output_dir),
+        selection=select(database, options, now, on_progress),
+        rules=TransformOptions.of(options, now, resolve_key(key, unkeyed), overrides),
+        output=options.output,
+        started=started,
+        executor=executor,
     )
-
-    def make(making: Making) -> ExportReport:
-        if not is_partitioned(options, has_executor=executor is not None):
-            return making.of(selection)
-        from feedback_etl.pipeline.partitioned import export_in_parts
-
-        return export_in_parts(making, selection, executor)
-
     try:
-        if output.incremental:
-            report = export.incremental(selection, parse_lookback(output.lookback))
-        else:
-            report = make(export) if output.idempotency_key is None else export.once(make, output.idempotency_key)
+        report = _run(request)
     except AllRejectedError as error:
         error.report.execution_time_seconds = round(time.perf_counter() - started, 3)
         raise
@@ -123,34 +112,50 @@ def export_feedback(
     return report
 
 
-def is_partitioned(options: ExportOptions, *, has_executor: bool) -> bool:
-    """Return whether an export is written in parts: by an executor, or to an object store."""
-    return has_executor or isinstance(open_storage(options.output.output_dir), ObjectStorage)
+def _run(request: ExportRequest) -> ExportReport:
+    if request.output.incremental:
+        return export_incremental(request)
+    if request.output.idempotency_key is not None:
+        return export_once(request, request.output.idempotency_key)
+    return export_full(request)
 
 
-def require_supported(options: ExportOptions, overrides: Overrides, *, has_executor: bool) -> None:
-    """Refuse combinations of options, functions of the application and executor that cannot work.
+def export_full(request: ExportRequest) -> ExportReport:
+    """Export all rows of the window, in one file or in parts."""
+    if request.is_partitioned:
+        from feedback_etl.pipeline.partitioned import export_in_parts
 
-    Raises:
-        UsageError: An incremental export would be in parts, or a function could not be called for all rows.
+        return export_in_parts(request)
+    return read(request.selection, lambda stream: write_export(request, stream))
+
+
+def export_once(request: ExportRequest, idempotency_key: str) -> ExportReport:
+    """Export all rows of the window, unless the idempotency key has an export already; its figures are returned then.
+
+    A folder is locked meanwhile. In an object store, a concurrent run with the same key may publish first.
     """
-    names = overrides.names()
-    in_parts = is_partitioned(options, has_executor=has_executor)
-    if in_parts and options.output.incremental:
-        raise UsageError(
-            "An export in parts (by an executor, or to an object store) is always of a whole window: leave incremental "
-            "out."
+    while True:
+        with deduplicate_request(
+            request.storage, idempotency_key, request.output.lock_timeout, request.rules.key
+        ) as done:
+            try:
+                return done or export_full(request)
+            except DuplicateRequestError:
+                continue
+
+
+def export_incremental(request: ExportRequest) -> ExportReport:
+    """Export the rows that are new in the incremental series of the folder, which is locked meanwhile."""
+    output, now = request.output, request.rules.now
+    with lock_series(request.folder, hash_settings(request.settings), output.lock_timeout) as series:
+        window = Window(series.begins(request.selection.window.start, now), now)
+        settling = Settling(parse_lookback(output.lookback), [Window(each.start, each.end) for each in series.counted])
+        request = replace(request, selection=replace(request.selection, window=window, settling=settling))
+        report = read(request.selection, lambda stream: write_export(request, stream, series))
+    if series.others:
+        report.advice = (
+            "this began a new series, since the folder's other exports have other settings: it repeats their rows"
         )
-    if names and has_executor:
-        raise UsageError(
-            "Overridden methods work in this process alone, and are not sent to an executor: leave executor out."
-        )
-    if in_parts and {"hash_id", "pair_hash"} & {*names}:
-        raise UsageError(
-            "An overridden _hash_id or _get_pair_hash needs an export in one file: name a folder, not an object store."
-        )
-    if options.output.incremental and "pair_hash" in names:
-        raise UsageError(
-            "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
-            "incremental out, or do not override _get_pair_hash."
-        )
+    if report.late_records:
+        logger.warning("%d rows arrived later than the lookback allows and are in no export", report.late_records)
+    return report

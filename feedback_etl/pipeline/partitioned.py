@@ -14,14 +14,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import polars as pl
 
 from feedback_etl import __version__
 from feedback_etl.database.partitioning import Division, Indivisible, divide
 from feedback_etl.database.ranges import in_ranges
-from feedback_etl.database.read import Found, Selection, read
+from feedback_etl.database.read import Found, read
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number, small_classes_path
@@ -31,10 +30,11 @@ from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.keys import available_keys
-from feedback_etl.pipeline.run import SLOW_SECONDS, Making
+from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE, carried_out
 from feedback_etl.pipeline.tasks import Export, Made, PartTask, Task, ThinTask
 from feedback_etl.pipeline.worker import Secrets, let_through, make_part, run_of, work, work_with
+from feedback_etl.pipeline.write import SLOW_SECONDS
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
@@ -43,14 +43,8 @@ from feedback_etl.storage.posix import write_private_file
 logger = logging.getLogger(__name__)
 
 
-def export_in_parts(making: Making, selection: Selection, executor: Executor | None = None) -> ExportReport:
-    """Export a selection in parts.
-
-    Args:
-        making: What the export is to be.
-        selection: Its rows.
-        executor: Who makes the parts, anything with the interface of `concurrent.futures.Executor`; threads of this
-            process, each with a process that reads, unless given.
+def export_in_parts(request: ExportRequest) -> ExportReport:
+    """Export all rows of the window in parts, by the request's executor or by threads of this process.
 
     Raises:
         UsageError: A worker has not the key, the database or the version of the head.
@@ -59,24 +53,23 @@ def export_in_parts(making: Making, selection: Selection, executor: Executor | N
         ExportFileError: The place cannot be used, or workers were lost; nothing was published.
         FolderLocked: Others use the folder for too long; nothing was published.
     """
-    parts, ahead = Parts(making, selection), _ahead(executor, selection.reading.workers)
+    parts, ahead = Parts(request), _ahead(request.executor, request.selection.reading.workers)
     try:
-        return divide(selection, lambda division: parts.of_division(division, executor, ahead), at_once=ahead)
+        return divide(request.selection, lambda division: parts.of_division(division, ahead), at_once=ahead)
     except Indivisible:
         logger.info("this database is read in one piece, here")
-    return read(selection, parts.of_one_piece)
+    return read(request.selection, parts.of_one_piece)
 
 
 @dataclass(frozen=True)
 class Parts:
     """The parts of a selection, made and put together."""
 
-    making: Making
-    selection: Selection
+    request: ExportRequest
 
-    def of_division(self, division: Division, executor: Executor | None, ahead: int) -> ExportReport:
-        """Have the ranges of a division made by an executor, or by threads of this process, so many sent ahead."""
-        key = self.making.rules.key
+    def of_division(self, division: Division, ahead: int) -> ExportReport:
+        """Have the ranges of a division made by the executor, or by threads of this process, so many sent ahead."""
+        key, executor = self.request.rules.key, self.request.executor
         with self._begun(division.consent) as export, _at_hand(executor, ahead) as workers:
             do = work if executor is not None else partial(work_with, Secrets(division.url, key))
 
@@ -87,13 +80,13 @@ class Parts:
             queries = map(division.query_of, division.ranges)
             parts = carry_out(PartTask(common, number, query) for number, query in enumerate(queries))
             report = self._made(export, common, parts, carry_out, division, division.total)
-        if time.perf_counter() - self.making.started > SLOW_SECONDS:
+        if time.perf_counter() - self.request.started > SLOW_SECONDS:
             report.advice = division.advice()
         return report
 
     def of_one_piece(self, found: Found) -> ExportReport:
         """Make the parts of what cannot be divided one after the other, in this process."""
-        place, rules = self.making.place, self.making.rules
+        place, rules = self.request.storage, self.request.rules
         with self._begun(found.consent) as export:
             common = self._common(export, ())
             run = run_of(common, rules)
@@ -108,27 +101,40 @@ class Parts:
             return self._made(export, common, parts, carry_out, found)
 
     def _begun(self, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
-        making, rules = self.making, self.making.rules
-        usual: dict[str, Any] = {"key": rules.key, "allow_new_key": making.allow_new_key, "known_keys": available_keys}
-        usual["plan"] = request_details(making.idempotency_key)
-        if isinstance(making.place, ObjectStorage):
-            return ObjectExportTransaction(making.place, rules.now, consent=consent, **usual)
-        timeout = making.lock_timeout if making.idempotency_key is None else None  # who asks once has the lock
+        storage, rules, output = self.request.storage, self.request.rules, self.request.output
+        plan = request_details(output.idempotency_key)
+        if isinstance(storage, ObjectStorage):
+            return ObjectExportTransaction(
+                storage,
+                rules.now,
+                key=rules.key,
+                allow_new_key=output.allow_new_key,
+                known_keys=available_keys,
+                consent=consent,
+                plan=plan,
+            )
         return PartitionedExportTransaction(
-            making.place.path, rules.now, consent=consent, lock_timeout=timeout, **usual
+            storage.path,
+            rules.now,
+            key=rules.key,
+            allow_new_key=output.allow_new_key,
+            known_keys=available_keys,
+            consent=consent,
+            plan=plan,
+            lock_timeout=self.request.lock_timeout,
         )
 
     def _common(
         self, export: PartitionedExportTransaction | ObjectExportTransaction, prepare: tuple[str, ...]
     ) -> Export:
-        making, selection = self.making, self.selection
+        request, selection = self.request, self.request.selection
         return Export(
-            place=absolute(making.place),
+            place=absolute(request.storage),
             stem=export.stem,
-            form=making.form,
-            rules=replace(making.rules, key=None),
+            form=request.output.file_format,
+            rules=replace(request.rules, key=None),
             version=__version__,
-            key_id=making.rules.key.id if making.rules.key else None,
+            key_id=request.rules.key.id if request.rules.key else None,
             erasures=export.erasures,
             prepare=prepare,
             batch_size=selection.reading.batch_size,
@@ -146,7 +152,7 @@ class Parts:
         total: int = 0,
     ) -> ExportReport:
         """Take the parts, judge what came of them, and publish them; with k, when their rows were let through."""
-        rules, window = self.making.rules, self.selection.window
+        rules, window = self.request.rules, self.request.selection.window
         run, files, waiting = Run(rules), list[DataFile](), list[DataFile]()
         with closing(parts):  # when what is told of fails, or is interrupted, no further task is begun
             for made in parts:
@@ -154,8 +160,8 @@ class Parts:
                 waiting += [made.waiting] if made.waiting else []
                 if made.tally is not None:
                     run.add(made.tally)
-                if self.selection.progress:
-                    self.selection.progress(run.rows, max(run.rows, total))
+                if self.request.selection.progress:
+                    self.request.selection.progress(run.rows, max(run.rows, total))
         run.judge(window, found.excluded)
         small = run.small_classes()
         if rules.anonymity.k is not None:
@@ -166,10 +172,12 @@ class Parts:
                     files += made.files
         report = run.report(window, found.excluded)
         _require_all(files, report)
-        facts = ManifestDetails("full", window, self.making.settings, report.figures(), found.source, extra=rules.extra)
+        facts = ManifestDetails(
+            "full", window, self.request.settings, report.figures(), found.source, extra=rules.extra
+        )
         export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head
-        where = str(self.making.place)
+        where = str(self.request.storage)
         kinds = {file.kind for file in files}
         report.export_filename = f"{where}/{export.stem}" if "pairs" in kinds else ""
         report.rejected_filename = f"{where}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
@@ -177,7 +185,7 @@ class Parts:
 
     def _put_small_classes(self, stem: str, small: pl.DataFrame) -> None:
         """Workers look there which rows to leave out."""
-        place, name = self.making.place, small_classes_path(stem)
+        place, name = self.request.storage, small_classes_path(stem)
         with place.draft(name) as draft:
             content = io.BytesIO()
             small.write_ipc(content)

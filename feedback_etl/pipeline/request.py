@@ -1,0 +1,102 @@
+"""A requested export, resolved from the arguments of `export_feedback`."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feedback_etl.columns import AGE_EDGES
+from feedback_etl.database.read import Selection
+from feedback_etl.errors import UsageError
+from feedback_etl.options import OutputOptions
+from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """A requested export.
+
+    Attributes:
+        storage: Where it goes.
+        selection: The rows to read.
+        rules: What happens to them.
+        output: The form of the export, and its relation to earlier ones.
+        started: When the request began, by `time.perf_counter`.
+        executor: Runs the tasks of an export in parts; None for this process.
+
+    Raises:
+        UsageError: An incremental export would be in parts, or a function of the application could not be called for
+            all rows.
+    """
+
+    storage: LocalStorage | ObjectStorage
+    selection: Selection
+    rules: TransformOptions
+    output: OutputOptions
+    started: float
+    executor: "Executor | None" = None
+
+    def __post_init__(self) -> None:
+        replaced = {*self.rules.overrides.names()}
+        if self.is_partitioned and self.output.incremental:
+            raise UsageError(
+                "An export in parts (by an executor, or to an object store) is always of a whole window: leave "
+                "incremental out."
+            )
+        if replaced and self.executor is not None:
+            raise UsageError(
+                "Overridden methods work in this process alone, and are not sent to an executor: leave executor out."
+            )
+        if self.is_partitioned and {"hash_id", "pair_hash"} & replaced:
+            raise UsageError(
+                "An overridden _hash_id or _get_pair_hash needs an export in one file: name a folder, not an object "
+                "store."
+            )
+        if self.output.incremental and "pair_hash" in replaced:
+            raise UsageError(
+                "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
+                "incremental out, or do not override _get_pair_hash."
+            )
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether the export is written in parts."""
+        return self.executor is not None or isinstance(self.storage, ObjectStorage)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of an export that is not in parts."""
+        assert isinstance(self.storage, LocalStorage)  # noqa: S101  all others are partitioned
+        return self.storage.path
+
+    @property
+    def lock_timeout(self) -> float | None:
+        """Seconds to wait for the folder's lock; None where the caller holds it from the beginning."""
+        holds_lock = self.output.incremental or self.output.idempotency_key is not None
+        return None if holds_lock else self.output.lock_timeout
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides which rows an export has and what they look like: the identity of an incremental series."""
+        rules, query = self.rules, self.selection.query
+        optional = {
+            "extra_columns": [list(column) for column in rules.extra],
+            "age_edges": list(rules.age_edges) if rules.age_edges != AGE_EDGES else [],
+            "allow_row_security": self.selection.allow_row_security,
+            "overridden": rules.overrides.names(),
+        }
+        return {name: value for name, value in optional.items() if value} | {
+            "min_feedback_fields": rules.min_feedback_fields,
+            "recommendation_id": rules.recommendation_id,
+            "timestamp_precision": rules.timestamp_precision,
+            "k": rules.anonymity.k,
+            "quasi_identifiers": list(rules.anonymity.quasi_identifiers),
+            "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
+            "db_schema": self.selection.db_schema,
+            "key_id": rules.key.id if rules.key else None,
+        }

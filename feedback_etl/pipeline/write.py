@@ -1,0 +1,96 @@
+"""Write an export in one file: process the batches of a stream inside a transaction, and publish the result."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from feedback_etl.database.read import Found
+from feedback_etl.exports.idempotency import request_details
+from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState, series_details
+from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.manifest import hash_settings
+from feedback_etl.exports.manifest_details import ManifestDetails
+from feedback_etl.exports.seen_rows import SeenRows
+from feedback_etl.exports.tombstones import Tombstones
+from feedback_etl.pipeline.batches import process_into
+from feedback_etl.pipeline.keys import available_keys
+from feedback_etl.pipeline.request import ExportRequest
+from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
+from feedback_etl.results import ExportReport
+
+if TYPE_CHECKING:
+    from feedback_etl.pipeline.batch_processor import Run
+
+SLOW_SECONDS = 10.0
+"""An export that takes longer looks for an index that would make reading faster."""
+
+
+def write_export(request: ExportRequest, stream: Found, series: IncrementalState | None = None) -> ExportReport:
+    """Write the rows of a stream as an export; with a series, as its next increment."""
+    rules, window, settled = request.rules, request.selection.window, stream.settled
+    details = ManifestDetails("full", window, request.settings, source=stream.source, extra=rules.extra)
+    with _begin_transaction(request, stream, series) as files:
+        memory = None if series is None else SeenRows(series.rows_file, rules.key, settled.until)
+        run = _create_processor(rules, files.forgotten, memory)
+        write = files.append if rules.anonymity.k is None else files.hold
+        process_into(write, files.reject, run, stream.batches)
+        run.judge(window, stream.excluded)
+        suppress_small_classes(files, run, rules.anonymity)
+        report = run.report(window, stream.excluded)
+        if series is not None and memory is not None:
+            files.remember(memory.rows())
+            increment = series.next(window.start, settled.until, settled.counts)
+            details = details._replace(mode=INCREMENTAL, chain=increment)
+            report.mode, report.late_records = INCREMENTAL, series.late(settled.counts)
+        published = files.publish(details._replace(statistics=report.figures(), risk=report.risk))
+        report.audit_head = files.audit_head
+    if series is not None and any(published):
+        series.let_go()
+    report.export_filename = str(published.pairs or "")
+    report.rejected_filename = str(published.rejected or "")
+    if time.perf_counter() - request.started > SLOW_SECONDS:
+        report.advice = stream.advice()
+    return report
+
+
+def suppress_small_classes(files: LocalExportTransaction, run: "Run", policy: KAnonymityPolicy) -> None:
+    """Write the spooled rows, without those of equivalence classes that are too small."""
+    small = run.small_classes()
+    files.let_through(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
+
+
+def _begin_transaction(
+    request: ExportRequest, stream: Found, series: IncrementalState | None
+) -> LocalExportTransaction:
+    rules, output = request.rules, request.output
+    if series is None:
+        plan = request_details(output.idempotency_key)
+    else:
+        plan = series_details(request.selection.window.start, hash_settings(request.settings))
+    return LocalExportTransaction(
+        request.folder,
+        rules.now,
+        key=rules.key,
+        form=output.file_format,
+        contract=_row_schema(rules) if output.format == "parquet" else "",
+        allow_new_key=output.allow_new_key,
+        known_keys=available_keys,
+        consent=stream.consent,
+        plan=plan,
+        lock_timeout=request.lock_timeout,
+        own_pseudonyms=rules.overrides.hash_id is not None,
+    )
+
+
+def _row_schema(rules: TransformOptions) -> str:
+    from feedback_etl.exports.row_schema import row_schema  # imports pandera, which CSV needs later, in parallel
+
+    return json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
+
+
+def _create_processor(rules: TransformOptions, forgotten: Sequence[Tombstones], memory: SeenRows | None) -> "Run":
+    from feedback_etl.pipeline.batch_processor import Run  # imports pandera, while the database executes the query
+
+    return Run(rules, forgotten, memory)
