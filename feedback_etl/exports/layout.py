@@ -52,7 +52,7 @@ def rejected_path(stem: str) -> str:
 def part_path(stem: str, number: int, suffix: str) -> str:
     """The path in the folder of a part of the pairs.
 
-    >>> part_of("feedback_training_20251025_120000", 7, ".parquet")
+    >>> part_path("feedback_training_20251025_120000", 7, ".parquet")
     'feedback_training_20251025_120000/part-00007.parquet'
     """
     return f"{stem}/part-{number:05}{suffix}"
@@ -71,7 +71,7 @@ def spooled_part_path(stem: str, number: int) -> str:
 def parse_part_number(path: str) -> int:
     """The number of a part of whatever kind, by its path.
 
-    >>> number_of("rejected/feedback_training_20251025_120000/part-00007.csv")
+    >>> parse_part_number("rejected/feedback_training_20251025_120000/part-00007.csv")
     7
     """
     return int(path.rpartition("part-")[2].partition(".")[0])

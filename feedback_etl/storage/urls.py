@@ -34,7 +34,7 @@ class AmbiguousRequestError(ExportFileError):
 def is_object_store(where: str) -> bool:
     """Whether something names a place in an object store; also a URL that was made a Path, and lost a slash by that.
 
-    >>> is_store("s3://bucket/exports"), is_store("s3:/bucket/exports"), is_store("ml/feedback_training")
+    >>> is_object_store("s3://bucket/exports"), is_object_store("s3:/bucket/exports"), is_object_store("ml/feedback_training")
     (True, True, False)
     """
     return where.lower().startswith(tuple(f"{scheme}:/" for scheme in SCHEMES))
@@ -46,7 +46,7 @@ def refuse_unsupported_url(where: str) -> None:
     Raises:
         UsageError: It is one; the message does not repeat it.
 
-    >>> require_no_other_url("ml/feedback_training")
+    >>> refuse_unsupported_url("ml/feedback_training")
     """
     if _URL.match(where) and not is_object_store(where):
         raise UsageError(
@@ -60,7 +60,7 @@ def normalize_url(url: str) -> str:
     Raises:
         UsageError: It names no bucket, or holds credentials or options, which do not belong there.
 
-    >>> sound_url("s3://bucket/exports/")
+    >>> normalize_url("s3://bucket/exports/")
     's3://bucket/exports'
     """
     parts = urlsplit(_MANGLED.sub(r"\1://", url, count=1))
