@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from feedback_etl.errors import UsageError
 
 
-def instant(now: datetime | None = None) -> datetime:
+def resolve_now(now: datetime | None = None) -> datetime:
     """The time of a run, naive UTC: the present unless given.
 
     Raises:
@@ -13,10 +13,10 @@ def instant(now: datetime | None = None) -> datetime:
     """
     if now is not None and not isinstance(now, datetime):
         raise UsageError("now must be a datetime; without a time zone it is taken as UTC.")
-    return naive_utc(datetime.now(UTC) if now is None else now)
+    return to_naive_utc(datetime.now(UTC) if now is None else now)
 
 
-def naive_utc(time: datetime) -> datetime:
+def to_naive_utc(time: datetime) -> datetime:
     """The same instant as naive UTC; a time without an offset is taken as UTC."""
     try:
         return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

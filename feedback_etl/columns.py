@@ -97,7 +97,7 @@ SUBJECT_HASH = ExtraColumn("subject_hash", "identifier")
 """The pseudonym of the user, under a domain of its own: it equals no pseudonym of an analysis."""
 
 
-def of_raw_rows(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
+def raw_extra_columns(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
     """The further columns that raw rows have to have; the pseudonym of the user is made of `user_id`."""
     return tuple(column for column in extra if column != SUBJECT_HASH)
 
@@ -110,7 +110,7 @@ def all_quasi_identifiers(names: Sequence[str], extra: Sequence[ExtraColumn]) ->
 
 _RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, CONSENT, IMAGE_OPT_IN}
 KNOWN = frozenset({*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name})
-"""The names of columns that this package knows; any other can be somebody's value, and is not told."""
+"""The names of columns that this package knows; any other can be somebody's value, and must not appear in messages."""
 
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
@@ -134,14 +134,14 @@ def training_columns(extra: Sequence[ExtraColumn] = ()) -> list[str]:
     return [*TRAINING_COLUMNS, *(column.name for column in extra)]
 
 
-def told(names: Iterable[str]) -> str:
+def summarize_names(names: Iterable[str]) -> str:
     """Names of columns as a message may tell them: those that this package knows, and the number of the others.
 
     What a frame or a file of somebody else has for names can be a row of a file without a header, or a key.
 
-    >>> told(["age_range", "somebody", "1993"])
+    >>> summarize_names(["age_range", "somebody", "1993"])
     'age_range and 2 others'
-    >>> told(["somebody"])
+    >>> summarize_names(["somebody"])
     '1 other'
     """
     names = list(names)
@@ -173,7 +173,9 @@ def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra: Sequence[ExtraColumn]
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
-    further = {each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type] for each in of_raw_rows(extra)}
+    further = {
+        each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type] for each in raw_extra_columns(extra)
+    }
     _require(frame, _RAW_KINDS | further, "raw")
 
 

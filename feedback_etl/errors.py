@@ -2,14 +2,14 @@
 
     FeedbackError
     ├── UsageError         2   an argument or a setting is wrong
-    │   ├── KeyMissing     2   no pseudonym key is configured
-    │   └── KeyUnusable    2   the configured pseudonym key cannot be used
+    │   ├── KeyMissingError     2   no pseudonym key is configured
+    │   └── KeyUnusableError    2   the configured pseudonym key cannot be used
     ├── SourceError        3   the database cannot be reached, or is not what was expected
     ├── ValidationError    4   rows or frames break the rules; nothing was published
     │   └── AllRejectedError  4   every row with enough ratings was rejected
     ├── ExportFileError    5   a file or a folder cannot be read or written
-    ├── FolderLocked       6   others use the folder
-    └── CheckFailed        1   what was checked is not as it should be
+    ├── FolderLockedError       6   others use the folder
+    └── CheckFailedError        1   what was checked is not as it should be
 
 A message says what is wrong, where, how many rows it concerns and what to do next. It never holds a row's value, a
 key, or a URL with its password.
@@ -30,11 +30,11 @@ class UsageError(FeedbackError, ValueError):
     exit_code = 2
 
 
-class KeyMissing(UsageError):
+class KeyMissingError(UsageError):
     """No pseudonym key is configured."""
 
 
-class KeyUnusable(UsageError):
+class KeyUnusableError(UsageError):
     """The pseudonym key is too short, its file cannot be read, or others can write to it."""
 
 
@@ -68,13 +68,13 @@ class ExportFileError(FeedbackError):
     exit_code = 5
 
 
-class FolderLocked(FeedbackError):
+class FolderLockedError(FeedbackError):
     """Another export, erasure or prune uses the folder, and goes on for longer than one wanted to wait."""
 
     exit_code = 6
 
 
-class CheckFailed(FeedbackError):
+class CheckFailedError(FeedbackError):
     """What was checked is not as it should be."""
 
     exit_code = 1

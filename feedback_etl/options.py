@@ -114,9 +114,9 @@ class QualityOptions:
     row_model: "Model | None" = None
 
     def __post_init__(self) -> None:
-        from feedback_etl.transform.transforms import enough_ratings
+        from feedback_etl.transform.transforms import has_min_ratings
 
-        enough_ratings(self.min_feedback_fields)
+        has_min_ratings(self.min_feedback_fields)
         if not 0 <= self.max_rejected <= 1:
             raise UsageError("max_rejected must be a share from 0 to 1, for example 0.05.")
 

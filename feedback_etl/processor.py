@@ -18,7 +18,7 @@ from uuid import UUID
 
 import polars as pl
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
@@ -208,7 +208,7 @@ class FeedbackProcessor:
         own = "hash_id" in settings.get("overridden", {})
         with LocalExportTransaction(
             self.output_dir,
-            instant(),
+            resolve_now(),
             key=key,
             allow_new_key=self._allow_new_key,
             known_keys=available_keys,

@@ -78,7 +78,7 @@ class ExportReport(FeedbackProcessingStats):
     advice: str = ""
 
     @classmethod
-    def told(cls, facts: Mapping[str, Any]) -> Self:
+    def from_audit_summary(cls, facts: Mapping[str, Any]) -> Self:
         """The report of an export that is done, from what the log or its manifest tells; without its files."""
         start, end = (datetime.fromisoformat(time) if time else None for time in facts["window"])
         report = cls(**facts["statistics"], mode=facts["mode"], risk=facts["risk"], key_id=facts["key_id"])
@@ -86,7 +86,7 @@ class ExportReport(FeedbackProcessingStats):
         report.window = Window(start, end) if end else None
         return report
 
-    def figures(self) -> dict[str, Any]:
+    def to_statistics(self) -> dict[str, Any]:
         """The counts, as a manifest holds them."""
         counts = {name: value for name, value in asdict(self).items() if name.endswith("_records") or name == "errors"}
         names = ("rejected_reasons", "implausible_ages", "withheld_image_urls", "unreadable_times")

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, Vali
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
-from feedback_etl.errors import KeyMissing, KeyUnusable, UsageError
+from feedback_etl.errors import KeyMissingError, KeyUnusableError, UsageError
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions, OutputOptions, PrivacyOptions, ReadOptions, option_names
 from feedback_etl.privacy.k_anonymity import MAX_K
@@ -214,15 +214,17 @@ def default_key_path() -> Path:
     """Return the key in the user's configuration directory: `$XDG_CONFIG_HOME` or `~/.config`, `feedback-etl/key`.
 
     Raises:
-        KeyMissing: The user has no home folder, as in some containers, or HOME is a folder of another user's.
+        KeyMissingError: The user has no home folder, as in some containers, or HOME is a folder of another user's.
     """
     try:
         folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "feedback-etl")
         folder.stat()
     except RuntimeError:
-        raise KeyMissing(NO_KEY) from None
+        raise KeyMissingError(NO_KEY) from None
     except PermissionError:
-        raise KeyMissing(f"{NO_KEY} This user may not look for {folder}: do HOME and XDG_CONFIG_HOME fit it?") from None
+        raise KeyMissingError(
+            f"{NO_KEY} This user may not look for {folder}: do HOME and XDG_CONFIG_HOME fit it?"
+        ) from None
     except OSError:  # it is not there yet, or a key cannot be
         pass
     return folder / "key"
@@ -233,7 +235,7 @@ def retired_folder(settings: Settings | None = None) -> Path | None:
 
     None where nothing is configured and the user has no home folder, or none that this user may enter.
     """
-    with suppress(KeyMissing):
+    with suppress(KeyMissingError):
         return (settings or load_settings()).retired_keys or default_key_path().parent / "retired"
     return None
 
@@ -242,13 +244,13 @@ def key_in_force(settings: Settings | None = None) -> Key:
     """The key for exports: the configured one, which must not be retired.
 
     Raises:
-        KeyMissing: There is none.
-        KeyUnusable: It cannot be used, or is retired.
+        KeyMissingError: There is none.
+        KeyUnusableError: It cannot be used, or is retired.
     """
     key, place = find_key(settings)
     folder = retired_folder(settings)
     if is_retired(key, folder):
-        raise KeyUnusable(
+        raise KeyUnusableError(
             f"The key {key.id} from {place} is retired: it serves erasure and audit only. Configure another one "
             "(feedback-etl keys new)."
         )
@@ -259,8 +261,8 @@ def find_key(settings: Settings | None = None) -> FoundKey:
     """The configured key: FEEDBACK_ETL_KEY_FILE, FEEDBACK_ETL_KEY, the settings' `key_file`, the user's own.
 
     Raises:
-        KeyMissing: There is none.
-        KeyUnusable: The first one found cannot be used; no other is tried.
+        KeyMissingError: There is none.
+        KeyUnusableError: The first one found cannot be used; no other is tried.
     """
     if named := os.environ.get(KEY_FILE_VARIABLE):
         return FoundKey(read_key(Path(named)), f"{named} ({KEY_FILE_VARIABLE})")
@@ -273,7 +275,7 @@ def find_key(settings: Settings | None = None) -> FoundKey:
     try:
         path.lstat()
     except FileNotFoundError:
-        raise KeyMissing(NO_KEY) from None
+        raise KeyMissingError(NO_KEY) from None
     except OSError:  # `read_key` says what is wrong
         pass
     return FoundKey(read_key(path), str(path))

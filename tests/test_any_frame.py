@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.transform.dataframes import for_any_frame, to_polars
+from feedback_etl.transform.dataframes import accepts_any_dataframe, to_polars
 
 LABELS = ["first", "second", "third", "fourth"]
 RAW = raw_frame(
@@ -250,7 +250,7 @@ class TestOthers:
     def test_results_that_are_no_frames_are_given_as_they_are(self) -> None:
         """Say, a number of rows."""
 
-        @for_any_frame
+        @accepts_any_dataframe
         def height(frame: Any) -> int:
             return int(frame.height)
 

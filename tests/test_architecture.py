@@ -180,7 +180,7 @@ class TestPurity:
         assert [dotted(value) for value in copied] == ["os.environ"]
 
     def test_nothing_but_the_clock_looks_at_the_clock(self) -> None:
-        """`now` is a parameter, or comes from `clock.instant`."""
+        """`now` is a parameter, or comes from `clock.resolve_now`."""
 
         def clocks(module: str) -> list[str]:
             measuring = set() if module in STOPWATCHES else {"perf_counter", "monotonic"}

@@ -11,7 +11,7 @@ import pytest
 from applications import FOLDER, configure, exported_rows, exports, give_feedback, kept_waiting
 from databases import Database, opened
 
-from feedback_etl.errors import FolderLocked, SourceError, UsageError
+from feedback_etl.errors import FolderLockedError, SourceError, UsageError
 from feedback_etl.exports.lock import lock_folder
 from feedback_etl.integrations.events import ExportOnFeedback
 from feedback_etl.results import ExportReport
@@ -171,8 +171,8 @@ class TestErrors:
             hook = ExportOnFeedback(min_interval=AT_ONCE, on_export=news, on_error=news, lock_timeout=0)
             with lock_folder(FOLDER, 1):
                 await hook(1)
-                assert isinstance(await news.more(), FolderLocked)
-                assert isinstance(await news.more(), FolderLocked)
+                assert isinstance(await news.more(), FolderLockedError)
+                assert isinstance(await news.more(), FolderLockedError)
             await until(lambda: news.exported == [1])
             await hook.aclose()
 

@@ -39,7 +39,14 @@ from processes import feedback_etl, feedback_etl_process
 
 import feedback_etl as fe
 from feedback_etl.database.ranges import in_ranges
-from feedback_etl.errors import ExportFileError, FeedbackError, KeyUnusable, SourceError, UsageError, ValidationError
+from feedback_etl.errors import (
+    ExportFileError,
+    FeedbackError,
+    KeyUnusableError,
+    SourceError,
+    UsageError,
+    ValidationError,
+)
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import parse_part_number, part_path, rejected_part_path
 from feedback_etl.exports.manifest import DataFile, list_local_manifests, read_manifest
@@ -442,7 +449,11 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            ({"FEEDBACK_ETL_KEY": "z" * 64}, KeyUnusable, "This worker has the key .*, and the export is of the key"),
+            (
+                {"FEEDBACK_ETL_KEY": "z" * 64},
+                KeyUnusableError,
+                "This worker has the key .*, and the export is of the key",
+            ),
             ({"FEEDBACK_ETL_DATABASE_URL": ""}, UsageError, "No database is configured"),
             ({"FEEDBACK_ETL_DATABASE_URL": "sqlite:///nothing.db"}, FeedbackError, "no SQLite file|no file"),
         ],

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
 
 from feedback_etl.columns import AGE_EDGES
-from feedback_etl.errors import KeyUnusable, UsageError
+from feedback_etl.errors import KeyUnusableError, UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.expressions import (
     AGE_RANGE,
@@ -149,7 +149,7 @@ class TestHashId:
     def test_a_short_key_is_refused(self, key: str) -> None:
         """Fewer than 32 bytes without the white space around them; the message does not show it."""
         with pytest.raises(
-            KeyUnusable, match=r"^The key has fewer than 32 bytes; `feedback-etl keys new` makes one\.$"
+            KeyUnusableError, match=r"^The key has fewer than 32 bytes; `feedback-etl keys new` makes one\.$"
         ):
             hash_id("id", key=key)
 
@@ -159,7 +159,7 @@ class TestHashId:
 
     def test_a_key_that_is_no_text_is_refused_and_not_shown(self) -> None:
         """Bytes that are no UTF-8 reach the environment's variables as halves of surrogate pairs."""
-        with pytest.raises(KeyUnusable) as caught:
+        with pytest.raises(KeyUnusableError) as caught:
             hash_id("id", key=f"{CANARY}\udcff")
         assert "canary" not in repr(caught.value)
         assert caught.value.__context__ is None

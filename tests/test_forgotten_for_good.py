@@ -14,7 +14,7 @@ from folders import KEY, NOW, exported, people, rows_of
 from test_erasure import OTHER, everything_in, forget, pseudonym
 
 import feedback_etl as fe
-from feedback_etl.errors import ExportFileError, KeyMissing, UsageError
+from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key, write_key
@@ -42,7 +42,7 @@ class TestAnotherKey:
         """Refused, rather than that somebody comes back; with the old one among the retired they stay away."""
         exported(application, folder)
         forget(application, folder, 2)
-        with pytest.raises(KeyMissing, match=rf"under the key {Key(KEY).id}, which is not at hand.*keys retire"):
+        with pytest.raises(KeyMissingError, match=rf"under the key {Key(KEY).id}, which is not at hand.*keys retire"):
             exported(application, folder, key=OTHER, allow_new_key=True)
         assert len(list_local_manifests(folder)) == 1
         place = retired_folder()
@@ -70,7 +70,7 @@ class TestAnotherKey:
         forget(application, folder, 2)
         lines = (folder / ".feedback_etl" / "tombstones.jsonl").read_text().splitlines()
         assert {json.loads(line)["key_id"] for line in lines} == {Key(KEY).id}
-        with pytest.raises(KeyMissing):
+        with pytest.raises(KeyMissingError):
             exported(application, folder, **unkeyed)
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
         assert exported(application, folder, **unkeyed).excluded_records == 4

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
-from feedback_etl.errors import ExportFileError, FolderLocked, UsageError, ValidationError
+from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS, parse_lookback
 from feedback_etl.exports.lock import lock_folder
@@ -244,7 +244,7 @@ class TestTrouble:
     def test_two_at_once(self, app: Database, folder: Path) -> None:
         """The second waits, or gives up; the chain is one chain."""
         add(app, row(1, NOW - MINUTE))
-        with lock_folder(folder), pytest.raises(FolderLocked, match="is in use"):
+        with lock_folder(folder), pytest.raises(FolderLockedError, match="is in use"):
             go_on(app, folder, NOW, lock_timeout=0.05)
         assert go_on(app, folder, NOW).exported_records == 1
 

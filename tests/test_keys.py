@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from processes import Here, environment, feedback_etl, feedback_etl_process, python, without_privileges
 
 from feedback_etl import settings
-from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageError
+from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError
 from feedback_etl.privacy.keys import (
     Key,
     KeyPermissionWarning,
@@ -95,13 +95,13 @@ class TestAKey:
         if size >= 32:
             assert Key(text).text == text.strip()
         else:
-            with pytest.raises(KeyUnusable, match=rf"^The pseudonym key has {size} bytes; it needs at least 32\."):
+            with pytest.raises(KeyUnusableError, match=rf"^The pseudonym key has {size} bytes; it needs at least 32\."):
                 Key(text)
 
     @pytest.mark.parametrize("text", [SECRET.encode(), SECRET + "\udcff", None, 42])
     def test_what_is_no_text_is_refused(self, text: Any) -> None:
         """Bytes, numbers, and what an environment of another encoding holds; no error behind it shows it either."""
-        with pytest.raises(KeyUnusable, match="not UTF-8 text") as caught:
+        with pytest.raises(KeyUnusableError, match="not UTF-8 text") as caught:
             Key(text)
         assert SECRET not in all_said(caught.value)
 
@@ -166,7 +166,7 @@ except ExportFileError as error:
     def test_one_that_others_can_write_is_refused(self, tmp_path: Path, wide: int) -> None:
         """Whoever can change a key can choose one whose pseudonyms they know."""
         path = key_file(tmp_path / "key", mode=wide)
-        with pytest.raises(KeyUnusable, match=rf"Other users can write to the key file .*chmod 600 {path}"):
+        with pytest.raises(KeyUnusableError, match=rf"Other users can write to the key file .*chmod 600 {path}"):
             read_key(path)
 
     @pytest.mark.parametrize("wide", [0o640, 0o604, 0o444])
@@ -197,7 +197,7 @@ except ExportFileError as error:
     def test_content_that_is_no_key_is_refused(self, tmp_path: Path, content: bytes, told: str) -> None:
         """The message names the file and what is wrong; neither it nor an error behind it holds the content."""
         path = key_file(tmp_path / "key", content)
-        with pytest.raises(KeyUnusable, match=f"^{path}: .*{told}") as caught:
+        with pytest.raises(KeyUnusableError, match=f"^{path}: .*{told}") as caught:
             read_key(path)
         said = all_said(caught.value)
         assert "canary" not in said
@@ -206,9 +206,9 @@ except ExportFileError as error:
     def test_one_that_is_missing_is_told_with_the_command_that_makes_it(self, tmp_path: Path) -> None:
         """Also a folder in its place is told."""
         path = tmp_path / "key"
-        with pytest.raises(KeyUnusable, match=f"The key file {path} does not exist. .*keys new --file {path}"):
+        with pytest.raises(KeyUnusableError, match=f"The key file {path} does not exist. .*keys new --file {path}"):
             read_key(path)
-        with pytest.raises(KeyUnusable, match="cannot be read: Is a directory"):
+        with pytest.raises(KeyUnusableError, match="cannot be read: Is a directory"):
             read_key(tmp_path)
 
 
@@ -231,7 +231,7 @@ class TestLookup:
         (tmp_path / "feedback-etl.toml").unlink()
         found.append(find_key())
         own.unlink()
-        with pytest.raises(KeyMissing, match=r"`feedback-etl keys new`.*FEEDBACK_ETL_KEY_FILE"):
+        with pytest.raises(KeyMissingError, match=r"`feedback-etl keys new`.*FEEDBACK_ETL_KEY_FILE"):
             find_key()
         assert [key.text for key, _ in found] == texts
         assert [place for _, place in found] == [
@@ -248,14 +248,14 @@ class TestLookup:
         key_file(default_key_path())
         for name, value in (("FEEDBACK_ETL_KEY", "short"), ("FEEDBACK_ETL_KEY_FILE", str(tmp_path / "missing"))):
             monkeypatch.setenv(name, value)
-            with pytest.raises(KeyUnusable):
+            with pytest.raises(KeyUnusableError):
                 find_key()
 
     def test_a_dangling_link_in_the_place_of_the_users_key_is_told(self, tmp_path: Path) -> None:
         """A key on a disk that is not mounted is not replaced by a new one."""
         default_key_path().parent.mkdir(parents=True)
         default_key_path().symlink_to(tmp_path / "not mounted")
-        with pytest.raises(KeyUnusable, match=r"The key file .* does not exist"):
+        with pytest.raises(KeyUnusableError, match=r"The key file .* does not exist"):
             find_key()
 
     def test_the_users_own_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ class TestLookup:
         """Some containers run as a user that is in no list of users."""
         code = """
 import os
-from feedback_etl.errors import KeyMissing
+from feedback_etl.errors import KeyMissingError
 from feedback_etl.processor import FeedbackProcessor
 from feedback_etl.settings import find_key
 for name in ("HOME", "XDG_CONFIG_HOME"):
@@ -284,7 +284,7 @@ try:
 except KeyError:
     try:
         find_key()
-    except KeyMissing as error:
+    except KeyMissingError as error:
         print(error)
 """
         told = python(code).stdout.strip()
@@ -302,7 +302,7 @@ except KeyError:
             home = own / "closed"
             home.mkdir(mode=0o000)
             monkeypatch.setenv("HOME", str(home))
-            with pytest.raises(KeyMissing) as caught:
+            with pytest.raises(KeyMissingError) as caught:
                 find_key()
             monkeypatch.setenv("FEEDBACK_ETL_KEY", key)
             assert (key_in_force().text, retired_folder()) == (key, None)
@@ -326,11 +326,11 @@ except KeyError:
             monkeypatch.setenv("FEEDBACK_ETL_KEY", key.text)
             told = f"The folder of retired keys {own}/feedback-etl/retired cannot be read: Permission denied. "
             for action in (key_in_force, lambda: read_retired_keys(retired_folder())):
-                with pytest.raises(KeyUnusable, match=told):
+                with pytest.raises(KeyUnusableError, match=told):
                     action()
             monkeypatch.delenv("FEEDBACK_ETL_KEY")
             if closed == "feedback-etl":
-                with pytest.raises(KeyUnusable, match="key cannot be read: Permission denied"):
+                with pytest.raises(KeyUnusableError, match="key cannot be read: Permission denied"):
                     find_key()
             (own / closed).chmod(0o700)
 
@@ -405,7 +405,7 @@ def test_what_is_no_key_file_is_not_read(tmp_path: Path, name: str) -> None:
     elif name == "large":
         path.write_bytes(b"x" * 70_000)
         path.chmod(0o600)
-    with pytest.raises(KeyUnusable, match="is not a key file"):
+    with pytest.raises(KeyUnusableError, match="is not a key file"):
         read_key(path)
 
 
@@ -459,13 +459,13 @@ class TestRetirement:
         key_file(path)
         refused = here("export", "--days", "-1")
         assert (refused.code, "is retired: it serves erasure and audit only" in refused.err) == (2, True)
-        with pytest.raises(KeyUnusable, match="is retired"):
+        with pytest.raises(KeyUnusableError, match="is retired"):
             key_in_force()
 
     def test_what_is_no_key_is_not_retired(self, tmp_path: Path) -> None:
         """And stays where it is."""
         path = key_file(tmp_path / "short", "short")
-        with pytest.raises(KeyUnusable):
+        with pytest.raises(KeyUnusableError):
             retire_key(path, tmp_path / "retired")
         assert path.exists()
         assert read_retired_keys(tmp_path / "retired") == read_retired_keys(None) == []

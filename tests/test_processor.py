@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from feedback_etl.cli.console import tell_summary
 from feedback_etl.database import tables
-from feedback_etl.errors import ExportFileError, KeyMissing, KeyUnusable, UsageError, ValidationError
+from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError, ValidationError
 from feedback_etl.exports.local_transaction import LocalExportTransaction
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.erasure import erase
@@ -131,7 +131,7 @@ class TestConstructor:
         """As a key that is none is refused at once."""
         with pytest.raises(UsageError, match=r"^Give a key or unkeyed=True, not both\.$"):
             processor(unkeyed=True)
-        with pytest.raises(KeyUnusable):
+        with pytest.raises(KeyUnusableError):
             processor(key="short")
 
     def test_its_repr_does_not_show_the_key(self) -> None:
@@ -250,7 +250,7 @@ class TestProcessAndExport:
 
     def test_without_a_key_nothing_is_exported(self, session: Session, tmp_path: Path) -> None:
         """The error names the command that makes one, and the explicit way to do without."""
-        with pytest.raises(KeyMissing, match="feedback-etl keys new"):
+        with pytest.raises(KeyMissingError, match="feedback-etl keys new"):
             processor(session, key=None).process_and_export()
         assert not (tmp_path / "out").exists()
 
@@ -290,7 +290,7 @@ class TestHashId:
 
     def test_the_configured_key_is_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """And there must be one."""
-        with pytest.raises(KeyMissing):
+        with pytest.raises(KeyMissingError):
             processor(key=None)._hash_id(42)
         monkeypatch.setenv("FEEDBACK_ETL_KEY", f" {KEY} ")
         assert processor(key=None)._hash_id(42) == pseudonym(42)

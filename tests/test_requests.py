@@ -9,7 +9,7 @@ from folders import KEY, NOW, exported, people, visible
 from processes import python
 
 import feedback_etl as fe
-from feedback_etl.errors import FolderLocked, UsageError
+from feedback_etl.errors import FolderLockedError, UsageError
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.lock import lock_folder
 from feedback_etl.privacy.keys import Key
@@ -119,7 +119,7 @@ class TestOneAtATime:
 
     def test_nothing_is_read_while_others_use_the_folder(self, application: Database, tmp_path: Path) -> None:
         """Not even begun, so that two who ask at once do not both read."""
-        with lock_folder(tmp_path / "exports", 1), pytest.raises(FolderLocked):
+        with lock_folder(tmp_path / "exports", 1), pytest.raises(FolderLockedError):
             asked(application, tmp_path / "exports", lock_timeout=0)
         assert AuditLog(tmp_path / "exports").records() == []
 

@@ -12,7 +12,7 @@ from databases import Database
 from folders import KEY, NOW, exported, people, visible
 
 from feedback_etl.columns import TRAINING_COLUMNS
-from feedback_etl.errors import ExportFileError, KeyMissing, UsageError
+from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.maintenance import list_exports, prune
@@ -206,6 +206,6 @@ def test_the_log_tells_what_was_asked_and_what_came_of_it(sqlite_database: Datab
 def test_a_signed_log_is_not_continued_without_a_key(folder: Path) -> None:
     """Neither by prune nor by erase: anybody could have written such a record."""
     for act in (lambda: prune(folder, keep_days=0, key=None), lambda: erase(folder, analysis_ids=[1], keys=[])):
-        with pytest.raises(KeyMissing, match="is signed"):
+        with pytest.raises(KeyMissingError, match="is signed"):
             act()
     assert len(visible(folder)) == 9

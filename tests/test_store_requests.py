@@ -59,7 +59,7 @@ def test_what_was_published_since_it_looked_is_the_answer(
     second = asked(application, bucket_url)
     assert len(list_manifests(bucket_url)) == 1
     assert second.export_filename == first[0].export_filename
-    assert second.figures() == first[0].figures()
+    assert second.to_statistics() == first[0].to_statistics()
 
 
 def test_what_was_begun_since_it_looked_is_given_up(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from feedback_etl.columns import RAW_COLUMNS
-from feedback_etl.errors import KeyUnusable, UsageError, ValidationError
+from feedback_etl.errors import KeyUnusableError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.expressions import pair_hash
 from feedback_etl.transform.raw_schema import split_valid
@@ -22,7 +22,7 @@ from feedback_etl.transform.transforms import (
     RAW_KEY,
     anonymize,
     deduplicate,
-    enough_ratings,
+    has_min_ratings,
     latest_per_recommendation,
 )
 
@@ -180,7 +180,7 @@ class TestAnonymize:
             anonymize(frame, now=NOW)
         with pytest.raises(UsageError):
             anonymize(frame, now=NOW, key=KEY, unkeyed=True)
-        with pytest.raises(KeyUnusable):
+        with pytest.raises(KeyUnusableError):
             anonymize(frame, now=NOW, key="short")
 
     @pytest.mark.parametrize("choice", ["hashed", "", None, True])
@@ -265,14 +265,14 @@ class TestEnoughRatings:
         """Rows with 0 to 4 ratings."""
         values = {"helpful_rating": 0, "product_satisfaction": 5, "routine_completion_pct": 0, "would_recommend": False}
         rows = [dict.fromkeys(RATINGS) | dict(list(values.items())[:count]) for count in range(5)]
-        enough = raw_frame(*rows).select(enough_ratings(least)).to_series().to_list()
+        enough = raw_frame(*rows).select(has_min_ratings(least)).to_series().to_list()
         assert enough == [count >= least for count in range(5)]
 
     @pytest.mark.parametrize("least", [-1, 5, 1.0, True, False, "1", None])
     def test_other_numbers_are_refused(self, least: Any) -> None:
         """The message names the allowed values."""
         with pytest.raises(UsageError, match=r"^min_feedback_fields must be a whole number from 0 to 4\.$"):
-            enough_ratings(least)
+            has_min_ratings(least)
 
 
 def test_what_is_no_rating_becomes_null_without_a_word_of_it() -> None:

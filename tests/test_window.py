@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_etl.clock import naive_utc
+from feedback_etl.clock import to_naive_utc
 from feedback_etl.database.window import Window, parse_time, window_between, window_of_days
 from feedback_etl.errors import UsageError
 
@@ -79,7 +79,7 @@ def test_what_is_no_time_is_refused(given_time: Any) -> None:
 def test_an_offset_changes_the_form_of_an_instant_and_nothing_else(time: datetime, zone: timezone) -> None:
     """Written with any offset, as text or not, an instant is the same naive UTC."""
     local = time.replace(tzinfo=UTC).astimezone(zone)
-    assert naive_utc(local) == time
+    assert to_naive_utc(local) == time
     assert parse_time(local.isoformat()) == time
 
 

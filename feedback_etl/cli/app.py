@@ -242,11 +242,11 @@ def demo(
     """Make a sample database and export its last 90 days. Needs no database, no settings and no key."""
     from sqlalchemy import URL
 
-    from feedback_etl.clock import instant
+    from feedback_etl.clock import resolve_now
     from feedback_etl.demo.sample import DEMO_KEY, create_sample_database
     from feedback_etl.pipeline.export import export_feedback
 
-    now = instant()
+    now = resolve_now()
     database = directory / "feedback.db"
     create_sample_database(database, rows=rows, seed=seed, now=now)
     url = URL.create("sqlite", database=str(database))

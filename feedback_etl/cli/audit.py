@@ -6,7 +6,7 @@ import typer
 
 from feedback_etl.cli.console import counted, print_data, tell
 from feedback_etl.cli.folder import AsJson, KeyFiles, Output, folder_of, keys_at_hand, settings_for
-from feedback_etl.errors import CheckFailed, UsageError
+from feedback_etl.errors import CheckFailedError, UsageError
 
 audit_app = typer.Typer(
     help="Who did what to the exports, in a log that shows tampering.",
@@ -55,6 +55,8 @@ def audit_verify(output: Output = None, key_file: KeyFiles = None, as_json: AsJs
         if verdict.unsigned:
             tell(f"not signed by a key, so that anybody could have written it: {counted(verdict.unsigned, 'record')}")
     if verdict.faults and verdict.unknown == len(verdict.faults):
-        raise CheckFailed(f"{counted(verdict.unknown, 'record')} cannot be checked without their key (--key-file).")
+        raise CheckFailedError(
+            f"{counted(verdict.unknown, 'record')} cannot be checked without their key (--key-file)."
+        )
     if verdict.faults:
-        raise CheckFailed(f"The audit log is not as it was written: {counted(len(verdict.faults), 'fault')}.")
+        raise CheckFailedError(f"The audit log is not as it was written: {counted(len(verdict.faults), 'fault')}.")

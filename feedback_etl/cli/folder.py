@@ -10,7 +10,7 @@ import typer
 
 from feedback_etl.cli.console import counted, print_data, tell
 from feedback_etl.cli.options import AllowRowSecurity
-from feedback_etl.errors import CheckFailed, ExportFileError, KeyMissing, UsageError
+from feedback_etl.errors import CheckFailedError, ExportFileError, KeyMissingError, UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
@@ -208,9 +208,9 @@ def erase(
         if not as_json:
             for each in done.not_found:
                 print_data(each)
-        raise CheckFailed(f"Nothing was found of {counted(len(done.not_found), 'id')}, listed on stdout.")
+        raise CheckFailedError(f"Nothing was found of {counted(len(done.not_found), 'id')}, listed on stdout.")
     if done.without_key:
-        raise CheckFailed("Not every export could be looked into.")
+        raise CheckFailedError("Not every export could be looked into.")
 
 
 def _tell(done: "ErasureResult", would: str) -> None:
@@ -265,7 +265,7 @@ def _optional_key(settings: "Settings") -> "Key | None":
 
     try:
         return find_key(settings).key
-    except KeyMissing:
+    except KeyMissingError:
         return None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feedback_etl.cli.console import print_data, tell
-from feedback_etl.errors import KeyMissing
+from feedback_etl.errors import KeyMissingError
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.keys import Key
@@ -56,7 +56,7 @@ def keys_list() -> None:
     from feedback_etl.privacy.keys import read_retired_keys
     from feedback_etl.settings import find_key, retired_folder
 
-    with suppress(KeyMissing):
+    with suppress(KeyMissingError):
         key, place = find_key()
         print_data(f"{key.id}  in force  {place}")
     for key, path in read_retired_keys(retired_folder()):
@@ -88,7 +88,7 @@ def key_for_export(settings: "Settings") -> "Key":
 
     try:
         return key_in_force(settings)
-    except KeyMissing:
+    except KeyMissingError:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
     path = default_key_path()

@@ -12,7 +12,7 @@ import typer
 from feedback_etl.cli.console import counted, print_data, tell
 from feedback_etl.cli.folder import AsJson, KeyFiles, Output, keys_at_hand, settings_for
 from feedback_etl.cli.options import AllowRowSecurity
-from feedback_etl.errors import CheckFailed, ExportFileError, UsageError
+from feedback_etl.errors import CheckFailedError, ExportFileError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -59,7 +59,7 @@ def check(
                 if line:
                     print_data(f"{'':<18}{line}")
     if failed := [item.name for item in items if not item.passed]:
-        raise CheckFailed(f"{counted(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
+        raise CheckFailedError(f"{counted(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
 
 
 def risk(

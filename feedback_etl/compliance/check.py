@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.columns import all_quasi_identifiers
 from feedback_etl.compliance.application import consented, erasable, hashes_by_key, indexed
 from feedback_etl.compliance.data_files import Written, written
@@ -88,7 +88,9 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     files = [each for manifest in _manifests(place) if (each := written(place, manifest))]
     exports = [each.manifest for each in files]
     database = _database(settings)
-    there = _There(place, exports, files, database or Application([], [], [], [], (), ""), settings, keys, instant(now))
+    there = _There(
+        place, exports, files, database or Application([], [], [], [], (), ""), settings, keys, resolve_now(now)
+    )
     no_export = Item("", False, _NO_EXPORT, "feedback-etl export") if not files else None
     no_database = Item("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
     items = []

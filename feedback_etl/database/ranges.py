@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from feedback_etl.clock import naive_utc
+from feedback_etl.clock import to_naive_utc
 from feedback_etl.columns import CONSENT
 from feedback_etl.database import tables
 from feedback_etl.database.connect import Source
@@ -95,9 +95,9 @@ def ranges_of(
         return Ranges([window])
     share = _share_to_look_at(source, relation, types, expected, size)
     looked_at = relation if share == 1 else sampled(relation, share)
-    extent, fine = (naive_utc(first), naive_utc(last)), max(_BINS, _BINS_A_RANGE * expected // size)
+    extent, fine = (to_naive_utc(first), to_naive_utc(last)), max(_BINS, _BINS_A_RANGE * expected // size)
     found = fetch_rows(source, bins_of(looked_at, window, types, extent=extent, bins=fine))
-    bins = [Bin(start and naive_utc(start), round(count / share)) for start, count in found]
+    bins = [Bin(start and to_naive_utc(start), round(count / share)) for start, count in found]
     rows = sum(each.rows for each in bins)
     number = max(math.ceil(rows / size), min(at_once, rows // least_rows))
     return split(window, bins, number, is_sample=share < 1)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from feedback_etl.clock import naive_utc
+from feedback_etl.clock import to_naive_utc
 from feedback_etl.database.connect import Source
 from feedback_etl.database.inspection import fetch_rows
 from feedback_etl.database.relation import Relation
@@ -65,5 +65,5 @@ def _as_time(time: object) -> datetime | None:
     """What a driver gives for a time; None for what is none."""
     if isinstance(time, str):
         with suppress(ValueError):
-            return naive_utc(datetime.fromisoformat(time))
-    return naive_utc(time) if isinstance(time, datetime) else None
+            return to_naive_utc(datetime.fromisoformat(time))
+    return to_naive_utc(time) if isinstance(time, datetime) else None

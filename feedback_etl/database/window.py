@@ -3,7 +3,7 @@
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from feedback_etl.clock import naive_utc
+from feedback_etl.clock import to_naive_utc
 from feedback_etl.errors import UsageError
 
 Time = str | date | datetime
@@ -51,7 +51,7 @@ def parse_time(time: str | date | datetime) -> datetime:
     try:
         if isinstance(time, date) and not isinstance(time, datetime):
             return datetime(time.year, time.month, time.day)
-        return naive_utc(time if isinstance(time, datetime) else datetime.fromisoformat(time))
+        return to_naive_utc(time if isinstance(time, datetime) else datetime.fromisoformat(time))
     except (TypeError, ValueError, OverflowError):
         raise UsageError("A time must be an ISO 8601 date or time such as 2025-10-25 or 2025-10-25T12:00.") from None
 

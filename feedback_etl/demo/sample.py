@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.database import tables
 from feedback_etl.demo.data import Row, sample_tables
 from feedback_etl.errors import ExportFileError
@@ -66,7 +66,7 @@ def sample_database(rows: int = 1_000, *, seed: int = 7, now: datetime | None = 
     ...     url.startswith("sqlite:///")
     True
     """
-    now = instant(now)
+    now = resolve_now(now)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "feedback.db"
         create_sample_database(path, rows=rows, seed=seed, now=now)

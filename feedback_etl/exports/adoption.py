@@ -39,8 +39,8 @@ def adopt(
     Raises:
         UsageError: It is in an object store.
         ExportFileError: It is no such file, or has a manifest already.
-        FolderLocked: Others use the folder.
-        KeyMissing: The audit log is signed, and there is no key.
+        FolderLockedError: Others use the folder.
+        KeyMissingError: The audit log is signed, and there is no key.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from feedback_etl.clock import instant
-from feedback_etl.errors import FolderLocked, KeyMissing
+from feedback_etl.clock import resolve_now
+from feedback_etl.errors import FolderLockedError, KeyMissingError
 from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.exports.lock import acquire_lock
 from feedback_etl.privacy.keys import Key, sign
@@ -48,14 +48,14 @@ class AuditLog:
 
         Raises:
             OSError: It cannot be opened.
-            FolderLocked: It was held for longer than `timeout` seconds.
+            FolderLockedError: It was held for longer than `timeout` seconds.
         """
         refuse_links(self.path.parent, self.path)
         make_private_folder(self.path.parent)
         is_new = not self.path.exists()
         with open_private_file(self.path) as file:
             if not acquire_lock(file.fileno(), timeout):
-                raise FolderLocked(f"{self.path} has been held by another process for {timeout:g} s; run again.")
+                raise FolderLockedError(f"{self.path} has been held by another process for {timeout:g} s; run again.")
             if is_new:
                 fsync_directory(self.path.parent)
             yield LockedAuditLog(file)
@@ -77,10 +77,10 @@ class AuditLog:
         """Make sure that a signed log is not continued without a signature, which anybody could write.
 
         Raises:
-            KeyMissing: There is no key, and the last record is signed.
+            KeyMissingError: There is no key, and the last record is signed.
         """
         if key is None and any(record["key_id"] for record in self.records()[-1:]):
-            raise KeyMissing(
+            raise KeyMissingError(
                 "The audit log of this folder is signed, and there is no key to sign what is done now. Pass the key, "
                 "or configure it (feedback-etl keys show)."
             )
@@ -172,7 +172,7 @@ def build_record(event: str, key: Key | None, facts: Mapping[str, Any], last: Re
     """A record of what happens now, which follows the last one."""
     record = {
         "number": last["number"] + 1 if last else 1,
-        "at": instant().isoformat(timespec="milliseconds") + "Z",
+        "at": resolve_now().isoformat(timespec="milliseconds") + "Z",
         "event": event,
         "user": _user(),
         "host": socket.gethostname(),

@@ -27,7 +27,7 @@ def lock_storage(where: StorageLike, timeout: float = LOCK_TIMEOUT) -> AbstractC
     """The lock of a folder; nothing for an object store.
 
     Raises:
-        FolderLocked: Somebody else holds it for longer than `timeout` seconds.
+        FolderLockedError: Somebody else holds it for longer than `timeout` seconds.
     """
     place = open_storage(where)
     return nullcontext() if isinstance(place, ObjectStorage) else lock_folder(place.path, timeout)

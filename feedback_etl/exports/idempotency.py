@@ -52,7 +52,7 @@ def deduplicate_request(
     Raises:
         UsageError: The id is no text of 1 to 200 characters.
         ExportFileError: The place cannot be used, or a manifest cannot be read.
-        FolderLocked: Others use the folder.
+        FolderLockedError: Others use the folder.
     """
     if not isinstance(idempotency_key, str) or not 0 < len(idempotency_key) <= MAX_KEY_LENGTH:
         raise UsageError(f"idempotency_key must be a text of 1 to {MAX_KEY_LENGTH} characters, such as a UUID.")
@@ -93,7 +93,7 @@ def _exports_of(place: LocalStorage | ObjectStorage, started: Iterable[Record]) 
 
 
 def _report(place: LocalStorage | ObjectStorage, done: Record) -> ExportReport:
-    report = ExportReport.told(done)
+    report = ExportReport.from_audit_summary(done)
     report.audit_head = open_audit_log(place).head()
     for path in (file["path"] for file in done["files"]):
         folder, _, name = path.rpartition("/")

@@ -143,7 +143,7 @@ def lock_series(folder: Path, settings_digest: str, lock_timeout: float) -> Iter
 
     Raises:
         ExportFileError: The folder cannot be used, or the chain is broken.
-        FolderLocked: Others use the folder.
+        FolderLockedError: Others use the folder.
     """
     with ExitStack() as stack:
         with explain_write_errors(folder):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from feedback_etl.errors import FolderLocked
+from feedback_etl.errors import FolderLockedError
 from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import make_private_folder, open_private_file
@@ -20,7 +20,7 @@ def lock_folder(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     """Hold the folder's lock; a process that dies lets go of it.
 
     Raises:
-        FolderLocked: Somebody else holds it for longer than `timeout` seconds.
+        FolderLockedError: Somebody else holds it for longer than `timeout` seconds.
         OSError: The folder cannot be used.
     """
     state = folder / STATE_FOLDER
@@ -28,7 +28,7 @@ def lock_folder(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     make_private_folder(state)
     with open_private_file(state / "lock") as file:
         if not acquire_lock(file.fileno(), timeout):
-            raise FolderLocked(
+            raise FolderLockedError(
                 f"{folder} is in use: another export, erasure or prune has held its lock for {timeout:g} s. "
                 "Wait for it, or give --lock-timeout more seconds."
             )

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.catalog import list_manifests, read_object_manifest, replace_manifest
 from feedback_etl.exports.housekeeping import lock_storage, open_audit_log, recover_storage
@@ -117,20 +117,20 @@ def prune(
         UsageError: A number is not allowed.
         ExportFileError: An export is from the future, so that the clock is not to be trusted; or a file cannot be
             removed.
-        FolderLocked: Others use the folder.
-        KeyMissing: The audit log is signed, and there is no key.
+        FolderLockedError: Others use the folder.
+        KeyMissingError: The audit log is signed, and there is no key.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     prune(folder, keep_days=90, key=None)
-    PruneResult(exports=[], kept=[], foreign=[])
+    Pruned(exports=[], kept=[], foreign=[])
     """
     for name, number in (("keep_days", keep_days), ("keep_last", keep_last)):
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_DAYS:
             raise UsageError(f"{name} must be a whole number from 0 to {MAX_DAYS:,}.")
     place = open_storage(folder)
     require_storage(place)
-    now, log = instant(now), open_audit_log(place)
+    now, log = resolve_now(now), open_audit_log(place)
     log.require_signer(key)
     with explain_write_errors(place), lock_storage(place, lock_timeout):
         with log.locked() as opened:

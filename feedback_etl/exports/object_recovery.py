@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.exports.audit import AuditLog, LockedAuditLog, Record, compute_mac
 from feedback_etl.exports.catalog import ABANDONED, read_object_manifest
 from feedback_etl.exports.layout import manifest_path, part_folders
@@ -118,7 +118,7 @@ def remove_unlisted(bucket: ObjectStorage, stem: str, files: Iterable[DataFile] 
 
 
 def _get_age(started: Record) -> timedelta:
-    return instant() - datetime.fromisoformat(started["at"].removesuffix("Z"))
+    return resolve_now() - datetime.fromisoformat(started["at"].removesuffix("Z"))
 
 
 def list_unfinished_stems(records: Iterable[Record]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
-from feedback_etl.errors import ExportFileError, KeyMissing
+from feedback_etl.errors import ExportFileError, KeyMissingError
 from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.privacy.keys import Key, sign, sign_column
 from feedback_etl.storage.base import StorageLike, open_storage
@@ -108,7 +108,7 @@ def read_tombstones(
 
     Raises:
         ExportFileError: The file holds something else.
-        KeyMissing: There were erasures under other keys only.
+        KeyMissingError: There were erasures under other keys only.
     """
     records = [record for record in _records(folder) if only is None or record["erasure"] in only]
     by_id: dict[str | None, Key | None] = {}
@@ -118,7 +118,7 @@ def read_tombstones(
     chosen = {erasure: next((each for each in by_id if each in ids), "") for erasure, ids in signers.items()}
     if unknown := [erasure for erasure, key_id in chosen.items() if key_id == ""]:
         ids = sorted({str(key_id) for erasure in unknown for key_id in signers[erasure]})
-        raise KeyMissing(
+        raise KeyMissingError(
             f"{folder} has forgotten people under the key {' or '.join(ids)}, which is not at hand: they could come "
             "back. Retire that key here (feedback-etl keys retire --file FILE), or export into another folder."
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from feedback_etl.errors import ExportFileError, FolderLocked, UsageError
+from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
 from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.file_formats import FileFormat
@@ -50,7 +50,7 @@ class ExportTransaction:
     """An export that was begun, as a context that leaves nothing half-done; what it writes is told by its kinds.
 
     Every method raises ExportFileError if a folder or a file cannot be used (the message says which and why), and
-    FolderLocked if others use the folder for too long.
+    FolderLockedError if others use the folder for too long.
 
     Attributes:
         stem: What its files are named after.
@@ -161,7 +161,7 @@ class ExportTransaction:
             raise
         finally:
             if not self._ended:
-                with suppress(OSError, FolderLocked):  # the next start records it
+                with suppress(OSError, FolderLockedError):  # the next start records it
                     self._end("failed", timeout=1, error=kind.__name__ if kind else "nothing was published")
 
     def _discard(self) -> None:

@@ -12,7 +12,14 @@ from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from feedback_etl.errors import ExportFileError, FeedbackError, FolderLocked, SourceError, UsageError, ValidationError
+from feedback_etl.errors import (
+    ExportFileError,
+    FeedbackError,
+    FolderLockedError,
+    SourceError,
+    UsageError,
+    ValidationError,
+)
 from feedback_etl.exports import maintenance
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.integrations.run import run_export
@@ -26,7 +33,7 @@ _PATIENCE_SECONDS = 1.0
 _MOST_DAYS = 36_500
 
 _ANSWERS: list[tuple[type[FeedbackError], int, str]] = [
-    (FolderLocked, 409, "An export, an erasure or a prune is under way: try again when it is done."),
+    (FolderLockedError, 409, "An export, an erasure or a prune is under way: try again when it is done."),
     (SourceError, 503, "The database cannot be read now: nothing was exported."),
     (ValidationError, 500, "Rows break the rules, so nothing was exported."),
     (ExportFileError, 500, "The folder of exports cannot be used: nothing was exported."),

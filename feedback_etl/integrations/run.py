@@ -4,7 +4,7 @@ import logging
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from feedback_etl.errors import FeedbackError, FolderLocked, SourceError
+from feedback_etl.errors import FeedbackError, FolderLockedError, SourceError
 from feedback_etl.integrations.options import ARGUMENTS
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRANSIENT = (SourceError, FolderLocked)
+TRANSIENT = (SourceError, FolderLockedError)
 """What may be gone when the same is tried again later."""
 
 

@@ -18,12 +18,12 @@ from feedback_etl.exports.tombstones import Tombstones, is_erased
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
 from feedback_etl.results import ExportReport
-from feedback_etl.transform.dataframes import compact, without_nan
+from feedback_etl.transform.dataframes import compact, nan_to_null
 from feedback_etl.transform.duplicates import FirstOfOwnPairs, FirstOfPairs
-from feedback_etl.transform.expressions import MAX_AGE, harmless, hash_id
-from feedback_etl.transform.raw_schema import explain, is_valid, tell_apart
+from feedback_etl.transform.expressions import MAX_AGE, escape_formula, hash_id
+from feedback_etl.transform.raw_schema import add_reasons, is_valid, partition_valid
 from feedback_etl.transform.training_schema import validate
-from feedback_etl.transform.transforms import anonymize, coarsen, enough_ratings
+from feedback_etl.transform.transforms import anonymize, coarsen, has_min_ratings
 
 _EXPLAINED_AT_ONCE = 5_000
 _NONE_REJECTED = pl.DataFrame(schema={"feedback_id": pl.Null, "analysis_hash": pl.String, "reasons": pl.String})
@@ -58,7 +58,7 @@ def _implausible_ages(pairs: pl.DataFrame, rows: pl.DataFrame) -> int:
     least, greatest = ages.min(), ages.max()
     if least is None or (least >= 0 and greatest <= MAX_AGE):  # as in nearly every batch, and ten times as fast
         return 0
-    is_outside = ~without_nan(ages).is_between(0, MAX_AGE)
+    is_outside = ~nan_to_null(ages).is_between(0, MAX_AGE)
     return int((is_outside & pairs["age_range"].is_null()).sum())
 
 
@@ -93,7 +93,7 @@ class Run:
         own_hash = rules.overrides.pair_hash
         self._first_of_pairs = FirstOfPairs()
         self._first_of_own_pairs = None if own_hash is None else FirstOfOwnPairs(own_hash)
-        self._enough = enough_ratings(rules.min_feedback_fields)
+        self._enough = has_min_ratings(rules.min_feedback_fields)
         self._waiting: list[pl.DataFrame] = []
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
@@ -118,7 +118,7 @@ class Run:
         if self._memory is not None:
             raw = self._memory.unread(raw, lambda rows: self._enough & is_valid(rows, rules.extra))
         rated = raw.filter(self._enough)
-        valid, rejected = tell_apart(rated, rules.extra)
+        valid, rejected = partition_valid(rated, rules.extra)
         if self._first_of_own_pairs is None:
             unique = self._first_of_pairs.filter(valid)
             if self._memory is not None:
@@ -176,7 +176,7 @@ class Run:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return _NONE_REJECTED
-        explained = explain(pl.concat(waiting), self._rules.extra)
+        explained = add_reasons(pl.concat(waiting), self._rules.extra)
         reasons = explained["reasons"].str.split(",").explode().value_counts()
         self._reasons.update(dict(reasons.iter_rows()))
         return self._without_values(explained)
@@ -199,7 +199,7 @@ class Run:
         if overrides.hash_id is not None:
             pseudonyms = overrides.pseudonyms(rejected["analysis_id"])
         return rejected.select(
-            harmless("feedback_id") if is_text else "feedback_id", analysis_hash=pseudonyms, reasons="reasons"
+            escape_formula("feedback_id") if is_text else "feedback_id", analysis_hash=pseudonyms, reasons="reasons"
         )
 
     def judge(self, window: Window, excluded: int) -> None:

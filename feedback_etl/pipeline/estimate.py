@@ -7,7 +7,7 @@ from datetime import datetime
 from math import ceil
 from typing import IO, Any, Unpack, cast
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.database.batches import BATCH_ROWS, Reading, open_reading
 from feedback_etl.database.connect import Database
 from feedback_etl.database.inspection import fetch_count
@@ -102,7 +102,7 @@ def plan(
     require_usable_polars()
     prestart()
     options = (options or ExportOptions()).with_keywords(**keywords)
-    now = instant(now)
+    now = resolve_now(now)
     if options.output.incremental:
         raise UsageError("An incremental export is never in parts: leave incremental out.")
     selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Unpack
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, read
 from feedback_etl.database.watermark import Settling
@@ -71,11 +71,11 @@ def export_feedback(
         The figures of the run.
 
     Raises:
-        UsageError: An argument is wrong, or (KeyMissing) there is no key.
+        UsageError: An argument is wrong, or (KeyMissingError) there is no key.
         SourceError: The database cannot be reached or is not as expected.
         ValidationError: Too many rows are rejected, or all of them (AllRejectedError); nothing was published.
         ExportFileError: The folder cannot be used; nothing was published.
-        FolderLocked: Another program uses the folder for too long; nothing was published.
+        FolderLockedError: Another program uses the folder for too long; nothing was published.
 
     >>> from feedback_etl.demo.sample import sample_database
     >>> with sample_database() as url:
@@ -86,7 +86,7 @@ def export_feedback(
     started = time.perf_counter()
     require_usable_polars()
     options = (options or ExportOptions()).with_keywords(**keywords)
-    now = instant(now)
+    now = resolve_now(now)
     request = ExportRequest(
         storage=open_storage(options.output.output_dir),
         selection=select(database, options, now, on_progress),

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from feedback_etl.errors import KeyMissing, UsageError
+from feedback_etl.errors import KeyMissingError, UsageError
 from feedback_etl.privacy.keys import Key, read_retired_keys
 from feedback_etl.settings import find_key, key_in_force, retired_folder
 
@@ -11,7 +11,7 @@ def resolve_key(key: Key | str | None, unkeyed: bool) -> Key | None:
     """Resolve the pseudonym key: the given one or else the configured one; return None for unkeyed exports.
 
     Raises:
-        UsageError: Both a key and `unkeyed` were given, or (KeyMissing) no key is configured.
+        UsageError: Both a key and `unkeyed` were given, or (KeyMissingError) no key is configured.
     """
     if unkeyed:
         if key is not None:
@@ -23,6 +23,6 @@ def resolve_key(key: Key | str | None, unkeyed: bool) -> Key | None:
 def available_keys() -> list[Key]:
     """Return the configured key and the retired ones: people may have been erased under any of them."""
     keys = [retired.key for retired in read_retired_keys(retired_folder())]
-    with suppress(KeyMissing):
+    with suppress(KeyMissingError):
         keys.insert(0, find_key().key)
     return keys

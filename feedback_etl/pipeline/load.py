@@ -5,7 +5,7 @@ from typing import Unpack
 
 import polars as pl
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Found, Progress, read
 from feedback_etl.option_keywords import ReadKeywords, TrainingKeywords
@@ -39,7 +39,7 @@ def load_training(
     require_usable_polars()
     require_known(keywords, [*TrainingKeywords.__annotations__])
     options = (options or ExportOptions()).with_keywords(**keywords)
-    now = instant(now)
+    now = resolve_now(now)
     rules = TransformOptions.of(options, now, resolve_key(key, unkeyed))
     selection = select(database, options, now, on_progress)
 
@@ -74,6 +74,6 @@ def load_feedback(
     require_usable_polars()
     require_known(keywords, [*ReadKeywords.__annotations__])
     read_only = ExportOptions(read=(options or ExportOptions()).with_keywords(**keywords).read)
-    selection = select(database, read_only, instant(now), on_progress)
+    selection = select(database, read_only, resolve_now(now), on_progress)
     raw = read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
     return raw.with_columns(readable("created_at"))

@@ -51,7 +51,7 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
         SourceError: The database cannot be reached, or stopped a query, also when it was sent again.
         ValidationError: Too many rows are rejected, or of small classes; nothing was published.
         ExportFileError: The place cannot be used, or workers were lost; nothing was published.
-        FolderLocked: Others use the folder for too long; nothing was published.
+        FolderLockedError: Others use the folder for too long; nothing was published.
     """
     parts, ahead = Parts(request), _ahead(request.executor, request.selection.reading.workers)
     try:
@@ -173,7 +173,7 @@ class Parts:
         report = run.report(window, found.excluded)
         _require_all(files, report)
         facts = ManifestDetails(
-            "full", window, self.request.settings, report.figures(), found.source, extra=rules.extra
+            "full", window, self.request.settings, report.to_statistics(), found.source, extra=rules.extra
         )
         export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head

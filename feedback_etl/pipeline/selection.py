@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from feedback_etl.columns import of_raw_rows
+from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, Selection
 from feedback_etl.errors import UsageError
@@ -27,6 +27,6 @@ def select(database: Database, options: ExportOptions, now: datetime, on_progres
         reading=read.reading,
         progress=on_progress,
         consent=read.consent,
-        extra=of_raw_rows(options.privacy.columns),
+        extra=raw_extra_columns(options.privacy.columns),
         allow_row_security=read.allow_row_security,
     )

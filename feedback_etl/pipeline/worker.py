@@ -13,11 +13,11 @@ from functools import lru_cache
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.columns import of_raw_rows
+from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.batches import rows_of
 from feedback_etl.database.connect import open_source
 from feedback_etl.database.reader_client import Job
-from feedback_etl.errors import KeyUnusable, SourceError, UsageError
+from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import (
     STATE_FOLDER,
@@ -84,7 +84,7 @@ def _secrets(export: Export) -> Secrets:
     settings = load_settings()
     key = key_in_force(settings) if export.key_id else None
     if key and key.id != export.key_id:
-        raise KeyUnusable(
+        raise KeyUnusableError(
             f"This worker has the key {key.id}, and the export is of the key {export.key_id}: set "
             "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) alike on all workers."
         )
@@ -107,7 +107,7 @@ def work_with(secrets: Secrets, task: Task) -> Made:
     if isinstance(task, ThinTask):
         return let_through(place, rules, task)
     job = Job(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = rows_of(job, of_raw_rows(rules.extra), read_timeout=export.read_timeout)
+    frames = rows_of(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
     return make_part(place, rules, task, frames, run_of(export, rules))
 
 

@@ -44,7 +44,7 @@ def write_export(request: ExportRequest, stream: Found, series: IncrementalState
             increment = series.next(window.start, settled.until, settled.counts)
             details = details._replace(mode=INCREMENTAL, chain=increment)
             report.mode, report.late_records = INCREMENTAL, series.late(settled.counts)
-        published = files.publish(details._replace(statistics=report.figures(), risk=report.risk))
+        published = files.publish(details._replace(statistics=report.to_statistics(), risk=report.risk))
         report.audit_head = files.audit_head
     if series is not None and any(published):
         series.let_go()

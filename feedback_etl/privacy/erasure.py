@@ -75,8 +75,8 @@ def erase(
         UsageError: No one is named, a database is required and missing, the folder does not exist, or an id is invalid.
         SourceError: The database cannot be read.
         ExportFileError: A file cannot be written, or a manifest cannot be read; run it again after fixing that.
-        FolderLocked: The folder's lock was not released in time.
-        KeyMissing: The audit log is signed, and there is no key.
+        FolderLockedError: The folder's lock was not released in time.
+        KeyMissingError: The audit log is signed, and there is no key.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 
 import polars as pl
 
-from feedback_etl.errors import ExportFileError, KeyUnusable
+from feedback_etl.errors import ExportFileError, KeyUnusableError
 from feedback_etl.storage.posix import (
     fsync_directory,
     link_exclusive,
@@ -40,7 +40,7 @@ class Key:
     """A pseudonym key: text of at least 32 bytes; surrounding white space is stripped, and the repr shows the id alone.
 
     Raises:
-        KeyUnusable: The key has fewer than 32 bytes, or is no UTF-8 text.
+        KeyUnusableError: The key has fewer than 32 bytes, or is no UTF-8 text.
 
     >>> Key("k" * 32)
     Key(id='f847815c5347')
@@ -52,9 +52,9 @@ class Key:
     def __post_init__(self) -> None:
         content = _encode(self.text)
         if content is None:  # raised here, since the original error contains the key
-            raise KeyUnusable("The pseudonym key is not UTF-8 text.")
+            raise KeyUnusableError("The pseudonym key is not UTF-8 text.")
         if len(content) < MIN_KEY_BYTES:
-            raise KeyUnusable(
+            raise KeyUnusableError(
                 f"The pseudonym key has {len(content)} bytes; it needs at least {MIN_KEY_BYTES}. "
                 "Create one with `feedback-etl keys new`."
             )
@@ -155,7 +155,7 @@ def read_retired_keys(folder: Path | None) -> list[RetiredKey]:
     """Read the retired keys of a folder, ordered by id; a missing folder has none.
 
     Raises:
-        KeyUnusable: A key or the folder cannot be read.
+        KeyUnusableError: A key or the folder cannot be read.
     """
     return [RetiredKey(read_key(path), path) for path in _list_retired(folder)]
 
@@ -164,7 +164,7 @@ def is_retired(key: Key, folder: Path | None) -> bool:
     """Return whether a key is retired.
 
     Raises:
-        KeyUnusable: The folder cannot be read.
+        KeyUnusableError: The folder cannot be read.
     """
     return any(path.name == key.id for path in _list_retired(folder))
 
@@ -177,7 +177,7 @@ def _list_retired(folder: Path | None) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise KeyUnusable(
+        raise KeyUnusableError(
             f"The folder of retired keys {folder} cannot be read: {error.strerror}. Make it readable for this user, or "
             "set retired_keys to another folder."
         ) from None
@@ -187,7 +187,7 @@ def retire_key(path: Path, folder: Path) -> RetiredKey:
     """Move a key file to the folder of retired keys, under its id; a mounted secret is copied.
 
     Raises:
-        KeyUnusable: The file contains no key.
+        KeyUnusableError: The file contains no key.
         ExportFileError: The retired key cannot be written.
     """
     key = read_key(path)
@@ -206,22 +206,24 @@ def read_key(path: Path) -> Key:
         KeyPermissionWarning: Users other than the owner can read the file, as is usual for mounted secrets.
 
     Raises:
-        KeyUnusable: The file is missing or unreadable, other users can write to it, or it contains no key.
+        KeyUnusableError: The file is missing or unreadable, other users can write to it, or it contains no key.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(_MAX_BYTES + 1) if stat.S_ISREG(mode) else None
     except FileNotFoundError:
-        raise KeyUnusable(
+        raise KeyUnusableError(
             f"The key file {path} does not exist. Create it: feedback-etl keys new --file {path}"
         ) from None
     except OSError as error:
-        raise KeyUnusable(f"The key file {path} cannot be read: {error.strerror}.") from None
+        raise KeyUnusableError(f"The key file {path} cannot be read: {error.strerror}.") from None
     if content is None or len(content) > _MAX_BYTES:
-        raise KeyUnusable(f"{path} is not a key file: it is no regular file, or larger than {_MAX_BYTES:,} bytes.")
+        raise KeyUnusableError(f"{path} is not a key file: it is no regular file, or larger than {_MAX_BYTES:,} bytes.")
     if mode & 0o022:
-        raise KeyUnusable(f"Other users can write to the key file {path}, so it is not used. Fix it: chmod 600 {path}")
+        raise KeyUnusableError(
+            f"Other users can write to the key file {path}, so it is not used. Fix it: chmod 600 {path}"
+        )
     if mode & 0o044:
         warnings.warn(
             f"Other users can read the key file {path}. Unless it is a mounted secret, run: chmod 600 {path}",
@@ -230,5 +232,5 @@ def read_key(path: Path) -> Key:
         )
     try:
         return Key(content.decode(errors="surrogateescape"))
-    except KeyUnusable as error:
-        raise KeyUnusable(f"{path}: {error}") from None
+    except KeyUnusableError as error:
+        raise KeyUnusableError(f"{path}: {error}") from None

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from feedback_etl.clock import instant
+from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
@@ -61,7 +61,7 @@ def write_report(
         raise ExportFileError(f"There is no folder {path.parent}: make it, or name another file with -o.")
     places = [exports] if isinstance(exports, str | Path) else exports
     found = exports_of(places)
-    text = page(gather(found, Key.parse_all(keys), instant(now)))
+    text = page(gather(found, Key.parse_all(keys), resolve_now(now)))
     with explain_write_errors(path.parent, "Name another file with -o."):
         replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
     return path

@@ -32,10 +32,10 @@ class AmbiguousRequestError(ExportFileError):
 
 
 def is_object_store(where: str) -> bool:
-    """Whether something names a place in an object store; also a URL that was made a Path, and lost a slash by that.
+    """Return whether a location is in an object store; a URL that lost a slash as a `Path` is recognised too.
 
-    >>> is_object_store("s3://bucket/exports"), is_object_store("s3:/bucket/exports"), is_object_store("ml/feedback_training")
-    (True, True, False)
+    >>> [is_object_store(location) for location in ("s3://bucket/exports", "s3:/bucket/exports", "ml/exports")]
+    [True, True, False]
     """
     return where.lower().startswith(tuple(f"{scheme}:/" for scheme in SCHEMES))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, told
+from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, summarize_names
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.text_scan import csv_sources
@@ -232,7 +232,7 @@ def _require_readable(pairs: pl.LazyFrame, export: CommittedExport) -> None:
 
     names = pairs.collect_schema().names()
     if not is_readable(names):
-        wrong = told(name for name in names if not is_readable([name]))
+        wrong = summarize_names(name for name in names if not is_readable([name]))
         raise ExportFileError(
             f"{export.address} has values that cannot be read ({wrong}): ratings must be integers, times ISO 8601 with "
             "T and without offset. Exclude it with a pattern, or fix it, remove its manifest and adopt it again."

@@ -11,7 +11,7 @@ import polars as pl
 from feedback_etl.columns import RATING_FIELDS, require_pairs
 from feedback_etl.errors import UsageError
 from feedback_etl.training.vocabulary import Vocabulary
-from feedback_etl.transform.dataframes import Frame, for_any_frame
+from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe
 from feedback_etl.transform.transforms import TimestampPrecision, is_coarse
 
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
@@ -39,7 +39,7 @@ LABELS = {
 """What `label` knows."""
 
 
-@for_any_frame
+@accepts_any_dataframe
 def features(
     frame: Frame,
     *,
@@ -144,7 +144,7 @@ def _require_ratings(ratings: Sequence[str]) -> None:
         raise UsageError(f"{wrong[0]} is no rating; there are {', '.join(RATING_FIELDS)}.")
 
 
-@for_any_frame
+@accepts_any_dataframe
 def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "label") -> Frame:
     """Add what a model shall learn: 1 where a rating reaches a threshold, else 0; null where the rating is missing.
 

@@ -11,7 +11,7 @@ import polars as pl
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
 from feedback_etl.errors import UsageError
-from feedback_etl.transform.dataframes import Frame, for_any_frame, require_columns
+from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, require_columns
 
 _SHARED = {"analysis_hash": "analyses", "recommendation_id": "recommendations"}
 """What keeps no person together, and what a person has several of."""
@@ -32,7 +32,7 @@ class NullGroupWarning(UserWarning):
     """A split keeps all rows together that have no value to split by."""
 
 
-@for_any_frame
+@accepts_any_dataframe
 def split_by_hash(frame: Frame, shares: Mapping[str, float], *, by: str, seed: int = 0) -> dict[str, Frame]:
     """Split a frame into parts, all rows with the same value of `by` in the same one.
 

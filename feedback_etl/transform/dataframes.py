@@ -1,6 +1,6 @@
 """Frames of any kind: what comes in decides what goes out. Everything inside this package is Polars.
 
-A public transform is written once, for Polars, and `for_any_frame` converts at its edge.
+A public transform is written once, for Polars, and `accepts_any_dataframe` converts at its edge.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import polars as pl
 
-from feedback_etl.columns import told
+from feedback_etl.columns import summarize_names
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Transform = TypeVar("Transform", bound=Callable[..., Any])
 _ROW = "row of the pandas frame"
 
 
-def for_any_frame(transform: Transform) -> Transform:
+def accepts_any_dataframe(transform: Transform) -> Transform:
     """Let a transform of Polars frames take pandas data frames and Arrow tables too, and give back the same kind.
 
     A column that keeps its name and its type keeps the data type that it had; in pandas, new integers and booleans are
@@ -34,7 +34,7 @@ def for_any_frame(transform: Transform) -> Transform:
     result may be a frame, or a dict or a named tuple of frames; what is no frame is given as it is.
 
     >>> import pandas as pd
-    >>> @for_any_frame
+    >>> @accepts_any_dataframe
     ... def large(frame: Frame) -> Frame:
     ...     return frame.filter(pl.col("n") > 1)
     >>> large(pd.DataFrame({"n": [1, 2, 3]})).index.to_list()
@@ -86,10 +86,10 @@ def require_columns(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], ad
     """
     there = [name for name in frame.collect_schema().names() if name != _ROW]
     if missing := [str(name) for name in dict.fromkeys(names) if name not in there]:
-        raise UsageError(f"The frame has no column {', '.join(missing)}. It has: {told(there)}.{advice}")
+        raise UsageError(f"The frame has no column {', '.join(missing)}. It has: {summarize_names(there)}.{advice}")
 
 
-def collected(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+def collect_if_lazy(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """The rows of a frame of Polars: itself, unless it is lazy."""
     return frame.collect() if isinstance(frame, pl.LazyFrame) else frame
 
@@ -180,6 +180,6 @@ def compact(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
-def without_nan(numbers: pl.Series) -> pl.Series:
+def nan_to_null(numbers: pl.Series) -> pl.Series:
     """Return numbers with null in the place of NaN."""
     return numbers.fill_nan(None) if numbers.dtype.is_float() else numbers

@@ -13,7 +13,7 @@ import polars.selectors as cs
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
 from feedback_etl.columns import AGE_EDGES
-from feedback_etl.errors import KeyUnusable, UsageError
+from feedback_etl.errors import KeyUnusableError, UsageError
 
 PSEUDONYM_LENGTH = 16
 """Hex characters kept of a digest: 64 bits, so that two of a million ids collide with a chance of about 3e-8."""
@@ -44,14 +44,14 @@ _STRING_ARRAY = rf"\A{_S}\[{_S}(?:{_JSON_STRING}{_S}(?:,{_S}{_JSON_STRING}{_S})*
 _NO_LIST = rf"\A(?:{_S}null{_S})?\z"
 
 
-def column_of(column: str | pl.Expr) -> pl.Expr:
+def to_expr(column: str | pl.Expr) -> pl.Expr:
     """A column that is given by its name or as an expression."""
     return pl.col(column) if isinstance(column, str) else column
 
 
 def _text(column: str | pl.Expr) -> pl.Expr:
     """A column that may be text or, where all is null, of no type yet."""
-    return column_of(column).cast(pl.String)
+    return to_expr(column).cast(pl.String)
 
 
 class KeyLike(Protocol):
@@ -87,7 +87,7 @@ def hash_id(
 
     Raises:
         UsageError: Neither `key` nor `unkeyed=True`, or both.
-        KeyUnusable: The key is no UTF-8 text of 32 bytes or more.
+        KeyUnusableError: The key is no UTF-8 text of 32 bytes or more.
 
     >>> pl.select(hash_id(pl.lit(42), unkeyed=True)).item()
     '73475cb40a568e8d'
@@ -96,7 +96,7 @@ def hash_id(
     """
     if (key is None) is not unkeyed:
         raise UsageError("hash_id needs either key=... or unkeyed=True.")
-    ids = column_of(column)
+    ids = to_expr(column)
     text = ids.cast(pl.String)
     if key is None:
         digest = text.chash.sha2_256()  # type: ignore[attr-defined]
@@ -108,13 +108,13 @@ def hash_id(
 
 
 def _usable(key: str) -> str:
-    """A key's text as `Key` has it, or KeyUnusable."""
+    """A key's text as `Key` has it, or KeyUnusableError."""
     key = key.strip()
     encoded = key.encode(errors="ignore")
     if encoded.decode() != key:  # found here, since an encoder's error would hold the key
-        raise KeyUnusable("The key is not UTF-8 text; `feedback-etl keys new` makes one.")
+        raise KeyUnusableError("The key is not UTF-8 text; `feedback-etl keys new` makes one.")
     if len(encoded) < MIN_KEY_BYTES:
-        raise KeyUnusable(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` makes one.")
+        raise KeyUnusableError(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` makes one.")
     return key
 
 
@@ -158,7 +158,7 @@ def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES, plaus
     >>> pl.DataFrame({"age": [17, 25, 50, 131, None]}).select(bucket_age("age")).to_series().to_list()
     ['<18', '25-35', '50+', '50+', None]
     """
-    age = column_of(column)
+    age = to_expr(column)
     ranges = age_ranges(edges)
     edges_passed = pl.sum_horizontal([age >= edge for edge in edges])
     is_age = age.is_between(0, MAX_AGE) if plausible_only else age.cast(pl.Float64).is_not_nan()  # null for null
@@ -184,7 +184,7 @@ def iso_timestamp(column: str | pl.Expr) -> pl.Expr:
     >>> pl.select(iso_timestamp(pl.lit(datetime(2025, 10, 25, 10)))).item()
     '2025-10-25T10:00:00'
     """
-    utc = column_of(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    utc = to_expr(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     text = utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
     return pl.when(utc.dt.microsecond() == 0).then(text.str.head(-7)).otherwise(text)
 
@@ -209,11 +209,11 @@ def pair_hash(
     >>> pl.select(pair_hash(pl.lit("a"), pl.lit("b"), pl.lit("c"))).item()[:16]
     'a52dd81bfd5e4e66'
     """
-    times = [column_of(feedback_timestamp)]
+    times = [to_expr(feedback_timestamp)]
     if isinstance(feedback_timestamp, str):  # one of the two is empty: times are formatted, text is taken as it is
         named = cs.by_name(feedback_timestamp)
         times = [iso_timestamp(named & cs.datetime()), named - cs.datetime()]
-    joined = pl.concat_str([column_of(analysis_hash), column_of(recommendation_id), *times], separator="|")
+    joined = pl.concat_str([to_expr(analysis_hash), to_expr(recommendation_id), *times], separator="|")
     digest: pl.Expr = joined.chash.sha2_256()  # type: ignore[attr-defined]
     return digest.alias("pair_hash")
 
@@ -261,10 +261,10 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
     return _text(column).str.contains(_FORMULA)
 
 
-def harmless(column: str | pl.Expr) -> pl.Expr:
+def escape_formula(column: str | pl.Expr) -> pl.Expr:
     """A value as text; a formula gets an apostrophe before it, and spreadsheet programs show it as it is.
 
-    >>> pl.DataFrame({"id": ["=1+1", "17", None]}).select(harmless("id")).to_series().to_list()
+    >>> pl.DataFrame({"id": ["=1+1", "17", None]}).select(escape_formula("id")).to_series().to_list()
     ["'=1+1", '17', None]
     """
     text = _text(column)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from feedback_etl.transform.expressions import column_of
+from feedback_etl.transform.expressions import to_expr
 
 _PARTED = {
     r"%3(\d)": "$1",  # a digit in a URL
@@ -17,14 +17,14 @@ _LONG_ID = 16
 """Characters from which on an id is in no text by chance."""
 
 
-def holds_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
+def contains_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
     """Whether a key or path holds one of the row's ids: as a word or number of its own, or a long one anywhere.
 
     Case, separators (of a UUID, too), leading zeros and digits written as %31 do not matter; an id in another encoding
     is not seen. Null where the text is null; an id that is null or empty is in no text.
 
     >>> frame = pl.DataFrame({"s3_key": ["photos/User_42/a.jpg", "photos/142.jpg"], "user_id": [42, 42]})
-    >>> frame.select(holds_id("s3_key", ids=["user_id"])).to_series().to_list()
+    >>> frame.select(contains_id("s3_key", ids=["user_id"])).to_series().to_list()
     [True, False]
     """
     as_words = [bounded(column).str.contains(bounded(name), literal=True) for name in ids]
@@ -40,7 +40,7 @@ def bounded(column: str | pl.Expr) -> pl.Expr:
     >>> pl.select(bounded(pl.lit("photos/User42.jpg"))).item()
     '/photos/user/42/jpg/'
     """
-    words = column_of(column).cast(pl.String).str.to_lowercase()
+    words = to_expr(column).cast(pl.String).str.to_lowercase()
     for pattern, parted in _PARTED.items():
         words = words.str.replace_all(pattern, parted)
     return pl.lit("/") + words.str.strip_chars("/").replace("", None) + pl.lit("/")
@@ -52,5 +52,5 @@ def unbroken(column: str | pl.Expr) -> pl.Expr:
     >>> pl.select(unbroken(pl.lit("0B9F7C1E-0d3c-4a52-8f5e-6f1b9d6e7a11"))).item()
     '0b9f7c1e0d3c4a528f5e6f1b9d6e7a11'
     """
-    text = column_of(column).cast(pl.String).str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "")
+    text = to_expr(column).cast(pl.String).str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "")
     return pl.when(text.str.len_chars() >= _LONG_ID).then(text)

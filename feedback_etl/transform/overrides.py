@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from feedback_etl.errors import ValidationError
-from feedback_etl.transform.dataframes import without_nan
+from feedback_etl.transform.dataframes import nan_to_null
 from feedback_etl.transform.pairs import FeedbackTrainingPair
 
 
@@ -49,7 +49,7 @@ class Overrides:
         if self.hash_id is not None:
             columns.append(self.pseudonyms(raw["analysis_id"]))
         if self.bucket_age is not None:
-            labels = _map_distinct("_bucket_age", self.bucket_age, without_nan(raw["age"]), (str, type(None)))
+            labels = _map_distinct("_bucket_age", self.bucket_age, nan_to_null(raw["age"]), (str, type(None)))
             columns.append(labels.replace("", None).alias("age_range"))
         return pairs.with_columns(columns)
 

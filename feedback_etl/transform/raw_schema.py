@@ -9,8 +9,16 @@ from typing import Generic, NamedTuple
 import pandera.polars as pa
 import polars as pl
 
-from feedback_etl.columns import LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn, of_raw_rows, require_raw
-from feedback_etl.transform.dataframes import Frame, collected, for_any_frame, lazy_like
+from feedback_etl.columns import (
+    LIST_COLUMNS,
+    RATINGS,
+    RAW_COLUMNS,
+    ColumnType,
+    ExtraColumn,
+    raw_extra_columns,
+    require_raw,
+)
+from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, collect_if_lazy, lazy_like
 from feedback_etl.transform.expressions import decode_list, is_formula, is_string_list
 from feedback_etl.transform.timestamps import is_unreadable
 from feedback_etl.transform.training_schema import failure_cases
@@ -103,7 +111,7 @@ class Split(NamedTuple, Generic[Frame]):
     rejected: Frame
 
 
-@for_any_frame
+@accepts_any_dataframe
 def split_valid(frame: Frame, *, extra: Sequence[ExtraColumn] = ()) -> Split[Frame]:
     """Tell valid raw rows from those with something wrong, with all the reasons.
 
@@ -123,12 +131,12 @@ def split_valid(frame: Frame, *, extra: Sequence[ExtraColumn] = ()) -> Split[Fra
     >>> rejected["reasons"].to_list()
     ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
-    valid, rejected = tell_apart(collected(frame), extra)
-    return Split(lazy_like(frame, valid), lazy_like(frame, explain(rejected, extra)))
+    valid, rejected = partition_valid(collect_if_lazy(frame), extra)
+    return Split(lazy_like(frame, valid), lazy_like(frame, add_reasons(rejected, extra)))
 
 
-def tell_apart(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> Split[pl.DataFrame]:
-    """`split_valid` without the reasons, in one pass; `explain` adds them, for the rows of many batches at once."""
+def partition_valid(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> Split[pl.DataFrame]:
+    """`split_valid` without the reasons, in one pass; `add_reasons` adds them, for the rows of many batches at once."""
     require_raw(frame, extra)
     suspect = frame.select(_is_suspect(frame, extra).alias("suspect")).to_series()
     if not suspect.any():
@@ -152,7 +160,7 @@ def _is_suspect(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> pl.Expr:
     return pl.any_horizontal(wrong).fill_null(value=False)
 
 
-def explain(rows: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
+def add_reasons(rows: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
     """Raw rows that are all wrong, with a column `reasons`: what pandera finds."""
     if rows.is_empty():
         return rows.with_columns(reasons=pl.lit("", pl.String))
@@ -173,5 +181,5 @@ def explain(rows: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
 def _raw_columns(extra: Sequence[ExtraColumn]) -> dict[str, pa.Column]:
     return {
         each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _faults_of(each).items()])
-        for each in of_raw_rows(extra)
+        for each in raw_extra_columns(extra)
     }

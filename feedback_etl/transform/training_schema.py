@@ -16,7 +16,7 @@ from pandera.errors import SchemaErrors
 
 from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ColumnType, ExtraColumn
 from feedback_etl.errors import ValidationError
-from feedback_etl.transform.dataframes import Frame, collected, lazy_like, to_polars
+from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
 
 _RANGE = "Range of the age in years, half-open"
@@ -156,7 +156,7 @@ def validate(
     >>> validate(TrainingPair.empty()).width
     12
     """
-    table = collected(to_polars(frame))
+    table = collect_if_lazy(to_polars(frame))
     cases = failure_cases(training_schema(tuple(extra), tuple(age_edges), frozenset(overridden)), table)
     if model is not None:
         cases = pl.concat([cases, _judged_by(model, table)], how="diagonal_relaxed")

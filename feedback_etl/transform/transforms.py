@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import polars as pl
 
-from feedback_etl.clock import naive_utc
+from feedback_etl.clock import to_naive_utc
 from feedback_etl.columns import (
     AGE_EDGES,
     IMAGE_URL,
@@ -20,15 +20,15 @@ from feedback_etl.columns import (
     RAW_COLUMNS,
     SUBJECT_HASH,
     ExtraColumn,
-    of_raw_rows,
+    raw_extra_columns,
     require_pairs,
     require_raw,
     training_columns,
 )
 from feedback_etl.errors import UsageError
-from feedback_etl.transform.dataframes import Frame, for_any_frame, require_columns
+from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, require_columns
 from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id, join_list
-from feedback_etl.transform.identifiers import holds_id
+from feedback_etl.transform.identifiers import contains_id
 from feedback_etl.transform.timestamps import readable
 
 RecommendationId = Literal["keep", "hash"]
@@ -45,7 +45,7 @@ _TRUNCATED = {"exact": "", "minute": "1m", "hour": "1h", "day": "1d"}
 _JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
 
-def enough_ratings(min_feedback_fields: int) -> pl.Expr:
+def has_min_ratings(min_feedback_fields: int) -> pl.Expr:
     """Whether a row has at least this many of the four ratings; False and 0 are ratings, null is none.
 
     Raises:
@@ -68,7 +68,7 @@ def is_hashed(recommendation_id: RecommendationId) -> bool:
     return recommendation_id == "hash"
 
 
-@for_any_frame
+@accepts_any_dataframe
 def anonymize(
     frame: Frame,
     *,
@@ -112,7 +112,7 @@ def anonymize(
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if is_hashed(recommendation_id):
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(*RAW_COLUMNS, *(each.name for each in of_raw_rows(extra)))
+    known = frame.select(*RAW_COLUMNS, *(each.name for each in raw_extra_columns(extra)))
     for column, joined in _JOINED.items():
         known = _add_joined(known, column, joined)
     pairs: Frame = known.select(
@@ -125,7 +125,7 @@ def anonymize(
         timeframe=pl.col("timeframe").cast(pl.String).replace("", None),
         age_range=bucket_age("age", edges=age_edges, plausible_only=True),
         feedback_timestamp=_utc(pl.col("created_at")),
-        export_date=_utc(pl.lit(naive_utc(now).replace(microsecond=0))),
+        export_date=_utc(pl.lit(to_naive_utc(now).replace(microsecond=0))),
         **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra},
     ).select(training_columns(extra))
     return pairs
@@ -137,14 +137,14 @@ def _further(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -
     if column.role == "identifier":
         return hash_id(value, key=key, domain=column.name, unkeyed=unkeyed)
     if column == IMAGE_URL:
-        return pl.when(~holds_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
+        return pl.when(~contains_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
     number = value.cast(pl.Float64)
     number = pl.when(number == 0).then(0.0).otherwise(number)  # minus zero would be another class
     casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64, strict=False), "number": number}
     return (casts | {"boolean": _truth(value), "time": _utc(value)})[column.type]
 
 
-@for_any_frame
+@accepts_any_dataframe
 def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] = ()) -> Frame:
     """Cut feedback_timestamp (and other times) down to the minute, the hour or the day: fewer rows are unique by it.
 
@@ -201,7 +201,7 @@ def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
     return wider
 
 
-@for_any_frame
+@accepts_any_dataframe
 def deduplicate(frame: Frame, *, by: str | Sequence[str] = PAIR_KEY) -> Frame:
     """Keep the first row of each pair, in the order of the frame.
 
@@ -230,7 +230,7 @@ def deduplicate(frame: Frame, *, by: str | Sequence[str] = PAIR_KEY) -> Frame:
     return unique
 
 
-@for_any_frame
+@accepts_any_dataframe
 def latest_per_recommendation(frame: Frame) -> Frame:
     """Keep the newest row of each analysis and recommendation, in the order of the frame.
 
