@@ -129,7 +129,7 @@ class TestPandas:
         frame = to_pandas(RAW).astype({"analysis_id": "float64"})
         with pytest.raises(ValidationError, match=r"analysis_id is Float64.*pandas: the dtype Int64"):
             fe.anonymize(frame, now=NOW, unkeyed=True)
-        with pytest.raises(UsageError, match=r"analysis_id is Float64.*pandas: the dtype Int64"):
+        with pytest.raises(UsageError, match=r"analysis_id is Float64.*pandas: use the dtype Int64"):
             fe.split_by_hash(frame, {"a": 1.0}, by="analysis_id")
 
     def test_a_column_that_is_all_missing_has_no_type(self) -> None:

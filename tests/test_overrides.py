@@ -194,7 +194,7 @@ class TestReading:
         """Unless that is meant; then all are text."""
         export(application, FourRanges)
         export(application)
-        with pytest.raises(UsageError, match=r"of 2 age ranges \(by .*FourRanges._bucket_age, from 18, 25, 35, 50\)"):
+        with pytest.raises(UsageError, match=r"have 2 age ranges \(by .*FourRanges._bucket_age, from 18, 25, 35, 50\)"):
             fe.scan_training("out")
         both = fe.scan_training("out", mixed=True).collect()
         assert both.height == 16
@@ -261,7 +261,7 @@ class TestHashId:
         assert manifest.pseudonyms == f"{__name__}.OwnHash._hash_id"
         assert manifest.scheme == f"by {__name__}.OwnHash._hash_id"
         export(application)
-        with pytest.raises(UsageError, match="of 2 keys"):
+        with pytest.raises(UsageError, match="have 2 keys"):
             fe.scan_training("out")
 
     def test_an_erasure_says_that_it_cannot_look_into_them(self, application: Database) -> None:

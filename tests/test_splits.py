@@ -161,13 +161,11 @@ class TestNulls:
         """At the line of the caller; of users it says what that means."""
         frame = pl.DataFrame({"subject_hash": ["a", None, None], "timeframe": [None, "1_week", "2_weeks"]})
         given = {"polars": frame, "pandas": frame.to_pandas(), "arrow": frame.to_arrow()}[kind]
-        told = r"^2 of 3 rows have no subject_hash: .* together as if they were of one person\. Leave them out"
+        told = r"^2 of 3 rows have no subject_hash: .* in one part as if they were of one person\. Filter them out"
         with pytest.warns(NullGroupWarning, match=told) as caught:
             split_by_hash(given, SHARES, by="subject_hash")
         assert [Path(warning.filename).name for warning in caught] == ["test_splits.py"]
-        with pytest.warns(
-            fe.NullGroupWarning, match="^1 of 3 rows have no timeframe: they are in one part together\\."
-        ):
+        with pytest.warns(fe.NullGroupWarning, match="^1 of 3 rows have no timeframe: they are all in one part\\."):
             split_by_hash(given, SHARES, by="timeframe")
 
     def test_a_lazy_frame_is_not_counted(self) -> None:
@@ -188,19 +186,19 @@ class TestRefusals:
     @pytest.mark.parametrize("shares", [[0.8, 0.2], {"a": "0.8"}, {"a": None}, {1: 1.0}, 0.8, None])
     def test_shares_that_are_no_mapping_of_names_to_numbers(self, shares: Any) -> None:
         """The message shows one."""
-        with pytest.raises(UsageError, match=r"mapping of names to numbers, such as \{"):
+        with pytest.raises(UsageError, match=r"must map names to numbers, such as \{"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), shares, by="a")
 
     @pytest.mark.parametrize("seed", [None, True, "0", 0.0])
     def test_a_seed_is_a_whole_number(self, seed: Any) -> None:
         """Whose text is always the same."""
-        with pytest.raises(UsageError, match="whole number"):
+        with pytest.raises(UsageError, match="seed must be an integer"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by="a", seed=seed)
 
     @pytest.mark.parametrize("by", [["a"], ("a", "b"), None, pl.col("a")])
     def test_a_split_is_by_one_name(self, by: Any) -> None:
         """And by nothing else that Polars would take."""
-        with pytest.raises(UsageError, match="by one column, given by its name"):
+        with pytest.raises(UsageError, match="by must be the name of one column"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by=by)
 
     def test_the_columns_told_are_those_of_the_caller(self) -> None:
@@ -220,7 +218,7 @@ class TestRefusals:
     )
     def test_shares_that_do_not_make_one(self, shares: dict[str, float]) -> None:
         """Nobody is left out in silence."""
-        with pytest.raises(UsageError, match="must be greater than 0 and make 1 together"):
+        with pytest.raises(UsageError, match="must be greater than 0 and have the sum 1"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), shares, by="a")
 
     def test_shares_that_make_one_but_for_rounding(self) -> None:

@@ -1,4 +1,4 @@
-"""Training pairs to numbers that a model can take, and to what it shall learn."""
+"""Features and labels of training pairs: the numeric input of a model, and its target."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,14 @@ _TIME = "feedback_timestamp"
 
 
 class Label(NamedTuple):
-    """A rating, its least and its greatest value, and the value from which on it counts unless another is given."""
+    """A binary label: 1 where a rating reaches a threshold.
+
+    Attributes:
+        rating: Column of the rating.
+        least: Least value of the rating.
+        greatest: Greatest value of the rating.
+        threshold: Default threshold.
+    """
 
     rating: str
     least: int
@@ -36,7 +43,7 @@ LABELS = {
     "completed": Label("routine_completion_pct", 0, 100, 80),
     "recommended": Label("would_recommend", 0, 1, 1),
 }
-"""What `label` knows."""
+"""Labels that `label` can add."""
 
 
 @accepts_any_dataframe
@@ -48,45 +55,45 @@ def features(
     times: bool = True,
     timestamp_precision: TimestampPrecision = "exact",
 ) -> Frame:
-    """Training pairs as numbers: one row for each, in their order, all Float32 and none of them null.
+    """Encode training pairs as numbers: one row for each pair, in their order, Float32 without nulls.
 
-    The four ratings are what labels are made of, so neither they nor whether they are missing is in it unless asked
-    for: a model would find the label in them. Ids and export_date are left out too. So are further columns, those that
-    `[columns.NAME]` declares: put what you make of them beside the features, as in
+    Labels are derived from the four ratings, so neither a rating nor its missing indicator is included unless
+    requested: a model would find the label in them. Ids, export_date and extra columns (`[columns.NAME]`) are excluded;
+    append your own encoding of extra columns, as in
     `pl.concat([features(pairs), pairs.select(pl.col("price").fill_null(0))], how="horizontal")`.
 
-    feedback_timestamp is when somebody answered. A model that predicts an answer when the advice is given does not know
-    it: for that, leave it out with `times=False`, here and in the prediction; then the frame needs no such column.
+    feedback_timestamp is the time of the answer, which is unknown when the advice is given. To predict the answer then,
+    exclude it with `times=False`, in training and in prediction; the frame then needs no such column.
 
     | column | values |
     |---|---|
-    | `condition=NAME`, one for each of the vocabulary | 1 where the pair has this condition, else 0 |
-    | `conditions_other` | 1 where it has one that the vocabulary lacks |
-    | `conditions_missing` | 1 where it has none |
-    | `rule=NAME`, `rules_other`, `rules_missing` | the same of rules |
-    | `timeframe_days` | `2_weeks` is 14; a month has 30 days, a year 365; 0 where it is missing |
-    | `timeframe_missing` | 1 where there is none, or one of another form |
-    | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; 0 where it is missing |
-    | `age_missing` | 1 where there is none, or one that the vocabulary lacks |
-    | `hour_sin`, `hour_cos` | with `times`, the time of day (UTC) as a point of a circle; not with "day" |
-    | `weekday_sin`, `weekday_cos` | with `times`, the day of the week (UTC) likewise, from Monday on |
-    | NAME, NAME`_missing` for each of `ratings` | its value, 0 where it is missing; 1 where it is |
+    | `condition=NAME`, one for each of the vocabulary | 1 if the pair has this condition, else 0 |
+    | `conditions_other` | 1 if the pair has a condition that the vocabulary lacks |
+    | `conditions_missing` | 1 if the pair has no condition |
+    | `rule=NAME`, `rules_other`, `rules_missing` | likewise for rules |
+    | `timeframe_days` | `2_weeks` is 14; a month has 30 days, a year 365; 0 if missing |
+    | `timeframe_missing` | 1 if it is null or has another form |
+    | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; 0 if missing |
+    | `age_missing` | 1 if it is null or not in the vocabulary |
+    | `hour_sin`, `hour_cos` | with `times`, the time of day (UTC) on a circle; not with precision "day" |
+    | `weekday_sin`, `weekday_cos` | with `times`, the weekday (UTC) likewise, from Monday |
+    | NAME, NAME`_missing` for each of `ratings` | the rating, 0 if missing; 1 if missing |
 
     Args:
         frame: Training pairs. Where feedback_timestamp is null, its sines and cosines are 0.
-        vocabulary: What the model knows: that of the training rows, also for test rows and for prediction. Unless
-            given it is fitted to the frame, and a lazy frame is run for that.
-        ratings: Those of the four that shall be in it.
-        times: Whether the hour and the weekday of the answer are in it.
-        timestamp_precision: That of the export.
+        vocabulary: Vocabulary of the training rows, also for test rows and prediction. By default it is fitted to the
+            frame, which collects a lazy frame.
+        ratings: Ratings to include.
+        times: Whether to include hour and weekday of the answer.
+        timestamp_precision: Precision of the export's times.
 
     Returns:
-        A frame of the kind that was given, lazy if it was.
+        A frame of the given kind, lazy if the frame is.
 
     Raises:
-        UsageError: There is no such rating or precision, or the vocabulary is none.
-        ValidationError: A column is missing or of a wrong type, or age ranges are of other edges than those of the
-            vocabulary (of a lazy frame, which is not run, only the type tells).
+        UsageError: A rating or precision does not exist, or `vocabulary` is no Vocabulary.
+        ValidationError: A column is missing or has a wrong type, or the age ranges have other edges than those of the
+            vocabulary (of a lazy frame, only the type is checked).
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
     ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None], "feedback_timestamp": [None, None]})
@@ -112,7 +119,7 @@ def features(
     is_coarse(timestamp_precision)
     _require_ratings(ratings)
     if not isinstance(vocabulary, Vocabulary | None):
-        raise UsageError('vocabulary is a Vocabulary: Vocabulary.load("vocabulary.json") reads one, and fit makes one.')
+        raise UsageError('vocabulary must be a Vocabulary: use Vocabulary.load("vocabulary.json") or Vocabulary.fit.')
     time = [_TIME] if times else []
     require_pairs(frame, [*_TEXTS, *time, *ratings])
     known = Vocabulary.fit(frame) if vocabulary is None else vocabulary
@@ -120,13 +127,13 @@ def features(
     parsed = frame.select(
         pl.col(_LISTS).cast(pl.String).str.split(","),
         _days("timeframe"),
-        _place("age_range", known.age_ranges),
-        *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast gives the instant in UTC
+        _rank("age_range", known.age_ranges),
+        *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast converts to UTC
         *map(_number, ratings),
     )
     numbers = [
-        *_hot("conditions_detected", "condition", known.conditions),
-        *_hot("rules_applied", "rule", known.rules),
+        *_one_hot("conditions_detected", "condition", known.conditions),
+        *_one_hot("rules_applied", "rule", known.rules),
         *_with_missing("timeframe", "timeframe_days", "timeframe_missing"),
         *_with_missing("age_range", "age", "age_missing"),
         *(_times(timestamp_precision) if times else ()),
@@ -139,36 +146,36 @@ def features(
 def _require_ratings(ratings: Sequence[str]) -> None:
     is_list = isinstance(ratings, Sequence) and not isinstance(ratings, str)
     if not is_list or any(ratings.count(name) > 1 for name in ratings):
-        raise UsageError('ratings is a list of different ratings, such as ["helpful_rating"].')
+        raise UsageError('ratings must be a list of distinct ratings, such as ["helpful_rating"].')
     if wrong := [name for name in ratings if name not in RATING_FIELDS]:
-        raise UsageError(f"{wrong[0]} is no rating; there are {', '.join(RATING_FIELDS)}.")
+        raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(RATING_FIELDS)}.")
 
 
 @accepts_any_dataframe
 def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "label") -> Frame:
-    """Add what a model shall learn: 1 where a rating reaches a threshold, else 0; null where the rating is missing.
+    """Add a binary label: 1 where a rating reaches a threshold, else 0; null where the rating is missing.
 
-    Rows without a label teach nothing: `frame.pipe(label, "helpful").drop_nulls("label")`. Take the latest answers
-    (`latest_per_recommendation`) after that: the last one of somebody may have no such rating, where an older one has.
+    Drop rows without a label before training: `frame.pipe(label, "helpful").drop_nulls("label")`. Select the latest
+    answers (`latest_per_recommendation`) after that: the latest answer may lack a rating that an earlier one has.
 
     | of | rating | threshold |
     |---|---|---|
     | `"helpful"` | helpful_rating | 2 to 5 (4) |
     | `"satisfied"` | product_satisfaction | 2 to 5 (4) |
     | `"completed"` | routine_completion_pct | 1 to 100 (80) |
-    | `"recommended"` | would_recommend | it is true |
+    | `"recommended"` | would_recommend | true |
 
     Args:
         frame: Training pairs.
-        of: Which label.
-        threshold: Another one than in the table.
-        name: What the column is called; one of this name is replaced.
+        of: Name of the label, see the table.
+        threshold: Threshold in the range of the table; the default is in parentheses.
+        name: Name of the column; a column of this name is replaced.
 
     Returns:
-        The frame with a further column, Int8; lazy if it was.
+        The frame with an additional Int8 column, lazy if the frame is.
 
     Raises:
-        UsageError: There is no such label or threshold, or the name is no text.
+        UsageError: The label does not exist, the threshold is out of range, or the name is no text.
         ValidationError: The frame lacks the rating, or it is no number.
 
     >>> pairs = pl.DataFrame({"helpful_rating": [5, 3, None]})
@@ -176,16 +183,15 @@ def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "l
     [1, 0, None]
     """
     if of not in [*LABELS]:
-        raise UsageError(f"There is no label {of!r}; there are {', '.join(LABELS)}.")
-    rating, least, greatest, usual = LABELS[of]
-    reached = usual if threshold is None else threshold
+        raise UsageError(f"{of!r} is not a label; use {', '.join(LABELS)}.")
+    rating, least, greatest, default = LABELS[of]
+    reached = default if threshold is None else threshold
     if not isinstance(reached, Real) or isinstance(reached, bool) or not least < reached <= greatest:
         raise UsageError(
-            f"The threshold of {rating} must be greater than {least}, which every rating reaches, and at most "
-            f"{greatest}."
+            f"threshold must be greater than {least}, which every {rating} reaches, and at most {greatest}."
         )
     if not isinstance(name, str):
-        raise UsageError("The name of the column is a text.")
+        raise UsageError("name must be text.")
     require_pairs(frame, [rating])
     labelled: Frame = frame.with_columns((_number(rating) >= reached).cast(pl.Int8).alias(name))
     return labelled
@@ -198,7 +204,7 @@ def feature_names(
     times: bool = True,
     timestamp_precision: TimestampPrecision = "exact",
 ) -> list[str]:
-    """The columns that `features` gives with these arguments, in their order."""
+    """Return the columns of `features` with these arguments, in their order."""
     no_rows = pl.DataFrame(schema=[*_TEXTS, _TIME, *ratings]).cast(pl.Null)
     numbers = features(
         no_rows, vocabulary=vocabulary, ratings=ratings, times=times, timestamp_precision=timestamp_precision
@@ -207,20 +213,20 @@ def feature_names(
 
 
 def _days(column: str) -> pl.Expr:
-    """A timeframe in days, null where it has another form."""
+    """Return a timeframe in days; null if it has another form."""
     text = pl.col(column).cast(pl.String)
     unit = text.str.extract(_TIMEFRAME, 2).replace_strict(_DAYS, default=None, return_dtype=pl.Int64)
     return text.str.extract(_TIMEFRAME, 1).cast(pl.Int64) * unit
 
 
-def _place(column: str, names: Sequence[str]) -> pl.Expr:
-    """The place of a name among all, from 1 on; null where it is none of them."""
-    places = range(1, len(names) + 1)
-    return pl.col(column).cast(pl.String).replace_strict(names, places, default=None, return_dtype=pl.Int64)
+def _rank(column: str, names: Sequence[str]) -> pl.Expr:
+    """Return the position of a name among all, from 1; null for other values."""
+    ranks = range(1, len(names) + 1)
+    return pl.col(column).cast(pl.String).replace_strict(names, ranks, default=None, return_dtype=pl.Int64)
 
 
 def _number(rating: str) -> pl.Expr:
-    """A rating as a number; NaN, which pandas has for null, is null."""
+    """Return a rating as a number; NaN, as pandas represents null, becomes null."""
     return pl.col(rating).cast(pl.Float64).fill_nan(None)
 
 
@@ -228,17 +234,17 @@ def _with_missing(column: str, name: str, missing: str) -> list[pl.Expr]:
     return [pl.col(column).alias(name), pl.col(column).is_null().alias(missing)]
 
 
-def _hot(column: str, what: str, names: Sequence[str]) -> Iterator[pl.Expr]:
-    """Of lists: an indicator for each name of the vocabulary, one for all others, and one for none at all."""
+def _one_hot(column: str, prefix: str, names: Sequence[str]) -> Iterator[pl.Expr]:
+    """Encode lists: one indicator for each name of the vocabulary, one for other names, and one for empty lists."""
     elements = pl.col(column)
-    yield from (elements.list.contains(pl.lit(name)).alias(f"{what}={name}") for name in names)
+    yield from (elements.list.contains(pl.lit(name)).alias(f"{prefix}={name}") for name in names)
     is_known = pl.element().is_in(pl.Series([*names, ""], dtype=pl.String).implode())
-    yield (~elements.list.eval(is_known).list.all()).alias(f"{what}s_other")
-    yield (elements.is_null() | elements.list.contains("")).alias(f"{what}s_missing")
+    yield (~elements.list.eval(is_known).list.all()).alias(f"{prefix}s_other")
+    yield (elements.is_null() | elements.list.contains("")).alias(f"{prefix}s_missing")
 
 
 def _times(precision: TimestampPrecision) -> Iterator[pl.Expr]:
-    """Points of the circles of the day and of the week."""
+    """Return hour and weekday as points on the circles of the day and of the week."""
     time = pl.col(_TIME)
     parts = {"hour": (time.dt.hour() + time.dt.minute() / 60, 24), "weekday": (time.dt.weekday() - 1, 7)}
     for name, (part, whole) in parts.items():

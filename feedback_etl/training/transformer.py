@@ -1,4 +1,4 @@
-"""`features` as a step of a scikit-learn pipeline."""
+"""`features` as a scikit-learn transformer."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -19,21 +19,21 @@ except ModuleNotFoundError:
 
 
 class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Training pairs to the numbers of `features`, with the vocabulary of the rows it was fitted to.
+    """Transform training pairs to `features`, with the vocabulary of the rows it was fitted to.
 
-    It takes frames with named columns, of Polars, pandas or Arrow, and gives back the same kind; not lazy ones, whose
-    rows scikit-learn cannot count, and not arrays, whose columns have no names. A pickle of it holds the names of the
-    vocabulary and nothing else of the rows.
+    It accepts frames with named columns of Polars, pandas or Arrow, and returns the same kind; not lazy frames, whose
+    rows scikit-learn cannot count, and not arrays, whose columns have no names. A pickle of it contains the vocabulary
+    and nothing else of the rows.
 
     Args:
-        min_rows: What fewer rows hold is counted as other; see `Vocabulary.fit`.
-        ratings: Ratings that shall be features too. They are what labels are made of: leave out that of the label.
-        times: Whether the hour and the weekday of the answer are features; nobody knows them when the advice is given.
-        timestamp_precision: That of the export.
-        age_ranges: The labels of age ranges where an application names them itself; see `Vocabulary.fit`.
+        min_rows: Names in fewer rows are counted as other; see `Vocabulary.fit`.
+        ratings: Ratings to use as features. Labels are derived from ratings: exclude the rating of the label.
+        times: Whether hour and weekday of the answer are features; they are unknown when the advice is given.
+        timestamp_precision: Precision of the export's times.
+        age_ranges: Labels of age ranges if the application names them itself; see `Vocabulary.fit`.
 
     Attributes:
-        vocabulary_: What it knows since it was fitted.
+        vocabulary_: The vocabulary it was fitted to.
 
     >>> import polars as pl
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
@@ -58,20 +58,20 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.timestamp_precision = timestamp_precision
         self.age_ranges = age_ranges
 
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002, N803  the names of scikit-learn
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002, N803  named by scikit-learn
         """Learn the vocabulary of training rows."""
         _refuse_lazy(X)
         self.vocabulary_ = Vocabulary.fit(X, min_rows=self.min_rows, age_ranges=self.age_ranges)
         return self
 
     def transform(self, X: Frame) -> Frame:  # noqa: N803
-        """The features of any rows, by the vocabulary that was learned."""
+        """Return the features of rows, by the learned vocabulary."""
         check_is_fitted(self)
         _refuse_lazy(X)
         return features(X, vocabulary=self.vocabulary_, **self._options())
 
     def get_feature_names_out(self, input_features: object = None) -> Any:  # noqa: ARG002
-        """The names of the columns that `transform` gives, in their order."""
+        """Return the names of the columns that `transform` returns, in their order."""
         import numpy as np
 
         check_is_fitted(self)
@@ -92,4 +92,4 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 def _refuse_lazy(frame: object) -> None:
     if isinstance(frame, pl.LazyFrame):
-        raise UsageError("scikit-learn takes no lazy frame: collect it first, with frame.collect().")
+        raise UsageError("scikit-learn does not accept a lazy frame: collect it first, with frame.collect().")

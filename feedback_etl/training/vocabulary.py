@@ -1,14 +1,14 @@
-"""Which conditions, rules and age ranges a model knows: learned from training rows, and kept with the model."""
+"""Conditions, rules and age ranges that a model knows: learned from training rows, and stored beside the model."""
 
 import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import polars as pl
+import pydantic
 
 from feedback_etl.columns import require_pairs
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
@@ -18,17 +18,30 @@ from feedback_etl.transform.dataframes import Frame, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE
 
 FORMAT = 1
+_AGE_RANGES = tuple(AGE_RANGE.categories)
 _RANGE = re.compile(r"<[0-9]+|[0-9]+-[0-9]+|[0-9]+\+")
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """What `features` makes columns of. It holds no row's values but the names of conditions, rules and age ranges.
+def _require_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len({*names}) < len(names):
+        raise ValueError("names must be distinct")
+    return names
+
+
+_Names = Annotated[tuple[str, ...], pydantic.AfterValidator(_require_distinct)]
+_STRICT = pydantic.ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Vocabulary(pydantic.BaseModel):
+    """Names for which `features` creates columns; it contains no other values of the rows.
 
     Attributes:
-        conditions: In alphabetical order.
-        rules: In alphabetical order.
-        age_ranges: From the youngest to the oldest.
+        conditions: Conditions in alphabetical order.
+        rules: Rules in alphabetical order.
+        age_ranges: Age ranges from the youngest to the oldest.
+
+    Raises:
+        UsageError: One of the three is no tuple of distinct texts.
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", "dry"], "rules_applied": ["r001", None]})
     >>> Vocabulary.fit(pairs).conditions
@@ -37,120 +50,135 @@ class Vocabulary:
     Vocabulary(conditions=('dry',), rules=(), age_ranges=('<18', '18-25', '25-35', '35-50', '50+'))
     """
 
-    conditions: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
-    age_ranges: tuple[str, ...] = tuple(AGE_RANGE.categories)
+    model_config = _STRICT
 
-    def __post_init__(self) -> None:
-        """Make sure that it holds names.
+    conditions: _Names = ()
+    rules: _Names = ()
+    age_ranges: _Names = _AGE_RANGES
 
-        Raises:
-            UsageError: One of the three is no tuple of different texts.
-        """
-        for field in fields(self):
-            names = getattr(self, field.name)
-            if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-                raise UsageError(f'{field.name} of a vocabulary are a tuple of texts, such as ("one", "two").')
-            if len({*names}) < len(names):
-                raise UsageError(f"{field.name} of a vocabulary are different texts; one comes twice.")
+    def __init__(
+        self,
+        conditions: tuple[str, ...] = (),
+        rules: tuple[str, ...] = (),
+        age_ranges: tuple[str, ...] = _AGE_RANGES,
+    ) -> None:
+        try:
+            super().__init__(conditions=conditions, rules=rules, age_ranges=age_ranges)
+        except pydantic.ValidationError as error:
+            fields = ", ".join(dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()))
+            raise UsageError(
+                f'{fields} of a vocabulary must be a tuple of distinct texts, such as ("one", "two").'
+            ) from None
 
     @classmethod
     def fit(cls, frame: Frame, *, min_rows: int = 1, age_ranges: Sequence[str] | None = None) -> Self:
-        """Learn from training rows, and from those alone: what only test rows hold must stay unknown.
+        """Learn the vocabulary of training rows.
+
+        Pass training rows only: names that only test rows contain must stay unknown.
 
         Args:
-            frame: Training pairs, a frame of any kind. A lazy frame is run.
-            min_rows: What fewer rows hold is left out, and so counted as other.
-            age_ranges: The labels of age ranges, from the youngest to the oldest, where an application names them
-                itself and they do not tell their order, such as "young" and "old".
+            frame: Training pairs, a frame of any kind. A lazy frame is collected.
+            min_rows: Names in fewer rows are excluded, and so counted as other.
+            age_ranges: Labels of the age ranges, from the youngest to the oldest, if the application names them itself
+                and their order does not follow from them, as with "young" and "old".
 
         Raises:
-            UsageError: `min_rows` is less than 1, or `age_ranges` are not different texts.
+            UsageError: `min_rows` is less than 1, or `age_ranges` are not distinct texts.
             ValidationError: The frame lacks conditions_detected or rules_applied, or they are no text, or age_range
-                holds something else than ranges, or than those of `age_ranges`.
+                contains values that are no ranges or not among `age_ranges`.
         """
         if not isinstance(min_rows, int) or min_rows < 1:
-            raise UsageError("min_rows must be a whole number of 1 or more.")
+            raise UsageError("min_rows must be an integer of 1 or more.")
         pairs: pl.LazyFrame = to_polars(frame).lazy()
         require_pairs(pairs, ["conditions_detected", "rules_applied"])
-        ranges = _ranges(pairs) if age_ranges is None else tuple(age_ranges)
-        conditions, rules = (_names(pairs, name, min_rows) for name in ("conditions_detected", "rules_applied"))
+        ranges = _learn_ranges(pairs) if age_ranges is None else tuple(age_ranges)
+        conditions, rules = (_learn_names(pairs, name, min_rows) for name in ("conditions_detected", "rules_applied"))
         fitted = cls(conditions, rules, ranges)
         if age_ranges is None:
             return fitted
-        if strange := _labels_in(pairs) - {*fitted.age_ranges}:
-            raise ValidationError(f"age_range holds {len(strange):,} values that are not among age_ranges.")
+        if unknown := _list_labels(pairs) - {*fitted.age_ranges}:
+            raise ValidationError(f"age_range contains {len(unknown):,} values that are not among age_ranges.")
         return fitted
 
     def require_ranges(self, frame: pl.DataFrame | pl.LazyFrame) -> None:
-        """Refuse age ranges that overlap one that is known: they are of exports with other `age_edges`.
+        """Refuse age ranges that overlap a known one: they are from exports with other `age_edges`.
 
-        Of a lazy frame those of the type are looked at, if it is an Enum. Whatever else is unknown is missing.
+        Only the type of a lazy frame is checked, if it is an Enum. All other unknown ranges count as missing.
 
         Raises:
-            ValidationError: There are some.
+            ValidationError: An age range overlaps a known one.
         """
-        strange = [name for name in _ranges_there(frame) if name not in self.age_ranges]
-        bounds = [_bounds(name) for name in self.age_ranges if _RANGE.fullmatch(name)]
-        if any(low < end and start < high for low, high in map(_bounds, strange) for start, end in bounds):
+        unknown = [name for name in _list_ranges(frame) if name not in self.age_ranges]
+        known_bounds = [_parse_bounds(name) for name in self.age_ranges if _RANGE.fullmatch(name)]
+        if any(low < end and start < high for low, high in map(_parse_bounds, unknown) for start, end in known_bounds):
             raise ValidationError(
-                f"age_range holds other ranges than the vocabulary ({', '.join(self.age_ranges)}): fit it to rows of "
-                "exports with the same age_edges."
+                f"age_range contains other ranges than the vocabulary ({', '.join(self.age_ranges)}). Fit it to rows "
+                "of exports with the same age_edges."
             )
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, readable by its owner alone; a file at the path is replaced.
+        """Write the vocabulary as a JSON file that only its owner can read (0600); an existing file is replaced.
 
         Raises:
-            ExportFileError: It cannot be written.
+            ExportFileError: The file cannot be written.
         """
         path = Path(path)
-        content = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        content = json.dumps({"format": FORMAT, **self.model_dump()}, indent=2, ensure_ascii=False) + "\n"
         with explain_write_errors(path, "Name another file."):
             replace_private_file(path, temporary_path(path.parent, path.name), content.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` has written.
+        """Read a vocabulary that `save` has written.
 
         Raises:
-            ExportFileError: It cannot be read, or is none, or not all of one.
+            ExportFileError: The file cannot be read, or is no complete vocabulary.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            is_known = values.pop("format") == FORMAT and values.keys() == {field.name for field in fields(cls)}
-            if is_known and all(isinstance(names, list) for names in values.values()):
-                return cls(**{name: tuple(names) for name, names in values.items()})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            pass
-        raise ExportFileError(f"{path} is no vocabulary that this version understands.")
+            stored = _StoredVocabulary.model_validate_json(Path(path).read_bytes())
+        except (OSError, pydantic.ValidationError):
+            raise ExportFileError(
+                f"{path} is not a vocabulary that this version can read. Create one with Vocabulary.fit(...).save(...)."
+            ) from None
+        return cls(stored.conditions, stored.rules, stored.age_ranges)
 
 
-def _ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
-    """The age ranges of rows, from the youngest on: those of the type, or else those that are there."""
+class _StoredVocabulary(pydantic.BaseModel):
+    """A vocabulary as it is stored; all fields are required."""
+
+    model_config = _STRICT
+
+    format: Literal[1]
+    conditions: _Names
+    rules: _Names
+    age_ranges: _Names
+
+
+def _learn_ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
+    """Return the age ranges of the type or else of the rows, from the youngest to the oldest."""
     dtype = pairs.collect_schema().get("age_range", pl.Null())
     if isinstance(dtype, pl.Enum):
         return tuple(dtype.categories)
-    there = _labels_in(pairs)
-    if there <= {*AGE_RANGE.categories}:
-        return tuple(AGE_RANGE.categories)
-    if strange := [name for name in there if not _RANGE.fullmatch(name)]:
+    labels = _list_labels(pairs)
+    if labels <= {*_AGE_RANGES}:
+        return _AGE_RANGES
+    if custom := [label for label in labels if not _RANGE.fullmatch(label)]:
         raise ValidationError(
-            f"age_range holds {len(strange):,} values that are no ranges, such as <18, 18-25 or 50+. Labels of the "
-            "application's own have to be named from the youngest on: Vocabulary.fit(pairs, age_ranges=(...))."
+            f"age_range contains {len(custom):,} values that are no ranges such as <18, 18-25 or 50+. Pass custom "
+            "labels from the youngest to the oldest: Vocabulary.fit(pairs, age_ranges=(...))."
         )
-    return tuple(sorted(there, key=_bounds))
+    return tuple(sorted(labels, key=_parse_bounds))
 
 
-def _labels_in(pairs: pl.LazyFrame) -> set[str]:
-    """Return the labels of age ranges that rows have; none where there is no such column."""
-    is_there = pairs.collect_schema().get("age_range", pl.Null()) != pl.Null
-    values = pl.col("age_range") if is_there else pl.lit(None)
+def _list_labels(pairs: pl.LazyFrame) -> set[str]:
+    """Return the labels of age ranges in the rows; none without such a column."""
+    exists = pairs.collect_schema().get("age_range", pl.Null()) != pl.Null
+    values = pl.col("age_range") if exists else pl.lit(None)
     return {*pairs.select(values.cast(pl.String).unique().drop_nulls().alias("age_range")).collect()["age_range"]}
 
 
-def _ranges_there(frame: pl.DataFrame | pl.LazyFrame) -> list[str]:
-    """What could be an age range, of a type or else of rows that are there."""
+def _list_ranges(frame: pl.DataFrame | pl.LazyFrame) -> list[str]:
+    """Return the age ranges of the type, or else of the rows of an eager frame."""
     dtype = frame.collect_schema()["age_range"]
     if isinstance(dtype, pl.Enum):
         names = list(dtype.categories)
@@ -161,10 +189,10 @@ def _ranges_there(frame: pl.DataFrame | pl.LazyFrame) -> list[str]:
     return [name for name in names if _RANGE.fullmatch(name)]
 
 
-def _bounds(name: str) -> tuple[float, float]:
-    """From which age on and up to which a range goes.
+def _parse_bounds(name: str) -> tuple[float, float]:
+    """Return the least age of a range and the age below which it ends.
 
-    >>> _bounds("<18"), _bounds("18-25"), _bounds("50+")
+    >>> _parse_bounds("<18"), _parse_bounds("18-25"), _parse_bounds("50+")
     ((-inf, 18.0), (18.0, 25.0), (50.0, inf))
     """
     numbers = [float(number) for number in re.findall("[0-9]+", name)]
@@ -173,9 +201,9 @@ def _bounds(name: str) -> tuple[float, float]:
     return numbers[0], numbers[1] if len(numbers) > 1 else math.inf
 
 
-def _names(pairs: pl.LazyFrame, column: str, min_rows: int) -> tuple[str, ...]:
-    """What so many rows have among the elements of a column; a name that a row has twice counts once."""
+def _learn_names(pairs: pl.LazyFrame, column: str, min_rows: int) -> tuple[str, ...]:
+    """Return the elements of a column that at least `min_rows` rows contain; repetitions in a row count once."""
     texts = pairs.select(pl.col(column).cast(pl.String)).drop_nulls().group_by(column).len("rows")
     elements = texts.with_columns(pl.col(column).str.split(",").list.unique()).explode(column)
-    counted = elements.filter(pl.col(column) != "").group_by(column).agg(pl.col("rows").sum())
-    return tuple(counted.filter(pl.col("rows") >= min_rows).sort(column).collect()[column])
+    row_counts = elements.filter(pl.col(column) != "").group_by(column).agg(pl.col("rows").sum())
+    return tuple(row_counts.filter(pl.col("rows") >= min_rows).sort(column).collect()[column])
