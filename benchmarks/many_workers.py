@@ -23,9 +23,9 @@ import sqlalchemy as sa
 from watchdog import running_server
 
 import feedback_etl as fe
-from feedback_etl.database.batches import BATCH_ROWS, Reading
-from feedback_etl.database.partitioning import Division, divide
-from feedback_etl.database.read import Selection
+from feedback_etl.database.batches import BATCH_ROWS, BatchOptions
+from feedback_etl.database.partitioning import FeedbackPartitions, read_partitions
+from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.manifest import list_local_manifests
@@ -99,7 +99,7 @@ def idle_ms(executor: Any, tasks: int) -> float:
 def empty_ms(url: str, folder: Path, tasks: int) -> float:
     """Milliseconds of a task of a worker whose range is empty, over many, one after the other."""
 
-    def measured(division: Division) -> float:
+    def measured(division: FeedbackPartitions) -> float:
         with PartitionedExportTransaction(folder, NOW, key=Key(KEY)) as export:
             rules = TransformOptions.of(ExportOptions(), NOW, None)
             common = Export(
@@ -114,7 +114,7 @@ def empty_ms(url: str, folder: Path, tasks: int) -> float:
             return (time.perf_counter() - started) / tasks * 1000
 
     window = Window(datetime(2001, 1, 1), NOW)
-    return divide(Selection(url, window, None, None, 2.0, Reading(), None), measured)
+    return read_partitions(ReadRequest(url, window, None, None, 2.0, BatchOptions(), None), measured)
 
 
 def timed(arguments: list[str], expected: int) -> float:

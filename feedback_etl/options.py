@@ -18,8 +18,8 @@ from feedback_etl.option_keywords import ExportKeywords
 
 if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
-    from feedback_etl.database.batches import Reading
-    from feedback_etl.database.consent import ConsentColumns
+    from feedback_etl.database.batches import BatchOptions
+    from feedback_etl.database.consent import ConsentColumnNames
     from feedback_etl.exports.file_formats import FileFormat
     from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
     from feedback_etl.transform.training_schema import Model
@@ -68,7 +68,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         self.window(datetime.max if self.since else datetime(9999, 1, 1))  # by then, no time lies in the future
-        self.reading  # noqa: B018  it validates
+        self.batch_options  # noqa: B018  it validates
 
     def window(self, now: datetime) -> Window:
         """Return the half-open window that ends at `now` (naive UTC) or earlier.
@@ -83,18 +83,18 @@ class ReadOptions:
         return window_of_days(self.days_back, now=now)
 
     @property
-    def reading(self) -> "Reading":
-        """How batches are read."""
-        from feedback_etl.database.batches import Reading
+    def batch_options(self) -> "BatchOptions":
+        """The options that control how batches are read."""
+        from feedback_etl.database.batches import BatchOptions
 
-        return Reading(self.bulk, self.workers, self.batch_size, self.read_timeout).checked()
+        return BatchOptions(self.bulk, self.workers, self.batch_size, self.read_timeout).checked()
 
     @property
-    def consent(self) -> "ConsentColumns":
+    def consent(self) -> "ConsentColumnNames":
         """The columns that record consent."""
-        from feedback_etl.database.consent import ConsentColumns
+        from feedback_etl.database.consent import ConsentColumnNames
 
-        return ConsentColumns(self.opt_in_column, self.opt_out_column)
+        return ConsentColumnNames(self.opt_in_column, self.opt_out_column)
 
 
 @dataclass(frozen=True, kw_only=True)

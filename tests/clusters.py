@@ -23,7 +23,7 @@ NOW = datetime(2025, 10, 25, 12)
 KEY = "k" * 64
 ROWS = 8_000
 SMALL_TASK = 400
-"""What takes the place of `LEAST_ROWS_OF_A_TASK`, so that a few thousand rows are several tasks."""
+"""What takes the place of `MIN_ROWS_PER_TASK`, so that a few thousand rows are several tasks."""
 
 
 def fill_with_sample(url: str, rows: int = ROWS) -> None:

@@ -159,7 +159,7 @@ def sample_url(postgres_admin: sa.Engine) -> Iterator[str]:
 @pytest.fixture
 def shared_url(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same; workers know it, and it is divided though it is small."""
-    monkeypatch.setattr("feedback_etl.database.partitioning.LEAST_ROWS_OF_A_TASK", SMALL_TASK)
+    monkeypatch.setattr("feedback_etl.database.partitioning.MIN_ROWS_PER_TASK", SMALL_TASK)
     for name, value in environment(sample_url).items():
         monkeypatch.setenv(name, value)
     return sample_url

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from feedback_etl.database.batches import Reading, open_reading
-from feedback_etl.database.connect import Database, open_source
-from feedback_etl.database.inspection import fetch_count, look_at
-from feedback_etl.database.sql import excluded_in
+from feedback_etl.database.batches import BatchOptions, open_batches
+from feedback_etl.database.connect import Database, open_connection
+from feedback_etl.database.inspection import fetch_count, inspect_source
+from feedback_etl.database.sql import count_excluded
 from feedback_etl.database.window import Window
 from feedback_etl.pipeline.load import load_feedback
 
@@ -64,18 +64,18 @@ def read(database: Database, **options: Any) -> pl.DataFrame:
 
 def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataFrame, int]:
     """What an own query with a consent column gives: the rows with consent, and how many have none."""
-    with open_source(database) as source:
-        relation, types = look_at(source, query=query)
-        excluded = fetch_count(source, excluded_in(relation, window, types))
-        with open_reading(source, relation, window, types, Reading()) as batches:
+    with open_connection(database) as source:
+        relation, types = inspect_source(source, query=query)
+        excluded = fetch_count(source, count_excluded(relation, window, types))
+        with open_batches(source, relation, window, types, BatchOptions()) as batches:
             return pl.concat(batches, how="vertical_relaxed"), excluded
 
 
 def read_slowly(database: Database, query: str, pause: float) -> int:
     """Count the rows of an own query, with a pause of so many seconds after the first five."""
-    with open_source(database) as source:
-        relation, types = look_at(source, query=query)
-        with open_reading(source, relation, Window(None, NOW), types, Reading(batch_size=5)) as batches:
+    with open_connection(database) as source:
+        relation, types = inspect_source(source, query=query)
+        with open_batches(source, relation, Window(None, NOW), types, BatchOptions(batch_size=5)) as batches:
             rows = next(batches).height
             time.sleep(pause)
             rows += sum(batch.height for batch in batches)
@@ -84,7 +84,7 @@ def read_slowly(database: Database, query: str, pause: float) -> int:
 
 def takes_connectorx(database: Database) -> bool:
     """Whether the database is given to ConnectorX."""
-    with open_source(database) as source:
+    with open_connection(database) as source:
         return source.connectorx_url is not None
 
 

@@ -15,9 +15,9 @@ from test_source_refusals import refusal
 
 import feedback_etl as fe
 from feedback_etl.database import tables
-from feedback_etl.database.batches import Reading, open_reading
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.inspection import look_at
+from feedback_etl.database.batches import BatchOptions, open_batches
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
 
@@ -84,9 +84,9 @@ def test_the_default_schema_is_exported_as_from_sqlite(url: str, tmp_path: Path,
 
 def test_it_comes_in_batches(url: str) -> None:
     """Each is a raw frame; together they are what one would be."""
-    with open_source(url) as source:
-        relation, types = look_at(source)
-        with open_reading(source, relation, Window(None, NOW), types, Reading(batch_size=3)) as batches:
+    with open_connection(url) as source:
+        relation, types = inspect_source(source)
+        with open_batches(source, relation, Window(None, NOW), types, BatchOptions(batch_size=3)) as batches:
             assert [batch["feedback_id"].to_list() for batch in batches] == [[2, 3, 1], [4]]
 
 
@@ -178,7 +178,7 @@ def test_nothing_writes(url: str, path: Path, sql: str) -> None:
     """The file is as it was, to the byte."""
     before = path.read_bytes()
     assert isinstance(refusal(url, query=sql.format(select(url))), SourceError | UsageError)
-    with open_source(url) as source, pytest.raises(sa.exc.DBAPIError, match="read-only"):
+    with open_connection(url) as source, pytest.raises(sa.exc.DBAPIError, match="read-only"):
         source.connection.exec_driver_sql("DELETE FROM users")
     assert path.read_bytes() == before
 

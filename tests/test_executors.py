@@ -38,7 +38,7 @@ from databases import Database
 from processes import feedback_etl, feedback_etl_process
 
 import feedback_etl as fe
-from feedback_etl.database.ranges import in_ranges
+from feedback_etl.database.ranges import group_batches
 from feedback_etl.errors import (
     ExportFileError,
     FeedbackError,
@@ -94,8 +94,8 @@ class TestSameAsOnOneMachine:
             shared = exported(url, tmp_path / "shared", executor=executor)
         assert frame_of(shared).equals(frame_of(alone))
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
-        figures = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
+        to_statistics = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
         assert shared.total_feedback_records == ROWS
 
     @pytest.mark.slow
@@ -132,8 +132,8 @@ class TestSameAsOnOneMachine:
         with EXECUTORS["threads"]() as executor:
             shared = exported(url, tmp_path / "shared", executor=executor, **options)
         assert frame_of(shared).equals(frame_of(alone))
-        figures = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
+        to_statistics = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
         if "k" in options:
             assert shared.suppressed_records > 0
             assert not list((tmp_path / "shared" / ".feedback_etl").glob("feedback_training_*"))
@@ -160,7 +160,7 @@ class TestSameAsOnOneMachine:
         self, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int | None
     ) -> None:
         """Wherever it is cut: a duplicate is found in the part after its original, and people count over all parts."""
-        monkeypatch.setattr("feedback_etl.pipeline.partitioned.in_ranges", partial(in_ranges, rows=4))
+        monkeypatch.setattr("feedback_etl.pipeline.partitioned.group_batches", partial(group_batches, rows=4))
         record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
         row = {"recommendation_id": 1, "created_at": NOW.replace(hour=1)}
         rows = [
@@ -175,8 +175,8 @@ class TestSameAsOnOneMachine:
         assert alone.errors > 0
         assert frame_of(shared).equals(frame_of(alone))
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
-        figures = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
+        to_statistics = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
         (manifest,) = list_local_manifests(tmp_path / "shared")
         assert len(manifest.all("pairs")) > 1
 
@@ -232,11 +232,11 @@ class TestCommandLine:
             options = ["--days", "-1", "--k", "5", "--workers", "4", "--row-model", "checks.py:Model"]
             done = feedback_etl_process("export", "--executor", engine, "--json", "--output", tmp_path, *options)
         assert done.returncode == 0, done.stderr
-        figures = json.loads(done.stdout)
-        assert figures["total_feedback_records"] == ROWS
-        assert figures["risk"]["k"] >= 5
+        to_statistics = json.loads(done.stdout)
+        assert to_statistics["total_feedback_records"] == ROWS
+        assert to_statistics["risk"]["k"] >= 5
         (manifest,) = list_local_manifests(tmp_path)
-        assert manifest.rows == figures["exported_records"]
+        assert manifest.rows == to_statistics["exported_records"]
         assert "suppressed" in done.stderr
 
     @pytest.mark.parametrize(
@@ -559,14 +559,14 @@ class TestFailures:
             exported(url, tmp_path, executor=Watched(), incremental=True)
 
     def test_what_is_asked_for_twice_is_made_once(self, url: str, tmp_path: Path) -> None:
-        """Under one request id, with the same figures and names."""
+        """Under one request id, with the same to_statistics and names."""
         watched = Watched()
         first = exported(url, tmp_path, executor=watched, idempotency_key="one")
         sent = len(watched.tasks)
         again = exported(url, tmp_path, executor=watched, idempotency_key="one")
         assert len(watched.tasks) == sent > 0
-        figures = first.to_dict()
-        assert {name: value for name, value in again.to_dict().items() if value != figures[name]}.keys() <= {
+        to_statistics = first.to_dict()
+        assert {name: value for name, value in again.to_dict().items() if value != to_statistics[name]}.keys() <= {
             "execution_time_seconds"
         }
         assert len(list_local_manifests(tmp_path)) == 1

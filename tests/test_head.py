@@ -18,9 +18,9 @@ import pytest
 from clusters import Watched
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
-from feedback_etl.database.batches import Reading
-from feedback_etl.database.partitioning import Division
-from feedback_etl.database.read import Selection
+from feedback_etl.database.batches import BatchOptions
+from feedback_etl.database.partitioning import FeedbackPartitions
+from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
@@ -155,11 +155,13 @@ def test_what_fails_leaves_no_task_at_work() -> None:
     assert running["begun"] == running["ended"] < 50
 
 
-def divided(count: int) -> Division:
+def divided(count: int) -> FeedbackPartitions:
     """A window of so many minutes, a range each."""
     minutes = [NOW - timedelta(minutes=count - number) for number in range(count + 1)]
     ranges = [Window(*ends) for ends in itertools.pairwise(minutes)]
-    return Division("", ranges, lambda each: f"SELECT {each}" + " " * 2_000, [], 0, 0, lambda: "", "postgresql", ())
+    return FeedbackPartitions(
+        "", ranges, lambda each: f"SELECT {each}" + " " * 2_000, [], 0, 0, lambda: "", "postgresql", ()
+    )
 
 
 def written(task: PartTask | ThinTask) -> Made:
@@ -178,7 +180,7 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     """The memory that the head needs at most for an export of so many parts, in bytes."""
     options = ExportOptions.from_keywords(k=k)
     rules = TransformOptions.of(options, NOW, KEY)
-    selection = Selection("", Window(None, NOW), None, None, 2.0, Reading(), None)
+    selection = ReadRequest("", Window(None, NOW), None, None, 2.0, BatchOptions(), None)
     executor = Watched(lambda _, task: written(task), is_remembered=False)
     request = ExportRequest(LocalStorage(folder), selection, rules, options.output, time.perf_counter(), executor)
     tracemalloc.start()

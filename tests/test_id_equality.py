@@ -16,9 +16,9 @@ from reading import ROUTES, by, execute, fetch, read, select
 
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.inspection import look_at
-from feedback_etl.database.lookups import canonical_ids
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.inspection import inspect_source
+from feedback_etl.database.lookups import fetch_canonical_ids
 from feedback_etl.errors import SourceError
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
@@ -218,8 +218,8 @@ def test_a_checklist_finds_people_by_any_spelling(
 
 def test_ids_that_compare_by_their_bytes_are_read_as_they_are(database: Database) -> None:
     """Integers, as in the default schema: nothing is asked of a row, and nothing done to it."""
-    with open_source(database.url) as source:
-        relation, _ = look_at(source)
+    with open_connection(database.url) as source:
+        relation, _ = inspect_source(source)
     assert (dict(relation.comparisons), dict(relation.stored)) == ({}, {})
 
 
@@ -268,7 +268,7 @@ def test_an_id_of_unknown_rules_is_not_erased_by_half(mysql_database: str) -> No
     """`bób` may be `bob`."""
     execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
     with pytest.raises(SourceError, match="printable ASCII"):
-        canonical_ids(mysql_database, {"user_id": ["bób"]}, query=query_of(mysql_database))
+        fetch_canonical_ids(mysql_database, {"user_id": ["bób"]}, query=query_of(mysql_database))
 
 
 def test_a_nondeterministic_collation_of_postgresql_is_refused(postgres_database: str) -> None:

@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 from reading import by, execute, fetch, read, read_slowly, select, takes_connectorx
 from sqlalchemy.orm import Session
 
-from feedback_etl.database.connect import open_source
+from feedback_etl.database.connect import open_connection
 from feedback_etl.errors import SourceError, UsageError
 
 Make = Callable[[str], Any]
@@ -123,7 +123,7 @@ def test_what_is_asked_for_of_tls_holds_for_those_who_read(mysql_url: str, files
 @pytest.mark.parametrize("mode", ["VERIFY_CA", "VERIFY_IDENTITY"])
 def test_a_certificate_of_nobody_known_is_refused(mysql_url: str, mode: str) -> None:
     """The server of the tests has signed its own."""
-    with pytest.raises(SourceError, match="the TLS settings do not fit the server's"):
+    with pytest.raises(SourceError, match="the TLS settings do not match the server's"):
         read(f"{mysql_url}?ssl-mode={mode}")
 
 
@@ -137,7 +137,10 @@ def test_an_unknown_mode_of_tls_is_named_without_it(mysql_url: str, mode: str) -
 @pytest.mark.parametrize("option", ["read_default_file=/etc/passwd", "read_default_group=client"])
 def test_files_of_options_are_not_read(option: str) -> None:
     """They could be any file of the machine."""
-    with pytest.raises(UsageError, match="names a file of options"), open_source(f"mysql://u:p@127.0.0.1:1/x?{option}"):
+    with (
+        pytest.raises(UsageError, match="names a file of options"),
+        open_connection(f"mysql://u:p@127.0.0.1:1/x?{option}"),
+    ):
         pass
 
 
@@ -302,7 +305,7 @@ def test_a_connection_that_would_be_misread_is_refused(canary: str, options: dic
 
 def test_what_is_read_is_one_state_of_the_database(canary: str) -> None:
     """What others commit meanwhile is not seen."""
-    with open_source(canary) as source:
+    with open_connection(canary) as source:
         execute(canary, "INSERT INTO canary VALUES (1)")
         assert source.connection.exec_driver_sql("SELECT count(*) FROM canary").scalar() == 0
     assert fetch(canary, "SELECT count(*) FROM canary") == [(1,)]

@@ -19,9 +19,9 @@ from reading import by, by_both_routes, execute, fetch, read, select
 from test_source_failures import CANARY, failure
 from test_source_refusals import listening, refusal
 
-from feedback_etl.database.batches import beginning_of
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.reader_client import Job, Reader
+from feedback_etl.database.batches import session_statements
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.errors import SourceError, UsageError
 
 # PyMySQL leaves the sockets of connections that fail or are lost to the garbage collector, which comes here rather than
@@ -74,7 +74,7 @@ def test_a_server_of_another_kind_is_told_apart(server_at: Callable[..., str], a
         client.sendall(answer)
 
     with listening(at_once) as port:
-        assert "what answers there is no MySQL" in str(refusal(server_at(port=port)))
+        assert "what answers there is not a MySQL server" in str(refusal(server_at(port=port)))
 
 
 @pytest.mark.parametrize(
@@ -216,8 +216,8 @@ def people(mysql_admin: sa.Engine) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
-        ("exp(id * 200)", "a value of some row cannot be converted as it asks"),
-        ("cast(id AS unsigned) * 9223372036854775807", "a value of some row cannot be converted as it asks"),
+        ("exp(id * 200)", "a value of some row cannot be converted as requested"),
+        ("cast(id AS unsigned) * 9223372036854775807", "a value of some row cannot be converted as requested"),
         ("tells(score)", "it failed while it read rows ("),
         ("(SELECT 5 FROM people p WHERE p.id >= people.id)", "it failed while it read rows ("),
     ],
@@ -247,7 +247,7 @@ def kill(url: str, what: str, done: threading.Event) -> None:
 
 @by_both_routes
 @pytest.mark.parametrize(
-    ("what", "reason"), [("KILL QUERY", "somebody cancelled it"), ("KILL", "the connection was lost")]
+    ("what", "reason"), [("KILL QUERY", "it was cancelled by another session"), ("KILL", "the connection was lost")]
 )
 def test_a_query_that_is_ended_is_named(people: str, route: str, what: str, reason: str) -> None:
     """By an administrator, alone or with its connection."""
@@ -380,15 +380,15 @@ def test_no_escape_writes(untouched: str, place: Opened) -> None:
 def test_no_function_writes(untouched: str, place: Opened, call: str) -> None:
     """Whether called for a row or to count those without consent."""
     for query in (select(untouched, user_id=call), select(untouched, consent=f"{call} = 1")):
-        with place(untouched) as database, pytest.raises(SourceError, match="nothing here may write"):
+        with place(untouched) as database, pytest.raises(SourceError, match="all sessions are read-only"):
             read(database, query=query)
 
 
 def test_a_reader_process_refuses_what_was_not_looked_at_before(untouched: str) -> None:
     """By what begins its own connection: nothing else stands between a query and the database there."""
-    with open_source(untouched) as source:
-        job = Job(str(source.connectorx_url), beginning_of(source), ["SELECT writes()"], 100)
-        with pytest.raises(SourceError, match="nothing here may write"), Reader(job, read_timeout=60) as reader:
+    with open_connection(untouched) as source:
+        job = ReaderJob(str(source.connectorx_url), session_statements(source), ["SELECT writes()"], 100)
+        with pytest.raises(SourceError, match="all sessions are read-only"), Reader(job, read_timeout=60) as reader:
             list(reader.next_stream())
 
 
@@ -402,7 +402,7 @@ def test_what_a_function_writes_in_a_transaction_of_the_callers_is_taken_back(un
 def test_our_own_connections_cannot_write(untouched: str) -> None:
     """Even if it were asked of them directly."""
     for statement in ("DELETE FROM canary", "DROP TABLE canary"):
-        with open_source(untouched) as source, pytest.raises(sa.exc.DBAPIError, match="READ ONLY"):
+        with open_connection(untouched) as source, pytest.raises(sa.exc.DBAPIError, match="READ ONLY"):
             source.connection.exec_driver_sql(statement)
 
 

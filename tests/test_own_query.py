@@ -1,4 +1,4 @@
-"""`contained`: a user's query stays inside the brackets that are put around it, or is refused."""
+"""`extract_select`: a user's query stays inside the brackets that are put around it, or is refused."""
 
 import contextlib
 import sqlite3
@@ -12,7 +12,7 @@ from databases import new_mysql_database
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from feedback_etl.database.custom_query import contained
+from feedback_etl.database.custom_query import extract_select
 from feedback_etl.errors import UsageError
 
 ALL = ("postgresql", "mysql", "sqlite", "duckdb")
@@ -65,23 +65,23 @@ REFUSED = [
 @pytest.mark.parametrize("query", ACCEPTED)
 def test_one_closed_statement_is_taken_as_it_is(dialect: str, query: str) -> None:
     """Quotes, comments, casts, percent signs and backslashes in it are left alone."""
-    assert contained(dialect, query) == query.strip()
+    assert extract_select(dialect, query) == query.strip()
 
 
 @pytest.mark.parametrize("dialect", ["postgresql", "sqlite", "duckdb"])
 @pytest.mark.parametrize("query", ["SELECT 1 AS a ESCAPE '\\'", "SELECT 'C:\\' AS a"])
 def test_a_backslash_is_a_character_to_all_but_mysql(dialect: str, query: str) -> None:
     """There the string would go on."""
-    assert contained(dialect, query) == query
+    assert extract_select(dialect, query) == query
     with pytest.raises(UsageError, match="must be one SELECT"):
-        contained("mysql", query)
+        extract_select("mysql", query)
 
 
 @pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("end", ENDS)
 def test_what_ends_a_statement_is_left_out(dialect: str, end: str) -> None:
     """Semicolons, and comments after them."""
-    assert contained(dialect, f"SELECT 1{end}") == "SELECT 1"
+    assert extract_select(dialect, f"SELECT 1{end}") == "SELECT 1"
 
 
 @pytest.mark.parametrize("dialect", ALL)
@@ -89,7 +89,7 @@ def test_what_ends_a_statement_is_left_out(dialect: str, end: str) -> None:
 def test_what_is_not_one_closed_statement_is_refused(dialect: str, query: str) -> None:
     """Nothing at all, second statements, and brackets, quotes or comments left open or closed too often."""
     with pytest.raises(UsageError, match="must be one SELECT"):
-        contained(dialect, query)
+        extract_select(dialect, query)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_is_not_one_closed_statement_is_refused(dialect: str, query: str) -
 )
 def test_what_postgresql_writes_in_its_own_way_is_understood(query: str) -> None:
     """Backslash escapes after E, dollar quotes, casts and arrays."""
-    assert contained("postgresql", query) == query
+    assert extract_select("postgresql", query) == query
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_postgresql_writes_in_its_own_way_is_understood(query: str) -> None
 def test_a_text_that_postgresql_would_read_otherwise_is_refused(query: str) -> None:
     """Each of these would end the subquery if it were taken by a simpler reading."""
     with pytest.raises(UsageError, match="must be one SELECT"):
-        contained("postgresql", query)
+        extract_select("postgresql", query)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_text_that_postgresql_would_read_otherwise_is_refused(query: str) -> N
 )
 def test_what_sqlite_writes_in_its_own_way_is_understood(query: str) -> None:
     """Names in brackets and backticks; comments that do not nest and go on to the line feed."""
-    assert contained("sqlite", query) == query.strip()
+    assert extract_select("sqlite", query) == query.strip()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_what_sqlite_writes_in_its_own_way_is_understood(query: str) -> None:
 def test_a_text_that_sqlite_would_read_otherwise_is_refused(query: str) -> None:
     """Each of these would end the subquery if it were taken by PostgreSQL's reading."""
     with pytest.raises(UsageError, match="must be one SELECT"):
-        contained("sqlite", query)
+        extract_select("sqlite", query)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_text_that_sqlite_would_read_otherwise_is_refused(query: str) -> None:
 )
 def test_what_mysql_writes_in_its_own_way_is_understood(query: str) -> None:
     """Backslash escapes in both quotes, names in backticks, three kinds of comments."""
-    assert contained("mysql", query) == query.strip()
+    assert extract_select("mysql", query) == query.strip()
 
 
 @pytest.mark.parametrize(
@@ -211,14 +211,14 @@ def test_what_mysql_writes_in_its_own_way_is_understood(query: str) -> None:
 def test_a_text_that_mysql_would_read_otherwise_is_refused(query: str) -> None:
     """Each of these would end the subquery if it were taken by another reading."""
     with pytest.raises(UsageError, match="must be one SELECT"):
-        contained("mysql", query)
+        extract_select("mysql", query)
 
 
 @pytest.mark.parametrize("lock", ["FOR UPDATE", "for\n update nowait", "LOCK IN SHARE MODE", "FOR/**/SHARE"])
 def test_a_query_that_locks_rows_of_mysql_is_refused(lock: str) -> None:
     """It obeys that in read-only transactions too."""
     with pytest.raises(UsageError, match="must not lock rows"):
-        contained("mysql", f"SELECT * FROM (SELECT a FROM t {lock}) AS q")
+        extract_select("mysql", f"SELECT * FROM (SELECT a FROM t {lock}) AS q")
 
 
 # What follows runs what was accepted, in ways that do obey a second statement.
@@ -300,7 +300,7 @@ def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_postgresql(
     postgres: Run, text: str, quoted: Callable[[str], str]
 ) -> None:
     """Quoted in each of PostgreSQL's ways, it comes back as it was from the subquery."""
-    query = contained("postgresql", f"SELECT {quoted(text)} AS a;")
+    query = extract_select("postgresql", f"SELECT {quoted(text)} AS a;")
     expected = "a comment" if quoted in PLAIN[1:] else text
     assert postgres(f"SELECT a FROM ({query}\n) AS q") == [expected]
 
@@ -310,7 +310,7 @@ def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_sqlite(
     sqlite: Run, text: str, quoted: Callable[[str], str]
 ) -> None:
     """Quoted in each of SQLite's ways, it comes back as it was from the subquery."""
-    query = contained("sqlite", f"SELECT {quoted(text)} AS a;")
+    query = extract_select("sqlite", f"SELECT {quoted(text)} AS a;")
     expected = "a comment" if quoted in PLAIN[1:] else text
     assert sqlite(f"SELECT a FROM ({query}\n) AS q") == [expected]
 
@@ -336,7 +336,7 @@ def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_mysql(
     written = quoted(text)
     written = f"-- {written[2:]}" if written.startswith("--") else written
     assume(not written.startswith(("/*!", "/*+", "/*M!")))
-    query = contained("mysql", f"SELECT {written} AS a;")
+    query = extract_select("mysql", f"SELECT {written} AS a;")
     expected = "a comment" if written.endswith("'a comment'") and text != "a comment" else text
     assert mysql(f"SELECT a FROM ({query}\n) AS q") == [expected]
 
@@ -356,7 +356,7 @@ ATTACKS = st.tuples(st.lists(st.sampled_from(PIECES), max_size=6), st.lists(st.s
 def test_no_accepted_query_runs_a_second_statement_on_postgresql(postgres: Run, query: str) -> None:
     """Whatever is put around an attack: it is refused, or the table is still there."""
     with contextlib.suppress(UsageError, psycopg.Error):
-        postgres(f"SELECT * FROM ({contained('postgresql', query)}\n) AS feedback LIMIT 0")
+        postgres(f"SELECT * FROM ({extract_select('postgresql', query)}\n) AS feedback LIMIT 0")
     assert postgres("SELECT count(*) FROM canary") == [0]
 
 
@@ -366,7 +366,7 @@ def test_no_accepted_query_runs_a_second_statement_on_postgresql(postgres: Run, 
 def test_no_accepted_query_runs_a_second_statement_on_sqlite(sqlite: Run, query: str) -> None:
     """Whatever is put around an attack: it is refused, or the table is still there."""
     with contextlib.suppress(UsageError, sqlite3.Error):
-        sqlite(f"SELECT * FROM ({contained('sqlite', query)}\n) AS feedback LIMIT 0")
+        sqlite(f"SELECT * FROM ({extract_select('sqlite', query)}\n) AS feedback LIMIT 0")
     assert sqlite("SELECT count(*) FROM canary") == [0]
 
 
@@ -384,5 +384,5 @@ MYSQL_ATTACKS = st.tuples(st.lists(st.sampled_from(OF_MYSQL_TOO), max_size=6), s
 def test_no_accepted_query_runs_a_second_statement_on_mysql(mysql: Run, query: str) -> None:
     """Whatever is put around an attack: it is refused, or the table is still there."""
     with contextlib.suppress(UsageError, pymysql.MySQLError):
-        mysql(f"SELECT * FROM ({contained('mysql', query)}\n) AS feedback LIMIT 0")
+        mysql(f"SELECT * FROM ({extract_select('mysql', query)}\n) AS feedback LIMIT 0")
     assert mysql("SELECT count(*) FROM canary") == [0]

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from databases import Database, new_mysql_database
 from reading import execute, select
 
-from feedback_etl.database.lookups import analyses_in, feedback_of
+from feedback_etl.database.lookups import fetch_analyses, fetch_user_feedback
 
 USERS = ["ada", "Ada", "äda", "ada ", "a'da", "a\\da", '"ada"', "%", "a\nda", "😀"]
 
@@ -22,7 +22,7 @@ def numbered(database: Database) -> Database:
 
 def test_a_user_has_their_analyses_each_once(numbered: Database) -> None:
     """For feedback without an analysis its own id; a user of whom there is none is left out."""
-    found = feedback_of(numbered.url, ["7", "9", "7 "])
+    found = fetch_user_feedback(numbered.url, ["7", "9", "7 "])
     assert {user: sorted(ids, key=str) for user, ids in found.items()} == {
         "7": [("70", None), ("71", None), (None, "3")]
     }
@@ -30,7 +30,7 @@ def test_a_user_has_their_analyses_each_once(numbered: Database) -> None:
 
 def test_all_analyses_are_found(numbered: Database) -> None:
     """Those of nobody too."""
-    assert sorted(analyses_in(numbered.url)) == ["70", "71", "80", "90"]
+    assert sorted(fetch_analyses(numbered.url)) == ["70", "71", "80", "90"]
 
 
 @pytest.fixture(scope="module")
@@ -50,5 +50,5 @@ def texts(mysql_admin: sa.Engine) -> Iterator[str]:
 def test_texts_that_differ_in_a_byte_are_other_people_to_a_binary_collation(texts: str, user: str) -> None:
     """And no quote or backslash of an id becomes SQL."""
     query = select(texts, "FROM t", feedback_id="id", user_id="who", analysis_id="who")
-    assert feedback_of(texts, [user], query=query) == {user: [(user, None)]}
-    assert sorted(analyses_in(texts, query=query)) == sorted(USERS)
+    assert fetch_user_feedback(texts, [user], query=query) == {user: [(user, None)]}
+    assert sorted(fetch_analyses(texts, query=query)) == sorted(USERS)

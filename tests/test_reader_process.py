@@ -23,13 +23,13 @@ from reading import NOW, fetch, select
 
 import feedback_etl as fe
 from feedback_etl.database import ranges, reader_pool
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.inspection import fetch_rows, look_at
-from feedback_etl.database.ranges import Bin, in_ranges, ranges_in_one_piece, split
-from feedback_etl.database.reader_client import Job, Reader
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.inspection import fetch_rows, inspect_source
+from feedback_etl.database.ranges import Histogram, HistogramBin, count_batch_groups, group_batches, split_histogram
+from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.database.reader_pool import end_idle
-from feedback_etl.database.sql import feedback_in
-from feedback_etl.database.window import Undated, Window
+from feedback_etl.database.sql import select_feedback
+from feedback_etl.database.window import UndatedWindow, Window
 from feedback_etl.errors import SourceError, UsageError
 
 pytestmark = pytest.mark.covers_children  # what a reader does, nothing else does
@@ -137,8 +137,8 @@ class TestAccidents:
     def test_rows_that_are_missing_are_missed(self, postgres_database: str) -> None:
         """A query that fails in the middle gives no rows that could be taken for all."""
         failing = "SELECT 1 / (n - 150000) AS x FROM generate_series(1, 200000) AS n"
-        with open_source(postgres_database) as source:
-            job = Job(str(source.connectorx_url), [], [failing], batch_size=1_000)
+        with open_connection(postgres_database) as source:
+            job = ReaderJob(str(source.connectorx_url), [], [failing], batch_size=1_000)
             with pytest.raises(SourceError, match="divides by zero"), Reader(job, read_timeout=60) as reader:
                 assert sum(batch.num_rows for batch in reader.next_stream()) < 200_000
 
@@ -170,8 +170,8 @@ class TestAccidents:
 
     def test_the_job_is_in_no_argument(self, postgres_tcp_url: str) -> None:
         """A password shows in no process list."""
-        with open_source(postgres_tcp_url) as source:
-            job = Job(str(source.connectorx_url), [], ["SELECT pg_sleep(30)::text AS x"], batch_size=1)
+        with open_connection(postgres_tcp_url) as source:
+            job = ReaderJob(str(source.connectorx_url), [], ["SELECT pg_sleep(30)::text AS x"], batch_size=1)
             with Reader(job, read_timeout=60):
                 wait_for(readers)
                 arguments = [" ".join(reader.cmdline()) for reader in readers()]
@@ -184,8 +184,8 @@ class TestKept:
 
     KEPT = """
 import os, sys, threading
-from feedback_etl.database.reader_client import Job, Reader
-job = Job(sys.argv[1], [], ["SELECT 1 AS x"], batch_size=1)
+from feedback_etl.database.reader_client import ReaderJob, Reader
+job = ReaderJob(sys.argv[1], [], ["SELECT 1 AS x"], batch_size=1)
 def work(before=lambda: None, after=lambda: None):
     with Reader(job, read_timeout=60, is_kept=True) as reader:
         before()
@@ -195,7 +195,7 @@ def work(before=lambda: None, after=lambda: None):
 
     def lines(self, script: str, database: Database) -> list[list[str]]:
         """What a script prints that works on jobs: their rows and their process."""
-        with open_source(database.url) as source:
+        with open_connection(database.url) as source:
             done = python(self.KEPT + script, str(source.connectorx_url))
         assert done.stderr == ""
         return [line.split() for line in done.stdout.splitlines()]
@@ -267,8 +267,8 @@ class TestPool:
         assert fetch(postgres_database, others) == []
 
     def test_more_readers_than_are_kept_end(self, sqlite_database: Database) -> None:
-        with open_source(sqlite_database.url) as source:
-            job = Job(str(source.connectorx_url), [], ["SELECT 1 AS x"], batch_size=1)
+        with open_connection(sqlite_database.url) as source:
+            job = ReaderJob(str(source.connectorx_url), [], ["SELECT 1 AS x"], batch_size=1)
         with contextlib.ExitStack() as stack:
             for _ in range(reader_pool.MAX_IDLE + 1):
                 reader = stack.enter_context(Reader(job, read_timeout=60))
@@ -389,13 +389,13 @@ class TestRanges:
     )
     def test_they_are_the_window(self, counts: list[int], ranges: int, starts: bool) -> None:
         """Each moment of the window is in one of them."""
-        bins = [Bin(T0 + timedelta(minutes=place), count) for place, count in enumerate(counts)]
+        bins = [HistogramBin(T0 + timedelta(minutes=place), count) for place, count in enumerate(counts)]
         window = Window(T0 if starts else None, NOW)
-        parts, rows = split(window, bins, ranges)
-        dated = [part for part in parts if not isinstance(part, Undated)]
+        parts, rows = split_histogram(window, Histogram(bins), ranges)
+        dated = [part for part in parts if not isinstance(part, UndatedWindow)]
         assert dated[-1].end == NOW
         assert all(before.end == after.start for before, after in itertools.pairwise(dated))
-        assert isinstance(parts[-1], Undated) == (not starts and len(parts) > 1)
+        assert isinstance(parts[-1], UndatedWindow) == (not starts and len(parts) > 1)
         assert dated[0].start == (window.start if starts or len(parts) == 1 else datetime.min)
         assert rows is not None
         assert (len(rows), sum(rows)) == (len(parts), sum(counts))
@@ -415,15 +415,17 @@ class TestRanges:
             )
             connection.exec_driver_sql("ANALYZE recommendation_feedbacks")
         if is_sampled:
-            monkeypatch.setattr(ranges, "ROWS_LOOKED_AT", 3_000)
-            monkeypatch.setattr(ranges, "ROWS_LOOKED_AT_A_RANGE", 1)
+            monkeypatch.setattr(ranges, "SAMPLE_ROWS", 3_000)
+            monkeypatch.setattr(ranges, "SAMPLE_ROWS_PER_RANGE", 1)
         everything = Window(None, NOW + timedelta(minutes=1))
-        with open_source(postgres_database) as source:
-            relation, types = look_at(source)
+        with open_connection(postgres_database) as source:
+            relation, types = inspect_source(source)
             for window in (everything, Window(NOW - timedelta(days=20_000), NOW)):
-                windows, rows = ranges.ranges_of(source, relation, window, types, at_once=8)
-                ids = [{row[0] for row in fetch_rows(source, feedback_in(relation, each, types))} for each in windows]
-                whole = {row[0] for row in fetch_rows(source, feedback_in(relation, window, types))}
+                windows, rows = ranges.plan_ranges(source, relation, window, types, parallel=8)
+                ids = [
+                    {row[0] for row in fetch_rows(source, select_feedback(relation, each, types))} for each in windows
+                ]
+                whole = {row[0] for row in fetch_rows(source, select_feedback(relation, window, types))}
                 assert set().union(*ids) == whole
                 assert {91, 92, 93} <= whole  # in every window
                 sizes = [len(each) for each in ids]
@@ -437,26 +439,26 @@ class TestRanges:
     def test_the_middle_is_where_half_of_the_rows_are(self) -> None:
         """Not in the middle of the ranges, and never among rows without a time, unless there are no others."""
         first, second = Window(datetime.min, T0), Window(T0, NOW)
-        rest = Undated(None, NOW)
-        assert ranges.Ranges([first, second, rest], [1, 4_000, 10_000]).middle == second
-        assert ranges.Ranges([first, rest], [4_000, 0]).middle == first
-        assert ranges.Ranges([Window(None, NOW)], [0]).middle == ranges.Ranges([Window(None, NOW)]).middle
+        rest = UndatedWindow(None, NOW)
+        assert ranges.WindowRanges([first, second, rest], [1, 4_000, 10_000]).middle == second
+        assert ranges.WindowRanges([first, rest], [4_000, 0]).middle == first
+        assert ranges.WindowRanges([Window(None, NOW)], [0]).middle == ranges.WindowRanges([Window(None, NOW)]).middle
 
     @given(rows=st.integers(1, 60), batch=st.integers(1, 20), size=st.integers(1, 30))
     def test_what_is_read_in_one_piece_is_counted_as_it_is_grouped(self, rows: int, batch: int, size: int) -> None:
         """So many parts will it be."""
         batches = (frame for frame in pl.DataFrame({"n": range(rows)}).iter_slices(batch))
-        groups = [sum(frame.height for frame in group) for group in in_ranges(batches, size)]
-        assert (len(groups), sum(groups)) == (ranges_in_one_piece(rows, batch, size), rows)
+        groups = [sum(frame.height for frame in group) for group in group_batches(batches, size)]
+        assert (len(groups), sum(groups)) == (count_batch_groups(rows, batch, size), rows)
 
     def test_a_query_is_looked_at_as_a_whole(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """It has no pages of which to take some."""
         ids = {"feedback_id": "n", "created_at": "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'"}
         query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
-        monkeypatch.setattr(ranges, "ROWS_LOOKED_AT", 1_000)
-        with open_source(postgres_database) as source:
-            relation, types = look_at(source, query=query)
-            found = ranges.ranges_of(source, relation, Window(None, NOW), types, at_once=3, least_rows=40_000)
+        monkeypatch.setattr(ranges, "SAMPLE_ROWS", 1_000)
+        with open_connection(postgres_database) as source:
+            relation, types = inspect_source(source, query=query)
+            found = ranges.plan_ranges(source, relation, Window(None, NOW), types, parallel=3, min_rows=40_000)
             assert (len(found.windows), sum(found.rows or [])) == (3, 100_000)
 
     def test_a_large_window_is_cut_without_being_asked(
@@ -465,10 +467,10 @@ class TestRanges:
         """What the planner takes for more than a range is read in several, and nothing is lost by it."""
         ids = {"feedback_id": "n", "created_at": "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'"}
         query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
-        monkeypatch.setattr(ranges, "ROWS_A_RANGE", 10_000)
-        with open_source(postgres_database) as source:
-            relation, types = look_at(source, query=query)
-            found = ranges.ranges_of(source, relation, Window(None, NOW), types)
+        monkeypatch.setattr(ranges, "MAX_RANGE_ROWS", 10_000)
+        with open_connection(postgres_database) as source:
+            relation, types = inspect_source(source, query=query)
+            found = ranges.plan_ranges(source, relation, Window(None, NOW), types)
             assert len(found.windows) == 11  # one for rows without a time
         frame = fe.load_feedback(postgres_database, query=query, days_back=-1, now=NOW)
         assert frame["feedback_id"].to_list() == list(range(100_000, 0, -1))

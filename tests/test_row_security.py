@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from feedback_etl.cli.app import app
 from feedback_etl.compliance.check import check
-from feedback_etl.database.batches import Reading, open_reading
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.inspection import look_at
+from feedback_etl.database.batches import BatchOptions, open_batches
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.pipeline.estimate import plan
@@ -248,8 +248,8 @@ def test_the_check_of_consent_fails_where_people_are_hidden(owner_url: str, url:
 @by_both_routes
 def test_a_policy_that_comes_after_the_inspection_is_refused_too(owner_url: str, url: str, route: str) -> None:
     """The readers' own sessions refuse, not the inspection alone."""
-    with open_source(by(route, url)) as source:
-        relation, types = look_at(source)
+    with open_connection(by(route, url)) as source:
+        relation, types = inspect_source(source)
         source.connection.exec_driver_sql("COMMIT")  # its locks would keep the policy out
         source.connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
         for statement in source.settings:
@@ -257,7 +257,7 @@ def test_a_policy_that_comes_after_the_inspection_is_refused_too(owner_url: str,
         protect(owner_url, "users")
         with (
             pytest.raises(SourceError, match="row-level security would hide rows from this user"),
-            open_reading(source, relation, Window(None, NOW), types, Reading()) as frames,
+            open_batches(source, relation, Window(None, NOW), types, BatchOptions()) as frames,
         ):
             list(frames)
 

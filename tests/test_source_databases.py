@@ -20,9 +20,9 @@ from polars.testing import assert_frame_equal
 from reading import NOW, by, execute, fetch, read, select, takes_connectorx
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from feedback_etl.database.batches import Reading, open_reading
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.inspection import look_at
+from feedback_etl.database.batches import BatchOptions, open_batches
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
 
@@ -450,15 +450,15 @@ def test_an_environment_that_connectorx_does_not_understand_keeps_it_away(
 def test_a_connection_that_waits_is_not_forgotten(postgres_tcp_url: str) -> None:
     """Firewalls drop what is silent for minutes: it is spoken to each minute, or as the URL says."""
     for option, seconds in (("", "60"), ("?keepalives_idle=7", "7")):
-        with open_source(f"{postgres_tcp_url}{option}") as source:
+        with open_connection(f"{postgres_tcp_url}{option}") as source:
             driver: Any = source.connection.connection.driver_connection
             assert driver.info.get_parameters()["keepalives_idle"] == seconds
 
 
 def test_a_source_shows_no_password(postgres_tcp_url: str) -> None:
     """Neither it nor its connection is in its repr."""
-    with open_source(postgres_tcp_url) as source:
-        assert repr(source) == "Source(dialect='postgresql')"
+    with open_connection(postgres_tcp_url) as source:
+        assert repr(source) == "DatabaseConnection(dialect='postgresql')"
 
 
 @pytest.mark.parametrize("name", ["a b.db", "a%b.db", "a#b.db", "a?b.db", "é日.db", "a+b&c=d.db", "a'b\".db"])
@@ -501,9 +501,9 @@ def test_the_log_says_when_sqlalchemy_reads(shared: Database, caplog: pytest.Log
 def test_reading_by_sqlalchemy_comes_in_bounded_batches(shared: Database) -> None:
     """Each batch is a raw frame; together they are what one would be."""
     window = Window(None, NOW)
-    with open_source(by("sqlalchemy", shared.url)) as source:
-        relation, types = look_at(source)
-        with open_reading(source, relation, window, types, Reading(batch_size=3)) as batches:
+    with open_connection(by("sqlalchemy", shared.url)) as source:
+        relation, types = inspect_source(source)
+        with open_batches(source, relation, window, types, BatchOptions(batch_size=3)) as batches:
             ids = [batch["feedback_id"].to_list() for batch in batches]
     assert ids == [[2, 3, 1], [4]]
 

@@ -15,9 +15,9 @@ from databases import make_engine, new_postgres_database
 from reading import by, by_both_routes, execute, fetch, read, read_slowly, select
 
 from feedback_etl.columns import ExtraColumn
-from feedback_etl.database.connect import open_source
+from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import fetch_count
-from feedback_etl.database.reader_client import Job, Reader
+from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.errors import SourceError
 from feedback_etl.pipeline.export import export_feedback
 
@@ -87,12 +87,12 @@ loses_the_connection = pytest.mark.filterwarnings("ignore::ResourceWarning")
     ("sql", "reason"),
     [
         ("1 / (id - 5)", "it divides by zero in some row"),
-        ("score::int", "a value of some row cannot be converted as it asks"),
-        ("(id * 1000000000)::int", "a value of some row cannot be converted as it asks"),
+        ("score::int", "a value of some row cannot be converted as requested"),
+        ("(id * 1000000000)::int", "a value of some row cannot be converted as requested"),
         ("tells(score)", "it failed while it read rows ("),
         (
             "CASE WHEN pg_cancel_backend(pg_backend_pid()) AND pg_sleep(5)::text = '' THEN 1 END",
-            "somebody cancelled it",
+            "it was cancelled by another session",
         ),
         (
             "CASE WHEN pg_terminate_backend(pg_backend_pid()) AND pg_sleep(5)::text = '' THEN 1 END",
@@ -293,15 +293,15 @@ def sqlite(sqlite_path: Path) -> str:
 @pytest.mark.parametrize(
     ("column", "sql", "reason"),
     [
-        ("helpful_rating", "json_extract(score, '$[0]')", "a value of some row cannot be converted as it asks"),
-        ("timeframe", "name", "the text of timeframe is not valid UTF-8 in some row; correct it there, or leave"),
+        ("helpful_rating", "json_extract(score, '$[0]')", "a value of some row cannot be converted as requested"),
+        ("timeframe", "name", "the text of timeframe is not valid UTF-8 in some row; correct it there, or exclude"),
         ("recommendation_id", "name", "the text of recommendation_id is not valid UTF-8 in some row"),
         ("age", "abs(-9223372036854775807 - (id = 7))", "it failed while it read rows (OperationalError)"),
-        ("consent", "json_extract(score, '$[0]') = 5", "a value of some row cannot be converted as it asks"),
+        ("consent", "json_extract(score, '$[0]') = 5", "a value of some row cannot be converted as requested"),
         (
             "created_at",
             "json_extract(replace(score, '5', '\"2025-10-25\"'), '$[0]')",
-            "a value of some row cannot be converted as it asks",
+            "a value of some row cannot be converted as requested",
         ),
     ],
 )
@@ -324,7 +324,7 @@ def test_a_column_that_is_not_utf8_can_be_left_out_as_the_message_says(sqlite: s
 def test_a_file_that_is_locked_meanwhile_is_named(sqlite: str, sqlite_path: Path, route: str) -> None:
     """Another program begins to write before the rows are read."""
     with (
-        open_source(by(route, sqlite), connect_timeout=0.1) as source,
+        open_connection(by(route, sqlite), connect_timeout=0.1) as source,
         contextlib.closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other,
     ):
         other.execute("BEGIN EXCLUSIVE")
@@ -334,8 +334,8 @@ def test_a_file_that_is_locked_meanwhile_is_named(sqlite: str, sqlite_path: Path
 
 def test_a_panic_of_connectorx_is_an_error_like_others(postgres: str) -> None:
     """It comes as a BaseException, which callers do not expect; types at which it panics are refused before."""
-    with open_source(postgres) as source:
+    with open_connection(postgres) as source:
         assert source.connectorx_url
-        job = Job(source.connectorx_url, [], ["SELECT interval '1 day'"], batch_size=10)
+        job = ReaderJob(source.connectorx_url, [], ["SELECT interval '1 day'"], batch_size=10)
         with pytest.raises(SourceError, match="PanicException"), Reader(job, read_timeout=60) as reader:
             list(reader.next_stream())

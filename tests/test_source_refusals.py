@@ -18,7 +18,7 @@ from reading import by, by_both_routes, execute, read, select
 
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.database import tables
-from feedback_etl.database.connect import open_source
+from feedback_etl.database.connect import open_connection
 from feedback_etl.errors import FeedbackError, SourceError, UsageError
 
 CANARY = "canary-p4ssw0rd"
@@ -119,8 +119,8 @@ def test_a_server_that_never_answers_is_given_up(server_at: Callable[..., str]) 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"", "what answers there is no PostgreSQL"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "or it is no PostgreSQL"),
+        (b"", "what answers there is not a PostgreSQL server"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "or it is not a PostgreSQL server"),
     ],
     ids=["hangs up", "HTTP"],
 )
@@ -446,7 +446,11 @@ def test_a_broken_view_is_named(sqlite_database: Database) -> None:
 
 def test_names_in_capitals_are_the_same_to_sqlite(tmp_path: Path) -> None:
     """As in every query there."""
-    ddl = tables.source_sql("sqlite").replace(" created_at", " Created_At").replace("TABLE profiles", "TABLE Profiles")
+    ddl = (
+        tables.application_schema_sql("sqlite")
+        .replace(" created_at", " Created_At")
+        .replace("TABLE profiles", "TABLE Profiles")
+    )
     with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection:
         connection.executescript(ddl)
     assert read(f"sqlite:///{tmp_path}/a.db").is_empty()
@@ -462,7 +466,7 @@ def test_columns_of_types_that_sqlalchemy_does_not_know_do_no_harm(postgres_data
 @pytest.fixture
 def schema_app(postgres_database: str) -> str:
     """A database whose tables are in the schema "app", with one row."""
-    ddl = [statement for statement in tables.source_sql("postgresql").split(";") if statement.strip()]
+    ddl = [statement for statement in tables.application_schema_sql("postgresql").split(";") if statement.strip()]
     row = "INSERT INTO recommendation_feedbacks (id, created_at) VALUES (1, '2025-10-25 10:00:00')"
     execute(postgres_database, "CREATE SCHEMA app", "SET search_path TO app", *ddl, row)
     return postgres_database
@@ -600,7 +604,7 @@ def test_all_columns_of_a_wrong_type_are_named_at_once(postgres_url: str) -> Non
 
 def test_a_source_that_fails_while_it_is_open_is_closed(postgres_url: str) -> None:
     """Also one whose connection is lost meanwhile: what went wrong is told by who noticed."""
-    with open_source(postgres_url) as source:
+    with open_connection(postgres_url) as source:
         pid = source.connection.scalar(sa.text("SELECT pg_backend_pid()"))
         execute(postgres_url, f"SELECT pg_terminate_backend({pid})")
     assert source.connection.closed
@@ -613,6 +617,6 @@ def test_a_source_error_of_the_database_is_exit_code_3() -> None:
 
 def test_a_password_with_a_bare_slash_and_at_is_not_taken_for_a_host() -> None:
     """What stands before the last @ is a part of the password; no message repeats it."""
-    with pytest.raises(UsageError) as refused, open_source("postgresql://u:pa@SECRETVAL/y@127.0.0.1:1/x"):
+    with pytest.raises(UsageError) as refused, open_connection("postgresql://u:pa@SECRETVAL/y@127.0.0.1:1/x"):
         pass
     assert "SECRETVAL" not in str(refused.value)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from reading import NOW, ROUTES, by, by_both_routes, execute, read, read_query, select
 
 from feedback_etl.database.relation import default_relation
-from feedback_etl.database.sql import feedback_in
+from feedback_etl.database.sql import select_feedback
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 
@@ -215,7 +215,7 @@ def test_text_ids_of_one_time_are_in_binary_order_on_postgresql(odd_zone: str, r
 @pytest.mark.parametrize("kind", ["text", "varchar", "bpchar", "unknown"])
 def test_the_collation_of_text_ids_is_not_left_to_the_database(kind: str) -> None:
     """The servers of the tests may have none that differs."""
-    sql = feedback_in(default_relation("postgresql"), WINDOW, {"feedback_id": kind})
+    sql = select_feedback(default_relation("postgresql"), WINDOW, {"feedback_id": kind})
     assert sql.endswith('CAST(f.id AS TEXT) COLLATE "C"')
 
 
@@ -236,7 +236,7 @@ def test_other_ids_of_one_time_are_in_their_order(odd_zone: str, of_ids: Callabl
 
 def test_a_window_is_found_by_the_index_on_created_at(sqlite_database: Database) -> None:
     """On SQLite too, where times are compared as text."""
-    sql = feedback_in(default_relation("sqlite"), WINDOW, {})
+    sql = select_feedback(default_relation("sqlite"), WINDOW, {})
     with sqlite_database.engine.connect() as connection:
         plan = " ".join(str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}"))
     assert "USING INDEX ix_recommendation_feedbacks_created_at" in plan

@@ -14,9 +14,9 @@ from databases import make_engine, new_postgres_database
 from reading import ROUTES, by, execute, fetch, read, select
 from sqlalchemy.orm import Session
 
-from feedback_etl.database.batches import beginning_of
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.reader_client import Job, Reader
+from feedback_etl.database.batches import session_statements
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.errors import SourceError, UsageError
 
 ESCAPES = [
@@ -122,16 +122,16 @@ def test_no_function_writes_on_postgresql(postgres: str, opened: Opened) -> None
     functions = ["writes()", "sets()", "configures()", "looks_innocent()"]
     for call in (*functions, "nextval('numbers')", "setval('numbers', 9)", "lo_create(0)::int"):
         for query in (select(postgres, user_id=call), select(postgres, consent=f"{call} = 1")):
-            told = r"nothing here may write|cannot execute|not allowed"
+            told = r"all sessions are read-only|cannot execute|not allowed"
             with opened(postgres) as database, pytest.raises(SourceError, match=told):
                 read(database, query=query)
 
 
 def test_a_reader_process_refuses_what_was_not_looked_at_before_on_postgresql(postgres: str) -> None:
     """By what begins its own connection: nothing else stands between a query and the database there."""
-    with open_source(postgres) as source:
-        job = Job(str(source.connectorx_url), beginning_of(source), ["SELECT writes()"], 100)
-        with pytest.raises(SourceError, match="nothing here may write"), Reader(job, read_timeout=60) as reader:
+    with open_connection(postgres) as source:
+        job = ReaderJob(str(source.connectorx_url), session_statements(source), ["SELECT writes()"], 100)
+        with pytest.raises(SourceError, match="all sessions are read-only"), Reader(job, read_timeout=60) as reader:
             list(reader.next_stream())
 
 
@@ -189,5 +189,5 @@ def test_reading_leaves_a_file_as_it_was(sqlite: str, opened: Opened) -> None:
 def test_our_own_connections_cannot_write(request: pytest.FixtureRequest, kind: str) -> None:
     """Even if it were asked of them directly."""
     url = request.getfixturevalue("postgres" if kind == "postgresql" else "sqlite")
-    with open_source(url) as source, pytest.raises(sa.exc.DBAPIError, match=r"read-only|readonly"):
+    with open_connection(url) as source, pytest.raises(sa.exc.DBAPIError, match=r"read-only|readonly"):
         source.connection.exec_driver_sql("DELETE FROM canary")

@@ -23,10 +23,10 @@ import feedback_etl as fe
 from feedback_etl.cli.console import _summary
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.database import text_times
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.inspection import fetch_count, look_at
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.inspection import fetch_count, inspect_source
 from feedback_etl.database.raw_types import to_raw
-from feedback_etl.database.sql import count_in, counts_in
+from feedback_etl.database.sql import count_rows, count_windows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.exports.manifest import list_local_manifests
@@ -116,12 +116,12 @@ def test_rows_are_rejected_in_every_window(
 @pytest.mark.parametrize(("window", "rows"), [(Window(datetime(2025, 10, 1), NOW), 2), (Window(None, NOW), 4)])
 def test_what_is_counted_is_what_is_read(app: Database, window: Window, rows: int) -> None:
     """And for an incremental series, no row is counted in two of its windows."""
-    with open_source(app.url) as source:
-        relation, types = look_at(source)
-        assert fetch_count(source, count_in(relation, window, types)) == rows + len(unreadable(app))
+    with open_connection(app.url) as source:
+        relation, types = inspect_source(source)
+        assert fetch_count(source, count_rows(relation, window, types)) == rows + len(unreadable(app))
         half = datetime(2025, 10, 24)
         windows = [Window(window.start, half), Window(half, NOW)]
-        counts = sum(count for _, count in fetch(app.url, counts_in(relation, windows, types)))
+        counts = sum(count for _, count in fetch(app.url, count_windows(relation, windows, types)))
         assert counts == rows
 
 

@@ -43,10 +43,10 @@ def _values(settings: "Settings") -> dict[str, Any]:
 
 
 def _place(url: str) -> str:
-    from feedback_etl.database.urls import in_words, parse_url
+    from feedback_etl.database.urls import describe_url, parse_url
 
     try:
-        return in_words(parse_url(url))
+        return describe_url(parse_url(url))
     except FeedbackError:
         return "a URL that cannot be understood"
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from feedback_etl.compliance.data_files import Written, unknown_pseudonyms
 from feedback_etl.compliance.item import Item, item
-from feedback_etl.database.lookups import Application
+from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import FeedbackError
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -17,7 +17,7 @@ from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.expressions import hash_id
 
 
-def indexed(found: Application) -> Item:
+def indexed(found: ApplicationSummary) -> Item:
     """There is an index on created_at."""
     return Item(
         "index",
@@ -31,7 +31,7 @@ _CONSENT = re.compile(r"consent|einwillig|6\(1\)(lit\.?)?\(?a\)?|9\(2\)(lit\.?)?
 """How a legal basis says that it is consent (GDPR, Articles 6(1)(a) and 9(2)(a)), without spaces."""
 
 
-def consented(found: Application, files: Sequence[Written], keys: Sequence[Key], settings: Settings) -> Item:
+def consented(found: ApplicationSummary, files: Sequence[Written], keys: Sequence[Key], settings: Settings) -> Item:
     """It is known who has consented, and nobody is in an export who has withdrawn.
 
     Nothing has to be known where the record of processing names another legal basis.
@@ -71,7 +71,7 @@ def hashes_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | No
 
 
 def erasable(
-    place: LocalStorage | ObjectStorage, exports: Sequence[Written], found: Application, keys: Sequence[Key]
+    place: LocalStorage | ObjectStorage, exports: Sequence[Written], found: ApplicationSummary, keys: Sequence[Key]
 ) -> Item:
     """An erasure of somebody who is in the newest export would find them, tried without changing anything."""
     last = exports[-1]

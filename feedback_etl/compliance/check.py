@@ -12,9 +12,9 @@ from feedback_etl.compliance.folder import anonymous, keyed, logged, private, re
 from feedback_etl.compliance.item import Item
 from feedback_etl.compliance.record import documented
 from feedback_etl.compliance.rows import ages, contents, contract_columns, duplicates, guessable, images, raw_ids
-from feedback_etl.database.consent import ConsentColumns
+from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.inspection import read_query_file
-from feedback_etl.database.lookups import Application, application
+from feedback_etl.database.lookups import ApplicationSummary, summarize_application
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
@@ -32,7 +32,7 @@ class _There(NamedTuple):
     place: LocalStorage | ObjectStorage
     exports: list[Manifest]
     files: list[Written]
-    database: Application
+    database: ApplicationSummary
     settings: Settings
     keys: Sequence[Key]
     now: datetime
@@ -89,7 +89,7 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     exports = [each.manifest for each in files]
     database = _database(settings)
     there = _There(
-        place, exports, files, database or Application([], [], [], [], (), ""), settings, keys, resolve_now(now)
+        place, exports, files, database or ApplicationSummary([], [], [], [], (), ""), settings, keys, resolve_now(now)
     )
     no_export = Item("", False, _NO_EXPORT, "feedback-etl export") if not files else None
     no_database = Item("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
@@ -108,14 +108,14 @@ def _manifests(place: LocalStorage | ObjectStorage) -> list[Manifest]:
     return [each for each in list_exports(place).exports if not each.pruned_at] if place.exists() else []
 
 
-def _database(settings: Settings) -> Application | None:
+def _database(settings: Settings) -> ApplicationSummary | None:
     if settings.database_url is None:
         return None
-    return application(
+    return summarize_application(
         settings.database_url.get_secret_value(),
         query=read_query_file(settings.query) if settings.query else None,
         db_schema=settings.db_schema,
-        consent=ConsentColumns(settings.opt_in_column, settings.opt_out_column),
+        consent=ConsentColumnNames(settings.opt_in_column, settings.opt_out_column),
         connect_timeout=settings.connect_timeout,
         allow_row_security=settings.allow_row_security,
     )

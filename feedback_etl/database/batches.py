@@ -11,27 +11,27 @@ import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.columns import ExtraColumn
-from feedback_etl.database.connect import Source
-from feedback_etl.database.driver_errors import reason_for, stopped
+from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.driver_errors import query_error, query_reason
 from feedback_etl.database.inspection import fetch_rows
-from feedback_etl.database.ranges import ROWS_A_BULK_RANGE, ranges_of
-from feedback_etl.database.raw_types import cut_exactly, to_raw
+from feedback_etl.database.ranges import PARALLEL_RANGE_ROWS, plan_ranges
+from feedback_etl.database.raw_types import filter_window, to_raw
 from feedback_etl.database.read_only import MYSQL_SESSION, READ_ONLY, SNAPSHOT
-from feedback_etl.database.reader_client import BATCHES_AHEAD, Job, Reader, ReaderLost
-from feedback_etl.database.relation import Relation
-from feedback_etl.database.sql import feedback_in
+from feedback_etl.database.reader_client import BATCHES_AHEAD, Reader, ReaderJob, ReaderLostError
+from feedback_etl.database.relation import SourceRelation
+from feedback_etl.database.sql import select_feedback
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
 
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 65_536
-MOST_BATCH_ROWS = 10_000_000
-MOST_WORKERS = 64
+MAX_BATCH_ROWS = 10_000_000
+MAX_WORKERS = 64
 """PostgreSQL accepts 100 connections unless told otherwise, and others need some."""
 
 
-class Reading(NamedTuple):
+class BatchOptions(NamedTuple):
     """How rows are read; the defaults need no thought, and the result is the same for all.
 
     Attributes:
@@ -46,7 +46,7 @@ class Reading(NamedTuple):
     batch_size: int = BATCH_ROWS
     read_timeout: float = 600.0
 
-    def checked(self) -> "Reading":
+    def checked(self) -> "BatchOptions":
         """Itself.
 
         Raises:
@@ -55,22 +55,22 @@ class Reading(NamedTuple):
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} must be a whole number, 1 or more.")
-        if self.batch_size > MOST_BATCH_ROWS:
-            raise UsageError(f"batch_size must be {MOST_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
-        if self.workers is not None and self.workers > MOST_WORKERS:
-            raise UsageError(f"workers must be {MOST_WORKERS} or fewer: each is a process and a connection.")
+        if self.batch_size > MAX_BATCH_ROWS:
+            raise UsageError(f"batch_size must be {MAX_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
+        if self.workers is not None and self.workers > MAX_WORKERS:
+            raise UsageError(f"workers must be {MAX_WORKERS} or fewer: each is a process and a connection.")
         if not self.read_timeout > 0:
             raise UsageError("read_timeout must be a number of seconds above 0.")
         return self
 
 
-class UnfitForConnectorX(SourceError):
+class ConnectorXValueError(SourceError):
     """An SQLite file stores values that do not fit the types of its columns; SQLAlchemy can read them."""
 
 
 @contextmanager
-def open_reading(
-    source: Source, relation: Relation, window: Window, types: dict[str, str], reading: Reading
+def open_batches(
+    source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str], reading: BatchOptions
 ) -> Iterator[Iterator[pl.DataFrame]]:
     """The rows of a window as raw frames, in order; at least one frame, which may be empty.
 
@@ -78,48 +78,54 @@ def open_reading(
     database is at work from the beginning of the context on, and left alone at its end.
 
     The frames raise:
-        UnfitForConnectorX: Read again, with a source whose `connectorx_url` is None.
-        SourceError: The database stopped the query, or a column has a wrong type. No message holds a value.
+        ConnectorXValueError: Read again, with a source whose `connectorx_url` is None.
+        SourceError: The database query_error the query, or a column has a wrong type. No message holds a value.
     """
     with ExitStack() as stack:
         if source.connectorx_url is None or _is_misread(source, relation):
             logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
-            rows = _with_sqlalchemy(source, relation, feedback_in(relation, window, types), reading.batch_size)
+            rows = _with_sqlalchemy(source, relation, select_feedback(relation, window, types), reading.batch_size)
             frames: Iterator[pl.DataFrame] = stack.enter_context(closing(rows))
         else:
             readers = _started(stack, source, relation, window, types, reading)
             frames = _with_connectorx(readers, relation)
-        yield (cut_exactly(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
+        yield (filter_window(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
 
 
-def _is_misread(source: Source, relation: Relation) -> bool:
+def _is_misread(source: DatabaseConnection, relation: SourceRelation) -> bool:
     """Where MySQL does not take a query at once, ConnectorX writes it anew, and forgets to escape backslashes."""
-    return source.dialect == "mysql" and "\\" in (relation.own_query or "")
+    return source.dialect == "mysql" and "\\" in (relation.custom_query or "")
 
 
 def _started(
-    stack: ExitStack, source: Source, relation: Relation, window: Window, types: dict[str, str], reading: Reading
+    stack: ExitStack,
+    source: DatabaseConnection,
+    relation: SourceRelation,
+    window: Window,
+    types: dict[str, str],
+    reading: BatchOptions,
 ) -> list[Reader]:
     """For each query, in the order of their rows, the reader process that runs it; some run several."""
-    workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else 0
-    ranges = ranges_of(source, relation, window, types, at_once=workers)
-    queries = [feedback_in(relation, part, types) for part in ranges.windows]
-    prepare = beginning_of(source)
-    processes = min(max(workers, 1), len(queries))
+    workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else None
+    ranges = plan_ranges(source, relation, window, types, parallel=workers)
+    queries = [select_feedback(relation, part, types) for part in ranges.windows]
+    prepare = session_statements(source)
+    processes = min(workers or 1, len(queries))
     jobs = [
-        Job(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_size) for n in range(processes)
+        ReaderJob(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_size)
+        for n in range(processes)
     ]
     # Side by side, each reads its next range while the others' are written.
-    ahead = ceil(ROWS_A_BULK_RANGE / reading.batch_size) if reading.bulk else BATCHES_AHEAD
+    ahead = ceil(PARALLEL_RANGE_ROWS / reading.batch_size) if reading.bulk else BATCHES_AHEAD
     readers = [stack.enter_context(Reader(job, read_timeout=reading.read_timeout, batches_ahead=ahead)) for job in jobs]
     return [readers[number % processes] for number in range(len(queries))]
 
 
-def rows_of(job: Job, extra: Sequence[ExtraColumn], *, read_timeout: float) -> Iterator[pl.DataFrame]:
+def read_job(job: ReaderJob, extra: Sequence[ExtraColumn], *, read_timeout: float) -> Iterator[pl.DataFrame]:
     """The rows of a job of somebody else's, as raw frames; the process that reads them is kept for the next job.
 
     Raises:
-        SourceError: The database stopped the query.
+        SourceError: The database query_error the query.
     """
     with Reader(job, read_timeout=read_timeout, is_kept=True) as reader:
         for _ in job.queries:
@@ -127,18 +133,18 @@ def rows_of(job: Job, extra: Sequence[ExtraColumn], *, read_timeout: float) -> I
                 yield to_raw(pl.DataFrame(batch), extra)
 
 
-def _with_connectorx(readers: list[Reader], relation: Relation) -> Iterator[pl.DataFrame]:
+def _with_connectorx(readers: list[Reader], relation: SourceRelation) -> Iterator[pl.DataFrame]:
     try:
         for reader in readers:
             for batch in reader.next_stream():
                 yield to_raw(pl.DataFrame(batch), relation.extra)
     except SourceError as error:
-        if relation.dialect != "sqlite" or isinstance(error, ReaderLost):
+        if relation.dialect != "sqlite" or isinstance(error, ReaderLostError):
             raise
-        raise UnfitForConnectorX(str(error)) from None
+        raise ConnectorXValueError(str(error)) from None
 
 
-def beginning_of(source: Source) -> list[str]:
+def session_statements(source: DatabaseConnection) -> list[str]:
     """What begins every connection of the readers.
 
     On PostgreSQL they see the state of the database that `source` sees. MySQL has no snapshot to share: a reader sees
@@ -153,7 +159,7 @@ def beginning_of(source: Source) -> list[str]:
 
 
 def _with_sqlalchemy(
-    source: Source, relation: Relation, sql: str, batch_size: int
+    source: DatabaseConnection, relation: SourceRelation, sql: str, batch_size: int
 ) -> Generator[pl.DataFrame, None, None]:
     options: dict[str, Any] = {"no_parameters": True, "stream_results": True, "max_row_buffer": batch_size}
     try:
@@ -163,7 +169,7 @@ def _with_sqlalchemy(
             while rows := result.fetchmany(batch_size):
                 yield to_raw(_frame(names, rows), relation.extra)
     except SQLAlchemyError as error:
-        raise stopped(reason_for(error)) from None
+        raise query_error(query_reason(error)) from None
 
 
 def _frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:

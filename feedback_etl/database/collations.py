@@ -21,7 +21,7 @@ _LETTERS = 26
 _TEXTS = frozenset({"text", "varchar"})
 
 
-class Comparison(NamedTuple):
+class IdComparison(NamedTuple):
     """How the database compares the ids of a column.
 
     Attributes:
@@ -48,7 +48,7 @@ class Comparison(NamedTuple):
         return sa.func.rtrim(text) if self.ignores_trailing_blanks else text
 
 
-def find_comparison(dialect: str, name: str, kind: str, no_rows: str, fetch: Fetch) -> Comparison | None:
+def find_id_comparison(dialect: str, name: str, kind: str, no_rows: str, fetch: Fetch) -> IdComparison | None:
     """Return how a column of ids is compared, or None where that is by its bytes.
 
     Args:
@@ -81,16 +81,16 @@ def _refuse(name: str, collation: str, dialect: str) -> SourceError:
     )
 
 
-def _find_on_postgresql(name: str, kind: str, no_rows: str, fetch: Fetch) -> Comparison | None:
+def _find_on_postgresql(name: str, kind: str, no_rows: str, fetch: Fetch) -> IdComparison | None:
     column = f"(SELECT 1) AS one LEFT JOIN ({no_rows}) AS ids ON true"
     if kind == "bpchar":
-        return Comparison("postgresql", ignores_trailing_blanks=True)
+        return IdComparison("postgresql", ignores_trailing_blanks=True)
     if kind == "unknown":
         types = fetch(
             f"SELECT base.typname FROM {column} JOIN pg_type AS type ON type.oid = pg_typeof(ids.id) "  # noqa: S608
             "JOIN pg_type AS base ON base.oid = COALESCE(NULLIF(type.typbasetype, 0), type.oid)"
         )
-        return Comparison("postgresql", ignores_case=True) if types == [("citext",)] else None
+        return IdComparison("postgresql", ignores_case=True) if types == [("citext",)] else None
     if kind in _TEXTS:
         found = fetch(
             "SELECT collname FROM pg_collation AS c JOIN pg_namespace AS n ON n.oid = collnamespace "  # noqa: S608
@@ -103,7 +103,7 @@ def _find_on_postgresql(name: str, kind: str, no_rows: str, fetch: Fetch) -> Com
     return None
 
 
-def _find_on_mysql(name: str, no_rows: str, fetch: Fetch) -> Comparison | None:
+def _find_on_mysql(name: str, no_rows: str, fetch: Fetch) -> IdComparison | None:
     column = f"(SELECT 1 AS one) AS one LEFT JOIN ({no_rows}) AS ids ON true"
     collation = str(fetch(f"SELECT COLLATION(ids.id) FROM {column}")[0][0])  # noqa: S608
     charset = collation.partition("_")[0]
@@ -121,7 +121,7 @@ def _find_on_mysql(name: str, no_rows: str, fetch: Fetch) -> Comparison | None:
     is_binary = collation.endswith("_bin")
     if is_binary and not blanks:
         return None
-    return Comparison(
+    return IdComparison(
         "mysql", bool(case), ignores_trailing_blanks=bool(blanks), ascii_only="" if is_binary else collation
     )
 
@@ -130,7 +130,7 @@ def _quoted(character: str) -> str:
     return character.replace("\\", "\\\\").replace("'", "''")
 
 
-def _find_by_trial(dialect: str, name: str, no_rows: str, fetch: Fetch) -> Comparison | None:
+def _find_by_trial(dialect: str, name: str, no_rows: str, fetch: Fetch) -> IdComparison | None:
     """SQLite and DuckDB do not say which collation a column has, but remove duplicates by it."""
     trials = ("b", "B", "c", "c ", "e", "é", "é2", "É2", "i", "y")
     tried = " UNION ".join(f"SELECT '{each}'" for each in trials)
@@ -140,4 +140,4 @@ def _find_by_trial(dialect: str, name: str, no_rows: str, fetch: Fetch) -> Compa
     )
     if other or (dialect == "sqlite" and (accents or wide)):  # a collation that the application has defined
         raise _refuse(name, "", dialect)
-    return Comparison(dialect, case, accents, blanks) if case or blanks or accents else None
+    return IdComparison(dialect, case, accents, blanks) if case or blanks or accents else None

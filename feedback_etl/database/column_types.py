@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feedback_etl.columns import ExtraColumn
-from feedback_etl.database.raw_types import kinds
+from feedback_etl.database.raw_types import raw_types
 from feedback_etl.errors import SourceError
 
 _MYSQL = {
@@ -80,7 +80,7 @@ def check_types(dialect: str, types: dict[str, str], extra: Sequence[ExtraColumn
     Raises:
         SourceError: The message names each, with its type and what was expected.
     """
-    known = kinds(extra)
+    known = raw_types(extra)
     wrong = {
         name: kind
         for name, kind in types.items()

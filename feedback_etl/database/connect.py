@@ -1,4 +1,4 @@
-"""How to reach a database: a URL, Engine, Connection or Session becomes a `Source`."""
+"""How to reach a database: a URL, Engine, Connection or Session becomes a `DatabaseConnection`."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,18 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from feedback_etl.database.connection_errors import why_not
-from feedback_etl.database.engine_state import is_told_by_url
-from feedback_etl.database.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, only_reading
-from feedback_etl.database.session_view import binds_of, carried_from, sees_the_same
-from feedback_etl.database.urls import connectorx_url, is_memory, name_of, parse_url, supported, with_our_driver
+from feedback_etl.database.connection_errors import connection_error
+from feedback_etl.database.engine_state import is_defined_by_url
+from feedback_etl.database.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, read_only_session
+from feedback_etl.database.session_view import copy_session_settings, has_same_view, open_binds
+from feedback_etl.database.urls import (
+    connectorx_url,
+    database_name,
+    is_memory,
+    normalize_dialect,
+    parse_url,
+    set_driver,
+)
 from feedback_etl.errors import UsageError
 
 Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
@@ -22,7 +29,7 @@ Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[A
 
 
 @dataclass(frozen=True)
-class Source:
+class DatabaseConnection:
     """An open door to a database.
 
     Attributes:
@@ -46,14 +53,14 @@ class Source:
 
 
 @contextmanager
-def open_source(
+def open_connection(
     database: Database,
     *,
     query: str | None = None,
     db_schema: str | None = None,
     connect_timeout: float = 2.0,
     allow_row_security: bool = False,
-) -> Iterator[Source]:
+) -> Iterator[DatabaseConnection]:
     """Connect, wait at most `connect_timeout` seconds, and close what was opened here in the end.
 
     What the caller owns is left as it was found: transactions, what they have not committed, and settings.
@@ -66,15 +73,15 @@ def open_source(
         allow_row_security: Read what the row-level security of PostgreSQL lets through, instead of refusing.
 
     Raises:
-        UsageError: The URL cannot be understood, or its database is of a kind that is not supported.
+        UsageError: The URL cannot be understood, or its database is of a kind that is not normalize_dialect.
         SourceError: The database cannot be reached.
     """
     settings = () if allow_row_security else (EVERY_ROW,)
-    with binds_of(_given(database)) as (own, other, options):
+    with open_binds(_given(database)) as (own, other, options):
         db_schema = _translated(db_schema, query, options.get("schema_translate_map") or {})
         if own is not None and other is not None:
-            with _opened(other, connect_timeout, (*settings, *carried_from(own)), db_schema) as source:
-                if sees_the_same(own, source.connection, db_schema, has_query=query is not None):
+            with _opened(other, connect_timeout, (*settings, *copy_session_settings(own)), db_schema) as source:
+                if has_same_view(own, source.connection, db_schema, has_query=query is not None):
                     yield source
                     return
         bind = own if own is not None else other
@@ -86,17 +93,17 @@ def open_source(
 @contextmanager
 def _opened(
     bind: sa.URL | sa.Engine | sa.Connection, connect_timeout: float, settings: tuple[str, ...], db_schema: str | None
-) -> Iterator[Source]:
+) -> Iterator[DatabaseConnection]:
     url = None
-    if isinstance(bind, sa.URL) or (isinstance(bind, sa.Engine) and is_told_by_url(bind)):
-        url = with_our_driver(bind if isinstance(bind, sa.URL) else bind.url)
+    if isinstance(bind, sa.URL) or (isinstance(bind, sa.Engine) and is_defined_by_url(bind)):
+        url = set_driver(bind if isinstance(bind, sa.URL) else bind.url)
         bind = _engine(url, connect_timeout)
     elif bind.dialect.is_async:
         raise UsageError("This asynchronous engine cannot be read by its URL alone; pass a synchronous one.")
-    dialect = supported(bind.dialect.name)
+    dialect = normalize_dialect(bind.dialect.name)
     settings = settings if dialect == "postgresql" else ()
-    with _connection(bind) as connection, only_reading(connection, settings):
-        yield Source(
+    with _connection(bind) as connection, read_only_session(connection, settings):
+        yield DatabaseConnection(
             dialect, connection, connectorx_url(url, connection) if url is not None else None, db_schema, settings
         )
 
@@ -139,8 +146,8 @@ def _engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     except (NoSuchModuleError, ArgumentError, TypeError, ValueError) as error:
         if isinstance(error, NoSuchModuleError) and url.get_backend_name() in _EXTRAS:
             raise _no_driver(url) from None
-        raise why_not(url, error) from None
-    if prepare := _PREPARE.get(supported(url.get_backend_name())):
+        raise connection_error(url, error) from None
+    if prepare := _PREPARE.get(normalize_dialect(url.get_backend_name())):
         sa.event.listen(engine, "connect", lambda connection, _: prepare(connection))
     return engine
 
@@ -166,7 +173,7 @@ def _options_of_engine(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
         "sqlite": {"connect_args": {"timeout": connect_timeout}},
         "duckdb": {"connect_args": {"read_only": not is_memory(url)}},
     }
-    return options[supported(url.get_backend_name())]
+    return options[normalize_dialect(url.get_backend_name())]
 
 
 def _prepare_sqlite(connection: Any) -> None:
@@ -189,7 +196,9 @@ _EXTRAS = {"mysql": "mysql", "mariadb": "mysql", "duckdb": "duckdb"}
 
 def _no_driver(url: sa.URL) -> UsageError:
     extra = _EXTRAS[url.get_backend_name()]
-    return UsageError(f'{name_of(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".')
+    return UsageError(
+        f'{database_name(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".'
+    )
 
 
 @contextmanager
@@ -201,7 +210,7 @@ def _connection(bind: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
     try:
         connection = bind.connect()
     except (SQLAlchemyError, AttributeError, OSError, TypeError, ValueError) as error:
-        raise why_not(bind.url, error) from None
+        raise connection_error(bind.url, error) from None
     try:
         yield connection
     finally:

@@ -49,7 +49,7 @@ _LOCKS = re.compile(r"\b(for\s+(update|share)|lock\s+in\s+share\s+mode)\b", re.I
 """What MySQL obeys in a read-only transaction too: it would keep the application from writing."""
 
 
-def contained(dialect: str, sql: str) -> str:
+def extract_select(dialect: str, sql: str) -> str:
     """The query without a closing semicolon, when it stays inside the brackets that are put around it.
 
     Raises:

@@ -15,7 +15,7 @@ _TRACERS = {"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"}
 """Packages whose hooks watch statements and change nothing of what they read."""
 
 
-def is_told_by_url(engine: sa.Engine) -> bool:
+def is_defined_by_url(engine: sa.Engine) -> bool:
     """Whether its URL alone leads to the same view: no `creator=`, `connect_args=` or hook, not in memory.
 
     DuckDB opens a file in one way at a time: that of the engine.

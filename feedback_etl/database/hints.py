@@ -6,10 +6,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database import tables
-from feedback_etl.database.connect import Source
+from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.inspection import fetch_count
-from feedback_etl.database.relation import Relation
-from feedback_etl.database.sql import count_in
+from feedback_etl.database.relation import SourceRelation
+from feedback_etl.database.sql import count_rows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 
@@ -19,23 +19,23 @@ _SMALL_PART = 0.5
 _TABLE = tables.recommendation_feedbacks.name
 
 
-def missing_index(source: Source, relation: Relation, window: Window, types: dict[str, str]) -> str:
+def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
     """A sentence with the statement that creates the index on created_at, where one is missing and would help.
 
     It would not for a window that holds most of the table, nor on DuckDB, and of an own query nothing is known: then it
     is "".
     """
-    if relation.own_query is not None or window.start is None or source.dialect == "duckdb":
+    if relation.custom_query is not None or window.start is None or source.dialect == "duckdb":
         return ""
     with suppress(SQLAlchemyError, SourceError):  # no advice is worth an export
-        if statement := index_statement(source):
-            everything = fetch_count(source, count_in(relation, Window(None, window.end), types))
-            if fetch_count(source, count_in(relation, window, types)) < _SMALL_PART * everything:
+        if statement := missing_index_statement(source):
+            everything = fetch_count(source, count_rows(relation, Window(None, window.end), types))
+            if fetch_count(source, count_rows(relation, window, types)) < _SMALL_PART * everything:
                 return f"the database read all of {_TABLE} to find the window; an index helps: {statement}"
     return ""
 
 
-def index_statement(source: Source) -> str:
+def missing_index_statement(source: DatabaseConnection) -> str:
     """The statement that creates the index on created_at; "" where there is one, or the table is a view.
 
     Raises:
@@ -48,7 +48,7 @@ def index_statement(source: Source) -> str:
     return _statement(source) if is_table and not has_one else ""
 
 
-def _statement(source: Source) -> str:
+def _statement(source: DatabaseConnection) -> str:
     if source.dialect == "sqlite":
         return f"CREATE INDEX {_TABLE}_created_at ON {_TABLE} (created_at);"
     quote = source.connection.dialect.identifier_preparer.quote

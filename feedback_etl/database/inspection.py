@@ -10,21 +10,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_COLUMNS, ExtraColumn
 from feedback_etl.database import text_times
-from feedback_etl.database.collations import find_comparison
+from feedback_etl.database.collations import find_id_comparison
 from feedback_etl.database.column_types import check_types, type_name
-from feedback_etl.database.connect import Source
-from feedback_etl.database.consent import ConsentColumns, image_consent_in, recorded_in
-from feedback_etl.database.driver_errors import is_of_row_security, reason_for, refused, stopped
+from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
+from feedback_etl.database.driver_errors import invalid_query_error, is_row_security_error, query_error, query_reason
 from feedback_etl.database.read_only import EVERY_ROW
-from feedback_etl.database.reflection import table_columns
+from feedback_etl.database.reflection import reflect_columns
 from feedback_etl.database.relation import (
-    Relation,
-    columns_of,
+    SourceRelation,
     default_relation,
-    no_ids,
-    no_rows,
-    no_rows_of,
-    own_relation,
+    empty_id_select,
+    empty_query_select,
+    empty_select,
+    empty_table_select,
+    query_relation,
 )
 from feedback_etl.errors import SourceError, UsageError
 
@@ -40,13 +40,13 @@ _USED = {
 _USED_FOR_IMAGES = {"analyses": {"id", "photo_id"}, "photos": {"id", "s3_key"}}
 
 
-def look_at(
-    source: Source,
+def inspect_source(
+    source: DatabaseConnection,
     *,
     query: str | None = None,
-    consent: ConsentColumns = ConsentColumns(),  # noqa: B008  it cannot be changed
+    consent: ConsentColumnNames = ConsentColumnNames(),  # noqa: B008  it cannot be changed
     extra: Sequence[ExtraColumn] | None = (),
-) -> tuple[Relation, dict[str, str]]:
+) -> tuple[SourceRelation, dict[str, str]]:
     """What an export would read, checked without reading a row.
 
     Args:
@@ -70,27 +70,31 @@ def look_at(
             _check_tables(source, db_schema, _USED | _USED_FOR_IMAGES if with_images else _USED)
             inspector = sa.inspect(source.connection)
             recorded = [
-                each._replace(is_partial=hides_rows(source, no_rows_of(each.table, db_schema)))
-                for each in recorded_in(inspector, db_schema, consent)
+                each._replace(is_partial=hides_rows(source, empty_table_select(each.table, db_schema)))
+                for each in find_consent_columns(inspector, db_schema, consent)
             ]
-            of_images = image_consent_in(inspector, db_schema) if with_images else []
+            of_images = find_image_consent_columns(inspector, db_schema) if with_images else []
             relation = default_relation(source.dialect, db_schema, recorded, of_images)
-            _, types = _described(source, no_rows(relation))
+            _, types = _described(source, empty_select(relation))
         else:
-            names, types = _described(source, columns_of(source.dialect, query), extra)
-            relation = own_relation(source.dialect, query, names, types, extra or ())
+            names, types = _described(source, empty_query_select(source.dialect, query), extra)
+            relation = query_relation(source.dialect, query, names, types, extra or ())
     except SQLAlchemyError as error:
-        raise refused(error, role) from None
+        raise invalid_query_error(error, role) from None
     if source.dialect == "sqlite":
         relation = replace(relation, has_unreadable_times=_has_unreadable_times(source, relation))
     check_types(source.dialect, types, extra or ())
     return _with_canonical_ids(source, relation, types), types
 
 
-def _with_canonical_ids(source: Source, relation: Relation, types: dict[str, str]) -> Relation:
+def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation, types: dict[str, str]) -> SourceRelation:
     found = {
-        name: find_comparison(
-            source.dialect, name, types.get(name, ""), no_ids(relation, name), lambda sql: fetch_rows(source, sql)
+        name: find_id_comparison(
+            source.dialect,
+            name,
+            types.get(name, ""),
+            empty_id_select(relation, name),
+            lambda sql: fetch_rows(source, sql),
         )
         for name in relation.ids
     }
@@ -111,28 +115,28 @@ def read_query_file(path: Path) -> str:
         raise UsageError(f"The query file {path} cannot be read as UTF-8 text.") from None
 
 
-def fetch_count(source: Source, sql: str) -> int:
+def fetch_count(source: DatabaseConnection, sql: str) -> int:
     """The single number that a statement yields; raises as `fetch_rows`."""
     return int(fetch_rows(source, sql)[0][0])
 
 
-def fetch_rows(source: Source, sql: str) -> list[tuple[Any, ...]]:
+def fetch_rows(source: DatabaseConnection, sql: str) -> list[tuple[Any, ...]]:
     """The rows of a statement that yields few.
 
     Raises:
-        SourceError: The database stopped it.
+        SourceError: The database query_error it.
     """
     try:
         return [tuple(row) for row in _execute(source, sql)]
     except SQLAlchemyError as error:
-        raise stopped(reason_for(error)) from None
+        raise query_error(query_reason(error)) from None
 
 
-def _execute(source: Source, sql: str) -> sa.CursorResult[Any]:
+def _execute(source: DatabaseConnection, sql: str) -> sa.CursorResult[Any]:
     return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
-def hides_rows(source: Source, sql: str) -> bool:
+def hides_rows(source: DatabaseConnection, sql: str) -> bool:
     """Whether row-level security may hide rows from a statement.
 
     Args:
@@ -149,7 +153,7 @@ def hides_rows(source: Source, sql: str) -> bool:
         _execute(source, EVERY_ROW)
         _execute(source, sql).close()
     except SQLAlchemyError as error:
-        if not is_of_row_security(error):
+        if not is_row_security_error(error):
             raise
         return True
     finally:  # released too: within a savepoint, no snapshot can be exported
@@ -158,7 +162,7 @@ def hides_rows(source: Source, sql: str) -> bool:
     return False
 
 
-def _check_tables(source: Source, db_schema: str | None, tables: dict[str, set[str]]) -> None:
+def _check_tables(source: DatabaseConnection, db_schema: str | None, tables: dict[str, set[str]]) -> None:
     inspector = sa.inspect(source.connection)
     if source.dialect == "mysql" and not (db_schema or inspector.default_schema_name):
         raise SourceError("The database URL names no database: mysql://user@host/NAME.")
@@ -176,7 +180,7 @@ def _check_tables(source: Source, db_schema: str | None, tables: dict[str, set[s
         )
     faults = []
     for name, used in tables.items():
-        columns = list(table_columns(inspector, name, db_schema))
+        columns = list(reflect_columns(inspector, name, db_schema))
         known = columns if source.dialect == "postgresql" else {column.lower() for column in columns}
         if lacking := sorted(used.difference(known)):
             faults.append(f"{name} has no column {', '.join(lacking)} (it has {_some(columns)})")
@@ -211,7 +215,7 @@ def _check_names(names: list[str], extra: Sequence[ExtraColumn] | None) -> None:
 
 
 def _described(
-    source: Source, sql: str, extra: Sequence[ExtraColumn] | None = None
+    source: DatabaseConnection, sql: str, extra: Sequence[ExtraColumn] | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """The columns that a statement yields, and what their types are called (nothing on SQLite)."""
     result = _execute(source, sql)
@@ -223,7 +227,7 @@ def _described(
     return [name for name, _ in described], types
 
 
-def _has_unreadable_times(source: Source, relation: Relation) -> bool:
+def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation) -> bool:
     """Return whether a text of `created_at` is no ISO time; refuse numbers, which are in no window.
 
     SQLite sorts numbers before all text and bytes after it. Digits alone are the same, written as text.
@@ -231,10 +235,10 @@ def _has_unreadable_times(source: Source, relation: Relation) -> bool:
     time = relation.columns["created_at"]
     is_number = sa.or_(text_times.is_number(time), text_times.is_epoch(time))
     one: sa.ColumnElement[int] = sa.literal_column("1")
-    some = sa.select(one).select_from(relation.counted).where(text_times.is_unreadable(time)).limit(1)
+    some = sa.select(one).select_from(relation.feedback_table).where(text_times.is_unreadable(time)).limit(1)
     if not fetch_rows(source, relation.render(some)):
         return False
-    count = sa.select(sa.func.count()).select_from(relation.counted).where(is_number)
+    count = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_number)
     if numbers := fetch_count(source, relation.render(count)):
         raise SourceError(
             f"created_at holds numbers in {numbers:,} row{'' if numbers == 1 else 's'}; ISO 8601 text is expected. "

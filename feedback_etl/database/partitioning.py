@@ -1,47 +1,48 @@
-"""A selection divided into ranges of time that others read, on this machine or another, under one snapshot.
+"""Partition the rows of a request into time ranges that workers read in parallel, under one snapshot.
 
-Only PostgreSQL lends its snapshot to other connections; what cannot be divided is read in one piece.
+Only PostgreSQL shares a snapshot between connections; other databases are not partitioned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from feedback_etl.columns import CONSENT
-from feedback_etl.database.batches import beginning_of
-from feedback_etl.database.connect import Source
-from feedback_etl.database.hints import missing_index
+from feedback_etl.database.batches import session_statements
+from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.hints import suggest_index
 from feedback_etl.database.inspection import fetch_count
-from feedback_etl.database.ranges import Ranges, ranges_of, total_of
-from feedback_etl.database.read import Opened, Selection, opened
-from feedback_etl.database.sql import excluded_in, feedback_in
+from feedback_etl.database.ranges import WindowRanges, count_total, plan_ranges
+from feedback_etl.database.read import OpenSource, ReadRequest, open_source
+from feedback_etl.database.sql import count_excluded, select_feedback
 from feedback_etl.database.window import Window
 
 T = TypeVar("T")
 
-LEAST_ROWS_OF_A_TASK = 20_000
-"""A window is divided among all who work, but no further: a worker needs 40 ms for a task by itself and the joins anew,
-and 130 ms for so many rows (benchmarks/MANY_WORKERS.md)."""
+MIN_ROWS_PER_TASK = 20_000
+"""Rows below which a window is not partitioned further, however many workers there are: a task costs a worker 40 ms
+plus the joins, and 130 ms for so many rows (benchmarks/MANY_WORKERS.md)."""
 
 
-class Indivisible(Exception):
-    """This database is read in one piece."""
+class NotPartitionableError(Exception):
+    """Workers cannot read this database in parallel under one snapshot."""
 
 
 @dataclass(frozen=True)
-class Division:
-    """What a selection is divided into, while its snapshot is held.
+class FeedbackPartitions:
+    """Provide the partitions of a request while its snapshot is held.
 
     Attributes:
         url: The database as ConnectorX takes it, for tasks that stay in this process.
-        ranges: In the order of time, half-open; each row is in one of them.
-        query_of: The statement that reads a range.
-        prepare: Statements that begin each connection: it then sees what this one sees.
-        excluded: The number of rows left out for lack of consent.
-        total: The number of all others, where it was asked for (estimated where the window is large); else 0.
-        advice: How reading could be faster; "" where nothing is known.
-        source: The kind of database.
-        consent: The columns by which rows were left out.
+        ranges: Half-open, in the order of time; each row is in exactly one.
+        query_of: Return the statement that reads a range.
+        prepare: Statements that begin each connection, so that it uses the shared snapshot.
+        excluded: The number of rows excluded for lack of consent.
+        total: The number of the other rows if `on_progress` is set (estimated for a large window); else 0.
+        suggest_index: Return a sentence on the index that would speed up reading; "" if none is known.
+        dialect: The dialect of the database.
+        consent: The columns by which rows were excluded; empty if none records consent.
     """
 
     url: str = field(repr=False)
@@ -50,58 +51,62 @@ class Division:
     prepare: list[str]
     excluded: int
     total: int
-    advice: Callable[[], str]
-    source: str
+    suggest_index: Callable[[], str]
+    dialect: str
     consent: tuple[str, ...]
 
 
-def is_divisible(source: Source) -> bool:
-    """Whether several can read a database at once, under one snapshot."""
+def is_partitionable(source: DatabaseConnection) -> bool:
+    """Return whether several connections can read a database under one snapshot."""
     return source.dialect == "postgresql" and source.connectorx_url is not None
 
 
-def ranges_of_tasks(found: Opened, window: Window, at_once: int) -> Ranges:
-    """The ranges of time that a window is divided into when so many tasks are sent ahead."""
-    source, relation, types = found
-    return ranges_of(source, relation, window, types, at_once=at_once, least_rows=LEAST_ROWS_OF_A_TASK)
+def plan_task_ranges(opened: OpenSource, window: Window, tasks: int) -> WindowRanges:
+    """Return the time ranges of a window that so many tasks in flight read."""
+    source, relation, types = opened
+    return plan_ranges(source, relation, window, types, parallel=tasks, min_rows=MIN_ROWS_PER_TASK)
 
 
-def divide(selection: Selection, work: Callable[[Division], T], *, at_once: int = 1) -> T:
-    """Do some work on the ranges of a selection, whose snapshot is held meanwhile.
+@contextmanager
+def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[FeedbackPartitions]:
+    """Partition the rows of a request, and hold its snapshot until the end of the context.
 
     Args:
-        selection: The rows.
-        work: What is done.
-        at_once: How many ranges are worked on at once; there are as many, unless they were too small for that.
+        request: The rows.
+        tasks: How many tasks are in flight; there are as many ranges, unless these had too few rows.
 
     Raises:
-        Indivisible: The database cannot be read by several at once.
-        UsageError: What was asked for cannot be.
+        NotPartitionableError: Several connections cannot read the database under one snapshot.
+        UsageError: The request is not valid.
         SourceError: The database cannot be reached, is not as expected, or stopped a query.
     """
-    window = selection.window
-    selection.reading.checked()
-    with opened(selection) as found:
-        source, relation, types = found
-        if not is_divisible(source) or source.connectorx_url is None:
-            raise Indivisible
-        prepare = beginning_of(source)
-        ranges = ranges_of_tasks(found, window, at_once)
+    window = request.window
+    request.batch_options.checked()
+    with open_source(request) as opened:
+        source, relation, types = opened
+        if not is_partitionable(source) or source.connectorx_url is None:
+            raise NotPartitionableError
+        prepare = session_statements(source)
+        ranges = plan_task_ranges(opened, window, tasks)
         excluded = total = 0
         if CONSENT in relation.columns:
-            excluded = fetch_count(source, excluded_in(relation, window, types))
-        if selection.progress:
-            total = total_of(source, relation, window, types, ranges)
-        return work(
-            Division(
-                source.connectorx_url,
-                ranges.windows,
-                lambda each: feedback_in(relation, each, types),
-                prepare,
-                excluded,
-                total,
-                lambda: missing_index(source, relation, window, types),
-                source.dialect,
-                relation.consent,
-            )
+            excluded = fetch_count(source, count_excluded(relation, window, types))
+        if request.on_progress:
+            total = count_total(source, relation, window, types, ranges)
+        yield FeedbackPartitions(
+            source.connectorx_url,
+            ranges.windows,
+            lambda part: select_feedback(relation, part, types),
+            prepare,
+            excluded,
+            total,
+            lambda: suggest_index(source, relation, window, types),
+            source.dialect,
+            relation.consent,
         )
+
+
+def read_partitions(request: ReadRequest, work: Callable[[FeedbackPartitions], T], *, at_once: int = 1) -> T:
+    """Call a function with the partitions of a request; raises as `open_partitions`."""
+    with open_partitions(request, tasks=at_once) as partitions:
+        return work(partitions)

@@ -1,7 +1,7 @@
-"""How a window is read: in one piece, or in time ranges of about equal row counts.
+"""Plan the ranges in which a window is read: the whole window, or time ranges of about equal row counts.
 
-Ranges bound what the database has to sort at once, and can be read side by side. They are disjoint, half-open and in
-the order of time; together they are the window.
+Ranges bound what the database has to sort at once, and can be read in parallel. They are disjoint, half-open and in
+the order of time; together they cover the window.
 """
 
 import math
@@ -15,46 +15,70 @@ import sqlalchemy as sa
 from feedback_etl.clock import to_naive_utc
 from feedback_etl.columns import CONSENT
 from feedback_etl.database import tables
-from feedback_etl.database.connect import Source
+from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.inspection import fetch_count, fetch_rows
-from feedback_etl.database.relation import Relation, sampled
-from feedback_etl.database.sql import bins_of, count_in, estimate_of, extent_of
-from feedback_etl.database.window import Dated, Undated, Window
+from feedback_etl.database.relation import SourceRelation, sample_table
+from feedback_etl.database.sql import count_rows, explain_rows, select_histogram, select_time_range
+from feedback_etl.database.window import DatedWindow, UndatedWindow, Window
 
 if TYPE_CHECKING:
     import polars as pl
 
-ROWS_A_RANGE = 20_000_000
-"""To sort them takes the database about 3 GB of disk; smaller ranges cost more, as each repeats the joins."""
+MAX_RANGE_ROWS = 20_000_000
+"""Rows per range: sorting them takes the database about 3 GB of disk; smaller ranges repeat the joins more often."""
 
-ROWS_A_BULK_RANGE = 500_000
-"""Smaller, since several are read at once."""
+PARALLEL_RANGE_ROWS = 500_000
+"""Rows per range that is read in parallel with others; smaller, since several are sorted at once."""
 
-ROWS_LOOKED_AT = 1_000_000
-"""So many are looked at to find the ranges of a window that has more than ten times as many."""
+SAMPLE_ROWS = 1_000_000
+"""Rows to sample for the histogram of a window that has more than ten times as many."""
 
-ROWS_LOOKED_AT_A_RANGE = 500
-"""About eight pages: a sample is of pages, on which rows of one time are neighbours."""
+SAMPLE_ROWS_PER_RANGE = 500
+"""About eight pages: a sample consists of pages, on which neighbouring rows have similar times."""
 
-_BINS = 2_000
-_BINS_A_RANGE = 4
-"""So that ranges are of about equal size, however many there are."""
+MAX_SAMPLE_SHARE = 0.1
+"""The share of a table above which a sample costs as much as counting all rows."""
+
+_MIN_BINS = 2_000
+_BINS_PER_RANGE = 4
+"""So that ranges have about equal sizes, however many there are."""
 
 
-class Bin(NamedTuple):
-    """Rows between two moments: the first time among them, None where that cannot be read, and their number."""
+class HistogramBin(NamedTuple):
+    """Count the rows between two times.
+
+    Attributes:
+        first: The first time among the rows; None for rows without a readable time.
+        rows: Their number.
+    """
 
     first: datetime | None
     rows: int
 
 
-class Ranges(NamedTuple):
-    """The ranges in which a window is read.
+class Histogram(NamedTuple):
+    """Count the rows of a window by time.
 
     Attributes:
-        windows: In the order of time; each row is in one of them.
-        rows: How many rows each has, as far as the sizes matter: those of a large window are known from a sample. None
-            where nothing was counted.
+        bins: In the order of time; empty if all rows with a time have the same one.
+        is_sample: Whether the counts are extrapolated from a sample.
+    """
+
+    bins: list[HistogramBin]
+    is_sample: bool = False
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return sum(bin_.rows for bin_ in self.bins)
+
+
+class WindowRanges(NamedTuple):
+    """Hold the ranges in which a window is read.
+
+    Attributes:
+        windows: In the order of time; each row is in exactly one.
+        rows: The number of rows of each, extrapolated from a sample for a large window. None if nothing was counted.
     """
 
     windows: list[Window]
@@ -62,126 +86,170 @@ class Ranges(NamedTuple):
 
     @property
     def middle(self) -> Window:
-        """The range that holds the middle one of the rows that have a time."""
-        dated = [each for each in zip(self.windows, self.rows or [1], strict=True) if not isinstance(each[0], Undated)]
-        passed = list(accumulate(rows for _, rows in dated))
-        return next(window for (window, _), seen in zip(dated, passed, strict=True) if 2 * seen >= passed[-1])
+        """The range that contains the median of the rows that have a time."""
+        ranges = zip(self.windows, self.rows or [1], strict=True)
+        dated = [(window, rows) for window, rows in ranges if not isinstance(window, UndatedWindow)]
+        cumulative = list(accumulate(rows for _, rows in dated))
+        return next(window for (window, _), rows in zip(dated, cumulative, strict=True) if 2 * rows >= cumulative[-1])
 
 
-def ranges_of(
-    source: Source,
-    relation: Relation,
+def plan_ranges(
+    source: DatabaseConnection,
+    relation: SourceRelation,
     window: Window,
     types: dict[str, str],
     *,
-    at_once: int = 0,
-    least_rows: int = 1,
-) -> Ranges:
-    """The ranges in which to read a window: one, unless it is large or to be read in bulk.
+    parallel: int | None = None,
+    min_rows: int = 1,
+) -> WindowRanges:
+    """Return the ranges in which to read a window: a single one, unless it is large or read in parallel.
 
-    Others than PostgreSQL are read in one piece: they have no snapshot to share between connections.
+    Only PostgreSQL shares a snapshot between connections; on other databases there is a single range.
 
     Args:
-        at_once: How many are read side by side: there are as many at least, and they are smaller; 0 for one by one.
-        least_rows: There are no more ranges for that reason than would have so many rows each.
+        source: The database.
+        relation: What is read.
+        window: The window.
+        types: The names of the columns' types.
+        parallel: How many ranges are read in parallel, which is also the minimum number; None for one after the other.
+        min_rows: Rows per range below which the window is not divided further for the sake of `parallel`.
     """
     if source.dialect != "postgresql":
-        return Ranges([window])
-    size, expected = ROWS_A_BULK_RANGE if at_once else ROWS_A_RANGE, _estimate(source, relation, window, types)
-    if not at_once and expected <= 1.5 * size:
-        return Ranges([window])
-    first, last = fetch_rows(source, extent_of(relation, window, types))[0]
-    if first is None or first == last:
-        return Ranges([window])
-    share = _share_to_look_at(source, relation, types, expected, size)
-    looked_at = relation if share == 1 else sampled(relation, share)
-    extent, fine = (to_naive_utc(first), to_naive_utc(last)), max(_BINS, _BINS_A_RANGE * expected // size)
-    found = fetch_rows(source, bins_of(looked_at, window, types, extent=extent, bins=fine))
-    bins = [Bin(start and to_naive_utc(start), round(count / share)) for start, count in found]
-    rows = sum(each.rows for each in bins)
-    number = max(math.ceil(rows / size), min(at_once, rows // least_rows))
-    return split(window, bins, number, is_sample=share < 1)
+        return WindowRanges([window])
+    range_rows = MAX_RANGE_ROWS if parallel is None else PARALLEL_RANGE_ROWS
+    estimate = estimate_rows(source, relation, window, types)
+    if parallel is None and estimate <= 1.5 * range_rows:
+        return WindowRanges([window])
+    histogram = sample_histogram(source, relation, window, types, estimate=estimate, range_rows=range_rows)
+    ranges = max(math.ceil(histogram.rows / range_rows), min(parallel or 0, histogram.rows // min_rows))
+    return split_histogram(window, histogram, ranges)
 
 
-def _estimate(source: Source, relation: Relation, window: Window, types: dict[str, str]) -> int:
-    plan = fetch_rows(source, estimate_of(relation, window, types))[0][0]
+def estimate_rows(source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str]) -> int:
+    """Return how many rows PostgreSQL's planner expects in a window."""
+    plan = fetch_rows(source, explain_rows(relation, window, types))[0][0]
     return int(plan[0]["Plan"]["Plan Rows"])
 
 
-def _share_to_look_at(source: Source, relation: Relation, types: dict[str, str], expected: int, size: int) -> float:
-    """The share of a table that is enough to find ranges of about equal size; 1 where all rows are to be counted.
+def sample_histogram(
+    source: DatabaseConnection,
+    relation: SourceRelation,
+    window: Window,
+    types: dict[str, str],
+    *,
+    estimate: int,
+    range_rows: int,
+) -> Histogram:
+    """Return the rows of a window by time, from a sample if the window is large (PostgreSQL).
 
-    Any half-open ranges hold each row once, so that a sample costs nothing but the evenness of their sizes. It is of
-    the whole table, whatever the window: a small window is counted faster by the index.
+    Half-open ranges contain each row exactly once wherever their edges are, so a sample affects their sizes only.
+
+    Args:
+        source: The database.
+        relation: What is read.
+        window: The window.
+        types: The names of the columns' types.
+        estimate: How many rows the planner expects in the window.
+        range_rows: How many rows a range is to have.
     """
-    share = max(ROWS_LOOKED_AT, ROWS_LOOKED_AT_A_RANGE * expected // size) / max(expected, 1)
-    if share > 0.1 or not _is_table(source, relation):
+    first, last = fetch_rows(source, select_time_range(relation, window, types))[0]
+    if first is None or first == last:
+        return Histogram([])
+    share = _sample_share(source, relation, types, estimate, range_rows)
+    sampled = relation if share == 1 else sample_table(relation, share)
+    extent, bins = (to_naive_utc(first), to_naive_utc(last)), max(_MIN_BINS, _BINS_PER_RANGE * estimate // range_rows)
+    rows = fetch_rows(source, select_histogram(sampled, window, types, extent=extent, bins=bins))
+    return Histogram(
+        [HistogramBin(start and to_naive_utc(start), round(count / share)) for start, count in rows],
+        is_sample=share < 1,
+    )
+
+
+def _sample_share(
+    source: DatabaseConnection, relation: SourceRelation, types: dict[str, str], estimate: int, range_rows: int
+) -> float:
+    """Return the share of a table's pages to sample; 1 if all rows are to be counted.
+
+    A sample is of the whole table, whatever the window; the rows of a small window are counted faster by the index.
+    """
+    share = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_RANGE * estimate // range_rows) / max(estimate, 1)
+    if share > MAX_SAMPLE_SHARE or not _is_table(source, relation):
         return 1
-    everything = _estimate(source, relation, Window(None, datetime.max), types)
-    return share if share * everything < expected / 4 else 1
+    table_rows = estimate_rows(source, relation, Window(None, datetime.max), types)
+    return share if share * table_rows < estimate / 4 else 1
 
 
-def _is_table(source: Source, relation: Relation) -> bool:
-    """Whether the rows stand in a table of the default schema: views and queries have no pages to take a sample of."""
-    if relation.own_query is not None:
+def _is_table(source: DatabaseConnection, relation: SourceRelation) -> bool:
+    """Return whether the rows are in a default table: views and queries have no pages to sample."""
+    if relation.custom_query is not None:
         return False
-    schema = getattr(getattr(relation.counted, "element", None), "schema", None)
+    schema = getattr(getattr(relation.feedback_table, "element", None), "schema", None)
     return tables.recommendation_feedbacks.name in sa.inspect(source.connection).get_table_names(schema)
 
 
-def split(window: Window, bins: list[Bin], ranges: int, *, is_sample: bool = False) -> Ranges:
-    """Cut a window into about so many ranges of about equal row counts, as fine as the bins allow.
+def split_histogram(window: Window, histogram: Histogram, ranges: int) -> WindowRanges:
+    """Split a window into about so many ranges of about equal row counts, as fine as the bins allow.
 
-    The last range is `Undated`, unless it is known to be empty. A sample may lack a row whose time cannot be read.
+    The last range is an `UndatedWindow`, unless it is known to be empty; a sample may lack a row without a readable
+    time.
 
-    >>> bins = [Bin(datetime(2025, 1, day), 10) for day in (1, 2, 3, 4)]
-    >>> for part in split(Window(datetime(2025, 1, 1), datetime(2025, 2, 1)), bins, 2).windows:
+    >>> histogram = Histogram([HistogramBin(datetime(2025, 1, day), 10) for day in (1, 2, 3, 4)])
+    >>> for part in split_histogram(Window(datetime(2025, 1, 1), datetime(2025, 2, 1)), histogram, 2).windows:
     ...     print(part)
     2025-01-01 00:00:00 to 2025-01-03 00:00:00 UTC
     2025-01-03 00:00:00 to 2025-02-01 00:00:00 UTC
     """
-    dated = [(each.first, each.rows) for each in bins if each.first is not None]
-    everything, total = sum(each.rows for each in bins), sum(rows for _, rows in dated)
+    dated = [(bin_.first, bin_.rows) for bin_ in histogram.bins if bin_.first is not None]
+    if not histogram.bins:
+        return WindowRanges([window])
     if not dated or ranges < 2:
-        return Ranges([window], [everything])
+        return WindowRanges([window], [histogram.rows])
+    dated_rows = sum(rows for _, rows in dated)
     edges, sizes, seen = [window.start or datetime.min], [0], 0
     for first, rows in dated:
-        if seen and seen * ranges >= total * len(edges):
+        if seen and seen * ranges >= dated_rows * len(edges):
             edges.append(first)
             sizes.append(0)
         sizes[-1] += rows
         seen += rows
-    windows: list[Window] = [Dated(start, end) for start, end in zip(edges, [*edges[1:], window.end], strict=True)]
-    if window.start and everything == total and not is_sample:
-        return Ranges(windows, sizes)
-    return Ranges([*windows, Undated(*window)], [*sizes, everything - total])
+    windows: list[Window] = [
+        DatedWindow(start, end) for start, end in zip(edges, [*edges[1:], window.end], strict=True)
+    ]
+    undated_rows = histogram.rows - dated_rows
+    if window.start and not undated_rows and not histogram.is_sample:
+        return WindowRanges(windows, sizes)
+    return WindowRanges([*windows, UndatedWindow(*window)], [*sizes, undated_rows])
 
 
-def total_of(source: Source, relation: Relation, window: Window, types: dict[str, str], ranges: Ranges) -> int:
-    """How many rows a window has, as its ranges know; counted where they know nothing, or not who consents."""
+def count_total(
+    source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str], ranges: WindowRanges
+) -> int:
+    """Return how many rows of a window are read: the sum of its ranges, or counted where that is unknown or wrong."""
     if ranges.rows is None or CONSENT in relation.columns:
-        return fetch_count(source, count_in(relation, window, types))
+        return fetch_count(source, count_rows(relation, window, types))
     return sum(ranges.rows)
 
 
-def ranges_in_one_piece(rows: int, batch_size: int, size: int = ROWS_A_BULK_RANGE) -> int:
-    """How many groups `in_ranges` makes of so many rows that come in such batches; one where there are none.
+def count_batch_groups(rows: int, batch_size: int, group_rows: int = PARALLEL_RANGE_ROWS) -> int:
+    """Return how many groups `group_batches` makes of so many rows in batches of this size; at least one.
 
-    >>> ranges_in_one_piece(1_200_000, batch_size=65_536)  # of 8 batches, which are 524,288 rows
+    >>> count_batch_groups(1_200_000, batch_size=65_536)  # 8 batches per group, which are 524,288 rows
     3
     """
-    return max(1, math.ceil(rows / (math.ceil(size / batch_size) * batch_size)))
+    return max(1, math.ceil(rows / (math.ceil(group_rows / batch_size) * batch_size)))
 
 
-def in_ranges(frames: "Iterator[pl.DataFrame]", rows: int = ROWS_A_BULK_RANGE) -> "Iterator[Iterator[pl.DataFrame]]":
-    """Frames in groups of about so many rows, each to be taken before the next: for what is read in one piece."""
-    for first in frames:
-        yield _group(first, frames, rows)
+def group_batches(
+    batches: "Iterator[pl.DataFrame]", rows: int = PARALLEL_RANGE_ROWS
+) -> "Iterator[Iterator[pl.DataFrame]]":
+    """Group batches by about so many rows, for a source that is not partitioned; consume each group before the next."""
+    for first in batches:
+        yield _take_group(first, batches, rows)
 
 
-def _group(frame: "pl.DataFrame", following: "Iterator[pl.DataFrame]", rows: int) -> "Iterator[pl.DataFrame]":
-    seen = frame.height
-    yield frame
-    while seen < rows and (each := next(following, None)) is not None:
-        seen += each.height
-        yield each
+def _take_group(first: "pl.DataFrame", batches: "Iterator[pl.DataFrame]", rows: int) -> "Iterator[pl.DataFrame]":
+    seen = first.height
+    yield first
+    while seen < rows and (batch := next(batches, None)) is not None:
+        seen += batch.height
+        yield batch

@@ -40,7 +40,7 @@ def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
     """
     faults = []
     columns = []
-    known = kinds(extra)
+    known = raw_types(extra)
     for name in (*RAW_COLUMNS, *(each.name for each in extra)):
         kind, dtype = known[name], frame.schema[name]
         # Where there is no value, the type that a driver gave to the column says nothing.
@@ -56,7 +56,7 @@ def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
     return raw.with_columns(pl.col(name).cast(pl.Boolean) for name in answers if raw[name].is_between(0, 1).all())
 
 
-def cut_exactly(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
+def filter_window(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
     """The rows of a raw frame that lie in the window, for sources whose SQL compares times as text."""
     time, unreadable = pl.col("created_at"), is_unreadable("created_at")
     if window.start is None:
@@ -159,7 +159,7 @@ _MYSQL_INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"
 _MYSQL_TEXTS = frozenset({"text", "varchar"})
 
 
-class Kind(NamedTuple):
+class RawType(NamedTuple):
     """What a raw column may be in a database.
 
     Attributes:
@@ -175,18 +175,18 @@ class Kind(NamedTuple):
     mysql: frozenset[str]
 
 
-_IDENTIFIER = Kind(
+_IDENTIFIER = RawType(
     "an integer, a UUID or text", _id, _INTEGERS | _TEXTS | {"uuid", "unknown"}, _MYSQL_INTEGERS | _MYSQL_TEXTS
 )
-_NUMERIC = Kind(
+_NUMERIC = RawType(
     "a number", _number, _INTEGERS | {"float4", "float8", "numeric"}, _MYSQL_INTEGERS | {"decimal", "float", "double"}
 )
-_TRUTH = Kind("a boolean", _boolean, _INTEGERS | {"bool"}, _MYSQL_INTEGERS | {"bit"})
-_LIST = Kind("JSON text", _text, _TEXTS | {"json", "jsonb", "text[]", "varchar[]"}, _MYSQL_TEXTS | {"json"})
-_WORD = Kind("text", _text, _TEXTS | {"unknown"}, _MYSQL_TEXTS)
-_INSTANT = Kind("a timestamp", _time, frozenset({"timestamp", "timestamptz"}), frozenset({"datetime", "timestamp"}))
+_TRUTH = RawType("a boolean", _boolean, _INTEGERS | {"bool"}, _MYSQL_INTEGERS | {"bit"})
+_LIST = RawType("JSON text", _text, _TEXTS | {"json", "jsonb", "text[]", "varchar[]"}, _MYSQL_TEXTS | {"json"})
+_WORD = RawType("text", _text, _TEXTS | {"unknown"}, _MYSQL_TEXTS)
+_INSTANT = RawType("a timestamp", _time, frozenset({"timestamp", "timestamptz"}), frozenset({"datetime", "timestamp"}))
 
-_RAW: dict[str, Kind] = {
+_RAW: dict[str, RawType] = {
     **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _IDENTIFIER),
     **dict.fromkeys((*RATINGS, "age"), _NUMERIC),
     "would_recommend": _TRUTH,
@@ -194,16 +194,16 @@ _RAW: dict[str, Kind] = {
     "timeframe": _WORD,
     "created_at": _INSTANT,
 }
-_TYPES: dict[ColumnType, Kind] = {
+_TYPES: dict[ColumnType, RawType] = {
     "text": _WORD,
-    "integer": Kind("an integer", _integer, _INTEGERS, _MYSQL_INTEGERS),
+    "integer": RawType("an integer", _integer, _INTEGERS, _MYSQL_INTEGERS),
     "number": _NUMERIC,
     "boolean": _TRUTH,
     "time": _INSTANT,
 }
 
 
-def kinds(extra: Sequence[ExtraColumn] = ()) -> dict[str, Kind]:
+def raw_types(extra: Sequence[ExtraColumn] = ()) -> dict[str, RawType]:
     """What each raw column, what tells of consent, and further columns may be."""
     further = {each.name: _IDENTIFIER if each.role == "identifier" else _TYPES[each.type] for each in extra}
     return _RAW | dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH) | further

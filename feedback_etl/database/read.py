@@ -1,124 +1,188 @@
-"""From a selection of rows to raw batches: connect, look, read, and read again another way where that is needed."""
+"""Read the feedback that a request selects: connect, inspect, read batches."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from functools import wraps
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
 
 from feedback_etl.columns import CONSENT, ExtraColumn
-from feedback_etl.database.batches import Reading, UnfitForConnectorX, open_reading
+from feedback_etl.database.batches import BatchOptions, ConnectorXValueError, open_batches
 from feedback_etl.database.collations import describe_remedy
-from feedback_etl.database.connect import Database, Source, open_source
-from feedback_etl.database.consent import ConsentColumns
-from feedback_etl.database.hints import missing_index
-from feedback_etl.database.inspection import fetch_count, fetch_rows, look_at
-from feedback_etl.database.relation import Relation
-from feedback_etl.database.sql import count_in, excluded_in, incomparable_in
-from feedback_etl.database.watermark import Settled, Settling, settle
+from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
+from feedback_etl.database.consent import ConsentColumnNames
+from feedback_etl.database.hints import suggest_index
+from feedback_etl.database.inspection import fetch_count, fetch_rows, inspect_source
+from feedback_etl.database.relation import SourceRelation
+from feedback_etl.database.sql import count_excluded, count_incomparable_ids, count_rows
+from feedback_etl.database.watermark import Watermark, WatermarkRequest, compute_watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which rows, and how to reach them."""
+class ReadRequest:
+    """Select rows of a database, and how to read them.
+
+    Attributes:
+        database: What to connect to.
+        window: The rows, by their creation time.
+        query: A custom SELECT; without it, the default application schema.
+        db_schema: The schema of the default tables.
+        connect_timeout: Seconds to wait for a connection.
+        batch_options: How batches are read.
+        on_progress: Called after each batch with the number of rows read so far and the total.
+        watermark: What to compute for an incremental export; None for other exports.
+        consent: The names of the columns that record consent in the default tables.
+        extra_columns: Columns to read beside the raw columns.
+        allow_row_security: Read only the rows that PostgreSQL's row-level security shows, instead of failing.
+        use_connectorx: Read with ConnectorX where it supports the database.
+    """
 
     database: Database = field(repr=False)
     window: Window
     query: str | None
     db_schema: str | None
     connect_timeout: float
-    reading: Reading
-    progress: Progress | None
-    settling: Settling | None = None
-    consent: ConsentColumns = field(default_factory=ConsentColumns)
-    extra: tuple[ExtraColumn, ...] = ()
+    batch_options: BatchOptions
+    on_progress: Progress | None
+    watermark: WatermarkRequest | None = None
+    consent: ConsentColumnNames = field(default_factory=ConsentColumnNames)
+    extra_columns: tuple[ExtraColumn, ...] = ()
     allow_row_security: bool = False
+    use_connectorx: bool = True
 
 
-class Found(NamedTuple):
-    """What a selection yields, while the database is open.
+class FeedbackStream(NamedTuple):
+    """Provide the rows of a request while the database is open.
 
     Attributes:
-        excluded: The number of rows left out for lack of consent.
-        batches: The others as raw frames, in order; at least one frame, which may be empty.
-        advice: How reading could be faster; "" where nothing is known.
-        source: The kind of database.
-        consent: The columns by which rows were left out; none where nothing records consent.
-        settled: What is so old that an incremental export will not read it again.
+        excluded: The number of rows excluded for lack of consent.
+        batches: The other rows as raw frames, in order; at least one frame, which may be empty.
+        suggest_index: Return a sentence on the index that would speed up reading; "" if none is known.
+        dialect: The dialect of the database.
+        watermark: The watermark of an incremental export.
+        consent: The columns by which rows were excluded; empty if none records consent.
     """
 
     excluded: int
     batches: Iterator[pl.DataFrame]
-    advice: Callable[[], str]
-    source: str
-    settled: Settled
+    suggest_index: Callable[[], str]
+    dialect: str
+    watermark: Watermark
     consent: tuple[str, ...]
 
 
-def read(selection: Selection, work: Callable[[Found], T]) -> T:
-    """Do some work on what a selection yields. It may be begun a second time, on the same rows.
+class OpenSource(NamedTuple):
+    """Hold an open database after inspection: the relation to read, and the names of its columns' types."""
 
-    Raises:
-        UsageError: What was asked for cannot be.
-        SourceError: The database cannot be reached, is not as expected, or stopped the query.
-    """
-    try:
-        with _found(selection) as found:
-            return work(found)
-    except UnfitForConnectorX:
-        logger.info("reading again with SQLAlchemy: ConnectorX cannot read what this SQLite file stores")
-    with _found(selection, with_connectorx=False) as found:
-        return work(found)
-
-
-class Opened(NamedTuple):
-    """The database of a selection, looked at: where its rows are, and what the types of their columns are called."""
-
-    source: Source
-    relation: Relation
+    source: DatabaseConnection
+    relation: SourceRelation
     types: dict[str, str]
 
 
 @contextmanager
-def opened(selection: Selection) -> Iterator[Opened]:
-    """Open the database of a selection and look at its tables.
+def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
+    """Open the database of a request and stream its rows; the database is closed at the end of the context.
+
+    Functions that open a stream are decorated with `retry_with_sqlalchemy`.
 
     Raises:
-        UsageError: What was asked for cannot be.
+        ConnectorXValueError: ConnectorX cannot read a value of an SQLite file; raised by the context or the batches.
+        UsageError: The request is not valid.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
+    """
+    window, batch_options = request.window, request.batch_options.checked()
+    with open_source(request) as (source, relation, types):
+        if not request.use_connectorx:
+            source = replace(source, connectorx_url=None)
+        watermark = compute_watermark(source, relation, window, types, request.watermark)
+        with open_batches(source, relation, window, types, batch_options) as batches:
+            excluded = total = 0
+            if CONSENT in relation.columns:
+                excluded = fetch_count(source, count_excluded(relation, window, types))
+            if request.on_progress:
+                total = fetch_count(source, count_rows(relation, window, types))
+            yield FeedbackStream(
+                excluded,
+                _report_progress(batches, request.on_progress, total),
+                lambda: suggest_index(source, relation, window, types),
+                source.dialect,
+                watermark,
+                relation.consent,
+            )
+
+
+def retry_with_sqlalchemy(
+    function: Callable[Concatenate[ReadRequest, P], T],
+) -> Callable[Concatenate[ReadRequest, P], T]:
+    """Call a function of a request again, with SQLAlchemy, if ConnectorX cannot read a value of an SQLite file.
+
+    The function starts again from the first row.
+    """
+
+    @wraps(function)
+    def retrying(request: ReadRequest, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(request, *args, **kwargs)
+        except ConnectorXValueError:
+            logger.info("reading again with SQLAlchemy: ConnectorX cannot read a value that this SQLite file contains")
+        return function(replace(request, use_connectorx=False), *args, **kwargs)
+
+    return retrying
+
+
+@retry_with_sqlalchemy
+def read(request: ReadRequest, work: Callable[[FeedbackStream], T]) -> T:
+    """Call a function with the stream of a request; on the same rows a second time if that is necessary.
+
+    Raises:
+        UsageError: The request is not valid.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
+    """
+    with open_feedback(request) as stream:
+        return work(stream)
+
+
+@contextmanager
+def open_source(request: ReadRequest) -> Iterator[OpenSource]:
+    """Open the database of a request and inspect its tables.
+
+    Raises:
+        UsageError: The request is not valid.
         SourceError: The database cannot be reached, or is not as expected.
     """
-    with open_source(
-        selection.database,
-        query=selection.query,
-        db_schema=selection.db_schema,
-        connect_timeout=selection.connect_timeout,
-        allow_row_security=selection.allow_row_security,
+    with open_connection(
+        request.database,
+        query=request.query,
+        db_schema=request.db_schema,
+        connect_timeout=request.connect_timeout,
+        allow_row_security=request.allow_row_security,
     ) as source:
-        relation, types = look_at(
-            source,
-            query=selection.query,
-            consent=selection.consent,
-            extra=selection.extra,
+        relation, types = inspect_source(
+            source, query=request.query, consent=request.consent, extra=request.extra_columns
         )
-        _require_comparable(source, relation, selection.window, types)
-        yield Opened(source, relation, types)
+        _require_comparable_ids(source, relation, request.window, types)
+        yield OpenSource(source, relation, types)
 
 
-def _require_comparable(source: Source, relation: Relation, window: Window, types: dict[str, str]) -> None:
-    """Refuse ids of which nobody could say whether they are the same to the database."""
+def _require_comparable_ids(
+    source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str]
+) -> None:
+    """Refuse ids whose equality in the database is not known here."""
     names = [name for name, comparison in relation.comparisons.items() if comparison.ascii_only]
     if not names:
         return
-    counts = fetch_rows(source, incomparable_in(relation, window, types))[0]
+    counts = fetch_rows(source, count_incomparable_ids(relation, window, types))[0]
     for name, rows in zip(names, counts, strict=True):
         if rows:
             collation = relation.comparisons[name].ascii_only
@@ -129,34 +193,13 @@ def _require_comparable(source: Source, relation: Relation, window: Window, type
             )
 
 
-@contextmanager
-def _found(selection: Selection, *, with_connectorx: bool = True) -> Iterator[Found]:
-    window, reading = selection.window, selection.reading.checked()
-    with opened(selection) as (source, relation, types):
-        if not with_connectorx:
-            source = replace(source, connectorx_url=None)
-        settled = settle(source, relation, window, types, selection.settling)
-        with open_reading(source, relation, window, types, reading) as batches:
-            excluded = total = 0
-            if CONSENT in relation.columns:
-                excluded = fetch_count(source, excluded_in(relation, window, types))
-            if selection.progress:
-                total = fetch_count(source, count_in(relation, window, types))
-            yield Found(
-                excluded,
-                _told(batches, selection.progress, total),
-                lambda: missing_index(source, relation, window, types),
-                source.dialect,
-                settled,
-                relation.consent,
-            )
-
-
-def _told(batches: Iterator[pl.DataFrame], progress: Progress | None, total: int) -> Iterator[pl.DataFrame]:
-    """The batches, each told of after it has been worked on."""
+def _report_progress(
+    batches: Iterator[pl.DataFrame], on_progress: Progress | None, total: int
+) -> Iterator[pl.DataFrame]:
+    """Yield the batches, and report each after it was processed."""
     rows = 0
-    for raw in batches:
-        yield raw
-        rows += raw.height
-        if progress:
-            progress(rows, max(rows, total))
+    for batch in batches:
+        yield batch
+        rows += batch.height
+        if on_progress:
+            on_progress(rows, max(rows, total))

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.database.connection_errors import why_not
+from feedback_etl.database.connection_errors import connection_error
 from feedback_etl.errors import UsageError
 
 SNAPSHOT = "REPEATABLE READ"
@@ -30,7 +30,7 @@ EVERY_ROW = "SET LOCAL row_security = off"
 
 _MYSQL_SETTINGS = {
     "time_zone": "'+00:00'",
-    "sql_mode": "''",  # backslashes and double quotes mean in a --query what `own_query` takes them for
+    "sql_mode": "''",  # backslashes and double quotes mean in a --query what `custom_query` takes them for
     "sql_select_limit": "18446744073709551615",  # no limit
     "net_write_timeout": "86400",  # seconds that the server waits for a slow reader; a minute is usual
     "wait_timeout": "86400",  # seconds between two statements: a folder may be locked, or rows be written slowly
@@ -61,7 +61,7 @@ Brackets = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 @contextmanager
-def only_reading(connection: sa.Connection, settings: Sequence[str] = ()) -> Iterator[None]:
+def read_only_session(connection: sa.Connection, settings: Sequence[str] = ()) -> Iterator[None]:
     """Read-only and in UTC for a while; then the connection and its transaction are as they were.
 
     Args:
@@ -80,7 +80,7 @@ def only_reading(connection: sa.Connection, settings: Sequence[str] = ()) -> Ite
             for statement in (*begin, *settings):
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except SQLAlchemyError as error:
-            raise why_not(connection.engine.url, error) from None
+            raise connection_error(connection.engine.url, error) from None
         yield
     finally:
         for statement in end:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from feedback_etl.database.driver_errors import stopped
+from feedback_etl.database.driver_errors import query_error
 from feedback_etl.database.reader_pool import is_full, pipes, take, wait
 from feedback_etl.errors import SourceError
 
@@ -24,7 +24,7 @@ _END_OF_STREAM = object()
 _OVER = object()
 
 
-class Job(NamedTuple):
+class ReaderJob(NamedTuple):
     """What a reader process does: run queries one after the other, each on a connection of its own.
 
     Attributes:
@@ -40,7 +40,7 @@ class Job(NamedTuple):
     batch_size: int
 
 
-class ReaderLost(SourceError):
+class ReaderLostError(SourceError):
     """A reader process died or fell silent, which says nothing of what it read."""
 
 
@@ -56,7 +56,7 @@ class Reader:
     """
 
     def __init__(
-        self, job: Job, *, read_timeout: float, batches_ahead: int = BATCHES_AHEAD, is_kept: bool = False
+        self, job: ReaderJob, *, read_timeout: float, batches_ahead: int = BATCHES_AHEAD, is_kept: bool = False
     ) -> None:
         self._stall_timeout = read_timeout
         self._is_kept = is_kept
@@ -120,7 +120,7 @@ class Reader:
         try:
             item = self._ready.get(timeout=self._stall_timeout)
         except queue.Empty:
-            raise ReaderLost(
+            raise ReaderLostError(
                 f"The database gave no row for {self._stall_timeout:g} s (read_timeout in the settings). "
                 "Nothing was exported."
             ) from None
@@ -148,7 +148,7 @@ class Reader:
     def _hand_over(self, batch: "pa.RecordBatch") -> None:
         """Wait for room, and let the process wait too: ConnectorX would go on and keep all rows in its memory.
 
-        A process that is stopped takes nothing from the database, which then waits as for any slow reader.
+        A process that is query_error takes nothing from the database, which then waits as for any slow reader.
         """
         try:
             self._ready.put_nowait(batch)
@@ -169,7 +169,7 @@ class Reader:
 
     def _failed(self) -> SourceError:
         if error := self._told.get("error"):
-            return stopped(error)
+            return query_error(error)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_LAST_WORDS_SECONDS)
-        return ReaderLost(str(stopped(f"the reader process ended early (exit {self._process.poll()})")))
+        return ReaderLostError(str(query_error(f"the reader process ended early (exit {self._process.poll()})")))

@@ -1,9 +1,10 @@
-"""The reader process: runs queries with ConnectorX and sends their rows as Arrow streams through a pipe.
+"""The reader process: run queries with ConnectorX and send their rows as Arrow streams through a pipe.
 
-`child.Reader` starts it as `python -m feedback_etl.database.reader_process`; it is not for use by hand. A job comes as
-a line of JSON on stdin (`child.Job`). Each query's rows go to stdout as one Arrow IPC stream; what became of them goes
-to stderr as a line of JSON: {"rows": n} or {"error": reason}. Another job may follow unless one has failed. Drivers'
-chatter, panics (which print rows' values), hangs and the hold of `arrow_stream` on the interpreter lock stay in here.
+`reader_client.Reader` starts it as `python -m feedback_etl.database.reader_process`; it is not a command for users. A
+job (`reader_client.ReaderJob`) is a line of JSON on stdin. The rows of each query go to stdout as one Arrow IPC stream,
+and then a report to stderr as a line of JSON: {"rows": n} or {"error": reason}. The next job may follow unless one has
+failed. The process isolates drivers' output, panics (which print rows' values), hangs, and the interpreter lock that
+`arrow_stream` holds.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from feedback_etl.database.driver_errors import reason_for
+from feedback_etl.database.driver_errors import query_reason
 from feedback_etl.storage.whole_files import write_whole
 
 _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
@@ -37,7 +38,7 @@ def main() -> None:
         _work(sys.stdin.buffer, rows, tell)
     except BaseException as error:  # a Rust panic is no Exception
         code = 1
-        tell({"error": reason_for(error)})
+        tell({"error": query_reason(error)})
     finally:
         os._exit(code)
 

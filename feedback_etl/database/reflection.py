@@ -9,7 +9,7 @@ from sqlalchemy.exc import SAWarning
 from feedback_etl.database.column_types import type_name
 
 
-def table_columns(inspector: sa.Inspector, table: str, db_schema: str | None) -> dict[str, Any]:
+def reflect_columns(inspector: sa.Inspector, table: str, db_schema: str | None) -> dict[str, Any]:
     """The columns of a table or view, with their types as SQLAlchemy's."""
     if inspector.dialect.name == "duckdb":
         return _described(inspector, table, db_schema)

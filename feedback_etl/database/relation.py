@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, LIST_COLUMNS, RAW_COLUMNS, ExtraColumn
 from feedback_etl.database import tables
-from feedback_etl.database.collations import Comparison
-from feedback_etl.database.consent import Recorded, consents_of
-from feedback_etl.database.custom_query import contained
+from feedback_etl.database.collations import IdComparison
+from feedback_etl.database.consent import ConsentColumn, consent_condition
+from feedback_etl.database.custom_query import extract_select
 
 _QUERY_NAME = "the_own_query_goes_here"
 
@@ -18,15 +18,15 @@ Column = sa.ColumnElement[Any]
 
 
 @dataclass(frozen=True)
-class Relation:
+class SourceRelation:
     """Rows with the canonical raw columns.
 
     Attributes:
         dialect: "postgresql", "mysql", "sqlite" or "duckdb".
         columns: The raw columns and further ones as SQL expressions, and `consent` where something records it.
         rows: What they are selected from.
-        counted: What is enough to count them.
-        own_query: The user's SQL that stands behind `rows`; None for the default schema.
+        feedback_table: What is enough to count them.
+        custom_query: The user's SQL that stands behind `rows`; None for the default schema.
         consent: The columns that record consent; none where nothing does.
         extra: The further columns.
         has_unreadable_times: Whether some text of `created_at` is no ISO time (SQLite).
@@ -37,12 +37,12 @@ class Relation:
     dialect: str
     columns: dict[str, Column]
     rows: sa.FromClause
-    counted: sa.FromClause
-    own_query: str | None = None
+    feedback_table: sa.FromClause
+    custom_query: str | None = None
     consent: tuple[str, ...] = ()
     extra: tuple[ExtraColumn, ...] = ()
     has_unreadable_times: bool = False
-    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    comparisons: Mapping[str, IdComparison] = field(default_factory=dict)
     stored: Mapping[str, Column] = field(default_factory=dict)
 
     @property
@@ -50,7 +50,7 @@ class Relation:
         """The columns of ids by which rows belong together."""
         return ["user_id", "analysis_id", *(each.name for each in self.extra if each.role == "identifier")]
 
-    def compared(self, comparisons: Mapping[str, Comparison]) -> Self:
+    def compared(self, comparisons: Mapping[str, IdComparison]) -> Self:
         """The same with the canonical spelling of ids that are compared so."""
         stored = {name: self.columns[name] for name in comparisons}
         canonical = {name: how.canonical(self.columns[name]) for name, how in comparisons.items()}
@@ -60,17 +60,17 @@ class Relation:
         """The statement as one text that needs no parameters."""
         written_for = tables.DIALECTS["postgresql" if self.dialect == "duckdb" else self.dialect]  # DuckDB reads that
         compiled = statement.compile(dialect=written_for, compile_kwargs={"literal_binds": True}).string
-        if self.own_query is None:
+        if self.custom_query is None:
             return compiled
-        return compiled.replace(_QUERY_NAME, f"({self.own_query}\n) AS feedback", 1)
+        return compiled.replace(_QUERY_NAME, f"({self.custom_query}\n) AS feedback", 1)
 
 
 def default_relation(
     dialect: str,
     db_schema: str | None = None,
-    recorded: Sequence[Recorded] = (),
-    image_consent: Sequence[Recorded] = (),
-) -> Relation:
+    recorded: Sequence[ConsentColumn] = (),
+    image_consent: Sequence[ConsentColumn] = (),
+) -> SourceRelation:
     """The default application schema, one row for each feedback; the lower profile id gives the age.
 
     With columns that record consent it has the column `consent`; with such for images, the column `image_url`.
@@ -91,22 +91,24 @@ def default_relation(
     }
     columns = {name: special[name] if name in special else feedback.c[name] for name in RAW_COLUMNS}
     if recorded:
-        columns[CONSENT] = consents_of(feedback, list(recorded), db_schema)
+        columns[CONSENT] = consent_condition(feedback, list(recorded), db_schema)
     extra = (IMAGE_URL,) if image_consent else ()
     if image_consent:
         analysis, photo = _alias(tables.analyses, "a", db_schema), _alias(tables.photos, "i", db_schema)
         rows = rows.outerjoin(analysis, analysis.c.id == feedback.c.analysis_id)
         rows = rows.outerjoin(photo, photo.c.id == analysis.c.photo_id)
-        agrees = consents_of(feedback, list(image_consent), db_schema)
+        agrees = consent_condition(feedback, list(image_consent), db_schema)
         columns[IMAGE_URL.name] = sa.case((agrees, photo.c.s3_key))
-    return Relation(dialect, columns, rows, counted=feedback, consent=tuple(map(str, recorded)), extra=extra)
+    return SourceRelation(
+        dialect, columns, rows, feedback_table=feedback, consent=tuple(map(str, recorded)), extra=extra
+    )
 
 
-def sampled(relation: Relation, share: float) -> Relation:
+def sample_table(relation: SourceRelation, share: float) -> SourceRelation:
     """A table's rows of about such a share of its pages, the same ones each time: for counting alone (PostgreSQL)."""
     percent = sa.func.system(sa.literal_column(f"{100 * share:.9f}"))
-    table = sa.tablesample(relation.counted.element, percent, name="f", seed=sa.literal_column("0"))  # type: ignore[attr-defined]
-    return replace(relation, counted=table, columns={**relation.columns, "created_at": table.c.created_at})
+    table = sa.tablesample(relation.feedback_table.element, percent, name="f", seed=sa.literal_column("0"))  # type: ignore[attr-defined]
+    return replace(relation, feedback_table=table, columns={**relation.columns, "created_at": table.c.created_at})
 
 
 def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
@@ -114,9 +116,9 @@ def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
     return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
 
-def own_relation(
+def query_relation(
     dialect: str, sql: str, names: list[str], types: dict[str, str], extra: Sequence[ExtraColumn] = ()
-) -> Relation:
+) -> SourceRelation:
     """A user's SELECT as a subquery that has the given columns.
 
     Raises:
@@ -128,8 +130,14 @@ def own_relation(
         columns[IMAGE_URL.name] = sa.case((agrees, columns[IMAGE_URL.name]))
     query = sa.table(_QUERY_NAME)
     consent = (CONSENT,) if CONSENT in names else ()
-    return Relation(
-        dialect, columns, query, counted=query, own_query=contained(dialect, sql), consent=consent, extra=tuple(extra)
+    return SourceRelation(
+        dialect,
+        columns,
+        query,
+        feedback_table=query,
+        custom_query=extract_select(dialect, sql),
+        consent=consent,
+        extra=tuple(extra),
     )
 
 
@@ -140,28 +148,28 @@ def is_true(column: Column, kind: str) -> sa.ColumnElement[bool]:
     return column.is_(sa.true())
 
 
-def columns_of(dialect: str, sql: str) -> str:
+def empty_query_select(dialect: str, sql: str) -> str:
     """A statement that yields all columns of an own query and no rows."""
-    return f"SELECT * FROM ({contained(dialect, sql)}\n) AS feedback LIMIT 0"  # noqa: S608  it is contained
+    return f"SELECT * FROM ({extract_select(dialect, sql)}\n) AS feedback LIMIT 0"  # noqa: S608  it is extract_select
 
 
-def no_rows(relation: Relation) -> str:
+def empty_select(relation: SourceRelation) -> str:
     """A statement that yields the relation's columns and no rows."""
-    return relation.render(sa.select(*labelled(relation.columns)).select_from(relation.rows).limit(0))
+    return relation.render(sa.select(*label_columns(relation.columns)).select_from(relation.rows).limit(0))
 
 
-def no_rows_of(table: str, db_schema: str | None) -> str:
+def empty_table_select(table: str, db_schema: str | None) -> str:
     """A PostgreSQL statement that reads a table and yields no rows."""
     nothing: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(sa.table(table, schema=db_schema))
     return f"{nothing.compile(dialect=tables.DIALECTS['postgresql'])} LIMIT 0"
 
 
-def no_ids(relation: Relation, name: str) -> str:
+def empty_id_select(relation: SourceRelation, name: str) -> str:
     """A statement that yields a column as `id` and no rows."""
     column = relation.columns[name].label("id")
-    return relation.render(sa.select(column).select_from(relation.counted).limit(0))
+    return relation.render(sa.select(column).select_from(relation.feedback_table).limit(0))
 
 
-def labelled(columns: dict[str, Column]) -> list[sa.Label[Any]]:
+def label_columns(columns: dict[str, Column]) -> list[sa.Label[Any]]:
     """Columns under their names."""
     return [column.label(name) for name, column in columns.items()]

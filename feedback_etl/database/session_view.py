@@ -15,8 +15,8 @@ from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from feedback_etl.database import tables
-from feedback_etl.database.connection_errors import why_not
-from feedback_etl.database.engine_state import is_told_by_url
+from feedback_etl.database.connection_errors import connection_error
+from feedback_etl.database.engine_state import is_defined_by_url
 from feedback_etl.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Binds(NamedTuple):
 
 
 @contextmanager
-def binds_of(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterator[Binds]:
+def open_binds(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterator[Binds]:
     """Through what a database can be read; a Session has no transaction afterwards that it had not before.
 
     Raises:
@@ -80,11 +80,11 @@ def _binds_of_session(session: Session) -> Binds:
     if not is_connected and not session.dispatch.after_begin:
         return Binds(None, bind, options)
     own = session.connection()
-    other = bind if is_connected and not session.dispatch.after_begin and is_told_by_url(bind) else None
+    other = bind if is_connected and not session.dispatch.after_begin and is_defined_by_url(bind) else None
     return Binds(own, other, {**own.get_execution_options()})
 
 
-def carried_from(own: sa.Connection) -> tuple[str, ...]:
+def copy_session_settings(own: sa.Connection) -> tuple[str, ...]:
     """The statements that give another PostgreSQL transaction the search path and the role of a connection."""
     if own.dialect.name != "postgresql":
         return ()
@@ -99,7 +99,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def sees_the_same(own: sa.Connection, other: sa.Connection, db_schema: str | None, *, has_query: bool) -> bool:
+def has_same_view(own: sa.Connection, other: sa.Connection, db_schema: str | None, *, has_query: bool) -> bool:
     """Whether two connections provably read the same rows, but for what the first has not committed.
 
     Of ordinary tables they do. Views, policies and custom queries may depend on any setting (`app.tenant`), which no
@@ -168,4 +168,4 @@ def _rows(connection: sa.Connection, sql: str, **values: Any) -> Rows:
                 "What this AsyncSession sees in its transaction cannot be asked from here: call the export by "
                 "session.run_sync, or pass the engine."
             ) from None
-        raise why_not(connection.engine.url, error) from None
+        raise connection_error(connection.engine.url, error) from None

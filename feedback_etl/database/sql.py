@@ -1,4 +1,4 @@
-"""The SQL that is sent: the rows of a window in their order, and what is counted of them.
+"""The SQL that is sent: the rows of a window in their order, and what is feedback_table of them.
 
 Everything is built with SQLAlchemy Core and rendered to one text without parameters, since ConnectorX takes none. The
 only literals are the window's bounds. A user's query becomes a subquery; its text is put into the finished statement
@@ -13,15 +13,15 @@ import sqlalchemy as sa
 from feedback_etl.columns import CONSENT, LIST_COLUMNS, RAW_COLUMNS, ColumnType
 from feedback_etl.database import text_times
 from feedback_etl.database.raw_types import AFTER_EVERY_WINDOW, NO_ANSWER, unreadable_flag
-from feedback_etl.database.relation import Column, Relation, is_true, labelled
+from feedback_etl.database.relation import Column, SourceRelation, is_true, label_columns
 from feedback_etl.database.window import Window
 from feedback_etl.database.window_sql import is_counted, is_dated, is_in, is_read, is_unreadable, shortest
 
 
-def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
+def select_feedback(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
     """The statement that reads a window, ordered by (created_at, feedback id), nulls last.
 
-    On SQLite it reads some rows from around the window too, which `raw.cut_exactly` leaves out.
+    On SQLite it reads some rows from around the window too, which `raw.filter_window` leaves out.
 
     Args:
         relation: Where the rows are.
@@ -35,7 +35,7 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
         times = _further(relation, "time")
         selected |= {unreadable_flag(name): _is_unreadable(relation, name, types) for name in names if name in times}
     statement = (
-        sa.select(*labelled(selected))
+        sa.select(*label_columns(selected))
         .select_from(relation.rows)
         .where(is_read(relation, window, types))
         .order_by(
@@ -44,40 +44,40 @@ def feedback_in(relation: Relation, window: Window, types: dict[str, str]) -> st
         )
     )
     if CONSENT in relation.columns:
-        statement = statement.where(consents(relation, types))
+        statement = statement.where(has_consent(relation, types))
     return relation.render(statement)
 
 
-def excluded_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
+def count_excluded(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts the rows of a window without consent."""
-    conditions = sa.and_(consents(relation, types).is_not(sa.true()), is_in(relation, window, types))
+    conditions = sa.and_(has_consent(relation, types).is_not(sa.true()), is_in(relation, window, types))
     return relation.render(sa.select(sa.func.count()).select_from(relation.rows).where(conditions))
 
 
-def estimate_of(relation: Relation, window: Window, types: dict[str, str]) -> str:
+def explain_rows(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
     """The statement that asks PostgreSQL's planner how many rows a window has, which takes no time."""
-    rows = sa.select(_sql("1")).select_from(relation.counted).where(is_read(relation, window, types))
+    rows = sa.select(_sql("1")).select_from(relation.feedback_table).where(is_read(relation, window, types))
     return f"EXPLAIN (FORMAT JSON) {relation.render(rows)}"
 
 
-def count_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
+def count_rows(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts the rows of a window."""
-    rows = sa.select(sa.func.count()).select_from(relation.counted).where(is_in(relation, window, types))
+    rows = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_in(relation, window, types))
     if CONSENT in relation.columns:
-        rows = rows.where(consents(relation, types))
+        rows = rows.where(has_consent(relation, types))
     return relation.render(rows)
 
 
-def incomparable_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
+def count_incomparable_ids(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
     """The statement that counts, for each column of ids whose rules are known of ASCII alone, other ids (MySQL)."""
     counts = [
         sa.func.count(sa.case((_is_beyond_ascii(relation.stored[name], comparison.ascii_only), _sql("1")))).label(name)
         for name, comparison in relation.comparisons.items()
         if comparison.ascii_only
     ]
-    rows = sa.select(*counts).select_from(relation.counted).where(is_read(relation, window, types))
+    rows = sa.select(*counts).select_from(relation.feedback_table).where(is_read(relation, window, types))
     if CONSENT in relation.columns:
-        rows = rows.where(consents(relation, types))
+        rows = rows.where(has_consent(relation, types))
     return relation.render(rows)
 
 
@@ -88,21 +88,23 @@ def _is_beyond_ascii(column: Column, collation: str) -> sa.ColumnElement[bool]:
     return sa.or_(text.regexp_match("[^ -~]"), sa.func.octet_length(text) != sa.func.char_length(text))
 
 
-def extent_of(relation: Relation, window: Window, types: dict[str, str]) -> str:
+def select_time_range(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
     """The statement that yields the first and the last time of a window (PostgreSQL)."""
     time = relation.columns["created_at"]
-    ends = sa.select(sa.func.min(time), sa.func.max(time)).select_from(relation.counted)
+    ends = sa.select(sa.func.min(time), sa.func.max(time)).select_from(relation.feedback_table)
     return relation.render(ends.where(is_dated(relation, window, types)))
 
 
-def last_time_in(relation: Relation, window: Window, types: dict[str, str]) -> str:
+def select_last_time(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
     """The statement that yields the last time of a window: on SQLite as text, and only of such as can be read."""
     time = relation.columns["created_at"]
     last = sa.func.max(text_times.instant(time) if relation.dialect == "sqlite" else time)
-    return relation.render(sa.select(last).select_from(relation.counted).where(is_dated(relation, window, types)))
+    return relation.render(
+        sa.select(last).select_from(relation.feedback_table).where(is_dated(relation, window, types))
+    )
 
 
-def counts_in(relation: Relation, windows: Sequence[Window], types: dict[str, str]) -> str:
+def count_windows(relation: SourceRelation, windows: Sequence[Window], types: dict[str, str]) -> str:
     """The statement that yields the number of each of several adjoining windows and of its rows, consent or not.
 
     On PostgreSQL one look at the table is enough, also without an index; windows without rows are left out.
@@ -115,30 +117,30 @@ def counts_in(relation: Relation, windows: Sequence[Window], types: dict[str, st
             sa.func.width_bucket(relation.columns["created_at"], _sql(f"ARRAY[{ends}]::{kind}[]")), _sql("0")
         )
         whole = Window(windows[0].start, windows[-1].end)
-        counts = sa.select(number, sa.func.count()).select_from(relation.counted)
+        counts = sa.select(number, sa.func.count()).select_from(relation.feedback_table)
         return relation.render(counts.where(is_counted(relation, whole, types)).group_by(_sql("1")))
     each = [
         sa.select(_sql(str(number)), sa.func.count())
-        .select_from(relation.counted)
+        .select_from(relation.feedback_table)
         .where(is_counted(relation, window, types))
         for number, window in enumerate(windows)
     ]
     return "\nUNION ALL ".join(relation.render(count) for count in each)
 
 
-def bins_of(
-    relation: Relation, window: Window, types: dict[str, str], *, extent: tuple[datetime, datetime], bins: int
+def select_histogram(
+    relation: SourceRelation, window: Window, types: dict[str, str], *, extent: tuple[datetime, datetime], bins: int
 ) -> str:
     """The statement that yields the first time and the number of rows of each of so many equal spans (PostgreSQL).
 
-    Rows that are not `Dated` come last, under null. Seconds as `double precision` take half
+    Rows that are not `DatedWindow` come last, under null. Seconds as `double precision` take half
     the time of those that EXTRACT yields, which are `numeric`.
     """
     time = relation.columns["created_at"]
     least, greatest = (sa.cast(sa.literal(end.replace(tzinfo=UTC).timestamp()), sa.Double) for end in extent)
     span = sa.func.width_bucket(sa.func.date_part(_sql("'epoch'"), time), least, greatest, _sql(str(bins)))
     dated = is_dated(relation, window, types)
-    counts = sa.select(sa.func.min(sa.case((dated, time))), sa.func.count()).select_from(relation.counted)
+    counts = sa.select(sa.func.min(sa.case((dated, time))), sa.func.count()).select_from(relation.feedback_table)
     rows = counts.where(is_read(relation, window, types)).group_by(sa.case((dated, span))).order_by(_sql("1"))
     return relation.render(rows)
 
@@ -147,7 +149,7 @@ def _sql(constant: str) -> Column:
     return sa.literal_column(constant)
 
 
-def _readable(relation: Relation, name: str, types: dict[str, str]) -> Column:
+def _readable(relation: SourceRelation, name: str, types: dict[str, str]) -> Column:
     """A column in a form that every driver reads alike."""
     column = relation.columns[name]
     kind = types.get(name, "")
@@ -185,7 +187,7 @@ def _nearest_double(number: Column) -> Column:
     )
 
 
-def _further(relation: Relation, kind: ColumnType) -> set[str]:
+def _further(relation: SourceRelation, kind: ColumnType) -> set[str]:
     return {each.name for each in relation.extra if each.type == kind and each.role != "identifier"}
 
 
@@ -194,7 +196,7 @@ def _instead(name: str) -> Column:
     return _sql(f"timestamp '{AFTER_EVERY_WINDOW}'") if name == "created_at" else sa.null()
 
 
-def _is_unreadable(relation: Relation, name: str, types: dict[str, str]) -> Column:
+def _is_unreadable(relation: SourceRelation, name: str, types: dict[str, str]) -> Column:
     return sa.and_(relation.columns[name].is_not(None), _readable(relation, name, types).is_(None))
 
 
@@ -209,10 +211,10 @@ def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
     return column
 
 
-def consents(relation: Relation, types: dict[str, str]) -> sa.ColumnElement[bool]:
+def has_consent(relation: SourceRelation, types: dict[str, str]) -> sa.ColumnElement[bool]:
     """Whether a row's consent is true: not null, no other number than 1."""
     consent = relation.columns[CONSENT]
-    return consent if relation.own_query is None else is_true(consent, types.get(CONSENT, ""))
+    return consent if relation.custom_query is None else is_true(consent, types.get(CONSENT, ""))
 
 
 def _binary(column: Column, dialect: str, kind: str) -> Column:
@@ -225,7 +227,7 @@ def _binary(column: Column, dialect: str, kind: str) -> Column:
     return sa.cast(text, sa.LargeBinary) if dialect == "mysql" else text.collate("C")
 
 
-def _by_time(relation: Relation, time: Column, window: Window) -> list[Column]:
+def _by_time(relation: SourceRelation, time: Column, window: Window) -> list[Column]:
     """What puts rows in the order of time, those without one last."""
     if relation.dialect == "sqlite":
         instant = text_times.instant(time)

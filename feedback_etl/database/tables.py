@@ -76,7 +76,7 @@ analyses = sa.Table(
 )
 
 
-def source_sql(dialect: str) -> str:
+def application_schema_sql(dialect: str) -> str:
     """The default application schema as SQL, with the index that windows need."""
     statements = []
     for table in metadata.sorted_tables:

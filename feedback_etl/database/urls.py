@@ -46,7 +46,7 @@ def parse_url(text: str) -> sa.URL:
     return url
 
 
-def supported(dialect: str) -> str:
+def normalize_dialect(dialect: str) -> str:
     """What we call a dialect of SQLAlchemy's, if we read its databases; MariaDB is MySQL to us.
 
     Raises:
@@ -61,20 +61,20 @@ def supported(dialect: str) -> str:
     return "mysql" if dialect == "mariadb" else dialect
 
 
-def name_of(url: sa.URL) -> str:
+def database_name(url: sa.URL) -> str:
     """What people call databases of its kind."""
     return _NAMES.get(url.get_backend_name(), "database")
 
 
-def with_our_driver(url: sa.URL) -> sa.URL:
+def set_driver(url: sa.URL) -> sa.URL:
     """The URL for the driver we use, whichever driver (psycopg2, asyncpg, mysqlclient) the application uses.
 
     Raises:
-        UsageError: Databases of its kind are not supported.
+        UsageError: Databases of its kind are not normalize_dialect.
         SourceError: It names a file that does not exist. Nothing we open is created by opening it.
     """
     backend = "postgresql" if url.get_backend_name() == "postgres" else url.get_backend_name()
-    dialect = supported(backend)
+    dialect = normalize_dialect(backend)
     url = url.set(drivername=_DRIVERS[backend])
     check_options(url)
     if dialect == "postgresql":
@@ -90,7 +90,7 @@ def with_our_driver(url: sa.URL) -> sa.URL:
     if _is_file_uri(url):
         return url if url.query.get("mode") == "ro" else url.update_query_dict({"mode": "rw"})
     if not _is_file(str(url.database)):
-        raise SourceError(f"There is no {name_of(url)} file at {url.database}.")
+        raise SourceError(f"There is no {database_name(url)} file at {url.database}.")
     return url
 
 
@@ -204,12 +204,12 @@ def _mysql_url(url: sa.URL, connection: sa.Connection) -> str | None:
     return plain.render_as_string(hide_password=False)
 
 
-def in_words(url: sa.URL) -> str:
+def describe_url(url: sa.URL) -> str:
     """The database without user and password, also where a slip has put them into the wrong part."""
     if url.get_backend_name() in _IN_A_FILE:
-        return f"the {name_of(url)} file {url.database}"
+        return f"the {database_name(url)} file {url.database}"
     host = url.host or url.query.get("host") or url.query.get("unix_socket") or "the local socket"
     host = host if isinstance(host, str) else ", ".join(host)
     port = f":{url.port}" if url.port else ""
     name = (url.database or "(none named)").rpartition("@")[2]
-    return f"{name_of(url)} at {host}{port}, database {name}"
+    return f"{database_name(url)} at {host}{port}, database {name}"

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from feedback_etl.clock import to_naive_utc
-from feedback_etl.database.connect import Source
+from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.inspection import fetch_rows
-from feedback_etl.database.relation import Relation
-from feedback_etl.database.sql import counts_in, last_time_in
+from feedback_etl.database.relation import SourceRelation
+from feedback_etl.database.sql import count_windows, select_last_time
 from feedback_etl.database.window import Window
 
 
-class Settling(NamedTuple):
+class WatermarkRequest(NamedTuple):
     """What is asked.
 
     Attributes:
@@ -25,7 +25,7 @@ class Settling(NamedTuple):
     earlier: Sequence[Window]
 
 
-class Settled(NamedTuple):
+class Watermark(NamedTuple):
     """What is found, before the rows are read.
 
     Attributes:
@@ -37,28 +37,32 @@ class Settled(NamedTuple):
     counts: list[int]
 
 
-def settle(
-    source: Source, relation: Relation, window: Window, types: dict[str, str], settling: Settling | None
-) -> Settled:
+def compute_watermark(
+    source: DatabaseConnection,
+    relation: SourceRelation,
+    window: Window,
+    types: dict[str, str],
+    watermark: WatermarkRequest | None,
+) -> Watermark:
     """Look what is settled; nothing where it is not asked.
 
     Raises:
         SourceError: The database stopped the query.
     """
-    if settling is None:
-        return Settled(window.start, [])
+    if watermark is None:
+        return Watermark(window.start, [])
     until = window.start
-    last = _as_time(fetch_rows(source, last_time_in(relation, window, types))[0][0])
-    if last is not None and last - datetime.min > settling.lookback:
-        settled = last - settling.lookback
+    last = _as_time(fetch_rows(source, select_last_time(relation, window, types))[0][0])
+    if last is not None and last - datetime.min > watermark.lookback:
+        settled = last - watermark.lookback
         until = settled if until is None else max(until, settled)
-    windows = list(settling.earlier)
+    windows = list(watermark.earlier)
     if until is not None and until != window.start:
         windows.append(Window(window.start, until))
     if not windows:
-        return Settled(until, [])
-    counts: dict[int, int] = dict(fetch_rows(source, counts_in(relation, windows, types)))
-    return Settled(until, [counts.get(number, 0) for number in range(len(windows))])
+        return Watermark(until, [])
+    counts: dict[int, int] = dict(fetch_rows(source, count_windows(relation, windows, types)))
+    return Watermark(until, [counts.get(number, 0) for number in range(len(windows))])
 
 
 def _as_time(time: object) -> datetime | None:

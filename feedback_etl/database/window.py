@@ -27,14 +27,14 @@ class Window(NamedTuple):
         return f"{start} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
 
 
-class Dated(Window):
+class DatedWindow(Window):
     """A range of a window that contains only rows whose time lies in it."""
 
     __slots__ = ()
 
 
-class Undated(Window):
-    """The rest of a window that is divided into `Dated` ranges: rows whose time is missing or cannot be read."""
+class UndatedWindow(Window):
+    """The rest of a window that is divided into `DatedWindow` ranges: rows whose time is missing or cannot be read."""
 
     __slots__ = ()
 

@@ -1,7 +1,7 @@
-"""Windows as conditions of SQL: which rows are read, and which are counted.
+"""Windows as conditions of SQL: which rows are read, and which are feedback_table.
 
 A row is in a window by its time; one whose time cannot be read is in every window, and one without a time in those
-without a start. Ranges of a window (`Dated`, and `Undated` for the rest) have each row once.
+without a start. WindowRanges of a window (`DatedWindow`, and `UndatedWindow` for the rest) have each row once.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from feedback_etl.database import text_times
-from feedback_etl.database.relation import Column, Relation
-from feedback_etl.database.window import Dated, Undated, Window
+from feedback_etl.database.relation import Column, SourceRelation
+from feedback_etl.database.window import DatedWindow, UndatedWindow, Window
 
 # Times of SQLite are text. Whole days on either side take in every form and offset; the reader cuts exactly.
 _TEXT_TIME_SLACK = timedelta(days=2)
@@ -22,7 +22,7 @@ _CALENDAR_ENDS: Column = sa.literal_column("'10000-01-01 00:00:00'")
 Condition = sa.ColumnElement[bool]
 
 
-def is_unreadable(relation: Relation, time: Column) -> Condition:
+def is_unreadable(relation: SourceRelation, time: Column) -> Condition:
     """Return whether there is a time and no driver can read it: it lies outside of the years 1 to 9999.
 
     On SQLite, whether a text is no ISO time; there, nothing is compared where `inspect` has found no such text.
@@ -34,7 +34,7 @@ def is_unreadable(relation: Relation, time: Column) -> Condition:
     return sa.or_(time < _CALENDAR_BEGINS, time >= _CALENDAR_ENDS)
 
 
-def is_read(relation: Relation, window: Window, types: dict[str, str]) -> Condition:
+def is_read(relation: SourceRelation, window: Window, types: dict[str, str]) -> Condition:
     """Return whether a row is read for a window. On SQLite, some rows from around it are too."""
     time = relation.columns["created_at"]
     if relation.dialect != "sqlite":
@@ -42,24 +42,24 @@ def is_read(relation: Relation, window: Window, types: dict[str, str]) -> Condit
     return sa.true() if window.start is None else sa.or_(_is_near(time, window), is_unreadable(relation, time))
 
 
-def is_in(relation: Relation, window: Window, types: dict[str, str]) -> Condition:
+def is_in(relation: SourceRelation, window: Window, types: dict[str, str]) -> Condition:
     """Return whether a row is in a window."""
     time = relation.columns["created_at"]
     unreadable = is_unreadable(relation, time)
     undated = unreadable if window.start else sa.or_(_is_missing(relation, time), unreadable)
-    if isinstance(window, Undated):
+    if isinstance(window, UndatedWindow):
         return undated
     dated = is_dated(relation, window, types)
-    return dated if isinstance(window, Dated) else sa.or_(dated, undated)
+    return dated if isinstance(window, DatedWindow) else sa.or_(dated, undated)
 
 
-def is_counted(relation: Relation, window: Window, types: dict[str, str]) -> Condition:
+def is_counted(relation: SourceRelation, window: Window, types: dict[str, str]) -> Condition:
     """Return whether a row is in this window and in no adjoining one: those whose time cannot be read are in none."""
     dated = is_dated(relation, window, types)
     return dated if window.start else sa.or_(dated, _is_missing(relation, relation.columns["created_at"]))
 
 
-def is_dated(relation: Relation, window: Window, types: dict[str, str]) -> Condition:
+def is_dated(relation: SourceRelation, window: Window, types: dict[str, str]) -> Condition:
     """Return whether a row's time can be read and lies in a window."""
     time = relation.columns["created_at"]
     if relation.dialect == "sqlite":
@@ -70,7 +70,7 @@ def is_dated(relation: Relation, window: Window, types: dict[str, str]) -> Condi
     return _is_between(time, window, lambda bound: f"{shortest(bound)}{zone}")
 
 
-def _is_missing(relation: Relation, time: Column) -> Condition:
+def _is_missing(relation: SourceRelation, time: Column) -> Condition:
     missing = time.is_(sa.null())
     return sa.or_(missing, time == sa.literal_column("''")) if relation.dialect == "sqlite" else missing
 

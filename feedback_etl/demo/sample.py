@@ -77,7 +77,7 @@ def _fill(name: str, contents: Iterable[tuple[sa.Table, list[Row]]]) -> None:
     with closing(sqlite3.connect(name, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")  # a failure throws the new file away
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.executescript(tables.source_sql("sqlite"))
+        database.executescript(tables.application_schema_sql("sqlite"))
         database.execute("BEGIN")
         for table, rows in contents:
             places = ", ".join("?" * len(table.columns))

@@ -8,14 +8,14 @@ from math import ceil
 from typing import IO, Any, Unpack, cast
 
 from feedback_etl.clock import resolve_now
-from feedback_etl.database.batches import BATCH_ROWS, Reading, open_reading
+from feedback_etl.database.batches import BATCH_ROWS, BatchOptions, open_batches
 from feedback_etl.database.connect import Database
 from feedback_etl.database.inspection import fetch_count
-from feedback_etl.database.partitioning import is_divisible, ranges_of_tasks
-from feedback_etl.database.ranges import in_ranges, ranges_in_one_piece, total_of
-from feedback_etl.database.read import Opened, opened
+from feedback_etl.database.partitioning import is_partitionable, plan_task_ranges
+from feedback_etl.database.ranges import count_batch_groups, count_total, group_batches
+from feedback_etl.database.read import OpenSource, open_source
 from feedback_etl.database.reader_pool import prestart
-from feedback_etl.database.sql import count_in
+from feedback_etl.database.sql import count_rows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
@@ -66,7 +66,7 @@ class Plan:
         return self.measured_rows / self.measured_seconds if self.measured_seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""
+        """All to_statistics as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""
         return asdict(self) | {"window": [end.isoformat() if end else None for end in self.window]}
 
 
@@ -107,7 +107,7 @@ def plan(
         raise UsageError("An incremental export is never in parts: leave incremental out.")
     selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())
     window, form = selection.window, options.output.file_format
-    with opened(selection) as found:
+    with open_source(selection) as found:
         rows, ranges, active, middle = _divided(found, window, options.read.workers or TASKS_AT_ONCE)
         measured, seconds, size = _measured(found, middle, rules, form)
     share = rows / measured if measured else 0.0
@@ -115,23 +115,23 @@ def plan(
     return Plan(window, rows, ranges, active, measured, seconds, size, round(size * share), seconds * share * waves)
 
 
-def _divided(found: Opened, window: Window, workers: int) -> tuple[int, int, int, Window]:
+def _divided(found: OpenSource, window: Window, workers: int) -> tuple[int, int, int, Window]:
     """The rows of a window, in how many ranges they are read, how many of these at once, and one from the middle."""
     source, relation, types = found
-    if not is_divisible(source):
-        rows = fetch_count(source, count_in(relation, window, types))
-        return rows, ranges_in_one_piece(rows, BATCH_ROWS), 1, window
-    ranges = ranges_of_tasks(found, window, workers)
-    rows, count = total_of(source, relation, window, types, ranges), len(ranges.windows)
+    if not is_partitionable(source):
+        rows = fetch_count(source, count_rows(relation, window, types))
+        return rows, count_batch_groups(rows, BATCH_ROWS), 1, window
+    ranges = plan_task_ranges(found, window, workers)
+    rows, count = count_total(source, relation, window, types, ranges), len(ranges.windows)
     return rows, count, min(workers, count), ranges.middle
 
 
-def _measured(found: Opened, window: Window, rules: TransformOptions, form: FileFormat) -> tuple[int, float, int]:
+def _measured(found: OpenSource, window: Window, rules: TransformOptions, form: FileFormat) -> tuple[int, float, int]:
     """The rows of a range, not more than a usual one has; the seconds they take; and the size of their part."""
     run, part = Run(rules), RowWriter(cast("IO[bytes]", _Nowhere()), form, metadata_of(rules, form))
     started = time.perf_counter()
-    with open_reading(found.source, found.relation, window, found.types, Reading()) as frames:
-        process_into(part.append, lambda _: None, run, next(in_ranges(frames)))
+    with open_batches(found.source, found.relation, window, found.types, BatchOptions()) as frames:
+        process_into(part.append, lambda _: None, run, next(group_batches(frames)))
         part.finish()
         return run.rows, time.perf_counter() - started, part.written.bytes
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, read
-from feedback_etl.database.watermark import Settling
+from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
@@ -149,8 +149,9 @@ def export_incremental(request: ExportRequest) -> ExportReport:
     output, now = request.output, request.rules.now
     with lock_series(request.folder, hash_settings(request.settings), output.lock_timeout) as series:
         window = Window(series.begins(request.selection.window.start, now), now)
-        settling = Settling(parse_lookback(output.lookback), [Window(each.start, each.end) for each in series.counted])
-        request = replace(request, selection=replace(request.selection, window=window, settling=settling))
+        windows = [Window(count.start, count.end) for count in series.counted]
+        watermark = WatermarkRequest(parse_lookback(output.lookback), windows)
+        request = replace(request, selection=replace(request.selection, window=window, watermark=watermark))
         report = read(request.selection, lambda stream: write_export(request, stream, series))
     if series.others:
         report.advice = (

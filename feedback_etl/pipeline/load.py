@@ -7,7 +7,7 @@ import polars as pl
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import Found, Progress, read
+from feedback_etl.database.read import FeedbackStream, Progress, read
 from feedback_etl.option_keywords import ReadKeywords, TrainingKeywords
 from feedback_etl.options import ExportOptions, require_known
 from feedback_etl.pipeline.keys import resolve_key
@@ -43,7 +43,7 @@ def load_training(
     rules = TransformOptions.of(options, now, resolve_key(key, unkeyed))
     selection = select(database, options, now, on_progress)
 
-    def collect(found: Found) -> pl.DataFrame:
+    def collect(found: FeedbackStream) -> pl.DataFrame:
         from feedback_etl.pipeline.batch_processor import Run  # imports pandera, while the database executes the query
 
         run = Run(rules)

@@ -18,9 +18,9 @@ from functools import partial
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.database.partitioning import Division, Indivisible, divide
-from feedback_etl.database.ranges import in_ranges
-from feedback_etl.database.read import Found, read
+from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, read_partitions
+from feedback_etl.database.ranges import group_batches
+from feedback_etl.database.read import FeedbackStream, read
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number, small_classes_path
@@ -53,10 +53,10 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
         ExportFileError: The place cannot be used, or workers were lost; nothing was published.
         FolderLockedError: Others use the folder for too long; nothing was published.
     """
-    parts, ahead = Parts(request), _ahead(request.executor, request.selection.reading.workers)
+    parts, ahead = Parts(request), _ahead(request.executor, request.selection.batch_options.workers)
     try:
-        return divide(request.selection, lambda division: parts.of_division(division, ahead), at_once=ahead)
-    except Indivisible:
+        return read_partitions(request.selection, lambda division: parts.of_division(division, ahead), at_once=ahead)
+    except NotPartitionableError:
         logger.info("this database is read in one piece, here")
     return read(request.selection, parts.of_one_piece)
 
@@ -67,7 +67,7 @@ class Parts:
 
     request: ExportRequest
 
-    def of_division(self, division: Division, ahead: int) -> ExportReport:
+    def of_division(self, division: FeedbackPartitions, ahead: int) -> ExportReport:
         """Have the ranges of a division made by the executor, or by threads of this process, so many sent ahead."""
         key, executor = self.request.rules.key, self.request.executor
         with self._begun(division.consent) as export, _at_hand(executor, ahead) as workers:
@@ -81,10 +81,10 @@ class Parts:
             parts = carry_out(PartTask(common, number, query) for number, query in enumerate(queries))
             report = self._made(export, common, parts, carry_out, division, division.total)
         if time.perf_counter() - self.request.started > SLOW_SECONDS:
-            report.advice = division.advice()
+            report.advice = division.suggest_index()
         return report
 
-    def of_one_piece(self, found: Found) -> ExportReport:
+    def of_one_piece(self, found: FeedbackStream) -> ExportReport:
         """Make the parts of what cannot be divided one after the other, in this process."""
         place, rules = self.request.storage, self.request.rules
         with self._begun(found.consent) as export:
@@ -92,7 +92,7 @@ class Parts:
             run = run_of(common, rules)
             parts = (
                 make_part(place, rules, PartTask(common, number, ""), frames, run)
-                for number, frames in enumerate(in_ranges(found.batches))
+                for number, frames in enumerate(group_batches(found.batches))
             )
 
             def carry_out(tasks: Iterable[ThinTask]) -> Generator[Made, None, None]:
@@ -137,9 +137,9 @@ class Parts:
             key_id=request.rules.key.id if request.rules.key else None,
             erasures=export.erasures,
             prepare=prepare,
-            batch_size=selection.reading.batch_size,
+            batch_size=selection.batch_options.batch_size,
             connect_timeout=selection.connect_timeout,
-            read_timeout=selection.reading.read_timeout,
+            read_timeout=selection.batch_options.read_timeout,
         )
 
     def _made(
@@ -148,7 +148,7 @@ class Parts:
         common: Export,
         parts: Generator[Made, None, None],
         let_through: Callable[[Iterable[ThinTask]], Generator[Made, None, None]],
-        found: Division | Found,
+        found: FeedbackPartitions | FeedbackStream,
         total: int = 0,
     ) -> ExportReport:
         """Take the parts, judge what came of them, and publish them; with k, when their rows were let through."""
@@ -160,8 +160,8 @@ class Parts:
                 waiting += [made.waiting] if made.waiting else []
                 if made.tally is not None:
                     run.add(made.tally)
-                if self.request.selection.progress:
-                    self.request.selection.progress(run.rows, max(run.rows, total))
+                if self.request.selection.on_progress:
+                    self.request.selection.on_progress(run.rows, max(run.rows, total))
         run.judge(window, found.excluded)
         small = run.small_classes()
         if rules.anonymity.k is not None:
@@ -173,7 +173,7 @@ class Parts:
         report = run.report(window, found.excluded)
         _require_all(files, report)
         facts = ManifestDetails(
-            "full", window, self.request.settings, report.to_statistics(), found.source, extra=rules.extra
+            "full", window, self.request.settings, report.to_statistics(), found.dialect, extra=rules.extra
         )
         export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
         report.audit_head = export.audit_head

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback_etl.columns import AGE_EDGES
-from feedback_etl.database.read import Selection
+from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options import OutputOptions
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -35,7 +35,7 @@ class ExportRequest:
     """
 
     storage: LocalStorage | ObjectStorage
-    selection: Selection
+    selection: ReadRequest
     rules: TransformOptions
     output: OutputOptions
     started: float

@@ -4,12 +4,14 @@ from datetime import datetime
 
 from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import Progress, Selection
+from feedback_etl.database.read import Progress, ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options import ExportOptions
 
 
-def select(database: Database, options: ExportOptions, now: datetime, on_progress: Progress | None = None) -> Selection:
+def select(
+    database: Database, options: ExportOptions, now: datetime, on_progress: Progress | None = None
+) -> ReadRequest:
     """Return the selection of rows that an export at `now` (naive UTC) reads.
 
     Raises:
@@ -18,15 +20,15 @@ def select(database: Database, options: ExportOptions, now: datetime, on_progres
     read, extra_columns = options.read, options.privacy.extra_columns
     if extra_columns and read.query is None:
         raise UsageError(f"The default tables have no column {extra_columns[0].name}: extra columns require a query.")
-    return Selection(
+    return ReadRequest(
         database,
         window=read.window(now),
         query=read.query,
         db_schema=read.db_schema,
         connect_timeout=read.connect_timeout,
-        reading=read.reading,
-        progress=on_progress,
+        batch_options=read.batch_options,
+        on_progress=on_progress,
         consent=read.consent,
-        extra=raw_extra_columns(options.privacy.columns),
+        extra_columns=raw_extra_columns(options.privacy.columns),
         allow_row_security=read.allow_row_security,
     )

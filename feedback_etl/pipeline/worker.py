@@ -14,9 +14,9 @@ import polars as pl
 
 from feedback_etl import __version__
 from feedback_etl.columns import raw_extra_columns
-from feedback_etl.database.batches import rows_of
-from feedback_etl.database.connect import open_source
-from feedback_etl.database.reader_client import Job
+from feedback_etl.database.batches import read_job
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import (
@@ -94,7 +94,7 @@ def _secrets(export: Export) -> Secrets:
 @lru_cache(maxsize=4)
 def _connectorx_url(database: str, connect_timeout: float) -> str:
     """Looked up once in a process: connecting for it is also how a wrong URL is noticed at once."""
-    with open_source(database, connect_timeout=connect_timeout) as source:
+    with open_connection(database, connect_timeout=connect_timeout) as source:
         if source.connectorx_url is None:
             raise SourceError("This worker's database URL has options that ConnectorX lacks; see docs/databases.md.")
         return source.connectorx_url
@@ -106,8 +106,8 @@ def work_with(secrets: Secrets, task: Task) -> Made:
     place, rules = _place_of(export.place), replace(export.rules, key=secrets.key)
     if isinstance(task, ThinTask):
         return let_through(place, rules, task)
-    job = Job(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = rows_of(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
+    job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
+    frames = read_job(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
     return make_part(place, rules, task, frames, run_of(export, rules))
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from feedback_etl.database.read import Found
+from feedback_etl.database.read import FeedbackStream
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState, series_details
 from feedback_etl.exports.local_transaction import LocalExportTransaction
@@ -27,12 +27,14 @@ SLOW_SECONDS = 10.0
 """An export that takes longer looks for an index that would make reading faster."""
 
 
-def write_export(request: ExportRequest, stream: Found, series: IncrementalState | None = None) -> ExportReport:
+def write_export(
+    request: ExportRequest, stream: FeedbackStream, series: IncrementalState | None = None
+) -> ExportReport:
     """Write the rows of a stream as an export; with a series, as its next increment."""
-    rules, window, settled = request.rules, request.selection.window, stream.settled
-    details = ManifestDetails("full", window, request.settings, source=stream.source, extra=rules.extra)
+    rules, window, watermark = request.rules, request.selection.window, stream.watermark
+    details = ManifestDetails("full", window, request.settings, source=stream.dialect, extra=rules.extra)
     with _begin_transaction(request, stream, series) as files:
-        memory = None if series is None else SeenRows(series.rows_file, rules.key, settled.until)
+        memory = None if series is None else SeenRows(series.rows_file, rules.key, watermark.until)
         run = _create_processor(rules, files.forgotten, memory)
         write = files.append if rules.anonymity.k is None else files.hold
         process_into(write, files.reject, run, stream.batches)
@@ -41,9 +43,9 @@ def write_export(request: ExportRequest, stream: Found, series: IncrementalState
         report = run.report(window, stream.excluded)
         if series is not None and memory is not None:
             files.remember(memory.rows())
-            increment = series.next(window.start, settled.until, settled.counts)
+            increment = series.next(window.start, watermark.until, watermark.counts)
             details = details._replace(mode=INCREMENTAL, chain=increment)
-            report.mode, report.late_records = INCREMENTAL, series.late(settled.counts)
+            report.mode, report.late_records = INCREMENTAL, series.late(watermark.counts)
         published = files.publish(details._replace(statistics=report.to_statistics(), risk=report.risk))
         report.audit_head = files.audit_head
     if series is not None and any(published):
@@ -51,7 +53,7 @@ def write_export(request: ExportRequest, stream: Found, series: IncrementalState
     report.export_filename = str(published.pairs or "")
     report.rejected_filename = str(published.rejected or "")
     if time.perf_counter() - request.started > SLOW_SECONDS:
-        report.advice = stream.advice()
+        report.advice = stream.suggest_index()
     return report
 
 
@@ -62,7 +64,7 @@ def suppress_small_classes(files: LocalExportTransaction, run: "Run", policy: KA
 
 
 def _begin_transaction(
-    request: ExportRequest, stream: Found, series: IncrementalState | None
+    request: ExportRequest, stream: FeedbackStream, series: IncrementalState | None
 ) -> LocalExportTransaction:
     rules, output = request.rules, request.output
     if series is None:

@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from feedback_etl.database.connect import Database
-from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumns
-from feedback_etl.database.lookups import analyses_in, canonical_ids, feedback_of
+from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
+from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.housekeeping import lock_storage, open_audit_log
 from feedback_etl.exports.lock import LOCK_TIMEOUT
@@ -93,7 +93,7 @@ def erase(
     place = open_storage(folder)
     require_storage(place)
     open_audit_log(place).require_signer(known_keys[0] if known_keys else None)
-    consent = ConsentColumns(opt_in_column, opt_out_column)
+    consent = ConsentColumnNames(opt_in_column, opt_out_column)
     options: dict[str, Any] = {
         "query": query,
         "db_schema": db_schema,
@@ -115,7 +115,7 @@ def _resolve(
     users_by_spelling, analyses_by_spelling = spellings["user_id"], spellings["analysis_id"]
     rows = {spelling: {*given} for spelling, given in analyses_by_spelling.items()}
     if database is not None and users:
-        for user, feedback in feedback_of(database, list(users_by_spelling), **options).items():
+        for user, feedback in fetch_user_feedback(database, list(users_by_spelling), **options).items():
             for analysis, feedback_id in feedback:
                 row = analysis if analysis is not None else f"{NO_ANALYSIS}{feedback_id}"
                 rows.setdefault(row, set()).update(users_by_spelling[user])
@@ -124,7 +124,7 @@ def _resolve(
 
 def _list_remaining(database: Database, options: dict[str, Any]) -> Sequence[str]:
     """List the analyses that the database contains; without any, a sweep would erase everyone."""
-    remaining = analyses_in(database, **options)
+    remaining = fetch_analyses(database, **options)
     if not remaining:
         raise UsageError(
             "The database has no feedback (with consent), so everyone would be erased. Check that it is the right "
@@ -144,7 +144,7 @@ def _find_spellings(
     unclear = {name: [given for given in some if not _is_canonical(given)] for name, some in ids.items()}
     if database is None or not any(unclear.values()):
         return found
-    for name, canonical in canonical_ids(database, unclear, **options).items():
+    for name, canonical in fetch_canonical_ids(database, unclear, **options).items():
         for given, spelling in canonical.items():
             found[name].setdefault(spelling, set()).add(given)
     return found

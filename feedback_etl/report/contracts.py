@@ -15,7 +15,7 @@ def contracts(extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_
     """The text of every contract by its file name, for exports with these columns and age ranges."""
     return {
         "training_pair.schema.json": json.dumps(row_schema(extra, age_edges), indent=2) + "\n",
-        **{f"source.{name}.sql": tables.source_sql(name) for name in tables.DIALECTS},
+        **{f"source.{name}.sql": tables.application_schema_sql(name) for name in tables.DIALECTS},
     }
 
 
