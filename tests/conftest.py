@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from budget import PROPERTY, budget_lines, check_budget, processor_seconds
 from clusters import SMALL_TASK, environment, fill_with_sample
-from databases import Database, new_mysql_database, new_postgres_database, opened
+from databases import Database, new_mysql_database, new_postgres_database, new_postgres_reader, opened
 from folders import FORMS
 from kept import Kept, Mysql, Postgres
 from mariadb_server import is_installed
@@ -177,12 +177,8 @@ def own_sample_url(postgres_admin: sa.Engine, shared_url: str, monkeypatch: pyte
 @pytest.fixture(scope="session")
 def postgres_reader(postgres_admin: sa.Engine) -> Iterator[str]:
     """The name of a role that reads everything, writes nothing, and has a password of awkward characters."""
-    name = f"feedback_etl_test_{uuid.uuid4().hex}"
-    with postgres_admin.connect() as admin:
-        admin.execute(sa.text(f"CREATE ROLE {name} LOGIN PASSWORD '{AWKWARD_PASSWORD}' IN ROLE pg_read_all_data"))
-    yield name
-    with postgres_admin.connect() as admin:
-        admin.execute(sa.text(f"DROP ROLE {name}"))
+    with new_postgres_reader(postgres_admin, AWKWARD_PASSWORD) as name:
+        yield name
 
 
 @pytest.fixture

@@ -56,6 +56,17 @@ def new_postgres_database(admin: sa.Engine, template: str | None = "template0") 
 
 
 @contextmanager
+def new_postgres_reader(admin: sa.Engine, password: str = "secret") -> Iterator[str]:
+    """The name of a new role that can log in, reads every table and writes nothing; dropped after the block."""
+    name = f"feedback_etl_test_{uuid.uuid4().hex}"
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE pg_read_all_data"))
+    yield name
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP ROLE {name}"))
+
+
+@contextmanager
 def new_mysql_database(admin: sa.Engine) -> Iterator[str]:
     """The URL of a new, empty database, dropped after the block."""
     name = f"feedback_etl_test_{uuid.uuid4().hex}"

@@ -1,7 +1,6 @@
 """Row-level security of PostgreSQL: a database that would hide rows is refused, unless that is allowed."""
 
 import json
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from databases import create_schema, fill, make_engine
+from databases import create_schema, fill, make_engine, new_postgres_reader
 from reading import NOW, by, by_both_routes, execute, read, select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
@@ -47,11 +46,8 @@ def feedback(number: int, user: int) -> dict[str, Any]:
 @pytest.fixture
 def role(postgres_admin: sa.Engine) -> Iterator[str]:
     """A role that can log in and is no superuser, whom row-level security would not concern."""
-    name = f"etl_{uuid.uuid4().hex}"
-    with postgres_admin.connect() as admin:
-        admin.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE pg_read_all_data")
+    with new_postgres_reader(postgres_admin) as name:
         yield name
-        admin.exec_driver_sql(f"DROP ROLE {name}")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What a Session, Connection or Engine sees is what is read: schemas, roles, settings and tables of its own."""
 
 import contextlib
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,7 +9,16 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from databases import Database, create_schema, fill, make_engine, new_mysql_database, new_postgres_database, opened
+from databases import (
+    Database,
+    create_schema,
+    fill,
+    make_engine,
+    new_mysql_database,
+    new_postgres_database,
+    new_postgres_reader,
+    opened,
+)
 from reading import execute, read, select, takes_connectorx
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
@@ -215,11 +223,8 @@ def test_objects_of_an_idle_session_with_a_hook_stay_loaded(url: str) -> None:
 
 @pytest.fixture(scope="module")
 def role(postgres_admin: sa.Engine) -> Iterator[str]:
-    name = f"etl_{uuid.uuid4().hex}"
-    with postgres_admin.connect() as admin:
-        admin.exec_driver_sql(f"CREATE ROLE {name} IN ROLE pg_read_all_data")
+    with new_postgres_reader(postgres_admin) as name:
         yield name
-        admin.exec_driver_sql(f"DROP ROLE {name}")
 
 
 @pytest.fixture

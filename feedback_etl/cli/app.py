@@ -62,9 +62,7 @@ def export(
     days: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
-    output: Annotated[
-        str | None, typer.Option(help="Folder of the exports.", metavar="FOLDER", show_default="ml/feedback_training")
-    ] = None,
+    output: folder.Output = None,
     min_fields: MinFields = QualityOptions.min_feedback_fields,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
