@@ -123,7 +123,7 @@ def prune(
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     prune(folder, keep_days=90, key=None)
-    Pruned(exports=[], kept=[], foreign=[])
+    PruneResult(exports=[], kept=[], foreign=[])
     """
     for name, number in (("keep_days", keep_days), ("keep_last", keep_last)):
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_DAYS:
