@@ -32,10 +32,10 @@ from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Tally
-from feedback_etl.pipeline.scheduler import carried_out
-from feedback_etl.pipeline.tasks import Export, Made, PartTask
+from feedback_etl.pipeline.scheduler import run_tasks
+from feedback_etl.pipeline.tasks import PartTask, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.pipeline.worker import work
+from feedback_etl.pipeline.worker import run_task
 from feedback_etl.privacy.keys import Key
 
 NOW = datetime(2025, 10, 25, 12)
@@ -81,18 +81,18 @@ def cluster() -> Iterator[Any]:
         yield made
 
 
-def nothing(task: PartTask) -> Made:
+def nothing(task: PartTask) -> TaskResult:
     """What a task gives that does nothing."""
-    return Made(task.number, [], Tally({}, {}, b""))
+    return TaskResult(task.number, [], Tally({}, {}, b""))
 
 
 def idle_ms(executor: Any, tasks: int) -> float:
     """Milliseconds of a task that does nothing, over many."""
     none: Any = None
     sent = (PartTask(none, number, "SELECT 1") for number in range(tasks))
-    list(carried_out(executor, nothing, [PartTask(none, 0, "")]))
+    list(run_tasks(executor, nothing, [PartTask(none, 0, "")]))
     started = time.perf_counter()
-    assert sum(1 for _ in carried_out(executor, nothing, sent)) == tasks
+    assert sum(1 for _ in run_tasks(executor, nothing, sent)) == tasks
     return (time.perf_counter() - started) / tasks * 1000
 
 
@@ -102,15 +102,15 @@ def empty_ms(url: str, folder: Path, tasks: int) -> float:
     def measured(division: FeedbackPartitions) -> float:
         with PartitionedExportTransaction(folder, NOW, key=Key(KEY)) as export:
             rules = TransformOptions.of(ExportOptions(), NOW, None)
-            common = Export(
+            common = TaskContext(
                 str(folder), export.stem, FileFormat(), rules, fe.__version__, Key(KEY).id, frozenset(),
                 tuple(division.prepare), BATCH_ROWS, 2.0, 600.0,
             )  # fmt: skip
             query = division.query_of(Window(datetime(2001, 1, 1), datetime(2001, 1, 2)))
-            work(PartTask(common, 0, query))  # libraries, the connection that is looked up once, the reader process
+            run_task(PartTask(common, 0, query))  # libraries, the connection that is looked up once, the reader process
             started = time.perf_counter()
             for number in range(tasks):
-                work(PartTask(common, number, query))
+                run_task(PartTask(common, number, query))
             return (time.perf_counter() - started) / tasks * 1000
 
     window = Window(datetime(2001, 1, 1), NOW)

@@ -214,7 +214,7 @@ class TestTimes:
         assert list_local_manifests(tmp_path)[0].settings["timestamp_precision"] == "hour"
 
     def test_how_many_are_unique(self) -> None:
-        """At 1,000 rows a day at random: what README says."""
+        """At 1,000 rows a day at random: what docs/privacy.md says."""
         generator = random.Random(7)
         share = {"exact": 0.0, "hour": 0.0}
         for _ in range(20):

@@ -51,8 +51,8 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import parse_part_number, part_path, rejected_part_path
 from feedback_etl.exports.manifest import DataFile, list_local_manifests, read_manifest
 from feedback_etl.pipeline.partitioned import by_number
-from feedback_etl.pipeline.scheduler import ATTEMPTS
-from feedback_etl.pipeline.tasks import PartTask, ThinTask
+from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS
+from feedback_etl.pipeline.tasks import PartTask, ReleaseTask
 
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
 """What is allowed to differ."""
@@ -243,8 +243,8 @@ class TestCommandLine:
         ("engine", "message"),
         [
             ("dask=tcp://127.0.0.1:1", "No Dask scheduler answers at tcp://127.0.0.1:1"),
-            ("dask=", "An executor is named dask=ADDRESS"),
-            ("ray=tcp://127.0.0.1:1", "An executor is named dask=ADDRESS"),
+            ("dask=", "--executor must be dask=ADDRESS"),
+            ("ray=tcp://127.0.0.1:1", "--executor must be dask=ADDRESS"),
         ],
     )
     def test_another_engine_or_address_is_told(self, tmp_path: Path, engine: str, message: str) -> None:
@@ -263,7 +263,7 @@ class TestTasks:
         """Neither as they are sent nor as a log shows them; what comes back has no id either."""
         watched = Watched()
         exported(url, tmp_path, executor=watched, k=2)
-        assert {type(task).__name__ for task in watched.tasks} == {"PartTask", "ThinTask"}
+        assert {type(task).__name__ for task in watched.tasks} == {"PartTask", "ReleaseTask"}
         for value in (*watched.tasks, *watched.made):
             sent = pickle.dumps(value)
             assert pickle.loads(sent) == value
@@ -300,15 +300,15 @@ class TestTasks:
             (tmp_path / made.files[0].path).write_text("something else")
             return work(task)
 
-        with pytest.raises(ExportFileError, match=r"part-\d+.csv is there already, and of another content"):
+        with pytest.raises(ExportFileError, match=r"part-\d+.csv exists with other content than this attempt wrote"):
             exported(url, tmp_path, executor=Watched(spoilt))
         assert visible(tmp_path) == []
 
     @pytest.mark.parametrize(
         ("harm", "told"),
         [
-            pytest.param(Path.unlink, "missing", marks=pytest.mark.slow, id="removed"),
-            pytest.param(cut_off, "not as it was written", id="cut off"),
+            pytest.param(Path.unlink, "is missing", marks=pytest.mark.slow, id="removed"),
+            pytest.param(cut_off, "was changed", id="cut off"),
         ],
     )
     def test_rows_that_wait_are_not_lost(
@@ -317,11 +317,11 @@ class TestTasks:
         """They may be lost before they are let through, or cut off between two batches: then nothing is published."""
 
         def harmed(work: Any, task: Any) -> Any:
-            if isinstance(task, ThinTask) and (task.number, task.attempt) == (2, 1):
-                harm(tmp_path / task.waiting.path)
+            if isinstance(task, ReleaseTask) and (task.number, task.attempt) == (2, 1):
+                harm(tmp_path / task.spooled.path)
             return work(task)
 
-        with pytest.raises(ExportFileError, match=rf"part-00002.arrow is {told}, and [\d,]+ rows wait in it"):
+        with pytest.raises(ExportFileError, match=rf"part-00002.arrow with [\d,]+ spooled rows {told}"):
             exported(url, tmp_path, executor=Watched(harmed), k=2, batch_size=1_000)
         assert visible(tmp_path) == []
 
@@ -333,7 +333,9 @@ class TestTasks:
             made = work(task)
             return made._replace(files=[file for file in made.files if task.number != 2 or file.kind != kind])
 
-        with pytest.raises(ExportFileError, match=rf"The parts hold [\d,]+ rows \({kind}\), and [\d,]+ were counted"):
+        with pytest.raises(
+            ExportFileError, match=rf"The parts contain [\d,]+ rows \({kind}\), but [\d,]+ were counted"
+        ):
             exported(url, tmp_path, executor=Watched(forgetful))
         assert visible(tmp_path) == []
 
@@ -382,7 +384,7 @@ class TestFailures:
             return work(task)
 
         shared = exported(url, tmp_path / "shared", executor=Watched(unlucky))
-        assert set(attempts.values()) == {ATTEMPTS}
+        assert set(attempts.values()) == {MAX_ATTEMPTS}
         assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
     def test_what_is_lost_again_and_again_fails_the_export(self, url: str, tmp_path: Path) -> None:
@@ -449,11 +451,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            (
-                {"FEEDBACK_ETL_KEY": "z" * 64},
-                KeyUnusableError,
-                "This worker has the key .*, and the export is of the key",
-            ),
+            ({"FEEDBACK_ETL_KEY": "z" * 64}, KeyUnusableError, "This worker has the key .*, the export uses the key"),
             ({"FEEDBACK_ETL_DATABASE_URL": ""}, UsageError, "No database is configured"),
             ({"FEEDBACK_ETL_DATABASE_URL": "sqlite:///nothing.db"}, FeedbackError, "no SQLite file|no file"),
         ],
@@ -497,7 +495,7 @@ class TestFailures:
                 )
             return work(task)
 
-        with pytest.raises(SourceError, match="the connection that held it was lost"):
+        with pytest.raises(SourceError, match="the connection that exported it was lost"):
             exported(own_url, tmp_path, executor=Watched(cut))
         assert visible(tmp_path) == []
 

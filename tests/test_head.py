@@ -28,10 +28,10 @@ from feedback_etl.exports.layout import parse_part_number, part_path, spooled_pa
 from feedback_etl.exports.manifest import DataFile, list_local_manifests
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run, Tally
-from feedback_etl.pipeline.partitioned import Parts
+from feedback_etl.pipeline.partitioned import export_division
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.scheduler import ATTEMPTS, TASKS_AT_ONCE, carried_out
-from feedback_etl.pipeline.tasks import Export, Made, PartTask, ThinTask
+from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS, MAX_TASKS_IN_FLIGHT, run_tasks
+from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import Key
@@ -39,7 +39,7 @@ from feedback_etl.storage.base import LocalStorage
 
 NOW = datetime(2025, 10, 25, 12)
 KEY = Key("k" * 64)
-NO_EXPORT = cast("Export", None)
+NO_EXPORT = cast("Any", None)
 
 
 @dataclass
@@ -48,9 +48,9 @@ class Idle:
 
     classes: bytes
 
-    def __call__(self, task: PartTask) -> Made:
+    def __call__(self, task: PartTask) -> TaskResult:
         """Do nothing."""
-        return Made(task.number, [], Tally({"total": 10, "exported": 10}, {}, self.classes))
+        return TaskResult(task.number, [], Tally({"total": 10, "exported": 10}, {}, self.classes))
 
 
 class Ahead(Executor):
@@ -95,7 +95,7 @@ def peak_of(count: int) -> int:
     work, run = Idle(classes_of(100)), Run(TransformOptions.of(ExportOptions(), datetime(2025, 10, 25), KEY))
     tracemalloc.start()
     try:
-        for made in carried_out(ThreadPoolExecutor(2), work, tasks(count)):
+        for made in run_tasks(ThreadPoolExecutor(2), work, tasks(count)):
             assert made.tally is not None
             run.add(made.tally)
         assert run.rows == 10 * count
@@ -114,9 +114,9 @@ def test_ten_thousand_tasks_take_no_more_memory_than_a_thousand() -> None:
 
 def test_tasks_are_sent_a_few_at_a_time_and_each_once() -> None:
     """Not more than the database has connections for; in any order."""
-    for at_once in (1, 3, TASKS_AT_ONCE):
+    for at_once in (1, 3, MAX_TASKS_IN_FLIGHT):
         executor = Ahead()
-        made = list(carried_out(executor, Idle(b""), tasks(1_000), at_once=at_once))
+        made = list(run_tasks(executor, Idle(b""), tasks(1_000), at_once=at_once))
         assert sorted(each.number for each in made) == list(range(1_000))
         assert executor.most <= at_once
 
@@ -125,33 +125,33 @@ def test_an_attempt_is_another_task_and_the_last_one_counts() -> None:
     """Engines that know a task by its content do not answer with the old failure."""
     attempts: Counter[int] = Counter()
 
-    def work(task: PartTask) -> Made:
+    def work(task: PartTask) -> TaskResult:
         attempts[task.number] += 1
         assert task.attempt == attempts[task.number]
-        if task.number % 3 == 0 and task.attempt < ATTEMPTS:
+        if task.number % 3 == 0 and task.attempt < MAX_ATTEMPTS:
             raise ConnectionError
-        return Made(task.number, [], None)
+        return TaskResult(task.number, [], None)
 
-    made = list(carried_out(ThreadPoolExecutor(2), work, tasks(30), at_once=4))
+    made = list(run_tasks(ThreadPoolExecutor(2), work, tasks(30), at_once=4))
     assert sorted(each.number for each in made) == list(range(30))
-    assert attempts == {number: ATTEMPTS if number % 3 == 0 else 1 for number in range(30)}
+    assert attempts == {number: MAX_ATTEMPTS if number % 3 == 0 else 1 for number in range(30)}
 
 
 def test_what_fails_leaves_no_task_at_work() -> None:
     """Those that wait are cancelled, those that run are waited for."""
     running = Counter[str]()
 
-    def work(task: PartTask) -> Made:
+    def work(task: PartTask) -> TaskResult:
         running["begun"] += 1
         try:
             if task.number == 5:
                 raise MemoryError
-            return Made(task.number, [], None)
+            return TaskResult(task.number, [], None)
         finally:
             running["ended"] += 1
 
     with pytest.raises(ExportFileError, match="Part 5 was lost 3 times"):
-        list(carried_out(ThreadPoolExecutor(2), work, tasks(1_000), at_once=8))
+        list(run_tasks(ThreadPoolExecutor(2), work, tasks(1_000), at_once=8))
     assert running["begun"] == running["ended"] < 50
 
 
@@ -164,7 +164,7 @@ def divided(count: int) -> FeedbackPartitions:
     )
 
 
-def written(task: PartTask | ThinTask) -> Made:
+def written(task: PartTask | ReleaseTask) -> TaskResult:
     """A small part, and with k first one that waits, as a worker writes it; without waiting for the disk."""
     export, number = task.export, task.number
     waits = export.rules.anonymity.k is not None and isinstance(task, PartTask)
@@ -173,7 +173,7 @@ def written(task: PartTask | ThinTask) -> Made:
     Path(export.place, name).write_bytes(content)
     file = DataFile(name, "pairs", 1, len(content), hashlib.sha256(content).hexdigest())
     tally = Tally({"total": 1, "exported": 1}, {}, CLASSES) if isinstance(task, PartTask) else None
-    return Made(number, [] if waits else [file], tally, file if waits else None)
+    return TaskResult(number, [] if waits else [file], tally, file if waits else None)
 
 
 def peak_of_export(folder: Path, count: int, k: int | None) -> int:
@@ -185,7 +185,7 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     request = ExportRequest(LocalStorage(folder), selection, rules, options.output, time.perf_counter(), executor)
     tracemalloc.start()
     try:
-        report = Parts(request).of_division(divided(count), TASKS_AT_ONCE)
+        report = export_division(request, divided(count), MAX_TASKS_IN_FLIGHT)
         assert report.exported_records == count
         return tracemalloc.get_traced_memory()[1]
     finally:

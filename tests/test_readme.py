@@ -1,4 +1,4 @@
-"""README and docs/ are executed: their blocks run in order, and what they show is what a person sees."""
+"""Execute README and docs/: their blocks run in order, and the output shown is the output of a real run."""
 
 import os
 import re
@@ -18,7 +18,7 @@ COMMANDS = ROOT / "docs" / "commands.md"
 
 
 def blocks(language: str, path: Path = README) -> list[str]:
-    """The code blocks of a language in their order."""
+    """Return the code blocks of a language in their order."""
     return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
@@ -99,9 +99,10 @@ def test_the_shell_commands_of_the_docs_run(path: Path) -> None:
 
 
 def test_the_python_blocks_run(demo: subprocess.CompletedProcess[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """The library's ten lines and the classic API run as one program."""
+    """Run README, then the first blocks of the training and integrations documents, as one program."""
     assert feedback_etl("keys", "new").returncode == 0
-    exec(compile("\n".join(blocks("python")), README.name, "exec"), {})
+    documents = [blocks("python", ROOT / "docs" / name)[0] for name in ("training.md", "integrations.md")]
+    exec(compile("\n".join(blocks("python") + documents), README.name, "exec"), {})
     exported, loaded = capsys.readouterr().out.splitlines()[0].split()
     assert exported == loaded
     assert int(exported) > 0
@@ -180,7 +181,7 @@ def test_the_crontab_shown_is_that_of_the_examples() -> None:
 def test_the_subclass_shown_has_the_labels_shown() -> None:
     """Those that a vocabulary is told."""
     path = ROOT / "docs" / "integrations.md"
-    (code,) = blocks("python", path)
+    code = blocks("python", path)[-1]
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     bucket_age = namespace["GenerationProcessor"]("sqlite://")._bucket_age

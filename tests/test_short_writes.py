@@ -34,7 +34,7 @@ from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWrit
 from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
-from feedback_etl.pipeline.part_writer import PartFile
+from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.report.contracts import write_contracts
 from feedback_etl.settings import load_settings
@@ -120,7 +120,7 @@ class Writer(NamedTuple):
 
 def _part(_: Database, folder: Path) -> None:
     (folder / STEM).mkdir()
-    with PartFile(LocalStorage(folder), f"{STEM}/part-00001.parquet", FileFormat("parquet"), {}) as part:
+    with PartWriter(LocalStorage(folder), f"{STEM}/part-00001.parquet", FileFormat("parquet"), {}) as part:
         part.append(pl.DataFrame({"number": range(2_000)}))
         part.append(pl.DataFrame({"number": range(500)}))
         part.publish("pairs")
@@ -130,7 +130,7 @@ def _parted(database: Database, folder: Path) -> None:
     """An export in parts, during which somebody is erased."""
     with PartitionedExportTransaction(folder, LATER, key=KEYS[0]) as export:
         name = f"{export.stem}/part-00001.csv"
-        with PartFile(LocalStorage(folder), name, FileFormat(), {}) as part:
+        with PartWriter(LocalStorage(folder), name, FileFormat(), {}) as part:
             part.append(rows_of(folder / f"{STEM}.csv"))
             parts = part.publish("pairs")
         _erase(database, folder)

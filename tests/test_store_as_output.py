@@ -261,7 +261,7 @@ def test_an_earlier_run_of_the_same_request_can_publish_no_more(url: str, bucket
             later.append(stored(url, bucket_url, idempotency_key="one"))
         return work(task)
 
-    with pytest.raises(ExportFileError, match=f"Meanwhile the export {STEM} has ended"):
+    with pytest.raises(ExportFileError, match=f"The export {STEM} ended while"):
         stored(url, bucket_url, idempotency_key="one", executor=Watched(slow))
     (manifest,) = list_manifests(bucket_url)
     assert later[0].export_filename == f"{bucket_url}/{manifest.stem}"

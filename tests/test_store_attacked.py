@@ -21,7 +21,7 @@ from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
 from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
-from feedback_etl.pipeline.part_writer import PartFile
+from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import open_storage
 from feedback_etl.storage.object_store import ObjectStorage
@@ -58,9 +58,9 @@ def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any)
         _ = 1 / 0
     late = name(export.stem)
     form = FileFormat("arrow") if late.endswith(".arrow") else FileFormat()
-    with PartFile(ObjectStorage(bucket_url), late, form, {}) as part:
+    with PartWriter(ObjectStorage(bucket_url), late, form, {}) as part:
         part.append(pl.DataFrame({"a": [1]}))
-        with pytest.raises(ExportFileError, match="has ended"):
+        with pytest.raises(ExportFileError, match="ended while the part was written"):
             part.publish("pairs")
     assert [each for each in ObjectStorage(bucket_url).listed() if "part-" in each] == []
     assert list_manifests(bucket_url) == []

@@ -31,7 +31,7 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.tombstones import add_tombstones
-from feedback_etl.pipeline.part_writer import PartFile
+from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.expressions import hash_id
@@ -153,7 +153,7 @@ class TestPublishing:
         def put_late(method: str, path: str) -> None:
             if method == "PUT" and path.endswith(".manifest.json") and not late:
                 late.append(spooled_part_path("feedback_training_20251025_120000", 7))
-                with PartFile(ObjectStorage(bucket_url), late[0], FileFormat("arrow"), {}) as part:
+                with PartWriter(ObjectStorage(bucket_url), late[0], FileFormat("arrow"), {}) as part:
                     part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
                     part.publish("pairs")
 
@@ -169,7 +169,7 @@ class TestPublishing:
             waiting, late = (spooled_part_path(export.stem, number) for number in (0, 1))
             ObjectStorage(bucket_url).put(waiting, b"rows")
             export.publish([])
-        with PartFile(ObjectStorage(bucket_url), late, FileFormat("arrow"), {}) as part:
+        with PartWriter(ObjectStorage(bucket_url), late, FileFormat("arrow"), {}) as part:
             part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
             with pytest.raises(ExportFileError, match="has ended"):
                 part.publish("pairs")
@@ -363,7 +363,7 @@ from feedback_etl.exports.layout import part_path
 from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]
 bucket, path = ObjectStorage(url), Path(path)
-with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
+with object_transaction.StoredExport(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
     name = part_path(export.stem, 0, ".parquet")
     bucket.create(name, path)
     if moment == "before":

@@ -276,9 +276,9 @@ def _executor(name: str | None) -> "Iterator[Executor | None]":
     if name is None:
         yield None
         return
-    from feedback_etl.pipeline.executors import executor_of
+    from feedback_etl.pipeline.executors import connect_executor
 
-    with executor_of(name) as engine:
+    with connect_executor(name) as engine:
         yield engine
 
 

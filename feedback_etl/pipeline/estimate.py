@@ -23,10 +23,10 @@ from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.batches import process_into
-from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE
+from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.pipeline.worker import metadata_of
+from feedback_etl.pipeline.worker import parquet_metadata
 from feedback_etl.privacy.keys import generate_key
 from feedback_etl.transform.fork_guard import require_usable_polars
 
@@ -108,7 +108,7 @@ def plan(
     selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())
     window, form = selection.window, options.output.file_format
     with open_source(selection) as found:
-        rows, ranges, active, middle = _divided(found, window, options.read.workers or TASKS_AT_ONCE)
+        rows, ranges, active, middle = _divided(found, window, options.read.workers or MAX_TASKS_IN_FLIGHT)
         measured, seconds, size = _measured(found, middle, rules, form)
     share = rows / measured if measured else 0.0
     waves = ceil(ranges / active) / ranges
@@ -128,7 +128,7 @@ def _divided(found: OpenSource, window: Window, workers: int) -> tuple[int, int,
 
 def _measured(found: OpenSource, window: Window, rules: TransformOptions, form: FileFormat) -> tuple[int, float, int]:
     """The rows of a range, not more than a usual one has; the seconds they take; and the size of their part."""
-    run, part = Run(rules), RowWriter(cast("IO[bytes]", _Nowhere()), form, metadata_of(rules, form))
+    run, part = Run(rules), RowWriter(cast("IO[bytes]", _Nowhere()), form, parquet_metadata(rules, form))
     started = time.perf_counter()
     with open_batches(found.source, found.relation, window, found.types, BatchOptions()) as frames:
         process_into(part.append, lambda _: None, run, next(group_batches(frames)))

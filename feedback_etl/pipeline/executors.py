@@ -1,6 +1,6 @@
-"""Engines that are named on the command line: `dask=ADDRESS` is a Dask cluster.
+"""Connect executors that are named on the command line: `dask=ADDRESS` is a Dask cluster.
 
-Any other engine's executor is given to `export_feedback(executor=...)` as it is.
+Any other executor is passed to `export_feedback(executor=...)`.
 """
 
 from collections.abc import Iterator
@@ -10,23 +10,23 @@ from typing import Any
 
 from feedback_etl.errors import UsageError
 
-_NAMED = "dask=ADDRESS, where ADDRESS is that of a scheduler such as tcp://10.0.0.5:8786"
+_FORM = "dask=ADDRESS, where ADDRESS is that of a scheduler such as tcp://10.0.0.5:8786"
 
 
 @contextmanager
-def executor_of(name: str, *, timeout: float = 10.0) -> Iterator[Executor]:
-    """The executor of an engine, connected as long as the context lasts.
+def connect_executor(name: str, *, timeout: float = 10.0) -> Iterator[Executor]:
+    """Connect to a cluster and yield its executor; the connection is closed with the context.
 
     Args:
-        name: `dask=ADDRESS`. For TLS, Dask's own configuration tells the certificates.
+        name: `dask=ADDRESS`. For TLS, the certificates are in Dask's own configuration.
         timeout: Seconds to wait for the scheduler.
 
     Raises:
-        UsageError: There is no such engine, it is not installed, or nobody answers at the address.
+        UsageError: The name is not understood, Dask is not installed, or no scheduler answers at the address.
     """
     engine, _, address = name.partition("=")
     if engine != "dask" or not address:
-        raise UsageError(f"An executor is named {_NAMED}.")
+        raise UsageError(f"--executor must be {_FORM}.")
     try:
         from distributed import Client
     except ModuleNotFoundError:
@@ -34,18 +34,18 @@ def executor_of(name: str, *, timeout: float = 10.0) -> Iterator[Executor]:
     try:
         client: Any = Client(address, timeout=timeout, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError) as error:
-        told = type(error).__name__
+        kind = type(error).__name__
     else:
         try:
             yield client.get_executor(pure=False)
         finally:
-            with suppress(Exception):  # it may be closed by now, and has nothing more to say
+            with suppress(Exception):  # the scheduler may be gone
                 client.close(timeout)
         return
-    address = address.rpartition("@")[2]  # what stands before may be a password
-    raise UsageError(f"No Dask scheduler answers at {address} within {timeout:g} s ({told}).")
+    address = address.rpartition("@")[2]  # the part before it may contain a password
+    raise UsageError(f"No Dask scheduler answers at {address} within {timeout:g} s ({kind}).")
 
 
-def is_lost(executor: Executor) -> bool:
-    """Whether an executor of Dask has lost its scheduler for good; its futures never end then, and never say so."""
+def has_lost_scheduler(executor: Executor) -> bool:
+    """Return whether a Dask executor has lost its scheduler for good: its futures then never complete."""
     return getattr(getattr(executor, "_client", None), "status", "") == "closed"

@@ -1,4 +1,4 @@
-"""Writing a part of an export to its place: whole or not at all, and the same however often it is done."""
+"""Write a part of an export: whole or not at all, and idempotently."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,10 +18,10 @@ from feedback_etl.storage.posix import create_private_file, hash_file
 from feedback_etl.storage.whole_files import WholeFile
 
 
-class PartFile:
-    """A file that is made on this machine and then gets a name in a place; without rows, there is none.
+class PartWriter:
+    """Write a file locally, then publish it under its name; without rows, no file exists.
 
-    with PartFile(place, name, Form("parquet"), {}) as file:
+    with PartWriter(place, name, Form("parquet"), {}) as file:
         file.append(frame)
         written = file.publish("pairs")
     """
@@ -53,12 +53,12 @@ class PartFile:
             self._rows.append(frame)
 
     def publish(self, kind: str) -> list[DataFile]:
-        """Give it its name, and say what it is; nothing where no row was added.
+        """Publish the file under its name and return its description; nothing if no row was added.
 
-        A file that an earlier attempt has left under the name is as good, if it is the same.
+        A file with the same content that an earlier attempt left under the name is accepted.
 
         Raises:
-            ExportFileError: It is another, or the place cannot take it.
+            ExportFileError: A file with other content has the name, or the file cannot be written.
         """
         if self._rows is None or self._file is None:
             return []
@@ -74,7 +74,7 @@ class PartFile:
         return [DataFile(self._name, kind, self._rows.rows, written.bytes, written.sha256)]
 
     def _explained(self) -> AbstractContextManager[None]:
-        """What went wrong, and where: a part for a store is made in the temporary folder of this machine."""
+        """Report where writing failed: a part for an object store is written to the local temporary folder first."""
         return (
             explain_staging_errors(str(self._place))
             if isinstance(self._place, ObjectStorage)
@@ -82,46 +82,46 @@ class PartFile:
         )
 
     def _require_open(self) -> None:
-        """Leave nothing in a store where the export has ended: whoever ended it has looked there before.
+        """Remove the part from an object store if the export has ended, since its cleanup may have run before.
 
-        In a folder nothing can be left: the folder of the parts is gone.
+        In a local folder nothing can remain: the folder of the parts is gone.
         """
         stem = self._name.split("/")[-2]
         manifest = read_object_manifest(self._place, stem) if isinstance(self._place, ObjectStorage) else None
         if manifest and self._name not in [file.path for file in manifest.files]:
             self._place.remove(self._name)
-            raise ExportFileError(f"Meanwhile the export {stem} has ended: {self._name} was removed again.")
+            raise ExportFileError(f"The export {stem} ended while the part was written: {self._name} was removed.")
 
     def _require_same(self, size: int, digest: str) -> None:
         if self._place.described(self._name) != (size, digest):
             raise ExportFileError(
-                f"{self._name} is there already, and of another content than this attempt gave: have all workers the "
-                "same versions, and does a --query give the same rows in the same order each time (created_at and "
-                "feedback_id tell all rows apart, and there is no now() in it)? Nothing was published."
+                f"{self._name} exists with other content than this attempt wrote: nothing was published. Use the same "
+                "versions on all workers, and a --query that returns the same rows in the same order each time "
+                "(created_at and feedback_id are unique together, no now())."
             )
 
 
 @contextmanager
-def frames_in(place: Storage, waiting: DataFile) -> Iterator[Iterator[pl.DataFrame]]:
-    """The rows of a file that waits, in order.
+def open_spooled_part(place: Storage, spooled: DataFile) -> Iterator[Iterator[pl.DataFrame]]:
+    """Open the spooled rows of a part, in order.
 
-    It is read twice, for its digest first: a file that was cut off between two batches looks complete.
+    The file is read twice, first for its digest: one that was truncated between two batches looks complete.
 
     Raises:
-        ExportFileError: It is missing, or another than was written.
+        ExportFileError: The file is missing or was changed.
     """
     import pyarrow as pa
 
     with ExitStack() as stack:
         try:
-            path = stack.enter_context(place.fetched(waiting.path))
+            path = stack.enter_context(place.fetched(spooled.path))
             there = path.stat().st_size, hash_file(path)
         except FileNotFoundError:
             there = None
-        if there != (waiting.bytes, waiting.sha256):
+        if there != (spooled.bytes, spooled.sha256):
             raise ExportFileError(
-                f"{waiting.path} is {'not as it was written' if there else 'missing'}, and {waiting.rows:,} rows wait "
-                "in it: do all workers share the place? Nothing was published."
+                f"{spooled.path} with {spooled.rows:,} spooled rows {'was changed' if there else 'is missing'}: "
+                "nothing was published. Let all workers share the folder."
             )
         file = stack.enter_context(pa.OSFile(str(path)))
         stream = stack.enter_context(pa.ipc.open_stream(file))

@@ -1,7 +1,7 @@
-"""An export in parts: divided by the head, made by workers, published by the head.
+"""Export in parts: the coordinator divides the window, workers write the parts, the coordinator publishes them.
 
-The head holds one snapshot of the database that all workers read, counts people over all parts before any row of a
-small class is let through, and publishes the manifest last.
+The coordinator keeps one database snapshot open that all workers read, counts people over all parts before it releases
+rows of equivalence classes that are large enough, and publishes the manifest last.
 """
 
 import io
@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -31,9 +32,9 @@ from feedback_etl.exports.partitioned_transaction import PartitionedExportTransa
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.scheduler import TASKS_AT_ONCE, carried_out
-from feedback_etl.pipeline.tasks import Export, Made, PartTask, Task, ThinTask
-from feedback_etl.pipeline.worker import Secrets, let_through, make_part, run_of, work, work_with
+from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
+from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskContext, TaskResult
+from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import LocalStorage
@@ -42,191 +43,210 @@ from feedback_etl.storage.posix import write_private_file
 
 logger = logging.getLogger(__name__)
 
+Runner = Callable[[Iterable[Any]], Generator[TaskResult, None, None]]
+"""Runs tasks and yields their results."""
+
 
 def export_in_parts(request: ExportRequest) -> ExportReport:
     """Export all rows of the window in parts, by the request's executor or by threads of this process.
 
     Raises:
-        UsageError: A worker has not the key, the database or the version of the head.
-        SourceError: The database cannot be reached, or stopped a query, also when it was sent again.
-        ValidationError: Too many rows are rejected, or of small classes; nothing was published.
-        ExportFileError: The place cannot be used, or workers were lost; nothing was published.
-        FolderLockedError: Others use the folder for too long; nothing was published.
+        UsageError: A worker does not have the key, the database or the version of the coordinator.
+        SourceError: The database cannot be reached, or stopped a query, also when it was retried.
+        ValidationError: Too many rows are rejected or suppressed; nothing was published.
+        ExportFileError: Files cannot be written, or workers were lost; nothing was published.
+        FolderLockedError: Another program uses the folder for too long; nothing was published.
     """
-    parts, ahead = Parts(request), _ahead(request.executor, request.selection.batch_options.workers)
+    selection, in_flight = request.selection, _count_in_flight(request)
     try:
-        return read_partitions(request.selection, lambda division: parts.of_division(division, ahead), at_once=ahead)
+        return read_partitions(
+            selection, lambda division: export_division(request, division, in_flight), at_once=in_flight
+        )
     except NotPartitionableError:
-        logger.info("this database is read in one piece, here")
-    return read(request.selection, parts.of_one_piece)
+        logger.info("reading in this process: only PostgreSQL is read in parallel")
+    return read(selection, lambda stream: export_stream(request, stream))
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The parts of a selection, made and put together."""
+def export_division(request: ExportRequest, division: FeedbackPartitions, in_flight: int) -> ExportReport:
+    """Export the time ranges of a division by an executor or by threads, with this many tasks in flight."""
+    executor, secrets = request.executor, Secrets(division.url, request.rules.key)
+    with _begin(request, division.consent) as export, _connect(executor, in_flight) as workers:
+        function = run_task if executor is not None else partial(run_task_with, secrets)
+        run: Runner = partial(run_tasks, workers, function, at_once=in_flight)
+        context = _create_context(request, export, tuple(division.prepare))
+        tasks = (PartTask(context, n, division.query_of(span)) for n, span in enumerate(division.ranges))
+        counts, written = _collect(request, run(tasks), division.total)
+        report = _finish(request, export, context, counts, written, division, run)
+    if time.perf_counter() - request.started > SLOW_SECONDS:
+        report.advice = division.suggest_index()
+    return report
 
-    request: ExportRequest
 
-    def of_division(self, division: FeedbackPartitions, ahead: int) -> ExportReport:
-        """Have the ranges of a division made by the executor, or by threads of this process, so many sent ahead."""
-        key, executor = self.request.rules.key, self.request.executor
-        with self._begun(division.consent) as export, _at_hand(executor, ahead) as workers:
-            do = work if executor is not None else partial(work_with, Secrets(division.url, key))
+def export_stream(request: ExportRequest, stream: FeedbackStream) -> ExportReport:
+    """Export rows that cannot be read in parallel, part by part in this process."""
+    storage, rules = request.storage, request.rules
+    with _begin(request, stream.consent) as export:
+        context = _create_context(request, export, ())
+        processor = create_processor(context, rules)
+        results = (
+            write_part(storage, rules, PartTask(context, number, ""), frames, processor)
+            for number, frames in enumerate(group_batches(stream.batches))
+        )
+        counts, written = _collect(request, results)
+        return _finish(request, export, context, counts, written, stream, _release_here(request))
 
-            def carry_out(tasks: Iterable[Task]) -> Generator[Made, None, None]:
-                return carried_out(workers, do, tasks, at_once=ahead)
 
-            common = self._common(export, tuple(division.prepare))
-            queries = map(division.query_of, division.ranges)
-            parts = carry_out(PartTask(common, number, query) for number, query in enumerate(queries))
-            report = self._made(export, common, parts, carry_out, division, division.total)
-        if time.perf_counter() - self.request.started > SLOW_SECONDS:
-            report.advice = division.suggest_index()
-        return report
+class _Written(NamedTuple):
+    """The files of all parts: those that are complete, and those whose rows are spooled."""
 
-    def of_one_piece(self, found: FeedbackStream) -> ExportReport:
-        """Make the parts of what cannot be divided one after the other, in this process."""
-        place, rules = self.request.storage, self.request.rules
-        with self._begun(found.consent) as export:
-            common = self._common(export, ())
-            run = run_of(common, rules)
-            parts = (
-                make_part(place, rules, PartTask(common, number, ""), frames, run)
-                for number, frames in enumerate(group_batches(found.batches))
-            )
+    files: list[DataFile]
+    spooled: list[DataFile]
 
-            def carry_out(tasks: Iterable[ThinTask]) -> Generator[Made, None, None]:
-                return (let_through(place, rules, task) for task in tasks)
 
-            return self._made(export, common, parts, carry_out, found)
+def _collect(
+    request: ExportRequest, results: Generator[TaskResult, None, None], total: int = 0
+) -> tuple[Run, _Written]:
+    """Take the results of the tasks that read, with progress; closing them cancels what remains after an error."""
+    counts, written = Run(request.rules), _Written([], [])
+    on_progress = request.selection.on_progress
+    with closing(results):
+        for result in results:
+            written.files.extend(result.files)
+            written.spooled.extend([result.spooled] if result.spooled else [])
+            if result.tally is not None:
+                counts.add(result.tally)
+            if on_progress:
+                on_progress(counts.rows, max(counts.rows, total))
+    return counts, written
 
-    def _begun(self, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
-        storage, rules, output = self.request.storage, self.request.rules, self.request.output
-        plan = request_details(output.idempotency_key)
-        if isinstance(storage, ObjectStorage):
-            return ObjectExportTransaction(
-                storage,
-                rules.now,
-                key=rules.key,
-                allow_new_key=output.allow_new_key,
-                known_keys=available_keys,
-                consent=consent,
-                plan=plan,
-            )
-        return PartitionedExportTransaction(
-            storage.path,
+
+def _finish(
+    request: ExportRequest,
+    export: PartitionedExportTransaction | ObjectExportTransaction,
+    context: TaskContext,
+    counts: Run,
+    written: _Written,
+    source: FeedbackPartitions | FeedbackStream,
+    run: Runner,
+) -> ExportReport:
+    """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
+    rules, window = request.rules, request.selection.window
+    counts.judge(window, source.excluded)
+    small = counts.small_classes()
+    if rules.anonymity.k is not None:
+        _publish_small_classes(request, export.stem, small)
+        tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
+        with closing(run(tasks)) as results:
+            for result in results:
+                written.files.extend(result.files)
+    report = counts.report(window, source.excluded)
+    _require_all(written.files, report)
+    details = ManifestDetails(
+        "full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra
+    )
+    export.publish(sorted(written.files, key=by_number), details._replace(risk=report.risk))
+    report.audit_head = export.audit_head
+    kinds = {file.kind for file in written.files}
+    report.export_filename = f"{request.storage}/{export.stem}" if "pairs" in kinds else ""
+    report.rejected_filename = f"{request.storage}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
+    return report
+
+
+def _release_here(request: ExportRequest) -> Runner:
+    def run(tasks: Iterable[Any]) -> Generator[TaskResult, None, None]:
+        return (release_part(request.storage, request.rules, task) for task in tasks)
+
+    return run
+
+
+def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
+    storage, rules, output = request.storage, request.rules, request.output
+    plan = request_details(output.idempotency_key)
+    if isinstance(storage, ObjectStorage):
+        return ObjectExportTransaction(
+            storage,
             rules.now,
             key=rules.key,
             allow_new_key=output.allow_new_key,
             known_keys=available_keys,
             consent=consent,
             plan=plan,
-            lock_timeout=self.request.lock_timeout,
         )
+    return PartitionedExportTransaction(
+        storage.path,
+        rules.now,
+        key=rules.key,
+        allow_new_key=output.allow_new_key,
+        known_keys=available_keys,
+        consent=consent,
+        plan=plan,
+        lock_timeout=request.lock_timeout,
+    )
 
-    def _common(
-        self, export: PartitionedExportTransaction | ObjectExportTransaction, prepare: tuple[str, ...]
-    ) -> Export:
-        request, selection = self.request, self.request.selection
-        return Export(
-            place=absolute(request.storage),
-            stem=export.stem,
-            form=request.output.file_format,
-            rules=replace(request.rules, key=None),
-            version=__version__,
-            key_id=request.rules.key.id if request.rules.key else None,
-            erasures=export.erasures,
-            prepare=prepare,
-            batch_size=selection.batch_options.batch_size,
-            connect_timeout=selection.connect_timeout,
-            read_timeout=selection.batch_options.read_timeout,
-        )
 
-    def _made(
-        self,
-        export: PartitionedExportTransaction | ObjectExportTransaction,
-        common: Export,
-        parts: Generator[Made, None, None],
-        let_through: Callable[[Iterable[ThinTask]], Generator[Made, None, None]],
-        found: FeedbackPartitions | FeedbackStream,
-        total: int = 0,
-    ) -> ExportReport:
-        """Take the parts, judge what came of them, and publish them; with k, when their rows were let through."""
-        rules, window = self.request.rules, self.request.selection.window
-        run, files, waiting = Run(rules), list[DataFile](), list[DataFile]()
-        with closing(parts):  # when what is told of fails, or is interrupted, no further task is begun
-            for made in parts:
-                files += made.files
-                waiting += [made.waiting] if made.waiting else []
-                if made.tally is not None:
-                    run.add(made.tally)
-                if self.request.selection.on_progress:
-                    self.request.selection.on_progress(run.rows, max(run.rows, total))
-        run.judge(window, found.excluded)
-        small = run.small_classes()
-        if rules.anonymity.k is not None:
-            self._put_small_classes(export.stem, small)
-            thinned = let_through(ThinTask(common, parse_part_number(file.path), file) for file in waiting)
-            with closing(thinned):
-                for made in thinned:
-                    files += made.files
-        report = run.report(window, found.excluded)
-        _require_all(files, report)
-        facts = ManifestDetails(
-            "full", window, self.request.settings, report.to_statistics(), found.dialect, extra=rules.extra
-        )
-        export.publish(sorted(files, key=by_number), facts._replace(risk=report.risk))
-        report.audit_head = export.audit_head
-        where = str(self.request.storage)
-        kinds = {file.kind for file in files}
-        report.export_filename = f"{where}/{export.stem}" if "pairs" in kinds else ""
-        report.rejected_filename = f"{where}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
-        return report
+def _create_context(
+    request: ExportRequest, export: PartitionedExportTransaction | ObjectExportTransaction, prepare: tuple[str, ...]
+) -> TaskContext:
+    rules, selection = request.rules, request.selection
+    return TaskContext(
+        place=to_absolute(request.storage),
+        stem=export.stem,
+        form=request.output.file_format,
+        rules=replace(rules, key=None),
+        version=__version__,
+        key_id=rules.key.id if rules.key else None,
+        erasures=export.erasures,
+        prepare=prepare,
+        batch_size=selection.batch_options.batch_size,
+        connect_timeout=selection.connect_timeout,
+        read_timeout=selection.batch_options.read_timeout,
+    )
 
-    def _put_small_classes(self, stem: str, small: pl.DataFrame) -> None:
-        """Workers look there which rows to leave out."""
-        place, name = self.request.storage, small_classes_path(stem)
-        with place.draft(name) as draft:
-            content = io.BytesIO()
-            small.write_ipc(content)
-            write_private_file(draft, content.getvalue())
-            place.create(name, draft)
+
+def _publish_small_classes(request: ExportRequest, stem: str, small: pl.DataFrame) -> None:
+    """Write the equivalence classes that are too small to where workers find them."""
+    storage, name = request.storage, small_classes_path(stem)
+    with storage.draft(name) as draft:
+        content = io.BytesIO()
+        small.write_ipc(content)
+        write_private_file(draft, content.getvalue())
+        storage.create(name, draft)
 
 
 def by_number(file: DataFile) -> tuple[str, int]:
-    """The order of parts; names do not sort so: `part-100000` comes before `part-99999`."""
+    """Return the sort key of parts; by name, `part-100000` would come before `part-99999`."""
     return file.kind, parse_part_number(file.path)
 
 
 def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
-    """Make sure that the parts hold the rows that were counted: whatever was lost on the way, no export lacks it."""
-    held = Counter[str]()
+    """Verify that the parts contain the rows that were counted, so that no lost file goes unnoticed."""
+    contained = Counter[str]()
     for file in files:
-        held[file.kind] += file.rows
-    wanted = {"pairs": report.exported_records, "rejected": report.errors}
-    for kind, rows in wanted.items():
-        if held[kind] != rows:
+        contained[file.kind] += file.rows
+    expected = {"pairs": report.exported_records, "rejected": report.errors}
+    for kind, rows in expected.items():
+        if contained[kind] != rows:
             raise ExportFileError(
-                f"The parts hold {held[kind]:,} rows ({kind}), and {rows:,} were counted: nothing was published. "
-                "Run again."
+                f"The parts contain {contained[kind]:,} rows ({kind}), but {rows:,} were counted: nothing was "
+                "published. Run again."
             )
 
 
-def absolute(place: LocalStorage | ObjectStorage) -> str:
-    """Its name for workers, whose working directory is another."""
-    return str(place.path.absolute()) if isinstance(place, LocalStorage) else str(place)
+def to_absolute(storage: LocalStorage | ObjectStorage) -> str:
+    """Return the location for workers, whose working directory differs."""
+    return str(storage.path.absolute()) if isinstance(storage, LocalStorage) else str(storage)
 
 
-def _ahead(executor: Executor | None, workers: int | None) -> int:
-    """How many tasks are sent ahead."""
-    return workers or (min(os.cpu_count() or 1, 4) if executor is None else TASKS_AT_ONCE)
+def _count_in_flight(request: ExportRequest) -> int:
+    default = MAX_TASKS_IN_FLIGHT if request.executor is not None else min(os.cpu_count() or 1, 4)
+    return request.selection.batch_options.workers or default
 
 
 @contextmanager
-def _at_hand(executor: Executor | None, ahead: int) -> Iterator[Executor]:
-    """Who makes the parts."""
+def _connect(executor: Executor | None, threads: int) -> Iterator[Executor]:
+    """Yield the executor, or threads of this process."""
     if executor is not None:
         yield executor
         return
-    with ThreadPoolExecutor(ahead, "feedback_etl part") as threads:
-        yield threads
+    with ThreadPoolExecutor(threads, "feedback_etl part") as pool:
+        yield pool

@@ -1,6 +1,6 @@
-"""The head of an export that others make: it divides, sends tasks, sends those that failed again, and publishes.
+"""Run the tasks of an export by an executor, and retry those that fail.
 
-Tasks are sent a few at a time, so that a head with ten thousand of them has as little to remember as one with ten.
+Tasks are submitted a few at a time, so that memory does not grow with their number.
 """
 
 import logging
@@ -12,95 +12,95 @@ from itertools import islice
 from typing import TypeVar
 
 from feedback_etl.errors import ExportFileError, FeedbackError, SourceError, UsageError
-from feedback_etl.pipeline.executors import is_lost
-from feedback_etl.pipeline.tasks import Made, Task
+from feedback_etl.pipeline.executors import has_lost_scheduler
+from feedback_etl.pipeline.tasks import Task, TaskResult
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-"""A task that fails so often fails the export: once may be the machine, thrice is the task."""
+MAX_ATTEMPTS = 3
+"""A task that fails this many times fails the export: a first failure may be the machine's, a third is the task's."""
 
-TASKS_AT_ONCE = 64
-"""How many are sent ahead; each that runs has a connection, of which PostgreSQL accepts 100 unless told otherwise."""
+MAX_TASKS_IN_FLIGHT = 64
+"""Tasks in flight; each running task has a connection, of which PostgreSQL accepts 100 by default."""
 
-LAST_SECONDS = 10.0
-"""How long those that run are waited for when the export has failed, so that they leave nothing behind."""
+CANCEL_SECONDS = 10.0
+"""How long to wait for running tasks when the export has failed, so that they leave no files behind."""
 
-SECONDS_BETWEEN_LOOKS = 1.0
-_LOST = "The executor has lost its scheduler: nothing was published. Run again."
+POLL_SECONDS = 1.0
+_LOST = "The executor lost its scheduler: nothing was published. Run again."
 
 T = TypeVar("T", bound=Task)
 
 
-def carried_out(
-    executor: Executor, work: Callable[[T], Made], tasks: Iterable[T], *, at_once: int = TASKS_AT_ONCE
-) -> Generator[Made, None, None]:
-    """What the tasks have made, in any order, each once.
+def run_tasks(
+    executor: Executor, work: Callable[[T], TaskResult], tasks: Iterable[T], *, at_once: int = MAX_TASKS_IN_FLIGHT
+) -> Generator[TaskResult, None, None]:
+    """Yield the result of each task once, in the order of completion.
 
-    A task whose worker dies, or loses its database or its files, is sent again, elsewhere if the executor sees to that.
-    When this is closed, no further task is begun.
+    A task whose worker dies, or loses its database or its files, is submitted again. Closing the generator cancels the
+    remaining tasks.
 
     Args:
         executor: Anything with the interface of `concurrent.futures.Executor`.
-        work: What it does with a task; `worker.work` unless it is done in this process.
-        tasks: Taken one by one.
-        at_once: How many are sent ahead.
+        work: Runs a task; `worker.run_task`, or a function of this process.
+        tasks: Consumed one by one.
+        at_once: Number of tasks in flight.
 
     Raises:
-        FeedbackError: A task has failed so often, or in a way that another attempt cannot mend.
-        UsageError: A task cannot be sent.
-        ExportFileError: The executor cannot take tasks (any more).
+        FeedbackError: A task failed `MAX_ATTEMPTS` times, or in a way that a retry cannot fix.
+        UsageError: A task cannot be pickled.
+        ExportFileError: The executor does not accept tasks, or not any more.
     """
-    coming = iter(tasks)
-    sent: dict[Future[Made], T] = {}
+    remaining = iter(tasks)
+    sent: dict[Future[TaskResult], T] = {}
     try:
-        for task in islice(coming, at_once):
-            sent[_sent(executor, work, task)] = task
+        for task in islice(remaining, at_once):
+            sent[_submit(executor, work, task)] = task
         while sent:
-            # Not for ever: signals are to be heard, and an engine may be gone without a word.
-            done, _ = wait(sent, SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
-            if not done and is_lost(executor):
+            # With a timeout: signals have to be handled, and a scheduler may disappear without notice.
+            done, _ = wait(sent, POLL_SECONDS, return_when=FIRST_COMPLETED)
+            if not done and has_lost_scheduler(executor):
                 raise ExportFileError(_LOST)
             for future in done:
                 task = sent.pop(future)
-                made = _result(future, task)
-                following = [replace(task, attempt=task.attempt + 1)] if made is None else islice(coming, 1)
-                for each in following:
-                    sent[_sent(executor, work, each)] = each
-                if made is not None:
-                    yield made
+                result = _get_result(future, task)
+                following = [replace(task, attempt=task.attempt + 1)] if result is None else islice(remaining, 1)
+                for submitted in following:
+                    sent[_submit(executor, work, submitted)] = submitted
+                if result is not None:
+                    yield result
     finally:
         for future in sent:
             future.cancel()
-        if not is_lost(executor):
-            wait(sent, timeout=LAST_SECONDS)
+        if not has_lost_scheduler(executor):
+            wait(sent, timeout=CANCEL_SECONDS)
 
 
-def _sent(executor: Executor, work: Callable[[T], Made], task: T) -> "Future[Made]":
+def _submit(executor: Executor, work: Callable[[T], TaskResult], task: T) -> "Future[TaskResult]":
     try:
         return executor.submit(work, task)
     except RuntimeError as error:  # BrokenExecutor is one
         kind = type(error).__name__
     except Exception as error:
-        if is_lost(executor):
+        if has_lost_scheduler(executor):
             raise ExportFileError(_LOST) from None
-        raise _unfit(error) from None
+        raise _not_picklable(error) from None
     raise ExportFileError(
-        f"The executor takes no more tasks ({kind}), as when a worker of a ProcessPoolExecutor was killed: nothing was "
-        "published. Run again with a new one."
+        f"The executor accepts no more tasks ({kind}), as after a worker of a ProcessPoolExecutor was killed: nothing "
+        "was published. Run again with a new executor."
     )
 
 
-def _unfit(error: BaseException) -> UsageError:
+def _not_picklable(error: BaseException) -> UsageError:
     return UsageError(
-        f"A task cannot be sent ({type(error).__name__}): a model of one's own has to be known to the workers."
+        f"A task cannot be pickled ({type(error).__name__}): a row model has to be importable by the workers."
     )
 
 
-def _is_unfit(task: Task, error: BaseException) -> bool:
-    """Whether a task failed because it cannot be pickled, which some executors find out after they have taken it.
+def _is_not_picklable(task: Task, error: BaseException) -> bool:
+    """Return whether a task failed because it cannot be pickled, which some executors detect only after submission.
 
-    Others send what pickle itself cannot: it is asked only when a task has failed in this way.
+    Others can send what pickle cannot, so pickle is tried only after a failure of this kind.
     """
     if not isinstance(error, pickle.PicklingError | AttributeError | TypeError):
         return False
@@ -111,22 +111,22 @@ def _is_unfit(task: Task, error: BaseException) -> bool:
     return False
 
 
-def _result(future: "Future[Made]", task: Task) -> Made | None:
-    """What a task has made; None if it is to be sent again."""
+def _get_result(future: "Future[TaskResult]", task: Task) -> TaskResult | None:
+    """Return the result of a task; None if it has to be submitted again."""
     try:
         return future.result()
     except FeedbackError as error:
-        if task.attempt == ATTEMPTS or not isinstance(error, SourceError | ExportFileError):
+        if task.attempt == MAX_ATTEMPTS or not isinstance(error, SourceError | ExportFileError):
             raise
         kind = type(error).__name__
     except (Exception, CancelledError) as error:
-        if _is_unfit(task, error):
-            raise _unfit(error) from None
+        if _is_not_picklable(task, error):
+            raise _not_picklable(error) from None
         kind = type(error).__name__
-        if task.attempt == ATTEMPTS:
+        if task.attempt == MAX_ATTEMPTS:
             raise ExportFileError(
-                f"Part {task.number} was lost {ATTEMPTS} times ({kind}), as when its worker is killed: nothing was "
-                "published. The workers' logs tell why."
+                f"Part {task.number} was lost {MAX_ATTEMPTS} times ({kind}), as when its worker is killed: nothing was "
+                "published. See the logs of the workers."
             ) from None
-    logger.warning("part %d is sent again: %s", task.number, kind)
+    logger.warning("retrying part %d: %s", task.number, kind)
     return None

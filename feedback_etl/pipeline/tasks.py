@@ -1,6 +1,6 @@
-"""What a head gives to workers, and what they give back: small values that any engine can send.
+"""Tasks for workers, and their results: small values that any executor can send.
 
-None holds the database's URL, the key, or an id: workers find URL and key in their own environment.
+They contain neither the database URL nor the key nor ids: workers find URL and key in their own environment.
 """
 
 from dataclasses import dataclass, field
@@ -13,22 +13,22 @@ from feedback_etl.pipeline.transform_options import TransformOptions
 
 
 @dataclass(frozen=True)
-class Export:
-    """What all tasks of an export have in common.
+class TaskContext:
+    """What all tasks of an export share.
 
     Attributes:
-        place: Where it goes, as the caller named it.
-        stem: What its files are named after.
-        form: Of its parts.
-        rules: What becomes of a row; without the key.
-        version: Of this package, which has to be the workers' too.
-        key_id: Which key the workers have to find; None for the unkeyed form.
-        erasures: Who was forgotten before it began: later ones are the head's business, so that a task that runs twice
-            gives the same part.
-        prepare: Statements that begin a connection.
-        batch_size: How many rows are worked on at once.
+        place: Where the export goes, as the caller named it.
+        stem: Common part of its file names.
+        form: Format of its parts.
+        rules: What happens to rows; without the key.
+        version: Version of this package, which workers must have as well.
+        key_id: Id of the key that workers must have; None for unkeyed exports.
+        erasures: Erasures that were recorded before the export began. The coordinator applies later ones, so that a
+            task that runs twice writes the same part.
+        prepare: Statements that every connection begins with.
+        batch_size: Rows per batch.
         connect_timeout: Seconds to wait for the database.
-        read_timeout: Seconds without a row after which the database is given up.
+        read_timeout: Seconds without a row after which reading fails.
     """
 
     place: str
@@ -46,50 +46,52 @@ class Export:
 
 @dataclass(frozen=True)
 class PartTask:
-    """Make a part of an export: read its range, transform, validate, write.
+    """Write a part of an export: read its range, transform, validate, write.
 
     Attributes:
-        number: Which part; its name follows from it.
-        query: The statement that reads the range.
-        attempt: Engines that know a task by its content would not do the same one again.
+        export: What all tasks share.
+        number: Number of the part, which its name contains.
+        query: Statement that reads the range.
+        attempt: Makes retries differ, for executors that cache tasks by their content.
     """
 
-    export: Export = field(repr=False)
+    export: TaskContext = field(repr=False)
     number: int
     query: str = field(repr=False)
     attempt: int = 1
 
 
 @dataclass(frozen=True)
-class ThinTask:
-    """Let the rows of a part that wait through, but for those of classes that are too small.
+class ReleaseTask:
+    """Write the spooled rows of a part, without those of equivalence classes that are too small.
 
     Attributes:
-        number: Which part.
-        waiting: The file in which its rows wait, as it was written.
-        attempt: As of `PartTask`.
+        export: What all tasks share.
+        number: Number of the part.
+        spooled: The file of spooled rows, as it was written.
+        attempt: As in `PartTask`.
     """
 
-    export: Export = field(repr=False)
+    export: TaskContext = field(repr=False)
     number: int
-    waiting: DataFile
+    spooled: DataFile
     attempt: int = 1
 
 
-Task = PartTask | ThinTask
+Task = PartTask | ReleaseTask
 
 
-class Made(NamedTuple):
-    """What a task has made.
+class TaskResult(NamedTuple):
+    """Result of a task.
 
     Attributes:
-        number: Of which part.
-        files: What it wrote: a part of the pairs, a part of the list of rejected rows, or neither.
-        tally: What it counted; None where the rows were counted before.
-        waiting: The file in which rows of it wait; None where none do.
+        number: Number of the part.
+        files: Written files: a part of the pairs, a part of the rejected rows, both or neither.
+        tally: Counts of the rows; None if an earlier task counted them.
+        spooled: The file of spooled rows; None if there are none.
     """
 
     number: int
     files: list[DataFile]
     tally: Tally | None
-    waiting: DataFile | None = None
+    spooled: DataFile | None = None

@@ -1,7 +1,7 @@
-"""What workers do: the tasks of an export, with the database and the key of their own environment.
+"""Run the tasks of an export, with the database and the key of the worker's own environment.
 
-`work` is what executors are given. It may run in any process on any machine that has this package, and again after one
-that was killed.
+Executors receive `run_task`. It may run in any process on any machine that has this package, and again after a worker
+was killed.
 """
 
 import json
@@ -30,8 +30,8 @@ from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.batches import process_into
 from feedback_etl.pipeline.keys import available_keys
-from feedback_etl.pipeline.part_writer import PartFile, frames_in
-from feedback_etl.pipeline.tasks import Export, Made, PartTask, Task, ThinTask
+from feedback_etl.pipeline.part_writer import PartWriter, open_spooled_part
+from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
@@ -42,77 +42,79 @@ from feedback_etl.storage.object_store import ObjectStorage
 
 @dataclass(frozen=True)
 class Secrets:
-    """What no task holds.
+    """What tasks do not contain.
 
     Attributes:
-        url: The database as ConnectorX takes it.
-        key: Which makes the pseudonyms; None for the unkeyed form.
+        url: URL of the database for ConnectorX.
+        key: Pseudonym key; None for unkeyed exports.
     """
 
     url: str = field(repr=False)
     key: Key | None
 
 
-def work(task: Task) -> Made:
-    """Do a task with the database and the key of this process's environment.
+def run_task(task: Task) -> TaskResult:
+    """Run a task with the database and the key of this process's environment.
 
     Raises:
-        UsageError: The environment has no database, not the key of the export, or another version of this package.
-        SourceError: The database cannot be reached, or is not the head's.
-        ValidationError: Rows are not as they have to be.
-        ExportFileError: The place cannot take the part.
+        UsageError: The environment has no database, another key, or another version of this package.
+        SourceError: The database cannot be reached, or is not the coordinator's.
+        ValidationError: Rows do not satisfy the schema.
+        ExportFileError: The part cannot be written.
     """
     try:
-        return work_with(_secrets(task.export), task)
-    except UsageError as error:  # the head has all it needs
-        kind, told = type(error), f"On a worker: {error}"
-    raise kind(told)
+        return run_task_with(_find_secrets(task.export), task)
+    except UsageError as error:  # the coordinator's own environment is complete
+        kind, message = type(error), f"On a worker: {error}"
+    raise kind(message)
 
 
-def _secrets(export: Export) -> Secrets:
-    """What this process's environment has for an export."""
+def _find_secrets(export: TaskContext) -> Secrets:
+    """Find the database and the key of an export in this process's environment."""
     if export.version != __version__:
         raise UsageError(
-            f"This worker has feedback_etl {__version__}, and the head {export.version}: install the same."
+            f"This worker has feedback_etl {__version__}, the coordinator {export.version}: install the same version."
         )
     place = _place_of(export.place)
     if isinstance(place, LocalStorage) and not place.names(STATE_FOLDER):
         raise UsageError(
-            f"This worker does not see {export.place}: workers share a folder with the head, or the export goes to an "
+            f"This worker does not see {export.place}: let workers and coordinator share the folder, or export to an "
             "object store."
         )
     settings = load_settings()
     key = key_in_force(settings) if export.key_id else None
     if key and key.id != export.key_id:
         raise KeyUnusableError(
-            f"This worker has the key {key.id}, and the export is of the key {export.key_id}: set "
-            "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) alike on all workers."
+            f"This worker has the key {key.id}, the export uses the key {export.key_id}: set FEEDBACK_ETL_KEY_FILE (or "
+            "FEEDBACK_ETL_KEY) to the same key on all workers."
         )
     return Secrets(_connectorx_url(settings.require_database_url(), export.connect_timeout), key)
 
 
 @lru_cache(maxsize=4)
 def _connectorx_url(database: str, connect_timeout: float) -> str:
-    """Looked up once in a process: connecting for it is also how a wrong URL is noticed at once."""
+    """Return the URL for ConnectorX, after one connection per process, which detects a wrong URL early."""
     with open_connection(database, connect_timeout=connect_timeout) as source:
         if source.connectorx_url is None:
-            raise SourceError("This worker's database URL has options that ConnectorX lacks; see docs/databases.md.")
+            raise SourceError(
+                "This worker's database URL has options that ConnectorX does not support; see docs/databases.md."
+            )
         return source.connectorx_url
 
 
-def work_with(secrets: Secrets, task: Task) -> Made:
-    """Do a task with a database and a key; raises as `work`."""
+def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
+    """Run a task with the given database and key; raises as `run_task`."""
     export = task.export
     place, rules = _place_of(export.place), replace(export.rules, key=secrets.key)
-    if isinstance(task, ThinTask):
-        return let_through(place, rules, task)
+    if isinstance(task, ReleaseTask):
+        return release_part(place, rules, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
     frames = read_job(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
-    return make_part(place, rules, task, frames, run_of(export, rules))
+    return write_part(place, rules, task, frames, create_processor(export, rules))
 
 
-def run_of(export: Export, rules: TransformOptions) -> Run:
-    """The steps of a task; whom the place had forgotten when the export began is left out."""
+def create_processor(export: TaskContext, rules: TransformOptions) -> Run:
+    """Return the batch processor of a task, which removes people who were erased before the export began."""
     if not export.erasures:
         return Run(rules)
     return Run(rules, _forgotten_in(export.place, (rules.key, *available_keys()), export.erasures))
@@ -120,55 +122,57 @@ def run_of(export: Export, rules: TransformOptions) -> Run:
 
 @lru_cache(maxsize=4)
 def _place_of(name: str) -> LocalStorage | ObjectStorage:
-    """Opened once in a process: to open a store takes ten times as long as to ask it. It renews its credentials."""
+    """Open the storage once per process: opening takes ten times as long as a request. It renews its credentials."""
     return open_storage(name)
 
 
 @lru_cache(maxsize=4)
 def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
-    """Read once in a process: what an erasure has recorded does not change."""
+    """Read the tombstones once per process: those of an erasure do not change."""
     return read_tombstones(_place_of(place), keys, only=erasures)
 
 
-def make_part(
+def write_part(
     place: Storage, rules: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], run: Run
-) -> Made:
-    """Make a part of raw rows; they wait where the sizes of all classes have to be known before any is written."""
+) -> TaskResult:
+    """Write a part from raw rows; with k, spool its rows until the sizes of all equivalence classes are known."""
     export, number = task.export, task.number
-    waits = rules.anonymity.k is not None
-    name = spooled_part_path(export.stem, number) if waits else part_path(export.stem, number, export.form.suffix)
+    spools = rules.anonymity.k is not None
+    name = spooled_part_path(export.stem, number) if spools else part_path(export.stem, number, export.form.suffix)
     with ExitStack() as stack:
-        pairs = PartFile(place, name, FileFormat("arrow") if waits else export.form, metadata_of(rules, export.form))
-        rejected = PartFile(place, rejected_part_path(export.stem, number), FileFormat(), {})
+        pairs = PartWriter(
+            place, name, FileFormat("arrow") if spools else export.form, parquet_metadata(rules, export.form)
+        )
+        rejected = PartWriter(place, rejected_part_path(export.stem, number), FileFormat(), {})
         for file in (pairs, rejected):
             stack.enter_context(file)
         process_into(pairs.append, rejected.append, run, frames)
         written = pairs.publish("pairs")
-        files = [*([] if waits else written), *rejected.publish("rejected")]
-    return Made(number, files, run.tally(), next(iter(written), None) if waits else None)
+        files = [*([] if spools else written), *rejected.publish("rejected")]
+    return TaskResult(number, files, run.tally(), next(iter(written), None) if spools else None)
 
 
-def let_through(place: Storage, rules: TransformOptions, task: ThinTask) -> Made:
-    """Make a part of rows that wait, but for those of classes that are too small.
+def release_part(place: Storage, rules: TransformOptions, task: ReleaseTask) -> TaskResult:
+    """Write a part from its spooled rows, without those of equivalence classes that are too small.
 
     Raises:
-        ExportFileError: What waits is missing or not as it was written, or the place cannot take the part.
+        ExportFileError: The spooled file is missing or was changed, or the part cannot be written.
     """
     export, number = task.export, task.number
     with place.fetched(small_classes_path(export.stem)) as path:
         small = pl.read_ipc(path)
     name = part_path(export.stem, number, export.form.suffix)
     with (
-        frames_in(place, task.waiting) as frames,
-        PartFile(place, name, export.form, metadata_of(rules, export.form)) as pairs,
+        open_spooled_part(place, task.spooled) as frames,
+        PartWriter(place, name, export.form, parquet_metadata(rules, export.form)) as pairs,
     ):
         for frame in frames:
             pairs.append(drop_small_classes(frame, small, rules.anonymity.quasi_identifiers))
-        return Made(number, pairs.publish("pairs"), None)
+        return TaskResult(number, pairs.publish("pairs"), None)
 
 
-def metadata_of(rules: TransformOptions, form: FileFormat) -> dict[str, str]:
-    """What a Parquet file tells of itself: the key's id and the contract of its rows."""
+def parquet_metadata(rules: TransformOptions, form: FileFormat) -> dict[str, str]:
+    """Return the metadata of a Parquet file: the key id and the JSON Schema of its rows; empty for other formats."""
     if form.format != "parquet":
         return {}
     from feedback_etl.exports.row_schema import row_schema
