@@ -14,10 +14,10 @@ test: .venv/installed-test  ## the default tier: everything that takes no longer
 	$(BIN)/pytest -n 2 --dist worksteal
 
 test-all: .venv/installed-test  ## all tests but torture's: executors, notebooks, Celery, the browser, every crash point
-	$(BIN)/pytest -n 2 --dist worksteal -m "not torture"
+	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile full -m "not torture"
 
 coverage: .venv/installed-test  ## the same with coverage, as continuous integration runs it
-	$(BIN)/pytest -n 2 --dist worksteal -m "not torture" --durations 25 --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile full -m "not torture" --durations 25 --cov --cov-report=term
 
 torture: .venv/installed-test  ## what accidents do, a hundred times each, and many more random rows; about an hour
 	$(BIN)/pytest -n 2 -m torture

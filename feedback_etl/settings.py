@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         Raises:
             UsageError: The query file or the model cannot be read, or options exclude each other.
         """
-        from feedback_etl.database.inspection import read_query_file
+        from feedback_etl.database.custom_query import read_query_file
         from feedback_etl.transform.model_loader import load_model
 
         configured: dict[str, Any] = {name: getattr(self, name) for name in option_names() if hasattr(self, name)}

@@ -2,7 +2,9 @@
 
 import gc
 import os
+import shutil
 import signal
+import tempfile
 import time
 import urllib.request
 import uuid
@@ -18,26 +20,37 @@ import sqlalchemy as sa
 from budget import PROPERTY, budget_lines, check_budget, processor_seconds
 from clusters import SMALL_TASK, environment, fill_with_sample
 from databases import Database, new_mysql_database, new_postgres_database, new_postgres_reader, opened
-from folders import FORMS
 from kept import Kept, Mysql, Postgres
 from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, in_memory, running_object_store
 from processes import finish_idle_readers
+from tiers import mark_slow
 from watchdog import running_server
 
 from feedback_etl.database import reader_pool
 from feedback_etl.database.reader_client import Reader
 from feedback_etl.database.reader_pool import end_idle
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=150)
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1500)
-hypothesis.settings.load_profile("default")
+for profile, examples in {"quick": 50, "full": 150, "thorough": 1500}.items():
+    hypothesis.settings.register_profile(profile, deadline=None, max_examples=examples)
+hypothesis.settings.load_profile("quick")
 
 AWKWARD_PASSWORD = "p@#/%:?& w"
 
+MEMORY = Path("/dev/shm")
+"""Temporary files are here, unless TMPDIR says otherwise: tests that publish files mostly wait for a disk's fsync."""
 
+MEMORY_BYTES = 4 * 1024**3
+"""What must be free there; tests keep the folders of failures alone, and so use a small part of it."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure() -> None:
-    """Run everything in a time zone with an odd offset, where local time taken for UTC shows."""
+    """Keep temporary files in memory; run in a time zone with an odd offset, where local time taken for UTC shows."""
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None
+    os.environ["SSL_CERT_FILE"] = os.devnull  # PyMySQL loads all authorities for each connection, which takes 50 ms
     # A script's job in the background ignores Ctrl-C, and one of nohup that its terminal went; and so would every
     # program that a test starts.
     usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
@@ -49,19 +62,20 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to the slow tier what a server repeats: files of further forms, and tests that suit `any_database`."""
-    for item in items:
-        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        is_repeated = item.get_closest_marker("any_database") or params.get("form", FORMS[0]) != FORMS[0]
-        if is_repeated and params.get("database", "sqlite") != "sqlite":
-            item.add_marker(pytest.mark.slow)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to the slow tier what repeats others."""
+    mark_slow(items, is_complete=not any("::" in argument for argument in config.args))
 
 
 def pytest_collection_finish() -> None:
     """Spare the garbage collector everything that is there for the whole run."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter free that at its end: DuckDB reports what is not freed as leaked."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

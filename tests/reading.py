@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from feedback_etl.database.batches import BatchOptions, open_batches
 from feedback_etl.database.connect import Database, open_connection
-from feedback_etl.database.inspection import fetch_count, inspect_source
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.sql import count_excluded
+from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.pipeline.load import load_feedback
 
@@ -65,17 +66,17 @@ def read(database: Database, **options: Any) -> pl.DataFrame:
 def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataFrame, int]:
     """What an own query with a consent column gives: the rows with consent, and how many have none."""
     with open_connection(database) as source:
-        relation, types = inspect_source(source, query=query)
-        excluded = fetch_count(source, count_excluded(relation, window, types))
-        with open_batches(source, relation, window, types, BatchOptions()) as batches:
+        relation = inspect_source(source, query=query)
+        excluded = fetch_count(source, count_excluded(relation, window))
+        with open_batches(source, relation, window, BatchOptions()) as batches:
             return pl.concat(batches, how="vertical_relaxed"), excluded
 
 
 def read_slowly(database: Database, query: str, pause: float) -> int:
     """Count the rows of an own query, with a pause of so many seconds after the first five."""
     with open_connection(database) as source:
-        relation, types = inspect_source(source, query=query)
-        with open_batches(source, relation, Window(None, NOW), types, BatchOptions(batch_size=5)) as batches:
+        relation = inspect_source(source, query=query)
+        with open_batches(source, relation, Window(None, NOW), BatchOptions(batch_size=5)) as batches:
             rows = next(batches).height
             time.sleep(pause)
             rows += sum(batch.height for batch in batches)

@@ -50,6 +50,7 @@ def advice(database: Database, folder: Path, **options: Any) -> str:
     return fe.export_feedback(database.url, **usual | options).advice
 
 
+@pytest.mark.sample("postgresql", "sqlite")
 def test_the_statement_creates_what_was_missing(unindexed: Database, tmp_path: Path) -> None:
     """It is one to copy and run; afterwards there is nothing to advise."""
     told = advice(unindexed, tmp_path / "exports")
@@ -58,6 +59,7 @@ def test_the_statement_creates_what_was_missing(unindexed: Database, tmp_path: P
     assert advice(unindexed, tmp_path / "exports") == ""
 
 
+@pytest.mark.any_database
 def test_it_is_told_in_a_line(unindexed: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Once, at the end of the summary."""
     report = fe.export_feedback(

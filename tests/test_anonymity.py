@@ -76,6 +76,7 @@ class TestMeasured:
 class TestEnforced:
     """Before a file exists."""
 
+    @pytest.mark.sample("sqlite-2-{'format': 'parquet'}", "sqlite-65536-{'format': 'csv'}")
     @pytest.mark.any_database
     @pytest.mark.parametrize("form", FORMS, ids=str)
     @pytest.mark.parametrize("batch_size", [2, 65_536])

@@ -270,6 +270,7 @@ class TestPublicNames:
 class TestImportTime:
     """Heavy libraries are imported when they are first needed."""
 
+    @pytest.mark.sample("import", "keys --help")
     @pytest.mark.parametrize(
         "program",
         [

@@ -234,6 +234,7 @@ def test_nobody_is_in_the_database_any_more(settings: Settings, app: Database) -
     assert item.mend.endswith("feedback-etl erase --not-in-database")
 
 
+@pytest.mark.sample("sqlite")
 def test_the_application(database: Database, tmp_path: Path) -> None:
     """No index, and nothing that records consent: or another legal basis."""
     settings = prepared(filled(database), tmp_path / "exports")
@@ -331,6 +332,7 @@ def test_a_file_that_is_none(settings: Settings, content: bytes) -> None:
         check(settings, keys=KEYS, now=NOW)
 
 
+@pytest.mark.sample("sqlite-Article 6(1)(a) GDPR", "sqlite-CONSENT", "sqlite-Einwilligung (Art. 6 Abs. 1 lit. a)")
 @pytest.mark.parametrize("basis", ["Article 6(1)(a) GDPR", "Einwilligung (Art. 6 Abs. 1 lit. a)", "CONSENT"])
 def test_a_legal_basis_that_is_consent(database: Database, tmp_path: Path, basis: str) -> None:
     """In other words too."""

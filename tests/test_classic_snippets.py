@@ -119,6 +119,7 @@ def test_more_feedback_fields_can_be_asked_for(db: Session) -> None:
     assert (stats.exported_records, stats.skipped_records, stats.export_filename) == (0, 8, "")
 
 
+@pytest.mark.sample("sqlite---days 7")
 @pytest.mark.parametrize(
     "arguments", [("--days", "7"), pytest.param(("--bulk",), marks=pytest.mark.slow)], ids=" ".join
 )

@@ -598,6 +598,7 @@ def test_an_empty_output_is_refused() -> None:
     assert "--output is empty" in done.stderr
 
 
+@pytest.mark.sample(">&- 2>&- <&-")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
 def test_without_its_streams_an_export_is_an_export(configured: str, tmp_path: Path, closed: str) -> None:
     """As a daemon calls it, which has closed what it does not use."""

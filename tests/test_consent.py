@@ -118,6 +118,7 @@ class TestColumns:
         record(sqlite_database, "users", "training_data_opt_out", u2="'no'")
         assert exported_from_url(sqlite_database, tmp_path).excluded_records == 6
 
+    @pytest.mark.sample("sqlite")
     def test_they_are_gone(self, app: Database, tmp_path: Path) -> None:
         """Then nothing is exported into the folder any more: people could be in it who refused."""
         record(app, "users", "training_data_opt_in", u1="true")
@@ -130,6 +131,7 @@ class TestColumns:
         assert exported_from_url(app, tmp_path / "other").exported_records == 12
 
 
+@pytest.mark.sample("sqlite")
 def test_who_withdraws_is_out_of_old_exports_too(app: Database, tmp_path: Path) -> None:
     """By a sweep; and who consents again comes back."""
     record(app, "users", "training_data_opt_in", u1="true", u2="true")

@@ -85,8 +85,8 @@ def test_the_default_schema_is_exported_as_from_sqlite(url: str, tmp_path: Path,
 def test_it_comes_in_batches(url: str) -> None:
     """Each is a raw frame; together they are what one would be."""
     with open_connection(url) as source:
-        relation, types = inspect_source(source)
-        with open_batches(source, relation, Window(None, NOW), types, BatchOptions(batch_size=3)) as batches:
+        relation = inspect_source(source)
+        with open_batches(source, relation, Window(None, NOW), BatchOptions(batch_size=3)) as batches:
             assert [batch["feedback_id"].to_list() for batch in batches] == [[2, 3, 1], [4]]
 
 

@@ -94,8 +94,8 @@ class TestSameAsOnOneMachine:
             shared = exported(url, tmp_path / "shared", executor=executor)
         assert frame_of(shared).equals(frame_of(alone))
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
-        to_statistics = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         assert shared.total_feedback_records == ROWS
 
     @pytest.mark.slow
@@ -110,6 +110,7 @@ class TestSameAsOnOneMachine:
             ray.shutdown()
         assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
+    @pytest.mark.sample("since,until,days_back")
     @pytest.mark.parametrize(
         "options",
         [
@@ -132,12 +133,13 @@ class TestSameAsOnOneMachine:
         with EXECUTORS["threads"]() as executor:
             shared = exported(url, tmp_path / "shared", executor=executor, **options)
         assert frame_of(shared).equals(frame_of(alone))
-        to_statistics = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         if "k" in options:
             assert shared.suppressed_records > 0
             assert not list((tmp_path / "shared" / ".feedback_etl").glob("feedback_training_*"))
 
+    @pytest.mark.sample("mysql", "sqlite")
     def test_a_database_without_a_shared_snapshot_is_read_in_one_piece(
         self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -155,6 +157,7 @@ class TestSameAsOnOneMachine:
             assert frame_of(shared).equals(frame_of(alone))
         assert bool(watched.tasks) == database.url.startswith("postgresql")
 
+    @pytest.mark.sample("2")
     @pytest.mark.parametrize("k", [None, 2])
     def test_what_is_read_in_one_piece_is_cut_into_parts(
         self, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int | None
@@ -175,8 +178,8 @@ class TestSameAsOnOneMachine:
         assert alone.errors > 0
         assert frame_of(shared).equals(frame_of(alone))
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
-        to_statistics = alone.to_dict()
-        assert {name: value for name, value in shared.to_dict().items() if value != to_statistics[name]}.keys() <= WHERE
+        figures = alone.to_dict()
+        assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
         (manifest,) = list_local_manifests(tmp_path / "shared")
         assert len(manifest.all("pairs")) > 1
 
@@ -200,6 +203,7 @@ class TestSameAsOnOneMachine:
         shared = exported(own_url, tmp_path / "shared", executor=Watched(change))
         assert frame_of(shared).equals(frame_of(alone))
 
+    @pytest.mark.slow
     def test_a_server_that_ends_idle_transactions_does_not_end_the_snapshot(self, own_url: str, tmp_path: Path) -> None:
         """The head waits in one for as long as the slowest worker takes."""
         engine = sa.create_engine(own_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
@@ -232,13 +236,16 @@ class TestCommandLine:
             options = ["--days", "-1", "--k", "5", "--workers", "4", "--row-model", "checks.py:Model"]
             done = feedback_etl_process("export", "--executor", engine, "--json", "--output", tmp_path, *options)
         assert done.returncode == 0, done.stderr
-        to_statistics = json.loads(done.stdout)
-        assert to_statistics["total_feedback_records"] == ROWS
-        assert to_statistics["risk"]["k"] >= 5
+        figures = json.loads(done.stdout)
+        assert figures["total_feedback_records"] == ROWS
+        assert figures["risk"]["k"] >= 5
         (manifest,) = list_local_manifests(tmp_path)
-        assert manifest.rows == to_statistics["exported_records"]
+        assert manifest.rows == figures["exported_records"]
         assert "suppressed" in done.stderr
 
+    @pytest.mark.sample(
+        "dask=-An executor is named dask=ADDRESS", "ray=tcp://127.0.0.1:1-An executor is named dask=ADDRESS"
+    )
     @pytest.mark.parametrize(
         ("engine", "message"),
         [
@@ -400,6 +407,7 @@ class TestFailures:
         assert visible(tmp_path) == []
         assert fe.list_exports(tmp_path) == ([], [])
 
+    @pytest.mark.sample("2")
     @pytest.mark.parametrize("k", [None, 2])
     def test_an_interrupt_begins_no_further_task(self, url: str, tmp_path: Path, k: int | None) -> None:
         """Nor an error in what is told of progress: those that wait are cancelled, those that run are awaited."""
@@ -499,6 +507,7 @@ class TestFailures:
             exported(own_url, tmp_path, executor=Watched(cut))
         assert visible(tmp_path) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("k", [None, pytest.param(3, marks=pytest.mark.slow)])
     def test_a_head_that_is_killed_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
         """SIGKILL while parts are made: the next start removes them, and those that waited."""
@@ -557,14 +566,14 @@ class TestFailures:
             exported(url, tmp_path, executor=Watched(), incremental=True)
 
     def test_what_is_asked_for_twice_is_made_once(self, url: str, tmp_path: Path) -> None:
-        """Under one request id, with the same to_statistics and names."""
+        """Under one request id, with the same figures and names."""
         watched = Watched()
         first = exported(url, tmp_path, executor=watched, idempotency_key="one")
         sent = len(watched.tasks)
         again = exported(url, tmp_path, executor=watched, idempotency_key="one")
         assert len(watched.tasks) == sent > 0
-        to_statistics = first.to_dict()
-        assert {name: value for name, value in again.to_dict().items() if value != to_statistics[name]}.keys() <= {
+        figures = first.to_dict()
+        assert {name: value for name, value in again.to_dict().items() if value != figures[name]}.keys() <= {
             "execution_time_seconds"
         }
         assert len(list_local_manifests(tmp_path)) == 1

@@ -236,6 +236,7 @@ def assert_own_files(folder: Path, published: dict[int, CommittedFiles]) -> None
             assert rejected.read_text() == f"number\n{number}\n"
 
 
+@pytest.mark.slow
 def test_processes_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
     """The same for four processes."""
     code = """
@@ -396,6 +397,7 @@ except FileExistsError:
     assert (ours.read_text(), taken.read_text()) == ("ours", "another's")
 
 
+@pytest.mark.sample("1")
 @pytest.mark.parametrize("when", ["1", "2"])
 def test_who_loses_the_race_for_a_name_takes_the_next(tmp_path: Path, when: str) -> None:
     """Here the list of rejected rows, or the data after the list had its name."""
@@ -423,6 +425,7 @@ def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
     assert synced == [*made, state, audit, "out", *files, "rejected", "out", "out", audit]
 
 
+@pytest.mark.sample("1", "11", "6")
 @pytest.mark.parametrize("when", range(1, 12))
 def test_a_failing_fsync_is_never_success(tmp_path: Path, when: int) -> None:
     """Of whatever file or folder: nothing is published, and nothing is left."""

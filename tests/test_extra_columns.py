@@ -93,6 +93,7 @@ def test_zero_is_zero_whatever_its_sign(app: Database, tmp_path: Path) -> None:
     assert set(rows["weight"]) == {"0.0"}
 
 
+@pytest.mark.any_database
 def test_times_are_cut_down_too(app: Database) -> None:
     """With those of the feedback."""
     loaded = fe.load_training(
@@ -103,7 +104,7 @@ def test_times_are_cut_down_too(app: Database) -> None:
 
 def test_what_is_not_declared_is_refused(app: Database, tmp_path: Path) -> None:
     """And what is declared has to be there, in a query."""
-    with pytest.raises(SourceError, match="has the unexpected device"):
+    with pytest.raises(SourceError, match="yields the unexpected device"):
         own(app, tmp_path, extra_columns=COLUMNS[:-1])
     with pytest.raises(SourceError, match="lacks plan"):
         own(app, tmp_path, extra_columns=[*COLUMNS, ExtraColumn("plan")])
@@ -144,6 +145,7 @@ def test_the_contract_has_them(app: Database, tmp_path: Path) -> None:
     Draft202012Validator.check_schema(contract)
 
 
+@pytest.mark.sample("mysql-{'format': 'csv'}", "postgresql-{'format': 'csv'}", "sqlite-{'format': 'parquet'}")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_they_are_read_with_their_types(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
     """As `load_training` gives them, age ranges too; other ranges do not fit together unless one says so."""

@@ -74,6 +74,7 @@ def application(sqlite_database: Database) -> str:
     return sqlite_database.url
 
 
+@pytest.mark.sample("_bucket_age")
 @pytest.mark.parametrize("before", ["export", "_bucket_age"])
 def test_fork_after_polars_ran_is_refused_wherever_work_begins(application: str, before: str) -> None:
     names = "list(calls)" if before == "export" else '["process_and_export"]'
@@ -85,6 +86,7 @@ def test_fork_after_polars_ran_is_refused_wherever_work_begins(application: str,
     assert len(refused) == (13 if before == "export" else 1)
 
 
+@pytest.mark.slow
 def test_fork_before_polars_ran_exports(application: str) -> None:
     """Importing Polars is fine; each child has threads of its own."""
     script = SCRIPT.replace('pl.DataFrame({"a": [1], "b": [2]}).write_parquet("training.parquet")', IMPORT_ALL_STEPS)

@@ -110,6 +110,7 @@ class TestReuse:
         assert (report.total_feedback_records, report.exported_records) == (1, 1)
         assert export_new(sqlite_app, folder, now=NOW + 2 * MINUTE).total_feedback_records == 0
 
+    @pytest.mark.sample("mysql-analysis", "postgresql-time", "sqlite-analysis", "sqlite-recommendation", "sqlite-time")
     @pytest.mark.parametrize(
         "other",
         [
@@ -131,6 +132,7 @@ class TestReuse:
         assert export_new(app, folder, now=NOW + MINUTE).exported_records == 1
         assert sum(pairs_in(folder).values()) == 2
 
+    @pytest.mark.any_database
     def test_two_tables_number_their_rows_alike(self, app: Database, folder: Path) -> None:
         """A UNION ALL of them has every id twice, in one run or in several."""
         with app.engine.begin() as connection:
@@ -269,6 +271,7 @@ class TestUpgrade:
             assert report.total_feedback_records == (1 if number == 1 else 0)
         assert sum(pairs_in(folder).values()) == 2
 
+    @pytest.mark.sample("later0-1", "later2-9")
     @pytest.mark.parametrize("analysis", [1, 9])
     @pytest.mark.parametrize("later", [SECOND, MINUTE, 7 * MINUTE])
     def test_a_row_with_an_id_that_was_seen_is_exported(

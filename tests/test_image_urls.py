@@ -63,6 +63,7 @@ def test_of_those_who_agreed(app: Database, tmp_path: Path, form: dict[str, str]
     assert loaded["image_url"].to_list() == rows["image_url"].to_list()
 
 
+@pytest.mark.any_database
 def test_nobody_is_asked_for_them(app: Database, tmp_path: Path) -> None:
     """Without the option there is no such column, and no photo is read."""
     agree(app, u1="true", u2="true")
@@ -93,13 +94,14 @@ def test_of_an_own_query(app: Database, tmp_path: Path) -> None:
     report = exported_from_url(app, tmp_path, include_image_urls=True, query=QUERY)
     urls = rows_of(Path(report.export_filename))["image_url"].drop_nulls().sort().to_list()
     assert urls == ["shots/7.jpg", "shots/8.jpg"]
-    with pytest.raises(SourceError, match="has the unexpected image_url, image_opt_in"):
+    with pytest.raises(SourceError, match="yields the unexpected image_url, image_opt_in"):
         exported_from_url(app, tmp_path, query=QUERY)
     with pytest.raises(SourceError, match="lacks image_opt_in"):
         exported_from_url(app, tmp_path, include_image_urls=True, query=QUERY.replace("image_opt_in", "consent"))
     assert fe.erase(tmp_path, user_ids=[1], database=app.url, query=QUERY, keys=[Key(KEY)]).rows == 3
 
 
+@pytest.mark.any_database
 def test_the_contract_in_a_parquet_file_has_it(app: Database, tmp_path: Path) -> None:
     """As one more property of a row."""
     agree(app, u1="true")

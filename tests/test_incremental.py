@@ -106,6 +106,7 @@ class TestChain:
         assert go_on(app, folder, NOW + 2 * HOUR, **form).export_filename == ""
         assert pairs_in(folder) == 5
 
+    @pytest.mark.any_database
     def test_a_row_that_is_too_late_is_told_once(self, app: Database, folder: Path) -> None:
         """It is in no incremental export, and the report counts it."""
         add(app, row(1, NOW - DAY), row(2, NOW - MINUTE))
@@ -116,6 +117,7 @@ class TestChain:
         report = go_on(app, folder, NOW + 3 * HOUR)
         assert (report.late_records, report.exported_records, pairs_in(folder)) == (0, 1, 4)
 
+    @pytest.mark.any_database
     def test_a_duplicate_in_a_later_export_is_dropped(self, app: Database, folder: Path) -> None:
         """The pair was exported; so it was read, counted and left out."""
         add(app, row(1, NOW - MINUTE))
@@ -124,6 +126,7 @@ class TestChain:
         report = go_on(app, folder, NOW + HOUR)
         assert (report.total_feedback_records, report.deduplicated_records, report.exported_records) == (2, 1, 1)
 
+    @pytest.mark.any_database
     def test_a_valid_row_like_a_rejected_one_is_exported(self, app: Database, folder: Path) -> None:
         """Only what was exported makes a later row a duplicate."""
         add(app, row(1, NOW - MINUTE, helpful_rating=9), row(2, NOW - MINUTE))
@@ -146,6 +149,7 @@ class TestChain:
         add(app, *(row(number, NOW - number * HOUR) for number in range(2, 10)))
         assert go_on(app, folder, NOW + HOUR).exported_records == 8
 
+    @pytest.mark.any_database
     def test_other_exports_do_not_move_it(self, app: Database, folder: Path) -> None:
         """Neither full ones, nor chains of other settings; the form of the file is no other setting."""
         add(app, row(1, NOW - MINUTE))
@@ -155,6 +159,7 @@ class TestChain:
         assert go_on(app, folder, NOW + HOUR, hash_recommendation_id=True).exported_records == 2
         assert go_on(app, folder, NOW + 2 * HOUR, format="parquet").exported_records == 1
 
+    @pytest.mark.any_database
     def test_other_options_begin_another_one_and_say_so(self, app: Database, folder: Path) -> None:
         """Rows of the first are in it again."""
         add(app, row(1, NOW - HOUR), row(2, NOW - DAY))
@@ -164,6 +169,7 @@ class TestChain:
         assert other.advice.startswith("this began a new series")
         assert go_on(app, folder, NOW + timedelta(minutes=2), include_subject_hash=True).advice == ""
 
+    @pytest.mark.any_database
     def test_windows_are_counted_so_far_back(self, app: Database, folder: Path) -> None:
         """The manifest does not grow for ever."""
         for number in range(1, 4):
@@ -174,6 +180,7 @@ class TestChain:
         assert [end for _, end, _ in counted[:-1]] == [start for start, *_ in counted[1:]]
         assert MAX_COUNTED_WINDOWS == 100
 
+    @pytest.mark.any_database
     def test_only_the_last_one_remembers_rows(self, app: Database, folder: Path) -> None:
         """In a file that holds neither ids nor, but for the pseudonym, anything that is in an export."""
         for number in range(1, 4):

@@ -141,6 +141,7 @@ class TestAKeyFile:
         with pytest.raises(ExportFileError, match=r"could not be written to .*: Not a directory"):
             write_key(key_file(tmp_path / "file") / "key")
 
+    @pytest.mark.sample("fsync", "link,linkat")
     @pytest.mark.parametrize("call", ["write", "fsync", "link,linkat"])
     def test_one_that_cannot_be_completed_is_removed(self, tmp_path: Path, call: str) -> None:
         """A half-written key would be taken for one."""

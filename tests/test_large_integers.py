@@ -62,6 +62,7 @@ CASES = [
 on_every_database = pytest.mark.parametrize(("url", "route"), CASES, indirect=["url"])
 
 
+@pytest.mark.sample("duckdb-its own", "mysql-connectorx", "postgresql-connectorx", "sqlite-sqlalchemy")
 @on_every_database
 def test_a_rating_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
     """Like a 6."""
@@ -70,6 +71,7 @@ def test_a_rating_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
     assert found == {f"{name}_out_of_range": 1 for name in RATINGS}
 
 
+@pytest.mark.sample("duckdb-its own", "mysql-sqlalchemy", "postgresql-connectorx", "sqlite-connectorx")
 @on_every_database
 def test_an_age_is_judged_as_one_of_200(url: str, tmp_path: Path, route: str) -> None:
     """Whatever becomes of those."""

@@ -222,6 +222,17 @@ def test_too_many_rejected_rows_are_told_without_them(application: str, watch: W
     assert "2 of 3 rows are rejected" in told
 
 
+@pytest.mark.sample(
+    "SELECT 1; DELETE FROM recommendation_feedbacks",
+    "SELECT feedback_text FROM recommendation_feedbacks",
+    "SELECT nonsense FROM nowhere",
+    "SELEKT",
+    "sql10",
+    "sql5",
+    "sql6",
+    "sql7",
+    "sql8",
+)
 @pytest.mark.parametrize(
     "sql",
     [
@@ -251,6 +262,15 @@ WRONG_TYPES = {
 }
 
 
+@pytest.mark.sample(
+    "CAST(f.feedback_text AS BLOB)-created_at",
+    "CAST(f.feedback_text AS BLOB)-recommendation_id",
+    "CAST(f.feedback_text AS BLOB)-timeframe",
+    "f.feedback_text-age",
+    "f.feedback_text-would_recommend",
+    "f.user_id * 1.5-created_at",
+    "f.user_id * 1.5-helpful_rating",
+)
 @pytest.mark.parametrize(
     ("value", "column"), [(value, column) for value, columns in WRONG_TYPES.items() for column in columns]
 )
@@ -278,6 +298,7 @@ MIXED: dict[str, Row] = {
 }
 
 
+@pytest.mark.sample("ids", "numbers as times")
 @pytest.mark.fresh_reader
 @pytest.mark.parametrize("kind", MIXED)
 def test_mixed_types_of_sqlite_are_told_without_values(sqlite_database: Database, watch: Watch, kind: str) -> None:

@@ -58,6 +58,7 @@ BY_SQLALCHEMY: dict[str, Make] = {
 }
 
 
+@pytest.mark.sample("TLS", "connect_args", "creator", "mysqlclient", "no TLS")
 @pytest.mark.parametrize(
     ("make", "by_connectorx"),
     [pytest.param(make, True, id=name) for name, make in BY_CONNECTORX.items()]
@@ -272,6 +273,7 @@ def test_a_pooled_connection_keeps_nothing_of_ours(canary: str) -> None:
     assert fetch(canary, "SELECT * FROM canary") == [(1,)]
 
 
+@pytest.mark.sample("wait_timeout")
 @pytest.mark.parametrize("limit", ["wait_timeout", "idle_transaction_timeout"])
 def test_the_servers_limits_for_pauses_do_not_end_a_slow_export(canary: str, limit: str) -> None:
     """Of a few seconds, as some servers have; on a connection of ours and in a transaction of the caller's."""

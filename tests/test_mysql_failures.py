@@ -61,6 +61,7 @@ def test_a_server_that_never_answers_is_given_up(server_at: Callable[..., str]) 
     assert "it did not answer in time (connect_timeout in the settings)" in str(error)
 
 
+@pytest.mark.slow
 def test_a_query_may_take_longer_than_connecting(mysql_url: str) -> None:
     """The timeout is for the answer to who we are alone."""
     assert read(mysql_url, query=select(mysql_url, age="sleep(1.5)"), connect_timeout=1)["age"].item() == 0
@@ -212,6 +213,11 @@ def people(mysql_admin: sa.Engine) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.sample(
+    "(SELECT 5 FROM people p WHERE p.id >= people.id)-it failed while it read rows (-connectorx",
+    "cast(id AS unsigned) * 9223372036854775807-a value of some row cannot be converted as it asks-connectorx",
+    "tells(score)-it failed while it read rows (-sqlalchemy",
+)
 @by_both_routes
 @pytest.mark.parametrize(
     ("sql", "reason"),
@@ -245,6 +251,7 @@ def kill(url: str, what: str, done: threading.Event) -> None:
                 execute(url, f"{what} {thread}")
 
 
+@pytest.mark.sample("KILL QUERY-somebody cancelled it-connectorx", "KILL-the connection was lost-sqlalchemy")
 @by_both_routes
 @pytest.mark.parametrize(
     ("what", "reason"), [("KILL QUERY", "it was cancelled by another session"), ("KILL", "the connection was lost")]
@@ -302,6 +309,7 @@ def test_the_servers_timeout_is_named(people: str, route: str) -> None:
         assert "longer than the server's max_statement_time allows" in failure(by(route, people), query)
 
 
+@pytest.mark.sample("connectorx")
 @by_both_routes
 def test_a_lock_is_named(people: str, route: str) -> None:
     """Somebody alters the table, for longer than the server lets anybody wait."""
@@ -367,6 +375,7 @@ def untouched(people: str) -> Iterator[str]:
     assert fetch(people, "SHOW TABLES LIKE 'another'") == []
 
 
+@pytest.mark.sample("autocommit connection", "connectorx")
 @pytest.mark.parametrize("place", OPENED)
 def test_no_escape_writes(untouched: str, place: Opened) -> None:
     """All of them are refused, and the table is as it was."""
@@ -375,6 +384,7 @@ def test_no_escape_writes(untouched: str, place: Opened) -> None:
             read(database, query=escape.format(select(untouched)))
 
 
+@pytest.mark.sample("nextval(numbers)-autocommit connection", "sets()-sqlalchemy", "writes()-connectorx")
 @pytest.mark.parametrize("place", OPENED[:3])
 @pytest.mark.parametrize("call", ["writes()", "sets()", "nextval(numbers)"])
 def test_no_function_writes(untouched: str, place: Opened, call: str) -> None:

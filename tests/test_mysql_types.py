@@ -42,6 +42,16 @@ def values_of(url: str, route: str, column: str, declared: str, *values: str) ->
     return [(value, frame.schema[column]) for value in frame[column]]
 
 
+@pytest.mark.sample(
+    "bigint unsigned-18446744073709551615-18446744073709551615-UInt64-connectorx",
+    "char(9)-'ab '-ab-String-sqlalchemy",
+    "int-NULL-None-Int64-connectorx",
+    "tinyint--7--7-Int64-connectorx",
+    "uuid-'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'-a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11-String-sqlalchemy",
+    "varchar(20) character set latin1 collate latin1_bin-'rec-\\xe9'-rec-\\xe9-String-sqlalchemy",
+    "varchar(20) collate utf8mb4_nopad_bin-'Rec-\\xe9\\U0001f600 '-Rec-\\xe9\\U0001f600 -String-connectorx",
+    "varchar(9)-''-None-String-connectorx",
+)
 @by_both_routes
 @pytest.mark.parametrize(
     ("declared", "sql", "expected", "dtype"),
@@ -93,6 +103,11 @@ def test_a_rating_is_an_integer_or_a_float(
         assert values_of(url, route, column, declared, sql) == [(expected, dtype)]
 
 
+@pytest.mark.sample(
+    "bit(1)-values2-expected2-connectorx",
+    "boolean-values0-expected0-sqlalchemy",
+    "tinyint(1)-values1-expected1-connectorx",
+)
 @by_both_routes
 @pytest.mark.parametrize(
     ("declared", "values", "expected"),
@@ -123,6 +138,15 @@ def test_a_list_is_json_text(url: str, route: str, declared: str) -> None:
     assert json.loads(rows[1]) == ["a b", '"é"']
 
 
+@pytest.mark.sample(
+    "datetime(6)-'0001-01-01'-expected4-sqlalchemy",
+    "datetime(6)-'9999-12-31 23:59:59.999999'-None-connectorx",
+    "datetime-'0000-00-00'-None-sqlalchemy",
+    "datetime-'2024-02-31'-None-connectorx",
+    "datetime-'2025-10-25 10:00:00'-expected0-connectorx",
+    "timestamp NULL-'0000-00-00'-None-connectorx",
+    "timestamp(6) NULL-'2025-10-25 12:00:00.123456'-expected3-sqlalchemy",
+)
 @by_both_routes
 @pytest.mark.parametrize(
     ("declared", "sql", "expected"),
@@ -184,6 +208,7 @@ def test_a_column_of_a_wrong_type_is_named(
 IDS = ["a", "B", "b", "A", "10", "9", "é", "e", "z", "Z", "ä", "_", "😀", "日", "a ", "ß", "ss"]
 
 
+@pytest.mark.sample("text-sqlalchemy", "varchar(9) collate utf8mb4_general_ci-connectorx")
 @by_both_routes
 @pytest.mark.parametrize("declared", ["varchar(9)", "varchar(9) collate utf8mb4_general_ci", "text"])
 def test_text_ids_of_one_time_are_in_binary_order(url: str, route: str, declared: str) -> None:

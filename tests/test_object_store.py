@@ -100,6 +100,7 @@ class TestObjects:
 class TestTrouble:
     """Requests that fail, are cut off or take too long."""
 
+    @pytest.mark.sample("503", "lost")
     @pytest.mark.parametrize("how", ["500", "503", "cut", "lost", "slow"])
     def test_a_put_comes_through(self, bucket_url: str, proxy: Proxy, how: str) -> None:
         """Once, whether its answer came back or not."""
@@ -110,6 +111,7 @@ class TestTrouble:
         assert quick(bucket_url).read("name") == b"new"
         assert [each.times for each in proxy.troubles] == [0]
 
+    @pytest.mark.sample("503", "cut", "lost")
     @pytest.mark.parametrize("how", ["500", "503", "cut", "lost", "slow"])
     def test_an_object_is_read_whole(self, bucket_url: str, proxy: Proxy, how: str) -> None:
         """Also where the connection was cut off in its middle."""
@@ -131,6 +133,7 @@ class TestTrouble:
         with pytest.raises(FileExistsError):
             quick(bucket_url).put("name", b"another's")
 
+    @pytest.mark.sample("503-failed")
     @pytest.mark.parametrize(("how", "told"), [("503", "failed"), ("slow", "in time")])
     def test_patience_ends(self, bucket_url: str, proxy: Proxy, how: str, told: str) -> None:
         """After a number of requests that is bounded."""

@@ -70,6 +70,7 @@ def assert_true(folder: Path) -> None:
     assert verify_folder(folder, list_local_manifests(folder), KEYS).faults == []
 
 
+@pytest.mark.sample("{'format': 'csv'}", "{'format': 'parquet'}")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_they_are_scanned_as_one(sqlite_database: Database, tmp_path: Path, form: dict[str, str]) -> None:
     """By the folder of exports, by that of the parts, or by a pattern; a part by its name."""

@@ -46,6 +46,7 @@ def texts(mysql_admin: sa.Engine) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.sample("\\U0001f600", "a'da", "ada", "ada ")
 @pytest.mark.parametrize("user", USERS)
 def test_texts_that_differ_in_a_byte_are_other_people_to_a_binary_collation(texts: str, user: str) -> None:
     """And no quote or backslash of an id becomes SQL."""

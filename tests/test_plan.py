@@ -36,6 +36,7 @@ def test_it_tells_what_the_export_then_is(url: str, tmp_path: Path) -> None:
     assert planned.measured_seconds > 0
 
 
+@pytest.mark.sample("7")
 @pytest.mark.parametrize("workers", [None, 1, 7, 32])
 def test_it_plans_the_tasks_that_are_sent(url: str, tmp_path: Path, workers: int | None) -> None:
     """As many ranges as tasks are sent ahead, unless they were too small; the same for the export as for its plan."""

@@ -167,6 +167,7 @@ class TestProcessAndExport:
         assert 0 < stats.execution_time_seconds < 60
         assert CANARY not in "".join(path.read_text() for path in Path("out").rglob("*.csv"))
 
+    @pytest.mark.sample("sqlite file", "sqlite in memory")
     def test_days_and_fields_can_be_chosen(self, session: Session) -> None:
         """By position and by name."""
         classic = processor(session)
@@ -174,6 +175,7 @@ class TestProcessAndExport:
         assert classic.process_and_export(-1, 0).skipped_records == 0
         assert classic.process_and_export(days_back=1, min_feedback_fields=3).skipped_records == 4
 
+    @pytest.mark.sample("sqlite file", "sqlite in memory")
     @pytest.mark.any_database
     def test_figures_are_of_one_run_alone(self, session: Session) -> None:
         """Nothing is carried over, and each run writes a file of its own."""
@@ -260,6 +262,7 @@ class TestProcessAndExport:
         stats = processor(session, key=None, unkeyed=True).process_and_export()
         assert first_pseudonym(stats) == "73475cb40a568e8d"
 
+    @pytest.mark.sample("sqlite file")
     def test_it_can_be_called_from_threads(self, session: Session) -> None:
         """As a scheduler or a web server does, several at once; no two write one file."""
         classic = processor(session)

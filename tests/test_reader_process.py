@@ -24,11 +24,12 @@ from reading import NOW, fetch, select
 import feedback_etl as fe
 from feedback_etl.database import ranges, reader_pool
 from feedback_etl.database.connect import open_connection
-from feedback_etl.database.inspection import fetch_rows, inspect_source
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.ranges import Histogram, HistogramBin, count_batch_groups, group_batches, split_histogram
 from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.database.reader_pool import end_idle
 from feedback_etl.database.sql import select_feedback
+from feedback_etl.database.statements import fetch_rows
 from feedback_etl.database.window import UndatedWindow, Window
 from feedback_etl.errors import SourceError, UsageError
 
@@ -142,6 +143,7 @@ class TestAccidents:
             with pytest.raises(SourceError, match="divides by zero"), Reader(job, read_timeout=60) as reader:
                 assert sum(batch.num_rows for batch in reader.next_stream()) < 200_000
 
+    @pytest.mark.sample("2")
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_it_while_the_database_computes(
         self, postgres_database: str, tmp_path: Path, number: signal.Signals
@@ -307,6 +309,7 @@ def kill_first_reader() -> None:
 class TestCallers:
     """It works wherever it is called from."""
 
+    @pytest.mark.slow
     def test_a_script_without_a_main_guard(self, sqlite_database: Database) -> None:
         """A child that imported the script again would export again, and again."""
         sqlite_database.fill(**feedback(5))
@@ -400,6 +403,7 @@ class TestRanges:
         assert rows is not None
         assert (len(rows), sum(rows)) == (len(parts), sum(counts))
 
+    @pytest.mark.sample("True")
     @pytest.mark.parametrize("is_sampled", [False, True])
     def test_each_row_is_in_one_of_them(
         self, postgres_database: str, monkeypatch: pytest.MonkeyPatch, is_sampled: bool
@@ -419,13 +423,11 @@ class TestRanges:
             monkeypatch.setattr(ranges, "SAMPLE_ROWS_PER_RANGE", 1)
         everything = Window(None, NOW + timedelta(minutes=1))
         with open_connection(postgres_database) as source:
-            relation, types = inspect_source(source)
+            relation = inspect_source(source)
             for window in (everything, Window(NOW - timedelta(days=20_000), NOW)):
-                windows, rows = ranges.plan_ranges(source, relation, window, types, parallel=8)
-                ids = [
-                    {row[0] for row in fetch_rows(source, select_feedback(relation, each, types))} for each in windows
-                ]
-                whole = {row[0] for row in fetch_rows(source, select_feedback(relation, window, types))}
+                windows, rows = ranges.plan_ranges(source, relation, window, parallel=8)
+                ids = [{row[0] for row in fetch_rows(source, select_feedback(relation, each))} for each in windows]
+                whole = {row[0] for row in fetch_rows(source, select_feedback(relation, window))}
                 assert set().union(*ids) == whole
                 assert {91, 92, 93} <= whole  # in every window
                 sizes = [len(each) for each in ids]
@@ -457,8 +459,8 @@ class TestRanges:
         query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
         monkeypatch.setattr(ranges, "SAMPLE_ROWS", 1_000)
         with open_connection(postgres_database) as source:
-            relation, types = inspect_source(source, query=query)
-            found = ranges.plan_ranges(source, relation, Window(None, NOW), types, parallel=3, min_rows=40_000)
+            relation = inspect_source(source, query=query)
+            found = ranges.plan_ranges(source, relation, Window(None, NOW), parallel=3, min_rows=40_000)
             assert (len(found.windows), sum(found.rows or [])) == (3, 100_000)
 
     def test_a_large_window_is_cut_without_being_asked(
@@ -469,8 +471,8 @@ class TestRanges:
         query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
         monkeypatch.setattr(ranges, "MAX_RANGE_ROWS", 10_000)
         with open_connection(postgres_database) as source:
-            relation, types = inspect_source(source, query=query)
-            found = ranges.plan_ranges(source, relation, Window(None, NOW), types)
+            relation = inspect_source(source, query=query)
+            found = ranges.plan_ranges(source, relation, Window(None, NOW))
             assert len(found.windows) == 11  # one for rows without a time
         frame = fe.load_feedback(postgres_database, query=query, days_back=-1, now=NOW)
         assert frame["feedback_id"].to_list() == list(range(100_000, 0, -1))

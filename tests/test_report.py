@@ -163,6 +163,7 @@ class TestContent:
             exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day))
         assert "all exports together, 24 rows." in told()
 
+    @pytest.mark.sample("csv", "parquet")
     @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
     def test_all_forms_of_files_tell_the_same(self, sqlite_database: Database, form: dict[str, Any]) -> None:
         """But for the name of the form."""

@@ -58,6 +58,7 @@ class TestKinds:
         assert CANARY not in page
         assert sum(size.rows for size in gathered().sizes) == 12
 
+    @pytest.mark.sample("another key")
     @pytest.mark.parametrize(("why", "options"), OTHERS, ids=[why for why, _ in OTHERS])
     def test_rows_of_another_kind_are_left_out(
         self, sqlite_database: Database, why: str, options: dict[str, Any]

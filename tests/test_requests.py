@@ -96,6 +96,7 @@ class TestAskedTwice:
 class TestKilled:
     """Asked again after a kill."""
 
+    @pytest.mark.sample("_end-committed")
     @pytest.mark.parametrize(("method", "recovered"), [("_give_names", "removed"), ("_end", "committed")])
     def test_there_is_one_export_in_the_end(
         self, application: Database, tmp_path: Path, method: str, recovered: str

@@ -245,7 +245,7 @@ def test_the_check_of_consent_fails_where_people_are_hidden(owner_url: str, url:
 def test_a_policy_that_comes_after_the_inspection_is_refused_too(owner_url: str, url: str, route: str) -> None:
     """The readers' own sessions refuse, not the inspection alone."""
     with open_connection(by(route, url)) as source:
-        relation, types = inspect_source(source)
+        relation = inspect_source(source)
         source.connection.exec_driver_sql("COMMIT")  # its locks would keep the policy out
         source.connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
         for statement in source.settings:
@@ -253,7 +253,7 @@ def test_a_policy_that_comes_after_the_inspection_is_refused_too(owner_url: str,
         protect(owner_url, "users")
         with (
             pytest.raises(SourceError, match="row-level security would hide rows from this user"),
-            open_batches(source, relation, Window(None, NOW), types, BatchOptions()) as frames,
+            open_batches(source, relation, Window(None, NOW), BatchOptions()) as frames,
         ):
             list(frames)
 

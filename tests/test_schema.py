@@ -490,6 +490,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.sample("PANDERA_VALIDATION_ENABLED=False")
 @pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: "=".join(*switch.items()) if switch else "none")
 def test_panderas_switches_do_not_open_the_gate(switch: dict[str, str]) -> None:
     """They are read from the environment when pandera is imported, and hold for others' schemas alone."""

@@ -160,6 +160,15 @@ def exported(database: Any, **options: Any) -> int:
     return stats.total_feedback_records
 
 
+@pytest.mark.sample(
+    "Connection, search_path",
+    "Engine, connect hook",
+    "Engine, hook on statements",
+    "Engine, schema_translate_map",
+    "Session in a savepoint",
+    "Session, search_path",
+    "Session, temporary table",
+)
 @pytest.mark.parametrize(("make", "by_connectorx"), cases((True, BY_CONNECTORX), (False, BY_SQLALCHEMY)))
 def test_a_tenant_is_read_as_the_caller_sees_it(url: str, make: Make, by_connectorx: bool) -> None:
     """Not what a new connection would find; by ConnectorX where schema and search path can be carried over."""
@@ -244,6 +253,7 @@ def guarded(postgres_database: str, role: str) -> Iterator[str]:
 TENANT = "SELECT set_config('app.tenant', '2', {})"
 
 
+@pytest.mark.sample("false-Session", "false-after_begin hook", "true-Connection")
 @pytest.mark.parametrize("made", ["Session", "Connection", "after_begin hook"])
 @pytest.mark.parametrize("of_transaction", ["true", "false"])
 def test_a_policy_shows_what_it_shows_the_caller(guarded: str, role: str, made: str, of_transaction: str) -> None:

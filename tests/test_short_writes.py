@@ -222,6 +222,7 @@ def steady(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: b"" if name.endswith(at_random) else content for name, content in files.items()}
 
 
+@pytest.mark.sample("erase", "export csv", "key", "part", "prune", "record")
 @pytest.mark.parametrize("name", WRITERS)
 def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
     database: Database, template: Path, tmp_path_factory: pytest.TempPathFactory, name: str

@@ -162,6 +162,30 @@ def opened_here() -> Iterator[list[Any]]:
                 closed.close()
 
 
+@pytest.mark.sample(
+    "mysql-Engine with a connect hook",
+    "mysql-Session in a transaction",
+    "mysql-URL",
+    "postgresql-Connection",
+    "postgresql-Session bound to a Connection",
+    "postgresql-URL",
+    "sqlite-Connection",
+    "sqlite-Engine",
+    "sqlite-Engine that was used",
+    "sqlite-Engine with a checkout hook",
+    "sqlite-Engine with a connect hook",
+    "sqlite-Engine with a do_connect hook",
+    "sqlite-Engine with an engine_connect hook",
+    "sqlite-Engine with options",
+    "sqlite-Session",
+    "sqlite-Session bound to a Connection",
+    "sqlite-Session in a transaction",
+    "sqlite-URL",
+    "sqlite-URL as text",
+    "sqlite-URL as text with white space around",
+    "sqlite-URL with an option only the driver knows",
+    "sqlite-scoped Session",
+)
 @pytest.mark.parametrize(
     ("make", "by_connectorx"), cases(True, BY_CONNECTORX) + cases(False, BY_SQLALCHEMY)
 )  # fmt: skip
@@ -502,8 +526,8 @@ def test_reading_by_sqlalchemy_comes_in_bounded_batches(shared: Database) -> Non
     """Each batch is a raw frame; together they are what one would be."""
     window = Window(None, NOW)
     with open_connection(by("sqlalchemy", shared.url)) as source:
-        relation, types = inspect_source(source)
-        with open_batches(source, relation, window, types, BatchOptions(batch_size=3)) as batches:
+        relation = inspect_source(source)
+        with open_batches(source, relation, window, BatchOptions(batch_size=3)) as batches:
             ids = [batch["feedback_id"].to_list() for batch in batches]
     assert ids == [[2, 3, 1], [4]]
 

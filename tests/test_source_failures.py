@@ -16,8 +16,8 @@ from reading import by, by_both_routes, execute, fetch, read, read_slowly, selec
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.connect import open_connection
-from feedback_etl.database.inspection import fetch_count
 from feedback_etl.database.reader_client import Reader, ReaderJob
+from feedback_etl.database.statements import fetch_count
 from feedback_etl.errors import SourceError
 from feedback_etl.pipeline.export import export_feedback
 
@@ -81,6 +81,11 @@ AFTER = "Nothing was exported."
 loses_the_connection = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
+@pytest.mark.sample(
+    "1 / (id - 5)-it divides by zero in some row-sqlalchemy",
+    "score::int-a value of some row cannot be converted as it asks-connectorx",
+    "tells(score)-it failed while it read rows (-connectorx",
+)
 @loses_the_connection
 @by_both_routes
 @pytest.mark.parametrize(
@@ -222,6 +227,7 @@ def test_the_servers_limit_for_transactions_is_named(postgres: str) -> None:
     gc.collect()
 
 
+@pytest.mark.sample("connectorx")
 @by_both_routes
 def test_the_servers_limit_for_pauses_does_not_end_a_slow_export(postgres: str, route: str) -> None:
     """The cursor waits between two batches, and the connection that holds the snapshot waits for the readers."""
@@ -289,6 +295,12 @@ def sqlite(sqlite_path: Path) -> str:
     return f"sqlite:///{sqlite_path}"
 
 
+@pytest.mark.sample(
+    "age-abs(-9223372036854775807 - (id = 7))-it failed while it read rows (OperationalError)-connectorx",
+    "age-abs(-9223372036854775807 - (id = 7))-it failed while it read rows (OperationalError)-sqlalchemy",
+    "timeframe-name-the text of timeframe is not valid UTF-8 in some row; correct it there, or leave-connectorx",
+    "timeframe-name-the text of timeframe is not valid UTF-8 in some row; correct it there, or leave-sqlalchemy",
+)
 @by_both_routes
 @pytest.mark.parametrize(
     ("column", "sql", "reason"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from reading import NOW, by, by_both_routes, read, read_query, select
 
-from feedback_etl.database.inspection import read_query_file
+from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
 
@@ -129,6 +129,24 @@ def consents(url: str, *values: str) -> str:
     return f"WITH v (id, c) AS (VALUES {rows}) {select(url, 'FROM v', feedback_id='id', consent='c')}"
 
 
+@pytest.mark.sample(
+    "mysql-values0-connectorx",
+    "mysql-values1-connectorx",
+    "mysql-values2-connectorx",
+    "mysql-values3-connectorx",
+    "postgresql-values0-sqlalchemy",
+    "postgresql-values1-sqlalchemy",
+    "postgresql-values2-sqlalchemy",
+    "postgresql-values3-sqlalchemy",
+    "sqlite-values0-connectorx",
+    "sqlite-values0-sqlalchemy",
+    "sqlite-values1-connectorx",
+    "sqlite-values1-sqlalchemy",
+    "sqlite-values2-connectorx",
+    "sqlite-values2-sqlalchemy",
+    "sqlite-values3-connectorx",
+    "sqlite-values3-sqlalchemy",
+)
 @by_both_routes
 @pytest.mark.parametrize(
     "values", [("1", "0", "NULL", "1", "2", "-1"), ("NULL", "0", "1"), ("0",), ("CAST(NULL AS int)",)]

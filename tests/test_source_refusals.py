@@ -541,7 +541,7 @@ class TestOwnQueries:
         """With all that the query has to yield."""
         query = select(url, timeframe=None, age=None, email="'a@example.com'", Age="3")
         message = str(refusal(url, query=query.replace("AS Age", 'AS "Age"')))
-        assert "lacks timeframe, age and has the unexpected email, Age." in message
+        assert "lacks timeframe, age and yields the unexpected email, Age." in message
         assert f"It has to yield {', '.join(RAW_COLUMNS)}, and optionally consent." in message
 
     def test_columns_that_come_twice_are_named(self, url: str) -> None:

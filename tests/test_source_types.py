@@ -311,6 +311,7 @@ RAW_TYPES = {
 }
 
 
+@pytest.mark.sample("mysql-connectorx", "postgresql-sqlalchemy", "sqlite-connectorx", "sqlite-sqlalchemy")
 @by_both_routes
 def test_no_rows_have_the_raw_types_too(database: Database, route: str) -> None:
     """An empty window is no error."""
@@ -331,6 +332,14 @@ def test_no_rows_of_an_expression_are_no_error(sqlite_path: Path, postgres_url: 
     assert read(by(route, postgres_url), query=select(postgres_url, "WHERE false", age=typed)).is_empty()
 
 
+@pytest.mark.sample(
+    "mysql-null last-connectorx",
+    "postgresql-null first-sqlalchemy",
+    "sqlite-null first-connectorx",
+    "sqlite-null first-sqlalchemy",
+    "sqlite-null last-connectorx",
+    "sqlite-null last-sqlalchemy",
+)
 @by_both_routes
 @pytest.mark.parametrize("first", [True, False], ids=["null first", "null last"])
 def test_a_row_of_nulls_changes_nothing_of_the_others(database: Database, route: str, first: bool) -> None:
@@ -357,6 +366,7 @@ def test_a_row_of_nulls_changes_nothing_of_the_others(database: Database, route:
     }
 
 
+@pytest.mark.sample("mysql-connectorx", "postgresql-sqlalchemy", "sqlite-connectorx", "sqlite-sqlalchemy")
 @by_both_routes
 def test_each_feedback_is_one_row_whatever_belongs_to_it(database: Database, route: str) -> None:
     """A user with two profiles has the lower one's age; a missing profile or recommendation loses no row."""

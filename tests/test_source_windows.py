@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,7 @@ def test_everything_includes_rows_without_a_time_and_puts_them_last(database: Da
     assert read(by(route, database.url), since=datetime(1999, 1, 1))["feedback_id"].to_list() == [4, 3]
 
 
+@pytest.mark.sample("mysql-connectorx", "postgresql-sqlalchemy", "sqlite-connectorx", "sqlite-sqlalchemy")
 @by_both_routes
 def test_a_window_may_reach_to_the_ends_of_the_calendar(database: Database, route: str) -> None:
     """From the year 1 on, and up to the year 9999."""
@@ -192,7 +194,7 @@ def test_times_that_are_numbers_on_sqlite_are_refused_with_a_way_out(
     with closing(sqlite3.connect(sqlite_path)) as connection, connection:
         connection.execute("INSERT INTO recommendation_feedbacks (id, created_at) VALUES (1, '2025-10-25 10:00:00')")
         connection.execute("INSERT INTO recommendation_feedbacks (id, created_at) VALUES (2, ?)", [value])
-    with pytest.raises(SourceError, match=r"created_at holds numbers .* datetime\(created_at, 'unixepoch'\)"):
+    with pytest.raises(SourceError, match=r"created_at contains numbers .* datetime\(created_at, 'unixepoch'\)"):
         read(by(route, sqlite_database.url))
     if not isinstance(value, bytes):
         query = of(sqlite_database.url, [("1", f"datetime({int(value)}, 'unixepoch')")])
@@ -215,7 +217,7 @@ def test_text_ids_of_one_time_are_in_binary_order_on_postgresql(odd_zone: str, r
 @pytest.mark.parametrize("kind", ["text", "varchar", "bpchar", "unknown"])
 def test_the_collation_of_text_ids_is_not_left_to_the_database(kind: str) -> None:
     """The servers of the tests may have none that differs."""
-    sql = select_feedback(default_relation("postgresql"), WINDOW, {"feedback_id": kind})
+    sql = select_feedback(replace(default_relation("postgresql"), types={"feedback_id": kind}), WINDOW)
     assert sql.endswith('CAST(f.id AS TEXT) COLLATE "C"')
 
 
@@ -236,7 +238,7 @@ def test_other_ids_of_one_time_are_in_their_order(odd_zone: str, of_ids: Callabl
 
 def test_a_window_is_found_by_the_index_on_created_at(sqlite_database: Database) -> None:
     """On SQLite too, where times are compared as text."""
-    sql = select_feedback(default_relation("sqlite"), WINDOW, {})
+    sql = select_feedback(default_relation("sqlite"), WINDOW)
     with sqlite_database.engine.connect() as connection:
         plan = " ".join(str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}"))
     assert "USING INDEX ix_recommendation_feedbacks_created_at" in plan

@@ -107,6 +107,7 @@ ON_POSTGRES: list[Any] = [
 ]
 
 
+@pytest.mark.sample("autocommit connection", "bound session", "connectorx")
 @pytest.mark.parametrize("opened", ON_POSTGRES)
 def test_no_escape_writes_on_postgresql(postgres: str, opened: Opened) -> None:
     """All of them are refused, and the table is as it was."""

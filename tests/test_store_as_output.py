@@ -182,6 +182,7 @@ def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) ->
     assert list_manifests(bucket_url) == []
 
 
+@pytest.mark.sample("made")
 @pytest.mark.parametrize("moment", ["made", "put"])
 def test_a_temporary_folder_that_is_full_is_named(
     url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -125,6 +125,7 @@ class TestErase:
         assert only(url).rows == 8
         assert_true(url)
 
+    @pytest.mark.slow
     def test_the_manifest_tells_of_many_parts_at_once(self, bucket_url: str, database: Database, proxy: Proxy) -> None:
         """What they become, and what they have become: it is not put twice for each."""
         fill_more(database)
@@ -137,6 +138,7 @@ class TestErase:
         assert (done.rows, done.not_found, scan_rows(bucket_url)) == (4 * 23, [], 3)
         assert_true(bucket_url)
 
+    @pytest.mark.slow
     def test_of_many_parts_those_that_were_replaced_are_told(
         self, bucket_url: str, database: Database, proxy: Proxy
     ) -> None:
@@ -156,6 +158,7 @@ class TestErase:
         assert scan_rows(bucket_url) == 3
         assert_true(bucket_url)
 
+    @pytest.mark.sample("lost")
     @pytest.mark.parametrize("how", ["503", "lost", "cut"])
     def test_trouble_does_not_harm_it(self, url: str, proxy: Proxy, how: str) -> None:
         """Each kind of put fails once, or its answer is lost."""

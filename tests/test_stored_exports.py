@@ -144,6 +144,7 @@ class TestPublishing:
             export.publish(parts, rows.facts)
         assert_whole(bucket_url)
 
+    @pytest.mark.slow
     def test_a_part_that_comes_while_the_manifest_is_put_is_taken_back(
         self, bucket_url: str, rows: Rows, proxy: Proxy
     ) -> None:
@@ -191,6 +192,7 @@ class TestPublishing:
         assert len(list_manifests(bucket_url)) == 2
         assert_whole(bucket_url)
 
+    @pytest.mark.sample("lost")
     @pytest.mark.parametrize("how", ["503", "lost"])
     def test_trouble_does_not_harm_it(self, bucket_url: str, rows: Rows, proxy: Proxy, how: str) -> None:
         """Each kind of put fails once, or its answer is lost."""
@@ -240,6 +242,7 @@ class TestPublishing:
         assert len(list_manifests(bucket_url)) == 2 - len(errors) < 2
         assert all("--allow-new-key" in str(error) for error in errors)
 
+    @pytest.mark.sample("if-match")
     @pytest.mark.parametrize("header", ["if-none-match", "if-match"])
     def test_a_store_without_conditional_puts_is_refused(self, bucket_url: str, proxy: Proxy, header: str) -> None:
         """Exports and records would overwrite each other; it is asked once, before the log begins."""
@@ -284,6 +287,7 @@ class TestErasuresMeanwhile:
         assert (manifest.rows, manifest.erased_rows) == (7, 2)
         assert_forgotten(bucket_url, 202, 303)
 
+    @pytest.mark.slow
     def test_when_the_answer_is_lost_and_the_eraser_is_quick(
         self, bucket_url: str, rows: Rows, proxy: Proxy, object_store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

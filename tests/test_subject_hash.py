@@ -34,6 +34,7 @@ def subject(user: object, key: str | None = KEY) -> str:
     return str(pl.select(fe.hash_id(pl.lit(ids), key=key, domain="subject_hash", unkeyed=key is None)).item())
 
 
+@pytest.mark.any_database
 def test_a_pseudonym_of_its_own_domain(app: Database, tmp_path: Path) -> None:
     """It equals no pseudonym of an analysis with the same id; without a user there is none."""
     report = exported_from_url(app, tmp_path, include_subject_hash=True)
@@ -46,6 +47,11 @@ def test_a_pseudonym_of_its_own_domain(app: Database, tmp_path: Path) -> None:
     assert loaded["subject_hash"].to_list() == rows["subject_hash"].to_list()
 
 
+@pytest.mark.sample(
+    "postgresql-{'format': 'csv'}",
+    "sqlite-{'format': 'csv'}",
+    "sqlite-{'format': 'parquet'}",
+)
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_a_person_is_erased_by_it(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
     """Also when the database has forgotten what was theirs."""
@@ -60,6 +66,7 @@ def test_a_person_is_erased_by_it(app: Database, tmp_path: Path, form: dict[str,
     assert fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).rows == 0
 
 
+@pytest.mark.any_database
 def test_erasing_without_the_column_finds_nobody_else(app: Database, tmp_path: Path) -> None:
     """What is not there is told, as before."""
     exported_from_url(app, tmp_path)
@@ -68,6 +75,7 @@ def test_erasing_without_the_column_finds_nobody_else(app: Database, tmp_path: P
     assert fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).not_found == ["2"]
 
 
+@pytest.mark.sample("sqlite")
 def test_risk_counts_people_by_it(app: Database, tmp_path: Path) -> None:
     """The command line takes it for the person, and the checklist for what links rows."""
     report = exported_from_url(app, tmp_path, include_subject_hash=True)

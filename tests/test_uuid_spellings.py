@@ -56,6 +56,7 @@ def forget(folder: Path, **options: Any) -> Any:
     return erase(folder, **{"keys": [KEY], **options})
 
 
+@pytest.mark.sample("braces", "no hyphens", "urn, capitals")
 @by_spelling
 def test_a_user_is_found(sqlite_database: Database, tmp_path: Path, given: Spelling) -> None:
     """The other user stays, and the person does not come back."""
@@ -68,6 +69,9 @@ def test_a_user_is_found(sqlite_database: Database, tmp_path: Path, given: Spell
     assert (again.exported_records, again.excluded_records) == (1, 1)
 
 
+@pytest.mark.sample(
+    "capitals-braces", "no hyphens, capitals-capitals", "no hyphens-urn, capitals", "small-no hyphens", "small-small"
+)
 @by_spelling
 @stored_so
 def test_an_analysis_is_found(sqlite_database: Database, tmp_path: Path, given: Spelling, stored: Spelling) -> None:
@@ -95,6 +99,9 @@ def test_a_user_whose_rows_come_back_later_stays_away(
     assert (again.exported_records, again.excluded_records) == (1, 1)
 
 
+@pytest.mark.sample(
+    "braces-mysql_url-upper('{}')", "capitals-mysql_url-cast('{}' AS uuid)", "no hyphens-postgres_url-uuid '{}'"
+)
 @pytest.mark.parametrize(
     ("server", "literal"),
     [("postgres_url", "uuid '{}'"), ("mysql_url", "cast('{}' AS uuid)"), ("mysql_url", "upper('{}')")],

@@ -174,7 +174,7 @@ def erase(
     Exit code 1 if nothing was found of some ids, which are listed, or if exports were made with keys that are not at
     hand. Ids come from a file, since arguments show in process lists.
     """
-    from feedback_etl.database.inspection import read_query_file
+    from feedback_etl.database.custom_query import read_query_file
     from feedback_etl.privacy.erasure import erase as erase_from
 
     settings = settings_for(

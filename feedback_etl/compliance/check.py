@@ -13,7 +13,7 @@ from feedback_etl.compliance.item import Item
 from feedback_etl.compliance.record import documented
 from feedback_etl.compliance.rows import ages, contents, contract_columns, duplicates, guessable, images, raw_ids
 from feedback_etl.database.consent import ConsentColumnNames
-from feedback_etl.database.inspection import read_query_file
+from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.lookups import ApplicationSummary, summarize_application
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest

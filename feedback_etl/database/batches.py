@@ -13,13 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.driver_errors import query_error, query_reason
-from feedback_etl.database.inspection import fetch_rows
 from feedback_etl.database.ranges import PARALLEL_RANGE_ROWS, plan_ranges
 from feedback_etl.database.raw_types import filter_window, to_raw
 from feedback_etl.database.read_only import MYSQL_SESSION, READ_ONLY, SNAPSHOT
 from feedback_etl.database.reader_client import BATCHES_AHEAD, Reader, ReaderJob, ReaderLostError
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import select_feedback
+from feedback_etl.database.statements import fetch_rows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
 
@@ -70,7 +70,7 @@ class ConnectorXValueError(SourceError):
 
 @contextmanager
 def open_batches(
-    source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str], reading: BatchOptions
+    source: DatabaseConnection, relation: SourceRelation, window: Window, reading: BatchOptions
 ) -> Iterator[Iterator[pl.DataFrame]]:
     """The rows of a window as raw frames, in order; at least one frame, which may be empty.
 
@@ -84,10 +84,10 @@ def open_batches(
     with ExitStack() as stack:
         if source.connectorx_url is None or _is_misread(source, relation):
             logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
-            rows = _with_sqlalchemy(source, relation, select_feedback(relation, window, types), reading.batch_size)
+            rows = _with_sqlalchemy(source, relation, select_feedback(relation, window), reading.batch_size)
             frames: Iterator[pl.DataFrame] = stack.enter_context(closing(rows))
         else:
-            readers = _started(stack, source, relation, window, types, reading)
+            readers = _started(stack, source, relation, window, reading)
             frames = _with_connectorx(readers, relation)
         yield (filter_window(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
 
@@ -102,13 +102,12 @@ def _started(
     source: DatabaseConnection,
     relation: SourceRelation,
     window: Window,
-    types: dict[str, str],
     reading: BatchOptions,
 ) -> list[Reader]:
     """For each query, in the order of their rows, the reader process that runs it; some run several."""
     workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else None
-    ranges = plan_ranges(source, relation, window, types, parallel=workers)
-    queries = [select_feedback(relation, part, types) for part in ranges.windows]
+    ranges = plan_ranges(source, relation, window, parallel=workers)
+    queries = [select_feedback(relation, part) for part in ranges.windows]
     prepare = session_statements(source)
     processes = min(workers or 1, len(queries))
     jobs = [

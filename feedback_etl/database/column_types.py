@@ -1,7 +1,7 @@
 """What the databases call the types of columns, and whether an export can be made of them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_etl.columns import ExtraColumn
@@ -74,7 +74,7 @@ def _type_of_postgresql(code: int) -> str:
     return f"{found.name}[]" if found.array_oid == code else found.name
 
 
-def check_types(dialect: str, types: dict[str, str], extra: Sequence[ExtraColumn] = ()) -> None:
+def check_types(dialect: str, types: Mapping[str, str], extra: Sequence[ExtraColumn] = ()) -> None:
     """Refuse columns that cannot be meant.
 
     Raises:

@@ -1,26 +1,27 @@
-r"""A user's own query: is it one statement that stays inside the brackets that are put around it?
+r"""Check that a custom query is one statement that cannot end the subquery that contains it.
 
-This guards against accidents and cuts no corner: where a database's lexer might read a text otherwise than the patterns
-here, the text is refused. What the database itself refuses stands behind it: our transactions are read-only, and in a
-subquery of SQLite a write is a syntax error.
+This guards against accidents. A text that a database's lexer might read differently from the patterns here is refused.
+The database is the second line of defence: all transactions are read-only, and in a subquery of SQLite a write is a
+syntax error.
 """
 
 import re
+from pathlib import Path
 
 from feedback_etl.errors import UsageError
 
-# What a name goes on with, so that what follows begins nothing new: in a$$ and é$$ no text is quoted.
+# Characters that continue a name: in a$$ and é$$ no quoted text begins.
 _NAME = r"[\w$\x80-\U0010ffff]"
 _STRING = r"'(?:[^']|'')*+'"
 _QUOTED_NAME = r'"(?:[^"]|"")*+"'
 _COMMENT = {
-    "postgresql": r"--[^\n\r]*+ | /\*(?:(?!/\*).)*?\*/",  # nested ones are refused
-    # Without a blank after it, -- is minus minus; what /*! /*M! and /*+ begin is obeyed, and refused.
+    "postgresql": r"--[^\n\r]*+ | /\*(?:(?!/\*).)*?\*/",  # nested comments are refused
+    # Without a blank after it, -- is minus minus. MySQL executes comments that begin with /*! /*M! or /*+: refused.
     "mysql": r"--(?=[\x00-\x20\x7f]|\Z)[^\n]*+ | \#[^\n]*+ | /\*(?![!+]|M!)(?:(?!/\*).)*?\*/",
     "sqlite": r"--[^\n]*+ | /\*.*?\*/",
 }
 _QUOTED = {
-    # After E'...' a string on the next line goes on with backslashes as escapes: refused.
+    # A string on the line after E'...' continues it, with backslashes as escapes: refused.
     "postgresql": rf"""(?<!{_NAME})[eE](?>'(?:[^'\\]|\\.|'')*')(?!(?:\s|--[^\n\r]*)*')
         | {_STRING} | {_QUOTED_NAME}
         | (?<!{_NAME})\$(?P<tag>(?:(?!\d)[\w\x80-\U0010ffff]+)?)\$.*?\$(?P=tag)\$""",
@@ -46,18 +47,18 @@ _NOTHING = {
 
 
 _LOCKS = re.compile(r"\b(for\s+(update|share)|lock\s+in\s+share\s+mode)\b", re.IGNORECASE)
-"""What MySQL obeys in a read-only transaction too: it would keep the application from writing."""
+"""Clauses that MySQL executes in a read-only transaction too, and that would keep the application from writing."""
 
 
 def extract_select(dialect: str, sql: str) -> str:
-    """The query without a closing semicolon, when it stays inside the brackets that are put around it.
+    """Return a query without its closing semicolon, if it is one statement that a subquery can contain.
 
     Raises:
-        UsageError: It is empty, holds a second statement, its brackets, quotes or comments are not closed, or it would
-            lock rows of MySQL.
+        UsageError: The query is empty, contains a second statement, has brackets, quotes or comments that are not
+            closed, or would lock rows of MySQL.
     """
-    dialect = "postgresql" if dialect == "duckdb" else dialect  # whose lexer it has
-    end = _end_of_statement(dialect, sql)
+    dialect = "postgresql" if dialect == "duckdb" else dialect  # DuckDB has PostgreSQL's lexer
+    end = _find_end(dialect, sql)
     if end is None or _NOTHING[dialect].fullmatch(sql[:end]) or not _NOTHING[dialect].fullmatch(sql[end:]):
         raise UsageError("The query must be one SELECT: no semicolon inside, every bracket, quote and comment closed.")
     if dialect == "mysql" and _LOCKS.search(_TOKEN[dialect].sub(_unquoted, sql[:end])):
@@ -69,8 +70,8 @@ def _unquoted(token: re.Match[str]) -> str:
     return token[0] if token["open"] or token["close"] else " "
 
 
-def _end_of_statement(dialect: str, sql: str) -> int | None:
-    """Where the first statement ends; None if something in it is not closed or could be read in two ways."""
+def _find_end(dialect: str, sql: str) -> int | None:
+    """Return the end of the first statement; None if something in it is not closed or is ambiguous."""
     depth = 0
     for token in _TOKEN[dialect].finditer(sql):
         depth += bool(token["open"]) - bool(token["close"])
@@ -79,3 +80,17 @@ def _end_of_statement(dialect: str, sql: str) -> int | None:
         if token["end"]:
             return None if depth else token.start()
     return None if depth else len(sql)
+
+
+def read_query_file(path: Path) -> str:
+    """Return the text of a query file.
+
+    Raises:
+        UsageError: The file does not exist, or cannot be read as UTF-8 text.
+    """
+    try:
+        if not path.is_file():
+            raise UsageError(f"There is no query file {path}.")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"The query file {path} cannot be read as UTF-8 text.") from None

@@ -7,9 +7,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.inspection import fetch_count
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_rows
+from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 
@@ -19,7 +19,7 @@ _SMALL_PART = 0.5
 _TABLE = tables.recommendation_feedbacks.name
 
 
-def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
+def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: Window) -> str:
     """A sentence with the statement that creates the index on created_at, where one is missing and would help.
 
     It would not for a window that holds most of the table, nor on DuckDB, and of an own query nothing is known: then it
@@ -29,8 +29,8 @@ def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: 
         return ""
     with suppress(SQLAlchemyError, SourceError):  # no advice is worth an export
         if statement := missing_index_statement(source):
-            everything = fetch_count(source, count_rows(relation, Window(None, window.end), types))
-            if fetch_count(source, count_rows(relation, window, types)) < _SMALL_PART * everything:
+            everything = fetch_count(source, count_rows(relation, Window(None, window.end)))
+            if fetch_count(source, count_rows(relation, window)) < _SMALL_PART * everything:
                 return f"the database read all of {_TABLE} to find the window; an index helps: {statement}"
     return ""
 

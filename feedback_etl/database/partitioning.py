@@ -12,10 +12,10 @@ from feedback_etl.columns import CONSENT
 from feedback_etl.database.batches import session_statements
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.hints import suggest_index
-from feedback_etl.database.inspection import fetch_count
 from feedback_etl.database.ranges import WindowRanges, count_total, plan_ranges
 from feedback_etl.database.read import OpenSource, ReadRequest, open_source
 from feedback_etl.database.sql import count_excluded, select_feedback
+from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 
 T = TypeVar("T")
@@ -63,8 +63,8 @@ def is_partitionable(source: DatabaseConnection) -> bool:
 
 def plan_task_ranges(opened: OpenSource, window: Window, tasks: int) -> WindowRanges:
     """Return the time ranges of a window that so many tasks in flight read."""
-    source, relation, types = opened
-    return plan_ranges(source, relation, window, types, parallel=tasks, min_rows=MIN_ROWS_PER_TASK)
+    source, relation = opened
+    return plan_ranges(source, relation, window, parallel=tasks, min_rows=MIN_ROWS_PER_TASK)
 
 
 @contextmanager
@@ -83,24 +83,24 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
     window = request.window
     request.batch_options.checked()
     with open_source(request) as opened:
-        source, relation, types = opened
+        source, relation = opened
         if not is_partitionable(source) or source.connectorx_url is None:
             raise NotPartitionableError
         prepare = session_statements(source)
         ranges = plan_task_ranges(opened, window, tasks)
         excluded = total = 0
         if CONSENT in relation.columns:
-            excluded = fetch_count(source, count_excluded(relation, window, types))
+            excluded = fetch_count(source, count_excluded(relation, window))
         if request.on_progress:
-            total = count_total(source, relation, window, types, ranges)
+            total = count_total(source, relation, window, ranges)
         yield FeedbackPartitions(
             source.connectorx_url,
             ranges.windows,
-            lambda part: select_feedback(relation, part, types),
+            lambda part: select_feedback(relation, part),
             prepare,
             excluded,
             total,
-            lambda: suggest_index(source, relation, window, types),
+            lambda: suggest_index(source, relation, window),
             source.dialect,
             relation.consent,
         )

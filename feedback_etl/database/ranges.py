@@ -16,9 +16,9 @@ from feedback_etl.clock import to_naive_utc
 from feedback_etl.columns import CONSENT
 from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.inspection import fetch_count, fetch_rows
 from feedback_etl.database.relation import SourceRelation, sample_table
 from feedback_etl.database.sql import count_rows, explain_rows, select_histogram, select_time_range
+from feedback_etl.database.statements import fetch_count, fetch_rows
 from feedback_etl.database.window import DatedWindow, UndatedWindow, Window
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ def plan_ranges(
     source: DatabaseConnection,
     relation: SourceRelation,
     window: Window,
-    types: dict[str, str],
     *,
     parallel: int | None = None,
     min_rows: int = 1,
@@ -117,17 +116,17 @@ def plan_ranges(
     if source.dialect != "postgresql":
         return WindowRanges([window])
     range_rows = MAX_RANGE_ROWS if parallel is None else PARALLEL_RANGE_ROWS
-    estimate = estimate_rows(source, relation, window, types)
+    estimate = estimate_rows(source, relation, window)
     if parallel is None and estimate <= 1.5 * range_rows:
         return WindowRanges([window])
-    histogram = sample_histogram(source, relation, window, types, estimate=estimate, range_rows=range_rows)
+    histogram = sample_histogram(source, relation, window, estimate=estimate, range_rows=range_rows)
     ranges = max(math.ceil(histogram.rows / range_rows), min(parallel or 0, histogram.rows // min_rows))
     return split_histogram(window, histogram, ranges)
 
 
-def estimate_rows(source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str]) -> int:
+def estimate_rows(source: DatabaseConnection, relation: SourceRelation, window: Window) -> int:
     """Return how many rows PostgreSQL's planner expects in a window."""
-    plan = fetch_rows(source, explain_rows(relation, window, types))[0][0]
+    plan = fetch_rows(source, explain_rows(relation, window))[0][0]
     return int(plan[0]["Plan"]["Plan Rows"])
 
 
@@ -135,7 +134,6 @@ def sample_histogram(
     source: DatabaseConnection,
     relation: SourceRelation,
     window: Window,
-    types: dict[str, str],
     *,
     estimate: int,
     range_rows: int,
@@ -152,22 +150,20 @@ def sample_histogram(
         estimate: How many rows the planner expects in the window.
         range_rows: How many rows a range is to have.
     """
-    first, last = fetch_rows(source, select_time_range(relation, window, types))[0]
+    first, last = fetch_rows(source, select_time_range(relation, window))[0]
     if first is None or first == last:
         return Histogram([])
-    share = _sample_share(source, relation, types, estimate, range_rows)
+    share = _sample_share(source, relation, estimate, range_rows)
     sampled = relation if share == 1 else sample_table(relation, share)
     extent, bins = (to_naive_utc(first), to_naive_utc(last)), max(_MIN_BINS, _BINS_PER_RANGE * estimate // range_rows)
-    rows = fetch_rows(source, select_histogram(sampled, window, types, extent=extent, bins=bins))
+    rows = fetch_rows(source, select_histogram(sampled, window, extent=extent, bins=bins))
     return Histogram(
         [HistogramBin(start and to_naive_utc(start), round(count / share)) for start, count in rows],
         is_sample=share < 1,
     )
 
 
-def _sample_share(
-    source: DatabaseConnection, relation: SourceRelation, types: dict[str, str], estimate: int, range_rows: int
-) -> float:
+def _sample_share(source: DatabaseConnection, relation: SourceRelation, estimate: int, range_rows: int) -> float:
     """Return the share of a table's pages to sample; 1 if all rows are to be counted.
 
     A sample is of the whole table, whatever the window; the rows of a small window are counted faster by the index.
@@ -175,7 +171,7 @@ def _sample_share(
     share = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_RANGE * estimate // range_rows) / max(estimate, 1)
     if share > MAX_SAMPLE_SHARE or not _is_table(source, relation):
         return 1
-    table_rows = estimate_rows(source, relation, Window(None, datetime.max), types)
+    table_rows = estimate_rows(source, relation, Window(None, datetime.max))
     return share if share * table_rows < estimate / 4 else 1
 
 
@@ -221,12 +217,10 @@ def split_histogram(window: Window, histogram: Histogram, ranges: int) -> Window
     return WindowRanges([*windows, UndatedWindow(*window)], [*sizes, undated_rows])
 
 
-def count_total(
-    source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str], ranges: WindowRanges
-) -> int:
+def count_total(source: DatabaseConnection, relation: SourceRelation, window: Window, ranges: WindowRanges) -> int:
     """Return how many rows of a window are read: the sum of its ranges, or counted where that is unknown or wrong."""
     if ranges.rows is None or CONSENT in relation.columns:
-        return fetch_count(source, count_rows(relation, window, types))
+        return fetch_count(source, count_rows(relation, window))
     return sum(ranges.rows)
 
 

@@ -15,9 +15,10 @@ from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
 from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.hints import suggest_index
-from feedback_etl.database.inspection import fetch_count, fetch_rows, inspect_source
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_excluded, count_incomparable_ids, count_rows
+from feedback_etl.database.statements import fetch_count, fetch_rows
 from feedback_etl.database.watermark import Watermark, WatermarkRequest, compute_watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
@@ -83,11 +84,10 @@ class FeedbackStream(NamedTuple):
 
 
 class OpenSource(NamedTuple):
-    """Hold an open database after inspection: the relation to read, and the names of its columns' types."""
+    """Hold an open database and the relation to read from it."""
 
     source: DatabaseConnection
     relation: SourceRelation
-    types: dict[str, str]
 
 
 @contextmanager
@@ -102,20 +102,20 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     window, batch_options = request.window, request.batch_options.checked()
-    with open_source(request) as (source, relation, types):
+    with open_source(request) as (source, relation):
         if not request.use_connectorx:
             source = replace(source, connectorx_url=None)
-        watermark = compute_watermark(source, relation, window, types, request.watermark)
-        with open_batches(source, relation, window, types, batch_options) as batches:
+        watermark = compute_watermark(source, relation, window, request.watermark)
+        with open_batches(source, relation, window, batch_options) as batches:
             excluded = total = 0
             if CONSENT in relation.columns:
-                excluded = fetch_count(source, count_excluded(relation, window, types))
+                excluded = fetch_count(source, count_excluded(relation, window))
             if request.on_progress:
-                total = fetch_count(source, count_rows(relation, window, types))
+                total = fetch_count(source, count_rows(relation, window))
             yield FeedbackStream(
                 excluded,
                 _report_progress(batches, request.on_progress, total),
-                lambda: suggest_index(source, relation, window, types),
+                lambda: suggest_index(source, relation, window),
                 source.dialect,
                 watermark,
                 relation.consent,
@@ -168,21 +168,17 @@ def open_source(request: ReadRequest) -> Iterator[OpenSource]:
         connect_timeout=request.connect_timeout,
         allow_row_security=request.allow_row_security,
     ) as source:
-        relation, types = inspect_source(
-            source, query=request.query, consent=request.consent, extra=request.extra_columns
-        )
-        _require_comparable_ids(source, relation, request.window, types)
-        yield OpenSource(source, relation, types)
+        relation = inspect_source(source, query=request.query, consent=request.consent, extra=request.extra_columns)
+        _require_comparable_ids(source, relation, request.window)
+        yield OpenSource(source, relation)
 
 
-def _require_comparable_ids(
-    source: DatabaseConnection, relation: SourceRelation, window: Window, types: dict[str, str]
-) -> None:
+def _require_comparable_ids(source: DatabaseConnection, relation: SourceRelation, window: Window) -> None:
     """Refuse ids whose equality in the database is not known here."""
     names = [name for name, comparison in relation.comparisons.items() if comparison.ascii_only]
     if not names:
         return
-    counts = fetch_rows(source, count_incomparable_ids(relation, window, types))[0]
+    counts = fetch_rows(source, count_incomparable_ids(relation, window))[0]
     for name, rows in zip(names, counts, strict=True):
         if rows:
             collation = relation.comparisons[name].ascii_only

@@ -18,7 +18,7 @@ from feedback_etl.database.window import Window
 from feedback_etl.database.window_sql import is_counted, is_dated, is_in, is_read, is_unreadable, shortest
 
 
-def select_feedback(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
+def select_feedback(relation: SourceRelation, window: Window) -> str:
     """The statement that reads a window, ordered by (created_at, feedback id), nulls last.
 
     On SQLite it reads some rows from around the window too, which `raw.filter_window` leaves out.
@@ -30,54 +30,56 @@ def select_feedback(relation: SourceRelation, window: Window, types: dict[str, s
     """
     time = relation.columns["created_at"]
     names = (*RAW_COLUMNS, *(each.name for each in relation.extra))
-    selected = {name: _readable(relation, name, types) for name in names}
+    selected = {name: _readable(relation, name) for name in names}
     if relation.dialect != "sqlite":  # whose texts are parsed later
         times = _further(relation, "time")
-        selected |= {unreadable_flag(name): _is_unreadable(relation, name, types) for name in names if name in times}
+        selected |= {unreadable_flag(name): _is_unreadable(relation, name) for name in names if name in times}
     statement = (
         sa.select(*label_columns(selected))
         .select_from(relation.rows)
-        .where(is_read(relation, window, types))
+        .where(is_read(relation, window))
         .order_by(
             *_by_time(relation, time, window),
-            _binary(relation.columns["feedback_id"], relation.dialect, types.get("feedback_id", "")),
+            _binary(relation.columns["feedback_id"], relation.dialect, relation.type_name("feedback_id")),
         )
     )
     if CONSENT in relation.columns:
-        statement = statement.where(has_consent(relation, types))
+        statement = statement.where(has_consent(relation))
     return relation.render(statement)
 
 
-def count_excluded(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
+def count_excluded(relation: SourceRelation, window: Window) -> str:
     """The statement that counts the rows of a window without consent."""
-    conditions = sa.and_(has_consent(relation, types).is_not(sa.true()), is_in(relation, window, types))
+    conditions = sa.and_(has_consent(relation).is_not(sa.true()), is_in(relation, window))
     return relation.render(sa.select(sa.func.count()).select_from(relation.rows).where(conditions))
 
 
-def explain_rows(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
+def explain_rows(relation: SourceRelation, window: Window) -> str:
     """The statement that asks PostgreSQL's planner how many rows a window has, which takes no time."""
-    rows = sa.select(_sql("1")).select_from(relation.feedback_table).where(is_read(relation, window, types))
+    rows = sa.select(_sql("1")).select_from(relation.feedback_table).where(is_read(relation, window))
     return f"EXPLAIN (FORMAT JSON) {relation.render(rows)}"
 
 
-def count_rows(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
+def count_rows(relation: SourceRelation, window: Window) -> str:
     """The statement that counts the rows of a window."""
-    rows = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_in(relation, window, types))
+    rows = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_in(relation, window))
     if CONSENT in relation.columns:
-        rows = rows.where(has_consent(relation, types))
+        rows = rows.where(has_consent(relation))
     return relation.render(rows)
 
 
-def count_incomparable_ids(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
+def count_incomparable_ids(relation: SourceRelation, window: Window) -> str:
     """The statement that counts, for each column of ids whose rules are known of ASCII alone, other ids (MySQL)."""
     counts = [
-        sa.func.count(sa.case((_is_beyond_ascii(relation.stored[name], comparison.ascii_only), _sql("1")))).label(name)
+        sa.func.count(sa.case((_is_beyond_ascii(relation.stored_ids[name], comparison.ascii_only), _sql("1")))).label(
+            name
+        )
         for name, comparison in relation.comparisons.items()
         if comparison.ascii_only
     ]
-    rows = sa.select(*counts).select_from(relation.feedback_table).where(is_read(relation, window, types))
+    rows = sa.select(*counts).select_from(relation.feedback_table).where(is_read(relation, window))
     if CONSENT in relation.columns:
-        rows = rows.where(has_consent(relation, types))
+        rows = rows.where(has_consent(relation))
     return relation.render(rows)
 
 
@@ -88,29 +90,27 @@ def _is_beyond_ascii(column: Column, collation: str) -> sa.ColumnElement[bool]:
     return sa.or_(text.regexp_match("[^ -~]"), sa.func.octet_length(text) != sa.func.char_length(text))
 
 
-def select_time_range(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
+def select_time_range(relation: SourceRelation, window: Window) -> str:
     """The statement that yields the first and the last time of a window (PostgreSQL)."""
     time = relation.columns["created_at"]
     ends = sa.select(sa.func.min(time), sa.func.max(time)).select_from(relation.feedback_table)
-    return relation.render(ends.where(is_dated(relation, window, types)))
+    return relation.render(ends.where(is_dated(relation, window)))
 
 
-def select_last_time(relation: SourceRelation, window: Window, types: dict[str, str]) -> str:
+def select_last_time(relation: SourceRelation, window: Window) -> str:
     """The statement that yields the last time of a window: on SQLite as text, and only of such as can be read."""
     time = relation.columns["created_at"]
     last = sa.func.max(text_times.instant(time) if relation.dialect == "sqlite" else time)
-    return relation.render(
-        sa.select(last).select_from(relation.feedback_table).where(is_dated(relation, window, types))
-    )
+    return relation.render(sa.select(last).select_from(relation.feedback_table).where(is_dated(relation, window)))
 
 
-def count_windows(relation: SourceRelation, windows: Sequence[Window], types: dict[str, str]) -> str:
+def count_windows(relation: SourceRelation, windows: Sequence[Window]) -> str:
     """The statement that yields the number of each of several adjoining windows and of its rows, consent or not.
 
     On PostgreSQL one look at the table is enough, also without an index; windows without rows are left out.
     """
     if relation.dialect == "postgresql":
-        kind = "timestamptz" if types.get("created_at") == "timestamptz" else "timestamp"
+        kind = "timestamptz" if relation.types.get("created_at") == "timestamptz" else "timestamp"
         zone = "+00:00" if kind == "timestamptz" else ""
         ends = ",".join(f"'{shortest(window.end)}{zone}'" for window in windows)
         number = sa.func.coalesce(
@@ -118,19 +118,17 @@ def count_windows(relation: SourceRelation, windows: Sequence[Window], types: di
         )
         whole = Window(windows[0].start, windows[-1].end)
         counts = sa.select(number, sa.func.count()).select_from(relation.feedback_table)
-        return relation.render(counts.where(is_counted(relation, whole, types)).group_by(_sql("1")))
+        return relation.render(counts.where(is_counted(relation, whole)).group_by(_sql("1")))
     each = [
         sa.select(_sql(str(number)), sa.func.count())
         .select_from(relation.feedback_table)
-        .where(is_counted(relation, window, types))
+        .where(is_counted(relation, window))
         for number, window in enumerate(windows)
     ]
     return "\nUNION ALL ".join(relation.render(count) for count in each)
 
 
-def select_histogram(
-    relation: SourceRelation, window: Window, types: dict[str, str], *, extent: tuple[datetime, datetime], bins: int
-) -> str:
+def select_histogram(relation: SourceRelation, window: Window, *, extent: tuple[datetime, datetime], bins: int) -> str:
     """The statement that yields the first time and the number of rows of each of so many equal spans (PostgreSQL).
 
     Rows that are not `DatedWindow` come last, under null. Seconds as `double precision` take half
@@ -139,9 +137,9 @@ def select_histogram(
     time = relation.columns["created_at"]
     least, greatest = (sa.cast(sa.literal(end.replace(tzinfo=UTC).timestamp()), sa.Double) for end in extent)
     span = sa.func.width_bucket(sa.func.date_part(_sql("'epoch'"), time), least, greatest, _sql(str(bins)))
-    dated = is_dated(relation, window, types)
+    dated = is_dated(relation, window)
     counts = sa.select(sa.func.min(sa.case((dated, time))), sa.func.count()).select_from(relation.feedback_table)
-    rows = counts.where(is_read(relation, window, types)).group_by(sa.case((dated, span))).order_by(_sql("1"))
+    rows = counts.where(is_read(relation, window)).group_by(sa.case((dated, span))).order_by(_sql("1"))
     return relation.render(rows)
 
 
@@ -149,10 +147,10 @@ def _sql(constant: str) -> Column:
     return sa.literal_column(constant)
 
 
-def _readable(relation: SourceRelation, name: str, types: dict[str, str]) -> Column:
+def _readable(relation: SourceRelation, name: str) -> Column:
     """A column in a form that every driver reads alike."""
     column = relation.columns[name]
-    kind = types.get(name, "")
+    kind = relation.type_name(name)
     if kind.endswith("[]"):
         column = sa.func.array_to_json(column)
     texts = {*LIST_COLUMNS, *_further(relation, "text")}
@@ -196,8 +194,8 @@ def _instead(name: str) -> Column:
     return _sql(f"timestamp '{AFTER_EVERY_WINDOW}'") if name == "created_at" else sa.null()
 
 
-def _is_unreadable(relation: SourceRelation, name: str, types: dict[str, str]) -> Column:
-    return sa.and_(relation.columns[name].is_not(None), _readable(relation, name, types).is_(None))
+def _is_unreadable(relation: SourceRelation, name: str) -> Column:
+    return sa.and_(relation.columns[name].is_not(None), _readable(relation, name).is_(None))
 
 
 def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
@@ -211,10 +209,10 @@ def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
     return column
 
 
-def has_consent(relation: SourceRelation, types: dict[str, str]) -> sa.ColumnElement[bool]:
+def has_consent(relation: SourceRelation) -> sa.ColumnElement[bool]:
     """Whether a row's consent is true: not null, no other number than 1."""
     consent = relation.columns[CONSENT]
-    return consent if relation.custom_query is None else is_true(consent, types.get(CONSENT, ""))
+    return consent if relation.custom_query is None else is_true(consent, relation.type_name(CONSENT))
 
 
 def _binary(column: Column, dialect: str, kind: str) -> Column:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from feedback_etl.clock import to_naive_utc
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.inspection import fetch_rows
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_windows, select_last_time
+from feedback_etl.database.statements import fetch_rows
 from feedback_etl.database.window import Window
 
 
@@ -41,7 +41,6 @@ def compute_watermark(
     source: DatabaseConnection,
     relation: SourceRelation,
     window: Window,
-    types: dict[str, str],
     watermark: WatermarkRequest | None,
 ) -> Watermark:
     """Look what is settled; nothing where it is not asked.
@@ -52,7 +51,7 @@ def compute_watermark(
     if watermark is None:
         return Watermark(window.start, [])
     until = window.start
-    last = _as_time(fetch_rows(source, select_last_time(relation, window, types))[0][0])
+    last = _as_time(fetch_rows(source, select_last_time(relation, window))[0][0])
     if last is not None and last - datetime.min > watermark.lookback:
         settled = last - watermark.lookback
         until = settled if until is None else max(until, settled)
@@ -61,7 +60,7 @@ def compute_watermark(
         windows.append(Window(window.start, until))
     if not windows:
         return Watermark(until, [])
-    counts: dict[int, int] = dict(fetch_rows(source, count_windows(relation, windows, types)))
+    counts: dict[int, int] = dict(fetch_rows(source, count_windows(relation, windows)))
     return Watermark(until, [counts.get(number, 0) for number in range(len(windows))])
 
 

@@ -34,39 +34,39 @@ def is_unreadable(relation: SourceRelation, time: Column) -> Condition:
     return sa.or_(time < _CALENDAR_BEGINS, time >= _CALENDAR_ENDS)
 
 
-def is_read(relation: SourceRelation, window: Window, types: dict[str, str]) -> Condition:
+def is_read(relation: SourceRelation, window: Window) -> Condition:
     """Return whether a row is read for a window. On SQLite, some rows from around it are too."""
     time = relation.columns["created_at"]
     if relation.dialect != "sqlite":
-        return is_in(relation, window, types)
+        return is_in(relation, window)
     return sa.true() if window.start is None else sa.or_(_is_near(time, window), is_unreadable(relation, time))
 
 
-def is_in(relation: SourceRelation, window: Window, types: dict[str, str]) -> Condition:
+def is_in(relation: SourceRelation, window: Window) -> Condition:
     """Return whether a row is in a window."""
     time = relation.columns["created_at"]
     unreadable = is_unreadable(relation, time)
     undated = unreadable if window.start else sa.or_(_is_missing(relation, time), unreadable)
     if isinstance(window, UndatedWindow):
         return undated
-    dated = is_dated(relation, window, types)
+    dated = is_dated(relation, window)
     return dated if isinstance(window, DatedWindow) else sa.or_(dated, undated)
 
 
-def is_counted(relation: SourceRelation, window: Window, types: dict[str, str]) -> Condition:
+def is_counted(relation: SourceRelation, window: Window) -> Condition:
     """Return whether a row is in this window and in no adjoining one: those whose time cannot be read are in none."""
-    dated = is_dated(relation, window, types)
+    dated = is_dated(relation, window)
     return dated if window.start else sa.or_(dated, _is_missing(relation, relation.columns["created_at"]))
 
 
-def is_dated(relation: SourceRelation, window: Window, types: dict[str, str]) -> Condition:
+def is_dated(relation: SourceRelation, window: Window) -> Condition:
     """Return whether a row's time can be read and lies in a window."""
     time = relation.columns["created_at"]
     if relation.dialect == "sqlite":
         exactly = _is_between(text_times.instant(time), window, shortest)
         near = _is_near(time, window) if window.start else sa.true()
         return sa.and_(near, exactly, sa.not_(is_unreadable(relation, time)))
-    zone = "+00:00" if types.get("created_at") == "timestamptz" else ""
+    zone = "+00:00" if relation.type_name("created_at") == "timestamptz" else ""
     return _is_between(time, window, lambda bound: f"{shortest(bound)}{zone}")
 
 

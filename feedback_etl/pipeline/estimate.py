@@ -10,12 +10,12 @@ from typing import IO, Any, Unpack, cast
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.batches import BATCH_ROWS, BatchOptions, open_batches
 from feedback_etl.database.connect import Database
-from feedback_etl.database.inspection import fetch_count
 from feedback_etl.database.partitioning import is_partitionable, plan_task_ranges
 from feedback_etl.database.ranges import count_batch_groups, count_total, group_batches
 from feedback_etl.database.read import OpenSource, open_source
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.database.sql import count_rows
+from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
@@ -117,12 +117,12 @@ def plan(
 
 def _divided(found: OpenSource, window: Window, workers: int) -> tuple[int, int, int, Window]:
     """The rows of a window, in how many ranges they are read, how many of these at once, and one from the middle."""
-    source, relation, types = found
+    source, relation = found
     if not is_partitionable(source):
-        rows = fetch_count(source, count_rows(relation, window, types))
+        rows = fetch_count(source, count_rows(relation, window))
         return rows, count_batch_groups(rows, BATCH_ROWS), 1, window
     ranges = plan_task_ranges(found, window, workers)
-    rows, count = count_total(source, relation, window, types, ranges), len(ranges.windows)
+    rows, count = count_total(source, relation, window, ranges), len(ranges.windows)
     return rows, count, min(workers, count), ranges.middle
 
 
@@ -130,7 +130,7 @@ def _measured(found: OpenSource, window: Window, rules: TransformOptions, form: 
     """The rows of a range, not more than a usual one has; the seconds they take; and the size of their part."""
     run, part = Run(rules), RowWriter(cast("IO[bytes]", _Nowhere()), form, parquet_metadata(rules, form))
     started = time.perf_counter()
-    with open_batches(found.source, found.relation, window, found.types, BatchOptions()) as frames:
+    with open_batches(found.source, found.relation, window, BatchOptions()) as frames:
         process_into(part.append, lambda _: None, run, next(group_batches(frames)))
         part.finish()
         return run.rows, time.perf_counter() - started, part.written.bytes
