@@ -9,6 +9,7 @@ Names are imported when they are first used, so that importing the package costs
 
 import logging
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -129,6 +130,10 @@ __all__ = [
     "write_croissant",
     "write_report",
 ]
+if (
+    not TYPE_CHECKING and find_spec("sklearn") is None
+):  # `help`, `dir` and `import *` touch every listed name, and this one needs it
+    __all__.remove("FeedbackFeatures")
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

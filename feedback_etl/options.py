@@ -171,13 +171,13 @@ class PrivacyOptions:
 
         if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
             raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
-        require_names(self.columns)
+        require_names(self.all_extra_columns)
         is_coarse(self.timestamp_precision)
         age_ranges(self.age_edges)
         self.k_anonymity  # noqa: B018  it validates
 
     @property
-    def columns(self) -> "tuple[ExtraColumn, ...]":
+    def all_extra_columns(self) -> "tuple[ExtraColumn, ...]":
         """The columns of an export after the twelve."""
         from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
 
@@ -190,8 +190,8 @@ class PrivacyOptions:
         from feedback_etl.columns import all_quasi_identifiers
         from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 
-        names = all_quasi_identifiers(self.quasi_identifiers, self.columns)
-        return KAnonymityPolicy(self.k, self.on_small_class, self.max_suppressed, names, self.columns)
+        names = all_quasi_identifiers(self.quasi_identifiers, self.all_extra_columns)
+        return KAnonymityPolicy(self.k, self.on_small_class, self.max_suppressed, names, self.all_extra_columns)
 
     def for_sharing(self) -> Self:
         """Return the options for data that leaves the organisation: at least k = 5, days, hashed recommendations.

@@ -152,6 +152,14 @@ def test_other_identifiers_are_pseudonyms_too(app: Database, tmp_path: Path) -> 
     assert "1 plain hashes" in faults(changed)["pseudonyms"].told
 
 
+def test_remedy_for_ids_in_recommendations_names_an_option_that_exists(settings: Settings) -> None:
+    """The recommendation can be pseudonymised as well."""
+    rewrite(settings, {"recommendation_id": pl.lit("rec1000002")})
+    remedy = faults(settings)["raw ids"].mend
+    assert remedy.endswith("feedback-etl export --hash-recommendation-id")
+    assert "--hash-recommendation-id" in feedback_etl("export", "--help").stdout
+
+
 def test_a_number_that_holds_an_id_is_none(settings: Settings) -> None:
     """Ids are words or numbers of their own."""
     rewrite(settings, {"recommendation_id": pl.lit("rec_91000002")})

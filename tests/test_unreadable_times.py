@@ -378,10 +378,10 @@ def test_times_of_ones_own_frame_are_judged_alike() -> None:
     beyond = pl.lit(253_402_300_800_000_000).cast(pl.Datetime("us"))
     for time in (beyond, beyond.dt.replace_time_zone("UTC"), beyond.cast(pl.Datetime("ms"))):
         raw = raw_frame({}).with_columns(created_at=time, valid_until=time)
-        assert fe.split_valid(raw, extra=[UNTIL]).rejected["reasons"].to_list() == ["created_at_unreadable"]
-        pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra=[UNTIL])
+        assert fe.split_valid(raw, extra_columns=[UNTIL]).rejected["reasons"].to_list() == ["created_at_unreadable"]
+        pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=[UNTIL])
         assert pairs.select("feedback_timestamp", "valid_until").row(0) == (None, None)
     in_time = raw_frame({"created_at": datetime.max}).with_columns(valid_until=pl.lit(datetime(1, 1, 1)))
-    assert fe.split_valid(in_time, extra=[UNTIL]).rejected.is_empty()
-    pairs = fe.anonymize(in_time, unkeyed=True, now=NOW, extra=[UNTIL])
+    assert fe.split_valid(in_time, extra_columns=[UNTIL]).rejected.is_empty()
+    pairs = fe.anonymize(in_time, unkeyed=True, now=NOW, extra_columns=[UNTIL])
     assert pairs["feedback_timestamp"].item() == datetime.max.replace(tzinfo=UTC)

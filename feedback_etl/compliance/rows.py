@@ -86,7 +86,7 @@ def raw_ids(exports: Sequence[Written], users: Iterable[str]) -> Item:
     passed = f"no text holds one of {len(ids):,} ids of users of {SHORTEST_ID} characters or more"
     if not ids:
         passed = f"not to be told: no user has an id of {SHORTEST_ID} characters or more, and shorter ones are in texts"
-    again = "--recommendation-id hash" if any("recommendation_id" in found for found in names.values()) else ""
+    again = "--hash-recommendation-id" if any("recommendation_id" in found for found in names.values()) else ""
     return _each("raw ids", exports, fault, passed=passed, again=again)
 
 

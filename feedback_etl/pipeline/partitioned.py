@@ -142,7 +142,7 @@ def _finish(
     report = counts.report(window, source.excluded)
     _require_all(written.files, report)
     details = ManifestDetails(
-        "full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra
+        "full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra_columns
     )
     export.publish(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head

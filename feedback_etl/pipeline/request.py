@@ -85,14 +85,14 @@ class ExportRequest:
         """What decides which rows an export has and what they look like: the identity of an incremental series."""
         rules, query = self.rules, self.selection.query
         optional = {
-            "extra_columns": [list(column) for column in rules.extra],
+            "extra_columns": [list(column) for column in rules.extra_columns],
             "age_edges": list(rules.age_edges) if rules.age_edges != AGE_EDGES else [],
             "allow_row_security": self.selection.allow_row_security,
             "overridden": rules.overrides.names(),
         }
         return {name: value for name, value in optional.items() if value} | {
             "min_feedback_fields": rules.min_feedback_fields,
-            "recommendation_id": rules.recommendation_id,
+            "recommendation_id": "hash" if rules.hash_recommendation_id else "keep",
             "timestamp_precision": rules.timestamp_precision,
             "k": rules.anonymity.k,
             "quasi_identifiers": list(rules.anonymity.quasi_identifiers),

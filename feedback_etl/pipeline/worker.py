@@ -109,7 +109,7 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     if isinstance(task, ReleaseTask):
         return release_part(place, rules, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = read_job(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
+    frames = read_job(job, raw_extra_columns(rules.extra_columns), read_timeout=export.read_timeout)
     return write_part(place, rules, task, frames, create_processor(export, rules))
 
 
@@ -177,5 +177,5 @@ def parquet_metadata(rules: TransformOptions, form: FileFormat) -> dict[str, str
         return {}
     from feedback_etl.exports.row_schema import row_schema
 
-    contract = json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
+    contract = json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
     return {"feedback_etl.key_id": rules.key.id if rules.key else "", "feedback_etl.contract": contract}

@@ -32,7 +32,7 @@ def write_export(
 ) -> ExportReport:
     """Write the rows of a stream as an export; with a series, as its next increment."""
     rules, window, watermark = request.rules, request.selection.window, stream.watermark
-    details = ManifestDetails("full", window, request.settings, source=stream.dialect, extra=rules.extra)
+    details = ManifestDetails("full", window, request.settings, source=stream.dialect, extra=rules.extra_columns)
     with _begin_transaction(request, stream, series) as files:
         memory = None if series is None else SeenRows(series.rows_file, rules.key, watermark.until)
         run = _create_processor(rules, files.forgotten, memory)
@@ -89,7 +89,7 @@ def _begin_transaction(
 def _row_schema(rules: TransformOptions) -> str:
     from feedback_etl.exports.row_schema import row_schema  # imports pandera, which CSV needs later, in parallel
 
-    return json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
+    return json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
 
 
 def _create_processor(rules: TransformOptions, forgotten: Sequence[Tombstones], memory: SeenRows | None) -> "Run":

@@ -11,16 +11,16 @@ from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 
 
-def contracts(extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
+def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
     """The text of every contract by its file name, for exports with these columns and age ranges."""
     return {
-        "training_pair.schema.json": json.dumps(row_schema(extra, age_edges), indent=2) + "\n",
+        "training_pair.schema.json": json.dumps(row_schema(extra_columns, age_edges), indent=2) + "\n",
         **{f"source.{name}.sql": tables.application_schema_sql(name) for name in tables.DIALECTS},
     }
 
 
 def write_contracts(
-    folder: Path, extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES
+    folder: Path, extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES
 ) -> list[Path]:
     """Write every contract into a folder, which is made if it is missing; what was there of these names is replaced.
 
@@ -30,7 +30,7 @@ def write_contracts(
     written = []
     with explain_write_errors(folder, "Name another folder."):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in contracts(extra, age_edges).items():
+        for name, text in contracts(extra_columns, age_edges).items():
             replace_private_file(folder / name, temporary_path(folder, name), text.encode(), is_public=True)
             written.append(folder / name)
     return written
