@@ -29,7 +29,7 @@ from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
-from feedback_etl.settings import Settings, key_in_force, load_settings
+from feedback_etl.settings import Settings, find_active_key, load_settings
 from feedback_etl.transform.expressions import age_ranges, bucket_age, hash_id, pair_hash
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
@@ -159,7 +159,7 @@ class FeedbackProcessor:
             return exporting.key
         if self._unkeyed:
             return None
-        return self._key or key_in_force(settings)
+        return self._key or find_active_key(settings)
 
     def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
         """Pseudonym of an analysis id, as in an export.

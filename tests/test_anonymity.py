@@ -246,7 +246,7 @@ class TestShare:
         ended = here("export", "--days", "-1", "--share", "--json")
         told = json.loads(ended.out)
         assert (ended.code, told["exported_records"], told["suppressed_records"]) == (0, 12, 4)
-        assert "suppressed 4 of fewer people than k\n" in ended.err
+        assert "suppressed 4 in equivalence classes smaller than k\n" in ended.err
         assert told["risk"]["quasi_identifiers"] == [*QUASI_IDENTIFIERS, "feedback_timestamp"]
         rows = rows_of(Path(told["export_filename"]))
         assert {*rows["feedback_timestamp"]} == {"2025-10-25T00:00:00"}

@@ -19,7 +19,7 @@ from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.results import ExportReport
-from feedback_etl.settings import retired_folder
+from feedback_etl.settings import find_retired_folder
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ class TestAnotherKey:
         with pytest.raises(KeyMissingError, match=rf"under the key {Key(KEY).id}, which is not at hand.*keys retire"):
             exported(application, folder, key=OTHER, allow_new_key=True)
         assert len(list_local_manifests(folder)) == 1
-        place = retired_folder()
+        place = find_retired_folder()
         assert place
         write_key(place / "made")
         (place / Key(KEY).id).write_text(KEY)

@@ -292,10 +292,10 @@ class TestHashId:
             return count
 
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
-        for name in ("load_settings", "key_in_force"):
+        for name in ("load_settings", "find_active_key"):
             monkeypatch.setattr(classic, name, counted(getattr(classic, name)))
         export(application, OwnHash, key=None)
-        assert sorted(calls) == ["key_in_force", "load_settings"]
+        assert sorted(calls) == ["find_active_key", "load_settings"]
 
 
 class TestGetPairHash:

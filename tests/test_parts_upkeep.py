@@ -261,7 +261,7 @@ def test_parts_whose_manifest_was_lost_are_told(
     told = fe.erase(folder, analysis_ids=[999], keys=KEYS)
     assert {path.relative_to(folder).as_posix() for path in told.unmanaged} == lost
     line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
-    assert line.endswith("not ours: a part without the manifest of its export (restore that, or remove the folder)")
+    assert line.endswith("unmanaged: the manifest of this part is missing (restore it, or remove the folder)")
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
     with PartitionedExportTransaction(folder, NOW + timedelta(days=1), key=KEYS[0]) as export:
         (folder / export.stem / "part-00000.csv").touch()

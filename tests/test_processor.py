@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from feedback_etl.cli.console import tell_summary
+from feedback_etl.cli.summary import print_summary
 from feedback_etl.database import tables
 from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError, ValidationError
 from feedback_etl.exports.local_transaction import LocalExportTransaction
@@ -218,8 +218,8 @@ class TestProcessAndExport:
         assert (stats.exported_records, stats.errors, stats.implausible_ages) == (1, 0, 1)
         (manifest,) = list_local_manifests(Path("out"))
         assert manifest.statistics["implausible_ages"] == 1
-        tell_summary(stats, min_fields=1)
-        assert "ages       1 below 0 or above 130: age_range is empty there\n" in capsys.readouterr().err
+        print_summary(stats, min_fields=1)
+        assert "ages       1 below 0 or above 130; age_range is empty\n" in capsys.readouterr().err
 
     def test_nothing_to_export(self, sqlite_database: Database) -> None:
         """No file, no error, all figures zero."""

@@ -437,8 +437,8 @@ def test_the_command_line_ignores_the_signal_of_a_limit(tmp_path: Path) -> None:
     """Whatever was there before, and where it writes its output: an unbuffered one takes parts, too."""
     code = f"""{FATAL}
 from feedback_etl.cli.app import main
-from feedback_etl.cli.console import print_data
-main(lambda: print_data("x" * 30_000))
+from feedback_etl.cli.console import write_stdout
+main(lambda: write_stdout("x" * 30_000))
 """
     for unbuffered in ("", "1"):
         with (tmp_path / "output").open("wb") as output:
@@ -450,5 +450,5 @@ main(lambda: print_data("x" * 30_000))
                 text=True,
                 check=False,
             )
-        told = "error: The output cannot be written: File too large. An export that is published stays.\n"
+        told = "error: Stdout cannot be written: File too large. An export that was published is kept.\n"
         assert (finished.returncode, finished.stderr) == (5, told)

@@ -317,7 +317,7 @@ class TestFaces:
         bucket.remove(f"{stem}.manifest.json")
         assert {str(path) for path in fe.erase(url, analysis_ids=["101"], keys=KEYS).unmanaged} == lost != set()
         told = here("list", "--output", url).out
-        assert all(f"{name}  not ours: a part without the manifest of its export" in told for name in lost)
+        assert all(f"{name}  unmanaged: the manifest of this part is missing" in told for name in lost)
 
     def test_the_settings_name_it(self, url: str, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
         """As a folder; they are shown as they were written."""

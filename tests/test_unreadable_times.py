@@ -20,7 +20,7 @@ from reading import NOW, ROUTES, by, by_both_routes, execute, fetch, read, selec
 from sqlalchemy.dialects import sqlite
 
 import feedback_etl as fe
-from feedback_etl.cli.console import _summary
+from feedback_etl.cli.summary import format_summary
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.database import text_times
 from feedback_etl.database.connect import open_connection
@@ -354,7 +354,9 @@ def test_a_declared_time_outside_of_the_calendar_is_null_and_counted(
     assert rows.height == 3 + others
     assert report.unreadable_times == others
     assert list_local_manifests(tmp_path / "out")[0].statistics["unreadable_times"] == others
-    assert f"unreadable {others} values of declared time columns, null in the export" in [*_summary(report, 1)]
+    assert f"times      {others} unreadable in declared time columns; null in the export" in [
+        *format_summary(report, 1)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import key_in_force, load_settings
+from feedback_etl.settings import find_active_key, load_settings
 from feedback_etl.storage.base import LocalStorage, Storage, open_storage
 from feedback_etl.storage.object_store import ObjectStorage
 
@@ -82,7 +82,7 @@ def _find_secrets(export: TaskContext) -> Secrets:
             "object store."
         )
     settings = load_settings()
-    key = key_in_force(settings) if export.key_id else None
+    key = find_active_key(settings) if export.key_id else None
     if key and key.id != export.key_id:
         raise KeyUnusableError(
             f"This worker has the key {key.id}, the export uses the key {export.key_id}: set FEEDBACK_ETL_KEY_FILE (or "
