@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import Progress, read
+from feedback_etl.database.read import Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
@@ -126,7 +126,7 @@ def export_full(request: ExportRequest) -> ExportReport:
         from feedback_etl.pipeline.partitioned import export_in_parts
 
         return export_in_parts(request)
-    return read(request.selection, lambda stream: write_export(request, stream))
+    return write_export(request.selection, request)
 
 
 def export_once(request: ExportRequest, idempotency_key: str) -> ExportReport:
@@ -152,7 +152,7 @@ def export_incremental(request: ExportRequest) -> ExportReport:
         windows = [Window(count.start, count.end) for count in series.counted]
         watermark = WatermarkRequest(parse_lookback(output.lookback), windows)
         request = replace(request, selection=replace(request.selection, window=window, watermark=watermark))
-        report = read(request.selection, lambda stream: write_export(request, stream, series))
+        report = write_export(request.selection, request, series)
     if series.others:
         report.advice = (
             "this began a new series, since the folder's other exports have other settings: it repeats their rows"

@@ -21,7 +21,7 @@ import polars as pl
 from feedback_etl import __version__
 from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, read_partitions
 from feedback_etl.database.ranges import group_batches
-from feedback_etl.database.read import FeedbackStream, read
+from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number, small_classes_path
@@ -64,7 +64,7 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
         )
     except NotPartitionableError:
         logger.info("reading in this process: only PostgreSQL is read in parallel")
-    return read(selection, lambda stream: export_stream(request, stream))
+    return export_stream(selection, request)
 
 
 def export_division(request: ExportRequest, division: FeedbackPartitions, in_flight: int) -> ExportReport:
@@ -82,10 +82,11 @@ def export_division(request: ExportRequest, division: FeedbackPartitions, in_fli
     return report
 
 
-def export_stream(request: ExportRequest, stream: FeedbackStream) -> ExportReport:
+@retry_with_sqlalchemy
+def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportReport:
     """Export rows that cannot be read in parallel, part by part in this process."""
     storage, rules = request.storage, request.rules
-    with _begin(request, stream.consent) as export:
+    with open_feedback(selection) as stream, _begin(request, stream.consent) as export:
         context = _create_context(request, export, ())
         processor = create_processor(context, rules)
         results = (
