@@ -13,8 +13,8 @@ from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.expressions import hash_id
 
 
@@ -73,7 +73,10 @@ def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None
 
 
 def check_erasure(
-    place: Folder | Bucket, exports: Sequence[ExportContents], found: ApplicationSummary, keys: Sequence[Key]
+    place: LocalStorage | ObjectStorage,
+    exports: Sequence[ExportContents],
+    found: ApplicationSummary,
+    keys: Sequence[Key],
 ) -> ChecklistItem:
     """Test, with a dry run, that an erasure would find a person of the newest export."""
     newest = exports[-1]

@@ -23,12 +23,12 @@ from feedback_etl.compliance.rows import (
 from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.lookups import ApplicationSummary, summarize_application
-from feedback_etl.exports.maintenance import contents_of
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
-from feedback_etl.storage.base import Folder, place_of
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage, open_storage
+from feedback_etl.storage.object_store import ObjectStorage
 
 _NO_EXPORT = "Not tested: the folder contains no export."
 _NO_DATABASE = "Not tested: no database is configured."
@@ -37,7 +37,7 @@ _NO_DATABASE = "Not tested: no database is configured."
 class _Context(NamedTuple):
     """Input of the tests."""
 
-    place: Folder | Bucket
+    place: LocalStorage | ObjectStorage
     exports: list[Manifest]
     files: list[ExportContents]
     database: ApplicationSummary
@@ -94,7 +94,7 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     >>> [item.name for item in check(Settings(output_dir=Path("nowhere"))) if item.passed]
     []
     """
-    place = place_of(settings.output_dir)
+    place = open_storage(settings.output_dir)
     files = [export for manifest in _list_manifests(place) if (export := read_contents(place, manifest))]
     exports = [export.manifest for export in files]
     database = _database(settings)
@@ -113,9 +113,9 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     return [*items, check_record(settings)]
 
 
-def _list_manifests(place: Folder | Bucket) -> list[Manifest]:
+def _list_manifests(place: LocalStorage | ObjectStorage) -> list[Manifest]:
     """Return the manifests of exports that were not pruned, the oldest first."""
-    return [manifest for manifest in contents_of(place).exports if not manifest.pruned_at] if place.exists() else []
+    return [manifest for manifest in list_exports(place).exports if not manifest.pruned_at] if place.exists() else []
 
 
 def _database(settings: Settings) -> ApplicationSummary | None:

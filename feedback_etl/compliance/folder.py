@@ -17,8 +17,8 @@ from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import PSEUDONYM
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.risk import linkage_risk
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -33,9 +33,9 @@ def check_keys(exports: Sequence[Manifest]) -> ChecklistItem:
     return build_item("keys", problems, passed=f"Ids are hashed with {', '.join(key_ids)}.", remedy=remedy)
 
 
-def check_modes(place: Folder | Bucket) -> ChecklistItem:
+def check_modes(place: LocalStorage | ObjectStorage) -> ChecklistItem:
     """Test that only the owner has access: files 0600, folders 0700."""
-    if isinstance(place, Bucket):
+    if isinstance(place, ObjectStorage):
         return ChecklistItem("modes", True, "Not applicable: the policies of the object store control access.")
     top = place.path
     candidates = [top, top / REJECTED_FOLDER, top / STATE_FOLDER]
@@ -78,7 +78,9 @@ def _reaches_back(manifest: Manifest, period: timedelta) -> bool:
     )
 
 
-def check_audit_log(place: Folder | Bucket, exports: Sequence[Manifest], keys: Sequence[Key]) -> ChecklistItem:
+def check_audit_log(
+    place: LocalStorage | ObjectStorage, exports: Sequence[Manifest], keys: Sequence[Key]
+) -> ChecklistItem:
     """Test that the audit log was not changed."""
     verdict = verify_folder(place, exports, keys)
     return build_item(
