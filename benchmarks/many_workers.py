@@ -30,7 +30,7 @@ from feedback_etl.database.window import Window
 from feedback_etl.exports.file_formats import Form
 from feedback_etl.exports.manifest import manifests_in
 from feedback_etl.exports.partitioned_transaction import PartedExport
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import Tally
 from feedback_etl.pipeline.scheduler import run_tasks
 from feedback_etl.pipeline.tasks import PartTask, TaskContext, TaskResult

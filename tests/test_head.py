@@ -26,7 +26,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import number_of, part_of, waiting_part_of
 from feedback_etl.exports.manifest import DataFile, manifests_in
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run, Tally
 from feedback_etl.pipeline.partitioned import export_division
 from feedback_etl.pipeline.request import ExportRequest

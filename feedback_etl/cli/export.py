@@ -31,7 +31,7 @@ from feedback_etl.cli.options import (
 )
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
-from feedback_etl.options import OutputOptions, QualityOptions, ReadOptions
+from feedback_etl.options.groups import OutputOptions, QualityOptions, ReadOptions
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
