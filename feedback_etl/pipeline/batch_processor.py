@@ -13,8 +13,8 @@ import polars as pl
 from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
-from feedback_etl.exports.seen_rows import Memory
-from feedback_etl.exports.tombstones import Tombstones, is_forgotten
+from feedback_etl.exports.seen_rows import SeenRows
+from feedback_etl.exports.tombstones import Tombstones, is_erased
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
 from feedback_etl.results import ExportReport
@@ -80,10 +80,10 @@ class Run:
     """The steps for one batch after the other, and what has to be carried from one to the next."""
 
     def __init__(
-        self, rules: TransformOptions, forgotten: Sequence[Tombstones] = (), memory: Memory | None = None
+        self, rules: TransformOptions, forgotten: Sequence[Tombstones] = (), memory: SeenRows | None = None
     ) -> None:
         self._rules = rules
-        self._forgotten = is_forgotten(forgotten) if forgotten else None
+        self._forgotten = is_erased(forgotten) if forgotten else None
         self._memory = memory
         asked = rules.anonymity
         self._cap = max(MAX_COUNTED_PEOPLE, asked.k or 0)
