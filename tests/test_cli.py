@@ -96,7 +96,7 @@ class TestExport:
             f"{figures['window'][1][:19].replace('T', ' ')} UTC",
             "exported   2 of 5 rows",
             "skipped    1 with fewer than 1 rating",
-            "duplicates 1 of earlier rows, dropped",
+            "duplicates 1 dropped",
             f"rejected   1 listed in {figures['rejected_filename']}",
             "           1 helpful_rating_out_of_range",
             "k          1 (age_range, conditions_detected, timeframe; 2 rows in classes under 5)",
