@@ -44,13 +44,15 @@ def load_training(
     selection = select(database, options, now, on_progress)
 
     def collect(found: FeedbackStream) -> pl.DataFrame:
-        from feedback_etl.pipeline.batch_processor import Run  # imports pandera, while the database executes the query
+        from feedback_etl.pipeline.batch_processor import (
+            BatchProcessor,  # imports pandera, while the database executes the query
+        )
 
-        run = Run(rules)
-        pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in found.batches])
-        run.finish()
-        run.judge(selection.window, found.excluded)
-        return drop_small_classes(pairs, run.small_classes(), rules.anonymity.quasi_identifiers)
+        processor = BatchProcessor(rules)
+        pairs = pl.concat([processor.validate_batch(processor.process(raw)).pairs for raw in found.batches])
+        processor.flush_rejected()
+        processor.check_limits(selection.window, found.excluded)
+        return drop_small_classes(pairs, processor.find_small_classes(), rules.anonymity.quasi_identifiers)
 
     return read(selection, collect)
 
