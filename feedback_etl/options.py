@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
     from feedback_etl.database.batches import BatchOptions
     from feedback_etl.database.consent import ConsentColumnNames
-    from feedback_etl.exports.file_formats import Form
+    from feedback_etl.exports.file_formats import FileFormat
     from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
     from feedback_etl.transform.training_schema import Model
 
@@ -239,19 +239,19 @@ class OutputOptions:
     allow_new_key: bool = False
 
     def __post_init__(self) -> None:
-        from feedback_etl.exports.incremental import lookback_of
+        from feedback_etl.exports.incremental import parse_lookback
 
-        lookback_of(self.lookback)
+        parse_lookback(self.lookback)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
             raise UsageError("An incremental export never repeats a row: leave idempotency_key out.")
 
     @property
-    def file_format(self) -> "Form":
+    def file_format(self) -> "FileFormat":
         """The format of the data files."""
-        from feedback_etl.exports.file_formats import Form
+        from feedback_etl.exports.file_formats import FileFormat
 
-        return Form(self.format, self.compression).checked()
+        return FileFormat(self.format, self.compression).checked()
 
 
 @dataclass(frozen=True, kw_only=True)

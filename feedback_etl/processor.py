@@ -22,8 +22,8 @@ from feedback_etl.clock import resolve_now
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.local_transaction import ExportFiles
-from feedback_etl.exports.manifest_details import Facts
+from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
@@ -206,7 +206,7 @@ class FeedbackProcessor:
         frame = validate_classic(to_frame(pairs))
         key, settings = self._key_or_configured(), self._settings_of(frame)
         own = "hash_id" in settings.get("overridden", {})
-        with ExportFiles(
+        with LocalExportTransaction(
             self.output_dir,
             resolve_now(),
             key=key,
@@ -215,7 +215,7 @@ class FeedbackProcessor:
             own_pseudonyms=own,
         ) as files:
             files.append(frame)
-            facts = Facts("classic", settings=settings, statistics={"exported_records": frame.height})
+            facts = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
             return str(files.publish(facts).pairs)
 
     def _settings_of(self, frame: pl.DataFrame) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from folders import KEY, exported, people, visible
 from processes import Here, feedback_etl
 
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.lock import locked
+from feedback_etl.exports.lock import lock_folder
 from feedback_etl.privacy.keys import Key
 
 STEM = "feedback_training_20251025_120000"
@@ -131,7 +131,7 @@ class TestAdoptAndPrune:
     def test_the_folder_is_in_use(self, here: Here, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Exit code 6, and nothing is done."""
         monkeypatch.setenv("FEEDBACK_ETL_LOCK_TIMEOUT", "0")
-        with locked(folder):
+        with lock_folder(folder):
             ended = here("prune", "--keep-days", "0")
         assert ended.code == 6
         assert "is in use" in ended.err

@@ -20,9 +20,9 @@ _SHOWN_DETAILS = ("stem", "outcome", "rows", "exports", "error")
 @audit_app.command("show", epilog="Example: feedback-etl audit show --json")
 def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
     """Print the audit log, oldest record first."""
-    from feedback_etl.exports.housekeeping import log_of
+    from feedback_etl.exports.housekeeping import open_audit_log
 
-    for record in log_of(open_output(load_command_settings(output))).records():
+    for record in open_audit_log(open_output(load_command_settings(output))).records():
         if as_json:
             write_stdout(json.dumps(record))
             continue
@@ -32,16 +32,17 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
 
 @audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
 def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: JsonOutput = False) -> None:
-    """Verify that the audit log and the exports have not been changed.
+    """Verify that the audit log has not been changed.
 
-    Exit code 1 if they have, or if a record cannot be verified without its key.
+    The log is also compared with the manifests of the exports and with the list of erased people; `check` verifies the
+    data files. Exit code 1 if the log was changed, or if a record cannot be verified without its key.
     """
     from feedback_etl.exports.audit_verification import verify_folder
-    from feedback_etl.exports.maintenance import contents_of
+    from feedback_etl.exports.maintenance import list_exports
 
     settings = load_command_settings(output)
     storage = open_output(settings)
-    exports = contents_of(storage).exports
+    exports = list_exports(storage).exports
     result = verify_folder(storage, exports, list_available_keys(settings, key_file))
     if not result.records and not result.faults and not exports:
         raise UsageError(f"There is no audit log in {storage}: check --output.")

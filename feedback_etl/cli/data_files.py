@@ -38,11 +38,11 @@ def _require_one_key(files: list[Path]) -> None:
 
 def _list_data_files(file: Path) -> list[str]:
     """Return a file, or the parts in the folder of one export; the exports of a folder may have different keys."""
-    from feedback_etl.storage.base import place_of
-    from feedback_etl.storage.object_store import Bucket
+    from feedback_etl.storage.base import open_storage
+    from feedback_etl.storage.object_store import ObjectStorage
 
-    storage = place_of(file)
-    names = storage.names() if isinstance(storage, Bucket) or storage.exists() else []
+    storage = open_storage(file)
+    names = storage.names() if isinstance(storage, ObjectStorage) or storage.exists() else []
     parts = [name for name in names if name.startswith("part-")]
     if not parts and (names or file.is_dir()):
         raise UsageError(
@@ -54,9 +54,9 @@ def _list_data_files(file: Path) -> list[str]:
 
 def _read_key_ids(file: str) -> Iterator[str]:
     """Yield the id of the key of a data file or a part, if it belongs to an export."""
-    from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_of
-    from feedback_etl.exports.manifest import manifest_in
-    from feedback_etl.storage.base import place_of
+    from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
+    from feedback_etl.exports.manifest import parse_manifest
+    from feedback_etl.storage.base import open_storage
 
     folder, _, name = file.rpartition("/")
     stems = [name.removesuffix(suffix) for suffix in DATA_SUFFIXES if name.endswith(suffix)]
@@ -64,21 +64,21 @@ def _read_key_ids(file: str) -> Iterator[str]:
         folder, _, *stems = folder.rpartition("/")
     for stem in stems:
         with suppress(OSError):
-            content = place_of(folder or ".").read(manifest_of(stem))
-            yield manifest_in(content, f"{folder}/{manifest_of(stem)}").pseudonyms or "unkeyed"
+            content = open_storage(folder or ".").read(manifest_path(stem))
+            yield parse_manifest(content, f"{folder}/{manifest_path(stem)}").pseudonyms or "unkeyed"
 
 
 def _read_strings(files: list[Path]) -> "pl.DataFrame":
     """Read all files as one table of strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_records import DAMAGES
+    from feedback_etl.exports.csv_records import READ_ERRORS
 
     frames = []
     for file in files:
         try:
             frames += [_read_file(path) for path in _list_data_files(file)]
-        except (*DAMAGES, pl.exceptions.PolarsError):  # the error's text may contain values
+        except (*READ_ERRORS, pl.exceptions.PolarsError):  # the error's text may contain values
             raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
     try:
         return pl.concat(frames)
@@ -91,11 +91,11 @@ def _read_file(path: str) -> "pl.DataFrame":
     import polars as pl
 
     from feedback_etl.exports.csv_records import without_empty_lines
-    from feedback_etl.storage.base import place_of
-    from feedback_etl.storage.urls import is_store
+    from feedback_etl.storage.base import open_storage
+    from feedback_etl.storage.urls import is_object_store
 
     folder, _, name = path.rpartition("/")
-    with place_of(folder).fetched(name) if is_store(path) else nullcontext(Path(path)) as file:
+    with open_storage(folder).fetched(name) if is_object_store(path) else nullcontext(Path(path)) as file:
         if path.endswith(".parquet"):
             frame = pl.scan_parquet(file, glob=False)
         else:

@@ -13,8 +13,8 @@ from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
-    from feedback_etl.storage.base import Folder
-    from feedback_etl.storage.object_store import Bucket
+    from feedback_etl.storage.base import LocalStorage
+    from feedback_etl.storage.object_store import ObjectStorage
 
 
 def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
@@ -22,13 +22,13 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
 
     Unmanaged files are data files without a manifest: erase and prune do not touch them.
     """
-    from feedback_etl.exports.housekeeping import log_of
-    from feedback_etl.exports.maintenance import contents_of
-    from feedback_etl.exports.object_recovery import unfinished
+    from feedback_etl.exports.housekeeping import open_audit_log
+    from feedback_etl.exports.maintenance import list_exports
+    from feedback_etl.exports.object_recovery import list_unfinished_stems
 
     storage = open_output(load_command_settings(output))
-    exports, unmanaged = contents_of(storage)
-    unfinished_stems = unfinished(log_of(storage).records())
+    exports, unmanaged = list_exports(storage)
+    unfinished_stems = list_unfinished_stems(open_audit_log(storage).records())
     if as_json:
         listing = {
             "exports": [manifest.to_dict() for manifest in exports],
@@ -105,7 +105,8 @@ def prune(
     pruned = pluralize(len(result.exports), "export")
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
     if result.foreign:
-        echo_err(f"{pluralize(len(result.foreign), 'file')} without a manifest not touched (see feedback-etl list)")
+        files = pluralize(len(result.foreign), "file")
+        echo_err(f"not touched, without a manifest: {files} (feedback-etl list shows them)")
 
 
 def _format_export(manifest: "Manifest", existing: set[str]) -> str:
@@ -126,17 +127,17 @@ def _format_export(manifest: "Manifest", existing: set[str]) -> str:
     return f"{name}  {rows}{erased}  {window}  {manifest.mode}  key {manifest.key_id or 'none (unkeyed)'}"
 
 
-def _format_unmanaged(storage: "Folder | Bucket", path: Path) -> str:
+def _format_unmanaged(storage: "LocalStorage | ObjectStorage", path: Path) -> str:
     """Describe a data file without a manifest in one line, with the remedy."""
     from feedback_etl.exports.layout import STEM
-    from feedback_etl.storage.base import Folder
+    from feedback_etl.storage.base import LocalStorage
 
-    name = path.relative_to(storage.path) if isinstance(storage, Folder) else path
+    name = path.relative_to(storage.path) if isinstance(storage, LocalStorage) else path
     if any(STEM.fullmatch(part) for part in name.parts[:-1]):
         return f"{name}  unmanaged: the manifest of this part is missing (restore it, or remove the folder)"
     remedy = (
         f"feedback-etl adopt {path}"
-        if isinstance(storage, Folder)
+        if isinstance(storage, LocalStorage)
         else "adopt requires a local folder: copy the file there, or remove it"
     )
     return f"{name}  unmanaged: no manifest ({remedy})"

@@ -9,8 +9,8 @@ from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.settings import Settings
-    from feedback_etl.storage.base import Folder
-    from feedback_etl.storage.object_store import Bucket
+    from feedback_etl.storage.base import LocalStorage
+    from feedback_etl.storage.object_store import ObjectStorage
 
 DatabaseUrl = Annotated[
     str | None,
@@ -123,8 +123,8 @@ def load_command_settings(output: str | None = None, **flags: Any) -> "Settings"
     return load_settings(output_dir=output, **flags)
 
 
-def open_output(settings: "Settings") -> "Folder | Bucket":
+def open_output(settings: "Settings") -> "LocalStorage | ObjectStorage":
     """Return the storage of the exports: a local folder or a prefix of an object store."""
-    from feedback_etl.storage.base import place_of
+    from feedback_etl.storage.base import open_storage
 
-    return place_of(settings.output_dir)
+    return open_storage(settings.output_dir)

@@ -12,8 +12,8 @@ from feedback_etl.errors import FeedbackError
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.expressions import hash_id
 
 
@@ -71,7 +71,7 @@ def hashes_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | No
 
 
 def erasable(
-    place: Folder | Bucket, exports: Sequence[Written], found: ApplicationSummary, keys: Sequence[Key]
+    place: LocalStorage | ObjectStorage, exports: Sequence[Written], found: ApplicationSummary, keys: Sequence[Key]
 ) -> Item:
     """An erasure of somebody who is in the newest export would find them, tried without changing anything."""
     last = exports[-1]

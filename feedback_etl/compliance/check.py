@@ -15,12 +15,12 @@ from feedback_etl.compliance.rows import ages, contents, contract_columns, dupli
 from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.lookups import ApplicationSummary, summarize_application
-from feedback_etl.exports.maintenance import contents_of
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
-from feedback_etl.storage.base import Folder, place_of
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage, open_storage
+from feedback_etl.storage.object_store import ObjectStorage
 
 _NO_EXPORT = "not tested: there is no export in the folder"
 _NO_DATABASE = "not tested: no database is configured"
@@ -29,7 +29,7 @@ _NO_DATABASE = "not tested: no database is configured"
 class _There(NamedTuple):
     """What there is to test."""
 
-    place: Folder | Bucket
+    place: LocalStorage | ObjectStorage
     exports: list[Manifest]
     files: list[Written]
     database: ApplicationSummary
@@ -84,7 +84,7 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     >>> [item.name for item in check(Settings(output_dir=Path("nowhere"))) if item.passed]
     []
     """
-    place = place_of(settings.output_dir)
+    place = open_storage(settings.output_dir)
     files = [each for manifest in _manifests(place) if (each := written(place, manifest))]
     exports = [each.manifest for each in files]
     database = _database(settings)
@@ -103,9 +103,9 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     return [*items, documented(settings)]
 
 
-def _manifests(place: Folder | Bucket) -> list[Manifest]:
+def _manifests(place: LocalStorage | ObjectStorage) -> list[Manifest]:
     """Of exports that were not pruned, the oldest first."""
-    return [each for each in contents_of(place).exports if not each.pruned_at] if place.exists() else []
+    return [each for each in list_exports(place).exports if not each.pruned_at] if place.exists() else []
 
 
 def _database(settings: Settings) -> ApplicationSummary | None:

@@ -9,8 +9,8 @@ from feedback_etl.columns import IMAGE_URL
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.text_scan import scan_text
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.transforms import PAIR_KEY
 
 
@@ -31,7 +31,7 @@ class Written(NamedTuple):
     """
 
     manifest: Manifest
-    place: Folder | Bucket
+    place: LocalStorage | ObjectStorage
     path: Path
     columns: list[str]
     repeated: int
@@ -52,7 +52,7 @@ class Written(NamedTuple):
         return scan_text(self.place, self.manifest)
 
 
-def written(place: Folder | Bucket, manifest: Manifest) -> Written | None:
+def written(place: LocalStorage | ObjectStorage, manifest: Manifest) -> Written | None:
     """What an export holds; None where a file of it is gone.
 
     Raises:
@@ -61,7 +61,7 @@ def written(place: Folder | Bucket, manifest: Manifest) -> Written | None:
     names = [file.path for file in manifest.all("pairs")]
     if not names or place.present(names) != {*names}:
         return None
-    path = Path(manifest.data) if isinstance(place, Bucket) else place.path / manifest.data
+    path = Path(manifest.data) if isinstance(place, ObjectStorage) else place.path / manifest.data
     try:
         rows = scan_text(place, manifest)
         columns = rows.collect_schema().names()

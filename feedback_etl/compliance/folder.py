@@ -17,8 +17,8 @@ from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import PSEUDONYM
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.risk import linkage_risk
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -33,9 +33,9 @@ def keyed(exports: Sequence[Manifest]) -> Item:
     return item("keys", faults, passed=f"ids are hashed with {', '.join(ids)}", mend=mend)
 
 
-def private(place: Folder | Bucket) -> Item:
+def private(place: LocalStorage | ObjectStorage) -> Item:
     """Nobody else can read: files 0600, folders 0700."""
-    if isinstance(place, Bucket):
+    if isinstance(place, ObjectStorage):
         return Item("modes", True, "not to be told: an object store has none, and its policies say who can read")
     top = place.path
     places = [top, top / REJECTED_FOLDER, top / STATE_FOLDER]
@@ -74,7 +74,7 @@ def _reaches_back(manifest: Manifest, kept: timedelta) -> bool:
     )
 
 
-def logged(place: Folder | Bucket, exports: Sequence[Manifest], keys: Sequence[Key]) -> Item:
+def logged(place: LocalStorage | ObjectStorage, exports: Sequence[Manifest], keys: Sequence[Key]) -> Item:
     """Nobody has changed the audit log."""
     verdict = verify_folder(place, exports, keys)
     return item(

@@ -5,7 +5,7 @@ from pathlib import Path
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.compliance.item import Item
 from feedback_etl.settings import Settings
-from feedback_etl.storage.errors import explained, reading
+from feedback_etl.storage.errors import explain_read_errors, explain_write_errors
 from feedback_etl.storage.posix import make_private_folder, replace_private_file, temporary_path
 
 RECORD = "processing_record.md"
@@ -50,7 +50,7 @@ def write_record(settings: Settings) -> Path:
         ExportFileError: It cannot be written.
     """
     path = Path(settings.output_dir) / RECORD
-    with explained(path.parent):
+    with explain_write_errors(path.parent):
         make_private_folder(path.parent)
         replace_private_file(path, temporary_path(path.parent, RECORD), record_of(settings).encode())
     return path
@@ -62,7 +62,7 @@ def documented(settings: Settings) -> Item:
     if missing := [name for name in _TOLD_BY_PEOPLE if not getattr(settings, name)]:
         told = f"the record of processing lacks {', '.join(missing)}"
         return Item("record", False, told, f"set these in the settings, then {mend}")
-    with reading(path.parent):
+    with explain_read_errors(path.parent):
         found = path.read_text(encoding="utf-8") if path.is_file() else ""
     if found == record_of(settings):
         return Item("record", True, f"{path} is complete and current")

@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import FolderLockedError, KeyMissingError
 from feedback_etl.exports.layout import STATE_FOLDER
-from feedback_etl.exports.lock import taken
+from feedback_etl.exports.lock import acquire_lock
 from feedback_etl.privacy.keys import Key, sign
-from feedback_etl.storage.errors import reading, refuse_links
-from feedback_etl.storage.posix import make_private_folder, open_private_file, sync_folder
+from feedback_etl.storage.errors import explain_read_errors, refuse_links
+from feedback_etl.storage.posix import fsync_directory, make_private_folder, open_private_file
 from feedback_etl.storage.whole_files import WholeFile
 
-START = "0" * 64
+CHAIN_START = "0" * 64
 """What the first record of a chain follows."""
 
 LOG_TIMEOUT = 60.0
@@ -43,7 +43,7 @@ class AuditLog:
         self.path = folder / STATE_FOLDER / "audit.jsonl"
 
     @contextmanager
-    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["OpenLog"]:
+    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["LockedAuditLog"]:
         """The log, for one process and one thread at a time; held for moments.
 
         Raises:
@@ -54,11 +54,11 @@ class AuditLog:
         make_private_folder(self.path.parent)
         is_new = not self.path.exists()
         with open_private_file(self.path) as file:
-            if not taken(file.fileno(), timeout):
+            if not acquire_lock(file.fileno(), timeout):
                 raise FolderLockedError(f"{self.path} has been held by another process for {timeout:g} s; run again.")
             if is_new:
-                sync_folder(self.path.parent)
-            yield OpenLog(file)
+                fsync_directory(self.path.parent)
+            yield LockedAuditLog(file)
 
     def records(self) -> list[Record]:
         """What can be read of it, in order; nothing where there is no log."""
@@ -70,7 +70,7 @@ class AuditLog:
 
     def _content(self) -> bytes:
         refuse_links(self.path.parent, self.path)
-        with reading(self.path):
+        with explain_read_errors(self.path):
             return self.path.read_bytes() if self.path.is_file() else b""
 
     def require_signer(self, key: Key | None) -> None:
@@ -88,7 +88,7 @@ class AuditLog:
     def head(self) -> str:
         """The MAC of the last record."""
         records = self.records()
-        return str(records[-1]["mac"]) if records else START
+        return str(records[-1]["mac"]) if records else CHAIN_START
 
 
 class Line(NamedTuple):
@@ -120,7 +120,7 @@ def _is_record(record: Any) -> bool:
     )
 
 
-class OpenLog:
+class LockedAuditLog:
     """A log that is locked."""
 
     def __init__(self, file: WholeFile) -> None:
@@ -140,8 +140,8 @@ class OpenLog:
         """
         last, torn = self._last()
         facts |= {"torn": hashlib.sha256(torn).hexdigest()} if torn else {}
-        record = record_of(event, key, facts, last)
-        self._file.append(b"\n" * bool(torn) + line_of(record))
+        record = build_record(event, key, facts, last)
+        self._file.append(b"\n" * bool(torn) + encode_record(record))
         return str(record["mac"])
 
     def _last(self) -> tuple[Record | None, bytes]:
@@ -168,7 +168,7 @@ class OpenLog:
         return self._file.read()
 
 
-def record_of(event: str, key: Key | None, facts: Mapping[str, Any], last: Record | None) -> Record:
+def build_record(event: str, key: Key | None, facts: Mapping[str, Any], last: Record | None) -> Record:
     """A record of what happens now, which follows the last one."""
     record = {
         "number": last["number"] + 1 if last else 1,
@@ -179,24 +179,24 @@ def record_of(event: str, key: Key | None, facts: Mapping[str, Any], last: Recor
         "process": os.getpid(),
         **facts,
         "key_id": key.id if key else None,
-        "previous": last["mac"] if last else START,
+        "previous": last["mac"] if last else CHAIN_START,
     }
-    return record | {"mac": mac_of(record, key)}
+    return record | {"mac": compute_mac(record, key)}
 
 
-def line_of(record: Record) -> bytes:
+def encode_record(record: Record) -> bytes:
     """A record as the log holds it."""
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
-def mac_of(record: Mapping[str, Any], key: Key | None) -> str:
+def compute_mac(record: Mapping[str, Any], key: Key | None) -> str:
     """The MAC of a record over everything else in it, the previous MAC included: 64 hex characters."""
     content = {name: value for name, value in record.items() if name != "mac"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     return sign(key, "audit", text)
 
 
-class Verdict(NamedTuple):
+class VerificationResult(NamedTuple):
     """What a log's chain says.
 
     Attributes:
@@ -214,7 +214,9 @@ class Verdict(NamedTuple):
     head: str
 
 
-def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False) -> Verdict:
+def verify(
+    log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False
+) -> VerificationResult:
     """Check a log.
 
     Args:
@@ -224,7 +226,7 @@ def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, si
         signed: Whether every record has to be signed, since all exports are of a key.
     """
     by_id = {key.id: key for key in keys}
-    faults, macs, number, torn = [], [START], 0, b""
+    faults, macs, number, torn = [], [CHAIN_START], 0, b""
     unsigned = unknown = 0
     for place, line in enumerate(log.lines(), 1):
         record = line.record
@@ -232,7 +234,7 @@ def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, si
             torn, fault = line.content, torn and "no record"
         else:
             number += 1
-            fault = _fault_of(record, number, macs[-1], torn, by_id, signed)
+            fault = _find_problem(record, number, macs[-1], torn, by_id, signed)
             unsigned += record.get("key_id") is None
             unknown += record.get("key_id") is not None and record["key_id"] not in by_id
             signed = signed or record.get("key_id") is not None
@@ -243,10 +245,12 @@ def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, si
     if torn:
         faults.append("the last line is torn; the next record will say so")
     faults += [f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in {*macs}]
-    return Verdict(len(macs) - 1, faults, unsigned, unknown, macs[-1])
+    return VerificationResult(len(macs) - 1, faults, unsigned, unknown, macs[-1])
 
 
-def _fault_of(record: Record, number: int, previous: str, torn: bytes, by_id: Mapping[str, Key], signed: bool) -> str:
+def _find_problem(
+    record: Record, number: int, previous: str, torn: bytes, by_id: Mapping[str, Key], signed: bool
+) -> str:
     """What is wrong with a record in its place; "" if nothing is."""
     if record.get("number") != number:
         return f"record {record.get('number')} stands where {number} should"
@@ -259,7 +263,7 @@ def _fault_of(record: Record, number: int, previous: str, torn: bytes, by_id: Ma
         return "it is not signed by a key, as it has to be"
     if key_id is not None and key_id not in by_id:
         return "it is of a key that is not at hand (--key-file), and cannot be checked"
-    if record["mac"] != mac_of(record, by_id[key_id] if key_id else None):
+    if record["mac"] != compute_mac(record, by_id[key_id] if key_id else None):
         return "it was changed"
     return ""
 

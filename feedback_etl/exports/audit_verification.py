@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Iterator
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import Record, Verdict, verify
-from feedback_etl.exports.housekeeping import log_of
+from feedback_etl.exports.audit import Record, VerificationResult, verify
+from feedback_etl.exports.housekeeping import open_audit_log
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.tombstones import last_state, require_state
+from feedback_etl.exports.tombstones import find_last_state, require_state
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import Where
+from feedback_etl.storage.base import StorageLike
 
 
-def verify_folder(folder: Where, exports: Iterable[Manifest], keys: Iterable[Key]) -> Verdict:
+def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterable[Key]) -> VerificationResult:
     """Check the log of a folder against its exports' manifests and its list of who is to be forgotten.
 
     Args:
@@ -19,11 +19,11 @@ def verify_folder(folder: Where, exports: Iterable[Manifest], keys: Iterable[Key
         exports: All manifests of the folder, each of which holds a head of the log.
         keys: The keys at hand.
     """
-    log, exports = log_of(folder), list(exports)
+    log, exports = open_audit_log(folder), list(exports)
     anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
     verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
     try:
-        require_state(folder, last_state(log.records()))
+        require_state(folder, find_last_state(log.records()))
     except ExportFileError as error:
         verdict.faults.append(str(error))
     verdict.faults.extend(_unrecorded(log.records(), exports))

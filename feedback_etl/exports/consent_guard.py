@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from feedback_etl.errors import ValidationError
-from feedback_etl.exports.audit import OpenLog
+from feedback_etl.exports.audit import LockedAuditLog
 
 
-def require_consent(folder: object, log: OpenLog, consent: Sequence[str]) -> None:
+def require_consent(folder: object, log: LockedAuditLog, consent: Sequence[str]) -> None:
     """Make sure that consent is still known.
 
     Raises:

@@ -24,13 +24,13 @@ _GZIP_FORMAT = 31
 """What zlib takes for the largest window with a header and a trailer of gzip (RFC 1952)."""
 
 
-class Form(NamedTuple):
+class FileFormat(NamedTuple):
     """The form of a data file."""
 
     format: Format | Spooled = "csv"
     compression: Compression = "none"
 
-    def checked(self) -> "Form":
+    def checked(self) -> "FileFormat":
         """Itself.
 
         Raises:
@@ -50,7 +50,7 @@ class Form(NamedTuple):
         return ".parquet" if self.format == "parquet" else f".csv{_SUFFIXES[self.compression]}"
 
 
-class Digested(io.RawIOBase):
+class HashingWriter(io.RawIOBase):
     """A file that is written from its beginning to its end, and knows how much and what was written."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -100,7 +100,7 @@ class _Gzip:
         self._file.write(self._compressor.flush())
 
 
-def compressed(file: Any, compress: Compression) -> Any:
+def open_compressed(file: Any, compress: Compression) -> Any:
     """A file that compresses what is written to it, and is complete when it is closed."""
     if compress == "none":
         return file
@@ -111,7 +111,7 @@ def compressed(file: Any, compress: Compression) -> Any:
     return pa.CompressedOutputStream(pa.PythonFile(file, "w"), compress)
 
 
-class Rows:
+class RowWriter:
     """Frames of the same columns, one after the other, into one file.
 
     Args:
@@ -120,8 +120,8 @@ class Rows:
         metadata: What a Parquet file tells about itself.
     """
 
-    def __init__(self, file: IO[bytes], form: Form, metadata: dict[str, str] | None = None) -> None:
-        self.written = Digested(file)
+    def __init__(self, file: IO[bytes], form: FileFormat, metadata: dict[str, str] | None = None) -> None:
+        self.written = HashingWriter(file)
         self.rows = 0
         self._form = form
         self._metadata = metadata or {}
@@ -155,7 +155,7 @@ class Rows:
 
     def _text_sink(self) -> Any:
         if self._sink is None:
-            self._sink = compressed(self.written, self._form.compression)
+            self._sink = open_compressed(self.written, self._form.compression)
         return self._sink
 
     def _append_table(self, frame: pl.DataFrame) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_FOLDER, manifest_of, rewritten
+from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_FOLDER, manifest_path, replacement_path
 from feedback_etl.storage.posix import replace_private_file
 
 SCHEMA_VERSION = 1
@@ -89,7 +89,7 @@ class Manifest:
     @property
     def settings_digest(self) -> str:
         """Equal for exports that were asked for the same."""
-        return digest_of(self.settings)
+        return hash_settings(self.settings)
 
     @property
     def overridden(self) -> dict[str, str]:
@@ -136,7 +136,7 @@ class Manifest:
         return sum(file.rows for file in self.all("pairs"))
 
 
-def digest_of(settings: dict[str, Any]) -> str:
+def hash_settings(settings: dict[str, Any]) -> str:
     """Sixteen hex characters that are equal for equal settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -153,10 +153,10 @@ def read_manifest(path: Path) -> Manifest:
         raise ExportFileError(f"{path} may not be read by this user; nothing was changed.") from None
     except OSError:
         content = b""
-    return manifest_in(content, str(path))
+    return parse_manifest(content, str(path))
 
 
-def manifest_in(content: bytes, path: str) -> Manifest:
+def parse_manifest(content: bytes, path: str) -> Manifest:
     """The manifest that the content of a file is.
 
     Raises:
@@ -167,7 +167,7 @@ def manifest_in(content: bytes, path: str) -> Manifest:
         values.pop("settings_digest")
         files = [DataFile(**file) for file in values.pop("files")]
         manifest = Manifest(**values, files=files)
-        is_one = _is_sound(manifest) and path.split("/")[-1] == manifest_of(manifest.stem)
+        is_one = _is_valid(manifest) and path.split("/")[-1] == manifest_path(manifest.stem)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         is_one = False
     if not is_one:
@@ -177,7 +177,7 @@ def manifest_in(content: bytes, path: str) -> Manifest:
     return manifest
 
 
-def _is_sound(manifest: Manifest) -> bool:
+def _is_valid(manifest: Manifest) -> bool:
     """Whether its values are such that it can be acted upon: above all, whether its files are in its own folder."""
     texts = (manifest.stem, manifest.mode, manifest.run, manifest.audit_head, manifest.pruned_at, manifest.source)
     times = [manifest.created_at, *(end for end in manifest.window if end)]
@@ -213,7 +213,7 @@ def _is_inside(file: DataFile, stem: str) -> bool:
     return own.get(tuple(folders), False) and "\0" not in name and isinstance(file.rows, int)
 
 
-def manifests_in(folder: Path) -> list[Manifest]:
+def list_local_manifests(folder: Path) -> list[Manifest]:
     """The manifests of a folder, the oldest export first.
 
     Raises:
@@ -229,5 +229,5 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    path = folder / manifest_of(manifest.stem)
-    replace_private_file(path, rewritten(path), manifest.to_json().encode())
+    path = folder / manifest_path(manifest.stem)
+    replace_private_file(path, replacement_path(path), manifest.to_json().encode())

@@ -12,7 +12,7 @@ from feedback_etl.privacy.keys import Key
 _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
 
 
-class Facts(NamedTuple):
+class ManifestDetails(NamedTuple):
     """What an export tells in its manifest; see `manifest.Manifest`."""
 
     mode: str = "full"
@@ -26,8 +26,8 @@ class Facts(NamedTuple):
     extra: Sequence[ExtraColumn] = ()
 
 
-def described(
-    facts: Facts, stem: str, run: str, now: datetime, key: Key | None, files: list[DataFile], audit_head: str
+def build_manifest(
+    facts: ManifestDetails, stem: str, run: str, now: datetime, key: Key | None, files: list[DataFile], audit_head: str
 ) -> Manifest:
     """The manifest of an export."""
     return Manifest(
@@ -51,13 +51,13 @@ def described(
     )
 
 
-def _scheme(facts: Facts, key: Key | None) -> str:
+def _scheme(facts: ManifestDetails, key: Key | None) -> str:
     if own := facts.settings.get("overridden", {}).get("hash_id"):
         return f"by {own}"
     return "hmac-sha256, 16 hex" if key else "sha256, 16 hex"
 
 
-def told(manifest: Manifest) -> dict[str, Any]:
+def audit_summary(manifest: Manifest) -> dict[str, Any]:
     """What the log tells of an export that is done: what was asked for, and what came of it."""
     names = ("mode", "window", "settings", "statistics", "risk", "consent")
     files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]

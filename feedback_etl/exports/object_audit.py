@@ -10,25 +10,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, Line, OpenLog, Record, line_of, record_of
+from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, Line, LockedAuditLog, Record, build_record, encode_record
 from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.object_store import ObjectStorage
 
 LOG = f"{STATE_FOLDER}/audit.jsonl"
 
 
-class StoredLog(AuditLog):
+class ObjectAuditLog(AuditLog):
     """The log of a bucket."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: ObjectStorage) -> None:
         super().__init__(Path())
         self._bucket = bucket
 
     @contextmanager
-    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["OpenStoredLog"]:  # noqa: ARG002
+    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["OptimisticAuditLog"]:  # noqa: ARG002
         """The log; nobody waits for anybody."""
-        yield OpenStoredLog(self._bucket)
+        yield OptimisticAuditLog(self._bucket)
 
     def _content(self) -> bytes:
         """A line for each record: one that holds nothing, or all that are missing before it, is one that is none."""
@@ -40,10 +40,10 @@ class StoredLog(AuditLog):
         return b"".join(line + b"\n" for line in lines)
 
 
-class OpenStoredLog(OpenLog):
+class OptimisticAuditLog(LockedAuditLog):
     """A log as it was when it was last looked at."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: ObjectStorage) -> None:
         self._bucket = bucket
         self._lines: dict[int, Line] = {}
 
@@ -76,8 +76,8 @@ class OpenStoredLog(OpenLog):
         """
         # Records of two who did the same in the same moment differ: the second must not be taken for the first.
         facts["nonce"] = secrets.token_hex(8)
-        record = record_of(event, key, facts, next(iter(self._known[::-1]), None))
-        content, number = line_of(record), self._number + 1
+        record = build_record(event, key, facts, next(iter(self._known[::-1]), None))
+        content, number = encode_record(record), self._number + 1
         self._bucket.add_numbered(LOG, number, content)
         self._lines[number] = Line.of(content)
         return str(record["mac"])

@@ -17,33 +17,39 @@ from typing import Any, Self
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Record
-from feedback_etl.exports.catalog import ABANDONED, manifest_at
+from feedback_etl.exports.catalog import ABANDONED, read_object_manifest
 from feedback_etl.exports.consent_guard import require_consent
-from feedback_etl.exports.idempotency import AskedMeanwhile, outcome_of
+from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.key_guard import require_same_key
-from feedback_etl.exports.layout import STATE_FOLDER, folders_of, manifest_of, stems
+from feedback_etl.exports.layout import STATE_FOLDER, candidate_stems, manifest_path, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.manifest_details import Facts, described, told
-from feedback_etl.exports.object_audit import OpenStoredLog, StoredLog
-from feedback_etl.exports.object_recovery import abandoned, forget_in, recover_stored, remove_unlisted, unrecorded_keys
-from feedback_etl.exports.rewrite import looked_into, pseudonyms_at, thinned
+from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary, build_manifest
+from feedback_etl.exports.object_audit import ObjectAuditLog, OptimisticAuditLog
+from feedback_etl.exports.object_recovery import (
+    erase_digests,
+    find_unrecorded_keys,
+    put_abort_marker,
+    recover_objects,
+    remove_unlisted,
+)
+from feedback_etl.exports.rewrite import map_files, read_pseudonyms, rewrite_part
 from feedback_etl.exports.tombstones import (
     Tombstones,
-    digest,
-    erasures_in,
-    forgotten_since,
-    last_state,
+    find_last_state,
+    hash_identity,
+    list_erased_since,
+    list_erasures,
     read_tombstones,
     require_state,
 )
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.conditional_puts import require_conditional_puts
-from feedback_etl.storage.object_store import Bucket, Changed
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage
 
 _RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run again."
 
 
-class StoredExport:
+class ObjectExportTransaction:
     """An export of a bucket that was begun, as a context that leaves nothing half-done.
 
     with StoredExport(Bucket("s3://bucket/exports"), now, key=key) as export:
@@ -62,7 +68,7 @@ class StoredExport:
 
     def __init__(
         self,
-        bucket: Bucket,
+        bucket: ObjectStorage,
         now: datetime,
         *,
         key: Key | None = None,
@@ -74,7 +80,7 @@ class StoredExport:
         """Args are those of `begun.BegunExport`."""
         self._bucket, self._now, self._key, self._new_key = bucket, now, key, allow_new_key
         self._known_keys, self._consent, self._plan = known_keys, list(consent), plan
-        self._log = StoredLog(bucket)
+        self._log = ObjectAuditLog(bucket)
         self._run = secrets.token_hex(8)
         self._ended = True
         self.stem = ""
@@ -84,9 +90,9 @@ class StoredExport:
 
     def __enter__(self) -> Self:
         with self._log.locked() as log:
-            recover_stored(self._bucket, log, self._key, [self._key])
-            require_state(self._bucket, last_state(log.records()))
-            self.erasures = erasures_in(self._bucket)
+            recover_objects(self._bucket, log, self._key, [self._key])
+            require_state(self._bucket, find_last_state(log.records()))
+            self.erasures = list_erasures(self._bucket)
             if self.erasures:
                 self.forgotten = read_tombstones(self._bucket, [self._key, *self._known_keys()])
             try:
@@ -96,7 +102,7 @@ class StoredExport:
                 raise
         return self
 
-    def _announce(self, log: OpenStoredLog) -> None:
+    def _announce(self, log: OptimisticAuditLog) -> None:
         """Choose a stem, and take it by recording it, unless somebody has recorded something meanwhile."""
         while True:
             self._require_same_key(log)
@@ -107,16 +113,16 @@ class StoredExport:
                 require_conditional_puts(self._bucket, STATE_FOLDER)
             self._require_unasked(records)
             stem = self._free_stem({str(record.get("stem")) for record in records})
-            self.stem, names = stem, [*folders_of(stem), manifest_of(stem)]
+            self.stem, names = stem, [*part_folders(stem), manifest_path(stem)]
             self._ended = False  # from here on it may have been recorded
             with suppress(FileExistsError):
                 log.append_next("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
                 return
             self._ended = True
 
-    def _require_same_key(self, log: OpenStoredLog) -> None:
+    def _require_same_key(self, log: OptimisticAuditLog) -> None:
         """Also of exports side by side: each puts its manifest before it looks, so that one sees the other's."""
-        unrecorded = unrecorded_keys(self._bucket, log.records(), self._key)
+        unrecorded = find_unrecorded_keys(self._bucket, log.records(), self._key)
         require_same_key(self._bucket, log, self._key, allow_new_key=self._new_key, unrecorded=unrecorded)
 
     def _require_unasked(self, records: Sequence[Record]) -> None:
@@ -126,18 +132,18 @@ class StoredExport:
             AskedMeanwhile: It was published.
         """
         request = self._plan.get("request")
-        if request is not None and outcome_of(self._bucket, records, request, self._key):
-            raise AskedMeanwhile("Meanwhile another run of the same request has published: ask for it again.")
+        if request is not None and find_outcome(self._bucket, records, request, self._key):
+            raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
 
     def _free_stem(self, taken: set[str]) -> str:
         there = self._bucket.names()
-        for stem in stems(self._now):
+        for stem in candidate_stems(self._now):
             is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in there)
             if is_free and not self._bucket.listed(stem):
                 return stem
         raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
 
-    def publish(self, parts: Sequence[DataFile], facts: Facts = Facts()) -> None:  # noqa: B008
+    def publish(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
         """Put the manifest, and remove what it does not list; without parts, let there be no export.
 
         Args:
@@ -151,24 +157,24 @@ class StoredExport:
         """
         if not parts:
             self._fence_off()
-            self._end("committed", **told(self._described([], facts)))
+            self._end("committed", **audit_summary(self._described([], facts)))
             return
         self._look_again()
         parts = self._as_they_are(parts)
         if forgotten := self._forgotten_meanwhile():
-            parts = looked_into(self._bucket, parts, partial(self._without, forgotten=forgotten))
+            parts = map_files(self._bucket, parts, partial(self._without, forgotten=forgotten))
             facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
         manifest = self._put(self._described(list(parts), facts))
         remove_unlisted(self._bucket, self.stem, manifest.files)
         self._look_again()
-        self._end("committed", **told(self._forget_since(manifest)))
+        self._end("committed", **audit_summary(self._forget_since(manifest)))
 
     def _put(self, manifest: Manifest) -> Manifest:
         """Put the manifest where there is none; the manifest that is there then."""
         try:
-            manifest.version = self._bucket.put(manifest_of(self.stem), manifest.to_json().encode())
+            manifest.version = self._bucket.put(manifest_path(self.stem), manifest.to_json().encode())
         except FileExistsError:
-            there = manifest_at(self._bucket, self.stem)
+            there = read_object_manifest(self._bucket, self.stem)
             if there is None or there.run != self._run or there.mode == ABANDONED:
                 raise ExportFileError(_RECOVERED) from None
             return there  # the answer was lost, and an eraser has been there since
@@ -189,32 +195,34 @@ class StoredExport:
         Raises:
             ExportFileError: One is not there, or of another size.
         """
-        there = {name: found for folder in folders_of(self.stem) for name, found in self._bucket.listed(folder).items()}
+        there = {
+            name: found for folder in part_folders(self.stem) for name, found in self._bucket.listed(folder).items()
+        }
         if strange := [part for part in parts if part.path not in there or there[part.path].bytes != part.bytes]:
             raise ExportFileError(f"{strange[0].path} is not there, or not as it was put: nothing was published.")
         return [replace(part, etag=there[part.path].etag) for part in parts]
 
     def _forgotten_meanwhile(self) -> frozenset[str]:
-        return forgotten_since(self._bucket, self.erasures, self._key)
+        return list_erased_since(self._bucket, self.erasures, self._key)
 
     def _without(self, part: DataFile, forgotten: frozenset[str]) -> DataFile:
-        there = pseudonyms_at(self._bucket, part)
-        unwanted = {each for each in there if digest("pseudonym", each, self._key) in forgotten}
-        return thinned(self._bucket, part, unwanted) if unwanted else part
+        there = read_pseudonyms(self._bucket, part)
+        unwanted = {each for each in there if hash_identity("pseudonym", each, self._key) in forgotten}
+        return rewrite_part(self._bucket, part, unwanted) if unwanted else part
 
     def _forget_since(self, manifest: Manifest) -> Manifest:
         """Forget who was forgotten while the manifest was put; the manifest as it is then."""
         while forgotten := self._forgotten_meanwhile():
             try:
-                forget_in(self._bucket, manifest, forgotten, self._key)
+                erase_digests(self._bucket, manifest, forgotten, self._key)
                 break
-            except Changed:  # the eraser is at it, too
-                manifest = manifest_at(self._bucket, self.stem) or manifest
+            except ConflictError:  # the eraser is at it, too
+                manifest = read_object_manifest(self._bucket, self.stem) or manifest
         return manifest
 
-    def _described(self, files: list[DataFile], facts: Facts) -> Manifest:
+    def _described(self, files: list[DataFile], facts: ManifestDetails) -> Manifest:
         facts = facts._replace(consent=self._consent)
-        return described(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
+        return build_manifest(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
 
     def _end(self, event: str, /, **facts: Any) -> None:
         """Record how the run ended."""
@@ -241,11 +249,11 @@ class StoredExport:
             started = next((each for each in log.records() if each.get("run") == self._run), None)
             if started is None:
                 return False  # the stem may be another's
-            there = manifest_at(self._bucket, self.stem)
+            there = read_object_manifest(self._bucket, self.stem)
             if there is None or (there.run == self._run and there.mode != ABANDONED):
                 try:
-                    abandoned(self._bucket, started, log, there.version if there else None)
-                except Changed:  # an eraser has rewritten what is to be taken back
+                    put_abort_marker(self._bucket, started, log, there.version if there else None)
+                except ConflictError:  # an eraser has rewritten what is to be taken back
                     return self._fence_off()
         remove_unlisted(self._bucket, self.stem)
         return True

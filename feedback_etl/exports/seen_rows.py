@@ -30,7 +30,7 @@ _MINUTE = timedelta(minutes=1)
 Kind = Literal["row", "pair"]
 
 
-class Memory:
+class SeenRows:
     """Identify the rows that were read before, and remember those that are read now.
 
     Digests are made with a key of their own: they are no pseudonyms.

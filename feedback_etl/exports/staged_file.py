@@ -8,24 +8,24 @@ from pathlib import Path
 
 import polars as pl
 
-from feedback_etl.exports.file_formats import Form, Rows
-from feedback_etl.exports.layout import rewritten, temporary
+from feedback_etl.exports.file_formats import FileFormat, RowWriter
+from feedback_etl.exports.layout import replacement_path, staged_path
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.row_filter import pseudonyms_in, write_without
+from feedback_etl.exports.row_filter import list_pseudonyms, write_without
 from feedback_etl.storage.posix import create_private_file, make_private_folder
 from feedback_etl.storage.whole_files import WholeFile
 
 
-class Part:
+class StagedFile:
     """A file of an export, under a temporary name."""
 
-    def __init__(self, kind: str, form: Form, metadata: dict[str, str] | None = None) -> None:
+    def __init__(self, kind: str, form: FileFormat, metadata: dict[str, str] | None = None) -> None:
         self.kind = kind
         self.path = Path()
         self._form, self._metadata = form, metadata
         self._file: WholeFile | None = None
         self._is_made = False
-        self._rows: Rows | None = None
+        self._rows: RowWriter | None = None
 
     @property
     def rows(self) -> int:
@@ -38,7 +38,7 @@ class Part:
             make_private_folder(self.path.parent)
             self._is_made = True  # said before it is done: an interrupt may come at any point
             try:
-                self._file = create_private_file(temporary(self.path))
+                self._file = create_private_file(staged_path(self.path))
             except FileExistsError:
                 self._is_made = False
                 raise
@@ -49,7 +49,7 @@ class Part:
         """Add rows."""
         if frame.height:
             if self._rows is None:
-                self._rows = Rows(self.open(), self._form, self._metadata)
+                self._rows = RowWriter(self.open(), self._form, self._metadata)
             self._rows.append(frame)
 
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -58,7 +58,7 @@ class Part:
 
         if self._rows is not None:
             self._rows.finish()
-            with pa.OSFile(str(temporary(self.path))) as file, pa.ipc.open_stream(file) as stream:
+            with pa.OSFile(str(staged_path(self.path))) as file, pa.ipc.open_stream(file) as stream:
                 rows = 0
                 for batch in stream:
                     rows += batch.num_rows
@@ -80,11 +80,11 @@ class Part:
 
     def forget(self, forgotten: Callable[[str], bool]) -> None:
         """Write it anew without the rows of pseudonyms that are to be forgotten."""
-        old = temporary(self.path)
-        unwanted = {each for each in pseudonyms_in(old, self.path.name) if forgotten(each)}
+        old = staged_path(self.path)
+        unwanted = {each for each in list_pseudonyms(old, self.path.name) if forgotten(each)}
         if not unwanted or self._rows is None or self._file is None:
             return
-        new = rewritten(self.path)
+        new = replacement_path(self.path)
         file = create_private_file(new)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,14 +105,14 @@ class Part:
     def move(self, path: Path) -> None:
         """Let it become another file."""
         if self._file is not None:
-            temporary(self.path).rename(temporary(path))
+            staged_path(self.path).rename(staged_path(path))
         self.path = path
 
     def discard(self) -> None:
         """Remove the temporary name and let go of the lock; may be called again."""
         if self._is_made:
             with suppress(OSError):
-                temporary(self.path).unlink()
+                staged_path(self.path).unlink()
         if self._rows is not None:
             self._rows.abandon()
         if self._file is not None:

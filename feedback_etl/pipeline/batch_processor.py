@@ -11,8 +11,8 @@ import polars as pl
 
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
-from feedback_etl.exports.seen_rows import Memory
-from feedback_etl.exports.tombstones import Tombstones, is_forgotten
+from feedback_etl.exports.seen_rows import SeenRows
+from feedback_etl.exports.tombstones import Tombstones, is_erased
 from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
@@ -54,7 +54,7 @@ class BatchCounts(NamedTuple):
 class _SeriesDuplicateFilter(RawDuplicateFilter):
     """Remove the duplicates of rows of earlier exports of an incremental series as well."""
 
-    def __init__(self, seen_rows: Memory) -> None:
+    def __init__(self, seen_rows: SeenRows) -> None:
         super().__init__()
         self._seen_rows = seen_rows
 
@@ -72,10 +72,10 @@ class BatchProcessor:
     """
 
     def __init__(
-        self, options: TransformOptions, tombstones: Sequence[Tombstones] = (), seen_rows: Memory | None = None
+        self, options: TransformOptions, tombstones: Sequence[Tombstones] = (), seen_rows: SeenRows | None = None
     ) -> None:
         self._options = options
-        self._is_erased = is_forgotten(tombstones) if tombstones else None
+        self._is_erased = is_erased(tombstones) if tombstones else None
         self._seen_rows = seen_rows
         self._duplicates = _create_duplicate_filter(options, seen_rows)
         self._max_people = max(MAX_COUNTED_PEOPLE, options.anonymity.k or 0)
@@ -220,7 +220,7 @@ class BatchProcessor:
         )
 
 
-def _create_duplicate_filter(options: TransformOptions, seen_rows: Memory | None) -> DuplicateFilter:
+def _create_duplicate_filter(options: TransformOptions, seen_rows: SeenRows | None) -> DuplicateFilter:
     if options.overrides.pair_hash is not None:
         return CustomDuplicateFilter(options.overrides.pair_hash)
     return RawDuplicateFilter() if seen_rows is None else _SeriesDuplicateFilter(seen_rows)

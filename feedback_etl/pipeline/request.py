@@ -10,8 +10,8 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options import OutputOptions
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -34,7 +34,7 @@ class ExportRequest:
             all rows.
     """
 
-    storage: Folder | Bucket
+    storage: LocalStorage | ObjectStorage
     selection: ReadRequest
     rules: TransformOptions
     output: OutputOptions
@@ -66,12 +66,12 @@ class ExportRequest:
     @property
     def is_partitioned(self) -> bool:
         """Whether the export is written in parts."""
-        return self.executor is not None or isinstance(self.storage, Bucket)
+        return self.executor is not None or isinstance(self.storage, ObjectStorage)
 
     @property
     def folder(self) -> Path:
         """The folder of an export that is not in parts."""
-        assert isinstance(self.storage, Folder)  # noqa: S101  all others are partitioned
+        assert isinstance(self.storage, LocalStorage)  # noqa: S101  all others are partitioned
         return self.storage.path
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from feedback_etl.columns import AGE_EDGES, ExtraColumn
 from feedback_etl.database import tables
 from feedback_etl.exports.row_schema import row_schema
-from feedback_etl.storage.errors import explained
+from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 
 
@@ -28,7 +28,7 @@ def write_contracts(
         ExportFileError: One cannot be written.
     """
     written = []
-    with explained(folder, "Name another folder."):
+    with explain_write_errors(folder, "Name another folder."):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contracts(extra_columns, age_edges).items():
             replace_private_file(folder / name, temporary_path(folder, name), text.encode(), is_public=True)

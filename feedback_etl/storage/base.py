@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Protocol
 
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import (
-    give_name,
+    fsync_directory,
+    hash_file,
+    link_exclusive,
     make_private_folder,
     open_private_file,
-    sha256_of,
-    sync_folder,
     temporary_path,
 )
-from feedback_etl.storage.urls import is_store, require_no_other_url
+from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """What a folder and an object store have in common."""
 
     def exists(self) -> bool:
@@ -80,7 +80,7 @@ class Place(Protocol):
         """All lines of a file that only ever grows; nothing where there is none."""
 
 
-class Folder:
+class LocalStorage:
     """A folder of this machine."""
 
     def __init__(self, path: Path) -> None:
@@ -134,19 +134,19 @@ class Folder:
         """Link it, so that it is there whole or not at all."""
         path = self.path / name
         refuse_links(path)
-        give_name(source, path)
-        sync_folder(path.parent)
+        link_exclusive(source, path)
+        fsync_directory(path.parent)
 
     def described(self, name: str) -> tuple[int, str]:
         """The size and the digest of a file."""
         path = self.path / name
-        return path.stat().st_size, sha256_of(path)
+        return path.stat().st_size, hash_file(path)
 
     def remove(self, name: str) -> None:
         """Remove it, and wait until that is on disk."""
         path = self.path / name
         path.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        fsync_directory(path.parent)
 
     def grow(self, name: str, content: bytes) -> None:
         """Write them at its end, alone; what a crash has torn there becomes a line of its own."""
@@ -166,20 +166,20 @@ class Folder:
         return path.read_bytes() if path.exists() else b""
 
 
-Where = str | Path | Folder | Bucket
+StorageLike = str | Path | LocalStorage | ObjectStorage
 """What names a place, or is one."""
 
 
-def place_of(where: Where) -> Folder | Bucket:
+def open_storage(where: StorageLike) -> LocalStorage | ObjectStorage:
     """The place that a path or a URL (`s3://bucket/prefix`, `gs://`, `az://`) names.
 
     Raises:
         UsageError: The URL names no bucket, holds credentials, or is another than of an object store.
 
-    >>> str(place_of("ml/feedback_training")), str(place_of("s3://bucket/exports/"))
+    >>> str(open_storage("ml/feedback_training")), str(open_storage("s3://bucket/exports/"))
     ('ml/feedback_training', 's3://bucket/exports')
     """
-    if isinstance(where, Folder | Bucket):
+    if isinstance(where, LocalStorage | ObjectStorage):
         return where
-    require_no_other_url(str(where))
-    return Bucket(str(where)) if is_store(str(where)) else Folder(Path(where))
+    refuse_unsupported_url(str(where))
+    return ObjectStorage(str(where)) if is_object_store(str(where)) else LocalStorage(Path(where))

@@ -4,10 +4,10 @@ import secrets
 from collections.abc import Callable
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.storage.object_store import Bucket, Changed
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage
 
 
-def require_conditional_puts(bucket: Bucket, folder: str) -> None:
+def require_conditional_puts(bucket: ObjectStorage, folder: str) -> None:
     """Put an object in a folder of the bucket on condition, twice each way, and remove it again.
 
     Raises:
@@ -23,10 +23,10 @@ def require_conditional_puts(bucket: Bucket, folder: str) -> None:
         bucket.remove(name)
 
 
-def _require_refusal(bucket: Bucket, put: Callable[[], object], condition: str) -> None:
+def _require_refusal(bucket: ObjectStorage, put: Callable[[], object], condition: str) -> None:
     try:
         put()
-    except (FileExistsError, Changed):
+    except (FileExistsError, ConflictError):
         return
     raise ExportFileError(
         f"The store of {bucket} does not know conditional puts ({condition}), so that exports could overwrite each "

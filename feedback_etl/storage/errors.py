@@ -34,7 +34,7 @@ _REASONS = {
 
 
 @contextmanager
-def explained(folder: object, mend: str = "Choose another folder with --output.") -> Iterator[None]:
+def explain_write_errors(folder: object, mend: str = "Choose another folder with --output.") -> Iterator[None]:
     """Turn what the operating system says of writing into one sentence, and one that tells what mends it."""
     try:
         yield
@@ -44,7 +44,7 @@ def explained(folder: object, mend: str = "Choose another folder with --output."
 
 
 @contextmanager
-def made_here(url: str) -> Iterator[None]:
+def explain_staging_errors(url: str) -> Iterator[None]:
     """The same for what is made in the temporary folder of this machine before it is put into an object store."""
     mend = f"Files for {url} are made there first: set TMPDIR to a folder that has room for whole parts."
     try:
@@ -52,12 +52,12 @@ def made_here(url: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # of an object, as the store tells it
             raise
-        with explained(gettempdir(), mend):
+        with explain_write_errors(gettempdir(), mend):
             raise
 
 
 @contextmanager
-def reading(path: object) -> Iterator[None]:
+def explain_read_errors(path: object) -> Iterator[None]:
     """Turn what the operating system says of reading into one sentence."""
     try:
         yield

@@ -12,12 +12,12 @@ from typing import Any
 
 from feedback_etl.errors import ExportFileError
 
-_AT_ONCE = 16
+_CONCURRENCY = 16
 _DIGITS = 8
 _NUMBERED = re.compile(rf"([0-9]{{{_DIGITS}}})\.json")
 
 
-class Numbered:
+class NumberedObjects:
     """What a bucket can do with such objects; the bucket itself lists, reads and puts them."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Numbered:
     def numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
         """The contents of the objects that stand in the place of a file, by their numbers, in their order."""
         found = {number: each for number, each in self._numbered(name).items() if number > after}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_CONCURRENCY) as pool:
             return dict(zip(found, pool.map(lambda each: self._content(*each), found.values()), strict=True))
 
     def add_numbered(self, name: str, number: int, content: bytes) -> None:
@@ -64,7 +64,7 @@ class Numbered:
         """
         if number >= 10**_DIGITS:
             raise ExportFileError(self._no_number_left(name))
-        path = f"{_folder_for(name)}/{number:0{_DIGITS}}.json"
+        path = f"{_directory_of_objects(name)}/{number:0{_DIGITS}}.json"
         self._known[path] = (self.put(path, content).etag, content)
 
     def _content(self, path: str, etag: str) -> bytes:
@@ -76,20 +76,20 @@ class Numbered:
 
     def _numbered(self, name: str) -> dict[int, tuple[str, str]]:
         """Where they are, and their ETags, by their numbers, in their order."""
-        found = self.etags(_folder_for(name)).items()
+        found = self.etags(_directory_of_objects(name)).items()
         matched = [(_NUMBERED.fullmatch(PurePosixPath(path).name), path, etag) for path, etag in found]
         return {int(match[1]): (path, etag) for match, path, etag in matched if match}
 
     def _no_number_left(self, name: str) -> str:
         numbers = self._numbered(name)
         strange = max((each for each in numbers if each - 1 not in numbers), default=0)  # all after it follow on it
-        path, _ = numbers.get(strange, (_folder_for(name), ""))
+        path, _ = numbers.get(strange, (_directory_of_objects(name), ""))
         return (
             f"{self.address(path)} is not of feedback_etl: it does not follow the object before it, and leaves no "
             "number for the next. Remove it, and what comes after it, and run again."
         )
 
 
-def _folder_for(name: str) -> str:
+def _directory_of_objects(name: str) -> str:
     """Where the objects are that stand in the place of a file: `audit/` for `audit.jsonl`."""
     return str(PurePosixPath(name).with_suffix(""))

@@ -18,12 +18,19 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.storage.errors import made_here
-from feedback_etl.storage.numbered import Numbered
+from feedback_etl.storage.errors import explain_staging_errors
+from feedback_etl.storage.numbered import NumberedObjects
 from feedback_etl.storage.posix import create_private_file
-from feedback_etl.storage.urls import RETRIES, TIMEOUT_SECONDS, Unanswered, opened_store, sound_url, told_by
+from feedback_etl.storage.urls import (
+    RETRIES,
+    TIMEOUT_SECONDS,
+    AmbiguousRequestError,
+    normalize_url,
+    open_client,
+    translate_errors,
+)
 
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """How often what the client gave up is begun again, beside its own retries of each request."""
 
 _AT_ONCE = 16
@@ -32,31 +39,31 @@ _BLOCK_BYTES = 1 << 20
 Result = TypeVar("Result")
 
 
-class Version(NamedTuple):
+class ObjectVersion(NamedTuple):
     """Which content of an object is meant; Google needs its generation, the others the ETag."""
 
     etag: str = ""
     generation: str | None = None
 
 
-class Listed(NamedTuple):
+class ObjectInfo(NamedTuple):
     """An object as a listing tells it: its size and its ETag."""
 
     bytes: int
     etag: str
 
 
-class Changed(ExportFileError):
+class ConflictError(ExportFileError):
     """An object is no longer the one that was read."""
 
 
-class Bucket(Numbered):
+class ObjectStorage(NumberedObjects):
     """A prefix of a bucket, as a `place.Place`."""
 
     def __init__(self, url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> None:
         """`timeout` is in seconds, for each request."""
         super().__init__()
-        self.url = sound_url(url)
+        self.url = normalize_url(url)
         self._retries, self._timeout = retries, timeout
 
     def __str__(self) -> str:
@@ -64,7 +71,7 @@ class Bucket(Numbered):
 
     @cached_property
     def _store(self) -> Any:
-        return opened_store(self.url, self._retries, self._timeout)
+        return open_client(self.url, self._retries, self._timeout)
 
     @property
     def _client(self) -> Any:
@@ -93,10 +100,10 @@ class Bucket(Numbered):
         found = self._again(lambda client: client.list_with_delimiter(self._store, None)["common_prefixes"])
         return sorted(name for each in found if not (name := str(each).rstrip("/")).startswith("."))
 
-    def listed(self, folder: str = "") -> dict[str, Listed]:
+    def listed(self, folder: str = "") -> dict[str, ObjectInfo]:
         """All objects below a folder of it, by their names."""
         found = self._again(lambda client: client.list(self._store, folder or None).collect())
-        return {each["path"]: Listed(each["size"], each["e_tag"] or "") for each in found}
+        return {each["path"]: ObjectInfo(each["size"], each["e_tag"] or "") for each in found}
 
     def present(self, names: Iterable[str]) -> set[str]:
         """Those of some names that are there, by one listing."""
@@ -106,10 +113,10 @@ class Bucket(Numbered):
         """The content of a small object."""
         return self.read_version(name)[0]
 
-    def read_version(self, name: str) -> tuple[bytes, Version]:
+    def read_version(self, name: str) -> tuple[bytes, ObjectVersion]:
         """The content of a small object, and which it is."""
 
-        def read(client: Any) -> tuple[bytes, Version]:
+        def read(client: Any) -> tuple[bytes, ObjectVersion]:
             found = client.get(self._store, name)
             return bytes(found.bytes()), _version(found.meta)
 
@@ -122,10 +129,10 @@ class Bucket(Numbered):
             yield path
 
     @contextmanager
-    def fetched_version(self, name: str) -> Iterator[tuple[Path, Version]]:
+    def fetched_version(self, name: str) -> Iterator[tuple[Path, ObjectVersion]]:
         """A copy of it, and which it is."""
 
-        def fetch(client: Any) -> Version:
+        def fetch(client: Any) -> ObjectVersion:
             found = client.get(self._store, name)
             path.unlink(missing_ok=True)  # of an attempt that was cut off
             with create_private_file(path) as file:
@@ -139,14 +146,14 @@ class Bucket(Numbered):
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:
         """A path in a temporary folder that is the user's alone."""
-        with made_here(self.url), TemporaryDirectory(prefix="feedback_etl-") as folder:
+        with explain_staging_errors(self.url), TemporaryDirectory(prefix="feedback_etl-") as folder:
             yield Path(folder, PurePosixPath(name).name)
 
     def create(self, name: str, source: Path) -> None:
         """Put it where there is none; what is there already with the very same content is no conflict."""
         self.put(name, source)
 
-    def put(self, name: str, content: bytes | Path, instead_of: Version | None = None) -> Version:
+    def put(self, name: str, content: bytes | Path, instead_of: ObjectVersion | None = None) -> ObjectVersion:
         """Put an object where there is none, or in the place of what was read.
 
         Raises:
@@ -154,15 +161,15 @@ class Bucket(Numbered):
             Changed: It is no longer the one that was read.
         """
         taken: Exception = (
-            Changed(f"{self.address(name)} was changed meanwhile.") if instead_of else FileExistsError(name)
+            ConflictError(f"{self.address(name)} was changed meanwhile.") if instead_of else FileExistsError(name)
         )
         failed = taken
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             try:
                 return self._put(name, content, instead_of)
             except (FileExistsError, FileNotFoundError):
                 failed = taken
-            except Unanswered as error:
+            except AmbiguousRequestError as error:
                 failed = error
             there = self._version_of(name)
             if there and self._holds(name, content):
@@ -175,16 +182,16 @@ class Bucket(Numbered):
         """Put an object whatever is there."""
         self._again(lambda client: client.put(self._store, name, content))
 
-    def _put(self, name: str, content: bytes | Path, instead_of: Version | None) -> Version:
+    def _put(self, name: str, content: bytes | Path, instead_of: ObjectVersion | None) -> ObjectVersion:
         client = self._client
         mode: Any = "create"
         if instead_of is not None:
             version = {"version": instead_of.generation} if instead_of.generation is not None else {}
             mode = {"e_tag": instead_of.etag} | version
-        with told_by(self.url):
+        with translate_errors(self.url):
             return _version(client.put(self._store, name, content, mode=mode))
 
-    def _version_of(self, name: str) -> Version | None:
+    def _version_of(self, name: str) -> ObjectVersion | None:
         try:
             return self._again(lambda client: _version(client.head(self._store, name)))
         except FileNotFoundError:
@@ -193,7 +200,7 @@ class Bucket(Numbered):
     def _holds(self, name: str, content: bytes | Path) -> bool:
         """Whether an object has this content."""
         try:
-            return self.described(name) == _described(content)
+            return self.described(name) == _measure(content)
         except FileNotFoundError:
             return False
 
@@ -229,18 +236,18 @@ class Bucket(Numbered):
     def _again(self, act: Callable[[Any], Result]) -> Result:
         """What an act that changes nothing gives; begun again where it was cut off."""
         client = self._client
-        for _ in range(ATTEMPTS - 1):
-            with suppress(Unanswered), told_by(self.url):
+        for _ in range(MAX_ATTEMPTS - 1):
+            with suppress(AmbiguousRequestError), translate_errors(self.url):
                 return act(client)
-        with told_by(self.url):
+        with translate_errors(self.url):
             return act(client)
 
 
-def _version(told: Any) -> Version:
-    return Version(told["e_tag"] or "", told["version"])
+def _version(told: Any) -> ObjectVersion:
+    return ObjectVersion(told["e_tag"] or "", told["version"])
 
 
-def _described(content: bytes | Path) -> tuple[int, str]:
+def _measure(content: bytes | Path) -> tuple[int, str]:
     if isinstance(content, bytes):
         return len(content), hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
