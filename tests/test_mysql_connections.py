@@ -293,7 +293,7 @@ def test_the_servers_limits_for_pauses_do_not_end_a_slow_export(canary: str, lim
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"charset": "latin1"}, "reads text as latin1, which loses some; open it with charset=utf8mb4"),
+        ({"charset": "latin1"}, "reads text as latin1, which loses characters; open it with charset=utf8mb4"),
         ({"init_command": "SET sql_mode = 'ANSI_QUOTES'"}, "has the sql_mode ANSI_QUOTES, with which it is not read"),
     ],
 )

@@ -371,7 +371,7 @@ def test_filters_of_the_orm_are_logged_as_not_applied(url: str, caplog: pytest.L
     with Session(make_engine(url)) as session:
         sa.event.listen(session, "do_orm_execute", lambda _: None)
         assert read(session)["feedback_id"].to_list() == PUBLIC
-    assert caplog.messages == ["filters that the session adds to queries of the ORM (do_orm_execute) do not apply here"]
+    assert caplog.messages == ["filters that the session adds to ORM queries (do_orm_execute) do not apply to exports"]
 
 
 def test_an_asynchronous_session_in_a_transaction_is_read_from_within(url: str) -> None:
