@@ -385,7 +385,7 @@ def test_an_asynchronous_session_in_a_transaction_is_read_from_within(url: str) 
         engine = create_async_engine(url, poolclass=sa.NullPool)
         async with AsyncSession(engine) as session:
             await session.execute(sa.text(SET))
-            with pytest.raises(UsageError, match=r"call the export by session\.run_sync, or pass the engine"):
+            with pytest.raises(UsageError, match=r"call the export with session\.run_sync, or pass the engine"):
                 read(session)  # type: ignore[arg-type]
             frame = await session.run_sync(lambda within: read(within))
             assert frame["feedback_id"].to_list() == TENANT_7

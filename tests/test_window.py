@@ -38,7 +38,7 @@ def test_the_longest_window_begins_in_the_year_1() -> None:
     """One day more is refused, with the number that is possible."""
     longest = (NOW - datetime.min).days
     assert window_of_days(longest, now=NOW).start == datetime(1, 1, 1, 12)
-    with pytest.raises(UsageError, match=f"{longest} is the most"):
+    with pytest.raises(UsageError, match=f"{longest} is the maximum"):
         window_of_days(longest + 1, now=NOW)
 
 
