@@ -182,6 +182,14 @@ def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
     assert people.classes().rows() == [("a", 3, 4)]
 
 
+def test_many_rows_of_one_person_are_one_person() -> None:
+    """Also of more rows than the people that are counted, in one batch and in several."""
+    people = ClassCounter(["age_range"], cap=10)
+    for _ in range(2):
+        people.add(pl.DataFrame({"age_range": ["a"] * 20}), pl.Series([1] * 20))
+    assert people.classes().rows() == [("a", 1, 40)]
+
+
 def test_a_class_of_many_people_is_only_a_count() -> None:
     """Wherever the cap is reached: in a batch, between batches, or between tasks; of it nobody is told any more."""
     ages = pl.Series([str(number % 100) for number in range(100_000)])

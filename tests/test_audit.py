@@ -126,6 +126,18 @@ def test_tampering_is_found(tmp_path: Path, tamper: Tamper, times: int) -> None:
         assert checked(log, anchors).faults
 
 
+def test_every_field_of_a_record_is_signed(tmp_path: Path) -> None:
+    """Whichever is changed or left out, the record is not the one that was signed."""
+    log = filled(tmp_path, records=2)
+    first, second = log.records()
+    for name, value in second.items():
+        changed = 7 if isinstance(value, int) else f"not {value}"
+        without = {other: kept for other, kept in second.items() if other != name}
+        for record in (second | {name: changed}, without):
+            log.path.write_text(f"{json.dumps(first)}\n{json.dumps(record)}\n")
+            assert checked(log).faults, name
+
+
 def test_a_torn_line_stays_and_the_chain_goes_on(tmp_path: Path) -> None:
     """A crash in mid-record is evidence, not tampering; changed afterwards, it is."""
     log = filled(tmp_path)

@@ -135,6 +135,19 @@ class TestChain:
         report = go_on(app, folder, NOW + HOUR)
         assert (report.exported_records, report.errors, report.deduplicated_records) == (1, 0, 0)
 
+    @pytest.mark.any_database
+    def test_a_row_in_the_minute_of_the_watermark_is_not_read_twice(self, app: Database, folder: Path) -> None:
+        """Rows are remembered by their minute, and the watermark can lie in the middle of it."""
+        second = timedelta(seconds=1)
+        add(app, row(1, NOW - 30 * MINUTE + 20 * second), row(2, NOW - MINUTE))
+        go_on(app, folder, NOW)
+        add(app, row(3, NOW + 30 * MINUTE + 10 * second))
+        go_on(app, folder, NOW + HOUR)
+        add(app, row(4, NOW + HOUR))
+        report = go_on(app, folder, NOW + 2 * HOUR)
+        assert report.window == (NOW - 30 * MINUTE + 10 * second, NOW + 2 * HOUR)
+        assert (report.total_feedback_records, report.exported_records, pairs_in(folder)) == (1, 1, 4)
+
     def test_after_a_pause_nothing_is_missing(self, app: Database, folder: Path) -> None:
         """However late it runs: a rolling day would leave a hole."""
         add(app, row(1, NOW - MINUTE))

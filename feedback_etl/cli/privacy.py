@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from feedback_etl.columns import ExtraColumn
-    from feedback_etl.compliance.item import Item
+    from feedback_etl.compliance.item import ChecklistItem
 
 _WIDTH = 100
 
@@ -43,8 +43,8 @@ def check(
 ) -> None:
     """Run the pre-production checklist.
 
-    Inspects pseudonyms, columns, keys, file modes, retention, erasure, the audit log and more, in the files and in the
-    database. Exit code 1 if an item fails; each failed item names its remedy.
+    The checklist covers pseudonyms, columns, keys, file modes, retention, erasure, the audit log and more, in the files
+    and in the database. Exit code 1 if an item fails; each failed item names its remedy.
     """
     from feedback_etl.compliance.check import check as run_checklist
     from feedback_etl.compliance.record import write_record as write
@@ -63,12 +63,12 @@ def check(
         raise CheckFailedError(f"{pluralize(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
 
 
-def _print_items(items: "Sequence[Item]") -> None:
+def _print_items(items: "Sequence[ChecklistItem]") -> None:
     """Print the items of the checklist, those that failed with their remedy."""
     for item in items:
-        first, *more = textwrap.wrap(item.told, _WIDTH) or [""]
+        first, *more = textwrap.wrap(item.detail, _WIDTH) or [""]
         write_stdout(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
-        for line in [*more, item.mend]:
+        for line in [*more, item.remedy]:
             if line:
                 write_stdout(f"{'':<18}{line}")
 
@@ -105,7 +105,7 @@ def measure_risk(
 ) -> None:
     """Measure the re-identification risk of files.
 
-    Prints k-anonymity, l-diversity, t-closeness and figures derived from them, over all files together.
+    The figures are k-anonymity, l-diversity, t-closeness and values derived from them, over all files together.
     """
     from feedback_etl.cli.data_files import read_files
     from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH, all_quasi_identifiers
