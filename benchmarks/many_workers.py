@@ -27,9 +27,9 @@ from feedback_etl.database.batches import BATCH_ROWS, BatchOptions
 from feedback_etl.database.partitioning import FeedbackPartitions, read_partitions
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
-from feedback_etl.exports.file_formats import Form
-from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.exports.partitioned_transaction import PartedExport
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Tally
 from feedback_etl.pipeline.scheduler import run_tasks
@@ -100,10 +100,10 @@ def empty_ms(url: str, folder: Path, tasks: int) -> float:
     """Milliseconds of a task of a worker whose range is empty, over many, one after the other."""
 
     def measured(division: FeedbackPartitions) -> float:
-        with PartedExport(folder, NOW, key=Key(KEY)) as export:
+        with PartitionedExportTransaction(folder, NOW, key=Key(KEY)) as export:
             rules = TransformOptions.of(ExportOptions(), NOW, None)
             common = TaskContext(
-                str(folder), export.stem, Form(), rules, fe.__version__, Key(KEY).id, frozenset(),
+                str(folder), export.stem, FileFormat(), rules, fe.__version__, Key(KEY).id, frozenset(),
                 tuple(division.prepare), BATCH_ROWS, 2.0, 600.0,
             )  # fmt: skip
             query = division.query_of(Window(datetime(2001, 1, 1), datetime(2001, 1, 2)))
@@ -125,7 +125,7 @@ def timed(arguments: list[str], expected: int) -> float:
         started = time.perf_counter()
         subprocess.run([*command, *arguments], check=True)
         seconds = time.perf_counter() - started
-        (manifest,) = manifests_in(Path(folder))
+        (manifest,) = list_local_manifests(Path(folder))
         if manifest.rows != expected:
             sys.exit(f"error: {manifest.rows:,} rows were exported, {expected:,} expected")
     return seconds

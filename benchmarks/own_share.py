@@ -48,7 +48,7 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
 
     from feedback_etl.database.raw_types import to_raw
     from feedback_etl.database.window import Window
-    from feedback_etl.exports.local_transaction import ExportFiles
+    from feedback_etl.exports.local_transaction import LocalExportTransaction
     from feedback_etl.options import ExportOptions
     from feedback_etl.pipeline.batch_processor import Run
     from feedback_etl.pipeline.batches import process_into
@@ -57,7 +57,7 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
 
     started = time.perf_counter()
     run = Run(TransformOptions.of(ExportOptions(), now, Key(key)))
-    with ExportFiles(folder, now) as files, pa.OSFile(str(recording)) as recorded:
+    with LocalExportTransaction(folder, now) as files, pa.OSFile(str(recording)) as recorded:
         process_into(
             files.append, files.reject, run, (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
         )

@@ -51,15 +51,15 @@ def make(folder: Path, rows: int) -> int:
 
 
 def _publish(folder: Path, pairs: Any, number: int, form: Any) -> None:
-    from feedback_etl.exports.file_formats import Form
-    from feedback_etl.exports.local_transaction import ExportFiles
-    from feedback_etl.exports.manifest_details import Facts
+    from feedback_etl.exports.file_formats import FileFormat
+    from feedback_etl.exports.local_transaction import LocalExportTransaction
+    from feedback_etl.exports.manifest_details import ManifestDetails
     from feedback_etl.privacy.keys import Key
 
     end = NOW + number * STEP
-    with ExportFiles(folder, end, key=Key(KEY), form=Form(form)) as files:
+    with LocalExportTransaction(folder, end, key=Key(KEY), form=FileFormat(form)) as files:
         files.append(pairs)
-        files.publish(Facts(window=(end - STEP, end)))
+        files.publish(ManifestDetails(window=(end - STEP, end)))
 
 
 def task(name: str, folder: Path) -> Callable[[], Any]:

@@ -9,6 +9,7 @@ Names are imported when they are first used, so that importing the package costs
 
 import logging
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -16,7 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from feedback_etl import errors
     from feedback_etl.exports.adoption import adopt
-    from feedback_etl.exports.maintenance import contents_of, prune
+    from feedback_etl.exports.maintenance import list_exports, prune
     from feedback_etl.pipeline.estimate import Plan, plan
     from feedback_etl.pipeline.export import export_feedback
     from feedback_etl.pipeline.load import load_feedback, load_training
@@ -57,7 +58,7 @@ _MODULE_OF = {
     "anonymize": "transform.transforms",
     "bucket_age": "transform.expressions",
     "coarsen": "transform.transforms",
-    "contents_of": "exports.maintenance",
+    "list_exports": "exports.maintenance",
     "deduplicate": "transform.transforms",
     "erase": "privacy.erasure",
     "export_feedback": "pipeline.export",
@@ -103,7 +104,6 @@ __all__ = [
     "anonymize",
     "bucket_age",
     "coarsen",
-    "contents_of",
     "deduplicate",
     "erase",
     "errors",
@@ -116,6 +116,7 @@ __all__ = [
     "label",
     "latest_export",
     "latest_per_recommendation",
+    "list_exports",
     "load_feedback",
     "load_training",
     "pair_hash",
@@ -129,6 +130,10 @@ __all__ = [
     "write_croissant",
     "write_report",
 ]
+if (
+    not TYPE_CHECKING and find_spec("sklearn") is None
+):  # `help`, `dir` and `import *` touch every listed name, and this one needs it
+    __all__.remove("FeedbackFeatures")
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

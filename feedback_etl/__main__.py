@@ -1,7 +1,7 @@
-"""`feedback-etl`, also as `python -m feedback_etl`: one command, and then the process ends.
+"""Entry point of `feedback-etl` and `python -m feedback_etl`: run one command, then end the process.
 
-Therefore nothing is done for a future that there is not: cycles of objects are not looked for (a batch leaves three),
-and the libraries' hundred thousands of objects are not freed one by one. Together that is a quarter of a second.
+Since the process ends, garbage collection is disabled (a batch leaves three cycles), and the hundreds of thousands of
+objects of the libraries are not freed one by one. Together that saves a quarter of a second.
 """
 
 import gc
@@ -12,7 +12,7 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line and end."""
+    """Run the command line and end the process with its exit code."""
     gc.disable()
     from feedback_etl.cli.app import main as run
 
@@ -22,7 +22,7 @@ def main() -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # whoever read it is gone, or never was there
+        with suppress(OSError, ValueError, AttributeError):  # the stream is closed, or was never open
             stream.flush()
     os._exit(code)
 

@@ -97,14 +97,14 @@ SUBJECT_HASH = ExtraColumn("subject_hash", "identifier")
 """The pseudonym of the user, under a domain of its own: it equals no pseudonym of an analysis."""
 
 
-def raw_extra_columns(extra: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
+def raw_extra_columns(extra_columns: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
     """The further columns that raw rows have to have; the pseudonym of the user is made of `user_id`."""
-    return tuple(column for column in extra if column != SUBJECT_HASH)
+    return tuple(column for column in extra_columns if column != SUBJECT_HASH)
 
 
-def all_quasi_identifiers(names: Sequence[str], extra: Sequence[ExtraColumn]) -> tuple[str, ...]:
-    """Return the named quasi-identifiers, and the extra columns that are declared as such."""
-    declared = (column.name for column in extra if column.role == "quasi_identifier")
+def all_quasi_identifiers(names: Sequence[str], extra_columns: Sequence[ExtraColumn]) -> tuple[str, ...]:
+    """Return the named quasi-identifiers, and the extra_columns columns that are declared as such."""
+    declared = (column.name for column in extra_columns if column.role == "quasi_identifier")
     return tuple(dict.fromkeys((*names, *declared)))
 
 
@@ -115,13 +115,13 @@ KNOWN = frozenset({*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name})
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
 
-def require_names(extra: Sequence[ExtraColumn]) -> None:
+def require_names(extra_columns: Sequence[ExtraColumn]) -> None:
     """Refuse names of further columns that cannot be.
 
     Raises:
         UsageError: One is taken, comes twice, or is not of lower-case letters, digits and underscores.
     """
-    names = [each.name for each in extra]
+    names = [each.name for each in extra_columns]
     for name in names:
         if not _NAME.fullmatch(name):
             raise UsageError("A further column is named with lower-case letters, digits and underscores.")
@@ -129,9 +129,9 @@ def require_names(extra: Sequence[ExtraColumn]) -> None:
             raise UsageError(f"A further column cannot be called {name}: that name is taken.")
 
 
-def training_columns(extra: Sequence[ExtraColumn] = ()) -> list[str]:
+def training_columns(extra_columns: Sequence[ExtraColumn] = ()) -> list[str]:
     """The columns of an export in their order."""
-    return [*TRAINING_COLUMNS, *(column.name for column in extra)]
+    return [*TRAINING_COLUMNS, *(column.name for column in extra_columns)]
 
 
 def summarize_names(names: Iterable[str]) -> str:
@@ -167,14 +167,15 @@ _EXTRA_KINDS: dict[ColumnType, Kind] = {
 }
 
 
-def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra: Sequence[ExtraColumn] = ()) -> None:
+def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra_columns: Sequence[ExtraColumn] = ()) -> None:
     """Refuse a frame that cannot hold raw feedback; a column without a type, since all of it is null, fits anywhere.
 
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
     further = {
-        each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type] for each in raw_extra_columns(extra)
+        each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type]
+        for each in raw_extra_columns(extra_columns)
     }
     _require(frame, _RAW_KINDS | further, "raw")
 

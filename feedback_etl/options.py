@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
     from feedback_etl.database.batches import BatchOptions
     from feedback_etl.database.consent import ConsentColumnNames
-    from feedback_etl.exports.file_formats import Form
+    from feedback_etl.exports.file_formats import FileFormat
     from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
     from feedback_etl.transform.training_schema import Model
 
@@ -171,13 +171,13 @@ class PrivacyOptions:
 
         if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
             raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
-        require_names(self.columns)
+        require_names(self.all_extra_columns)
         is_coarse(self.timestamp_precision)
         age_ranges(self.age_edges)
         self.k_anonymity  # noqa: B018  it validates
 
     @property
-    def columns(self) -> "tuple[ExtraColumn, ...]":
+    def all_extra_columns(self) -> "tuple[ExtraColumn, ...]":
         """The columns of an export after the twelve."""
         from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
 
@@ -190,8 +190,8 @@ class PrivacyOptions:
         from feedback_etl.columns import all_quasi_identifiers
         from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 
-        names = all_quasi_identifiers(self.quasi_identifiers, self.columns)
-        return KAnonymityPolicy(self.k, self.on_small_class, self.max_suppressed, names, self.columns)
+        names = all_quasi_identifiers(self.quasi_identifiers, self.all_extra_columns)
+        return KAnonymityPolicy(self.k, self.on_small_class, self.max_suppressed, names, self.all_extra_columns)
 
     def for_sharing(self) -> Self:
         """Return the options for data that leaves the organisation: at least k = 5, days, hashed recommendations.
@@ -239,19 +239,19 @@ class OutputOptions:
     allow_new_key: bool = False
 
     def __post_init__(self) -> None:
-        from feedback_etl.exports.incremental import lookback_of
+        from feedback_etl.exports.incremental import parse_lookback
 
-        lookback_of(self.lookback)
+        parse_lookback(self.lookback)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
             raise UsageError("An incremental export never repeats a row: leave idempotency_key out.")
 
     @property
-    def file_format(self) -> "Form":
+    def file_format(self) -> "FileFormat":
         """The format of the data files."""
-        from feedback_etl.exports.file_formats import Form
+        from feedback_etl.exports.file_formats import FileFormat
 
-        return Form(self.format, self.compression).checked()
+        return FileFormat(self.format, self.compression).checked()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,14 +22,14 @@ from feedback_etl.clock import resolve_now
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.local_transaction import ExportFiles
-from feedback_etl.exports.manifest_details import Facts
+from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import FeedbackProcessingStats
-from feedback_etl.settings import Settings, key_in_force, load_settings
+from feedback_etl.settings import Settings, find_active_key, load_settings
 from feedback_etl.transform.expressions import age_ranges, bucket_age, hash_id, pair_hash
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
@@ -159,7 +159,7 @@ class FeedbackProcessor:
             return exporting.key
         if self._unkeyed:
             return None
-        return self._key or key_in_force(settings)
+        return self._key or find_active_key(settings)
 
     def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
         """Pseudonym of an analysis id, as in an export.
@@ -206,7 +206,7 @@ class FeedbackProcessor:
         frame = validate_classic(to_frame(pairs))
         key, settings = self._key_or_configured(), self._settings_of(frame)
         own = "hash_id" in settings.get("overridden", {})
-        with ExportFiles(
+        with LocalExportTransaction(
             self.output_dir,
             resolve_now(),
             key=key,
@@ -215,7 +215,7 @@ class FeedbackProcessor:
             own_pseudonyms=own,
         ) as files:
             files.append(frame)
-            facts = Facts("classic", settings=settings, statistics={"exported_records": frame.height})
+            facts = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
             return str(files.publish(facts).pairs)
 
     def _settings_of(self, frame: pl.DataFrame) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The settings file of the working directory: `feedback-etl.toml`, or `[tool.feedback-etl]` of `pyproject.toml`."""
+"""The settings file in the working directory: `feedback-etl.toml`, or `[tool.feedback-etl]` of `pyproject.toml`."""
 
 import tomllib
 from contextlib import suppress
@@ -11,17 +11,17 @@ SETTINGS_FILE = "feedback-etl.toml"
 
 
 class SettingsFile(NamedTuple):
-    """The values of a settings file; none where there is no such file."""
+    """The path and the values of a settings file; the values are empty if the file does not exist."""
 
     path: Path
     values: dict[str, Any]
 
 
 def read_settings_file() -> SettingsFile:
-    """Read the settings file; a pyproject.toml without our table is another program's.
+    """Read the settings file; ignore a pyproject.toml without `[tool.feedback-etl]`.
 
     Raises:
-        UsageError: A file exists, or may exist, and cannot be read: its settings would be ignored silently.
+        UsageError: A file exists, or may exist, and cannot be read; its settings would be ignored silently.
     """
     path = Path(SETTINGS_FILE)
     if (content := _read(path)) is not None:
@@ -38,22 +38,23 @@ def read_settings_file() -> SettingsFile:
 
 
 def _read(path: Path) -> bytes | None:
-    """Return the content of a file, None where there is none."""
+    """Return the content of a file, or None if it does not exist."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
         if not path.is_symlink():
             return None
-        reason = "it is a link to nothing"
+        reason = "it is a dangling symbolic link"
     except OSError as error:
         reason = str(error.strerror)
     raise UsageError(
-        f"The settings file {path} of the working directory cannot be read: {reason}. Make it readable, or run the "
+        f"The settings file {path} in the working directory cannot be read: {reason}. Make it readable, or run the "
         "command in another directory."
     )
 
 
 def _parse_toml(path: Path, content: bytes) -> dict[str, Any]:
-    with suppress(ValueError):  # an error about the file can hold it, so that none is chained
+    """Parse the content of a settings file."""
+    with suppress(ValueError):  # the error may contain a line of the file, so it is not chained
         return tomllib.loads(content.decode())
-    raise UsageError(f"The settings file {path} cannot be read as TOML.")
+    raise UsageError(f"The settings file {path} is not valid TOML.")

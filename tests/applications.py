@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from databases import Database
 
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.manifest import Manifest, manifests_in
+from feedback_etl.exports.manifest import Manifest, list_local_manifests
 
 KEY = "k" * 32
 FOLDER = Path("ml/feedback_training")
@@ -35,7 +35,7 @@ def configure(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def exports() -> list[Manifest]:
     """The exports that there are."""
-    return manifests_in(FOLDER)
+    return list_local_manifests(FOLDER)
 
 
 def exported_rows() -> int:

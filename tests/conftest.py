@@ -284,7 +284,7 @@ def bucket_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if "proxy" in request.fixturenames or request.node.get_closest_marker("served_store"):
         request.getfixturevalue("served_bucket")(name)
     else:
-        monkeypatch.setattr("feedback_etl.storage.object_store.opened_store", in_memory())
+        monkeypatch.setattr("feedback_etl.storage.object_store.open_client", in_memory())
     return f"s3://{name}/exports"
 
 

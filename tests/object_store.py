@@ -39,7 +39,7 @@ def running_object_store() -> Iterator[str]:
 
 
 def in_memory() -> Callable[..., Any]:
-    """What stands for `store.opened_store`: a store in memory for each URL, with conditional puts as in S3."""
+    """What stands for `urls.open_client`: a store in memory for each URL, with conditional puts as in S3."""
     from obstore.store import MemoryStore
 
     stores: dict[str, MemoryStore] = {}

@@ -11,16 +11,16 @@ import polars as pl
 from databases import Database
 from folders import KEY, NOW, exported
 
-from feedback_etl.exports.layout import part_of, rejected_part_of
-from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in
-from feedback_etl.exports.manifest_details import Facts
-from feedback_etl.exports.object_transaction import StoredExport
-from feedback_etl.exports.row_filter import pseudonyms_in, write_without
-from feedback_etl.exports.tombstones import Tombstones, digest
+from feedback_etl.exports.layout import part_path, rejected_part_path
+from feedback_etl.exports.manifest import DataFile, Manifest, list_local_manifests
+from feedback_etl.exports.manifest_details import ManifestDetails
+from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.row_filter import list_pseudonyms, write_without
+from feedback_etl.exports.tombstones import Tombstones, hash_identity
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
-from feedback_etl.storage.posix import sha256_of
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.posix import hash_file
 
 ROWS_OF_A_PART = 4
 
@@ -31,7 +31,7 @@ class Rows:
     def __init__(self, database: Database, folder: Path, **options: Any) -> None:
         self.now: datetime = options.get("now", NOW)
         exported(database, folder, **{"format": "parquet"} | options)
-        (self.manifest,) = manifests_in(folder)
+        (self.manifest,) = list_local_manifests(folder)
         self.folder = folder
 
     @property
@@ -52,31 +52,33 @@ class Rows:
         return [self.folder / file.path for file in self.manifest.all("rejected")]
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ManifestDetails:
         """What is told of it."""
         told: Manifest = self.manifest
         window = [datetime.fromisoformat(end) if end else None for end in told.window]
         end = window[1]
         assert end
-        return Facts("full", (window[0], end), told.settings, told.statistics, told.source, risk=told.risk)
+        return ManifestDetails("full", (window[0], end), told.settings, told.statistics, told.source, risk=told.risk)
 
     def without(self, forgotten: Sequence[Tombstones]) -> "Rows":
         """The same without whom the place has forgotten, as workers read it."""
         digests = {each: tombstones.key for tombstones in forgotten for each in tombstones.pseudonyms}
         for file in self.manifest.files:
             path = self.folder / file.path
-            there = pseudonyms_in(path, path.name)
-            unwanted = {each for each in there for key in digests.values() if digest("pseudonym", each, key) in digests}
+            there = list_pseudonyms(path, path.name)
+            unwanted = {
+                each for each in there for key in digests.values() if hash_identity("pseudonym", each, key) in digests
+            }
             content = io.BytesIO()
             write_without(path, path.name, unwanted, content)
             path.write_bytes(content.getvalue())
         return self
 
-    def put(self, place: Folder | Bucket, stem: str) -> list[DataFile]:
+    def put(self, place: LocalStorage | ObjectStorage, stem: str) -> list[DataFile]:
         """Put the parts, as workers do."""
         suffix = "".join(self.pairs[0].suffixes)
-        names = [(part_of(stem, number, suffix), path) for number, path in enumerate(self.pairs)]
-        names += [(rejected_part_of(stem, number), path) for number, path in enumerate(self.rejected)]
+        names = [(part_path(stem, number, suffix), path) for number, path in enumerate(self.pairs)]
+        names += [(rejected_part_path(stem, number), path) for number, path in enumerate(self.rejected)]
         for name, path in names:
             with place.draft(name) as draft:
                 draft.write_bytes(path.read_bytes())
@@ -89,20 +91,20 @@ def _described(name: str, path: Path) -> DataFile:
     kind = "rejected" if name.startswith("rejected") else "pairs"
     parquet = path.suffix == ".parquet"
     rows = pl.scan_parquet(path) if parquet else pl.scan_csv(path, infer_schema=False)
-    return DataFile(name, kind, rows.select(pl.len()).collect().item(), path.stat().st_size, sha256_of(path))
+    return DataFile(name, kind, rows.select(pl.len()).collect().item(), path.stat().st_size, hash_file(path))
 
 
 def stored(database: Database, where: str, **options: Any) -> str:
     """An export of everything in an object store; its stem."""
     with TemporaryDirectory() as folder:
         rows = Rows(database, Path(folder) / "exports", **options)
-        bucket = Bucket(where)
-        with StoredExport(bucket, rows.now, key=Key(options.get("key", KEY)), allow_new_key=True) as export:
+        bucket = ObjectStorage(where)
+        with ObjectExportTransaction(bucket, rows.now, key=Key(options.get("key", KEY)), allow_new_key=True) as export:
             export.publish(rows.without(export.forgotten).put(bucket, export.stem), rows.facts)
         return export.stem
 
 
-def pairs_in(bucket: Bucket, files: Sequence[DataFile]) -> pl.DataFrame:
+def pairs_in(bucket: ObjectStorage, files: Sequence[DataFile]) -> pl.DataFrame:
     """The rows of parts, as text."""
     frames = []
     for file in files:

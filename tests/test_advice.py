@@ -11,7 +11,7 @@ from reading import NOW, select
 from sqlalchemy.schema import CreateTable
 
 import feedback_etl as fe
-from feedback_etl.cli.console import tell_summary
+from feedback_etl.cli.summary import print_summary
 from feedback_etl.database import tables
 from feedback_etl.pipeline import write
 
@@ -65,7 +65,7 @@ def test_it_is_told_in_a_line(unindexed: Database, tmp_path: Path, capsys: pytes
     report = fe.export_feedback(
         unindexed.url, days_back=2, now=NOW, key=KEY, output_dir=tmp_path / "exports", min_feedback_fields=4
     )
-    tell_summary(report, 4)
+    print_summary(report, 4)
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == f"advice     {report.advice}"
     assert sum("CREATE INDEX" in line for line in lines) == 1

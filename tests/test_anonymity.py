@@ -19,7 +19,7 @@ from processes import Here
 import feedback_etl as fe
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -50,7 +50,7 @@ class TestMeasured:
         """Two users with ten rows each in their own class are k = 1, not 10."""
         database.fill(**feedback((20, 1, 10), (30, 1, 10)))
         report = exported(database, tmp_path)
-        (manifest,) = manifests_in(tmp_path)
+        (manifest,) = list_local_manifests(tmp_path)
         assert report.risk == manifest.risk
         assert report.risk == {
             **{"k": 1, "at_least": False, "required_k": None, "classes": 2, "stale": False},
@@ -70,7 +70,7 @@ class TestMeasured:
         sqlite_database.fill(**feedback((20, 5, 1)))
         exported(sqlite_database, tmp_path)
         fe.erase(tmp_path, analysis_ids=[1], keys=KEY)
-        assert manifests_in(tmp_path)[0].risk["stale"] is True
+        assert list_local_manifests(tmp_path)[0].risk["stale"] is True
 
 
 class TestEnforced:
@@ -182,6 +182,14 @@ def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
     assert people.classes().rows() == [("a", 3, 4)]
 
 
+def test_many_rows_of_one_person_are_one_person() -> None:
+    """Also of more rows than the people that are counted, in one batch and in several."""
+    people = ClassCounter(["age_range"], cap=10)
+    for _ in range(2):
+        people.add(pl.DataFrame({"age_range": ["a"] * 20}), pl.Series([1] * 20))
+    assert people.classes().rows() == [("a", 1, 40)]
+
+
 def test_a_class_of_many_people_is_only_a_count() -> None:
     """Wherever the cap is reached: in a batch, between batches, or between tasks; of it nobody is told any more."""
     ages = pl.Series([str(number % 100) for number in range(100_000)])
@@ -212,7 +220,7 @@ class TestTimes:
         report = exported(sqlite_database, tmp_path, timestamp_precision="hour")
         times = rows_of(Path(report.export_filename))["feedback_timestamp"]
         assert (times.to_list(), report.deduplicated_records) == (["2025-10-25T11:00:00"] * 6, 0)
-        assert manifests_in(tmp_path)[0].settings["timestamp_precision"] == "hour"
+        assert list_local_manifests(tmp_path)[0].settings["timestamp_precision"] == "hour"
 
     def test_how_many_are_unique(self) -> None:
         """At 1,000 rows a day at random: what docs/privacy.md says."""
@@ -246,7 +254,7 @@ class TestShare:
         ended = here("export", "--days", "-1", "--share", "--json")
         told = json.loads(ended.out)
         assert (ended.code, told["exported_records"], told["suppressed_records"]) == (0, 12, 4)
-        assert "suppressed 4 of fewer people than k\n" in ended.err
+        assert "suppressed 4 in equivalence classes smaller than k\n" in ended.err
         assert told["risk"]["quasi_identifiers"] == [*QUASI_IDENTIFIERS, "feedback_timestamp"]
         rows = rows_of(Path(told["export_filename"]))
         assert {*rows["feedback_timestamp"]} == {"2025-10-25T00:00:00"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback_etl.exports.audit import AuditLog, Verdict, verify
+from feedback_etl.exports.audit import AuditLog, VerificationResult, verify
 from feedback_etl.privacy.keys import Key, generate_key
 
 KEY = Key("k" * 32)
@@ -28,7 +28,7 @@ def filled(folder: Path, key: Key | None = KEY, records: int = RECORDS) -> Audit
     return log
 
 
-def checked(log: AuditLog, anchors: dict[str, str] | None = None, keys: tuple[Key, ...] = (KEY,)) -> Verdict:
+def checked(log: AuditLog, anchors: dict[str, str] | None = None, keys: tuple[Key, ...] = (KEY,)) -> VerificationResult:
     return verify(log, keys, anchors or {})
 
 
@@ -37,7 +37,7 @@ def test_an_honest_log_is_fine(tmp_path: Path) -> None:
     log = filled(tmp_path)
     with log.locked() as opened:
         head = opened.append("pruned", OTHER, exports=[])
-    assert checked(log, {"a manifest": head}, (KEY, OTHER)) == Verdict(RECORDS + 1, [], 0, 0, head)
+    assert checked(log, {"a manifest": head}, (KEY, OTHER)) == VerificationResult(RECORDS + 1, [], 0, 0, head)
     assert log.head() == head
     assert (checked(log).unknown, len(checked(log).faults)) == (1, 1)
 
@@ -126,6 +126,18 @@ def test_tampering_is_found(tmp_path: Path, tamper: Tamper, times: int) -> None:
         assert checked(log, anchors).faults
 
 
+def test_every_field_of_a_record_is_signed(tmp_path: Path) -> None:
+    """Whichever is changed or left out, the record is not the one that was signed."""
+    log = filled(tmp_path, records=2)
+    first, second = log.records()
+    for name, value in second.items():
+        changed = 7 if isinstance(value, int) else f"not {value}"
+        without = {other: kept for other, kept in second.items() if other != name}
+        for record in (second | {name: changed}, without):
+            log.path.write_text(f"{json.dumps(first)}\n{json.dumps(record)}\n")
+            assert checked(log).faults, name
+
+
 def test_a_torn_line_stays_and_the_chain_goes_on(tmp_path: Path) -> None:
     """A crash in mid-record is evidence, not tampering; changed afterwards, it is."""
     log = filled(tmp_path)
@@ -135,7 +147,7 @@ def test_a_torn_line_stays_and_the_chain_goes_on(tmp_path: Path) -> None:
     assert checked(log).faults == ["the last line is torn; the next record will say so"]
     with log.locked() as opened:
         opened.append("recovered", KEY, run="run 1")
-    assert checked(log) == Verdict(RECORDS + 1, [], 0, 0, log.head())
+    assert checked(log) == VerificationResult(RECORDS + 1, [], 0, 0, log.head())
     assert torn in log.path.read_bytes()
     log.path.write_bytes(log.path.read_bytes().replace(torn + b"\n", torn[:-1] + b"\n"))
     assert len(checked(log).faults) == 1
@@ -154,7 +166,7 @@ def test_a_log_torn_in_its_first_line(tmp_path: Path) -> None:
 def test_unsigned_records_are_counted(tmp_path: Path) -> None:
     """Anybody could have written them; among signed ones they are a fault."""
     log = filled(tmp_path, key=None)
-    assert checked(log) == Verdict(RECORDS, [], RECORDS, 0, log.head())
+    assert checked(log) == VerificationResult(RECORDS, [], RECORDS, 0, log.head())
     with log.locked() as opened:
         opened.append("started", KEY, run="signed")
     assert checked(log).faults == []
@@ -169,7 +181,7 @@ def test_long_records_are_followed(tmp_path: Path) -> None:
     for _ in range(3):
         with log.locked() as opened:
             opened.append("erased", KEY, files=["x" * 100_000])
-    assert checked(log) == Verdict(RECORDS + 3, [], 0, 0, log.head())
+    assert checked(log) == VerificationResult(RECORDS + 3, [], 0, 0, log.head())
 
 
 def test_many_write_at_once(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import NO_DATABASE, NO_KEY, default_key_path
+from feedback_etl.settings import default_key_path
+from feedback_etl.settings_checks import NO_DATABASE, NO_KEY
 
 KEY = "0123456789abcdef0123456789abcdef"
 KEY_ID = Key(KEY).id
@@ -95,13 +96,13 @@ class TestExport:
             f"{figures['window'][1][:19].replace('T', ' ')} UTC",
             "exported   2 of 5 rows",
             "skipped    1 with fewer than 1 rating",
-            "duplicate  1 of an earlier row",
+            "duplicates 1 of earlier rows, dropped",
             f"rejected   1 listed in {figures['rejected_filename']}",
             "           1 helpful_rating_out_of_range",
-            "k          1 (age_range, conditions_detected, timeframe; 2 rows under 5)",
+            "k          1 (age_range, conditions_detected, timeframe; 2 rows in classes under 5)",
             f"file       {path}",
             f"key        {KEY_ID}",
-            f"took       {figures['execution_time_seconds']:.2f} s",
+            f"duration   {figures['execution_time_seconds']:.2f} s",
         ]
         assert figures == {
             "total_feedback_records": 5,
@@ -183,7 +184,7 @@ class TestExport:
         code, screen = on_terminal("export", "--database-url", application)
         key = Key(default_key_path().read_text())
         assert code == 0
-        assert f"There was no pseudonym key; made one in {default_key_path()} (id {key.id})." in screen
+        assert f"No pseudonym key existed; created one in {default_key_path()} (id {key.id})." in screen
         assert f"key        {key.id}" in screen
         assert key.text not in screen
         again = here("export", "--database-url", application, "--json", "--quiet")
@@ -212,7 +213,7 @@ class TestExportHere:
         ended = here("export", "--since", "2024-01-01", "--until", "2024-02-01")
         assert ended.code == 0
         assert ended.err.splitlines()[1] == (
-            "Nothing exported: there is no feedback in the window (--days -1 takes everything)."
+            "Nothing exported: there is no feedback in the window (--days -1 exports everything)."
         )
         assert files_below(tmp_path) == []
 
@@ -237,7 +238,7 @@ class TestExportHere:
         assert (ended.code, figures["total_feedback_records"], figures["excluded_records"]) == (0, 0, 5)
         assert ended.err.splitlines()[1:3] == [
             "excluded   5 without consent",
-            "Nothing exported: nobody in the window has consented.",
+            "Nothing exported: no user with feedback in the window has given consent.",
         ]
 
     def test_no_key_is_told_in_the_summary(self, here: Here) -> None:
@@ -258,7 +259,7 @@ class TestExportHere:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other."),
+            (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other: give one of them."),
             (["--until", "2025-01-01"], "requires a start (since)"),
             (["--since", "yesterday"], "A time must be an ISO 8601 date or time"),
             (["--since", "2025-02-01", "--until", "2025-01-01"], "--since must be before the end of the window."),
@@ -331,9 +332,7 @@ class TestPreview:
         assert run.returncode == 0
         rows = list(csv.DictReader(run.stdout.splitlines()))
         assert [row["recommendation_id"] for row in rows] == ["rec_1", "rec_1"]
-        assert run.stderr == (
-            "The first 2 of 2 rows. Nothing was written, and the pseudonyms are of a throw-away key.\n"
-        )
+        assert run.stderr == ("The first 2 of 2 rows. Nothing was written; the pseudonyms use a temporary key.\n")
         assert everything_below(tmp_path) == everything_below(Path.home()) == []
 
     @pytest.mark.usefixtures("configured")
@@ -350,7 +349,7 @@ class TestPreview:
         """The header, and a line that says why there is no more."""
         ended = here("preview", "--since", "2024-01-01", "--until", "2024-02-01")
         assert (ended.code, ended.out) == (0, ",".join(TRAINING_COLUMNS) + "\n")
-        assert ended.err == "No feedback in the window has enough ratings (--days -1 takes everything).\n"
+        assert ended.err == "No feedback in the window has enough ratings (--days -1 reads everything).\n"
 
 
 class TestStdout:
@@ -373,7 +372,7 @@ class TestStdout:
         """Such as a file on a full disk."""
         with Path("/dev/full").open("wb") as full:
             run = subprocess.run(self.COMMAND, stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
-        told = b"error: The output cannot be written: No space left on device. An export that is published stays.\n"
+        told = b"error: Stdout cannot be written: No space left on device. An export that was published is kept.\n"
         assert (run.returncode, run.stderr) == (5, told)
 
 
@@ -388,7 +387,7 @@ class TestDemo:
         assert run.returncode == 0
         lines = run.stderr.splitlines()
         assert lines[0] == "sample     300 rows of feedback in feedback_demo/feedback.db"
-        assert "The key of the demo is published: it protects nobody. The first lines:" in lines
+        assert "The demo key is public and protects no one. First lines of the file:" in lines
         assert lines[-1] == "Next: feedback-etl preview --database-url sqlite:///feedback_demo/feedback.db"
         (path,) = (tmp_path / "feedback_demo" / "exports").glob("*.csv")
         assert run.stdout == "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:6])
@@ -448,10 +447,10 @@ class TestTheClassicScript:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--days", "7"), "Is `feedback-etl export --days ...` meant? (`preview`, `plan` have it too)"),
-            (("--days=7", "--bulk"), "Is `feedback-etl export --days ...` meant? (`preview`, `plan` have it too)"),
-            (("--bulk",), "Is `feedback-etl export --bulk ...` meant?"),
-            (("--keep-days", "7"), "Is `feedback-etl prune --keep-days ...` meant?"),
+            (("--days", "7"), "Did you mean `feedback-etl export --days ...`? (`preview`, `plan` have it too)"),
+            (("--days=7", "--bulk"), "Did you mean `feedback-etl export --days ...`? (`preview`, `plan` have it too)"),
+            (("--bulk",), "Did you mean `feedback-etl export --bulk ...`?"),
+            (("--keep-days", "7"), "Did you mean `feedback-etl prune --keep-days ...`?"),
             (("--nonsense", "7"), "No such option: --nonsense"),
         ],
         ids=str,
@@ -477,7 +476,7 @@ class TestTheClassicScript:
     @pytest.mark.parametrize(
         ("arguments", "line"),
         [
-            ((), "Nothing exported: there is no feedback in the window (--days -1 takes everything)."),
+            ((), "Nothing exported: there is no feedback in the window (--days -1 exports everything)."),
             (("--bulk",), "exported   4 of 7 rows"),
             (("--bulk", "--days", "7"), "exported   2 of 5 rows"),
             (("--days", "-1"), "exported   4 of 7 rows"),
@@ -503,7 +502,7 @@ class TestTheClassicScript:
         ended = here("--days", "7", command=classic.app)
         assert ended.code == 4
         assert "Nothing exported: every row with enough ratings was rejected.\n" in ended.err
-        assert "rejected   1 for\n           1 helpful_rating_out_of_range\n" in ended.err
+        assert "rejected   1 by reason:\n           1 helpful_rating_out_of_range\n" in ended.err
         assert list(Path("ml/feedback_training").rglob("*.csv")) == []
 
     def test_errors_are_those_of_the_command(self, here: Here) -> None:

@@ -41,7 +41,7 @@ def test_of_a_database_only_the_place_is_told() -> None:
         "value": "PostgreSQL at db.internal, database app",
         "from": "DATABASE_URL",
     }
-    assert shown(DATABASE_URL=CANARY)["database_url"]["value"] == "a URL that cannot be understood"
+    assert shown(DATABASE_URL=CANARY)["database_url"]["value"] == "an invalid URL"
 
 
 def test_as_a_table() -> None:

@@ -9,7 +9,7 @@ from folders import KEY, exported, people, visible
 from processes import Here, feedback_etl
 
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.lock import locked
+from feedback_etl.exports.lock import lock_folder
 from feedback_etl.privacy.keys import Key
 
 STEM = "feedback_training_20251025_120000"
@@ -42,7 +42,7 @@ class TestList:
         assert ended.code == 0
         assert ended.out.splitlines() == [
             f"{STEM}.csv  9 rows  the beginning to 2025-10-25T12:00:00  full  key {Key(KEY).id}",
-            f"copy.csv  not ours: no manifest (feedback-etl adopt {folder}/copy.csv)",
+            f"copy.csv  unmanaged: no manifest (feedback-etl adopt {folder}/copy.csv)",
         ]
 
     @pytest.mark.usefixtures("folder")
@@ -55,7 +55,7 @@ class TestList:
     def test_nothing(self, here: Here) -> None:
         """Is said."""
         ended = here("list", "--output", "nowhere")
-        assert (ended.code, ended.out, ended.err) == (0, "", "There are no exports here.\n")
+        assert (ended.code, ended.out, ended.err) == (0, "", "There are no exports in this folder.\n")
 
 
 class TestErase:
@@ -78,7 +78,7 @@ class TestErase:
         Path("ids.txt").write_text("101\n999\n")
         ended = here("erase", "--analysis-ids-file", "ids.txt")
         assert (ended.code, ended.out) == (1, "999\n")
-        assert ended.err.endswith("error: Nothing was found of 1 id, listed on stdout.\n")
+        assert ended.err.endswith("error: No rows were found for 1 id, listed on stdout.\n")
 
     @pytest.mark.usefixtures("folder")
     def test_ids_from_stdin(self) -> None:
@@ -95,7 +95,8 @@ class TestErase:
         ended = here("erase", "--analysis-ids-file", "ids.txt")
         assert ended.code == 1
         assert (
-            f"not looked into, made with other keys (--key-file) or by the application itself: {STEM}_1\n" in ended.err
+            f"not inspected, made with other keys (pass --key-file) or by the application itself: {STEM}_1\n"
+            in ended.err
         )
         Path("other").write_text(other.text)
         Path("other").chmod(0o600)
@@ -108,7 +109,7 @@ class TestErase:
         ended = here("erase", "--user-ids-file", "missing.txt")
         assert (ended.code, ended.err) == (
             2,
-            "error: The file of ids missing.txt cannot be read: No such file or directory.\n",
+            "error: The id file missing.txt cannot be read: No such file or directory.\n",
         )
 
 
@@ -119,7 +120,7 @@ class TestAdoptAndPrune:
         """Its age is in its name."""
         old = folder / "feedback_training_20200101_000000.csv"
         old.write_text("analysis_hash\n0123456789abcdef\n")
-        assert here("adopt", old).out.startswith(f"{old.name}  1 row  of an unknown window  adopted")
+        assert here("adopt", old).out.startswith(f"{old.name}  1 row  unknown window  adopted")
         dry = here("prune", "--keep-days", "90", "--dry-run")
         assert f"would remove {old.stem}\n" in dry.out
         done = here("prune", "--keep-days", "90", "--keep-last", "1")
@@ -130,7 +131,7 @@ class TestAdoptAndPrune:
     def test_the_folder_is_in_use(self, here: Here, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Exit code 6, and nothing is done."""
         monkeypatch.setenv("FEEDBACK_ETL_LOCK_TIMEOUT", "0")
-        with locked(folder):
+        with lock_folder(folder):
             ended = here("prune", "--keep-days", "0")
         assert ended.code == 6
         assert "is in use" in ended.err
@@ -167,13 +168,13 @@ def test_an_incremental_export(here: Here, folder: Path) -> None:
     assert "exported   9 of 12 rows" in here("export", "--incremental", "--days", "-1").err
     ended = here("export", "--incremental")
     assert ended.code == 0
-    assert "Nothing exported: there is nothing new since the last incremental export.\n" in ended.err
+    assert "Nothing exported: there are no new rows since the last incremental export.\n" in ended.err
 
 
 def test_a_file_that_somebody_removed_is_told(here: Here, folder: Path) -> None:
     """Prune did not do it."""
     (folder / f"{STEM}.csv").unlink()
-    assert here("list").out.startswith(f"{STEM}.csv  missing: not removed by prune  ")
+    assert here("list").out.startswith(f"{STEM}.csv  missing: removed, but not by prune  ")
 
 
 @pytest.mark.parametrize("name", ["audit.jsonl", "lock"])

@@ -19,10 +19,17 @@ from processes import PATIENCE_SECONDS, environment, tracer
 
 import feedback_etl as fe
 from feedback_etl.exports.audit import AuditLog, verify
-from feedback_etl.exports.layout import REJECTED_FOLDER, STATE_FOLDER, names_of, rewritten, stems, temporary
-from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.exports.layout import (
+    REJECTED_FOLDER,
+    STATE_FOLDER,
+    candidate_stems,
+    export_paths,
+    replacement_path,
+    staged_path,
+)
+from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.posix import sha256_of
+from feedback_etl.storage.posix import hash_file
 
 CHANGING = "write,pwrite64,fsync,link,linkat,unlink,unlinkat,rename,renameat,renameat2"
 LATER = NOW + timedelta(minutes=1)
@@ -108,10 +115,10 @@ class Call(NamedTuple):
 
 def paths_of(folder: Path) -> list[Path]:
     """Everything in a folder that an export may touch."""
-    stem = next(stems(NOW))
-    names = [folder / name for name in (*names_of(stem), f"{STATE_FOLDER}/audit.jsonl", f"{STATE_FOLDER}/lock")]
+    stem = next(candidate_stems(NOW))
+    names = [folder / name for name in (*export_paths(stem), f"{STATE_FOLDER}/audit.jsonl", f"{STATE_FOLDER}/lock")]
     places = [folder, folder / REJECTED_FOLDER, folder / STATE_FOLDER, folder / STATE_FOLDER / "tombstones.jsonl"]
-    return [*names, *map(temporary, names), *map(rewritten, names), *places]
+    return [*names, *map(staged_path, names), *map(replacement_path, names), *places]
 
 
 def command(what: str, application: Path, folder: Path, form: dict[str, Any]) -> list[str]:
@@ -167,7 +174,7 @@ class Undisturbed:
             self.calls = calls_of(what, application, self.folder, form)
         else:
             self.begin_again(self.folder)
-        self.digests = {file.path: file.sha256 for each in manifests_in(self.folder) for file in each.files}
+        self.digests = {file.path: file.sha256 for each in list_local_manifests(self.folder) for file in each.files}
         self.rows = all_rows(self.folder)
 
     def prepare(self, folder: Path) -> None:
@@ -194,23 +201,23 @@ class Undisturbed:
         allowed = {*self.digests.values(), *(before or {}).values()}
         for name in visible(folder):
             if not name.endswith(".json"):
-                assert sha256_of(folder / name) in allowed, name
+                assert hash_file(folder / name) in allowed, name
 
     def assert_done(self, folder: Path) -> None:
         """Every row is there once, and nothing else is; the log is whole."""
         assert all_rows(folder).equals(self.rows)
         assert not list(folder.rglob(".*.tmp*"))
-        for manifest in manifests_in(folder):
+        for manifest in list_local_manifests(folder):
             for file in manifest.files:
                 path = folder / file.path
-                assert not path.exists() or (sha256_of(path), file.becoming) == (file.sha256, {})
-        anchors = {each.stem: each.audit_head for each in manifests_in(folder)}
+                assert not path.exists() or (hash_file(path), file.becoming) == (file.sha256, {})
+        anchors = {each.stem: each.audit_head for each in list_local_manifests(folder)}
         assert verify(AuditLog(folder), [Key(KEY)], anchors).faults == []
 
 
 def all_rows(folder: Path) -> pl.DataFrame:
     """The pairs of all exports."""
-    files = [file for each in manifests_in(folder) if (file := each.file("pairs"))]
+    files = [file for each in list_local_manifests(folder) if (file := each.file("pairs"))]
     assert {path for path in visible(folder) if "rejected" not in path and not path.endswith(".json")} == {
         file.path for file in files
     }
@@ -222,7 +229,7 @@ def kill_at(run: Undisturbed, calls: list[Call], top: Path) -> int:
     for number, call in enumerate(calls):
         folder = top / f"killed {number}" / "exports"
         run.prepare(folder)
-        before = {name: sha256_of(folder / name) for name in visible(folder)}
+        before = {name: hash_file(folder / name) for name in visible(folder)}
         ended = disturbed(run.what, run.application, folder, run.form, moved(call, run.folder, folder), "signal=KILL")
         assert ended.returncode == -9, (call, ended.stdout, ended.stderr)
         run.assert_whole(folder, before)
@@ -239,7 +246,7 @@ def refuse_at(run: Undisturbed, calls: list[Call], top: Path, errors: list[str])
         for error in errors if run.what == "export" else [errors[number % len(errors)]]:
             folder = top / f"refused {number} {error}" / "exports"
             run.prepare(folder)
-            before = {name: sha256_of(folder / name) for name in visible(folder)}
+            before = {name: hash_file(folder / name) for name in visible(folder)}
             here = moved(call, run.folder, folder)
             ended = disturbed(run.what, run.application, folder, run.form, here, f"error={error}")
             assert ended.stderr == ""

@@ -62,7 +62,7 @@ def test_it_does_not_replace_the_gate(app: Database) -> None:
     pairs = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY)
     broken = pairs.with_columns(analysis_hash=pl.lit("42"))
     with pytest.raises(ValidationError, match=r"analysis_hash str_matches \(9 rows\), helpful_rating less_than"):
-        fe.validate(broken, model=Useless)
+        fe.validate(broken, row_model=Useless)
 
 
 def test_the_example(app: Database) -> None:

@@ -12,7 +12,7 @@ from applications import FOLDER, configure, exported_rows, exports, give_feedbac
 from databases import Database, opened
 
 from feedback_etl.errors import FolderLockedError, SourceError, UsageError
-from feedback_etl.exports.lock import locked
+from feedback_etl.exports.lock import lock_folder
 from feedback_etl.integrations.events import ExportOnFeedback
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.posix import make_private_folder
@@ -169,7 +169,7 @@ class TestErrors:
             give_feedback(application, 1)
             make_private_folder(FOLDER)
             hook = ExportOnFeedback(min_interval=AT_ONCE, on_export=news, on_error=news, lock_timeout=0)
-            with locked(FOLDER, 1):
+            with lock_folder(FOLDER, 1):
                 await hook(1)
                 assert isinstance(await news.more(), FolderLockedError)
                 assert isinstance(await news.more(), FolderLockedError)

@@ -48,8 +48,8 @@ from feedback_etl.errors import (
     ValidationError,
 )
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.layout import number_of, part_of, rejected_part_of
-from feedback_etl.exports.manifest import DataFile, manifests_in, read_manifest
+from feedback_etl.exports.layout import parse_part_number, part_path, rejected_part_path
+from feedback_etl.exports.manifest import DataFile, list_local_manifests, read_manifest
 from feedback_etl.pipeline.partitioned import by_number
 from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask
@@ -110,7 +110,7 @@ class TestSameAsOnOneMachine:
             ray.shutdown()
         assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
-    @pytest.mark.sample("since,until,days_back")
+    @pytest.mark.sample("since*")
     @pytest.mark.parametrize(
         "options",
         [
@@ -180,7 +180,7 @@ class TestSameAsOnOneMachine:
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
         figures = alone.to_dict()
         assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
-        (manifest,) = manifests_in(tmp_path / "shared")
+        (manifest,) = list_local_manifests(tmp_path / "shared")
         assert len(manifest.all("pairs")) > 1
 
     def test_nothing_to_export_is_no_export(self, url: str, tmp_path: Path) -> None:
@@ -239,13 +239,11 @@ class TestCommandLine:
         figures = json.loads(done.stdout)
         assert figures["total_feedback_records"] == ROWS
         assert figures["risk"]["k"] >= 5
-        (manifest,) = manifests_in(tmp_path)
+        (manifest,) = list_local_manifests(tmp_path)
         assert manifest.rows == figures["exported_records"]
         assert "suppressed" in done.stderr
 
-    @pytest.mark.sample(
-        "dask=-An executor is named dask=ADDRESS", "ray=tcp://127.0.0.1:1-An executor is named dask=ADDRESS"
-    )
+    @pytest.mark.sample("dask=-*", "ray=*")
     @pytest.mark.parametrize(
         ("engine", "message"),
         [
@@ -349,9 +347,9 @@ class TestTasks:
     def test_parts_are_in_the_order_of_their_numbers(self) -> None:
         """Also from the hundred thousandth on, whose name sorts before others."""
         numbers = [100_000, 99_999, 2, 1_000_000]
-        files = [DataFile(part_of("stem", each, ".csv"), "pairs", 1, 1, "") for each in numbers]
-        files.append(DataFile(rejected_part_of("stem", 1), "rejected", 1, 1, ""))
-        in_order = [number_of(file.path) for file in sorted(files, key=by_number)]
+        files = [DataFile(part_path("stem", each, ".csv"), "pairs", 1, 1, "") for each in numbers]
+        files.append(DataFile(rejected_part_path("stem", 1), "rejected", 1, 1, ""))
+        in_order = [parse_part_number(file.path) for file in sorted(files, key=by_number)]
         assert in_order == [2, 99_999, 100_000, 1_000_000, 1]
 
 
@@ -405,7 +403,7 @@ class TestFailures:
         with pytest.raises(ExportFileError, match=r"Part 2 was lost 3 times \(MemoryError\)"):
             exported(url, tmp_path, executor=Watched(lost))
         assert visible(tmp_path) == []
-        assert fe.contents_of(tmp_path) == ([], [])
+        assert fe.list_exports(tmp_path) == ([], [])
 
     @pytest.mark.sample("2")
     @pytest.mark.parametrize("k", [None, 2])
@@ -525,10 +523,10 @@ class TestFailures:
             assert head.stdout.readline()
             head.kill()
         assert list(tmp_path.rglob("part-*"))
-        assert manifests_in(tmp_path) == []
+        assert list_local_manifests(tmp_path) == []
         alone = exported(url, tmp_path / "alone", k=k)
         shared = exported(url, tmp_path, executor=Watched(), k=k)
-        (manifest,) = manifests_in(tmp_path)
+        (manifest,) = list_local_manifests(tmp_path)
         stem = "feedback_training_20251025_120000"
         assert (manifest.stem, shared.export_filename) == (stem, f"{tmp_path}/{stem}")
         assert frame_of(shared).equals(frame_of(alone))
@@ -576,7 +574,7 @@ class TestFailures:
         assert {name: value for name, value in again.to_dict().items() if value != figures[name]}.keys() <= {
             "execution_time_seconds"
         }
-        assert len(manifests_in(tmp_path)) == 1
+        assert len(list_local_manifests(tmp_path)) == 1
 
 
 class TestFolder:
@@ -585,7 +583,7 @@ class TestFolder:
     def test_parts_are_named_by_their_ranges_and_come_with_a_manifest(self, url: str, tmp_path: Path) -> None:
         """Private, with digests, and in the order of time."""
         report = exported(url, tmp_path, executor=Watched(), format="parquet")
-        (manifest,) = manifests_in(tmp_path)
+        (manifest,) = list_local_manifests(tmp_path)
         parts = manifest.all("pairs")
         stem = "feedback_training_20251025_120000"
         assert [part.path for part in parts] == [f"{stem}/part-{number:05}.parquet" for number in range(len(parts))]

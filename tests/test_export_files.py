@@ -19,9 +19,9 @@ from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports import layout
 from feedback_etl.exports.layout import STATE_FOLDER
-from feedback_etl.exports.local_transaction import ExportFiles, Published
+from feedback_etl.exports.local_transaction import CommittedFiles, LocalExportTransaction
 from feedback_etl.privacy.keys import write_key
-from feedback_etl.storage.posix import give_name, make_private_folder, sync_folder, take_name_back
+from feedback_etl.storage.posix import fsync_directory, link_exclusive, make_private_folder, unlink_if_ours
 
 NOW = datetime(2025, 10, 25, 12)
 STEM = "feedback_training_20251025_120000"
@@ -35,11 +35,11 @@ from datetime import datetime
 from pathlib import Path
 import polars as pl
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.local_transaction import ExportFiles
+from feedback_etl.exports.local_transaction import LocalExportTransaction
 
 def export(folder):
     try:
-        with ExportFiles(folder, datetime(2025, 10, 25, 12)) as files:
+        with LocalExportTransaction(folder, datetime(2025, 10, 25, 12)) as files:
             files.append(pl.DataFrame({"number": [1, 2]}))
             files.reject(pl.DataFrame({"feedback_id": [3], "reasons": ["formula"]}))
             published = files.publish()
@@ -52,8 +52,8 @@ EXPORT_ONCE = f"{EXPORT}\nexport(sys.argv[1])"
 BOTH = f"{STEM}.csv {STEM}_rejected.csv\n"
 
 
-def export(folder: str | Path, pairs: pl.DataFrame = PAIRS, rejected: pl.DataFrame = REJECTED) -> Published:
-    with ExportFiles(folder, NOW) as files:
+def export(folder: str | Path, pairs: pl.DataFrame = PAIRS, rejected: pl.DataFrame = REJECTED) -> CommittedFiles:
+    with LocalExportTransaction(folder, NOW) as files:
         files.append(pairs)
         files.reject(rejected)
         return files.publish()
@@ -72,14 +72,14 @@ def files_in(folder: Path) -> list[str]:
 
 def test_a_data_file_and_its_list_of_rejected_rows_are_published(tmp_path: Path) -> None:
     """Both files hold what was appended, under one stem, with nothing else left behind."""
-    with ExportFiles(tmp_path, NOW) as files:
+    with LocalExportTransaction(tmp_path, NOW) as files:
         files.append(PAIRS)
         files.append(PAIRS.clear())
         files.append(PAIRS + 2)
         files.reject(REJECTED.clear())
         files.reject(REJECTED)
         published = files.publish()
-    assert published == Published(tmp_path / f"{STEM}.csv", tmp_path / "rejected" / f"{STEM}_rejected.csv")
+    assert published == CommittedFiles(tmp_path / f"{STEM}.csv", tmp_path / "rejected" / f"{STEM}_rejected.csv")
     assert files_in(tmp_path) == [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"]
     assert (tmp_path / f"{STEM}.csv").read_bytes() == b"number\n1\n2\n3\n4\n"
     assert (tmp_path / f"rejected/{STEM}_rejected.csv").read_bytes() == b"feedback_id,reasons\n3,formula\n"
@@ -87,20 +87,20 @@ def test_a_data_file_and_its_list_of_rejected_rows_are_published(tmp_path: Path)
 
 def test_nothing_to_publish_gives_no_file(tmp_path: Path) -> None:
     """Without rows there is no data file, and without rejected rows no list and no folder for it."""
-    assert export(tmp_path, PAIRS.clear(), REJECTED.clear()) == Published(None, None)
+    assert export(tmp_path, PAIRS.clear(), REJECTED.clear()) == CommittedFiles(None, None)
     assert files_in(tmp_path) == []
 
 
 def test_rejected_rows_alone_are_published_alone(tmp_path: Path) -> None:
     """A file that is not needed is None."""
     rejected = tmp_path / "rejected" / f"{STEM}_rejected.csv"
-    assert export(tmp_path, PAIRS.clear()) == Published(None, rejected)
+    assert export(tmp_path, PAIRS.clear()) == CommittedFiles(None, rejected)
     assert files_in(tmp_path) == [f"rejected/{STEM}_rejected.csv"]
 
 
 def test_without_publishing_nothing_is_left(tmp_path: Path) -> None:
     """The temporary files are removed, that of the manifest too."""
-    with ExportFiles(tmp_path, NOW) as files:
+    with LocalExportTransaction(tmp_path, NOW) as files:
         files.append(PAIRS)
         files.reject(REJECTED)
         assert len(files_in(tmp_path)) == 3
@@ -109,7 +109,7 @@ def test_without_publishing_nothing_is_left(tmp_path: Path) -> None:
 
 def test_a_file_in_the_making_is_hidden(tmp_path: Path) -> None:
     """Until it is published, no pattern that finds exports finds it, and its mode is 0600."""
-    with ExportFiles(tmp_path, NOW) as files:
+    with LocalExportTransaction(tmp_path, NOW) as files:
         files.append(PAIRS)
         files.reject(REJECTED)
         making = [tmp_path / name for name in files_in(tmp_path)]
@@ -195,7 +195,7 @@ def test_a_stem_is_taken_when_either_of_its_files_is_there(tmp_path: Path, taken
 
 def test_names_can_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the last suffix there is an error and no further file."""
-    monkeypatch.setattr(layout, "_MOST_IN_A_SECOND", 2)
+    monkeypatch.setattr(layout, "_MAX_PER_SECOND", 2)
     export(tmp_path)
     export(tmp_path)
     with pytest.raises(ExportFileError, match="no name is left"):
@@ -206,7 +206,7 @@ def test_names_can_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_threads_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
     """Every thread finds its own two files, whatever the others do."""
     begin = threading.Barrier(8)
-    published: dict[int, Published] = {}
+    published: dict[int, CommittedFiles] = {}
 
     def work(thread: int) -> None:
         begin.wait()
@@ -222,7 +222,7 @@ def test_threads_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
     assert_own_files(tmp_path, published)
 
 
-def assert_own_files(folder: Path, published: dict[int, Published]) -> None:
+def assert_own_files(folder: Path, published: dict[int, CommittedFiles]) -> None:
     """Every export has files of its own with its own number; odd numbers were rejected too."""
     assert len(published) == 40
     paths = [path for files in published.values() for path in files if path]
@@ -243,12 +243,12 @@ def test_processes_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
 import sys
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.local_transaction import ExportFiles
+from feedback_etl.exports.local_transaction import LocalExportTransaction
 folder, first = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(first, first + 10):
-    with ExportFiles(folder, datetime(2025, 10, 25, 12)) as files:
+    with LocalExportTransaction(folder, datetime(2025, 10, 25, 12)) as files:
         files.append(pl.DataFrame({"number": [number]}))
         if number % 2:
             files.reject(pl.DataFrame({"number": [number]}))
@@ -268,7 +268,7 @@ for number in range(first, first + 10):
     for process in processes:
         for line in process.communicate()[0].splitlines():
             number, *paths = line.split()
-            published[int(number)] = Published(*(None if path == "None" else Path(path) for path in paths))
+            published[int(number)] = CommittedFiles(*(None if path == "None" else Path(path) for path in paths))
     assert_own_files(tmp_path, published)
 
 
@@ -345,7 +345,7 @@ def test_a_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangli
 
 def test_a_list_of_rejected_rows_goes_when_its_data_cannot_be_named(tmp_path: Path) -> None:
     """Here somebody removed the data's temporary file before it got its name."""
-    with ExportFiles(tmp_path, NOW) as files:
+    with LocalExportTransaction(tmp_path, NOW) as files:
         files.append(PAIRS)
         files.reject(REJECTED)
         next(tmp_path.glob(".*.csv.tmp")).unlink()
@@ -382,14 +382,14 @@ def test_a_name_that_is_taken_in_the_last_moment_is_left_alone(tmp_path: Path) -
     ours.write_text("ours")
     taken.write_text("another's")
     with pytest.raises(FileExistsError):
-        give_name(ours, taken)
-    take_name_back(ours, taken)
+        link_exclusive(ours, taken)
+    unlink_if_ours(ours, taken)
     code = """
 import sys
 from pathlib import Path
-from feedback_etl.storage.posix import give_name
+from feedback_etl.storage.posix import link_exclusive
 try:
-    give_name(Path(sys.argv[1]), Path(sys.argv[2]))
+    link_exclusive(Path(sys.argv[1]), Path(sys.argv[2]))
 except FileExistsError:
     print("taken")
 """
@@ -456,7 +456,7 @@ def test_a_file_in_the_making_is_locked(tmp_path: Path) -> None:
     """Whoever finds it can tell that its writer lives."""
     import fcntl
 
-    with ExportFiles(tmp_path, NOW):
+    with LocalExportTransaction(tmp_path, NOW):
         (name,) = files_in(tmp_path)  # the manifest's, which is named last
         with (tmp_path / name).open("rb") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -536,7 +536,7 @@ def test_a_folder_that_another_process_makes_meanwhile_is_no_error(tmp_path: Pat
 def test_a_folder_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:
     """Such as one that is not there."""
     with pytest.raises(FileNotFoundError):
-        sync_folder(tmp_path / "missing")
+        fsync_directory(tmp_path / "missing")
 
 
 def test_a_link_in_place_of_the_rejected_folder_is_refused(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from processes import Here
 
 import feedback_etl as fe
-from feedback_etl.compliance.data_files import written
-from feedback_etl.compliance.rows import duplicates, guessable
+from feedback_etl.compliance.data_files import read_contents
+from feedback_etl.compliance.rows import check_duplicates, check_pseudonyms
 from feedback_etl.exports.csv_records import iter_lines, iter_records, without_empty_lines
-from feedback_etl.exports.manifest import Manifest, manifests_in, write_manifest
-from feedback_etl.exports.row_filter import columns_of, count_rows, write_without
+from feedback_etl.exports.manifest import Manifest, list_local_manifests, write_manifest
+from feedback_etl.exports.row_filter import count_rows, read_columns, write_without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.rows import Export, Rows
-from feedback_etl.storage.base import Folder
+from feedback_etl.storage.base import LocalStorage
 
 KEYS = [Key(KEY)]
 BOM = b"\xef\xbb\xbf"
@@ -85,7 +85,7 @@ def adopted(request: pytest.FixtureRequest, sqlite_database: Database, tmp_path:
 
 def the_manifest(folder: Path) -> Manifest:
     """Read the only manifest of a folder."""
-    (manifest,) = manifests_in(folder)
+    (manifest,) = list_local_manifests(folder)
     return manifest
 
 
@@ -95,16 +95,16 @@ class TestAdopted:
     def test_all_count_the_same_rows(self, adopted: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
         """`adopt`, `scan_training`, `report`, `check`, `risk`."""
         monkeypatch.setattr("feedback_etl.compliance.rows.GUESSED_IDS", 1_000)
-        folder, manifest = Folder(adopted.parent), the_manifest(adopted.parent)
+        folder, manifest = LocalStorage(adopted.parent), the_manifest(adopted.parent)
         assert manifest.rows == 6
         frame = fe.scan_training(adopted.parent).collect()
         assert (frame.height, frame["analysis_hash"].null_count()) == (6, 0)
         assert fe.scan_training(adopted.parent).select(pl.len()).collect().item() == 6
         assert Rows([Export(folder, manifest)]).read("analysis_hash", "timeframe").height == 6
-        facts = written(folder, manifest)
+        facts = read_contents(folder, manifest)
         assert facts is not None
         assert (facts.repeated, facts.without_analysis, facts.rows.collect().height) == (0, 0, 6)
-        assert [item.passed for item in (duplicates([facts]), guessable([facts], []))] == [True, True]
+        assert [item.passed for item in (check_duplicates([facts]), check_pseudonyms([facts], []))] == [True, True]
         assert json.loads(here("risk", adopted, "--json").out)["rows"] == 6
 
     def test_erasure_keeps_all_other_bytes(self, adopted: Path, sqlite_database: Database) -> None:
@@ -143,7 +143,7 @@ def test_compression_is_recognised_by_the_content(tmp_path: Path) -> None:
     """As Polars does it: names can be wrong."""
     path = tmp_path / "packed.csv"
     path.write_bytes(gzip.compress(b"a,b\n1,2\n\n3,4\n"))
-    assert (columns_of(path), count_rows(path)) == (["a", "b"], 2)
+    assert (read_columns(path), count_rows(path)) == (["a", "b"], 2)
     assert pl.scan_csv(without_empty_lines(path)).collect().rows() == [(1, 2), (3, 4)]
 
 
@@ -198,4 +198,4 @@ def test_two_readers_find_the_same_rows(file: tuple[bytes, int], tmp_path_factor
     assert b"".join(iter_lines(path)) == content
     assert count_rows(path) == len(list(iter_records(path))) - 1 == rows
     frame = pl.scan_csv(without_empty_lines(path), infer_schema=False, glob=False).collect()
-    assert (frame.height, frame.columns) == (rows, columns_of(path))
+    assert (frame.height, frame.columns) == (rows, read_columns(path))

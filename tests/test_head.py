@@ -24,8 +24,8 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.layout import number_of, part_of, waiting_part_of
-from feedback_etl.exports.manifest import DataFile, manifests_in
+from feedback_etl.exports.layout import parse_part_number, part_path, spooled_part_path
+from feedback_etl.exports.manifest import DataFile, list_local_manifests
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run, Tally
 from feedback_etl.pipeline.partitioned import export_division
@@ -35,7 +35,7 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import Folder
+from feedback_etl.storage.base import LocalStorage
 
 NOW = datetime(2025, 10, 25, 12)
 KEY = Key("k" * 64)
@@ -168,7 +168,7 @@ def written(task: PartTask | ReleaseTask) -> TaskResult:
     """A small part, and with k first one that waits, as a worker writes it; without waiting for the disk."""
     export, number = task.export, task.number
     waits = export.rules.anonymity.k is not None and isinstance(task, PartTask)
-    name = waiting_part_of(export.stem, number) if waits else part_of(export.stem, number, ".csv")
+    name = spooled_part_path(export.stem, number) if waits else part_path(export.stem, number, ".csv")
     content = f"{number}\n".encode()
     Path(export.place, name).write_bytes(content)
     file = DataFile(name, "pairs", 1, len(content), hashlib.sha256(content).hexdigest())
@@ -182,7 +182,7 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     rules = TransformOptions.of(options, NOW, KEY)
     selection = ReadRequest("", Window(None, NOW), None, None, 2.0, BatchOptions(), None)
     executor = Watched(lambda _, task: written(task), is_remembered=False)
-    request = ExportRequest(Folder(folder), selection, rules, options.output, time.perf_counter(), executor)
+    request = ExportRequest(LocalStorage(folder), selection, rules, options.output, time.perf_counter(), executor)
     tracemalloc.start()
     try:
         report = export_division(request, divided(count), MAX_TASKS_IN_FLIGHT)
@@ -198,8 +198,8 @@ def test_an_export_of_many_parts_takes_little_memory_for_each(tmp_path: Path, k:
     """From the first task to manifest and audit record, in a folder: what both tell of a part, a few times over."""
     peak_of_export(tmp_path / "first", 100, k)
     few, many = (peak_of_export(tmp_path / str(count), count, k) for count in (1_000, 4_000))
-    (manifest,) = manifests_in(tmp_path / "4000")
-    assert [number_of(file.path) for file in manifest.files] == [*range(4_000)]
+    (manifest,) = list_local_manifests(tmp_path / "4000")
+    assert [parse_part_number(file.path) for file in manifest.files] == [*range(4_000)]
     (committed,) = (each for each in AuditLog(tmp_path / "4000").records() if each["event"] == "committed")
     assert len(committed["files"]) == 4_000
     assert (many - few) / 3_000 < 5_000

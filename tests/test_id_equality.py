@@ -20,7 +20,7 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.lookups import fetch_canonical_ids
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
 
@@ -237,7 +237,7 @@ def test_a_checklist_finds_people_by_any_spelling(
         monkeypatch.setenv(f"FEEDBACK_ETL_{name}", str(value))
     items = {item.name: item for item in check(load_settings(), keys=[key], now=NOW)}
     assert items["erasure"].passed
-    assert "has 1 analyses of people who have withdrawn" in items["consent"].told
+    assert "has 1 analyses of people who have withdrawn" in items["consent"].detail
 
 
 def test_ids_that_compare_by_their_bytes_are_read_as_they_are(database: Database) -> None:
@@ -340,6 +340,6 @@ def test_an_incremental_export_reads_a_row_once(mysql_database: str, tmp_path: P
     add(mysql_database, "BOB ")
     second = export(mysql_database, tmp_path, incremental=True, lookback="1d", now=NOW.replace(hour=13))
     assert (first.exported_records, second.exported_records) == (2, 1)
-    hashes = [set(rows_of(tmp_path / str(each.data))["subject_hash"]) for each in manifests_in(tmp_path)]
+    hashes = [set(rows_of(tmp_path / str(each.data))["subject_hash"]) for each in list_local_manifests(tmp_path)]
     assert sorted(map(len, hashes)) == [1, 2]
     assert hashes[0] & hashes[1] == pseudonym("subject_hash", "bob")

@@ -23,11 +23,11 @@ from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
 from feedback_etl.columns import RAW_COLUMNS
-from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, write_manifest
-from feedback_etl.exports.seen_rows import Memory
+from feedback_etl.exports.manifest import DataFile, Manifest, list_local_manifests, write_manifest
+from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.posix import sha256_of
+from feedback_etl.storage.posix import hash_file
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 RECORD = {"id": 1, "recommendation_id": "rec_1"}
@@ -81,7 +81,7 @@ def delete(database: Database, number: int) -> None:
 
 def pairs_in(folder: Path) -> Counter[tuple[str, str]]:
     """Count the pairs in all exports: pseudonym and time."""
-    files = [file for manifest in manifests_in(folder) for file in manifest.all("pairs")]
+    files = [file for manifest in list_local_manifests(folder) for file in manifest.all("pairs")]
     rows = [rows_of(folder / file.path) for file in files]
     return Counter(
         (hashed, time) for each in rows for hashed, time in each["analysis_hash", "feedback_timestamp"].rows()
@@ -201,10 +201,10 @@ def everything_is_valid(_: pl.DataFrame) -> pl.Expr:
 @pytest.mark.parametrize("key", [None, Key(KEY)], ids=["unkeyed", "keyed"])
 def test_ids_are_not_mistaken_for_others(seen: Any, new: Any, key: Key | None, tmp_path: Path) -> None:
     """Whatever characters they have, and where there are none; of pairs as of rows."""
-    before = Memory(None, key, None)
+    before = SeenRows(None, key, None)
     assert before.unread(raw(seen), everything_is_valid).height == before.unseen(raw(seen)).height == 1
     before.rows().write_csv(tmp_path / "rows")
-    now = Memory(tmp_path / "rows", key, None)
+    now = SeenRows(tmp_path / "rows", key, None)
     assert now.unread(raw(seen, new), everything_is_valid).rows() == raw(new).rows()
     assert now.unseen(raw(seen, new)).rows() == raw(new).rows()
 
@@ -227,13 +227,13 @@ def turn_into_version_1(folder: Path, rows: Iterable[tuple[Feedback, bool]]) -> 
     with path.open("w", newline="") as text:
         lines = list(dict.fromkeys(map(tuple, old_lines(rows))))
         csv.writer(text, lineterminator="\n").writerows([("analysis_hash", "digest", "minute"), *lines])
-    file.rows, file.bytes, file.sha256 = len(lines), path.stat().st_size, sha256_of(path)
+    file.rows, file.bytes, file.sha256 = len(lines), path.stat().st_size, hash_file(path)
     write_manifest(folder, manifest)
 
 
 def newest_seen_rows(folder: Path) -> tuple[Manifest, DataFile]:
     """Find the last export of the only series."""
-    manifest = max(manifests_in(folder), key=lambda each: int(each.chain["number"]))
+    manifest = max(list_local_manifests(folder), key=lambda each: int(each.chain["number"]))
     file = manifest.file("rows")
     assert file is not None
     return manifest, file

@@ -12,7 +12,7 @@ from processes import feedback_etl
 import feedback_etl as fe
 from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, UsageError, ValidationError
-from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
 
 QUERY = """
@@ -57,7 +57,7 @@ def test_of_those_who_agreed(app: Database, tmp_path: Path, form: dict[str, str]
     rows = rows_of(Path(report.export_filename))
     assert rows.columns == [*TRAINING_COLUMNS, "image_url"]
     assert (rows["image_url"].drop_nulls().to_list(), report.withheld_image_urls) == (["shots/a.jpg"], 2)
-    manifest = manifests_in(tmp_path)[0]
+    manifest = list_local_manifests(tmp_path)[0]
     assert (manifest.columns, manifest.statistics["withheld_image_urls"]) == (rows.columns, 2)
     loaded = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, include_image_urls=True)
     assert loaded["image_url"].to_list() == rows["image_url"].to_list()
@@ -143,7 +143,7 @@ def test_a_chain_with_images_is_another_chain(app: Database, tmp_path: Path) -> 
 def test_the_gate_knows_the_column() -> None:
     """Only where it was asked for."""
     raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"image_url": ["shots/a.jpg"]})
-    pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra=[IMAGE_URL])
+    pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=[IMAGE_URL])
     assert pairs["image_url"].to_list() == ["shots/a.jpg"]
     with pytest.raises(ValidationError, match="image_url"):
         fe.validate(pairs)
@@ -161,13 +161,13 @@ def test_the_gate_knows_the_column() -> None:
 def test_ids_in_other_clothes(key: str, user: object) -> None:
     """Leading zeros, digits of a URL, UUIDs with other separators or none."""
     raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"image_url": [key], "user_id": [user]})
-    assert fe.anonymize(raw, unkeyed=True, now=NOW, extra=[IMAGE_URL])["image_url"].to_list() == [None]
+    assert fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=[IMAGE_URL])["image_url"].to_list() == [None]
 
 
 @pytest.mark.any_database
 @pytest.mark.parametrize("option", ["--include-image-urls", "--include-subject-hash"])
-def test_they_do_not_leave_the_house(app: Database, option: str) -> None:
+def test_images_and_pseudonyms_of_users_are_not_shared(app: Database, option: str) -> None:
     """Nor do pseudonyms of users."""
     done = feedback_etl("export", "--share", option, "--database-url", app.url, env={"FEEDBACK_ETL_KEY": KEY})
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--share is for what leaves the house" in done.stderr
+    assert "Shared data must not contain images or pseudonyms of users" in done.stderr

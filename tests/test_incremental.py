@@ -32,9 +32,9 @@ from sqlalchemy.pool import StaticPool
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog, verify
-from feedback_etl.exports.incremental import MOST_COUNTED, lookback_of
-from feedback_etl.exports.lock import locked
-from feedback_etl.exports.manifest import Manifest, manifests_in
+from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS, parse_lookback
+from feedback_etl.exports.lock import lock_folder
+from feedback_etl.exports.manifest import Manifest, list_local_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 
@@ -73,7 +73,7 @@ def go_on(database: Database, folder: Path, now: datetime, **options: Any) -> Ex
 
 def pairs_in(folder: Path, stem: str = "") -> int:
     """How many rows the data files hold."""
-    found = [file for each in manifests_in(folder) if (file := each.file("pairs")) and stem in each.stem]
+    found = [file for each in list_local_manifests(folder) if (file := each.file("pairs")) and stem in each.stem]
     return sum(rows_of(folder / file.path).height for file in found if (folder / file.path).exists())
 
 
@@ -92,7 +92,7 @@ class TestChain:
         second = go_on(app, folder, NOW + DAY)
         assert (second.total_feedback_records, second.exported_records) == (1, 1)
         assert second.window == (NOW - MINUTE - HOUR, NOW + DAY)
-        assert [each.mode for each in manifests_in(folder)] == ["incremental"] * 2
+        assert [each.mode for each in list_local_manifests(folder)] == ["incremental"] * 2
         assert pairs_in(folder) == 3
 
     @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -135,6 +135,19 @@ class TestChain:
         report = go_on(app, folder, NOW + HOUR)
         assert (report.exported_records, report.errors, report.deduplicated_records) == (1, 0, 0)
 
+    @pytest.mark.any_database
+    def test_a_row_in_the_minute_of_the_watermark_is_not_read_twice(self, app: Database, folder: Path) -> None:
+        """Rows are remembered by their minute, and the watermark can lie in the middle of it."""
+        second = timedelta(seconds=1)
+        add(app, row(1, NOW - 30 * MINUTE + 20 * second), row(2, NOW - MINUTE))
+        go_on(app, folder, NOW)
+        add(app, row(3, NOW + 30 * MINUTE + 10 * second))
+        go_on(app, folder, NOW + HOUR)
+        add(app, row(4, NOW + HOUR))
+        report = go_on(app, folder, NOW + 2 * HOUR)
+        assert report.window == (NOW - 30 * MINUTE + 10 * second, NOW + 2 * HOUR)
+        assert (report.total_feedback_records, report.exported_records, pairs_in(folder)) == (1, 1, 4)
+
     def test_after_a_pause_nothing_is_missing(self, app: Database, folder: Path) -> None:
         """However late it runs: a rolling day would leave a hole."""
         add(app, row(1, NOW - MINUTE))
@@ -175,10 +188,10 @@ class TestChain:
         for number in range(1, 4):
             add(app, row(number, NOW + number * DAY))
             go_on(app, folder, NOW + (number + 1) * DAY)
-        counted = manifests_in(folder)[-1].chain["counted"]
+        counted = list_local_manifests(folder)[-1].chain["counted"]
         assert [rows for *_, rows in counted] == [0, 1, 1]
         assert [end for _, end, _ in counted[:-1]] == [start for start, *_ in counted[1:]]
-        assert MOST_COUNTED == 100
+        assert MAX_COUNTED_WINDOWS == 100
 
     @pytest.mark.any_database
     def test_only_the_last_one_remembers_rows(self, app: Database, folder: Path) -> None:
@@ -187,7 +200,7 @@ class TestChain:
             add(app, row(number, NOW + number * MINUTE))
             go_on(app, folder, NOW + (number + 1) * MINUTE)
         (remembered,) = (folder / ".feedback_etl").glob("*.rows")
-        assert remembered.stem == manifests_in(folder)[-1].stem
+        assert remembered.stem == list_local_manifests(folder)[-1].stem
         assert remembered.stat().st_mode & 0o777 == 0o600
         header, *lines = remembered.read_text().splitlines()
         assert (header, len(lines)) == ("analysis_hash,digest,minute,version", 6)
@@ -233,7 +246,7 @@ class TestTrouble:
     def test_a_lookback_that_is_none(self, lookback: Any) -> None:
         """Refused, with what there is."""
         with pytest.raises(UsageError, match="30m, 2h or 1d"):
-            lookback_of(lookback)
+            parse_lookback(lookback)
 
     def test_a_lookback_may_be_nothing(self, app: Database, folder: Path) -> None:
         """Then only rows at the very time of the newest one are known."""
@@ -251,7 +264,7 @@ class TestTrouble:
     def test_two_at_once(self, app: Database, folder: Path) -> None:
         """The second waits, or gives up; the chain is one chain."""
         add(app, row(1, NOW - MINUTE))
-        with locked(folder), pytest.raises(FolderLockedError, match="is in use"):
+        with lock_folder(folder), pytest.raises(FolderLockedError, match="is in use"):
             go_on(app, folder, NOW, lock_timeout=0.05)
         assert go_on(app, folder, NOW).exported_records == 1
 
@@ -260,7 +273,7 @@ class TestTrouble:
         add(app, row(1, NOW - MINUTE))
         go_on(app, folder, NOW)
         fe.prune(folder, keep_days=10, now=NOW + 50 * DAY, key=Key(KEY))
-        assert visible(folder) == [f"{manifests_in(folder)[0].stem}.manifest.json"]
+        assert visible(folder) == [f"{list_local_manifests(folder)[0].stem}.manifest.json"]
         add(app, row(2, NOW - MINUTE))
         assert go_on(app, folder, NOW + 50 * DAY).exported_records == 1
 
@@ -456,13 +469,13 @@ class Exports(RuleBasedStateMachine):
         there = [each for each in self.rows if start <= each["created_at"] < self.now]
         model.read |= {each["id"] for each in there if each["user_id"] not in self.gone}
         newest = max(each["created_at"] for each in there)
-        model.known_since = max(start, newest - lookback_of(model.options.get("lookback", "1h")))
+        model.known_since = max(start, newest - parse_lookback(model.options.get("lookback", "1h")))
         model.number += 1
         model.exported[self._manifests(model)[-1].stem] = pairs
 
     def _manifests(self, model: Model) -> list[Manifest]:
         least = model.options["min_feedback_fields"]
-        chain = [each for each in manifests_in(self.folder) if each.chain]
+        chain = [each for each in list_local_manifests(self.folder) if each.chain]
         ours = [each for each in chain if each.settings["min_feedback_fields"] == least]
         return sorted(ours, key=lambda each: int(each.chain["number"]))
 
@@ -485,7 +498,9 @@ class Exports(RuleBasedStateMachine):
         """A torn line, where there is one, is told of by the next record."""
         log = AuditLog(self.folder)
         if log.path.exists():
-            faults = verify(log, [Key(KEY)], {each.stem: each.audit_head for each in manifests_in(self.folder)}).faults
+            faults = verify(
+                log, [Key(KEY)], {each.stem: each.audit_head for each in list_local_manifests(self.folder)}
+            ).faults
             assert [fault for fault in faults if "the next record will say so" not in fault] == []
 
 

@@ -58,7 +58,7 @@ def export(folder, nth, act):
     frame = pl.DataFrame({"number": range(1000)})
     sys.settrace(trace)
     try:
-        with local_transaction.ExportFiles(folder, datetime(2025, 10, 25, 12)) as files:
+        with local_transaction.LocalExportTransaction(folder, datetime(2025, 10, 25, 12)) as files:
             files.append(frame)
             files.reject(frame)
             files.publish()
@@ -149,8 +149,8 @@ def test_sigkill_in_the_middle_of_writing_leaves_nothing_visible(tmp_path: Path,
 import sys
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.local_transaction import ExportFiles
-with ExportFiles(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
+from feedback_etl.exports.local_transaction import LocalExportTransaction
+with LocalExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
     for _ in range(4):
         files.append(pl.DataFrame({"text": ["x" * 100] * 20_000}))
         print("appended", flush=True)

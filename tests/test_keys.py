@@ -21,7 +21,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import Here, environment, feedback_etl, feedback_etl_process, python, without_privileges
 
-from feedback_etl import settings
 from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError
 from feedback_etl.privacy.keys import (
     Key,
@@ -33,7 +32,8 @@ from feedback_etl.privacy.keys import (
     write_key,
 )
 from feedback_etl.processor import FeedbackProcessor
-from feedback_etl.settings import default_key_path, find_key, key_in_force, load_settings, retired_folder
+from feedback_etl.settings import default_key_path, find_active_key, find_key, find_retired_folder, load_settings
+from feedback_etl.settings_checks import NO_KEY
 
 SECRET = "canary-key-of-the-tests-0123456789abcdef"
 
@@ -291,7 +291,7 @@ except KeyError:
         told = python(code).stdout.strip()
         if told == "this user has a home":
             pytest.skip("only root can become a user that has no home")
-        assert told == settings.NO_KEY
+        assert told == NO_KEY
 
     def test_a_home_of_another_user_is_no_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As with sudo that keeps HOME: the configured key is used, and without one the message names the folder."""
@@ -306,10 +306,10 @@ except KeyError:
             with pytest.raises(KeyMissingError) as caught:
                 find_key()
             monkeypatch.setenv("FEEDBACK_ETL_KEY", key)
-            assert (key_in_force().text, retired_folder()) == (key, None)
-        assert str(caught.value).startswith(settings.NO_KEY)
+            assert (find_active_key().text, find_retired_folder()) == (key, None)
+        assert str(caught.value).startswith(NO_KEY)
         assert str(caught.value).endswith(
-            f"This user may not look for {home}/.config/feedback-etl: do HOME and XDG_CONFIG_HOME fit it?"
+            f"This user may not access {home}/.config/feedback-etl: check HOME and XDG_CONFIG_HOME."
         )
 
     @pytest.mark.parametrize("closed", ["feedback-etl", "feedback-etl/retired"])
@@ -326,7 +326,7 @@ except KeyError:
             (own / closed).chmod(0o000)
             monkeypatch.setenv("FEEDBACK_ETL_KEY", key.text)
             told = f"The folder of retired keys {own}/feedback-etl/retired cannot be read: Permission denied. "
-            for action in (key_in_force, lambda: read_retired_keys(retired_folder())):
+            for action in (find_active_key, lambda: read_retired_keys(find_retired_folder())):
                 with pytest.raises(KeyUnusableError, match=told):
                     action()
             monkeypatch.delenv("FEEDBACK_ETL_KEY")
@@ -365,7 +365,7 @@ class TestTheCommands:
     def test_show_without_a_key_says_how_to_make_one(self) -> None:
         """Exit code 2; nothing is made."""
         shown = feedback_etl("keys", "show")
-        assert (shown.returncode, shown.stdout, shown.stderr) == (2, "", f"error: {settings.NO_KEY}\n")
+        assert (shown.returncode, shown.stdout, shown.stderr) == (2, "", f"error: {NO_KEY}\n")
         assert not default_key_path().exists()
 
     def test_a_warning_is_one_line(self, tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ class TestRetirement:
         assert here("keys", "new").code == 0
         new = find_key().key
         listed = here("keys", "list").out.splitlines()
-        assert listed == [f"{new.id}  in force  {default_key_path()}", f"{old.id}  retired   {place}"]
+        assert listed == [f"{new.id}  active   {default_key_path()}", f"{old.id}  retired  {place}"]
         refused = here("export", "--days", "-1")
         assert refused.code == 2
         assert f"are of the key {old.id}, and this one would be of the key {new.id}" in refused.err
@@ -459,9 +459,9 @@ class TestRetirement:
         assert here("keys", "retire", "--file", path).code == 0
         key_file(path)
         refused = here("export", "--days", "-1")
-        assert (refused.code, "is retired: it serves erasure and audit only" in refused.err) == (2, True)
+        assert (refused.code, "is retired and serves erasure and audit only" in refused.err) == (2, True)
         with pytest.raises(KeyUnusableError, match="is retired"):
-            key_in_force()
+            find_active_key()
 
     def test_what_is_no_key_is_not_retired(self, tmp_path: Path) -> None:
         """And stays where it is."""

@@ -116,11 +116,11 @@ def test_frames_of_ones_own_are_judged_alike(dtype: type[pl.DataType]) -> None:
     names = [*RATINGS, "would_recommend", "visits", "is_member"]
     raw = raw_frame({}).with_columns(weight=value, **dict.fromkeys(names, value))
     extra = [VISITS, WEIGHT, MEMBER]
-    assert fe.split_valid(raw, extra=extra).rejected["reasons"].item().split(",") == [
+    assert fe.split_valid(raw, extra_columns=extra).rejected["reasons"].item().split(",") == [
         *(f"{name}_out_of_range" for name in RATINGS),
         "would_recommend_not_boolean",
         "visits_out_of_range",
         "is_member_not_boolean",
     ]
-    pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra=extra)
+    pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=extra)
     assert pairs.select(*names, "weight").row(0) == (None,) * len(names) + (float(LARGE),)

@@ -420,7 +420,7 @@ def test_arguments_of_the_library_that_are_wrong_are_told_without_their_values(a
     [
         lambda url: fe.scan_training(url),
         lambda url: fe.latest_export(url),
-        lambda url: fe.contents_of(url),
+        lambda url: fe.list_exports(url),
         lambda url: fe.write_croissant(url),
         lambda url: fe.write_report("report.html", url),
         lambda url: fe.prune(url, keep_days=1, key=None),

@@ -9,17 +9,17 @@ import pytest
 from object_store import CREDENTIALS, Proxy, Trouble
 
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.storage.base import Folder, place_of
-from feedback_etl.storage.object_store import Bucket, Changed
+from feedback_etl.storage.base import LocalStorage, open_storage
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage
 
 pytestmark = pytest.mark.served_store
 
 LARGE = bytes(range(256)) * 10_000
 
 
-def quick(url: str) -> Bucket:
+def quick(url: str) -> ObjectStorage:
     """One that soon loses patience."""
-    return Bucket(url, retries=1, timeout=1)
+    return ObjectStorage(url, retries=1, timeout=1)
 
 
 class TestPlaces:
@@ -27,10 +27,10 @@ class TestPlaces:
 
     def test_a_url_names_a_bucket_and_all_else_a_folder(self) -> None:
         """Also a URL that was made a Path, which has lost a slash."""
-        assert isinstance(place_of("s3/bucket"), Folder)
+        assert isinstance(open_storage("s3/bucket"), LocalStorage)
         for url in ("s3://bucket/a/b/", "gs://bucket/a/b", "az://bucket/a/b"):
-            assert str(place_of(url)).endswith("://bucket/a/b")
-        assert str(place_of(Path("s3://bucket/a/b"))) == "s3://bucket/a/b"
+            assert str(open_storage(url)).endswith("://bucket/a/b")
+        assert str(open_storage(Path("s3://bucket/a/b"))) == "s3://bucket/a/b"
 
     @pytest.mark.parametrize(
         "url", ["s3://AKIAEXAMPLE:secret@bucket/a", "s3://bucket/a?secret=1", "s3://bucket#secret"]
@@ -38,14 +38,14 @@ class TestPlaces:
     def test_credentials_in_a_url_are_refused(self, url: str) -> None:
         """And not repeated."""
         with pytest.raises(UsageError) as error:
-            place_of(url)
+            open_storage(url)
         assert "secret" not in str(error.value)
         assert "AKIA" not in str(error.value)
 
     def test_a_url_without_a_bucket_is_refused(self) -> None:
         """Nothing else is guessed."""
         with pytest.raises(UsageError, match="names no bucket"):
-            place_of("s3:///a")
+            open_storage("s3:///a")
 
 
 class TestObjects:
@@ -53,7 +53,7 @@ class TestObjects:
 
     def test_they_are_listed_and_read(self, bucket_url: str, tmp_path: Path) -> None:
         """A folder at a time, hidden ones aside; or all."""
-        bucket, source = Bucket(bucket_url), tmp_path / "source"
+        bucket, source = ObjectStorage(bucket_url), tmp_path / "source"
         source.write_bytes(LARGE)
         assert not bucket.exists()
         for name in ("b", "a", ".hidden", "folder/c"):
@@ -74,7 +74,7 @@ class TestObjects:
     @pytest.mark.slow
     def test_more_than_a_thousand_are_listed_and_removed(self, bucket_url: str) -> None:
         """A store tells of a thousand at a time, and takes as many."""
-        bucket = Bucket(bucket_url)
+        bucket = ObjectStorage(bucket_url)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: bucket.add_numbered("folder.jsonl", number, b"%d" % number), range(1, 1_105)))
         assert len(bucket.names("folder")) == len(bucket.listed()) == 1_104
@@ -86,10 +86,10 @@ class TestObjects:
         """What counts is the newest."""
         name, enabled = bucket_url.split("/")[2], {"Status": "Enabled"}
         boto3.client("s3").put_bucket_versioning(Bucket=name, VersioningConfiguration=enabled)
-        bucket = Bucket(bucket_url)
+        bucket = ObjectStorage(bucket_url)
         first = bucket.put("name", b"one")
         second = bucket.put("name", b"two", instead_of=first)
-        with pytest.raises(Changed):
+        with pytest.raises(ConflictError):
             bucket.put("name", b"three", instead_of=first)
         assert bucket.read_version("name") == (b"two", second)
         bucket.remove("name")
@@ -151,7 +151,7 @@ class TestFailures:
     @pytest.mark.usefixtures("bucket_url")
     def test_a_bucket_that_is_not_there_is_named(self) -> None:
         """Not an object."""
-        bucket = Bucket("s3://no-such-bucket/exports")
+        bucket = ObjectStorage("s3://no-such-bucket/exports")
         for act in (lambda: bucket.names(), lambda: bucket.read("name"), lambda: bucket.put("name", b"")):
             with pytest.raises(ExportFileError, match=r"^There is no bucket s3://no-such-bucket\.$"):
                 act()
@@ -181,7 +181,7 @@ class TestFailures:
             monkeypatch.delenv(name)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         with pytest.raises(ExportFileError, match="AWS_PROFILE"):
-            Bucket(bucket_url).names()
+            ObjectStorage(bucket_url).names()
 
     @pytest.mark.parametrize("missing", ["obstore.store", "obstore.auth.boto3"])
     def test_without_the_library_it_says_what_to_install(
@@ -190,7 +190,7 @@ class TestFailures:
         """Nothing else needs it."""
         monkeypatch.setitem(sys.modules, missing, None)
         with pytest.raises(UsageError, match=r"pip install 'feedback-etl\[s3\]'"):
-            Bucket(bucket_url).names()
+            ObjectStorage(bucket_url).names()
 
     def test_credentials_of_a_profile_are_found(self, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """In the files of the user's home."""
@@ -200,5 +200,5 @@ class TestFailures:
         path.parent.mkdir()
         path.write_text("[training]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = secret\n")
         monkeypatch.setenv("AWS_PROFILE", "training")
-        Bucket(bucket_url).put("name", b"content")
-        assert Bucket(bucket_url).names() == ["name"]
+        ObjectStorage(bucket_url).put("name", b"content")
+        assert ObjectStorage(bucket_url).names() == ["name"]

@@ -22,7 +22,7 @@ import feedback_etl as fe
 from feedback_etl import processor as classic
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.manifest import Manifest, manifests_in
+from feedback_etl.exports.manifest import Manifest, list_local_manifests
 from feedback_etl.integrations.options import require_options
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -90,7 +90,7 @@ def export(application: Database, kind: type[FeedbackProcessor] = FeedbackProces
 
 
 def only_manifest(folder: str = "out") -> Manifest:
-    (manifest,) = manifests_in(Path(folder))
+    (manifest,) = list_local_manifests(Path(folder))
     return manifest
 
 
@@ -229,7 +229,7 @@ class TestReading:
         (column,) = [each for each in columns_of(only_manifest()) if each.name == "age_range"]
         assert (column.kind, column.type, column.ordered) == ("label", "text, or empty", True)
         assert "a label of the application&#39;s own" in Path("report.html").read_text(encoding="utf-8")
-        fields = croissant("out", manifests_in(Path("out")))["recordSet"][0]["field"]
+        fields = croissant("out", list_local_manifests(Path("out")))["recordSet"][0]["field"]
         assert [each["dataType"] for each in fields if each["name"] == "age_range"] == ["sc:Text"]
 
     def test_frames_with_them_are_validated_and_measured(self, application: Database) -> None:
@@ -276,9 +276,9 @@ class TestHashId:
         export(application, OwnHash)
         settings = load_settings(database_url=application.url, output_dir=Path("out"))
         items = {item.name: item for item in check(settings, keys=[Key(KEY)], now=NOW)}
-        told = f"its pseudonyms are made by the application itself ({__name__}.OwnHash._hash_id)"
+        detail = f"its pseudonyms are created by the application ({__name__}.OwnHash._hash_id)"
         for name in ("pseudonyms", "erasure"):
-            assert (items[name].passed, told in items[name].told) == (False, True)
+            assert (items[name].passed, detail in items[name].detail) == (False, True)
 
     def test_settings_and_key_are_looked_up_once(self, application: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not for each of a thousand ids, though the own method calls the built-in one."""
@@ -292,10 +292,10 @@ class TestHashId:
             return count
 
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
-        for name in ("load_settings", "key_in_force"):
+        for name in ("load_settings", "find_active_key"):
             monkeypatch.setattr(classic, name, counted(getattr(classic, name)))
         export(application, OwnHash, key=None)
-        assert sorted(calls) == ["key_in_force", "load_settings"]
+        assert sorted(calls) == ["find_active_key", "load_settings"]
 
 
 class TestGetPairHash:

@@ -25,21 +25,21 @@ from feedback_etl.compliance.check import check
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.layout import folders_of, part_of
-from feedback_etl.exports.manifest import Manifest, manifests_in
-from feedback_etl.exports.partitioned_transaction import PartedExport
+from feedback_etl.exports.layout import part_folders, part_path
+from feedback_etl.exports.manifest import Manifest, list_local_manifests
+from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.posix import sha256_of
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.posix import hash_file
 
 KEYS = [Key(KEY)]
 
 
 def parted(rows: Rows, folder: Path) -> str:
     """An export of rows in parts; its stem."""
-    with PartedExport(folder, rows.now, key=KEYS[0]) as export:
-        export.publish(rows.put(Folder(folder), export.stem), rows.facts)
+    with PartitionedExportTransaction(folder, rows.now, key=KEYS[0]) as export:
+        export.publish(rows.put(LocalStorage(folder), export.stem), rows.facts)
     return export.stem
 
 
@@ -58,16 +58,16 @@ def folder(rows: Rows, tmp_path: Path) -> Path:
 
 
 def only(folder: Path) -> Manifest:
-    (manifest,) = manifests_in(folder)
+    (manifest,) = list_local_manifests(folder)
     return manifest
 
 
 def assert_true(folder: Path) -> None:
     """Manifests and log say what is there."""
-    for manifest in manifests_in(folder):
+    for manifest in list_local_manifests(folder):
         for file in manifest.files if not manifest.pruned_at else []:
-            assert sha256_of(folder / file.path) == file.sha256
-    assert verify_folder(folder, manifests_in(folder), KEYS).faults == []
+            assert hash_file(folder / file.path) == file.sha256
+    assert verify_folder(folder, list_local_manifests(folder), KEYS).faults == []
 
 
 @pytest.mark.sample("{'format': 'csv'}", "{'format': 'parquet'}")
@@ -91,7 +91,7 @@ def test_a_part_that_is_missing_or_not_ours_is_refused(folder: Path) -> None:
     (folder / stem / "part-00077.parquet").touch()
     with pytest.raises(ExportFileError, match="has no manifest"):
         fe.scan_training(folder / stem / "part-00077.parquet")
-    assert fe.contents_of(folder).foreign == [folder / stem / "part-00077.parquet"]
+    assert fe.list_exports(folder).foreign == [folder / stem / "part-00077.parquet"]
     (folder / stem / "part-00001.parquet").unlink()
     with pytest.raises(ExportFileError, match=r"part-00001\.parquet does not match its manifest"):
         fe.scan_training(folder)
@@ -132,7 +132,7 @@ def test_they_are_listed_reported_and_checked(
     settings = load_settings(output_dir=folder, database_url=sqlite_database.url)
     found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}
     names = ("columns", "pseudonyms", "ages", "contents", "duplicates", "modes", "audit log", "erasure")
-    assert [(name, found[name].told) for name in names if not found[name].passed] == []
+    assert [(name, found[name].detail) for name in names if not found[name].passed] == []
     (folder / stem / "part-00000.parquet").chmod(0o644)
     assert not {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["modes"].passed
 
@@ -141,13 +141,13 @@ KILLED = """
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
-from feedback_etl.exports.layout import folders_of, part_of
-from feedback_etl.exports.partitioned_transaction import PartedExport
+from feedback_etl.exports.layout import part_folders, part_path
+from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])
-with PartedExport(folder, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
+with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
     names = ("part-00000.parquet", ".part-00001.parquet.7-0a1b.tmp", ".part-00001.csv.gz.7-0a1b.tmp", "mine.txt")
-    for place in folders_of(export.stem):
+    for place in part_folders(export.stem):
         for name in names:
             (folder / place / name).write_text("left")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -156,17 +156,17 @@ with PartedExport(folder, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as expo
 
 def test_what_a_killed_run_leaves_is_removed(folder: Path) -> None:
     """Parts and what they are written to, and the folders; what somebody else has put there stays."""
-    whole = {name: sha256_of(folder / name) for name in visible(folder)}
+    whole = {name: hash_file(folder / name) for name in visible(folder)}
     command = [sys.executable, "-c", KILLED, str(folder)]
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
     stem = str(AuditLog(folder).records()[-1]["stem"])
     fe.erase(folder, analysis_ids=[999], keys=KEYS)
-    for place in folders_of(stem):
+    for place in part_folders(stem):
         assert [path.name for path in (folder / place).iterdir()] == ["mine.txt"]
     record = next(each for each in AuditLog(folder).records() if each["event"] == "recovered")
     assert (record["outcome"], len(record["removed"])) == ("removed", 10)
-    assert {name: sha256_of(folder / name) for name in visible(folder) if not name.endswith(".txt")} == whole
+    assert {name: hash_file(folder / name) for name in visible(folder) if not name.endswith(".txt")} == whole
     assert_true(folder)
 
 
@@ -191,20 +191,20 @@ def test_a_worker_that_comes_too_late_leaves_nothing(
     rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The head has failed, and is removing what was made; there is no folder any more that could take a part."""
-    folder, place, outcomes = tmp_path / "exports", Folder(tmp_path / "exports"), list[str]()
+    folder, place, outcomes = tmp_path / "exports", LocalStorage(tmp_path / "exports"), list[str]()
     unlink = Path.unlink
 
     def late(path: Path, missing_ok: bool = False) -> None:
         unlink(path, missing_ok)
         if path.name == "part-00000.parquet" and not outcomes:
-            with place.draft(part_of(export.stem, 7, ".csv")) as draft:
+            with place.draft(part_path(export.stem, 7, ".csv")) as draft:
                 try:
                     draft.touch()
                 except FileNotFoundError:
                     outcomes.append("too late")
 
     monkeypatch.setattr(Path, "unlink", late)
-    with suppress(MemoryError), PartedExport(folder, rows.now, key=KEYS[0]) as export:
+    with suppress(MemoryError), PartitionedExportTransaction(folder, rows.now, key=KEYS[0]) as export:
         rows.put(place, export.stem)
         raise MemoryError
     assert outcomes == ["too late"]
@@ -214,8 +214,11 @@ def test_a_worker_that_comes_too_late_leaves_nothing(
 
 def test_a_folder_that_has_lost_its_name_is_removed_by_the_next_run(rows: Rows, folder: Path) -> None:
     """The head was killed, or could not remove a file; what is not ours gets its name back with the folder."""
-    with suppress(MemoryError), PartedExport(folder, rows.now + timedelta(days=1), key=KEYS[0]) as export:
-        rows.put(Folder(folder), export.stem)
+    with (
+        suppress(MemoryError),
+        PartitionedExportTransaction(folder, rows.now + timedelta(days=1), key=KEYS[0]) as export,
+    ):
+        rows.put(LocalStorage(folder), export.stem)
         hidden = folder / f".{export.stem}.tmp"
         (folder / export.stem).rename(hidden)
         (hidden / "mine.txt").touch()
@@ -241,7 +244,7 @@ def test_whether_a_run_lives_is_asked_without_writing(folder: Path, monkeypatch:
 
     flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", on_nfs)
-    with PartedExport(folder, NOW, key=KEYS[0]) as export:
+    with PartitionedExportTransaction(folder, NOW, key=KEYS[0]) as export:
         fe.erase(folder, analysis_ids=[999], keys=KEYS)
         assert (folder / export.stem).is_dir()
     assert not (folder / export.stem).exists()
@@ -258,8 +261,8 @@ def test_parts_whose_manifest_was_lost_are_told(
     told = fe.erase(folder, analysis_ids=[999], keys=KEYS)
     assert {path.relative_to(folder).as_posix() for path in told.unmanaged} == lost
     line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
-    assert line.endswith("not ours: a part without the manifest of its export (restore that, or remove the folder)")
+    assert line.endswith("unmanaged: the manifest of this part is missing (restore it, or remove the folder)")
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
-    with PartedExport(folder, NOW + timedelta(days=1), key=KEYS[0]) as export:
+    with PartitionedExportTransaction(folder, NOW + timedelta(days=1), key=KEYS[0]) as export:
         (folder / export.stem / "part-00000.csv").touch()
-        assert fe.contents_of(folder).foreign == []
+        assert fe.list_exports(folder).foreign == []

@@ -11,48 +11,48 @@ import pytest
 from object_store import in_memory
 
 from feedback_etl.errors import FeedbackError
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket, Changed
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage
 
 LARGE = bytes(range(256)) * 10_000
 
 
 @pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def memory(monkeypatch: pytest.MonkeyPatch) -> ObjectStorage:
     """An empty prefix of a store in memory."""
-    monkeypatch.setattr("feedback_etl.storage.object_store.opened_store", in_memory())
-    return Bucket("s3://memory/exports")
+    monkeypatch.setattr("feedback_etl.storage.object_store.open_client", in_memory())
+    return ObjectStorage("s3://memory/exports")
 
 
 @pytest.fixture
-def served(served_bucket: Callable[[str], None]) -> Bucket:
+def served(served_bucket: Callable[[str], None]) -> ObjectStorage:
     """An empty prefix of a bucket that a server has."""
     name = f"test-{uuid.uuid4().hex}"
     served_bucket(name)
-    return Bucket(f"s3://{name}/exports")
+    return ObjectStorage(f"s3://{name}/exports")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
+def folder(tmp_path: Path) -> LocalStorage:
     """An empty folder."""
-    return Folder(tmp_path / "exports")
+    return LocalStorage(tmp_path / "exports")
 
 
 @pytest.fixture(params=["folder", "memory", "served"])
-def place(request: pytest.FixtureRequest) -> Folder | Bucket:
+def place(request: pytest.FixtureRequest) -> LocalStorage | ObjectStorage:
     """An empty place of each kind."""
-    place: Folder | Bucket = request.getfixturevalue(request.param)
+    place: LocalStorage | ObjectStorage = request.getfixturevalue(request.param)
     return place
 
 
 @pytest.fixture(params=["memory", "served"])
-def bucket(request: pytest.FixtureRequest) -> Bucket:
+def bucket(request: pytest.FixtureRequest) -> ObjectStorage:
     """An empty prefix of each kind of store."""
-    bucket: Bucket = request.getfixturevalue(request.param)
+    bucket: ObjectStorage = request.getfixturevalue(request.param)
     return bucket
 
 
-def create(place: Folder | Bucket, name: str, content: bytes) -> None:
+def create(place: LocalStorage | ObjectStorage, name: str, content: bytes) -> None:
     """Make a file in a draft, and give it its name."""
     with place.draft(name) as draft:
         draft.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,9 @@ def create(place: Folder | Bucket, name: str, content: bytes) -> None:
 class TestPlaces:
     """Files of any place."""
 
-    def test_files_are_listed_a_folder_at_a_time_and_hidden_ones_aside(self, place: Folder | Bucket) -> None:
+    def test_files_are_listed_a_folder_at_a_time_and_hidden_ones_aside(
+        self, place: LocalStorage | ObjectStorage
+    ) -> None:
         """By their names in the place, sorted."""
         for name in ("b", "a", ".hidden", "folder/c", ".state/d"):
             create(place, name, b"content")
@@ -72,7 +74,7 @@ class TestPlaces:
         assert place.folders() == ["folder"]
         assert place.present(["a", "c", ".hidden", "folder/c"]) == {"a", ".hidden", "folder/c"}
 
-    def test_a_file_is_read_as_it_was_written(self, place: Folder | Bucket) -> None:
+    def test_a_file_is_read_as_it_was_written(self, place: LocalStorage | ObjectStorage) -> None:
         """Whole, as a file of this machine, and described by size and digest; large and empty ones."""
         for name, content in (("large", LARGE), ("folder/empty", b"")):
             create(place, name, content)
@@ -81,7 +83,7 @@ class TestPlaces:
             with place.fetched(name) as path:
                 assert path.read_bytes() == content
 
-    def test_a_draft_is_no_file_and_nothing_stays_of_it(self, place: Folder | Bucket) -> None:
+    def test_a_draft_is_no_file_and_nothing_stays_of_it(self, place: LocalStorage | ObjectStorage) -> None:
         """Whether it got a name or was given up."""
         create(place, "kept", b"content")
         with suppress(KeyboardInterrupt), place.draft("given-up") as draft:
@@ -91,17 +93,17 @@ class TestPlaces:
             raise KeyboardInterrupt
         assert not draft.exists()
         assert place.names() == ["kept"]
-        if isinstance(place, Folder):
+        if isinstance(place, LocalStorage):
             assert [path.name for path in place.path.iterdir()] == ["kept"]
 
-    def test_a_name_that_is_taken_is_not_replaced(self, place: Folder | Bucket) -> None:
+    def test_a_name_that_is_taken_is_not_replaced(self, place: LocalStorage | ObjectStorage) -> None:
         """By another content."""
         create(place, "name", b"one")
         with pytest.raises((FileExistsError, FeedbackError)):
             create(place, "name", b"two")
         assert place.read("name") == b"one"
 
-    def test_of_many_who_create_a_name_one_does(self, place: Folder | Bucket) -> None:
+    def test_of_many_who_create_a_name_one_does(self, place: LocalStorage | ObjectStorage) -> None:
         """Side by side; what is there is what the one wrote."""
 
         def attempt(number: int) -> bool:
@@ -115,7 +117,7 @@ class TestPlaces:
             won = [number for number, did in enumerate(pool.map(attempt, range(8))) if did]
         assert [b"%d" % number for number in won] == [place.read("name")]
 
-    def test_a_file_that_is_removed_is_gone(self, place: Folder | Bucket) -> None:
+    def test_a_file_that_is_removed_is_gone(self, place: LocalStorage | ObjectStorage) -> None:
         """Twice is as good as once; nothing is read of what is not there."""
         create(place, "name", b"one")
         create(place, "other", b"two")
@@ -126,7 +128,7 @@ class TestPlaces:
             with pytest.raises(FileNotFoundError):
                 act("name")
 
-    def test_a_file_that_only_grows_keeps_every_line(self, place: Folder | Bucket) -> None:
+    def test_a_file_that_only_grows_keeps_every_line(self, place: LocalStorage | ObjectStorage) -> None:
         """In their order; there are none where there is no such file."""
         assert place.grown(".state/lines.jsonl") == b""
         for number in range(5):
@@ -137,20 +139,20 @@ class TestPlaces:
 class TestStores:
     """Versions, which only stores have."""
 
-    def test_what_was_read_is_replaced_and_nothing_else(self, bucket: Bucket) -> None:
+    def test_what_was_read_is_replaced_and_nothing_else(self, bucket: ObjectStorage) -> None:
         """By its version; the very same content is no conflict."""
         first = bucket.put("name", b"one")
         assert bucket.put("name", b"one") == first
         second = bucket.put("name", b"two", instead_of=first)
-        with pytest.raises(Changed):
+        with pytest.raises(ConflictError):
             bucket.put("name", b"three", instead_of=first)
         assert bucket.read_version("name") == (b"two", second)
         bucket.remove("name")
-        with pytest.raises(Changed):
+        with pytest.raises(ConflictError):
             bucket.put("name", b"three", instead_of=second)
         assert not bucket.exists()
 
-    def test_numbers_are_taken_once(self, bucket: Bucket) -> None:
+    def test_numbers_are_taken_once(self, bucket: ObjectStorage) -> None:
         """As those of records in a log."""
         bucket.add_numbered("log.jsonl", 1, b"one")
         with pytest.raises(FileExistsError):
@@ -158,7 +160,7 @@ class TestStores:
         bucket.add_numbered("log.jsonl", 2, b"two")
         assert bucket.numbered("log.jsonl") == {1: b"one", 2: b"two"}
 
-    def test_many_are_removed_at_once(self, bucket: Bucket) -> None:
+    def test_many_are_removed_at_once(self, bucket: ObjectStorage) -> None:
         """Also some that never were."""
         for name in ("a", "b", "folder/c"):
             bucket.put(name, b"content")

@@ -21,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from feedback_etl.cli.console import tell_summary
+from feedback_etl.cli.summary import print_summary
 from feedback_etl.database import tables
 from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError, ValidationError
-from feedback_etl.exports.local_transaction import ExportFiles
-from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessingStats, FeedbackProcessor, FeedbackTrainingPair
@@ -216,10 +216,10 @@ class TestProcessAndExport:
         assert pl.read_csv(stats.export_filename)["age_range"].to_list() == [None]
         assert isinstance(stats, ExportReport)
         assert (stats.exported_records, stats.errors, stats.implausible_ages) == (1, 0, 1)
-        (manifest,) = manifests_in(Path("out"))
+        (manifest,) = list_local_manifests(Path("out"))
         assert manifest.statistics["implausible_ages"] == 1
-        tell_summary(stats, min_fields=1)
-        assert "ages       1 below 0 or above 130: age_range is empty there\n" in capsys.readouterr().err
+        print_summary(stats, min_fields=1)
+        assert "ages       1 below 0 or above 130; age_range is empty\n" in capsys.readouterr().err
 
     def test_nothing_to_export(self, sqlite_database: Database) -> None:
         """No file, no error, all figures zero."""
@@ -486,7 +486,7 @@ class TestExportToCsv:
         """Pseudonyms of 16 hex characters and built-in ranges: the types are the usual ones."""
         processor()._export_to_csv([PAIR])
         assert scan_training("out").collect_schema() == TRAINING_TYPES
-        (manifest,) = manifests_in(Path("out"))
+        (manifest,) = list_local_manifests(Path("out"))
         assert (manifest.settings, manifest.pseudonyms) == ({}, Key(KEY).id)
 
     @pytest.mark.parametrize(
@@ -508,12 +508,12 @@ class TestExportToCsv:
     def test_people_erased_meanwhile_do_not_slip_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Pseudonyms of another form do not tell whose rows they are: nothing is published, and it is said."""
 
-        def erase_and_publish(files: ExportFiles, *arguments: Any) -> Any:
+        def erase_and_publish(files: LocalExportTransaction, *arguments: Any) -> Any:
             erase("out", analysis_ids=[42], keys=[KEY])
             return publish(files, *arguments)
 
-        publish = ExportFiles.publish
-        monkeypatch.setattr(ExportFiles, "publish", erase_and_publish)
+        publish = LocalExportTransaction.publish
+        monkeypatch.setattr(LocalExportTransaction, "publish", erase_and_publish)
         with pytest.raises(ExportFileError, match=r"Meanwhile people were erased.*run again"):
             processor()._export_to_csv([pair(analysis_hash="8f1c5a7d")])
         assert list(Path("out").glob("*.csv")) == []

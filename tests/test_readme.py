@@ -158,6 +158,21 @@ def test_files_that_are_named_exist() -> None:
         assert (ROOT / path).is_file(), path
 
 
+def test_files_and_names_that_contributing_answers_with_exist() -> None:
+    """Each file of "Where things are" exists, and one of the files of its row defines each name."""
+    text = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Where things are")[2].partition("\n## ")[0]
+    )
+    answers = [line for line in text.splitlines() if re.match(r"\| (Where|What|Which) .*\?", line)]
+    assert len(answers) >= 7
+    for answer in [*answers, text.partition("**To add a rating column**")[2].replace("feedback_etl/", "")]:
+        paths = re.findall(r"`([a-z_/]+\.py)`", answer)
+        files = [ROOT / path if path.startswith("tests/") else ROOT / "feedback_etl" / path for path in paths]
+        code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        for name in re.findall(r"`(\w+)`", answer):
+            assert re.search(rf"^(class|def) {name}\b|^{name}\b.* = ", code, re.MULTILINE), name
+
+
 @pytest.mark.parametrize("path", [README, *DOCS], ids=lambda path: path.stem)
 def test_links_lead_somewhere(path: Path) -> None:
     """To a file of the repository, and to a heading in it; README links to each document."""

@@ -11,7 +11,7 @@ from processes import python
 import feedback_etl as fe
 from feedback_etl.errors import FolderLockedError, UsageError
 from feedback_etl.exports.audit import AuditLog, verify
-from feedback_etl.exports.lock import locked
+from feedback_etl.exports.lock import lock_folder
 from feedback_etl.privacy.keys import Key
 
 REQUEST = "0b9f7c1e-0d3c-4a52-8f5e-6f1b9d6e7a11"
@@ -21,10 +21,10 @@ KILLED = """
 import os, signal, sys
 from datetime import datetime
 import feedback_etl as fe
-from feedback_etl.exports.local_transaction import ExportFiles
+from feedback_etl.exports.local_transaction import LocalExportTransaction
 url, folder, method, request = sys.argv[1:]
 now = datetime(2025, 10, 25, 12)
-setattr(ExportFiles, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+setattr(LocalExportTransaction, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 fe.export_feedback(url, days_back=-1, key="k" * 32, output_dir=folder, now=now, idempotency_key=request)
 """
 
@@ -120,7 +120,7 @@ class TestOneAtATime:
 
     def test_nothing_is_read_while_others_use_the_folder(self, application: Database, tmp_path: Path) -> None:
         """Not even begun, so that two who ask at once do not both read."""
-        with locked(tmp_path / "exports", 1), pytest.raises(FolderLockedError):
+        with lock_folder(tmp_path / "exports", 1), pytest.raises(FolderLockedError):
             asked(application, tmp_path / "exports", lock_timeout=0)
         assert AuditLog(tmp_path / "exports").records() == []
 

@@ -15,12 +15,12 @@ from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.maintenance import contents_of, prune
-from feedback_etl.exports.manifest import manifests_in, read_manifest
+from feedback_etl.exports.maintenance import list_exports, prune
+from feedback_etl.exports.manifest import list_local_manifests, read_manifest
 from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.posix import sha256_of
+from feedback_etl.storage.posix import hash_file
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ class TestManifest:
         """The window, what was asked for, the figures, the files, and with which key."""
         sqlite_database.fill(**people(2, each=4))
         report = exported(sqlite_database, tmp_path / "exports", days_back=3, min_feedback_fields=1)
-        (manifest,) = manifests_in(tmp_path / "exports")
+        (manifest,) = list_local_manifests(tmp_path / "exports")
         assert manifest.stem == "feedback_training_20251025_120000"
         assert (manifest.mode, manifest.source, manifest.key_id) == ("full", "sqlite", Key(KEY).id)
         assert manifest.window == ["2025-10-22T12:00:00", "2025-10-25T12:00:00"]
@@ -47,7 +47,7 @@ class TestManifest:
         assert manifest.statistics["errors"] == 2
         for file in manifest.files:
             path = tmp_path / "exports" / file.path
-            assert (file.bytes, file.sha256) == (path.stat().st_size, sha256_of(path))
+            assert (file.bytes, file.sha256) == (path.stat().st_size, hash_file(path))
         assert [(file.kind, file.rows) for file in manifest.files] == [("rejected", 2), ("pairs", 6)]
         path = tmp_path / "exports" / f"{manifest.stem}.manifest.json"
         assert path.stat().st_mode & 0o777 == 0o600
@@ -61,7 +61,7 @@ class TestManifest:
         exported(sqlite_database, tmp_path, days_back=4)
         exported(sqlite_database, tmp_path, max_rejected=0.5, format="parquet")
         exported(sqlite_database, tmp_path, hash_recommendation_id=True)
-        first, *same, other = (manifest.settings_digest for manifest in manifests_in(tmp_path))
+        first, *same, other = (manifest.settings_digest for manifest in list_local_manifests(tmp_path))
         assert {first} == {*same} != {other}
 
     @pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": 1, "settings_digest": ""}', "\xff"])
@@ -69,7 +69,7 @@ class TestManifest:
         """Nothing is guessed."""
         (tmp_path / "a.manifest.json").write_text(content, encoding="latin-1")
         with pytest.raises(ExportFileError, match=r"a\.manifest\.json is no manifest"):
-            manifests_in(tmp_path)
+            list_local_manifests(tmp_path)
 
 
 class TestContents:
@@ -77,12 +77,12 @@ class TestContents:
 
     def test_ours_and_others(self, folder: Path) -> None:
         """Files without a manifest are foreign, whatever they are called."""
-        assert len(contents_of(folder).exports) == 3
-        assert contents_of(folder).foreign == []
+        assert len(list_exports(folder).exports) == 3
+        assert list_exports(folder).foreign == []
         for name in ("copy.csv", "feedback_training_20200101_000000.parquet", "rejected/other.csv.gz"):
             (folder / name).write_text("analysis_hash\n")
         (folder / "notes.txt").write_text("not data")
-        assert [path.name for path in contents_of(folder).foreign] == [
+        assert [path.name for path in list_exports(folder).foreign] == [
             "copy.csv",
             "feedback_training_20200101_000000.parquet",
             "other.csv.gz",
@@ -100,7 +100,7 @@ class TestAdopt:
         manifest = adopt(path, key=Key(KEY))
         assert path.read_bytes() == before
         assert (manifest.mode, manifest.created_at, manifest.files[0].rows) == ("adopted", "2020-01-01T03:04:05", 2)
-        assert contents_of(folder).foreign == []
+        assert list_exports(folder).foreign == []
         assert AuditLog(folder).records()[-1]["event"] == "adopted"
         assert read_manifest(folder / "feedback_training_20200101_030405.manifest.json") == manifest
 
@@ -126,12 +126,12 @@ class TestPrune:
         later = NOW + timedelta(hours=1)
         dry = prune(folder, key=Key(KEY), keep_days=10, now=later, dry_run=True)
         assert [manifest.stem[-15:] for manifest in dry.exports] == ["20251005_130000"]
-        assert len(contents_of(folder).exports[0].files) == 2
+        assert len(list_exports(folder).exports[0].files) == 2
         assert len(visible(folder)) == 9
         done = prune(folder, key=Key(KEY), keep_days=10, now=later)
         assert [manifest.stem for manifest in done.exports] == [manifest.stem for manifest in dry.exports]
         assert len(done.kept) == 2
-        gone, *there = manifests_in(folder)
+        gone, *there = list_local_manifests(folder)
         assert gone.pruned_at == "2025-10-25T13:00:00"
         assert not any((folder / file.path).exists() for file in gone.files)
         assert all((folder / file.path).exists() for manifest in there for file in manifest.files)
@@ -197,7 +197,7 @@ def test_the_log_tells_what_was_asked_and_what_came_of_it(sqlite_database: Datab
     assert something["window"] == ["2025-10-16T12:00:00", "2025-10-25T12:00:00"]
     assert something["statistics"]["exported_records"] == 6
     assert something["settings"]["min_feedback_fields"] == 1
-    (manifest,) = manifests_in(tmp_path)
+    (manifest,) = list_local_manifests(tmp_path)
     assert [(each["path"], each["sha256"]) for each in something["files"]] == [
         (file.path, file.sha256) for file in manifest.files
     ]

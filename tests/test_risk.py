@@ -211,7 +211,7 @@ class TestCommand:
         other = exported(sqlite_database, Path("other"), key="another key that is long enough for it").export_filename
         ended = here("risk", first, again, other)
         assert ended.code == 2
-        assert "The files are of 2 keys" in ended.err
+        assert "The files were made with 2 keys" in ended.err
         assert here("risk", first, again).code == 0
         Path("copy.csv").write_bytes(Path(other).read_bytes())
         assert here("risk", first, "copy.csv").code == 0

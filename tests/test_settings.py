@@ -159,13 +159,13 @@ def test_our_own_file_hides_the_project() -> None:
 def test_a_broken_file_is_refused(name: str) -> None:
     """By its name and not by the line that is wrong: it may be the one with the password."""
     write(name, f'[tool.feedback-etl]\ndatabase_url = "{CANARY}')
-    assert refused() == f"The settings file {name} cannot be read as TOML."
+    assert refused() == f"The settings file {name} is not valid TOML."
 
 
 def test_a_file_that_is_not_utf8_is_refused() -> None:
     """TOML is UTF-8."""
     Path("feedback-etl.toml").write_bytes(f'database_url = "{CANARY}\xfc"'.encode("latin-1"))
-    assert refused() == "The settings file feedback-etl.toml cannot be read as TOML."
+    assert refused() == "The settings file feedback-etl.toml is not valid TOML."
 
 
 @pytest.mark.parametrize("name", ["feedback-etl.toml", "pyproject.toml"])
@@ -182,7 +182,7 @@ def test_a_file_that_may_not_be_read_is_refused(name: str, monkeypatch: pytest.M
         own.chmod(0o700)
     remedy = "Make it readable, or run the command in another directory."
     assert told == [
-        f"The settings file {file} of the working directory cannot be read: Permission denied. {remedy}"
+        f"The settings file {file} in the working directory cannot be read: Permission denied. {remedy}"
         for file in (name, "feedback-etl.toml")
     ]
 
@@ -190,7 +190,7 @@ def test_a_file_that_may_not_be_read_is_refused(name: str, monkeypatch: pytest.M
 def test_a_settings_file_that_links_to_nothing_is_refused() -> None:
     """As on a disk that is not mounted."""
     Path("feedback-etl.toml").symlink_to("not mounted")
-    assert "feedback-etl.toml of the working directory cannot be read: it is a link to nothing." in refused()
+    assert "feedback-etl.toml in the working directory cannot be read: it is a dangling symbolic link." in refused()
 
 
 def test_a_project_whose_table_is_none_is_refused() -> None:
@@ -205,14 +205,14 @@ _NAMES = (
     "row_model, retention_days, controller, contact, purpose, legal_basis, "
     "recipients, opt_in_column, opt_out_column, key_file, retired_keys"
 )
-THERE_ARE = f"There are: {_NAMES}."
+KNOWN_SETTINGS = f"Settings are: {_NAMES}."
 
 
 @pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password"])
 def test_an_unknown_setting_is_refused(name: str) -> None:
     """Above all a key: it belongs into a file of its own, which the settings may name."""
     write("feedback-etl.toml", f'{name} = "{CANARY}"')
-    assert refused() == f"The settings are wrong: {name} is not a setting. {THERE_ARE}"
+    assert refused() == f"The settings are invalid: {name} is not a setting. {KNOWN_SETTINGS}"
 
 
 def test_a_slip_is_told_with_the_name_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,8 +221,8 @@ def test_a_slip_is_told_with_the_name_that_was_meant(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FEEDBACK_ETL_KEY_FIEL", CANARY)
     monkeypatch.setenv("FEEDBACK_ETL_SOMETHING", CANARY)
     told = refused()
-    assert "outputdir is not a setting (do you mean output_dir?)" in told
-    assert "FEEDBACK_ETL_KEY_FIEL is not a setting (do you mean key_file?)" in told
+    assert "outputdir is not a setting (did you mean output_dir?)" in told
+    assert "FEEDBACK_ETL_KEY_FIEL is not a setting (did you mean key_file?)" in told
     assert "FEEDBACK_ETL_SOMETHING is not a setting;" in told or "FEEDBACK_ETL_SOMETHING is not a setting." in told
 
 
@@ -232,7 +232,7 @@ def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.Monkey
     """What is none is told by the name of its variable."""
     monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
     told = refused()
-    assert f"FEEDBACK_ETL_{name} is a list or a table, in the environment as JSON" in told
+    assert f"FEEDBACK_ETL_{name} must be a list or a table in JSON" in told
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.Monkey
 def test_a_bad_value_is_refused_by_the_name_of_its_setting(line: str, fault: str) -> None:
     """What is wrong is said in words."""
     write("feedback-etl.toml", line)
-    assert refused().startswith(f"The settings are wrong: {fault}")
+    assert refused().startswith(f"The settings are invalid: {fault}")
 
 
 _SERVICE_LINKS = {

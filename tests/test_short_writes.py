@@ -30,16 +30,16 @@ from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.file_formats import Digested, Form, Rows
+from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
 from feedback_etl.exports.layout import STATE_FOLDER
-from feedback_etl.exports.manifest import manifests_in
-from feedback_etl.exports.partitioned_transaction import PartedExport
+from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.report.contracts import write_contracts
 from feedback_etl.settings import load_settings
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.posix import create_private_file, sha256_of
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.posix import create_private_file, hash_file
 from feedback_etl.storage.whole_files import write_whole
 from feedback_etl.training.vocabulary import Vocabulary
 
@@ -120,7 +120,7 @@ class Writer(NamedTuple):
 
 def _part(_: Database, folder: Path) -> None:
     (folder / STEM).mkdir()
-    with PartWriter(Folder(folder), f"{STEM}/part-00001.parquet", Form("parquet"), {}) as part:
+    with PartWriter(LocalStorage(folder), f"{STEM}/part-00001.parquet", FileFormat("parquet"), {}) as part:
         part.append(pl.DataFrame({"number": range(2_000)}))
         part.append(pl.DataFrame({"number": range(500)}))
         part.publish("pairs")
@@ -128,9 +128,9 @@ def _part(_: Database, folder: Path) -> None:
 
 def _parted(database: Database, folder: Path) -> None:
     """An export in parts, during which somebody is erased."""
-    with PartedExport(folder, LATER, key=KEYS[0]) as export:
+    with PartitionedExportTransaction(folder, LATER, key=KEYS[0]) as export:
         name = f"{export.stem}/part-00001.csv"
-        with PartWriter(Folder(folder), name, Form(), {}) as part:
+        with PartWriter(LocalStorage(folder), name, FileFormat(), {}) as part:
             part.append(rows_of(folder / f"{STEM}.csv"))
             parts = part.publish("pairs")
         _erase(database, folder)
@@ -208,9 +208,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def assert_sound(folder: Path) -> None:
     """Files are as their manifests say, no record is torn, and nothing temporary is left."""
-    for manifest in manifests_in(folder):
+    for manifest in list_local_manifests(folder):
         for file in manifest.files if not manifest.pruned_at else []:
-            assert sha256_of(folder / file.path) in (file.sha256, file.becoming.get("sha256"))
+            assert hash_file(folder / file.path) in (file.sha256, file.becoming.get("sha256"))
             assert sum(1 for _ in rows_of(folder / file.path).rows()) in (file.rows, file.becoming.get("rows"))
     assert verify(AuditLog(folder), KEYS, {}).faults == []
     assert [path for path in folder.rglob(".*") if path.is_file()] == []
@@ -253,7 +253,7 @@ def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
             assert_sound(folder)
             if not writer.in_steps:
                 assert contents(folder) == before
-                assert verify_folder(folder, manifests_in(folder), KEYS).faults == []
+                assert verify_folder(folder, list_local_manifests(folder), KEYS).faults == []
                 return
             assert_between(steady(contents(folder)), steady(before), after)
             if not writer.is_repeatable:
@@ -262,7 +262,7 @@ def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
         else:
             seen.add(True)
         assert_sound(folder)
-        assert verify_folder(folder, manifests_in(folder), KEYS).faults == []
+        assert verify_folder(folder, list_local_manifests(folder), KEYS).faults == []
         assert steady(contents(folder)).items() >= after.items()
 
     holds()
@@ -295,7 +295,7 @@ def test_any_sizes_of_parts_give_the_whole(content: bytes, counts: list[int]) ->
     file, digested = Pipe(*counts), Pipe(*counts)
     assert write_whole(file.write, content) == len(content)
     assert file.taken == content
-    written = Digested(digested)  # type: ignore[arg-type]
+    written = HashingWriter(digested)  # type: ignore[arg-type]
     assert written.write(content) == written.bytes == len(content)
     assert digested.taken == content
     assert written.sha256 == hashlib.sha256(content).hexdigest()
@@ -306,8 +306,14 @@ def test_a_file_that_takes_nothing_is_an_error(nothing: int | None) -> None:
     """And no loop without an end; nor does it matter in which form rows are written."""
     with pytest.raises(OSError, match="Input/output error"):
         write_whole(Pipe(2, nothing).write, b"four")
-    for form in (Form(), Form(compression="gzip"), Form(compression="zstd"), Form("parquet"), Form("arrow")):
-        rows = Rows(Pipe(2, nothing), form)  # type: ignore[arg-type]
+    for form in (
+        FileFormat(),
+        FileFormat(compression="gzip"),
+        FileFormat(compression="zstd"),
+        FileFormat("parquet"),
+        FileFormat("arrow"),
+    ):
+        rows = RowWriter(Pipe(2, nothing), form)  # type: ignore[arg-type]
         with pytest.raises(OSError, match="Input/output error"):  # noqa: PT012  compressors write at the end
             rows.append(pl.DataFrame({"number": range(3)}))
             rows.finish()
@@ -351,7 +357,7 @@ def test_an_append_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         opened_log.append("second", None)
     assert log.path.read_bytes() == before
     with limited(40), pytest.raises(OSError, match="File too large"):
-        Folder(tmp_path).grow("lines", b"line\n" * 10)
+        LocalStorage(tmp_path).grow("lines", b"line\n" * 10)
     assert (tmp_path / "lines").read_bytes() == b""
 
 
@@ -414,8 +420,8 @@ def test_where_the_signal_of_a_limit_kills_nothing_has_its_name(tmp_path: Path) 
     code = f"""{FATAL}
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.local_transaction import ExportFiles
-with ExportFiles(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
+from feedback_etl.exports.local_transaction import LocalExportTransaction
+with LocalExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
     files.append(pl.DataFrame({{"number": range(20_000)}}))
     files.publish()
 """
@@ -431,8 +437,8 @@ def test_the_command_line_ignores_the_signal_of_a_limit(tmp_path: Path) -> None:
     """Whatever was there before, and where it writes its output: an unbuffered one takes parts, too."""
     code = f"""{FATAL}
 from feedback_etl.cli.app import main
-from feedback_etl.cli.console import print_data
-main(lambda: print_data("x" * 30_000))
+from feedback_etl.cli.console import write_stdout
+main(lambda: write_stdout("x" * 30_000))
 """
     for unbuffered in ("", "1"):
         with (tmp_path / "output").open("wb") as output:
@@ -444,5 +450,5 @@ main(lambda: print_data("x" * 30_000))
                 text=True,
                 check=False,
             )
-        told = "error: The output cannot be written: File too large. An export that is published stays.\n"
+        told = "error: Stdout cannot be written: File too large. An export that was published is kept.\n"
         assert (finished.returncode, finished.stderr) == (5, told)

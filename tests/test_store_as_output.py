@@ -19,12 +19,12 @@ from object_store import Proxy, Trouble
 from processes import wait_for
 
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.exports.catalog import manifest_at, manifests_at
+from feedback_etl.exports.catalog import list_manifests, read_object_manifest
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.object_audit import StoredLog
+from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.object_store import ObjectStorage
 
 STEM = "feedback_training_20251025_120000"
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
@@ -43,7 +43,7 @@ def stored(url: str, bucket_url: str, **options: Any) -> ExportReport:
 
 def manifest_of(report: ExportReport, bucket_url: str) -> Manifest:
     """Its manifest."""
-    manifest = manifest_at(Bucket(bucket_url), report.export_filename.rpartition("/")[2])
+    manifest = read_object_manifest(ObjectStorage(bucket_url), report.export_filename.rpartition("/")[2])
     assert manifest
     return manifest
 
@@ -52,7 +52,7 @@ def rows_of(report: ExportReport, bucket_url: str, kind: str = "pairs") -> pl.Da
     """Its rows as text, by its manifest."""
     frames = []
     for file in manifest_of(report, bucket_url).all(kind):
-        with Bucket(bucket_url).fetched(file.path) as path:
+        with ObjectStorage(bucket_url).fetched(file.path) as path:
             read: Any = pl.read_parquet if file.path.endswith(".parquet") else pl.read_csv
             frames.append(read(path, **({} if file.path.endswith(".parquet") else {"infer_schema": False})))
     rows: pl.DataFrame = pl.concat(frames).cast(pl.String)
@@ -61,8 +61,8 @@ def rows_of(report: ExportReport, bucket_url: str, kind: str = "pairs") -> pl.Da
 
 def everything(bucket_url: str) -> list[str]:
     """All objects but those of the log."""
-    names = Bucket(bucket_url).names("")
-    folders = Bucket(bucket_url).names(STEM)
+    names = ObjectStorage(bucket_url).names("")
+    folders = ObjectStorage(bucket_url).names(STEM)
     return [*names, *folders]
 
 
@@ -94,14 +94,14 @@ def test_it_is_the_same_export(
     manifest = manifest_of(report, bucket_url)
     assert len(manifest.all("pairs")) >= 3
     assert report.export_filename == f"{bucket_url}/{manifest.stem}"
-    assert [each["event"] for each in StoredLog(Bucket(bucket_url)).records()] == ["started", "committed"]
-    assert Bucket(bucket_url).names(f".feedback_etl/{manifest.stem}") == []
+    assert [each["event"] for each in ObjectAuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
+    assert ObjectStorage(bucket_url).names(f".feedback_etl/{manifest.stem}") == []
 
 
 def test_a_worker_reads_once_whom_the_store_has_forgotten(url: str, bucket_url: str, proxy: Proxy) -> None:
     """And opens it once, however many tasks it does."""
     line = {"erasure": "0" * 16, "kind": "pseudonym", "digest": "0" * 32, "key_id": Key(KEY).id}
-    Bucket(bucket_url).grow(".feedback_etl/tombstones.jsonl", (json.dumps(line) + "\n").encode())
+    ObjectStorage(bucket_url).grow(".feedback_etl/tombstones.jsonl", (json.dumps(line) + "\n").encode())
     watched = Watched()
 
     def read_by(**options: Any) -> int:
@@ -155,7 +155,7 @@ def test_failing_and_slow_requests_change_nothing(
     report = stored(url, bucket_url)
     assert [trouble.times for trouble in proxy.troubles] == [0, 0, 0]
     assert rows_of(report, bucket_url).equals(frame_of(exported(url, tmp_path / "alone")))
-    assert [each["event"] for each in StoredLog(Bucket(bucket_url)).records()] == ["started", "committed"]
+    assert [each["event"] for each in ObjectAuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
 
 
 def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
@@ -171,15 +171,15 @@ def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
     with pytest.raises(ValidationError):
         stored(url, bucket_url, strict=True)
     assert everything(bucket_url) == [f"{stem}.manifest.json" for stem in (STEM, f"{STEM}_1")]
-    assert manifests_at(bucket_url) == []
-    assert [each["event"] for each in StoredLog(Bucket(bucket_url)).records()] == ["started", "failed"] * 2
+    assert list_manifests(bucket_url) == []
+    assert [each["event"] for each in ObjectAuditLog(ObjectStorage(bucket_url)).records()] == ["started", "failed"] * 2
 
 
 def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) -> None:
     """With k there are small classes to be told of, though no rows."""
     stored(url, bucket_url, k=5, since="2001-01-01", until="2001-02-01", days_back=None)
-    assert Bucket(bucket_url).names(f".feedback_etl/{STEM}") == []
-    assert manifests_at(bucket_url) == []
+    assert ObjectStorage(bucket_url).names(f".feedback_etl/{STEM}") == []
+    assert list_manifests(bucket_url) == []
 
 
 @pytest.mark.sample("made")
@@ -234,8 +234,8 @@ def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monke
         assert head.stdout
         assert head.stdout.readline()
         head.kill()
-    wait_for(lambda: bool(Bucket(bucket_url).names(STEM)))
-    assert manifest_at(Bucket(bucket_url), STEM) is None
+    wait_for(lambda: bool(ObjectStorage(bucket_url).names(STEM)))
+    assert read_object_manifest(ObjectStorage(bucket_url), STEM) is None
     report = stored(url, bucket_url)
     assert report.export_filename == f"{bucket_url}/{STEM}_1"
     assert rows_of(report, bucket_url).height == report.exported_records
@@ -250,7 +250,7 @@ def test_what_is_asked_for_twice_is_made_once(url: str, bucket_url: str) -> None
     assert {name for name, value in again.to_dict().items() if value != figures[name]} <= {"execution_time_seconds"}
     other = stored(url, bucket_url, idempotency_key="two")
     assert other.export_filename != first.export_filename
-    assert len(manifests_at(bucket_url)) == 2
+    assert len(list_manifests(bucket_url)) == 2
 
 
 def test_an_earlier_run_of_the_same_request_can_publish_no_more(url: str, bucket_url: str) -> None:
@@ -264,9 +264,9 @@ def test_an_earlier_run_of_the_same_request_can_publish_no_more(url: str, bucket
 
     with pytest.raises(ExportFileError, match=f"The export {STEM} ended while"):
         stored(url, bucket_url, idempotency_key="one", executor=Watched(slow))
-    (manifest,) = manifests_at(bucket_url)
+    (manifest,) = list_manifests(bucket_url)
     assert later[0].export_filename == f"{bucket_url}/{manifest.stem}"
     assert rows_of(later[0], bucket_url).height == later[0].exported_records
-    assert Bucket(bucket_url).names(STEM) == []
+    assert ObjectStorage(bucket_url).names(STEM) == []
     again = stored(url, bucket_url, idempotency_key="one")
     assert again.export_filename == later[0].export_filename

@@ -16,15 +16,15 @@ from stored import Rows
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.catalog import manifests_at
-from feedback_etl.exports.file_formats import Form
-from feedback_etl.exports.layout import manifest_of, part_of, waiting_part_of
-from feedback_etl.exports.object_audit import StoredLog
-from feedback_etl.exports.object_transaction import StoredExport
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
+from feedback_etl.exports.object_audit import ObjectAuditLog
+from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import place_of
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import open_storage
+from feedback_etl.storage.object_store import ObjectStorage
 
 SIGNER = Key(KEY)
 
@@ -38,29 +38,32 @@ def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
 
 def published(url: str, rows: Rows) -> str:
     """An export in the bucket; its stem."""
-    with StoredExport(Bucket(url), NOW, key=SIGNER) as export:
-        export.publish(rows.put(Bucket(url), export.stem), rows.facts)
+    with ObjectExportTransaction(ObjectStorage(url), NOW, key=SIGNER) as export:
+        export.publish(rows.put(ObjectStorage(url), export.stem), rows.facts)
     return export.stem
 
 
 def put(url: str, name: str, content: bytes) -> None:
     """Put an object, whatever is there."""
-    Bucket(url).replace(name, content)
+    ObjectStorage(url).replace(name, content)
 
 
-@pytest.mark.parametrize("name", [lambda stem: part_of(stem, 0, ".csv"), lambda stem: waiting_part_of(stem, 7)])
+@pytest.mark.parametrize("name", [lambda stem: part_path(stem, 0, ".csv"), lambda stem: spooled_part_path(stem, 7)])
 def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any) -> None:
     """Its export has failed meanwhile, and nobody would ever look for its part."""
-    with pytest.raises(ZeroDivisionError), StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
+    with (
+        pytest.raises(ZeroDivisionError),
+        ObjectExportTransaction(ObjectStorage(bucket_url), NOW, key=SIGNER) as export,
+    ):
         _ = 1 / 0
     late = name(export.stem)
-    form = Form("arrow") if late.endswith(".arrow") else Form()
-    with PartWriter(Bucket(bucket_url), late, form, {}) as part:
+    form = FileFormat("arrow") if late.endswith(".arrow") else FileFormat()
+    with PartWriter(ObjectStorage(bucket_url), late, form, {}) as part:
         part.append(pl.DataFrame({"a": [1]}))
         with pytest.raises(ExportFileError, match="ended while the part was written"):
             part.publish("pairs")
-    assert [each for each in Bucket(bucket_url).listed() if "part-" in each] == []
-    assert manifests_at(bucket_url) == []
+    assert [each for each in ObjectStorage(bucket_url).listed() if "part-" in each] == []
+    assert list_manifests(bucket_url) == []
 
 
 @pytest.mark.served_store
@@ -69,7 +72,7 @@ def test_erase_and_list_tell_of_exports_that_are_not_finished(
 ) -> None:
     """Their parts may hold the people; who is published leaves them out."""
     published(bucket_url, rows)
-    with StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
+    with ObjectExportTransaction(ObjectStorage(bucket_url), NOW, key=SIGNER) as export:
         done = fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
         assert done.unfinished == [export.stem]
         listed = feedback_etl("list", "--output", bucket_url)
@@ -85,14 +88,14 @@ def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
     """The manifest still tells that rows were erased, and of a run."""
     published(bucket_url, rows)
     fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
-    for name in Bucket(bucket_url).listed(".feedback_etl"):
+    for name in ObjectStorage(bucket_url).listed(".feedback_etl"):
         if "tombstones" in name or name.endswith("/00000003.json"):
-            Bucket(bucket_url).remove(name)
-    faults = verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
+            ObjectStorage(bucket_url).remove(name)
+    faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults
     assert any("the log tells of no erasure" in fault for fault in faults)
-    Bucket(bucket_url).remove(".feedback_etl/audit/00000002.json")
-    Bucket(bucket_url).remove(".feedback_etl/audit/00000001.json")
-    faults = verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
+    ObjectStorage(bucket_url).remove(".feedback_etl/audit/00000002.json")
+    ObjectStorage(bucket_url).remove(".feedback_etl/audit/00000001.json")
+    faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults
     assert any("the log tells nothing of how" in fault for fault in faults)
 
 
@@ -100,7 +103,7 @@ def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
 def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str) -> None:
     """Eight digits, without gaps; what is called otherwise is no record, and hides none."""
     published(bucket_url, rows)
-    bucket, second = Bucket(bucket_url), ".feedback_etl/audit/00000002.json"
+    bucket, second = ObjectStorage(bucket_url), ".feedback_etl/audit/00000002.json"
     content = bucket.read(second)
     if change == "moved":
         bucket.remove(second)
@@ -110,7 +113,7 @@ def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str
         put(bucket_url, second, content.replace(b'"full"', b'"none"'))
     else:
         put(bucket_url, ".feedback_etl/audit/00000003.json", b"")
-    assert verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
+    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults
 
 
 @pytest.mark.parametrize("number", [99_999_999, 99_999_998])
@@ -123,17 +126,17 @@ def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, numb
         append(bucket_url)
     with pytest.raises(ExportFileError, match=rf"^{bucket_url}/{name} is not of feedback_etl: .* Remove it"):
         append(bucket_url)
-    assert len(StoredLog(Bucket(bucket_url)).lines()) <= 5
-    assert verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults
+    assert len(ObjectAuditLog(ObjectStorage(bucket_url)).lines()) <= 5
+    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults
     for each in range(number, 100_000_000):
-        Bucket(bucket_url).remove(f".feedback_etl/audit/{each}.json")
+        ObjectStorage(bucket_url).remove(f".feedback_etl/audit/{each}.json")
     append(bucket_url)
-    assert verify_folder(bucket_url, manifests_at(bucket_url), [SIGNER]).faults == []
+    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults == []
 
 
 def append(url: str) -> None:
     """A record for the log."""
-    with StoredLog(Bucket(url)).locked() as log:
+    with ObjectAuditLog(ObjectStorage(url)).locked() as log:
         log.append("pruned", SIGNER, exports=[], keep_days=1)
 
 
@@ -142,17 +145,17 @@ def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Row
     published(bucket_url, rows)
     stem = "feedback_training_20200101_000000"
     put(bucket_url, f"{stem}/mine.csv", b"mine")
-    last = StoredLog(Bucket(bucket_url)).records()[-1]
+    last = ObjectAuditLog(ObjectStorage(bucket_url)).records()[-1]
     forged = last | {"number": 3, "event": "started", "stem": stem, "run": "f" * 16, "at": "2020-01-01T00:00:00.000Z"}
     forged["request"] = "one"
     for key_id in (SIGNER.id, None):
         record = json.dumps(forged | {"key_id": key_id}).encode()
         put(bucket_url, ".feedback_etl/audit/00000003.json", record)
-        with StoredExport(Bucket(bucket_url), NOW, key=SIGNER) as export:
+        with ObjectExportTransaction(ObjectStorage(bucket_url), NOW, key=SIGNER) as export:
             export.publish([])
         exported(sqlite_database.url, bucket_url, key=KEY, idempotency_key="one")
-        assert Bucket(bucket_url).read(f"{stem}/mine.csv") == b"mine"
-        assert manifest_of(stem) not in Bucket(bucket_url).names()
+        assert ObjectStorage(bucket_url).read(f"{stem}/mine.csv") == b"mine"
+        assert manifest_path(stem) not in ObjectStorage(bucket_url).names()
 
 
 @pytest.mark.parametrize(
@@ -161,11 +164,11 @@ def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Row
 def test_a_manifest_reaches_its_own_files_alone(bucket_url: str, rows: Rows, path: str) -> None:
     """Not what lies beside them, by whatever name: it is no manifest then."""
     stem = published(bucket_url, rows)
-    (manifest,) = manifests_at(bucket_url)
+    (manifest,) = list_manifests(bucket_url)
     manifest.files[0].path = path
     told = asdict(manifest)
     told.pop("version", None)
-    put(bucket_url, manifest_of(stem), json.dumps(told | {"settings_digest": ""}).encode())
+    put(bucket_url, manifest_path(stem), json.dumps(told | {"settings_digest": ""}).encode())
     with pytest.raises(ExportFileError, match="is no manifest"):
         fe.prune(bucket_url, keep_days=0, key=SIGNER, now=NOW.replace(year=2026))
 
@@ -177,13 +180,13 @@ def test_a_manifest_reaches_its_own_files_alone(bucket_url: str, rows: Rows, pat
 def test_prefixes_that_could_be_read_in_two_ways_are_refused(url: str) -> None:
     """And nothing of them is repeated."""
     with pytest.raises(UsageError) as caught:
-        place_of(url)
+        open_storage(url)
     assert "SECRET" not in str(caught.value)
 
 
 def test_a_scheme_may_be_written_in_capitals(bucket_url: str) -> None:
     """It is no folder of that name."""
-    assert str(place_of(bucket_url.replace("s3:", "S3:"))) == bucket_url
+    assert str(open_storage(bucket_url.replace("s3:", "S3:"))) == bucket_url
 
 
 @pytest.mark.served_store

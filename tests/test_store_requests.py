@@ -12,13 +12,13 @@ from object_store import Proxy
 from stored import Rows
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import manifests_at
-from feedback_etl.exports.idempotency import asked_by
-from feedback_etl.exports.object_audit import StoredLog
-from feedback_etl.exports.object_transaction import StoredExport
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.idempotency import request_details
+from feedback_etl.exports.object_audit import ObjectAuditLog
+from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.object_store import ObjectStorage
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_what_was_published_since_it_looked_is_the_answer(
 
     first_put_of_the_log(proxy, ask)
     second = asked(application, bucket_url)
-    assert len(manifests_at(bucket_url)) == 1
+    assert len(list_manifests(bucket_url)) == 1
     assert second.export_filename == first[0].export_filename
     assert second.to_statistics() == first[0].to_statistics()
 
@@ -66,16 +66,16 @@ def test_what_was_begun_since_it_looked_is_given_up(
     bucket_url: str, application: Database, proxy: Proxy, tmp_path: Path
 ) -> None:
     """Another has begun, and can publish no more when this one has been recorded."""
-    rows, bucket = Rows(application, tmp_path / "made"), Bucket(bucket_url)
-    first = StoredExport(bucket, NOW, key=Key(KEY), plan=asked_by("one"))
+    rows, bucket = Rows(application, tmp_path / "made"), ObjectStorage(bucket_url)
+    first = ObjectExportTransaction(bucket, NOW, key=Key(KEY), plan=request_details("one"))
     with ExitStack() as stack:
         first_put_of_the_log(proxy, lambda: stack.enter_context(first))
         second = asked(application, bucket_url)
         with pytest.raises(ExportFileError, match="taken for dead"):
             first.publish(rows.put(bucket, first.stem), rows.facts)
-    assert [f"{bucket_url}/{each.stem}" for each in manifests_at(bucket_url)] == [second.export_filename]
+    assert [f"{bucket_url}/{each.stem}" for each in list_manifests(bucket_url)] == [second.export_filename]
     assert bucket.names(first.stem) == []
-    assert [each["event"] for each in StoredLog(bucket).records()][:3] == ["started", "recovered", "started"]
+    assert [each["event"] for each in ObjectAuditLog(bucket).records()][:3] == ["started", "recovered", "started"]
 
 
 def test_of_many_who_ask_at_once_one_publishes(bucket_url: str, application: Database) -> None:
@@ -89,5 +89,5 @@ def test_of_many_who_ask_at_once_one_publishes(bucket_url: str, application: Dat
 
     with ThreadPoolExecutor(4) as pool:
         answers = {*pool.map(ask, range(4))} - {""}
-    assert answers == {f"{bucket_url}/{each.stem}" for each in manifests_at(bucket_url)}
+    assert answers == {f"{bucket_url}/{each.stem}" for each in list_manifests(bucket_url)}
     assert len(answers) == 1

@@ -19,13 +19,13 @@ import feedback_etl as fe
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.catalog import manifests_at
-from feedback_etl.exports.housekeeping import log_of
-from feedback_etl.exports.layout import folders_of, manifest_of
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.housekeeping import open_audit_log
+from feedback_etl.exports.layout import manifest_path, part_folders
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.object_store import ObjectStorage
 
 KEYS = [Key(KEY)]
 
@@ -45,17 +45,17 @@ def url(bucket_url: str, database: Database) -> str:
 
 
 def only(url: str) -> Manifest:
-    (manifest,) = manifests_at(url)
+    (manifest,) = list_manifests(url)
     return manifest
 
 
 def assert_true(url: str) -> None:
     """Manifests and log say what is there."""
-    for manifest in manifests_at(url):
+    for manifest in list_manifests(url):
         for file in manifest.files if not manifest.pruned_at else []:
-            assert Bucket(url).described(file.path) == (file.bytes, file.sha256)
+            assert ObjectStorage(url).described(file.path) == (file.bytes, file.sha256)
             assert file.becoming == {}
-    assert verify_folder(Bucket(url), manifests_at(url), KEYS).faults == []
+    assert verify_folder(ObjectStorage(url), list_manifests(url), KEYS).faults == []
 
 
 def fill_more(database: Database) -> None:
@@ -71,10 +71,10 @@ class TestErase:
     def test_their_rows_leave_all_parts(self, bucket_url: str, database: Database, form: dict[str, str]) -> None:
         """By user ids, which are looked up."""
         stored(database, bucket_url, **form)
-        before = pairs_in(Bucket(bucket_url), only(bucket_url).all("pairs"))
+        before = pairs_in(ObjectStorage(bucket_url), only(bucket_url).all("pairs"))
         done = fe.erase(bucket_url, user_ids=[2], database=database.url, keys=KEYS)
         manifest = only(bucket_url)
-        after = pairs_in(Bucket(bucket_url), manifest.all("pairs"))
+        after = pairs_in(ObjectStorage(bucket_url), manifest.all("pairs"))
         assert (done.rows, done.not_found) == (4, [])
         assert (before.height, after.height, manifest.erased_rows, manifest.risk["stale"]) == (9, 6, 4, True)
         assert_frame_equal(before.filter(pl.col("analysis_hash").is_in(after["analysis_hash"].implode())), after)
@@ -83,24 +83,29 @@ class TestErase:
     def test_a_second_one_changes_nothing(self, url: str) -> None:
         """Who was forgotten is known."""
         fe.erase(url, analysis_ids=[202], keys=KEYS)
-        objects = {name: each for name, each in Bucket(url).listed().items() if "audit" not in name}
+        objects = {name: each for name, each in ObjectStorage(url).listed().items() if "audit" not in name}
         again = fe.erase(url, analysis_ids=[202, 777], keys=KEYS)
         assert (again.rows, again.not_found) == (0, ["777"])
-        known = {name: each for name, each in Bucket(url).listed().items() if name in objects}
+        known = {name: each for name, each in ObjectStorage(url).listed().items() if name in objects}
         assert known == objects
 
     def test_a_dry_run_puts_nothing(self, url: str) -> None:
         """It counts."""
-        before = Bucket(url).listed()
+        before = ObjectStorage(url).listed()
         assert fe.erase(url, analysis_ids=[202], keys=KEYS, dry_run=True).rows == 1
-        assert Bucket(url).listed() == before
+        assert ObjectStorage(url).listed() == before
 
     def test_a_sweep_takes_out_who_is_no_longer_there(self, url: str, database: Database) -> None:
         """And says in the log that it begins, for exports that are under way."""
         with database.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 3")
         assert fe.erase(url, not_in_database=True, database=database.url, keys=KEYS).rows == 4
-        assert [each["event"] for each in log_of(url).records()] == ["started", "committed", "erasing", "erased"]
+        assert [each["event"] for each in open_audit_log(url).records()] == [
+            "started",
+            "committed",
+            "erasing",
+            "erased",
+        ]
         assert_true(url)
 
     def test_what_was_cut_off_is_taken_up(self, url: str, proxy: Proxy) -> None:
@@ -175,7 +180,7 @@ class TestErase:
 
         side_by_side(*(lambda each=each: erase(each) for each in (102, 103, 202, 203, 302, 303)))
         assert erased == [2] * 6
-        assert [manifest.rows for manifest in manifests_at(bucket_url)] == [3, 3]
+        assert [manifest.rows for manifest in list_manifests(bucket_url)] == [3, 3]
         assert_true(bucket_url)
 
     def test_exports_and_erasures_at_once(self, bucket_url: str, database: Database) -> None:
@@ -185,7 +190,7 @@ class TestErase:
             *(lambda: stored(database, bucket_url) for _ in range(3)),
             *(lambda each=each: fe.erase(bucket_url, analysis_ids=[each], keys=KEYS) for each in (102, 202, 302)),
         )
-        assert [manifest.rows for manifest in manifests_at(bucket_url)] == [6] * 4
+        assert [manifest.rows for manifest in list_manifests(bucket_url)] == [6] * 4
         assert_true(bucket_url)
 
     def test_a_prefix_with_nothing_is_refused(self, bucket_url: str) -> None:
@@ -211,17 +216,21 @@ class TestPrune:
         stored(database, url, now=NOW + timedelta(days=9))
         pruned = fe.prune(url, keep_days=5, key=KEYS[0], now=NOW + timedelta(days=10))
         assert (len(pruned.exports), len(pruned.kept)) == (1, 1)
-        old, new = manifests_at(url)
-        assert (old.pruned_at != "", Bucket(url).names(old.stem), len(Bucket(url).names(new.stem))) == (True, [], 3)
+        old, new = list_manifests(url)
+        assert (old.pruned_at != "", ObjectStorage(url).names(old.stem), len(ObjectStorage(url).names(new.stem))) == (
+            True,
+            [],
+            3,
+        )
         assert scan_rows(url) == 9
         assert_true(url)
 
     def test_nothing_else_is_removed(self, url: str) -> None:
         """What has no manifest is told."""
-        Bucket(url).put("copy.csv", b"")
+        ObjectStorage(url).put("copy.csv", b"")
         pruned = fe.prune(url, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=10))
         assert pruned.foreign == [Path("copy.csv")]
-        assert "copy.csv" in Bucket(url).names()
+        assert "copy.csv" in ObjectStorage(url).names()
 
 
 def scan_rows(url: str, **options: bool) -> int:
@@ -249,12 +258,12 @@ class TestScan:
         newest = f"{url}/feedback_training_20251026_120000"
         assert fe.latest_export(url) == fe.latest_export(f"{url}/feedback_training_20251026*") == newest
         assert scan_rows(url) == 9
-        with pytest.raises(ExportFileError, match="holds no export"):
+        with pytest.raises(ExportFileError, match="contains no export"):
             fe.scan_training(f"{url}/nothing*")
 
     def test_what_has_changed_is_refused(self, url: str) -> None:
         """By its size or its ETag; a part that is missing as well."""
-        bucket, part = Bucket(url), only(url).all("pairs")[1].path
+        bucket, part = ObjectStorage(url), only(url).all("pairs")[1].path
         content, version = bucket.read_version(part)
         version = bucket.put(part, content[:-1] + b"X", instead_of=version)
         for broken in (content[:-2], None):
@@ -269,8 +278,8 @@ class TestScan:
         manifest = only(url)
         for file in manifest.files:
             file.etag = ""
-        name = manifest_of(manifest.stem)
-        Bucket(url).put(name, manifest.to_json().encode(), instead_of=manifest.version)
+        name = manifest_path(manifest.stem)
+        ObjectStorage(url).put(name, manifest.to_json().encode(), instead_of=manifest.version)
         assert scan_rows(url) == 9
 
 
@@ -296,19 +305,19 @@ class TestFaces:
         assert "erased" in here("audit", "show", "--output", url).out
         assert here("audit", "verify", "--output", url).out.startswith("3 records, head ")
         assert here("contracts", "--croissant", url).out == f"{url}/croissant.json\n"
-        assert len(json.loads(Bucket(url).read("croissant.json"))["distribution"]) == 3
+        assert len(json.loads(ObjectStorage(url).read("croissant.json"))["distribution"]) == 3
         assert here("report", "--output", url, "-o", "report.html").code == 0
         assert url in Path("report.html").read_text()
         assert "1 export pruned" in here("prune", "--keep-days", "0", "--output", url).err
 
     def test_parts_whose_manifest_was_lost_are_told(self, url: str, here: Here) -> None:
         """They hold people whom it does not reach."""
-        stem, bucket = only(url).stem, Bucket(url)
-        lost = {name for folder in folders_of(stem) for name in bucket.names(folder)}
+        stem, bucket = only(url).stem, ObjectStorage(url)
+        lost = {name for folder in part_folders(stem) for name in bucket.names(folder)}
         bucket.remove(f"{stem}.manifest.json")
         assert {str(path) for path in fe.erase(url, analysis_ids=["101"], keys=KEYS).unmanaged} == lost != set()
         told = here("list", "--output", url).out
-        assert all(f"{name}  not ours: a part without the manifest of its export" in told for name in lost)
+        assert all(f"{name}  unmanaged: the manifest of this part is missing" in told for name in lost)
 
     def test_the_settings_name_it(self, url: str, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
         """As a folder; they are shown as they were written."""
@@ -332,25 +341,25 @@ class TestFaces:
         """Modes are not to be told there; what is found has to be so."""
         settings = load_settings(output_dir=url, database_url=database.url)
         found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}
-        assert "object store" in found["modes"].told
+        assert "object store" in found["modes"].detail
         names = ("columns", "pseudonyms", "ages", "contents", "duplicates", "audit log", "erasure")
         assert [name for name in names if not found[name].passed] == []
 
     def test_a_log_that_was_changed_or_cut_is_found_out(self, url: str) -> None:
         """A record that was removed or changed is found."""
-        bucket = Bucket(url)
+        bucket = ObjectStorage(url)
         name = ".feedback_etl/audit/00000001.json"
         content, version = bucket.read_version(name)
         bucket.put(name, content.replace(b"started", b"stopped"), instead_of=version)
-        assert verify_folder(bucket, manifests_at(url), KEYS).faults == ["line 1: it was changed"]
+        assert verify_folder(bucket, list_manifests(url), KEYS).faults == ["line 1: it was changed"]
         bucket.remove(".feedback_etl/audit/00000002.json")
         bucket.remove(name)
-        faults = verify_folder(bucket, manifests_at(url), KEYS).faults
+        faults = verify_folder(bucket, list_manifests(url), KEYS).faults
         assert ["the log was cut" in faults[0], "tells nothing of how" in faults[1]] == [True, True]
 
     def test_tombstones_that_were_removed_are_missed(self, url: str) -> None:
         """Whom the bucket has forgotten could come back."""
         fe.erase(url, analysis_ids=[202], keys=KEYS)
-        Bucket(url).remove(".feedback_etl/tombstones/00000001.json")
+        ObjectStorage(url).remove(".feedback_etl/tombstones/00000001.json")
         with pytest.raises(ExportFileError, match=r"tombstones\.jsonl is missing or was changed"):
             fe.erase(url, analysis_ids=[203], keys=KEYS)

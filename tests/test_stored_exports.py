@@ -23,17 +23,17 @@ import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import object_recovery
 from feedback_etl.exports.audit import verify
-from feedback_etl.exports.catalog import manifest_at, manifests_at
+from feedback_etl.exports.catalog import list_manifests, read_object_manifest
 from feedback_etl.exports.consent_guard import require_consent
-from feedback_etl.exports.file_formats import Form
-from feedback_etl.exports.layout import manifest_of, part_of, waiting_part_of
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.object_audit import StoredLog
-from feedback_etl.exports.object_transaction import StoredExport
+from feedback_etl.exports.object_audit import ObjectAuditLog
+from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.tombstones import add_tombstones
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.expressions import hash_id
 
 SIGNER = Key(KEY)
@@ -46,16 +46,19 @@ def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
     return Rows(sqlite_database, tmp_path / "made")
 
 
-def begun(url: str, **options: object) -> StoredExport:
-    return StoredExport(Bucket(url), NOW, **{"key": SIGNER, **options})  # type: ignore[arg-type]
+def begun(url: str, **options: object) -> ObjectExportTransaction:
+    return ObjectExportTransaction(ObjectStorage(url), NOW, **{"key": SIGNER, **options})  # type: ignore[arg-type]
 
 
 def attempt(
-    url: str, rows: Rows, meanwhile: Callable[[StoredExport, list[DataFile]], object] | None = None, **options: object
-) -> StoredExport:
+    url: str,
+    rows: Rows,
+    meanwhile: Callable[[ObjectExportTransaction, list[DataFile]], object] | None = None,
+    **options: object,
+) -> ObjectExportTransaction:
     """An export, with something that happens between its parts and its manifest."""
     with begun(url, **options) as export:
-        parts = rows.put(Bucket(url), export.stem)
+        parts = rows.put(ObjectStorage(url), export.stem)
         if meanwhile:
             meanwhile(export, parts)
         export.publish(parts, rows.facts)
@@ -64,12 +67,12 @@ def attempt(
 
 def announce_sweep(url: str) -> None:
     """What `erase --not-in-database` does before it looks at the exports."""
-    with StoredLog(Bucket(url)).locked() as log:
+    with ObjectAuditLog(ObjectStorage(url)).locked() as log:
         log.append("erasing", SIGNER, swept=True)
 
 
 def events(url: str) -> list[str]:
-    return [record["event"] for record in StoredLog(Bucket(url)).records()]
+    return [record["event"] for record in ObjectAuditLog(ObjectStorage(url)).records()]
 
 
 def pseudonym(analysis: int) -> str:
@@ -78,21 +81,21 @@ def pseudonym(analysis: int) -> str:
 
 def forget(url: str, *analyses: int, key: Key = SIGNER) -> None:
     """What an eraser does first."""
-    add_tombstones(Bucket(url), f"{analyses}", [], map(pseudonym, analyses), key)
+    add_tombstones(ObjectStorage(url), f"{analyses}", [], map(pseudonym, analyses), key)
 
 
 def assert_whole(url: str) -> None:
     """Every manifest tells what is there, nothing else is there, and the log is whole."""
-    bucket = Bucket(url)
+    bucket = ObjectStorage(url)
     told = {name for name in bucket.names() if b'"mode": "abandoned"' in bucket.read(name)}
-    for manifest in manifests_at(url):
-        told |= {manifest_of(manifest.stem), *(file.path for file in manifest.files)}
+    for manifest in list_manifests(url):
+        told |= {manifest_path(manifest.stem), *(file.path for file in manifest.files)}
         for file in manifest.files:
             assert bucket.described(file.path) == (file.bytes, file.sha256)
             assert bucket.listed()[file.path] == (file.bytes, file.etag)
     assert {name for name in bucket.listed() if not name.startswith(".")} == told
-    anchors = {each.stem: each.audit_head for each in manifests_at(url)}
-    assert verify(StoredLog(bucket), [SIGNER], anchors, signed=True).faults == []
+    anchors = {each.stem: each.audit_head for each in list_manifests(url)}
+    assert verify(ObjectAuditLog(bucket), [SIGNER], anchors, signed=True).faults == []
 
 
 class TestPublishing:
@@ -100,24 +103,24 @@ class TestPublishing:
 
     def test_parts_and_a_manifest_are_an_export(self, bucket_url: str, rows: Rows) -> None:
         """In the order of the parts, with the digests and ETags of all."""
-        bucket = Bucket(bucket_url)
+        bucket = ObjectStorage(bucket_url)
         with begun(bucket_url) as export:
             parts = rows.put(bucket, export.stem)
-            assert manifests_at(bucket_url) == []
+            assert list_manifests(bucket_url) == []
             export.publish(parts, rows.facts)
-        (manifest,) = manifests_at(bucket_url)
+        (manifest,) = list_manifests(bucket_url)
         assert [file.path for file in manifest.files] == [part.path for part in parts]
         assert len(manifest.all("pairs")) == 3
         assert pairs_in(bucket, manifest.all("pairs")).height == manifest.rows == 9
         assert events(bucket_url) == ["started", "committed"]
-        assert export.audit_head == StoredLog(bucket).head()
+        assert export.audit_head == ObjectAuditLog(bucket).head()
         assert_whole(bucket_url)
 
     def test_without_parts_nothing_is_published(self, bucket_url: str) -> None:
         """And the log says that it is done."""
         with begun(bucket_url) as export:
             export.publish([])
-        assert manifests_at(bucket_url) == []
+        assert list_manifests(bucket_url) == []
         assert events(bucket_url) == ["started", "committed"]
 
     def test_what_was_not_published_is_removed(self, bucket_url: str, rows: Rows) -> None:
@@ -128,16 +131,16 @@ class TestPublishing:
 
         with pytest.raises(RuntimeError):
             attempt(bucket_url, rows, stop)
-        left = [name for name in Bucket(bucket_url).listed() if not name.startswith(".")]
+        left = [name for name in ObjectStorage(bucket_url).listed() if not name.startswith(".")]
         assert left == ["feedback_training_20251025_120000.manifest.json"]  # which tells workers that it is over
-        assert manifests_at(bucket_url) == []
+        assert list_manifests(bucket_url) == []
         assert events(bucket_url) == ["started", "failed"]
 
     def test_what_an_attempt_left_is_removed(self, bucket_url: str, rows: Rows) -> None:
         """A part that no task has told of."""
         with begun(bucket_url) as export:
-            parts = rows.put(Bucket(bucket_url), export.stem)
-            Bucket(bucket_url).put(part_of(export.stem, 77, ".parquet"), b"left")
+            parts = rows.put(ObjectStorage(bucket_url), export.stem)
+            ObjectStorage(bucket_url).put(part_path(export.stem, 77, ".parquet"), b"left")
             export.publish(parts, rows.facts)
         assert_whole(bucket_url)
 
@@ -150,43 +153,43 @@ class TestPublishing:
 
         def put_late(method: str, path: str) -> None:
             if method == "PUT" and path.endswith(".manifest.json") and not late:
-                late.append(waiting_part_of("feedback_training_20251025_120000", 7))
-                with PartWriter(Bucket(bucket_url), late[0], Form("arrow"), {}) as part:
+                late.append(spooled_part_path("feedback_training_20251025_120000", 7))
+                with PartWriter(ObjectStorage(bucket_url), late[0], FileFormat("arrow"), {}) as part:
                     part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
                     part.publish("pairs")
 
         proxy.before = put_late
         attempt(bucket_url, rows)
         assert late
-        assert not {*late} & {*Bucket(bucket_url).listed()}
+        assert not {*late} & {*ObjectStorage(bucket_url).listed()}
         assert_whole(bucket_url)
 
     def test_a_part_that_comes_when_there_was_nothing_to_publish_is_taken_back(self, bucket_url: str) -> None:
         """And what waited is removed, as where all classes are too small."""
         with begun(bucket_url) as export:
-            waiting, late = (waiting_part_of(export.stem, number) for number in (0, 1))
-            Bucket(bucket_url).put(waiting, b"rows")
+            waiting, late = (spooled_part_path(export.stem, number) for number in (0, 1))
+            ObjectStorage(bucket_url).put(waiting, b"rows")
             export.publish([])
-        with PartWriter(Bucket(bucket_url), late, Form("arrow"), {}) as part:
+        with PartWriter(ObjectStorage(bucket_url), late, FileFormat("arrow"), {}) as part:
             part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
-            with pytest.raises(ExportFileError, match="has ended"):
+            with pytest.raises(ExportFileError, match="ended while the part was written"):
                 part.publish("pairs")
-        assert [name for name in Bucket(bucket_url).listed() if "part-" in name] == []
+        assert [name for name in ObjectStorage(bucket_url).listed() if "part-" in name] == []
         assert events(bucket_url) == ["started", "committed"]
 
     def test_a_part_that_is_not_there_fails_it(self, bucket_url: str, rows: Rows) -> None:
         """It was told of, and somebody has removed it."""
         with pytest.raises(ExportFileError, match="not there"):
-            attempt(bucket_url, rows, lambda _, parts: Bucket(bucket_url).remove(parts[0].path))
-        assert manifests_at(bucket_url) == []
+            attempt(bucket_url, rows, lambda _, parts: ObjectStorage(bucket_url).remove(parts[0].path))
+        assert list_manifests(bucket_url) == []
 
     def test_two_of_a_second_have_names_of_their_own(self, bucket_url: str, rows: Rows) -> None:
         """Whoever records it first has the first."""
         with begun(bucket_url) as one, begun(bucket_url) as other:
             for export in (other, one):
-                export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+                export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         assert other.stem == f"{one.stem}_1"
-        assert len(manifests_at(bucket_url)) == 2
+        assert len(list_manifests(bucket_url)) == 2
         assert_whole(bucket_url)
 
     @pytest.mark.sample("lost")
@@ -195,7 +198,7 @@ class TestPublishing:
         """Each kind of put fails once, or its answer is lost."""
         proxy.troubles = [Trouble(how, holding=part) for part in ("audit/", "part-00000.parquet", ".manifest.json")]
         with begun(bucket_url) as export:
-            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         assert [each.times for each in proxy.troubles] == [0] * 3
         assert events(bucket_url) == ["started", "committed"]
         assert_whole(bucket_url)
@@ -203,7 +206,7 @@ class TestPublishing:
     def test_the_guards_of_a_folder_hold(self, bucket_url: str, rows: Rows) -> None:
         """Of one key, and of consent."""
         with begun(bucket_url, consent=["users.training_data_opt_in"]) as export:
-            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         with pytest.raises(ValidationError, match="consent"), begun(bucket_url):
             pass
         with pytest.raises(UsageError, match="--allow-new-key"), begun(bucket_url, key=Key("o" * 32)):
@@ -215,7 +218,7 @@ class TestPublishing:
         others = []
         with pytest.raises(UsageError, match="--allow-new-key"):
             attempt(bucket_url, rows, lambda *_: others.append(attempt(bucket_url, rows, key=Key("o" * 32)).stem))
-        assert [each.stem for each in manifests_at(bucket_url)] == others
+        assert [each.stem for each in list_manifests(bucket_url)] == others
 
     def test_of_two_keys_that_publish_at_once_no_two_stay(self, bucket_url: str, rows: Rows, proxy: Proxy) -> None:
         """Both have looked before either manifest is there: who then sees that of another key takes its own back."""
@@ -236,7 +239,7 @@ class TestPublishing:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(publish, [SIGNER, Key("o" * 32)]))
         assert len(met) == 2
-        assert len(manifests_at(bucket_url)) == 2 - len(errors) < 2
+        assert len(list_manifests(bucket_url)) == 2 - len(errors) < 2
         assert all("--allow-new-key" in str(error) for error in errors)
 
     @pytest.mark.sample("if-match")
@@ -246,7 +249,7 @@ class TestPublishing:
         proxy.dropped = {header}
         with pytest.raises(ExportFileError, match=f"(?i){header}.*nothing was written"), begun(bucket_url):
             pass
-        assert not Bucket(bucket_url).exists()
+        assert not ObjectStorage(bucket_url).exists()
         proxy.dropped = set()
         for _ in range(2):
             with begun(bucket_url) as export:
@@ -260,10 +263,10 @@ class TestErasuresMeanwhile:
     def test_before_the_manifest_is_put(self, bucket_url: str, rows: Rows) -> None:
         """Parts are put anew without them, before anybody takes them for an export."""
         with begun(bucket_url) as export:
-            parts = rows.put(Bucket(bucket_url), export.stem)
+            parts = rows.put(ObjectStorage(bucket_url), export.stem)
             forget(bucket_url, 201, 202)
             export.publish(parts, rows.facts)
-        (manifest,) = manifests_at(bucket_url)
+        (manifest,) = list_manifests(bucket_url)
         assert (manifest.rows, manifest.erased_rows, manifest.risk["stale"]) == (7, 0, True)
         assert_forgotten(bucket_url, 201, 202)
 
@@ -278,8 +281,8 @@ class TestErasuresMeanwhile:
 
         proxy.before = erase_at
         with begun(bucket_url) as export:
-            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
-        (manifest,) = manifests_at(bucket_url)
+            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+        (manifest,) = list_manifests(bucket_url)
         assert done
         assert (manifest.rows, manifest.erased_rows) == (7, 2)
         assert_forgotten(bucket_url, 202, 303)
@@ -300,7 +303,7 @@ class TestErasuresMeanwhile:
 
         proxy.before = erase_at
         attempt(bucket_url, rows)
-        (manifest,) = manifests_at(bucket_url)
+        (manifest,) = list_manifests(bucket_url)
         assert (manifest.rows, manifest.erased_rows) == (8, 1)
         assert_forgotten(bucket_url, 202)
 
@@ -308,7 +311,7 @@ class TestErasuresMeanwhile:
         """It has compared with the database what was published, and not this."""
         with pytest.raises(ExportFileError, match="swept"):
             attempt(bucket_url, rows, lambda *_: announce_sweep(bucket_url))
-        assert manifests_at(bucket_url) == []
+        assert list_manifests(bucket_url) == []
 
     def test_a_sweep_that_begins_when_the_manifest_is_put_fails_it(
         self, bucket_url: str, rows: Rows, proxy: Proxy
@@ -324,14 +327,14 @@ class TestErasuresMeanwhile:
         proxy.before = sweep_at
         with pytest.raises(ExportFileError, match="swept"):
             attempt(bucket_url, rows)
-        assert manifests_at(bucket_url) == []
+        assert list_manifests(bucket_url) == []
         assert events(bucket_url) == ["started", "erasing", "failed"]
 
     def test_an_erasure_under_another_key_fails_it(self, bucket_url: str, rows: Rows) -> None:
         """Nobody can tell who was meant."""
         with pytest.raises(ExportFileError, match="another key"):
             attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201, key=Key("o" * 32)))
-        assert manifests_at(bucket_url) == []
+        assert list_manifests(bucket_url) == []
 
     def test_who_was_forgotten_before_is_told(self, bucket_url: str, rows: Rows) -> None:
         """So that their rows are left out where they are read."""
@@ -339,14 +342,14 @@ class TestErasuresMeanwhile:
         with begun(bucket_url) as export:
             assert [len(each.pseudonyms) for each in export.forgotten] == [1]
             assert len(export.erasures) == 1
-            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
 
 
 def assert_forgotten(url: str, *analyses: int) -> None:
     """Nothing of them is in any part."""
-    for manifest in manifests_at(url):
+    for manifest in list_manifests(url):
         for file in manifest.files:
-            hashes = pairs_in(Bucket(url), [file])["analysis_hash"]
+            hashes = pairs_in(ObjectStorage(url), [file])["analysis_hash"]
             assert not {*map(pseudonym, analyses)} & {*hashes}
     assert_whole(url)
 
@@ -357,20 +360,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 import feedback_etl.exports.object_transaction as object_transaction
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.storage.posix import sha256_of
-from feedback_etl.exports.layout import part_of
+from feedback_etl.storage.posix import hash_file
+from feedback_etl.exports.layout import part_path
 from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]
-bucket, path = Bucket(url), Path(path)
-with object_transaction.StoredExport(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
-    name = part_of(export.stem, 0, ".parquet")
+bucket, path = ObjectStorage(url), Path(path)
+with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
+    name = part_path(export.stem, 0, ".parquet")
     bucket.create(name, path)
     if moment == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     export._end = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
-    export.publish([DataFile(name, "pairs", 9, path.stat().st_size, sha256_of(path))])
+    export.publish([DataFile(name, "pairs", 9, path.stat().st_size, hash_file(path))])
 """
 
 
@@ -390,18 +393,18 @@ class TestKilledRuns:
         with begun(bucket_url) as export:
             export.publish([])
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
-        assert StoredLog(Bucket(bucket_url)).records()[1]["outcome"] == "committed"
-        assert [(each.stem, each.rows) for each in manifests_at(bucket_url)] == [(stem, 8)]
+        assert ObjectAuditLog(ObjectStorage(bucket_url)).records()[1]["outcome"] == "committed"
+        assert [(each.stem, each.rows) for each in list_manifests(bucket_url)] == [(stem, 8)]
         assert_forgotten(bucket_url, 202)
 
     def test_what_it_had_not_removed_yet_is_removed(self, bucket_url: str, killed: "Killed") -> None:
         """The manifest comes first, and then all goes that it does not list."""
         stem = killed("after")
-        Bucket(bucket_url).put(waiting_part_of(stem, 7), b"rows")
+        ObjectStorage(bucket_url).put(spooled_part_path(stem, 7), b"rows")
         with begun(bucket_url) as export:
             export.publish([])
-        assert [name for name in Bucket(bucket_url).listed(".feedback_etl") if "part-" in name] == []
-        assert StoredLog(Bucket(bucket_url)).records()[1]["removed"] == [waiting_part_of(stem, 7)]
+        assert [name for name in ObjectStorage(bucket_url).listed(".feedback_etl") if "part-" in name] == []
+        assert ObjectAuditLog(ObjectStorage(bucket_url)).records()[1]["removed"] == [spooled_part_path(stem, 7)]
         assert_whole(bucket_url)
 
     def test_one_without_a_manifest_is_left_alone_for_a_day(self, bucket_url: str, killed: "Killed") -> None:
@@ -410,19 +413,19 @@ class TestKilledRuns:
         with begun(bucket_url) as export:
             export.publish([])
         assert events(bucket_url) == ["started", "started", "committed"]
-        assert Bucket(bucket_url).names(stem) != []
+        assert ObjectStorage(bucket_url).names(stem) != []
 
     def test_then_it_is_removed(
         self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch, rows: Rows
     ) -> None:
         """And its name is not taken again."""
         stem = killed("before")
-        monkeypatch.setattr(object_recovery, "PATIENCE", timedelta(0))
+        monkeypatch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
         with begun(bucket_url) as export:
-            export.publish(rows.put(Bucket(bucket_url), export.stem), rows.facts)
+            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
-        assert [each.stem for each in manifests_at(bucket_url)] == [f"{stem}_1"]
-        assert Bucket(bucket_url).names(stem) == []
+        assert [each.stem for each in list_manifests(bucket_url)] == [f"{stem}_1"]
+        assert ObjectStorage(bucket_url).names(stem) == []
 
     def test_one_that_a_sweep_may_have_passed_by_is_removed(
         self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch
@@ -431,32 +434,32 @@ class TestKilledRuns:
         stem = killed("after")
         announce_sweep(bucket_url)
         for patience, left in ((timedelta(days=1), [stem]), (timedelta(0), [])):
-            monkeypatch.setattr(object_recovery, "PATIENCE", patience)
+            monkeypatch.setattr(object_recovery, "STALE_AFTER", patience)
             with begun(bucket_url) as export:
                 export.publish([])
-            assert [each.stem for each in manifests_at(bucket_url)] == left
-        assert Bucket(bucket_url).names(stem) == []
+            assert [each.stem for each in list_manifests(bucket_url)] == left
+        assert ObjectStorage(bucket_url).names(stem) == []
 
     def test_one_that_was_taken_for_dead_cannot_publish(
         self, bucket_url: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It was only slow; nothing of it stays."""
 
-        def recover(slow: StoredExport, _: object) -> None:
+        def recover(slow: ObjectExportTransaction, _: object) -> None:
             with monkeypatch.context() as patch:
-                patch.setattr(object_recovery, "PATIENCE", timedelta(0))
+                patch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
                 with begun(bucket_url) as export:
                     export.publish([])
-            rows.put(Bucket(bucket_url), slow.stem)
+            rows.put(ObjectStorage(bucket_url), slow.stem)
             stems.append(slow.stem)
 
         stems: list[str] = []
         with pytest.raises(ExportFileError, match="taken for dead"):
             attempt(bucket_url, rows, recover)
         (stem,) = stems
-        assert manifests_at(bucket_url) == []
-        assert Bucket(bucket_url).names(stem) == []
-        found = manifest_at(Bucket(bucket_url), stem)
+        assert list_manifests(bucket_url) == []
+        assert ObjectStorage(bucket_url).names(stem) == []
+        found = read_object_manifest(ObjectStorage(bucket_url), stem)
         assert found
         assert found.mode == "abandoned"
 
@@ -465,14 +468,14 @@ class TestKilledRuns:
     ) -> None:
         """The name was taken, and parts are still there."""
         stem = killed("before")
-        monkeypatch.setattr(object_recovery, "PATIENCE", timedelta(0))
+        monkeypatch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
         with monkeypatch.context() as patch:
             patch.setattr(object_recovery, "remove_unlisted", killed.dies)
             with pytest.raises(KeyboardInterrupt), begun(bucket_url):
                 pass
         with begun(bucket_url) as export:
             export.publish([])
-        assert Bucket(bucket_url).names(stem) == []
+        assert ObjectStorage(bucket_url).names(stem) == []
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
 
 
@@ -487,7 +490,7 @@ class Killed:
         command = [sys.executable, "-c", KILLED, self.url, str(self.part), moment]
         ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
         assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
-        return str(StoredLog(Bucket(self.url)).records()[-1]["stem"])
+        return str(ObjectAuditLog(ObjectStorage(self.url)).records()[-1]["stem"])
 
     @staticmethod
     def dies(*_: object) -> None:
@@ -499,7 +502,7 @@ def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
     bucket_url: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another export begins while the guards of this one look at the log."""
-    others = list[StoredExport]()
+    others = list[ObjectExportTransaction]()
 
     def begin_another(*arguments: Any) -> None:
         if not others:
@@ -518,7 +521,7 @@ def test_many_who_record_at_once_make_one_chain(bucket_url: str, sqlite_database
     sqlite_database.fill(**people(2, each=2))
     with ThreadPoolExecutor(8) as pool:
         stems = set(pool.map(lambda _: stored(sqlite_database, bucket_url), range(8)))
-    assert len(stems) == 8 == len(manifests_at(bucket_url))
+    assert len(stems) == 8 == len(list_manifests(bucket_url))
     assert_whole(bucket_url)
 
 

@@ -12,7 +12,7 @@ from folders import NOW, exported, people
 
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.maintenance import contents_of
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.tombstones import read_tombstones
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -39,7 +39,7 @@ def fill_as_exported(database: Database) -> None:
 
 
 def test_exports_are_listed(folder: Path) -> None:
-    contents = contents_of(folder)
+    contents = list_exports(folder)
     pruned = [f"{STEM}20240612_120000", f"{STEM}20250101_000000"]
     assert [export.stem for export in contents.exports] == [*pruned, *PRESENT]
     assert [export.stem for export in contents.exports if export.pruned_at] == pruned
@@ -51,14 +51,14 @@ def test_exports_are_listed(folder: Path) -> None:
 
 
 def test_audit_log_and_manifests_verify(folder: Path) -> None:
-    verdict = verify_folder(folder, contents_of(folder).exports, [Key(KEY)])
+    verdict = verify_folder(folder, list_exports(folder).exports, [Key(KEY)])
     assert (verdict.records, verdict.faults, verdict.unsigned, verdict.unknown) == (17, [], 0, 0)
 
 
 def test_changed_audit_record_is_found(folder: Path) -> None:
     log = folder / ".feedback_etl" / "audit.jsonl"
     log.write_text(log.read_text().replace('"keep_days": 200', '"keep_days": 201'))
-    assert verify_folder(folder, contents_of(folder).exports, [Key(KEY)]).faults == ["line 17: it was changed"]
+    assert verify_folder(folder, list_exports(folder).exports, [Key(KEY)]).faults == ["line 17: it was changed"]
 
 
 def test_rows_are_scanned_with_verified_digests(folder: Path) -> None:
@@ -78,22 +78,22 @@ def test_incremental_series_continues(folder: Path, sqlite_database: Database) -
     fill_as_exported(sqlite_database)
     report = exported(sqlite_database, folder, key=KEY, now=NOW + 6 * HOUR, incremental=True)
     assert (report.exported_records, report.late_records) == (1, 0)
-    assert contents_of(folder).exports[-1].chain["number"] == 3
-    assert verify_folder(folder, contents_of(folder).exports, [Key(KEY)]).faults == []
+    assert list_exports(folder).exports[-1].chain["number"] == 3
+    assert verify_folder(folder, list_exports(folder).exports, [Key(KEY)]).faults == []
 
 
 def test_repeated_request_returns_the_first_export(folder: Path, sqlite_database: Database) -> None:
-    report = exported(sqlite_database, folder, key=KEY, now=NOW + 6 * HOUR, request_id="weekly 2025-43")
+    report = exported(sqlite_database, folder, key=KEY, now=NOW + 6 * HOUR, idempotency_key="weekly 2025-43")
     assert Path(report.export_filename).name == f"{STEM}20251025_140000.csv.gz"
 
 
 def test_people_are_erased_from_every_form(folder: Path, sqlite_database: Database) -> None:
     fill_as_exported(sqlite_database)
-    before = {export.stem: export.rows for export in contents_of(folder).exports}
+    before = {export.stem: export.rows for export in list_exports(folder).exports}
     erasure = erase(folder, keys=[Key(KEY)], user_ids=(1,), database=sqlite_database.url)
-    after = {export.stem: export.rows for export in contents_of(folder).exports}
+    after = {export.stem: export.rows for export in list_exports(folder).exports}
     assert erasure.rows > 0
     assert [before[stem] - after[stem] for stem in PRESENT] == [3, 3, 3, 3, 3, 0]
     assert scan_training(folder, mixed=True, verify=True).select(pl.len()).collect().item() == 7
     assert AuditLog(folder).records()[-1]["event"] == "erased"
-    assert verify_folder(folder, contents_of(folder).exports, [Key(KEY)]).faults == []
+    assert verify_folder(folder, list_exports(folder).exports, [Key(KEY)]).faults == []

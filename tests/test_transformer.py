@@ -144,3 +144,19 @@ def test_without_scikit_learn_it_says_what_to_install() -> None:
     code = "import sys; sys.modules['sklearn'] = None\nimport feedback_etl as fe; fe.features\nfe.FeedbackFeatures"
     done = python(code)
     assert "ImportError: FeedbackFeatures needs scikit-learn: pip install 'feedback-etl[train]'" in done.stderr
+
+
+def test_public_names_can_be_listed_without_scikit_learn() -> None:
+    """`help`, `dir`, `inspect.getmembers` and `import *` work in every installation."""
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "import inspect, pydoc, feedback_etl\n"
+        "from feedback_etl import *\n"
+        "names = {*dir(feedback_etl)}\n"
+        "assert names == {*feedback_etl.__all__} and 'features' in names and 'FeedbackFeatures' not in names\n"
+        "assert {'features', 'scan_training'} <= {name for name, _ in inspect.getmembers(feedback_etl)}\n"
+        "assert features is feedback_etl.features\n"
+        "assert 'export_feedback' in pydoc.render_doc(feedback_etl)\n"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr

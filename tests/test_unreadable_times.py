@@ -20,7 +20,7 @@ from reading import NOW, ROUTES, by, by_both_routes, execute, fetch, read, selec
 from sqlalchemy.dialects import sqlite
 
 import feedback_etl as fe
-from feedback_etl.cli.console import _summary
+from feedback_etl.cli.summary import format_summary
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.database import text_times
 from feedback_etl.database.connect import open_connection
@@ -30,7 +30,7 @@ from feedback_etl.database.sql import count_rows, count_windows
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.manifest import manifests_in
+from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.transform.timestamps import is_unreadable, readable
 
 HOUR = timedelta(hours=1)
@@ -353,8 +353,10 @@ def test_a_declared_time_outside_of_the_calendar_is_null_and_counted(
     assert rows["valid_until"].drop_nulls().to_list() == ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"]
     assert rows.height == 3 + others
     assert report.unreadable_times == others
-    assert manifests_in(tmp_path / "out")[0].statistics["unreadable_times"] == others
-    assert f"unreadable {others} values of declared time columns, null in the export" in [*_summary(report, 1)]
+    assert list_local_manifests(tmp_path / "out")[0].statistics["unreadable_times"] == others
+    assert f"times      {others} unreadable in declared time columns; null in the export" in [
+        *format_summary(report, 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -378,10 +380,10 @@ def test_times_of_ones_own_frame_are_judged_alike() -> None:
     beyond = pl.lit(253_402_300_800_000_000).cast(pl.Datetime("us"))
     for time in (beyond, beyond.dt.replace_time_zone("UTC"), beyond.cast(pl.Datetime("ms"))):
         raw = raw_frame({}).with_columns(created_at=time, valid_until=time)
-        assert fe.split_valid(raw, extra=[UNTIL]).rejected["reasons"].to_list() == ["created_at_unreadable"]
-        pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra=[UNTIL])
+        assert fe.split_valid(raw, extra_columns=[UNTIL]).rejected["reasons"].to_list() == ["created_at_unreadable"]
+        pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=[UNTIL])
         assert pairs.select("feedback_timestamp", "valid_until").row(0) == (None, None)
     in_time = raw_frame({"created_at": datetime.max}).with_columns(valid_until=pl.lit(datetime(1, 1, 1)))
-    assert fe.split_valid(in_time, extra=[UNTIL]).rejected.is_empty()
-    pairs = fe.anonymize(in_time, unkeyed=True, now=NOW, extra=[UNTIL])
+    assert fe.split_valid(in_time, extra_columns=[UNTIL]).rejected.is_empty()
+    pairs = fe.anonymize(in_time, unkeyed=True, now=NOW, extra_columns=[UNTIL])
     assert pairs["feedback_timestamp"].item() == datetime.max.replace(tzinfo=UTC)

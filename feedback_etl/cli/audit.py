@@ -1,62 +1,61 @@
-"""The commands of the audit log: show and verify."""
+"""Commands for the audit log: show and verify."""
 
 import json
 
 import typer
 
-from feedback_etl.cli.console import counted, print_data, tell
-from feedback_etl.cli.folder import AsJson, KeyFiles, Output, folder_of, keys_at_hand, settings_for
+from feedback_etl.cli.console import echo_err, pluralize, write_stdout
+from feedback_etl.cli.keys import list_available_keys
+from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_output
 from feedback_etl.errors import CheckFailedError, UsageError
 
 audit_app = typer.Typer(
-    help="Who did what to the exports, in a log that shows tampering.",
+    help="Show and verify the tamper-evident audit log of exports.",
     epilog="Example: feedback-etl audit verify",
     no_args_is_help=True,
 )
+_SHOWN_DETAILS = ("stem", "outcome", "rows", "exports", "error")
 
 
 @audit_app.command("show", epilog="Example: feedback-etl audit show --json")
-def audit_show(output: Output = None, as_json: AsJson = False) -> None:
-    """Print the audit log, the oldest record first."""
-    from feedback_etl.exports.housekeeping import log_of
+def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
+    """Print the audit log, oldest record first."""
+    from feedback_etl.exports.housekeeping import open_audit_log
 
-    for record in log_of(folder_of(output)).records():
+    for record in open_audit_log(open_output(load_command_settings(output))).records():
         if as_json:
-            print_data(json.dumps(record))
+            write_stdout(json.dumps(record))
             continue
-        told = {
-            name: value for name, value in record.items() if name in ("stem", "outcome", "rows", "exports", "error")
-        }
-        facts = "  ".join(f"{name} {value}" for name, value in told.items())
-        print_data(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {facts}")
+        details = "  ".join(f"{name} {value}" for name, value in record.items() if name in _SHOWN_DETAILS)
+        write_stdout(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {details}")
 
 
 @audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
-def audit_verify(output: Output = None, key_file: KeyFiles = None, as_json: AsJson = False) -> None:
-    """Check that nobody has changed the audit log.
+def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: JsonOutput = False) -> None:
+    """Verify that the audit log has not been changed.
 
-    Exit code 1 if somebody has.
+    The log is also compared with the manifests of the exports and with the list of erased people; `check` verifies the
+    data files. Exit code 1 if the log was changed, or if a record cannot be verified without its key.
     """
     from feedback_etl.exports.audit_verification import verify_folder
-    from feedback_etl.exports.maintenance import contents_of
+    from feedback_etl.exports.maintenance import list_exports
 
-    settings = settings_for(output)
-    folder = folder_of(output)
-    exports, keys = contents_of(folder).exports, keys_at_hand(settings, key_file)
-    verdict = verify_folder(folder, exports, keys)
-    if not verdict.records and not verdict.faults and not exports:
-        raise UsageError(f"There is no audit log in {folder}.")
+    settings = load_command_settings(output)
+    storage = open_output(settings)
+    exports = list_exports(storage).exports
+    result = verify_folder(storage, exports, list_available_keys(settings, key_file))
+    if not result.records and not result.faults and not exports:
+        raise UsageError(f"There is no audit log in {storage}: check --output.")
     if as_json:
-        print_data(json.dumps(verdict._asdict()))
+        write_stdout(json.dumps(result._asdict()))
     else:
-        for fault in verdict.faults:
-            print_data(fault)
-        print_data(f"{counted(verdict.records, 'record')}, head {verdict.head}")
-        if verdict.unsigned:
-            tell(f"not signed by a key, so that anybody could have written it: {counted(verdict.unsigned, 'record')}")
-    if verdict.faults and verdict.unknown == len(verdict.faults):
-        raise CheckFailedError(
-            f"{counted(verdict.unknown, 'record')} cannot be checked without their key (--key-file)."
-        )
-    if verdict.faults:
-        raise CheckFailedError(f"The audit log is not as it was written: {counted(len(verdict.faults), 'fault')}.")
+        for problem in result.faults:
+            write_stdout(problem)
+        write_stdout(f"{pluralize(result.records, 'record')}, head {result.head}")
+        if result.unsigned:
+            echo_err(f"{pluralize(result.unsigned, 'record')} without a signature: anyone could have written them")
+    if result.faults and result.unknown == len(result.faults):
+        unknown = pluralize(result.unknown, "record")
+        raise CheckFailedError(f"{unknown} cannot be verified without the signing key: pass it with --key-file.")
+    if result.faults:
+        raise CheckFailedError(f"The audit log does not verify: {pluralize(len(result.faults), 'problem')} found.")

@@ -1,11 +1,12 @@
-"""The classic script, `python -m feedback_etl.processor --days 7`: `FeedbackProcessor` from the command line."""
+"""The classic script: `FeedbackProcessor` as `python -m feedback_etl.processor --days 7`."""
 
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from feedback_etl.cli.console import run_politely, tell_summary
-from feedback_etl.cli.options import DatabaseUrl
+from feedback_etl.cli.console import run_app
+from feedback_etl.cli.options import DatabaseUrl, OutputFolder, load_command_settings
+from feedback_etl.cli.summary import print_summary
 from feedback_etl.errors import AllRejectedError
 
 if TYPE_CHECKING:
@@ -23,30 +24,32 @@ app = typer.Typer(
 def export(
     days: Annotated[
         int | None,
-        typer.Option(help="Days back from now; -1 for everything.", metavar="N", show_default="1; with --bulk -1"),
+        typer.Option(
+            help="Days back from now, 24 hours each; -1 for all feedback.",
+            metavar="N",
+            show_default="1; with --bulk -1",
+        ),
     ] = None,
     bulk: Annotated[
-        bool, typer.Option("--bulk", help="Everything, unless --days is given; time ranges are read side by side.")
+        bool,
+        typer.Option("--bulk", help="Export everything, unless --days is given, and read time ranges in parallel."),
     ] = False,
-    output: Annotated[
-        str | None, typer.Option(help="Folder of the exports.", metavar="FOLDER", show_default="ml/feedback_training")
-    ] = None,
+    output: OutputFolder = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Export the last days' feedback."""
+    """Export the feedback of the last days."""
     from feedback_etl.processor import FeedbackProcessor
-    from feedback_etl.settings import load_settings
 
-    settings = load_settings(database_url=database_url)
+    settings = load_command_settings(database_url=database_url)
     processor = FeedbackProcessor(settings.require_database_url(), output, bulk=bulk)
     if days is None:
         days = -1 if bulk else 1
     stats = processor.process_and_export(days_back=days)
-    tell_summary(cast("ExportReport", stats), min_fields=1)
+    print_summary(cast("ExportReport", stats), min_fields=1)
     if stats.errors and not stats.export_filename:
         raise typer.Exit(AllRejectedError.exit_code)
 
 
 def main() -> None:
-    """Run the script."""
-    run_politely(app)
+    """Run the script and exit."""
+    run_app(app)

@@ -1,4 +1,4 @@
-"""The group of all commands: an option without its command is answered with the command that has it."""
+"""The group of all commands, with a hint where an option is given without its command."""
 
 from typing import Any
 
@@ -9,18 +9,19 @@ class CommandGroup(TyperGroup):
     """A group whose usage errors name the command that an option belongs to."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments before the command; the classic command line had none (`--days 7`)."""
+        """Parse the arguments before the command; the classic command line had no commands (`--days 7`)."""
         option = args[0].partition("=")[0] if args else ""
-        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
-        commands = [] if option in own else self._commands_with(option)
+        own_options = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        commands = [] if option in own_options else self._find_commands(option)
         if commands:
-            meant = "export" if "export" in commands else commands[0]
-            others = [f"`{name}`" for name in commands if name != meant]
+            suggested = "export" if "export" in commands else commands[0]
+            others = [f"`{name}`" for name in commands if name != suggested]
             also = f" ({', '.join(others)} {'has' if len(others) == 1 else 'have'} it too)" if others else ""
-            ctx.fail(f"{option} is an option of a command. Is `feedback-etl {meant} {option} ...` meant?{also}")
+            ctx.fail(f"{option} is an option of a command. Did you mean `feedback-etl {suggested} {option} ...`?{also}")
         return super().parse_args(ctx, args)
 
-    def _commands_with(self, option: str) -> list[str]:
+    def _find_commands(self, option: str) -> list[str]:
+        """Return the names of the commands that have an option."""
         return [
             name
             for name, command in self.commands.items()

@@ -1,62 +1,61 @@
-"""The command that tells which settings are in force."""
+"""The command that prints the active settings."""
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from feedback_etl.cli.console import print_data
-from feedback_etl.cli.folder import AsJson, Output, settings_for
+from feedback_etl.cli.console import write_stdout
+from feedback_etl.cli.options import JsonOutput, OutputFolder, load_command_settings, open_output
 from feedback_etl.errors import FeedbackError
 
 if TYPE_CHECKING:
     from feedback_etl.settings import Settings
 
 
-def config(output: Output = None, as_json: AsJson = False) -> None:
-    """Print the settings in force, and where each value comes from.
+def print_settings(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
+    """Print the active settings and the source of each value.
 
-    A flag comes before the environment, the environment before the settings file, that before the default. Of the
-    database only its place is shown, and of the key its id.
+    Precedence: command line, environment, settings file, default. Of the database only the location is printed, and of
+    the key only the id.
     """
-    from feedback_etl.settings import origins
+    from feedback_etl.settings import find_sources
 
-    settings = settings_for(output)
-    places = origins(output_dir=output)
-    shown = {name: {"value": value, "from": places[name]} for name, value in _values(settings).items()}
-    shown["key"] = _key(settings)
+    settings = load_command_settings(output)
+    sources = find_sources(output_dir=output)
+    values = {name: {"value": value, "from": sources[name]} for name, value in _redact(settings).items()}
+    values["key"] = _describe_key(settings)
     if as_json:
-        print_data(json.dumps(shown))
+        write_stdout(json.dumps(values))
         return
-    for name, found in shown.items():
-        value = "" if found["value"] is None else json.dumps(found["value"], ensure_ascii=False)
-        print_data(f"{name:<20} {value:<44} {found['from']}")
+    for name, setting in values.items():
+        value = "" if setting["value"] is None else json.dumps(setting["value"], ensure_ascii=False)
+        write_stdout(f"{name:<20} {value:<44} {setting['from']}")
 
 
-def _values(settings: "Settings") -> dict[str, Any]:
-    """All settings as JSON can hold them; of a URL no user and no password."""
-    from feedback_etl.storage.base import place_of
-
+def _redact(settings: "Settings") -> dict[str, Any]:
+    """Return all settings as JSON values, without the user and the password of the database."""
     values = settings.model_dump(mode="json")
-    values["output_dir"] = str(place_of(settings.output_dir))
+    values["output_dir"] = str(open_output(settings))
     if settings.database_url is not None:
-        values["database_url"] = _place(settings.database_url.get_secret_value())
+        values["database_url"] = _describe_database(settings.database_url.get_secret_value())
     return values
 
 
-def _place(url: str) -> str:
+def _describe_database(url: str) -> str:
+    """Return the location of a database in words, without user and password."""
     from feedback_etl.database.urls import describe_url, parse_url
 
     try:
         return describe_url(parse_url(url))
     except FeedbackError:
-        return "a URL that cannot be understood"
+        return "an invalid URL"
 
 
-def _key(settings: "Settings") -> dict[str, Any]:
-    """The id of the key in force."""
-    from feedback_etl.settings import find_key, key_in_force
+def _describe_key(settings: "Settings") -> dict[str, Any]:
+    """Return the id and the location of the active key, or the reason why there is none."""
+    from feedback_etl.settings import find_active_key, find_key
 
     try:
-        key = key_in_force(settings)
-        return {"value": key.id, "from": find_key(settings).place}
+        key = find_active_key(settings)
+        return {"value": key.id, "from": find_key(settings).location}
     except FeedbackError as error:
         return {"value": None, "from": str(error)}

@@ -1,4 +1,4 @@
-"""The commands of the pseudonym key."""
+"""Commands for pseudonym keys, and the keys that other commands use."""
 
 import shlex
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import print_data, tell
+from feedback_etl.cli.console import echo_err, write_stdout
 from feedback_etl.errors import KeyMissingError
 
 if TYPE_CHECKING:
@@ -16,82 +16,115 @@ if TYPE_CHECKING:
     from feedback_etl.settings import Settings
 
 keys_app = typer.Typer(
-    help="Make and look up the pseudonym key.", epilog="Example: feedback-etl keys show", no_args_is_help=True
+    help="Create, show, list and retire pseudonym keys.",
+    epilog="Example: feedback-etl keys show",
+    no_args_is_help=True,
 )
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--file", help="Key file.", metavar="FILE", show_default="the key in the user's configuration"),
+]
 
 
 @keys_app.command("new", epilog="Example: feedback-etl keys new --file /run/secrets/feedback_key")
-def keys_new(
-    file: Annotated[
-        Path | None, typer.Option(help="Where to write it; the user's own key unless given.", metavar="FILE")
-    ] = None,
-) -> None:
-    """Make a pseudonym key in a file that only its owner can read."""
+def create_key(file: KeyFile = None) -> None:
+    """Create a pseudonym key in a file that only its owner can read."""
     from feedback_etl.privacy.keys import write_key
-    from feedback_etl.settings import KEY_FILE_VARIABLE, default_key_path
+    from feedback_etl.settings import default_key_path
+    from feedback_etl.settings_checks import KEY_FILE_VARIABLE
 
     path = file or default_key_path()
     key = write_key(path)
-    print_data(f"key {key.id} written to {path}")
-    tell(
-        "Keep a copy in a safe place: whoever holds it can recompute pseudonyms, and without it new exports no "
-        "longer fit the old ones."
+    write_stdout(f"key {key.id} written to {path}")
+    echo_err(
+        "Keep a copy in a safe place. Anyone who has the key can recompute pseudonyms; without it, new exports no "
+        "longer match earlier ones."
     )
     if file:
-        tell(f"To use it: export {KEY_FILE_VARIABLE}={shlex.quote(str(file.absolute()))}")
+        echo_err(f"To use it: export {KEY_FILE_VARIABLE}={shlex.quote(str(file.absolute()))}")
 
 
 @keys_app.command("show", epilog="Example: feedback-etl keys show")
-def keys_show() -> None:
-    """Print the id of the key in force and its place, never the key."""
+def show_key() -> None:
+    """Print the id and the location of the active key.
+
+    The key itself is never printed.
+    """
     from feedback_etl.settings import find_key
 
-    key, place = find_key()
-    print_data(f"key {key.id} from {place}")
+    key, location = find_key()
+    write_stdout(f"key {key.id} from {location}")
 
 
 @keys_app.command("list", epilog="Example: feedback-etl keys list")
-def keys_list() -> None:
-    """Print the ids of the key in force and of the retired ones."""
+def list_keys() -> None:
+    """Print the ids of the active key and of retired keys."""
     from feedback_etl.privacy.keys import read_retired_keys
-    from feedback_etl.settings import find_key, retired_folder
+    from feedback_etl.settings import find_key, find_retired_folder
 
     with suppress(KeyMissingError):
-        key, place = find_key()
-        print_data(f"{key.id}  in force  {place}")
-    for key, path in read_retired_keys(retired_folder()):
-        print_data(f"{key.id}  retired   {path}")
+        key, location = find_key()
+        write_stdout(f"{key.id}  active   {location}")
+    for key, path in read_retired_keys(find_retired_folder()):
+        write_stdout(f"{key.id}  retired  {path}")
 
 
 @keys_app.command("retire", epilog="Example: feedback-etl keys retire")
-def keys_retire(
-    file: Annotated[
-        Path | None, typer.Option(help="Which key; the user's own key unless given.", metavar="FILE")
-    ] = None,
-) -> None:
-    """Use a key for erasure and audit only from now on."""
-    from feedback_etl.privacy.keys import retire_key
-    from feedback_etl.settings import default_key_path, retired_folder
+def retire_key(file: KeyFile = None) -> None:
+    """Retire a key, so that exports refuse it.
+
+    Erasure and audit still use it.
+    """
+    from feedback_etl.privacy.keys import retire_key as retire
+    from feedback_etl.settings import default_key_path, find_retired_folder
 
     path = file or default_key_path()
-    key, place = retire_key(path, retired_folder() or path.parent / "retired")
-    print_data(f"key {key.id} is retired: {place}")
-    tell("Exports refuse it; erase and audit verify still use it. A new one: feedback-etl keys new")
+    key, retired_path = retire(path, find_retired_folder() or path.parent / "retired")
+    write_stdout(f"key {key.id} is retired: {retired_path}")
+    echo_err("Exports refuse it; `erase` and `audit verify` still use it. Create a new key: feedback-etl keys new")
     if path.exists():
-        tell(f"{path} could not be removed: take it away, so that nothing uses it.")
+        echo_err(f"{path} could not be removed: remove it, so that nothing uses it.")
 
 
-def key_for_export(settings: "Settings") -> "Key":
-    """The configured key; the first export on a terminal makes one. Elsewhere it would be lost with its container."""
+def resolve_export_key(settings: "Settings") -> "Key":
+    """Return the active key; create one if there is none and the command runs on a terminal.
+
+    Elsewhere, as in a container, a new key would be lost after the run.
+
+    Raises:
+        KeyMissingError: No key is configured, and the command does not run on a terminal.
+        KeyUnusableError: The configured key is invalid or retired.
+    """
     from feedback_etl.privacy.keys import write_key
-    from feedback_etl.settings import default_key_path, key_in_force
+    from feedback_etl.settings import default_key_path, find_active_key
 
     try:
-        return key_in_force(settings)
+        return find_active_key(settings)
     except KeyMissingError:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
     path = default_key_path()
     key = write_key(path)
-    tell(f"There was no pseudonym key; made one in {path} (id {key.id}). Keep a copy of it in a safe place.")
+    echo_err(f"No pseudonym key existed; created one in {path} (id {key.id}). Keep a copy of it in a safe place.")
     return key
+
+
+def find_optional_key(settings: "Settings") -> "Key | None":
+    """Return the configured key, or None if there is none."""
+    from feedback_etl.settings import find_key
+
+    try:
+        return find_key(settings).key
+    except KeyMissingError:
+        return None
+
+
+def list_available_keys(settings: "Settings", files: list[Path] | None) -> "list[Key]":
+    """Return the configured key, the keys in `files` (--key-file) and the retired keys, in this order."""
+    from feedback_etl.privacy.keys import read_key, read_retired_keys
+    from feedback_etl.settings import find_retired_folder
+
+    key = find_optional_key(settings)
+    retired = [entry.key for entry in read_retired_keys(find_retired_folder(settings))]
+    keys = [*([key] if key else []), *map(read_key, files or []), *retired]
+    return list(dict.fromkeys(keys))

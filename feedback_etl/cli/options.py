@@ -1,43 +1,130 @@
-"""The options that choose rows, the same for all commands that read feedback."""
+"""Options that several commands share, and the settings that they lead to."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from feedback_etl.errors import UsageError
 
+if TYPE_CHECKING:
+    from feedback_etl.settings import Settings
+    from feedback_etl.storage.base import LocalStorage
+    from feedback_etl.storage.object_store import ObjectStorage
+
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
         "--database-url",
-        help="Where the feedback is. Better in FEEDBACK_ETL_DATABASE_URL: arguments show in process lists.",
+        help="URL of the database. Prefer FEEDBACK_ETL_DATABASE_URL: process lists show arguments.",
         metavar="URL",
     ),
 ]
-Days = Annotated[int, typer.Option("--days", help="Days back from now; -1 for everything.", metavar="N")]
-Since = Annotated[str | None, typer.Option(help="Start, instead of --days: an ISO date or time, UTC.", metavar="TIME")]
-Until = Annotated[str | None, typer.Option(help="End, exclusive, with --since; now unless given.", metavar="TIME")]
+Days = Annotated[
+    int, typer.Option("--days", help="Days back from now, 24 hours each; -1 for all feedback.", metavar="N")
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", help="Start of the window, instead of --days: an ISO date or time, UTC.", metavar="TIME"),
+]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", help="End of the window, exclusive; requires --since.", metavar="TIME", show_default="now"),
+]
 MinFields = Annotated[
     int, typer.Option("--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.", metavar="N")
 ]
-Query = Annotated[Path | None, typer.Option(help="File with a SELECT that yields the raw columns.", metavar="FILE.sql")]
+Query = Annotated[
+    Path | None,
+    typer.Option(
+        "--query",
+        help="File with a SELECT that yields the raw columns, instead of the default tables.",
+        metavar="FILE.sql",
+    ),
+]
 AllowRowSecurity = Annotated[
     bool | None,
     typer.Option(
         "--allow-row-security",
-        help="Read only what row-level security shows, instead of refusing (PostgreSQL).",
+        help="Read only the rows that row-level security shows, instead of failing (PostgreSQL).",
         show_default="off",
     ),
+]
+OutputFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        help="Folder of the exports, or s3://bucket/prefix.",
+        metavar="FOLDER",
+        show_default="ml/feedback_training",
+    ),
+]
+FileFormat = Annotated[
+    Literal["csv", "parquet"], typer.Option("--format", help="File format; Parquet is compressed with zstd.")
+]
+Compression = Annotated[
+    Literal["none", "gzip", "zstd"], typer.Option("--compression", help="Compression of CSV files.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        help="Number of parallel workers. On a cluster it is also the minimum number of time ranges, as long as each "
+        "range has at least 20,000 rows.",
+        metavar="N",
+        min=1,
+        max=64,
+        show_default="64; with --bulk the number of processors, at most 4",
+    ),
+]
+IncludeImageUrls = Annotated[
+    bool,
+    typer.Option("--include-image-urls", help="Add the column image_url, for users whose image_opt_in is true."),
+]
+IncludeSubjectHash = Annotated[
+    bool,
+    typer.Option(
+        "--include-subject-hash", help="Add the column subject_hash, a pseudonym of the user, to split data by person."
+    ),
+]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without doing it.")]
+KeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--key-file", help="Additional key that exports were made with; may be repeated.", metavar="FILE"),
 ]
 
 
 def require_one_start(context: typer.Context, since: str | None) -> None:
-    """Refuse --days beside --since.
+    """Refuse --days together with --since.
 
     Raises:
         UsageError: Both were given.
     """
     source = context.get_parameter_source("days")
     if since is not None and source is not None and source.name == "COMMANDLINE":
-        raise UsageError("--days and --since exclude each other.")
+        raise UsageError("--days and --since exclude each other: give one of them.")
+
+
+def load_command_settings(output: str | None = None, **flags: Any) -> "Settings":
+    """Return the active settings for the options of a command.
+
+    Args:
+        output: The value of --output.
+        flags: Values of other options by the names of settings; None is ignored.
+
+    Raises:
+        UsageError: --output is empty, as it is where a shell variable is unset, or a setting is invalid.
+    """
+    from feedback_etl.settings import load_settings
+
+    if output == "":
+        raise UsageError("--output is empty: name a folder, or omit the option.")
+    return load_settings(output_dir=output, **flags)
+
+
+def open_output(settings: "Settings") -> "LocalStorage | ObjectStorage":
+    """Return the storage of the exports: a local folder or a prefix of an object store."""
+    from feedback_etl.storage.base import open_storage
+
+    return open_storage(settings.output_dir)

@@ -1,12 +1,25 @@
-"""The command that tells what a large export would take."""
+"""The command that estimates the size and duration of an export on a cluster."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
-from feedback_etl.cli.console import counted, print_data, tell
-from feedback_etl.cli.options import AllowRowSecurity, DatabaseUrl, Days, Query, Since, Until, require_one_start
+from feedback_etl.cli.console import echo_err, pluralize, write_stdout
+from feedback_etl.cli.options import (
+    AllowRowSecurity,
+    Compression,
+    DatabaseUrl,
+    Days,
+    FileFormat,
+    JsonOutput,
+    Query,
+    Since,
+    Until,
+    Workers,
+    load_command_settings,
+    require_one_start,
+)
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.options import OutputOptions, ReadOptions
 
@@ -21,68 +34,56 @@ def plan(
     days: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="How many would work at once, and so how many ranges there are at least, unless these had fewer than "
-            "20,000 rows: as for `export --executor`.",
-            show_default="64",
-            metavar="N",
-            min=1,
-            max=64,
-        ),
-    ] = None,
-    format: Annotated[  # noqa: A002  as the option
-        Literal["csv", "parquet"], typer.Option(help="CSV, or Parquet compressed with zstd.")
-    ] = OutputOptions.format,
-    compression: Annotated[
-        Literal["none", "gzip", "zstd"], typer.Option(help="Compression of CSV.")
-    ] = OutputOptions.compression,
+    workers: Workers = None,
+    format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
+    compression: Compression = OutputOptions.compression,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON on stdout.")] = False,
+    as_json: JsonOutput = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Tell what an export by many workers would take.
+    """Estimate the size and duration of an export on a cluster.
 
-    Rows are counted (above ten million, estimated), and one range is made here and thrown away: nothing is written.
+    Rows are counted (estimated above ten million). One time range is processed here to measure the speed; nothing is
+    written.
     """
     prestart()
     from feedback_etl.pipeline.estimate import plan as plan_export
-    from feedback_etl.settings import load_settings
 
     require_one_start(context, since)
-    settings = load_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
+    settings = load_command_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
     options = settings.to_options(
         days_back=days, since=since, until=until, workers=workers, format=format, compression=compression
     )
-    planned = plan_export(settings.require_database_url(), options=options)
+    estimate = plan_export(settings.require_database_url(), options=options)
     if as_json:
-        print_data(json.dumps(planned.to_dict()))
+        write_stdout(json.dumps(estimate.to_dict()))
         return
-    for line in _told(planned):
-        tell(line)
+    for line in _format_estimate(estimate):
+        echo_err(line)
 
 
-def _told(planned: "Plan") -> "Iterator[str]":
-    yield f"window     {planned.window}"
-    yield f"rows       {planned.rows:,}"
-    yield f"ranges     {planned.ranges:,} of about {round(planned.rows / planned.ranges):,} rows"
-    if not planned.measured_rows:
-        yield "measured   nothing: there are no rows"
+def _format_estimate(estimate: "Plan") -> "Iterator[str]":
+    """Yield the lines of an estimate."""
+    yield f"window     {estimate.window}"
+    yield f"rows       {estimate.rows:,}"
+    yield f"ranges     {estimate.ranges:,} of about {round(estimate.rows / estimate.ranges):,} rows"
+    if not estimate.measured_rows:
+        yield "measured   nothing: the window contains no rows"
         return
     yield (
-        f"measured   {planned.measured_rows:,} rows in {planned.measured_seconds:.2f} s by one worker "
-        f"({planned.rows_a_second:,.0f} a second), {_size(planned.measured_bytes)}"
+        f"measured   {estimate.measured_rows:,} rows in {estimate.measured_seconds:.2f} s with one worker "
+        f"({estimate.rows_a_second:,.0f} rows/s), {_format_size(estimate.measured_bytes)}"
     )
-    yield f"estimated  {_size(planned.bytes)} in {counted(planned.ranges, 'part')}"
+    yield f"size       about {_format_size(estimate.bytes)} in {pluralize(estimate.ranges, 'part')}"
     yield (
-        f"estimated  {_duration(planned.seconds)} with {counted(planned.workers, 'worker')} as fast as this machine "
-        "and as many connections, while database and storage keep up"
+        f"duration   about {_format_duration(estimate.seconds)} with {pluralize(estimate.workers, 'worker')} as fast "
+        "as this machine, if database and storage keep up with as many connections"
     )
 
 
-def _size(size: float) -> str:
+def _format_size(size: float) -> str:
+    """Return a number of bytes with a decimal unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
@@ -90,7 +91,8 @@ def _size(size: float) -> str:
     return f"{size:,.1f} TB"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
+    """Return a duration in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     if seconds < 7200:

@@ -1,69 +1,73 @@
-"""The commands that describe exports: a report for people, contracts for programs."""
+"""Commands that describe exports: an HTML report for people, contracts for programs."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from feedback_etl.cli.console import print_data
-from feedback_etl.cli.folder import KeyFiles, Output, keys_at_hand, settings_for
+from feedback_etl.cli.console import write_stdout
+from feedback_etl.cli.keys import list_available_keys
+from feedback_etl.cli.options import (
+    IncludeImageUrls,
+    IncludeSubjectHash,
+    KeyFiles,
+    OutputFolder,
+    load_command_settings,
+)
 
 
-def report(
+def write_page(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Data files or folders, instead of --output.", metavar="FILE")
     ] = None,
-    page: Annotated[Path, typer.Option("--page", "-o", help="The page to write.", metavar="FILE.html")] = Path(
+    page: Annotated[Path, typer.Option("--page", "-o", help="HTML file to write.", metavar="FILE.html")] = Path(
         "report.html"
     ),
-    output: Output = None,
+    output: OutputFolder = None,
     key_file: KeyFiles = None,
 ) -> None:
-    """Write a report of exports as one HTML page.
+    """Write an HTML report about exports.
 
-    What became of the rows, what the columns hold, how risky it is, what has changed, and the audit log. No row, no
-    pseudonym and no value of fewer than five analyses is on it. It needs no network.
+    It contains row counts, column distributions, privacy risk, drift and the audit log, but no row, no pseudonym and no
+    value of fewer than five analyses. The page is self-contained.
     """
     from feedback_etl.report.write import write_report
 
-    settings = settings_for(output)
-    keys = keys_at_hand(settings, key_file)
-    print_data(str(write_report(page, files or settings.output_dir, keys=keys)))
+    settings = load_command_settings(output)
+    keys = list_available_keys(settings, key_file)
+    write_stdout(str(write_report(page, files or settings.output_dir, keys=keys)))
 
 
-def contracts(
+def write_contracts(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Where to write: schemas, unless given; with --croissant a folder of exports.", metavar="FOLDER"
+            help="Folder to write to; with --croissant, the folder of the exports.",
+            metavar="FOLDER",
+            show_default="schemas; with --croissant output_dir",
         ),
     ] = None,
     croissant: Annotated[
-        bool, typer.Option("--croissant", help="Describe exports in croissant.json beside them instead.")
+        bool, typer.Option("--croissant", help="Write croissant.json, which describes the exports, into their folder.")
     ] = False,
-    include_image_urls: Annotated[
-        bool, typer.Option("--include-image-urls", help="Of exports with the column image_url.")
-    ] = False,
-    include_subject_hash: Annotated[
-        bool, typer.Option("--include-subject-hash", help="Of exports with the column subject_hash.")
-    ] = False,
+    include_image_urls: IncludeImageUrls = False,
+    include_subject_hash: IncludeSubjectHash = False,
 ) -> None:
-    """Write the contracts of rows and of source tables.
+    """Write a JSON Schema of a row and SQL of the source tables.
 
-    A JSON Schema of a row with the columns and age ranges of the settings, and SQL for each database with the indexes
-    that exports need. With --croissant, a description of exports as data sets for machine learning.
+    The schema has the columns and age ranges of the settings; the SQL, one file for each kind of database, has the
+    indexes that exports need. With --croissant, write Croissant metadata of the exports instead.
     """
     from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
-    from feedback_etl.report.contracts import write_contracts
+    from feedback_etl.report.contracts import write_contracts as write_schemas
     from feedback_etl.report.croissant import write_croissant
 
-    settings = settings_for(None)
+    settings = load_command_settings()
     if croissant:
-        written = [str(write_croissant(folder or settings.output_dir))]
+        paths = [str(write_croissant(folder or settings.output_dir))]
     else:
-        asked = {IMAGE_URL: include_image_urls, SUBJECT_HASH: include_subject_hash}
-        extra = [*settings.extra_columns, *(column for column, is_asked in asked.items() if is_asked)]
-        paths = write_contracts(folder or Path("schemas"), extra, settings.age_edges)
-        written = list(map(str, paths))
-    for path in written:
-        print_data(path)
+        optional = {IMAGE_URL: include_image_urls, SUBJECT_HASH: include_subject_hash}
+        columns = [*settings.extra_columns, *(column for column, is_included in optional.items() if is_included)]
+        paths = list(map(str, write_schemas(folder or Path("schemas"), columns, settings.age_edges)))
+    for path in paths:
+        write_stdout(path)

@@ -141,18 +141,6 @@ def retry_with_sqlalchemy(
     return retrying
 
 
-@retry_with_sqlalchemy
-def read(request: ReadRequest, work: Callable[[FeedbackStream], T]) -> T:
-    """Call a function with the stream of a request; on the same rows a second time if that is necessary.
-
-    Raises:
-        UsageError: The request is not valid.
-        SourceError: The database cannot be reached, is not as expected, or stopped the query.
-    """
-    with open_feedback(request) as stream:
-        return work(stream)
-
-
 @contextmanager
 def open_source(request: ReadRequest) -> Iterator[OpenSource]:
     """Open the database of a request and inspect its tables.

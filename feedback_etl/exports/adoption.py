@@ -7,14 +7,14 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_of
-from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
-from feedback_etl.exports.manifest import DataFile, Manifest, manifests_in, write_manifest
-from feedback_etl.exports.row_filter import columns_of, count_rows
+from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
+from feedback_etl.exports.lock import LOCK_TIMEOUT, lock_folder
+from feedback_etl.exports.manifest import DataFile, Manifest, list_local_manifests, write_manifest
+from feedback_etl.exports.row_filter import count_rows, read_columns
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.errors import explained
-from feedback_etl.storage.posix import sha256_of
-from feedback_etl.storage.urls import is_store
+from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.posix import hash_file
+from feedback_etl.storage.urls import is_object_store
 from feedback_etl.transform.fork_guard import require_usable_polars
 
 ADOPTED = "adopted"
@@ -51,22 +51,22 @@ def adopt(
     ('2024-01-01T00:00:00', {'exported_records': 1})
     """
     require_usable_polars()
-    if is_store(str(file)):
+    if is_object_store(str(file)):
         raise UsageError("Files of an object store are not adopted: adopt takes files of a folder.")
     path = Path(file)
     suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
     if not suffix or path.is_symlink() or not path.is_file():
         raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
     folder, stem = path.parent, path.name.removesuffix(suffix)
-    columns = columns_of(path)
+    columns = read_columns(path)
     if "analysis_hash" not in columns:
         raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
     log, signer = AuditLog(folder), signer or key
     log.require_signer(signer)
-    with explained(folder), locked(folder, lock_timeout):
-        if any(file.path == path.name for manifest in manifests_in(folder) for file in manifest.files):
+    with explain_write_errors(folder), lock_folder(folder, lock_timeout):
+        if any(file.path == path.name for manifest in list_local_manifests(folder) for file in manifest.files):
             raise ExportFileError(f"{path} has a manifest already.")
-        if (folder / manifest_of(stem)).exists():  # of a file that differs in its suffix
+        if (folder / manifest_path(stem)).exists():  # of a file that differs in its suffix
             stem = path.name
         rows = count_rows(path)
         manifest = Manifest(
@@ -78,7 +78,7 @@ def adopt(
             settings={},
             statistics={"exported_records": rows},
             columns=columns,
-            files=[DataFile(path.name, "pairs", rows, path.stat().st_size, sha256_of(path))],
+            files=[DataFile(path.name, "pairs", rows, path.stat().st_size, hash_file(path))],
             key_id=key.id if key else None,
             scheme="hmac-sha256, 16 hex" if key else "sha256, 16 hex",
             source="",
@@ -90,7 +90,7 @@ def adopt(
             with log.locked() as opened:
                 opened.append("adopted", signer, run=manifest.run, stem=stem)
         except BaseException:  # a manifest that no record accounts for is a fault
-            (folder / manifest_of(stem)).unlink()
+            (folder / manifest_path(stem)).unlink()
             raise
     return manifest
 

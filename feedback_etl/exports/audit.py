@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import FolderLockedError, KeyMissingError
 from feedback_etl.exports.layout import STATE_FOLDER
-from feedback_etl.exports.lock import taken
+from feedback_etl.exports.lock import acquire_lock
 from feedback_etl.privacy.keys import Key, sign
-from feedback_etl.storage.errors import reading, refuse_links
-from feedback_etl.storage.posix import make_private_folder, open_private_file, sync_folder
+from feedback_etl.storage.errors import explain_read_errors, refuse_links
+from feedback_etl.storage.posix import fsync_directory, make_private_folder, open_private_file
 from feedback_etl.storage.whole_files import WholeFile
 
-START = "0" * 64
+CHAIN_START = "0" * 64
 """What the first record of a chain follows."""
 
 LOG_TIMEOUT = 60.0
@@ -37,14 +37,14 @@ Record = dict[str, Any]
 
 
 class AuditLog:
-    """The log of one folder; made, with the folder for it, when the first record is appended."""
+    """Read and append to the audit log of one folder, which the first record creates."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / STATE_FOLDER / "audit.jsonl"
 
     @contextmanager
-    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["OpenLog"]:
-        """The log, for one process and one thread at a time; held for moments.
+    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["LockedAuditLog"]:
+        """Lock the log for one process and one thread, for a short time.
 
         Raises:
             OSError: It cannot be opened.
@@ -54,27 +54,27 @@ class AuditLog:
         make_private_folder(self.path.parent)
         is_new = not self.path.exists()
         with open_private_file(self.path) as file:
-            if not taken(file.fileno(), timeout):
+            if not acquire_lock(file.fileno(), timeout):
                 raise FolderLockedError(f"{self.path} has been held by another process for {timeout:g} s; run again.")
             if is_new:
-                sync_folder(self.path.parent)
-            yield OpenLog(file)
+                fsync_directory(self.path.parent)
+            yield LockedAuditLog(file)
 
     def records(self) -> list[Record]:
-        """What can be read of it, in order; nothing where there is no log."""
+        """Return all readable records in order; none if there is no log."""
         return [line.record for line in self.lines() if line.record is not None]
 
     def lines(self) -> list["Line"]:
-        """All lines, also those that hold no record."""
+        """Return all lines, including those without a record."""
         return [Line.of(line) for line in self._content().split(b"\n") if line]
 
     def _content(self) -> bytes:
         refuse_links(self.path.parent, self.path)
-        with reading(self.path):
+        with explain_read_errors(self.path):
             return self.path.read_bytes() if self.path.is_file() else b""
 
     def require_signer(self, key: Key | None) -> None:
-        """Make sure that a signed log is not continued without a signature, which anybody could write.
+        """Require a key if the log is signed, so that no unsigned record, which anyone could write, follows.
 
         Raises:
             KeyMissingError: There is no key, and the last record is signed.
@@ -86,20 +86,20 @@ class AuditLog:
             )
 
     def head(self) -> str:
-        """The MAC of the last record."""
+        """Return the MAC of the last record."""
         records = self.records()
-        return str(records[-1]["mac"]) if records else START
+        return str(records[-1]["mac"]) if records else CHAIN_START
 
 
 class Line(NamedTuple):
-    """A line of a log, and the record that it holds; None where it was torn by a crash or spoilt."""
+    """Contain a line of a log and its record; None if a crash tore the line or it is invalid."""
 
     content: bytes
     record: Record | None
 
     @classmethod
     def of(cls, content: bytes) -> "Line":
-        """Read a line."""
+        """Parse a line."""
         try:
             record = json.loads(content)
         except (ValueError, RecursionError):
@@ -111,7 +111,7 @@ _TEXTS = ("mac", "previous", "at", "event", "user", "host")
 
 
 def _is_record(record: Any) -> bool:
-    """Whether a line's content is what a record is made of."""
+    """Return whether a parsed line has the fields of a record."""
     return (
         isinstance(record, dict)
         and isinstance(record.get("number"), int)
@@ -120,32 +120,32 @@ def _is_record(record: Any) -> bool:
     )
 
 
-class OpenLog:
-    """A log that is locked."""
+class LockedAuditLog:
+    """Read and append to an audit log under its lock."""
 
     def __init__(self, file: WholeFile) -> None:
         self._file = file
 
     def records(self) -> list[Record]:
-        """All records so far."""
+        """Return all records so far."""
         self._file.seek(0)
         lines = map(Line.of, self._file.read().split(b"\n"))
         return [line.record for line in lines if line.record is not None]
 
     def append(self, event: str, key: Key | None, /, **facts: Any) -> str:
-        """Add a record that is on disk when this returns, and give its MAC, the new head.
+        """Append a record durably and return its MAC, the new head.
 
         Raises:
             OSError: It cannot be written; what cannot be removed of it counts as torn.
         """
         last, torn = self._last()
         facts |= {"torn": hashlib.sha256(torn).hexdigest()} if torn else {}
-        record = record_of(event, key, facts, last)
-        self._file.append(b"\n" * bool(torn) + line_of(record))
+        record = build_record(event, key, facts, last)
+        self._file.append(b"\n" * bool(torn) + encode_record(record))
         return str(record["mac"])
 
     def _last(self) -> tuple[Record | None, bytes]:
-        """The last record, and what a crash left after it without ending the line."""
+        """Return the last record and the unterminated line that a crash left after it."""
         tail = self._tail()
         complete, _, torn = tail.rpartition(b"\n")
         for line in reversed(complete.split(b"\n")):
@@ -154,7 +154,7 @@ class OpenLog:
         return None, torn
 
     def _tail(self) -> bytes:
-        """The end of the file, with a whole record in it if there is one."""
+        """Return the end of the file, with at least one complete record if the file has one."""
         start = self._file.seek(0, os.SEEK_END)
         while start:
             start = max(0, start - _BLOCK_BYTES)
@@ -168,8 +168,8 @@ class OpenLog:
         return self._file.read()
 
 
-def record_of(event: str, key: Key | None, facts: Mapping[str, Any], last: Record | None) -> Record:
-    """A record of what happens now, which follows the last one."""
+def build_record(event: str, key: Key | None, facts: Mapping[str, Any], last: Record | None) -> Record:
+    """Build the record of an event that happens now, linked to the last record."""
     record = {
         "number": last["number"] + 1 if last else 1,
         "at": resolve_now().isoformat(timespec="milliseconds") + "Z",
@@ -179,25 +179,25 @@ def record_of(event: str, key: Key | None, facts: Mapping[str, Any], last: Recor
         "process": os.getpid(),
         **facts,
         "key_id": key.id if key else None,
-        "previous": last["mac"] if last else START,
+        "previous": last["mac"] if last else CHAIN_START,
     }
-    return record | {"mac": mac_of(record, key)}
+    return record | {"mac": compute_mac(record, key)}
 
 
-def line_of(record: Record) -> bytes:
-    """A record as the log holds it."""
+def encode_record(record: Record) -> bytes:
+    """Encode a record as a line of the log."""
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
-def mac_of(record: Mapping[str, Any], key: Key | None) -> str:
-    """The MAC of a record over everything else in it, the previous MAC included: 64 hex characters."""
+def compute_mac(record: Mapping[str, Any], key: Key | None) -> str:
+    """Compute the MAC of a record over all other fields, the previous MAC included: 64 hex characters."""
     content = {name: value for name, value in record.items() if name != "mac"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     return sign(key, "audit", text)
 
 
-class Verdict(NamedTuple):
-    """What a log's chain says.
+class VerificationResult(NamedTuple):
+    """Contain the result of verifying an audit log.
 
     Attributes:
         records: How many there are.
@@ -214,8 +214,10 @@ class Verdict(NamedTuple):
     head: str
 
 
-def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False) -> Verdict:
-    """Check a log.
+def verify(
+    log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False
+) -> VerificationResult:
+    """Verify the MAC chain of an audit log.
 
     Args:
         log: Which.
@@ -224,7 +226,7 @@ def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, si
         signed: Whether every record has to be signed, since all exports are of a key.
     """
     by_id = {key.id: key for key in keys}
-    faults, macs, number, torn = [], [START], 0, b""
+    faults, macs, number, torn = [], [CHAIN_START], 0, b""
     unsigned = unknown = 0
     for place, line in enumerate(log.lines(), 1):
         record = line.record
@@ -232,7 +234,7 @@ def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, si
             torn, fault = line.content, torn and "no record"
         else:
             number += 1
-            fault = _fault_of(record, number, macs[-1], torn, by_id, signed)
+            fault = _find_problem(record, number, macs[-1], torn, by_id, signed)
             unsigned += record.get("key_id") is None
             unknown += record.get("key_id") is not None and record["key_id"] not in by_id
             signed = signed or record.get("key_id") is not None
@@ -243,11 +245,13 @@ def verify(log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, si
     if torn:
         faults.append("the last line is torn; the next record will say so")
     faults += [f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in {*macs}]
-    return Verdict(len(macs) - 1, faults, unsigned, unknown, macs[-1])
+    return VerificationResult(len(macs) - 1, faults, unsigned, unknown, macs[-1])
 
 
-def _fault_of(record: Record, number: int, previous: str, torn: bytes, by_id: Mapping[str, Key], signed: bool) -> str:
-    """What is wrong with a record in its place; "" if nothing is."""
+def _find_problem(
+    record: Record, number: int, previous: str, torn: bytes, by_id: Mapping[str, Key], signed: bool
+) -> str:
+    """Return the problem of a record at its position; "" if there is none."""
     if record.get("number") != number:
         return f"record {record.get('number')} stands where {number} should"
     if record.get("previous") != previous:
@@ -259,7 +263,7 @@ def _fault_of(record: Record, number: int, previous: str, torn: bytes, by_id: Ma
         return "it is not signed by a key, as it has to be"
     if key_id is not None and key_id not in by_id:
         return "it is of a key that is not at hand (--key-file), and cannot be checked"
-    if record["mac"] != mac_of(record, by_id[key_id] if key_id else None):
+    if record["mac"] != compute_mac(record, by_id[key_id] if key_id else None):
         return "it was changed"
     return ""
 

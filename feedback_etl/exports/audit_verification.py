@@ -3,27 +3,27 @@
 from collections.abc import Iterable, Iterator
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import Record, Verdict, verify
-from feedback_etl.exports.housekeeping import log_of
+from feedback_etl.exports.audit import Record, VerificationResult, verify
+from feedback_etl.exports.housekeeping import open_audit_log
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.tombstones import last_state, require_state
+from feedback_etl.exports.tombstones import find_last_state, require_state
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import Where
+from feedback_etl.storage.base import StorageLike
 
 
-def verify_folder(folder: Where, exports: Iterable[Manifest], keys: Iterable[Key]) -> Verdict:
-    """Check the log of a folder against its exports' manifests and its list of who is to be forgotten.
+def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterable[Key]) -> VerificationResult:
+    """Verify the log of a folder against its manifests and tombstones.
 
     Args:
         folder: Where the exports are.
         exports: All manifests of the folder, each of which holds a head of the log.
         keys: The keys at hand.
     """
-    log, exports = log_of(folder), list(exports)
+    log, exports = open_audit_log(folder), list(exports)
     anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
     verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
     try:
-        require_state(folder, last_state(log.records()))
+        require_state(folder, find_last_state(log.records()))
     except ExportFileError as error:
         verdict.faults.append(str(error))
     verdict.faults.extend(_unrecorded(log.records(), exports))
@@ -31,7 +31,7 @@ def verify_folder(folder: Where, exports: Iterable[Manifest], keys: Iterable[Key
 
 
 def _unrecorded(records: Iterable[Record], exports: Iterable[Manifest]) -> Iterator[str]:
-    """What exports tell of themselves and the log does not: as when its tail was cut, and what goes with it."""
+    """Return the events that manifests prove and the log lacks, for example because its tail was cut."""
     records = list(records)
     runs, erasures = {each.get("run") for each in records}, [each for each in records if each["event"] == "erased"]
     for export in exports:

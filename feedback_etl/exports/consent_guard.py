@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from feedback_etl.errors import ValidationError
-from feedback_etl.exports.audit import OpenLog
+from feedback_etl.exports.audit import LockedAuditLog
 
 
-def require_consent(folder: object, log: OpenLog, consent: Sequence[str]) -> None:
-    """Make sure that consent is still known.
+def require_consent(folder: object, log: LockedAuditLog, consent: Sequence[str]) -> None:
+    """Refuse an export without a consent filter if the last one had one.
 
     Raises:
         ValidationError: The last export filtered by it, and this one would not.

@@ -24,20 +24,20 @@ _EMPTY = frozenset({b"\n", b"\r\n", b"\r", _BOM, _BOM + b"\n", _BOM + b"\r\n"})
 _LONGEST_EMPTY = max(map(len, _EMPTY))
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
-DAMAGES = (OSError, ValueError, LookupError, EOFError, csv.Error)
+READ_ERRORS = (OSError, ValueError, LookupError, EOFError, csv.Error)
 """What readers raise for a file that is not what its name says; Arrow's errors are ValueErrors and OSErrors."""
 
 
 @contextmanager
-def undamaged(path: Path) -> Iterator[None]:
-    """Report what a reader raises as one error.
+def translate_read_errors(path: Path) -> Iterator[None]:
+    """Translate the errors of readers into one.
 
     Raises:
         ExportFileError: The file cannot be read.
     """
     try:
         yield
-    except DAMAGES:
+    except READ_ERRORS:
         raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
 
 
@@ -68,7 +68,7 @@ def is_empty(line: bytes) -> bool:
     return len(line) <= _LONGEST_EMPTY and line in _EMPTY
 
 
-def read_head(lines: Iterator[bytes]) -> bytes:
+def read_header(lines: Iterator[bytes]) -> bytes:
     """Take the header from the lines of a file, with the empty lines before it."""
     head = b""
     for line in lines:
@@ -78,7 +78,7 @@ def read_head(lines: Iterator[bytes]) -> bytes:
     return head
 
 
-def split(record: bytes) -> list[str]:
+def split_record(record: bytes) -> list[str]:
     """Return the fields of a record, or the names in a head."""
     text = record.decode("utf-8-sig").lstrip("\r\n")
     if '"' not in text:  # much faster
@@ -123,7 +123,7 @@ def _decompressed(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _Readable(io.RawIOBase):
-    """An Arrow stream as a file of Python, for its lines."""
+    """Adapt an Arrow stream to a Python file, to iterate over its lines."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

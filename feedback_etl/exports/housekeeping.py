@@ -7,34 +7,34 @@ that succeed on condition alone decide who was first.
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
-from feedback_etl.exports.audit import AuditLog, OpenLog
-from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
-from feedback_etl.exports.object_audit import StoredLog
-from feedback_etl.exports.object_recovery import recover_stored
-from feedback_etl.exports.recovery import clear_rewritten, recover
+from feedback_etl.exports.audit import AuditLog, LockedAuditLog
+from feedback_etl.exports.lock import LOCK_TIMEOUT, lock_folder
+from feedback_etl.exports.object_audit import ObjectAuditLog
+from feedback_etl.exports.object_recovery import recover_objects
+from feedback_etl.exports.recovery import recover, remove_replacements
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import Where, place_of
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import StorageLike, open_storage
+from feedback_etl.storage.object_store import ObjectStorage
 
 
-def log_of(where: Where) -> AuditLog:
-    """The audit log of a place."""
-    place = place_of(where)
-    return StoredLog(place) if isinstance(place, Bucket) else AuditLog(place.path)
+def open_audit_log(where: StorageLike) -> AuditLog:
+    """Open the audit log of a storage."""
+    place = open_storage(where)
+    return ObjectAuditLog(place) if isinstance(place, ObjectStorage) else AuditLog(place.path)
 
 
-def held(where: Where, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
-    """The lock of a folder; nothing for an object store.
+def lock_storage(where: StorageLike, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
+    """Acquire the lock of a folder; do nothing for an object store.
 
     Raises:
         FolderLockedError: Somebody else holds it for longer than `timeout` seconds.
     """
-    place = place_of(where)
-    return nullcontext() if isinstance(place, Bucket) else locked(place.path, timeout)
+    place = open_storage(where)
+    return nullcontext() if isinstance(place, ObjectStorage) else lock_folder(place.path, timeout)
 
 
-def take_up(where: Where, log: OpenLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
-    """Finish or undo what dead runs have left; in a folder, for one that holds its lock.
+def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
+    """Finish or undo runs that died; in a folder, the caller has acquired its lock.
 
     Args:
         where: The place.
@@ -42,9 +42,9 @@ def take_up(where: Where, log: OpenLog, signer: Key | None, keys: Iterable[Key |
         signer: Signs what is recorded.
         keys: Those at hand.
     """
-    place = place_of(where)
-    if isinstance(place, Bucket):
-        recover_stored(place, log, signer, keys)
+    place = open_storage(where)
+    if isinstance(place, ObjectStorage):
+        recover_objects(place, log, signer, keys)
     else:
         recover(place.path, log, signer)
-        clear_rewritten(place.path, log)
+        remove_replacements(place.path, log)

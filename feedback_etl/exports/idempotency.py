@@ -12,36 +12,36 @@ from typing import Any
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import Record
-from feedback_etl.exports.catalog import ABANDONED, manifest_at, manifests_at
-from feedback_etl.exports.housekeeping import held, log_of
+from feedback_etl.exports.catalog import ABANDONED, list_manifests, read_object_manifest
+from feedback_etl.exports.housekeeping import lock_storage, open_audit_log
 from feedback_etl.exports.layout import REJECTED_FOLDER, STATE_FOLDER
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.manifest_details import told
-from feedback_etl.exports.object_recovery import give_up
-from feedback_etl.exports.recovery import is_ours
+from feedback_etl.exports.manifest_details import audit_summary
+from feedback_etl.exports.object_recovery import abort_runs
+from feedback_etl.exports.recovery import has_valid_stem
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.errors import explained
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.object_store import ObjectStorage
 
-MOST_CHARACTERS = 200
-
-
-class AskedMeanwhile(ExportFileError):
-    """Another run of the same request has published since this one looked."""
+MAX_KEY_LENGTH = 200
 
 
-def asked_by(idempotency_key: str | None) -> dict[str, Any]:
-    """What the log tells of a run when it begins."""
+class DuplicateRequestError(ExportFileError):
+    """Report that another run with the same idempotency key has committed meanwhile."""
+
+
+def request_details(idempotency_key: str | None) -> dict[str, Any]:
+    """Return the idempotency key as details of the audit record `started`."""
     return {"request": idempotency_key} if idempotency_key is not None else {}
 
 
 @contextmanager
-def asked_once(
-    place: Folder | Bucket, idempotency_key: str, lock_timeout: float, signer: Key | None
+def deduplicate_request(
+    place: LocalStorage | ObjectStorage, idempotency_key: str, lock_timeout: float, signer: Key | None
 ) -> Iterator[ExportReport | None]:
-    """What came of an earlier run of the same id, None if nothing did; a folder's lock is held meanwhile.
+    """Yield the report of an earlier run with the same key, or None; a folder stays locked meanwhile.
 
     Args:
         place: Where exports go.
@@ -54,19 +54,19 @@ def asked_once(
         ExportFileError: The place cannot be used, or a manifest cannot be read.
         FolderLockedError: Others use the folder.
     """
-    if not isinstance(idempotency_key, str) or not 0 < len(idempotency_key) <= MOST_CHARACTERS:
-        raise UsageError(f"idempotency_key must be a text of 1 to {MOST_CHARACTERS} characters, such as a UUID.")
+    if not isinstance(idempotency_key, str) or not 0 < len(idempotency_key) <= MAX_KEY_LENGTH:
+        raise UsageError(f"idempotency_key must be a text of 1 to {MAX_KEY_LENGTH} characters, such as a UUID.")
     with ExitStack() as stack:
-        with explained(place):
-            stack.enter_context(held(place, lock_timeout))
-            done = outcome_of(place, log_of(place).records(), idempotency_key, signer)
+        with explain_write_errors(place):
+            stack.enter_context(lock_storage(place, lock_timeout))
+            done = find_outcome(place, open_audit_log(place).records(), idempotency_key, signer)
         yield _report(place, done) if done else None
 
 
-def outcome_of(
-    place: Folder | Bucket, records: Iterable[Record], idempotency_key: str, signer: Key | None
+def find_outcome(
+    place: LocalStorage | ObjectStorage, records: Iterable[Record], idempotency_key: str, signer: Key | None
 ) -> Record | None:
-    """What is told of a request's export; of one that was killed before it could record its end, by its manifest.
+    """Return the outcome of the export with this key, from its manifest if a kill prevented the record.
 
     In an object store, runs of it that have not published are given up.
     """
@@ -75,24 +75,26 @@ def outcome_of(
     runs = {each.get("run") for each in started}
     if not runs:
         return None
-    if isinstance(place, Bucket):
-        give_up(place, log_of(place), started, signer)
-    made = [told(each) | {"key_id": each.key_id} for each in _exports_of(place, started) if each.run in runs]
+    if isinstance(place, ObjectStorage):
+        abort_runs(place, open_audit_log(place), started, signer)
+    made = [audit_summary(each) | {"key_id": each.key_id} for each in _exports_of(place, started) if each.run in runs]
     ended = [each for each in records if each["event"] == "committed" and each.get("run") in runs]
     return next(iter([*made, *ended]), None)
 
 
-def _exports_of(place: Folder | Bucket, started: Iterable[Record]) -> list[Manifest]:
-    """Those that may be of these runs; of a store, no more than have to be read."""
-    if not isinstance(place, Bucket):
-        return manifests_at(place)
-    found = [manifest_at(place, stem) for stem in sorted({each["stem"] for each in started if is_ours(each)})]
+def _exports_of(place: LocalStorage | ObjectStorage, started: Iterable[Record]) -> list[Manifest]:
+    """Return the manifests that may belong to these runs; in an object store, only those of their stems."""
+    if not isinstance(place, ObjectStorage):
+        return list_manifests(place)
+    found = [
+        read_object_manifest(place, stem) for stem in sorted({each["stem"] for each in started if has_valid_stem(each)})
+    ]
     return [each for each in found if each and each.mode != ABANDONED]
 
 
-def _report(place: Folder | Bucket, done: Record) -> ExportReport:
+def _report(place: LocalStorage | ObjectStorage, done: Record) -> ExportReport:
     report = ExportReport.from_audit_summary(done)
-    report.audit_head = log_of(place).head()
+    report.audit_head = open_audit_log(place).head()
     for path in (file["path"] for file in done["files"]):
         folder, _, name = path.rpartition("/")
         named = place.address(folder if name.startswith("part-") else path)

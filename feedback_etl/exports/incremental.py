@@ -14,26 +14,26 @@ from typing import Any, NamedTuple, Self
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.lock import locked
-from feedback_etl.exports.manifest import Manifest, manifests_in
-from feedback_etl.storage.errors import explained
-from feedback_etl.storage.posix import sha256_of
+from feedback_etl.exports.lock import lock_folder
+from feedback_etl.exports.manifest import Manifest, list_local_manifests
+from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.posix import hash_file
 
 INCREMENTAL = "incremental"
-MOST_COUNTED = 100
+MAX_COUNTED_WINDOWS = 100
 """How many windows are counted again: three months of daily exports."""
 
 
-class Counted(NamedTuple):
-    """How many rows the database had between two moments, half-open; None is the beginning."""
+class WindowCount(NamedTuple):
+    """Contain the number of rows of a half-open window; a start of None is unbounded."""
 
     start: datetime | None
     end: datetime
     rows: int
 
 
-class Chain(NamedTuple):
-    """The incremental exports of a folder that were asked for the same.
+class IncrementalState(NamedTuple):
+    """Contain the state of an incremental series: the exports of a folder with the same settings.
 
     Attributes:
         number: How many there are.
@@ -47,7 +47,7 @@ class Chain(NamedTuple):
 
     number: int = 0
     known_since: datetime | None = None
-    counted: tuple[Counted, ...] = ()
+    counted: tuple[WindowCount, ...] = ()
     rows_file: Path | None = None
     older: tuple[Path, ...] = ()
     attempts: tuple[datetime | None, ...] = ()
@@ -55,29 +55,32 @@ class Chain(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, settings_digest: str) -> Self:
-        """The chain as its manifests tell it.
+        """Load the state of a series from its manifests.
 
         Raises:
             ExportFileError: A manifest, or what the chain remembers, is missing or was changed.
         """
-        chains = [each for each in manifests_in(folder) if each.chain]
+        chains = [each for each in list_local_manifests(folder) if each.chain]
         links = [each for each in chains if each.settings_digest == settings_digest]
         if not links:
-            begun = [each for each in AuditLog(folder).records() if each.get("chain") == settings_digest]
-            return cls(attempts=tuple(_moment(each["begins"]) for each in begun), others=bool(chains))
+            series_details = [each for each in AuditLog(folder).records() if each.get("chain") == settings_digest]
+            return cls(attempts=tuple(_parse_time(each["begins"]) for each in series_details), others=bool(chains))
         links.sort(key=lambda each: int(each.chain["number"]))
         *_, last = links
         rows = [folder / file.path for each in links if (file := each.file("rows"))]
         return cls(
             last.chain["number"],
-            _moment(last.chain["known_since"]),
-            tuple(Counted(_moment(start), datetime.fromisoformat(end), n) for start, end, n in last.chain["counted"]),
-            _whole(folder, last),
+            _parse_time(last.chain["known_since"]),
+            tuple(
+                WindowCount(_parse_time(start), datetime.fromisoformat(end), n)
+                for start, end, n in last.chain["counted"]
+            ),
+            _find_seen_rows(folder, last),
             tuple(path for path in rows[:-1] if path.exists()),
         )
 
     def begins(self, first: datetime | None, now: datetime) -> datetime | None:
-        """Where the window of the next export begins; None for the beginning.
+        """Return the start of the next export's window; None if it is unbounded.
 
         Args:
             first: Where the first export of a chain is asked to begin. If there were attempts that found nothing, or
@@ -98,7 +101,7 @@ class Chain(NamedTuple):
         return self.known_since
 
     def next(self, start: datetime | None, known_since: datetime | None, counts: list[int]) -> dict[str, Any]:
-        """What the manifest of the next export says of the chain.
+        """Return the state to store in the manifest of the next export.
 
         Args:
             start: Where its window began.
@@ -115,47 +118,47 @@ class Chain(NamedTuple):
         return {
             "number": self.number + 1,
             "known_since": known_since.isoformat() if known_since else None,
-            "counted": counted[-MOST_COUNTED:],
+            "counted": counted[-MAX_COUNTED_WINDOWS:],
         }
 
     def let_go(self) -> None:
-        """Remove what the exports before the newest one remembered; what cannot be removed the next one tries again."""
+        """Delete the seen rows of superseded exports; the next export retries what cannot be deleted."""
         for path in (*self.older, *([self.rows_file] if self.rows_file else [])):
             with suppress(OSError):
                 path.unlink()
 
     def late(self, counts: list[int]) -> int:
-        """How many rows have come into windows that will not be read again."""
+        """Return the number of late-arriving rows in windows that are not read again."""
         return sum(max(0, now - then.rows) for now, then in zip(counts, self.counted, strict=False))
 
 
-def begun(start: datetime | None, settings_digest: str) -> dict[str, Any]:
-    """What the log tells of an incremental export when it begins."""
+def series_details(start: datetime | None, settings_digest: str) -> dict[str, Any]:
+    """Return the details of an incremental export for the audit record `started`."""
     return {"chain": settings_digest, "begins": start.isoformat() if start else None}
 
 
 @contextmanager
-def continued(folder: Path, settings_digest: str, lock_timeout: float) -> Iterator[Chain]:
-    """The chain of a folder, which stays as it is meanwhile: the folder's lock is held.
+def lock_series(folder: Path, settings_digest: str, lock_timeout: float) -> Iterator[IncrementalState]:
+    """Yield the state of a series under the folder's lock.
 
     Raises:
         ExportFileError: The folder cannot be used, or the chain is broken.
         FolderLockedError: Others use the folder.
     """
     with ExitStack() as stack:
-        with explained(folder):
-            stack.enter_context(locked(folder, lock_timeout))
-            chain = Chain.of(folder, settings_digest)
+        with explain_write_errors(folder):
+            stack.enter_context(lock_folder(folder, lock_timeout))
+            chain = IncrementalState.of(folder, settings_digest)
         yield chain
 
 
-def lookback_of(lookback: str | timedelta) -> timedelta:
-    """How far back rows are read again: a timedelta, or text such as 30m, 2h or 1d.
+def parse_lookback(lookback: str | timedelta) -> timedelta:
+    """Parse a lookback: a timedelta, or text such as 30m, 2h or 1d.
 
     Raises:
         UsageError: It is neither, or negative.
 
-    >>> lookback_of("90m")
+    >>> parse_lookback("90m")
     datetime.timedelta(seconds=5400)
     """
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -170,17 +173,17 @@ def lookback_of(lookback: str | timedelta) -> timedelta:
     return span
 
 
-def _moment(text: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _whole(folder: Path, manifest: Manifest) -> Path | None:
-    """The file that remembers the rows, if there were any."""
+def _find_seen_rows(folder: Path, manifest: Manifest) -> Path | None:
+    """Return the path of the seen rows of an export; None if it has none."""
     file = manifest.file("rows")
     if file is None:
         return None
     path = folder / file.path
-    if not path.is_file() or sha256_of(path) != file.sha256:
+    if not path.is_file() or hash_file(path) != file.sha256:
         raise ExportFileError(
             f"{path} is missing or was changed: without it the incremental export would read rows twice. Restore it, "
             f"or begin in another folder. ({manifest.stem} was the last of the chain.)"

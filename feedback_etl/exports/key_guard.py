@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.audit import OpenLog
+from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.privacy.keys import Key
 
 
 def require_same_key(
-    folder: object, log: OpenLog, key: Key | None, *, allow_new_key: bool, unrecorded: Iterable[str | None] = ()
+    folder: object, log: LockedAuditLog, key: Key | None, *, allow_new_key: bool, unrecorded: Iterable[str | None] = ()
 ) -> None:
-    """Make sure that an export fits to the last one of its folder, unless a new key is meant.
+    """Refuse an export with another key than the last one of its folder, unless a new key is allowed.
 
     Args:
         folder: As it is called.

@@ -15,27 +15,27 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from feedback_etl.exports.file_formats import Form
-from feedback_etl.exports.layout import names_of, rejected_of, rows_of, spool_of, temporary
-from feedback_etl.exports.manifest_details import Facts, told
-from feedback_etl.exports.staged_file import Part
-from feedback_etl.exports.transaction import BegunExport
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.layout import export_paths, rejected_path, seen_rows_path, spool_path, staged_path
+from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
+from feedback_etl.exports.staged_file import StagedFile
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.errors import explained, refuse_links
-from feedback_etl.storage.posix import give_name, sync_folder, take_name_back
+from feedback_etl.storage.errors import explain_write_errors, refuse_links
+from feedback_etl.storage.posix import fsync_directory, link_exclusive, unlink_if_ours
 
 
-class Published(NamedTuple):
-    """Where the files of an export are; None for a file that was not needed."""
+class CommittedFiles(NamedTuple):
+    """Contain the paths of the files of an export; None for a file without rows."""
 
     pairs: Path | None
     rejected: Path | None
 
 
-class ExportFiles(BegunExport):
-    """The files of one export, as a context that leaves nothing half-done.
+class LocalExportTransaction(ExportTransaction):
+    """Run an export to local files as a transaction: commit all files or none.
 
-    with ExportFiles("ml/feedback_training", now, key=key) as files:
+    with LocalExportTransaction("ml/feedback_training", now, key=key) as files:
         files.append(pairs)
         published = files.publish(facts)
     """
@@ -46,39 +46,39 @@ class ExportFiles(BegunExport):
         now: datetime,
         *,
         key: Key | None = None,
-        form: Form = Form(),  # noqa: B008  it cannot be changed
+        form: FileFormat = FileFormat(),  # noqa: B008  it cannot be changed
         contract: str = "",
         **how: Any,
     ) -> None:
-        """Args are those of `BegunExport`, and:
+        """Take the arguments of `ExportTransaction` and those below.
 
-        form: Of the data file.
-        contract: What a Parquet file tells of its rows; a JSON Schema.
+        form: The format of the data file.
+        contract: The JSON Schema of the rows, stored in the metadata of a Parquet file.
         """
         super().__init__(folder, now, key=key, **how)
         self._form = form
         metadata = {"feedback_etl.key_id": key.id if key else "", "feedback_etl.contract": contract}
-        self._pairs = Part("pairs", form, metadata)
-        self._rejected = Part("rejected", Form())
-        self._remembered = Part("rows", Form())
-        self._spool = Part("spool", Form("arrow"))
+        self._pairs = StagedFile("pairs", form, metadata)
+        self._rejected = StagedFile("rejected", FileFormat())
+        self._remembered = StagedFile("rows", FileFormat())
+        self._spool = StagedFile("spool", FileFormat("arrow"))
 
     @property
-    def _parts(self) -> tuple[Part, ...]:
-        """In the order in which they get their names; the manifest follows."""
+    def _parts(self) -> tuple[StagedFile, ...]:
+        """Return the staged files in the order of publication; the manifest follows."""
         return self._remembered, self._rejected, self._pairs
 
     def _names_of(self, stem: str) -> list[str]:
-        return names_of(stem)
+        return export_paths(stem)
 
     @property
     def _announced(self) -> list[str]:
         return [self._name_of(part) for part in self._parts]
 
-    def _name_of(self, part: Part) -> str:
+    def _name_of(self, part: StagedFile) -> str:
         if part is self._pairs:
             return f"{self.stem}{self._form.suffix}"
-        names = {"rows": rows_of, "rejected": rejected_of, "spool": spool_of}
+        names = {"rows": seen_rows_path, "rejected": rejected_path, "spool": spool_path}
         return names[part.kind](self.stem)
 
     def _begin(self) -> None:
@@ -87,35 +87,35 @@ class ExportFiles(BegunExport):
 
     def append(self, pairs: pl.DataFrame) -> None:
         """Add rows to the data file."""
-        with explained(self._folder):
+        with explain_write_errors(self._folder):
             self._pairs.append(pairs)
 
     def hold(self, pairs: pl.DataFrame) -> None:
-        """Keep rows that may have to be left out, until `let_through`."""
-        with explained(self._folder):
+        """Spool rows that may have to be suppressed, until `release_spooled`."""
+        with explain_write_errors(self._folder):
             self._spool.append(pairs)
 
     def let_through(self, chosen: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-        """Add what is chosen of the rows that were held to the data file."""
-        with explained(self._folder):
+        """Add the spooled rows that `chosen` keeps to the data file."""
+        with explain_write_errors(self._folder):
             for pairs in self._spool.frames():
                 self._pairs.append(chosen(pairs))
             self._spool.discard()
 
     def reject(self, rows: pl.DataFrame) -> None:
-        """Add rows to the list of the rejected; the file is made with the first."""
-        with explained(self._rejected.path.parent):
+        """Add rows to the list of rejected rows, which the first of them creates."""
+        with explain_write_errors(self._rejected.path.parent):
             self._rejected.append(rows)
 
     def remember(self, rows: pl.DataFrame) -> None:
-        """Digests of rows that were read, for the next export of the chain."""
-        with explained(self._folder):
+        """Add digests of rows that were read, for the next export of the series."""
+        with explain_write_errors(self._folder):
             self._remembered.append(rows)
 
-    def publish(self, facts: Facts = Facts()) -> Published:  # noqa: B008
-        """Give the files their final names, the manifest last; without rows there is nothing to name."""
+    def publish(self, facts: ManifestDetails = ManifestDetails()) -> CommittedFiles:  # noqa: B008
+        """Publish the files under their final names, the manifest last; without rows, publish nothing."""
         written = [part for part in self._parts if part.rows]
-        with explained(self._folder):
+        with explain_write_errors(self._folder):
             for part in written:
                 part.complete()
             if self._pairs.rows or self._rejected.rows:
@@ -126,28 +126,28 @@ class ExportFiles(BegunExport):
                             part.forget(forgotten)
                     self._give_names(written, facts)
             else:
-                self._end("committed", **told(self._described([], facts)))
+                self._end("committed", **audit_summary(self._described([], facts)))
         self._discard()
-        return Published(
+        return CommittedFiles(
             self._pairs.path if self._pairs.rows else None, self._rejected.path if self._rejected.rows else None
         )
 
-    def _give_names(self, written: list[Part], facts: Facts) -> None:
-        """Name all files under one stem, or none of them; if others have taken a name, under the next stem."""
+    def _give_names(self, written: list[StagedFile], facts: ManifestDetails) -> None:
+        """Publish all files under one stem, or none; if a name is taken, retry with the next stem."""
         while True:
             manifest = self._described([part.described(self._folder) for part in written], facts)
             self._manifest.write_anew(manifest.to_json().encode())
             try:
                 for part in (*written, self._manifest):
                     refuse_links(part.path)
-                    give_name(temporary(part.path), part.path)
-                    sync_folder(part.path.parent)
-                self._end("committed", **told(manifest))
+                    link_exclusive(staged_path(part.path), part.path)
+                    fsync_directory(part.path.parent)
+                self._end("committed", **audit_summary(manifest))
             except BaseException as error:
                 if self._ended:  # interrupted when it was done
                     raise
                 for part in (self._manifest, *written):
-                    take_name_back(temporary(part.path), part.path)
+                    unlink_if_ours(staged_path(part.path), part.path)
                 if not isinstance(error, FileExistsError):
                     raise
             else:

@@ -16,8 +16,8 @@ _SECONDS_BETWEEN_TRIES = 0.01
 
 
 @contextmanager
-def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
-    """Hold the folder's lock; a process that dies lets go of it.
+def lock_folder(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Acquire the folder's lock; the system releases it when the process dies.
 
     Raises:
         FolderLockedError: Somebody else holds it for longer than `timeout` seconds.
@@ -27,7 +27,7 @@ def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     refuse_links(state, state / "lock")
     make_private_folder(state)
     with open_private_file(state / "lock") as file:
-        if not taken(file.fileno(), timeout):
+        if not acquire_lock(file.fileno(), timeout):
             raise FolderLockedError(
                 f"{folder} is in use: another export, erasure or prune has held its lock for {timeout:g} s. "
                 "Wait for it, or give --lock-timeout more seconds."
@@ -35,20 +35,20 @@ def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
         yield
 
 
-def taken(descriptor: int, timeout: float) -> bool:
-    """Lock an open file for this process alone, and tell whether that was possible in so many seconds.
+def acquire_lock(descriptor: int, timeout: float) -> bool:
+    """Lock an open file exclusively and return whether that succeeded within the timeout in seconds.
 
     It never waits for ever: an interrupt in the wrong moment may have left a lock to an object that is not yet gone.
     """
     end = time.monotonic() + timeout
-    while not _take(descriptor):
+    while not _try_lock(descriptor):
         if time.monotonic() >= end:
             return False
         time.sleep(_SECONDS_BETWEEN_TRIES)
     return True
 
 
-def _take(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What a folder holds, and how it gets rid of it: list, adopt, prune."""
+"""Maintenance of exports: list and prune."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,22 +8,22 @@ from typing import NamedTuple
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.catalog import keep_manifest, manifest_at, manifests_at
-from feedback_etl.exports.housekeeping import held, log_of, take_up
-from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, folders_of
+from feedback_etl.exports.catalog import list_manifests, read_object_manifest, replace_manifest
+from feedback_etl.exports.housekeeping import lock_storage, open_audit_log, recover_storage
+from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.object_recovery import unfinished
+from feedback_etl.exports.object_recovery import list_unfinished_stems
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import Folder, Where, place_of
-from feedback_etl.storage.errors import explained, reading, refuse_links
-from feedback_etl.storage.object_store import Bucket, Changed
+from feedback_etl.storage.base import LocalStorage, StorageLike, open_storage
+from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage
 
-MOST_DAYS = 100_000
+MAX_DAYS = 100_000
 
 
-class Contents(NamedTuple):
-    """What is in a folder.
+class ExportListing(NamedTuple):
+    """Contain the exports and the unmanaged files of a storage.
 
     Attributes:
         exports: The manifests, the oldest first; those of pruned exports too.
@@ -35,8 +35,8 @@ class Contents(NamedTuple):
     foreign: list[Path]
 
 
-def contents_of(folder: Where) -> Contents:
-    """What a folder, or a prefix of an object store (`s3://bucket/exports`), holds.
+def list_exports(folder: StorageLike) -> ExportListing:
+    """List the exports of a folder or of a prefix of an object store (`s3://bucket/exports`).
 
     Raises:
         ExportFileError: A manifest cannot be read.
@@ -44,40 +44,40 @@ def contents_of(folder: Where) -> Contents:
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     _ = (Path(folder) / "copy.csv").write_text("")
-    ...     [path.name for path in contents_of(folder).foreign]
+    ...     [path.name for path in list_exports(folder).foreign]
     ['copy.csv']
     """
-    place = place_of(folder)
-    with reading(place):
-        return _contents_of(place)
+    place = open_storage(folder)
+    with explain_read_errors(place):
+        return _list_exports(place)
 
 
-def _contents_of(place: Folder | Bucket) -> Contents:
-    exports = manifests_at(place)
+def _list_exports(place: LocalStorage | ObjectStorage) -> ExportListing:
+    exports = list_manifests(place)
     ours = {file.path for manifest in exports for file in manifest.files}
     folders = {"", REJECTED_FOLDER, *(path.rpartition("/")[0] for path in ours if not path.startswith("."))}
     folders |= {folder for stem in _without_manifest(place, exports) for folder in (stem, f"{REJECTED_FOLDER}/{stem}")}
     found = {path for folder in folders for path in _paths_in(place, folder)}
     foreign = [path for path, name in found if name.endswith(DATA_SUFFIXES) and name not in ours]
-    return Contents(exports, sorted(foreign))
+    return ExportListing(exports, sorted(foreign))
 
 
-def _without_manifest(place: Folder | Bucket, exports: list[Manifest]) -> set[str]:
-    """The stems of folders of parts whose manifest is not there, and which no run is filling."""
+def _without_manifest(place: LocalStorage | ObjectStorage, exports: list[Manifest]) -> set[str]:
+    """Return the stems of folders of parts without a manifest that no running export uses."""
     stems = {folder for folder in place.folders() if STEM.fullmatch(folder)} - {each.stem for each in exports}
-    return stems - {*unfinished(log_of(place).records())} if stems else stems
+    return stems - {*list_unfinished_stems(open_audit_log(place).records())} if stems else stems
 
 
-def _paths_in(place: Folder | Bucket, folder: str) -> Iterator[tuple[Path, str]]:
-    """What is in a folder of a place; paths of an object store begin at its prefix."""
-    if isinstance(place, Bucket):
+def _paths_in(place: LocalStorage | ObjectStorage, folder: str) -> Iterator[tuple[Path, str]]:
+    """Iterate over the paths and names in a folder; paths in an object store begin at its prefix."""
+    if isinstance(place, ObjectStorage):
         yield from ((Path(name), name) for name in place.names(folder))
     else:
         yield from ((path, path.relative_to(place.path).as_posix()) for path in (place.path / folder).glob("[!.]*"))
 
 
-class Pruned(NamedTuple):
-    """What was removed.
+class PruneResult(NamedTuple):
+    """Contain the exports that were pruned and those that were kept.
 
     Attributes:
         exports: The manifests of the exports whose files are gone.
@@ -91,7 +91,7 @@ class Pruned(NamedTuple):
 
 
 def prune(
-    folder: Where,
+    folder: StorageLike,
     *,
     keep_days: int,
     keep_last: int = 0,
@@ -99,7 +99,7 @@ def prune(
     now: datetime | None = None,
     dry_run: bool = False,
     lock_timeout: float = LOCK_TIMEOUT,
-) -> Pruned:
+) -> PruneResult:
     """Remove the files of exports that are older than `keep_days` days; their manifests stay.
 
     What has no manifest is never touched.
@@ -123,19 +123,19 @@ def prune(
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     prune(folder, keep_days=90, key=None)
-    Pruned(exports=[], kept=[], foreign=[])
+    PruneResult(exports=[], kept=[], foreign=[])
     """
     for name, number in (("keep_days", keep_days), ("keep_last", keep_last)):
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MOST_DAYS:
-            raise UsageError(f"{name} must be a whole number from 0 to {MOST_DAYS:,}.")
-    place = place_of(folder)
-    require_place(place)
-    now, log = resolve_now(now), log_of(place)
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_DAYS:
+            raise UsageError(f"{name} must be a whole number from 0 to {MAX_DAYS:,}.")
+    place = open_storage(folder)
+    require_storage(place)
+    now, log = resolve_now(now), open_audit_log(place)
     log.require_signer(key)
-    with explained(place), held(place, lock_timeout):
+    with explain_write_errors(place), lock_storage(place, lock_timeout):
         with log.locked() as opened:
-            take_up(place, opened, key, [key])
-        exports, foreign = contents_of(place)
+            recover_storage(place, opened, key, [key])
+        exports, foreign = list_exports(place)
         if ahead := [manifest.stem for manifest in exports if _time_of(manifest) > now]:
             raise ExportFileError(
                 f"{ahead[-1]} is from the future of this machine's clock ({now:%Y-%m-%d %H:%M:%S} UTC), which may have "
@@ -144,7 +144,7 @@ def prune(
         there = place.present(file.path for each in exports for file in _removable(each))
         present = [each for each in exports if any(file.path in there for file in _removable(each))]
         last = present[len(present) - keep_last :] if keep_last else []
-        if isinstance(place, Folder):
+        if isinstance(place, LocalStorage):
             refuse_links(place.path / REJECTED_FOLDER)
         too_old = now - timedelta(days=keep_days)
         old = [each for each in present if each.pruned_at or (_time_of(each) < too_old and each not in last)]
@@ -153,7 +153,7 @@ def prune(
             _remove(place, old, now, _needed(exports))
             with log.locked() as opened:
                 opened.append("pruned", key, exports=[manifest.stem for manifest in old], keep_days=keep_days)
-    return Pruned(old, kept, foreign)
+    return PruneResult(old, kept, foreign)
 
 
 def _time_of(manifest: Manifest) -> datetime:
@@ -161,46 +161,46 @@ def _time_of(manifest: Manifest) -> datetime:
 
 
 def _removable(manifest: Manifest) -> list[DataFile]:
-    """What holds rows of people."""
+    """Return the files that contain rows of people."""
     return [file for file in manifest.files if file.kind != "rows"]
 
 
 def _needed(exports: list[Manifest]) -> set[str]:
-    """What the newest export of each chain remembers, so that the chain can go on."""
+    """Return the paths of the seen rows that each incremental series needs to continue."""
     chains = sorted((each for each in exports if each.chain), key=lambda each: int(each.chain["number"]))
     newest = {each.settings_digest: each for each in chains}
     return {file.path for each in newest.values() for file in each.files if file.kind == "rows"}
 
 
-def _remove(place: Folder | Bucket, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
-    """First say so in the manifest, then remove: whatever interrupts it, the next run goes on."""
+def _remove(place: LocalStorage | ObjectStorage, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
+    """Mark exports as pruned in their manifests, then delete their files; the next run resumes an interruption."""
     for manifest in manifests:
         _say_pruned(place, manifest, now.replace(microsecond=0).isoformat())
         for file in (file for file in manifest.files if file.path not in needed):
             place.remove(file.path)
-        if isinstance(place, Folder):
-            for folder in folders_of(manifest.stem):
+        if isinstance(place, LocalStorage):
+            for folder in part_folders(manifest.stem):
                 with suppress(OSError):  # most exports have none, and what others have put there stays
                     (place.path / folder).rmdir()
 
 
-def _say_pruned(place: Folder | Bucket, manifest: Manifest, at: str) -> None:
+def _say_pruned(place: LocalStorage | ObjectStorage, manifest: Manifest, at: str) -> None:
     manifest.pruned_at = manifest.pruned_at or at
     try:
-        keep_manifest(place, manifest)
-    except Changed:  # by an erasure, which finds the files gone from now on
-        now = manifest_at(place, manifest.stem) if isinstance(place, Bucket) else None
+        replace_manifest(place, manifest)
+    except ConflictError:  # by an erasure, which finds the files gone from now on
+        now = read_object_manifest(place, manifest.stem) if isinstance(place, ObjectStorage) else None
         if now:
             _say_pruned(place, now, at)
 
 
-def require_place(place: Folder | Bucket) -> None:
-    """Make sure that there is something to look after.
+def require_storage(place: LocalStorage | ObjectStorage) -> None:
+    """Require that the storage exists.
 
     Raises:
         UsageError: There is not.
     """
     if not place.exists():
         raise UsageError(
-            f"There is nothing at {place}." if isinstance(place, Bucket) else f"There is no folder {place}."
+            f"There is nothing at {place}." if isinstance(place, ObjectStorage) else f"There is no folder {place}."
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_FOLDER, manifest_of, rewritten
+from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, STATE_FOLDER, manifest_path, replacement_path
 from feedback_etl.storage.posix import replace_private_file
 
 SCHEMA_VERSION = 1
@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class DataFile:
-    """A file of an export.
+    """Describe a file of an export.
 
     Attributes:
         path: In the folder.
@@ -39,7 +39,7 @@ class DataFile:
 
 @dataclass
 class Manifest:
-    """What an export is.
+    """Describe an export.
 
     Attributes:
         stem: What its files are named after.
@@ -88,28 +88,28 @@ class Manifest:
 
     @property
     def settings_digest(self) -> str:
-        """Equal for exports that were asked for the same."""
-        return digest_of(self.settings)
+        """Return a digest that is equal for exports with equal settings."""
+        return hash_settings(self.settings)
 
     @property
     def overridden(self) -> dict[str, str]:
-        """What the application did itself, each with the full name of its function; see `overrides.Overrides`."""
+        """Return the functions that the application overrode, by name; see `overrides.Overrides`."""
         return dict(self.settings.get("overridden", {}))
 
     @property
     def pseudonyms(self) -> str | None:
-        """What made the pseudonyms: the id of the key, or a function of the application; None if unkeyed.
+        """Return the key id, or the application's function, that made the pseudonyms; None if unkeyed.
 
         No key recomputes what an application's own function has made: there, nobody can be looked up by their id.
         """
         return self.overridden.get("hash_id", self.key_id)
 
     def to_json(self) -> str:
-        """The text of the file."""
+        """Return the text of the manifest file."""
         return json.dumps(self.to_dict() | {"settings_digest": self.settings_digest}, indent=2) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """What it tells, as values that JSON can hold."""
+        """Return the manifest as values that JSON can represent."""
         told = {name: value for name, value in asdict(self).items() if name != "version"}
         for file in told["files"]:
             if not file["etag"]:
@@ -117,27 +117,27 @@ class Manifest:
         return told
 
     def all(self, kind: str) -> list[DataFile]:
-        """Its files of a kind, in the order of their rows: one, none, or many of an export in parts."""
+        """Return the files of a kind in the order of their rows; a partitioned export has many."""
         return [file for file in self.files if file.kind == kind]
 
     def file(self, kind: str) -> DataFile | None:
-        """Its first file of a kind, if it has one."""
+        """Return the first file of a kind, or None."""
         return next(iter(self.all(kind)), None)
 
     @property
     def data(self) -> str:
-        """The path of the file of its pairs, or of the folder of their parts; "" where it has none."""
+        """Return the path of the file of pairs, or of the folder of their parts; "" if there is none."""
         pairs = self.file("pairs")
         return pairs.path.split("/")[0] if pairs else ""
 
     @property
     def rows(self) -> int:
-        """How many training pairs it holds."""
+        """Return the number of training pairs."""
         return sum(file.rows for file in self.all("pairs"))
 
 
-def digest_of(settings: dict[str, Any]) -> str:
-    """Sixteen hex characters that are equal for equal settings."""
+def hash_settings(settings: dict[str, Any]) -> str:
+    """Return a digest of settings: 16 hex characters."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -153,11 +153,11 @@ def read_manifest(path: Path) -> Manifest:
         raise ExportFileError(f"{path} may not be read by this user; nothing was changed.") from None
     except OSError:
         content = b""
-    return manifest_in(content, str(path))
+    return parse_manifest(content, str(path))
 
 
-def manifest_in(content: bytes, path: str) -> Manifest:
-    """The manifest that the content of a file is.
+def parse_manifest(content: bytes, path: str) -> Manifest:
+    """Parse the content of a manifest file.
 
     Raises:
         ExportFileError: It is none, or of a newer version of this package.
@@ -167,7 +167,7 @@ def manifest_in(content: bytes, path: str) -> Manifest:
         values.pop("settings_digest")
         files = [DataFile(**file) for file in values.pop("files")]
         manifest = Manifest(**values, files=files)
-        is_one = _is_sound(manifest) and path.split("/")[-1] == manifest_of(manifest.stem)
+        is_one = _is_valid(manifest) and path.split("/")[-1] == manifest_path(manifest.stem)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         is_one = False
     if not is_one:
@@ -177,8 +177,8 @@ def manifest_in(content: bytes, path: str) -> Manifest:
     return manifest
 
 
-def _is_sound(manifest: Manifest) -> bool:
-    """Whether its values are such that it can be acted upon: above all, whether its files are in its own folder."""
+def _is_valid(manifest: Manifest) -> bool:
+    """Return whether a manifest can be acted upon; above all, whether its files are its own."""
     texts = (manifest.stem, manifest.mode, manifest.run, manifest.audit_head, manifest.pruned_at, manifest.source)
     times = [manifest.created_at, *(end for end in manifest.window if end)]
     chain = manifest.chain
@@ -198,7 +198,7 @@ def _is_sound(manifest: Manifest) -> bool:
 
 
 def _is_inside(file: DataFile, stem: str) -> bool:
-    """Whether a file is in the folder, or in one of those that are ours; parts are in one that has the stem's name.
+    """Return whether a file is in a folder of this export; parts are in folders named after the stem.
 
     It has to be of this export by its name: nothing else is to be removed or rewritten by a manifest.
     """
@@ -213,8 +213,8 @@ def _is_inside(file: DataFile, stem: str) -> bool:
     return own.get(tuple(folders), False) and "\0" not in name and isinstance(file.rows, int)
 
 
-def manifests_in(folder: Path) -> list[Manifest]:
-    """The manifests of a folder, the oldest export first.
+def list_local_manifests(folder: Path) -> list[Manifest]:
+    """Return the manifests of a folder, the oldest export first.
 
     Raises:
         ExportFileError: One cannot be read.
@@ -224,10 +224,10 @@ def manifests_in(folder: Path) -> list[Manifest]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest of an export; for one that holds the folder's lock.
+    """Replace the manifest of an export; the caller has acquired the folder's lock.
 
     Raises:
         OSError: It cannot be written.
     """
-    path = folder / manifest_of(manifest.stem)
-    replace_private_file(path, rewritten(path), manifest.to_json().encode())
+    path = folder / manifest_path(manifest.stem)
+    replace_private_file(path, replacement_path(path), manifest.to_json().encode())

@@ -1,4 +1,4 @@
-"""What is told of an export: in its manifest, and in the log when it is done."""
+"""Details of an export for its manifest and its audit record."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,8 +12,8 @@ from feedback_etl.privacy.keys import Key
 _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
 
 
-class Facts(NamedTuple):
-    """What an export tells in its manifest; see `manifest.Manifest`."""
+class ManifestDetails(NamedTuple):
+    """Contain the details of an export for its manifest; see `manifest.Manifest`."""
 
     mode: str = "full"
     window: tuple[datetime | None, datetime] | None = None
@@ -26,10 +26,10 @@ class Facts(NamedTuple):
     extra: Sequence[ExtraColumn] = ()
 
 
-def described(
-    facts: Facts, stem: str, run: str, now: datetime, key: Key | None, files: list[DataFile], audit_head: str
+def build_manifest(
+    facts: ManifestDetails, stem: str, run: str, now: datetime, key: Key | None, files: list[DataFile], audit_head: str
 ) -> Manifest:
-    """The manifest of an export."""
+    """Build the manifest of an export."""
     return Manifest(
         stem=stem,
         mode=facts.mode,
@@ -51,14 +51,14 @@ def described(
     )
 
 
-def _scheme(facts: Facts, key: Key | None) -> str:
+def _scheme(facts: ManifestDetails, key: Key | None) -> str:
     if own := facts.settings.get("overridden", {}).get("hash_id"):
         return f"by {own}"
     return "hmac-sha256, 16 hex" if key else "sha256, 16 hex"
 
 
-def told(manifest: Manifest) -> dict[str, Any]:
-    """What the log tells of an export that is done: what was asked for, and what came of it."""
+def audit_summary(manifest: Manifest) -> dict[str, Any]:
+    """Return the summary of a committed export for the audit log: its settings and its result."""
     names = ("mode", "window", "settings", "statistics", "risk", "consent")
     files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
     return {name: getattr(manifest, name) for name in names} | {"files": files}

@@ -10,28 +10,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, Line, OpenLog, Record, line_of, record_of
+from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, Line, LockedAuditLog, Record, build_record, encode_record
 from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.object_store import ObjectStorage
 
 LOG = f"{STATE_FOLDER}/audit.jsonl"
 
 
-class StoredLog(AuditLog):
-    """The log of a bucket."""
+class ObjectAuditLog(AuditLog):
+    """Read and append to the audit log in an object store."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: ObjectStorage) -> None:
         super().__init__(Path())
         self._bucket = bucket
 
     @contextmanager
-    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["OpenStoredLog"]:  # noqa: ARG002
-        """The log; nobody waits for anybody."""
-        yield OpenStoredLog(self._bucket)
+    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["OptimisticAuditLog"]:  # noqa: ARG002
+        """Return the log; an object store has no lock to wait for."""
+        yield OptimisticAuditLog(self._bucket)
 
     def _content(self) -> bytes:
-        """A line for each record: one that holds nothing, or all that are missing before it, is one that is none."""
+        """Return one line a record; an empty object or a gap in the numbers gives one invalid line."""
         lines, last = list[bytes](), 0
         for number, content in self._bucket.numbered(LOG).items():
             lines += [b"missing"] if number > last + 1 else []  # one, however many: anybody can put any number
@@ -40,15 +40,15 @@ class StoredLog(AuditLog):
         return b"".join(line + b"\n" for line in lines)
 
 
-class OpenStoredLog(OpenLog):
-    """A log as it was when it was last looked at."""
+class OptimisticAuditLog(LockedAuditLog):
+    """Append records with optimistic concurrency, against the log as it was last read."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: ObjectStorage) -> None:
         self._bucket = bucket
         self._lines: dict[int, Line] = {}
 
     def records(self) -> list[Record]:
-        """All records so far."""
+        """Return all records so far."""
         new = self._bucket.numbered(LOG, after=self._number)
         self._lines |= {number: Line.of(content.rstrip(b"\n")) for number, content in new.items()}
         return self._known
@@ -62,22 +62,22 @@ class OpenStoredLog(OpenLog):
         return [line.record for line in self._lines.values() if line.record is not None]
 
     def append(self, event: str, key: Key | None, /, **facts: Any) -> str:
-        """Add a record after all others, and give its MAC, the new head."""
+        """Append a record after all others and return its MAC, the new head."""
         while True:
             self.records()
             with suppress(FileExistsError):
                 return self.append_next(event, key, **facts)
 
     def append_next(self, event: str, key: Key | None, /, **facts: Any) -> str:
-        """Add a record to those that were looked at, if none has been added since.
+        """Append a record to those that were read, if none has been added since.
 
         Raises:
             FileExistsError: One has been.
         """
         # Records of two who did the same in the same moment differ: the second must not be taken for the first.
         facts["nonce"] = secrets.token_hex(8)
-        record = record_of(event, key, facts, next(iter(self._known[::-1]), None))
-        content, number = line_of(record), self._number + 1
+        record = build_record(event, key, facts, next(iter(self._known[::-1]), None))
+        content, number = encode_record(record), self._number + 1
         self._bucket.add_numbered(LOG, number, content)
         self._lines[number] = Line.of(content)
         return str(record["mac"])

@@ -1,4 +1,4 @@
-"""What dead runs have left in an object store: finished, if their manifest is there, or else removed.
+"""Recovery of dead runs in an object store: finish them if their manifest exists, or remove their objects.
 
 Nobody can know whether a run on another machine lives: there is no lock that it could hold. So what has no manifest is
 left alone for a day. Then its manifest's name is taken, so that it can never be published, and its parts are removed.
@@ -9,21 +9,21 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from feedback_etl.clock import resolve_now
-from feedback_etl.exports.audit import AuditLog, OpenLog, Record, mac_of
-from feedback_etl.exports.catalog import ABANDONED, manifest_at
-from feedback_etl.exports.layout import folders_of, manifest_of
+from feedback_etl.exports.audit import AuditLog, LockedAuditLog, Record, compute_mac
+from feedback_etl.exports.catalog import ABANDONED, read_object_manifest
+from feedback_etl.exports.layout import manifest_path, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.recovery import ENDS, is_ours
-from feedback_etl.exports.rewrite import leave_out, looked_into, pseudonyms_at, settle
-from feedback_etl.exports.tombstones import digest, known_digests
+from feedback_etl.exports.recovery import END_EVENTS, has_valid_stem
+from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
+from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.object_store import Bucket, Changed, Version
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage, ObjectVersion
 
-PATIENCE = timedelta(days=1)
+STALE_AFTER = timedelta(days=1)
 """How old a run without a manifest is when it is taken for dead."""
 
 
-def recover_stored(bucket: Bucket, log: OpenLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
+def recover_objects(bucket: ObjectStorage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
     """Finish or undo every export that was started and has not ended, and record it.
 
     Args:
@@ -33,108 +33,116 @@ def recover_stored(bucket: Bucket, log: OpenLog, signer: Key | None, keys: Itera
         keys: Those at hand; an export of another key is finished by whoever has that.
     """
     records, by_id = log.records(), {key.id if key else None: key for key in [None, *keys]}
-    ended = {record.get("run") for record in records if record["event"] in ENDS}
+    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     for number, record in enumerate(records):
         if record["event"] != "started" or record["run"] in ended or not _is_genuine(record, signer, by_id):
             continue
         is_swept = any(each.get("swept") for each in records[number:])
-        manifest = _settled(bucket, log, record, is_swept=is_swept)
+        manifest = _resolve_manifest(bucket, log, record, is_swept=is_swept)
         if manifest is None or manifest.run != record["run"] or manifest.key_id not in by_id:
             continue
         key = by_id[manifest.key_id]
-        with suppress(Changed):  # somebody else does the same, and records it
+        with suppress(ConflictError):  # somebody else does the same, and records it
             if manifest.mode != ABANDONED:
-                forget_in(bucket, manifest, known_digests(bucket, key), key)
+                erase_digests(bucket, manifest, list_digests(bucket, key), key)
             removed = remove_unlisted(bucket, manifest.stem, manifest.files)
             outcome = "removed" if manifest.mode == ABANDONED else "committed"
             log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
 
 
-def give_up(bucket: Bucket, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
-    """Let runs that have not published yet never do so, however young they are, and remove what they have put."""
+def abort_runs(bucket: ObjectStorage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
+    """Abort runs that have not committed, however young, and delete their objects."""
     by_id = {key.id if key else None: key for key in (None, signer)}
     with log.locked() as opened:
-        ended = {record.get("run") for record in opened.records() if record["event"] in ENDS}
+        ended = {record.get("run") for record in opened.records() if record["event"] in END_EVENTS}
         for record in (each for each in started if each.get("run") not in ended and _is_genuine(each, signer, by_id)):
-            manifest = manifest_at(bucket, record["stem"]) or abandoned(bucket, record, opened)
+            manifest = read_object_manifest(bucket, record["stem"]) or put_abort_marker(bucket, record, opened)
             if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
                 removed = remove_unlisted(bucket, manifest.stem, manifest.files)
                 opened.append("recovered", signer, run=record["run"], outcome="removed", removed=removed)
 
 
 def _is_genuine(record: Record, signer: Key | None, by_id: Mapping[str | None, Key | None]) -> bool:
-    """Whether a record is one of ours: who may put objects may not make us remove others by a record of their own."""
+    """Return whether a record is authentic, so that a forged one cannot make recovery delete objects."""
     key_id = record.get("key_id")
-    if not is_ours(record) or key_id not in by_id or (signer is not None and key_id is None):
+    if not has_valid_stem(record) or key_id not in by_id or (signer is not None and key_id is None):
         return False
-    return bool(record["mac"] == mac_of(record, by_id[key_id]))
+    return bool(record["mac"] == compute_mac(record, by_id[key_id]))
 
 
-def _settled(bucket: Bucket, log: OpenLog, started: Record, *, is_swept: bool) -> Manifest | None:
-    """The manifest of a run that has not ended; None if it is left alone."""
-    manifest, is_old = manifest_at(bucket, started["stem"]), _age(started) > PATIENCE
+def _resolve_manifest(
+    bucket: ObjectStorage, log: LockedAuditLog, started: Record, *, is_swept: bool
+) -> Manifest | None:
+    """Return the manifest of an unfinished run; None if the run is left alone."""
+    manifest, is_old = read_object_manifest(bucket, started["stem"]), _get_age(started) > STALE_AFTER
     if manifest and manifest.run == started["run"] and manifest.mode != ABANDONED and is_swept:
         # A sweep may not have seen it. It looks for that itself, if it lives.
         if not is_old:
             return None
-        bucket.remove(manifest_of(manifest.stem))
+        bucket.remove(manifest_path(manifest.stem))
         manifest = None
-    return abandoned(bucket, started, log) if manifest is None and is_old else manifest
+    return put_abort_marker(bucket, started, log) if manifest is None and is_old else manifest
 
 
-def forget_in(bucket: Bucket, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
-    """Leave out of an export's files the rows of those whose digests these are; how many.
+def erase_digests(bucket: ObjectStorage, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
+    """Remove the rows of erased people from the files of an export and return their number.
 
     Raises:
         Changed: Somebody else does the same.
     """
-    settle(bucket, manifest)
+    finish_rewrites(bucket, manifest)
     digests = {*digests}
 
     def unwanted_in(file: DataFile) -> tuple[DataFile, set[str]]:
-        return file, {each for each in pseudonyms_at(bucket, file) if digest("pseudonym", each, key) in digests}
+        return file, {
+            each for each in read_pseudonyms(bucket, file) if hash_identity("pseudonym", each, key) in digests
+        }
 
-    found = looked_into(bucket, manifest.files, unwanted_in) if digests else []
+    found = map_files(bucket, manifest.files, unwanted_in) if digests else []
     unwanted = [(file, pseudonyms) for file, pseudonyms in found if pseudonyms]
-    return sum(rows for _, rows in leave_out(bucket, manifest, unwanted, dry_run=False))
+    return sum(rows for _, rows in remove_rows(bucket, manifest, unwanted, dry_run=False))
 
 
-def remove_unlisted(bucket: Bucket, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
-    """Remove what lies in the folders of an export and is none of its files; the names of what was removed.
+def remove_unlisted(bucket: ObjectStorage, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
+    """Delete objects in the folders of an export that are not its files, and return their names.
 
     The manifest is there already. So whoever puts a part now, and looks for the manifest afterwards, sees it and takes
     the part back; what was put before is listed here. A crash in between is taken up by the next start, since the run
     has not ended.
     """
     listed = {file.path for file in files}
-    unlisted = [name for folder in folders_of(stem) for name in bucket.listed(folder) if name not in listed]
+    unlisted = [name for folder in part_folders(stem) for name in bucket.listed(folder) if name not in listed]
     if unlisted:
         bucket.remove_all(unlisted)
     return unlisted
 
 
-def _age(started: Record) -> timedelta:
+def _get_age(started: Record) -> timedelta:
     return resolve_now() - datetime.fromisoformat(started["at"].removesuffix("Z"))
 
 
-def unfinished(records: Iterable[Record]) -> list[str]:
-    """The stems of runs that have not ended, as far as the log tells."""
+def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
+    """Return the stems of the runs without an end in the log."""
     records = list(records)
-    ended = {record.get("run") for record in records if record["event"] in ENDS}
+    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     return [each["stem"] for each in records if each["event"] == "started" and each.get("run") not in ended]
 
 
-def unrecorded_keys(bucket: Bucket, records: Iterable[Record], key: Key | None) -> list[str | None]:
-    """The ids of other keys of which there are exports that are published, and have not been recorded as such."""
+def find_unrecorded_keys(bucket: ObjectStorage, records: Iterable[Record], key: Key | None) -> list[str | None]:
+    """Return the key ids of exports with another key that are published and not yet recorded."""
     records, mine = list(records), key.id if key else None
-    ended = {record.get("run") for record in records if record["event"] in ENDS}
-    begun = [each for each in records if each["event"] == "started" and is_ours(each) and each["run"] not in ended]
-    found = [(each, manifest_at(bucket, each["stem"])) for each in begun if each["key_id"] != mine]
+    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
+    begun = [
+        each for each in records if each["event"] == "started" and has_valid_stem(each) and each["run"] not in ended
+    ]
+    found = [(each, read_object_manifest(bucket, each["stem"])) for each in begun if each["key_id"] != mine]
     return [there.key_id for each, there in found if there and there.run == each["run"] and there.mode != ABANDONED]
 
 
-def abandoned(bucket: Bucket, started: Record, log: OpenLog, instead_of: Version | None = None) -> Manifest | None:
-    """A manifest that takes the name of the one that never came; if that comes now, it is the export.
+def put_abort_marker(
+    bucket: ObjectStorage, started: Record, log: LockedAuditLog, instead_of: ObjectVersion | None = None
+) -> Manifest | None:
+    """Put an abort marker under the manifest's name; return None if a manifest was put first.
 
     Workers that come too late find it, and take back what they have put.
     """
@@ -157,7 +165,7 @@ def abandoned(bucket: Bucket, started: Record, log: OpenLog, instead_of: Version
         pruned_at=at,
     )
     try:
-        bucket.put(manifest_of(manifest.stem), manifest.to_json().encode(), instead_of)
+        bucket.put(manifest_path(manifest.stem), manifest.to_json().encode(), instead_of)
     except FileExistsError:
         return None
     return manifest

@@ -1,4 +1,4 @@
-"""An export in an object store: others put its parts there, and a manifest, put last, makes them an export.
+"""The transaction of an export in an object store: workers put parts, and the manifest, put last, commits them.
 
 A store has no lock, so who comes first is decided by puts that succeed only where there is nothing yet: the record of
 the beginning takes the stem, and the manifest the place of the export. An eraser puts its tombstones first and lists
@@ -17,52 +17,58 @@ from typing import Any, Self
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Record
-from feedback_etl.exports.catalog import ABANDONED, manifest_at
+from feedback_etl.exports.catalog import ABANDONED, read_object_manifest
 from feedback_etl.exports.consent_guard import require_consent
-from feedback_etl.exports.idempotency import AskedMeanwhile, outcome_of
+from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.key_guard import require_same_key
-from feedback_etl.exports.layout import STATE_FOLDER, folders_of, manifest_of, stems
+from feedback_etl.exports.layout import STATE_FOLDER, candidate_stems, manifest_path, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.manifest_details import Facts, described, told
-from feedback_etl.exports.object_audit import OpenStoredLog, StoredLog
-from feedback_etl.exports.object_recovery import abandoned, forget_in, recover_stored, remove_unlisted, unrecorded_keys
-from feedback_etl.exports.rewrite import looked_into, pseudonyms_at, thinned
+from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary, build_manifest
+from feedback_etl.exports.object_audit import ObjectAuditLog, OptimisticAuditLog
+from feedback_etl.exports.object_recovery import (
+    erase_digests,
+    find_unrecorded_keys,
+    put_abort_marker,
+    recover_objects,
+    remove_unlisted,
+)
+from feedback_etl.exports.rewrite import map_files, read_pseudonyms, rewrite_part
 from feedback_etl.exports.tombstones import (
     Tombstones,
-    digest,
-    erasures_in,
-    forgotten_since,
-    last_state,
+    find_last_state,
+    hash_identity,
+    list_erased_since,
+    list_erasures,
     read_tombstones,
     require_state,
 )
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.conditional_puts import require_conditional_puts
-from feedback_etl.storage.object_store import Bucket, Changed
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage
 
 _RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run again."
 
 
-class StoredExport:
-    """An export of a bucket that was begun, as a context that leaves nothing half-done.
+class ObjectExportTransaction:
+    """Run an export to an object store as a transaction: commit all parts or none.
 
-    with StoredExport(Bucket("s3://bucket/exports"), now, key=key) as export:
-        ...  # parts come to be under names.part_of(export.stem, ...), by bucket.create
+    with ObjectExportTransaction(ObjectStorage("s3://bucket/exports"), now, key=key) as export:
+        ...  # workers put parts at layout.part_path(export.stem, ...)
         export.publish(parts, facts)
 
-    What a run leaves that was killed is finished or removed by a later one. Nobody can know whether a run on another
-    machine lives: one that takes longer than a day is taken for dead, and cannot publish any more.
+    A later run finishes or removes what a killed run leaves. Whether a run on another host is alive cannot be
+    determined: a run of more than a day counts as dead, and cannot commit any more.
 
     Attributes:
-        stem: What its objects are named after.
-        forgotten: Whom the bucket had forgotten when it was begun.
-        erasures: By which erasures.
-        audit_head: The MAC of the record of its end.
+        stem: The stem of the names of its objects.
+        forgotten: The tombstones when the export began.
+        erasures: The ids of their erasures.
+        audit_head: The MAC of the record of the end.
     """
 
     def __init__(
         self,
-        bucket: Bucket,
+        bucket: ObjectStorage,
         now: datetime,
         *,
         key: Key | None = None,
@@ -71,10 +77,10 @@ class StoredExport:
         consent: Sequence[str] = (),
         plan: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Args are those of `begun.BegunExport`."""
+        """Take the arguments of `transaction.ExportTransaction`."""
         self._bucket, self._now, self._key, self._new_key = bucket, now, key, allow_new_key
         self._known_keys, self._consent, self._plan = known_keys, list(consent), plan
-        self._log = StoredLog(bucket)
+        self._log = ObjectAuditLog(bucket)
         self._run = secrets.token_hex(8)
         self._ended = True
         self.stem = ""
@@ -84,9 +90,9 @@ class StoredExport:
 
     def __enter__(self) -> Self:
         with self._log.locked() as log:
-            recover_stored(self._bucket, log, self._key, [self._key])
-            require_state(self._bucket, last_state(log.records()))
-            self.erasures = erasures_in(self._bucket)
+            recover_objects(self._bucket, log, self._key, [self._key])
+            require_state(self._bucket, find_last_state(log.records()))
+            self.erasures = list_erasures(self._bucket)
             if self.erasures:
                 self.forgotten = read_tombstones(self._bucket, [self._key, *self._known_keys()])
             try:
@@ -96,8 +102,8 @@ class StoredExport:
                 raise
         return self
 
-    def _announce(self, log: OpenStoredLog) -> None:
-        """Choose a stem, and take it by recording it, unless somebody has recorded something meanwhile."""
+    def _announce(self, log: OptimisticAuditLog) -> None:
+        """Reserve a stem with a record; retry if another record was appended meanwhile."""
         while True:
             self._require_same_key(log)
             require_consent(self._bucket, log, self._consent)
@@ -107,38 +113,38 @@ class StoredExport:
                 require_conditional_puts(self._bucket, STATE_FOLDER)
             self._require_unasked(records)
             stem = self._free_stem({str(record.get("stem")) for record in records})
-            self.stem, names = stem, [*folders_of(stem), manifest_of(stem)]
+            self.stem, names = stem, [*part_folders(stem), manifest_path(stem)]
             self._ended = False  # from here on it may have been recorded
             with suppress(FileExistsError):
                 log.append_next("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
                 return
             self._ended = True
 
-    def _require_same_key(self, log: OpenStoredLog) -> None:
-        """Also of exports side by side: each puts its manifest before it looks, so that one sees the other's."""
-        unrecorded = unrecorded_keys(self._bucket, log.records(), self._key)
+    def _require_same_key(self, log: OptimisticAuditLog) -> None:
+        """Refuse another key, also among concurrent exports: each puts its manifest before this check."""
+        unrecorded = find_unrecorded_keys(self._bucket, log.records(), self._key)
         require_same_key(self._bucket, log, self._key, allow_new_key=self._new_key, unrecorded=unrecorded)
 
     def _require_unasked(self, records: Sequence[Record]) -> None:
-        """Give up what is under way for the same request: that is recorded, so that the log is looked at again.
+        """Abort unfinished runs with the same idempotency key; their records make this run read the log again.
 
         Raises:
-            AskedMeanwhile: It was published.
+            DuplicateRequestError: One of them has committed.
         """
         request = self._plan.get("request")
-        if request is not None and outcome_of(self._bucket, records, request, self._key):
-            raise AskedMeanwhile("Meanwhile another run of the same request has published: ask for it again.")
+        if request is not None and find_outcome(self._bucket, records, request, self._key):
+            raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
 
     def _free_stem(self, taken: set[str]) -> str:
         there = self._bucket.names()
-        for stem in stems(self._now):
+        for stem in candidate_stems(self._now):
             is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in there)
             if is_free and not self._bucket.listed(stem):
                 return stem
         raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
 
-    def publish(self, parts: Sequence[DataFile], facts: Facts = Facts()) -> None:  # noqa: B008
-        """Put the manifest, and remove what it does not list; without parts, let there be no export.
+    def publish(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
+        """Put the manifest and delete unlisted objects; without parts, put an abort marker.
 
         Args:
             parts: What was put, in the order of the rows.
@@ -151,31 +157,31 @@ class StoredExport:
         """
         if not parts:
             self._fence_off()
-            self._end("committed", **told(self._described([], facts)))
+            self._end("committed", **audit_summary(self._described([], facts)))
             return
         self._look_again()
         parts = self._as_they_are(parts)
         if forgotten := self._forgotten_meanwhile():
-            parts = looked_into(self._bucket, parts, partial(self._without, forgotten=forgotten))
+            parts = map_files(self._bucket, parts, partial(self._without, forgotten=forgotten))
             facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
         manifest = self._put(self._described(list(parts), facts))
         remove_unlisted(self._bucket, self.stem, manifest.files)
         self._look_again()
-        self._end("committed", **told(self._forget_since(manifest)))
+        self._end("committed", **audit_summary(self._forget_since(manifest)))
 
     def _put(self, manifest: Manifest) -> Manifest:
-        """Put the manifest where there is none; the manifest that is there then."""
+        """Put the manifest as a new object and return the manifest that exists then."""
         try:
-            manifest.version = self._bucket.put(manifest_of(self.stem), manifest.to_json().encode())
+            manifest.version = self._bucket.put(manifest_path(self.stem), manifest.to_json().encode())
         except FileExistsError:
-            there = manifest_at(self._bucket, self.stem)
+            there = read_object_manifest(self._bucket, self.stem)
             if there is None or there.run != self._run or there.mode == ABANDONED:
                 raise ExportFileError(_RECOVERED) from None
             return there  # the answer was lost, and an eraser has been there since
         return manifest
 
     def _look_again(self) -> None:
-        """What may have happened since it was begun."""
+        """Check for another key and for a sweep since the export began."""
         with self._log.locked() as log:
             self._require_same_key(log)
             records = log.records()
@@ -184,37 +190,39 @@ class StoredExport:
             raise ExportFileError("Meanwhile the bucket was swept (erase --not-in-database): run again.")
 
     def _as_they_are(self, parts: Sequence[DataFile]) -> list[DataFile]:
-        """The parts with their ETags.
+        """Return the parts with their ETags.
 
         Raises:
             ExportFileError: One is not there, or of another size.
         """
-        there = {name: found for folder in folders_of(self.stem) for name, found in self._bucket.listed(folder).items()}
+        there = {
+            name: found for folder in part_folders(self.stem) for name, found in self._bucket.listed(folder).items()
+        }
         if strange := [part for part in parts if part.path not in there or there[part.path].bytes != part.bytes]:
             raise ExportFileError(f"{strange[0].path} is not there, or not as it was put: nothing was published.")
         return [replace(part, etag=there[part.path].etag) for part in parts]
 
     def _forgotten_meanwhile(self) -> frozenset[str]:
-        return forgotten_since(self._bucket, self.erasures, self._key)
+        return list_erased_since(self._bucket, self.erasures, self._key)
 
     def _without(self, part: DataFile, forgotten: frozenset[str]) -> DataFile:
-        there = pseudonyms_at(self._bucket, part)
-        unwanted = {each for each in there if digest("pseudonym", each, self._key) in forgotten}
-        return thinned(self._bucket, part, unwanted) if unwanted else part
+        there = read_pseudonyms(self._bucket, part)
+        unwanted = {each for each in there if hash_identity("pseudonym", each, self._key) in forgotten}
+        return rewrite_part(self._bucket, part, unwanted) if unwanted else part
 
     def _forget_since(self, manifest: Manifest) -> Manifest:
-        """Forget who was forgotten while the manifest was put; the manifest as it is then."""
+        """Remove the rows of people erased while the manifest was put; return the manifest after that."""
         while forgotten := self._forgotten_meanwhile():
             try:
-                forget_in(self._bucket, manifest, forgotten, self._key)
+                erase_digests(self._bucket, manifest, forgotten, self._key)
                 break
-            except Changed:  # the eraser is at it, too
-                manifest = manifest_at(self._bucket, self.stem) or manifest
+            except ConflictError:  # the eraser is at it, too
+                manifest = read_object_manifest(self._bucket, self.stem) or manifest
         return manifest
 
-    def _described(self, files: list[DataFile], facts: Facts) -> Manifest:
+    def _described(self, files: list[DataFile], facts: ManifestDetails) -> Manifest:
         facts = facts._replace(consent=self._consent)
-        return described(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
+        return build_manifest(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
 
     def _end(self, event: str, /, **facts: Any) -> None:
         """Record how the run ended."""
@@ -228,7 +236,7 @@ class StoredExport:
         self._leave(kind)
 
     def _leave(self, kind: type[BaseException] | None) -> None:
-        """Leave nothing but what was published, and record how it ended; what fails now, the next start does."""
+        """Delete what was not committed and record the end; the next start retries what fails."""
         if self._ended:
             return
         with suppress(ExportFileError):
@@ -236,16 +244,16 @@ class StoredExport:
                 self._end("failed", error=kind.__name__ if kind else "nothing was published")
 
     def _fence_off(self) -> bool:
-        """Let there be no export of this stem, nor anything that was put for it; whether the stem is this run's."""
+        """Put an abort marker and delete the parts; return whether the stem belongs to this run."""
         with self._log.locked() as log:
             started = next((each for each in log.records() if each.get("run") == self._run), None)
             if started is None:
                 return False  # the stem may be another's
-            there = manifest_at(self._bucket, self.stem)
+            there = read_object_manifest(self._bucket, self.stem)
             if there is None or (there.run == self._run and there.mode != ABANDONED):
                 try:
-                    abandoned(self._bucket, started, log, there.version if there else None)
-                except Changed:  # an eraser has rewritten what is to be taken back
+                    put_abort_marker(self._bucket, started, log, there.version if there else None)
+                except ConflictError:  # an eraser has rewritten what is to be taken back
                     return self._fence_off()
         remove_unlisted(self._bucket, self.stem)
         return True

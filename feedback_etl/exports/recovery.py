@@ -1,4 +1,4 @@
-"""What dead runs left behind, removed at the next start: only what they announced, and never a committed export."""
+"""Recovery of dead runs in a folder: remove only files that the log announced, never a committed export."""
 
 import fcntl
 import os
@@ -8,50 +8,50 @@ from contextlib import suppress
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import OpenLog, Record
+from feedback_etl.exports.audit import LockedAuditLog, Record
 from feedback_etl.exports.layout import (
     PREFIX,
     REJECTED_FOLDER,
     STATE_FOLDER,
     STEM,
-    folders_of,
-    manifest_of,
-    names_of,
-    rewritten,
-    temporary,
+    export_paths,
+    manifest_path,
+    part_folders,
+    replacement_path,
+    staged_path,
 )
 from feedback_etl.exports.manifest import Manifest, read_manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.posix import sha256_of
+from feedback_etl.storage.posix import hash_file
 
 _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
 """What parts are called, what workers write them to, and what rewrites them."""
 
-ENDS = {"committed", "failed", "recovered"}
+END_EVENTS = {"committed", "failed", "recovered"}
 
 
-def recover(folder: Path, log: OpenLog, key: Key | None) -> None:
+def recover(folder: Path, log: LockedAuditLog, key: Key | None) -> None:
     """Finish or undo every export that was started and whose process is gone, and record it.
 
     Raises:
         OSError: A file cannot be removed.
     """
-    records, leftovers = log.records(), _stems_of_leftovers(folder)
-    ended = {record.get("run") for record in records if record["event"] in ENDS}
+    records, leftovers = log.records(), _find_staged_stems(folder)
+    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     # A stem that a dead run has left may have become that of a later run: only the last one can own its files.
-    started = {record["stem"]: record for record in records if record["event"] == "started" and is_ours(record)}
+    started = {record["stem"]: record for record in records if record["event"] == "started" and has_valid_stem(record)}
     for record in started.values():
         is_open = record["run"] not in ended
         if (is_open or record["stem"] in leftovers) and not _is_alive(folder, record):
-            removed = list(_cleared(folder, record))
-            outcome = "committed" if _committed(folder, record) else "removed"
+            removed = list(_remove_files(folder, record))
+            outcome = "committed" if _find_manifest(folder, record) else "removed"
             if is_open or removed:
                 log.append("recovered", key, run=record["run"], outcome=outcome, removed=removed)
 
 
-def clear_rewritten(folder: Path, log: OpenLog) -> None:
-    """Remove what was to take the place of a file when its writer died; for one that holds the folder's lock.
+def remove_replacements(folder: Path, log: LockedAuditLog) -> None:
+    """Remove replacements whose writer died; the caller has acquired the folder's lock.
 
     Only who holds it writes such files, so that nobody does now. What a worker has left in a folder of parts that are
     published goes with it.
@@ -59,35 +59,37 @@ def clear_rewritten(folder: Path, log: OpenLog) -> None:
     Raises:
         OSError: A file cannot be removed.
     """
-    announced = {each["stem"] for each in log.records() if each["event"] in {"started", "adopted"} and is_ours(each)}
-    for stem in announced & _stems_of_leftovers(folder):
-        for name in names_of(stem):
-            rewritten(folder / name).unlink(missing_ok=True)
+    announced = {
+        each["stem"] for each in log.records() if each["event"] in {"started", "adopted"} and has_valid_stem(each)
+    }
+    for stem in announced & _find_staged_stems(folder):
+        for name in export_paths(stem):
+            replacement_path(folder / name).unlink(missing_ok=True)
     for stem in announced:
         # Where the manifest is, workers that come too late have nothing to write any more, either.
-        pattern = ".part-*.tmp*" if (folder / manifest_of(stem)).exists() else ".part-*.tmp2"
-        for place in (folder / each for each in folders_of(stem) if (folder / each).is_dir()):
+        pattern = ".part-*.tmp*" if (folder / manifest_path(stem)).exists() else ".part-*.tmp2"
+        for place in (folder / each for each in part_folders(stem) if (folder / each).is_dir()):
             for path in place.glob(pattern):
                 path.unlink(missing_ok=True)
 
 
-def is_ours(record: Record) -> bool:
-    """Whether a stem is such as we give: a log that was tampered with must not lead elsewhere."""
+def has_valid_stem(record: Record) -> bool:
+    """Return whether a record has a valid stem, so that a forged log cannot point elsewhere."""
     texts = record.get("stem"), record.get("run")
     return all(isinstance(text, str) for text in texts) and STEM.fullmatch(record["stem"]) is not None
 
 
-def _stems_of_leftovers(folder: Path) -> set[str]:
-    """What temporary files are there of: of runs that live, or that were killed, perhaps when they had recorded all."""
+def _find_staged_stems(folder: Path) -> set[str]:
+    """Return the stems of the staged files, of running and of killed exports."""
     places = (folder, folder / REJECTED_FOLDER, folder / STATE_FOLDER)
     names = [path.name for place in places for path in place.glob(f".{PREFIX}*.tmp*")]
     return {found[0] for name in names if (found := STEM.match(name[1:]))}
 
 
 def _is_alive(folder: Path, started: Record) -> bool:
-    """Whether somebody still holds the manifest that the run began with; it may have its name by now."""
-    manifest = folder / manifest_of(started["stem"])
-    return any(map(_is_held, (temporary(manifest), manifest)))
+    """Return whether a process still locks the manifest of the run, staged or published."""
+    manifest = folder / manifest_path(started["stem"])
+    return any(map(_is_held, (staged_path(manifest), manifest)))
 
 
 def _is_held(path: Path) -> bool:
@@ -104,42 +106,42 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def _committed(folder: Path, started: Record) -> Manifest | None:
-    """The run's manifest, if it has its name."""
+def _find_manifest(folder: Path, started: Record) -> Manifest | None:
+    """Return the published manifest of the run, or None."""
     with suppress(ExportFileError):
-        manifest = read_manifest(folder / manifest_of(started["stem"]))
+        manifest = read_manifest(folder / manifest_path(started["stem"]))
         return manifest if manifest.run == started["run"] else None
     return None
 
 
-def _cleared(folder: Path, started: Record) -> Iterator[str]:
-    """Remove what the run announced, but for what it committed; the names of what was removed."""
-    keep = _committed(folder, started) is not None
-    for name in names_of(started["stem"]):
+def _remove_files(folder: Path, started: Record) -> Iterator[str]:
+    """Remove the announced files of a run that did not commit, and yield their names."""
+    keep = _find_manifest(folder, started) is not None
+    for name in export_paths(started["stem"]):
         path = folder / name
-        if not keep and _is_of(path, folder / manifest_of(started["stem"])):
+        if not keep and _belongs_to_run(path, folder / manifest_path(started["stem"])):
             path.unlink()
             yield name
-    if not keep and all(name in started.get("names", ()) for name in folders_of(started["stem"])):
-        yield from cleared_parts(folder, started["stem"])
+    if not keep and all(name in started.get("names", ()) for name in part_folders(started["stem"])):
+        yield from remove_parts(folder, started["stem"])
     # The manifest's temporary name goes last: it tells what is of this run.
-    for name in names_of(started["stem"]):
-        if temporary(folder / name).is_file():
-            temporary(folder / name).unlink()
-            yield temporary(Path(name)).as_posix()
+    for name in export_paths(started["stem"]):
+        if staged_path(folder / name).is_file():
+            staged_path(folder / name).unlink()
+            yield staged_path(Path(name)).as_posix()
 
 
-def cleared_parts(folder: Path, stem: str) -> Iterator[str]:
-    """Remove the parts that the workers of a run have made, and their folders, unless something else is in these.
+def remove_parts(folder: Path, stem: str) -> Iterator[str]:
+    """Remove the parts of a run and its folders, unless these contain other files; yield the names of the parts.
 
     A folder first loses its name: a worker that still lives then finds none, and leaves nothing behind.
 
     Raises:
         OSError: A file cannot be removed.
     """
-    for name in folders_of(stem):
+    for name in part_folders(stem):
         place = folder / name
-        hidden = temporary(place)
+        hidden = staged_path(place)
         refuse_links(place.parent, place, hidden)
         if place.is_dir():  # else there never was one, or somebody was killed who had renamed it
             place.rename(hidden)
@@ -153,13 +155,13 @@ def cleared_parts(folder: Path, stem: str) -> Iterator[str]:
             hidden.rmdir()
 
 
-def _is_of(path: Path, manifest: Path) -> bool:
-    """Whether a file with a final name is the run's own: linked to its temporary name, or as its manifest says."""
+def _belongs_to_run(path: Path, manifest: Path) -> bool:
+    """Return whether a published file belongs to the run, by its staged link or by its staged manifest."""
     if path.is_symlink() or not path.is_file():
         return False
-    if temporary(path).exists():
-        return path.samefile(temporary(path))
+    if staged_path(path).exists():
+        return path.samefile(staged_path(path))
     with suppress(ExportFileError):
-        files = read_manifest(temporary(manifest)).files
-        return any(path.as_posix().endswith(file.path) and sha256_of(path) == file.sha256 for file in files)
+        files = read_manifest(staged_path(manifest)).files
+        return any(path.as_posix().endswith(file.path) and hash_file(path) == file.sha256 for file in files)
     return False

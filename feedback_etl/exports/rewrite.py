@@ -1,4 +1,4 @@
-"""Rows that leave the files of an export: first its manifest says what a file is becoming, then the file is replaced.
+"""Row removal: the manifest first announces the new content of a file, then the file is replaced.
 
 Whatever interrupts that, the manifest tells both contents, and `settle` lets it tell the one that is there. In a folder
 the lock is held. In an object store nobody can hold one: an object is replaced only if it is still the one that was
@@ -14,74 +14,82 @@ from typing import Any, NamedTuple, TypeVar
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import ADOPTED
-from feedback_etl.exports.catalog import keep_manifest, manifest_at
-from feedback_etl.exports.layout import folders_of, rewritten
+from feedback_etl.exports.catalog import read_object_manifest, replace_manifest
+from feedback_etl.exports.layout import part_folders, replacement_path
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.row_filter import count_rows, pseudonyms_in, write_without
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket, Changed, Version
-from feedback_etl.storage.posix import create_private_file, sha256_of, sync_folder, take_access
+from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, write_without
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage, ObjectVersion
+from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, hash_file
 
-_AT_ONCE = 4
+_CONCURRENCY = 4
 """How many objects are looked into or put at once: of each, the pseudonyms are in memory."""
 
-_TOGETHER = 16
+_FILES_PER_MANIFEST = 16
 """Of how many files a manifest tells at once what they are becoming: they are in the temporary folder meanwhile."""
 
 Result = TypeVar("Result")
 
 
-def looked_into(place: Folder | Bucket, files: Sequence[DataFile], look: Callable[[DataFile], Result]) -> list[Result]:
-    """What a look into each of some files gives; several objects of a store are looked into at once."""
-    if not isinstance(place, Bucket):
+def map_files(
+    place: LocalStorage | ObjectStorage, files: Sequence[DataFile], look: Callable[[DataFile], Result]
+) -> list[Result]:
+    """Apply a function to each file; objects of a store are processed concurrently."""
+    if not isinstance(place, ObjectStorage):
         return [look(file) for file in files]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_CONCURRENCY) as pool:
         return list(pool.map(look, files))
 
 
-def leave_out(
-    place: Folder | Bucket, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
+def remove_rows(
+    place: LocalStorage | ObjectStorage,
+    manifest: Manifest,
+    unwanted: Sequence[tuple[DataFile, Set[str]]],
+    *,
+    dry_run: bool,
 ) -> Iterator[tuple[DataFile, int]]:
-    """Files without the rows of some pseudonyms take the place of the old ones; how many rows each has less.
+    """Replace files without the rows of the given pseudonyms and yield the number of removed rows of each.
 
     Raises:
         OSError: One cannot be written.
         Changed: Somebody else has rewritten a file or the manifest; those that were given before are done.
     """
-    if not isinstance(place, Bucket):
+    if not isinstance(place, ObjectStorage):
         for file, pseudonyms in unwanted:
             yield file, _leave_out_of_file(place, manifest, file, pseudonyms, dry_run)
         return
-    for start in range(0, len(unwanted), _TOGETHER):
-        yield from _leave_out_of_objects(place, manifest, unwanted[start : start + _TOGETHER], dry_run)
+    for start in range(0, len(unwanted), _FILES_PER_MANIFEST):
+        yield from _leave_out_of_objects(place, manifest, unwanted[start : start + _FILES_PER_MANIFEST], dry_run)
 
 
-def _leave_out_of_file(place: Folder, manifest: Manifest, file: DataFile, unwanted: Set[str], dry_run: bool) -> int:
+def _leave_out_of_file(
+    place: LocalStorage, manifest: Manifest, file: DataFile, unwanted: Set[str], dry_run: bool
+) -> int:
     path = place.path / file.path
     if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
         file.rows = count_rows(path)
-    new = rewritten(path)
+    new = replacement_path(path)
     new.unlink(missing_ok=True)  # of an erasure that was killed
     try:
         with create_private_file(new) as target:
             written, rows = write_without(path, path.name, unwanted, target)
-            take_access(target.fileno(), path)
+            copy_access(target.fileno(), path)
             target.sync(written.bytes, written.sha256)
         if not dry_run:
             file.becoming = {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
-            keep_manifest(place, manifest)
+            replace_manifest(place, manifest)
             new.replace(path)
-            sync_folder(path.parent)
+            fsync_directory(path.parent)
     finally:
         new.unlink(missing_ok=True)
     erased = file.rows - rows
     if not dry_run:
-        settle(place, manifest)
+        finish_rewrites(place, manifest)
     return erased
 
 
-def settle(place: Folder | Bucket, manifest: Manifest) -> None:
-    """Let the manifest say what is there, whether a file got its new content before a crash or not.
+def finish_rewrites(place: LocalStorage | ObjectStorage, manifest: Manifest) -> None:
+    """Update the manifest to the content that exists, whether a crash came before or after a replacement.
 
     What an object in a store is not, or not yet, it may still become: whoever began that may be at work.
     """
@@ -89,30 +97,30 @@ def settle(place: Folder | Bucket, manifest: Manifest) -> None:
         return
     for file in manifest.files:
         if file.becoming and _digest_of(place, file) == file.becoming["sha256"]:
-            _became(manifest, file)
-        if not isinstance(place, Bucket):
+            _apply_replacement(manifest, file)
+        if not isinstance(place, ObjectStorage):
             file.becoming = {}
-    keep_manifest(place, manifest)
+    replace_manifest(place, manifest)
 
 
-def _became(manifest: Manifest, file: DataFile, etag: str = "") -> None:
+def _apply_replacement(manifest: Manifest, file: DataFile, etag: str = "") -> None:
     manifest.risk |= {"stale": True} if manifest.risk else {}
     manifest.erased_rows += file.rows - file.becoming["rows"] if file.kind != "rows" else 0
     file.rows, file.bytes, file.sha256 = (file.becoming[name] for name in ("rows", "bytes", "sha256"))
     file.becoming, file.etag = {}, etag
 
 
-def _digest_of(place: Folder | Bucket, file: DataFile) -> str:
-    if not isinstance(place, Bucket):
-        return sha256_of(place.path / file.path)
+def _digest_of(place: LocalStorage | ObjectStorage, file: DataFile) -> str:
+    if not isinstance(place, ObjectStorage):
+        return hash_file(place.path / file.path)
     with suppress(FileNotFoundError):  # pruned
         return place.described(file.path)[1]
     return ""
 
 
 @contextmanager
-def fetched_if_there(place: Folder | Bucket, name: str) -> Iterator[Path | None]:
-    """A file of an export on this machine, to be read; None where it was pruned."""
+def fetch_if_present(place: LocalStorage | ObjectStorage, name: str) -> Iterator[Path | None]:
+    """Provide a local copy of a file of an export; None if it was pruned."""
     with ExitStack() as stack:
         path = None
         with suppress(FileNotFoundError):
@@ -120,22 +128,22 @@ def fetched_if_there(place: Folder | Bucket, name: str) -> Iterator[Path | None]
         yield path if path and path.exists() else None
 
 
-def pseudonyms_at(place: Folder | Bucket, file: DataFile) -> set[str]:
-    """All pseudonyms in a file of an export; none where it was pruned.
+def read_pseudonyms(place: LocalStorage | ObjectStorage, file: DataFile) -> set[str]:
+    """Return all pseudonyms in a file of an export; none if it was pruned.
 
     Raises:
         ExportFileError: It cannot be read.
     """
-    with fetched_if_there(place, file.path) as path:
+    with fetch_if_present(place, file.path) as path:
         try:
-            return pseudonyms_in(path, path.name) if path else set()
+            return list_pseudonyms(path, path.name) if path else set()
         except ExportFileError:  # it tells of the copy
             where = place.address(file.path)
             raise ExportFileError(f"{where} cannot be read: it is damaged, or not what its name says.") from None
 
 
-def thinned(bucket: Bucket, file: DataFile, unwanted: Set[str]) -> DataFile:
-    """A part that no manifest tells of yet, without the rows of some pseudonyms."""
+def rewrite_part(bucket: ObjectStorage, file: DataFile, unwanted: Set[str]) -> DataFile:
+    """Replace a part of an uncommitted export without the rows of the given pseudonyms."""
     with bucket.fetched_version(file.path) as (old, version), bucket.draft(file.path) as new:
         facts = _written_without(old, new, unwanted)
         etag = bucket.put(file.path, new, instead_of=version).etag
@@ -143,18 +151,18 @@ def thinned(bucket: Bucket, file: DataFile, unwanted: Set[str]) -> DataFile:
 
 
 class _Draft(NamedTuple):
-    """What is to take the place of an object, and of which content of it."""
+    """Contain a staged replacement of an object and the version that it replaces."""
 
     file: DataFile
     path: Path
-    instead_of: Version
+    instead_of: ObjectVersion
     becoming: dict[str, Any]
 
 
 def _leave_out_of_objects(
-    bucket: Bucket, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], dry_run: bool
+    bucket: ObjectStorage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], dry_run: bool
 ) -> Iterator[tuple[DataFile, int]]:
-    with ExitStack() as stack, ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(_CONCURRENCY) as pool:
         drafts = list(pool.map(lambda each: _drafted(bucket, stack, *each), unwanted))
         erased = [(draft.file, draft.file.rows - draft.becoming["rows"]) for draft in drafts]
         if dry_run:
@@ -162,7 +170,7 @@ def _leave_out_of_objects(
             return
         for draft in drafts:
             draft.file.becoming = draft.becoming
-        keep_manifest(bucket, manifest)
+        replace_manifest(bucket, manifest)
         puts = [pool.submit(bucket.put, draft.file.path, draft.path, draft.instead_of) for draft in drafts]
         wait(puts)
     # Those that were replaced are told of, whatever became of the others: these go on becoming what was told.
@@ -173,7 +181,7 @@ def _leave_out_of_objects(
         put.result()
 
 
-def _drafted(bucket: Bucket, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
+def _drafted(bucket: ObjectStorage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
     new = stack.enter_context(bucket.draft(file.path))
     with bucket.fetched_version(file.path) as (old, version):
         return _Draft(file, new, version, _written_without(old, new, unwanted))
@@ -186,30 +194,30 @@ def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 
 
-def _tell(bucket: Bucket, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]) -> None:
-    """Tell of objects that were replaced; in the manifest that somebody else has written meanwhile, if there is one."""
+def _tell(bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, ObjectVersion]]) -> None:
+    """Record replaced objects in the manifest; after a conflict, in the manifest that another process wrote."""
     for draft, version in replaced:
-        _became(manifest, draft.file, version.etag)
+        _apply_replacement(manifest, draft.file, version.etag)
     now: Manifest | None = manifest
     while replaced and now:
         try:
-            keep_manifest(bucket, now)
+            replace_manifest(bucket, now)
             break
-        except Changed:  # that manifest is out of date from now on; whoever goes on with it begins again
-            now = manifest_at(bucket, manifest.stem)
+        except ConflictError:  # that manifest is out of date from now on; whoever goes on with it begins again
+            now = read_object_manifest(bucket, manifest.stem)
             replaced = _told_again(bucket, now, replaced) if now else []
 
 
 def _told_again(
-    bucket: Bucket, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]
-) -> list[tuple[_Draft, Version]]:
-    """Those that still are what was put: who has replaced one again tells what it is."""
+    bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, ObjectVersion]]
+) -> list[tuple[_Draft, ObjectVersion]]:
+    """Return the replacements that still exist unchanged, after applying them to the manifest."""
     files, told = {file.path: file for file in manifest.files}, []
-    there = {name: each for folder in folders_of(manifest.stem) for name, each in bucket.listed(folder).items()}
+    there = {name: each for folder in part_folders(manifest.stem) for name, each in bucket.listed(folder).items()}
     for draft, version in replaced:
         path = draft.file.path
         if path in files and there.get(path) == (draft.becoming["bytes"], version.etag):
             files[path].becoming = draft.becoming
-            _became(manifest, files[path], version.etag)
+            _apply_replacement(manifest, files[path], version.etag)
             told.append((draft, version))
     return told

@@ -1,4 +1,4 @@
-"""Files without some of their rows: the other rows keep their bytes (CSV) or their values and order (Parquet)."""
+"""Removal of rows from files: other rows keep their bytes (CSV) or their values and order (Parquet)."""
 
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import IO
 
 from feedback_etl.columns import SUBJECT_HASH
-from feedback_etl.exports.csv_records import is_empty, iter_lines, iter_records, read_head, split, undamaged
-from feedback_etl.exports.file_formats import Compression, Digested, compressed
+from feedback_etl.exports.csv_records import (
+    is_empty,
+    iter_lines,
+    iter_records,
+    read_header,
+    split_record,
+    translate_read_errors,
+)
+from feedback_etl.exports.file_formats import Compression, HashingWriter, open_compressed
 
 PSEUDONYM = "analysis_hash"
-_RECORDS_AT_ONCE = 10_000
+_BLOCK_RECORDS = 10_000
 _CODECS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -19,29 +26,29 @@ NO_ANALYSIS = "\0"
 """In a list of rejected rows, a row without an analysis goes by this, which is in no id, and its feedback id."""
 
 
-def pseudonyms_in(path: Path, name: str) -> set[str]:
-    """All pseudonyms in a file; its name (to be) tells its form.
+def list_pseudonyms(path: Path, name: str) -> set[str]:
+    """Return all pseudonyms in a file; its final name determines its format.
 
     Raises:
         ExportFileError: It cannot be read.
     """
-    with undamaged(path):
-        return set().union(*_hashes_of(path, name))
+    with translate_read_errors(path):
+        return set().union(*_iter_pseudonyms(path, name))
 
 
-def analyses_of(path: Path, name: str, subjects: Set[str]) -> dict[str, str]:
-    """The pseudonyms of analyses in rows of these subjects, each with its subject; none without such a column.
+def find_analyses(path: Path, name: str, subjects: Set[str]) -> dict[str, str]:
+    """Return the subject of each analysis of these subjects, by pseudonym; none without a subject column.
 
     Raises:
         ExportFileError: The file cannot be read.
     """
-    if SUBJECT_HASH.name not in columns_of(path):
+    if SUBJECT_HASH.name not in read_columns(path):
         return {}
-    with undamaged(path):
-        return {analysis: subject for analysis, subject in _subjects_in(path, name) if subject in subjects}
+    with translate_read_errors(path):
+        return {analysis: subject for analysis, subject in _iter_subjects(path, name) if subject in subjects}
 
 
-def _subjects_in(path: Path, name: str) -> Iterator[tuple[str, str]]:
+def _iter_subjects(path: Path, name: str) -> Iterator[tuple[str, str]]:
     names = (PSEUDONYM, SUBJECT_HASH.name)
     if name.endswith(".parquet"):
         import pyarrow.parquet as pq
@@ -51,33 +58,33 @@ def _subjects_in(path: Path, name: str) -> Iterator[tuple[str, str]]:
                 yield from zip(*(batch.column(each).to_pylist() for each in names), strict=True)
         return
     records = iter_records(path)
-    header = split(next(records, b""))
+    header = split_record(next(records, b""))
     places = [header.index(each) for each in names]
-    for fields in map(split, records):
+    for fields in map(split_record, records):
         yield _field(fields, places[0]), _field(fields, places[1])
 
 
-def columns_of(path: Path) -> list[str]:
-    """The columns of a file, CSV or Parquet; none of an empty one.
+def read_columns(path: Path) -> list[str]:
+    """Return the columns of a CSV or Parquet file; none if it is empty.
 
     Raises:
         ExportFileError: It cannot be read.
     """
-    with undamaged(path):
+    with translate_read_errors(path):
         if path.name.endswith(".parquet"):
             import pyarrow.parquet as pq
 
             return list(pq.read_schema(path).names)
-        return split(next(iter_records(path), b""))
+        return split_record(next(iter_records(path), b""))
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a file holds, CSV or Parquet.
+    """Return the number of rows of a CSV or Parquet file.
 
     Raises:
         ExportFileError: It cannot be read.
     """
-    with undamaged(path):
+    with translate_read_errors(path):
         if path.name.endswith(".parquet"):
             import pyarrow.parquet as pq
 
@@ -85,21 +92,21 @@ def count_rows(path: Path) -> int:
         return max(0, sum(1 for _ in iter_records(path)) - 1)
 
 
-def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) -> tuple[Digested, int]:
-    """Write a file anew without the rows of these pseudonyms; return what was written, and how many rows are left.
+def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) -> tuple[HashingWriter, int]:
+    """Rewrite a file without the rows of these pseudonyms; return its writer and its number of rows.
 
     Empty lines, which are no rows, stay where they are.
     """
-    written = Digested(target)
+    written = HashingWriter(target)
     if name.endswith(".parquet"):
         return written, _parquet_without(path, unwanted, written)
-    sink, lines, rows = compressed(written, _CODECS.get(Path(name).suffix, "none")), iter_lines(path), 0
+    sink, lines, rows = open_compressed(written, _CODECS.get(Path(name).suffix, "none")), iter_lines(path), 0
     try:
         with _abandoned_on_failure(written):
-            head = read_head(lines)
-            identity = _identity_in(head)
+            head = read_header(lines)
+            identity = _build_identity(head)
             sink.write(head)
-            for block in _blocks(line for line in lines if is_empty(line) or identity(line) not in unwanted):
+            for block in _batch_records(line for line in lines if is_empty(line) or identity(line) not in unwanted):
                 sink.write(b"".join(block))
                 rows += len(block) - sum(map(is_empty, block))
     finally:
@@ -109,8 +116,8 @@ def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) 
 
 
 @contextmanager
-def _abandoned_on_failure(written: Digested) -> Iterator[None]:
-    """What has failed is closed without a further attempt to write."""
+def _abandoned_on_failure(written: HashingWriter) -> Iterator[None]:
+    """Abort the writer after an error, so that closing it writes nothing."""
     try:
         yield
     except BaseException:
@@ -118,14 +125,14 @@ def _abandoned_on_failure(written: Digested) -> Iterator[None]:
         raise
 
 
-def _blocks(records: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Many at once: to write each alone would be slow."""
+def _batch_records(records: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Group records, since writing each alone would be slow."""
     records = iter(records)
-    while block := list(islice(records, _RECORDS_AT_ONCE)):
+    while block := list(islice(records, _BLOCK_RECORDS)):
         yield block
 
 
-def _hashes_of(path: Path, name: str) -> Iterator[set[str]]:
+def _iter_pseudonyms(path: Path, name: str) -> Iterator[set[str]]:
     if name.endswith(".parquet"):
         import pyarrow.parquet as pq
 
@@ -134,17 +141,17 @@ def _hashes_of(path: Path, name: str) -> Iterator[set[str]]:
                 yield {str(each).lower() for each in batch.column(0).to_pylist()}
         return
     records = iter_records(path)
-    yield set(map(_identity_in(next(records, b"")), records))
+    yield set(map(_build_identity(next(records, b"")), records))
 
 
-def _identity_in(header: bytes) -> Callable[[bytes], str]:
-    """What tells, of a file with this header, of whom a record is: the pseudonym; without one, the feedback id."""
-    columns = split(header)
+def _build_identity(header: bytes) -> Callable[[bytes], str]:
+    """Build the function that identifies a record: by its pseudonym, or by its feedback id without one."""
+    columns = split_record(header)
     place = columns.index(PSEUDONYM)
     feedback = columns.index("feedback_id") if "feedback_id" in columns else None
 
     def identity(record: bytes) -> str:
-        fields = split(record)
+        fields = split_record(record)
         pseudonym = _field(fields, place).lower()
         if pseudonym or feedback is None:
             return pseudonym
@@ -158,7 +165,7 @@ def _field(fields: list[str], number: int) -> str:
     return fields[number] if number < len(fields) else ""
 
 
-def _parquet_without(path: Path, unwanted: Set[str], written: Digested) -> int:
+def _parquet_without(path: Path, unwanted: Set[str], written: HashingWriter) -> int:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq

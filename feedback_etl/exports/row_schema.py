@@ -15,15 +15,15 @@ TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
 
 def manifest_schema(manifest: Manifest) -> dict[str, Any]:
     """Return the JSON Schema of a row of an export, as its manifest describes it."""
-    extra = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
-    return row_schema(extra, manifest.settings.get("age_edges", AGE_EDGES), manifest.overridden)
+    extra_columns = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
+    return row_schema(extra_columns, manifest.settings.get("age_edges", AGE_EDGES), manifest.overridden)
 
 
 def row_schema(
-    extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES, overridden: Collection[str] = ()
+    extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES, overridden: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of one row of an export, an empty field being null."""
-    columns = training_schema(tuple(extra), tuple(age_edges), frozenset(overridden)).columns
+    """Return the JSON Schema (2020-12) of one row of an export, where an empty field is null."""
+    columns = training_schema(tuple(extra_columns), tuple(age_edges), frozenset(overridden)).columns
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "TrainingPair",

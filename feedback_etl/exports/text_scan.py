@@ -8,22 +8,22 @@ import polars as pl
 import polars.selectors as cs
 
 from feedback_etl.exports.adoption import ADOPTED
-from feedback_etl.exports.csv_records import undamaged, without_empty_lines
+from feedback_etl.exports.csv_records import translate_read_errors, without_empty_lines
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.urls import POLARS_OPTIONS
 from feedback_etl.transform.expressions import iso_timestamp
 
 
-def scan_text(place: Folder | Bucket, manifest: Manifest) -> pl.LazyFrame:
+def scan_text(place: LocalStorage | ObjectStorage, manifest: Manifest) -> pl.LazyFrame:
     """Scan the data files of an export, one after the other, with all columns as a CSV file would hold them.
 
     Raises:
         ExportFileError: The file was adopted, and cannot be read.
     """
     names = [file.path for file in manifest.all("pairs")]
-    options: dict[str, Any] = {"storage_options": POLARS_OPTIONS} if isinstance(place, Bucket) else {}
+    options: dict[str, Any] = {"storage_options": POLARS_OPTIONS} if isinstance(place, ObjectStorage) else {}
     if not names[0].endswith(".parquet"):
         return pl.scan_csv(csv_sources(place, manifest, names), infer_schema=False, glob=False, **options)
     frame = pl.scan_parquet([place.address(name) for name in names], glob=False, **options)
@@ -33,8 +33,8 @@ def scan_text(place: Folder | Bucket, manifest: Manifest) -> pl.LazyFrame:
     return frame.with_columns(times).with_columns(truths).with_columns(pl.all().cast(pl.String))
 
 
-def csv_sources(place: Folder | Bucket, manifest: Manifest, names: Sequence[str]) -> list[Any]:
-    """Return what Polars is to read of CSV files of an export: where they are; of an adopted one, its records.
+def csv_sources(place: LocalStorage | ObjectStorage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
+    """Return the sources of CSV files for Polars: their locations, or the records of an adopted file.
 
     Raises:
         ExportFileError: The file was adopted, and cannot be read.
@@ -43,5 +43,5 @@ def csv_sources(place: Folder | Bucket, manifest: Manifest, names: Sequence[str]
     if manifest.mode != ADOPTED:  # what this package writes has no empty lines
         return addresses
     (path,) = map(Path, addresses)
-    with undamaged(path):
+    with translate_read_errors(path):
         return [without_empty_lines(path)]

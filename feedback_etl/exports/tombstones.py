@@ -1,4 +1,4 @@
-"""Whom a folder has forgotten: keyed digests that keep them from coming back with a later export.
+"""Tombstones: keyed digests of erased people, which keep them out of later exports.
 
 `.feedback_etl/tombstones.jsonl` holds a line for each user and each analysis of an erasure; in an object store, where
 nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
@@ -19,7 +19,7 @@ import polars as pl
 from feedback_etl.errors import ExportFileError, KeyMissingError
 from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.privacy.keys import Key, sign, sign_column
-from feedback_etl.storage.base import Where, place_of
+from feedback_etl.storage.base import StorageLike, open_storage
 from feedback_etl.transform.expressions import hash_id
 
 Kind = Literal["user", "pseudonym"]
@@ -30,7 +30,7 @@ _LENGTH = 32
 
 
 class Tombstones(NamedTuple):
-    """The digests of one key.
+    """Contain the digests under one key.
 
     Attributes:
         key: Under which; None for plain digests.
@@ -43,47 +43,47 @@ class Tombstones(NamedTuple):
     pseudonyms: frozenset[str]
 
 
-def digest(kind: Kind, text: str, key: Key | None) -> str:
-    """What stands for a user id or a pseudonym: 32 hex characters."""
+def hash_identity(kind: Kind, text: str, key: Key | None) -> str:
+    """Return the digest of a user id or a pseudonym: 32 hex characters."""
     return sign(key, f"tombstone {kind}", text.encode())[:_LENGTH]
 
 
-def is_forgotten(tombstones: Sequence[Tombstones]) -> pl.Expr:
-    """Whether a raw row is of somebody who was forgotten."""
+def is_erased(tombstones: Sequence[Tombstones]) -> pl.Expr:
+    """Return an expression that is true for raw rows of erased people."""
     found = [pl.lit(value=False)]
     for key, users, pseudonyms in tombstones:
         pseudonym = hash_id("analysis_id", key=key, unkeyed=key is None)
-        found.append(_digest_of("user", pl.col("user_id").cast(pl.String), key).is_in(sorted(users)))
-        found.append(_digest_of("pseudonym", pseudonym, key).is_in(sorted(pseudonyms)))
+        found.append(_hash_column("user", pl.col("user_id").cast(pl.String), key).is_in(sorted(users)))
+        found.append(_hash_column("pseudonym", pseudonym, key).is_in(sorted(pseudonyms)))
     return pl.any_horizontal(each.fill_null(value=False) for each in found)
 
 
-def _digest_of(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
-    """`digest` for a column."""
+def _hash_column(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
+    """Return `hash_identity` of a column."""
     return sign_column(text, f"tombstone {kind}", key).str.slice(0, _LENGTH)
 
 
-class State(NamedTuple):
-    """How much of the file there was at some time, and its digest: it only ever grows."""
+class TombstoneState(NamedTuple):
+    """Contain the size in bytes and the digest of the append-only file at some time."""
 
     bytes: int
     sha256: str
 
 
-def state_of(folder: Where) -> State:
-    """The file as it is."""
+def get_state(folder: StorageLike) -> TombstoneState:
+    """Return the current state of the file."""
     content = _content(folder)
-    return State(len(content), hashlib.sha256(content).hexdigest())
+    return TombstoneState(len(content), hashlib.sha256(content).hexdigest())
 
 
-def last_state(records: Iterable[dict[str, Any]]) -> State:
-    """What the last erasure has recorded in the audit log."""
+def find_last_state(records: Iterable[dict[str, Any]]) -> TombstoneState:
+    """Return the state that the last erasure recorded in the audit log."""
     states = [record["tombstones"] for record in records if record["event"] == "erased" and "tombstones" in record]
-    return State(*states[-1]) if states else State(0, hashlib.sha256(b"").hexdigest())
+    return TombstoneState(*states[-1]) if states else TombstoneState(0, hashlib.sha256(b"").hexdigest())
 
 
-def require_state(folder: Where, state: State) -> None:
-    """Make sure that the file still begins with what it once was.
+def require_state(folder: StorageLike, state: TombstoneState) -> None:
+    """Require that the file still begins with its recorded content.
 
     Raises:
         ExportFileError: It was changed or removed.
@@ -97,9 +97,9 @@ def require_state(folder: Where, state: State) -> None:
 
 
 def read_tombstones(
-    folder: Where, keys: Iterable[Key | None], *, only: frozenset[str] | None = None
+    folder: StorageLike, keys: Iterable[Key | None], *, only: frozenset[str] | None = None
 ) -> list[Tombstones]:
-    """Whom a folder has forgotten, as far as it takes to tell by these keys, the first of them first.
+    """Return the tombstones of a folder under the fewest of these keys, the first preferred.
 
     Args:
         folder: Which.
@@ -133,13 +133,13 @@ def read_tombstones(
     ]
 
 
-def erasures_in(folder: Where) -> frozenset[str]:
-    """Which erasures there were."""
+def list_erasures(folder: StorageLike) -> frozenset[str]:
+    """Return the ids of all erasures."""
     return frozenset(record["erasure"] for record in _records(folder))
 
 
-def forgotten_since(folder: Where, erasures: frozenset[str], key: Key | None) -> frozenset[str]:
-    """The pseudonyms of a key that were forgotten since there were these erasures alone; their digests.
+def list_erased_since(folder: StorageLike, erasures: frozenset[str], key: Key | None) -> frozenset[str]:
+    """Return the digests of the pseudonyms that were erased after these erasures.
 
     Raises:
         ExportFileError: There was an erasure that did not know the key.
@@ -152,43 +152,43 @@ def forgotten_since(folder: Where, erasures: frozenset[str], key: Key | None) ->
 
 
 def _signers(records: Iterable[dict[str, Any]]) -> dict[str, set[str | None]]:
-    """The ids of the keys under which each erasure has a set."""
+    """Return the key ids of each erasure."""
     signers: dict[str, set[str | None]] = {}
     for record in records:
         signers.setdefault(record["erasure"], set()).add(record["key_id"])
     return signers
 
 
-def known_digests(folder: Where, key: Key | None) -> set[str]:
-    """All digests of a key that are there already."""
+def list_digests(folder: StorageLike, key: Key | None) -> set[str]:
+    """Return all stored digests under a key."""
     return {record["digest"] for record in _records(folder) if record["key_id"] == (key.id if key else None)}
 
 
 def add_tombstones(
-    folder: Where, erasure: str, users: Iterable[str], pseudonyms: Iterable[str], key: Key | None
+    folder: StorageLike, erasure: str, users: Iterable[str], pseudonyms: Iterable[str], key: Key | None
 ) -> None:
-    """Remember to forget; kept for good when this returns.
+    """Append the tombstones of an erasure under a key; they are durable when this returns.
 
     Raises:
         OSError: They cannot be written.
     """
     key_id = key.id if key else None
     texts: dict[Kind, Iterable[str]] = {"user": users, "pseudonym": pseudonyms}
-    digests = sorted({(kind, digest(kind, text, key)) for kind, some in texts.items() for text in some})
+    digests = sorted({(kind, hash_identity(kind, text, key)) for kind, some in texts.items() for text in some})
     lines = [json.dumps({"erasure": erasure, "kind": kind, "digest": each, "key_id": key_id}) for kind, each in digests]
     if lines:
-        place_of(folder).grow(TOMBSTONES, ("\n".join(lines) + "\n").encode())
+        open_storage(folder).grow(TOMBSTONES, ("\n".join(lines) + "\n").encode())
 
 
-def _path(folder: Where) -> str:
-    return f"{place_of(folder)}/{TOMBSTONES}"
+def _path(folder: StorageLike) -> str:
+    return f"{open_storage(folder)}/{TOMBSTONES}"
 
 
-def _content(folder: Where) -> bytes:
-    return place_of(folder).grown(TOMBSTONES)
+def _content(folder: StorageLike) -> bytes:
+    return open_storage(folder).grown(TOMBSTONES)
 
 
-def _records(folder: Where) -> list[dict[str, Any]]:
+def _records(folder: StorageLike) -> list[dict[str, Any]]:
     records = []
     for line in _content(folder).splitlines():
         try:

@@ -1,7 +1,7 @@
-"""An export of a folder that was begun: announced in the log, with a stem of its own, and ended in every case.
+"""The transaction of an export to a folder: reserve a name in the audit log, then commit or roll back.
 
-What is written in between, and how it gets its names, is told by `files.ExportFiles` (a file) and `parted.PartedExport`
-(parts that others have written).
+`LocalExportTransaction` writes and publishes single files, `PartitionedExportTransaction` publishes parts
+that workers have written.
 """
 
 import os
@@ -14,42 +14,49 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError
-from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, OpenLog
+from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
 from feedback_etl.exports.consent_guard import require_consent
-from feedback_etl.exports.file_formats import Form
+from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.key_guard import require_same_key
-from feedback_etl.exports.layout import REJECTED_FOLDER, STATE_FOLDER, manifest_of, rewritten, stems, temporary
-from feedback_etl.exports.lock import LOCK_TIMEOUT, locked
+from feedback_etl.exports.layout import (
+    REJECTED_FOLDER,
+    STATE_FOLDER,
+    candidate_stems,
+    manifest_path,
+    replacement_path,
+    staged_path,
+)
+from feedback_etl.exports.lock import LOCK_TIMEOUT, lock_folder
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.manifest_details import Facts, described
-from feedback_etl.exports.recovery import clear_rewritten, recover
-from feedback_etl.exports.staged_file import Part
+from feedback_etl.exports.manifest_details import ManifestDetails, build_manifest
+from feedback_etl.exports.recovery import recover, remove_replacements
+from feedback_etl.exports.staged_file import StagedFile
 from feedback_etl.exports.tombstones import (
     Tombstones,
-    digest,
-    erasures_in,
-    forgotten_since,
-    last_state,
+    find_last_state,
+    hash_identity,
+    list_erased_since,
+    list_erasures,
     read_tombstones,
     require_state,
 )
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.errors import explained, refuse_links
+from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.posix import make_private_folder
-from feedback_etl.storage.urls import is_store, require_no_other_url
+from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 
 
-class BegunExport:
-    """An export that was begun, as a context that leaves nothing half-done; what it writes is told by its kinds.
+class ExportTransaction:
+    """Run an export as a transaction, as a context that commits or rolls back.
 
     Every method raises ExportFileError if a folder or a file cannot be used (the message says which and why), and
     FolderLockedError if others use the folder for too long.
 
     Attributes:
-        stem: What its files are named after.
-        forgotten: Whom the folder had forgotten when it was begun.
-        erasures: By which erasures.
-        audit_head: The MAC of the record of its end.
+        stem: The stem of the names of its files.
+        forgotten: The tombstones when the export began.
+        erasures: The ids of their erasures.
+        audit_head: The MAC of the record of the end.
     """
 
     def __init__(
@@ -65,23 +72,23 @@ class BegunExport:
         lock_timeout: float | None = LOCK_TIMEOUT,
         own_pseudonyms: bool = False,
     ) -> None:
-        """Args are those of `export_feedback`, and:
+        """Take the arguments of `export_feedback` and those below.
 
-        known_keys: Gives other keys, under which people may have been forgotten; called if there are any such.
-        consent: The columns by which people were left out.
-        plan: What the log tells of the run when it begins.
-        lock_timeout: None where the caller holds the folder's lock.
-        own_pseudonyms: Whether the application makes the pseudonyms itself, so that nobody is found by theirs.
+        known_keys: Returns other keys of tombstones; called only if there are tombstones.
+        consent: The consent columns that filtered the rows.
+        plan: Further details of the audit record `started`.
+        lock_timeout: Seconds to wait for the folder's lock; None if the caller has acquired it.
+        own_pseudonyms: Whether the application computes the pseudonyms, so that no key finds a person's rows.
         """
-        require_no_other_url(str(folder))
-        if is_store(str(folder)):
+        refuse_unsupported_url(str(folder))
+        if is_object_store(str(folder)):
             raise UsageError(f"{folder} is an object store: export_feedback and `feedback-etl export` write there.")
         self._folder = Path(folder)
         self._now, self._key, self._new_key, self._lock_timeout = now, key, allow_new_key, lock_timeout
         self._log = AuditLog(self._folder)
         self._own_pseudonyms = own_pseudonyms
         self._run = secrets.token_hex(8)
-        self._manifest = Part("manifest", Form())
+        self._manifest = StagedFile("manifest", FileFormat())
         self._ended = True
         self._has_forgotten = False
         self._consent = list(consent)
@@ -93,14 +100,14 @@ class BegunExport:
 
     def __enter__(self) -> Self:
         try:
-            with explained(self._folder):
+            with explain_write_errors(self._folder):
                 make_private_folder(self._folder)
                 with self._log.locked() as log:
                     recover(self._folder, log, self._key)
                     require_same_key(self._folder, log, self._key, allow_new_key=self._new_key)
                     require_consent(self._folder, log, self._consent)
-                    require_state(self._folder, last_state(log.records()))
-                    self.erasures = erasures_in(self._folder)
+                    require_state(self._folder, find_last_state(log.records()))
+                    self.erasures = list_erasures(self._folder)
                     if self.erasures:
                         self.forgotten = read_tombstones(self._folder, [self._key, *self._known_keys()])
                     self._announce(log)
@@ -109,34 +116,36 @@ class BegunExport:
             self._leave(type(error))
             raise
 
-    def _announce(self, log: OpenLog) -> None:
-        """Choose a stem, record it, and take it by making the manifest's temporary file."""
+    def _announce(self, log: LockedAuditLog) -> None:
+        """Reserve a free stem with a record and the staged file of the manifest."""
         refuse_links(*(self._folder / name for name in (REJECTED_FOLDER, STATE_FOLDER)))
-        for stem in stems(self._now):
+        for stem in candidate_stems(self._now):
             paths = [self._folder / name for name in self._names_of(stem)]
             refuse_links(*paths)
-            if not any(os.path.lexists(name) for path in paths for name in (path, temporary(path), rewritten(path))):
+            if not any(
+                os.path.lexists(name) for path in paths for name in (path, staged_path(path), replacement_path(path))
+            ):
                 self.stem = stem
-                names = [*self._announced, manifest_of(stem)]
+                names = [*self._announced, manifest_path(stem)]
                 log.append("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
                 self._ended = False
-                self._manifest.move(self._folder / manifest_of(stem))
+                self._manifest.move(self._folder / manifest_path(stem))
                 self._begin()
                 self._manifest.open()
                 return
         raise ExportFileError(f"{self._folder} holds too many exports of this second; no name is left.")
 
     def _names_of(self, stem: str) -> Iterable[str]:
-        """What has to be free for a stem to be taken."""
+        """Return the paths that have to be free for a stem."""
         raise NotImplementedError
 
     @property
     def _announced(self) -> list[str]:
-        """The names that the log tells of, but for that of the manifest."""
+        """Return the names that the log announces, without that of the manifest."""
         raise NotImplementedError
 
     def _begin(self) -> None:
-        """What is to be done when the stem is known, or another one has become known."""
+        """Prepare the files of a new stem."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -144,7 +153,7 @@ class BegunExport:
         self._leave(kind)
 
     def _leave(self, kind: type[BaseException] | None) -> None:
-        """Leave nothing but what was published, and record how it ended."""
+        """Remove what was not committed, and record the end."""
         try:
             self._discard()
         except BaseException:  # an interrupt may come at any point
@@ -156,22 +165,22 @@ class BegunExport:
                     self._end("failed", timeout=1, error=kind.__name__ if kind else "nothing was published")
 
     def _discard(self) -> None:
-        """Remove what was written and not published; may be called again."""
+        """Remove the staged files; idempotent."""
         self._manifest.discard()
 
     def _locked(self) -> AbstractContextManager[None]:
-        """The folder's lock, unless the caller has it."""
-        return nullcontext() if self._lock_timeout is None else locked(self._folder, self._lock_timeout)
+        """Return the folder's lock, unless the caller has acquired it."""
+        return nullcontext() if self._lock_timeout is None else lock_folder(self._folder, self._lock_timeout)
 
     def _look_again(self) -> None:
-        """What may have happened since it was begun; for one that holds the folder's lock."""
+        """Check for another key and for a sweep since the export began; the folder's lock is acquired."""
         with self._log.locked() as log:
             require_same_key(self._folder, log, self._key, allow_new_key=self._new_key)
             self._require_no_sweep(log)
-            clear_rewritten(self._folder, log)
+            remove_replacements(self._folder, log)
 
-    def _require_no_sweep(self, log: OpenLog) -> None:
-        """A sweep compares what is published with the database; what is under way would pass it by."""
+    def _require_no_sweep(self, log: LockedAuditLog) -> None:
+        """Refuse to commit after a sweep, which compared only published files with the database."""
         started = False
         for record in log.records():
             started = started or record.get("run") == self._run
@@ -180,8 +189,8 @@ class BegunExport:
             raise ExportFileError("Meanwhile the folder was swept (erase --not-in-database): run again.")
 
     def _forgotten_meanwhile(self) -> Callable[[str], bool] | None:
-        """Who was erased since it was begun, by their pseudonyms; None if nobody was."""
-        new = forgotten_since(self._folder, self.erasures, self._key)
+        """Return a predicate of pseudonyms erased since the export began; None if there are none."""
+        new = list_erased_since(self._folder, self.erasures, self._key)
         if not new:
             return None
         if self._own_pseudonyms:
@@ -190,12 +199,12 @@ class BegunExport:
                 "itself: run again."
             )
         self._has_forgotten = True
-        return lambda pseudonym: digest("pseudonym", pseudonym, self._key) in new
+        return lambda pseudonym: hash_identity("pseudonym", pseudonym, self._key) in new
 
-    def _described(self, files: list[DataFile], facts: Facts) -> Manifest:
+    def _described(self, files: list[DataFile], facts: ManifestDetails) -> Manifest:
         stale = {"stale": True} if self._has_forgotten and facts.risk else {}
         facts = facts._replace(consent=self._consent, risk=facts.risk | stale)
-        return described(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
+        return build_manifest(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
 
     def _end(self, event: str, /, timeout: float = LOG_TIMEOUT, **facts: Any) -> None:
         """Record how the run ended."""

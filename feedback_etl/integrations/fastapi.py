@@ -20,7 +20,7 @@ from feedback_etl.errors import (
     UsageError,
     ValidationError,
 )
-from feedback_etl.exports.maintenance import contents_of
+from feedback_etl.exports import maintenance
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.integrations.run import run_export
 from feedback_etl.results import ExportReport
@@ -112,11 +112,14 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
     def list_exports(limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> dict[str, Any]:
         """The exports of the folder, the newest first, and the files in it that are not ours."""
         try:
-            exports, foreign = contents_of(settings.output_dir)
+            exports, unmanaged = maintenance.list_exports(settings.output_dir)
         except FeedbackError as error:
             logger.warning("refused: %s", error)
             raise HTTPException(500, "The folder of exports cannot be read.") from None
-        return {"exports": [_listed(each) for each in exports[: -limit - 1 : -1]], "foreign": [p.name for p in foreign]}
+        return {
+            "exports": [_listed(each) for each in exports[: -limit - 1 : -1]],
+            "foreign": [path.name for path in unmanaged],
+        }
 
     return router
 

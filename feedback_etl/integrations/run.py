@@ -29,13 +29,13 @@ def run_export(settings: "Settings | None" = None, **options: Any) -> "ExportRep
         RuntimeError: Something unexpected happened. Its place is in the log; its text, which may hold values, nowhere.
     """
     from feedback_etl.pipeline.export import export_feedback
-    from feedback_etl.settings import key_in_force, load_settings
+    from feedback_etl.settings import find_active_key, load_settings
 
     try:
         settings = settings or load_settings()
         url = settings.require_database_url()
         arguments = {name: options.pop(name) for name in ARGUMENTS if name in options}
-        arguments.setdefault("key", key_in_force(settings))
+        arguments.setdefault("key", find_active_key(settings))
         return export_feedback(url, options=settings.to_options(**options), **arguments)
     except (FeedbackError, KeyboardInterrupt, SystemExit):
         raise

@@ -13,8 +13,8 @@ import polars as pl
 from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
-from feedback_etl.exports.seen_rows import Memory
-from feedback_etl.exports.tombstones import Tombstones, is_forgotten
+from feedback_etl.exports.seen_rows import SeenRows
+from feedback_etl.exports.tombstones import Tombstones, is_erased
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
 from feedback_etl.results import ExportReport
@@ -47,9 +47,9 @@ def _nulls(frame: pl.DataFrame, name: str) -> int:
     return frame[name].null_count() if name in frame.columns else 0
 
 
-def _times(extra: Sequence[ExtraColumn]) -> list[ExtraColumn]:
+def _times(extra_columns: Sequence[ExtraColumn]) -> list[ExtraColumn]:
     """Return the declared columns that contain times."""
-    return [each for each in extra if each.type == "time" and each.role != "identifier"]
+    return [each for each in extra_columns if each.type == "time" and each.role != "identifier"]
 
 
 def _implausible_ages(pairs: pl.DataFrame, rows: pl.DataFrame) -> int:
@@ -80,10 +80,10 @@ class Run:
     """The steps for one batch after the other, and what has to be carried from one to the next."""
 
     def __init__(
-        self, rules: TransformOptions, forgotten: Sequence[Tombstones] = (), memory: Memory | None = None
+        self, rules: TransformOptions, forgotten: Sequence[Tombstones] = (), memory: SeenRows | None = None
     ) -> None:
         self._rules = rules
-        self._forgotten = is_forgotten(forgotten) if forgotten else None
+        self._forgotten = is_erased(forgotten) if forgotten else None
         self._memory = memory
         asked = rules.anonymity
         self._cap = max(MAX_COUNTED_PEOPLE, asked.k or 0)
@@ -116,9 +116,9 @@ class Run:
             everybody, raw = raw.height, raw.filter(~self._forgotten)
             self._counts["forgotten"] += everybody - raw.height
         if self._memory is not None:
-            raw = self._memory.unread(raw, lambda rows: self._enough & is_valid(rows, rules.extra))
+            raw = self._memory.unread(raw, lambda rows: self._enough & is_valid(rows, rules.extra_columns))
         rated = raw.filter(self._enough)
-        valid, rejected = partition_valid(rated, rules.extra)
+        valid, rejected = partition_valid(rated, rules.extra_columns)
         if self._first_of_own_pairs is None:
             unique = self._first_of_pairs.filter(valid)
             if self._memory is not None:
@@ -128,7 +128,7 @@ class Run:
             pairs = self._anonymized(valid)
             first = self._first_of_own_pairs.mask(pairs)
             unique, pairs = valid.filter(first), pairs.filter(first)
-        pairs = coarsen(pairs, rules.timestamp_precision, also=[each.name for each in _times(rules.extra)])
+        pairs = coarsen(pairs, rules.timestamp_precision, also=[each.name for each in _times(rules.extra_columns)])
         self._people.add(pairs, unique["user_id"])
         self._counts.update(
             total=raw.height,
@@ -138,7 +138,9 @@ class Run:
             exported=pairs.height,
             implausible_ages=_implausible_ages(pairs, unique),
             withheld=_nulls(pairs, IMAGE_URL.name) - _nulls(unique, IMAGE_URL.name),
-            unreadable=sum(_nulls(pairs, each.name) - _nulls(unique, each.name) for each in _times(rules.extra)),
+            unreadable=sum(
+                _nulls(pairs, each.name) - _nulls(unique, each.name) for each in _times(rules.extra_columns)
+            ),
         )
         return Batch(pairs, self._explained(rejected))
 
@@ -149,8 +151,8 @@ class Run:
             now=rules.now,
             key=rules.key,
             unkeyed=rules.key is None,
-            recommendation_id=rules.recommendation_id,
-            extra=rules.extra,
+            hash_recommendation_id=rules.hash_recommendation_id,
+            extra_columns=rules.extra_columns,
             age_edges=rules.age_edges,
         )
         return rules.overrides.apply(pairs, valid) if self._overridden else pairs
@@ -164,9 +166,9 @@ class Run:
         rules = self._rules
         validate(
             batch.pairs,
-            extra=rules.extra,
+            extra_columns=rules.extra_columns,
             age_edges=rules.age_edges,
-            model=rules.model,
+            row_model=rules.row_model,
             overridden=self._overridden,
         )
         return batch
@@ -176,7 +178,7 @@ class Run:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return _NONE_REJECTED
-        explained = add_reasons(pl.concat(waiting), self._rules.extra)
+        explained = add_reasons(pl.concat(waiting), self._rules.extra_columns)
         reasons = explained["reasons"].str.split(",").explode().value_counts()
         self._reasons.update(dict(reasons.iter_rows()))
         return self._without_values(explained)

@@ -18,7 +18,7 @@ from feedback_etl.database.sql import count_rows
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.file_formats import Form, Rows
+from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.batch_processor import Run
@@ -126,9 +126,9 @@ def _divided(found: OpenSource, window: Window, workers: int) -> tuple[int, int,
     return rows, count, min(workers, count), ranges.middle
 
 
-def _measured(found: OpenSource, window: Window, rules: TransformOptions, form: Form) -> tuple[int, float, int]:
+def _measured(found: OpenSource, window: Window, rules: TransformOptions, form: FileFormat) -> tuple[int, float, int]:
     """The rows of a range, not more than a usual one has; the seconds they take; and the size of their part."""
-    run, part = Run(rules), Rows(cast("IO[bytes]", _Nowhere()), form, parquet_metadata(rules, form))
+    run, part = Run(rules), RowWriter(cast("IO[bytes]", _Nowhere()), form, parquet_metadata(rules, form))
     started = time.perf_counter()
     with open_batches(found.source, found.relation, window, BatchOptions()) as frames:
         process_into(part.append, lambda _: None, run, next(group_batches(frames)))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Unpack
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import Progress, read
+from feedback_etl.database.read import Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
-from feedback_etl.exports.idempotency import AskedMeanwhile, asked_once
-from feedback_etl.exports.incremental import continued, lookback_of
-from feedback_etl.exports.manifest import digest_of
+from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
+from feedback_etl.exports.incremental import lock_series, parse_lookback
+from feedback_etl.exports.manifest import hash_settings
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline.keys import resolve_key
@@ -24,7 +24,7 @@ from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.write import write_export
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.base import place_of
+from feedback_etl.storage.base import open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
 
@@ -88,7 +88,7 @@ def export_feedback(
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
     request = ExportRequest(
-        storage=place_of(options.output.output_dir),
+        storage=open_storage(options.output.output_dir),
         selection=select(database, options, now, on_progress),
         rules=TransformOptions.of(options, now, resolve_key(key, unkeyed), overrides),
         output=options.output,
@@ -126,7 +126,7 @@ def export_full(request: ExportRequest) -> ExportReport:
         from feedback_etl.pipeline.partitioned import export_in_parts
 
         return export_in_parts(request)
-    return read(request.selection, lambda stream: write_export(request, stream))
+    return write_export(request.selection, request)
 
 
 def export_once(request: ExportRequest, idempotency_key: str) -> ExportReport:
@@ -135,22 +135,24 @@ def export_once(request: ExportRequest, idempotency_key: str) -> ExportReport:
     A folder is locked meanwhile. In an object store, a concurrent run with the same key may publish first.
     """
     while True:
-        with asked_once(request.storage, idempotency_key, request.output.lock_timeout, request.rules.key) as done:
+        with deduplicate_request(
+            request.storage, idempotency_key, request.output.lock_timeout, request.rules.key
+        ) as done:
             try:
                 return done or export_full(request)
-            except AskedMeanwhile:
+            except DuplicateRequestError:
                 continue
 
 
 def export_incremental(request: ExportRequest) -> ExportReport:
     """Export the rows that are new in the incremental series of the folder, which is locked meanwhile."""
     output, now = request.output, request.rules.now
-    with continued(request.folder, digest_of(request.settings), output.lock_timeout) as series:
+    with lock_series(request.folder, hash_settings(request.settings), output.lock_timeout) as series:
         window = Window(series.begins(request.selection.window.start, now), now)
         windows = [Window(count.start, count.end) for count in series.counted]
-        watermark = WatermarkRequest(lookback_of(output.lookback), windows)
+        watermark = WatermarkRequest(parse_lookback(output.lookback), windows)
         request = replace(request, selection=replace(request.selection, window=window, watermark=watermark))
-        report = read(request.selection, lambda stream: write_export(request, stream, series))
+        report = write_export(request.selection, request, series)
     if series.others:
         report.advice = (
             "this began a new series, since the folder's other exports have other settings: it repeats their rows"

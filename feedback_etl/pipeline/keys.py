@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from feedback_etl.errors import KeyMissingError, UsageError
 from feedback_etl.privacy.keys import Key, read_retired_keys
-from feedback_etl.settings import find_key, key_in_force, retired_folder
+from feedback_etl.settings import find_active_key, find_key, find_retired_folder
 
 
 def resolve_key(key: Key | str | None, unkeyed: bool) -> Key | None:
@@ -17,12 +17,12 @@ def resolve_key(key: Key | str | None, unkeyed: bool) -> Key | None:
         if key is not None:
             raise UsageError("Give a key or unkeyed=True, not both.")
         return None
-    return Key.parse(key) if key is not None else key_in_force()
+    return Key.parse(key) if key is not None else find_active_key()
 
 
 def available_keys() -> list[Key]:
     """Return the configured key and the retired ones: people may have been erased under any of them."""
-    keys = [retired.key for retired in read_retired_keys(retired_folder())]
+    keys = [retired.key for retired in read_retired_keys(find_retired_folder())]
     with suppress(KeyMissingError):
         keys.insert(0, find_key().key)
     return keys

@@ -7,7 +7,7 @@ import polars as pl
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import FeedbackStream, Progress, read
+from feedback_etl.database.read import Progress, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.option_keywords import ReadKeywords, TrainingKeywords
 from feedback_etl.options import ExportOptions, require_known
 from feedback_etl.pipeline.keys import resolve_key
@@ -41,18 +41,19 @@ def load_training(
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
     rules = TransformOptions.of(options, now, resolve_key(key, unkeyed))
-    selection = select(database, options, now, on_progress)
+    return _collect_training(select(database, options, now, on_progress), rules)
 
-    def collect(found: FeedbackStream) -> pl.DataFrame:
+
+@retry_with_sqlalchemy
+def _collect_training(selection: ReadRequest, rules: TransformOptions) -> pl.DataFrame:
+    with open_feedback(selection) as stream:
         from feedback_etl.pipeline.batch_processor import Run  # imports pandera, while the database executes the query
 
         run = Run(rules)
-        pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in found.batches])
+        pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in stream.batches])
         run.finish()
-        run.judge(selection.window, found.excluded)
+        run.judge(selection.window, stream.excluded)
         return drop_small_classes(pairs, run.small_classes(), rules.anonymity.quasi_identifiers)
-
-    return read(selection, collect)
 
 
 def load_feedback(
@@ -75,5 +76,10 @@ def load_feedback(
     require_known(keywords, [*ReadKeywords.__annotations__])
     read_only = ExportOptions(read=(options or ExportOptions()).with_keywords(**keywords).read)
     selection = select(database, read_only, resolve_now(now), on_progress)
-    raw = read(selection, lambda found: pl.concat(list(found.batches), how="vertical_relaxed"))
-    return raw.with_columns(readable("created_at"))
+    return _collect_raw(selection).with_columns(readable("created_at"))
+
+
+@retry_with_sqlalchemy
+def _collect_raw(selection: ReadRequest) -> pl.DataFrame:
+    with open_feedback(selection) as stream:
+        return pl.concat(list(stream.batches), how="vertical_relaxed")

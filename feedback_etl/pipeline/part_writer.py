@@ -8,13 +8,13 @@ from typing import Self
 import polars as pl
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import manifest_at
-from feedback_etl.exports.file_formats import Form, Rows
+from feedback_etl.exports.catalog import read_object_manifest
+from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.storage.base import Place
-from feedback_etl.storage.errors import explained, made_here
-from feedback_etl.storage.object_store import Bucket
-from feedback_etl.storage.posix import create_private_file, sha256_of
+from feedback_etl.storage.base import Storage
+from feedback_etl.storage.errors import explain_staging_errors, explain_write_errors
+from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.posix import create_private_file, hash_file
 from feedback_etl.storage.whole_files import WholeFile
 
 
@@ -26,10 +26,10 @@ class PartWriter:
         written = file.publish("pairs")
     """
 
-    def __init__(self, place: Place, name: str, form: Form, metadata: dict[str, str]) -> None:
+    def __init__(self, place: Storage, name: str, form: FileFormat, metadata: dict[str, str]) -> None:
         self._place, self._name, self._form, self._metadata = place, name, form, metadata
         self._stack = ExitStack()
-        self._rows: Rows | None = None
+        self._rows: RowWriter | None = None
         self._draft = Path()
         self._file: WholeFile | None = None
 
@@ -49,7 +49,7 @@ class PartWriter:
             if self._rows is None:
                 self._draft = self._stack.enter_context(self._place.draft(self._name))
                 self._file = self._stack.enter_context(create_private_file(self._draft))
-                self._rows = Rows(self._file, self._form, self._metadata)
+                self._rows = RowWriter(self._file, self._form, self._metadata)
             self._rows.append(frame)
 
     def publish(self, kind: str) -> list[DataFile]:
@@ -75,7 +75,11 @@ class PartWriter:
 
     def _explained(self) -> AbstractContextManager[None]:
         """Report where writing failed: a part for an object store is written to the local temporary folder first."""
-        return made_here(str(self._place)) if isinstance(self._place, Bucket) else explained(self._place)
+        return (
+            explain_staging_errors(str(self._place))
+            if isinstance(self._place, ObjectStorage)
+            else explain_write_errors(self._place)
+        )
 
     def _require_open(self) -> None:
         """Remove the part from an object store if the export has ended, since its cleanup may have run before.
@@ -83,7 +87,7 @@ class PartWriter:
         In a local folder nothing can remain: the folder of the parts is gone.
         """
         stem = self._name.split("/")[-2]
-        manifest = manifest_at(self._place, stem) if isinstance(self._place, Bucket) else None
+        manifest = read_object_manifest(self._place, stem) if isinstance(self._place, ObjectStorage) else None
         if manifest and self._name not in [file.path for file in manifest.files]:
             self._place.remove(self._name)
             raise ExportFileError(f"The export {stem} ended while the part was written: {self._name} was removed.")
@@ -98,7 +102,7 @@ class PartWriter:
 
 
 @contextmanager
-def open_spooled_part(place: Place, spooled: DataFile) -> Iterator[Iterator[pl.DataFrame]]:
+def open_spooled_part(place: Storage, spooled: DataFile) -> Iterator[Iterator[pl.DataFrame]]:
     """Open the spooled rows of a part, in order.
 
     The file is read twice, first for its digest: one that was truncated between two batches looks complete.
@@ -111,7 +115,7 @@ def open_spooled_part(place: Place, spooled: DataFile) -> Iterator[Iterator[pl.D
     with ExitStack() as stack:
         try:
             path = stack.enter_context(place.fetched(spooled.path))
-            there = path.stat().st_size, sha256_of(path)
+            there = path.stat().st_size, hash_file(path)
         except FileNotFoundError:
             there = None
         if there != (spooled.bytes, spooled.sha256):

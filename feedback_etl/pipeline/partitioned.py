@@ -21,14 +21,14 @@ import polars as pl
 from feedback_etl import __version__
 from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, read_partitions
 from feedback_etl.database.ranges import group_batches
-from feedback_etl.database.read import FeedbackStream, read
+from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.idempotency import asked_by
-from feedback_etl.exports.layout import REJECTED_FOLDER, number_of, small_classes_of
+from feedback_etl.exports.idempotency import request_details
+from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number, small_classes_path
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.manifest_details import Facts
-from feedback_etl.exports.object_transaction import StoredExport
-from feedback_etl.exports.partitioned_transaction import PartedExport
+from feedback_etl.exports.manifest_details import ManifestDetails
+from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.request import ExportRequest
@@ -37,8 +37,8 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskContext, Task
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import write_private_file
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
         )
     except NotPartitionableError:
         logger.info("reading in this process: only PostgreSQL is read in parallel")
-    return read(selection, lambda stream: export_stream(request, stream))
+    return export_stream(selection, request)
 
 
 def export_division(request: ExportRequest, division: FeedbackPartitions, in_flight: int) -> ExportReport:
@@ -82,10 +82,11 @@ def export_division(request: ExportRequest, division: FeedbackPartitions, in_fli
     return report
 
 
-def export_stream(request: ExportRequest, stream: FeedbackStream) -> ExportReport:
+@retry_with_sqlalchemy
+def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportReport:
     """Export rows that cannot be read in parallel, part by part in this process."""
     storage, rules = request.storage, request.rules
-    with _begin(request, stream.consent) as export:
+    with open_feedback(selection) as stream, _begin(request, stream.consent) as export:
         context = _create_context(request, export, ())
         processor = create_processor(context, rules)
         results = (
@@ -122,7 +123,7 @@ def _collect(
 
 def _finish(
     request: ExportRequest,
-    export: PartedExport | StoredExport,
+    export: PartitionedExportTransaction | ObjectExportTransaction,
     context: TaskContext,
     counts: Run,
     written: _Written,
@@ -135,13 +136,15 @@ def _finish(
     small = counts.small_classes()
     if rules.anonymity.k is not None:
         _publish_small_classes(request, export.stem, small)
-        tasks = (ReleaseTask(context, number_of(file.path), file) for file in written.spooled)
+        tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
         with closing(run(tasks)) as results:
             for result in results:
                 written.files.extend(result.files)
     report = counts.report(window, source.excluded)
     _require_all(written.files, report)
-    details = Facts("full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra)
+    details = ManifestDetails(
+        "full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra_columns
+    )
     export.publish(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head
     kinds = {file.kind for file in written.files}
@@ -157,11 +160,11 @@ def _release_here(request: ExportRequest) -> Runner:
     return run
 
 
-def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartedExport | StoredExport:
+def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
     storage, rules, output = request.storage, request.rules, request.output
-    plan = asked_by(output.idempotency_key)
-    if isinstance(storage, Bucket):
-        return StoredExport(
+    plan = request_details(output.idempotency_key)
+    if isinstance(storage, ObjectStorage):
+        return ObjectExportTransaction(
             storage,
             rules.now,
             key=rules.key,
@@ -170,7 +173,7 @@ def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartedExport | S
             consent=consent,
             plan=plan,
         )
-    return PartedExport(
+    return PartitionedExportTransaction(
         storage.path,
         rules.now,
         key=rules.key,
@@ -183,7 +186,7 @@ def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartedExport | S
 
 
 def _create_context(
-    request: ExportRequest, export: PartedExport | StoredExport, prepare: tuple[str, ...]
+    request: ExportRequest, export: PartitionedExportTransaction | ObjectExportTransaction, prepare: tuple[str, ...]
 ) -> TaskContext:
     rules, selection = request.rules, request.selection
     return TaskContext(
@@ -203,7 +206,7 @@ def _create_context(
 
 def _publish_small_classes(request: ExportRequest, stem: str, small: pl.DataFrame) -> None:
     """Write the equivalence classes that are too small to where workers find them."""
-    storage, name = request.storage, small_classes_of(stem)
+    storage, name = request.storage, small_classes_path(stem)
     with storage.draft(name) as draft:
         content = io.BytesIO()
         small.write_ipc(content)
@@ -213,7 +216,7 @@ def _publish_small_classes(request: ExportRequest, stem: str, small: pl.DataFram
 
 def by_number(file: DataFile) -> tuple[str, int]:
     """Return the sort key of parts; by name, `part-100000` would come before `part-99999`."""
-    return file.kind, number_of(file.path)
+    return file.kind, parse_part_number(file.path)
 
 
 def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
@@ -230,9 +233,9 @@ def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
             )
 
 
-def to_absolute(storage: Folder | Bucket) -> str:
+def to_absolute(storage: LocalStorage | ObjectStorage) -> str:
     """Return the location for workers, whose working directory differs."""
-    return str(storage.path.absolute()) if isinstance(storage, Folder) else str(storage)
+    return str(storage.path.absolute()) if isinstance(storage, LocalStorage) else str(storage)
 
 
 def _count_in_flight(request: ExportRequest) -> int:

@@ -10,8 +10,8 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options import OutputOptions
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -34,7 +34,7 @@ class ExportRequest:
             all rows.
     """
 
-    storage: Folder | Bucket
+    storage: LocalStorage | ObjectStorage
     selection: ReadRequest
     rules: TransformOptions
     output: OutputOptions
@@ -66,12 +66,12 @@ class ExportRequest:
     @property
     def is_partitioned(self) -> bool:
         """Whether the export is written in parts."""
-        return self.executor is not None or isinstance(self.storage, Bucket)
+        return self.executor is not None or isinstance(self.storage, ObjectStorage)
 
     @property
     def folder(self) -> Path:
         """The folder of an export that is not in parts."""
-        assert isinstance(self.storage, Folder)  # noqa: S101  all others are partitioned
+        assert isinstance(self.storage, LocalStorage)  # noqa: S101  all others are partitioned
         return self.storage.path
 
     @property
@@ -85,14 +85,14 @@ class ExportRequest:
         """What decides which rows an export has and what they look like: the identity of an incremental series."""
         rules, query = self.rules, self.selection.query
         optional = {
-            "extra_columns": [list(column) for column in rules.extra],
+            "extra_columns": [list(column) for column in rules.extra_columns],
             "age_edges": list(rules.age_edges) if rules.age_edges != AGE_EDGES else [],
             "allow_row_security": self.selection.allow_row_security,
             "overridden": rules.overrides.names(),
         }
         return {name: value for name, value in optional.items() if value} | {
             "min_feedback_fields": rules.min_feedback_fields,
-            "recommendation_id": rules.recommendation_id,
+            "recommendation_id": "hash" if rules.hash_recommendation_id else "keep",
             "timestamp_precision": rules.timestamp_precision,
             "k": rules.anonymity.k,
             "quasi_identifiers": list(rules.anonymity.quasi_identifiers),

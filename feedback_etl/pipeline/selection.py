@@ -29,6 +29,6 @@ def select(
         batch_options=read.batch_options,
         on_progress=on_progress,
         consent=read.consent,
-        extra_columns=raw_extra_columns(options.privacy.columns),
+        extra_columns=raw_extra_columns(options.privacy.all_extra_columns),
         allow_row_security=read.allow_row_security,
     )

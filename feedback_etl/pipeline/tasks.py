@@ -6,7 +6,7 @@ They contain neither the database URL nor the key nor ids: workers find URL and 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from feedback_etl.exports.file_formats import Form
+from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.pipeline.batch_processor import Tally
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -33,7 +33,7 @@ class TaskContext:
 
     place: str
     stem: str
-    form: Form
+    form: FileFormat
     rules: TransformOptions
     version: str
     key_id: str | None

@@ -9,7 +9,7 @@ from feedback_etl.options import ExportOptions
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.overrides import Overrides
-from feedback_etl.transform.transforms import RecommendationId, TimestampPrecision
+from feedback_etl.transform.transforms import TimestampPrecision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +19,14 @@ class TransformOptions:
     now: datetime
     key: Key | None
     min_feedback_fields: int
-    recommendation_id: RecommendationId
+    hash_recommendation_id: bool
     strict: bool
     max_rejected: float
     timestamp_precision: TimestampPrecision
     anonymity: KAnonymityPolicy
-    extra: tuple[ExtraColumn, ...]
+    extra_columns: tuple[ExtraColumn, ...]
     age_edges: tuple[int, ...]
-    model: Any
+    row_model: Any
     overrides: Overrides
 
     @classmethod
@@ -37,13 +37,13 @@ class TransformOptions:
             now=now,
             key=key,
             min_feedback_fields=quality.min_feedback_fields,
-            recommendation_id="hash" if privacy.hash_recommendation_id else "keep",
+            hash_recommendation_id=privacy.hash_recommendation_id,
             strict=quality.strict,
             max_rejected=quality.max_rejected,
             timestamp_precision=privacy.timestamp_precision,
             anonymity=privacy.k_anonymity,
-            extra=privacy.columns,
+            extra_columns=privacy.all_extra_columns,
             age_edges=tuple(privacy.age_edges),
-            model=quality.row_model,
+            row_model=quality.row_model,
             overrides=overrides or Overrides(),
         )

@@ -18,8 +18,14 @@ from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
-from feedback_etl.exports.file_formats import Form
-from feedback_etl.exports.layout import STATE_FOLDER, part_of, rejected_part_of, small_classes_of, waiting_part_of
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.layout import (
+    STATE_FOLDER,
+    part_path,
+    rejected_part_path,
+    small_classes_path,
+    spooled_part_path,
+)
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.pipeline.batch_processor import Run
 from feedback_etl.pipeline.batches import process_into
@@ -29,9 +35,9 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import key_in_force, load_settings
-from feedback_etl.storage.base import Folder, Place, place_of
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.settings import find_active_key, load_settings
+from feedback_etl.storage.base import LocalStorage, Storage, open_storage
+from feedback_etl.storage.object_store import ObjectStorage
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,13 @@ def _find_secrets(export: TaskContext) -> Secrets:
             f"This worker has feedback_etl {__version__}, the coordinator {export.version}: install the same version."
         )
     place = _place_of(export.place)
-    if isinstance(place, Folder) and not place.names(STATE_FOLDER):
+    if isinstance(place, LocalStorage) and not place.names(STATE_FOLDER):
         raise UsageError(
             f"This worker does not see {export.place}: let workers and coordinator share the folder, or export to an "
             "object store."
         )
     settings = load_settings()
-    key = key_in_force(settings) if export.key_id else None
+    key = find_active_key(settings) if export.key_id else None
     if key and key.id != export.key_id:
         raise KeyUnusableError(
             f"This worker has the key {key.id}, the export uses the key {export.key_id}: set FEEDBACK_ETL_KEY_FILE (or "
@@ -103,7 +109,7 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     if isinstance(task, ReleaseTask):
         return release_part(place, rules, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = read_job(job, raw_extra_columns(rules.extra), read_timeout=export.read_timeout)
+    frames = read_job(job, raw_extra_columns(rules.extra_columns), read_timeout=export.read_timeout)
     return write_part(place, rules, task, frames, create_processor(export, rules))
 
 
@@ -115,9 +121,9 @@ def create_processor(export: TaskContext, rules: TransformOptions) -> Run:
 
 
 @lru_cache(maxsize=4)
-def _place_of(name: str) -> Folder | Bucket:
+def _place_of(name: str) -> LocalStorage | ObjectStorage:
     """Open the storage once per process: opening takes ten times as long as a request. It renews its credentials."""
-    return place_of(name)
+    return open_storage(name)
 
 
 @lru_cache(maxsize=4)
@@ -127,15 +133,17 @@ def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[
 
 
 def write_part(
-    place: Place, rules: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], run: Run
+    place: Storage, rules: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], run: Run
 ) -> TaskResult:
     """Write a part from raw rows; with k, spool its rows until the sizes of all equivalence classes are known."""
     export, number = task.export, task.number
     spools = rules.anonymity.k is not None
-    name = waiting_part_of(export.stem, number) if spools else part_of(export.stem, number, export.form.suffix)
+    name = spooled_part_path(export.stem, number) if spools else part_path(export.stem, number, export.form.suffix)
     with ExitStack() as stack:
-        pairs = PartWriter(place, name, Form("arrow") if spools else export.form, parquet_metadata(rules, export.form))
-        rejected = PartWriter(place, rejected_part_of(export.stem, number), Form(), {})
+        pairs = PartWriter(
+            place, name, FileFormat("arrow") if spools else export.form, parquet_metadata(rules, export.form)
+        )
+        rejected = PartWriter(place, rejected_part_path(export.stem, number), FileFormat(), {})
         for file in (pairs, rejected):
             stack.enter_context(file)
         process_into(pairs.append, rejected.append, run, frames)
@@ -144,16 +152,16 @@ def write_part(
     return TaskResult(number, files, run.tally(), next(iter(written), None) if spools else None)
 
 
-def release_part(place: Place, rules: TransformOptions, task: ReleaseTask) -> TaskResult:
+def release_part(place: Storage, rules: TransformOptions, task: ReleaseTask) -> TaskResult:
     """Write a part from its spooled rows, without those of equivalence classes that are too small.
 
     Raises:
         ExportFileError: The spooled file is missing or was changed, or the part cannot be written.
     """
     export, number = task.export, task.number
-    with place.fetched(small_classes_of(export.stem)) as path:
+    with place.fetched(small_classes_path(export.stem)) as path:
         small = pl.read_ipc(path)
-    name = part_of(export.stem, number, export.form.suffix)
+    name = part_path(export.stem, number, export.form.suffix)
     with (
         open_spooled_part(place, task.spooled) as frames,
         PartWriter(place, name, export.form, parquet_metadata(rules, export.form)) as pairs,
@@ -163,11 +171,11 @@ def release_part(place: Place, rules: TransformOptions, task: ReleaseTask) -> Ta
         return TaskResult(number, pairs.publish("pairs"), None)
 
 
-def parquet_metadata(rules: TransformOptions, form: Form) -> dict[str, str]:
+def parquet_metadata(rules: TransformOptions, form: FileFormat) -> dict[str, str]:
     """Return the metadata of a Parquet file: the key id and the JSON Schema of its rows; empty for other formats."""
     if form.format != "parquet":
         return {}
     from feedback_etl.exports.row_schema import row_schema
 
-    contract = json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
+    contract = json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
     return {"feedback_etl.key_id": rules.key.id if rules.key else "", "feedback_etl.contract": contract}

@@ -5,13 +5,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from feedback_etl.database.read import FeedbackStream
-from feedback_etl.exports.idempotency import asked_by
-from feedback_etl.exports.incremental import INCREMENTAL, Chain, begun
-from feedback_etl.exports.local_transaction import ExportFiles
-from feedback_etl.exports.manifest import digest_of
-from feedback_etl.exports.manifest_details import Facts
-from feedback_etl.exports.seen_rows import Memory
+from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
+from feedback_etl.database.watermark import Watermark
+from feedback_etl.exports.idempotency import request_details
+from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState, series_details
+from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.manifest import hash_settings
+from feedback_etl.exports.manifest_details import ManifestDetails
+from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.pipeline.batches import process_into
 from feedback_etl.pipeline.keys import available_keys
@@ -27,47 +28,67 @@ SLOW_SECONDS = 10.0
 """An export that takes longer looks for an index that would make reading faster."""
 
 
-def write_export(request: ExportRequest, stream: FeedbackStream, series: Chain | None = None) -> ExportReport:
-    """Write the rows of a stream as an export; with a series, as its next increment."""
-    rules, window, watermark = request.rules, request.selection.window, stream.watermark
-    details = Facts("full", window, request.settings, source=stream.dialect, extra=rules.extra)
-    with _begin_transaction(request, stream, series) as files:
-        memory = None if series is None else Memory(series.rows_file, rules.key, watermark.until)
-        run = _create_processor(rules, files.forgotten, memory)
-        write = files.append if rules.anonymity.k is None else files.hold
-        process_into(write, files.reject, run, stream.batches)
-        run.judge(window, stream.excluded)
-        suppress_small_classes(files, run, rules.anonymity)
-        report = run.report(window, stream.excluded)
-        if series is not None and memory is not None:
-            files.remember(memory.rows())
-            increment = series.next(window.start, watermark.until, watermark.counts)
-            details = details._replace(mode=INCREMENTAL, chain=increment)
-            report.mode, report.late_records = INCREMENTAL, series.late(watermark.counts)
-        published = files.publish(details._replace(statistics=report.to_statistics(), risk=report.risk))
-        report.audit_head = files.audit_head
-    if series is not None and any(published):
-        series.let_go()
-    report.export_filename = str(published.pairs or "")
-    report.rejected_filename = str(published.rejected or "")
-    if time.perf_counter() - request.started > SLOW_SECONDS:
-        report.advice = stream.suggest_index()
+@retry_with_sqlalchemy
+def write_export(
+    selection: ReadRequest, request: ExportRequest, series: IncrementalState | None = None
+) -> ExportReport:
+    """Read the selected rows and write them as an export; with a series, as its next increment.
+
+    The order is: open the database, begin the transaction, process and write each batch, check the limits, release the
+    rows of equivalence classes that are large enough, commit.
+    """
+    rules, window = request.rules, selection.window
+    with open_feedback(selection) as stream:
+        with _begin_transaction(request, stream, series) as files:
+            memory = None if series is None else SeenRows(series.rows_file, rules.key, stream.watermark.until)
+            run = _create_processor(rules, files.forgotten, memory)
+            write = files.append if rules.anonymity.k is None else files.hold
+            process_into(write, files.reject, run, stream.batches)
+            run.judge(window, stream.excluded)
+            suppress_small_classes(files, run, rules.anonymity)
+            report = run.report(window, stream.excluded)
+            details = ManifestDetails(
+                "full", window, request.settings, source=stream.dialect, extra=rules.extra_columns
+            )
+            if series is not None and memory is not None:
+                files.remember(memory.rows())
+                details = _add_increment(details, report, series, stream.watermark)
+            published = files.publish(details._replace(statistics=report.to_statistics(), risk=report.risk))
+            report.audit_head = files.audit_head
+        if series is not None and any(published):
+            series.let_go()
+        report.export_filename = str(published.pairs or "")
+        report.rejected_filename = str(published.rejected or "")
+        if time.perf_counter() - request.started > SLOW_SECONDS:
+            report.advice = stream.suggest_index()
     return report
 
 
-def suppress_small_classes(files: ExportFiles, run: "Run", policy: KAnonymityPolicy) -> None:
+def _add_increment(
+    details: ManifestDetails, report: ExportReport, series: IncrementalState, watermark: Watermark
+) -> ManifestDetails:
+    """Return the details of an incremental export; its report counts the late-arriving rows."""
+    assert details.window is not None  # noqa: S101  every export has one
+    report.mode, report.late_records = INCREMENTAL, series.late(watermark.counts)
+    increment = series.next(details.window[0], watermark.until, watermark.counts)
+    return details._replace(mode=INCREMENTAL, chain=increment)
+
+
+def suppress_small_classes(files: LocalExportTransaction, run: "Run", policy: KAnonymityPolicy) -> None:
     """Write the spooled rows, without those of equivalence classes that are too small."""
     small = run.small_classes()
     files.let_through(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
 
 
-def _begin_transaction(request: ExportRequest, stream: FeedbackStream, series: Chain | None) -> ExportFiles:
+def _begin_transaction(
+    request: ExportRequest, stream: FeedbackStream, series: IncrementalState | None
+) -> LocalExportTransaction:
     rules, output = request.rules, request.output
     if series is None:
-        plan = asked_by(output.idempotency_key)
+        plan = request_details(output.idempotency_key)
     else:
-        plan = begun(request.selection.window.start, digest_of(request.settings))
-    return ExportFiles(
+        plan = series_details(request.selection.window.start, hash_settings(request.settings))
+    return LocalExportTransaction(
         request.folder,
         rules.now,
         key=rules.key,
@@ -85,10 +106,10 @@ def _begin_transaction(request: ExportRequest, stream: FeedbackStream, series: C
 def _row_schema(rules: TransformOptions) -> str:
     from feedback_etl.exports.row_schema import row_schema  # imports pandera, which CSV needs later, in parallel
 
-    return json.dumps(row_schema(rules.extra, rules.age_edges, rules.overrides.names()))
+    return json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
 
 
-def _create_processor(rules: TransformOptions, forgotten: Sequence[Tombstones], memory: Memory | None) -> "Run":
+def _create_processor(rules: TransformOptions, forgotten: Sequence[Tombstones], memory: SeenRows | None) -> "Run":
     from feedback_etl.pipeline.batch_processor import Run  # imports pandera, while the database executes the query
 
     return Run(rules, forgotten, memory)

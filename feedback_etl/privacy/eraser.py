@@ -10,26 +10,26 @@ from functools import partial
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import manifest_at
-from feedback_etl.exports.housekeeping import log_of, take_up
-from feedback_etl.exports.maintenance import contents_of
+from feedback_etl.exports.catalog import read_object_manifest
+from feedback_etl.exports.housekeeping import open_audit_log, recover_storage
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.object_recovery import unfinished
-from feedback_etl.exports.rewrite import fetched_if_there, leave_out, looked_into, settle
-from feedback_etl.exports.row_filter import analyses_of, pseudonyms_in
+from feedback_etl.exports.object_recovery import list_unfinished_stems
+from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
+from feedback_etl.exports.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.exports.tombstones import (
     add_tombstones,
-    digest,
-    known_digests,
-    last_state,
+    find_last_state,
+    get_state,
+    hash_identity,
+    list_digests,
     require_state,
-    state_of,
 )
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import Folder
+from feedback_etl.storage.base import LocalStorage
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.object_store import Bucket, Changed
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage
 
 
 @dataclass
@@ -60,32 +60,34 @@ class ErasureResult:
 class Eraser:
     """One erasure; in a folder, the caller holds the lock."""
 
-    def __init__(self, place: Folder | Bucket, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool) -> None:
+    def __init__(
+        self, place: LocalStorage | ObjectStorage, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool
+    ) -> None:
         self._place, self._keys, self._request, self._dry_run = place, keys, request, dry_run
-        self._log = log_of(place)
+        self._log = open_audit_log(place)
         self._signer = keys[0] if keys else None
         self._result, self._found_ids = ErasureResult(), set[str]()
 
     def run(self) -> ErasureResult:
         """Erase, and return the result."""
         with self._log.locked() as log:
-            take_up(self._place, log, self._signer, self._keys)
-            require_state(self._place, last_state(log.records()))
-        exports, self._result.unmanaged = contents_of(self._place)
+            recover_storage(self._place, log, self._signer, self._keys)
+            require_state(self._place, find_last_state(log.records()))
+        exports, self._result.unmanaged = list_exports(self._place)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
         self._found_ids = self._find_erased_before()
         if not self._dry_run:
             self._write_tombstones()
-            if isinstance(self._place, Bucket):  # an export published before these tombstones has not read them
+            if isinstance(self._place, ObjectStorage):  # an export published before these tombstones has not read them
                 self._log_sweep()
-                exports = contents_of(self._place).exports
+                exports = list_exports(self._place).exports
         for manifest in exports:
             if manifest.pseudonyms in keys:
                 self._erase_with_retry(manifest, keys[manifest.pseudonyms])
             else:
                 self._result.without_key.append(manifest.stem)
-        if isinstance(self._place, Bucket):
-            self._result.unfinished = unfinished(self._log.records())
+        if isinstance(self._place, ObjectStorage):
+            self._result.unfinished = list_unfinished_stems(self._log.records())
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
         if not self._dry_run:
             self._log_erasure()
@@ -99,11 +101,11 @@ class Eraser:
         erased = set[str]()
         users, analyses = self._request.users, self._request.analyses
         for key in self._signing_keys():
-            digests = known_digests(self._place, key)
+            digests = list_digests(self._place, key)
             for user, given in users.items():
-                erased |= given if digest("user", user, key) in digests else set()
+                erased |= given if hash_identity("user", user, key) in digests else set()
             for pseudonym, analysis in map_pseudonyms(analyses, key).items():
-                erased |= analyses[analysis] if digest("pseudonym", pseudonym, key) in digests else set()
+                erased |= analyses[analysis] if hash_identity("pseudonym", pseudonym, key) in digests else set()
         return erased
 
     def _write_tombstones(self) -> None:
@@ -111,8 +113,9 @@ class Eraser:
         users = list(self._request.users)
         pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._signing_keys()}
         if all(
-            {digest("user", user, key) for user in users} | {digest("pseudonym", each, key) for each in pseudonyms}
-            <= known_digests(self._place, key)
+            {hash_identity("user", user, key) for user in users}
+            | {hash_identity("pseudonym", each, key) for each in pseudonyms}
+            <= list_digests(self._place, key)
             for key, pseudonyms in pseudonyms_by_key.items()
         ):
             return
@@ -127,7 +130,7 @@ class Eraser:
                 log.append("erasing", self._signer, swept=True)
 
     def _log_erasure(self) -> None:
-        result, tombstones = self._result, list(state_of(self._place))
+        result, tombstones = self._result, list(get_state(self._place))
         with self._log.locked() as log:
             log.append(
                 "erased",
@@ -147,38 +150,40 @@ class Eraser:
             try:
                 self._erase_from(current, key)
                 break
-            except Changed:
-                current = manifest_at(self._place, manifest.stem) if isinstance(self._place, Bucket) else None
+            except ConflictError:
+                current = (
+                    read_object_manifest(self._place, manifest.stem) if isinstance(self._place, ObjectStorage) else None
+                )
 
     def _erase_from(self, manifest: Manifest, key: Key | None) -> None:
         """Rewrite the files of an export that contain matching rows."""
-        if isinstance(self._place, Folder):
+        if isinstance(self._place, LocalStorage):
             top = self._place.path
             paths = [top / file.path for file in manifest.files]
             refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
-        settle(self._place, manifest)
+        finish_rewrites(self._place, manifest)
         search = partial(self._search, request=self._request.with_key(key))
-        matches = looked_into(self._place, manifest.files, search)
+        matches = map_files(self._place, manifest.files, search)
         matching = [(file, match) for file, match in zip(manifest.files, matches, strict=True) if match]
         unwanted = [(file, match.pseudonyms) for file, match in matching if match.pseudonyms]
         self._result.damaged += [
             file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
         ]
         self._found_ids.update(*(match.ids for _, match in matching))
-        for file, removed_rows in leave_out(self._place, manifest, unwanted, dry_run=self._dry_run):
+        for file, removed_rows in remove_rows(self._place, manifest, unwanted, dry_run=self._dry_run):
             if file.kind != "rows":
                 self._result.files += [file.path] if file.path not in self._result.files else []
                 self._result.rows += removed_rows
 
     def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
         """Return the rows of a file to remove; None if the file was pruned."""
-        with fetched_if_there(self._place, file.path) as path:
+        with fetch_if_present(self._place, file.path) as path:
             if path is None:
                 return None
             try:
-                present = pseudonyms_in(path, path.name)
+                present = list_pseudonyms(path, path.name)
                 has_subjects = request.subjects and file.kind == "pairs"
-                subjects = analyses_of(path, path.name, {*request.subjects}) if has_subjects else {}
+                subjects = find_analyses(path, path.name, {*request.subjects}) if has_subjects else {}
             except ExportFileError:
                 return FileMatch(damaged=True)
         return request.match(present, subjects)

@@ -13,21 +13,21 @@ from feedback_etl.database.connect import Database
 from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.housekeeping import held, log_of
+from feedback_etl.exports.housekeeping import lock_storage, open_audit_log
 from feedback_etl.exports.lock import LOCK_TIMEOUT
-from feedback_etl.exports.maintenance import require_place
+from feedback_etl.exports.maintenance import require_storage
 from feedback_etl.exports.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.eraser import Eraser, ErasureResult
 from feedback_etl.privacy.erasure_selection import ErasureRequest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.spellings import spell
-from feedback_etl.storage.base import Where, place_of
-from feedback_etl.storage.errors import explained
+from feedback_etl.storage.base import StorageLike, open_storage
+from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.transform.fork_guard import require_usable_polars
 
 
 def erase(
-    folder: Where,
+    folder: StorageLike,
     *,
     user_ids: Sequence[int | str | UUID] = (),
     analysis_ids: Sequence[int | str | UUID] = (),
@@ -90,9 +90,9 @@ def erase(
         raise UsageError("No one to erase: pass user_ids, analysis_ids or not_in_database.")
     if database is None and (users or not_in_database):
         raise UsageError("The analyses of users are in the database: pass it, or erase by analysis_ids.")
-    place = place_of(folder)
-    require_place(place)
-    log_of(place).require_signer(known_keys[0] if known_keys else None)
+    place = open_storage(folder)
+    require_storage(place)
+    open_audit_log(place).require_signer(known_keys[0] if known_keys else None)
     consent = ConsentColumnNames(opt_in_column, opt_out_column)
     options: dict[str, Any] = {
         "query": query,
@@ -103,7 +103,7 @@ def erase(
     request = _resolve(database, users, analyses, options | {"allow_row_security": allow_row_security})
     if database is not None and not_in_database:
         request = request._replace(remaining=_list_remaining(database, options))
-    with explained(place), held(place, lock_timeout):
+    with explain_write_errors(place), lock_storage(place, lock_timeout):
         return Eraser(place, known_keys, request, dry_run=dry_run).run()
 
 

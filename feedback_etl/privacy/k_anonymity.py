@@ -36,7 +36,7 @@ class KAnonymityPolicy:
         on_small_class: "suppress" removes the rows of equivalence classes smaller than k, "fail" publishes nothing.
         max_suppressed: Largest share of rows that may be suppressed, 0 to 1; above it nothing is published.
         quasi_identifiers: Columns of the export that an attacker may know of a person.
-        extra: Extra columns of the export.
+        extra_columns: Extra columns of the export.
 
     Raises:
         UsageError: A value is out of range, or a quasi-identifier is no column of the export.
@@ -46,7 +46,7 @@ class KAnonymityPolicy:
     on_small_class: OnSmallClass = "suppress"
     max_suppressed: float = 1.0
     quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS
-    extra: Sequence[ExtraColumn] = ()
+    extra_columns: Sequence[ExtraColumn] = ()
 
     def __post_init__(self) -> None:
         if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= MAX_K):
@@ -55,7 +55,7 @@ class KAnonymityPolicy:
             raise UsageError('on_small_class must be "suppress" or "fail".')
         if not 0 <= self.max_suppressed <= 1:
             raise UsageError("max_suppressed must be a number from 0 to 1, such as 0.05.")
-        columns = training_columns(self.extra)
+        columns = training_columns(self.extra_columns)
         unknown = [name for name in self.quasi_identifiers if name not in columns]
         if unknown or not self.quasi_identifiers:
             raise UsageError(

@@ -16,9 +16,9 @@ import polars as pl
 
 from feedback_etl.errors import ExportFileError, KeyUnusableError
 from feedback_etl.storage.posix import (
-    give_name,
+    fsync_directory,
+    link_exclusive,
     make_private_folder,
-    sync_folder,
     temporary_path,
     write_private_file,
 )
@@ -131,8 +131,8 @@ def _write_key(key: Key, path: Path) -> None:
     try:
         make_private_folder(path.parent)
         write_private_file(temporary, f"{key.text}\n".encode())
-        give_name(temporary, path)
-        sync_folder(path.parent)
+        link_exclusive(temporary, path)
+        fsync_directory(path.parent)
     except FileExistsError:
         raise ExportFileError(
             f"The key file {path} exists and is not overwritten: exports made with its key need it. Name another file."

@@ -7,20 +7,20 @@ from pathlib import Path
 from feedback_etl.columns import AGE_EDGES, ExtraColumn
 from feedback_etl.database import tables
 from feedback_etl.exports.row_schema import row_schema
-from feedback_etl.storage.errors import explained
+from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 
 
-def contracts(extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
+def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
     """The text of every contract by its file name, for exports with these columns and age ranges."""
     return {
-        "training_pair.schema.json": json.dumps(row_schema(extra, age_edges), indent=2) + "\n",
+        "training_pair.schema.json": json.dumps(row_schema(extra_columns, age_edges), indent=2) + "\n",
         **{f"source.{name}.sql": tables.application_schema_sql(name) for name in tables.DIALECTS},
     }
 
 
 def write_contracts(
-    folder: Path, extra: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES
+    folder: Path, extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES
 ) -> list[Path]:
     """Write every contract into a folder, which is made if it is missing; what was there of these names is replaced.
 
@@ -28,9 +28,9 @@ def write_contracts(
         ExportFileError: One cannot be written.
     """
     written = []
-    with explained(folder, "Name another folder."):
+    with explain_write_errors(folder, "Name another folder."):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in contracts(extra, age_edges).items():
+        for name, text in contracts(extra_columns, age_edges).items():
             replace_private_file(folder / name, temporary_path(folder, name), text.encode(), is_public=True)
             written.append(folder / name)
     return written

@@ -12,12 +12,12 @@ from typing import Any
 
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.maintenance import contents_of
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_schema import TIME, manifest_schema
-from feedback_etl.storage.base import Folder, place_of
-from feedback_etl.storage.errors import explained, refuse_links
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage, open_storage
+from feedback_etl.storage.errors import explain_write_errors, refuse_links
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 from feedback_etl.training.export_catalog import CommittedExport, may_share_pairs
 
@@ -93,7 +93,7 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
 
 def _may_repeat(exports: Sequence[Manifest]) -> bool:
     """Whether two of them may hold the same rows."""
-    place = Folder(Path())  # wherever they are, all are in one place
+    place = LocalStorage(Path())  # wherever they are, all are in one place
     whole = {each.stem: CommittedExport.from_manifest(place, each) for each in exports}
     return any(may_share_pairs(one, other) for one, other in combinations(whole.values(), 2))
 
@@ -180,13 +180,13 @@ def write_croissant(folder: str | Path) -> Path | str:
     >>> json.loads(write_croissant("described").read_text())["@type"]
     'sc:Dataset'
     """
-    place = place_of(folder)
-    text = json.dumps(croissant(place, contents_of(place).exports), indent=2, ensure_ascii=False) + "\n"
-    if isinstance(place, Bucket):
+    place = open_storage(folder)
+    text = json.dumps(croissant(place, list_exports(place).exports), indent=2, ensure_ascii=False) + "\n"
+    if isinstance(place, ObjectStorage):
         place.replace(CROISSANT, text.encode())
         return place.address(CROISSANT)
     path = place.path / CROISSANT
     refuse_links(path)
-    with explained(place, "Name another folder."):
+    with explain_write_errors(place, "Name another folder."):
         replace_private_file(path, temporary_path(place.path, CROISSANT), text.encode())
     return path

@@ -9,10 +9,10 @@ import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import Verdict
+from feedback_etl.exports.audit import VerificationResult
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.layout import DATA_SUFFIXES
-from feedback_etl.exports.maintenance import contents_of
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.columns import Column, columns_of
@@ -20,8 +20,8 @@ from feedback_etl.report.distribution import Distribution, distribution
 from feedback_etl.report.drift import Drift, can_drift, drift
 from feedback_etl.report.rows import Export, Rows
 from feedback_etl.report.selection import Chosen, choose, whole
-from feedback_etl.storage.base import place_of
-from feedback_etl.storage.urls import is_store
+from feedback_etl.storage.base import open_storage
+from feedback_etl.storage.urls import is_object_store
 from feedback_etl.training.export_catalog import may_share_pairs
 
 _PERSON = "subject_hash"
@@ -74,7 +74,7 @@ class Gathered(NamedTuple):
     person: str
     overlap: float | None
     drift: list[Drift]
-    verdicts: dict[str, Verdict]
+    verdicts: dict[str, VerificationResult]
 
 
 def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) -> Gathered:
@@ -103,7 +103,7 @@ def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) ->
         person=person,
         overlap=_overlap(chosen.compared),
         drift=_drift(chosen.compared, columns),
-        verdicts={folder: verify_folder(folder, contents_of(folder).exports, keys) for folder in folders},
+        verdicts={folder: verify_folder(folder, list_exports(folder).exports, keys) for folder in folders},
     )
 
 
@@ -148,9 +148,9 @@ def exports_of(places: Iterable[str | Path]) -> list[Export]:
 
 def _exports_at(named: str | Path) -> list[Export]:
     path = Path(named)
-    is_file = path.name.endswith(DATA_SUFFIXES) and not is_store(str(named))
-    place = place_of(path.parent if is_file else named)
-    found = [Export(place, manifest) for manifest in contents_of(place).exports]
+    is_file = path.name.endswith(DATA_SUFFIXES) and not is_object_store(str(named))
+    place = open_storage(path.parent if is_file else named)
+    found = [Export(place, manifest) for manifest in list_exports(place).exports]
     if not is_file and not found:
         raise ExportFileError(f"{place} contains no exports; create one with `feedback-etl export`.")
     if is_file and not (found := [each for each in found if each.paths == [path.name]]):

@@ -8,8 +8,8 @@ import polars as pl
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.text_scan import scan_text
-from feedback_etl.storage.base import Folder
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.training.export_catalog import CommittedExport
 from feedback_etl.transform.transforms import PAIR_KEY
 
@@ -19,7 +19,7 @@ _NUMBER = "number among the equals of its file"
 class Export(NamedTuple):
     """An export, and where it is."""
 
-    place: Folder | Bucket
+    place: LocalStorage | ObjectStorage
     manifest: Manifest
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.errors import explained, refuse_links
+from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 from feedback_etl.transform.fork_guard import require_usable_polars
 
@@ -62,6 +62,6 @@ def write_report(
     places = [exports] if isinstance(exports, str | Path) else exports
     found = exports_of(places)
     text = page(gather(found, Key.parse_all(keys), resolve_now(now)))
-    with explained(path.parent, "Name another file with -o."):
+    with explain_write_errors(path.parent, "Name another file with -o."):
         replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
     return path

@@ -1,14 +1,14 @@
-"""Whether a store knows puts on condition, without which one export or record would overwrite another unnoticed."""
+"""The probe for conditional puts, without which exports and records could overwrite each other unnoticed."""
 
 import secrets
 from collections.abc import Callable
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.storage.object_store import Bucket, Changed
+from feedback_etl.storage.object_store import ConflictError, ObjectStorage
 
 
-def require_conditional_puts(bucket: Bucket, folder: str) -> None:
-    """Put an object in a folder of the bucket on condition, twice each way, and remove it again.
+def require_conditional_puts(bucket: ObjectStorage, folder: str) -> None:
+    """Verify that the store honours If-None-Match and If-Match, with a temporary object.
 
     Raises:
         ExportFileError: The store puts an object where there is one, or in the place of another than was read.
@@ -23,10 +23,10 @@ def require_conditional_puts(bucket: Bucket, folder: str) -> None:
         bucket.remove(name)
 
 
-def _require_refusal(bucket: Bucket, put: Callable[[], object], condition: str) -> None:
+def _require_refusal(bucket: ObjectStorage, put: Callable[[], object], condition: str) -> None:
     try:
         put()
-    except (FileExistsError, Changed):
+    except (FileExistsError, ConflictError):
         return
     raise ExportFileError(
         f"The store of {bucket} does not know conditional puts ({condition}), so that exports could overwrite each "

@@ -1,4 +1,4 @@
-"""What the operating system says of files and folders, in one sentence."""
+"""Operating system errors about files and folders, as one sentence each."""
 
 import errno
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from feedback_etl.errors import ExportFileError
 
 
 def refuse_links(*paths: Path) -> None:
-    """Make sure that none is a symbolic link, which could lead anywhere.
+    """Refuse symbolic links, which could lead anywhere.
 
     Raises:
         ExportFileError: One is.
@@ -34,8 +34,8 @@ _REASONS = {
 
 
 @contextmanager
-def explained(folder: object, mend: str = "Choose another folder with --output.") -> Iterator[None]:
-    """Turn what the operating system says of writing into one sentence, and one that tells what mends it."""
+def explain_write_errors(folder: object, mend: str = "Choose another folder with --output.") -> Iterator[None]:
+    """Translate an OSError of writing into one sentence and a remedy."""
     try:
         yield
     except OSError as error:
@@ -44,21 +44,21 @@ def explained(folder: object, mend: str = "Choose another folder with --output."
 
 
 @contextmanager
-def made_here(url: str) -> Iterator[None]:
-    """The same for what is made in the temporary folder of this machine before it is put into an object store."""
+def explain_staging_errors(url: str) -> Iterator[None]:
+    """Translate an OSError of the local temporary folder in which files for an object store are staged."""
     mend = f"Files for {url} are made there first: set TMPDIR to a folder that has room for whole parts."
     try:
         yield
     except OSError as error:
         if error.errno is None:  # of an object, as the store tells it
             raise
-        with explained(gettempdir(), mend):
+        with explain_write_errors(gettempdir(), mend):
             raise
 
 
 @contextmanager
-def reading(path: object) -> Iterator[None]:
-    """Turn what the operating system says of reading into one sentence."""
+def explain_read_errors(path: object) -> Iterator[None]:
+    """Translate an OSError of reading into one sentence."""
     try:
         yield
     except OSError as error:

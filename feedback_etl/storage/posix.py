@@ -44,11 +44,11 @@ def make_private_folder(folder: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
         path.chmod(0o700)
         with suppress(PermissionError):  # a parent that may be written and not read
-            sync_folder(path.parent)
+            fsync_directory(path.parent)
 
 
 def temporary_path(folder: Path, name: str) -> Path:
-    """A hidden name in a folder that nobody else chooses: with the process and a random part."""
+    """Return a hidden, unique path in a folder, with the process id and a random part."""
     return folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
@@ -79,7 +79,7 @@ def write_private_file(path: Path, content: bytes) -> None:
         file.fill(content)
 
 
-def take_access(descriptor: int, path: Path) -> None:
+def copy_access(descriptor: int, path: Path) -> None:
     """Give an open file the mode and the owners of the one whose place it takes, as far as this user may."""
     like = path.stat()
     with suppress(PermissionError):
@@ -114,20 +114,20 @@ def replace_private_file(path: Path, temporary: Path, content: bytes, *, is_publ
     try:
         with _create(temporary, 0o666) if is_public else create_private_file(temporary) as file:
             if is_public and path.exists():
-                take_access(file.fileno(), path)
+                copy_access(file.fileno(), path)
             file.fill(content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    fsync_directory(path.parent)
 
 
-def give_name(temporary: Path, final: Path) -> None:
+def link_exclusive(temporary: Path, final: Path) -> None:
     """Make a complete file visible under its final name, never replacing another; the temporary name may stay.
 
     Raises:
-        FileExistsError: Something has the name already.
+        FileExistsError: The name is taken.
         OSError: The file system can neither link nor rename without replacing (ENOTSUP), or refuses otherwise.
     """
     try:
@@ -138,8 +138,8 @@ def give_name(temporary: Path, final: Path) -> None:
         _rename_without_replacing(temporary, final)
 
 
-def take_name_back(temporary: Path, final: Path) -> None:
-    """Undo `give_name` of this file, whether it linked, renamed or was stopped before either."""
+def unlink_if_ours(temporary: Path, final: Path) -> None:
+    """Undo `link_exclusive` of this file, whether it linked, renamed or was interrupted before either."""
     if not temporary.exists():
         final.replace(temporary)
     elif final.exists() and final.samefile(temporary):
@@ -159,7 +159,7 @@ def _rename_without_replacing(old: Path, new: Path) -> None:
         raise OSError(code, os.strerror(code), str(new))
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_directory(folder: Path) -> None:
     """Make what was created, renamed or removed in a folder outlast a power cut, where the file system can.
 
     Raises:
@@ -175,7 +175,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 digest of a file's bytes, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

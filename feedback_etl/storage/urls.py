@@ -1,4 +1,4 @@
-"""The client of an object store: how it is opened, and what it says of failures, in one sentence.
+"""Clients of object stores: their URLs, how they are opened, and their errors as one sentence each.
 
 The store's own texts hold key ids, signatures and the addresses of requests: none of them is passed on.
 """
@@ -21,46 +21,46 @@ POLARS_OPTIONS = {"allow_http": "true"}
 """What Polars is told when it reads objects: like the client here, it takes the endpoint that the environment names."""
 
 _CONNECT_SECONDS = 5
-_MOST_SECONDS = 180
+_MAX_SECONDS = 180
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=5)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _MANGLED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)", re.IGNORECASE)
 
 
-class Unanswered(ExportFileError):
-    """A request that may or may not have been done: it was cut off, took too long, or failed in the store."""
+class AmbiguousRequestError(ExportFileError):
+    """Report a request with an unknown outcome: it was cut off, timed out, or failed in the store."""
 
 
-def is_store(where: str) -> bool:
-    """Whether something names a place in an object store; also a URL that was made a Path, and lost a slash by that.
+def is_object_store(where: str) -> bool:
+    """Return whether a location is in an object store; a URL that lost a slash as a `Path` is recognised too.
 
-    >>> is_store("s3://bucket/exports"), is_store("s3:/bucket/exports"), is_store("ml/feedback_training")
-    (True, True, False)
+    >>> [is_object_store(location) for location in ("s3://bucket/exports", "s3:/bucket/exports", "ml/exports")]
+    [True, True, False]
     """
     return where.lower().startswith(tuple(f"{scheme}:/" for scheme in SCHEMES))
 
 
-def require_no_other_url(where: str) -> None:
-    """Refuse a URL that is none of an object store: it is no folder either, and may hold a password.
+def refuse_unsupported_url(where: str) -> None:
+    """Refuse a URL of any other kind: it is no folder, and may contain a password.
 
     Raises:
         UsageError: It is one; the message does not repeat it.
 
-    >>> require_no_other_url("ml/feedback_training")
+    >>> refuse_unsupported_url("ml/feedback_training")
     """
-    if _URL.match(where) and not is_store(where):
+    if _URL.match(where) and not is_object_store(where):
         raise UsageError(
             "Exports are in a folder or in an object store (s3://bucket/prefix, gs://, az://); this is another URL."
         )
 
 
-def sound_url(url: str) -> str:
-    """The URL of a prefix, without a slash at its end.
+def normalize_url(url: str) -> str:
+    """Return the URL of a prefix without a trailing slash.
 
     Raises:
         UsageError: It names no bucket, or holds credentials or options, which do not belong there.
 
-    >>> sound_url("s3://bucket/exports/")
+    >>> normalize_url("s3://bucket/exports/")
     's3://bucket/exports'
     """
     parts = urlsplit(_MANGLED.sub(r"\1://", url, count=1))
@@ -77,8 +77,8 @@ def sound_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
-def opened_store(url: str, retries: int, timeout: float) -> Any:
-    """A client for a prefix; nothing is sent yet.
+def open_client(url: str, retries: int, timeout: float) -> Any:
+    """Open a client for a prefix, without sending a request.
 
     Raises:
         UsageError: The library is not installed.
@@ -97,18 +97,18 @@ def opened_store(url: str, retries: int, timeout: float) -> Any:
         },
         "retry_config": {
             "max_retries": retries,
-            "retry_timeout": timedelta(seconds=max(timeout, _MOST_SECONDS)),
+            "retry_timeout": timedelta(seconds=max(timeout, _MAX_SECONDS)),
             "backoff": {"init_backoff": _FIRST_PAUSE, "max_backoff": _LONGEST_PAUSE, "base": 2},
         },
     }
     if url.startswith("s3:"):
         options["credential_provider"] = _credentials(url)
-    with told_by(url):
+    with translate_errors(url):
         return from_url(url, **options)
 
 
 def _credentials(url: str) -> Any:
-    """Those that boto3 finds: of the environment, a profile, or the machine's role, renewed when they expire."""
+    """Return a provider of the credentials that boto3 finds (environment, profile, role), with renewal."""
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ModuleNotFoundError:
@@ -138,8 +138,8 @@ _FAILURES = {
 
 
 @contextmanager
-def told_by(url: str) -> Iterator[None]:
-    """Turn what the client says into one sentence.
+def translate_errors(url: str) -> Iterator[None]:
+    """Translate an error of the client into one sentence.
 
     Raises:
         FileNotFoundError: There is no such object.
@@ -177,5 +177,5 @@ def _failure(url: str, error: Exception) -> Exception:
         return ExportFileError(f"{bucket} is in another region: set AWS_REGION.")
     for sign, reason in _FAILURES.items():
         if sign in text:
-            return Unanswered(f"{bucket}: {reason}. Run again when it is back.")
+            return AmbiguousRequestError(f"{bucket}: {reason}. Run again when it is back.")
     return ExportFileError(f"{bucket} refuses what was asked of it ({name}).")

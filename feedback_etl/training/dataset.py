@@ -13,7 +13,7 @@ from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, summar
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.text_scan import csv_sources
-from feedback_etl.storage.object_store import Bucket
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.urls import POLARS_OPTIONS
 from feedback_etl.training.export_catalog import (
     CommittedExport,
@@ -123,7 +123,7 @@ def latest_export(folder: str | Path) -> Path | str:
     """
     current = (export for export in reversed(find_exports(folder)) if refresh(export, verify=False))
     (newest,) = require_exports(list(islice(current, 1)), folder)
-    return newest.address if isinstance(newest.place, Bucket) else Path(newest.address)
+    return newest.address if isinstance(newest.place, ObjectStorage) else Path(newest.address)
 
 
 def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
@@ -199,7 +199,7 @@ def _scan(export: CommittedExport) -> pl.LazyFrame:
     ordered = [*TRAINING_COLUMNS, *(name for name in columns if name not in TRAINING_COLUMNS)]
     paths = [export.place.address(file.path) for file in export.files]
     options: dict[str, Any] = {"glob": False} | (
-        {"storage_options": POLARS_OPTIONS} if isinstance(export.place, Bucket) else {}
+        {"storage_options": POLARS_OPTIONS} if isinstance(export.place, ObjectStorage) else {}
     )
     if not paths[0].endswith(".parquet"):
         # Polars parses times from text three times as fast as with a time type in the schema.

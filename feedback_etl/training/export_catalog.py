@@ -11,14 +11,14 @@ import polars as pl
 
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import manifests_at
-from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_of
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_path
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.storage.base import Folder, place_of
-from feedback_etl.storage.errors import reading
-from feedback_etl.storage.object_store import Bucket, Listed
-from feedback_etl.storage.posix import sha256_of
-from feedback_etl.storage.urls import is_store, require_no_other_url
+from feedback_etl.storage.base import LocalStorage, open_storage
+from feedback_etl.storage.errors import explain_read_errors
+from feedback_etl.storage.object_store import ObjectInfo, ObjectStorage
+from feedback_etl.storage.posix import hash_file
+from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 from feedback_etl.transform.expressions import age_ranges
 
 
@@ -49,14 +49,14 @@ class CommittedExport(NamedTuple):
         series: Of an incremental export, the storage and settings of its series, and its number in the series.
     """
 
-    place: Folder | Bucket
+    place: LocalStorage | ObjectStorage
     files: list[DataFile]
     manifest: Manifest
     window: tuple[datetime, datetime]
     series: tuple[str, str, int] | None
 
     @classmethod
-    def from_manifest(cls, place: Folder | Bucket, manifest: Manifest) -> Self:
+    def from_manifest(cls, place: LocalStorage | ObjectStorage, manifest: Manifest) -> Self:
         """Return the export that a manifest describes."""
         start, end = (datetime.fromisoformat(time) if time else None for time in manifest.window)
         series = (str(place), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
@@ -124,9 +124,9 @@ def find_exports(where: str | Path) -> list[CommittedExport]:
     Raises:
         ExportFileError: A data file has no manifest, or a manifest cannot be read.
     """
-    require_no_other_url(str(where))
+    refuse_unsupported_url(str(where))
     exports = [export for place in resolve_pattern(where) for export in list_committed(place)]
-    if is_store(str(where)):
+    if is_object_store(str(where)):
         _, pattern = _split_url(str(where))
         exports = [export for export in exports if fnmatchcase(export.name, pattern)]
     else:
@@ -134,19 +134,19 @@ def find_exports(where: str | Path) -> list[CommittedExport]:
     return sorted(exports, key=recency_key)
 
 
-def resolve_pattern(where: str | Path) -> list[Folder | Bucket]:
+def resolve_pattern(where: str | Path) -> list[LocalStorage | ObjectStorage]:
     """Return the storages that contain what a folder, URL or pattern names."""
-    if is_store(str(where)):
+    if is_object_store(str(where)):
         prefix, _ = _split_url(str(where))
-        return [place_of(prefix)]
+        return [open_storage(prefix)]
     paths = _expand(where)
-    return [Folder(path) for path in {*map(_exports_folder, paths), *filter(Path.is_dir, paths)}]
+    return [LocalStorage(path) for path in {*map(_exports_folder, paths), *filter(Path.is_dir, paths)}]
 
 
-def list_committed(place: Folder | Bucket) -> Iterator[CommittedExport]:
+def list_committed(place: LocalStorage | ObjectStorage) -> Iterator[CommittedExport]:
     """List the exports of a storage that have pairs and were not pruned."""
-    with reading(place):
-        for manifest in manifests_at(place):
+    with explain_read_errors(place):
+        for manifest in list_manifests(place):
             if not manifest.pruned_at and manifest.all("pairs"):
                 yield CommittedExport.from_manifest(place, manifest)
 
@@ -169,7 +169,7 @@ def _is_data_file(path: Path) -> bool:
 
 def _exports_folder(path: Path) -> Path:
     """Return the folder of exports that contains a data file, a part, or a folder of parts."""
-    is_part = (path.parent.parent / manifest_of(path.parent.name)).is_file()
+    is_part = (path.parent.parent / manifest_path(path.parent.name)).is_file()
     return path.parent.parent if is_part else path.parent
 
 
@@ -204,10 +204,10 @@ def require_exports(exports: list[CommittedExport], where: str | Path) -> list[C
 
 
 def _count_pruned(where: str) -> int:
-    if not (is_store(where) or Path(where).is_dir()):
+    if not (is_object_store(where) or Path(where).is_dir()):
         return 0
-    with reading(where):
-        return sum(bool(manifest.pruned_at) for manifest in manifests_at(place_of(where)))
+    with explain_read_errors(where):
+        return sum(bool(manifest.pruned_at) for manifest in list_manifests(open_storage(where)))
 
 
 def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
@@ -219,7 +219,7 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
     Raises:
         ExportFileError: A file is missing, truncated or changed.
     """
-    with reading(export.address):
+    with explain_read_errors(export.address):
         if not (mismatch := _find_mismatch(export, verify)):
             return export
         current = next((other for other in list_committed(export.place) if other.name == export.name), None)
@@ -234,11 +234,11 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
 def _find_mismatch(export: CommittedExport, verify: bool) -> str:
     """Return the path of the first file that does not match the manifest; "" if all do."""
     place = export.place
-    if isinstance(place, Bucket):
+    if isinstance(place, ObjectStorage):
         listed = place.listed(export.name)
         matches = (_object_matches(place, file, listed.get(file.path), verify) for file in export.files)
     else:
-        manifest = place.path / manifest_of(export.manifest.stem)
+        manifest = place.path / manifest_path(export.manifest.stem)
         matches = (_file_matches(place.path / file.path, file, manifest, verify) for file in export.files)
     return next((file.path for file, is_match in zip(export.files, matches, strict=True) if not is_match), "")
 
@@ -252,10 +252,10 @@ def _file_matches(path: Path, file: DataFile, manifest: Path, verify: bool) -> b
     if may_be_unchanged and status.st_mtime_ns < manifest.stat().st_mtime_ns:
         return True
     versions = _versions(file)
-    return status.st_size in dict(versions) and (status.st_size, sha256_of(path)) in versions
+    return status.st_size in dict(versions) and (status.st_size, hash_file(path)) in versions
 
 
-def _object_matches(bucket: Bucket, file: DataFile, listed: Listed | None, verify: bool) -> bool:
+def _object_matches(bucket: ObjectStorage, file: DataFile, listed: ObjectInfo | None, verify: bool) -> bool:
     """Return whether an object matches; its digest is compared if its ETag changed, or to `verify`."""
     versions = _versions(file)
     if listed is None or listed.bytes not in dict(versions):

@@ -12,7 +12,7 @@ import pydantic
 
 from feedback_etl.columns import require_pairs
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.storage.errors import explained
+from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 from feedback_etl.transform.dataframes import Frame, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE
@@ -124,7 +124,7 @@ class Vocabulary(pydantic.BaseModel):
         """
         path = Path(path)
         content = json.dumps({"format": FORMAT, **self.model_dump()}, indent=2, ensure_ascii=False) + "\n"
-        with explained(path, "Name another file."):
+        with explain_write_errors(path, "Name another file."):
             replace_private_file(path, temporary_path(path.parent, path.name), content.encode())
 
     @classmethod

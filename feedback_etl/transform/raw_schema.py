@@ -112,14 +112,14 @@ class Split(NamedTuple, Generic[Frame]):
 
 
 @accepts_any_dataframe
-def split_valid(frame: Frame, *, extra: Sequence[ExtraColumn] = ()) -> Split[Frame]:
+def split_valid(frame: Frame, *, extra_columns: Sequence[ExtraColumn] = ()) -> Split[Frame]:
     """Tell valid raw rows from those with something wrong, with all the reasons.
 
     A frame in which nothing is wrong costs one pass; pandera then explains only the rows that failed it.
 
     Args:
         frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` gives them. A lazy frame is run for it.
-        extra: Further columns that it has, for `anonymize`.
+        extra_columns: Further columns that it has, for `anonymize`.
 
     Returns:
         `Split(valid, rejected)`, two frames of the kind that was given; together they hold every row once.
@@ -131,27 +131,27 @@ def split_valid(frame: Frame, *, extra: Sequence[ExtraColumn] = ()) -> Split[Fra
     >>> rejected["reasons"].to_list()
     ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
-    valid, rejected = partition_valid(collect_if_lazy(frame), extra)
-    return Split(lazy_like(frame, valid), lazy_like(frame, add_reasons(rejected, extra)))
+    valid, rejected = partition_valid(collect_if_lazy(frame), extra_columns)
+    return Split(lazy_like(frame, valid), lazy_like(frame, add_reasons(rejected, extra_columns)))
 
 
-def partition_valid(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> Split[pl.DataFrame]:
+def partition_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> Split[pl.DataFrame]:
     """`split_valid` without the reasons, in one pass; `add_reasons` adds them, for the rows of many batches at once."""
-    require_raw(frame, extra)
-    suspect = frame.select(_is_suspect(frame, extra).alias("suspect")).to_series()
+    require_raw(frame, extra_columns)
+    suspect = frame.select(_is_suspect(frame, extra_columns).alias("suspect")).to_series()
     if not suspect.any():
         return Split(frame, frame.clear())
     return Split(frame.filter(~suspect), frame.filter(suspect))
 
 
-def is_valid(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.Expr:
+def is_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> pl.Expr:
     """Make the expression that is true for the rows of a raw frame in which nothing is wrong."""
-    return ~_is_suspect(frame, extra)
+    return ~_is_suspect(frame, extra_columns)
 
 
-def _is_suspect(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> pl.Expr:
+def _is_suspect(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn]) -> pl.Expr:
     """Whether anything is wrong with a row. Lists are judged once per distinct text: decoding is what costs."""
-    wrong = [fault for faults in (*_ROW_FAULTS.values(), *map(_faults_of, extra)) for fault in faults.values()]
+    wrong = [fault for faults in (*_ROW_FAULTS.values(), *map(_faults_of, extra_columns)) for fault in faults.values()]
     for column in LIST_COLUMNS:
         texts = frame.select(pl.col(column).unique())
         faulty = texts.filter(pl.any_horizontal(_FAULTS[column].values())).to_series()
@@ -160,14 +160,14 @@ def _is_suspect(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> pl.Expr:
     return pl.any_horizontal(wrong).fill_null(value=False)
 
 
-def add_reasons(rows: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
+def add_reasons(rows: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
     """Raw rows that are all wrong, with a column `reasons`: what pandera finds."""
     if rows.is_empty():
         return rows.with_columns(reasons=pl.lit("", pl.String))
     # pandera makes Python's values of those that are wrong, and Python has no time beyond the calendar.
     judged = rows.with_columns(pl.col("created_at").cast(pl.Datetime("us")).cast(pl.Int64))
-    cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra)), judged)
-    names = dict.fromkeys((*REASONS, *(reason for each in extra for reason in _faults_of(each))))
+    cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra_columns)), judged)
+    names = dict.fromkeys((*REASONS, *(reason for each in extra_columns for reason in _faults_of(each))))
     reasons = (
         cases.select("index", reason=pl.col("check").cast(pl.Enum(list(names))))
         .unique()
@@ -178,8 +178,8 @@ def add_reasons(rows: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.Dat
     return rows.with_columns(reasons["reasons"])
 
 
-def _raw_columns(extra: Sequence[ExtraColumn]) -> dict[str, pa.Column]:
+def _raw_columns(extra_columns: Sequence[ExtraColumn]) -> dict[str, pa.Column]:
     return {
         each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _faults_of(each).items()])
-        for each in raw_extra_columns(extra)
+        for each in raw_extra_columns(extra_columns)
     }

@@ -103,7 +103,7 @@ _TYPES: dict[ColumnType, Any] = {
 
 @lru_cache
 def training_schema(
-    extra: tuple[ExtraColumn, ...] = (),
+    extra_columns: tuple[ExtraColumn, ...] = (),
     age_edges: tuple[int, ...] = AGE_EDGES,
     overridden: frozenset[str] = frozenset(),
 ) -> pa.DataFrameSchema:
@@ -119,7 +119,7 @@ def training_schema(
         schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
     if "hash_id" in overridden:
         schema = schema.update_column("analysis_hash", checks=text, description=_OWN_PSEUDONYM)
-    return schema.add_columns({each.name: _further(each) for each in extra}) if extra else schema
+    return schema.add_columns({each.name: _further(each) for each in extra_columns}) if extra_columns else schema
 
 
 def _further(column: ExtraColumn) -> pa.Column:
@@ -133,18 +133,18 @@ def _further(column: ExtraColumn) -> pa.Column:
 def validate(
     frame: Frame,
     *,
-    extra: Sequence[ExtraColumn] = (),
+    extra_columns: Sequence[ExtraColumn] = (),
     age_edges: Sequence[int] = AGE_EDGES,
-    model: Model | None = None,
+    row_model: Model | None = None,
     overridden: Collection[str] = (),
 ) -> Frame:
     """The frame itself, if it is a training set by `TrainingPair`.
 
     Args:
         frame: The twelve columns of `TrainingPair`, as `anonymize` gives them. A lazy frame is run for it.
-        extra: The columns that follow them, such as `columns.SUBJECT_HASH`.
+        extra_columns: The columns that follow them, such as `columns.SUBJECT_HASH`.
         age_edges: The ages at which a new range begins.
-        model: A pandera model of one's own that the frame has to fit too; it judges, and changes nothing.
+        row_model: A custom pandera model that the frame has to fit too; it judges, and changes nothing.
         overridden: "bucket_age" where labels of age ranges are the application's own, "hash_id" where pseudonyms are.
 
     Returns:
@@ -157,9 +157,9 @@ def validate(
     12
     """
     table = collect_if_lazy(to_polars(frame))
-    cases = failure_cases(training_schema(tuple(extra), tuple(age_edges), frozenset(overridden)), table)
-    if model is not None:
-        cases = pl.concat([cases, _judged_by(model, table)], how="diagonal_relaxed")
+    cases = failure_cases(training_schema(tuple(extra_columns), tuple(age_edges), frozenset(overridden)), table)
+    if row_model is not None:
+        cases = pl.concat([cases, _judged_by(row_model, table)], how="diagonal_relaxed")
     _require_none(cases, table)
     return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
 

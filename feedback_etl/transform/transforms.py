@@ -7,7 +7,7 @@ pairs = raw.pipe(anonymize, key=key, now=now).pipe(deduplicate)
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal
 
 import polars as pl
 
@@ -31,7 +31,6 @@ from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id, joi
 from feedback_etl.transform.identifiers import contains_id
 from feedback_etl.transform.timestamps import readable
 
-RecommendationId = Literal["keep", "hash"]
 TimestampPrecision = Literal["exact", "minute", "hour", "day"]
 
 PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
@@ -57,17 +56,6 @@ def has_min_ratings(min_feedback_fields: int) -> pl.Expr:
     return pl.sum_horizontal(pl.col(name).is_not_null() for name in RATING_FIELDS) >= count
 
 
-def is_hashed(recommendation_id: RecommendationId) -> bool:
-    """Whether the recommendation is to be pseudonymised too.
-
-    Raises:
-        UsageError: It is neither "keep" nor "hash": a slip must not leave ids as they are.
-    """
-    if recommendation_id not in get_args(RecommendationId):
-        raise UsageError('recommendation_id must be "keep" or "hash".')
-    return recommendation_id == "hash"
-
-
 @accepts_any_dataframe
 def anonymize(
     frame: Frame,
@@ -75,8 +63,8 @@ def anonymize(
     now: datetime,
     key: KeyLike | str | None = None,
     unkeyed: bool = False,
-    recommendation_id: RecommendationId = "keep",
-    extra: Sequence[ExtraColumn] = (),
+    hash_recommendation_id: bool = False,
+    extra_columns: Sequence[ExtraColumn] = (),
     age_edges: Sequence[int] = AGE_EDGES,
 ) -> Frame:
     """Raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
@@ -92,15 +80,15 @@ def anonymize(
         now: The time of the export, UTC (a naive time is taken as UTC); cut to seconds it becomes export_date.
         key: The pseudonym key: a `Key` or its text.
         unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
-        recommendation_id: "keep" as it is, or "hash" to pseudonymise it too.
-        extra: Further columns of the frame that follow the twelve.
+        hash_recommendation_id: Pseudonymise the recommendation as well.
+        extra_columns: Further columns of the frame that follow the twelve.
         age_edges: The ages at which a new range begins.
 
     Returns:
         The twelve columns of `schema.TrainingPair` and the further ones, lazy if the frame was.
 
     Raises:
-        UsageError: Neither a key nor `unkeyed=True`, or both; or another `recommendation_id`; or the key is too short.
+        UsageError: Neither a key nor `unkeyed=True`, or both; or the key is too short.
         ValidationError: Columns are missing or of a wrong type; floating-point numbers, for one, are not exact ids.
 
     >>> raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"analysis_id": [42], "age": [25]})
@@ -108,11 +96,13 @@ def anonymize(
     >>> pairs.select("analysis_hash", "age_range").row(0)
     ('73475cb40a568e8d', '25-35')
     """
-    require_raw(frame, extra)
+    require_raw(frame, extra_columns)
+    if not isinstance(hash_recommendation_id, bool):  # a mistake must not export ids as they are
+        raise UsageError("hash_recommendation_id must be True or False.")
     recommendation = pl.col("recommendation_id").cast(pl.String)
-    if is_hashed(recommendation_id):
+    if hash_recommendation_id:
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(*RAW_COLUMNS, *(each.name for each in raw_extra_columns(extra)))
+    known = frame.select(*RAW_COLUMNS, *(each.name for each in raw_extra_columns(extra_columns)))
     for column, joined in _JOINED.items():
         known = _add_joined(known, column, joined)
     pairs: Frame = known.select(
@@ -126,8 +116,8 @@ def anonymize(
         age_range=bucket_age("age", edges=age_edges, plausible_only=True),
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(to_naive_utc(now).replace(microsecond=0))),
-        **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra},
-    ).select(training_columns(extra))
+        **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra_columns},
+    ).select(training_columns(extra_columns))
     return pairs
 
 

@@ -1,0 +1,124 @@
+"""The command that erases people from exports."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feedback_etl.cli.console import echo_err, pluralize, write_stdout
+from feedback_etl.cli.keys import list_available_keys
+from feedback_etl.cli.options import (
+    AllowRowSecurity,
+    DatabaseUrl,
+    DryRun,
+    JsonOutput,
+    KeyFiles,
+    OutputFolder,
+    Query,
+    load_command_settings,
+)
+from feedback_etl.errors import CheckFailedError, ExportFileError, UsageError
+
+if TYPE_CHECKING:
+    from feedback_etl.privacy.eraser import ErasureResult
+
+
+def erase(
+    user_ids_file: Annotated[
+        str | None, typer.Option(help="File of user ids, one per line; - for stdin.", metavar="FILE")
+    ] = None,
+    analysis_ids_file: Annotated[
+        str | None, typer.Option(help="File of analysis ids, one per line; - for stdin.", metavar="FILE")
+    ] = None,
+    not_in_database: Annotated[
+        bool, typer.Option("--not-in-database", help="Erase everyone who has no feedback in the database.")
+    ] = False,
+    key_file: KeyFiles = None,
+    query: Query = None,
+    allow_row_security: AllowRowSecurity = None,
+    output: OutputFolder = None,
+    dry_run: DryRun = False,
+    as_json: JsonOutput = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Erase people from all exports, and keep them out of later ones.
+
+    Exit code 1 if no rows were found for some ids, which are listed on stdout, or if exports were made with keys that
+    are not available. Ids come from a file, because process lists show arguments.
+    """
+    from feedback_etl.database.custom_query import read_query_file
+    from feedback_etl.privacy.erasure import erase as erase_people
+
+    settings = load_command_settings(
+        output, database_url=database_url, query=query, allow_row_security=allow_row_security
+    )
+    result = erase_people(
+        settings.output_dir,
+        user_ids=_read_ids(user_ids_file),
+        analysis_ids=_read_ids(analysis_ids_file),
+        not_in_database=not_in_database,
+        database=settings.database_url.get_secret_value() if settings.database_url else None,
+        query=read_query_file(settings.query) if settings.query else None,
+        db_schema=settings.db_schema,
+        opt_in_column=settings.opt_in_column,
+        opt_out_column=settings.opt_out_column,
+        connect_timeout=settings.connect_timeout,
+        allow_row_security=settings.allow_row_security,
+        keys=list_available_keys(settings, key_file),
+        dry_run=dry_run,
+        lock_timeout=settings.lock_timeout,
+    )
+    if as_json:
+        write_stdout(json.dumps(asdict(result), default=str))
+    elif not result.damaged:  # an id may be in a file that could not be read
+        for unknown_id in result.not_found:
+            write_stdout(unknown_id)
+    _print_result(result, dry_run=dry_run)
+    _require_complete(result)
+
+
+def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
+    """Print what was erased and what could not be inspected, to stderr."""
+    for name in result.damaged:
+        echo_err(f"not inspected, damaged: {name}")
+    rows, files = pluralize(result.rows, "row"), pluralize(len(result.files), "file")
+    echo_err(f"{rows} {'would be ' if dry_run else ''}erased from {files}")
+    if result.without_key:
+        stems = ", ".join(result.without_key)
+        echo_err(f"not inspected, made with other keys (pass --key-file) or by the application itself: {stems}")
+    if result.unfinished:
+        echo_err(
+            f"not inspected, unfinished: {', '.join(result.unfinished)}. A run that still publishes excludes these "
+            "people; files of an interrupted run are removed by the first command after a day."
+        )
+    if result.unmanaged:
+        files = pluralize(len(result.unmanaged), "file")
+        echo_err(f"not inspected, without a manifest: {files} (feedback-etl list shows them)")
+
+
+def _require_complete(result: "ErasureResult") -> None:
+    """Raise an error if people may remain in the exports, or if an id has no rows."""
+    if result.damaged:
+        damaged = pluralize(len(result.damaged), "file")
+        raise ExportFileError(f"{damaged} could not be read and may contain people to erase.")
+    if result.not_found:
+        raise CheckFailedError(f"No rows were found for {pluralize(len(result.not_found), 'id')}, listed on stdout.")
+    if result.without_key:
+        raise CheckFailedError("Not every export could be inspected: pass the missing keys with --key-file.")
+
+
+def _read_ids(file: str | None) -> list[str]:
+    """Read ids, one per line, from a file or from stdin ("-"); return none without a file."""
+    if file is None:
+        return []
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"The id file {file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"The id file {file} is not UTF-8 text.") from None
+    return [line for line in (line.strip("\r\t ") for line in text.split("\n")) if line]

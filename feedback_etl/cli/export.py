@@ -1,0 +1,229 @@
+"""Commands that export feedback: export and preview."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from feedback_etl.cli.console import create_progress_line, echo_err, write_stdout
+from feedback_etl.cli.keys import resolve_export_key
+from feedback_etl.cli.options import (
+    AllowRowSecurity,
+    Compression,
+    DatabaseUrl,
+    Days,
+    FileFormat,
+    IncludeImageUrls,
+    IncludeSubjectHash,
+    JsonOutput,
+    MinFields,
+    OutputFolder,
+    Query,
+    Since,
+    Until,
+    Workers,
+    load_command_settings,
+    require_one_start,
+)
+from feedback_etl.cli.summary import print_summary
+from feedback_etl.database.reader_pool import prestart
+from feedback_etl.options import OutputOptions, QualityOptions, ReadOptions
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+
+def export(
+    context: typer.Context,
+    days: Days = ReadOptions.days_back,
+    since: Since = None,
+    until: Until = None,
+    output: OutputFolder = None,
+    min_fields: MinFields = QualityOptions.min_feedback_fields,
+    query: Query = None,
+    allow_row_security: AllowRowSecurity = None,
+    row_model: Annotated[
+        str | None, typer.Option(help="Pandera model that every batch must also satisfy.", metavar="FILE.py:MODEL")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Publish nothing if any row is rejected.")] = False,
+    max_rejected: Annotated[
+        float,
+        typer.Option(
+            help="Publish nothing if a larger share of the rows is rejected, for example 0.05.", metavar="SHARE"
+        ),
+    ] = QualityOptions.max_rejected,
+    hash_recommendation_id: Annotated[
+        bool, typer.Option("--hash-recommendation-id", help="Pseudonymise recommendation_id as well.")
+    ] = False,
+    timestamp_precision: Annotated[
+        Literal["exact", "minute", "hour", "day"] | None,
+        typer.Option(help="Truncate feedback_timestamp, after deduplication.", show_default="exact"),
+    ] = None,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "--k",
+            help="Require at least N people in each equivalence class (equal quasi-identifiers).",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
+    on_small_class: Annotated[
+        Literal["suppress", "fail"] | None,
+        typer.Option(
+            help="Suppress the rows of smaller equivalence classes, or publish nothing.", show_default="suppress"
+        ),
+    ] = None,
+    max_suppressed: Annotated[
+        float | None,
+        typer.Option(
+            help="Publish nothing if a larger share of the rows would be suppressed.",
+            metavar="SHARE",
+            show_default="1.0",
+        ),
+    ] = None,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share",
+            help="Preset for sharing outside the organisation: k of at least 5, dates instead of times, hashed "
+            "recommendation ids.",
+        ),
+    ] = False,
+    include_image_urls: IncludeImageUrls = False,
+    include_subject_hash: IncludeSubjectHash = False,
+    incremental: Annotated[
+        bool,
+        typer.Option(
+            "--incremental",
+            help="Export the rows that are new since the last incremental export; the first uses --days.",
+        ),
+    ] = False,
+    lookback: Annotated[
+        str, typer.Option(help="How late rows may arrive, for example 30m, 2h or 1d.", metavar="TIME")
+    ] = str(OutputOptions.lookback),
+    format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
+    compression: Compression = OutputOptions.compression,
+    unkeyed: Annotated[
+        bool,
+        typer.Option("--unkeyed", help="Use plain SHA-256 without a key: anyone who can list the ids can invert it."),
+    ] = False,
+    allow_new_key: Annotated[
+        bool, typer.Option("--allow-new-key", help="Export even if exports in the folder were made with another key.")
+    ] = False,
+    bulk: Annotated[
+        bool, typer.Option("--bulk", help="Read time ranges in parallel (PostgreSQL); the file is the same.")
+    ] = False,
+    workers: Workers = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="Run the export in parts on a cluster: dask=ADDRESS.", metavar="ENGINE"),
+    ] = None,
+    as_json: JsonOutput = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")] = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Export feedback as a pseudonymised, deduplicated file.
+
+    Exit codes: 0 success, 2 wrong usage, 3 database error, 4 invalid rows or a privacy limit, 5 file error, 6 folder
+    locked. The file is published completely or not at all.
+    """
+    prestart()
+    from feedback_etl.pipeline.export import export_feedback
+
+    require_one_start(context, since)
+    settings = load_command_settings(
+        output,
+        database_url=database_url,
+        query=query,
+        allow_row_security=allow_row_security,
+        row_model=row_model,
+        timestamp_precision=timestamp_precision,
+        k=k,
+        on_small_class=on_small_class,
+        max_suppressed=max_suppressed,
+    )
+    options = settings.to_options(
+        days_back=days,
+        since=since,
+        until=until,
+        min_feedback_fields=min_fields,
+        strict=strict,
+        max_rejected=max_rejected,
+        hash_recommendation_id=hash_recommendation_id,
+        include_image_urls=include_image_urls,
+        include_subject_hash=include_subject_hash,
+        incremental=incremental,
+        lookback=lookback,
+        format=format,
+        compression=compression,
+        allow_new_key=allow_new_key,
+        bulk=bulk,
+        workers=workers,
+    )
+    if share:
+        options = replace(options, privacy=options.privacy.for_sharing())
+    with _connect_executor(executor) as cluster:
+        report = export_feedback(
+            settings.require_database_url(),
+            options=options,
+            key=None if unkeyed else resolve_export_key(settings),
+            unkeyed=unkeyed,
+            executor=cluster,
+            on_progress=None if quiet else create_progress_line(),
+        )
+    if as_json:
+        write_stdout(json.dumps(report.to_dict()))
+    if not quiet:
+        print_summary(report, min_fields)
+
+
+def preview(
+    context: typer.Context,
+    days: Days = ReadOptions.days_back,
+    since: Since = None,
+    until: Until = None,
+    rows: Annotated[int, typer.Option(help="Maximum number of rows to print.", min=1, metavar="N")] = 10,
+    min_fields: MinFields = QualityOptions.min_feedback_fields,
+    query: Query = None,
+    allow_row_security: AllowRowSecurity = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print the first rows of an export without writing a file.
+
+    The output is CSV; its pseudonyms use a temporary key.
+    """
+    from feedback_etl.exports.csv_text import write_csv
+    from feedback_etl.pipeline.load import load_training
+    from feedback_etl.privacy.keys import generate_key
+
+    require_one_start(context, since)
+    settings = load_command_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
+    options = settings.to_options(days_back=days, since=since, until=until, min_feedback_fields=min_fields)
+    pairs = load_training(settings.require_database_url(), options=options, key=generate_key())
+    csv = io.BytesIO()
+    write_csv(pairs.head(rows), csv, header=True)
+    write_stdout(csv.getvalue())
+    if pairs.height:
+        echo_err(
+            f"The first {min(rows, pairs.height):,} of {pairs.height:,} rows. Nothing was written; the pseudonyms use "
+            "a temporary key."
+        )
+    else:
+        echo_err("No feedback in the window has enough ratings (--days -1 reads everything).")
+
+
+@contextmanager
+def _connect_executor(name: str | None) -> "Iterator[Executor | None]":
+    """Connect to the cluster of --executor; yield None to export on this machine."""
+    if name is None:
+        yield None
+        return
+    from feedback_etl.pipeline.executors import connect_executor
+
+    with connect_executor(name) as executor:
+        yield executor

@@ -1,0 +1,60 @@
+"""Names and messages of settings: what is missing, unknown or invalid, never with a value."""
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+PREFIX = "FEEDBACK_ETL_"
+"""The prefix of all environment variables."""
+KEY_VARIABLE = "FEEDBACK_ETL_KEY"
+KEY_FILE_VARIABLE = "FEEDBACK_ETL_KEY_FILE"
+
+NO_DATABASE = (
+    "No database is configured. Set FEEDBACK_ETL_DATABASE_URL (or pass --database-url), for example "
+    "postgresql://user@host/app or sqlite:////path/to/app.db. `feedback-etl demo` requires no database."
+)
+NO_KEY = (
+    "No pseudonym key is configured, so ids would not be protected. Create one with `feedback-etl keys new` and keep "
+    f"it; in a container, mount it and set {KEY_FILE_VARIABLE}. (--unkeyed uses plain SHA-256, which anyone who can "
+    "list the ids can invert.)"
+)
+
+_SERVICE_LINK = re.compile(
+    rf"{PREFIX}([A-Z0-9_]+_)?"
+    r"(SERVICE_HOST=\S+|SERVICE_PORT(_[A-Z0-9_]+)?=\d+|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://\S+"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO=(tcp|udp|sctp)|PORT=\d+|ADDR=\S+))"
+)
+"""A variable that Kubernetes injects for a Service named feedback-etl or feedback-etl-NAME, with its value."""
+
+
+def describe_error(location: Iterable[str | int], message: str, known: Iterable[str]) -> str:
+    """Return an error of Pydantic as a clause with the name of the setting and without its value.
+
+    Args:
+        location: The path of the setting, as in `ValidationError.errors()`.
+        message: Pydantic's message, which begins with "Input" or "Extra inputs".
+        known: The names of all settings.
+    """
+    name = ".".join(map(str, location)).removeprefix(PREFIX.lower())
+    if message.startswith("Extra"):
+        return describe_unknown(name, name, known)
+    return message.replace("Input", name, 1)
+
+
+def describe_unknown(given: str, name: str, known: Iterable[str]) -> str:
+    """Return a clause about an unknown setting, with the nearest known name if there is one."""
+    near = get_close_matches(name, list(known), 1, 0.75)
+    return f"{given} is not a setting" + (f" (did you mean {near[0]}?)" if near else "")
+
+
+def list_unknown_variables(environment: Mapping[str, str], known: Iterable[str]) -> list[str]:
+    """Return the variables with our prefix that are no setting; those of tests and of Kubernetes are ignored."""
+    variables = {f"{PREFIX}{name.upper()}" for name in known}
+    ours = sorted(name for name in environment if name.upper().startswith(PREFIX))
+    return [
+        name
+        for name in ours
+        if name.upper() not in variables
+        and not name.upper().startswith(f"{PREFIX}TEST_")
+        and not _SERVICE_LINK.fullmatch(f"{name}={environment[name]}")
+    ]
