@@ -15,8 +15,8 @@ from feedback_etl.errors import AllRejectedError
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
 from feedback_etl.exports.incremental import lock_series, parse_lookback
 from feedback_etl.exports.manifest import hash_settings
-from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options.export import ExportOptions
+from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.keys import resolve_key
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.selection import select
