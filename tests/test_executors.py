@@ -110,7 +110,7 @@ class TestSameAsOnOneMachine:
             ray.shutdown()
         assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
-    @pytest.mark.sample("since,until,days_back")
+    @pytest.mark.sample("since*")
     @pytest.mark.parametrize(
         "options",
         [
@@ -243,9 +243,7 @@ class TestCommandLine:
         assert manifest.rows == figures["exported_records"]
         assert "suppressed" in done.stderr
 
-    @pytest.mark.sample(
-        "dask=-An executor is named dask=ADDRESS", "ray=tcp://127.0.0.1:1-An executor is named dask=ADDRESS"
-    )
+    @pytest.mark.sample("dask=-*", "ray=*")
     @pytest.mark.parametrize(
         ("engine", "message"),
         [

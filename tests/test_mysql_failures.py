@@ -214,9 +214,9 @@ def people(mysql_admin: sa.Engine) -> Iterator[str]:
 
 
 @pytest.mark.sample(
-    "(SELECT 5 FROM people p WHERE p.id >= people.id)-it failed while it read rows (-connectorx",
-    "cast(id AS unsigned) * 9223372036854775807-a value of some row cannot be converted as it asks-connectorx",
-    "tells(score)-it failed while it read rows (-sqlalchemy",
+    "(SELECT 5 FROM people p WHERE p.id >= people.id)-*-connectorx",
+    "cast(id AS unsigned) * *-connectorx",
+    "tells(score)-*-sqlalchemy",
 )
 @by_both_routes
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def kill(url: str, what: str, done: threading.Event) -> None:
                 execute(url, f"{what} {thread}")
 
 
-@pytest.mark.sample("KILL QUERY-somebody cancelled it-connectorx", "KILL-the connection was lost-sqlalchemy")
+@pytest.mark.sample("KILL QUERY-*-connectorx", "KILL-*-sqlalchemy")
 @by_both_routes
 @pytest.mark.parametrize(
     ("what", "reason"), [("KILL QUERY", "it was cancelled by another session"), ("KILL", "the connection was lost")]

@@ -82,9 +82,9 @@ loses_the_connection = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 @pytest.mark.sample(
-    "1 / (id - 5)-it divides by zero in some row-sqlalchemy",
-    "score::int-a value of some row cannot be converted as it asks-connectorx",
-    "tells(score)-it failed while it read rows (-connectorx",
+    "1 / (id - 5)-*-sqlalchemy",
+    "score::int-*-connectorx",
+    "tells(score)-*-connectorx",
 )
 @loses_the_connection
 @by_both_routes
@@ -296,10 +296,10 @@ def sqlite(sqlite_path: Path) -> str:
 
 
 @pytest.mark.sample(
-    "age-abs(-9223372036854775807 - (id = 7))-it failed while it read rows (OperationalError)-connectorx",
-    "age-abs(-9223372036854775807 - (id = 7))-it failed while it read rows (OperationalError)-sqlalchemy",
-    "timeframe-name-the text of timeframe is not valid UTF-8 in some row; correct it there, or leave-connectorx",
-    "timeframe-name-the text of timeframe is not valid UTF-8 in some row; correct it there, or leave-sqlalchemy",
+    "age-*-connectorx",
+    "age-*-sqlalchemy",
+    "timeframe-name-*-connectorx",
+    "timeframe-name-*-sqlalchemy",
 )
 @by_both_routes
 @pytest.mark.parametrize(

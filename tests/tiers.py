@@ -1,5 +1,6 @@
 """Which cases of a test belong to the default tier, where a test is not of one tier as a whole."""
 
+import re
 from collections.abc import Iterable
 
 import pytest
@@ -20,8 +21,13 @@ def mark_slow(items: Iterable[pytest.Item], *, is_complete: bool) -> None:
         if is_repeated and params.get("database", "sqlite") != "sqlite":
             item.add_marker(pytest.mark.slow)
         if sample:
-            unknown.setdefault(item.nodeid.split("[")[0], set(sample.args)).discard(item.callspec.id)
-            if item.callspec.id not in sample.args:
+            named = {name for name in sample.args if _is_named(item.callspec.id, name)}
+            unknown.setdefault(item.nodeid.split("[")[0], set(sample.args)).difference_update(named)
+            if not named:
                 item.add_marker(pytest.mark.slow)
     if is_complete and (wrong := {test: names for test, names in unknown.items() if names}):
         raise pytest.UsageError(f"samples of cases that do not exist: {wrong}")
+
+
+def _is_named(case: str, name: str) -> bool:
+    return bool(re.fullmatch(".*".join(map(re.escape, name.split("*"))), case))

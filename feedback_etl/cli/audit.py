@@ -32,9 +32,10 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
 
 @audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
 def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: JsonOutput = False) -> None:
-    """Verify that the audit log and the exports have not been changed.
+    """Verify that the audit log has not been changed.
 
-    Exit code 1 if they have, or if a record cannot be verified without its key.
+    The log is also compared with the manifests of the exports and with the list of erased people; `check` verifies the
+    data files. Exit code 1 if the log was changed, or if a record cannot be verified without its key.
     """
     from feedback_etl.exports.audit_verification import verify_folder
     from feedback_etl.exports.maintenance import list_exports

@@ -17,7 +17,7 @@ def demo(
 ) -> None:
     """Create a sample database and export its last 90 days.
 
-    Requires no database, no settings and no key.
+    It requires no database, no settings and no key.
     """
     from sqlalchemy import URL
 

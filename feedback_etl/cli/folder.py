@@ -105,7 +105,8 @@ def prune(
     pruned = pluralize(len(result.exports), "export")
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
     if result.foreign:
-        echo_err(f"{pluralize(len(result.foreign), 'file')} without a manifest not touched (see feedback-etl list)")
+        files = pluralize(len(result.foreign), "file")
+        echo_err(f"not touched, without a manifest: {files} (feedback-etl list shows them)")
 
 
 def _format_export(manifest: "Manifest", existing: set[str]) -> str:

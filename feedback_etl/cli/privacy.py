@@ -43,8 +43,8 @@ def check(
 ) -> None:
     """Run the pre-production checklist.
 
-    Inspects pseudonyms, columns, keys, file modes, retention, erasure, the audit log and more, in the files and in the
-    database. Exit code 1 if an item fails; each failed item names its remedy.
+    The checklist covers pseudonyms, columns, keys, file modes, retention, erasure, the audit log and more, in the files
+    and in the database. Exit code 1 if an item fails; each failed item names its remedy.
     """
     from feedback_etl.compliance.check import check as run_checklist
     from feedback_etl.compliance.record import write_record as write
@@ -105,7 +105,7 @@ def measure_risk(
 ) -> None:
     """Measure the re-identification risk of files.
 
-    Prints k-anonymity, l-diversity, t-closeness and figures derived from them, over all files together.
+    The figures are k-anonymity, l-diversity, t-closeness and values derived from them, over all files together.
     """
     from feedback_etl.cli.data_files import read_files
     from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH, all_quasi_identifiers
