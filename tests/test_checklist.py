@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from folders import KEY, NOW, exported, people
 from processes import feedback_etl
 
 from feedback_etl.compliance.check import check
-from feedback_etl.compliance.item import Item
+from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.record import RECORD, write_record
 from feedback_etl.compliance.rows import GUESSED_IDS
 from feedback_etl.demo.sample import DEMO_KEY
@@ -79,11 +80,11 @@ def settings(app: Database, tmp_path: Path) -> Settings:
     return prepared(app, tmp_path / "exports")
 
 
-def faults(settings: Settings, keys: list[Key] = KEYS, now: datetime = NOW) -> dict[str, Item]:
+def faults(settings: Settings, keys: list[Key] = KEYS, now: datetime = NOW) -> dict[str, ChecklistItem]:
     """What failed."""
     items = check(settings, keys=keys, now=now)
     assert sorted(item.name for item in items) == sorted(NAMES)
-    assert all(bool(item.mend) is not item.passed for item in items)
+    assert all(bool(item.remedy) is not item.passed for item in items)
     return {item.name: item for item in items if not item.passed}
 
 
@@ -112,11 +113,11 @@ def test_nothing_is_there(tmp_path: Path) -> None:
 
 
 CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a column more": ("columns", {"feedback_text": pl.lit("private")}, "has feedback_text"),
+    "a column more": ("columns", {"feedback_text": pl.lit("private")}, "has unknown columns feedback_text"),
     "a plain hash of an id": ("pseudonyms", {"analysis_hash": pl.lit("73475cb40a568e8d")}, "1 plain hashes"),
     "no pseudonym": ("pseudonyms", {"analysis_hash": pl.lit("1002")}, "1 values that are no pseudonyms"),
     "no analysis": ("pseudonyms", {"analysis_hash": pl.lit(None, pl.String)}, "9 rows without a pseudonym"),
-    "an age": ("ages", {"age_range": pl.lit("25")}, "other ages than ranges"),
+    "an age": ("ages", {"age_range": pl.lit("25")}, "has ages that are no ranges"),
     "a URL": ("images", {"timeframe": pl.lit("https://example.com/a")}, "in timeframe"),
     "the name of an image": ("images", {"recommendation_id": pl.lit("photos/a.JPG")}, "in recommendation_id"),
     "a user's id": ("raw ids", {"recommendation_id": pl.lit("rec1000002")}, "in recommendation_id"),
@@ -131,16 +132,16 @@ def test_what_files_must_not_hold(settings: Settings, what: str) -> None:
     name, change, told = CHANGES[what]
     rewrite(settings, change)
     found = faults(settings)
-    assert told in found[name].told
-    assert found[name].mend.startswith(f"rm {settings.output_dir}")
-    assert not any(word in found[name].told for word in ("private", "example.com", "1000002", "1000003", "JPG"))
+    assert told in found[name].detail
+    assert found[name].remedy.startswith(f"rm {settings.output_dir}")
+    assert not any(word in found[name].detail for word in ("private", "example.com", "1000002", "1000003", "JPG"))
 
 
 def test_a_million_ids_are_guessed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last of them, which the application does not have."""
     monkeypatch.setattr(SIZE, GUESSED_IDS)
     rewrite(settings, {"analysis_hash": pl.lit(hashlib.sha256(b"999999").hexdigest()[:16])})
-    assert "1 plain hashes" in faults(settings)["pseudonyms"].told
+    assert "1 plain hashes" in faults(settings)["pseudonyms"].detail
 
 
 def test_other_identifiers_are_pseudonyms_too(app: Database, tmp_path: Path) -> None:
@@ -149,13 +150,13 @@ def test_other_identifiers_are_pseudonyms_too(app: Database, tmp_path: Path) -> 
     exported(app, folder, include_subject_hash=True)
     changed = load_settings(database_url=app.url, output_dir=folder)
     rewrite(changed, {"subject_hash": pl.lit("73475cb40a568e8d")})
-    assert "1 plain hashes" in faults(changed)["pseudonyms"].told
+    assert "1 plain hashes" in faults(changed)["pseudonyms"].detail
 
 
 def test_remedy_for_ids_in_recommendations_names_an_option_that_exists(settings: Settings) -> None:
     """The recommendation can be pseudonymised as well."""
     rewrite(settings, {"recommendation_id": pl.lit("rec1000002")})
-    remedy = faults(settings)["raw ids"].mend
+    remedy = faults(settings)["raw ids"].remedy
     assert remedy.endswith("feedback-etl export --hash-recommendation-id")
     assert "--hash-recommendation-id" in feedback_etl("export", "--help").stdout
 
@@ -170,7 +171,7 @@ def test_rows_that_are_there_twice(settings: Settings) -> None:
     """In exports with exact times."""
     first = {name: pl.col(name).first() for name in ("analysis_hash", "recommendation_id", "feedback_timestamp")}
     rewrite(settings, first)
-    assert "8 rows twice" in faults(settings)["duplicates"].told
+    assert "8 duplicate rows" in faults(settings)["duplicates"].detail
 
 
 @pytest.mark.parametrize("key", [{"key": None, "unkeyed": True}, {"key": DEMO_KEY}], ids=["none", "published"])
@@ -189,8 +190,8 @@ def test_an_adopted_export_of_the_published_key(app: Database, tmp_path: Path) -
     copy.write_bytes(Path(report.export_filename).read_bytes())
     adopt(copy, key=KEYS[0])
     found = faults(load_settings(database_url=app.url, output_dir=copy.parent))
-    assert "9 pseudonyms of the published key" in found["pseudonyms"].told
-    assert "its key is another one" in found["erasure"].told
+    assert "9 pseudonyms of the published demo key" in found["pseudonyms"].detail
+    assert "its key is another one" in found["erasure"].detail
 
 
 @pytest.mark.parametrize("name", [".", ".feedback_etl", ".feedback_etl/audit.jsonl", RECORD])
@@ -199,47 +200,47 @@ def test_what_others_can_read(settings: Settings, name: str) -> None:
     path = settings.output_dir / name
     path.chmod(path.stat().st_mode | 0o040)
     item = faults(settings)["modes"]
-    subprocess.run(item.mend, shell=True, check=True)
+    subprocess.run(item.remedy, shell=True, check=True)
     assert "modes" not in faults(settings)
 
 
 def test_retention(settings: Settings, app: Database) -> None:
     """Set, obeyed, and not defeated by windows that reach further back."""
-    assert "retention_days" in faults(settings.model_copy(update={"retention_days": None}))["retention"].mend
+    assert "retention_days" in faults(settings.model_copy(update={"retention_days": None}))["retention"].remedy
     late = NOW + timedelta(days=91)
-    assert faults(settings, now=late)["retention"].mend == "feedback-etl prune --keep-days 90"
-    assert "more than 20 days" in faults(settings.model_copy(update={"retention_days": 20}))["retention"].told
+    assert faults(settings, now=late)["retention"].remedy == "feedback-etl prune --keep-days 90"
+    assert "more than 20 days" in faults(settings.model_copy(update={"retention_days": 20}))["retention"].detail
     exported(app, settings.output_dir, days_back=-1)
-    assert "more than 90 days" in faults(settings)["retention"].told
+    assert "more than 90 days" in faults(settings)["retention"].detail
 
 
 def test_the_log_was_changed(settings: Settings) -> None:
     """As `audit verify` finds."""
     log = settings.output_dir / ".feedback_etl" / "audit.jsonl"
     log.write_bytes(log.read_bytes().replace(b'"started"', b'"startet"'))
-    assert faults(settings)["audit log"].mend == "feedback-etl audit verify"
+    assert faults(settings)["audit log"].remedy == "feedback-etl audit verify"
 
 
 def test_the_key_is_gone(settings: Settings) -> None:
     """Then nobody can be erased."""
     found = faults(settings, keys=[Key("z" * 32)])
-    assert "is not at hand" in found["erasure"].told
-    assert "is not at hand" in found["consent"].told  # whether somebody has withdrawn cannot be told
+    assert "is not available" in found["erasure"].detail
+    assert "is not available" in found["consent"].detail  # whether somebody has withdrawn cannot be told
 
 
 def test_foreign_files_are_out_of_reach(settings: Settings) -> None:
     """Of an erasure."""
     (settings.output_dir / "copy.csv").write_text("analysis_hash\n")
     (settings.output_dir / "copy.csv").chmod(0o600)
-    assert "not ours: copy.csv" in faults(settings)["erasure"].told
+    assert "Unmanaged files: copy.csv" in faults(settings)["erasure"].detail
 
 
 def test_nobody_is_in_the_database_any_more(settings: Settings, app: Database) -> None:
     """Whoever left the application can still be swept out."""
     app.clear()
     item = faults(settings)["erasure"]
-    assert "they have all left" in item.told
-    assert item.mend.endswith("feedback-etl erase --not-in-database")
+    assert "all have left" in item.detail
+    assert item.remedy.endswith("feedback-etl erase --not-in-database")
 
 
 @pytest.mark.sample("sqlite")
@@ -252,7 +253,7 @@ def test_the_application(database: Database, tmp_path: Path) -> None:
         connection.exec_driver_sql(f"DROP INDEX ix_recommendation_feedbacks_created_at{table}")
     found = faults(settings)
     assert found.keys() == {"index", "consent"}
-    assert found["index"].mend.startswith("CREATE INDEX")
+    assert found["index"].remedy.startswith("CREATE INDEX")
     other = settings.model_copy(update={"legal_basis": "legitimate interests"})
     write_record(other)
     assert faults(other).keys() == {"index"}
@@ -263,25 +264,27 @@ def test_the_record(settings: Settings) -> None:
     path = settings.output_dir / RECORD
     assert "**Retention**: 90 days" in path.read_text()
     changed = settings.model_copy(update={"purpose": "something else"})
-    assert faults(changed)["record"].mend == "feedback-etl check --write-record"
+    assert faults(changed)["record"].remedy == "feedback-etl check --write-record"
     lacking = settings.model_copy(update={"contact": None})
-    assert "lacks contact" in faults(lacking)["record"].told
+    assert "lacks contact" in faults(lacking)["record"].detail
     path.unlink()
-    assert "is missing" in faults(settings)["record"].told
+    assert "is missing" in faults(settings)["record"].detail
 
 
 def test_k(settings: Settings, app: Database) -> None:
     """Of every export, against what is asked for, and what linking by analysis_hash makes of it."""
     found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"]
-    assert found.told.startswith("3 for age_range, conditions_detected, timeframe in feedback_training_")
-    assert "finds classes of 9 analyses or more" in found.told
+    assert re.match(
+        r"k of feedback_training_\d{8}_\d{6} is 3 for age_range, conditions_detected, timeframe; ", found.detail
+    )
+    assert "equivalence classes have 9 analyses or more" in found.detail
     strict = settings.model_copy(update={"k": 4})
-    assert faults(strict)["k"].mend.endswith(".csv && feedback-etl export --k 4")
+    assert faults(strict)["k"].remedy.endswith(".csv && feedback-etl export --k 4")
     exported(app, settings.output_dir, now=NOW + timedelta(days=1), days_back=30)
     rewrite(settings, {"timeframe": pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("x")).otherwise("timeframe")})
-    linked = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"].told
-    assert "over 2 files finds classes of 1 analyses or more, and 11.1% of the analyses alone" in linked
-    assert faults(strict)["k"].told.count("and 4 is asked for") == 2
+    linked = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"].detail
+    assert "over 2 files, equivalence classes have 1 analyses or more, and 11.1% of the analyses are unique" in linked
+    assert faults(strict)["k"].detail.count("and 4 is required") == 2
 
 
 def test_k_after_an_erasure_is_not_known(settings: Settings, app: Database) -> None:
@@ -289,13 +292,13 @@ def test_k_after_an_erasure_is_not_known(settings: Settings, app: Database) -> N
     asked = settings.model_copy(update={"k": 3})
     assert "k" not in faults(asked)
     erase(settings.output_dir, user_ids=[1000001], database=app.url, keys=KEYS)
-    assert "before people were erased, and 3 is asked for" in faults(asked)["k"].told
+    assert "before people were erased, and 3 is required" in faults(asked)["k"].detail
 
 
 def test_k_of_other_quasi_identifiers(settings: Settings) -> None:
     """Those of the settings count."""
     asked = settings.model_copy(update={"k": 3, "quasi_identifiers": ("age_range", "recommendation_id")})
-    assert "but age_range, recommendation_id may be known" in faults(asked)["k"].told
+    assert "but age_range, recommendation_id may be known" in faults(asked)["k"].detail
 
 
 def test_who_has_withdrawn_is_in_no_export(settings: Settings, app: Database) -> None:
@@ -303,7 +306,7 @@ def test_who_has_withdrawn_is_in_no_export(settings: Settings, app: Database) ->
     with app.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET training_data_opt_in = false WHERE id = 1000002")
     item = faults(settings)["consent"]
-    assert ("3 analyses of people who have withdrawn" in item.told, item.mend) == (
+    assert ("3 analyses of people who have withdrawn" in item.detail, item.remedy) == (
         True,
         "feedback-etl erase --not-in-database",
     )
@@ -321,15 +324,15 @@ def test_images_of_people_who_do_not_agree_any_more(app: Database, tmp_path: Pat
     assert "images" not in faults(settings)
     with app.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET image_opt_in = false")
-    assert "images of 1 analyses whose users do not agree" in faults(settings)["images"].told
-    assert "its key is not at hand" in faults(settings, keys=[])["images"].told
+    assert "images of 1 analyses whose users do not agree" in faults(settings)["images"].detail
+    assert "its key is not available" in faults(settings, keys=[])["images"].detail
 
 
 def test_a_file_that_was_changed(settings: Settings) -> None:
     """By a byte."""
     path = next(settings.output_dir.glob("*.csv"))
     path.write_bytes(path.read_bytes().replace(b"rec_1", b"rec_2", 1))
-    assert "does not match its manifest" in faults(settings)["contents"].told
+    assert "does not match its manifest" in faults(settings)["contents"].detail
 
 
 @pytest.mark.parametrize("content", [b"", b"recommendation_id\nrec_1\n", bytes(range(256))])
@@ -352,14 +355,16 @@ def test_a_legal_basis_that_is_consent(database: Database, tmp_path: Path, basis
 def test_ranges_that_are_ages(app: Database, tmp_path: Path) -> None:
     """A range of a year or two is one."""
     exported(app, tmp_path, age_edges=[18, 20, 30])
-    assert "fewer than 5 years: 18-20" in faults(load_settings(database_url=app.url, output_dir=tmp_path))["ages"].told
+    assert (
+        "fewer than 5 years: 18-20" in faults(load_settings(database_url=app.url, output_dir=tmp_path))["ages"].detail
+    )
 
 
 @pytest.mark.parametrize("form", [{"compression": "gzip"}, {"compression": "zstd"}, {"format": "parquet"}], ids=str)
 def test_every_form_is_looked_into(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
     """Compressed or not."""
     exported(app, tmp_path, key=None, unkeyed=True, **form)
-    assert "9 plain hashes" in faults(load_settings(database_url=app.url, output_dir=tmp_path))["pseudonyms"].told
+    assert "9 plain hashes" in faults(load_settings(database_url=app.url, output_dir=tmp_path))["pseudonyms"].detail
 
 
 class TestCommand:
@@ -370,8 +375,8 @@ class TestCommand:
         env = {"FEEDBACK_ETL_KEY": KEY, "FEEDBACK_ETL_RETENTION_DAYS": "90"}
         done = feedback_etl("check", "--output", settings.output_dir, env=env)
         lines = done.stdout.splitlines()
-        assert lines[0].startswith("ok    columns     only those of the contract, in 1 file")
-        assert "FAIL  record      the record of processing lacks controller, contact, purpose," in done.stdout
+        assert lines[0].startswith("ok    columns     1 file with columns of the contract only.")
+        assert "FAIL  record      The record of processing lacks controller, contact, purpose," in done.stdout
         assert done.returncode == 1
         assert "error: 6 items of 16 failed: " in done.stderr
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from processes import Here
 
 import feedback_etl as fe
-from feedback_etl.compliance.data_files import written
-from feedback_etl.compliance.rows import duplicates, guessable
+from feedback_etl.compliance.data_files import read_contents
+from feedback_etl.compliance.rows import check_duplicates, check_pseudonyms
 from feedback_etl.exports.csv_records import iter_lines, iter_records, without_empty_lines
 from feedback_etl.exports.manifest import Manifest, list_local_manifests, write_manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns, write_without
@@ -101,10 +101,10 @@ class TestAdopted:
         assert (frame.height, frame["analysis_hash"].null_count()) == (6, 0)
         assert fe.scan_training(adopted.parent).select(pl.len()).collect().item() == 6
         assert Rows([Export(folder, manifest)]).read("analysis_hash", "timeframe").height == 6
-        facts = written(folder, manifest)
+        facts = read_contents(folder, manifest)
         assert facts is not None
         assert (facts.repeated, facts.without_analysis, facts.rows.collect().height) == (0, 0, 6)
-        assert [item.passed for item in (duplicates([facts]), guessable([facts], []))] == [True, True]
+        assert [item.passed for item in (check_duplicates([facts]), check_pseudonyms([facts], []))] == [True, True]
         assert json.loads(here("risk", adopted, "--json").out)["rows"] == 6
 
     def test_erasure_keeps_all_other_bytes(self, adopted: Path, sqlite_database: Database) -> None:

@@ -276,9 +276,9 @@ class TestHashId:
         export(application, OwnHash)
         settings = load_settings(database_url=application.url, output_dir=Path("out"))
         items = {item.name: item for item in check(settings, keys=[Key(KEY)], now=NOW)}
-        told = f"its pseudonyms are made by the application itself ({__name__}.OwnHash._hash_id)"
+        detail = f"its pseudonyms are created by the application ({__name__}.OwnHash._hash_id)"
         for name in ("pseudonyms", "erasure"):
-            assert (items[name].passed, told in items[name].told) == (False, True)
+            assert (items[name].passed, detail in items[name].detail) == (False, True)
 
     def test_settings_and_key_are_looked_up_once(self, application: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not for each of a thousand ids, though the own method calls the built-in one."""

@@ -132,7 +132,7 @@ def test_they_are_listed_reported_and_checked(
     settings = load_settings(output_dir=folder, database_url=sqlite_database.url)
     found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}
     names = ("columns", "pseudonyms", "ages", "contents", "duplicates", "modes", "audit log", "erasure")
-    assert [(name, found[name].told) for name in names if not found[name].passed] == []
+    assert [(name, found[name].detail) for name in names if not found[name].passed] == []
     (folder / stem / "part-00000.parquet").chmod(0o644)
     assert not {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["modes"].passed
 

@@ -235,9 +235,9 @@ def test_the_check_of_consent_fails_where_people_are_hidden(owner_url: str, url:
     protect(owner_url, "recommendation_feedbacks", "user_id = 1")
     items = check(load_settings(database_url=url, output_dir="out", allow_row_security=True))
     (item,) = [item for item in items if item.name == "consent"]
-    assert (item.passed, item.told) == (
+    assert (item.passed, item.detail) == (
         False,
-        "row-level security hides people from this role, who may have withdrawn (allow_row_security)",
+        "Row-level security hides people from this role, who may have withdrawn (allow_row_security).",
     )
 
 

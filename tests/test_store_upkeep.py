@@ -258,7 +258,7 @@ class TestScan:
         newest = f"{url}/feedback_training_20251026_120000"
         assert fe.latest_export(url) == fe.latest_export(f"{url}/feedback_training_20251026*") == newest
         assert scan_rows(url) == 9
-        with pytest.raises(ExportFileError, match="holds no export"):
+        with pytest.raises(ExportFileError, match="contains no export"):
             fe.scan_training(f"{url}/nothing*")
 
     def test_what_has_changed_is_refused(self, url: str) -> None:
@@ -341,7 +341,7 @@ class TestFaces:
         """Modes are not to be told there; what is found has to be so."""
         settings = load_settings(output_dir=url, database_url=database.url)
         found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}
-        assert "object store" in found["modes"].told
+        assert "object store" in found["modes"].detail
         names = ("columns", "pseudonyms", "ages", "contents", "duplicates", "audit log", "erasure")
         assert [name for name in names if not found[name].passed] == []
 

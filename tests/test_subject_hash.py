@@ -82,9 +82,8 @@ def test_risk_counts_people_by_it(app: Database, tmp_path: Path) -> None:
     found = json.loads(feedback_etl("risk", "--json", report.export_filename).stdout)
     assert (found["rows"], found["k"]) == (10, 4)
     settings = load_settings(database_url=app.url, output_dir=tmp_path)
-    told = {item.name: item for item in check(settings, keys=[Key(KEY)], now=NOW)}["k"].told
-    assert "links rows by subject_hash over 1 file" in told
-    assert "classes of 4 people or more" in told
+    detail = {item.name: item for item in check(settings, keys=[Key(KEY)], now=NOW)}["k"].detail
+    assert "Linked by subject_hash over 1 file, equivalence classes have 4 people or more" in detail
 
 
 def test_its_name_is_taken(app: Database, tmp_path: Path) -> None:

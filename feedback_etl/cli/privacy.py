@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from feedback_etl.columns import ExtraColumn
-    from feedback_etl.compliance.item import Item
+    from feedback_etl.compliance.item import ChecklistItem
 
 _WIDTH = 100
 
@@ -63,12 +63,12 @@ def check(
         raise CheckFailedError(f"{pluralize(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
 
 
-def _print_items(items: "Sequence[Item]") -> None:
+def _print_items(items: "Sequence[ChecklistItem]") -> None:
     """Print the items of the checklist, those that failed with their remedy."""
     for item in items:
-        first, *more = textwrap.wrap(item.told, _WIDTH) or [""]
+        first, *more = textwrap.wrap(item.detail, _WIDTH) or [""]
         write_stdout(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
-        for line in [*more, item.mend]:
+        for line in [*more, item.remedy]:
             if line:
                 write_stdout(f"{'':<18}{line}")
 

@@ -1,4 +1,4 @@
-"""The checklist before production: each item is tested on what is there, never asserted."""
+"""Run the pre-production checklist: each item is tested on the actual files and database."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -6,12 +6,20 @@ from typing import NamedTuple
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.columns import all_quasi_identifiers
-from feedback_etl.compliance.application import consented, erasable, hashes_by_key, indexed
-from feedback_etl.compliance.data_files import Written, written
-from feedback_etl.compliance.folder import anonymous, keyed, logged, private, retention
-from feedback_etl.compliance.item import Item
-from feedback_etl.compliance.record import documented
-from feedback_etl.compliance.rows import ages, contents, contract_columns, duplicates, guessable, images, raw_ids
+from feedback_etl.compliance.application import check_consent, check_erasure, check_index, hash_by_key
+from feedback_etl.compliance.data_files import ExportContents, read_contents
+from feedback_etl.compliance.folder import check_audit_log, check_k, check_keys, check_modes, check_retention
+from feedback_etl.compliance.item import ChecklistItem
+from feedback_etl.compliance.record import check_record
+from feedback_etl.compliance.rows import (
+    check_ages,
+    check_columns,
+    check_contents,
+    check_duplicates,
+    check_images,
+    check_pseudonyms,
+    check_raw_ids,
+)
 from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.lookups import ApplicationSummary, summarize_application
@@ -22,62 +30,64 @@ from feedback_etl.settings import Settings
 from feedback_etl.storage.base import LocalStorage, open_storage
 from feedback_etl.storage.object_store import ObjectStorage
 
-_NO_EXPORT = "not tested: there is no export in the folder"
-_NO_DATABASE = "not tested: no database is configured"
+_NO_EXPORT = "Not tested: the folder contains no export."
+_NO_DATABASE = "Not tested: no database is configured."
 
 
-class _There(NamedTuple):
-    """What there is to test."""
+class _Context(NamedTuple):
+    """Input of the tests."""
 
     place: LocalStorage | ObjectStorage
     exports: list[Manifest]
-    files: list[Written]
+    files: list[ExportContents]
     database: ApplicationSummary
     settings: Settings
     keys: Sequence[Key]
     now: datetime
 
 
-_OF_EXPORTS: dict[str, Callable[[_There], Item]] = {
-    "columns": lambda there: contract_columns(there.files),
-    "pseudonyms": lambda there: guessable(there.files, [*there.database.users, *there.database.analyses]),
-    "ages": lambda there: ages(there.files),
-    "images": lambda there: images(there.files, hashes_by_key(there.database.imaged, there.keys)),
-    "contents": lambda there: contents(there.files),
-    "keys": lambda there: keyed(there.exports),
-    "duplicates": lambda there: duplicates(there.files),
-    "modes": lambda there: private(there.place),
-    "retention": lambda there: retention(there.exports, there.settings.retention_days, there.now),
-    "audit log": lambda there: logged(there.place, there.exports, there.keys),
-    "k": lambda there: anonymous(
-        there.files,
-        there.settings.k,
-        all_quasi_identifiers(there.settings.quasi_identifiers, there.settings.extra_columns),
+_OF_EXPORTS: dict[str, Callable[[_Context], ChecklistItem]] = {
+    "columns": lambda context: check_columns(context.files),
+    "pseudonyms": lambda context: check_pseudonyms(
+        context.files, [*context.database.users, *context.database.analyses]
+    ),
+    "ages": lambda context: check_ages(context.files),
+    "images": lambda context: check_images(context.files, hash_by_key(context.database.imaged, context.keys)),
+    "contents": lambda context: check_contents(context.files),
+    "keys": lambda context: check_keys(context.exports),
+    "duplicates": lambda context: check_duplicates(context.files),
+    "modes": lambda context: check_modes(context.place),
+    "retention": lambda context: check_retention(context.exports, context.settings.retention_days, context.now),
+    "audit log": lambda context: check_audit_log(context.place, context.exports, context.keys),
+    "k": lambda context: check_k(
+        context.files,
+        context.settings.k,
+        all_quasi_identifiers(context.settings.quasi_identifiers, context.settings.extra_columns),
     ),
 }
-_OF_BOTH: dict[str, Callable[[_There], Item]] = {
-    "raw ids": lambda there: raw_ids(there.files, there.database.users),
-    "erasure": lambda there: erasable(there.place, there.files, there.database, there.keys),
+_OF_BOTH: dict[str, Callable[[_Context], ChecklistItem]] = {
+    "raw ids": lambda context: check_raw_ids(context.files, context.database.users),
+    "erasure": lambda context: check_erasure(context.place, context.files, context.database, context.keys),
 }
-_OF_THE_DATABASE: dict[str, Callable[[_There], Item]] = {
-    "index": lambda there: indexed(there.database),
-    "consent": lambda there: consented(there.database, there.files, there.keys, there.settings),
+_OF_THE_DATABASE: dict[str, Callable[[_Context], ChecklistItem]] = {
+    "index": lambda context: check_index(context.database),
+    "consent": lambda context: check_consent(context.database, context.files, context.keys, context.settings),
 }
 
 
-def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None = None) -> list[Item]:
-    """Test everything that should be so before exports are used.
+def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None = None) -> list[ChecklistItem]:
+    """Run the pre-production checklist.
 
     Args:
-        settings: Where the exports and the feedback are, and what is asked of them.
-        keys: The keys at hand.
-        now: The time from which ages are counted, UTC; the present unless given.
+        settings: Folder of the exports, database of the feedback, and the requirements.
+        keys: Available keys.
+        now: Time of the check, UTC; by default the current time.
 
     Returns:
-        The items, one after the other. What needs an export or a database has not passed where there is none.
+        The items in a fixed order. Items that need an export or a database fail without one.
 
     Raises:
-        SourceError: The database cannot be reached, or is not as expected.
+        SourceError: The database cannot be reached, or has an unexpected schema.
         ExportFileError: A manifest or a data file cannot be read.
 
     >>> from pathlib import Path
@@ -85,27 +95,27 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     []
     """
     place = open_storage(settings.output_dir)
-    files = [each for manifest in _manifests(place) if (each := written(place, manifest))]
-    exports = [each.manifest for each in files]
+    files = [export for manifest in _list_manifests(place) if (export := read_contents(place, manifest))]
+    exports = [export.manifest for export in files]
     database = _database(settings)
-    there = _There(
+    context = _Context(
         place, exports, files, database or ApplicationSummary([], [], [], [], (), ""), settings, keys, resolve_now(now)
     )
-    no_export = Item("", False, _NO_EXPORT, "feedback-etl export") if not files else None
-    no_database = Item("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
+    no_export = ChecklistItem("", False, _NO_EXPORT, "feedback-etl export") if not files else None
+    no_database = ChecklistItem("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
     items = []
     for tests, lacking in (
         (_OF_EXPORTS, no_export),
         (_OF_BOTH, no_export or no_database),
         (_OF_THE_DATABASE, no_database),
     ):
-        items += [lacking._replace(name=name) if lacking else test(there) for name, test in tests.items()]
-    return [*items, documented(settings)]
+        items += [lacking._replace(name=name) if lacking else test(context) for name, test in tests.items()]
+    return [*items, check_record(settings)]
 
 
-def _manifests(place: LocalStorage | ObjectStorage) -> list[Manifest]:
-    """Of exports that were not pruned, the oldest first."""
-    return [each for each in list_exports(place).exports if not each.pruned_at] if place.exists() else []
+def _list_manifests(place: LocalStorage | ObjectStorage) -> list[Manifest]:
+    """Return the manifests of exports that were not pruned, the oldest first."""
+    return [manifest for manifest in list_exports(place).exports if not manifest.pruned_at] if place.exists() else []
 
 
 def _database(settings: Settings) -> ApplicationSummary | None:

@@ -1,4 +1,4 @@
-"""What the data file of an export contains, as far as it is tested."""
+"""Contents of an export that the checklist tests."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,20 +14,20 @@ from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.transforms import PAIR_KEY
 
 
-class Written(NamedTuple):
-    """What the data file of an export holds.
+class ExportContents(NamedTuple):
+    """Contents of the data file or parts of an export.
 
     Attributes:
-        manifest: Of the export.
-        place: Where it is.
-        path: Of the file, or of the folder of its parts.
-        columns: Its columns.
-        repeated: Rows that are the same feedback as an earlier one.
+        manifest: Manifest of the export.
+        place: Storage of the export.
+        path: Path of the file, or of the folder of its parts.
+        columns: Columns of the file.
+        repeated: Rows that duplicate an earlier pair.
         without_analysis: Rows without a pseudonym of the analysis.
-        analyses: The pseudonyms of analyses, each once.
-        pseudonyms: These, and those of whatever else is an identifier.
-        imaged: The pseudonyms of analyses in rows with the URL of an image.
-        texts: The distinct values of its other columns of text, by column.
+        analyses: Distinct pseudonyms of analyses.
+        pseudonyms: These, and those of other identifiers.
+        imaged: Distinct pseudonyms of analyses in rows with an image URL.
+        texts: Distinct values of the other columns, as text, by column.
     """
 
     manifest: Manifest
@@ -43,17 +43,17 @@ class Written(NamedTuple):
 
     @property
     def files(self) -> list[DataFile]:
-        """Its data file, or its parts."""
+        """Return its data file, or its parts."""
         return self.manifest.all("pairs")
 
     @property
     def rows(self) -> pl.LazyFrame:
-        """All of it, as text."""
+        """Scan all rows as text."""
         return scan_text(self.place, self.manifest)
 
 
-def written(place: LocalStorage | ObjectStorage, manifest: Manifest) -> Written | None:
-    """What an export holds; None where a file of it is gone.
+def read_contents(place: LocalStorage | ObjectStorage, manifest: Manifest) -> ExportContents | None:
+    """Read the contents of an export; return None if one of its files is missing.
 
     Raises:
         ExportFileError: The file cannot be read.
@@ -67,7 +67,7 @@ def written(place: LocalStorage | ObjectStorage, manifest: Manifest) -> Written 
         columns = rows.collect_schema().names()
         key = [name for name in PAIR_KEY if name in columns]
         counts = rows.select(pl.len(), pl.struct(key).n_unique().alias("pairs"), pl.col("analysis_hash").null_count())
-        height, pairs, nameless = counts.collect().row(0)
+        rows_count, pairs, without_analysis = counts.collect().row(0)
         others = [name for name in columns if name not in ("feedback_timestamp", "export_date")]
         values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in others}
         identifiers = [name for name, role, _ in manifest.settings.get("extra_columns", []) if role == "identifier"]
@@ -75,16 +75,25 @@ def written(place: LocalStorage | ObjectStorage, manifest: Manifest) -> Written 
         imaged = hashes[0].clear()
         if IMAGE_URL.name in columns:
             imaged = rows.filter(pl.col(IMAGE_URL.name).is_not_null()).select("analysis_hash").collect().to_series()
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):  # whose texts may hold values
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):  # their messages may contain values
         raise ExportFileError(f"{path} cannot be read: it is damaged, or not what its name says.") from None
-    pseudonyms = pl.concat([each.alias("pseudonym").cast(pl.String) for each in hashes]).unique()
-    return Written(
-        manifest, place, path, columns, height - pairs, nameless, hashes[0], pseudonyms, imaged.unique(), values
+    pseudonyms = pl.concat([column.alias("pseudonym").cast(pl.String) for column in hashes]).unique()
+    return ExportContents(
+        manifest,
+        place,
+        path,
+        columns,
+        rows_count - pairs,
+        without_analysis,
+        hashes[0],
+        pseudonyms,
+        imaged.unique(),
+        values,
     )
 
 
 def unknown_pseudonyms(manifest: Manifest) -> str:
-    """Return why nobody can be looked up by their id in an export."""
+    """Return why ids cannot be looked up in an export, as a clause."""
     if name := manifest.overridden.get("hash_id"):
-        return f"its pseudonyms are made by the application itself ({name})"
-    return "its key is not at hand (--key-file)"
+        return f"its pseudonyms are created by the application ({name})"
+    return "its key is not available (--key-file)"

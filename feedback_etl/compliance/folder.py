@@ -1,4 +1,4 @@
-"""What is tested on a folder of exports."""
+"""Tests of a folder of exports."""
 
 import shlex
 import stat
@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from feedback_etl.columns import SUBJECT_HASH
-from feedback_etl.compliance.data_files import Written
-from feedback_etl.compliance.item import Item, item
+from feedback_etl.compliance.data_files import ExportContents
+from feedback_etl.compliance.item import ChecklistItem, build_item
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.layout import PREFIX, REJECTED_FOLDER, STATE_FOLDER
@@ -23,110 +23,121 @@ from feedback_etl.storage.object_store import ObjectStorage
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def keyed(exports: Sequence[Manifest]) -> Item:
-    """Ids are hashed with a key that is not published."""
+def check_keys(exports: Sequence[Manifest]) -> ChecklistItem:
+    """Test that ids are hashed with a key that is not published."""
     published = Key.parse(DEMO_KEY).id
-    faults = [f"{each.stem} is unkeyed" for each in exports if each.key_id is None]
-    faults += [f"{each.stem} is of the published key of the demo" for each in exports if each.key_id == published]
-    ids = sorted({each.key_id for each in exports if each.key_id})
-    mend = "feedback-etl keys new, prune the old files, and export again"
-    return item("keys", faults, passed=f"ids are hashed with {', '.join(ids)}", mend=mend)
+    problems = [f"{export.stem} is unkeyed" for export in exports if export.key_id is None]
+    problems += [f"{export.stem} uses the published demo key" for export in exports if export.key_id == published]
+    key_ids = sorted({export.key_id for export in exports if export.key_id})
+    remedy = "feedback-etl keys new, prune the old files, and export again"
+    return build_item("keys", problems, passed=f"Ids are hashed with {', '.join(key_ids)}.", remedy=remedy)
 
 
-def private(place: LocalStorage | ObjectStorage) -> Item:
-    """Nobody else can read: files 0600, folders 0700."""
+def check_modes(place: LocalStorage | ObjectStorage) -> ChecklistItem:
+    """Test that only the owner has access: files 0600, folders 0700."""
     if isinstance(place, ObjectStorage):
-        return Item("modes", True, "not to be told: an object store has none, and its policies say who can read")
+        return ChecklistItem("modes", True, "Not applicable: the policies of the object store control access.")
     top = place.path
-    places = [top, top / REJECTED_FOLDER, top / STATE_FOLDER]
-    places += [path for folder in (top, top / REJECTED_FOLDER) for path in folder.glob(f"{PREFIX}*")]
-    folders = [path for path in places if path.is_dir()]
-    paths = [*folders, *(path for place in folders for path in place.iterdir() if path.is_file())]
+    candidates = [top, top / REJECTED_FOLDER, top / STATE_FOLDER]
+    candidates += [path for folder in (top, top / REJECTED_FOLDER) for path in folder.glob(f"{PREFIX}*")]
+    folders = [path for path in candidates if path.is_dir()]
+    paths = [*folders, *(path for folder in folders for path in folder.iterdir() if path.is_file())]
     open_to_others = [path for path in paths if path.stat().st_mode & _OTHERS]
-    return item(
+    return build_item(
         "modes",
-        [f"others can use {path} ({stat.filemode(path.stat().st_mode)[1:]})" for path in open_to_others],
-        passed=f"{len(paths) - len(folders):,} files and {len(folders)} folders are the owner's alone",
-        mend=f"chmod go= {' '.join(shlex.quote(str(path)) for path in open_to_others)}",
+        [f"Other users have access to {path} ({stat.filemode(path.stat().st_mode)[1:]})" for path in open_to_others],
+        passed=f"Only the owner has access to {len(paths) - len(folders):,} files and {len(folders)} folders.",
+        remedy=f"chmod go= {' '.join(shlex.quote(str(path)) for path in open_to_others)}",
     )
 
 
-def retention(exports: Sequence[Manifest], days: int | None, now: datetime) -> Item:
-    """How long exports are kept is set, obeyed, and not defeated by windows that reach further back."""
+def check_retention(exports: Sequence[Manifest], days: int | None, now: datetime) -> ChecklistItem:
+    """Test that a retention period is set and kept, and that no window reaches further back."""
     if days is None:
-        return Item("retention", False, "it is not set how long exports are kept", "set retention_days in the settings")
-    kept = timedelta(days=days)
-    old = [each.stem for each in exports if datetime.fromisoformat(each.created_at) < now - kept]
+        return ChecklistItem("retention", False, "No retention period is set.", "set retention_days in the settings")
+    period = timedelta(days=days)
+    old = [export.stem for export in exports if datetime.fromisoformat(export.created_at) < now - period]
     if old:
-        return Item(
-            "retention", False, f"older than {days} days: {', '.join(old)}", f"feedback-etl prune --keep-days {days}"
+        return ChecklistItem(
+            "retention",
+            False,
+            f"Exports older than {days} days: {', '.join(old)}.",
+            f"feedback-etl prune --keep-days {days}",
         )
-    long = [each.stem for each in exports if _reaches_back(each, kept)]
-    mend = f"remove these files; from then on feedback-etl export --days {days} or fewer"
-    told = [f"with windows of more than {days} days: {', '.join(long)}"] if long else []
-    return item("retention", told, passed=f"{days} days, and no export is older or reaches further back", mend=mend)
+    long = [export.stem for export in exports if _reaches_back(export, period)]
+    remedy = f"remove these files; from then on feedback-etl export --days {days} or fewer"
+    problems = [f"Exports with windows of more than {days} days: {', '.join(long)}"] if long else []
+    passed = f"The retention period is {days} days, and no export is older or reaches further back."
+    return build_item("retention", problems, passed=passed, remedy=remedy)
 
 
-def _reaches_back(manifest: Manifest, kept: timedelta) -> bool:
+def _reaches_back(manifest: Manifest, period: timedelta) -> bool:
     start, end = manifest.window
     return end is not None and (
-        start is None or datetime.fromisoformat(manifest.created_at) - datetime.fromisoformat(start) > kept
+        start is None or datetime.fromisoformat(manifest.created_at) - datetime.fromisoformat(start) > period
     )
 
 
-def logged(place: LocalStorage | ObjectStorage, exports: Sequence[Manifest], keys: Sequence[Key]) -> Item:
-    """Nobody has changed the audit log."""
+def check_audit_log(
+    place: LocalStorage | ObjectStorage, exports: Sequence[Manifest], keys: Sequence[Key]
+) -> ChecklistItem:
+    """Test that the audit log was not changed."""
     verdict = verify_folder(place, exports, keys)
-    return item(
+    return build_item(
         "audit log",
         verdict.faults,
-        passed=f"{verdict.records:,} records, in one chain",
-        mend="feedback-etl audit verify",
+        passed=f"The audit log has {verdict.records:,} records in one chain.",
+        remedy="feedback-etl audit verify",
     )
 
 
-def anonymous(exports: Sequence[Written], asked: int | None, known: Sequence[str]) -> Item:
-    """The k of the exports, and what linking rows by a pseudonym makes of it.
+def check_k(exports: Sequence[ExportContents], required: int | None, quasi_identifiers: Sequence[str]) -> ChecklistItem:
+    """Test the k of the exports, and measure the risk of linking their rows by a pseudonym.
 
     Args:
-        exports: The newest last.
-        asked: What the settings ask for, if anything.
-        known: The quasi-identifiers of the settings.
+        exports: Exports, the newest last.
+        required: k of the settings; None if they require none.
+        quasi_identifiers: Quasi-identifiers of the settings.
     """
-    faults = {each.path: fault for each in exports if asked and (fault := _k_fault(each.manifest, asked, known))}
-    told = f"{_k_of(exports[-1].manifest)}; {asked or 'none'} is asked for{_linking(exports)}"
-    mend = f"rm {' '.join(shlex.quote(str(path)) for path in faults)} && feedback-etl export --k {asked}"
-    return item("k", list(faults.values()), passed=told, mend=mend)
+    problems = {
+        export.path: problem
+        for export in exports
+        if required and (problem := _find_k_problem(export.manifest, required, quasi_identifiers))
+    }
+    passed = f"{_describe_k(exports[-1].manifest)}; {required or 'none'} is required.{_describe_linkage(exports)}"
+    remedy = f"rm {' '.join(shlex.quote(str(path)) for path in problems)} && feedback-etl export --k {required}"
+    return build_item("k", list(problems.values()), passed=passed, remedy=remedy)
 
 
-def _k_of(manifest: Manifest) -> str:
+def _describe_k(manifest: Manifest) -> str:
     risk = manifest.risk
     if not risk:
-        return f"{manifest.stem} does not tell it"
-    told = f"{'at least ' * bool(risk['at_least'])}{risk['k']} for {', '.join(risk['quasi_identifiers'])}"
-    return f"{told} in {manifest.stem}" + ", before people were erased" * bool(risk["stale"])
+        return f"k of {manifest.stem} was not measured"
+    k = f"{'at least ' if risk['at_least'] else ''}{risk['k']} for {', '.join(risk['quasi_identifiers'])}"
+    return f"k of {manifest.stem} is {k}" + (", measured before people were erased" if risk["stale"] else "")
 
 
-def _k_fault(manifest: Manifest, asked: int, known: Sequence[str]) -> str:
-    """Why an export may have a smaller k than what is asked for."""
+def _find_k_problem(manifest: Manifest, required: int, quasi_identifiers: Sequence[str]) -> str:
+    """Return why the k of an export may be smaller than required; "" if it is not."""
     risk = manifest.risk
-    if risk and int(risk["k"]) >= asked and not risk["stale"] and {*known} <= {*risk["quasi_identifiers"]}:
+    if not risk or int(risk["k"]) < required or risk["stale"]:
+        return f"{_describe_k(manifest)}, and {required} is required"
+    if {*quasi_identifiers} <= {*risk["quasi_identifiers"]}:
         return ""
-    if risk and int(risk["k"]) >= asked and not risk["stale"]:
-        return f"{_k_of(manifest)}, but {', '.join(known)} may be known"
-    return f"{_k_of(manifest)}, and {asked} is asked for"
+    return f"{_describe_k(manifest)}, but {', '.join(quasi_identifiers)} may be known"
 
 
-def _linking(exports: Sequence[Written]) -> str:
-    """What somebody finds who links the rows of all files."""
+def _describe_linkage(exports: Sequence[ExportContents]) -> str:
+    """Describe the risk if an attacker links the rows of all files."""
     names = exports[-1].manifest.risk.get("quasi_identifiers", [])
-    files = [each for each in exports if names and {*names} <= {*each.columns}]
+    files = [export for export in exports if names and {*names} <= {*export.columns}]
     if not files:
         return ""
-    by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in each.columns for each in files) else PSEUDONYM
-    found = linkage_risk(pl.concat([each.rows.select(by, *names) for each in files]), names, by=by)
+    by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in export.columns for export in files) else PSEUDONYM
+    risk = linkage_risk(pl.concat([export.rows.select(by, *names) for export in files]), names, by=by)
     noun = "analyses" if by == PSEUDONYM else "people"
+    count = f"{len(files)} file{'' if len(files) == 1 else 's'}"
     return (
-        f". Who links rows by {by} over {len(files)} files finds classes of {found.k} {noun} or more, and "
-        f"{found.share_unique:.1%} of the {noun} alone in theirs"
+        f" Linked by {by} over {count}, equivalence classes have {risk.k} {noun} or more, and "
+        f"{risk.share_unique:.1%} of the {noun} are unique."
     )

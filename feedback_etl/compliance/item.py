@@ -1,28 +1,37 @@
-"""One thing that was tested."""
+"""Items of the checklist."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_TOLD = 5
+_MAX_PROBLEMS = 5
 
 
-class Item(NamedTuple):
-    """What was found.
+class ChecklistItem(NamedTuple):
+    """Result of one test.
 
     Attributes:
-        name: What was tested.
-        passed: Whether it is as it should be.
-        told: What was found, in words.
-        mend: The command or the setting that mends it; "" where it passed.
+        name: Name of the test.
+        passed: Whether it passed.
+        detail: What was found, in a sentence.
+        remedy: Command or setting that fixes it; "" if it passed.
     """
 
     name: str
     passed: bool
-    told: str
-    mend: str = ""
+    detail: str
+    remedy: str = ""
 
 
-def item(name: str, faults: Sequence[str], *, passed: str, mend: str) -> Item:
-    """An item that passes where nothing is wrong; else it tells what is, of many faults the first."""
-    told, more = "; ".join(faults[:_TOLD]), len(faults) - _TOLD
-    return Item(name, not faults, (told + f"; and {more:,} more" * (more > 0)) or passed, mend if faults else "")
+def build_item(name: str, problems: Sequence[str], *, passed: str, remedy: str) -> ChecklistItem:
+    """Build an item that passes without problems; at most five problems are listed.
+
+    Args:
+        name: Name of the test.
+        problems: Problems, as clauses without a full stop.
+        passed: Detail if there are none.
+        remedy: Command or setting that fixes them.
+    """
+    if not problems:
+        return ChecklistItem(name, True, passed)
+    more = f"; and {len(problems) - _MAX_PROBLEMS:,} more" if len(problems) > _MAX_PROBLEMS else ""
+    return ChecklistItem(name, False, f"{'; '.join(problems[:_MAX_PROBLEMS])}{more}.", remedy)

@@ -1,4 +1,4 @@
-"""What is tested on the rows that exports hold."""
+"""Tests of the rows of exports."""
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,8 +7,8 @@ from itertools import pairwise
 import polars as pl
 
 from feedback_etl.columns import AGE_EDGES, IMAGE_URL, training_columns
-from feedback_etl.compliance.data_files import Written, unknown_pseudonyms
-from feedback_etl.compliance.item import Item, item
+from feedback_etl.compliance.data_files import ExportContents, unknown_pseudonyms
+from feedback_etl.compliance.item import ChecklistItem, build_item
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.transform.expressions import age_ranges, hash_id
@@ -16,180 +16,195 @@ from feedback_etl.transform.identifiers import bounded, unbroken
 from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
 
 GUESSED_IDS = 1_000_000
-"""Integers from 0 on that everybody tries first."""
+"""Integers from 0 that an attacker tries first."""
 
-NARROWEST_RANGE = 5
-"""Years; an age in a narrower range is hardly a range."""
+MIN_RANGE_YEARS = 5
+"""Width in years below which an age range reveals the age."""
 
-SHORTEST_ID = 6
-"""Characters; shorter ids are in texts by chance."""
+MIN_ID_LENGTH = 6
+"""Characters; shorter ids occur in texts by chance."""
 
 _IDS_AT_ONCE = 200_000
 _FORMS = (bounded, unbroken)
 _IMAGE = r"(?i)^[a-z0-9]+://|\.(jpe?g|png|webp|heic|gif)\b"
 
 
-def contract_columns(exports: Sequence[Written]) -> Item:
-    """Only columns of the contract."""
+def check_columns(exports: Sequence[ExportContents]) -> ChecklistItem:
+    """Test that files have only columns of the contract."""
 
-    def fault(each: Written) -> str:
-        foreign = [name for name in each.columns if name not in _contract(each.manifest)]
-        return f"has {', '.join(foreign)}" if foreign else ""
+    def find_problem(export: ExportContents) -> str:
+        unknown = [name for name in export.columns if name not in _contract_columns(export.manifest)]
+        return f"has unknown columns {', '.join(unknown)}" if unknown else ""
 
-    return _each("columns", exports, fault, passed=f"only those of the contract, in {_files(exports)}")
+    return _build_item_per_file(
+        "columns", exports, find_problem, passed=f"{_pluralize_files(exports)} with columns of the contract only."
+    )
 
 
-def guessable(exports: Sequence[Written], ids: Iterable[str]) -> Item:
-    """No pseudonym is the plain hash of an id that somebody knows or guesses."""
+def check_pseudonyms(exports: Sequence[ExportContents], ids: Iterable[str]) -> ChecklistItem:
+    """Test that no pseudonym is the plain hash of an id that an attacker knows or guesses."""
     known = pl.Series("id", list(ids), dtype=pl.String)
     guessed = pl.select(pl.int_range(GUESSED_IDS).cast(pl.String).alias("id")).to_series()
     ids_tried = pl.concat([known, guessed]).to_frame()
     plain = ids_tried.select(hash_id("id", unkeyed=True)).to_series().implode()
     published = ids_tried.select(hash_id("id", key=DEMO_KEY, domain="analysis_id")).to_series().implode()
 
-    def fault(each: Written) -> str:
-        if "hash_id" in each.manifest.overridden:
-            return f"cannot be tested: {unknown_pseudonyms(each.manifest)}"
-        if strange := int((~each.pseudonyms.str.contains(PSEUDONYM_PATTERN)).sum()):
-            return f"has {strange:,} values that are no pseudonyms"
-        if each.without_analysis:
-            return f"has {each.without_analysis:,} rows without a pseudonym"
-        if found := int(each.pseudonyms.is_in(plain).sum()):
+    def find_problem(export: ExportContents) -> str:
+        if "hash_id" in export.manifest.overridden:
+            return f"cannot be tested: {unknown_pseudonyms(export.manifest)}"
+        if malformed := int((~export.pseudonyms.str.contains(PSEUDONYM_PATTERN)).sum()):
+            return f"has {malformed:,} values that are no pseudonyms"
+        if export.without_analysis:
+            return f"has {export.without_analysis:,} rows without a pseudonym"
+        if found := int(export.pseudonyms.is_in(plain).sum()):
             return f"has {found:,} plain hashes of ids"
-        found = int(each.analyses.is_in(published).sum())
-        return f"has {found:,} pseudonyms of the published key of the demo" if found else ""
+        found = int(export.analyses.is_in(published).sum())
+        return f"has {found:,} pseudonyms of the published demo key" if found else ""
 
     passed = (
-        f"none is the plain hash of {len(known):,} ids of the application or of 0 to {GUESSED_IDS - 1:,}, or made with "
-        "the published key of the demo"
+        f"No pseudonym is the plain hash of {len(known):,} ids of the application or of 0 to {GUESSED_IDS - 1:,}, or "
+        "uses the published demo key."
     )
-    return _each("pseudonyms", exports, fault, passed=passed)
+    return _build_item_per_file("pseudonyms", exports, find_problem, passed=passed)
 
 
-def raw_ids(exports: Sequence[Written], users: Iterable[str]) -> Item:
-    """No text holds the id of a user, where that is long enough not to be there by chance."""
-    ids = list(dict.fromkeys(user for user in users if len(user) >= SHORTEST_ID))
-    of_users = pl.DataFrame({"id": ids}, schema={"id": pl.String})
-    patterns = {form: of_users.select(form("id")).to_series().drop_nulls().to_list() for form in _FORMS}
+def check_raw_ids(exports: Sequence[ExportContents], users: Iterable[str]) -> ChecklistItem:
+    """Test that no text contains the id of a user, if ids are too long to occur by chance."""
+    ids = list(dict.fromkeys(user for user in users if len(user) >= MIN_ID_LENGTH))
+    id_frame = pl.DataFrame({"id": ids}, schema={"id": pl.String})
+    patterns = {form: id_frame.select(form("id")).to_series().drop_nulls().to_list() for form in _FORMS}
     names = {
-        each.path: [
+        export.path: [
             name
-            for name, values in each.texts.items()
-            if any(_holds(values.to_frame().select(form(name)).to_series(), patterns[form]) for form in _FORMS)
+            for name, values in export.texts.items()
+            if any(_contains_any(values.to_frame().select(form(name)).to_series(), patterns[form]) for form in _FORMS)
         ]
-        for each in exports
+        for export in exports
     }
 
-    def fault(each: Written) -> str:
-        return f"holds ids of users in {', '.join(names[each.path])}" if names[each.path] else ""
+    def find_problem(export: ExportContents) -> str:
+        return f"contains ids of users in {', '.join(names[export.path])}" if names[export.path] else ""
 
-    passed = f"no text holds one of {len(ids):,} ids of users of {SHORTEST_ID} characters or more"
+    passed = f"No text contains one of {len(ids):,} ids of users of {MIN_ID_LENGTH} characters or more."
     if not ids:
-        passed = f"not to be told: no user has an id of {SHORTEST_ID} characters or more, and shorter ones are in texts"
-    again = "--hash-recommendation-id" if any("recommendation_id" in found for found in names.values()) else ""
-    return _each("raw ids", exports, fault, passed=passed, again=again)
+        passed = (
+            f"Not testable: no id of a user has {MIN_ID_LENGTH} characters or more, and shorter ones occur by chance."
+        )
+    options = "--hash-recommendation-id" if any("recommendation_id" in found for found in names.values()) else ""
+    return _build_item_per_file("raw ids", exports, find_problem, passed=passed, options=options)
 
 
-def _holds(texts: pl.Series, ids: Sequence[str]) -> bool:
-    """Whether one of the texts holds one of the ids."""
-    some = (list(ids[start : start + _IDS_AT_ONCE]) for start in range(0, len(ids), _IDS_AT_ONCE))
-    return any(texts.str.contains_any(each).any() for each in some)
+def _contains_any(texts: pl.Series, ids: Sequence[str]) -> bool:
+    """Return whether one of the texts contains one of the ids."""
+    batches = (list(ids[start : start + _IDS_AT_ONCE]) for start in range(0, len(ids), _IDS_AT_ONCE))
+    return any(texts.str.contains_any(batch).any() for batch in batches)
 
 
-def ages(exports: Sequence[Written]) -> Item:
-    """Ages are ranges."""
-    nothing = pl.Series([], dtype=pl.String)
+def check_ages(exports: Sequence[ExportContents]) -> ChecklistItem:
+    """Test that ages are ranges."""
+    no_labels = pl.Series([], dtype=pl.String)
 
-    def fault(each: Written) -> str:
-        labels = each.texts.get("age_range", nothing)
-        if "bucket_age" in each.manifest.overridden:
-            return _age_in(labels)
-        edges = each.manifest.settings.get("age_edges", AGE_EDGES)
+    def find_problem(export: ExportContents) -> str:
+        labels = export.texts.get("age_range", no_labels)
+        if "bucket_age" in export.manifest.overridden:
+            return _find_ages(labels)
+        edges = export.manifest.settings.get("age_edges", AGE_EDGES)
         ranges = list(age_ranges(edges).categories)
-        if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < NARROWEST_RANGE]:
-            return f"has ranges of fewer than {NARROWEST_RANGE} years: {', '.join(narrow)}"
-        return "" if labels.is_in(ranges).all() else "has other ages than ranges"
+        if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < MIN_RANGE_YEARS]:
+            return f"has ranges of fewer than {MIN_RANGE_YEARS} years: {', '.join(narrow)}"
+        return "" if labels.is_in(ranges).all() else "has ages that are no ranges"
 
-    return _each("ages", exports, fault, passed="only ranges, or labels of the application's own that are no ages")
+    return _build_item_per_file(
+        "ages", exports, find_problem, passed="Ages are ranges, or labels of the application that are no ages."
+    )
 
 
-def _age_in(labels: pl.Series) -> str:
-    """Return what is wrong with an application's own labels: one that is an age, or a range of few years."""
+def _find_ages(labels: pl.Series) -> str:
+    """Return how many labels of the application are ages, or ranges of few years."""
     bounds = labels.str.extract_groups(r"^(\d+)(?:\s*-\s*(\d+))?$").struct.unnest().cast(pl.Float64)
     ages = int(bounds.select((pl.nth(0).is_not_null() & pl.nth(1).is_null()).sum()).item())
-    narrow = int(bounds.select((pl.nth(1) - pl.nth(0) < NARROWEST_RANGE).sum()).item())
+    narrow = int(bounds.select((pl.nth(1) - pl.nth(0) < MIN_RANGE_YEARS).sum()).item())
     if ages:
         return f"has {ages:,} labels that are ages"
-    return f"has {narrow:,} ranges of fewer than {NARROWEST_RANGE} years" if narrow else ""
+    return f"has {narrow:,} ranges of fewer than {MIN_RANGE_YEARS} years" if narrow else ""
 
 
-def images(exports: Sequence[Written], agreed: Mapping[str | None, pl.Series]) -> Item:
-    """URLs of images are only where they were asked for, and of users who (still) agree.
+def check_images(exports: Sequence[ExportContents], agreed: Mapping[str | None, pl.Series]) -> ChecklistItem:
+    """Test that image URLs are exported only if requested, and only of users who (still) agree.
 
     Args:
-        exports: What there is.
-        agreed: The pseudonyms of the analyses of those who do, by the id of the key.
+        exports: Exports.
+        agreed: Pseudonyms of the analyses of users who agree, by key id.
     """
 
-    def fault(each: Written) -> str:
-        asked_for = {IMAGE_URL.name}.intersection(_contract(each.manifest))
-        names = [n for n, values in each.texts.items() if n not in asked_for and values.str.contains(_IMAGE).any()]
+    def find_problem(export: ExportContents) -> str:
+        requested = {IMAGE_URL.name}.intersection(_contract_columns(export.manifest))
+        names = [n for n, values in export.texts.items() if n not in requested and values.str.contains(_IMAGE).any()]
         if names:
-            return f"holds URLs or names of images in {', '.join(names)}"
-        if each.imaged.is_empty():
+            return f"contains URLs or names of images in {', '.join(names)}"
+        if export.imaged.is_empty():
             return ""
-        if each.manifest.pseudonyms not in agreed:
-            return f"holds images, and {unknown_pseudonyms(each.manifest)}"
-        withdrawn = int((~each.imaged.is_in(agreed[each.manifest.pseudonyms].implode())).sum())
-        return f"holds images of {withdrawn:,} analyses whose users do not agree (any more)" if withdrawn else ""
+        if export.manifest.pseudonyms not in agreed:
+            return f"contains images, and {unknown_pseudonyms(export.manifest)}"
+        withdrawn = int((~export.imaged.is_in(agreed[export.manifest.pseudonyms].implode())).sum())
+        return f"contains images of {withdrawn:,} analyses whose users do not agree (any more)" if withdrawn else ""
 
-    return _each("images", exports, fault, passed="no URL of one without opt-in")
+    return _build_item_per_file("images", exports, find_problem, passed="No image is from a user without opt-in.")
 
 
-def contents(exports: Sequence[Written]) -> Item:
-    """Files hold what was written."""
+def check_contents(exports: Sequence[ExportContents]) -> ChecklistItem:
+    """Test that files match their manifests."""
 
-    def fault(each: Written) -> str:
-        wholes = [
-            each.place.described(file.path)[1] in (file.sha256, file.becoming.get("sha256")) for file in each.files
+    def find_problem(export: ExportContents) -> str:
+        matches = [
+            export.place.described(file.path)[1] in (file.sha256, file.becoming.get("sha256")) for file in export.files
         ]
-        return "" if all(wholes) else "does not match its manifest"
+        return "" if all(matches) else "does not match its manifest"
 
-    return _each("contents", exports, fault, passed=f"{_files(exports)} match their manifests")
+    return _build_item_per_file(
+        "contents", exports, find_problem, passed=f"{_pluralize_files(exports)} checked against manifests."
+    )
 
 
-def duplicates(exports: Sequence[Written]) -> Item:
-    """No feedback is in a file twice.
+def check_duplicates(exports: Sequence[ExportContents]) -> ChecklistItem:
+    """Test that files have no duplicate pairs.
 
-    It cannot be seen where times were cut down, or where the application recognises duplicates itself.
+    Exports with truncated times, or of an application that recognises duplicates itself, cannot be tested.
     """
     exact = [
-        each
-        for each in exports
-        if each.manifest.settings.get("timestamp_precision", "exact") == "exact"
-        and "pair_hash" not in each.manifest.overridden
+        export
+        for export in exports
+        if export.manifest.settings.get("timestamp_precision", "exact") == "exact"
+        and "pair_hash" not in export.manifest.overridden
     ]
 
-    def fault(each: Written) -> str:
-        return f"has {each.repeated:,} rows twice" if each.repeated else ""
+    def find_problem(export: ExportContents) -> str:
+        return f"has {export.repeated:,} duplicate rows" if export.repeated else ""
 
-    return _each("duplicates", exact, fault, passed=f"none in {_files(exact)} with exact times")
-
-
-def _each(
-    name: str, exports: Sequence[Written], fault: Callable[[Written], str], *, passed: str, again: str = ""
-) -> Item:
-    """An item that is tested on every file; those in which something is wrong are to be made again."""
-    faults = {each.path: found for each in exports if (found := fault(each))}
-    files = " ".join(shlex.quote(str(path)) for path in faults)
-    told = [f"{path.name} {found}" for path, found in faults.items()]
-    return item(name, told, passed=passed, mend=f"rm {files} && feedback-etl export {again}".strip())
+    return _build_item_per_file(
+        "duplicates", exact, find_problem, passed=f"No duplicates in {_pluralize_files(exact)} with exact times."
+    )
 
 
-def _contract(manifest: Manifest) -> list[str]:
-    asked_for = manifest.settings.get("extra_columns", [])
-    return [*training_columns(), *(name for name, *_ in asked_for)]
+def _build_item_per_file(
+    name: str,
+    exports: Sequence[ExportContents],
+    find_problem: Callable[[ExportContents], str],
+    *,
+    passed: str,
+    options: str = "",
+) -> ChecklistItem:
+    """Build an item that is tested on every file; the remedy exports files with problems again."""
+    problems = {export.path: problem for export in exports if (problem := find_problem(export))}
+    files = " ".join(shlex.quote(str(path)) for path in problems)
+    named = [f"{path.name} {problem}" for path, problem in problems.items()]
+    return build_item(name, named, passed=passed, remedy=f"rm {files} && feedback-etl export {options}".strip())
 
 
-def _files(exports: Sequence[Written]) -> str:
+def _contract_columns(manifest: Manifest) -> list[str]:
+    extra_columns = manifest.settings.get("extra_columns", [])
+    return [*training_columns(), *(name for name, *_ in extra_columns)]
+
+
+def _pluralize_files(exports: Sequence[ExportContents]) -> str:
     return f"{len(exports)} file{'' if len(exports) == 1 else 's'}"
