@@ -172,7 +172,7 @@ class TestPublishing:
             export.publish([])
         with PartWriter(ObjectStorage(bucket_url), late, FileFormat("arrow"), {}) as part:
             part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
-            with pytest.raises(ExportFileError, match="has ended"):
+            with pytest.raises(ExportFileError, match="ended while the part was written"):
                 part.publish("pairs")
         assert [name for name in ObjectStorage(bucket_url).listed() if "part-" in name] == []
         assert events(bucket_url) == ["started", "committed"]
@@ -367,7 +367,7 @@ from feedback_etl.exports.layout import part_path
 from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]
 bucket, path = ObjectStorage(url), Path(path)
-with object_transaction.StoredExport(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
+with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
     name = part_path(export.stem, 0, ".parquet")
     bucket.create(name, path)
     if moment == "before":

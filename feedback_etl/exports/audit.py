@@ -37,14 +37,14 @@ Record = dict[str, Any]
 
 
 class AuditLog:
-    """The log of one folder; made, with the folder for it, when the first record is appended."""
+    """Read and append to the audit log of one folder, which the first record creates."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / STATE_FOLDER / "audit.jsonl"
 
     @contextmanager
     def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["LockedAuditLog"]:
-        """The log, for one process and one thread at a time; held for moments.
+        """Lock the log for one process and one thread, for a short time.
 
         Raises:
             OSError: It cannot be opened.
@@ -61,11 +61,11 @@ class AuditLog:
             yield LockedAuditLog(file)
 
     def records(self) -> list[Record]:
-        """What can be read of it, in order; nothing where there is no log."""
+        """Return all readable records in order; none if there is no log."""
         return [line.record for line in self.lines() if line.record is not None]
 
     def lines(self) -> list["Line"]:
-        """All lines, also those that hold no record."""
+        """Return all lines, including those without a record."""
         return [Line.of(line) for line in self._content().split(b"\n") if line]
 
     def _content(self) -> bytes:
@@ -74,7 +74,7 @@ class AuditLog:
             return self.path.read_bytes() if self.path.is_file() else b""
 
     def require_signer(self, key: Key | None) -> None:
-        """Make sure that a signed log is not continued without a signature, which anybody could write.
+        """Require a key if the log is signed, so that no unsigned record, which anyone could write, follows.
 
         Raises:
             KeyMissingError: There is no key, and the last record is signed.
@@ -86,20 +86,20 @@ class AuditLog:
             )
 
     def head(self) -> str:
-        """The MAC of the last record."""
+        """Return the MAC of the last record."""
         records = self.records()
         return str(records[-1]["mac"]) if records else CHAIN_START
 
 
 class Line(NamedTuple):
-    """A line of a log, and the record that it holds; None where it was torn by a crash or spoilt."""
+    """Contain a line of a log and its record; None if a crash tore the line or it is invalid."""
 
     content: bytes
     record: Record | None
 
     @classmethod
     def of(cls, content: bytes) -> "Line":
-        """Read a line."""
+        """Parse a line."""
         try:
             record = json.loads(content)
         except (ValueError, RecursionError):
@@ -111,7 +111,7 @@ _TEXTS = ("mac", "previous", "at", "event", "user", "host")
 
 
 def _is_record(record: Any) -> bool:
-    """Whether a line's content is what a record is made of."""
+    """Return whether a parsed line has the fields of a record."""
     return (
         isinstance(record, dict)
         and isinstance(record.get("number"), int)
@@ -121,19 +121,19 @@ def _is_record(record: Any) -> bool:
 
 
 class LockedAuditLog:
-    """A log that is locked."""
+    """Read and append to an audit log under its lock."""
 
     def __init__(self, file: WholeFile) -> None:
         self._file = file
 
     def records(self) -> list[Record]:
-        """All records so far."""
+        """Return all records so far."""
         self._file.seek(0)
         lines = map(Line.of, self._file.read().split(b"\n"))
         return [line.record for line in lines if line.record is not None]
 
     def append(self, event: str, key: Key | None, /, **facts: Any) -> str:
-        """Add a record that is on disk when this returns, and give its MAC, the new head.
+        """Append a record durably and return its MAC, the new head.
 
         Raises:
             OSError: It cannot be written; what cannot be removed of it counts as torn.
@@ -145,7 +145,7 @@ class LockedAuditLog:
         return str(record["mac"])
 
     def _last(self) -> tuple[Record | None, bytes]:
-        """The last record, and what a crash left after it without ending the line."""
+        """Return the last record and the unterminated line that a crash left after it."""
         tail = self._tail()
         complete, _, torn = tail.rpartition(b"\n")
         for line in reversed(complete.split(b"\n")):
@@ -154,7 +154,7 @@ class LockedAuditLog:
         return None, torn
 
     def _tail(self) -> bytes:
-        """The end of the file, with a whole record in it if there is one."""
+        """Return the end of the file, with at least one complete record if the file has one."""
         start = self._file.seek(0, os.SEEK_END)
         while start:
             start = max(0, start - _BLOCK_BYTES)
@@ -169,7 +169,7 @@ class LockedAuditLog:
 
 
 def build_record(event: str, key: Key | None, facts: Mapping[str, Any], last: Record | None) -> Record:
-    """A record of what happens now, which follows the last one."""
+    """Build the record of an event that happens now, linked to the last record."""
     record = {
         "number": last["number"] + 1 if last else 1,
         "at": resolve_now().isoformat(timespec="milliseconds") + "Z",
@@ -185,19 +185,19 @@ def build_record(event: str, key: Key | None, facts: Mapping[str, Any], last: Re
 
 
 def encode_record(record: Record) -> bytes:
-    """A record as the log holds it."""
+    """Encode a record as a line of the log."""
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
 def compute_mac(record: Mapping[str, Any], key: Key | None) -> str:
-    """The MAC of a record over everything else in it, the previous MAC included: 64 hex characters."""
+    """Compute the MAC of a record over all other fields, the previous MAC included: 64 hex characters."""
     content = {name: value for name, value in record.items() if name != "mac"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     return sign(key, "audit", text)
 
 
 class VerificationResult(NamedTuple):
-    """What a log's chain says.
+    """Contain the result of verifying an audit log.
 
     Attributes:
         records: How many there are.
@@ -217,7 +217,7 @@ class VerificationResult(NamedTuple):
 def verify(
     log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False
 ) -> VerificationResult:
-    """Check a log.
+    """Verify the MAC chain of an audit log.
 
     Args:
         log: Which.
@@ -251,7 +251,7 @@ def verify(
 def _find_problem(
     record: Record, number: int, previous: str, torn: bytes, by_id: Mapping[str, Key], signed: bool
 ) -> str:
-    """What is wrong with a record in its place; "" if nothing is."""
+    """Return the problem of a record at its position; "" if there is none."""
     if record.get("number") != number:
         return f"record {record.get('number')} stands where {number} should"
     if record.get("previous") != previous:

@@ -12,7 +12,7 @@ from feedback_etl.storage.base import StorageLike
 
 
 def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterable[Key]) -> VerificationResult:
-    """Check the log of a folder against its exports' manifests and its list of who is to be forgotten.
+    """Verify the log of a folder against its manifests and tombstones.
 
     Args:
         folder: Where the exports are.
@@ -31,7 +31,7 @@ def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterab
 
 
 def _unrecorded(records: Iterable[Record], exports: Iterable[Manifest]) -> Iterator[str]:
-    """What exports tell of themselves and the log does not: as when its tail was cut, and what goes with it."""
+    """Return the events that manifests prove and the log lacks, for example because its tail was cut."""
     records = list(records)
     runs, erasures = {each.get("run") for each in records}, [each for each in records if each["event"] == "erased"]
     for export in exports:

@@ -1,4 +1,4 @@
-"""The manifests of a place, whichever it is."""
+"""The manifests of a storage of either kind."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +14,7 @@ _CONCURRENCY = 16
 
 
 def list_manifests(where: StorageLike) -> list[Manifest]:
-    """The manifests of a place, the oldest export first.
+    """Return the manifests of a storage, the oldest export first.
 
     Raises:
         ExportFileError: One cannot be read.
@@ -30,7 +30,7 @@ def list_manifests(where: StorageLike) -> list[Manifest]:
 
 
 def read_object_manifest(bucket: ObjectStorage, stem: str) -> Manifest | None:
-    """The manifest of a stem, also one that says that there will be no export; None where there is none."""
+    """Return the manifest of a stem, abort markers included; None if there is none."""
     return _read_object_manifest(bucket, manifest_path(stem))
 
 

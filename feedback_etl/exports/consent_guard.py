@@ -7,7 +7,7 @@ from feedback_etl.exports.audit import LockedAuditLog
 
 
 def require_consent(folder: object, log: LockedAuditLog, consent: Sequence[str]) -> None:
-    """Make sure that consent is still known.
+    """Refuse an export without a consent filter if the last one had one.
 
     Raises:
         ValidationError: The last export filtered by it, and this one would not.

@@ -30,7 +30,7 @@ READ_ERRORS = (OSError, ValueError, LookupError, EOFError, csv.Error)
 
 @contextmanager
 def translate_read_errors(path: Path) -> Iterator[None]:
-    """Report what a reader raises as one error.
+    """Translate the errors of readers into one.
 
     Raises:
         ExportFileError: The file cannot be read.
@@ -123,7 +123,7 @@ def _decompressed(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _Readable(io.RawIOBase):
-    """An Arrow stream as a file of Python, for its lines."""
+    """Adapt an Arrow stream to a Python file, to iterate over its lines."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

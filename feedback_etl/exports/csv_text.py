@@ -35,7 +35,7 @@ def _truth_text(name: str) -> pl.Expr:
 
 
 def _time_text(times: pl.Series) -> pl.Expr:
-    """Times as text; those of a column that holds one time throughout, such as export_date, are formatted once."""
+    """Return times as text; the single time of a constant column, such as export_date, is formatted once."""
     instants = times.to_physical()
     if times.null_count() == 0 and instants.min() == instants.max() is not None:
         once = times.head(1).to_frame().select(iso_timestamp(times.name)).item()

@@ -25,13 +25,13 @@ _GZIP_FORMAT = 31
 
 
 class FileFormat(NamedTuple):
-    """The form of a data file."""
+    """Describe the format and the compression of a data file."""
 
     format: Format | Spooled = "csv"
     compression: Compression = "none"
 
     def checked(self) -> "FileFormat":
-        """Itself.
+        """Return the format itself, if it is valid.
 
         Raises:
             UsageError: There is no such form.
@@ -46,12 +46,12 @@ class FileFormat(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """Of the file's name."""
+        """Return the suffix of the file name."""
         return ".parquet" if self.format == "parquet" else f".csv{_SUFFIXES[self.compression]}"
 
 
 class HashingWriter(io.RawIOBase):
-    """A file that is written from its beginning to its end, and knows how much and what was written."""
+    """Write a file sequentially and record the size and the SHA-256 digest."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -60,15 +60,15 @@ class HashingWriter(io.RawIOBase):
         self._is_wanted = True
 
     def abandon(self) -> None:
-        """Write no more: what is still given to it goes nowhere."""
+        """Discard all further writes."""
         self._is_wanted = False
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def write(self, data: Any) -> int:
-        """All of it."""
+        """Write all of a buffer and return its size in bytes."""
         content = memoryview(data)
         if not self._is_wanted:
             return content.nbytes
@@ -78,17 +78,17 @@ class HashingWriter(io.RawIOBase):
         return content.nbytes
 
     def tell(self) -> int:
-        """How much was written."""
+        """Return the number of bytes written."""
         return self.bytes
 
     @property
     def sha256(self) -> str:
-        """Of what was written: 64 hex characters."""
+        """Return the SHA-256 digest of the bytes written, as 64 hex characters."""
         return self._digest.hexdigest()
 
 
 class _Gzip:
-    """A file of which gzip is written; without a name or a time in it, so that equal rows give equal bytes."""
+    """Write gzip without a file name or a time, so that equal rows give equal bytes."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._compressor = file, zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_FORMAT)
@@ -101,7 +101,7 @@ class _Gzip:
 
 
 def open_compressed(file: Any, compress: Compression) -> Any:
-    """A file that compresses what is written to it, and is complete when it is closed."""
+    """Return a file that compresses its input and is complete once closed."""
     if compress == "none":
         return file
     if compress == "gzip":
@@ -112,7 +112,7 @@ def open_compressed(file: Any, compress: Compression) -> Any:
 
 
 class RowWriter:
-    """Frames of the same columns, one after the other, into one file.
+    """Write frames of the same columns to one file, one after the other.
 
     Args:
         file: A file that is open for writing.
@@ -143,12 +143,12 @@ class RowWriter:
         self.rows += frame.height
 
     def finish(self) -> None:
-        """Write what the form needs at its end."""
+        """Write the end of the file that its format requires."""
         if self._sink is not None and self._sink is not self.written:
             self._sink.close()
 
     def abandon(self) -> None:
-        """Let go of it unfinished; compressors of Arrow would complain to stderr if nobody closed them."""
+        """Close the file unfinished; Arrow's compressors write to stderr if they are not closed."""
         self.written.abandon()
         with suppress(Exception):
             self.finish()

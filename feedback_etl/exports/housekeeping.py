@@ -18,13 +18,13 @@ from feedback_etl.storage.object_store import ObjectStorage
 
 
 def open_audit_log(where: StorageLike) -> AuditLog:
-    """The audit log of a place."""
+    """Open the audit log of a storage."""
     place = open_storage(where)
     return ObjectAuditLog(place) if isinstance(place, ObjectStorage) else AuditLog(place.path)
 
 
 def lock_storage(where: StorageLike, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
-    """The lock of a folder; nothing for an object store.
+    """Acquire the lock of a folder; do nothing for an object store.
 
     Raises:
         FolderLockedError: Somebody else holds it for longer than `timeout` seconds.
@@ -34,7 +34,7 @@ def lock_storage(where: StorageLike, timeout: float = LOCK_TIMEOUT) -> AbstractC
 
 
 def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
-    """Finish or undo what dead runs have left; in a folder, for one that holds its lock.
+    """Finish or undo runs that died; in a folder, the caller has acquired its lock.
 
     Args:
         where: The place.

@@ -29,11 +29,11 @@ MAX_KEY_LENGTH = 200
 
 
 class DuplicateRequestError(ExportFileError):
-    """Another run of the same request has published since this one looked."""
+    """Report that another run with the same idempotency key has committed meanwhile."""
 
 
 def request_details(idempotency_key: str | None) -> dict[str, Any]:
-    """What the log tells of a run when it begins."""
+    """Return the idempotency key as details of the audit record `started`."""
     return {"request": idempotency_key} if idempotency_key is not None else {}
 
 
@@ -41,7 +41,7 @@ def request_details(idempotency_key: str | None) -> dict[str, Any]:
 def deduplicate_request(
     place: LocalStorage | ObjectStorage, idempotency_key: str, lock_timeout: float, signer: Key | None
 ) -> Iterator[ExportReport | None]:
-    """What came of an earlier run of the same id, None if nothing did; a folder's lock is held meanwhile.
+    """Yield the report of an earlier run with the same key, or None; a folder stays locked meanwhile.
 
     Args:
         place: Where exports go.
@@ -66,7 +66,7 @@ def deduplicate_request(
 def find_outcome(
     place: LocalStorage | ObjectStorage, records: Iterable[Record], idempotency_key: str, signer: Key | None
 ) -> Record | None:
-    """What is told of a request's export; of one that was killed before it could record its end, by its manifest.
+    """Return the outcome of the export with this key, from its manifest if a kill prevented the record.
 
     In an object store, runs of it that have not published are given up.
     """
@@ -83,7 +83,7 @@ def find_outcome(
 
 
 def _exports_of(place: LocalStorage | ObjectStorage, started: Iterable[Record]) -> list[Manifest]:
-    """Those that may be of these runs; of a store, no more than have to be read."""
+    """Return the manifests that may belong to these runs; in an object store, only those of their stems."""
     if not isinstance(place, ObjectStorage):
         return list_manifests(place)
     found = [

@@ -25,7 +25,7 @@ MAX_COUNTED_WINDOWS = 100
 
 
 class WindowCount(NamedTuple):
-    """How many rows the database had between two moments, half-open; None is the beginning."""
+    """Contain the number of rows of a half-open window; a start of None is unbounded."""
 
     start: datetime | None
     end: datetime
@@ -33,7 +33,7 @@ class WindowCount(NamedTuple):
 
 
 class IncrementalState(NamedTuple):
-    """The incremental exports of a folder that were asked for the same.
+    """Contain the state of an incremental series: the exports of a folder with the same settings.
 
     Attributes:
         number: How many there are.
@@ -55,7 +55,7 @@ class IncrementalState(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, settings_digest: str) -> Self:
-        """The chain as its manifests tell it.
+        """Load the state of a series from its manifests.
 
         Raises:
             ExportFileError: A manifest, or what the chain remembers, is missing or was changed.
@@ -80,7 +80,7 @@ class IncrementalState(NamedTuple):
         )
 
     def begins(self, first: datetime | None, now: datetime) -> datetime | None:
-        """Where the window of the next export begins; None for the beginning.
+        """Return the start of the next export's window; None if it is unbounded.
 
         Args:
             first: Where the first export of a chain is asked to begin. If there were attempts that found nothing, or
@@ -101,7 +101,7 @@ class IncrementalState(NamedTuple):
         return self.known_since
 
     def next(self, start: datetime | None, known_since: datetime | None, counts: list[int]) -> dict[str, Any]:
-        """What the manifest of the next export says of the chain.
+        """Return the state to store in the manifest of the next export.
 
         Args:
             start: Where its window began.
@@ -122,24 +122,24 @@ class IncrementalState(NamedTuple):
         }
 
     def let_go(self) -> None:
-        """Remove what the exports before the newest one remembered; what cannot be removed the next one tries again."""
+        """Delete the seen rows of superseded exports; the next export retries what cannot be deleted."""
         for path in (*self.older, *([self.rows_file] if self.rows_file else [])):
             with suppress(OSError):
                 path.unlink()
 
     def late(self, counts: list[int]) -> int:
-        """How many rows have come into windows that will not be read again."""
+        """Return the number of late-arriving rows in windows that are not read again."""
         return sum(max(0, now - then.rows) for now, then in zip(counts, self.counted, strict=False))
 
 
 def series_details(start: datetime | None, settings_digest: str) -> dict[str, Any]:
-    """What the log tells of an incremental export when it begins."""
+    """Return the details of an incremental export for the audit record `started`."""
     return {"chain": settings_digest, "begins": start.isoformat() if start else None}
 
 
 @contextmanager
 def lock_series(folder: Path, settings_digest: str, lock_timeout: float) -> Iterator[IncrementalState]:
-    """The chain of a folder, which stays as it is meanwhile: the folder's lock is held.
+    """Yield the state of a series under the folder's lock.
 
     Raises:
         ExportFileError: The folder cannot be used, or the chain is broken.
@@ -153,7 +153,7 @@ def lock_series(folder: Path, settings_digest: str, lock_timeout: float) -> Iter
 
 
 def parse_lookback(lookback: str | timedelta) -> timedelta:
-    """How far back rows are read again: a timedelta, or text such as 30m, 2h or 1d.
+    """Parse a lookback: a timedelta, or text such as 30m, 2h or 1d.
 
     Raises:
         UsageError: It is neither, or negative.
@@ -178,7 +178,7 @@ def _parse_time(text: str | None) -> datetime | None:
 
 
 def _find_seen_rows(folder: Path, manifest: Manifest) -> Path | None:
-    """The file that remembers the rows, if there were any."""
+    """Return the path of the seen rows of an export; None if it has none."""
     file = manifest.file("rows")
     if file is None:
         return None

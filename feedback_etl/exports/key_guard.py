@@ -10,7 +10,7 @@ from feedback_etl.privacy.keys import Key
 def require_same_key(
     folder: object, log: LockedAuditLog, key: Key | None, *, allow_new_key: bool, unrecorded: Iterable[str | None] = ()
 ) -> None:
-    """Make sure that an export fits to the last one of its folder, unless a new key is meant.
+    """Refuse an export with another key than the last one of its folder, unless a new key is allowed.
 
     Args:
         folder: As it is called.

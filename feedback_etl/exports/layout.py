@@ -1,4 +1,4 @@
-"""What the files of an export are called, and where they are.
+"""The names and the folders of the files of an export.
 
     ml/feedback_training/
       feedback_training_20251025_120000.csv              the pairs; .csv.gz, .csv.zst or .parquet
@@ -33,24 +33,24 @@ _MAX_PER_SECOND = 10_000
 
 
 def candidate_stems(now: datetime) -> Iterator[str]:
-    """The stems that an export of a second may have, the first first."""
+    """Iterate over the stems that an export of this second may use, in order of preference."""
     stem = f"{PREFIX}{now:%Y%m%d_%H%M%S}"
     yield stem
     yield from (f"{stem}_{number}" for number in range(1, _MAX_PER_SECOND))
 
 
 def manifest_path(stem: str) -> str:
-    """The manifest's path in the folder."""
+    """Return the path of the manifest in the folder."""
     return f"{stem}{MANIFEST_SUFFIX}"
 
 
 def rejected_path(stem: str) -> str:
-    """The path in the folder of the list of rejected rows."""
+    """Return the path of the list of rejected rows in the folder."""
     return f"{REJECTED_FOLDER}/{stem}_rejected.csv"
 
 
 def part_path(stem: str, number: int, suffix: str) -> str:
-    """The path in the folder of a part of the pairs.
+    """Return the path of a part of the pairs in the folder.
 
     >>> part_path("feedback_training_20251025_120000", 7, ".parquet")
     'feedback_training_20251025_120000/part-00007.parquet'
@@ -59,17 +59,17 @@ def part_path(stem: str, number: int, suffix: str) -> str:
 
 
 def rejected_part_path(stem: str, number: int) -> str:
-    """The path in the folder of the list of rejected rows of a part."""
+    """Return the path of the rejected rows of a part in the folder."""
     return f"{REJECTED_FOLDER}/{stem}/part-{number:05}.csv"
 
 
 def spooled_part_path(stem: str, number: int) -> str:
-    """The path in the folder of rows of a part that wait until all of them are known."""
+    """Return the path of the spooled rows of a part in the folder."""
     return f"{STATE_FOLDER}/{stem}/part-{number:05}.arrow"
 
 
 def parse_part_number(path: str) -> int:
-    """The number of a part of whatever kind, by its path.
+    """Parse the number of a part of any kind from its path.
 
     >>> parse_part_number("rejected/feedback_training_20251025_120000/part-00007.csv")
     7
@@ -78,36 +78,36 @@ def parse_part_number(path: str) -> int:
 
 
 def small_classes_path(stem: str) -> str:
-    """The path in the folder of the classes whose rows are to be left out of those that wait."""
+    """Return the path of the list of small equivalence classes, whose spooled rows are suppressed."""
     return f"{STATE_FOLDER}/{stem}/small_classes.arrow"
 
 
 def part_folders(stem: str) -> list[str]:
-    """The folders that an export in parts may have."""
+    """Return the folders that a partitioned export may use."""
     return [stem, f"{REJECTED_FOLDER}/{stem}", f"{STATE_FOLDER}/{stem}"]
 
 
 def seen_rows_path(stem: str) -> str:
-    """The path in the folder of the digests of the rows that were read."""
+    """Return the path of the seen rows in the folder."""
     return f"{STATE_FOLDER}/{stem}.rows"
 
 
 def spool_path(stem: str) -> str:
-    """The path in the folder of rows that wait until all of them are known; it never gets this name."""
+    """Return the path of spooled rows in the folder; they exist under its staged name only."""
     return f"{STATE_FOLDER}/{stem}.spool"
 
 
 def export_paths(stem: str) -> list[str]:
-    """All paths in the folder that an export may use."""
+    """Return all paths in the folder that an export may use."""
     data = (f"{stem}{suffix}" for suffix in DATA_SUFFIXES)
     return [*data, rejected_path(stem), seen_rows_path(stem), spool_path(stem), manifest_path(stem)]
 
 
 def staged_path(path: Path) -> Path:
-    """What a file is called until it is complete."""
+    """Return the path of a file until it is published."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def replacement_path(path: Path) -> Path:
-    """What a file is called that is to take the place of another; for one that holds the folder's lock."""
+    """Return the path of a replacement of a file; the caller has acquired the folder's lock."""
     return path.with_name(f".{path.name}.tmp2")

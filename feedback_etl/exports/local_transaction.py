@@ -26,16 +26,16 @@ from feedback_etl.storage.posix import fsync_directory, link_exclusive, unlink_i
 
 
 class CommittedFiles(NamedTuple):
-    """Where the files of an export are; None for a file that was not needed."""
+    """Contain the paths of the files of an export; None for a file without rows."""
 
     pairs: Path | None
     rejected: Path | None
 
 
 class LocalExportTransaction(ExportTransaction):
-    """The files of one export, as a context that leaves nothing half-done.
+    """Run an export to local files as a transaction: commit all files or none.
 
-    with ExportFiles("ml/feedback_training", now, key=key) as files:
+    with LocalExportTransaction("ml/feedback_training", now, key=key) as files:
         files.append(pairs)
         published = files.publish(facts)
     """
@@ -50,10 +50,10 @@ class LocalExportTransaction(ExportTransaction):
         contract: str = "",
         **how: Any,
     ) -> None:
-        """Args are those of `BegunExport`, and:
+        """Take the arguments of `ExportTransaction` and those below.
 
-        form: Of the data file.
-        contract: What a Parquet file tells of its rows; a JSON Schema.
+        form: The format of the data file.
+        contract: The JSON Schema of the rows, stored in the metadata of a Parquet file.
         """
         super().__init__(folder, now, key=key, **how)
         self._form = form
@@ -65,7 +65,7 @@ class LocalExportTransaction(ExportTransaction):
 
     @property
     def _parts(self) -> tuple[StagedFile, ...]:
-        """In the order in which they get their names; the manifest follows."""
+        """Return the staged files in the order of publication; the manifest follows."""
         return self._remembered, self._rejected, self._pairs
 
     def _names_of(self, stem: str) -> list[str]:
@@ -91,29 +91,29 @@ class LocalExportTransaction(ExportTransaction):
             self._pairs.append(pairs)
 
     def hold(self, pairs: pl.DataFrame) -> None:
-        """Keep rows that may have to be left out, until `let_through`."""
+        """Spool rows that may have to be suppressed, until `release_spooled`."""
         with explain_write_errors(self._folder):
             self._spool.append(pairs)
 
     def let_through(self, chosen: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-        """Add what is chosen of the rows that were held to the data file."""
+        """Add the spooled rows that `chosen` keeps to the data file."""
         with explain_write_errors(self._folder):
             for pairs in self._spool.frames():
                 self._pairs.append(chosen(pairs))
             self._spool.discard()
 
     def reject(self, rows: pl.DataFrame) -> None:
-        """Add rows to the list of the rejected; the file is made with the first."""
+        """Add rows to the list of rejected rows, which the first of them creates."""
         with explain_write_errors(self._rejected.path.parent):
             self._rejected.append(rows)
 
     def remember(self, rows: pl.DataFrame) -> None:
-        """Digests of rows that were read, for the next export of the chain."""
+        """Add digests of rows that were read, for the next export of the series."""
         with explain_write_errors(self._folder):
             self._remembered.append(rows)
 
     def publish(self, facts: ManifestDetails = ManifestDetails()) -> CommittedFiles:  # noqa: B008
-        """Give the files their final names, the manifest last; without rows there is nothing to name."""
+        """Publish the files under their final names, the manifest last; without rows, publish nothing."""
         written = [part for part in self._parts if part.rows]
         with explain_write_errors(self._folder):
             for part in written:
@@ -133,7 +133,7 @@ class LocalExportTransaction(ExportTransaction):
         )
 
     def _give_names(self, written: list[StagedFile], facts: ManifestDetails) -> None:
-        """Name all files under one stem, or none of them; if others have taken a name, under the next stem."""
+        """Publish all files under one stem, or none; if a name is taken, retry with the next stem."""
         while True:
             manifest = self._described([part.described(self._folder) for part in written], facts)
             self._manifest.write_anew(manifest.to_json().encode())

@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_TRIES = 0.01
 
 @contextmanager
 def lock_folder(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
-    """Hold the folder's lock; a process that dies lets go of it.
+    """Acquire the folder's lock; the system releases it when the process dies.
 
     Raises:
         FolderLockedError: Somebody else holds it for longer than `timeout` seconds.
@@ -36,7 +36,7 @@ def lock_folder(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
 
 
 def acquire_lock(descriptor: int, timeout: float) -> bool:
-    """Lock an open file for this process alone, and tell whether that was possible in so many seconds.
+    """Lock an open file exclusively and return whether that succeeded within the timeout in seconds.
 
     It never waits for ever: an interrupt in the wrong moment may have left a lock to an object that is not yet gone.
     """

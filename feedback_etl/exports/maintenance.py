@@ -1,4 +1,4 @@
-"""What a folder holds, and how it gets rid of it: list, adopt, prune."""
+"""Maintenance of exports: list and prune."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,7 +23,7 @@ MAX_DAYS = 100_000
 
 
 class ExportListing(NamedTuple):
-    """What is in a folder.
+    """Contain the exports and the unmanaged files of a storage.
 
     Attributes:
         exports: The manifests, the oldest first; those of pruned exports too.
@@ -36,7 +36,7 @@ class ExportListing(NamedTuple):
 
 
 def list_exports(folder: StorageLike) -> ExportListing:
-    """What a folder, or a prefix of an object store (`s3://bucket/exports`), holds.
+    """List the exports of a folder or of a prefix of an object store (`s3://bucket/exports`).
 
     Raises:
         ExportFileError: A manifest cannot be read.
@@ -63,13 +63,13 @@ def _list_exports(place: LocalStorage | ObjectStorage) -> ExportListing:
 
 
 def _without_manifest(place: LocalStorage | ObjectStorage, exports: list[Manifest]) -> set[str]:
-    """The stems of folders of parts whose manifest is not there, and which no run is filling."""
+    """Return the stems of folders of parts without a manifest that no running export uses."""
     stems = {folder for folder in place.folders() if STEM.fullmatch(folder)} - {each.stem for each in exports}
     return stems - {*list_unfinished_stems(open_audit_log(place).records())} if stems else stems
 
 
 def _paths_in(place: LocalStorage | ObjectStorage, folder: str) -> Iterator[tuple[Path, str]]:
-    """What is in a folder of a place; paths of an object store begin at its prefix."""
+    """Iterate over the paths and names in a folder; paths in an object store begin at its prefix."""
     if isinstance(place, ObjectStorage):
         yield from ((Path(name), name) for name in place.names(folder))
     else:
@@ -77,7 +77,7 @@ def _paths_in(place: LocalStorage | ObjectStorage, folder: str) -> Iterator[tupl
 
 
 class PruneResult(NamedTuple):
-    """What was removed.
+    """Contain the exports that were pruned and those that were kept.
 
     Attributes:
         exports: The manifests of the exports whose files are gone.
@@ -161,19 +161,19 @@ def _time_of(manifest: Manifest) -> datetime:
 
 
 def _removable(manifest: Manifest) -> list[DataFile]:
-    """What holds rows of people."""
+    """Return the files that contain rows of people."""
     return [file for file in manifest.files if file.kind != "rows"]
 
 
 def _needed(exports: list[Manifest]) -> set[str]:
-    """What the newest export of each chain remembers, so that the chain can go on."""
+    """Return the paths of the seen rows that each incremental series needs to continue."""
     chains = sorted((each for each in exports if each.chain), key=lambda each: int(each.chain["number"]))
     newest = {each.settings_digest: each for each in chains}
     return {file.path for each in newest.values() for file in each.files if file.kind == "rows"}
 
 
 def _remove(place: LocalStorage | ObjectStorage, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
-    """First say so in the manifest, then remove: whatever interrupts it, the next run goes on."""
+    """Mark exports as pruned in their manifests, then delete their files; the next run resumes an interruption."""
     for manifest in manifests:
         _say_pruned(place, manifest, now.replace(microsecond=0).isoformat())
         for file in (file for file in manifest.files if file.path not in needed):
@@ -195,7 +195,7 @@ def _say_pruned(place: LocalStorage | ObjectStorage, manifest: Manifest, at: str
 
 
 def require_storage(place: LocalStorage | ObjectStorage) -> None:
-    """Make sure that there is something to look after.
+    """Require that the storage exists.
 
     Raises:
         UsageError: There is not.

@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class DataFile:
-    """A file of an export.
+    """Describe a file of an export.
 
     Attributes:
         path: In the folder.
@@ -39,7 +39,7 @@ class DataFile:
 
 @dataclass
 class Manifest:
-    """What an export is.
+    """Describe an export.
 
     Attributes:
         stem: What its files are named after.
@@ -88,28 +88,28 @@ class Manifest:
 
     @property
     def settings_digest(self) -> str:
-        """Equal for exports that were asked for the same."""
+        """Return a digest that is equal for exports with equal settings."""
         return hash_settings(self.settings)
 
     @property
     def overridden(self) -> dict[str, str]:
-        """What the application did itself, each with the full name of its function; see `overrides.Overrides`."""
+        """Return the functions that the application overrode, by name; see `overrides.Overrides`."""
         return dict(self.settings.get("overridden", {}))
 
     @property
     def pseudonyms(self) -> str | None:
-        """What made the pseudonyms: the id of the key, or a function of the application; None if unkeyed.
+        """Return the key id, or the application's function, that made the pseudonyms; None if unkeyed.
 
         No key recomputes what an application's own function has made: there, nobody can be looked up by their id.
         """
         return self.overridden.get("hash_id", self.key_id)
 
     def to_json(self) -> str:
-        """The text of the file."""
+        """Return the text of the manifest file."""
         return json.dumps(self.to_dict() | {"settings_digest": self.settings_digest}, indent=2) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """What it tells, as values that JSON can hold."""
+        """Return the manifest as values that JSON can represent."""
         told = {name: value for name, value in asdict(self).items() if name != "version"}
         for file in told["files"]:
             if not file["etag"]:
@@ -117,27 +117,27 @@ class Manifest:
         return told
 
     def all(self, kind: str) -> list[DataFile]:
-        """Its files of a kind, in the order of their rows: one, none, or many of an export in parts."""
+        """Return the files of a kind in the order of their rows; a partitioned export has many."""
         return [file for file in self.files if file.kind == kind]
 
     def file(self, kind: str) -> DataFile | None:
-        """Its first file of a kind, if it has one."""
+        """Return the first file of a kind, or None."""
         return next(iter(self.all(kind)), None)
 
     @property
     def data(self) -> str:
-        """The path of the file of its pairs, or of the folder of their parts; "" where it has none."""
+        """Return the path of the file of pairs, or of the folder of their parts; "" if there is none."""
         pairs = self.file("pairs")
         return pairs.path.split("/")[0] if pairs else ""
 
     @property
     def rows(self) -> int:
-        """How many training pairs it holds."""
+        """Return the number of training pairs."""
         return sum(file.rows for file in self.all("pairs"))
 
 
 def hash_settings(settings: dict[str, Any]) -> str:
-    """Sixteen hex characters that are equal for equal settings."""
+    """Return a digest of settings: 16 hex characters."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -157,7 +157,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(content: bytes, path: str) -> Manifest:
-    """The manifest that the content of a file is.
+    """Parse the content of a manifest file.
 
     Raises:
         ExportFileError: It is none, or of a newer version of this package.
@@ -178,7 +178,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
 
 
 def _is_valid(manifest: Manifest) -> bool:
-    """Whether its values are such that it can be acted upon: above all, whether its files are in its own folder."""
+    """Return whether a manifest can be acted upon; above all, whether its files are its own."""
     texts = (manifest.stem, manifest.mode, manifest.run, manifest.audit_head, manifest.pruned_at, manifest.source)
     times = [manifest.created_at, *(end for end in manifest.window if end)]
     chain = manifest.chain
@@ -198,7 +198,7 @@ def _is_valid(manifest: Manifest) -> bool:
 
 
 def _is_inside(file: DataFile, stem: str) -> bool:
-    """Whether a file is in the folder, or in one of those that are ours; parts are in one that has the stem's name.
+    """Return whether a file is in a folder of this export; parts are in folders named after the stem.
 
     It has to be of this export by its name: nothing else is to be removed or rewritten by a manifest.
     """
@@ -214,7 +214,7 @@ def _is_inside(file: DataFile, stem: str) -> bool:
 
 
 def list_local_manifests(folder: Path) -> list[Manifest]:
-    """The manifests of a folder, the oldest export first.
+    """Return the manifests of a folder, the oldest export first.
 
     Raises:
         ExportFileError: One cannot be read.
@@ -224,7 +224,7 @@ def list_local_manifests(folder: Path) -> list[Manifest]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest of an export; for one that holds the folder's lock.
+    """Replace the manifest of an export; the caller has acquired the folder's lock.
 
     Raises:
         OSError: It cannot be written.

@@ -1,4 +1,4 @@
-"""What is told of an export: in its manifest, and in the log when it is done."""
+"""Details of an export for its manifest and its audit record."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +13,7 @@ _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pya
 
 
 class ManifestDetails(NamedTuple):
-    """What an export tells in its manifest; see `manifest.Manifest`."""
+    """Contain the details of an export for its manifest; see `manifest.Manifest`."""
 
     mode: str = "full"
     window: tuple[datetime | None, datetime] | None = None
@@ -29,7 +29,7 @@ class ManifestDetails(NamedTuple):
 def build_manifest(
     facts: ManifestDetails, stem: str, run: str, now: datetime, key: Key | None, files: list[DataFile], audit_head: str
 ) -> Manifest:
-    """The manifest of an export."""
+    """Build the manifest of an export."""
     return Manifest(
         stem=stem,
         mode=facts.mode,
@@ -58,7 +58,7 @@ def _scheme(facts: ManifestDetails, key: Key | None) -> str:
 
 
 def audit_summary(manifest: Manifest) -> dict[str, Any]:
-    """What the log tells of an export that is done: what was asked for, and what came of it."""
+    """Return the summary of a committed export for the audit log: its settings and its result."""
     names = ("mode", "window", "settings", "statistics", "risk", "consent")
     files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
     return {name: getattr(manifest, name) for name in names} | {"files": files}

@@ -19,7 +19,7 @@ LOG = f"{STATE_FOLDER}/audit.jsonl"
 
 
 class ObjectAuditLog(AuditLog):
-    """The log of a bucket."""
+    """Read and append to the audit log in an object store."""
 
     def __init__(self, bucket: ObjectStorage) -> None:
         super().__init__(Path())
@@ -27,11 +27,11 @@ class ObjectAuditLog(AuditLog):
 
     @contextmanager
     def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["OptimisticAuditLog"]:  # noqa: ARG002
-        """The log; nobody waits for anybody."""
+        """Return the log; an object store has no lock to wait for."""
         yield OptimisticAuditLog(self._bucket)
 
     def _content(self) -> bytes:
-        """A line for each record: one that holds nothing, or all that are missing before it, is one that is none."""
+        """Return one line a record; an empty object or a gap in the numbers gives one invalid line."""
         lines, last = list[bytes](), 0
         for number, content in self._bucket.numbered(LOG).items():
             lines += [b"missing"] if number > last + 1 else []  # one, however many: anybody can put any number
@@ -41,14 +41,14 @@ class ObjectAuditLog(AuditLog):
 
 
 class OptimisticAuditLog(LockedAuditLog):
-    """A log as it was when it was last looked at."""
+    """Append records with optimistic concurrency, against the log as it was last read."""
 
     def __init__(self, bucket: ObjectStorage) -> None:
         self._bucket = bucket
         self._lines: dict[int, Line] = {}
 
     def records(self) -> list[Record]:
-        """All records so far."""
+        """Return all records so far."""
         new = self._bucket.numbered(LOG, after=self._number)
         self._lines |= {number: Line.of(content.rstrip(b"\n")) for number, content in new.items()}
         return self._known
@@ -62,14 +62,14 @@ class OptimisticAuditLog(LockedAuditLog):
         return [line.record for line in self._lines.values() if line.record is not None]
 
     def append(self, event: str, key: Key | None, /, **facts: Any) -> str:
-        """Add a record after all others, and give its MAC, the new head."""
+        """Append a record after all others and return its MAC, the new head."""
         while True:
             self.records()
             with suppress(FileExistsError):
                 return self.append_next(event, key, **facts)
 
     def append_next(self, event: str, key: Key | None, /, **facts: Any) -> str:
-        """Add a record to those that were looked at, if none has been added since.
+        """Append a record to those that were read, if none has been added since.
 
         Raises:
             FileExistsError: One has been.

@@ -1,4 +1,4 @@
-"""What dead runs have left in an object store: finished, if their manifest is there, or else removed.
+"""Recovery of dead runs in an object store: finish them if their manifest exists, or remove their objects.
 
 Nobody can know whether a run on another machine lives: there is no lock that it could hold. So what has no manifest is
 left alone for a day. Then its manifest's name is taken, so that it can never be published, and its parts are removed.
@@ -51,7 +51,7 @@ def recover_objects(bucket: ObjectStorage, log: LockedAuditLog, signer: Key | No
 
 
 def abort_runs(bucket: ObjectStorage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
-    """Let runs that have not published yet never do so, however young they are, and remove what they have put."""
+    """Abort runs that have not committed, however young, and delete their objects."""
     by_id = {key.id if key else None: key for key in (None, signer)}
     with log.locked() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in END_EVENTS}
@@ -63,7 +63,7 @@ def abort_runs(bucket: ObjectStorage, log: AuditLog, started: Iterable[Record], 
 
 
 def _is_genuine(record: Record, signer: Key | None, by_id: Mapping[str | None, Key | None]) -> bool:
-    """Whether a record is one of ours: who may put objects may not make us remove others by a record of their own."""
+    """Return whether a record is authentic, so that a forged one cannot make recovery delete objects."""
     key_id = record.get("key_id")
     if not has_valid_stem(record) or key_id not in by_id or (signer is not None and key_id is None):
         return False
@@ -73,7 +73,7 @@ def _is_genuine(record: Record, signer: Key | None, by_id: Mapping[str | None, K
 def _resolve_manifest(
     bucket: ObjectStorage, log: LockedAuditLog, started: Record, *, is_swept: bool
 ) -> Manifest | None:
-    """The manifest of a run that has not ended; None if it is left alone."""
+    """Return the manifest of an unfinished run; None if the run is left alone."""
     manifest, is_old = read_object_manifest(bucket, started["stem"]), _get_age(started) > STALE_AFTER
     if manifest and manifest.run == started["run"] and manifest.mode != ABANDONED and is_swept:
         # A sweep may not have seen it. It looks for that itself, if it lives.
@@ -85,7 +85,7 @@ def _resolve_manifest(
 
 
 def erase_digests(bucket: ObjectStorage, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
-    """Leave out of an export's files the rows of those whose digests these are; how many.
+    """Remove the rows of erased people from the files of an export and return their number.
 
     Raises:
         Changed: Somebody else does the same.
@@ -104,7 +104,7 @@ def erase_digests(bucket: ObjectStorage, manifest: Manifest, digests: Iterable[s
 
 
 def remove_unlisted(bucket: ObjectStorage, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
-    """Remove what lies in the folders of an export and is none of its files; the names of what was removed.
+    """Delete objects in the folders of an export that are not its files, and return their names.
 
     The manifest is there already. So whoever puts a part now, and looks for the manifest afterwards, sees it and takes
     the part back; what was put before is listed here. A crash in between is taken up by the next start, since the run
@@ -122,14 +122,14 @@ def _get_age(started: Record) -> timedelta:
 
 
 def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
-    """The stems of runs that have not ended, as far as the log tells."""
+    """Return the stems of the runs without an end in the log."""
     records = list(records)
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     return [each["stem"] for each in records if each["event"] == "started" and each.get("run") not in ended]
 
 
 def find_unrecorded_keys(bucket: ObjectStorage, records: Iterable[Record], key: Key | None) -> list[str | None]:
-    """The ids of other keys of which there are exports that are published, and have not been recorded as such."""
+    """Return the key ids of exports with another key that are published and not yet recorded."""
     records, mine = list(records), key.id if key else None
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     begun = [
@@ -142,7 +142,7 @@ def find_unrecorded_keys(bucket: ObjectStorage, records: Iterable[Record], key: 
 def put_abort_marker(
     bucket: ObjectStorage, started: Record, log: LockedAuditLog, instead_of: ObjectVersion | None = None
 ) -> Manifest | None:
-    """A manifest that takes the name of the one that never came; if that comes now, it is the export.
+    """Put an abort marker under the manifest's name; return None if a manifest was put first.
 
     Workers that come too late find it, and take back what they have put.
     """

@@ -1,4 +1,4 @@
-"""An export in an object store: others put its parts there, and a manifest, put last, makes them an export.
+"""The transaction of an export in an object store: workers put parts, and the manifest, put last, commits them.
 
 A store has no lock, so who comes first is decided by puts that succeed only where there is nothing yet: the record of
 the beginning takes the stem, and the manifest the place of the export. An eraser puts its tombstones first and lists
@@ -50,20 +50,20 @@ _RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: 
 
 
 class ObjectExportTransaction:
-    """An export of a bucket that was begun, as a context that leaves nothing half-done.
+    """Run an export to an object store as a transaction: commit all parts or none.
 
-    with StoredExport(Bucket("s3://bucket/exports"), now, key=key) as export:
-        ...  # parts come to be under names.part_of(export.stem, ...), by bucket.create
+    with ObjectExportTransaction(ObjectStorage("s3://bucket/exports"), now, key=key) as export:
+        ...  # workers put parts at layout.part_path(export.stem, ...)
         export.publish(parts, facts)
 
-    What a run leaves that was killed is finished or removed by a later one. Nobody can know whether a run on another
-    machine lives: one that takes longer than a day is taken for dead, and cannot publish any more.
+    A later run finishes or removes what a killed run leaves. Whether a run on another host is alive cannot be
+    determined: a run of more than a day counts as dead, and cannot commit any more.
 
     Attributes:
-        stem: What its objects are named after.
-        forgotten: Whom the bucket had forgotten when it was begun.
-        erasures: By which erasures.
-        audit_head: The MAC of the record of its end.
+        stem: The stem of the names of its objects.
+        forgotten: The tombstones when the export began.
+        erasures: The ids of their erasures.
+        audit_head: The MAC of the record of the end.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ObjectExportTransaction:
         consent: Sequence[str] = (),
         plan: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Args are those of `begun.BegunExport`."""
+        """Take the arguments of `transaction.ExportTransaction`."""
         self._bucket, self._now, self._key, self._new_key = bucket, now, key, allow_new_key
         self._known_keys, self._consent, self._plan = known_keys, list(consent), plan
         self._log = ObjectAuditLog(bucket)
@@ -103,7 +103,7 @@ class ObjectExportTransaction:
         return self
 
     def _announce(self, log: OptimisticAuditLog) -> None:
-        """Choose a stem, and take it by recording it, unless somebody has recorded something meanwhile."""
+        """Reserve a stem with a record; retry if another record was appended meanwhile."""
         while True:
             self._require_same_key(log)
             require_consent(self._bucket, log, self._consent)
@@ -121,15 +121,15 @@ class ObjectExportTransaction:
             self._ended = True
 
     def _require_same_key(self, log: OptimisticAuditLog) -> None:
-        """Also of exports side by side: each puts its manifest before it looks, so that one sees the other's."""
+        """Refuse another key, also among concurrent exports: each puts its manifest before this check."""
         unrecorded = find_unrecorded_keys(self._bucket, log.records(), self._key)
         require_same_key(self._bucket, log, self._key, allow_new_key=self._new_key, unrecorded=unrecorded)
 
     def _require_unasked(self, records: Sequence[Record]) -> None:
-        """Give up what is under way for the same request: that is recorded, so that the log is looked at again.
+        """Abort unfinished runs with the same idempotency key; their records make this run read the log again.
 
         Raises:
-            AskedMeanwhile: It was published.
+            DuplicateRequestError: One of them has committed.
         """
         request = self._plan.get("request")
         if request is not None and find_outcome(self._bucket, records, request, self._key):
@@ -144,7 +144,7 @@ class ObjectExportTransaction:
         raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
 
     def publish(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
-        """Put the manifest, and remove what it does not list; without parts, let there be no export.
+        """Put the manifest and delete unlisted objects; without parts, put an abort marker.
 
         Args:
             parts: What was put, in the order of the rows.
@@ -170,7 +170,7 @@ class ObjectExportTransaction:
         self._end("committed", **audit_summary(self._forget_since(manifest)))
 
     def _put(self, manifest: Manifest) -> Manifest:
-        """Put the manifest where there is none; the manifest that is there then."""
+        """Put the manifest as a new object and return the manifest that exists then."""
         try:
             manifest.version = self._bucket.put(manifest_path(self.stem), manifest.to_json().encode())
         except FileExistsError:
@@ -181,7 +181,7 @@ class ObjectExportTransaction:
         return manifest
 
     def _look_again(self) -> None:
-        """What may have happened since it was begun."""
+        """Check for another key and for a sweep since the export began."""
         with self._log.locked() as log:
             self._require_same_key(log)
             records = log.records()
@@ -190,7 +190,7 @@ class ObjectExportTransaction:
             raise ExportFileError("Meanwhile the bucket was swept (erase --not-in-database): run again.")
 
     def _as_they_are(self, parts: Sequence[DataFile]) -> list[DataFile]:
-        """The parts with their ETags.
+        """Return the parts with their ETags.
 
         Raises:
             ExportFileError: One is not there, or of another size.
@@ -211,7 +211,7 @@ class ObjectExportTransaction:
         return rewrite_part(self._bucket, part, unwanted) if unwanted else part
 
     def _forget_since(self, manifest: Manifest) -> Manifest:
-        """Forget who was forgotten while the manifest was put; the manifest as it is then."""
+        """Remove the rows of people erased while the manifest was put; return the manifest after that."""
         while forgotten := self._forgotten_meanwhile():
             try:
                 erase_digests(self._bucket, manifest, forgotten, self._key)
@@ -236,7 +236,7 @@ class ObjectExportTransaction:
         self._leave(kind)
 
     def _leave(self, kind: type[BaseException] | None) -> None:
-        """Leave nothing but what was published, and record how it ended; what fails now, the next start does."""
+        """Delete what was not committed and record the end; the next start retries what fails."""
         if self._ended:
             return
         with suppress(ExportFileError):
@@ -244,7 +244,7 @@ class ObjectExportTransaction:
                 self._end("failed", error=kind.__name__ if kind else "nothing was published")
 
     def _fence_off(self) -> bool:
-        """Let there be no export of this stem, nor anything that was put for it; whether the stem is this run's."""
+        """Put an abort marker and delete the parts; return whether the stem belongs to this run."""
         with self._log.locked() as log:
             started = next((each for each in log.records() if each.get("run") == self._run), None)
             if started is None:

@@ -1,4 +1,4 @@
-"""An export in parts: others write them into its folder, and a manifest, published last, makes them an export.
+"""The transaction of a partitioned export: workers write parts, and the manifest, published last, commits them.
 
 Until then the parts lie under their final names in `<stem>/`, where nobody takes them for an export. A part's name
 follows from the range of time it holds, so that a range that was read twice is one part.
@@ -28,10 +28,10 @@ from feedback_etl.storage.posix import (
 
 
 class PartitionedExportTransaction(ExportTransaction):
-    """An export whose parts others write, as a context that leaves nothing half-done.
+    """Run an export whose parts workers write as a transaction: commit all parts or none.
 
-    with PartedExport("ml/feedback_training", now, key=key) as export:
-        ...  # parts come to be under names.part_of(export.stem, ...)
+    with PartitionedExportTransaction("ml/feedback_training", now, key=key) as export:
+        ...  # workers write parts at layout.part_path(export.stem, ...)
         export.publish(parts, facts)
     """
 
@@ -43,12 +43,12 @@ class PartitionedExportTransaction(ExportTransaction):
         return part_folders(self.stem)
 
     def _begin(self) -> None:
-        """Workers write into these folders, and make none: what comes too late finds none, and leaves nothing."""
+        """Create the folders of the parts; workers create none, so that a late worker leaves nothing."""
         for folder in part_folders(self.stem):
             make_private_folder(self._folder / folder)
 
     def publish(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
-        """Give the manifest its name; without parts there is nothing to publish.
+        """Publish the manifest; without parts, publish nothing.
 
         Args:
             parts: What was written, in the order of the rows.
@@ -68,7 +68,7 @@ class PartitionedExportTransaction(ExportTransaction):
         self._discard()
 
     def _require(self, parts: Sequence[DataFile]) -> None:
-        """Make sure that they are here, and not on some worker's own disk."""
+        """Require that the parts are in this folder, not on the disk of a worker."""
         missing = [part.path for part in parts if not _has_size(self._folder / part.path, part.bytes)]
         if missing:
             raise ExportFileError(
@@ -92,7 +92,7 @@ class PartitionedExportTransaction(ExportTransaction):
             raise
 
     def _without(self, part: DataFile, forgotten: Callable[[str], bool]) -> DataFile:
-        """A part, written anew where it holds rows of pseudonyms that are to be forgotten."""
+        """Return a part without the rows of erased people, rewritten if it had any."""
         path = self._folder / part.path
         unwanted = {each for each in list_pseudonyms(path, path.name) if forgotten(each)}
         if not unwanted:
@@ -108,7 +108,7 @@ class PartitionedExportTransaction(ExportTransaction):
         return replace(part, rows=rows, bytes=written.bytes, sha256=written.sha256)
 
     def _remove_all_but(self, names: set[str]) -> None:
-        """What attempts that were given up have left, and what waited to be let through."""
+        """Delete the parts of abandoned attempts and spooled rows."""
         for folder in part_folders(self.stem):
             for path in (self._folder / folder).glob("*"):
                 if f"{folder}/{path.name}" not in names:

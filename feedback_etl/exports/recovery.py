@@ -1,4 +1,4 @@
-"""What dead runs left behind, removed at the next start: only what they announced, and never a committed export."""
+"""Recovery of dead runs in a folder: remove only files that the log announced, never a committed export."""
 
 import fcntl
 import os
@@ -51,7 +51,7 @@ def recover(folder: Path, log: LockedAuditLog, key: Key | None) -> None:
 
 
 def remove_replacements(folder: Path, log: LockedAuditLog) -> None:
-    """Remove what was to take the place of a file when its writer died; for one that holds the folder's lock.
+    """Remove replacements whose writer died; the caller has acquired the folder's lock.
 
     Only who holds it writes such files, so that nobody does now. What a worker has left in a folder of parts that are
     published goes with it.
@@ -74,20 +74,20 @@ def remove_replacements(folder: Path, log: LockedAuditLog) -> None:
 
 
 def has_valid_stem(record: Record) -> bool:
-    """Whether a stem is such as we give: a log that was tampered with must not lead elsewhere."""
+    """Return whether a record has a valid stem, so that a forged log cannot point elsewhere."""
     texts = record.get("stem"), record.get("run")
     return all(isinstance(text, str) for text in texts) and STEM.fullmatch(record["stem"]) is not None
 
 
 def _find_staged_stems(folder: Path) -> set[str]:
-    """What temporary files are there of: of runs that live, or that were killed, perhaps when they had recorded all."""
+    """Return the stems of the staged files, of running and of killed exports."""
     places = (folder, folder / REJECTED_FOLDER, folder / STATE_FOLDER)
     names = [path.name for place in places for path in place.glob(f".{PREFIX}*.tmp*")]
     return {found[0] for name in names if (found := STEM.match(name[1:]))}
 
 
 def _is_alive(folder: Path, started: Record) -> bool:
-    """Whether somebody still holds the manifest that the run began with; it may have its name by now."""
+    """Return whether a process still locks the manifest of the run, staged or published."""
     manifest = folder / manifest_path(started["stem"])
     return any(map(_is_held, (staged_path(manifest), manifest)))
 
@@ -107,7 +107,7 @@ def _is_held(path: Path) -> bool:
 
 
 def _find_manifest(folder: Path, started: Record) -> Manifest | None:
-    """The run's manifest, if it has its name."""
+    """Return the published manifest of the run, or None."""
     with suppress(ExportFileError):
         manifest = read_manifest(folder / manifest_path(started["stem"]))
         return manifest if manifest.run == started["run"] else None
@@ -115,7 +115,7 @@ def _find_manifest(folder: Path, started: Record) -> Manifest | None:
 
 
 def _remove_files(folder: Path, started: Record) -> Iterator[str]:
-    """Remove what the run announced, but for what it committed; the names of what was removed."""
+    """Remove the announced files of a run that did not commit, and yield their names."""
     keep = _find_manifest(folder, started) is not None
     for name in export_paths(started["stem"]):
         path = folder / name
@@ -132,7 +132,7 @@ def _remove_files(folder: Path, started: Record) -> Iterator[str]:
 
 
 def remove_parts(folder: Path, stem: str) -> Iterator[str]:
-    """Remove the parts that the workers of a run have made, and their folders, unless something else is in these.
+    """Remove the parts of a run and its folders, unless these contain other files; yield the names of the parts.
 
     A folder first loses its name: a worker that still lives then finds none, and leaves nothing behind.
 
@@ -156,7 +156,7 @@ def remove_parts(folder: Path, stem: str) -> Iterator[str]:
 
 
 def _belongs_to_run(path: Path, manifest: Path) -> bool:
-    """Whether a file with a final name is the run's own: linked to its temporary name, or as its manifest says."""
+    """Return whether a published file belongs to the run, by its staged link or by its staged manifest."""
     if path.is_symlink() or not path.is_file():
         return False
     if staged_path(path).exists():

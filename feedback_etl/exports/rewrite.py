@@ -1,4 +1,4 @@
-"""Rows that leave the files of an export: first its manifest says what a file is becoming, then the file is replaced.
+"""Row removal: the manifest first announces the new content of a file, then the file is replaced.
 
 Whatever interrupts that, the manifest tells both contents, and `settle` lets it tell the one that is there. In a folder
 the lock is held. In an object store nobody can hold one: an object is replaced only if it is still the one that was
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 def map_files(
     place: LocalStorage | ObjectStorage, files: Sequence[DataFile], look: Callable[[DataFile], Result]
 ) -> list[Result]:
-    """What a look into each of some files gives; several objects of a store are looked into at once."""
+    """Apply a function to each file; objects of a store are processed concurrently."""
     if not isinstance(place, ObjectStorage):
         return [look(file) for file in files]
     with ThreadPoolExecutor(_CONCURRENCY) as pool:
@@ -48,7 +48,7 @@ def remove_rows(
     *,
     dry_run: bool,
 ) -> Iterator[tuple[DataFile, int]]:
-    """Files without the rows of some pseudonyms take the place of the old ones; how many rows each has less.
+    """Replace files without the rows of the given pseudonyms and yield the number of removed rows of each.
 
     Raises:
         OSError: One cannot be written.
@@ -89,7 +89,7 @@ def _leave_out_of_file(
 
 
 def finish_rewrites(place: LocalStorage | ObjectStorage, manifest: Manifest) -> None:
-    """Let the manifest say what is there, whether a file got its new content before a crash or not.
+    """Update the manifest to the content that exists, whether a crash came before or after a replacement.
 
     What an object in a store is not, or not yet, it may still become: whoever began that may be at work.
     """
@@ -120,7 +120,7 @@ def _digest_of(place: LocalStorage | ObjectStorage, file: DataFile) -> str:
 
 @contextmanager
 def fetch_if_present(place: LocalStorage | ObjectStorage, name: str) -> Iterator[Path | None]:
-    """A file of an export on this machine, to be read; None where it was pruned."""
+    """Provide a local copy of a file of an export; None if it was pruned."""
     with ExitStack() as stack:
         path = None
         with suppress(FileNotFoundError):
@@ -129,7 +129,7 @@ def fetch_if_present(place: LocalStorage | ObjectStorage, name: str) -> Iterator
 
 
 def read_pseudonyms(place: LocalStorage | ObjectStorage, file: DataFile) -> set[str]:
-    """All pseudonyms in a file of an export; none where it was pruned.
+    """Return all pseudonyms in a file of an export; none if it was pruned.
 
     Raises:
         ExportFileError: It cannot be read.
@@ -143,7 +143,7 @@ def read_pseudonyms(place: LocalStorage | ObjectStorage, file: DataFile) -> set[
 
 
 def rewrite_part(bucket: ObjectStorage, file: DataFile, unwanted: Set[str]) -> DataFile:
-    """A part that no manifest tells of yet, without the rows of some pseudonyms."""
+    """Replace a part of an uncommitted export without the rows of the given pseudonyms."""
     with bucket.fetched_version(file.path) as (old, version), bucket.draft(file.path) as new:
         facts = _written_without(old, new, unwanted)
         etag = bucket.put(file.path, new, instead_of=version).etag
@@ -151,7 +151,7 @@ def rewrite_part(bucket: ObjectStorage, file: DataFile, unwanted: Set[str]) -> D
 
 
 class _Draft(NamedTuple):
-    """What is to take the place of an object, and of which content of it."""
+    """Contain a staged replacement of an object and the version that it replaces."""
 
     file: DataFile
     path: Path
@@ -195,7 +195,7 @@ def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]
 
 
 def _tell(bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, ObjectVersion]]) -> None:
-    """Tell of objects that were replaced; in the manifest that somebody else has written meanwhile, if there is one."""
+    """Record replaced objects in the manifest; after a conflict, in the manifest that another process wrote."""
     for draft, version in replaced:
         _apply_replacement(manifest, draft.file, version.etag)
     now: Manifest | None = manifest
@@ -211,7 +211,7 @@ def _tell(bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_D
 def _told_again(
     bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, ObjectVersion]]
 ) -> list[tuple[_Draft, ObjectVersion]]:
-    """Those that still are what was put: who has replaced one again tells what it is."""
+    """Return the replacements that still exist unchanged, after applying them to the manifest."""
     files, told = {file.path: file for file in manifest.files}, []
     there = {name: each for folder in part_folders(manifest.stem) for name, each in bucket.listed(folder).items()}
     for draft, version in replaced:

@@ -1,4 +1,4 @@
-"""Files without some of their rows: the other rows keep their bytes (CSV) or their values and order (Parquet)."""
+"""Removal of rows from files: other rows keep their bytes (CSV) or their values and order (Parquet)."""
 
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ NO_ANALYSIS = "\0"
 
 
 def list_pseudonyms(path: Path, name: str) -> set[str]:
-    """All pseudonyms in a file; its name (to be) tells its form.
+    """Return all pseudonyms in a file; its final name determines its format.
 
     Raises:
         ExportFileError: It cannot be read.
@@ -37,7 +37,7 @@ def list_pseudonyms(path: Path, name: str) -> set[str]:
 
 
 def find_analyses(path: Path, name: str, subjects: Set[str]) -> dict[str, str]:
-    """The pseudonyms of analyses in rows of these subjects, each with its subject; none without such a column.
+    """Return the subject of each analysis of these subjects, by pseudonym; none without a subject column.
 
     Raises:
         ExportFileError: The file cannot be read.
@@ -65,7 +65,7 @@ def _iter_subjects(path: Path, name: str) -> Iterator[tuple[str, str]]:
 
 
 def read_columns(path: Path) -> list[str]:
-    """The columns of a file, CSV or Parquet; none of an empty one.
+    """Return the columns of a CSV or Parquet file; none if it is empty.
 
     Raises:
         ExportFileError: It cannot be read.
@@ -79,7 +79,7 @@ def read_columns(path: Path) -> list[str]:
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a file holds, CSV or Parquet.
+    """Return the number of rows of a CSV or Parquet file.
 
     Raises:
         ExportFileError: It cannot be read.
@@ -93,7 +93,7 @@ def count_rows(path: Path) -> int:
 
 
 def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) -> tuple[HashingWriter, int]:
-    """Write a file anew without the rows of these pseudonyms; return what was written, and how many rows are left.
+    """Rewrite a file without the rows of these pseudonyms; return its writer and its number of rows.
 
     Empty lines, which are no rows, stay where they are.
     """
@@ -117,7 +117,7 @@ def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) 
 
 @contextmanager
 def _abandoned_on_failure(written: HashingWriter) -> Iterator[None]:
-    """What has failed is closed without a further attempt to write."""
+    """Abort the writer after an error, so that closing it writes nothing."""
     try:
         yield
     except BaseException:
@@ -126,7 +126,7 @@ def _abandoned_on_failure(written: HashingWriter) -> Iterator[None]:
 
 
 def _batch_records(records: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Many at once: to write each alone would be slow."""
+    """Group records, since writing each alone would be slow."""
     records = iter(records)
     while block := list(islice(records, _BLOCK_RECORDS)):
         yield block
@@ -145,7 +145,7 @@ def _iter_pseudonyms(path: Path, name: str) -> Iterator[set[str]]:
 
 
 def _build_identity(header: bytes) -> Callable[[bytes], str]:
-    """What tells, of a file with this header, of whom a record is: the pseudonym; without one, the feedback id."""
+    """Build the function that identifies a record: by its pseudonym, or by its feedback id without one."""
     columns = split_record(header)
     place = columns.index(PSEUDONYM)
     feedback = columns.index("feedback_id") if "feedback_id" in columns else None

@@ -22,7 +22,7 @@ def manifest_schema(manifest: Manifest) -> dict[str, Any]:
 def row_schema(
     extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES, overridden: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of one row of an export, an empty field being null."""
+    """Return the JSON Schema (2020-12) of one row of an export, where an empty field is null."""
     columns = training_schema(tuple(extra_columns), tuple(age_edges), frozenset(overridden)).columns
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

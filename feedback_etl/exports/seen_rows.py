@@ -1,4 +1,4 @@
-"""Rows that an incremental series has read before, known by keyed digests.
+"""Rows that an incremental series has read before, identified by keyed digests.
 
 A row is identified by all that makes it that row: feedback id, created_at, analysis id and recommendation id. The
 feedback id alone does not identify it: SQLite gives the id of a deleted row to the next one, and the tables of a UNION
@@ -76,11 +76,11 @@ class SeenRows:
         return new
 
     def rows(self) -> pl.DataFrame:
-        """Return all that is to be remembered, as the lines of the file."""
+        """Return the lines to store for the next export."""
         return pl.concat(self._remembered).unique(subset="digest", keep="first", maintain_order=True)
 
     def _may_have_seen(self, rows: pl.DataFrame) -> bool:
-        """Return whether some rows are as old as those seen before, or have no time that can be compared."""
+        """Return whether any row is as old as the seen rows, or has no comparable time."""
         time = pl.col("created_at")
         may = time.is_null() | (time < self._until) | is_unreadable("created_at")
         return self._has_seen and rows.select(may.any()).item()
@@ -121,7 +121,7 @@ def _digest(kind: Kind, key: Key | None) -> pl.Expr:
 
 
 def _joined(*columns: str | pl.Expr) -> pl.Expr:
-    """Join values to a text from which they can be told: each after its length, a null as a mark of its own.
+    """Join values unambiguously: each after its length in bytes, a null as `-`.
 
     >>> pl.select(_joined(pl.lit("a|b"), pl.lit(None), pl.lit(12))).item()
     '3:a|b-2:12'

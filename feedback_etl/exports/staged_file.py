@@ -1,4 +1,4 @@
-"""A file of an export that has no final name yet."""
+"""Files of an export before they are published."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ from feedback_etl.storage.whole_files import WholeFile
 
 
 class StagedFile:
-    """A file of an export, under a temporary name."""
+    """Write a file of an export under a temporary name."""
 
     def __init__(self, kind: str, form: FileFormat, metadata: dict[str, str] | None = None) -> None:
         self.kind = kind
@@ -29,11 +29,11 @@ class StagedFile:
 
     @property
     def rows(self) -> int:
-        """How many it holds."""
+        """Return the number of rows."""
         return self._rows.rows if self._rows else 0
 
     def open(self) -> WholeFile:
-        """The file, made with the first call and locked as long as it is open."""
+        """Return the file, created by the first call and locked while it is open."""
         if self._file is None:
             make_private_folder(self.path.parent)
             self._is_made = True  # said before it is done: an interrupt may come at any point
@@ -53,7 +53,7 @@ class StagedFile:
             self._rows.append(frame)
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """What was written to a spool, in order; it is complete with that."""
+        """Complete a spool and yield its frames in order."""
         import pyarrow as pa
 
         if self._rows is not None:
@@ -67,19 +67,19 @@ class StagedFile:
                 raise OSError(errno.EBADMSG, "a file does not contain what was written to it")
 
     def complete(self) -> None:
-        """End it, and wait until it is on disk as it was written."""
+        """Complete the file and fsync it, verifying its content."""
         if self._rows is not None:
             self._rows.finish()
             self.open().sync(self._rows.written.bytes, self._rows.written.sha256)
 
     def described(self, folder: Path) -> DataFile:
-        """What the manifest says of it."""
+        """Return the entry of the file in the manifest."""
         assert self._rows is not None  # noqa: S101  only files with rows are described
         written = self._rows.written
         return DataFile(self.path.relative_to(folder).as_posix(), self.kind, self.rows, written.bytes, written.sha256)
 
     def forget(self, forgotten: Callable[[str], bool]) -> None:
-        """Write it anew without the rows of pseudonyms that are to be forgotten."""
+        """Rewrite the file without the rows of erased people."""
         old = staged_path(self.path)
         unwanted = {each for each in list_pseudonyms(old, self.path.name) if forgotten(each)}
         if not unwanted or self._rows is None or self._file is None:
@@ -99,17 +99,17 @@ class StagedFile:
         self._file = file
 
     def write_anew(self, content: bytes) -> None:
-        """Replace all that is in it, and wait until it is on disk."""
+        """Replace the content of the file and fsync it."""
         self.open().fill(content)
 
     def move(self, path: Path) -> None:
-        """Let it become another file."""
+        """Rename the staged file to that of another path."""
         if self._file is not None:
             staged_path(self.path).rename(staged_path(path))
         self.path = path
 
     def discard(self) -> None:
-        """Remove the temporary name and let go of the lock; may be called again."""
+        """Remove the staged file and release its lock; idempotent."""
         if self._is_made:
             with suppress(OSError):
                 staged_path(self.path).unlink()

@@ -34,7 +34,7 @@ def scan_text(place: LocalStorage | ObjectStorage, manifest: Manifest) -> pl.Laz
 
 
 def csv_sources(place: LocalStorage | ObjectStorage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
-    """Return what Polars is to read of CSV files of an export: where they are; of an adopted one, its records.
+    """Return the sources of CSV files for Polars: their locations, or the records of an adopted file.
 
     Raises:
         ExportFileError: The file was adopted, and cannot be read.

@@ -1,4 +1,4 @@
-"""Whom a folder has forgotten: keyed digests that keep them from coming back with a later export.
+"""Tombstones: keyed digests of erased people, which keep them out of later exports.
 
 `.feedback_etl/tombstones.jsonl` holds a line for each user and each analysis of an erasure; in an object store, where
 nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
@@ -30,7 +30,7 @@ _LENGTH = 32
 
 
 class Tombstones(NamedTuple):
-    """The digests of one key.
+    """Contain the digests under one key.
 
     Attributes:
         key: Under which; None for plain digests.
@@ -44,12 +44,12 @@ class Tombstones(NamedTuple):
 
 
 def hash_identity(kind: Kind, text: str, key: Key | None) -> str:
-    """What stands for a user id or a pseudonym: 32 hex characters."""
+    """Return the digest of a user id or a pseudonym: 32 hex characters."""
     return sign(key, f"tombstone {kind}", text.encode())[:_LENGTH]
 
 
 def is_erased(tombstones: Sequence[Tombstones]) -> pl.Expr:
-    """Whether a raw row is of somebody who was forgotten."""
+    """Return an expression that is true for raw rows of erased people."""
     found = [pl.lit(value=False)]
     for key, users, pseudonyms in tombstones:
         pseudonym = hash_id("analysis_id", key=key, unkeyed=key is None)
@@ -59,31 +59,31 @@ def is_erased(tombstones: Sequence[Tombstones]) -> pl.Expr:
 
 
 def _hash_column(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
-    """`digest` for a column."""
+    """Return `hash_identity` of a column."""
     return sign_column(text, f"tombstone {kind}", key).str.slice(0, _LENGTH)
 
 
 class TombstoneState(NamedTuple):
-    """How much of the file there was at some time, and its digest: it only ever grows."""
+    """Contain the size in bytes and the digest of the append-only file at some time."""
 
     bytes: int
     sha256: str
 
 
 def get_state(folder: StorageLike) -> TombstoneState:
-    """The file as it is."""
+    """Return the current state of the file."""
     content = _content(folder)
     return TombstoneState(len(content), hashlib.sha256(content).hexdigest())
 
 
 def find_last_state(records: Iterable[dict[str, Any]]) -> TombstoneState:
-    """What the last erasure has recorded in the audit log."""
+    """Return the state that the last erasure recorded in the audit log."""
     states = [record["tombstones"] for record in records if record["event"] == "erased" and "tombstones" in record]
     return TombstoneState(*states[-1]) if states else TombstoneState(0, hashlib.sha256(b"").hexdigest())
 
 
 def require_state(folder: StorageLike, state: TombstoneState) -> None:
-    """Make sure that the file still begins with what it once was.
+    """Require that the file still begins with its recorded content.
 
     Raises:
         ExportFileError: It was changed or removed.
@@ -99,7 +99,7 @@ def require_state(folder: StorageLike, state: TombstoneState) -> None:
 def read_tombstones(
     folder: StorageLike, keys: Iterable[Key | None], *, only: frozenset[str] | None = None
 ) -> list[Tombstones]:
-    """Whom a folder has forgotten, as far as it takes to tell by these keys, the first of them first.
+    """Return the tombstones of a folder under the fewest of these keys, the first preferred.
 
     Args:
         folder: Which.
@@ -134,12 +134,12 @@ def read_tombstones(
 
 
 def list_erasures(folder: StorageLike) -> frozenset[str]:
-    """Which erasures there were."""
+    """Return the ids of all erasures."""
     return frozenset(record["erasure"] for record in _records(folder))
 
 
 def list_erased_since(folder: StorageLike, erasures: frozenset[str], key: Key | None) -> frozenset[str]:
-    """The pseudonyms of a key that were forgotten since there were these erasures alone; their digests.
+    """Return the digests of the pseudonyms that were erased after these erasures.
 
     Raises:
         ExportFileError: There was an erasure that did not know the key.
@@ -152,7 +152,7 @@ def list_erased_since(folder: StorageLike, erasures: frozenset[str], key: Key | 
 
 
 def _signers(records: Iterable[dict[str, Any]]) -> dict[str, set[str | None]]:
-    """The ids of the keys under which each erasure has a set."""
+    """Return the key ids of each erasure."""
     signers: dict[str, set[str | None]] = {}
     for record in records:
         signers.setdefault(record["erasure"], set()).add(record["key_id"])
@@ -160,14 +160,14 @@ def _signers(records: Iterable[dict[str, Any]]) -> dict[str, set[str | None]]:
 
 
 def list_digests(folder: StorageLike, key: Key | None) -> set[str]:
-    """All digests of a key that are there already."""
+    """Return all stored digests under a key."""
     return {record["digest"] for record in _records(folder) if record["key_id"] == (key.id if key else None)}
 
 
 def add_tombstones(
     folder: StorageLike, erasure: str, users: Iterable[str], pseudonyms: Iterable[str], key: Key | None
 ) -> None:
-    """Remember to forget; kept for good when this returns.
+    """Append the tombstones of an erasure under a key; they are durable when this returns.
 
     Raises:
         OSError: They cannot be written.

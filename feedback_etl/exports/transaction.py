@@ -1,7 +1,7 @@
-"""An export of a folder that was begun: announced in the log, with a stem of its own, and ended in every case.
+"""The transaction of an export to a folder: reserve a name in the audit log, then commit or roll back.
 
-What is written in between, and how it gets its names, is told by `files.ExportFiles` (a file) and `parted.PartedExport`
-(parts that others have written).
+`LocalExportTransaction` writes and publishes single files, `PartitionedExportTransaction` publishes parts
+that workers have written.
 """
 
 import os
@@ -47,16 +47,16 @@ from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 
 
 class ExportTransaction:
-    """An export that was begun, as a context that leaves nothing half-done; what it writes is told by its kinds.
+    """Run an export as a transaction, as a context that commits or rolls back.
 
     Every method raises ExportFileError if a folder or a file cannot be used (the message says which and why), and
     FolderLockedError if others use the folder for too long.
 
     Attributes:
-        stem: What its files are named after.
-        forgotten: Whom the folder had forgotten when it was begun.
-        erasures: By which erasures.
-        audit_head: The MAC of the record of its end.
+        stem: The stem of the names of its files.
+        forgotten: The tombstones when the export began.
+        erasures: The ids of their erasures.
+        audit_head: The MAC of the record of the end.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class ExportTransaction:
         lock_timeout: float | None = LOCK_TIMEOUT,
         own_pseudonyms: bool = False,
     ) -> None:
-        """Args are those of `export_feedback`, and:
+        """Take the arguments of `export_feedback` and those below.
 
-        known_keys: Gives other keys, under which people may have been forgotten; called if there are any such.
-        consent: The columns by which people were left out.
-        plan: What the log tells of the run when it begins.
-        lock_timeout: None where the caller holds the folder's lock.
-        own_pseudonyms: Whether the application makes the pseudonyms itself, so that nobody is found by theirs.
+        known_keys: Returns other keys of tombstones; called only if there are tombstones.
+        consent: The consent columns that filtered the rows.
+        plan: Further details of the audit record `started`.
+        lock_timeout: Seconds to wait for the folder's lock; None if the caller has acquired it.
+        own_pseudonyms: Whether the application computes the pseudonyms, so that no key finds a person's rows.
         """
         refuse_unsupported_url(str(folder))
         if is_object_store(str(folder)):
@@ -117,7 +117,7 @@ class ExportTransaction:
             raise
 
     def _announce(self, log: LockedAuditLog) -> None:
-        """Choose a stem, record it, and take it by making the manifest's temporary file."""
+        """Reserve a free stem with a record and the staged file of the manifest."""
         refuse_links(*(self._folder / name for name in (REJECTED_FOLDER, STATE_FOLDER)))
         for stem in candidate_stems(self._now):
             paths = [self._folder / name for name in self._names_of(stem)]
@@ -136,16 +136,16 @@ class ExportTransaction:
         raise ExportFileError(f"{self._folder} holds too many exports of this second; no name is left.")
 
     def _names_of(self, stem: str) -> Iterable[str]:
-        """What has to be free for a stem to be taken."""
+        """Return the paths that have to be free for a stem."""
         raise NotImplementedError
 
     @property
     def _announced(self) -> list[str]:
-        """The names that the log tells of, but for that of the manifest."""
+        """Return the names that the log announces, without that of the manifest."""
         raise NotImplementedError
 
     def _begin(self) -> None:
-        """What is to be done when the stem is known, or another one has become known."""
+        """Prepare the files of a new stem."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -153,7 +153,7 @@ class ExportTransaction:
         self._leave(kind)
 
     def _leave(self, kind: type[BaseException] | None) -> None:
-        """Leave nothing but what was published, and record how it ended."""
+        """Remove what was not committed, and record the end."""
         try:
             self._discard()
         except BaseException:  # an interrupt may come at any point
@@ -165,22 +165,22 @@ class ExportTransaction:
                     self._end("failed", timeout=1, error=kind.__name__ if kind else "nothing was published")
 
     def _discard(self) -> None:
-        """Remove what was written and not published; may be called again."""
+        """Remove the staged files; idempotent."""
         self._manifest.discard()
 
     def _locked(self) -> AbstractContextManager[None]:
-        """The folder's lock, unless the caller has it."""
+        """Return the folder's lock, unless the caller has acquired it."""
         return nullcontext() if self._lock_timeout is None else lock_folder(self._folder, self._lock_timeout)
 
     def _look_again(self) -> None:
-        """What may have happened since it was begun; for one that holds the folder's lock."""
+        """Check for another key and for a sweep since the export began; the folder's lock is acquired."""
         with self._log.locked() as log:
             require_same_key(self._folder, log, self._key, allow_new_key=self._new_key)
             self._require_no_sweep(log)
             remove_replacements(self._folder, log)
 
     def _require_no_sweep(self, log: LockedAuditLog) -> None:
-        """A sweep compares what is published with the database; what is under way would pass it by."""
+        """Refuse to commit after a sweep, which compared only published files with the database."""
         started = False
         for record in log.records():
             started = started or record.get("run") == self._run
@@ -189,7 +189,7 @@ class ExportTransaction:
             raise ExportFileError("Meanwhile the folder was swept (erase --not-in-database): run again.")
 
     def _forgotten_meanwhile(self) -> Callable[[str], bool] | None:
-        """Who was erased since it was begun, by their pseudonyms; None if nobody was."""
+        """Return a predicate of pseudonyms erased since the export began; None if there are none."""
         new = list_erased_since(self._folder, self.erasures, self._key)
         if not new:
             return None

@@ -8,8 +8,8 @@ import polars as pl
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, ReadRequest, open_feedback, retry_with_sqlalchemy
-from feedback_etl.option_keywords import ReadKeywords, TrainingKeywords
-from feedback_etl.options import ExportOptions, require_known
+from feedback_etl.options.export import ExportOptions, require_known
+from feedback_etl.options.keywords import ReadKeywords, TrainingKeywords
 from feedback_etl.pipeline.keys import resolve_key
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -47,13 +47,15 @@ def load_training(
 @retry_with_sqlalchemy
 def _collect_training(selection: ReadRequest, rules: TransformOptions) -> pl.DataFrame:
     with open_feedback(selection) as stream:
-        from feedback_etl.pipeline.batch_processor import Run  # imports pandera, while the database executes the query
+        from feedback_etl.pipeline.batch_processor import (
+            BatchProcessor,  # imports pandera, while the database executes the query
+        )
 
-        run = Run(rules)
-        pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in stream.batches])
-        run.finish()
-        run.judge(selection.window, stream.excluded)
-        return drop_small_classes(pairs, run.small_classes(), rules.anonymity.quasi_identifiers)
+        processor = BatchProcessor(rules)
+        pairs = pl.concat([processor.validate_batch(processor.process(raw)).pairs for raw in stream.batches])
+        processor.flush_rejected()
+        processor.check_limits(selection.window, stream.excluded)
+        return drop_small_classes(pairs, processor.find_small_classes(), rules.anonymity.quasi_identifiers)
 
 
 def load_feedback(

@@ -1,4 +1,4 @@
-"""Where exports are: a folder of this machine, or a prefix of an object store.
+"""Storage of exports: a local folder, or a prefix of an object store.
 
 Names are paths in the place, with `/` between their parts, as a manifest has them. Whoever writes a training set anew,
 removes or looks at it needs no more than this; how an export gets there is another matter, since a folder has locks and
@@ -26,62 +26,62 @@ from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 
 
 class Storage(Protocol):
-    """What a folder and an object store have in common."""
+    """Provide what a local folder and an object store have in common."""
 
     def exists(self) -> bool:
-        """Whether there is a folder, or anything in a store."""
+        """Return whether the folder exists, or the prefix contains an object."""
 
     def names(self, folder: str = "") -> list[str]:
-        """The files in a folder of it (itself unless one is named), sorted; hidden ones aside."""
+        """Return the sorted names of the files in a folder (the root by default), without hidden ones."""
 
     def folders(self) -> list[str]:
-        """The folders in it, hidden ones aside."""
+        """Return the sorted names of the folders, without hidden ones."""
 
     def present(self, names: Iterable[str]) -> set[str]:
-        """Those of some names that are there."""
+        """Return the given names that exist."""
 
     def address(self, name: str) -> str:
-        """Where a file is, as Polars takes it."""
+        """Return the path or URL of a file, as Polars accepts it."""
 
     def read(self, name: str) -> bytes:
-        """The content of a small file.
+        """Return the content of a small file.
 
         Raises:
             FileNotFoundError: There is none.
         """
 
     def fetched(self, name: str) -> AbstractContextManager[Path]:
-        """A file on this machine, as long as the context lasts: to be read only."""
+        """Provide a local, read-only copy of a file for the duration of the context."""
 
     def draft(self, name: str) -> AbstractContextManager[Path]:
-        """A path of this machine at which to make a file that is to get a name here; what is left of it is removed."""
+        """Provide a local path to write a file to before `create` publishes it; a leftover is removed."""
 
     def create(self, name: str, source: Path) -> None:
-        """Give a file that was made in a `draft`, complete and on disk, its name here; never replaces another.
+        """Publish a complete file from `draft` under its final name; never replace another file.
 
         Raises:
             FileExistsError: The name is taken; in a store, by something else.
         """
 
     def described(self, name: str) -> tuple[int, str]:
-        """The size and the digest (SHA-256) of a file.
+        """Return the size in bytes and the SHA-256 digest of a file.
 
         Raises:
             FileNotFoundError: There is none.
         """
 
     def remove(self, name: str) -> None:
-        """Remove a file; one that is not there needs no removal."""
+        """Delete a file, if it exists."""
 
     def grow(self, name: str, content: bytes) -> None:
-        """Add lines to a file that only ever grows; kept for good when this returns."""
+        """Append lines to an append-only file; they are durable when this returns."""
 
     def grown(self, name: str) -> bytes:
-        """All lines of a file that only ever grows; nothing where there is none."""
+        """Return all lines of an append-only file; empty if it does not exist."""
 
 
 class LocalStorage:
-    """A folder of this machine."""
+    """Store exports in a local folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -90,38 +90,38 @@ class LocalStorage:
         return str(self.path)
 
     def exists(self) -> bool:
-        """Whether it is there."""
+        """Return whether the folder exists."""
         return self.path.is_dir()
 
     def present(self, names: Iterable[str]) -> set[str]:
-        """Those of some names that are there."""
+        """Return the given names that exist."""
         return {name for name in names if (self.path / name).exists()}
 
     def address(self, name: str) -> str:
-        """Its path."""
+        """Return the path of a file."""
         return str(self.path / name)
 
     def names(self, folder: str = "") -> list[str]:
-        """The files in a folder of it, sorted; hidden ones aside."""
+        """Return the sorted names of the files in a folder, without hidden ones."""
         place = self.path / folder
         return sorted(path.relative_to(self.path).as_posix() for path in place.glob("[!.]*") if path.is_file())
 
     def folders(self) -> list[str]:
-        """The folders in it, hidden ones aside."""
+        """Return the sorted names of the folders, without hidden ones."""
         return sorted(path.name for path in self.path.glob("[!.]*") if path.is_dir())
 
     def read(self, name: str) -> bytes:
-        """The content of a file."""
+        """Return the content of a file."""
         return (self.path / name).read_bytes()
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """The file itself."""
+        """Yield the path of the file itself."""
         yield self.path / name
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:
-        """A hidden path beside it, that nobody else chooses."""
+        """Provide a hidden, unique path in the same folder."""
         path = self.path / name
         refuse_links(*(each for each in path.parents if each.is_relative_to(self.path) and each != self.path))
         draft = temporary_path(path.parent, path.name)
@@ -131,25 +131,25 @@ class LocalStorage:
             draft.unlink(missing_ok=True)
 
     def create(self, name: str, source: Path) -> None:
-        """Link it, so that it is there whole or not at all."""
+        """Hard-link the file, so that it appears completely or not at all."""
         path = self.path / name
         refuse_links(path)
         link_exclusive(source, path)
         fsync_directory(path.parent)
 
     def described(self, name: str) -> tuple[int, str]:
-        """The size and the digest of a file."""
+        """Return the size in bytes and the SHA-256 digest of a file."""
         path = self.path / name
         return path.stat().st_size, hash_file(path)
 
     def remove(self, name: str) -> None:
-        """Remove it, and wait until that is on disk."""
+        """Delete the file and fsync its folder."""
         path = self.path / name
         path.unlink(missing_ok=True)
         fsync_directory(path.parent)
 
     def grow(self, name: str, content: bytes) -> None:
-        """Write them at its end, alone; what a crash has torn there becomes a line of its own."""
+        """Append under an exclusive lock; a line torn by a crash is terminated first."""
         path = self.path / name
         make_private_folder(path.parent)
         with open_private_file(path) as file:
@@ -160,7 +160,7 @@ class LocalStorage:
             file.append(start + content)
 
     def grown(self, name: str) -> bytes:
-        """The file as it is."""
+        """Return the whole file."""
         path = self.path / name
         refuse_links(path.parent, path)
         return path.read_bytes() if path.exists() else b""
@@ -171,7 +171,7 @@ StorageLike = str | Path | LocalStorage | ObjectStorage
 
 
 def open_storage(where: StorageLike) -> LocalStorage | ObjectStorage:
-    """The place that a path or a URL (`s3://bucket/prefix`, `gs://`, `az://`) names.
+    """Open the storage at a path or a URL (`s3://bucket/prefix`, `gs://`, `az://`).
 
     Raises:
         UsageError: The URL names no bucket, holds credentials, or is another than of an object store.

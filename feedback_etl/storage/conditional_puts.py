@@ -1,4 +1,4 @@
-"""Whether a store knows puts on condition, without which one export or record would overwrite another unnoticed."""
+"""The probe for conditional puts, without which exports and records could overwrite each other unnoticed."""
 
 import secrets
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from feedback_etl.storage.object_store import ConflictError, ObjectStorage
 
 
 def require_conditional_puts(bucket: ObjectStorage, folder: str) -> None:
-    """Put an object in a folder of the bucket on condition, twice each way, and remove it again.
+    """Verify that the store honours If-None-Match and If-Match, with a temporary object.
 
     Raises:
         ExportFileError: The store puts an object where there is one, or in the place of another than was read.

@@ -1,4 +1,4 @@
-"""What the operating system says of files and folders, in one sentence."""
+"""Operating system errors about files and folders, as one sentence each."""
 
 import errno
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from feedback_etl.errors import ExportFileError
 
 
 def refuse_links(*paths: Path) -> None:
-    """Make sure that none is a symbolic link, which could lead anywhere.
+    """Refuse symbolic links, which could lead anywhere.
 
     Raises:
         ExportFileError: One is.
@@ -35,7 +35,7 @@ _REASONS = {
 
 @contextmanager
 def explain_write_errors(folder: object, mend: str = "Choose another folder with --output.") -> Iterator[None]:
-    """Turn what the operating system says of writing into one sentence, and one that tells what mends it."""
+    """Translate an OSError of writing into one sentence and a remedy."""
     try:
         yield
     except OSError as error:
@@ -45,7 +45,7 @@ def explain_write_errors(folder: object, mend: str = "Choose another folder with
 
 @contextmanager
 def explain_staging_errors(url: str) -> Iterator[None]:
-    """The same for what is made in the temporary folder of this machine before it is put into an object store."""
+    """Translate an OSError of the local temporary folder in which files for an object store are staged."""
     mend = f"Files for {url} are made there first: set TMPDIR to a folder that has room for whole parts."
     try:
         yield
@@ -58,7 +58,7 @@ def explain_staging_errors(url: str) -> Iterator[None]:
 
 @contextmanager
 def explain_read_errors(path: object) -> Iterator[None]:
-    """Turn what the operating system says of reading into one sentence."""
+    """Translate an OSError of reading into one sentence."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Objects that stand in the place of a file that only ever grows: `audit/00000001.json` and so on for `audit.jsonl`.
+"""Numbered objects that emulate an append-only file: `audit/00000001.json` and so on for `audit.jsonl`.
 
 Nothing can be added to an object. So what is added is an object of its own, under the next number, on the condition
 that there is none yet. What was read is read again only where its ETag is another.
@@ -18,49 +18,49 @@ _NUMBERED = re.compile(rf"([0-9]{{{_DIGITS}}})\.json")
 
 
 class NumberedObjects:
-    """What a bucket can do with such objects; the bucket itself lists, reads and puts them."""
+    """Read and append numbered objects, given the methods that list, read and put objects."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, bytes]] = {}
 
     def etags(self, folder: str) -> dict[str, str]:
-        """The objects in a folder, hidden ones aside, and their ETags."""
+        """Return the ETags of the objects in a folder by name, without hidden ones."""
         raise NotImplementedError
 
     def read_version(self, name: str) -> tuple[bytes, Any]:
-        """The content of an object, and which it is."""
+        """Return the content of an object and its version."""
         raise NotImplementedError
 
     def put(self, name: str, content: bytes) -> Any:
-        """Put an object where there is none; which it is."""
+        """Put an object that does not exist yet and return its version."""
         raise NotImplementedError
 
     def address(self, name: str) -> str:
-        """The URL of an object."""
+        """Return the URL of an object."""
         raise NotImplementedError
 
     def grow(self, name: str, content: bytes) -> None:
-        """Add an object to those that stand in the place of the file."""
+        """Append an object under the next free number."""
         while True:
             with suppress(FileExistsError):
                 return self.add_numbered(name, max(self._numbered(name), default=0) + 1, content)
 
     def grown(self, name: str) -> bytes:
-        """The contents of all these objects, in their order."""
+        """Return the concatenated contents of all numbered objects, in order."""
         return b"".join(self.numbered(name).values())
 
     def numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
-        """The contents of the objects that stand in the place of a file, by their numbers, in their order."""
+        """Return the contents of the numbered objects of a file by number, in ascending order."""
         found = {number: each for number, each in self._numbered(name).items() if number > after}
         with ThreadPoolExecutor(_CONCURRENCY) as pool:
             return dict(zip(found, pool.map(lambda each: self._content(*each), found.values()), strict=True))
 
     def add_numbered(self, name: str, number: int, content: bytes) -> None:
-        """Add the object of a number.
+        """Put the object with this number, if the number is free.
 
         Raises:
-            FileExistsError: Somebody else has added it.
-            ExportFileError: There are no more numbers, since somebody has put an object under one of the last.
+            FileExistsError: The number is taken.
+            ExportFileError: No number is left, because a foreign object has one of the last.
         """
         if number >= 10**_DIGITS:
             raise ExportFileError(self._no_number_left(name))
@@ -75,7 +75,7 @@ class NumberedObjects:
         return known[1]
 
     def _numbered(self, name: str) -> dict[int, tuple[str, str]]:
-        """Where they are, and their ETags, by their numbers, in their order."""
+        """Return the path and the ETag of each numbered object by number, in ascending order."""
         found = self.etags(_directory_of_objects(name)).items()
         matched = [(_NUMBERED.fullmatch(PurePosixPath(path).name), path, etag) for path, etag in found]
         return {int(match[1]): (path, etag) for match, path, etag in matched if match}
@@ -91,5 +91,5 @@ class NumberedObjects:
 
 
 def _directory_of_objects(name: str) -> str:
-    """Where the objects are that stand in the place of a file: `audit/` for `audit.jsonl`."""
+    """Return the folder of the numbered objects of a file: `audit` for `audit.jsonl`."""
     return str(PurePosixPath(name).with_suffix(""))

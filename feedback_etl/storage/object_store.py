@@ -40,28 +40,28 @@ Result = TypeVar("Result")
 
 
 class ObjectVersion(NamedTuple):
-    """Which content of an object is meant; Google needs its generation, the others the ETag."""
+    """Identify one version of an object: by generation on Google Cloud Storage, by ETag elsewhere."""
 
     etag: str = ""
     generation: str | None = None
 
 
 class ObjectInfo(NamedTuple):
-    """An object as a listing tells it: its size and its ETag."""
+    """Describe an object of a listing by its size in bytes and its ETag."""
 
     bytes: int
     etag: str
 
 
 class ConflictError(ExportFileError):
-    """An object is no longer the one that was read."""
+    """Report that an object has changed since it was read."""
 
 
 class ObjectStorage(NumberedObjects):
-    """A prefix of a bucket, as a `place.Place`."""
+    """Store exports below a prefix of a bucket; implements `base.Storage`."""
 
     def __init__(self, url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> None:
-        """`timeout` is in seconds, for each request."""
+        """Prepare a client; `timeout` is in seconds for each request."""
         super().__init__()
         self.url = normalize_url(url)
         self._retries, self._timeout = retries, timeout
@@ -75,46 +75,46 @@ class ObjectStorage(NumberedObjects):
 
     @property
     def _client(self) -> Any:
-        """The library, once it is known to be there."""
+        """Return the client library, once it is known to be installed."""
         _ = self._store
         import obstore
 
         return obstore
 
     def exists(self) -> bool:
-        """Whether there is anything."""
+        """Return whether any object exists below the prefix."""
         return bool(self._again(lambda client: next(iter(client.list(self._store, chunk_size=1)), [])))
 
     def names(self, folder: str = "") -> list[str]:
-        """The objects in a folder of it, sorted; hidden ones aside."""
+        """Return the sorted names of the objects in a folder, without hidden ones."""
         return list(self.etags(folder))
 
     def etags(self, folder: str) -> dict[str, str]:
-        """The objects in a folder of it, sorted, hidden ones aside, and their ETags."""
+        """Return the ETags of the objects in a folder by sorted name, without hidden ones."""
         found = self._again(lambda client: client.list_with_delimiter(self._store, folder or None)["objects"])
         etags = {each["path"]: each["e_tag"] or "" for each in found}
         return {path: etags[path] for path in sorted(etags) if not PurePosixPath(path).name.startswith(".")}
 
     def folders(self) -> list[str]:
-        """The folders in it, hidden ones aside."""
+        """Return the sorted names of the folders, without hidden ones."""
         found = self._again(lambda client: client.list_with_delimiter(self._store, None)["common_prefixes"])
         return sorted(name for each in found if not (name := str(each).rstrip("/")).startswith("."))
 
     def listed(self, folder: str = "") -> dict[str, ObjectInfo]:
-        """All objects below a folder of it, by their names."""
+        """Return all objects below a folder by name."""
         found = self._again(lambda client: client.list(self._store, folder or None).collect())
         return {each["path"]: ObjectInfo(each["size"], each["e_tag"] or "") for each in found}
 
     def present(self, names: Iterable[str]) -> set[str]:
-        """Those of some names that are there, by one listing."""
+        """Return the given names that exist, with a single listing."""
         return {*names} & {*self.listed()}
 
     def read(self, name: str) -> bytes:
-        """The content of a small object."""
+        """Return the content of a small object."""
         return self.read_version(name)[0]
 
     def read_version(self, name: str) -> tuple[bytes, ObjectVersion]:
-        """The content of a small object, and which it is."""
+        """Return the content of a small object and its version."""
 
         def read(client: Any) -> tuple[bytes, ObjectVersion]:
             found = client.get(self._store, name)
@@ -124,13 +124,13 @@ class ObjectStorage(NumberedObjects):
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """A copy of it, in a temporary folder that is the user's alone."""
+        """Download an object into a private temporary folder."""
         with self.fetched_version(name) as (path, _):
             yield path
 
     @contextmanager
     def fetched_version(self, name: str) -> Iterator[tuple[Path, ObjectVersion]]:
-        """A copy of it, and which it is."""
+        """Download an object and return the path of the copy and its version."""
 
         def fetch(client: Any) -> ObjectVersion:
             found = client.get(self._store, name)
@@ -145,16 +145,16 @@ class ObjectStorage(NumberedObjects):
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:
-        """A path in a temporary folder that is the user's alone."""
+        """Provide a path in a private temporary folder."""
         with explain_staging_errors(self.url), TemporaryDirectory(prefix="feedback_etl-") as folder:
             yield Path(folder, PurePosixPath(name).name)
 
     def create(self, name: str, source: Path) -> None:
-        """Put it where there is none; what is there already with the very same content is no conflict."""
+        """Put a file as a new object; an existing object with the same content is no conflict."""
         self.put(name, source)
 
     def put(self, name: str, content: bytes | Path, instead_of: ObjectVersion | None = None) -> ObjectVersion:
-        """Put an object where there is none, or in the place of what was read.
+        """Put an object that does not exist yet, or replace the version that was read.
 
         Raises:
             FileExistsError: There is one, with another content.
@@ -179,7 +179,7 @@ class ObjectStorage(NumberedObjects):
         raise failed
 
     def replace(self, name: str, content: bytes) -> None:
-        """Put an object whatever is there."""
+        """Put an object unconditionally."""
         self._again(lambda client: client.put(self._store, name, content))
 
     def _put(self, name: str, content: bytes | Path, instead_of: ObjectVersion | None) -> ObjectVersion:
@@ -198,14 +198,14 @@ class ObjectStorage(NumberedObjects):
             return None
 
     def _holds(self, name: str, content: bytes | Path) -> bool:
-        """Whether an object has this content."""
+        """Return whether an object has this content."""
         try:
             return self.described(name) == _measure(content)
         except FileNotFoundError:
             return False
 
     def described(self, name: str) -> tuple[int, str]:
-        """The size and the digest of an object, which is read for it."""
+        """Return the size in bytes and the SHA-256 digest of an object, which is downloaded for it."""
 
         def describe(client: Any) -> tuple[int, str]:
             digest, size = hashlib.sha256(), 0
@@ -217,12 +217,12 @@ class ObjectStorage(NumberedObjects):
         return self._again(describe)
 
     def remove(self, name: str) -> None:
-        """Remove it."""
+        """Delete an object, if it exists."""
         with suppress(FileNotFoundError):
             self._again(lambda client: client.delete(self._store, name))
 
     def remove_all(self, names: Sequence[str]) -> None:
-        """Remove many objects in few requests."""
+        """Delete many objects in few requests."""
         try:
             self._again(lambda client: client.delete(self._store, list(names)))
         except FileNotFoundError:  # some stores say so, and may have left out what follows
@@ -230,11 +230,11 @@ class ObjectStorage(NumberedObjects):
                 list(pool.map(self.remove, names))
 
     def address(self, name: str) -> str:
-        """Its URL, for Polars."""
+        """Return the URL of an object, for Polars."""
         return f"{self.url}/{name}"
 
     def _again(self, act: Callable[[Any], Result]) -> Result:
-        """What an act that changes nothing gives; begun again where it was cut off."""
+        """Run an idempotent request and retry it after an ambiguous failure."""
         client = self._client
         for _ in range(MAX_ATTEMPTS - 1):
             with suppress(AmbiguousRequestError), translate_errors(self.url):

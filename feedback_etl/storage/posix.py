@@ -48,7 +48,7 @@ def make_private_folder(folder: Path) -> None:
 
 
 def temporary_path(folder: Path, name: str) -> Path:
-    """A hidden name in a folder that nobody else chooses: with the process and a random part."""
+    """Return a hidden, unique path in a folder, with the process id and a random part."""
     return folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
@@ -127,7 +127,7 @@ def link_exclusive(temporary: Path, final: Path) -> None:
     """Make a complete file visible under its final name, never replacing another; the temporary name may stay.
 
     Raises:
-        FileExistsError: Something has the name already.
+        FileExistsError: The name is taken.
         OSError: The file system can neither link nor rename without replacing (ENOTSUP), or refuses otherwise.
     """
     try:
@@ -139,7 +139,7 @@ def link_exclusive(temporary: Path, final: Path) -> None:
 
 
 def unlink_if_ours(temporary: Path, final: Path) -> None:
-    """Undo `give_name` of this file, whether it linked, renamed or was stopped before either."""
+    """Undo `link_exclusive` of this file, whether it linked, renamed or was interrupted before either."""
     if not temporary.exists():
         final.replace(temporary)
     elif final.exists() and final.samefile(temporary):

@@ -1,4 +1,4 @@
-"""The client of an object store: how it is opened, and what it says of failures, in one sentence.
+"""Clients of object stores: their URLs, how they are opened, and their errors as one sentence each.
 
 The store's own texts hold key ids, signatures and the addresses of requests: none of them is passed on.
 """
@@ -28,7 +28,7 @@ _MANGLED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)", re.IGNORECASE)
 
 
 class AmbiguousRequestError(ExportFileError):
-    """A request that may or may not have been done: it was cut off, took too long, or failed in the store."""
+    """Report a request with an unknown outcome: it was cut off, timed out, or failed in the store."""
 
 
 def is_object_store(where: str) -> bool:
@@ -41,7 +41,7 @@ def is_object_store(where: str) -> bool:
 
 
 def refuse_unsupported_url(where: str) -> None:
-    """Refuse a URL that is none of an object store: it is no folder either, and may hold a password.
+    """Refuse a URL of any other kind: it is no folder, and may contain a password.
 
     Raises:
         UsageError: It is one; the message does not repeat it.
@@ -55,7 +55,7 @@ def refuse_unsupported_url(where: str) -> None:
 
 
 def normalize_url(url: str) -> str:
-    """The URL of a prefix, without a slash at its end.
+    """Return the URL of a prefix without a trailing slash.
 
     Raises:
         UsageError: It names no bucket, or holds credentials or options, which do not belong there.
@@ -78,7 +78,7 @@ def normalize_url(url: str) -> str:
 
 
 def open_client(url: str, retries: int, timeout: float) -> Any:
-    """A client for a prefix; nothing is sent yet.
+    """Open a client for a prefix, without sending a request.
 
     Raises:
         UsageError: The library is not installed.
@@ -108,7 +108,7 @@ def open_client(url: str, retries: int, timeout: float) -> Any:
 
 
 def _credentials(url: str) -> Any:
-    """Those that boto3 finds: of the environment, a profile, or the machine's role, renewed when they expire."""
+    """Return a provider of the credentials that boto3 finds (environment, profile, role), with renewal."""
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ModuleNotFoundError:
@@ -139,7 +139,7 @@ _FAILURES = {
 
 @contextmanager
 def translate_errors(url: str) -> Iterator[None]:
-    """Turn what the client says into one sentence.
+    """Translate an error of the client into one sentence.
 
     Raises:
         FileNotFoundError: There is no such object.
