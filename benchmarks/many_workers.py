@@ -30,7 +30,7 @@ from feedback_etl.database.window import Window
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts
 from feedback_etl.pipeline.scheduler import run_tasks
 from feedback_etl.pipeline.tasks import PartTask, TaskContext, TaskResult

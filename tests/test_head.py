@@ -26,7 +26,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import parse_part_number, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile, list_local_manifests
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts, BatchProcessor
 from feedback_etl.pipeline.partitioned import export_partitions
 from feedback_etl.pipeline.request import ExportRequest
