@@ -59,10 +59,13 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     run = Run(TransformOptions.of(ExportOptions(), now, Key(key)))
     with LocalExportTransaction(folder, now) as files, pa.OSFile(str(recording)) as recorded:
         process_into(
-            files.append, files.reject, run, (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
+            files.write,
+            files.write_rejected,
+            run,
+            (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded)),
         )
         run.judge(Window(None, now), 0)
-        files.publish()
+        files.commit()
     print(json.dumps({"seconds": time.perf_counter() - started}))
 
 

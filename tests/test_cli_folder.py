@@ -160,7 +160,7 @@ class TestAudit:
         ended = here("audit", "verify")
         assert ended.code == 1
         assert ended.out.startswith("line 1: it was changed\n")
-        assert json.loads(here("audit", "verify", "--json").out)["faults"] == ["line 1: it was changed"]
+        assert json.loads(here("audit", "verify", "--json").out)["problems"] == ["line 1: it was changed"]
 
 
 def test_an_incremental_export(here: Here, folder: Path) -> None:

@@ -116,13 +116,13 @@ class Run:
             everybody, raw = raw.height, raw.filter(~self._forgotten)
             self._counts["forgotten"] += everybody - raw.height
         if self._memory is not None:
-            raw = self._memory.unread(raw, lambda rows: self._enough & is_valid(rows, rules.extra_columns))
+            raw = self._memory.filter_new_rows(raw, lambda rows: self._enough & is_valid(rows, rules.extra_columns))
         rated = raw.filter(self._enough)
         valid, rejected = partition_valid(rated, rules.extra_columns)
         if self._first_of_own_pairs is None:
             unique = self._first_of_pairs.filter(valid)
             if self._memory is not None:
-                unique = self._memory.unseen(unique)
+                unique = self._memory.filter_new_pairs(unique)
             pairs = self._anonymized(unique)
         else:
             pairs = self._anonymized(valid)
