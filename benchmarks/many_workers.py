@@ -31,7 +31,7 @@ from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.options import ExportOptions
-from feedback_etl.pipeline.batch_processor import Tally
+from feedback_etl.pipeline.batch_processor import BatchCounts
 from feedback_etl.pipeline.scheduler import run_tasks
 from feedback_etl.pipeline.tasks import PartTask, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -83,7 +83,7 @@ def cluster() -> Iterator[Any]:
 
 def nothing(task: PartTask) -> TaskResult:
     """What a task gives that does nothing."""
-    return TaskResult(task.number, [], Tally({}, {}, b""))
+    return TaskResult(task.number, [], BatchCounts({}, {}, b""))
 
 
 def idle_ms(executor: Any, tasks: int) -> float:

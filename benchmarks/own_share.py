@@ -50,21 +50,17 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     from feedback_etl.database.window import Window
     from feedback_etl.exports.local_transaction import LocalExportTransaction
     from feedback_etl.options import ExportOptions
-    from feedback_etl.pipeline.batch_processor import Run
-    from feedback_etl.pipeline.batches import process_into
+    from feedback_etl.pipeline.batch_processor import BatchProcessor
+    from feedback_etl.pipeline.batches import process_batches
     from feedback_etl.pipeline.transform_options import TransformOptions
     from feedback_etl.privacy.keys import Key
 
     started = time.perf_counter()
-    run = Run(TransformOptions.of(ExportOptions(), now, Key(key)))
+    processor = BatchProcessor(TransformOptions.of(ExportOptions(), now, Key(key)))
     with LocalExportTransaction(folder, now) as files, pa.OSFile(str(recording)) as recorded:
-        process_into(
-            files.write,
-            files.write_rejected,
-            run,
-            (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded)),
-        )
-        run.judge(Window(None, now), 0)
+        raw = (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
+        process_batches(processor, raw, write=files.write, write_rejected=files.write_rejected)
+        processor.check_limits(Window(None, now), 0)
         files.commit()
     print(json.dumps({"seconds": time.perf_counter() - started}))
 

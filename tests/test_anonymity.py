@@ -21,7 +21,7 @@ from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.options import ExportOptions
-from feedback_etl.pipeline.batch_processor import Run
+from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes
 from feedback_etl.privacy.keys import Key
@@ -159,8 +159,8 @@ def test_after_k_no_class_has_fewer_people(
         )
     )
     options = ExportOptions.from_keywords(min_feedback_fields=0, k=k, quasi_identifiers=names)
-    run = Run(TransformOptions.of(options, NOW, Key(KEY)))
-    pairs = pl.concat([run.process(part).pairs for part in raw.iter_slices(batch)])
+    processor = BatchProcessor(TransformOptions.of(options, NOW, Key(KEY)))
+    pairs = pl.concat([processor.process(part).pairs for part in raw.iter_slices(batch)])
     classes: dict[tuple[Any, ...], set[int | None]] = defaultdict(set)
     of_row = list(pairs.select(names).rows())
     for of, (*_, user) in zip(of_row, rows, strict=True):
@@ -168,9 +168,9 @@ def test_after_k_no_class_has_fewer_people(
     expected = [len(classes[of]) >= k for of in of_row]
     if not any(expected):
         with pytest.raises(ValidationError):
-            run.small_classes()
+            processor.find_small_classes()
         return
-    kept = drop_small_classes(pairs, run.small_classes(), names)
+    kept = drop_small_classes(pairs, processor.find_small_classes(), names)
     assert kept["analysis_hash"].to_list() == pairs.filter(pl.Series(expected))["analysis_hash"].to_list()
 
 

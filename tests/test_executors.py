@@ -277,7 +277,7 @@ class TestTasks:
                 assert secret.encode() not in sent
                 assert secret not in repr(value)
         assert max(len(pickle.dumps(task)) for task in watched.tasks) < 10_000
-        classes = pl.read_ipc_stream(watched.made[0].tally.classes)
+        classes = pl.read_ipc_stream(watched.made[0].counts.classes)
         people = classes["people"].list.explode().drop_nulls()
         assert people.str.contains("^[0-9a-f]{16}$").all()
 

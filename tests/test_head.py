@@ -27,7 +27,7 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import parse_part_number, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile, list_local_manifests
 from feedback_etl.options import ExportOptions
-from feedback_etl.pipeline.batch_processor import Run, Tally
+from feedback_etl.pipeline.batch_processor import BatchCounts, BatchProcessor
 from feedback_etl.pipeline.partitioned import export_division
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS, MAX_TASKS_IN_FLIGHT, run_tasks
@@ -50,7 +50,7 @@ class Idle:
 
     def __call__(self, task: PartTask) -> TaskResult:
         """Do nothing."""
-        return TaskResult(task.number, [], Tally({"total": 10, "exported": 10}, {}, self.classes))
+        return TaskResult(task.number, [], BatchCounts({"total": 10, "exported": 10}, {}, self.classes))
 
 
 class Ahead(Executor):
@@ -92,13 +92,16 @@ def tasks(count: int) -> Iterator[PartTask]:
 
 def peak_of(count: int) -> int:
     """The memory that the head needs at most for so many tasks, in bytes."""
-    work, run = Idle(classes_of(100)), Run(TransformOptions.of(ExportOptions(), datetime(2025, 10, 25), KEY))
+    work, processor = (
+        Idle(classes_of(100)),
+        BatchProcessor(TransformOptions.of(ExportOptions(), datetime(2025, 10, 25), KEY)),
+    )
     tracemalloc.start()
     try:
         for made in run_tasks(ThreadPoolExecutor(2), work, tasks(count)):
-            assert made.tally is not None
-            run.add(made.tally)
-        assert run.rows == 10 * count
+            assert made.counts is not None
+            processor.merge_counts(made.counts)
+        assert processor.rows == 10 * count
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -172,8 +175,8 @@ def written(task: PartTask | ReleaseTask) -> TaskResult:
     content = f"{number}\n".encode()
     Path(export.place, name).write_bytes(content)
     file = DataFile(name, "pairs", 1, len(content), hashlib.sha256(content).hexdigest())
-    tally = Tally({"total": 1, "exported": 1}, {}, CLASSES) if isinstance(task, PartTask) else None
-    return TaskResult(number, [] if waits else [file], tally, file if waits else None)
+    counts = BatchCounts({"total": 1, "exported": 1}, {}, CLASSES) if isinstance(task, PartTask) else None
+    return TaskResult(number, [] if waits else [file], counts, file if waits else None)
 
 
 def peak_of_export(folder: Path, count: int, k: int | None) -> int:

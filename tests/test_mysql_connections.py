@@ -53,7 +53,7 @@ BY_SQLALCHEMY: dict[str, Make] = {
     "creator": lambda url: sa.create_engine(
         "mysql+pymysql://", creator=lambda: plain_connection(url), poolclass=sa.NullPool
     ),
-    "connect_args": lambda url: sa.create_engine(url, connect_args={"compression": False}, poolclass=sa.NullPool),
+    "connect_args": lambda url: sa.create_engine(url, connect_args={"compress": False}, poolclass=sa.NullPool),
     "an option of the driver's": lambda url: f"{url}?local_infile=false",
 }
 
@@ -293,8 +293,8 @@ def test_the_servers_limits_for_pauses_do_not_end_a_slow_export(canary: str, lim
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"charset": "latin1"}, "reads text as latin1, which loses some; open it with charset=utf8mb4"),
-        ({"init_command": "SET sql_mode = 'ANSI_QUOTES'"}, "has the sql_mode ANSI_QUOTES, with which it is not read"),
+        ({"charset": "latin1"}, "reads text as latin1, which loses characters; open it with charset=utf8mb4"),
+        ({"init_command": "SET sql_mode = 'ANSI_QUOTES'"}, "has the sql_mode ANSI_QUOTES, which is not supported"),
     ],
 )
 def test_a_connection_that_would_be_misread_is_refused(canary: str, options: dict[str, Any], told: str) -> None:

@@ -192,7 +192,7 @@ def test_a_time_is_naive_utc(url: str, route: str, declared: str, sql: str, expe
         ("timeframe", "int", "2", "timeframe is int, expected text"),
         ("rules_applied", "int", "1", "rules_applied is int, expected JSON text"),
         ("consent", "varchar(9)", "'1'", "consent is varchar, expected a boolean"),
-        ("age", "point", "POINT(1, 2)", "age is of a type of its own, expected a number"),
+        ("age", "point", "POINT(1, 2)", "age is of a user-defined type, expected a number"),
     ],
 )
 def test_a_column_of_a_wrong_type_is_named(

@@ -131,7 +131,7 @@ class TestAccidents:
     def test_a_database_that_falls_silent(self, postgres_database: str) -> None:
         """It is given up after the time that the settings allow."""
         query = select(postgres_database, SLOW)
-        with pytest.raises(SourceError, match=r"gave no row for 0\.3 s"):
+        with pytest.raises(SourceError, match=r"returned no row for 0\.3 s"):
             fe.load_feedback(postgres_database, query=query, now=NOW, read_timeout=0.3)
         assert readers() == []
 

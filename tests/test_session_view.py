@@ -371,7 +371,7 @@ def test_filters_of_the_orm_are_logged_as_not_applied(url: str, caplog: pytest.L
     with Session(make_engine(url)) as session:
         sa.event.listen(session, "do_orm_execute", lambda _: None)
         assert read(session)["feedback_id"].to_list() == PUBLIC
-    assert caplog.messages == ["filters that the session adds to queries of the ORM (do_orm_execute) do not apply here"]
+    assert caplog.messages == ["filters that the session adds to ORM queries (do_orm_execute) do not apply to exports"]
 
 
 def test_an_asynchronous_session_in_a_transaction_is_read_from_within(url: str) -> None:
@@ -385,7 +385,7 @@ def test_an_asynchronous_session_in_a_transaction_is_read_from_within(url: str) 
         engine = create_async_engine(url, poolclass=sa.NullPool)
         async with AsyncSession(engine) as session:
             await session.execute(sa.text(SET))
-            with pytest.raises(UsageError, match=r"call the export by session\.run_sync, or pass the engine"):
+            with pytest.raises(UsageError, match=r"call the export with session\.run_sync, or pass the engine"):
                 read(session)  # type: ignore[arg-type]
             frame = await session.run_sync(lambda within: read(within))
             assert frame["feedback_id"].to_list() == TENANT_7

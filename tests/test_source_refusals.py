@@ -585,7 +585,7 @@ def pairs(postgres_admin: sa.Engine) -> Iterator[str]:
         ("conditions_analyzed", "1", "conditions_analyzed is int4, expected JSON text"),
         ("rules_applied", "ARRAY[1]", r"rules_applied is int4[], expected JSON text"),
         ("consent", "'yes'", "consent is text, expected a boolean"),
-        ("age", "ROW(1)::pair", "age is of a type of its own, expected a number"),
+        ("age", "ROW(1)::pair", "age is of a user-defined type, expected a number"),
     ],
 )
 def test_columns_of_a_wrong_type_are_named_on_postgresql(pairs: str, column: str, sql: str, told: str) -> None:

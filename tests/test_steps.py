@@ -22,7 +22,7 @@ from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, UsageError, ValidationError
 from feedback_etl.options import ExportOptions
 from feedback_etl.pipeline import batch_processor
-from feedback_etl.pipeline.batch_processor import Run
+from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport, FeedbackProcessingStats
@@ -54,19 +54,19 @@ class Outcome(NamedTuple):
 
 def outcome_of(batches: Sequence[pl.DataFrame], **changes: Any) -> Outcome:
     """A whole run, without its judgement."""
-    run = Run(rules(**changes))
-    done = [run.process(batch) for batch in batches]
-    rejected = pl.concat([*(batch.rejected for batch in done), run.finish()], how="vertical_relaxed")
-    return Outcome(pl.concat([batch.pairs for batch in done]), rejected, run.report(WINDOW, 0))
+    processor = BatchProcessor(rules(**changes))
+    done = [processor.process(batch) for batch in batches]
+    rejected = pl.concat([*(batch.rejected for batch in done), processor.flush_rejected()], how="vertical_relaxed")
+    return Outcome(pl.concat([batch.pairs for batch in done]), rejected, processor.build_report(WINDOW, 0))
 
 
 def judged(*batches: pl.DataFrame, **changes: Any) -> None:
     """A whole run with its judgement."""
-    run = Run(rules(**changes))
+    processor = BatchProcessor(rules(**changes))
     for batch in batches:
-        run.process(batch)
-    run.finish()
-    run.judge(WINDOW, 0)
+        processor.process(batch)
+    processor.flush_rejected()
+    processor.check_limits(WINDOW, 0)
 
 
 def adds_up(report: FeedbackProcessingStats) -> bool:
@@ -134,12 +134,12 @@ class TestOneBatch:
 
     def test_implausible_ages_of_parts_add_up(self) -> None:
         """What workers count, the report of the whole has."""
-        whole = Run(rules())
+        whole = BatchProcessor(rules())
         for hour in (1, 2):
-            part = Run(rules())
+            part = BatchProcessor(rules())
             part.process(raw_frame({"age": 131, "created_at": T0 + timedelta(hours=hour)}))
-            whole.add(part.tally())
-        assert whole.report(WINDOW, 0).implausible_ages == 2
+            whole.merge_counts(part.take_counts())
+        assert whole.build_report(WINDOW, 0).implausible_ages == 2
 
     @pytest.mark.parametrize("least", range(5))
     def test_rows_with_too_few_ratings_are_skipped_before_they_are_judged(self, least: int) -> None:
@@ -185,15 +185,15 @@ class TestOneBatch:
     def test_what_cannot_be_processed_is_told_without_values(self) -> None:
         """Neither the message nor an error behind it holds any."""
         with pytest.raises(ValidationError) as caught:
-            Run(rules()).process(raw_frame({"timeframe": CANARY}).drop("helpful_rating"))
+            BatchProcessor(rules()).process(raw_frame({"timeframe": CANARY}).drop("helpful_rating"))
         assert str(caught.value) == "A batch could not be processed (ColumnNotFoundError); nothing was written."
         assert CANARY not in all_said(caught.value)
         assert caught.value.__context__ is None
 
     def test_every_batch_passes_the_gate(self) -> None:
         """A clean one too: `split_valid` does not ask pandera about it, so who asks is `validate`."""
-        run, batch = Run(rules()), raw_frame({})
-        assert pandera_is_asked(lambda: run.validated(run.process(batch)))
+        processor, batch = BatchProcessor(rules()), raw_frame({})
+        assert pandera_is_asked(lambda: processor.validate_batch(processor.process(batch)))
 
     @pytest.mark.parametrize("face", [fe.export_feedback, fe.load_training])
     def test_nothing_leaves_without_the_gate(
@@ -213,7 +213,7 @@ class TestOneBatch:
     def test_a_wrong_type_is_named(self) -> None:
         """As `split_valid` names it."""
         with pytest.raises(ValidationError, match="analysis_id is Float64"):
-            Run(rules()).process(raw_frame({}).with_columns(analysis_id=pl.lit(1.0)))
+            BatchProcessor(rules()).process(raw_frame({}).with_columns(analysis_id=pl.lit(1.0)))
 
 
 class TestBatches:
@@ -384,9 +384,9 @@ class TestReport:
 
     def test_rows_without_consent_are_no_part_of_the_total(self) -> None:
         """They are counted and never read."""
-        run = Run(rules())
-        run.process(raw_frame({}))
-        report = run.report(WINDOW, excluded=5)
+        processor = BatchProcessor(rules())
+        processor.process(raw_frame({}))
+        report = processor.build_report(WINDOW, excluded=5)
         assert (report.excluded_records, report.total_feedback_records) == (5, 1)
         assert adds_up(report)
 

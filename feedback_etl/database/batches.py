@@ -1,4 +1,4 @@
-"""Rows out of a database, as batches of the canonical raw columns."""
+"""Read the rows of a database as batches of the canonical raw columns."""
 
 import logging
 import os
@@ -28,17 +28,17 @@ logger = logging.getLogger(__name__)
 BATCH_ROWS = 65_536
 MAX_BATCH_ROWS = 10_000_000
 MAX_WORKERS = 64
-"""PostgreSQL accepts 100 connections unless told otherwise, and others need some."""
+"""PostgreSQL accepts 100 connections by default, and the application needs some."""
 
 
 class BatchOptions(NamedTuple):
-    """How rows are read; the defaults need no thought, and the result is the same for all.
+    """Choose how rows are read; the result is the same for all values.
 
     Attributes:
-        bulk: Read time ranges side by side (PostgreSQL).
-        workers: How many at once; the number of processors, at most 4, unless given.
-        batch_size: How many rows are worked on at once.
-        read_timeout: Seconds without a row after which the database is given up.
+        bulk: Read time ranges in parallel (PostgreSQL).
+        workers: The number of parallel readers; the number of processors, at most 4, by default.
+        batch_size: Rows per batch.
+        read_timeout: Seconds without a row after which reading fails.
     """
 
     bulk: bool = False
@@ -47,7 +47,7 @@ class BatchOptions(NamedTuple):
     read_timeout: float = 600.0
 
     def checked(self) -> "BatchOptions":
-        """Itself.
+        """Return the options unchanged if they are valid.
 
         Raises:
             UsageError: A value is not allowed.
@@ -65,66 +65,66 @@ class BatchOptions(NamedTuple):
 
 
 class ConnectorXValueError(SourceError):
-    """An SQLite file stores values that do not fit the types of its columns; SQLAlchemy can read them."""
+    """ConnectorX cannot read a value of an SQLite file that does not fit the type of its column; SQLAlchemy can."""
 
 
 @contextmanager
 def open_batches(
-    source: DatabaseConnection, relation: SourceRelation, window: Window, reading: BatchOptions
+    source: DatabaseConnection, relation: SourceRelation, window: Window, options: BatchOptions
 ) -> Iterator[Iterator[pl.DataFrame]]:
-    """The rows of a window as raw frames, in order; at least one frame, which may be empty.
+    """Yield the rows of a window as raw frames, in order; at least one frame, which may be empty.
 
-    ConnectorX moves them, in processes of its own, where it can be given the database; else SQLAlchemy reads them. The
-    database is at work from the beginning of the context on, and left alone at its end.
+    ConnectorX reads them in separate processes if it supports the database; otherwise SQLAlchemy does. The database
+    executes the query from the beginning of the context on; its end cancels what is left.
 
     The frames raise:
         ConnectorXValueError: Read again, with a source whose `connectorx_url` is None.
-        SourceError: The database query_error the query, or a column has a wrong type. No message holds a value.
+        SourceError: The database stopped the query, or a column has a wrong type. No message contains a value.
     """
     with ExitStack() as stack:
-        if source.connectorx_url is None or _is_misread(source, relation):
-            logger.info("reading with SQLAlchemy: this database cannot be given to ConnectorX")
-            rows = _with_sqlalchemy(source, relation, select_feedback(relation, window), reading.batch_size)
+        if source.connectorx_url is None or _has_backslashes(source, relation):
+            logger.info("reading with SQLAlchemy: ConnectorX cannot read this database")
+            rows = _read_with_sqlalchemy(source, relation, select_feedback(relation, window), options.batch_size)
             frames: Iterator[pl.DataFrame] = stack.enter_context(closing(rows))
         else:
-            readers = _started(stack, source, relation, window, reading)
-            frames = _with_connectorx(readers, relation)
+            readers = _start_readers(stack, source, relation, window, options)
+            frames = _read_with_connectorx(readers, relation)
         yield (filter_window(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
 
 
-def _is_misread(source: DatabaseConnection, relation: SourceRelation) -> bool:
-    """Where MySQL does not take a query at once, ConnectorX writes it anew, and forgets to escape backslashes."""
+def _has_backslashes(source: DatabaseConnection, relation: SourceRelation) -> bool:
+    """Return whether ConnectorX could corrupt a query: it does not escape backslashes when it retries on MySQL."""
     return source.dialect == "mysql" and "\\" in (relation.custom_query or "")
 
 
-def _started(
+def _start_readers(
     stack: ExitStack,
     source: DatabaseConnection,
     relation: SourceRelation,
     window: Window,
-    reading: BatchOptions,
+    options: BatchOptions,
 ) -> list[Reader]:
-    """For each query, in the order of their rows, the reader process that runs it; some run several."""
-    workers = (reading.workers or min(os.cpu_count() or 1, 4)) if reading.bulk else None
+    """Return the reader of each query, in the order of the rows; a reader may run several queries."""
+    workers = (options.workers or min(os.cpu_count() or 1, 4)) if options.bulk else None
     ranges = plan_ranges(source, relation, window, parallel=workers)
     queries = [select_feedback(relation, part) for part in ranges.windows]
     prepare = session_statements(source)
     processes = min(workers or 1, len(queries))
     jobs = [
-        ReaderJob(str(source.connectorx_url), prepare, queries[n::processes], reading.batch_size)
+        ReaderJob(str(source.connectorx_url), prepare, queries[n::processes], options.batch_size)
         for n in range(processes)
     ]
-    # Side by side, each reads its next range while the others' are written.
-    ahead = ceil(PARALLEL_RANGE_ROWS / reading.batch_size) if reading.bulk else BATCHES_AHEAD
-    readers = [stack.enter_context(Reader(job, read_timeout=reading.read_timeout, batches_ahead=ahead)) for job in jobs]
+    # Each reads its next range ahead while the ranges of the others are written.
+    ahead = ceil(PARALLEL_RANGE_ROWS / options.batch_size) if options.bulk else BATCHES_AHEAD
+    readers = [stack.enter_context(Reader(job, read_timeout=options.read_timeout, batches_ahead=ahead)) for job in jobs]
     return [readers[number % processes] for number in range(len(queries))]
 
 
 def read_job(job: ReaderJob, extra: Sequence[ExtraColumn], *, read_timeout: float) -> Iterator[pl.DataFrame]:
-    """The rows of a job of somebody else's, as raw frames; the process that reads them is kept for the next job.
+    """Yield the rows of a worker's job as raw frames; the reader process is kept for the next job.
 
     Raises:
-        SourceError: The database query_error the query.
+        SourceError: The database stopped the query.
     """
     with Reader(job, read_timeout=read_timeout, is_kept=True) as reader:
         for _ in job.queries:
@@ -132,7 +132,7 @@ def read_job(job: ReaderJob, extra: Sequence[ExtraColumn], *, read_timeout: floa
                 yield to_raw(pl.DataFrame(batch), extra)
 
 
-def _with_connectorx(readers: list[Reader], relation: SourceRelation) -> Iterator[pl.DataFrame]:
+def _read_with_connectorx(readers: list[Reader], relation: SourceRelation) -> Iterator[pl.DataFrame]:
     try:
         for reader in readers:
             for batch in reader.next_stream():
@@ -144,10 +144,10 @@ def _with_connectorx(readers: list[Reader], relation: SourceRelation) -> Iterato
 
 
 def session_statements(source: DatabaseConnection) -> list[str]:
-    """What begins every connection of the readers.
+    """Return the statements that begin each connection of the readers.
 
-    On PostgreSQL they see the state of the database that `source` sees. MySQL has no snapshot to share: a reader sees
-    the state at the beginning of its one statement, which is a moment after that of `source`.
+    On PostgreSQL, readers share the snapshot of `source`. MySQL cannot share one: a reader sees the state at the
+    beginning of its only statement, slightly later than that of `source`.
     """
     if source.dialect == "mysql":
         return [f"SET SESSION TRANSACTION ISOLATION LEVEL {SNAPSHOT}, READ ONLY", MYSQL_SESSION]
@@ -157,22 +157,22 @@ def session_statements(source: DatabaseConnection) -> list[str]:
     return [f"BEGIN ISOLATION LEVEL {SNAPSHOT}", f"SET TRANSACTION SNAPSHOT '{snapshot}'", *READ_ONLY, *source.settings]
 
 
-def _with_sqlalchemy(
+def _read_with_sqlalchemy(
     source: DatabaseConnection, relation: SourceRelation, sql: str, batch_size: int
 ) -> Generator[pl.DataFrame, None, None]:
     options: dict[str, Any] = {"no_parameters": True, "stream_results": True, "max_row_buffer": batch_size}
     try:
         with source.connection.exec_driver_sql(sql, execution_options=options) as result:
             names, rows = list(result.keys()), result.fetchmany(batch_size)
-            yield to_raw(_frame(names, rows), relation.extra)
+            yield to_raw(_to_frame(names, rows), relation.extra)
             while rows := result.fetchmany(batch_size):
-                yield to_raw(_frame(names, rows), relation.extra)
+                yield to_raw(_to_frame(names, rows), relation.extra)
     except SQLAlchemyError as error:
         raise query_error(query_reason(error)) from None
 
 
-def _frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
-    """Rows as Python values to a frame; types are found from all values, never from the first alone."""
+def _to_frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    """Return rows of Python values as a frame; types are inferred from all values, never from the first alone."""
     columns = zip(*rows, strict=True) if rows else ([] for _ in names)
     return pl.DataFrame(
         [pl.Series(name, list(column), strict=False) for name, column in zip(names, columns, strict=True)]

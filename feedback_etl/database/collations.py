@@ -1,9 +1,8 @@
-"""Which spellings of a text id are the same id to the database, and the canonical one among them.
+"""Determine which spellings of a text id are equal in the database, and the canonical one among them.
 
-To a collation, or a type such as citext, `bob`, `Bob` and `bob ` can be one user. Such ids are read in their
-canonical spelling: lower case, without trailing blanks, whichever of the two the database ignores. It depends on the id
-alone, so that a pseudonym stays the same whatever other rows there are. A collation for which this is not exactly the
-database's equality is refused.
+In a collation, or a type such as citext, `bob`, `Bob` and `bob ` can be equal. Such ids are read in their canonical
+spelling: in lower case if the database ignores case, without trailing blanks if it ignores those. The spelling depends
+on the id alone, so a pseudonym does not depend on other rows. A collation whose equality differs from this is refused.
 """
 
 import re
@@ -22,14 +21,14 @@ _TEXTS = frozenset({"text", "varchar"})
 
 
 class IdComparison(NamedTuple):
-    """How the database compares the ids of a column.
+    """Describe how the database compares the ids of a column.
 
     Attributes:
-        dialect: Of the database.
+        dialect: The dialect of the database.
         ignores_case: `Bob` is `bob`.
         ignores_accents: `bób` is `bob` (DuckDB).
         ignores_trailing_blanks: `bob ` is `bob`.
-        ascii_only: The collation for which this is known of printable ASCII only; "" where it holds for every text.
+        ascii_only: The collation, if this is known for printable ASCII only; "" if it is known for every text.
     """
 
     dialect: str
@@ -39,85 +38,85 @@ class IdComparison(NamedTuple):
     ascii_only: str = ""
 
     def canonical(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """The canonical spelling of a column's ids: equal as bytes exactly where the database calls the ids equal."""
+        """Return the canonical spelling of ids, whose bytes are equal exactly if the ids are equal in the database."""
         text: sa.ColumnElement[Any] = sa.cast(column, sa.Text) if self.dialect == "postgresql" else column
         if self.ignores_accents:
             text = sa.func.strip_accents(text)
-        if self.ignores_case:  # citext folds by the database's own collation
+        if self.ignores_case:  # citext folds case by the database's collation
             text = sa.func.lower(text.collate("default") if self.dialect == "postgresql" else text)
         return sa.func.rtrim(text) if self.ignores_trailing_blanks else text
 
 
-def find_id_comparison(dialect: str, name: str, kind: str, no_rows: str, fetch: Fetch) -> IdComparison | None:
-    """Return how a column of ids is compared, or None where that is by its bytes.
+def find_id_comparison(dialect: str, name: str, type_name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
+    """Return how a column of ids is compared; None if by its bytes.
 
     Args:
-        dialect: Of the database.
-        name: What the column is called.
-        kind: What its type is called; "" on SQLite.
-        no_rows: A SELECT that yields the column as `id`, and no rows.
-        fetch: How to run a statement.
+        dialect: The dialect of the database.
+        name: The column.
+        type_name: The name of its type; "" on SQLite.
+        empty_select: A SELECT that yields the column as `id`, and no rows.
+        fetch: Execute a statement and return its rows.
 
     Raises:
-        SourceError: It is compared by rules that are not known here.
+        SourceError: The column is compared by rules that are not known here.
     """
     if dialect == "postgresql":
-        return _find_on_postgresql(name, kind, no_rows, fetch)
+        return _find_on_postgresql(name, type_name, empty_select, fetch)
     if dialect == "mysql":
-        return _find_on_mysql(name, no_rows, fetch) if kind in _TEXTS else None
-    return _find_by_trial(dialect, name, no_rows, fetch) if kind in {"", *_TEXTS} else None
+        return _find_on_mysql(name, empty_select, fetch) if type_name in _TEXTS else None
+    return _find_by_trial(dialect, name, empty_select, fetch) if type_name in {"", *_TEXTS} else None
 
 
 def describe_remedy(name: str, collation: str, dialect: str) -> str:
-    """Say how ids can be exported that are compared by rules that are not known here."""
+    """Return how to export ids that are compared by rules that are not known here."""
     binary = {"postgresql": '"C"', "mysql": f"{collation.partition('_')[0]}_bin"}.get(dialect, "BINARY")
     return f"Give the column the collation {binary}, or export with a --query that yields {name} COLLATE {binary}."
 
 
-def _refuse(name: str, collation: str, dialect: str) -> SourceError:
+def _unknown_rules_error(name: str, collation: str, dialect: str) -> SourceError:
     return SourceError(
         f"{name} has {f'the collation {collation}' if collation else 'a collation'} whose rules are not known here, so "
-        f"that nobody could say which ids are the same to the database. {describe_remedy(name, collation, dialect)}"
+        f"it is unknown which ids are equal in the database. {describe_remedy(name, collation, dialect)}"
     )
 
 
-def _find_on_postgresql(name: str, kind: str, no_rows: str, fetch: Fetch) -> IdComparison | None:
-    column = f"(SELECT 1) AS one LEFT JOIN ({no_rows}) AS ids ON true"
-    if kind == "bpchar":
+def _find_on_postgresql(name: str, type_name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
+    column = f"(SELECT 1) AS one LEFT JOIN ({empty_select}) AS ids ON true"
+    if type_name == "bpchar":
         return IdComparison("postgresql", ignores_trailing_blanks=True)
-    if kind == "unknown":
+    if type_name == "unknown":
         types = fetch(
             f"SELECT base.typname FROM {column} JOIN pg_type AS type ON type.oid = pg_typeof(ids.id) "  # noqa: S608
             "JOIN pg_type AS base ON base.oid = COALESCE(NULLIF(type.typbasetype, 0), type.oid)"
         )
         return IdComparison("postgresql", ignores_case=True) if types == [("citext",)] else None
-    if kind in _TEXTS:
-        found = fetch(
+    if type_name in _TEXTS:
+        collations = fetch(
             "SELECT collname FROM pg_collation AS c JOIN pg_namespace AS n ON n.oid = collnamespace "  # noqa: S608
             f'JOIN (SELECT pg_collation_for(ids.id) COLLATE "C" AS name FROM {column}) AS of_ids ON name = '
             "CASE WHEN pg_collation_is_visible(c.oid) THEN '' ELSE quote_ident(nspname) || '.' END || "
             "quote_ident(collname) WHERE to_jsonb(c) ->> 'collisdeterministic' = 'false'"
         )
-        if found:
-            raise _refuse(name, str(found[0][0]), "postgresql")
+        if collations:
+            raise _unknown_rules_error(name, str(collations[0][0]), "postgresql")
     return None
 
 
-def _find_on_mysql(name: str, no_rows: str, fetch: Fetch) -> IdComparison | None:
-    column = f"(SELECT 1 AS one) AS one LEFT JOIN ({no_rows}) AS ids ON true"
+def _find_on_mysql(name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
+    column = f"(SELECT 1 AS one) AS one LEFT JOIN ({empty_select}) AS ids ON true"
     collation = str(fetch(f"SELECT COLLATION(ids.id) FROM {column}")[0][0])  # noqa: S608
     charset = collation.partition("_")[0]
     if collation == "binary" or not re.fullmatch(r"\w+", collation):
         return None
     texts = {text: f"CONVERT('{text}' USING {charset}) COLLATE {collation}" for text in ("a", "A", "a ")}
-    characters = " UNION ALL ".join(f"SELECT '{_quoted(each)}' AS x" for each in _PRINTABLE)
+    characters = " UNION ALL ".join(f"SELECT '{_escape(each)}' AS x" for each in _PRINTABLE)
     pair = f"CONVERT(CONCAT(a.x, b.x, '.') USING {charset}) COLLATE {collation}"
     pairs, case, blanks = fetch(
         f"SELECT COUNT(DISTINCT {pair}), {texts['a']} = {texts['A']}, {texts['a']} = {texts['a ']} "  # noqa: S608
         f"FROM ({characters}) AS a, ({characters}) AS b"
     )[0]
     if pairs != (len(_PRINTABLE) - (_LETTERS if case else 0)) ** 2:  # languages in which v is w, i is y, or ch a letter
-        raise _refuse(name, collation, "mysql")
+        raise _unknown_rules_error(name, collation, "mysql")
     is_binary = collation.endswith("_bin")
     if is_binary and not blanks:
         return None
@@ -126,18 +125,18 @@ def _find_on_mysql(name: str, no_rows: str, fetch: Fetch) -> IdComparison | None
     )
 
 
-def _quoted(character: str) -> str:
+def _escape(character: str) -> str:
     return character.replace("\\", "\\\\").replace("'", "''")
 
 
-def _find_by_trial(dialect: str, name: str, no_rows: str, fetch: Fetch) -> IdComparison | None:
-    """SQLite and DuckDB do not say which collation a column has, but remove duplicates by it."""
+def _find_by_trial(dialect: str, name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
+    """Test a column's collation by the duplicates it removes: SQLite and DuckDB do not name it."""
     trials = ("b", "B", "c", "c ", "e", "é", "é2", "É2", "i", "y")
     tried = " UNION ".join(f"SELECT '{each}'" for each in trials)
-    left = {each for (each,) in fetch(f"SELECT id FROM ({no_rows}) AS ids UNION {tried}")}  # noqa: S608
+    left = {each for (each,) in fetch(f"SELECT id FROM ({empty_select}) AS ids UNION {tried}")}  # noqa: S608
     case, blanks, accents, wide, other = (
         not left.issuperset(pair) for pair in (("b", "B"), ("c", "c "), ("e", "é"), ("é2", "É2"), ("i", "y"))
     )
     if other or (dialect == "sqlite" and (accents or wide)):  # a collation that the application has defined
-        raise _refuse(name, "", dialect)
+        raise _unknown_rules_error(name, "", dialect)
     return IdComparison(dialect, case, accents, blanks) if case or blanks or accents else None

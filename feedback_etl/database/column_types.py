@@ -1,4 +1,4 @@
-"""What the databases call the types of columns, and whether an export can be made of them."""
+"""Name the types of columns, and check that an export can use them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ _MYSQL = {
     11: "time",
     13: "year",
 }
-"""The numbers of MySQL's protocol; a CHAR, an ENUM and a BINARY have the same, a TEXT and a BLOB too."""
+"""The type numbers of MySQL's protocol. CHAR, ENUM and BINARY share a number, TEXT and BLOB too."""
 
 _DUCKDB = {
     **dict.fromkeys(("tinyint", "utinyint", "smallint"), "int2"),
@@ -45,14 +45,14 @@ _DUCKDB = {
     **dict.fromkeys(("timestamp_s", "timestamp_ms"), "timestamp"),
     "enum": "unknown",
 }
-"""DuckDB's names that are others than PostgreSQL's."""
+"""DuckDB's type names that differ from PostgreSQL's."""
 
 
 _FROM_EPOCH = {"postgresql": "to_timestamp", "mysql": "from_unixtime", "duckdb": "to_timestamp"}
 
 
 def type_name(dialect: str, code: Any) -> str:
-    """What PostgreSQL or MySQL calls the type that a cursor's description tells; DuckDB's are named as PostgreSQL's.
+    """Return PostgreSQL's or MySQL's name of a type in a cursor's description; DuckDB's have PostgreSQL's names.
 
     >>> type_name("mysql", 253), type_name("duckdb", "DECIMAL(3,1)")
     ('varchar', 'numeric')
@@ -62,20 +62,20 @@ def type_name(dialect: str, code: Any) -> str:
     if dialect == "duckdb":
         name = re.sub(r"\(.*\)", "", str(code)).lower()
         return _DUCKDB.get(name, name)
-    return _type_of_postgresql(code)
+    return _postgresql_type_name(code)
 
 
-def _type_of_postgresql(code: int) -> str:
+def _postgresql_type_name(code: int) -> str:
     from psycopg import adapters
 
-    found = adapters.types.get(code)
-    if found is None:
+    type_ = adapters.types.get(code)
+    if type_ is None:
         return "unknown"
-    return f"{found.name}[]" if found.array_oid == code else found.name
+    return f"{type_.name}[]" if type_.array_oid == code else type_.name
 
 
 def check_types(dialect: str, types: Mapping[str, str], extra: Sequence[ExtraColumn] = ()) -> None:
-    """Refuse columns that cannot be meant.
+    """Refuse columns of a wrong type.
 
     Raises:
         SourceError: The message names each, with its type and what was expected.
@@ -88,8 +88,8 @@ def check_types(dialect: str, types: Mapping[str, str], extra: Sequence[ExtraCol
     }
     if not wrong:
         return
-    faults = [
-        f"{name} is {'of a type of its own' if kind == 'unknown' else kind}, expected {known[name].expected}"
+    problems = [
+        f"{name} is {'of a user-defined type' if kind == 'unknown' else kind}, expected {known[name].expected}"
         for name, kind in wrong.items()
     ]
     epochs = [name for name, kind in wrong.items() if known[name] == known["created_at"] and _is_number(kind)]
@@ -98,7 +98,7 @@ def check_types(dialect: str, types: Mapping[str, str], extra: Sequence[ExtraCol
         f"milliseconds by {_FROM_EPOCH[dialect]}({name} / 1000.0)."
         for name in epochs
     )
-    raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}. Cast them in a --query.{advice}")
+    raise SourceError(f"Columns of a wrong type: {'; '.join(problems)}. Cast them in a --query.{advice}")
 
 
 def _is_number(kind: str) -> bool:

@@ -1,4 +1,4 @@
-"""How to reach a database: a URL, Engine, Connection or Session becomes a `DatabaseConnection`."""
+"""Connect to a database: a URL, Engine, Connection or Session becomes a `DatabaseConnection`."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -25,18 +25,18 @@ from feedback_etl.database.urls import (
 from feedback_etl.errors import UsageError
 
 Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
-"""What every function of this package that reads a database takes."""
+"""The ways to name a database."""
 
 
 @dataclass(frozen=True)
 class DatabaseConnection:
-    """An open door to a database.
+    """Hold an open, read-only connection to a database.
 
     Attributes:
         dialect: "postgresql", "mysql" (MariaDB too), "sqlite" or "duckdb".
-        connection: For looking at the tables, and for reading where ConnectorX cannot.
-        connectorx_url: The same database for ConnectorX; None where only `connection` reaches it.
-        db_schema: The schema of the default tables; None where they are found without.
+        connection: For inspection, and for reading where ConnectorX cannot.
+        connectorx_url: The same database for ConnectorX; None if only `connection` reaches it.
+        db_schema: The schema of the default tables; None for the default schema.
         settings: Statements that every PostgreSQL transaction on this database executes first.
     """
 
@@ -61,71 +61,71 @@ def open_connection(
     connect_timeout: float = 2.0,
     allow_row_security: bool = False,
 ) -> Iterator[DatabaseConnection]:
-    """Connect, wait at most `connect_timeout` seconds, and close what was opened here in the end.
+    """Connect within `connect_timeout` seconds; what is opened here is closed at the end.
 
-    What the caller owns is left as it was found: transactions, what they have not committed, and settings.
+    The caller's connections keep their transactions, uncommitted changes and settings.
 
     Args:
-        database: What to connect to. What a Session or Connection sees is what is read (`session_view`).
-        query: A user's own SELECT that is to be read; without it, the default application schema.
+        database: What to connect to. A Session or Connection determines the view that is read (`session_view`).
+        query: A custom SELECT; without it, the default application schema.
         db_schema: The schema of the default tables.
         connect_timeout: Seconds.
-        allow_row_security: Read what the row-level security of PostgreSQL lets through, instead of refusing.
+        allow_row_security: Read only the rows that PostgreSQL's row-level security shows, instead of failing.
 
     Raises:
         UsageError: The URL cannot be understood, or its database is of a kind that is not normalize_dialect.
         SourceError: The database cannot be reached.
     """
     settings = () if allow_row_security else (EVERY_ROW,)
-    with open_binds(_given(database)) as (own, other, options):
-        db_schema = _translated(db_schema, query, options.get("schema_translate_map") or {})
+    with open_binds(_unwrap(database)) as (own, other, options):
+        db_schema = _translate_schema(db_schema, query, options.get("schema_translate_map") or {})
         if own is not None and other is not None:
-            with _opened(other, connect_timeout, (*settings, *copy_session_settings(own)), db_schema) as source:
+            with _open_bind(other, connect_timeout, (*settings, *copy_session_settings(own)), db_schema) as source:
                 if has_same_view(own, source.connection, db_schema, has_query=query is not None):
                     yield source
                     return
         bind = own if own is not None else other
-        assert bind is not None  # noqa: S101  one of them is there
-        with _opened(bind, connect_timeout, settings, db_schema) as source:
+        assert bind is not None  # noqa: S101  one of them exists
+        with _open_bind(bind, connect_timeout, settings, db_schema) as source:
             yield source
 
 
 @contextmanager
-def _opened(
+def _open_bind(
     bind: sa.URL | sa.Engine | sa.Connection, connect_timeout: float, settings: tuple[str, ...], db_schema: str | None
 ) -> Iterator[DatabaseConnection]:
     url = None
     if isinstance(bind, sa.URL) or (isinstance(bind, sa.Engine) and is_defined_by_url(bind)):
         url = set_driver(bind if isinstance(bind, sa.URL) else bind.url)
-        bind = _engine(url, connect_timeout)
+        bind = _create_engine(url, connect_timeout)
     elif bind.dialect.is_async:
         raise UsageError("This asynchronous engine cannot be read by its URL alone; pass a synchronous one.")
     dialect = normalize_dialect(bind.dialect.name)
     settings = settings if dialect == "postgresql" else ()
-    with _connection(bind) as connection, read_only_session(connection, settings):
+    with _open_connection(bind) as connection, read_only_session(connection, settings):
         yield DatabaseConnection(
             dialect, connection, connectorx_url(url, connection) if url is not None else None, db_schema, settings
         )
 
 
-def _given(database: Any) -> sa.URL | sa.Engine | sa.Connection | Session:
-    """What the caller gave, or what a scoped or asynchronous session, or an asynchronous engine stands for."""
+def _unwrap(database: Any) -> sa.URL | sa.Engine | sa.Connection | Session:
+    """Return the object behind a URL text, a scoped or asynchronous session, or an asynchronous engine."""
     if isinstance(database, str):
         return parse_url(database)
-    given = database() if hasattr(database, "registry") else database  # a scoped session
+    unwrapped = database() if hasattr(database, "registry") else database  # a scoped session
     for name in ("sync_session", "sync_connection", "sync_engine"):
-        given = getattr(given, name, given)
-    if isinstance(given, sa.URL | sa.Engine | sa.Connection | Session):
-        return given
+        unwrapped = getattr(unwrapped, name, unwrapped)
+    if isinstance(unwrapped, sa.URL | sa.Engine | sa.Connection | Session):
+        return unwrapped
     raise UsageError(
         f"A database is a URL, or an Engine, Connection or Session of SQLAlchemy, not {type(database).__name__}."
     )
 
 
-def _translated(
+def _translate_schema(
     db_schema: str | None, query: str | None, schema_translate_map: Mapping[str | None, str | None]
 ) -> str | None:
-    """The schema of the default tables, as SQLAlchemy translates it for the caller."""
+    """Return the schema of the default tables, translated by the caller's schema_translate_map."""
     if schema_translate_map and query is not None:
         raise UsageError(
             "The schema_translate_map does not apply to the text of a query: name the schemas in the query, and pass "
@@ -134,39 +134,39 @@ def _translated(
     return schema_translate_map.get(db_schema, db_schema)
 
 
-def _engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
-    """An engine of our own, which keeps no connection and whose errors show no values."""
+def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
+    """Create an engine that pools no connection and whose errors show no values."""
     if not 0 < connect_timeout < math.inf:
         raise UsageError("connect_timeout must be a number of seconds above 0.")
-    options = _options_of_engine(url, connect_timeout)
+    options = _engine_options(url, connect_timeout)
     try:
         engine = sa.create_engine(url, hide_parameters=True, poolclass=sa.NullPool, **options)
     except ModuleNotFoundError:
-        raise _no_driver(url) from None
+        raise _missing_driver_error(url) from None
     except (NoSuchModuleError, ArgumentError, TypeError, ValueError) as error:
         if isinstance(error, NoSuchModuleError) and url.get_backend_name() in _EXTRAS:
-            raise _no_driver(url) from None
+            raise _missing_driver_error(url) from None
         raise connection_error(url, error) from None
     if prepare := _PREPARE.get(normalize_dialect(url.get_backend_name())):
         sa.event.listen(engine, "connect", lambda connection, _: prepare(connection))
     return engine
 
 
-def _options_of_engine(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
-    """What our engines differ in."""
+def _engine_options(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
+    """Return the options of an engine that depend on the database."""
     seconds = math.ceil(connect_timeout)
     options: dict[str, dict[str, Any]] = {
         "postgresql": {
-            # A connection that holds a snapshot says nothing for hours; firewalls forget such after some minutes.
+            # A connection that holds a snapshot is idle for hours; firewalls drop such connections after minutes.
             "connect_args": {
                 "connect_timeout": seconds,
                 "prepare_threshold": None,
-                "client_encoding": "utf8",  # psycopg gives bytes from a server whose encoding is SQL_ASCII
+                "client_encoding": "utf8",  # psycopg returns bytes from a server whose encoding is SQL_ASCII
                 "keepalives_idle": url.query.get("keepalives_idle", 60),
             },
             "isolation_level": SNAPSHOT,
         },
-        "mysql": {  # SQLAlchemy looks at the settings of the first connection
+        "mysql": {  # SQLAlchemy reads the settings of the first connection
             "connect_args": {"connect_timeout": seconds, "read_timeout": seconds, "init_command": MYSQL_SESSION},
             "isolation_level": SNAPSHOT,
         },
@@ -181,7 +181,7 @@ def _prepare_sqlite(connection: Any) -> None:
 
 
 def _prepare_mysql(connection: Any) -> None:
-    connection._read_timeout = None  # it was for connecting; PyMySQL has no other way to change it
+    connection._read_timeout = None  # it was set for connecting; PyMySQL has no public way to change it
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
@@ -194,7 +194,7 @@ _PREPARE = {"sqlite": _prepare_sqlite, "mysql": _prepare_mysql, "duckdb": _prepa
 _EXTRAS = {"mysql": "mysql", "mariadb": "mysql", "duckdb": "duckdb"}
 
 
-def _no_driver(url: sa.URL) -> UsageError:
+def _missing_driver_error(url: sa.URL) -> UsageError:
     extra = _EXTRAS[url.get_backend_name()]
     return UsageError(
         f'{database_name(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".'
@@ -202,8 +202,8 @@ def _no_driver(url: sa.URL) -> UsageError:
 
 
 @contextmanager
-def _connection(bind: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
-    """A connection, closed in the end unless it is the caller's."""
+def _open_connection(bind: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
+    """Yield a connection, and close it unless it is the caller's."""
     if isinstance(bind, sa.Connection):
         yield bind
         return
@@ -214,5 +214,5 @@ def _connection(bind: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
     try:
         yield connection
     finally:
-        with suppress(SQLAlchemyError):  # it may be lost by now, and then it is closed
+        with suppress(SQLAlchemyError):  # a lost connection is closed already
             connection.close()

@@ -1,10 +1,11 @@
-"""Consent, as the default tables record it: columns of users or profiles that let feedback in, or keep it out.
+"""Find the columns of users or profiles that record consent, and turn them into a condition.
 
-Of an opt-in column only true lets in; of an opt-out column anything but false or null keeps out. Where a user has
-several rows, or several columns tell, one that refuses is enough. A user whose row is hidden by row-level security has
-not consented.
+In an opt-in column only true permits the use of feedback; in an opt-out column anything but false or null prohibits it.
+If a user has several rows, or there are several columns, one refusal is sufficient. A user whose row is hidden by
+row-level security has not consented.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -17,26 +18,26 @@ from feedback_etl.errors import SourceError
 OPT_IN = "training_data_opt_in"
 OPT_OUT = "training_data_opt_out"
 
-_USER_OF = {"users": "id", "profiles": "user_id"}
-"""The tables that may record it, with the column that tells whose a row is."""
+_USER_ID_COLUMNS = {"users": "id", "profiles": "user_id"}
+"""The tables that may record consent, with the column that identifies the user."""
 
 
 class ConsentColumnNames(NamedTuple):
-    """What the columns are called, on either table."""
+    """Name the columns that record consent, in either table."""
 
     opt_in: str = OPT_IN
     opt_out: str = OPT_OUT
 
 
 class ConsentColumn(NamedTuple):
-    """A column that records consent.
+    """Describe a column that records consent.
 
     Attributes:
         table: "users" or "profiles".
         column: Its name.
-        type: SQLAlchemy's.
+        type: SQLAlchemy's type.
         is_opt_in: Whether it records who opted in, not who opted out.
-        is_partial: Whether row-level security hides rows of the table, perhaps of those who opted out.
+        is_partial: Whether row-level security hides rows of the table, which may be of users who opted out.
     """
 
     table: str
@@ -52,65 +53,65 @@ class ConsentColumn(NamedTuple):
 def find_consent_columns(
     inspector: sa.Inspector,
     db_schema: str | None,
-    names: ConsentColumnNames = ConsentColumnNames(),  # noqa: B008
+    names: ConsentColumnNames = ConsentColumnNames(),  # noqa: B008  immutable
 ) -> list[ConsentColumn]:
-    """The columns that are there.
+    """Return the columns that exist.
 
     Raises:
-        SourceError: One is neither boolean nor a number, or one that is not called as usual is nowhere.
+        SourceError: A column is neither boolean nor a number, or one with a custom name does not exist.
     """
-    found = _found(inspector, db_schema, names)
-    there = {each.column.lower() for each in found}
-    for name, usual in zip(names, ConsentColumnNames(), strict=True):
-        if name != usual and name.lower() not in there:
+    columns = _find_columns(inspector, db_schema, names)
+    existing = {column.column.lower() for column in columns}
+    for name, default in zip(names, ConsentColumnNames(), strict=True):
+        if name != default and name.lower() not in existing:
             raise SourceError(f"Neither users nor profiles has the column {name}, which is to record consent.")
-    return found
+    return columns
 
 
 def find_image_consent_columns(inspector: sa.Inspector, db_schema: str | None) -> list[ConsentColumn]:
-    """The columns that tell whose images may be used.
+    """Return the columns that record consent to the use of images.
 
     Raises:
         SourceError: There is none, or one is neither boolean nor a number.
     """
-    found = _found(inspector, db_schema, ConsentColumnNames(opt_in=IMAGE_OPT_IN, opt_out=""))
-    if not found:
+    columns = _find_columns(inspector, db_schema, ConsentColumnNames(opt_in=IMAGE_OPT_IN, opt_out=""))
+    if not columns:
         raise SourceError(
-            f"Neither users nor profiles has the column {IMAGE_OPT_IN}, so that nobody has agreed to their use. "
-            "Leave --include-image-urls out."
+            f"Neither users nor profiles has the column {IMAGE_OPT_IN}, so no user has consented to the use of images. "
+            "Omit --include-image-urls."
         )
-    return found
+    return columns
 
 
-def _found(inspector: sa.Inspector, db_schema: str | None, names: ConsentColumnNames) -> list[ConsentColumn]:
-    found = [
+def _find_columns(inspector: sa.Inspector, db_schema: str | None, names: ConsentColumnNames) -> list[ConsentColumn]:
+    columns = [
         ConsentColumn(table, name, type_, name.lower() == names.opt_in.lower())
-        for table in _USER_OF
+        for table in _USER_ID_COLUMNS
         if inspector.has_table(table, schema=db_schema)
         for name, type_ in reflect_columns(inspector, table, db_schema).items()
         if name.lower() in (names.opt_in.lower(), names.opt_out.lower())
     ]
-    for each in found:
-        if inspector.dialect.name != "sqlite" and not isinstance(each.type, sa.Boolean | sa.Integer | mysql.BIT):
-            raise SourceError(f"{each} records consent, and is {each.type}; expected boolean.")
-    return found
+    for column in columns:
+        if inspector.dialect.name != "sqlite" and not isinstance(column.type, sa.Boolean | sa.Integer | mysql.BIT):
+            raise SourceError(f"{column} records consent, and is {column.type}; expected boolean.")
+    return columns
 
 
 def consent_condition(
-    feedback: sa.FromClause, recorded: list[ConsentColumn], db_schema: str | None
+    feedback: sa.FromClause, columns: Sequence[ConsentColumn], db_schema: str | None
 ) -> sa.ColumnElement[bool]:
-    """Whether the user of a feedback lets it in; never null."""
+    """Return whether the user of a feedback has consented; never null."""
     conditions = []
-    for number, each in enumerate(recorded):
-        user = _USER_OF[each.table]
-        rows = sa.table(each.table, sa.column(user), sa.column(each.column), schema=db_schema).alias(f"c{number}")
-        theirs = sa.exists().where(rows.c[user] == feedback.c.user_id).correlate(feedback)
-        value, is_boolean = rows.c[each.column], isinstance(each.type, sa.Boolean)
-        one, nothing = (sa.true(), sa.false()) if is_boolean else (sa.literal_column("1"), sa.literal_column("0"))
-        if each.is_opt_in:
-            refuses = sa.or_(value.is_(None), value != one)
-            conditions += [theirs, ~theirs.where(refuses)]
+    for number, column in enumerate(columns):
+        user_id = _USER_ID_COLUMNS[column.table]
+        table = sa.table(column.table, sa.column(user_id), sa.column(column.column), schema=db_schema)
+        rows = table.alias(f"c{number}")
+        has_row = sa.exists().where(rows.c[user_id] == feedback.c.user_id).correlate(feedback)
+        value, is_boolean = rows.c[column.column], isinstance(column.type, sa.Boolean)
+        true, false = (sa.true(), sa.false()) if is_boolean else (sa.literal_column("1"), sa.literal_column("0"))
+        if column.is_opt_in:
+            conditions += [has_row, ~has_row.where(sa.or_(value.is_(None), value != true))]
         else:
-            conditions += [theirs] if each.is_partial else []
-            conditions.append(~theirs.where(sa.func.coalesce(value, nothing) != nothing))
+            conditions += [has_row] if column.is_partial else []
+            conditions.append(~has_row.where(sa.func.coalesce(value, false) != false))
     return sa.and_(*conditions)

@@ -1,4 +1,4 @@
-"""Whether the URL of an engine says all there is to say: what a new connection by URL would not have."""
+"""Determine whether a new connection by an engine's URL would have the same view as the engine."""
 
 import inspect
 from itertools import chain
@@ -9,16 +9,16 @@ import sqlalchemy as sa
 from feedback_etl.database.urls import is_memory
 
 _SQLALCHEMY = {"sqlalchemy.engine.create", "sqlalchemy.engine.default", "sqlalchemy.util.langhelpers"}
-"""Where SQLAlchemy's own hooks on connections are defined."""
+"""The modules that define SQLAlchemy's own hooks on connections."""
 
 _TRACERS = {"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"}
-"""Packages whose hooks watch statements and change nothing of what they read."""
+"""Packages whose hooks only observe statements."""
 
 
 def is_defined_by_url(engine: sa.Engine) -> bool:
-    """Whether its URL alone leads to the same view: no `creator=`, `connect_args=` or hook, not in memory.
+    """Return whether the URL alone gives the same view: no `creator=`, `connect_args=` or hook, not in memory.
 
-    DuckDB opens a file in one way at a time: that of the engine.
+    A process can open a DuckDB file with one configuration only, which is the engine's.
     """
     if engine.dialect.name == "duckdb" or _has_hooks(engine):
         return False
@@ -29,7 +29,7 @@ def is_defined_by_url(engine: sa.Engine) -> bool:
 
 
 def _has_hooks(engine: sa.Engine) -> bool:
-    """Whether something of the application's acts when a connection or a transaction begins, or on each statement."""
+    """Return whether the application has hooks on connections, transactions or statements."""
     hooks = chain(
         engine.dialect.dispatch.do_connect,
         engine.dialect.dispatch.do_execute,
@@ -41,10 +41,10 @@ def _has_hooks(engine: sa.Engine) -> bool:
         engine.dispatch.before_execute,
         engine.dispatch.before_cursor_execute,
     )
-    return not all(_is_harmless(hook) for hook in hooks)
+    return not all(_only_observes(hook) for hook in hooks)
 
 
-def _is_harmless(hook: Any) -> bool:
+def _only_observes(hook: Any) -> bool:
     if inspect.isfunction(hook):  # SQLAlchemy wraps a hook that returns nothing
         hook = inspect.getclosurevars(hook).nonlocals.get("orig_fn", hook)
     module = str(getattr(hook, "__module__", None))

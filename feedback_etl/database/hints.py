@@ -1,4 +1,4 @@
-"""What would make reading faster."""
+"""Suggest the index that would speed up reading."""
 
 from contextlib import suppress
 
@@ -13,42 +13,42 @@ from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 
-_SMALL_PART = 0.5
-"""Of more rows than this share of a table, reading it from end to end is the fastest way, index or not."""
+_MAX_INDEXED_SHARE = 0.5
+"""The share of a table above which a full scan is faster than an index."""
 
 _TABLE = tables.recommendation_feedbacks.name
 
 
 def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: Window) -> str:
-    """A sentence with the statement that creates the index on created_at, where one is missing and would help.
+    """Return a sentence with the statement that creates the index on created_at, if it is missing and would help.
 
-    It would not for a window that holds most of the table, nor on DuckDB, and of an own query nothing is known: then it
-    is "".
+    It would not help for a window that contains most of the table, nor on DuckDB, and nothing is known of a custom
+    query: the result is "" then.
     """
     if relation.custom_query is not None or window.start is None or source.dialect == "duckdb":
         return ""
-    with suppress(SQLAlchemyError, SourceError):  # no advice is worth an export
+    with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
         if statement := missing_index_statement(source):
-            everything = fetch_count(source, count_rows(relation, Window(None, window.end)))
-            if fetch_count(source, count_rows(relation, window)) < _SMALL_PART * everything:
+            table_rows = fetch_count(source, count_rows(relation, Window(None, window.end)))
+            if fetch_count(source, count_rows(relation, window)) < _MAX_INDEXED_SHARE * table_rows:
                 return f"the database read all of {_TABLE} to find the window; an index helps: {statement}"
     return ""
 
 
 def missing_index_statement(source: DatabaseConnection) -> str:
-    """The statement that creates the index on created_at; "" where there is one, or the table is a view.
+    """Return the statement that creates the index on created_at; "" if it exists, or the table is a view.
 
     Raises:
-        SQLAlchemyError: The database does not tell.
+        SQLAlchemyError: The indexes cannot be listed.
     """
     inspector = sa.inspect(source.connection)
     indexes = inspector.get_indexes(_TABLE, schema=source.db_schema)
     is_table = _TABLE in inspector.get_table_names(source.db_schema)
-    has_one = any(index["column_names"][:1] == ["created_at"] for index in indexes)
-    return _statement(source) if is_table and not has_one else ""
+    has_index = any(index["column_names"][:1] == ["created_at"] for index in indexes)
+    return _create_index(source) if is_table and not has_index else ""
 
 
-def _statement(source: DatabaseConnection) -> str:
+def _create_index(source: DatabaseConnection) -> str:
     if source.dialect == "sqlite":
         return f"CREATE INDEX {_TABLE}_created_at ON {_TABLE} (created_at);"
     quote = source.connection.dialect.identifier_preparer.quote

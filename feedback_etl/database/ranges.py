@@ -120,6 +120,8 @@ def plan_ranges(
     if parallel is None and estimate <= 1.5 * range_rows:
         return WindowRanges([window])
     histogram = sample_histogram(source, relation, window, estimate=estimate, range_rows=range_rows)
+    if not histogram.bins:
+        return WindowRanges([window])
     ranges = max(math.ceil(histogram.rows / range_rows), min(parallel or 0, histogram.rows // min_rows))
     return split_histogram(window, histogram, ranges)
 
@@ -196,8 +198,6 @@ def split_histogram(window: Window, histogram: Histogram, ranges: int) -> Window
     2025-01-03 00:00:00 to 2025-02-01 00:00:00 UTC
     """
     dated = [(bin_.first, bin_.rows) for bin_ in histogram.bins if bin_.first is not None]
-    if not histogram.bins:
-        return WindowRanges([window])
     if not dated or ranges < 2:
         return WindowRanges([window], [histogram.rows])
     dated_rows = sum(rows for _, rows in dated)

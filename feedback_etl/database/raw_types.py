@@ -1,4 +1,4 @@
-"""Types are settled at the door: whatever a driver gave becomes the canonical raw columns."""
+"""Cast what drivers return to the canonical raw columns."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -19,31 +19,31 @@ _ISO_TIME = (
     rf"(?:[ T][0-9]{{2}}:[0-9]{{2}}:[0-5][0-9](?:\.[0-9]+)?[{_BLANKS}]*"
     rf"(?:[+-](?:0[0-9]|1[0-4])[0-5][0-9]|(?:[Zz]|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])?[{_BLANKS}]*))?$"
 )
-"""What SQLite reads, and seconds with it; not what else Polars would (one digit, two for the year, leading blanks)."""
+"""The forms that SQLite reads, with seconds; not the others that Polars would parse (single digits, short years)."""
 
 NO_ANSWER = 2**63 - 1
-"""What SQLite is told to give for a `would_recommend` that is null."""
+"""The value that SQLite returns for a `would_recommend` that is null."""
 
 AFTER_EVERY_WINDOW = datetime.max
-"""What a database gives for a `created_at` that no driver can read: no row that is read has that time."""
+"""The value that a database returns for a `created_at` that no driver can read: no row that is read has that time."""
 
 
 def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
-    """Cast what a driver gave to the raw columns and further ones, in their order.
+    """Cast a driver's frame to the raw columns and extra ones, in their order.
 
-    Ids stay integers or text. Ratings and ages become Int64, or Float64 where the source holds fractions: such a
-    rating is rejected later, never cast. `would_recommend` is Boolean, or Int64 where it holds other numbers than 0
+    Ids stay integers or text. Ratings and ages become Int64, or Float64 if the source contains fractions: such a
+    rating is rejected later, never cast. `would_recommend` is Boolean, or Int64 if it contains numbers other than 0
     and 1. Times become naive UTC in microseconds; one that cannot be read becomes `timestamps.UNREADABLE`.
 
     Raises:
-        SourceError: A column has a type that cannot be meant; the message names each.
+        SourceError: Columns have a wrong type; the message names each.
     """
     faults = []
     columns = []
     known = raw_types(extra)
     for name in (*RAW_COLUMNS, *(each.name for each in extra)):
         kind, dtype = known[name], frame.schema[name]
-        # Where there is no value, the type that a driver gave to the column says nothing.
+        # If there is no value, the type of the driver's column has no meaning.
         cast = kind.cast(dtype) or (kind.cast(pl.Null()) if frame[name].null_count() == frame.height else None)
         if cast is None:
             faults.append(f"{name} is {_in_words(dtype)}, expected {kind.expected}")
@@ -57,7 +57,7 @@ def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
 
 
 def filter_window(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """The rows of a raw frame that lie in the window, for sources whose SQL compares times as text."""
+    """Return the rows of a raw frame that are in the window, for sources whose SQL compares times as text."""
     time, unreadable = pl.col("created_at"), is_unreadable("created_at")
     if window.start is None:
         return frame.filter(time.is_null() | (time < window.end) | unreadable)
@@ -85,7 +85,7 @@ def _unreadable_times(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> list
 Cast = Callable[[pl.Expr], pl.Expr]
 
 _LARGER_INTEGERS = (pl.UInt64, pl.Int128, pl.UInt128)
-"""They may contain more than an Int64: MySQL's BIGINT UNSIGNED, DuckDB's UBIGINT."""
+"""Types that may exceed Int64: MySQL's BIGINT UNSIGNED, DuckDB's UBIGINT."""
 
 
 def _same(column: pl.Expr) -> pl.Expr:
@@ -109,7 +109,7 @@ def _number(dtype: pl.DataType) -> Cast | None:
 
 
 def _integer(dtype: pl.DataType) -> Cast | None:
-    if dtype in _LARGER_INTEGERS:  # what is too large for an Int64 is rejected later
+    if dtype in _LARGER_INTEGERS:  # values that exceed Int64 are rejected later
         return _same
     return (lambda column: column.cast(pl.Int64)) if dtype.is_integer() or dtype == pl.Null else None
 
@@ -142,7 +142,7 @@ def _time(dtype: pl.DataType) -> Cast | None:
 
 
 def _parsed_time(text: pl.Expr) -> pl.Expr:
-    """Text to time: `T` or blank, with or without a fraction, with `Z`, an offset or neither (then UTC), or a day."""
+    """Parse text: `T` or blank, with or without a fraction, with `Z`, an offset or neither (then UTC), or a day."""
     iso = pl.when(text.str.contains(_ISO_TIME)).then(text).str.replace("T", " ", literal=True)
     iso = pl.when(iso.str.len_bytes() == 10).then(iso + " 00:00:00").otherwise(iso.str.strip_chars_end(_BLANKS))
     naive = iso.str.strip_chars_end(f"Zz{_BLANKS}").str.to_datetime(_NAIVE_FORMAT, time_unit="us", strict=False)
@@ -160,13 +160,13 @@ _MYSQL_TEXTS = frozenset({"text", "varchar"})
 
 
 class RawType(NamedTuple):
-    """What a raw column may be in a database.
+    """Describe the types that a raw column may have in a database.
 
     Attributes:
-        expected: In words.
-        cast: From the dtype a driver gave to the cast that settles it; None where it cannot be meant.
-        postgresql: The names of fitting types on PostgreSQL and DuckDB; "unknown" stands for types of the user's own.
-        mysql: Those on MySQL and MariaDB.
+        expected: A description for messages.
+        cast: Return the cast from the dtype of a driver's column; None if the dtype is wrong.
+        postgresql: The names of accepted types on PostgreSQL and DuckDB; "unknown" is any user-defined type.
+        mysql: The names of accepted types on MySQL and MariaDB.
     """
 
     expected: str
@@ -204,7 +204,7 @@ _TYPES: dict[ColumnType, RawType] = {
 
 
 def raw_types(extra: Sequence[ExtraColumn] = ()) -> dict[str, RawType]:
-    """What each raw column, what tells of consent, and further columns may be."""
+    """Return the types that each raw column, the consent columns and the extra columns may have."""
     further = {each.name: _IDENTIFIER if each.role == "identifier" else _TYPES[each.type] for each in extra}
     return _RAW | dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH) | further
 

@@ -18,14 +18,14 @@ from typing import IO
 
 _PIPE_BYTES = 1 << 20
 MAX_IDLE = 2
-"""Idle readers of small exports that are kept; each holds about 90 MB, most of it shared with the others."""
+"""The number of idle readers to keep; each uses about 90 MB, most of it shared with the others."""
 IDLE_SECONDS = 60.0
-"""After one to two times this time, an idle reader is ended."""
+"""An idle reader is ended after one to two times this time."""
 
 Process = subprocess.Popen[bytes]
 
 _idle: dict[Process, bool] = {}
-"""Whether each was idle at the last look of the thread that ends them."""
+"""The idle readers, and whether each was idle at the last check of the thread that ends them."""
 _requests: queue.SimpleQueue["Future[Process]"] = queue.SimpleQueue()
 _lock = threading.Lock()
 _starter: threading.Thread | None = None
@@ -34,10 +34,10 @@ _starter: threading.Thread | None = None
 def prestart() -> None:
     """Start a reader process that waits for the first job of this program; it ends with the program in any case."""
     if not _idle:
-        wait(_start())
+        release(_start())
 
 
-def take() -> Process:
+def acquire() -> Process:
     """Return an idle reader process, or a new one."""
     while True:
         with _lock:
@@ -49,8 +49,8 @@ def take() -> Process:
         process.communicate()
 
 
-def wait(process: Process) -> None:
-    """Put a reader process that has done its job back into the pool."""
+def release(process: Process) -> None:
+    """Return a reader process that has finished its job to the pool."""
     atexit.unregister(end_idle)
     atexit.register(end_idle)
     with _lock:
@@ -58,7 +58,7 @@ def wait(process: Process) -> None:
 
 
 def is_full() -> bool:
-    """Return whether the pool holds as many idle readers as it keeps."""
+    """Return whether the pool contains as many idle readers as it keeps."""
     return len(_idle) >= MAX_IDLE
 
 
@@ -75,10 +75,10 @@ def end_idle(*, only_long_idle: bool = False) -> None:
 
 
 def _start() -> Process:
-    """Start a reader process from the thread that starts them all.
+    """Start a reader process in the pool's thread.
 
     Raises:
-        OSError: The system starts no more processes.
+        OSError: The system cannot start another process.
     """
     global _starter
     with _lock:
@@ -91,7 +91,7 @@ def _start() -> Process:
     _requests.put(started)
     try:
         return started.result()
-    except BaseException:  # an interrupt may come at any point, and the process is nobody's then
+    except BaseException:  # an interrupt may come at any point and leave the process without an owner
         started.add_done_callback(_end_unused)
         raise
 
@@ -113,33 +113,33 @@ def _serve_requests(requests: queue.SimpleQueue["Future[Process]"]) -> None:
             started.set_result(_spawn())
         except BaseException as error:
             started.set_exception(error)
-        del started  # else this thread keeps the process, and its pipes, until the next one
+        del started  # otherwise this thread keeps the process, and its pipes, until the next one
 
 
 def _spawn() -> Process:
     pipe = subprocess.PIPE
-    # One arena: memory that threads give back is used again. ConnectorX reads RUST_LOG when it is imported.
+    # One arena, so that memory freed by one thread is reused by others. ConnectorX reads RUST_LOG at import.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "RUST_LOG": "off"}
     command = [sys.executable, "-m", "feedback_etl.database.reader_process"]
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)  # noqa: S603  ours
     if hasattr(fcntl, "F_SETPIPE_SZ") and process.stdout is not None:  # Linux
-        with contextlib.suppress(OSError):  # more than the user may have: the pipe works as it is
+        with contextlib.suppress(OSError):  # above the user's limit: the default size works too
             fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return process
 
 
-def pipes(process: Process) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
-    """Return the pipes of a reader process: jobs in, rows out, reports of its work out."""
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: S101,PT018  asked for
+def get_pipes(process: Process) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    """Return the pipes of a reader process: jobs in, rows out, reports out."""
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: S101,PT018  requested
     return process.stdin, process.stdout, process.stderr
 
 
 def _forget_after_fork() -> None:
-    """Leave the readers to the parent, which they belong to."""
+    """Discard the readers of the parent process."""
     global _starter, _requests, _lock
     for process in _idle:
         process.returncode = 0
-        for pipe in pipes(process):
+        for pipe in get_pipes(process):
             pipe.close()
     _idle.clear()
     _starter, _requests, _lock = None, queue.SimpleQueue(), threading.Lock()

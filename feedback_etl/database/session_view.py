@@ -1,8 +1,8 @@
-"""What a Session of SQLAlchemy sees, and whether a new connection sees the same.
+"""Determine the view of a SQLAlchemy Session, and whether a new connection has the same.
 
-A Session in a transaction can have a search path, a role, settings or temporary tables of its own. Rows are read on a
-connection of ours where that provably shows the same tables: then they come by ConnectorX, and only committed ones. On
-PostgreSQL, search path and role are carried over. Else the Session's own connection is read.
+A Session in a transaction can have its own search path, role, settings or temporary tables. Rows are read on a new
+connection if that provably shows the same tables: ConnectorX reads them, and only committed ones. On PostgreSQL, search
+path and role are copied. Otherwise the Session's own connection is read.
 """
 
 import logging
@@ -24,16 +24,16 @@ logger = logging.getLogger(__name__)
 Rows = list[tuple[Any, ...]]
 
 _TABLES = tuple(tables.metadata.tables)
-"""Those of the default application schema."""
+"""The tables of the default application schema."""
 
 
 class Binds(NamedTuple):
-    """Through what a database can be read.
+    """Hold the connections through which a database can be read.
 
     Attributes:
-        own: The caller's connection, whose view is to be read; None where a new one has the same.
-        other: What a new connection is made of; None where it would have another view.
-        options: The execution options that hold for either.
+        own: The caller's connection, whose view is to be read; None if a new one has the same view.
+        other: How a new connection is opened; None if it would have another view.
+        options: The execution options of either.
     """
 
     own: sa.Connection | None
@@ -43,10 +43,10 @@ class Binds(NamedTuple):
 
 @contextmanager
 def open_binds(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterator[Binds]:
-    """Through what a database can be read; a Session has no transaction afterwards that it had not before.
+    """Provide the connections through which a database can be read; a Session's transactions are as before afterwards.
 
     Raises:
-        UsageError: The session is bound to no engine, or broken.
+        UsageError: The session is bound to no engine, or unusable.
     """
     if isinstance(database, sa.URL):
         yield Binds(None, database, {})
@@ -57,22 +57,22 @@ def open_binds(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterat
     else:
         was_idle = not database.in_transaction()
         try:
-            binds = _binds_of_session(database)
+            binds = _session_binds(database)
         except SQLAlchemyError:
-            raise UsageError("The session is bound to no engine, or broken; pass the engine itself.") from None
+            raise UsageError("The session is bound to no engine, or unusable; pass the engine itself.") from None
         try:
             yield binds
         finally:
             transaction = database.get_transaction()
-            if was_idle and transaction is not None:  # not rolled back, which would expire the caller's objects
+            if was_idle and transaction is not None:  # a rollback would expire the caller's objects
                 transaction.close()
 
 
-def _binds_of_session(session: Session) -> Binds:
+def _session_binds(session: Session) -> Binds:
     bind = session.get_bind()
     options = {**bind.get_execution_options(), **session.execution_options}
     if session.dispatch.do_orm_execute:
-        logger.warning("filters that the session adds to queries of the ORM (do_orm_execute) do not apply here")
+        logger.warning("filters that the session adds to ORM queries (do_orm_execute) do not apply to exports")
     if isinstance(bind, sa.Connection):
         return Binds(bind, None, options)
     transaction = session.get_transaction()
@@ -85,7 +85,7 @@ def _binds_of_session(session: Session) -> Binds:
 
 
 def copy_session_settings(own: sa.Connection) -> tuple[str, ...]:
-    """The statements that give another PostgreSQL transaction the search path and the role of a connection."""
+    """Return the statements that copy a PostgreSQL connection's search path and role to another transaction."""
     if own.dialect.name != "postgresql":
         return ()
     ((path, role),) = _rows(own, "SELECT current_setting('search_path'), current_setting('role')")
@@ -100,10 +100,10 @@ def _literal(text: str) -> str:
 
 
 def has_same_view(own: sa.Connection, other: sa.Connection, db_schema: str | None, *, has_query: bool) -> bool:
-    """Whether two connections provably read the same rows, but for what the first has not committed.
+    """Return whether two connections provably read the same committed rows.
 
-    Of ordinary tables they do. Views, policies and custom queries may depend on any setting (`app.tenant`), which no
-    connection can list.
+    They do for ordinary tables. Views, policies and custom queries may depend on any setting (`app.tenant`), and
+    settings cannot be listed.
     """
     if own.dialect.name == "sqlite":
         return not _has_own_schemas(own)
@@ -115,13 +115,13 @@ def has_same_view(own: sa.Connection, other: sa.Connection, db_schema: str | Non
 
 
 def _has_own_schemas(own: sa.Connection) -> bool:
-    """Whether an SQLite connection has attached databases, or temporary tables or views."""
+    """Return whether an SQLite connection has attached databases, or temporary tables or views."""
     attached = {name for _, name, *_ in _rows(own, "PRAGMA database_list")} - {"main", "temp"}
     return bool(attached or _rows(own, "SELECT 1 FROM sqlite_temp_master LIMIT 1"))
 
 
-_PLAIN = {"r", "p", "m"}
-"""Tables, partitioned ones, and materialised views."""
+_PLAIN_KINDS = {"r", "p", "m"}
+"""Tables, partitioned tables, and materialised views."""
 
 _POSTGRESQL_TABLES = f"""
 SELECT CAST(c.relname AS text), CAST(c.oid AS bigint), CAST(c.relkind AS text), row_security_active(c.oid)
@@ -129,22 +129,22 @@ FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.rel
 WHERE c.relname IN ({", ".join(map(_literal, _TABLES))}) AND c.relkind IN ('r', 'p', 'm', 'v', 'f')
 AND CASE WHEN CAST(:db_schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :db_schema END
 ORDER BY 1
-"""  # noqa: S608  names of ours
+"""  # noqa: S608  constant names
 
 
 def _postgresql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None:
-    """The users and the default tables that a connection resolves; None if one is not plain."""
-    found = _rows(connection, _POSTGRESQL_TABLES, db_schema=db_schema)
-    if any(kind not in _PLAIN or has_policies for _, _, kind, has_policies in found):
+    """Return the users and the default tables that a connection resolves; None if a table is not plain."""
+    tables_ = _rows(connection, _POSTGRESQL_TABLES, db_schema=db_schema)
+    if any(kind not in _PLAIN_KINDS or has_policies for _, _, kind, has_policies in tables_):
         return None
-    return _rows(connection, "SELECT CAST(session_user AS text), CAST(current_user AS text)") + found
+    return _rows(connection, "SELECT CAST(session_user AS text), CAST(current_user AS text)") + tables_
 
 
 _NO_SUCH_TABLE = 1146
 
 
 def _mysql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None:
-    """The user and the database of a connection; None if a default table is a view or temporary."""
+    """Return the user and the database of a connection; None if a default table is a view or temporary."""
     quote = connection.dialect.identifier_preparer.quote_identifier
     prefix = f"{quote(db_schema)}." if db_schema else ""
     for name in _TABLES:
@@ -165,7 +165,7 @@ def _rows(connection: sa.Connection, sql: str, **values: Any) -> Rows:
     except SQLAlchemyError as error:
         if isinstance(getattr(error, "orig", error), MissingGreenlet):
             raise UsageError(
-                "What this AsyncSession sees in its transaction cannot be asked from here: call the export by "
+                "The view of an AsyncSession in a transaction cannot be queried from here: call the export with "
                 "session.run_sync, or pass the engine."
             ) from None
         raise connection_error(connection.engine.url, error) from None

@@ -1,8 +1,8 @@
-"""The SQL that is sent: the rows of a window in their order, and what is feedback_table of them.
+"""Build the SQL that reads the rows of a window in order, and that counts them.
 
-Everything is built with SQLAlchemy Core and rendered to one text without parameters, since ConnectorX takes none. The
-only literals are the window's bounds. A user's query becomes a subquery; its text is put into the finished statement
-and never interpreted.
+Statements are built with SQLAlchemy Core and rendered to one text without parameters, since ConnectorX takes none. The
+only literals are the window's bounds. A custom query becomes a subquery; its text is inserted into the finished
+statement and never interpreted.
 """
 
 from collections.abc import Sequence
@@ -15,32 +15,31 @@ from feedback_etl.database import text_times
 from feedback_etl.database.raw_types import AFTER_EVERY_WINDOW, NO_ANSWER, unreadable_flag
 from feedback_etl.database.relation import Column, SourceRelation, is_true, label_columns
 from feedback_etl.database.window import Window
-from feedback_etl.database.window_sql import is_counted, is_dated, is_in, is_read, is_unreadable, shortest
+from feedback_etl.database.window_sql import format_time, is_counted, is_dated, is_in, is_read, is_unreadable
 
 
 def select_feedback(relation: SourceRelation, window: Window) -> str:
-    """The statement that reads a window, ordered by (created_at, feedback id), nulls last.
+    """Return the statement that reads a window, ordered by (created_at, feedback id), nulls last.
 
-    On SQLite it reads some rows from around the window too, which `raw.filter_window` leaves out.
+    On SQLite it also reads some rows around the window, which `raw_types.filter_window` removes.
 
     Args:
-        relation: Where the rows are.
-        window: Which of them.
-        types: What each column's type is called (`column_types`); empty where it has none (SQLite).
+        relation: What is read.
+        window: Its rows.
     """
     time = relation.columns["created_at"]
-    names = (*RAW_COLUMNS, *(each.name for each in relation.extra))
+    names = (*RAW_COLUMNS, *(column.name for column in relation.extra))
     selected = {name: _readable(relation, name) for name in names}
-    if relation.dialect != "sqlite":  # whose texts are parsed later
-        times = _further(relation, "time")
+    if relation.dialect != "sqlite":  # its texts are parsed later
+        times = _extra_names(relation, "time")
         selected |= {unreadable_flag(name): _is_unreadable(relation, name) for name in names if name in times}
     statement = (
         sa.select(*label_columns(selected))
         .select_from(relation.rows)
         .where(is_read(relation, window))
         .order_by(
-            *_by_time(relation, time, window),
-            _binary(relation.columns["feedback_id"], relation.dialect, relation.type_name("feedback_id")),
+            *_sort_by_time(relation, time, window),
+            _sort_key(relation.columns["feedback_id"], relation.dialect, relation.type_name("feedback_id")),
         )
     )
     if CONSENT in relation.columns:
@@ -49,19 +48,19 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
 
 
 def count_excluded(relation: SourceRelation, window: Window) -> str:
-    """The statement that counts the rows of a window without consent."""
+    """Return the statement that counts the rows of a window without consent."""
     conditions = sa.and_(has_consent(relation).is_not(sa.true()), is_in(relation, window))
     return relation.render(sa.select(sa.func.count()).select_from(relation.rows).where(conditions))
 
 
 def explain_rows(relation: SourceRelation, window: Window) -> str:
-    """The statement that asks PostgreSQL's planner how many rows a window has, which takes no time."""
+    """Return the statement that asks PostgreSQL's planner how many rows a window has, without counting them."""
     rows = sa.select(_sql("1")).select_from(relation.feedback_table).where(is_read(relation, window))
     return f"EXPLAIN (FORMAT JSON) {relation.render(rows)}"
 
 
 def count_rows(relation: SourceRelation, window: Window) -> str:
-    """The statement that counts the rows of a window."""
+    """Return the statement that counts the rows of a window."""
     rows = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_in(relation, window))
     if CONSENT in relation.columns:
         rows = rows.where(has_consent(relation))
@@ -69,7 +68,7 @@ def count_rows(relation: SourceRelation, window: Window) -> str:
 
 
 def count_incomparable_ids(relation: SourceRelation, window: Window) -> str:
-    """The statement that counts, for each column of ids whose rules are known of ASCII alone, other ids (MySQL)."""
+    """Return the statement that counts ids beyond ASCII in columns whose collation is known for ASCII only (MySQL)."""
     counts = [
         sa.func.count(sa.case((_is_beyond_ascii(relation.stored_ids[name], comparison.ascii_only), _sql("1")))).label(
             name
@@ -84,35 +83,36 @@ def count_incomparable_ids(relation: SourceRelation, window: Window) -> str:
 
 
 def _is_beyond_ascii(column: Column, collation: str) -> sa.ColumnElement[bool]:
-    """Whether a text has other characters than printable ASCII; to a pattern the Kelvin sign is a letter K."""
-    is_wide = collation.startswith(("ucs2", "utf16", "utf32"))  # all characters have several bytes
-    text = sa.cast(column, sa.Text) if is_wide else sa.type_coerce(column, sa.Text)  # a cast doubles what this costs
+    """Return whether a text has characters beyond printable ASCII; a pattern alone takes the Kelvin sign for a K."""
+    is_wide = collation.startswith(("ucs2", "utf16", "utf32"))  # every character has several bytes
+    text = sa.cast(column, sa.Text) if is_wide else sa.type_coerce(column, sa.Text)  # a cast doubles the cost
     return sa.or_(text.regexp_match("[^ -~]"), sa.func.octet_length(text) != sa.func.char_length(text))
 
 
 def select_time_range(relation: SourceRelation, window: Window) -> str:
-    """The statement that yields the first and the last time of a window (PostgreSQL)."""
+    """Return the statement that yields the first and the last time of a window (PostgreSQL)."""
     time = relation.columns["created_at"]
     ends = sa.select(sa.func.min(time), sa.func.max(time)).select_from(relation.feedback_table)
     return relation.render(ends.where(is_dated(relation, window)))
 
 
 def select_last_time(relation: SourceRelation, window: Window) -> str:
-    """The statement that yields the last time of a window: on SQLite as text, and only of such as can be read."""
+    """Return the statement that yields the last readable time of a window; on SQLite as text."""
     time = relation.columns["created_at"]
     last = sa.func.max(text_times.instant(time) if relation.dialect == "sqlite" else time)
     return relation.render(sa.select(last).select_from(relation.feedback_table).where(is_dated(relation, window)))
 
 
 def count_windows(relation: SourceRelation, windows: Sequence[Window]) -> str:
-    """The statement that yields the number of each of several adjoining windows and of its rows, consent or not.
+    """Return the statement that yields the number of each of several adjoining windows and the count of its rows.
 
-    On PostgreSQL one look at the table is enough, also without an index; windows without rows are left out.
+    Rows without consent are counted too. On PostgreSQL a single scan is sufficient, even without an index; windows
+    without rows are missing from the result.
     """
     if relation.dialect == "postgresql":
         kind = "timestamptz" if relation.types.get("created_at") == "timestamptz" else "timestamp"
         zone = "+00:00" if kind == "timestamptz" else ""
-        ends = ",".join(f"'{shortest(window.end)}{zone}'" for window in windows)
+        ends = ",".join(f"'{format_time(window.end)}{zone}'" for window in windows)
         number = sa.func.coalesce(
             sa.func.width_bucket(relation.columns["created_at"], _sql(f"ARRAY[{ends}]::{kind}[]")), _sql("0")
         )
@@ -129,10 +129,10 @@ def count_windows(relation: SourceRelation, windows: Sequence[Window]) -> str:
 
 
 def select_histogram(relation: SourceRelation, window: Window, *, extent: tuple[datetime, datetime], bins: int) -> str:
-    """The statement that yields the first time and the number of rows of each of so many equal spans (PostgreSQL).
+    """Return the statement that yields the first time and the row count of each of so many equal spans (PostgreSQL).
 
-    Rows that are not `DatedWindow` come last, under null. Seconds as `double precision` take half
-    the time of those that EXTRACT yields, which are `numeric`.
+    Rows without a readable time come last, under null. Seconds as `double precision` take half the time of the
+    `numeric` ones that EXTRACT yields.
     """
     time = relation.columns["created_at"]
     least, greatest = (sa.cast(sa.literal(end.replace(tzinfo=UTC).timestamp()), sa.Double) for end in extent)
@@ -148,34 +148,34 @@ def _sql(constant: str) -> Column:
 
 
 def _readable(relation: SourceRelation, name: str) -> Column:
-    """A column in a form that every driver reads alike."""
+    """Return a column in a form that all drivers read alike."""
     column = relation.columns[name]
     kind = relation.type_name(name)
     if kind.endswith("[]"):
         column = sa.func.array_to_json(column)
-    texts = {*LIST_COLUMNS, *_further(relation, "text")}
-    untyped = {"created_at", *_further(relation, "time"), *relation.comparisons}
+    texts = {*LIST_COLUMNS, *_extra_names(relation, "text")}
+    untyped = {"created_at", *_extra_names(relation, "time"), *relation.comparisons}
     if name in texts or (relation.dialect == "sqlite" and name in untyped):
-        # A null in the first row leaves ConnectorX without a type on SQLite, and on PostgreSQL '' is faster.
+        # On SQLite, ConnectorX infers no type from a null in the first row; on PostgreSQL '' is faster.
         return sa.func.coalesce(sa.cast(column, sa.Text), _sql("''"))
-    if relation.dialect == "sqlite" and name in {"would_recommend", *_further(relation, "boolean")}:
-        # A column declared BOOLEAN can hold a 7, which ConnectorX would take for true.
+    if relation.dialect == "sqlite" and name in {"would_recommend", *_extra_names(relation, "boolean")}:
+        # A column declared BOOLEAN can contain a 7, which ConnectorX would read as true.
         return sa.func.coalesce(column, _sql(str(NO_ANSWER)))
     if relation.dialect == "mysql":
         return _readable_of_mysql(name, column, kind)
-    if kind == "timestamptz" and relation.dialect == "duckdb":  # its driver would need yet another library
+    if kind == "timestamptz" and relation.dialect == "duckdb":  # its driver would need another library
         column = sa.func.timezone(_sql("'UTC'"), column)
-    if kind in {"uuid", "unknown", "bpchar"}:  # CHAR(n) as it is would be padded with blanks
+    if kind in {"uuid", "unknown", "bpchar"}:  # CHAR(n) would be padded with blanks
         return sa.cast(column, sa.Text)
-    if kind == "numeric":  # NaN and long ones are more than drivers can take
+    if kind == "numeric":  # drivers cannot read NaN and long numerics
         return sa.cast(column, sa.Double) if relation.dialect == "duckdb" else _nearest_double(column)
-    if kind in {"timestamp", "timestamptz"}:  # such as -infinity no driver can read
-        return sa.case((is_unreadable(relation, relation.columns[name]), _instead(name)), else_=column)
+    if kind in {"timestamp", "timestamptz"}:  # no driver can read some, such as -infinity
+        return sa.case((is_unreadable(relation, relation.columns[name]), _replacement(name)), else_=column)
     return column
 
 
 def _nearest_double(number: Column) -> Column:
-    """A numeric of PostgreSQL, infinite where it is larger than any double: the server would refuse to convert it."""
+    """Return a PostgreSQL numeric as a double, infinite if it exceeds all doubles, which the server cannot convert."""
     size, least, greatest = sa.func.abs(number), _sql("2.2250738585072014e-308"), _sql("1.7976931348623157e308")
     return sa.case(
         (sa.or_(size.between(least, greatest), number == _sql("'NaN'")), sa.cast(number, sa.Double)),
@@ -185,12 +185,13 @@ def _nearest_double(number: Column) -> Column:
     )
 
 
-def _further(relation: SourceRelation, kind: ColumnType) -> set[str]:
-    return {each.name for each in relation.extra if each.type == kind and each.role != "identifier"}
+def _extra_names(relation: SourceRelation, type_: ColumnType) -> set[str]:
+    """Return the names of the extra columns of a type that are not identifiers."""
+    return {column.name for column in relation.extra if column.type == type_ and column.role != "identifier"}
 
 
-def _instead(name: str) -> Column:
-    """What stands for a time that cannot be read; that of another column is flagged."""
+def _replacement(name: str) -> Column:
+    """Return the replacement of a time that cannot be read; times other than `created_at` have a flag for it."""
     return _sql(f"timestamp '{AFTER_EVERY_WINDOW}'") if name == "created_at" else sa.null()
 
 
@@ -203,20 +204,20 @@ def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
         return sa.type_coerce(column, sa.Double) + _sql("0e0")
     if kind == "bit":
         return sa.type_coerce(column, sa.Integer) + _sql("0")
-    if kind in {"datetime", "timestamp"}:  # drivers fail at days that no calendar has, and in the year 0
+    if kind in {"datetime", "timestamp"}:  # drivers fail at days that do not exist, and in the year 0
         is_day = sa.func.from_days(sa.func.to_days(column)) == sa.func.date(column)
-        return sa.case((is_day, column), (column.is_not(None), _instead(name)))
+        return sa.case((is_day, column), (column.is_not(None), _replacement(name)))
     return column
 
 
 def has_consent(relation: SourceRelation) -> sa.ColumnElement[bool]:
-    """Whether a row's consent is true: not null, no other number than 1."""
+    """Return whether a row's consent is true: not null, and no number other than 1."""
     consent = relation.columns[CONSENT]
     return consent if relation.custom_query is None else is_true(consent, relation.type_name(CONSENT))
 
 
-def _binary(column: Column, dialect: str, kind: str) -> Column:
-    """A column that sorts by its bytes, whatever its collation."""
+def _sort_key(column: Column, dialect: str, kind: str) -> Column:
+    """Return a column as one that sorts by its bytes, whatever its collation."""
     if dialect == "sqlite":
         return sa.type_coerce(column, sa.Text).collate("BINARY")
     if kind.endswith("int") or kind.startswith("int") or kind == "uuid":
@@ -225,12 +226,12 @@ def _binary(column: Column, dialect: str, kind: str) -> Column:
     return sa.cast(text, sa.LargeBinary) if dialect == "mysql" else text.collate("C")
 
 
-def _by_time(relation: SourceRelation, time: Column, window: Window) -> list[Column]:
-    """What puts rows in the order of time, those without one last."""
+def _sort_by_time(relation: SourceRelation, time: Column, window: Window) -> list[Column]:
+    """Return the keys that sort rows by time, rows without a time last."""
     if relation.dialect == "sqlite":
         instant = text_times.instant(time)
         readable = sa.case((text_times.is_readable(time), instant)) if relation.has_unreadable_times else instant
         return [readable.nulls_last()]
-    if relation.dialect == "mysql":  # which has no NULLS LAST, and is faster without where there are none
+    if relation.dialect == "mysql":  # has no NULLS LAST, and is faster without a second key if there are no nulls
         return [time] if window.start else [time.is_(sa.null()), time]
     return [time.nulls_last()]

@@ -1,8 +1,8 @@
 """The default application schema, as SQLAlchemy Core tables.
 
-The default query, the sample database and `schemas/` are all made from these definitions. Times are naive UTC;
+The default query, the sample database and `schemas/` are built from these definitions. Times are naive UTC;
 JSON columns hold arrays of strings. Columns that an export never reads are defined so that sample data and the
-published SQL look like the real thing.
+published SQL resemble a real application.
 """
 
 import sqlalchemy as sa
@@ -10,14 +10,14 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 DIALECTS: dict[str, sa.Dialect] = {
-    # The named style leaves a percent sign alone, which others double.
+    # The named style leaves a percent sign as it is; other styles double it.
     "postgresql": postgresql.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
     "mysql": mysql.dialect(paramstyle="named"),
     "sqlite": sqlite.dialect(paramstyle="named"),
 }
-"""The databases of applications, as SQLAlchemy writes SQL for them. MariaDB reads what is written for MySQL."""
+"""The dialects in which SQLAlchemy writes SQL. MariaDB understands what is written for MySQL."""
 
-# MySQL's own are without a fraction.
+# MySQL's default has no fraction of a second.
 _TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 metadata = sa.MetaData()
@@ -77,7 +77,7 @@ analyses = sa.Table(
 
 
 def application_schema_sql(dialect: str) -> str:
-    """The default application schema as SQL, with the index that windows need."""
+    """Return the default application schema as SQL, with the index that windows need."""
     statements = []
     for table in metadata.sorted_tables:
         ddl: list[ExecutableDDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]

@@ -1,6 +1,6 @@
-"""Times as SQLite stores them, in SQL: which texts are ISO times, exactly as `raw` parses them, and their instants.
+"""Evaluate SQLite's text times in SQL: which are ISO times, exactly as `raw_types` parses them, and their instants.
 
-What most texts look like (`2025-10-25 10:00:00.5`) is decided first, since every call costs 0.1 s per million rows.
+The usual form (`2025-10-25 10:00:00.5`) is tested first, since every call costs 0.1 s per million rows.
 """
 
 from typing import Any
@@ -15,9 +15,9 @@ _ZERO_OFFSET = "'.0Zz+-: ' || char(9, 10, 11, 12, 13)"
 
 
 def is_readable(time: Column) -> sa.ColumnElement[bool]:
-    """Whether a text is an ISO time on the calendar; null where there is no text, or an empty one.
+    """Return whether a text is an ISO time on the calendar; null for null or empty text.
 
-    Adding no days makes SQLite check the day: otherwise it takes 31 in every month.
+    Adding zero days makes SQLite check the day: otherwise it accepts 31 days in every month.
     """
     time = sa.type_coerce(time, sa.Text)
     wall, no_days, yes = _wall(time), _sql("'+0 days'"), _sql("1")
@@ -25,34 +25,34 @@ def is_readable(time: Column) -> sa.ColumnElement[bool]:
     is_date = sa.and_(sa.func.length(time) == _sql("10"), sa.func.date(time, no_days) == time)
     is_wall = sa.func.datetime(wall, no_days) == sa.func.replace(wall, _sql("'T'"), _sql("' '"))
     is_text, in_utc = time < _sql("x''"), sa.func.datetime(_with_colon(time))  # `replace` makes text of bytes
-    judged = sa.case(
+    verdict = sa.case(
         (sa.and_(is_plain, _has_year(time)), yes),
         (sa.and_(is_date, _has_year(time)), yes),
         (sa.and_(is_wall, is_text, _has_year(in_utc)), yes),
         (time != _sql("''"), _sql("0")),
     )
-    return judged == yes
+    return verdict == yes
 
 
 def is_unreadable(time: Column) -> sa.ColumnElement[bool]:
-    """Whether there is a value, and it is no text that is an ISO time on the calendar."""
+    """Return whether there is a value that is not an ISO time on the calendar."""
     return sa.not_(is_readable(time))
 
 
 def is_number(time: Column) -> sa.ColumnElement[bool]:
-    """Whether a value is a number or bytes, which SQLite sorts before and after every text."""
+    """Return whether a value is a number or bytes, which SQLite sorts before and after all text."""
     return sa.or_(time < _sql("''"), time >= _sql("x''"))
 
 
 def is_epoch(time: Column) -> sa.ColumnElement[bool]:
-    """Whether a text has as many digits as the seconds since 1970 have, or the milli-, micro- or nanoseconds."""
+    """Return whether a text has the digits of an epoch time in seconds, milli-, micro- or nanoseconds."""
     time = sa.type_coerce(time, sa.Text)
     digits = sa.func.instr(time.concat(_sql("'.'")), _sql("'.'")) - _sql("1")
     return sa.and_(time.op("NOT GLOB")(_sql("'*[^0-9.]*'")), digits.in_(list(map(_sql, _EPOCH_LENGTHS))))
 
 
 def instant(time: Column) -> Column:
-    """A readable text as one that sorts and compares, in UTC: 2025-10-25 10:00:00.5; null for the empty text."""
+    """Return a readable text in a form that sorts by time, in UTC: 2025-10-25 10:00:00.5; null for empty text."""
     time = sa.type_coerce(time, sa.Text)
     wall, tail = _wall(time), _substr(time, "20")  # the tail is fraction and offset
     offset = sa.func.ltrim(tail, _sql("'.0123456789'"))
@@ -77,12 +77,12 @@ def _wall(text: Column) -> Column:
 
 
 def _has_year(text: Column) -> sa.ColumnElement[bool]:
-    """Whether the year is 1 or later (SQLite's end with 9999). '0001' would be compared as a number."""
+    """Return whether the year is 1 or later (SQLite's last is 9999); '0001' would be compared as a number."""
     return text >= _sql("'0001-'")
 
 
 def _with_colon(text: Column) -> Column:
-    """SQLite reads +02:00, but not +0200."""
+    """Return a text with a colon in its offset: SQLite reads +02:00, but not +0200."""
     before_minutes = _substr(text, "1", sa.func.length(text) - _sql("2"))
     spelled_out = before_minutes.concat(_sql("':'")).concat(_substr(text, "-2"))
     return sa.case((text.op("GLOB")(_sql(f"'*[+-]{_DIGIT * 4}'")), spelled_out), else_=text)

@@ -1,4 +1,4 @@
-"""What is settled in a window: rows so old that the next incremental export will not read them again."""
+"""Compute the watermark of an incremental export: rows before it are not read again by the next one."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,23 +14,24 @@ from feedback_etl.database.window import Window
 
 
 class WatermarkRequest(NamedTuple):
-    """What is asked.
+    """Request the watermark of an incremental export.
 
     Attributes:
-        lookback: Rows of the last while before the newest one are not settled.
-        earlier: Windows that were settled before.
+        lookback: The watermark is so far before the newest row.
+        earlier_windows: Windows below the watermarks of earlier exports.
     """
 
     lookback: timedelta
-    earlier: Sequence[Window]
+    earlier_windows: Sequence[Window]
 
 
 class Watermark(NamedTuple):
-    """What is found, before the rows are read.
+    """Hold the watermark of an incremental export, computed before the rows are read.
 
     Attributes:
-        until: Up to here, exclusive, rows are settled; the window's start where none are.
-        counts: How many rows each of the earlier windows has now, and then what is newly settled, if anything is.
+        until: The watermark, exclusive; the window's start if no row is old enough.
+        counts: The number of rows that each of the earlier windows has now, and then the window up to the watermark, if
+            it is not empty.
     """
 
     until: datetime | None
@@ -41,21 +42,21 @@ def compute_watermark(
     source: DatabaseConnection,
     relation: SourceRelation,
     window: Window,
-    watermark: WatermarkRequest | None,
+    request: WatermarkRequest | None,
 ) -> Watermark:
-    """Look what is settled; nothing where it is not asked.
+    """Return the watermark of a window; the window's start if none is requested.
 
     Raises:
         SourceError: The database stopped the query.
     """
-    if watermark is None:
+    if request is None:
         return Watermark(window.start, [])
     until = window.start
     last = _as_time(fetch_rows(source, select_last_time(relation, window))[0][0])
-    if last is not None and last - datetime.min > watermark.lookback:
-        settled = last - watermark.lookback
-        until = settled if until is None else max(until, settled)
-    windows = list(watermark.earlier)
+    if last is not None and last - datetime.min > request.lookback:
+        watermark = last - request.lookback
+        until = watermark if until is None else max(until, watermark)
+    windows = list(request.earlier_windows)
     if until is not None and until != window.start:
         windows.append(Window(window.start, until))
     if not windows:
@@ -65,7 +66,7 @@ def compute_watermark(
 
 
 def _as_time(time: object) -> datetime | None:
-    """What a driver gives for a time; None for what is none."""
+    """Return a driver's value as a time; None if it is not one."""
     if isinstance(time, str):
         with suppress(ValueError):
             return to_naive_utc(datetime.fromisoformat(time))

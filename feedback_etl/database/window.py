@@ -1,4 +1,4 @@
-"""The window: which feedback an export is about, as a half-open range of its creation times."""
+"""The window: a half-open range of creation times that selects the feedback of an export."""
 
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _DAYS_ALLOWED = "a whole number of days, 1 or more, or -1 for everything"
 
 
 class Window(NamedTuple):
-    """`start <= created_at < end`, naive UTC. Without a start: everything before `end` and rows without a time.
+    """Select rows with `start <= created_at < end`, naive UTC; without a start, all before `end` or without a time.
 
     A row whose time cannot be read is in every window.
     """
@@ -28,19 +28,19 @@ class Window(NamedTuple):
 
 
 class DatedWindow(Window):
-    """A range of a window that contains only rows whose time lies in it."""
+    """Select only rows whose time is in the range: a part of a window."""
 
     __slots__ = ()
 
 
 class UndatedWindow(Window):
-    """The rest of a window that is divided into `DatedWindow` ranges: rows whose time is missing or cannot be read."""
+    """Select rows whose time is missing or cannot be read: the rest of a window split into `DatedWindow` ranges."""
 
     __slots__ = ()
 
 
 def parse_time(time: str | date | datetime) -> datetime:
-    """An ISO 8601 date or time to naive UTC; a date is its first instant.
+    """Return an ISO 8601 date or time as naive UTC; a date is its first instant.
 
     Raises:
         UsageError: The text is neither.
@@ -57,7 +57,7 @@ def parse_time(time: str | date | datetime) -> datetime:
 
 
 def window_of_days(days_back: int, *, now: datetime) -> Window:
-    """The last `days_back` times 24 hours before `now` (naive UTC); -1 is everything before `now`.
+    """Return the window of `days_back` times 24 hours before `now` (naive UTC); -1 is everything before `now`.
 
     Raises:
         UsageError: `days_back` is not an int, is 0, below -1, or reaches before the year 1.
@@ -69,21 +69,21 @@ def window_of_days(days_back: int, *, now: datetime) -> Window:
         raise UsageError(f"days_back must be {_DAYS_ALLOWED}.")
     if days_back == EVERYTHING:
         return Window(None, now)
-    longest = (now - datetime.min).days
-    if days_back > longest:
-        raise UsageError(f"days_back must be {_DAYS_ALLOWED}; {longest} is the most that the calendar holds.")
+    max_days = (now - datetime.min).days
+    if days_back > max_days:
+        raise UsageError(f"days_back must be {_DAYS_ALLOWED}; {max_days} is the maximum.")
     return Window(now - timedelta(days=days_back), now)
 
 
 def window_between(since: str | date | datetime, until: str | date | datetime | None, *, now: datetime) -> Window:
-    """From `since` up to but not including `until`, or up to `now` (naive UTC).
+    """Return the window from `since` up to but not including `until`, or up to `now` (naive UTC).
 
     Raises:
         UsageError: `until` lies in the future, or not after `since`.
     """
     start, end = parse_time(since), now if until is None else parse_time(until)
     if end > now:
-        raise UsageError("--until lies in the future: that feedback does not exist yet. Times are UTC.")
+        raise UsageError("--until is in the future; times are UTC.")
     if start >= end:
-        raise UsageError("--since must lie before the window's end.")
+        raise UsageError("--since must be before the end of the window.")
     return Window(start, end)

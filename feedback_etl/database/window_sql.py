@@ -1,7 +1,7 @@
-"""Windows as conditions of SQL: which rows are read, and which are feedback_table.
+"""Express windows as conditions in SQL: which rows are read, and which are counted.
 
-A row is in a window by its time; one whose time cannot be read is in every window, and one without a time in those
-without a start. WindowRanges of a window (`DatedWindow`, and `UndatedWindow` for the rest) have each row once.
+A row belongs to a window by its time. A row whose time cannot be read belongs to every window, a row without a time to
+those without a start. The ranges of a window (`DatedWindow`, and `UndatedWindow` for the rest) are disjoint.
 """
 
 from collections.abc import Callable
@@ -13,29 +13,29 @@ from feedback_etl.database import text_times
 from feedback_etl.database.relation import Column, SourceRelation
 from feedback_etl.database.window import DatedWindow, UndatedWindow, Window
 
-# Times of SQLite are text. Whole days on either side take in every form and offset; the reader cuts exactly.
+# Times of SQLite are text. Two days on either side cover every form and offset; `filter_window` is exact.
 _TEXT_TIME_SLACK = timedelta(days=2)
 
-_CALENDAR_BEGINS: Column = sa.literal_column("'0001-01-01 00:00:00'")
-_CALENDAR_ENDS: Column = sa.literal_column("'10000-01-01 00:00:00'")
+_CALENDAR_START: Column = sa.literal_column("'0001-01-01 00:00:00'")
+_CALENDAR_END: Column = sa.literal_column("'10000-01-01 00:00:00'")
 
 Condition = sa.ColumnElement[bool]
 
 
 def is_unreadable(relation: SourceRelation, time: Column) -> Condition:
-    """Return whether there is a time and no driver can read it: it lies outside of the years 1 to 9999.
+    """Return whether there is a time that no driver can read: it is outside of the years 1 to 9999.
 
-    On SQLite, whether a text is no ISO time; there, nothing is compared where `inspect` has found no such text.
+    On SQLite, whether a text is not an ISO time; false without a comparison if `inspection` has found no such text.
     """
     if relation.dialect == "sqlite":
         return text_times.is_unreadable(time) if relation.has_unreadable_times else sa.false()
-    if relation.dialect == "mysql":  # whose years end with 9999
-        return time < _CALENDAR_BEGINS
-    return sa.or_(time < _CALENDAR_BEGINS, time >= _CALENDAR_ENDS)
+    if relation.dialect == "mysql":  # its last year is 9999
+        return time < _CALENDAR_START
+    return sa.or_(time < _CALENDAR_START, time >= _CALENDAR_END)
 
 
 def is_read(relation: SourceRelation, window: Window) -> Condition:
-    """Return whether a row is read for a window. On SQLite, some rows from around it are too."""
+    """Return whether a row is read for a window. On SQLite, some rows around it are read too."""
     time = relation.columns["created_at"]
     if relation.dialect != "sqlite":
         return is_in(relation, window)
@@ -54,20 +54,20 @@ def is_in(relation: SourceRelation, window: Window) -> Condition:
 
 
 def is_counted(relation: SourceRelation, window: Window) -> Condition:
-    """Return whether a row is in this window and in no adjoining one: those whose time cannot be read are in none."""
+    """Return whether a row belongs to this window and no adjoining one; rows with an unreadable time belong to none."""
     dated = is_dated(relation, window)
     return dated if window.start else sa.or_(dated, _is_missing(relation, relation.columns["created_at"]))
 
 
 def is_dated(relation: SourceRelation, window: Window) -> Condition:
-    """Return whether a row's time can be read and lies in a window."""
+    """Return whether a row's time can be read and is in a window."""
     time = relation.columns["created_at"]
     if relation.dialect == "sqlite":
-        exactly = _is_between(text_times.instant(time), window, shortest)
+        exactly = _is_between(text_times.instant(time), window, format_time)
         near = _is_near(time, window) if window.start else sa.true()
         return sa.and_(near, exactly, sa.not_(is_unreadable(relation, time)))
     zone = "+00:00" if relation.type_name("created_at") == "timestamptz" else ""
-    return _is_between(time, window, lambda bound: f"{shortest(bound)}{zone}")
+    return _is_between(time, window, lambda bound: f"{format_time(bound)}{zone}")
 
 
 def _is_missing(relation: SourceRelation, time: Column) -> Condition:
@@ -76,18 +76,18 @@ def _is_missing(relation: SourceRelation, time: Column) -> Condition:
 
 
 def _is_near(time: Column, window: Window) -> Condition:
-    """Compare texts as they are, which an index can: true for all that lie in a window, and some from around it."""
+    """Return whether a text is in a window or near it, in a form that can use an index."""
     first = max(window.start or datetime.min, datetime.min + _TEXT_TIME_SLACK) - _TEXT_TIME_SLACK
     last = min(window.end, datetime.max - _TEXT_TIME_SLACK) + _TEXT_TIME_SLACK
     return sa.and_(time >= sa.literal(str(first.date())), time < sa.literal(str(last.date())))
 
 
-def _is_between(time: Column, window: Window, written: Callable[[datetime], str]) -> Condition:
-    first = sa.literal(written(window.start)) if window.start else _CALENDAR_BEGINS
-    return sa.and_(time >= first, time < sa.literal(written(window.end)))
+def _is_between(time: Column, window: Window, format_bound: Callable[[datetime], str]) -> Condition:
+    first = sa.literal(format_bound(window.start)) if window.start else _CALENDAR_START
+    return sa.and_(time >= first, time < sa.literal(format_bound(window.end)))
 
 
-def shortest(time: datetime) -> str:
-    """Return a time as text that compares with other texts, without zeros at its end."""
+def format_time(time: datetime) -> str:
+    """Return a time as text that compares with other texts, without trailing zeros."""
     text = time.isoformat(sep=" ")
     return text.rstrip("0") if time.microsecond else text

@@ -1,74 +1,49 @@
-"""What happens to a batch of raw rows, in order.
+"""Process the batches of a run one after the other, and accumulate what concerns all of them.
 
-Too few ratings? skipped -> something wrong? rejected -> seen before? dropped -> pseudonymised -> validated.
-`Run._steps` is that order. Nothing here reads the world.
+The steps of a single batch, and their order, are in `transform.batch`.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
 from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.tombstones import Tombstones, is_erased
+from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
 from feedback_etl.results import ExportReport
-from feedback_etl.transform.dataframes import compact, nan_to_null
-from feedback_etl.transform.duplicates import FirstOfOwnPairs, FirstOfPairs
-from feedback_etl.transform.expressions import MAX_AGE, escape_formula, hash_id
-from feedback_etl.transform.raw_schema import add_reasons, is_valid, partition_valid
+from feedback_etl.transform.batch import process_batch
+from feedback_etl.transform.duplicates import CustomDuplicateFilter, DuplicateFilter, RawDuplicateFilter
+from feedback_etl.transform.raw_schema import is_valid
 from feedback_etl.transform.training_schema import validate
-from feedback_etl.transform.transforms import anonymize, coarsen, has_min_ratings
-
-_EXPLAINED_AT_ONCE = 5_000
-_NONE_REJECTED = pl.DataFrame(schema={"feedback_id": pl.Null, "analysis_hash": pl.String, "reasons": pl.String})
+from feedback_etl.transform.transforms import has_min_ratings
 
 
-class Batch(NamedTuple):
-    """What became of a batch of raw rows.
+class ProcessedBatch(NamedTuple):
+    """A batch that is ready to be validated and written.
 
     Attributes:
-        pairs: The training pairs made of it.
-        rejected: Rejected rows of this and of earlier batches: feedback_id, analysis_hash, reasons. Those that wait to
-            be explained come with a later batch, or from `Run.finish`.
+        pairs: The training pairs.
+        rejected: Rejected rows of this and of earlier batches: feedback_id, analysis_hash, reasons. Those that are
+            still pending come with a later batch, or from `BatchProcessor.flush_rejected`.
     """
 
     pairs: pl.DataFrame
     rejected: pl.DataFrame
 
 
-def _nulls(frame: pl.DataFrame, name: str) -> int:
-    """How many values a column lacks; none where it is not there."""
-    return frame[name].null_count() if name in frame.columns else 0
-
-
-def _times(extra_columns: Sequence[ExtraColumn]) -> list[ExtraColumn]:
-    """Return the declared columns that contain times."""
-    return [each for each in extra_columns if each.type == "time" and each.role != "identifier"]
-
-
-def _implausible_ages(pairs: pl.DataFrame, rows: pl.DataFrame) -> int:
-    """Count the rows whose age_range is empty since their age is nobody's."""
-    ages: Any = rows["age"]
-    least, greatest = ages.min(), ages.max()
-    if least is None or (least >= 0 and greatest <= MAX_AGE):  # as in nearly every batch, and ten times as fast
-        return 0
-    is_outside = ~nan_to_null(ages).is_between(0, MAX_AGE)
-    return int((is_outside & pairs["age_range"].is_null()).sum())
-
-
-class Tally(NamedTuple):
-    """What a run has counted, small and without a value of anybody's row but those of the quasi-identifiers.
+class BatchCounts(NamedTuple):
+    """Counts of a part of a run; the only values in it are those of the quasi-identifiers.
 
     Attributes:
-        counts: Rows, by what became of them.
-        reasons: Rejected rows, by reason.
-        classes: The classes and digests of their people; see `ClassCounter.to_digests`.
+        counts: Rows by outcome.
+        reasons: Rejected rows by reason.
+        classes: Equivalence classes with digests of their people; see `ClassCounter.to_digests`.
     """
 
     counts: dict[str, int]
@@ -76,204 +51,158 @@ class Tally(NamedTuple):
     classes: bytes
 
 
-class Run:
-    """The steps for one batch after the other, and what has to be carried from one to the next."""
+class _SeriesDuplicateFilter(RawDuplicateFilter):
+    """Remove the duplicates of rows of earlier exports of an incremental series as well."""
+
+    def __init__(self, seen_rows: SeenRows) -> None:
+        super().__init__()
+        self._seen_rows = seen_rows
+
+    def filter_raw(self, valid: pl.DataFrame) -> pl.DataFrame:
+        return self._seen_rows.filter_new_pairs(super().filter_raw(valid))
+
+
+class BatchProcessor:
+    """Process batches, and accumulate duplicates, rejected rows, counts and equivalence classes.
+
+    Args:
+        options: What happens to a row.
+        tombstones: Erased people, whose rows are removed first.
+        seen_rows: The rows of earlier exports of an incremental series, which are removed as well.
+    """
 
     def __init__(
-        self, rules: TransformOptions, forgotten: Sequence[Tombstones] = (), memory: SeenRows | None = None
+        self, options: TransformOptions, tombstones: Sequence[Tombstones] = (), seen_rows: SeenRows | None = None
     ) -> None:
-        self._rules = rules
-        self._forgotten = is_erased(forgotten) if forgotten else None
-        self._memory = memory
-        asked = rules.anonymity
-        self._cap = max(MAX_COUNTED_PEOPLE, asked.k or 0)
-        self._people = ClassCounter(asked.quasi_identifiers, self._cap)
+        self._options = options
+        self._is_erased = is_erased(tombstones) if tombstones else None
+        self._seen_rows = seen_rows
+        self._duplicates = _create_duplicate_filter(options, seen_rows)
+        self._max_people = max(MAX_COUNTED_PEOPLE, options.anonymity.k or 0)
+        self._people = ClassCounter(options.anonymity.quasi_identifiers, self._max_people)
         self._classes: pl.DataFrame | None = None
-        self._overridden = frozenset(rules.overrides.names())
-        own_hash = rules.overrides.pair_hash
-        self._first_of_pairs = FirstOfPairs()
-        self._first_of_own_pairs = None if own_hash is None else FirstOfOwnPairs(own_hash)
-        self._enough = has_min_ratings(rules.min_feedback_fields)
-        self._waiting: list[pl.DataFrame] = []
+        self._rejected = RejectedRows(options)
         self._counts: Counter[str] = Counter()
-        self._reasons: Counter[str] = Counter()
-
-    def process(self, raw: pl.DataFrame) -> Batch:
-        """Raw rows, in the order of their times, to training pairs and rejected rows.
-
-        Raises:
-            ValidationError: They could not be processed.
-        """
-        try:
-            return self._steps(raw)
-        except pl.exceptions.PolarsError as error:
-            kind = type(error).__name__  # and no more: its text may hold values
-        raise ValidationError(f"A batch could not be processed ({kind}); nothing was written.")
-
-    def _steps(self, raw: pl.DataFrame) -> Batch:
-        rules = self._rules
-        if self._forgotten is not None:
-            everybody, raw = raw.height, raw.filter(~self._forgotten)
-            self._counts["forgotten"] += everybody - raw.height
-        if self._memory is not None:
-            raw = self._memory.filter_new_rows(raw, lambda rows: self._enough & is_valid(rows, rules.extra_columns))
-        rated = raw.filter(self._enough)
-        valid, rejected = partition_valid(rated, rules.extra_columns)
-        if self._first_of_own_pairs is None:
-            unique = self._first_of_pairs.filter(valid)
-            if self._memory is not None:
-                unique = self._memory.filter_new_pairs(unique)
-            pairs = self._anonymized(unique)
-        else:
-            pairs = self._anonymized(valid)
-            first = self._first_of_own_pairs.mask(pairs)
-            unique, pairs = valid.filter(first), pairs.filter(first)
-        pairs = coarsen(pairs, rules.timestamp_precision, also=[each.name for each in _times(rules.extra_columns)])
-        self._people.add(pairs, unique["user_id"])
-        self._counts.update(
-            total=raw.height,
-            skipped=raw.height - rated.height,
-            rejected=rejected.height,
-            deduplicated=valid.height - unique.height,
-            exported=pairs.height,
-            implausible_ages=_implausible_ages(pairs, unique),
-            withheld=_nulls(pairs, IMAGE_URL.name) - _nulls(unique, IMAGE_URL.name),
-            unreadable=sum(
-                _nulls(pairs, each.name) - _nulls(unique, each.name) for each in _times(rules.extra_columns)
-            ),
-        )
-        return Batch(pairs, self._explained(rejected))
-
-    def _anonymized(self, valid: pl.DataFrame) -> pl.DataFrame:
-        rules = self._rules
-        pairs = anonymize(
-            valid,
-            now=rules.now,
-            key=rules.key,
-            unkeyed=rules.key is None,
-            hash_recommendation_id=rules.hash_recommendation_id,
-            extra_columns=rules.extra_columns,
-            age_edges=rules.age_edges,
-        )
-        return rules.overrides.apply(pairs, valid) if self._overridden else pairs
-
-    def validated(self, batch: Batch) -> Batch:
-        """The batch itself: the gate before anything is written or handed out.
-
-        Raises:
-            ValidationError: The pairs are not a training set by `TrainingPair`, or not by the caller's own model.
-        """
-        rules = self._rules
-        validate(
-            batch.pairs,
-            extra_columns=rules.extra_columns,
-            age_edges=rules.age_edges,
-            row_model=rules.row_model,
-            overridden=self._overridden,
-        )
-        return batch
-
-    def finish(self) -> pl.DataFrame:
-        """The last of the rejected rows."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return _NONE_REJECTED
-        explained = add_reasons(pl.concat(waiting), self._rules.extra_columns)
-        reasons = explained["reasons"].str.split(",").explode().value_counts()
-        self._reasons.update(dict(reasons.iter_rows()))
-        return self._without_values(explained)
-
-    def _explained(self, rejected: pl.DataFrame) -> pl.DataFrame:
-        """Explaining is dear, however few the rows: those of many batches wait to be explained at once."""
-        told = _NONE_REJECTED
-        if self._waiting and rejected.schema != self._waiting[-1].schema:  # as a source without types may give them
-            told = self.finish()
-        if rejected.height or not self._waiting:
-            self._waiting.append(compact(rejected))
-        if sum(rows.height for rows in self._waiting) < _EXPLAINED_AT_ONCE:
-            return told
-        return pl.concat([told, self.finish()], how="vertical_relaxed")
-
-    def _without_values(self, rejected: pl.DataFrame) -> pl.DataFrame:
-        key, overrides = self._rules.key, self._rules.overrides
-        is_text = rejected.schema["feedback_id"] == pl.String
-        pseudonyms: pl.Expr | pl.Series = hash_id("analysis_id", key=key, unkeyed=key is None)
-        if overrides.hash_id is not None:
-            pseudonyms = overrides.pseudonyms(rejected["analysis_id"])
-        return rejected.select(
-            escape_formula("feedback_id") if is_text else "feedback_id", analysis_hash=pseudonyms, reasons="reasons"
-        )
-
-    def judge(self, window: Window, excluded: int) -> None:
-        """Decide, when all rows have been seen, whether there may be an export.
-
-        Args:
-            window: For the report of an export of which all rows are rejected, as of `report`.
-            excluded: The same.
-
-        Raises:
-            AllRejectedError: All rows are rejected, and the rules allow that as far as they say how many.
-            ValidationError: More rows are rejected than the rules allow.
-        """
-        rejected, judged = self._counts["rejected"], self._counts["total"] - self._counts["skipped"]
-        if not rejected:
-            return
-        if self._rules.strict:
-            why = "no row may be rejected (strict)"
-        elif rejected == judged:
-            why = "no valid row is left"
-        elif rejected / judged > self._rules.max_rejected:
-            why = f"more than {self._rules.max_rejected:.3%} may not be rejected (max_rejected)"
-        else:
-            return
-        reasons = self._reasons_by_frequency()
-        listed = ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items())
-        message = f"Nothing was exported: {rejected:,} of {judged:,} rows are rejected, and {why}. Reasons: {listed}."
-        if self._rules.strict or rejected / judged > self._rules.max_rejected:
-            raise ValidationError(message, reasons)
-        raise AllRejectedError(message, reasons, self.report(window, excluded))
-
-    def small_classes(self) -> pl.DataFrame:
-        """The classes whose rows are left out, when all rows have been seen; those rows count as suppressed.
-
-        Raises:
-            ValidationError: There may be none, or not so many rows, or no other row is left.
-        """
-        asked, classes = self._rules.anonymity, self._people.classes()
-        small = classes.filter(pl.col("people") < (asked.k or 0))
-        rows, everything = int(small["rows"].sum()), int(classes["rows"].sum())
-        if why := asked.violation(rows, everything):
-            raise ValidationError(
-                f"Nothing was exported: {rows:,} of {everything:,} rows are of fewer than {asked.k} people who share "
-                f"{', '.join(asked.quasi_identifiers)}, and {why}. Fewer quasi-identifiers make classes larger."
-            )
-        self._classes = classes.filter(pl.col("people") >= (asked.k or 0))
-        self._counts.update(suppressed=rows, exported=-rows)
-        return small
 
     @property
     def rows(self) -> int:
-        """How many were read so far."""
+        """The number of rows processed so far."""
         return self._counts["total"]
 
-    def tally(self) -> Tally:
-        """What was counted since the last tally, for a run that puts several together."""
-        tally = Tally(dict(self._counts), dict(self._reasons), self._people.to_digests(self._rules.key))
-        self._counts, self._reasons, self._people = Counter(), Counter(), self._people.empty_copy()
-        return tally
+    def process(self, raw: pl.DataFrame) -> ProcessedBatch:
+        """Process raw rows, which come ordered by time.
 
-    def add(self, tally: Tally) -> None:
-        """Count what another run has counted, of other rows."""
-        self._counts.update(tally.counts)
-        self._reasons.update(tally.reasons)
-        self._people.merge_digests(tally.classes)
+        Raises:
+            ValidationError: They cannot be processed.
+        """
+        try:
+            result = process_batch(self._remove_known(raw), self._options, self._duplicates)
+            self._people.add(result.pairs, result.user_ids)
+            self._counts.update(result.counts)
+            return ProcessedBatch(result.pairs, self._rejected.add(result.rejected))
+        except pl.exceptions.PolarsError as error:
+            error_type = type(error).__name__  # its text may contain values
+        raise ValidationError(f"A batch could not be processed ({error_type}); nothing was written.")
 
-    def _reasons_by_frequency(self) -> dict[str, int]:
-        return dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0])))
+    def _remove_known(self, raw: pl.DataFrame) -> pl.DataFrame:
+        """Remove the rows of erased people and those that earlier exports of the series have read."""
+        if self._is_erased is not None:
+            remaining = raw.filter(~self._is_erased)
+            self._counts["erased"] += raw.height - remaining.height
+            raw = remaining
+        if self._seen_rows is not None:
+            has_ratings = has_min_ratings(self._options.min_feedback_fields)
+            raw = self._seen_rows.filter_new_rows(
+                raw, lambda rows: has_ratings & is_valid(rows, self._options.extra_columns)
+            )
+        return raw
 
-    def report(self, window: Window, excluded: int) -> ExportReport:
-        """The figures so far."""
-        counts, key = self._counts, self._rules.key
+    def validate_batch(self, batch: ProcessedBatch) -> ProcessedBatch:
+        """Return the batch if its pairs are valid: the gate before anything is written or returned.
+
+        Raises:
+            ValidationError: The pairs do not satisfy `TrainingPair` or the custom row model.
+        """
+        options = self._options
+        validate(
+            batch.pairs,
+            extra_columns=options.extra_columns,
+            age_edges=options.age_edges,
+            row_model=options.row_model,
+            overridden=options.overrides.names(),
+        )
+        return batch
+
+    def flush_rejected(self) -> pl.DataFrame:
+        """Return the rejected rows that are still pending."""
+        return self._rejected.flush()
+
+    def check_limits(self, window: Window, excluded: int) -> None:
+        """Decide, after the last batch, whether the export may be published.
+
+        Args:
+            window: The window, for the report of an export whose rows are all rejected.
+            excluded: The number of rows without consent, for the same report.
+
+        Raises:
+            AllRejectedError: All rows are rejected, which `max_rejected` allows.
+            ValidationError: More rows are rejected than the options allow.
+        """
+        options = self._options
+        rejected, rated = self._counts["rejected"], self._counts["total"] - self._counts["skipped"]
+        if not rejected:
+            return
+        if options.strict:
+            cause = "no row may be rejected (strict)"
+        elif rejected == rated:
+            cause = "no valid row is left"
+        elif rejected / rated > options.max_rejected:
+            cause = f"more than {options.max_rejected:.3%} may not be rejected (max_rejected)"
+        else:
+            return
+        reasons = self._rejected.sort_reasons()
+        listed = ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items())
+        message = f"Nothing was exported: {rejected:,} of {rated:,} rows are rejected, and {cause}. Reasons: {listed}."
+        if options.strict or rejected / rated > options.max_rejected:
+            raise ValidationError(message, reasons)
+        raise AllRejectedError(message, reasons, self.build_report(window, excluded))
+
+    def find_small_classes(self) -> pl.DataFrame:
+        """Return, after the last batch, the equivalence classes smaller than k; their rows count as suppressed.
+
+        Raises:
+            ValidationError: The policy allows no small class, or fewer suppressed rows, or no row would remain.
+        """
+        policy, classes = self._options.anonymity, self._people.classes()
+        small = classes.filter(pl.col("people") < (policy.k or 0))
+        suppressed, rows = int(small["rows"].sum()), int(classes["rows"].sum())
+        if violation := policy.violation(suppressed, rows):
+            raise ValidationError(
+                f"Nothing was exported: {suppressed:,} of {rows:,} rows are of fewer than {policy.k} people who share "
+                f"{', '.join(policy.quasi_identifiers)}, and {violation}. Fewer quasi-identifiers make classes larger."
+            )
+        self._classes = classes.filter(pl.col("people") >= (policy.k or 0))
+        self._counts.update(suppressed=suppressed, exported=-suppressed)
+        return small
+
+    def take_counts(self) -> BatchCounts:
+        """Return what was counted since the last call, and start again from zero."""
+        taken = BatchCounts(
+            dict(self._counts), dict(self._rejected.reasons), self._people.to_digests(self._options.key)
+        )
+        self._counts, self._rejected.reasons = Counter(), Counter()
+        self._people = self._people.empty_copy()
+        return taken
+
+    def merge_counts(self, counts: BatchCounts) -> None:
+        """Add what another processor counted, of other rows."""
+        self._counts.update(counts.counts)
+        self._rejected.reasons.update(counts.reasons)
+        self._people.merge_digests(counts.classes)
+
+    def build_report(self, window: Window, excluded: int) -> ExportReport:
+        """Return the statistics so far."""
+        counts, options = self._counts, self._options
         return ExportReport(
             total_feedback_records=counts["total"],
             exported_records=counts["exported"],
@@ -282,12 +211,18 @@ class Run:
             deduplicated_records=counts["deduplicated"],
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
-            excluded_records=excluded + counts["forgotten"],
+            excluded_records=excluded + counts["erased"],
             implausible_ages=counts["implausible_ages"],
             withheld_image_urls=counts["withheld"],
             unreadable_times=counts["unreadable"],
-            rejected_reasons=self._reasons_by_frequency(),
+            rejected_reasons=self._rejected.sort_reasons(),
             window=window,
-            key_id=key.id if key else None,
-            risk={} if self._classes is None else summarize(self._classes, self._rules.anonymity, self._cap),
+            key_id=options.key.id if options.key else None,
+            risk={} if self._classes is None else summarize(self._classes, options.anonymity, self._max_people),
         )
+
+
+def _create_duplicate_filter(options: TransformOptions, seen_rows: SeenRows | None) -> DuplicateFilter:
+    if options.overrides.pair_hash is not None:
+        return CustomDuplicateFilter(options.overrides.pair_hash)
+    return RawDuplicateFilter() if seen_rows is None else _SeriesDuplicateFilter(seen_rows)

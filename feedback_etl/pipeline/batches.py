@@ -1,4 +1,4 @@
-"""Raw batches through a run into files, with both processors at work."""
+"""Process a stream of batches and write the results, in two threads."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,33 +7,35 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 if TYPE_CHECKING:
-    from feedback_etl.pipeline.batch_processor import Batch, Run
+    from feedback_etl.pipeline.batch_processor import BatchProcessor, ProcessedBatch
 
 Write = Callable[[pl.DataFrame], None]
 
 
-def process_into(append: Write, reject: Write, run: "Run", raw_batches: Iterable[pl.DataFrame]) -> None:
-    """Process batches and write them. While one is validated and written, in a thread, the next is processed.
+def process_batches(
+    processor: "BatchProcessor", raw_batches: Iterable[pl.DataFrame], *, write: Write, write_rejected: Write
+) -> None:
+    """Process batches, while a thread validates and writes the one before.
 
     Args:
-        append: Takes training pairs.
-        reject: Takes rejected rows.
-        run: The steps.
-        raw_batches: Raw rows, in the order of their times.
+        processor: Processes and validates.
+        raw_batches: Raw rows, ordered by time.
+        write: Writes training pairs.
+        write_rejected: Writes rejected rows.
 
     Raises:
-        ValidationError: Pairs are not a training set.
+        ValidationError: A batch cannot be processed, or its pairs are invalid.
     """
 
-    def write(batch: "Batch") -> None:
-        append(run.validated(batch).pairs)
-        reject(batch.rejected)
+    def write_batch(batch: "ProcessedBatch") -> None:
+        write(processor.validate_batch(batch).pairs)
+        write_rejected(batch.rejected)
 
     with ThreadPoolExecutor(1, "feedback_etl writer") as writer:
         writing = writer.submit(lambda: None)
         for raw in raw_batches:
-            batch = run.process(raw)
+            batch = processor.process(raw)
             writing.result()
-            writing = writer.submit(write, batch)
+            writing = writer.submit(write_batch, batch)
         writing.result()
-    reject(run.finish())
+    write_rejected(processor.flush_rejected())

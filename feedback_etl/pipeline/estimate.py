@@ -21,8 +21,8 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.option_keywords import ExportKeywords
 from feedback_etl.options import ExportOptions
-from feedback_etl.pipeline.batch_processor import Run
-from feedback_etl.pipeline.batches import process_into
+from feedback_etl.pipeline.batch_processor import BatchProcessor
+from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -128,12 +128,15 @@ def _divided(found: OpenSource, window: Window, workers: int) -> tuple[int, int,
 
 def _measured(found: OpenSource, window: Window, rules: TransformOptions, form: FileFormat) -> tuple[int, float, int]:
     """The rows of a range, not more than a usual one has; the seconds they take; and the size of their part."""
-    run, part = Run(rules), RowWriter(cast("IO[bytes]", _Nowhere()), form, parquet_metadata(rules, form))
+    processor, part = (
+        BatchProcessor(rules),
+        RowWriter(cast("IO[bytes]", _Nowhere()), form, parquet_metadata(rules, form)),
+    )
     started = time.perf_counter()
     with open_batches(found.source, found.relation, window, BatchOptions()) as frames:
-        process_into(part.append, lambda _: None, run, next(group_batches(frames)))
+        process_batches(processor, next(group_batches(frames)), write=part.append, write_rejected=lambda _: None)
         part.finish()
-        return run.rows, time.perf_counter() - started, part.written.bytes
+        return processor.rows, time.perf_counter() - started, part.written.bytes
 
 
 class _Nowhere(io.RawIOBase):

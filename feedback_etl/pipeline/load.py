@@ -47,13 +47,15 @@ def load_training(
 @retry_with_sqlalchemy
 def _collect_training(selection: ReadRequest, rules: TransformOptions) -> pl.DataFrame:
     with open_feedback(selection) as stream:
-        from feedback_etl.pipeline.batch_processor import Run  # imports pandera, while the database executes the query
+        from feedback_etl.pipeline.batch_processor import (
+            BatchProcessor,  # imports pandera, while the database executes the query
+        )
 
-        run = Run(rules)
-        pairs = pl.concat([run.validated(run.process(raw)).pairs for raw in stream.batches])
-        run.finish()
-        run.judge(selection.window, stream.excluded)
-        return drop_small_classes(pairs, run.small_classes(), rules.anonymity.quasi_identifiers)
+        processor = BatchProcessor(rules)
+        pairs = pl.concat([processor.validate_batch(processor.process(raw)).pairs for raw in stream.batches])
+        processor.flush_rejected()
+        processor.check_limits(selection.window, stream.excluded)
+        return drop_small_classes(pairs, processor.find_small_classes(), rules.anonymity.quasi_identifiers)
 
 
 def load_feedback(

@@ -29,7 +29,7 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
-from feedback_etl.pipeline.batch_processor import Run
+from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
@@ -75,8 +75,8 @@ def export_division(request: ExportRequest, division: FeedbackPartitions, in_fli
         run: Runner = partial(run_tasks, workers, function, at_once=in_flight)
         context = _create_context(request, export, tuple(division.prepare))
         tasks = (PartTask(context, n, division.query_of(span)) for n, span in enumerate(division.ranges))
-        counts, written = _collect(request, run(tasks), division.total)
-        report = _finish(request, export, context, counts, written, division, run)
+        processor, written = _collect(request, run(tasks), division.total)
+        report = _finish(request, export, context, processor, written, division, run)
     if time.perf_counter() - request.started > SLOW_SECONDS:
         report.advice = division.suggest_index()
     return report
@@ -93,8 +93,8 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
             write_part(storage, rules, PartTask(context, number, ""), frames, processor)
             for number, frames in enumerate(group_batches(stream.batches))
         )
-        counts, written = _collect(request, results)
-        return _finish(request, export, context, counts, written, stream, _release_here(request))
+        processor, written = _collect(request, results)
+        return _finish(request, export, context, processor, written, stream, _release_here(request))
 
 
 class _Written(NamedTuple):
@@ -106,41 +106,41 @@ class _Written(NamedTuple):
 
 def _collect(
     request: ExportRequest, results: Generator[TaskResult, None, None], total: int = 0
-) -> tuple[Run, _Written]:
+) -> tuple[BatchProcessor, _Written]:
     """Take the results of the tasks that read, with progress; closing them cancels what remains after an error."""
-    counts, written = Run(request.rules), _Written([], [])
+    processor, written = BatchProcessor(request.rules), _Written([], [])
     on_progress = request.selection.on_progress
     with closing(results):
         for result in results:
             written.files.extend(result.files)
             written.spooled.extend([result.spooled] if result.spooled else [])
-            if result.tally is not None:
-                counts.add(result.tally)
+            if result.counts is not None:
+                processor.merge_counts(result.counts)
             if on_progress:
-                on_progress(counts.rows, max(counts.rows, total))
-    return counts, written
+                on_progress(processor.rows, max(processor.rows, total))
+    return processor, written
 
 
 def _finish(
     request: ExportRequest,
     export: PartitionedExportTransaction | ObjectExportTransaction,
     context: TaskContext,
-    counts: Run,
+    processor: BatchProcessor,
     written: _Written,
     source: FeedbackPartitions | FeedbackStream,
     run: Runner,
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     rules, window = request.rules, request.selection.window
-    counts.judge(window, source.excluded)
-    small = counts.small_classes()
+    processor.check_limits(window, source.excluded)
+    small = processor.find_small_classes()
     if rules.anonymity.k is not None:
         _publish_small_classes(request, export.stem, small)
         tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
         with closing(run(tasks)) as results:
             for result in results:
                 written.files.extend(result.files)
-    report = counts.report(window, source.excluded)
+    report = processor.build_report(window, source.excluded)
     _require_all(written.files, report)
     details = ManifestDetails(
         "full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra_columns

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.pipeline.batch_processor import Tally
+from feedback_etl.pipeline.batch_processor import BatchCounts
 from feedback_etl.pipeline.transform_options import TransformOptions
 
 
@@ -87,11 +87,11 @@ class TaskResult(NamedTuple):
     Attributes:
         number: Number of the part.
         files: Written files: a part of the pairs, a part of the rejected rows, both or neither.
-        tally: Counts of the rows; None if an earlier task counted them.
+        counts: Counts of the rows; None if an earlier task counted them.
         spooled: The file of spooled rows; None if there are none.
     """
 
     number: int
     files: list[DataFile]
-    tally: Tally | None
+    counts: BatchCounts | None
     spooled: DataFile | None = None

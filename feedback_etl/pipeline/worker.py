@@ -27,8 +27,8 @@ from feedback_etl.exports.layout import (
     spooled_part_path,
 )
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
-from feedback_etl.pipeline.batch_processor import Run
-from feedback_etl.pipeline.batches import process_into
+from feedback_etl.pipeline.batch_processor import BatchProcessor
+from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.part_writer import PartWriter, open_spooled_part
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
@@ -113,11 +113,11 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     return write_part(place, rules, task, frames, create_processor(export, rules))
 
 
-def create_processor(export: TaskContext, rules: TransformOptions) -> Run:
+def create_processor(export: TaskContext, rules: TransformOptions) -> BatchProcessor:
     """Return the batch processor of a task, which removes people who were erased before the export began."""
     if not export.erasures:
-        return Run(rules)
-    return Run(rules, _forgotten_in(export.place, (rules.key, *available_keys()), export.erasures))
+        return BatchProcessor(rules)
+    return BatchProcessor(rules, _forgotten_in(export.place, (rules.key, *available_keys()), export.erasures))
 
 
 @lru_cache(maxsize=4)
@@ -133,7 +133,7 @@ def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[
 
 
 def write_part(
-    place: Storage, rules: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], run: Run
+    place: Storage, rules: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], processor: BatchProcessor
 ) -> TaskResult:
     """Write a part from raw rows; with k, spool its rows until the sizes of all equivalence classes are known."""
     export, number = task.export, task.number
@@ -146,10 +146,10 @@ def write_part(
         rejected = PartWriter(place, rejected_part_path(export.stem, number), FileFormat(), {})
         for file in (pairs, rejected):
             stack.enter_context(file)
-        process_into(pairs.append, rejected.append, run, frames)
+        process_batches(processor, frames, write=pairs.append, write_rejected=rejected.append)
         written = pairs.publish("pairs")
         files = [*([] if spools else written), *rejected.publish("rejected")]
-    return TaskResult(number, files, run.tally(), next(iter(written), None) if spools else None)
+    return TaskResult(number, files, processor.take_counts(), next(iter(written), None) if spools else None)
 
 
 def release_part(place: Storage, rules: TransformOptions, task: ReleaseTask) -> TaskResult:

@@ -14,7 +14,7 @@ from feedback_etl.exports.manifest import hash_settings
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.tombstones import Tombstones
-from feedback_etl.pipeline.batches import process_into
+from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -22,7 +22,7 @@ from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classe
 from feedback_etl.results import ExportReport
 
 if TYPE_CHECKING:
-    from feedback_etl.pipeline.batch_processor import Run
+    from feedback_etl.pipeline.batch_processor import BatchProcessor
 
 SLOW_SECONDS = 10.0
 """An export that takes longer looks for an index that would make reading faster."""
@@ -41,12 +41,12 @@ def write_export(
     with open_feedback(selection) as stream:
         with _begin_transaction(request, stream, series) as files:
             memory = None if series is None else SeenRows(series.rows_file, rules.key, stream.watermark.until)
-            run = _create_processor(rules, files.forgotten, memory)
+            processor = _create_processor(rules, files.forgotten, memory)
             write = files.write if rules.anonymity.k is None else files.spool
-            process_into(write, files.write_rejected, run, stream.batches)
-            run.judge(window, stream.excluded)
-            suppress_small_classes(files, run, rules.anonymity)
-            report = run.report(window, stream.excluded)
+            process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
+            processor.check_limits(window, stream.excluded)
+            suppress_small_classes(files, processor, rules.anonymity)
+            report = processor.build_report(window, stream.excluded)
             details = ManifestDetails(
                 "full", window, request.settings, source=stream.dialect, extra=rules.extra_columns
             )
@@ -74,9 +74,11 @@ def _add_increment(
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 
-def suppress_small_classes(files: LocalExportTransaction, run: "Run", policy: KAnonymityPolicy) -> None:
+def suppress_small_classes(
+    files: LocalExportTransaction, processor: "BatchProcessor", policy: KAnonymityPolicy
+) -> None:
     """Write the spooled rows, without those of equivalence classes that are too small."""
-    small = run.small_classes()
+    small = processor.find_small_classes()
     files.release_spooled(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
 
 
@@ -109,7 +111,11 @@ def _row_schema(rules: TransformOptions) -> str:
     return json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
 
 
-def _create_processor(rules: TransformOptions, forgotten: Sequence[Tombstones], memory: SeenRows | None) -> "Run":
-    from feedback_etl.pipeline.batch_processor import Run  # imports pandera, while the database executes the query
+def _create_processor(
+    rules: TransformOptions, forgotten: Sequence[Tombstones], memory: SeenRows | None
+) -> "BatchProcessor":
+    from feedback_etl.pipeline.batch_processor import (
+        BatchProcessor,  # imports pandera, while the database executes the query
+    )
 
-    return Run(rules, forgotten, memory)
+    return BatchProcessor(rules, forgotten, memory)

@@ -1,4 +1,4 @@
-"""Which rows are the first of their pair, batch by batch; what has to be remembered of earlier batches is kept here."""
+"""Remove duplicates batch by batch; the filters remember what they need of earlier batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,16 +14,28 @@ _RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), 
 """Comparable between batches, also where a source gives an id as a number in one and as text in the next."""
 
 
-class FirstOfPairs:
-    """The built-in rule, on raw rows in the order of their times."""
+class DuplicateFilter:
+    """Remove later rows of the same feedback, before or after pseudonymisation; this base removes none."""
+
+    def filter_raw(self, valid: pl.DataFrame) -> pl.DataFrame:
+        """Return the valid raw rows that are not known to be duplicates."""
+        return valid
+
+    def filter_pairs(self, raw: pl.DataFrame, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the raw rows and their training pairs, row by row, that are no duplicates."""
+        return raw, pairs
+
+
+class RawDuplicateFilter(DuplicateFilter):
+    """Apply the built-in pair hash, on raw rows ordered by time."""
 
     def __init__(self) -> None:
         self._seen: pl.DataFrame | None = None
 
-    def filter(self, valid: pl.DataFrame) -> pl.DataFrame:
+    def filter_raw(self, valid: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that are the first of their pair.
 
-        Duplicates have equal times, and rows come ordered by time: only neighbours can be duplicates. Of earlier
+        Duplicates have equal times, and rows are ordered by time: only neighbours can be duplicates. Of earlier
         batches, only the rows of the last time have to be remembered.
         """
         if valid.is_empty():
@@ -43,25 +55,26 @@ class FirstOfPairs:
         return unique
 
 
-class FirstOfOwnPairs:
-    """An application's own hash of a pair. Every hash of the export is remembered: equal pairs can be far apart."""
+class CustomDuplicateFilter(DuplicateFilter):
+    """Apply an application's own hash of a pair. All hashes are kept: equal pairs can be far apart."""
 
     def __init__(self, pair_hash: Callable[[FeedbackTrainingPair], str]) -> None:
         self._pair_hash = pair_hash
         self._seen = set[str]()
 
-    def mask(self, pairs: pl.DataFrame) -> pl.Series:
-        """Return which rows have a hash that no earlier row had; equal rows of the batch are hashed once.
+    def filter_pairs(self, raw: pl.DataFrame, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the rows with a hash that no earlier row had; equal rows of the batch are hashed once.
 
         Raises:
-            ValidationError: The function raised an error, or returned no text.
+            ValidationError: The function raised an error, or did not return text.
         """
-        known: dict[tuple[Any, ...], str] = {}
-        first = []
+        hashes: dict[tuple[Any, ...], str] = {}
+        is_first = []
         for pair in iter_pairs(pairs):
             values = tuple(vars(pair).values())
-            if values not in known:
-                known[values] = call("_get_pair_hash", self._pair_hash, pair, (str,))
-            first.append(known[values] not in self._seen)
-            self._seen.add(known[values])
-        return pl.Series(first, dtype=pl.Boolean)
+            if values not in hashes:
+                hashes[values] = call("_get_pair_hash", self._pair_hash, pair, (str,))
+            is_first.append(hashes[values] not in self._seen)
+            self._seen.add(hashes[values])
+        mask = pl.Series(is_first, dtype=pl.Boolean)
+        return raw.filter(mask), pairs.filter(mask)

@@ -51,7 +51,7 @@ class Overrides:
         if self.bucket_age is not None:
             labels = _map_distinct("_bucket_age", self.bucket_age, nan_to_null(raw["age"]), (str, type(None)))
             columns.append(labels.replace("", None).alias("age_range"))
-        return pairs.with_columns(columns)
+        return pairs.with_columns(columns) if columns else pairs
 
     def pseudonyms(self, ids: pl.Series) -> pl.Series:
         """Return the pseudonyms of ids by the application's own function; null stays null."""
