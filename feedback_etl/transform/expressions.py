@@ -12,7 +12,7 @@ import polars as pl
 import polars.selectors as cs
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
-from feedback_etl.columns import AGE_EDGES
+from feedback_etl.columns import AGE_EDGES, FORMULA_PATTERN
 from feedback_etl.errors import KeyUnusableError, UsageError
 
 PSEUDONYM_LENGTH = 16
@@ -30,9 +30,7 @@ MAX_AGE = 130
 AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 
 FORMULA_STARTS = "=+-@\t\r\n"
-"""A text that begins with one of these is run as a formula by spreadsheet programs (OWASP, CSV injection)."""
-
-_FORMULA = r"^[=+\-@\t\r\n]"
+"""The first characters of formulas; see `columns.FORMULA_PATTERN`."""
 
 # A JSON string by RFC 8259 section 7, without lone surrogates: no decoder can turn those into text.
 _JSON_STRING = (
@@ -258,7 +256,7 @@ def is_formula(column: str | pl.Expr) -> pl.Expr:
     >>> pl.DataFrame({"text": ["=1+1", "acne", None]}).select(is_formula("text")).to_series().to_list()
     [True, False, None]
     """
-    return _text(column).str.contains(_FORMULA)
+    return _text(column).str.contains(FORMULA_PATTERN)
 
 
 def escape_formula(column: str | pl.Expr) -> pl.Expr:

@@ -13,7 +13,6 @@ from feedback_etl.columns import (
     LIST_COLUMNS,
     RATINGS,
     RAW_COLUMNS,
-    ColumnType,
     ExtraColumn,
     raw_extra_columns,
     require_raw,
@@ -69,18 +68,10 @@ REASONS = tuple(dict.fromkeys(reason for faults in _FAULTS.values() for reason i
 """The stable names of all reasons for which a row is rejected."""
 
 
-def _faults_of(column: ExtraColumn) -> dict[str, pl.Expr]:
-    """What can be wrong with a value of a further column."""
+def _find_faults(column: ExtraColumn) -> dict[str, pl.Expr]:
+    """Return the reasons for which a value of an extra column is wrong, as `_FAULTS` does."""
     value = pl.col(column.name)
-    if column.role == "identifier":
-        return {}
-    faults: dict[ColumnType, dict[str, pl.Expr]] = {
-        "text": _text_faults(column.name),
-        "number": {f"{column.name}_not_finite": ~value.cast(pl.Float64).is_finite()},
-        "boolean": {f"{column.name}_not_boolean": ~value.cast(pl.Float64).is_between(0, 1)},
-        "integer": {f"{column.name}_out_of_range": value.cast(pl.Int64, strict=False).is_null() & value.is_not_null()},
-    }
-    return faults.get(column.type, {})
+    return {reason.format(column.name): find(value) for reason, find in column.column_type.faults.items()}
 
 
 def _check(reason: str, wrong: pl.Expr) -> pa.Check:
@@ -151,7 +142,9 @@ def is_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> 
 
 def _is_suspect(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn]) -> pl.Expr:
     """Whether anything is wrong with a row. Lists are judged once per distinct text: decoding is what costs."""
-    wrong = [fault for faults in (*_ROW_FAULTS.values(), *map(_faults_of, extra_columns)) for fault in faults.values()]
+    wrong = [
+        fault for faults in (*_ROW_FAULTS.values(), *map(_find_faults, extra_columns)) for fault in faults.values()
+    ]
     for column in LIST_COLUMNS:
         texts = frame.select(pl.col(column).unique())
         faulty = texts.filter(pl.any_horizontal(_FAULTS[column].values())).to_series()
@@ -167,7 +160,7 @@ def add_reasons(rows: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -
     # pandera makes Python's values of those that are wrong, and Python has no time beyond the calendar.
     judged = rows.with_columns(pl.col("created_at").cast(pl.Datetime("us")).cast(pl.Int64))
     cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra_columns)), judged)
-    names = dict.fromkeys((*REASONS, *(reason for each in extra_columns for reason in _faults_of(each))))
+    names = dict.fromkeys((*REASONS, *(reason for each in extra_columns for reason in _find_faults(each))))
     reasons = (
         cases.select("index", reason=pl.col("check").cast(pl.Enum(list(names))))
         .unique()
@@ -180,6 +173,6 @@ def add_reasons(rows: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -
 
 def _raw_columns(extra_columns: Sequence[ExtraColumn]) -> dict[str, pa.Column]:
     return {
-        each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _faults_of(each).items()])
+        each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _find_faults(each).items()])
         for each in raw_extra_columns(extra_columns)
     }

@@ -7,14 +7,14 @@ a raw row, and splitting good rows from bad ones, is in `rejection`.
 import copy
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandera.polars as pa
 import polars as pl
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
-from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ColumnType, ExtraColumn
+from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
@@ -92,13 +92,6 @@ _MEANINGS = {
     SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 hex characters.",
     IMAGE_URL: "Key of the analysed photo, where the user agreed to its use.",
 }
-_TYPES: dict[ColumnType, Any] = {
-    "text": pl.String,
-    "integer": pl.Int64,
-    "number": pl.Float64,
-    "boolean": pl.Boolean,
-    "time": pl.Datetime("us", "UTC"),
-}
 
 
 @lru_cache
@@ -127,7 +120,7 @@ def _further(column: ExtraColumn) -> pa.Column:
     if column.role == "identifier":
         return pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN), nullable=True, description=told)
     checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
-    return pa.Column(_TYPES[column.type], checks, nullable=True, description=told)
+    return pa.Column(column.column_type.dtype, checks, nullable=True, description=told)
 
 
 def validate(
