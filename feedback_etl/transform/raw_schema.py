@@ -1,6 +1,6 @@
-"""What can be wrong with a raw row: `RawFeedback`, a pandera model, names every reason.
+"""Validate raw rows: `RawFeedback`, a pandera model, names every reason for a rejection.
 
-`split_valid` gives the good rows and the explained bad ones.
+`split_valid` returns the valid rows, and the invalid ones with their reasons.
 """
 
 from collections.abc import Sequence
@@ -86,16 +86,16 @@ RawFeedback = pa.DataFrameSchema(
     },
     name="RawFeedback",
 )
-"""What can be wrong with a raw row; the name of each check is the stable name of a reason."""
+"""The rules for raw rows; the name of each check is the stable name of a reason."""
 
 
 class Split(NamedTuple, Generic[Frame]):
-    """Raw rows, told apart.
+    """Valid and rejected raw rows.
 
     Attributes:
-        valid: The rows in which nothing is wrong, in their order.
-        rejected: The other rows, in their order, with a column `reasons`: the names of all that is wrong, joined by
-            commas in the order of `REASONS`.
+        valid: The valid rows, in their order.
+        rejected: The other rows, in their order, with a column `reasons`: all names of reasons, joined by commas in
+            the order of `REASONS`.
     """
 
     valid: Frame
@@ -104,16 +104,16 @@ class Split(NamedTuple, Generic[Frame]):
 
 @accepts_any_dataframe
 def split_valid(frame: Frame, *, extra_columns: Sequence[ExtraColumn] = ()) -> Split[Frame]:
-    """Tell valid raw rows from those with something wrong, with all the reasons.
+    """Split raw rows into valid ones and rejected ones with all their reasons.
 
-    A frame in which nothing is wrong costs one pass; pandera then explains only the rows that failed it.
+    A valid frame takes one pass; pandera then explains only the rows that failed it.
 
     Args:
-        frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` gives them. A lazy frame is run for it.
-        extra_columns: Further columns that it has, for `anonymize`.
+        frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` returns them. A lazy frame is collected.
+        extra_columns: Extra columns of the frame, for `anonymize`.
 
     Returns:
-        `Split(valid, rejected)`, two frames of the kind that was given; together they hold every row once.
+        `Split(valid, rejected)`, two frames of the given kind; together they contain every row once.
 
     Raises:
         ValidationError: Columns are missing or of a wrong type.
@@ -127,7 +127,7 @@ def split_valid(frame: Frame, *, extra_columns: Sequence[ExtraColumn] = ()) -> S
 
 
 def partition_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> Split[pl.DataFrame]:
-    """`split_valid` without the reasons, in one pass; `add_reasons` adds them, for the rows of many batches at once."""
+    """Split rows as `split_valid` does, in one pass and without reasons; `add_reasons` adds them, for many batches."""
     require_raw(frame, extra_columns)
     suspect = frame.select(_is_suspect(frame, extra_columns).alias("suspect")).to_series()
     if not suspect.any():
@@ -136,12 +136,12 @@ def partition_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = 
 
 
 def is_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> pl.Expr:
-    """Make the expression that is true for the rows of a raw frame in which nothing is wrong."""
+    """Return the expression that is true for the valid rows of a raw frame."""
     return ~_is_suspect(frame, extra_columns)
 
 
 def _is_suspect(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn]) -> pl.Expr:
-    """Whether anything is wrong with a row. Lists are judged once per distinct text: decoding is what costs."""
+    """Return whether a row is invalid. Lists are validated once per distinct text, since decoding is expensive."""
     wrong = [
         fault for faults in (*_ROW_FAULTS.values(), *map(_find_faults, extra_columns)) for fault in faults.values()
     ]
@@ -154,10 +154,10 @@ def _is_suspect(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn]) -> pl
 
 
 def add_reasons(rows: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
-    """Raw rows that are all wrong, with a column `reasons`: what pandera finds."""
+    """Add the column `reasons`, from the findings of pandera, to rows that are all invalid."""
     if rows.is_empty():
         return rows.with_columns(reasons=pl.lit("", pl.String))
-    # pandera makes Python's values of those that are wrong, and Python has no time beyond the calendar.
+    # pandera converts invalid values to Python, which has no times beyond the year 9999.
     judged = rows.with_columns(pl.col("created_at").cast(pl.Datetime("us")).cast(pl.Int64))
     cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra_columns)), judged)
     names = dict.fromkeys((*REASONS, *(reason for each in extra_columns for reason in _find_faults(each))))
