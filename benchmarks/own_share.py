@@ -49,7 +49,7 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     from feedback_etl.database.raw_types import to_raw
     from feedback_etl.database.window import Window
     from feedback_etl.exports.local_transaction import LocalExportTransaction
-    from feedback_etl.options import ExportOptions
+    from feedback_etl.options.export import ExportOptions
     from feedback_etl.pipeline.batch_processor import BatchProcessor
     from feedback_etl.pipeline.batches import process_batches
     from feedback_etl.pipeline.transform_options import TransformOptions

@@ -14,8 +14,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnTypeName, ExtraColumn, Role
 from feedback_etl.errors import KeyMissingError, KeyUnusableError, UsageError
-from feedback_etl.option_keywords import ExportKeywords
-from feedback_etl.options import ExportOptions, OutputOptions, PrivacyOptions, ReadOptions, option_names
+from feedback_etl.options.export import ExportOptions, option_names
+from feedback_etl.options.groups import OutputOptions, PrivacyOptions, ReadOptions
+from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.privacy.k_anonymity import MAX_K
 from feedback_etl.privacy.keys import Key, is_retired, read_key
 from feedback_etl.settings_checks import (

@@ -27,7 +27,7 @@ FLOORS = [
     {"clock", "errors"},
     {"columns"},
     {"storage", "transform"},
-    {"database", "exports", "option_keywords", "options", "privacy", "results", "settings_checks", "settings_file"},
+    {"database", "exports", "options", "privacy", "results", "settings_checks", "settings_file"},
     {"settings"},
     {"pipeline"},
     {"compliance", "demo", "integrations", "processor", "report", "training"},

@@ -1,4 +1,4 @@
-"""The command line, as somebody at a terminal or a nightly job meets it."""
+"""The command line: output, messages, exit codes, help and the classic script."""
 
 import csv
 import hashlib
@@ -38,7 +38,7 @@ YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of an application's database: of yesterday two good rows, a duplicate, an unrated one and a wrong one."""
+    """Return the URL of a database: yesterday two valid rows, a duplicate, an unrated and an invalid row."""
     url = f"sqlite:///{tmp_path_factory.mktemp('application') / 'app.db'}"
     row = {"user_id": 1, "analysis_id": 1, "recommendation_id": 1, "helpful_rating": 5, "created_at": YESTERDAY}
     january = [{"created_at": datetime(2025, 1, day, 10), "analysis_id": day} for day in (10, 20)]
@@ -54,7 +54,7 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def configured(application: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The database and a key are configured in the environment."""
+    """Configure the database and a key in the environment."""
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", application)
     monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
     return application
@@ -62,7 +62,7 @@ def configured(application: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
-    """Runs command lines in this process."""
+    """Return a runner of command lines in this process."""
     return Here(capfd, monkeypatch)
 
 
@@ -71,7 +71,7 @@ def everything_below(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """But for the log and the lock of a folder of exports."""
+    """List the files below a folder, without the audit log and the lock."""
     return [path for path in everything_below(folder) if path.is_file() and ".feedback_etl" not in path.parts]
 
 
@@ -79,8 +79,8 @@ class TestExport:
     """`feedback-etl export` with its exit codes."""
 
     @pytest.mark.usefixtures("configured")
-    def test_the_usual_run(self, tmp_path: Path) -> None:
-        """In a process of its own: the file is there, figures are on stdout as JSON, the summary is on stderr."""
+    def test_export_writes_file_json_and_summary(self, tmp_path: Path) -> None:
+        """In a separate process: statistics as JSON on stdout, the summary on stderr."""
         run = feedback_etl_process("export", "--json")
         assert run.returncode == 0
         figures = json.loads(run.stdout)
@@ -96,7 +96,7 @@ class TestExport:
             f"{figures['window'][1][:19].replace('T', ' ')} UTC",
             "exported   2 of 5 rows",
             "skipped    1 with fewer than 1 rating",
-            "duplicates 1 of earlier rows, dropped",
+            "duplicates 1 dropped",
             f"rejected   1 listed in {figures['rejected_filename']}",
             "           1 helpful_rating_out_of_range",
             "k          1 (age_range, conditions_detected, timeframe; 2 rows in classes under 5)",
@@ -129,8 +129,8 @@ class TestExport:
             "advice": "",
         }
 
-    def test_every_option_at_once(self, configured: str, tmp_path: Path) -> None:
-        """What can be said in options is said; nothing is on stderr, and only the figures on stdout."""
+    def test_all_options_together(self, configured: str, tmp_path: Path) -> None:
+        """Stderr is empty; stdout contains the statistics only."""
         query = tmp_path / "own.sql"
         query.write_text(
             "SELECT id AS feedback_id, user_id, analysis_id, 'rec' AS recommendation_id, helpful_rating, "
@@ -153,7 +153,7 @@ class TestExport:
 
     @pytest.mark.usefixtures("configured")
     @pytest.mark.parametrize(
-        ("arguments", "code", "told"),
+        ("arguments", "code", "message"),
         [
             (["--database-url", "sqlite:///missing.db"], 3, "error: There is no SQLite file at missing.db."),
             (["--strict"], 4, "error: Nothing was exported: 1 of 4 rows are rejected, and no row may be rejected"),
@@ -161,26 +161,26 @@ class TestExport:
         ],
     )
     def test_each_kind_of_error_has_its_exit_code(
-        self, tmp_path: Path, arguments: list[str], code: int, told: str
+        self, tmp_path: Path, arguments: list[str], code: int, message: str
     ) -> None:
-        """One sentence on stderr, nothing on stdout, and no file."""
+        """One sentence on stderr, nothing on stdout, no file."""
         (tmp_path / "file").write_text("mine")
         run = feedback_etl("export", "--json", *arguments)
         assert (run.returncode, run.stdout) == (code, "")
-        assert run.stderr.startswith(told)
+        assert run.stderr.startswith(message)
         assert run.stderr.count("\n") == 1
         assert [path.name for path in files_below(tmp_path)] == ["file"]
 
-    def test_without_a_key_there_is_no_export(self, application: str, tmp_path: Path) -> None:
-        """Where nobody sits at a terminal, none is made: it would be lost with its container."""
+    def test_export_without_key_fails_off_terminal(self, application: str, tmp_path: Path) -> None:
+        """No key is created without a terminal: it would be lost with its container."""
         run = feedback_etl("export", "--database-url", application)
         assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {NO_KEY}\n")
         assert "`feedback-etl keys new`" in run.stderr
         assert everything_below(tmp_path) == []
         assert not default_key_path().exists()
 
-    def test_the_first_export_on_a_terminal_makes_a_key(self, application: str, here: Here) -> None:
-        """It says so and where; the next one uses it."""
+    def test_first_export_on_a_terminal_creates_a_key(self, application: str, here: Here) -> None:
+        """The message names its path; the next export uses it."""
         code, screen = on_terminal("export", "--database-url", application)
         key = Key(default_key_path().read_text())
         assert code == 0
@@ -192,7 +192,7 @@ class TestExport:
 
 
 def on_terminal(*arguments: str) -> tuple[int, str]:
-    """Run a command with a terminal of its own; its exit code and what the screen shows."""
+    """Run a command on a pseudo-terminal; return its exit code and its output."""
     master, slave = pty.openpty()
     with subprocess.Popen([COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment()) as process:
         os.close(slave)
@@ -206,10 +206,10 @@ def on_terminal(*arguments: str) -> tuple[int, str]:
 
 @pytest.mark.usefixtures("configured")
 class TestExportHere:
-    """What `export` says and does, in this process."""
+    """`export` in this process."""
 
-    def test_nothing_in_the_window(self, here: Here, tmp_path: Path) -> None:
-        """One line says so and why; exit code 0 and no file."""
+    def test_empty_window_is_reported(self, here: Here, tmp_path: Path) -> None:
+        """One line gives the reason; exit code 0 and no file."""
         ended = here("export", "--since", "2024-01-01", "--until", "2024-02-01")
         assert ended.code == 0
         assert ended.err.splitlines()[1] == (
@@ -217,8 +217,8 @@ class TestExportHere:
         )
         assert files_below(tmp_path) == []
 
-    def test_too_few_ratings_everywhere(self, here: Here) -> None:
-        """The option that decides it is named."""
+    def test_all_rows_skipped_names_min_fields(self, here: Here) -> None:
+        """The message names --min-fields."""
         ended = here("export", "--min-fields", "4")
         assert ended.code == 0
         assert ended.err.splitlines()[1:3] == [
@@ -226,8 +226,8 @@ class TestExportHere:
             "skipped    5 with fewer than 4 ratings",
         ]
 
-    def test_nobody_has_consented(self, here: Here, tmp_path: Path) -> None:
-        """Rows without consent are counted, and that is said."""
+    def test_rows_without_consent_are_reported(self, here: Here, tmp_path: Path) -> None:
+        """They are counted as excluded."""
         columns = "analysis_id, recommendation_id, helpful_rating, product_satisfaction, routine_completion_pct, "
         columns += "would_recommend, NULL AS conditions_analyzed, NULL AS rules_applied, timeframe, 1 AS age"
         (tmp_path / "own.sql").write_text(
@@ -241,15 +241,15 @@ class TestExportHere:
             "Nothing exported: no user with feedback in the window has given consent.",
         ]
 
-    def test_no_key_is_told_in_the_summary(self, here: Here) -> None:
+    def test_summary_warns_of_unkeyed_pseudonyms(self, here: Here) -> None:
         """Unkeyed pseudonyms can be inverted."""
         ended = here("export", "--unkeyed", "--days", "-1")
         assert "key        none: unkeyed pseudonyms can be inverted" in ended.err.splitlines()
         assert "exported   4 of 7 rows" in ended.err.splitlines()
         assert "window     the beginning to " in ended.err
 
-    def test_max_rejected(self, here: Here) -> None:
-        """One of four rated rows is wrong: 25 % may not be too many, 24 % are."""
+    def test_max_rejected_is_a_limit(self, here: Here) -> None:
+        """One of four rated rows is invalid: a limit of 25 % passes, 24 % fails."""
         assert here("export", "--max-rejected", "0.25").code == 0
         ended = here("export", "--max-rejected", "0.24")
         assert ended.code == 4
@@ -257,7 +257,7 @@ class TestExportHere:
         assert "helpful_rating_out_of_range 1" in ended.err
 
     @pytest.mark.parametrize(
-        ("arguments", "told"),
+        ("arguments", "message"),
         [
             (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other: give one of them."),
             (["--until", "2025-01-01"], "requires a start (since)"),
@@ -273,25 +273,25 @@ class TestExportHere:
             (["--max-rejected", "nan"], "max_rejected must be a share from 0 to 1"),
             (["--timestamp-precision", "week"], "Invalid value for '--timestamp-precision'"),
             (["--query", "missing.sql"], "There is no query file missing.sql."),
-            (["--database-url", ""], "The database URL cannot be understood"),
+            (["--database-url", ""], "The database URL is not valid"),
             (["--database-url", "oracle://host/app"], "Databases of the kind oracle cannot be read"),
             (["--day", "7"], "No such option: --day"),
             (["surplus"], "unexpected extra argument"),
         ],
     )
-    def test_wrong_usage(self, here: Here, tmp_path: Path, arguments: list[str], told: str) -> None:
-        """Exit code 2, what is allowed on stderr, nothing on stdout, no file."""
+    def test_wrong_usage_exits_with_2(self, here: Here, tmp_path: Path, arguments: list[str], message: str) -> None:
+        """The message is on stderr, nothing on stdout, no file."""
         ended = here("export", "--json", *arguments)
         assert (ended.code, ended.out) == (2, "")
-        assert told in ended.err
+        assert message in ended.err
         assert files_below(tmp_path) == []
 
-    def test_since_without_days(self, here: Here) -> None:
-        """The default of --days does not stand in the way."""
+    def test_since_overrides_the_default_of_days(self, here: Here) -> None:
+        """--since does not conflict with the default of --days."""
         assert json.loads(here("export", "--since", "2025-01-01", "--json").out)["total_feedback_records"] == 7
 
-    def test_a_warning_of_a_library_is_not_shown(self, here: Here) -> None:
-        """It is nothing the user can mend, and could hold a value."""
+    def test_library_warnings_are_not_shown(self, here: Here) -> None:
+        """The user cannot fix them, and they may contain a value."""
 
         def warns() -> None:
             with warnings.catch_warnings():
@@ -303,17 +303,17 @@ class TestExportHere:
 
 
 class TestConfiguration:
-    """Where `export` finds its database, folder and key."""
+    """Sources of the database, the folder and the key."""
 
-    def test_no_database(self, here: Here) -> None:
-        """One sentence names the variable, the option, and the command that needs none."""
+    def test_missing_database_is_reported(self, here: Here) -> None:
+        """One sentence names the variable, the option, and the command that requires no database."""
         ended = here("export")
         assert (ended.code, ended.out, ended.err) == (2, "", f"error: {NO_DATABASE}\n")
         for name in ("FEEDBACK_ETL_DATABASE_URL", "--database-url", "`feedback-etl demo`"):
             assert name in ended.err
 
     def test_the_settings_file_is_read(self, application: str, here: Here, tmp_path: Path) -> None:
-        """The database, the folder and the key all come from it."""
+        """It configures the database, the folder and the key."""
         (tmp_path / "secret").write_text(KEY)
         (tmp_path / "secret").chmod(0o600)
         (tmp_path / "feedback-etl.toml").write_text(
@@ -324,10 +324,10 @@ class TestConfiguration:
 
 
 class TestPreview:
-    """`feedback-etl preview` shows and writes nothing."""
+    """`feedback-etl preview` prints rows and writes nothing."""
 
-    def test_it_prints_csv(self, application: str, tmp_path: Path) -> None:
-        """The user's key is not needed, not read and not made; nothing is written."""
+    def test_preview_prints_csv(self, application: str, tmp_path: Path) -> None:
+        """The user's key is neither read nor created; nothing is written."""
         run = feedback_etl("preview", "--database-url", application, env={"FEEDBACK_ETL_KEY": "not one"})
         assert run.returncode == 0
         rows = list(csv.DictReader(run.stdout.splitlines()))
@@ -336,8 +336,8 @@ class TestPreview:
         assert everything_below(tmp_path) == everything_below(Path.home()) == []
 
     @pytest.mark.usefixtures("configured")
-    def test_its_options(self, here: Here) -> None:
-        """Those that choose rows, and how many to show."""
+    def test_preview_options_select_rows(self, here: Here) -> None:
+        """The window, the ratings and the number of rows."""
         ended = here("preview", "--days", "-1", "--rows", "3", "--min-fields", "0")
         assert (ended.code, ended.out.count("\n")) == (0, 4)
         assert ended.err.startswith("The first 3 of 4 rows.")
@@ -345,20 +345,20 @@ class TestPreview:
         assert ended.err.startswith("The first 1 of 1 rows.")
 
     @pytest.mark.usefixtures("configured")
-    def test_nothing_to_show(self, here: Here) -> None:
-        """The header, and a line that says why there is no more."""
+    def test_preview_of_an_empty_window(self, here: Here) -> None:
+        """The header, and one line with the reason."""
         ended = here("preview", "--since", "2024-01-01", "--until", "2024-02-01")
         assert (ended.code, ended.out) == (0, ",".join(TRAINING_COLUMNS) + "\n")
         assert ended.err == "No feedback in the window has enough ratings (--days -1 reads everything).\n"
 
 
 class TestStdout:
-    """Where data goes may be gone or full."""
+    """Stdout may be closed or full."""
 
     COMMAND = (COMMAND, "keys", "show")
 
     @pytest.mark.usefixtures("configured")
-    def test_a_reader_that_has_seen_enough_is_no_error(self) -> None:
+    def test_closed_pipe_is_no_error(self) -> None:
         """As in `feedback-etl preview | head -1`; here the pipe is closed before anything is written."""
         reading, writing = os.pipe()
         os.close(reading)
@@ -368,19 +368,19 @@ class TestStdout:
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
     @pytest.mark.usefixtures("configured")
-    def test_an_output_that_cannot_be_written_is_told(self) -> None:
-        """Such as a file on a full disk."""
+    def test_full_stdout_is_reported(self) -> None:
+        """As with a file on a full disk."""
         with Path("/dev/full").open("wb") as full:
             run = subprocess.run(self.COMMAND, stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
-        told = b"error: Stdout cannot be written: No space left on device. An export that was published is kept.\n"
-        assert (run.returncode, run.stderr) == (5, told)
+        message = b"error: Stdout cannot be written: No space left on device. An export that was published is kept.\n"
+        assert (run.returncode, run.stderr) == (5, message)
 
 
 class TestDemo:
-    """`feedback-etl demo` needs nothing, and touches nothing of the user's."""
+    """`feedback-etl demo` requires nothing and does not touch the user's files."""
 
-    def test_it_needs_no_configuration(self, tmp_path: Path) -> None:
-        """Neither key nor settings are read, however wrong they are, and none is made."""
+    def test_demo_ignores_configuration(self, tmp_path: Path) -> None:
+        """Invalid keys and settings are not read, and none are created."""
         (tmp_path / "feedback-etl.toml").write_text("broken =")
         wrong = {"FEEDBACK_ETL_KEY": "short", "FEEDBACK_ETL_DATABASE_URL": "nonsense"}
         run = feedback_etl("demo", "--rows", "300", "--seed", "3", env=wrong)
@@ -393,20 +393,20 @@ class TestDemo:
         assert run.stdout == "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:6])
         assert everything_below(Path.home()) == []
 
-    def test_the_next_command_works_wherever_the_demo_is(self, here: Here) -> None:
-        """The name of the folder is quoted for the shell and for the URL."""
+    def test_suggested_command_is_quoted(self, here: Here) -> None:
+        """The folder name is quoted for the shell and for the URL."""
         folder = "my demo? 100% #1"
         next_command = here("demo", "--rows", "300", "--directory", folder).err.splitlines()[-1]
         name, *arguments = shlex.split(next_command.removeprefix("Next: "))
         assert (name, here(*arguments).code) == ("feedback-etl", 0)
 
-    def test_a_demo_of_one_row(self, here: Here) -> None:
-        """That row may not be exported: then there is no file to show."""
+    def test_demo_of_one_row(self, here: Here) -> None:
+        """If that row is not exported, there is no file to print."""
         ended = here("demo", "--rows", "1")
         assert (ended.code, ended.out) == (0, "")
         assert "Nothing exported" in ended.err
 
-    def test_a_file_that_is_no_demo_is_not_replaced(self, here: Here, tmp_path: Path) -> None:
+    def test_demo_does_not_overwrite_foreign_files(self, here: Here, tmp_path: Path) -> None:
         """Exit code 5."""
         (tmp_path / "feedback_demo").mkdir()
         (tmp_path / "feedback_demo" / "feedback.db").write_text("mine")
@@ -415,11 +415,11 @@ class TestDemo:
 
 
 class TestErrors:
-    """What is not expected is told without its text."""
+    """Unexpected errors are reported without their texts."""
 
     @pytest.mark.parametrize("kind", [RuntimeError, BaseException, KeyboardInterrupt])
-    def test_an_unexpected_error_shows_its_place_and_not_its_text(self, here: Here, kind: type[BaseException]) -> None:
-        """The text may hold rows; a panic of a library in Rust is no Exception."""
+    def test_unexpected_error_shows_traceback_without_text(self, here: Here, kind: type[BaseException]) -> None:
+        """The text may contain rows; a panic in a Rust library is not an Exception."""
         secret = "canary" * 2
 
         def fails() -> None:
@@ -431,14 +431,14 @@ class TestErrors:
         assert f"{Path(__file__).name}" in ended.err
         assert secret not in ended.err
 
-    @pytest.mark.parametrize("error", [SourceError("told"), ValidationError("told", {"formula": 1})])
-    def test_an_error_of_ours_is_its_sentence(self, here: Here, error: SourceError | ValidationError) -> None:
-        """And its exit code."""
+    @pytest.mark.parametrize("error", [SourceError("message"), ValidationError("message", {"formula": 1})])
+    def test_feedback_error_is_one_sentence(self, here: Here, error: SourceError | ValidationError) -> None:
+        """With its own exit code."""
 
         def fails() -> None:
             raise error
 
-        assert here(command=fails) == (error.exit_code, "", "error: told\n")
+        assert here(command=fails) == (error.exit_code, "", "error: message\n")
 
 
 class TestTheClassicScript:
@@ -455,17 +455,17 @@ class TestTheClassicScript:
         ],
         ids=str,
     )
-    def test_an_option_without_its_command_names_the_command(
+    def test_option_without_command_suggests_the_command(
         self, here: Here, arguments: tuple[str, ...], message: str
     ) -> None:
-        """Exit code 2; what follows the option is not repeated."""
+        """Exit code 2; the option's value is not repeated."""
         ended = here(*arguments)
         assert (ended.code, ended.out) == (2, "")
         assert ended.err.endswith(f"{message}\n")
 
     @pytest.mark.usefixtures("configured")
-    def test_the_module_is_the_classic_script(self) -> None:
-        """The last days into a folder; without one, into the usual one."""
+    def test_classic_script_exports_the_last_days(self) -> None:
+        """Into the folder of --output."""
         done = classic_script("--days", "7", "--output", "somewhere")
         assert (done.returncode, done.stdout) == (0, "")
         assert "exported   2 of 5 rows\n" in done.stderr
@@ -483,16 +483,18 @@ class TestTheClassicScript:
         ],
         ids=str,
     )
-    def test_bulk_is_everything_unless_days_are_given(self, here: Here, arguments: tuple[str, ...], line: str) -> None:
+    def test_classic_bulk_exports_everything_without_days(
+        self, here: Here, arguments: tuple[str, ...], line: str
+    ) -> None:
         """One day of 24 hours is the default, as in the classic API."""
         ended = here(*arguments, command=classic.app)
         assert ended.code == 0
         assert f"{line}\n" in ended.err
 
-    def test_all_rows_rejected_end_with_4(
+    def test_classic_script_exits_with_4_if_all_rows_are_rejected(
         self, here: Here, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The figures are told as of every export, and nothing is published."""
+        """The summary is printed, and nothing is published."""
         row = {"id": 1, "user_id": 1, "analysis_id": 1, "recommendation_id": 1, "helpful_rating": 9}
         sqlite_database.fill(
             records=[{"id": 1, "recommendation_id": "rec_1"}], feedbacks=[row | {"created_at": YESTERDAY}]
@@ -505,8 +507,8 @@ class TestTheClassicScript:
         assert "rejected   1 by reason:\n           1 helpful_rating_out_of_range\n" in ended.err
         assert list(Path("ml/feedback_training").rglob("*.csv")) == []
 
-    def test_errors_are_those_of_the_command(self, here: Here) -> None:
-        """One sentence, and its exit code."""
+    def test_classic_script_reports_errors_like_the_command(self, here: Here) -> None:
+        """One sentence and the exit code."""
         ended = here("--days", "7", command=classic.app)
         assert ended == (2, "", f"error: {NO_DATABASE}\n")
 
@@ -519,49 +521,49 @@ def classic_script(*arguments: str) -> subprocess.CompletedProcess[str]:
 class TestTheModule:
     """`python -m feedback_etl` and `--version`."""
 
-    def test_both_ways_print_the_version(self) -> None:
-        """The same line."""
+    def test_module_and_command_print_the_same_version(self) -> None:
+        """`feedback-etl VERSION`."""
         module = [sys.executable, "-m", "feedback_etl", "--version"]
-        told = subprocess.run(module, capture_output=True, text=True, check=True, env=environment()).stdout
-        assert told == feedback_etl_process("--version").stdout == f"feedback-etl {__version__}\n"
+        message = subprocess.run(module, capture_output=True, text=True, check=True, env=environment()).stdout
+        assert message == feedback_etl_process("--version").stdout == f"feedback-etl {__version__}\n"
 
-    def test_without_a_command_there_is_help(self, here: Here) -> None:
-        """It names the commands, and where to begin."""
+    def test_help_is_printed_without_a_command(self, here: Here) -> None:
+        """It lists the commands and suggests the demo."""
         ended = here()
         assert "feedback-etl demo" in ended.out + ended.err
         assert all(name in ended.out + ended.err for name in ("export", "preview", "demo", "keys"))
 
 
-def commands() -> dict[str, Any]:
-    """Every command and group with its full name."""
-    found: dict[str, Any] = {"feedback-etl": typer.main.get_command(app)}
-    for name in list(found):
-        collect(name, found[name], found)
-    return found
+def list_commands() -> dict[str, Any]:
+    """Return every command and group by its full name."""
+    commands: dict[str, Any] = {"feedback-etl": typer.main.get_command(app)}
+    for name in list(commands):
+        collect(name, commands[name], commands)
+    return commands
 
 
-def collect(name: str, group: Any, found: dict[str, Any]) -> None:
+def collect(name: str, group: Any, commands: dict[str, Any]) -> None:
     for word, command in getattr(group, "commands", {}).items():
-        found[f"{name} {word}"] = command
-        collect(f"{name} {word}", command, found)
+        commands[f"{name} {word}"] = command
+        collect(f"{name} {word}", command, commands)
 
 
-COMMANDS = commands()
+COMMANDS = list_commands()
 
 
 class TestHelp:
-    """Help that can be pasted, and docs that leave no option out."""
+    """Help with examples that parse, and complete documentation."""
 
-    def test_these_commands_there_are(self) -> None:
-        """So that a new one cannot come unnoticed."""
+    def test_list_of_commands(self) -> None:
+        """A new command must be added here."""
         names = {"export", "preview", "demo", "keys", "keys new", "keys show", "keys list", "keys retire"}
         names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk", "check", "config"}
         names |= {"report", "contracts", "plan"}
         assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
 
     @pytest.mark.parametrize("name", COMMANDS)
-    def test_it_ends_with_an_example_that_parses(self, here: Here, name: str) -> None:
-        """And fits into 80 columns, with a text for each option."""
+    def test_help_ends_with_an_example_that_parses(self, here: Here, name: str) -> None:
+        """It fits into 80 columns and describes each option."""
         ended = here(*shlex.split(name)[1:], "--help")
         example = ended.out.rstrip().splitlines()[-1].strip()
         assert ended.code == 0
@@ -573,8 +575,8 @@ class TestHelp:
         assert_parses(shlex.split(example)[1:])
 
     @pytest.mark.parametrize("name", COMMANDS)
-    def test_the_docs_name_every_command_and_option(self, name: str) -> None:
-        """An undocumented one fails here."""
+    def test_docs_name_every_command_and_option(self, name: str) -> None:
+        """docs/commands.md is complete."""
         text = DOCUMENTED.read_text(encoding="utf-8")
         assert name in text
         options = [option for parameter in COMMANDS[name].params for option in parameter.opts]
@@ -582,7 +584,7 @@ class TestHelp:
 
 
 def assert_parses(words: list[str]) -> None:
-    """A command line means something, tried without running it."""
+    """Parse a command line without running it."""
     name, *rest = words
     while rest and f"{name} {rest[0]}" in COMMANDS:
         name = f"{name} {rest.pop(0)}"
@@ -590,8 +592,8 @@ def assert_parses(words: list[str]) -> None:
         assert context.params is not None
 
 
-def test_an_empty_output_is_refused() -> None:
-    """An unset variable of a shell must not make the working directory the folder of exports."""
+def test_empty_output_is_refused() -> None:
+    """An unset shell variable must not select the working directory."""
     done = feedback_etl("export", "--output", "")
     assert done.returncode == 2
     assert "--output is empty" in done.stderr
@@ -599,8 +601,8 @@ def test_an_empty_output_is_refused() -> None:
 
 @pytest.mark.sample(">&- 2>&- <&-")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
-def test_without_its_streams_an_export_is_an_export(configured: str, tmp_path: Path, closed: str) -> None:
-    """As a daemon calls it, which has closed what it does not use."""
+def test_export_runs_with_closed_standard_streams(configured: str, tmp_path: Path, closed: str) -> None:
+    """A daemon may have closed them."""
     command = f"exec {shlex.quote(COMMAND)} export --days -1 --output exports {closed}"
     done = subprocess.run(["sh", "-c", command], env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)

@@ -1,4 +1,4 @@
-"""`feedback-etl config` tells what is in force and from where, and no secret."""
+"""`feedback-etl config` prints the active settings and their sources, and no secret."""
 
 import json
 from pathlib import Path
@@ -13,29 +13,29 @@ KEY = CANARY * 4
 
 
 def shown(*arguments: str, **env: str) -> dict[str, dict[str, object]]:
-    """What it prints as JSON."""
+    """Return what it prints as JSON."""
     done = feedback_etl("config", "--json", *arguments, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert CANARY not in done.stdout
-    found: dict[str, dict[str, object]] = json.loads(done.stdout)
-    return found
+    settings: dict[str, dict[str, object]] = json.loads(done.stdout)
+    return settings
 
 
-def test_every_setting_is_told_with_its_origin() -> None:
-    """A flag, a variable, the file, the default; and the key by its id."""
+def test_every_setting_is_printed_with_its_source() -> None:
+    """Command line, variable, file or default; the key by its id."""
     Path("feedback-etl.toml").write_text("k = 5\nconnect_timeout = 3\noutput_dir = 'file'\n")
     env = {"FEEDBACK_ETL_CONNECT_TIMEOUT": "4", "FEEDBACK_ETL_KEY": KEY}
-    found = shown("--output", "flag", **env)
-    assert found.keys() == {*Settings.model_fields, "key"}
-    assert found["output_dir"] == {"value": "flag", "from": "the command line"}
-    assert found["connect_timeout"] == {"value": 4.0, "from": "FEEDBACK_ETL_CONNECT_TIMEOUT"}
-    assert found["k"] == {"value": 5, "from": "feedback-etl.toml"}
-    assert found["max_suppressed"] == {"value": 1.0, "from": "default"}
-    assert found["key"] == {"value": Key(KEY).id, "from": "the environment (FEEDBACK_ETL_KEY)"}
+    settings = shown("--output", "flag", **env)
+    assert settings.keys() == {*Settings.model_fields, "key"}
+    assert settings["output_dir"] == {"value": "flag", "from": "the command line"}
+    assert settings["connect_timeout"] == {"value": 4.0, "from": "FEEDBACK_ETL_CONNECT_TIMEOUT"}
+    assert settings["k"] == {"value": 5, "from": "feedback-etl.toml"}
+    assert settings["max_suppressed"] == {"value": 1.0, "from": "default"}
+    assert settings["key"] == {"value": Key(KEY).id, "from": "the environment (FEEDBACK_ETL_KEY)"}
 
 
-def test_of_a_database_only_the_place_is_told() -> None:
-    """Neither user nor password, wherever they stand."""
+def test_database_credentials_are_not_printed() -> None:
+    """Neither user nor password, in any part of the URL."""
     url = f"postgresql://{CANARY}:{CANARY}@db.internal/app?password={CANARY}"
     assert shown(DATABASE_URL=url)["database_url"] == {
         "value": "PostgreSQL at db.internal, database app",
@@ -44,8 +44,8 @@ def test_of_a_database_only_the_place_is_told() -> None:
     assert shown(DATABASE_URL=CANARY)["database_url"]["value"] == "an invalid URL"
 
 
-def test_as_a_table() -> None:
-    """One line for each setting; without a key, what makes one."""
+def test_settings_as_a_table() -> None:
+    """One line for each setting; without a key, the command that creates one."""
     done = feedback_etl("config")
     lines = done.stdout.splitlines()
     assert len(lines) == len(Settings.model_fields) + 1

@@ -1,4 +1,4 @@
-"""The commands that look after a folder of exports, as a person runs them."""
+"""The commands for a folder of exports: list, erase, adopt, prune and audit."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ STEM = "feedback_training_20251025_120000"
 
 @pytest.fixture
 def folder(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The default folder with one export of three users; the key and the database are configured."""
+    """Return the default folder with one export of three users; configure the key and the database."""
     monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
     sqlite_database.fill(**people(3, each=4))
@@ -28,15 +28,15 @@ def folder(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
-    """Runs command lines in this process."""
+    """Return a runner of command lines in this process."""
     return Here(capfd, monkeypatch)
 
 
 class TestList:
-    """What is there."""
+    """`feedback-etl list`."""
 
-    def test_a_line_for_each(self, here: Here, folder: Path) -> None:
-        """Rows, window, mode, key; and what is not ours."""
+    def test_list_prints_one_line_per_export(self, here: Here, folder: Path) -> None:
+        """Rows, window, mode and key; unmanaged files with the remedy."""
         (folder / "copy.csv").write_text("")
         ended = here("list")
         assert ended.code == 0
@@ -46,24 +46,24 @@ class TestList:
         ]
 
     @pytest.mark.usefixtures("folder")
-    def test_as_json(self, here: Here) -> None:
-        """The manifests as they are."""
-        told = json.loads(here("list", "--json").out)
-        assert [each["stem"] for each in told["exports"]] == [STEM]
-        assert told["foreign"] == []
+    def test_list_as_json(self, here: Here) -> None:
+        """The manifests, unchanged."""
+        listing = json.loads(here("list", "--json").out)
+        assert [manifest["stem"] for manifest in listing["exports"]] == [STEM]
+        assert listing["foreign"] == []
 
-    def test_nothing(self, here: Here) -> None:
-        """Is said."""
+    def test_list_of_a_missing_folder(self, here: Here) -> None:
+        """One line on stderr, exit code 0."""
         ended = here("list", "--output", "nowhere")
         assert (ended.code, ended.out, ended.err) == (0, "", "There are no exports in this folder.\n")
 
 
 class TestErase:
-    """Forgetting people."""
+    """`feedback-etl erase`."""
 
     @pytest.mark.usefixtures("folder")
-    def test_a_user(self, here: Here) -> None:
-        """Ids come from a file; a dry run only says what would be."""
+    def test_erase_users_from_a_file(self, here: Here) -> None:
+        """A dry run changes nothing."""
         Path("ids.txt").write_text("2\n\n 2\n")
         dry = here("erase", "--user-ids-file", "ids.txt", "--dry-run")
         assert (dry.code, dry.err) == (0, "4 rows would be erased from 2 files\n")
@@ -73,22 +73,24 @@ class TestErase:
         assert here("list").out.startswith(f"{STEM}.csv  6 rows, 4 erased  ")
 
     @pytest.mark.usefixtures("folder")
-    def test_who_is_not_found_is_listed(self, here: Here) -> None:
-        """And the exit code tells it."""
+    def test_ids_without_rows_are_listed(self, here: Here) -> None:
+        """Exit code 1."""
         Path("ids.txt").write_text("101\n999\n")
         ended = here("erase", "--analysis-ids-file", "ids.txt")
         assert (ended.code, ended.out) == (1, "999\n")
         assert ended.err.endswith("error: No rows were found for 1 id, listed on stdout.\n")
 
     @pytest.mark.usefixtures("folder")
-    def test_ids_from_stdin(self) -> None:
-        """As another program gives them; here none."""
+    def test_erase_reads_ids_from_stdin(self) -> None:
+        """Here there are none, which is wrong usage."""
         run = feedback_etl("erase", "--user-ids-file", "-", "--json")
         assert (run.returncode, run.stdout) == (2, "")
         assert "No one to erase" in run.stderr
 
-    def test_exports_of_a_key_that_is_not_at_hand(self, here: Here, folder: Path, sqlite_database: Database) -> None:
-        """Are named, and it is no success; with the key it is."""
+    def test_exports_of_unavailable_keys_are_reported(
+        self, here: Here, folder: Path, sqlite_database: Database
+    ) -> None:
+        """Exit code 1; with --key-file it succeeds."""
         other = Key("o" * 32)
         exported(sqlite_database, folder, key=other, allow_new_key=True)
         Path("ids.txt").write_text("101\n")
@@ -104,8 +106,8 @@ class TestErase:
         assert (ended.code, json.loads(ended.out)["rows"]) == (0, 1)
 
     @pytest.mark.usefixtures("folder")
-    def test_without_a_file_of_ids(self, here: Here) -> None:
-        """It is named."""
+    def test_missing_id_file_is_reported(self, here: Here) -> None:
+        """By its name."""
         ended = here("erase", "--user-ids-file", "missing.txt")
         assert (ended.code, ended.err) == (
             2,
@@ -114,10 +116,10 @@ class TestErase:
 
 
 class TestAdoptAndPrune:
-    """Taking files into care, and letting go of them."""
+    """`feedback-etl adopt` and `feedback-etl prune`."""
 
-    def test_a_file_is_adopted_and_pruned(self, here: Here, folder: Path) -> None:
-        """Its age is in its name."""
+    def test_adopted_file_is_pruned(self, here: Here, folder: Path) -> None:
+        """Its age comes from its name."""
         old = folder / "feedback_training_20200101_000000.csv"
         old.write_text("analysis_hash\n0123456789abcdef\n")
         assert here("adopt", old).out.startswith(f"{old.name}  1 row  unknown window  adopted")
@@ -128,8 +130,8 @@ class TestAdoptAndPrune:
         assert not old.exists()
         assert f"{old.stem}.manifest.json" in visible(folder)
 
-    def test_the_folder_is_in_use(self, here: Here, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Exit code 6, and nothing is done."""
+    def test_locked_folder_exits_with_6(self, here: Here, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is removed."""
         monkeypatch.setenv("FEEDBACK_ETL_LOCK_TIMEOUT", "0")
         with lock_folder(folder):
             ended = here("prune", "--keep-days", "0")
@@ -139,22 +141,22 @@ class TestAdoptAndPrune:
 
 
 class TestAudit:
-    """Who did what."""
+    """`feedback-etl audit`."""
 
-    def test_it_is_shown(self, here: Here, folder: Path) -> None:
-        """A line for each record, or the record itself."""
+    def test_audit_show_prints_records(self, here: Here, folder: Path) -> None:
+        """One line per record, or the record as JSON."""
         ended = here("audit", "show")
         assert [line.split()[1] for line in ended.out.splitlines()] == ["started", "committed"]
         records = [json.loads(line) for line in here("audit", "show", "--json").out.splitlines()]
         assert records == AuditLog(folder).records()
 
-    def test_it_is_fine(self, here: Here, folder: Path) -> None:
-        """The head is told, to be kept elsewhere."""
+    def test_audit_verify_prints_the_head(self, here: Here, folder: Path) -> None:
+        """The head can be stored elsewhere."""
         ended = here("audit", "verify")
         assert (ended.code, ended.out) == (0, f"2 records, head {AuditLog(folder).head()}\n")
 
-    def test_it_was_changed(self, here: Here, folder: Path) -> None:
-        """Exit code 1, with the line."""
+    def test_audit_verify_finds_a_change(self, here: Here, folder: Path) -> None:
+        """Exit code 1, with the line number."""
         log = folder / ".feedback_etl" / "audit.jsonl"
         log.write_text(log.read_text().replace('"started"', '"stopped"'))
         ended = here("audit", "verify")
@@ -163,23 +165,23 @@ class TestAudit:
         assert json.loads(here("audit", "verify", "--json").out)["faults"] == ["line 1: it was changed"]
 
 
-def test_an_incremental_export(here: Here, folder: Path) -> None:
-    """Says what is new, and when nothing is."""
+def test_incremental_export_reports_no_new_rows(here: Here, folder: Path) -> None:
+    """The first export has rows, the second none."""
     assert "exported   9 of 12 rows" in here("export", "--incremental", "--days", "-1").err
     ended = here("export", "--incremental")
     assert ended.code == 0
     assert "Nothing exported: there are no new rows since the last incremental export.\n" in ended.err
 
 
-def test_a_file_that_somebody_removed_is_told(here: Here, folder: Path) -> None:
-    """Prune did not do it."""
+def test_list_reports_a_missing_file(here: Here, folder: Path) -> None:
+    """It was not removed by prune."""
     (folder / f"{STEM}.csv").unlink()
     assert here("list").out.startswith(f"{STEM}.csv  missing: removed, but not by prune  ")
 
 
 @pytest.mark.parametrize("name", ["audit.jsonl", "lock"])
-def test_a_link_in_place_of_the_log_or_the_lock(here: Here, folder: Path, tmp_path: Path, name: str) -> None:
-    """Is refused in the same words as elsewhere."""
+def test_symbolic_link_as_log_or_lock_is_refused(here: Here, folder: Path, tmp_path: Path, name: str) -> None:
+    """Exit code 5; the target is not created."""
     (folder / ".feedback_etl" / name).unlink()
     (folder / ".feedback_etl" / name).symlink_to(tmp_path / "elsewhere")
     ended = here("prune", "--keep-days", "1")

@@ -1,4 +1,4 @@
-"""Settings: which place wins, and errors that name the setting and never its value."""
+"""Settings: precedence of the sources, and errors that name the setting and never its value."""
 
 from pathlib import Path
 
@@ -23,31 +23,31 @@ def write(name: str, text: str) -> None:
 
 
 def refused(**flags: object) -> str:
-    """The message of the error; neither it nor what is behind it holds the canary."""
+    """Return the message of the error; neither it nor its causes contain the canary."""
     with pytest.raises(UsageError) as caught:
         load_settings(**flags)
     assert CANARY not in all_said(caught.value)
     return str(caught.value)
 
 
-def test_a_flag_comes_before_the_environment_that_before_files_and_these_before_the_default(
+def test_precedence_of_sources(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The places from the strongest to the weakest, each taken away in turn."""
+    """Command line, environment, files, default: each source is removed in turn."""
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "ours")
     monkeypatch.setenv("DATABASE_URL", "common")
     write("feedback-etl.toml", 'database_url = "file"')
     write("pyproject.toml", '[tool.feedback-etl]\ndatabase_url = "project"')
-    found = [url(database_url="flag"), url()]
+    urls = [url(database_url="flag"), url()]
     monkeypatch.delenv("FEEDBACK_ETL_DATABASE_URL")
-    found.append(url())
+    urls.append(url())
     monkeypatch.delenv("DATABASE_URL")
-    found.append(url())
+    urls.append(url())
     Path("feedback-etl.toml").unlink()
-    found.append(url())
+    urls.append(url())
     Path("pyproject.toml").unlink()
-    found.append(url())
-    assert found == ["flag", "ours", "common", "file", "project", None]
+    urls.append(url())
+    assert urls == ["flag", "ours", "common", "file", "project", None]
 
 
 CONSENT = ("opt_in_column", "opt_out_column")
@@ -55,8 +55,8 @@ RECORD = ("retention_days", "controller", "contact", "purpose", "legal_basis", "
 PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quasi_identifiers", *CONSENT)
 
 
-def test_every_setting_has_the_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flag, FEEDBACK_ETL_<NAME> and the name in the file, for each field."""
+def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line, FEEDBACK_ETL_<NAME> and the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
     schema = {"query", "age_edges", "columns", "row_model", "allow_row_security"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
@@ -77,8 +77,8 @@ def values(**flags: object) -> list[str]:
     return [*map(str, shown), str(settings.connect_timeout)]
 
 
-def test_the_defaults() -> None:
-    """Without anything configured."""
+def test_defaults() -> None:
+    """Nothing is configured."""
     assert load_settings() == Settings(
         database_url=None,
         db_schema=None,
@@ -110,14 +110,14 @@ def test_the_defaults() -> None:
     )
 
 
-def test_flags_that_are_none_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An option that was not given leaves the environment in force."""
+def test_flags_that_are_none_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An omitted option does not hide the environment."""
     monkeypatch.setenv("FEEDBACK_ETL_OUTPUT_DIR", "elsewhere")
     assert load_settings(output_dir=None).output_dir == Path("elsewhere")
 
 
 def test_empty_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose files and CI often set variables to nothing."""
+    """Compose files and CI often set variables to an empty string."""
     for name in ("FEEDBACK_ETL_DATABASE_URL", "FEEDBACK_ETL_CONNECT_TIMEOUT", "FEEDBACK_ETL_OUTPUT_DIR"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("DATABASE_URL", "common")
@@ -126,7 +126,7 @@ def test_empty_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the names of settings count."""
+    """Only the names of settings are read."""
     monkeypatch.setenv("FEEDBACK_ETL_TEST_POSTGRES_URL", "x")
     monkeypatch.setenv("OUTPUT_DIR", "x")
     assert load_settings().output_dir == Path("ml/feedback_training")
@@ -142,58 +142,58 @@ def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch
         "not = = toml",
     ],
 )
-def test_a_foreign_pyproject_is_ignored(text: str) -> None:
-    """One without our table, or that is no TOML and does not name us."""
+def test_pyproject_without_our_table_is_ignored(text: str) -> None:
+    """Also one that is not TOML and does not contain the name of the table."""
     write("pyproject.toml", text)
     assert url() is None
 
 
-def test_our_own_file_hides_the_project() -> None:
-    """Only one file is read, so that it is clear where a setting comes from."""
+def test_settings_file_hides_pyproject() -> None:
+    """Only one file is read, so the source of a setting is unambiguous."""
     write("feedback-etl.toml", "")
     write("pyproject.toml", '[tool.feedback-etl]\ndatabase_url = "project"')
     assert url() is None
 
 
 @pytest.mark.parametrize("name", ["feedback-etl.toml", "pyproject.toml"])
-def test_a_broken_file_is_refused(name: str) -> None:
-    """By its name and not by the line that is wrong: it may be the one with the password."""
+def test_invalid_toml_is_refused(name: str) -> None:
+    """The message does not quote the invalid line, which may contain the password."""
     write(name, f'[tool.feedback-etl]\ndatabase_url = "{CANARY}')
     assert refused() == f"The settings file {name} is not valid TOML."
 
 
-def test_a_file_that_is_not_utf8_is_refused() -> None:
+def test_file_that_is_not_utf8_is_refused() -> None:
     """TOML is UTF-8."""
     Path("feedback-etl.toml").write_bytes(f'database_url = "{CANARY}\xfc"'.encode("latin-1"))
     assert refused() == "The settings file feedback-etl.toml is not valid TOML."
 
 
 @pytest.mark.parametrize("name", ["feedback-etl.toml", "pyproject.toml"])
-def test_a_file_that_may_not_be_read_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it sets would be ignored silently; so with a working directory that may not be searched."""
+def test_unreadable_file_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings would be ignored silently; also if the working directory cannot be searched."""
     load_settings()  # imports what only this user may read
     with without_privileges() as own:
         monkeypatch.chdir(own)
         write(name, "[tool.feedback-etl]\nk = 5")
         Path(name).chmod(0o000)
-        told = [refused()]
+        messages = [refused()]
         own.chmod(0o000)
-        told.append(refused())
+        messages.append(refused())
         own.chmod(0o700)
     remedy = "Make it readable, or run the command in another directory."
-    assert told == [
+    assert messages == [
         f"The settings file {file} in the working directory cannot be read: Permission denied. {remedy}"
         for file in (name, "feedback-etl.toml")
     ]
 
 
-def test_a_settings_file_that_links_to_nothing_is_refused() -> None:
-    """As on a disk that is not mounted."""
+def test_dangling_link_as_settings_file_is_refused() -> None:
+    """Its target may be on a disk that is not mounted."""
     Path("feedback-etl.toml").symlink_to("not mounted")
     assert "feedback-etl.toml in the working directory cannot be read: it is a dangling symbolic link." in refused()
 
 
-def test_a_project_whose_table_is_none_is_refused() -> None:
+def test_project_table_that_is_no_table_is_refused() -> None:
     """Such as `feedback-etl = "..."` below [tool]."""
     write("pyproject.toml", f'[tool]\nfeedback-etl = "{CANARY}"')
     assert refused() == "In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl]."
@@ -209,30 +209,32 @@ KNOWN_SETTINGS = f"Settings are: {_NAMES}."
 
 
 @pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password"])
-def test_an_unknown_setting_is_refused(name: str) -> None:
-    """Above all a key: it belongs into a file of its own, which the settings may name."""
+def test_unknown_setting_is_refused(name: str) -> None:
+    """Above all a key, which belongs in a separate file."""
     write("feedback-etl.toml", f'{name} = "{CANARY}"')
     assert refused() == f"The settings are invalid: {name} is not a setting. {KNOWN_SETTINGS}"
 
 
-def test_a_slip_is_told_with_the_name_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the file and in the environment, where a variable that nothing reads would do nothing unnoticed."""
+def test_misspelled_setting_suggests_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the file and in the environment; a misspelled variable would have no effect."""
     write("feedback-etl.toml", f'outputdir = "{CANARY}"')
     monkeypatch.setenv("FEEDBACK_ETL_KEY_FIEL", CANARY)
     monkeypatch.setenv("FEEDBACK_ETL_SOMETHING", CANARY)
-    told = refused()
-    assert "outputdir is not a setting (did you mean output_dir?)" in told
-    assert "FEEDBACK_ETL_KEY_FIEL is not a setting (did you mean key_file?)" in told
-    assert "FEEDBACK_ETL_SOMETHING is not a setting;" in told or "FEEDBACK_ETL_SOMETHING is not a setting." in told
+    message = refused()
+    assert "outputdir is not a setting (did you mean output_dir?)" in message
+    assert "FEEDBACK_ETL_KEY_FIEL is not a setting (did you mean key_file?)" in message
+    assert (
+        "FEEDBACK_ETL_SOMETHING is not a setting;" in message or "FEEDBACK_ETL_SOMETHING is not a setting." in message
+    )
 
 
 @pytest.mark.parametrize("name", ["QUASI_IDENTIFIERS", "AGE_EDGES", "COLUMNS"])
 @pytest.mark.parametrize("value", ["age_range,timeframe", "[", CANARY])
 def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """What is none is told by the name of its variable."""
+    """The message names the variable."""
     monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
-    told = refused()
-    assert f"FEEDBACK_ETL_{name} must be a list or a table in JSON" in told
+    message = refused()
+    assert f"FEEDBACK_ETL_{name} must be a list or a table in JSON" in message
 
 
 @pytest.mark.parametrize(
@@ -247,8 +249,8 @@ def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.Monkey
         (f'db_schema = ["{CANARY}"]', "db_schema should be a valid string"),
     ],
 )
-def test_a_bad_value_is_refused_by_the_name_of_its_setting(line: str, fault: str) -> None:
-    """What is wrong is said in words."""
+def test_invalid_value_is_refused_with_the_name_of_the_setting(line: str, fault: str) -> None:
+    """The message describes the problem without the value."""
     write("feedback-etl.toml", line)
     assert refused().startswith(f"The settings are invalid: {fault}")
 
@@ -270,7 +272,7 @@ _SERVICE_LINKS = {
 def test_variables_that_kubernetes_injects_for_a_service_are_ignored(
     monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
-    """For a Service called feedback-etl they begin like settings."""
+    """For a Service named feedback-etl they begin like settings."""
     for name, value in _SERVICE_LINKS.items():
         monkeypatch.setenv(f"{service}_{name}", value)
     monkeypatch.setenv(f"{service}_PORT_53_UDP", "udp://[fd00::11]:53")
@@ -292,30 +294,30 @@ def test_variables_that_kubernetes_injects_for_a_service_are_ignored(
         ("QUERY_FILE", "tcp://10.96.0.11:80"),
     ],
 )
-def test_what_only_resembles_a_variable_of_kubernetes_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
-    """A setting that nothing reads would do nothing unnoticed."""
+def test_similar_variables_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A misspelled setting would have no effect."""
     monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
     assert f"FEEDBACK_ETL_{name} is not a setting" in refused()
 
 
-def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_problems_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the file and from the environment."""
     write("feedback-etl.toml", f'one = "{CANARY}"\ntwo = 2')
     monkeypatch.setenv("FEEDBACK_ETL_CONNECT_TIMEOUT", CANARY)
-    told = refused()
-    assert all(fault in told for fault in ("one is not a setting", "two is not a setting", "connect_timeout should be"))
+    message = refused()
+    assert all(
+        fault in message for fault in ("one is not a setting", "two is not a setting", "connect_timeout should be")
+    )
 
 
 def test_the_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may hold a password."""
+    """It may contain a password."""
     monkeypatch.setenv("DATABASE_URL", f"postgresql://user:{CANARY}@host/app")
     assert CANARY not in f"{load_settings()} {load_settings()!r} {load_settings().model_dump()}"
 
 
-def test_an_error_of_the_model_itself_hides_the_value() -> None:
-    """Also for whoever makes the settings without `load_settings`."""
+def test_validation_error_of_the_model_hides_the_value() -> None:
+    """Also where `Settings` is used without `load_settings`."""
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"connect_timeout": CANARY})
     assert CANARY not in str(caught.value)

@@ -31,10 +31,14 @@ from feedback_etl.cli.options import (
 )
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
-from feedback_etl.options import OutputOptions, QualityOptions, ReadOptions
+from feedback_etl.options.groups import OutputOptions, QualityOptions, ReadOptions
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    from feedback_etl.options.export import ExportOptions
+    from feedback_etl.results import ExportReport
+    from feedback_etl.settings import Settings
 
 
 def export(
@@ -133,8 +137,6 @@ def export(
     locked. The file is published completely or not at all.
     """
     prestart()
-    from feedback_etl.pipeline.export import export_feedback
-
     require_one_start(context, since)
     settings = load_command_settings(
         output,
@@ -167,8 +169,21 @@ def export(
     )
     if share:
         options = replace(options, privacy=options.privacy.for_sharing())
+    report = _run_export(settings, options, unkeyed=unkeyed, executor=executor, quiet=quiet)
+    if as_json:
+        write_stdout(json.dumps(report.to_dict()))
+    if not quiet:
+        print_summary(report, min_fields)
+
+
+def _run_export(
+    settings: "Settings", options: "ExportOptions", *, unkeyed: bool, executor: str | None, quiet: bool
+) -> "ExportReport":
+    """Export with the active key, on this machine or on the cluster of --executor."""
+    from feedback_etl.pipeline.export import export_feedback
+
     with _connect_executor(executor) as cluster:
-        report = export_feedback(
+        return export_feedback(
             settings.require_database_url(),
             options=options,
             key=None if unkeyed else resolve_export_key(settings),
@@ -176,10 +191,6 @@ def export(
             executor=cluster,
             on_progress=None if quiet else create_progress_line(),
         )
-    if as_json:
-        write_stdout(json.dumps(report.to_dict()))
-    if not quiet:
-        print_summary(report, min_fields)
 
 
 def preview(

@@ -27,7 +27,7 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     rejected = f"listed in {report.rejected_filename}" if report.rejected_filename else "by reason:"
     yield from _format_counts(
         ("skipped", report.skipped_records, f"with {too_few}"),
-        ("duplicates", report.deduplicated_records, "of earlier rows, dropped"),
+        ("duplicates", report.deduplicated_records, "dropped"),
         ("rejected", report.errors, rejected),
     )
     for reason, rows in report.rejected_reasons.items():

@@ -19,8 +19,8 @@ from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
-from feedback_etl.option_keywords import ExportKeywords
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
+from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT

@@ -15,8 +15,8 @@ from feedback_etl.errors import AllRejectedError
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
 from feedback_etl.exports.incremental import lock_series, parse_lookback
 from feedback_etl.exports.manifest import hash_settings
-from feedback_etl.option_keywords import ExportKeywords
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
+from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.keys import resolve_key
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.selection import select
@@ -65,7 +65,7 @@ def export_feedback(
         on_progress: Called with the number of rows read so far and of all rows, which are counted first for it (with an
             executor, those of a large table are estimated).
         keywords: Options by name, such as `days_back=90` or `k=5`, which replace those in `options`: see the groups
-            `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options`.
+            `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options.groups`.
 
     Returns:
         The figures of the run.
