@@ -214,9 +214,9 @@ class FeedbackProcessor:
             known_keys=available_keys,
             own_pseudonyms=own,
         ) as files:
-            files.append(frame)
+            files.write(frame)
             facts = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
-            return str(files.publish(facts).pairs)
+            return str(files.commit(facts).pairs)
 
     def _settings_of(self, frame: pl.DataFrame) -> dict[str, Any]:
         """Return what a manifest has to record of pairs that were given: whose pseudonyms and labels they have."""
