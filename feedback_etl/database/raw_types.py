@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn
+from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnTypeName, ExtraColumn
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.transform.timestamps import UNREADABLE, is_unreadable
@@ -194,7 +194,7 @@ _RAW: dict[str, RawType] = {
     "timeframe": _WORD,
     "created_at": _INSTANT,
 }
-_TYPES: dict[ColumnType, RawType] = {
+_TYPES: dict[ColumnTypeName, RawType] = {
     "text": _WORD,
     "integer": RawType("an integer", _integer, _INTEGERS, _MYSQL_INTEGERS),
     "number": _NUMERIC,
