@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Unpack
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
+from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnTypeName, ExtraColumn, Role
 from feedback_etl.errors import KeyMissingError, KeyUnusableError, UsageError
 from feedback_etl.options.export import ExportOptions, option_names
 from feedback_etl.options.groups import OutputOptions, PrivacyOptions, ReadOptions
@@ -39,7 +39,7 @@ class ColumnSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     role: Role
-    type: ColumnType = "text"
+    type: ColumnTypeName = "text"
 
 
 class Settings(BaseSettings):
