@@ -27,9 +27,9 @@ def add_daily_export(
 
     An incremental export resumes from the last watermark, so the next export covers a missed day. Runs do not overlap;
     several missed runs are coalesced into one. The job has a fixed id, so it is replaced, not duplicated, when a
-    program with a persistent job store restarts. The job reads the settings (environment, settings file) and the key when it
-    runs: neither is in the job store. If it fails, the scheduler logs the error and notifies its listeners
-    (EVENT_JOB_ERROR). The scheduler decides about hours that are skipped or repeated by daylight saving time.
+    program with a persistent job store restarts. The job reads the settings (environment, settings file) and
+    the key when it runs: neither is in the job store. If it fails, the scheduler logs the error and notifies its
+    listeners (EVENT_JOB_ERROR). The scheduler decides about hours that are skipped or repeated by daylight saving time.
 
     Args:
         scheduler: Any scheduler of APScheduler 3.
