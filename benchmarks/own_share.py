@@ -59,9 +59,9 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     processor = BatchProcessor(TransformOptions.of(ExportOptions(), now, Key(key)))
     with LocalExportTransaction(folder, now) as files, pa.OSFile(str(recording)) as recorded:
         raw = (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
-        process_batches(processor, raw, write=files.append, write_rejected=files.reject)
+        process_batches(processor, raw, write=files.write, write_rejected=files.write_rejected)
         processor.check_limits(Window(None, now), 0)
-        files.publish()
+        files.commit()
     print(json.dumps({"seconds": time.perf_counter() - started}))
 
 

@@ -148,7 +148,7 @@ def export_incremental(request: ExportRequest) -> ExportReport:
     """Export the rows that are new in the incremental series of the folder, which is locked meanwhile."""
     output, now = request.output, request.rules.now
     with lock_series(request.folder, hash_settings(request.settings), output.lock_timeout) as series:
-        window = Window(series.begins(request.selection.window.start, now), now)
+        window = Window(series.find_start(request.selection.window.start, now), now)
         windows = [Window(count.start, count.end) for count in series.counted]
         watermark = WatermarkRequest(parse_lookback(output.lookback), windows)
         request = replace(request, selection=replace(request.selection, window=window, watermark=watermark))

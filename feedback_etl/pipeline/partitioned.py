@@ -144,7 +144,7 @@ def _finish(
     details = ManifestDetails(
         "full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra_columns
     )
-    export.publish(sorted(written.files, key=by_number), details._replace(risk=report.risk))
+    export.commit(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head
     kinds = {file.kind for file in written.files}
     report.export_filename = f"{request.storage}/{export.stem}" if "pairs" in kinds else ""

@@ -49,7 +49,7 @@ def page(gathered: Gathered) -> str:
             classes=_classes(gathered.sizes, gathered.quasi_identifiers),
             small_classes=sum(each.classes for each in gathered.sizes if each.small),
             drift=_drift(gathered.drift),
-            faults=sum(len(verdict.faults) for verdict in gathered.verdicts.values()),
+            faults=sum(len(verdict.problems) for verdict in gathered.verdicts.values()),
         )
     )
     return text.translate(_VISIBLE)
