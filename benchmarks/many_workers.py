@@ -24,13 +24,13 @@ from watchdog import running_server
 
 import feedback_etl as fe
 from feedback_etl.database.batches import BATCH_ROWS, BatchOptions
-from feedback_etl.database.partitioning import FeedbackPartitions, read_partitions
+from feedback_etl.database.partitioning import open_partitions
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts
 from feedback_etl.pipeline.scheduler import run_tasks
 from feedback_etl.pipeline.tasks import PartTask, TaskContext, TaskResult
@@ -99,22 +99,22 @@ def idle_ms(executor: Any, tasks: int) -> float:
 def empty_ms(url: str, folder: Path, tasks: int) -> float:
     """Milliseconds of a task of a worker whose range is empty, over many, one after the other."""
 
-    def measured(division: FeedbackPartitions) -> float:
-        with PartitionedExportTransaction(folder, NOW, key=Key(KEY)) as export:
-            rules = TransformOptions.of(ExportOptions(), NOW, None)
-            common = TaskContext(
-                str(folder), export.stem, FileFormat(), rules, fe.__version__, Key(KEY).id, frozenset(),
-                tuple(division.prepare), BATCH_ROWS, 2.0, 600.0,
-            )  # fmt: skip
-            query = division.query_of(Window(datetime(2001, 1, 1), datetime(2001, 1, 2)))
-            run_task(PartTask(common, 0, query))  # libraries, the connection that is looked up once, the reader process
-            started = time.perf_counter()
-            for number in range(tasks):
-                run_task(PartTask(common, number, query))
-            return (time.perf_counter() - started) / tasks * 1000
-
-    window = Window(datetime(2001, 1, 1), NOW)
-    return read_partitions(ReadRequest(url, window, None, None, 2.0, BatchOptions(), None), measured)
+    request = ReadRequest(url, Window(datetime(2001, 1, 1), NOW), None, None, 2.0, BatchOptions(), None)
+    with (
+        open_partitions(request) as partitions,
+        PartitionedExportTransaction(folder, NOW, key=Key(KEY)) as export,
+    ):
+        rules = TransformOptions.of(ExportOptions(), NOW, None)
+        common = TaskContext(
+            str(folder), export.stem, FileFormat(), rules, fe.__version__, Key(KEY).id, frozenset(),
+            tuple(partitions.prepare), BATCH_ROWS, 2.0, 600.0,
+        )  # fmt: skip
+        query = partitions.query_of(Window(datetime(2001, 1, 1), datetime(2001, 1, 2)))
+        run_task(PartTask(common, 0, query))  # libraries, the cached connection URL, the reader process
+        started = time.perf_counter()
+        for number in range(tasks):
+            run_task(PartTask(common, number, query))
+        return (time.perf_counter() - started) / tasks * 1000
 
 
 def timed(arguments: list[str], expected: int) -> float:

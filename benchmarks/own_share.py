@@ -49,7 +49,7 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     from feedback_etl.database.raw_types import to_raw
     from feedback_etl.database.window import Window
     from feedback_etl.exports.local_transaction import LocalExportTransaction
-    from feedback_etl.options import ExportOptions
+    from feedback_etl.options.export import ExportOptions
     from feedback_etl.pipeline.batch_processor import BatchProcessor
     from feedback_etl.pipeline.batches import process_batches
     from feedback_etl.pipeline.transform_options import TransformOptions
@@ -59,9 +59,9 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     processor = BatchProcessor(TransformOptions.of(ExportOptions(), now, Key(key)))
     with LocalExportTransaction(folder, now) as files, pa.OSFile(str(recording)) as recorded:
         raw = (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
-        process_batches(processor, raw, write=files.append, write_rejected=files.reject)
+        process_batches(processor, raw, write=files.write, write_rejected=files.write_rejected)
         processor.check_limits(Window(None, now), 0)
-        files.publish()
+        files.commit()
     print(json.dumps({"seconds": time.perf_counter() - started}))
 
 

@@ -58,8 +58,8 @@ def _publish(folder: Path, pairs: Any, number: int, form: Any) -> None:
 
     end = NOW + number * STEP
     with LocalExportTransaction(folder, end, key=Key(KEY), form=FileFormat(form)) as files:
-        files.append(pairs)
-        files.publish(ManifestDetails(window=(end - STEP, end)))
+        files.write(pairs)
+        files.commit(ManifestDetails(window=(end - STEP, end)))
 
 
 def task(name: str, folder: Path) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""The clock, and the one form in which times are handed on: naive UTC."""
+"""The clock, and the form in which times are passed on: naive UTC."""
 
 from datetime import UTC, datetime
 
@@ -6,10 +6,10 @@ from feedback_etl.errors import UsageError
 
 
 def resolve_now(now: datetime | None = None) -> datetime:
-    """The time of a run, naive UTC: the present unless given.
+    """Return the time of a run as naive UTC: the given one, or the present.
 
     Raises:
-        UsageError: What was given is no datetime, or lies outside the years 1 to 9999 in UTC.
+        UsageError: `now` is not a datetime, or lies outside the years 1 to 9999 in UTC.
     """
     if now is not None and not isinstance(now, datetime):
         raise UsageError("now must be a datetime; without a time zone it is taken as UTC.")
@@ -17,7 +17,7 @@ def resolve_now(now: datetime | None = None) -> datetime:
 
 
 def to_naive_utc(time: datetime) -> datetime:
-    """The same instant as naive UTC; a time without an offset is taken as UTC."""
+    """Convert a time to naive UTC; a time without an offset is taken as UTC."""
     try:
         return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
     except OverflowError:

@@ -1,4 +1,4 @@
-"""The columns of raw feedback and of a training set: their names, their order, and what a raw one may hold."""
+"""Columns of raw feedback and of a training set: their names, order and types."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,48 +13,87 @@ RATINGS = {
     "product_satisfaction": (1, 5),
     "routine_completion_pct": (0, 100),
 }
-"""The numeric ratings with the least and the greatest value allowed."""
+"""The numeric ratings with their smallest and largest valid value."""
 
 RATING_FIELDS = (*RATINGS, "would_recommend")
 LIST_COLUMNS = {"conditions_analyzed": "conditions_not_a_list", "rules_applied": "rules_not_a_list"}
-"""The columns that hold a JSON array of strings, with the reason given where one does not."""
+"""The columns that contain a JSON array of strings, with the reason for which others are rejected."""
 
 
-class Kind(NamedTuple):
-    """What a column may be: in words, and whether a dtype is such."""
+class ColumnType(NamedTuple):
+    """What a column can contain.
 
+    Attributes:
+        dtype: The dtype in a training set.
+        expected: The accepted dtypes of raw columns, in words.
+        accepts: Return whether a raw column may have a dtype.
+        faults: Reasons for which a raw value is rejected, each with the expression that is true for such values; "{}"
+            stands for the name of the column.
+    """
+
+    dtype: pl.DataType
     expected: str
-    fits: Callable[[pl.DataType], bool]
+    accepts: Callable[[pl.DataType], bool]
+    faults: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {}
 
 
-_ID = Kind(
+FORMULA_PATTERN = r"^[=+\-@\t\r\n]"
+"""Spreadsheet programs run a text that begins with one of these as a formula (OWASP, CSV injection)."""
+
+_UTC_TIME = pl.Datetime("us", "UTC")
+IDENTIFIER = ColumnType(
+    pl.String(),
     "integers or text (floats are not exact; pandas: the dtype Int64)",
     lambda dtype: dtype.is_integer() or dtype == pl.String,
 )
-_NUMBER = Kind("numbers", lambda dtype: dtype.is_numeric())
-_TRUTH = Kind("booleans or 0 and 1", lambda dtype: dtype.is_integer() or dtype == pl.Boolean)
-_TEXT = Kind("text", lambda dtype: dtype == pl.String)
-_TIME = Kind("times", lambda dtype: dtype == pl.Datetime)
-_PAIR_TIME = _TIME._replace(
-    expected="times, as `scan_training` gives them; "
-    'of texts pd.to_datetime(..., format="ISO8601", utc=True) or, in Polars, str.to_datetime makes some'
-)
-_LABEL = Kind("text or categories", lambda dtype: dtype in (pl.String, pl.Categorical, pl.Enum))
-_ANSWER = Kind("booleans or numbers", lambda dtype: dtype.is_numeric() or dtype == pl.Boolean)
-
-_RAW_KINDS = {
-    **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _ID),
-    **dict.fromkeys(RATINGS, _NUMBER),
-    "would_recommend": _TRUTH,
-    **dict.fromkeys((*LIST_COLUMNS, "timeframe"), _TEXT),
-    "age": _NUMBER,
-    "created_at": _TIME,
+COLUMN_TYPES = {
+    "text": ColumnType(
+        pl.String(),
+        "text",
+        lambda dtype: dtype == pl.String,
+        {"formula": lambda value: value.cast(pl.String).str.contains(FORMULA_PATTERN)},
+    ),
+    "integer": ColumnType(
+        pl.Int64(),
+        "integers",
+        lambda dtype: dtype.is_integer(),
+        {"{}_out_of_range": lambda value: value.cast(pl.Int64, strict=False).is_null() & value.is_not_null()},
+    ),
+    "number": ColumnType(
+        pl.Float64(),
+        "numbers",
+        lambda dtype: dtype.is_numeric(),
+        {"{}_not_finite": lambda value: ~value.cast(pl.Float64).is_finite()},
+    ),
+    "boolean": ColumnType(
+        pl.Boolean(),
+        "booleans or 0 and 1",
+        lambda dtype: dtype.is_integer() or dtype == pl.Boolean,
+        {"{}_not_boolean": lambda value: ~value.cast(pl.Float64).is_between(0, 1)},
+    ),
+    "time": ColumnType(_UTC_TIME, "times", lambda dtype: dtype == pl.Datetime),
 }
-_PAIR_KINDS = dict.fromkeys(RATING_FIELDS, _ANSWER) | dict.fromkeys(("feedback_timestamp", "export_date"), _PAIR_TIME)
+"""The types of extra columns, by the names that settings use."""
 
-RAW_COLUMNS = tuple(_RAW_KINDS)
-"""The canonical raw columns: what a `--query` has to yield, and what `split_valid` and `anonymize` take."""
+_PAIR_TIME = COLUMN_TYPES["time"]._replace(
+    expected="times, as `scan_training` returns them; parse text with "
+    'pd.to_datetime(..., format="ISO8601", utc=True) or, in Polars, str.to_datetime'
+)
+_LABEL = ColumnType(pl.String(), "text or categories", lambda dtype: dtype in (pl.String, pl.Categorical, pl.Enum))
+_ANSWER = ColumnType(pl.Int8(), "booleans or numbers", lambda dtype: dtype.is_numeric() or dtype == pl.Boolean)
 
+_RAW_TYPES = {
+    **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), IDENTIFIER),
+    **dict.fromkeys(RATINGS, COLUMN_TYPES["number"]),
+    "would_recommend": COLUMN_TYPES["boolean"],
+    **dict.fromkeys((*LIST_COLUMNS, "timeframe"), COLUMN_TYPES["text"]),
+    "age": COLUMN_TYPES["number"],
+    "created_at": COLUMN_TYPES["time"],
+}
+_PAIR_TYPES = dict.fromkeys(RATING_FIELDS, _ANSWER) | dict.fromkeys(("feedback_timestamp", "export_date"), _PAIR_TIME)
+
+RAW_COLUMNS = tuple(_RAW_TYPES)
+"""The canonical raw columns: a `--query` must yield them, and `split_valid` and `anonymize` expect them."""
 
 TRAINING_COLUMNS = (
     "analysis_hash",
@@ -67,38 +106,43 @@ TRAINING_COLUMNS = (
     "feedback_timestamp",
     "export_date",
 )
-"""The columns of an export in their order; `schema.TrainingPair` says what they hold."""
+"""The columns of an export in their order; `training_schema.TrainingPair` describes their values."""
 
 CONSENT, IMAGE_OPT_IN = "consent", "image_opt_in"
-"""Raw columns that tell what users agreed to, where a query or a table has them; they are in no export."""
+"""Raw columns that record consent, where a query or a table has them; no export contains them."""
 
 Role = Literal["identifier", "quasi_identifier", "sensitive", "insensitive"]
-ColumnType = Literal["text", "integer", "number", "boolean", "time"]
+ColumnTypeName = Literal["text", "integer", "number", "boolean", "time"]
 
 
 class ExtraColumn(NamedTuple):
-    """A column that follows the twelve, since somebody asked for it.
+    """A requested column, which follows the twelve.
 
     Attributes:
-        name: In the export, and in the raw rows.
+        name: Its name in the export and in the raw rows.
         role: "identifier" is pseudonymised, "quasi_identifier" counts for k; the others are exported as they are.
-        type: What it holds.
+        type: The type of its values.
     """
 
     name: str
     role: Role = "insensitive"
-    type: ColumnType = "text"
+    type: ColumnTypeName = "text"
+
+    @property
+    def column_type(self) -> ColumnType:
+        """The type of its values; an identifier has its own."""
+        return IDENTIFIER if self.role == "identifier" else COLUMN_TYPES[self.type]
 
 
 IMAGE_URL = ExtraColumn("image_url")
-"""photos.s3_key, where the user has opted in, and where it holds no id of the row."""
+"""photos.s3_key, if the user has opted in and it contains no id of the row."""
 
 SUBJECT_HASH = ExtraColumn("subject_hash", "identifier")
-"""The pseudonym of the user, under a domain of its own: it equals no pseudonym of an analysis."""
+"""The pseudonym of the user, in a domain of its own: it equals no pseudonym of an analysis."""
 
 
 def raw_extra_columns(extra_columns: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
-    """The further columns that raw rows have to have; the pseudonym of the user is made of `user_id`."""
+    """Return the extra columns that raw rows must have; the pseudonym of the user is derived from `user_id`."""
     return tuple(column for column in extra_columns if column != SUBJECT_HASH)
 
 
@@ -110,94 +154,85 @@ def all_quasi_identifiers(names: Sequence[str], extra_columns: Sequence[ExtraCol
 
 _RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, CONSENT, IMAGE_OPT_IN}
 KNOWN = frozenset({*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name})
-"""The names of columns that this package knows; any other can be somebody's value, and must not appear in messages."""
+"""The column names that this package defines; any other may be a person's value and must not appear in messages."""
 
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
 
 def require_names(extra_columns: Sequence[ExtraColumn]) -> None:
-    """Refuse names of further columns that cannot be.
+    """Refuse invalid names of extra columns.
 
     Raises:
-        UsageError: One is taken, comes twice, or is not of lower-case letters, digits and underscores.
+        UsageError: One is reserved, appears twice, or does not consist of lower-case letters, digits and underscores.
     """
     names = [each.name for each in extra_columns]
     for name in names:
         if not _NAME.fullmatch(name):
-            raise UsageError("A further column is named with lower-case letters, digits and underscores.")
+            raise UsageError("Names of extra columns consist of lower-case letters, digits and underscores.")
         if name in _RESERVED or names.count(name) > 1:
-            raise UsageError(f"A further column cannot be called {name}: that name is taken.")
+            raise UsageError(f"An extra column cannot be called {name}: that name is reserved or used twice.")
 
 
 def training_columns(extra_columns: Sequence[ExtraColumn] = ()) -> list[str]:
-    """The columns of an export in their order."""
+    """Return the columns of an export in their order."""
     return [*TRAINING_COLUMNS, *(column.name for column in extra_columns)]
 
 
 def summarize_names(names: Iterable[str]) -> str:
-    """Names of columns as a message may tell them: those that this package knows, and the number of the others.
+    """Return column names as a message may contain them: those of this package, and the number of the others.
 
-    What a frame or a file of somebody else has for names can be a row of a file without a header, or a key.
+    The names in a foreign frame or file may be a row of a file without a header, or a key.
 
-    >>> summarize_names(["age_range", "somebody", "1993"])
+    >>> summarize_names(["age_range", "name", "1993"])
     'age_range and 2 others'
-    >>> summarize_names(["somebody"])
+    >>> summarize_names(["name"])
     '1 other'
     """
     names = list(names)
     known = [name for name in names if name in KNOWN]
     others = len(names) - len(known)
-    told_others = [f"{others:,} other{'' if others == 1 else 's'}"] if others else []
-    return " and ".join([*([", ".join(known)] if known else []), *told_others]) or "none"
+    count = [f"{others:,} other{'' if others == 1 else 's'}"] if others else []
+    return " and ".join([*([", ".join(known)] if known else []), *count]) or "none"
 
 
 AGE_EDGES = (18, 25, 35, 50)
-"""The ages at which a new age range begins, unless others are given."""
+"""The default ages at which a new age range begins."""
 
 QUASI_IDENTIFIERS = ("age_range", "conditions_detected", "timeframe")
-"""What somebody who knows a person may know of them too, unless the settings name other columns."""
-
-
-_EXTRA_KINDS: dict[ColumnType, Kind] = {
-    "text": _TEXT,
-    "integer": Kind("integers", lambda dtype: dtype.is_integer()),
-    "number": _NUMBER,
-    "boolean": _TRUTH,
-    "time": _TIME,
-}
+"""Columns that an attacker may know about a person, unless the settings name others."""
 
 
 def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra_columns: Sequence[ExtraColumn] = ()) -> None:
-    """Refuse a frame that cannot hold raw feedback; a column without a type, since all of it is null, fits anywhere.
+    """Refuse a frame that cannot contain raw feedback; a column of the dtype Null is always accepted.
 
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
-    further = {
-        each.name: _ID if each.role == "identifier" else _EXTRA_KINDS[each.type]
-        for each in raw_extra_columns(extra_columns)
-    }
-    _require(frame, _RAW_KINDS | further, "raw")
+    _require(
+        frame, _RAW_TYPES | {column.name: column.column_type for column in raw_extra_columns(extra_columns)}, "raw"
+    )
 
 
 def require_pairs(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], *, times: Iterable[str] = ()) -> None:
-    """Refuse a frame that cannot hold these columns of training pairs, and these further ones of times.
+    """Refuse a frame without these columns of training pairs and these columns of times.
 
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message names each.
     """
-    kinds = {name: _PAIR_KINDS.get(name, _LABEL) for name in names}
-    _require(frame, kinds | dict.fromkeys(times, _PAIR_TIME), "training", " `anonymize` makes them of raw feedback.")
+    types = {name: _PAIR_TYPES.get(name, _LABEL) for name in names}
+    _require(
+        frame, types | dict.fromkeys(times, _PAIR_TIME), "training", " `anonymize` creates them from raw feedback."
+    )
 
 
-def _require(frame: pl.DataFrame | pl.LazyFrame, kinds: Mapping[str, Kind], what: str, advice: str = "") -> None:
+def _require(frame: pl.DataFrame | pl.LazyFrame, types: Mapping[str, ColumnType], what: str, advice: str = "") -> None:
     schema = frame.collect_schema()
-    if missing := [name for name in kinds if name not in schema]:
+    if missing := [name for name in types if name not in schema]:
         raise ValidationError(f"The frame lacks the {what} columns {', '.join(missing)}.{advice}")
     wrong = [
-        f"{name} is {schema[name]}, expected {kind.expected}"
-        for name, kind in kinds.items()
-        if schema[name] != pl.Null and not kind.fits(schema[name])
+        f"{name} is {schema[name]}, expected {column_type.expected}"
+        for name, column_type in types.items()
+        if schema[name] != pl.Null and not column_type.accepts(schema[name])
     ]
     if wrong:
         raise ValidationError(f"{what.capitalize()} columns of a wrong type: {'; '.join(wrong)}.")

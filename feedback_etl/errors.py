@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose, with the exit code the command line gives it.
+"""The errors of this package, with the exit codes of the command line.
 
     FeedbackError
     ├── UsageError         2   an argument or a setting is wrong
@@ -8,11 +8,11 @@
     ├── ValidationError    4   rows or frames break the rules; nothing was published
     │   └── AllRejectedError  4   every row with enough ratings was rejected
     ├── ExportFileError    5   a file or a folder cannot be read or written
-    ├── FolderLockedError       6   others use the folder
-    └── CheckFailedError        1   what was checked is not as it should be
+    ├── FolderLockedError       6   another program uses the folder
+    └── CheckFailedError        1   a check failed
 
-A message says what is wrong, where, how many rows it concerns and what to do next. It never holds a row's value, a
-key, or a URL with its password.
+A message states what is wrong, where, how many rows are affected and what to do next. It never contains a row's value,
+a key, or a URL with its password.
 """
 
 from typing import Any, ClassVar
@@ -55,7 +55,7 @@ class ValidationError(FeedbackError):
 
 
 class AllRejectedError(ValidationError):
-    """Every row with enough ratings was rejected. `report` has the figures of the run, where it is known."""
+    """Every row with enough ratings was rejected. `report` contains the statistics of the run, if known."""
 
     def __init__(self, message: str, reasons: dict[str, int] | None = None, report: Any = None) -> None:
         super().__init__(message, reasons)
@@ -69,12 +69,12 @@ class ExportFileError(FeedbackError):
 
 
 class FolderLockedError(FeedbackError):
-    """Another export, erasure or prune uses the folder, and goes on for longer than one wanted to wait."""
+    """Another export, erasure or prune uses the folder for longer than the lock timeout."""
 
     exit_code = 6
 
 
 class CheckFailedError(FeedbackError):
-    """What was checked is not as it should be."""
+    """A check failed."""
 
     exit_code = 1

@@ -184,7 +184,7 @@ class FeedbackProcessor:
         return tuple(self._options.get("age_edges") or self._settings().age_edges)
 
     def _get_pair_hash(self, pair: FeedbackTrainingPair) -> str:
-        """What makes two pairs the same feedback: 64 hex characters."""
+        """Return the hash that equal feedback shares: 64 hex characters."""
         require_usable_polars()
         parts = (pair.analysis_hash, pair.recommendation_id, pair.feedback_timestamp)
         return str(pl.select(pair_hash(*map(pl.lit, parts))).item())
@@ -214,9 +214,9 @@ class FeedbackProcessor:
             known_keys=available_keys,
             own_pseudonyms=own,
         ) as files:
-            files.append(frame)
+            files.write(frame)
             facts = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
-            return str(files.publish(facts).pairs)
+            return str(files.commit(facts).pairs)
 
     def _settings_of(self, frame: pl.DataFrame) -> dict[str, Any]:
         """Return what a manifest has to record of pairs that were given: whose pseudonyms and labels they have."""

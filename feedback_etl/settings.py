@@ -12,10 +12,11 @@ from typing import Any, Literal, NamedTuple, Unpack
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnType, ExtraColumn, Role
+from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnTypeName, ExtraColumn, Role
 from feedback_etl.errors import KeyMissingError, KeyUnusableError, UsageError
-from feedback_etl.option_keywords import ExportKeywords
-from feedback_etl.options import ExportOptions, OutputOptions, PrivacyOptions, ReadOptions, option_names
+from feedback_etl.options.export import ExportOptions, option_names
+from feedback_etl.options.groups import OutputOptions, PrivacyOptions, ReadOptions
+from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.privacy.k_anonymity import MAX_K
 from feedback_etl.privacy.keys import Key, is_retired, read_key
 from feedback_etl.settings_checks import (
@@ -38,7 +39,7 @@ class ColumnSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     role: Role
-    type: ColumnType = "text"
+    type: ColumnTypeName = "text"
 
 
 class Settings(BaseSettings):

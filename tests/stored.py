@@ -100,7 +100,7 @@ def stored(database: Database, where: str, **options: Any) -> str:
         rows = Rows(database, Path(folder) / "exports", **options)
         bucket = ObjectStorage(where)
         with ObjectExportTransaction(bucket, rows.now, key=Key(options.get("key", KEY)), allow_new_key=True) as export:
-            export.publish(rows.without(export.forgotten).put(bucket, export.stem), rows.facts)
+            export.commit(rows.without(export.forgotten).put(bucket, export.stem), rows.facts)
         return export.stem
 
 

@@ -85,7 +85,10 @@ def test_risk_takes_all_of_them(kind: str) -> None:
         (fe.deduplicate, r"has no column analysis_hash, feedback_timestamp\. It has: feedback_id, .*`anonymize` makes"),
         (fe.latest_per_recommendation, r"lacks the training columns analysis_hash, feedback_timestamp\. `anonymize`"),
         (lambda frame: fe.coarsen(frame, "day"), r"lacks the training columns feedback_timestamp\. `anonymize`"),
-        (fe.features, r"lacks the training columns conditions_detected, .*`anonymize` makes them of raw feedback\.$"),
+        (
+            fe.features,
+            r"lacks the training columns conditions_detected, .*`anonymize` creates them from raw feedback\.$",
+        ),
         (lambda frame: fe.coarsen(frame, "day", also=["x"]), r"lacks the training columns feedback_timestamp, x\."),
         (lambda frame: fe.deduplicate(frame, by="zip"), r"^The frame has no column zip\. It has: feedback_id, .*\w\.$"),
         (fe.risk, r"^The frame has no column age_range, conditions_detected\. It has: feedback_id,"),

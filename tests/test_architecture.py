@@ -27,7 +27,7 @@ FLOORS = [
     {"clock", "errors"},
     {"columns"},
     {"storage", "transform"},
-    {"database", "exports", "option_keywords", "options", "privacy", "results", "settings_checks", "settings_file"},
+    {"database", "exports", "options", "privacy", "results", "settings_checks", "settings_file"},
     {"settings"},
     {"pipeline"},
     {"compliance", "demo", "integrations", "processor", "report", "training"},
@@ -52,8 +52,10 @@ ENVIRONMENT = {"environ", "environb", "getenv", "putenv"}
 CLOCKS = {"now", "utcnow", "today", "time_ns", "localtime", "gmtime"}
 
 PURE = [
+    "transform.batch",
     "transform.expressions",
     "transform.identifiers",
+    "transform.json_lists",
     "transform.transforms",
     "training.features",
     "training.splits",

@@ -23,7 +23,7 @@ def filled(folder: Path, key: Key | None = KEY, records: int = RECORDS) -> Audit
     """A log with some records."""
     log = AuditLog(folder)
     for number in range(records):
-        with log.locked() as opened:
+        with log.lock() as opened:
             opened.append("started", key, run=f"run {number}", rows=number)
     return log
 
@@ -35,16 +35,16 @@ def checked(log: AuditLog, anchors: dict[str, str] | None = None, keys: tuple[Ke
 def test_an_honest_log_is_fine(tmp_path: Path) -> None:
     """Also one of several keys; without one of them, its records cannot be told from forged ones."""
     log = filled(tmp_path)
-    with log.locked() as opened:
+    with log.lock() as opened:
         head = opened.append("pruned", OTHER, exports=[])
     assert checked(log, {"a manifest": head}, (KEY, OTHER)) == VerificationResult(RECORDS + 1, [], 0, 0, head)
     assert log.head() == head
-    assert (checked(log).unknown, len(checked(log).faults)) == (1, 1)
+    assert (checked(log).unknown, len(checked(log).problems)) == (1, 1)
 
 
 def test_no_log_is_no_fault(tmp_path: Path) -> None:
     """A folder in which nothing happened has none."""
-    assert checked(AuditLog(tmp_path)).faults == []
+    assert checked(AuditLog(tmp_path)).problems == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,7 +97,7 @@ def rewrite(lines: Lines, rng: random.Random) -> None:
     forged.path.write_bytes(b"".join(line + b"\n" for line in lines[:start]))
     key = rng.choice([None, generate_key()])
     for _ in lines[start:]:
-        with forged.locked() as opened:
+        with forged.lock() as opened:
             opened.append("started", key, run="another", rows=0)
     lines[:] = forged.path.read_bytes().splitlines()
     if key is not None:  # its name is known, it itself is not
@@ -123,7 +123,7 @@ def test_tampering_is_found(tmp_path: Path, tamper: Tamper, times: int) -> None:
         if lines == content.splitlines():  # a flip of a bit that JSON does not mind is none
             continue
         log.path.write_bytes(b"".join(line + b"\n" for line in lines))
-        assert checked(log, anchors).faults
+        assert checked(log, anchors).problems
 
 
 def test_every_field_of_a_record_is_signed(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_every_field_of_a_record_is_signed(tmp_path: Path) -> None:
         without = {other: kept for other, kept in second.items() if other != name}
         for record in (second | {name: changed}, without):
             log.path.write_text(f"{json.dumps(first)}\n{json.dumps(record)}\n")
-            assert checked(log).faults, name
+            assert checked(log).problems, name
 
 
 def test_a_torn_line_stays_and_the_chain_goes_on(tmp_path: Path) -> None:
@@ -144,13 +144,13 @@ def test_a_torn_line_stays_and_the_chain_goes_on(tmp_path: Path) -> None:
     content = log.path.read_bytes()
     torn = content.splitlines()[-1][:40]
     log.path.write_bytes(content + torn)
-    assert checked(log).faults == ["the last line is torn; the next record will say so"]
-    with log.locked() as opened:
+    assert checked(log).problems == ["the last line is torn; the next record will say so"]
+    with log.lock() as opened:
         opened.append("recovered", KEY, run="run 1")
     assert checked(log) == VerificationResult(RECORDS + 1, [], 0, 0, log.head())
     assert torn in log.path.read_bytes()
     log.path.write_bytes(log.path.read_bytes().replace(torn + b"\n", torn[:-1] + b"\n"))
-    assert len(checked(log).faults) == 1
+    assert len(checked(log).problems) == 1
 
 
 def test_a_log_torn_in_its_first_line(tmp_path: Path) -> None:
@@ -158,28 +158,28 @@ def test_a_log_torn_in_its_first_line(tmp_path: Path) -> None:
     log = AuditLog(tmp_path)
     log.path.parent.mkdir()
     log.path.write_bytes(b'{"number": 1, "at"')
-    with log.locked() as opened:
+    with log.lock() as opened:
         opened.append("started", KEY, run="a")
-    assert checked(log).faults == []
+    assert checked(log).problems == []
 
 
 def test_unsigned_records_are_counted(tmp_path: Path) -> None:
     """Anybody could have written them; among signed ones they are a fault."""
     log = filled(tmp_path, key=None)
     assert checked(log) == VerificationResult(RECORDS, [], RECORDS, 0, log.head())
-    with log.locked() as opened:
+    with log.lock() as opened:
         opened.append("started", KEY, run="signed")
-    assert checked(log).faults == []
-    with log.locked() as opened:
+    assert checked(log).problems == []
+    with log.lock() as opened:
         opened.append("started", None, run="unsigned")
-    assert checked(log).faults == [f"line {RECORDS + 2}: it is not signed by a key, as it has to be"]
+    assert checked(log).problems == [f"line {RECORDS + 2}: it is not signed by a key, as it has to be"]
 
 
 def test_long_records_are_followed(tmp_path: Path) -> None:
     """The end of the log is found also where a record is longer than what is read at once."""
     log = filled(tmp_path)
     for _ in range(3):
-        with log.locked() as opened:
+        with log.lock() as opened:
             opened.append("erased", KEY, files=["x" * 100_000])
     assert checked(log) == VerificationResult(RECORDS + 3, [], 0, 0, log.head())
 
@@ -189,7 +189,7 @@ def test_many_write_at_once(tmp_path: Path) -> None:
 
     def write() -> None:
         for _ in range(20):
-            with AuditLog(tmp_path).locked() as opened:
+            with AuditLog(tmp_path).lock() as opened:
                 opened.append("started", KEY, run="one of many")
 
     threads = [threading.Thread(target=write) for _ in range(8)]
@@ -198,4 +198,4 @@ def test_many_write_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     verdict = checked(AuditLog(tmp_path))
-    assert (verdict.records, verdict.faults) == (160, [])
+    assert (verdict.records, verdict.problems) == (160, [])

@@ -273,7 +273,7 @@ class TestExportHere:
             (["--max-rejected", "nan"], "max_rejected must be a share from 0 to 1"),
             (["--timestamp-precision", "week"], "Invalid value for '--timestamp-precision'"),
             (["--query", "missing.sql"], "There is no query file missing.sql."),
-            (["--database-url", ""], "The database URL cannot be understood"),
+            (["--database-url", ""], "The database URL is not valid"),
             (["--database-url", "oracle://host/app"], "Databases of the kind oracle cannot be read"),
             (["--day", "7"], "No such option: --day"),
             (["surplus"], "unexpected extra argument"),

@@ -162,7 +162,7 @@ class TestAudit:
         ended = here("audit", "verify")
         assert ended.code == 1
         assert ended.out.startswith("line 1: it was changed\n")
-        assert json.loads(here("audit", "verify", "--json").out)["faults"] == ["line 1: it was changed"]
+        assert json.loads(here("audit", "verify", "--json").out)["problems"] == ["line 1: it was changed"]
 
 
 def test_incremental_export_reports_no_new_rows(here: Here, folder: Path) -> None:

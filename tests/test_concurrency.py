@@ -85,7 +85,7 @@ def assert_all_whole(folder: Path) -> None:
     assert {name: hash_file(folder / name) for name in data} == {name: named[name] for name in data}
     assert not list(folder.rglob(".*.tmp*"))
     anchors = {manifest.stem: manifest.audit_head for manifest in list_local_manifests(folder)}
-    assert verify(AuditLog(folder), [Key(KEY)], anchors).faults == []
+    assert verify(AuditLog(folder), [Key(KEY)], anchors).problems == []
 
 
 def test_exports_of_one_second_in_threads_are_all_there(application: Database, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ class Undisturbed:
                 path = folder / file.path
                 assert not path.exists() or (hash_file(path), file.becoming) == (file.sha256, {})
         anchors = {each.stem: each.audit_head for each in list_local_manifests(folder)}
-        assert verify(AuditLog(folder), [Key(KEY)], anchors).faults == []
+        assert verify(AuditLog(folder), [Key(KEY)], anchors).problems == []
 
 
 def all_rows(folder: Path) -> pl.DataFrame:

@@ -122,7 +122,7 @@ def test_what_is_told_of_people_is_told_with_their_columns(filled: Database) -> 
         *usual,
         "Pseudonyms of people",
         "What others may know of a person: column zip",
-        "What was declared as sensitive: column income",
+        "Declared as sensitive: column income",
     ]
 
 

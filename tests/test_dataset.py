@@ -42,8 +42,8 @@ def published(
     form, key = FileFormat(**options.pop("form", {})), options.pop("key", Key(KEY))
     window = (START + start * HOUR, START + end * HOUR)
     with LocalExportTransaction(folder, NOW + number * HOUR, key=key, form=form, allow_new_key=True) as files:
-        files.append(pairs)
-        path = files.publish(ManifestDetails(window=window, settings=settings, **options)).pairs
+        files.write(pairs)
+        path = files.commit(ManifestDetails(window=window, settings=settings, **options)).pairs
     assert path is not None
     return path
 

@@ -223,7 +223,7 @@ def test_one_that_was_killed_is_taken_up(
         assert (manifest.erased_rows, [file.becoming for file in manifest.files]) == (4, [{}, {}])
         assert all(hash_file(folder / file.path) == file.sha256 for file in manifest.files)
         assert not list(folder.rglob(".*.tmp"))
-        assert verify(AuditLog(folder), [Key(KEY)], {}).faults == []
+        assert verify(AuditLog(folder), [Key(KEY)], {}).problems == []
         if left():
             break
         steps += 1

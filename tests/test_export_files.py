@@ -40,9 +40,9 @@ from feedback_etl.exports.local_transaction import LocalExportTransaction
 def export(folder):
     try:
         with LocalExportTransaction(folder, datetime(2025, 10, 25, 12)) as files:
-            files.append(pl.DataFrame({"number": [1, 2]}))
-            files.reject(pl.DataFrame({"feedback_id": [3], "reasons": ["formula"]}))
-            published = files.publish()
+            files.write(pl.DataFrame({"number": [1, 2]}))
+            files.write_rejected(pl.DataFrame({"feedback_id": [3], "reasons": ["formula"]}))
+            published = files.commit()
         print(published.pairs.name, published.rejected.name)
     except ExportFileError as error:
         print(error)
@@ -54,9 +54,9 @@ BOTH = f"{STEM}.csv {STEM}_rejected.csv\n"
 
 def export(folder: str | Path, pairs: pl.DataFrame = PAIRS, rejected: pl.DataFrame = REJECTED) -> CommittedFiles:
     with LocalExportTransaction(folder, NOW) as files:
-        files.append(pairs)
-        files.reject(rejected)
-        return files.publish()
+        files.write(pairs)
+        files.write_rejected(rejected)
+        return files.commit()
 
 
 def mode(path: Path) -> int:
@@ -73,12 +73,12 @@ def files_in(folder: Path) -> list[str]:
 def test_a_data_file_and_its_list_of_rejected_rows_are_published(tmp_path: Path) -> None:
     """Both files hold what was appended, under one stem, with nothing else left behind."""
     with LocalExportTransaction(tmp_path, NOW) as files:
-        files.append(PAIRS)
-        files.append(PAIRS.clear())
-        files.append(PAIRS + 2)
-        files.reject(REJECTED.clear())
-        files.reject(REJECTED)
-        published = files.publish()
+        files.write(PAIRS)
+        files.write(PAIRS.clear())
+        files.write(PAIRS + 2)
+        files.write_rejected(REJECTED.clear())
+        files.write_rejected(REJECTED)
+        published = files.commit()
     assert published == CommittedFiles(tmp_path / f"{STEM}.csv", tmp_path / "rejected" / f"{STEM}_rejected.csv")
     assert files_in(tmp_path) == [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"]
     assert (tmp_path / f"{STEM}.csv").read_bytes() == b"number\n1\n2\n3\n4\n"
@@ -101,8 +101,8 @@ def test_rejected_rows_alone_are_published_alone(tmp_path: Path) -> None:
 def test_without_publishing_nothing_is_left(tmp_path: Path) -> None:
     """The temporary files are removed, that of the manifest too."""
     with LocalExportTransaction(tmp_path, NOW) as files:
-        files.append(PAIRS)
-        files.reject(REJECTED)
+        files.write(PAIRS)
+        files.write_rejected(REJECTED)
         assert len(files_in(tmp_path)) == 3
     assert files_in(tmp_path) == []
 
@@ -110,8 +110,8 @@ def test_without_publishing_nothing_is_left(tmp_path: Path) -> None:
 def test_a_file_in_the_making_is_hidden(tmp_path: Path) -> None:
     """Until it is published, no pattern that finds exports finds it, and its mode is 0600."""
     with LocalExportTransaction(tmp_path, NOW) as files:
-        files.append(PAIRS)
-        files.reject(REJECTED)
+        files.write(PAIRS)
+        files.write_rejected(REJECTED)
         making = [tmp_path / name for name in files_in(tmp_path)]
         assert [(path.name[0], path.suffix) for path in making] == [(".", ".tmp")] * 3
         assert [mode(path) for path in making] == [0o600] * 3
@@ -249,10 +249,10 @@ print("ready", flush=True)
 sys.stdin.readline()
 for number in range(first, first + 10):
     with LocalExportTransaction(folder, datetime(2025, 10, 25, 12)) as files:
-        files.append(pl.DataFrame({"number": [number]}))
+        files.write(pl.DataFrame({"number": [number]}))
         if number % 2:
-            files.reject(pl.DataFrame({"number": [number]}))
-        print(number, *files.publish())
+            files.write_rejected(pl.DataFrame({"number": [number]}))
+        print(number, *files.commit())
 """
     commands = [[sys.executable, "-c", code, str(tmp_path), str(first)] for first in (0, 100, 200, 300)]
     pipe = subprocess.PIPE
@@ -346,11 +346,11 @@ def test_a_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangli
 def test_a_list_of_rejected_rows_goes_when_its_data_cannot_be_named(tmp_path: Path) -> None:
     """Here somebody removed the data's temporary file before it got its name."""
     with LocalExportTransaction(tmp_path, NOW) as files:
-        files.append(PAIRS)
-        files.reject(REJECTED)
+        files.write(PAIRS)
+        files.write_rejected(REJECTED)
         next(tmp_path.glob(".*.csv.tmp")).unlink()
         with pytest.raises(ExportFileError, match="No such file"):
-            files.publish()
+            files.commit()
         assert list((tmp_path / "rejected").glob("*.csv")) == []
     assert files_in(tmp_path) == []
 

@@ -63,7 +63,7 @@ def test_all_of_it_stays(sqlite_database: Database, folder: Path, form: dict[str
 
 def test_it_is_listed_and_can_be_adopted(folder: Path) -> None:
     """Data files without a manifest are foreign; a file that is adopted keeps its bytes until it has to change."""
-    foreign = {path.relative_to(folder).as_posix() for path in fe.list_exports(folder).foreign}
+    foreign = {path.relative_to(folder).as_posix() for path in fe.list_exports(folder).unmanaged}
     assert foreign == {
         "elsewhere.csv",
         "rejected/mine.csv",
@@ -72,7 +72,7 @@ def test_it_is_listed_and_can_be_adopted(folder: Path) -> None:
     before = (folder / OTHERS[0]).read_bytes()
     fe.adopt(folder / OTHERS[0], key=Key(KEY))
     assert (folder / OTHERS[0]).read_bytes() == before
-    assert len(fe.list_exports(folder).foreign) == len(foreign) - 1
+    assert len(fe.list_exports(folder).unmanaged) == len(foreign) - 1
     fe.prune(folder, keep_days=10, now=NOW, key=Key(KEY))
     assert not (folder / OTHERS[0]).exists()
     assert all((folder / name).exists() for name in OTHERS[1:])

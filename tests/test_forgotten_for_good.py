@@ -280,11 +280,11 @@ def test_a_log_that_was_forged_without_a_key(application: Database, folder: Path
     exported(application, folder)
     log = AuditLog(folder)
     forged = AuditLog(folder.parent / "forged")
-    with forged.locked() as opened:
+    with forged.lock() as opened:
         for record in log.records():
             opened.append(record["event"], None, run=record["run"], stem=record["stem"])
     verdict = verify(forged, [Key(KEY)], {"manifest": forged.head()}, signed=True)
-    assert verdict.faults == [
+    assert verdict.problems == [
         "line 1: it is not signed by a key, as it has to be",
         "line 2: it is not signed by a key, as it has to be",
     ]

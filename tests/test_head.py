@@ -26,9 +26,9 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import parse_part_number, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile, list_local_manifests
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts, BatchProcessor
-from feedback_etl.pipeline.partitioned import export_division
+from feedback_etl.pipeline.partitioned import export_partitions
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS, MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskResult
@@ -188,7 +188,7 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     request = ExportRequest(LocalStorage(folder), selection, rules, options.output, time.perf_counter(), executor)
     tracemalloc.start()
     try:
-        report = export_division(request, divided(count), MAX_TASKS_IN_FLIGHT)
+        report = export_partitions(request, divided(count), MAX_TASKS_IN_FLIGHT)
         assert report.exported_records == count
         return tracemalloc.get_traced_memory()[1]
     finally:

@@ -202,11 +202,13 @@ def everything_is_valid(_: pl.DataFrame) -> pl.Expr:
 def test_ids_are_not_mistaken_for_others(seen: Any, new: Any, key: Key | None, tmp_path: Path) -> None:
     """Whatever characters they have, and where there are none; of pairs as of rows."""
     before = SeenRows(None, key, None)
-    assert before.unread(raw(seen), everything_is_valid).height == before.unseen(raw(seen)).height == 1
+    assert (
+        before.filter_new_rows(raw(seen), everything_is_valid).height == before.filter_new_pairs(raw(seen)).height == 1
+    )
     before.rows().write_csv(tmp_path / "rows")
     now = SeenRows(tmp_path / "rows", key, None)
-    assert now.unread(raw(seen, new), everything_is_valid).rows() == raw(new).rows()
-    assert now.unseen(raw(seen, new)).rows() == raw(new).rows()
+    assert now.filter_new_rows(raw(seen, new), everything_is_valid).rows() == raw(new).rows()
+    assert now.filter_new_pairs(raw(seen, new)).rows() == raw(new).rows()
 
 
 def old_lines(rows: Iterable[tuple[Feedback, bool]]) -> Iterator[list[object]]:

@@ -500,7 +500,7 @@ class Exports(RuleBasedStateMachine):
         if log.path.exists():
             faults = verify(
                 log, [Key(KEY)], {each.stem: each.audit_head for each in list_local_manifests(self.folder)}
-            ).faults
+            ).problems
             assert [fault for fault in faults if "the next record will say so" not in fault] == []
 
 

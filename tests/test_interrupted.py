@@ -59,9 +59,9 @@ def export(folder, nth, act):
     sys.settrace(trace)
     try:
         with local_transaction.LocalExportTransaction(folder, datetime(2025, 10, 25, 12)) as files:
-            files.append(frame)
-            files.reject(frame)
-            files.publish()
+            files.write(frame)
+            files.write_rejected(frame)
+            files.commit()
     finally:
         sys.settrace(None)
 
@@ -152,9 +152,9 @@ import polars as pl
 from feedback_etl.exports.local_transaction import LocalExportTransaction
 with LocalExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
     for _ in range(4):
-        files.append(pl.DataFrame({"text": ["x" * 100] * 20_000}))
+        files.write(pl.DataFrame({"text": ["x" * 100] * 20_000}))
         print("appended", flush=True)
-    files.publish()
+    files.commit()
 """
     finished = python(code, tmp_path, injections=(f"write:signal=KILL:when={when * 2}",))
     assert finished.returncode == -signal.SIGKILL

@@ -19,7 +19,7 @@ from feedback_etl.integrations.apscheduler import add_daily_export
 from feedback_etl.integrations.celery import register
 from feedback_etl.integrations.events import ExportOnFeedback
 from feedback_etl.integrations.options import OF_EACH_RUN, require_options
-from feedback_etl.options import option_names
+from feedback_etl.options.export import option_names
 
 KEEPERS: dict[str, Callable[..., object]] = {
     "apscheduler": lambda **options: add_daily_export(BackgroundScheduler(), **options),

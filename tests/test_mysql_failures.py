@@ -109,7 +109,7 @@ def test_an_option_that_the_driver_cannot_use_is_named(server_at: Callable[..., 
         ("schema=shop", "the schema of the tables is db_schema in the settings (FEEDBACK_ETL_DB_SCHEMA)"),
         ("sslmode=require", "TLS is sslmode=require, verify-ca or verify-full on PostgreSQL and ssl-mode=REQUIRED"),
         ("useSSL=true", "TLS is sslmode=require, verify-ca or verify-full on PostgreSQL and ssl-mode=REQUIRED"),
-        ("nonsense=1", "options of other drivers are left out here"),
+        ("nonsense=1", "omit options of other drivers"),
     ],
 )
 def test_an_option_that_the_driver_does_not_know_is_named(

@@ -9,18 +9,12 @@ from unittest.mock import patch
 import pytest
 
 import feedback_etl as fe
-from feedback_etl import columns, option_keywords
-from feedback_etl import options as module
+from feedback_etl import columns
 from feedback_etl.errors import UsageError
-from feedback_etl.option_keywords import ExportKeywords, ReadKeywords, TrainingKeywords
-from feedback_etl.options import (
-    ExportOptions,
-    OutputOptions,
-    PrivacyOptions,
-    QualityOptions,
-    ReadOptions,
-    option_names,
-)
+from feedback_etl.options import groups, keywords
+from feedback_etl.options.export import ExportOptions, option_names
+from feedback_etl.options.groups import OutputOptions, PrivacyOptions, QualityOptions, ReadOptions
+from feedback_etl.options.keywords import ExportKeywords, ReadKeywords, TrainingKeywords
 from feedback_etl.settings import Settings, load_settings
 from feedback_etl.transform import training_schema
 
@@ -30,8 +24,8 @@ GROUPS = (ReadOptions, QualityOptions, PrivacyOptions, OutputOptions)
 def declared(kind: type) -> dict[str, Any]:
     """Return the options of a group or TypedDict with their types; those for type checkers alone are looked up here."""
     names: dict[str, Any] = {"ExtraColumn": columns.ExtraColumn, "Model": training_schema.Model}
-    with patch.multiple(option_keywords, create=True, **names):
-        return get_type_hints(kind, vars(module) | names)
+    with patch.multiple(keywords, create=True, **names):
+        return get_type_hints(kind, vars(groups) | names)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from feedback_etl.integrations.options import require_options
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
-from feedback_etl.report.columns import columns_of
+from feedback_etl.report.columns import list_columns
 from feedback_etl.report.croissant import croissant
 from feedback_etl.settings import load_settings
 from feedback_etl.transform.overrides import Overrides
@@ -226,7 +226,7 @@ class TestReading:
         """In the order of the ages."""
         export(application, FourRanges)
         fe.write_report("report.html", "out", keys=KEY)
-        (column,) = [each for each in columns_of(only_manifest()) if each.name == "age_range"]
+        (column,) = [each for each in list_columns(only_manifest()) if each.name == "age_range"]
         assert (column.kind, column.type, column.ordered) == ("label", "text, or empty", True)
         assert "a label of the application&#39;s own" in Path("report.html").read_text(encoding="utf-8")
         fields = croissant("out", list_local_manifests(Path("out")))["recordSet"][0]["field"]

@@ -39,7 +39,7 @@ KEYS = [Key(KEY)]
 def parted(rows: Rows, folder: Path) -> str:
     """An export of rows in parts; its stem."""
     with PartitionedExportTransaction(folder, rows.now, key=KEYS[0]) as export:
-        export.publish(rows.put(LocalStorage(folder), export.stem), rows.facts)
+        export.commit(rows.put(LocalStorage(folder), export.stem), rows.facts)
     return export.stem
 
 
@@ -67,7 +67,7 @@ def assert_true(folder: Path) -> None:
     for manifest in list_local_manifests(folder):
         for file in manifest.files if not manifest.pruned_at else []:
             assert hash_file(folder / file.path) == file.sha256
-    assert verify_folder(folder, list_local_manifests(folder), KEYS).faults == []
+    assert verify_folder(folder, list_local_manifests(folder), KEYS).problems == []
 
 
 @pytest.mark.sample("{'format': 'csv'}", "{'format': 'parquet'}")
@@ -91,7 +91,7 @@ def test_a_part_that_is_missing_or_not_ours_is_refused(folder: Path) -> None:
     (folder / stem / "part-00077.parquet").touch()
     with pytest.raises(ExportFileError, match="has no manifest"):
         fe.scan_training(folder / stem / "part-00077.parquet")
-    assert fe.list_exports(folder).foreign == [folder / stem / "part-00077.parquet"]
+    assert fe.list_exports(folder).unmanaged == [folder / stem / "part-00077.parquet"]
     (folder / stem / "part-00001.parquet").unlink()
     with pytest.raises(ExportFileError, match=r"part-00001\.parquet does not match its manifest"):
         fe.scan_training(folder)
@@ -265,4 +265,4 @@ def test_parts_whose_manifest_was_lost_are_told(
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
     with PartitionedExportTransaction(folder, NOW + timedelta(days=1), key=KEYS[0]) as export:
         (folder / export.stem / "part-00000.csv").touch()
-        assert fe.list_exports(folder).foreign == []
+        assert fe.list_exports(folder).unmanaged == []

@@ -512,8 +512,8 @@ class TestExportToCsv:
             erase("out", analysis_ids=[42], keys=[KEY])
             return publish(files, *arguments)
 
-        publish = LocalExportTransaction.publish
-        monkeypatch.setattr(LocalExportTransaction, "publish", erase_and_publish)
+        publish = LocalExportTransaction.commit
+        monkeypatch.setattr(LocalExportTransaction, "commit", erase_and_publish)
         with pytest.raises(ExportFileError, match=r"Meanwhile people were erased.*run again"):
             processor()._export_to_csv([pair(analysis_hash="8f1c5a7d")])
         assert list(Path("out").glob("*.csv")) == []

@@ -122,7 +122,7 @@ class TestNobodyIsFound:
         sqlite_database.fill(**with_timeframes(*["1_week"] * 7, *["2_weeks"] * 5, None))
         exported(sqlite_database, FOLDER)
         section = section_of("timeframe", told())
-        assert "Few are empty. 2 different values." in section
+        assert "Few are empty. 2 distinct values." in section
         assert '<th scope="row" class="long">other or empty</th><td class="figure">6</td>' in section
         assert ">2_weeks<" not in section
         assert ">empty<" not in section
@@ -182,7 +182,7 @@ class TestContent:
         sqlite_database.fill(**with_timeframes(*["1_week"] * 6, "2_weeks", "3_weeks"))
         exported(sqlite_database, FOLDER)
         page = told()
-        assert "2 classes of fewer than five people." in page
+        assert "2 equivalence classes of fewer than five people." in page
         assert '<th scope="row" class="long">1</th><td class="figure">2</td><td class="figure">2</td>' in page
         assert '<th scope="row" class="long">5 to 9</th><td class="figure">1</td><td class="figure">6</td>' in page
 
@@ -191,7 +191,7 @@ class TestContent:
         sqlite_database.fill(**with_timeframes(*["1_week"] * 6, *[None] * 5))
         exported(sqlite_database, FOLDER)
         page = told()
-        assert "45.5 % empty. 1 different value." in section_of("timeframe", page)
+        assert "45.5 % empty. 1 distinct value." in section_of("timeframe", page)
         assert '<th scope="row" class="long">empty</th><td class="figure">5</td>' in section_of("timeframe", page)
         assert "None is empty." in section_of("conditions_detected", page)
         assert ">empty<" not in section_of("conditions_detected", page)
@@ -208,7 +208,7 @@ class TestContent:
             row["recommendation_id"] = row["id"] % 3
         sqlite_database.fill(**data)
         exported(sqlite_database, FOLDER)
-        assert "2 different elements." in section_of("conditions_detected", told())
+        assert "2 distinct elements." in section_of("conditions_detected", told())
 
     def test_k_is_told_as_far_as_it_was_counted(self, sqlite_database: Database) -> None:
         """Up to fifty people of a class are counted."""
@@ -220,7 +220,7 @@ class TestContent:
         """And is told from the second on."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
-        assert "none between fewer than two exports" in told()
+        assert "Drift needs two exports" in told()
         exported(sqlite_database, FOLDER, now=NOW + timedelta(days=1))
         assert "Drift by column" in told()
 
@@ -236,8 +236,8 @@ class TestContent:
         pages.append(told())
         assert ["Drift by column" in page for page in pages] == [False, True, True, True]
         assert ["windows overlap" in page for page in pages] == [False, False, True, True]
-        assert "Their windows overlap: 50 % of the newer one is in the older one too. What lies in both" in pages[2]
-        assert "Their windows overlap. What lies in both has not changed, so" in pages[3]
+        assert "Their windows overlap: 50 % of the newer window is in the older one too. Rows in both" in pages[2]
+        assert "Their windows overlap. Rows in both are equal, so" in pages[3]
 
     def test_exports_that_were_pruned_keep_their_figures(self, sqlite_database: Database) -> None:
         """Where no file is left, there is no dictionary."""
@@ -246,7 +246,7 @@ class TestContent:
         prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
         page = told()
         assert "(pruned)" in page
-        assert "No export has its file any more." in page
+        assert "The files of all exports were removed." in page
 
     def test_a_window_that_nobody_knows_is_told_as_such(self, sqlite_database: Database) -> None:
         """That of a file that was adopted; one without a beginning has an end."""
@@ -285,7 +285,7 @@ class TestAudit:
         sqlite_database.fill(**people(8))
         head = exported(sqlite_database, FOLDER).audit_head
         page = told()
-        assert "The log is as it was written." in page
+        assert "The audit log is unchanged." in page
         assert head in page
 
     def test_a_changed_log_is_told(self, sqlite_database: Database) -> None:
@@ -300,14 +300,14 @@ class TestAudit:
         """Since its records could hold anything."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
-        assert "for want of a key (--key-file)" in told(keys=())
+        assert "because a key is unavailable (--key-file)" in told(keys=())
 
     @pytest.mark.parametrize("keys", [KEY, Key(KEY), [KEY], [Key(KEY)]], ids=["text", "key", "texts", "keys"])
     def test_one_key_is_given_as_it_is(self, sqlite_database: Database, keys: Any) -> None:
         """As `erase` takes it."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
-        assert "The log is as it was written." in told(keys=keys)
+        assert "The audit log is unchanged." in told(keys=keys)
 
 
 class TestPage:
@@ -422,7 +422,7 @@ class TestFile:
         """It may be a slip."""
         ended = here("report", "--output", FOLDER, "-o", "pages/new/all.html")
         assert ended.code == 5
-        assert ended.err == "error: There is no folder pages/new: make it, or name another file with -o.\n"
+        assert ended.err == "error: The folder pages/new does not exist: create it, or name another file with -o.\n"
         assert not Path("pages").exists()
 
     def test_it_replaces_a_page_and_no_link(self) -> None:
@@ -450,7 +450,7 @@ class TestFile:
         assert first not in page
         assert "<dt>Exports</dt><dd>2<small>" in told(exports=[FOLDER, exports[0]])
         Path(FOLDER, "copy.csv").write_bytes(Path(exports[0]).read_bytes())
-        with pytest.raises(ExportFileError, match=r"^out/copy\.csv is no data file that has a manifest\. "):
+        with pytest.raises(ExportFileError, match=r"^out/copy\.csv is not a data file with a manifest\. "):
             told(exports=[FOLDER / "copy.csv"])
 
     def test_a_damaged_file_is_an_error_without_its_rows(self, exports: list[str]) -> None:
@@ -478,7 +478,7 @@ class TestFile:
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
         ended = here("report", "--output", FOLDER, "-o", "all.html")
         assert (ended.code, ended.out, ended.err) == (0, "all.html\n", "")
-        assert "The log is as it was written." in Path("all.html").read_text()
+        assert "The audit log is unchanged." in Path("all.html").read_text()
         ended = here("report", exports[0])
         assert (ended.code, ended.out, ended.err) == (0, "report.html\n", "")
         assert "<dt>Exports</dt><dd>1<small>" in Path("report.html").read_text()

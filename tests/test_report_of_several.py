@@ -15,7 +15,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.maintenance import prune
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
-from feedback_etl.report.data import Gathered, exports_of, gather
+from feedback_etl.report.data import Gathered, find_report_exports, gather
 
 CANARY = "canary-4711"
 FOLDER = Path("out")
@@ -36,7 +36,7 @@ def of_days(database: Database, *options: dict[str, Any], folder: Path = FOLDER)
 
 def gathered(*places: Path) -> Gathered:
     """What a report tells of folders or files."""
-    return gather(exports_of(places or [FOLDER]), [Key(KEY)], NOW)
+    return gather(find_report_exports(places or [FOLDER]), [Key(KEY)], NOW)
 
 
 def told(*places: Path) -> str:
@@ -67,7 +67,7 @@ class TestKinds:
         sqlite_database.fill(**people(8))
         files = of_days(sqlite_database, {}, options, options)
         page, facts = told(), gathered()
-        assert f"1 export is left out here: {why} (1)." in page
+        assert f"1 export is excluded here: {why} (1)." in page
         assert "2 exports together, 24 rows." in page
         assert "<dt>Rows</dt><dd>24<small>each pair once, of 2 of 3 exports</small>" in page
         assert {(each.rows, each.column.name) for each in facts.dictionary} == {
@@ -82,10 +82,10 @@ class TestKinds:
         of_days(sqlite_database, {"age_edges": [40]}, other, OTHER_KEY, {"allow_new_key": True})
         page = told()
         assert (
-            "3 exports are left out here: another key (2), another timestamp precision (1), other age ranges (1)."
+            "3 exports are excluded here: another key (2), another timestamp precision (1), other age ranges (1)."
         ) in page
         assert gathered().drift == []
-        assert "none between fewer than two exports" in page
+        assert "Drift needs two exports" in page
 
     def test_all_exports_keep_their_figures(self, sqlite_database: Database) -> None:
         """What became of their rows is told of each, and their risk."""
@@ -99,10 +99,10 @@ class TestKinds:
         """Also of one that was pruned, of whatever kind."""
         sqlite_database.fill(**people(8))
         of_days(sqlite_database, OTHER_KEY, {"allow_new_key": True})
-        assert "left out" in told()
+        assert "excluded here" in told()
         prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=1, hours=12))
         page = told()
-        assert "left out" not in page
+        assert "excluded here" not in page
         assert "each pair once</small>" in page
 
     def test_what_was_a_pseudonym_once_is_never_shown(self, sqlite_database: Database) -> None:
@@ -120,8 +120,8 @@ class TestKinds:
         usual = {"query": query, "since": NOW - timedelta(days=9), "until": between}
         first, _ = of_days(
             sqlite_database,
-            usual | {"columns": [ExtraColumn("shop", "identifier")]},
-            usual | {"columns": [ExtraColumn("shop", "insensitive")], "since": between, "until": NOW},
+            usual | {"extra_columns": [ExtraColumn("shop", "identifier")]},
+            usual | {"extra_columns": [ExtraColumn("shop", "insensitive")], "since": between, "until": NOW},
         )
         (pseudonym,) = {line.rsplit(",", 1)[-1] for line in first.read_text().splitlines()[1:]}
         assert len(pseudonym) == 16
@@ -158,7 +158,7 @@ class TestFiles:
         """The others are told."""
         sqlite_database.fill(**people(8))
         of_days(sqlite_database, {}, {})
-        found = exports_of([FOLDER])
+        found = find_report_exports([FOLDER])
         prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=1, hours=12))
         facts = gather(found, [Key(KEY)], NOW)
         assert (facts.rows, len(facts.exports), facts.chosen.compared) == (24, 2, [])

@@ -112,7 +112,7 @@ class TestKilled:
         exported(application, folder)  # recovers what the dead run left
         log = AuditLog(folder)
         assert [each["outcome"] for each in log.records() if each["event"] == "recovered"] == [recovered]
-        assert verify(log, [Key(KEY)], {}).faults == []
+        assert verify(log, [Key(KEY)], {}).problems == []
 
 
 class TestOneAtATime:

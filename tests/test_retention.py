@@ -78,11 +78,11 @@ class TestContents:
     def test_ours_and_others(self, folder: Path) -> None:
         """Files without a manifest are foreign, whatever they are called."""
         assert len(list_exports(folder).exports) == 3
-        assert list_exports(folder).foreign == []
+        assert list_exports(folder).unmanaged == []
         for name in ("copy.csv", "feedback_training_20200101_000000.parquet", "rejected/other.csv.gz"):
             (folder / name).write_text("analysis_hash\n")
         (folder / "notes.txt").write_text("not data")
-        assert [path.name for path in list_exports(folder).foreign] == [
+        assert [path.name for path in list_exports(folder).unmanaged] == [
             "copy.csv",
             "feedback_training_20200101_000000.parquet",
             "other.csv.gz",
@@ -100,7 +100,7 @@ class TestAdopt:
         manifest = adopt(path, key=Key(KEY))
         assert path.read_bytes() == before
         assert (manifest.mode, manifest.created_at, manifest.files[0].rows) == ("adopted", "2020-01-01T03:04:05", 2)
-        assert list_exports(folder).foreign == []
+        assert list_exports(folder).unmanaged == []
         assert AuditLog(folder).records()[-1]["event"] == "adopted"
         assert read_manifest(folder / "feedback_training_20200101_030405.manifest.json") == manifest
 
@@ -149,7 +149,7 @@ class TestPrune:
         (folder / "feedback_training_20200101_000000.csv").write_text("mine")
         pruned = prune(folder, key=Key(KEY), keep_days=0, now=NOW + timedelta(days=100))
         assert len(pruned.exports) == 3
-        assert [path.name for path in pruned.foreign] == ["feedback_training_20200101_000000.csv"]
+        assert [path.name for path in pruned.unmanaged] == ["feedback_training_20200101_000000.csv"]
         assert (folder / "feedback_training_20200101_000000.csv").read_text() == "mine"
 
     def test_a_clock_that_went_backwards(self, folder: Path) -> None:

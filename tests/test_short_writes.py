@@ -134,7 +134,7 @@ def _parted(database: Database, folder: Path) -> None:
             part.append(rows_of(folder / f"{STEM}.csv"))
             parts = part.publish("pairs")
         _erase(database, folder)
-        export.publish(parts)
+        export.commit(parts)
 
 
 def _erase(database: Database, folder: Path) -> None:
@@ -212,7 +212,7 @@ def assert_sound(folder: Path) -> None:
         for file in manifest.files if not manifest.pruned_at else []:
             assert hash_file(folder / file.path) in (file.sha256, file.becoming.get("sha256"))
             assert sum(1 for _ in rows_of(folder / file.path).rows()) in (file.rows, file.becoming.get("rows"))
-    assert verify(AuditLog(folder), KEYS, {}).faults == []
+    assert verify(AuditLog(folder), KEYS, {}).problems == []
     assert [path for path in folder.rglob(".*") if path.is_file()] == []
 
 
@@ -253,7 +253,7 @@ def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
             assert_sound(folder)
             if not writer.in_steps:
                 assert contents(folder) == before
-                assert verify_folder(folder, list_local_manifests(folder), KEYS).faults == []
+                assert verify_folder(folder, list_local_manifests(folder), KEYS).problems == []
                 return
             assert_between(steady(contents(folder)), steady(before), after)
             if not writer.is_repeatable:
@@ -262,7 +262,7 @@ def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
         else:
             seen.add(True)
         assert_sound(folder)
-        assert verify_folder(folder, list_local_manifests(folder), KEYS).faults == []
+        assert verify_folder(folder, list_local_manifests(folder), KEYS).problems == []
         assert steady(contents(folder)).items() >= after.items()
 
     holds()
@@ -350,10 +350,10 @@ def test_what_is_not_on_disk_as_it_was_written_gets_no_name(tmp_path: Path, size
 def test_an_append_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     """The log and the tombstones grow by whole records alone."""
     log = AuditLog(tmp_path)
-    with log.locked() as opened_log:
+    with log.lock() as opened_log:
         opened_log.append("first", None)
     before = log.path.read_bytes()
-    with log.locked() as opened_log, limited(len(before) + 40), pytest.raises(OSError, match="File too large"):
+    with log.lock() as opened_log, limited(len(before) + 40), pytest.raises(OSError, match="File too large"):
         opened_log.append("second", None)
     assert log.path.read_bytes() == before
     with limited(40), pytest.raises(OSError, match="File too large"):
@@ -422,8 +422,8 @@ from datetime import datetime
 import polars as pl
 from feedback_etl.exports.local_transaction import LocalExportTransaction
 with LocalExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
-    files.append(pl.DataFrame({{"number": range(20_000)}}))
-    files.publish()
+    files.write(pl.DataFrame({{"number": range(20_000)}}))
+    files.commit()
 """
     assert python(code, tmp_path / "exports").returncode == -signal.SIGXFSZ
     names = [path.name for path in (tmp_path / "exports").iterdir()]

@@ -236,9 +236,9 @@ def test_a_database_of_another_kind_is_refused_with_those_that_can_be_read(url: 
     [
         ("schema=shop", "the schema of the tables is db_schema in the settings (FEEDBACK_ETL_DB_SCHEMA)"),
         ("currentSchema=shop", "the schema of the tables is db_schema in the settings (FEEDBACK_ETL_DB_SCHEMA)"),
-        ("pgbouncer=true", "it is for the application's pool of connections; leave it out here"),
-        ("pool_timeout=5", "it is for the application's pool of connections; leave it out here"),
-        ("nonsense=1", "options of other drivers are left out here"),
+        ("pgbouncer=true", "it is for the application's pool of connections; omit it here"),
+        ("pool_timeout=5", "it is for the application's pool of connections; omit it here"),
+        ("nonsense=1", "omit options of other drivers"),
     ],
 )
 def test_an_option_that_the_driver_does_not_know_is_named(

@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 import feedback_etl as fe
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, UsageError, ValidationError
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline import batch_processor
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.transform_options import TransformOptions

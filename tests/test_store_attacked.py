@@ -39,7 +39,7 @@ def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
 def published(url: str, rows: Rows) -> str:
     """An export in the bucket; its stem."""
     with ObjectExportTransaction(ObjectStorage(url), NOW, key=SIGNER) as export:
-        export.publish(rows.put(ObjectStorage(url), export.stem), rows.facts)
+        export.commit(rows.put(ObjectStorage(url), export.stem), rows.facts)
     return export.stem
 
 
@@ -77,7 +77,7 @@ def test_erase_and_list_tell_of_exports_that_are_not_finished(
         assert done.unfinished == [export.stem]
         listed = feedback_etl("list", "--output", bucket_url)
         assert f"{export.stem}  not finished" in listed.stdout
-        export.publish([])
+        export.commit([])
     assert "not finished" not in feedback_etl("list", "--output", bucket_url).stdout
     assert fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY]).unfinished == []
 
@@ -91,11 +91,11 @@ def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
     for name in ObjectStorage(bucket_url).listed(".feedback_etl"):
         if "tombstones" in name or name.endswith("/00000003.json"):
             ObjectStorage(bucket_url).remove(name)
-    faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults
+    faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
     assert any("the log tells of no erasure" in fault for fault in faults)
     ObjectStorage(bucket_url).remove(".feedback_etl/audit/00000002.json")
     ObjectStorage(bucket_url).remove(".feedback_etl/audit/00000001.json")
-    faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults
+    faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
     assert any("the log tells nothing of how" in fault for fault in faults)
 
 
@@ -113,7 +113,7 @@ def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str
         put(bucket_url, second, content.replace(b'"full"', b'"none"'))
     else:
         put(bucket_url, ".feedback_etl/audit/00000003.json", b"")
-    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults
+    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
 
 
 @pytest.mark.parametrize("number", [99_999_999, 99_999_998])
@@ -127,16 +127,16 @@ def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, numb
     with pytest.raises(ExportFileError, match=rf"^{bucket_url}/{name} is not of feedback_etl: .* Remove it"):
         append(bucket_url)
     assert len(ObjectAuditLog(ObjectStorage(bucket_url)).lines()) <= 5
-    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults
+    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
     for each in range(number, 100_000_000):
         ObjectStorage(bucket_url).remove(f".feedback_etl/audit/{each}.json")
     append(bucket_url)
-    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).faults == []
+    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems == []
 
 
 def append(url: str) -> None:
     """A record for the log."""
-    with ObjectAuditLog(ObjectStorage(url)).locked() as log:
+    with ObjectAuditLog(ObjectStorage(url)).lock() as log:
         log.append("pruned", SIGNER, exports=[], keep_days=1)
 
 
@@ -152,7 +152,7 @@ def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Row
         record = json.dumps(forged | {"key_id": key_id}).encode()
         put(bucket_url, ".feedback_etl/audit/00000003.json", record)
         with ObjectExportTransaction(ObjectStorage(bucket_url), NOW, key=SIGNER) as export:
-            export.publish([])
+            export.commit([])
         exported(sqlite_database.url, bucket_url, key=KEY, idempotency_key="one")
         assert ObjectStorage(bucket_url).read(f"{stem}/mine.csv") == b"mine"
         assert manifest_path(stem) not in ObjectStorage(bucket_url).names()

@@ -72,7 +72,7 @@ def test_what_was_begun_since_it_looked_is_given_up(
         first_put_of_the_log(proxy, lambda: stack.enter_context(first))
         second = asked(application, bucket_url)
         with pytest.raises(ExportFileError, match="taken for dead"):
-            first.publish(rows.put(bucket, first.stem), rows.facts)
+            first.commit(rows.put(bucket, first.stem), rows.facts)
     assert [f"{bucket_url}/{each.stem}" for each in list_manifests(bucket_url)] == [second.export_filename]
     assert bucket.names(first.stem) == []
     assert [each["event"] for each in ObjectAuditLog(bucket).records()][:3] == ["started", "recovered", "started"]

@@ -55,7 +55,7 @@ def assert_true(url: str) -> None:
         for file in manifest.files if not manifest.pruned_at else []:
             assert ObjectStorage(url).described(file.path) == (file.bytes, file.sha256)
             assert file.becoming == {}
-    assert verify_folder(ObjectStorage(url), list_manifests(url), KEYS).faults == []
+    assert verify_folder(ObjectStorage(url), list_manifests(url), KEYS).problems == []
 
 
 def fill_more(database: Database) -> None:
@@ -229,7 +229,7 @@ class TestPrune:
         """What has no manifest is told."""
         ObjectStorage(url).put("copy.csv", b"")
         pruned = fe.prune(url, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=10))
-        assert pruned.foreign == [Path("copy.csv")]
+        assert pruned.unmanaged == [Path("copy.csv")]
         assert "copy.csv" in ObjectStorage(url).names()
 
 
@@ -351,10 +351,10 @@ class TestFaces:
         name = ".feedback_etl/audit/00000001.json"
         content, version = bucket.read_version(name)
         bucket.put(name, content.replace(b"started", b"stopped"), instead_of=version)
-        assert verify_folder(bucket, list_manifests(url), KEYS).faults == ["line 1: it was changed"]
+        assert verify_folder(bucket, list_manifests(url), KEYS).problems == ["line 1: it was changed"]
         bucket.remove(".feedback_etl/audit/00000002.json")
         bucket.remove(name)
-        faults = verify_folder(bucket, list_manifests(url), KEYS).faults
+        faults = verify_folder(bucket, list_manifests(url), KEYS).problems
         assert ["the log was cut" in faults[0], "tells nothing of how" in faults[1]] == [True, True]
 
     def test_tombstones_that_were_removed_are_missed(self, url: str) -> None:

@@ -61,13 +61,13 @@ def attempt(
         parts = rows.put(ObjectStorage(url), export.stem)
         if meanwhile:
             meanwhile(export, parts)
-        export.publish(parts, rows.facts)
+        export.commit(parts, rows.facts)
     return export
 
 
 def announce_sweep(url: str) -> None:
     """What `erase --not-in-database` does before it looks at the exports."""
-    with ObjectAuditLog(ObjectStorage(url)).locked() as log:
+    with ObjectAuditLog(ObjectStorage(url)).lock() as log:
         log.append("erasing", SIGNER, swept=True)
 
 
@@ -95,7 +95,7 @@ def assert_whole(url: str) -> None:
             assert bucket.listed()[file.path] == (file.bytes, file.etag)
     assert {name for name in bucket.listed() if not name.startswith(".")} == told
     anchors = {each.stem: each.audit_head for each in list_manifests(url)}
-    assert verify(ObjectAuditLog(bucket), [SIGNER], anchors, signed=True).faults == []
+    assert verify(ObjectAuditLog(bucket), [SIGNER], anchors, signed=True).problems == []
 
 
 class TestPublishing:
@@ -107,7 +107,7 @@ class TestPublishing:
         with begun(bucket_url) as export:
             parts = rows.put(bucket, export.stem)
             assert list_manifests(bucket_url) == []
-            export.publish(parts, rows.facts)
+            export.commit(parts, rows.facts)
         (manifest,) = list_manifests(bucket_url)
         assert [file.path for file in manifest.files] == [part.path for part in parts]
         assert len(manifest.all("pairs")) == 3
@@ -119,7 +119,7 @@ class TestPublishing:
     def test_without_parts_nothing_is_published(self, bucket_url: str) -> None:
         """And the log says that it is done."""
         with begun(bucket_url) as export:
-            export.publish([])
+            export.commit([])
         assert list_manifests(bucket_url) == []
         assert events(bucket_url) == ["started", "committed"]
 
@@ -141,7 +141,7 @@ class TestPublishing:
         with begun(bucket_url) as export:
             parts = rows.put(ObjectStorage(bucket_url), export.stem)
             ObjectStorage(bucket_url).put(part_path(export.stem, 77, ".parquet"), b"left")
-            export.publish(parts, rows.facts)
+            export.commit(parts, rows.facts)
         assert_whole(bucket_url)
 
     @pytest.mark.slow
@@ -169,7 +169,7 @@ class TestPublishing:
         with begun(bucket_url) as export:
             waiting, late = (spooled_part_path(export.stem, number) for number in (0, 1))
             ObjectStorage(bucket_url).put(waiting, b"rows")
-            export.publish([])
+            export.commit([])
         with PartWriter(ObjectStorage(bucket_url), late, FileFormat("arrow"), {}) as part:
             part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
             with pytest.raises(ExportFileError, match="ended while the part was written"):
@@ -187,7 +187,7 @@ class TestPublishing:
         """Whoever records it first has the first."""
         with begun(bucket_url) as one, begun(bucket_url) as other:
             for export in (other, one):
-                export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+                export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         assert other.stem == f"{one.stem}_1"
         assert len(list_manifests(bucket_url)) == 2
         assert_whole(bucket_url)
@@ -198,7 +198,7 @@ class TestPublishing:
         """Each kind of put fails once, or its answer is lost."""
         proxy.troubles = [Trouble(how, holding=part) for part in ("audit/", "part-00000.parquet", ".manifest.json")]
         with begun(bucket_url) as export:
-            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         assert [each.times for each in proxy.troubles] == [0] * 3
         assert events(bucket_url) == ["started", "committed"]
         assert_whole(bucket_url)
@@ -206,7 +206,7 @@ class TestPublishing:
     def test_the_guards_of_a_folder_hold(self, bucket_url: str, rows: Rows) -> None:
         """Of one key, and of consent."""
         with begun(bucket_url, consent=["users.training_data_opt_in"]) as export:
-            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         with pytest.raises(ValidationError, match="consent"), begun(bucket_url):
             pass
         with pytest.raises(UsageError, match="--allow-new-key"), begun(bucket_url, key=Key("o" * 32)):
@@ -253,7 +253,7 @@ class TestPublishing:
         proxy.dropped = set()
         for _ in range(2):
             with begun(bucket_url) as export:
-                export.publish([])
+                export.commit([])
         assert len({each for each in proxy.requests if "PUT" in each and "/conditions-" in each}) == 2
 
 
@@ -265,7 +265,7 @@ class TestErasuresMeanwhile:
         with begun(bucket_url) as export:
             parts = rows.put(ObjectStorage(bucket_url), export.stem)
             forget(bucket_url, 201, 202)
-            export.publish(parts, rows.facts)
+            export.commit(parts, rows.facts)
         (manifest,) = list_manifests(bucket_url)
         assert (manifest.rows, manifest.erased_rows, manifest.risk["stale"]) == (7, 0, True)
         assert_forgotten(bucket_url, 201, 202)
@@ -281,7 +281,7 @@ class TestErasuresMeanwhile:
 
         proxy.before = erase_at
         with begun(bucket_url) as export:
-            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         (manifest,) = list_manifests(bucket_url)
         assert done
         assert (manifest.rows, manifest.erased_rows) == (7, 2)
@@ -342,7 +342,7 @@ class TestErasuresMeanwhile:
         with begun(bucket_url) as export:
             assert [len(each.pseudonyms) for each in export.forgotten] == [1]
             assert len(export.erasures) == 1
-            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
 
 
 def assert_forgotten(url: str, *analyses: int) -> None:
@@ -373,7 +373,7 @@ with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 1
     if moment == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     export._end = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
-    export.publish([DataFile(name, "pairs", 9, path.stat().st_size, hash_file(path))])
+    export.commit([DataFile(name, "pairs", 9, path.stat().st_size, hash_file(path))])
 """
 
 
@@ -391,7 +391,7 @@ class TestKilledRuns:
         stem = killed("after")
         forget(bucket_url, 202)
         with begun(bucket_url) as export:
-            export.publish([])
+            export.commit([])
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
         assert ObjectAuditLog(ObjectStorage(bucket_url)).records()[1]["outcome"] == "committed"
         assert [(each.stem, each.rows) for each in list_manifests(bucket_url)] == [(stem, 8)]
@@ -402,7 +402,7 @@ class TestKilledRuns:
         stem = killed("after")
         ObjectStorage(bucket_url).put(spooled_part_path(stem, 7), b"rows")
         with begun(bucket_url) as export:
-            export.publish([])
+            export.commit([])
         assert [name for name in ObjectStorage(bucket_url).listed(".feedback_etl") if "part-" in name] == []
         assert ObjectAuditLog(ObjectStorage(bucket_url)).records()[1]["removed"] == [spooled_part_path(stem, 7)]
         assert_whole(bucket_url)
@@ -411,7 +411,7 @@ class TestKilledRuns:
         """It may live, on another machine."""
         stem = killed("before")
         with begun(bucket_url) as export:
-            export.publish([])
+            export.commit([])
         assert events(bucket_url) == ["started", "started", "committed"]
         assert ObjectStorage(bucket_url).names(stem) != []
 
@@ -422,7 +422,7 @@ class TestKilledRuns:
         stem = killed("before")
         monkeypatch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
         with begun(bucket_url) as export:
-            export.publish(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
         assert [each.stem for each in list_manifests(bucket_url)] == [f"{stem}_1"]
         assert ObjectStorage(bucket_url).names(stem) == []
@@ -436,7 +436,7 @@ class TestKilledRuns:
         for patience, left in ((timedelta(days=1), [stem]), (timedelta(0), [])):
             monkeypatch.setattr(object_recovery, "STALE_AFTER", patience)
             with begun(bucket_url) as export:
-                export.publish([])
+                export.commit([])
             assert [each.stem for each in list_manifests(bucket_url)] == left
         assert ObjectStorage(bucket_url).names(stem) == []
 
@@ -449,7 +449,7 @@ class TestKilledRuns:
             with monkeypatch.context() as patch:
                 patch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
                 with begun(bucket_url) as export:
-                    export.publish([])
+                    export.commit([])
             rows.put(ObjectStorage(bucket_url), slow.stem)
             stems.append(slow.stem)
 
@@ -474,7 +474,7 @@ class TestKilledRuns:
             with pytest.raises(KeyboardInterrupt), begun(bucket_url):
                 pass
         with begun(bucket_url) as export:
-            export.publish([])
+            export.commit([])
         assert ObjectStorage(bucket_url).names(stem) == []
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
 

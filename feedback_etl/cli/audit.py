@@ -44,18 +44,18 @@ def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: 
     storage = open_output(settings)
     exports = list_exports(storage).exports
     result = verify_folder(storage, exports, list_available_keys(settings, key_file))
-    if not result.records and not result.faults and not exports:
+    if not result.records and not result.problems and not exports:
         raise UsageError(f"There is no audit log in {storage}: check --output.")
     if as_json:
         write_stdout(json.dumps(result._asdict()))
     else:
-        for problem in result.faults:
+        for problem in result.problems:
             write_stdout(problem)
         write_stdout(f"{pluralize(result.records, 'record')}, head {result.head}")
         if result.unsigned:
             echo_err(f"{pluralize(result.unsigned, 'record')} without a signature: anyone could have written them")
-    if result.faults and result.unknown == len(result.faults):
+    if result.problems and result.unknown == len(result.problems):
         unknown = pluralize(result.unknown, "record")
         raise CheckFailedError(f"{unknown} cannot be verified without the signing key: pass it with --key-file.")
-    if result.faults:
-        raise CheckFailedError(f"The audit log does not verify: {pluralize(len(result.faults), 'problem')} found.")
+    if result.problems:
+        raise CheckFailedError(f"The audit log does not verify: {pluralize(len(result.problems), 'problem')} found.")

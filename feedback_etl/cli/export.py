@@ -31,12 +31,12 @@ from feedback_etl.cli.options import (
 )
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
-from feedback_etl.options import OutputOptions, QualityOptions, ReadOptions
+from feedback_etl.options.groups import OutputOptions, QualityOptions, ReadOptions
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from feedback_etl.options import ExportOptions
+    from feedback_etl.options.export import ExportOptions
     from feedback_etl.results import ExportReport
     from feedback_etl.settings import Settings
 

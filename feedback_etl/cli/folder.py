@@ -104,8 +104,8 @@ def prune(
         write_stdout(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
     pruned = pluralize(len(result.exports), "export")
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
-    if result.foreign:
-        files = pluralize(len(result.foreign), "file")
+    if result.unmanaged:
+        files = pluralize(len(result.unmanaged), "file")
         echo_err(f"not touched, without a manifest: {files} (feedback-etl list shows them)")
 
 

@@ -21,7 +21,7 @@ from feedback_etl.cli.options import (
     require_one_start,
 )
 from feedback_etl.database.reader_pool import prestart
-from feedback_etl.options import OutputOptions, ReadOptions
+from feedback_etl.options.groups import OutputOptions, ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,11 +17,11 @@ _GRACE_SECONDS = 8.0
 def exit_on_signals() -> Iterator[None]:
     """Raise `SystemExit` in the main thread at SIGHUP, SIGINT or SIGTERM, with 128 and the signal's number.
 
-    Alone, that would not end the program in every case. The exception can be raised in a callback of an extension
-    module, which drops it (Pydantic does while it builds a class), and no handler runs while the main thread is in a
-    call of a C library, such as a query of SQLite. Therefore a thread, which the interpreter notifies of signals
-    through a pipe, sends the signal again until the main thread has left the context, and ends the process if that
-    takes too long.
+    Alone, that would not end the program in every case. The exception is dropped where it is raised in a callback of
+    the import system (as a module's lock is released) or of an extension module (Pydantic, while it builds a class),
+    and no handler runs while the main thread is in a call of a C library, such as a query of SQLite. Therefore a
+    thread, which the interpreter notifies of signals through a pipe, sends the signal again until the main thread has
+    left the context, and ends the process if that takes too long.
 
     Signals that are ignored stay ignored: `nohup` and `&` have reasons. The handlers outlive the context.
     """

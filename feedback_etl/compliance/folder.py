@@ -85,7 +85,7 @@ def check_audit_log(
     verdict = verify_folder(place, exports, keys)
     return build_item(
         "audit log",
-        verdict.faults,
+        verdict.problems,
         passed=f"The audit log has {verdict.records:,} records in one chain.",
         remedy="feedback-etl audit verify",
     )

@@ -109,7 +109,7 @@ def _find_on_mysql(name: str, empty_select: str, fetch: Fetch) -> IdComparison |
     if collation == "binary" or not re.fullmatch(r"\w+", collation):
         return None
     texts = {text: f"CONVERT('{text}' USING {charset}) COLLATE {collation}" for text in ("a", "A", "a ")}
-    characters = " UNION ALL ".join(f"SELECT '{_escape(each)}' AS x" for each in _PRINTABLE)
+    characters = " UNION ALL ".join(f"SELECT '{_escape(character)}' AS x" for character in _PRINTABLE)
     pair = f"CONVERT(CONCAT(a.x, b.x, '.') USING {charset}) COLLATE {collation}"
     pairs, case, blanks = fetch(
         f"SELECT COUNT(DISTINCT {pair}), {texts['a']} = {texts['A']}, {texts['a']} = {texts['a ']} "  # noqa: S608
@@ -132,7 +132,7 @@ def _escape(character: str) -> str:
 def _find_by_trial(dialect: str, name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
     """Test a column's collation by the duplicates it removes: SQLite and DuckDB do not name it."""
     trials = ("b", "B", "c", "c ", "e", "é", "é2", "É2", "i", "y")
-    tried = " UNION ".join(f"SELECT '{each}'" for each in trials)
+    tried = " UNION ".join(f"SELECT '{trial}'" for trial in trials)
     left = {each for (each,) in fetch(f"SELECT id FROM ({empty_select}) AS ids UNION {tried}")}  # noqa: S608
     case, blanks, accents, wide, other = (
         not left.issuperset(pair) for pair in (("b", "B"), ("c", "c "), ("e", "é"), ("é2", "É2"), ("i", "y"))

@@ -73,7 +73,7 @@ def open_connection(
         allow_row_security: Read only the rows that PostgreSQL's row-level security shows, instead of failing.
 
     Raises:
-        UsageError: The URL cannot be understood, or its database is of a kind that is not normalize_dialect.
+        UsageError: The URL is not valid, or its database is not supported.
         SourceError: The database cannot be reached.
     """
     settings = () if allow_row_security else (EVERY_ROW,)

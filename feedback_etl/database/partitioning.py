@@ -6,7 +6,6 @@ Only PostgreSQL shares a snapshot between connections; other databases are not p
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from feedback_etl.columns import CONSENT
 from feedback_etl.database.batches import session_statements
@@ -17,8 +16,6 @@ from feedback_etl.database.read import OpenSource, ReadRequest, open_source
 from feedback_etl.database.sql import count_excluded, select_feedback
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
-
-T = TypeVar("T")
 
 MIN_ROWS_PER_TASK = 20_000
 """Rows below which a window is not partitioned further, however many workers there are: a task costs a worker 40 ms
@@ -104,9 +101,3 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
             source.dialect,
             relation.consent,
         )
-
-
-def read_partitions(request: ReadRequest, work: Callable[[FeedbackPartitions], T], *, at_once: int = 1) -> T:
-    """Call a function with the partitions of a request; raises as `open_partitions`."""
-    with open_partitions(request, tasks=at_once) as partitions:
-        return work(partitions)

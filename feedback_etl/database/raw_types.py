@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnType, ExtraColumn
+from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnTypeName, ExtraColumn
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.transform.timestamps import UNREADABLE, is_unreadable
@@ -38,21 +38,21 @@ def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
     Raises:
         SourceError: Columns have a wrong type; the message names each.
     """
-    faults = []
+    problems = []
     columns = []
     known = raw_types(extra)
-    for name in (*RAW_COLUMNS, *(each.name for each in extra)):
+    for name in (*RAW_COLUMNS, *(column.name for column in extra)):
         kind, dtype = known[name], frame.schema[name]
         # If there is no value, the type of the driver's column has no meaning.
         cast = kind.cast(dtype) or (kind.cast(pl.Null()) if frame[name].null_count() == frame.height else None)
         if cast is None:
-            faults.append(f"{name} is {_in_words(dtype)}, expected {kind.expected}")
+            problems.append(f"{name} is {_describe_dtype(dtype)}, expected {kind.expected}")
         else:
             columns.append(cast(pl.col(name)).alias(name))
-    if faults:
-        raise SourceError(f"Columns of a wrong type: {'; '.join(faults)}.")
+    if problems:
+        raise SourceError(f"Columns of a wrong type: {'; '.join(problems)}.")
     raw = frame.select(columns).with_columns(_unreadable_times(frame, extra))
-    answers = ["would_recommend", *(each.name for each in extra if each.type == "boolean")]
+    answers = ["would_recommend", *(column.name for column in extra if column.type == "boolean")]
     return raw.with_columns(pl.col(name).cast(pl.Boolean) for name in answers if raw[name].is_between(0, 1).all())
 
 
@@ -73,7 +73,7 @@ def _unreadable_times(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> list
     """Mark the times that the SQL replaced since drivers cannot read them."""
     marked = [
         pl.when(frame[unreadable_flag(name)].cast(pl.Boolean)).then(UNREADABLE).otherwise(pl.col(name)).alias(name)
-        for name in (each.name for each in extra)
+        for name in (column.name for column in extra)
         if unreadable_flag(name) in frame.columns
     ]
     if frame.schema["created_at"] != pl.String:
@@ -194,7 +194,7 @@ _RAW: dict[str, RawType] = {
     "timeframe": _WORD,
     "created_at": _INSTANT,
 }
-_TYPES: dict[ColumnType, RawType] = {
+_TYPES: dict[ColumnTypeName, RawType] = {
     "text": _WORD,
     "integer": RawType("an integer", _integer, _INTEGERS, _MYSQL_INTEGERS),
     "number": _NUMERIC,
@@ -205,11 +205,11 @@ _TYPES: dict[ColumnType, RawType] = {
 
 def raw_types(extra: Sequence[ExtraColumn] = ()) -> dict[str, RawType]:
     """Return the types that each raw column, the consent columns and the extra columns may have."""
-    further = {each.name: _IDENTIFIER if each.role == "identifier" else _TYPES[each.type] for each in extra}
-    return _RAW | dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH) | further
+    extra_types = {column.name: _IDENTIFIER if column.role == "identifier" else _TYPES[column.type] for column in extra}
+    return _RAW | dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH) | extra_types
 
 
-def _in_words(dtype: pl.DataType) -> str:
+def _describe_dtype(dtype: pl.DataType) -> str:
     if dtype == pl.String:
         return "text"
     return "a floating-point number" if dtype.is_float() else str(dtype).lower()

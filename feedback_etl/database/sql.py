@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from feedback_etl.columns import CONSENT, LIST_COLUMNS, RAW_COLUMNS, ColumnType
+from feedback_etl.columns import CONSENT, LIST_COLUMNS, RAW_COLUMNS, ColumnTypeName
 from feedback_etl.database import text_times
 from feedback_etl.database.raw_types import AFTER_EVERY_WINDOW, NO_ANSWER, unreadable_flag
 from feedback_etl.database.relation import Column, SourceRelation, is_true, label_columns
@@ -185,7 +185,7 @@ def _nearest_double(number: Column) -> Column:
     )
 
 
-def _extra_names(relation: SourceRelation, type_: ColumnType) -> set[str]:
+def _extra_names(relation: SourceRelation, type_: ColumnTypeName) -> set[str]:
     """Return the names of the extra columns of a type that are not identifiers."""
     return {column.name for column in relation.extra if column.type == type_ and column.role != "identifier"}
 

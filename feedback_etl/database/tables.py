@@ -1,7 +1,7 @@
 """The default application schema, as SQLAlchemy Core tables.
 
 The default query, the sample database and `schemas/` are built from these definitions. Times are naive UTC;
-JSON columns hold arrays of strings. Columns that an export never reads are defined so that sample data and the
+JSON columns contain arrays of strings. Columns that an export never reads are defined so that sample data and the
 published SQL resemble a real application.
 """
 

@@ -87,7 +87,7 @@ def adopt(
         )
         write_manifest(folder, manifest)
         try:
-            with log.locked() as opened:
+            with log.lock() as opened:
                 opened.append("adopted", signer, run=manifest.run, stem=stem)
         except BaseException:  # a manifest that no record accounts for is a fault
             (folder / manifest_path(stem)).unlink()

@@ -43,7 +43,7 @@ class AuditLog:
         self.path = folder / STATE_FOLDER / "audit.jsonl"
 
     @contextmanager
-    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["LockedAuditLog"]:
+    def lock(self, timeout: float = LOG_TIMEOUT) -> Iterator["LockedAuditLog"]:
         """Lock the log for one process and one thread, for a short time.
 
         Raises:
@@ -201,14 +201,14 @@ class VerificationResult(NamedTuple):
 
     Attributes:
         records: How many there are.
-        faults: What does not fit, in words, by line; none if nobody has tampered.
+        problems: What does not fit, in words, by line; none if nobody has tampered.
         unsigned: Records without a key's signature, which anybody could have written.
         unknown: Records under keys that are not at hand, each a fault: it could hold anything.
         head: The MAC of the last record, to be kept elsewhere.
     """
 
     records: int
-    faults: list[str]
+    problems: list[str]
     unsigned: int
     unknown: int
     head: str
@@ -226,7 +226,7 @@ def verify(
         signed: Whether every record has to be signed, since all exports are of a key.
     """
     by_id = {key.id: key for key in keys}
-    faults, macs, number, torn = [], [CHAIN_START], 0, b""
+    problems, macs, number, torn = [], [CHAIN_START], 0, b""
     unsigned = unknown = 0
     for place, line in enumerate(log.lines(), 1):
         record = line.record
@@ -241,11 +241,13 @@ def verify(
             torn = b""
             macs.append(str(record["mac"]))
         if fault:
-            faults.append(f"line {place}: {fault}")
+            problems.append(f"line {place}: {fault}")
     if torn:
-        faults.append("the last line is torn; the next record will say so")
-    faults += [f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in {*macs}]
-    return VerificationResult(len(macs) - 1, faults, unsigned, unknown, macs[-1])
+        problems.append("the last line is torn; the next record will say so")
+    problems += [
+        f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in {*macs}
+    ]
+    return VerificationResult(len(macs) - 1, problems, unsigned, unknown, macs[-1])
 
 
 def _find_problem(

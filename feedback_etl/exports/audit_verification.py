@@ -25,8 +25,8 @@ def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterab
     try:
         require_state(folder, find_last_state(log.records()))
     except ExportFileError as error:
-        verdict.faults.append(str(error))
-    verdict.faults.extend(_unrecorded(log.records(), exports))
+        verdict.problems.append(str(error))
+    verdict.problems.extend(_unrecorded(log.records(), exports))
     return verdict
 
 

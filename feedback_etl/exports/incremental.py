@@ -79,7 +79,7 @@ class IncrementalState(NamedTuple):
             tuple(path for path in rows[:-1] if path.exists()),
         )
 
-    def begins(self, first: datetime | None, now: datetime) -> datetime | None:
+    def find_start(self, first: datetime | None, now: datetime) -> datetime | None:
         """Return the start of the next export's window; None if it is unbounded.
 
         Args:
@@ -121,13 +121,13 @@ class IncrementalState(NamedTuple):
             "counted": counted[-MAX_COUNTED_WINDOWS:],
         }
 
-    def let_go(self) -> None:
+    def delete_seen_rows(self) -> None:
         """Delete the seen rows of superseded exports; the next export retries what cannot be deleted."""
         for path in (*self.older, *([self.rows_file] if self.rows_file else [])):
             with suppress(OSError):
                 path.unlink()
 
-    def late(self, counts: list[int]) -> int:
+    def count_late(self, counts: list[int]) -> int:
         """Return the number of late-arriving rows in windows that are not read again."""
         return sum(max(0, now - then.rows) for now, then in zip(counts, self.counted, strict=False))
 

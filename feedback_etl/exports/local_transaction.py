@@ -36,8 +36,8 @@ class LocalExportTransaction(ExportTransaction):
     """Run an export to local files as a transaction: commit all files or none.
 
     with LocalExportTransaction("ml/feedback_training", now, key=key) as files:
-        files.append(pairs)
-        published = files.publish(facts)
+        files.write(pairs)
+        published = files.commit(facts)
     """
 
     def __init__(
@@ -85,34 +85,34 @@ class LocalExportTransaction(ExportTransaction):
         for part in (*self._parts, self._spool):
             part.move(self._folder / self._name_of(part))
 
-    def append(self, pairs: pl.DataFrame) -> None:
+    def write(self, pairs: pl.DataFrame) -> None:
         """Add rows to the data file."""
         with explain_write_errors(self._folder):
             self._pairs.append(pairs)
 
-    def hold(self, pairs: pl.DataFrame) -> None:
+    def spool(self, pairs: pl.DataFrame) -> None:
         """Spool rows that may have to be suppressed, until `release_spooled`."""
         with explain_write_errors(self._folder):
             self._spool.append(pairs)
 
-    def let_through(self, chosen: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    def release_spooled(self, chosen: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
         """Add the spooled rows that `chosen` keeps to the data file."""
         with explain_write_errors(self._folder):
             for pairs in self._spool.frames():
                 self._pairs.append(chosen(pairs))
             self._spool.discard()
 
-    def reject(self, rows: pl.DataFrame) -> None:
+    def write_rejected(self, rows: pl.DataFrame) -> None:
         """Add rows to the list of rejected rows, which the first of them creates."""
         with explain_write_errors(self._rejected.path.parent):
             self._rejected.append(rows)
 
-    def remember(self, rows: pl.DataFrame) -> None:
+    def write_seen_rows(self, rows: pl.DataFrame) -> None:
         """Add digests of rows that were read, for the next export of the series."""
         with explain_write_errors(self._folder):
             self._remembered.append(rows)
 
-    def publish(self, facts: ManifestDetails = ManifestDetails()) -> CommittedFiles:  # noqa: B008
+    def commit(self, facts: ManifestDetails = ManifestDetails()) -> CommittedFiles:  # noqa: B008
         """Publish the files under their final names, the manifest last; without rows, publish nothing."""
         written = [part for part in self._parts if part.rows]
         with explain_write_errors(self._folder):
@@ -152,7 +152,7 @@ class LocalExportTransaction(ExportTransaction):
                     raise
             else:
                 return
-            with self._log.locked() as log:
+            with self._log.lock() as log:
                 self._announce(log)
 
     def _discard(self) -> None:

@@ -27,12 +27,12 @@ class ExportListing(NamedTuple):
 
     Attributes:
         exports: The manifests, the oldest first; those of pruned exports too.
-        foreign: Data files without a manifest: older exports, copies, parts of an export whose manifest was lost; paths
-            in an object store begin at its prefix. `adopt` gives a file of a folder a manifest.
+        unmanaged: Data files without a manifest: older exports, copies, parts of an export whose manifest was lost.
+            Paths in an object store begin at its prefix. `adopt` gives a file of a folder a manifest.
     """
 
     exports: list[Manifest]
-    foreign: list[Path]
+    unmanaged: list[Path]
 
 
 def list_exports(folder: StorageLike) -> ExportListing:
@@ -44,7 +44,7 @@ def list_exports(folder: StorageLike) -> ExportListing:
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     _ = (Path(folder) / "copy.csv").write_text("")
-    ...     [path.name for path in list_exports(folder).foreign]
+    ...     [path.name for path in list_exports(folder).unmanaged]
     ['copy.csv']
     """
     place = open_storage(folder)
@@ -58,8 +58,8 @@ def _list_exports(place: LocalStorage | ObjectStorage) -> ExportListing:
     folders = {"", REJECTED_FOLDER, *(path.rpartition("/")[0] for path in ours if not path.startswith("."))}
     folders |= {folder for stem in _without_manifest(place, exports) for folder in (stem, f"{REJECTED_FOLDER}/{stem}")}
     found = {path for folder in folders for path in _paths_in(place, folder)}
-    foreign = [path for path, name in found if name.endswith(DATA_SUFFIXES) and name not in ours]
-    return ExportListing(exports, sorted(foreign))
+    unmanaged = [path for path, name in found if name.endswith(DATA_SUFFIXES) and name not in ours]
+    return ExportListing(exports, sorted(unmanaged))
 
 
 def _without_manifest(place: LocalStorage | ObjectStorage, exports: list[Manifest]) -> set[str]:
@@ -82,12 +82,12 @@ class PruneResult(NamedTuple):
     Attributes:
         exports: The manifests of the exports whose files are gone.
         kept: Those whose files are still there.
-        foreign: Files without a manifest, which nothing removes.
+        unmanaged: Files without a manifest, which nothing removes.
     """
 
     exports: list[Manifest]
     kept: list[Manifest]
-    foreign: list[Path]
+    unmanaged: list[Path]
 
 
 def prune(
@@ -123,7 +123,7 @@ def prune(
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     prune(folder, keep_days=90, key=None)
-    PruneResult(exports=[], kept=[], foreign=[])
+    PruneResult(exports=[], kept=[], unmanaged=[])
     """
     for name, number in (("keep_days", keep_days), ("keep_last", keep_last)):
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_DAYS:
@@ -133,9 +133,9 @@ def prune(
     now, log = resolve_now(now), open_audit_log(place)
     log.require_signer(key)
     with explain_write_errors(place), lock_storage(place, lock_timeout):
-        with log.locked() as opened:
+        with log.lock() as opened:
             recover_storage(place, opened, key, [key])
-        exports, foreign = list_exports(place)
+        exports, unmanaged = list_exports(place)
         if ahead := [manifest.stem for manifest in exports if _time_of(manifest) > now]:
             raise ExportFileError(
                 f"{ahead[-1]} is from the future of this machine's clock ({now:%Y-%m-%d %H:%M:%S} UTC), which may have "
@@ -151,9 +151,9 @@ def prune(
         kept = [manifest for manifest in present if manifest not in old]
         if old and not dry_run:
             _remove(place, old, now, _needed(exports))
-            with log.locked() as opened:
+            with log.lock() as opened:
                 opened.append("pruned", key, exports=[manifest.stem for manifest in old], keep_days=keep_days)
-    return PruneResult(old, kept, foreign)
+    return PruneResult(old, kept, unmanaged)
 
 
 def _time_of(manifest: Manifest) -> datetime:

@@ -26,7 +26,7 @@ class ObjectAuditLog(AuditLog):
         self._bucket = bucket
 
     @contextmanager
-    def locked(self, timeout: float = LOG_TIMEOUT) -> Iterator["OptimisticAuditLog"]:  # noqa: ARG002
+    def lock(self, timeout: float = LOG_TIMEOUT) -> Iterator["OptimisticAuditLog"]:  # noqa: ARG002
         """Return the log; an object store has no lock to wait for."""
         yield OptimisticAuditLog(self._bucket)
 

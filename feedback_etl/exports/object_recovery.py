@@ -53,7 +53,7 @@ def recover_objects(bucket: ObjectStorage, log: LockedAuditLog, signer: Key | No
 def abort_runs(bucket: ObjectStorage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
     """Abort runs that have not committed, however young, and delete their objects."""
     by_id = {key.id if key else None: key for key in (None, signer)}
-    with log.locked() as opened:
+    with log.lock() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in END_EVENTS}
         for record in (each for each in started if each.get("run") not in ended and _is_genuine(each, signer, by_id)):
             manifest = read_object_manifest(bucket, record["stem"]) or put_abort_marker(bucket, record, opened)

@@ -54,7 +54,7 @@ class ObjectExportTransaction:
 
     with ObjectExportTransaction(ObjectStorage("s3://bucket/exports"), now, key=key) as export:
         ...  # workers put parts at layout.part_path(export.stem, ...)
-        export.publish(parts, facts)
+        export.commit(parts, facts)
 
     A later run finishes or removes what a killed run leaves. Whether a run on another host is alive cannot be
     determined: a run of more than a day counts as dead, and cannot commit any more.
@@ -89,7 +89,7 @@ class ObjectExportTransaction:
         self.forgotten: list[Tombstones] = []
 
     def __enter__(self) -> Self:
-        with self._log.locked() as log:
+        with self._log.lock() as log:
             recover_objects(self._bucket, log, self._key, [self._key])
             require_state(self._bucket, find_last_state(log.records()))
             self.erasures = list_erasures(self._bucket)
@@ -143,7 +143,7 @@ class ObjectExportTransaction:
                 return stem
         raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
 
-    def publish(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
+    def commit(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
         """Put the manifest and delete unlisted objects; without parts, put an abort marker.
 
         Args:
@@ -182,7 +182,7 @@ class ObjectExportTransaction:
 
     def _look_again(self) -> None:
         """Check for another key and for a sweep since the export began."""
-        with self._log.locked() as log:
+        with self._log.lock() as log:
             self._require_same_key(log)
             records = log.records()
         since = next(number for number, each in enumerate(records) if each.get("run") == self._run)
@@ -226,7 +226,7 @@ class ObjectExportTransaction:
 
     def _end(self, event: str, /, **facts: Any) -> None:
         """Record how the run ended."""
-        with self._log.locked() as log:
+        with self._log.lock() as log:
             self.audit_head = log.append(event, self._key, run=self._run, stem=self.stem, **facts)
         self._ended = True
 
@@ -245,7 +245,7 @@ class ObjectExportTransaction:
 
     def _fence_off(self) -> bool:
         """Put an abort marker and delete the parts; return whether the stem belongs to this run."""
-        with self._log.locked() as log:
+        with self._log.lock() as log:
             started = next((each for each in log.records() if each.get("run") == self._run), None)
             if started is None:
                 return False  # the stem may be another's

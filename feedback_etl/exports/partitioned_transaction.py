@@ -32,7 +32,7 @@ class PartitionedExportTransaction(ExportTransaction):
 
     with PartitionedExportTransaction("ml/feedback_training", now, key=key) as export:
         ...  # workers write parts at layout.part_path(export.stem, ...)
-        export.publish(parts, facts)
+        export.commit(parts, facts)
     """
 
     def _names_of(self, stem: str) -> list[str]:
@@ -47,7 +47,7 @@ class PartitionedExportTransaction(ExportTransaction):
         for folder in part_folders(self.stem):
             make_private_folder(self._folder / folder)
 
-    def publish(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
+    def commit(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
         """Publish the manifest; without parts, publish nothing.
 
         Args:

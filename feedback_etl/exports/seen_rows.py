@@ -52,7 +52,7 @@ class SeenRows:
         self._since, self._key = since, key
         self._remembered = [seen if since is None else seen.filter(pl.col("minute") >= _minute_of(since))]
 
-    def unread(self, raw: pl.DataFrame, is_valid: Callable[[pl.DataFrame], pl.Expr]) -> pl.DataFrame:
+    def filter_new_rows(self, raw: pl.DataFrame, is_valid: Callable[[pl.DataFrame], pl.Expr]) -> pl.DataFrame:
         """Return the rows that were not read before, and remember them.
 
         Args:
@@ -69,7 +69,7 @@ class SeenRows:
         self._remember(new, "row")
         return new
 
-    def unseen(self, valid: pl.DataFrame) -> pl.DataFrame:
+    def filter_new_pairs(self, valid: pl.DataFrame) -> pl.DataFrame:
         """Return the rows whose pair was not exported before, and remember them."""
         new = valid.filter(~self._is_pair_seen()) if self._may_have_seen(valid) else valid
         self._remember(new, "pair")

@@ -102,7 +102,7 @@ class ExportTransaction:
         try:
             with explain_write_errors(self._folder):
                 make_private_folder(self._folder)
-                with self._log.locked() as log:
+                with self._log.lock() as log:
                     recover(self._folder, log, self._key)
                     require_same_key(self._folder, log, self._key, allow_new_key=self._new_key)
                     require_consent(self._folder, log, self._consent)
@@ -174,7 +174,7 @@ class ExportTransaction:
 
     def _look_again(self) -> None:
         """Check for another key and for a sweep since the export began; the folder's lock is acquired."""
-        with self._log.locked() as log:
+        with self._log.lock() as log:
             require_same_key(self._folder, log, self._key, allow_new_key=self._new_key)
             self._require_no_sweep(log)
             remove_replacements(self._folder, log)
@@ -208,6 +208,6 @@ class ExportTransaction:
 
     def _end(self, event: str, /, timeout: float = LOG_TIMEOUT, **facts: Any) -> None:
         """Record how the run ended."""
-        with self._log.locked(timeout) as log:
+        with self._log.lock(timeout) as log:
             self.audit_head = log.append(event, self._key, run=self._run, stem=self.stem, **facts)
         self._ended = True

@@ -30,7 +30,7 @@ def require_options(options: Mapping[str, Any], *, incremental: bool = False) ->
     """
     if not options:
         return
-    from feedback_etl.options import ExportOptions, option_names, require_known
+    from feedback_etl.options.export import ExportOptions, option_names, require_known
 
     if determined := [name for name in OF_EACH_RUN if name in options]:
         raise UsageError(f"{determined[0]} is determined anew for every export: leave it out.")

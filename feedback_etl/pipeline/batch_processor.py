@@ -59,7 +59,7 @@ class _SeriesDuplicateFilter(RawDuplicateFilter):
         self._seen_rows = seen_rows
 
     def filter_raw(self, valid: pl.DataFrame) -> pl.DataFrame:
-        return self._seen_rows.unseen(super().filter_raw(valid))
+        return self._seen_rows.filter_new_pairs(super().filter_raw(valid))
 
 
 class BatchProcessor:
@@ -112,7 +112,9 @@ class BatchProcessor:
             raw = remaining
         if self._seen_rows is not None:
             has_ratings = has_min_ratings(self._options.min_feedback_fields)
-            raw = self._seen_rows.unread(raw, lambda rows: has_ratings & is_valid(rows, self._options.extra_columns))
+            raw = self._seen_rows.filter_new_rows(
+                raw, lambda rows: has_ratings & is_valid(rows, self._options.extra_columns)
+            )
         return raw
 
     def validate_batch(self, batch: ProcessedBatch) -> ProcessedBatch:

@@ -15,8 +15,8 @@ from feedback_etl.errors import AllRejectedError
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
 from feedback_etl.exports.incremental import lock_series, parse_lookback
 from feedback_etl.exports.manifest import hash_settings
-from feedback_etl.option_keywords import ExportKeywords
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
+from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.keys import resolve_key
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.selection import select
@@ -65,7 +65,7 @@ def export_feedback(
         on_progress: Called with the number of rows read so far and of all rows, which are counted first for it (with an
             executor, those of a large table are estimated).
         keywords: Options by name, such as `days_back=90` or `k=5`, which replace those in `options`: see the groups
-            `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options`.
+            `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options.groups`.
 
     Returns:
         The figures of the run.
@@ -148,7 +148,7 @@ def export_incremental(request: ExportRequest) -> ExportReport:
     """Export the rows that are new in the incremental series of the folder, which is locked meanwhile."""
     output, now = request.output, request.rules.now
     with lock_series(request.folder, hash_settings(request.settings), output.lock_timeout) as series:
-        window = Window(series.begins(request.selection.window.start, now), now)
+        window = Window(series.find_start(request.selection.window.start, now), now)
         windows = [Window(count.start, count.end) for count in series.counted]
         watermark = WatermarkRequest(parse_lookback(output.lookback), windows)
         request = replace(request, selection=replace(request.selection, window=window, watermark=watermark))

@@ -8,8 +8,8 @@ import polars as pl
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, ReadRequest, open_feedback, retry_with_sqlalchemy
-from feedback_etl.option_keywords import ReadKeywords, TrainingKeywords
-from feedback_etl.options import ExportOptions, require_known
+from feedback_etl.options.export import ExportOptions, require_known
+from feedback_etl.options.keywords import ReadKeywords, TrainingKeywords
 from feedback_etl.pipeline.keys import resolve_key
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, read_partitions
+from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, open_partitions
 from feedback_etl.database.ranges import group_batches
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.errors import ExportFileError
@@ -59,26 +59,25 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
     """
     selection, in_flight = request.selection, _count_in_flight(request)
     try:
-        return read_partitions(
-            selection, lambda division: export_division(request, division, in_flight), at_once=in_flight
-        )
+        with open_partitions(selection, tasks=in_flight) as partitions:
+            return export_partitions(request, partitions, in_flight)
     except NotPartitionableError:
         logger.info("reading in this process: only PostgreSQL is read in parallel")
     return export_stream(selection, request)
 
 
-def export_division(request: ExportRequest, division: FeedbackPartitions, in_flight: int) -> ExportReport:
-    """Export the time ranges of a division by an executor or by threads, with this many tasks in flight."""
-    executor, secrets = request.executor, Secrets(division.url, request.rules.key)
-    with _begin(request, division.consent) as export, _connect(executor, in_flight) as workers:
+def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in_flight: int) -> ExportReport:
+    """Export the partitions of a request by an executor or by threads, with this many tasks in flight."""
+    executor, secrets = request.executor, Secrets(partitions.url, request.rules.key)
+    with _begin(request, partitions.consent) as export, _connect(executor, in_flight) as workers:
         function = run_task if executor is not None else partial(run_task_with, secrets)
         run: Runner = partial(run_tasks, workers, function, at_once=in_flight)
-        context = _create_context(request, export, tuple(division.prepare))
-        tasks = (PartTask(context, n, division.query_of(span)) for n, span in enumerate(division.ranges))
-        processor, written = _collect(request, run(tasks), division.total)
-        report = _finish(request, export, context, processor, written, division, run)
+        context = _create_context(request, export, tuple(partitions.prepare))
+        tasks = (PartTask(context, n, partitions.query_of(span)) for n, span in enumerate(partitions.ranges))
+        processor, written = _collect(request, run(tasks), partitions.total)
+        report = _finish(request, export, context, processor, written, partitions, run)
     if time.perf_counter() - request.started > SLOW_SECONDS:
-        report.advice = division.suggest_index()
+        report.advice = partitions.suggest_index()
     return report
 
 
@@ -145,7 +144,7 @@ def _finish(
     details = ManifestDetails(
         "full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra_columns
     )
-    export.publish(sorted(written.files, key=by_number), details._replace(risk=report.risk))
+    export.commit(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head
     kinds = {file.kind for file in written.files}
     report.export_filename = f"{request.storage}/{export.stem}" if "pairs" in kinds else ""

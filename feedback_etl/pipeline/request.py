@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
-from feedback_etl.options import OutputOptions
+from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.storage.base import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage

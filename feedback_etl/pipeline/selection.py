@@ -6,7 +6,7 @@ from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, ReadRequest
 from feedback_etl.errors import UsageError
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
 
 
 def select(

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from feedback_etl.columns import ExtraColumn
-from feedback_etl.options import ExportOptions
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.overrides import Overrides

@@ -42,8 +42,8 @@ def write_export(
         with _begin_transaction(request, stream, series) as files:
             memory = None if series is None else SeenRows(series.rows_file, rules.key, stream.watermark.until)
             processor = _create_processor(rules, files.forgotten, memory)
-            write = files.append if rules.anonymity.k is None else files.hold
-            process_batches(processor, stream.batches, write=write, write_rejected=files.reject)
+            write = files.write if rules.anonymity.k is None else files.spool
+            process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
             suppress_small_classes(files, processor, rules.anonymity)
             report = processor.build_report(window, stream.excluded)
@@ -51,12 +51,12 @@ def write_export(
                 "full", window, request.settings, source=stream.dialect, extra=rules.extra_columns
             )
             if series is not None and memory is not None:
-                files.remember(memory.rows())
+                files.write_seen_rows(memory.rows())
                 details = _add_increment(details, report, series, stream.watermark)
-            published = files.publish(details._replace(statistics=report.to_statistics(), risk=report.risk))
+            published = files.commit(details._replace(statistics=report.to_statistics(), risk=report.risk))
             report.audit_head = files.audit_head
         if series is not None and any(published):
-            series.let_go()
+            series.delete_seen_rows()
         report.export_filename = str(published.pairs or "")
         report.rejected_filename = str(published.rejected or "")
         if time.perf_counter() - request.started > SLOW_SECONDS:
@@ -69,7 +69,7 @@ def _add_increment(
 ) -> ManifestDetails:
     """Return the details of an incremental export; its report counts the late-arriving rows."""
     assert details.window is not None  # noqa: S101  every export has one
-    report.mode, report.late_records = INCREMENTAL, series.late(watermark.counts)
+    report.mode, report.late_records = INCREMENTAL, series.count_late(watermark.counts)
     increment = series.next(details.window[0], watermark.until, watermark.counts)
     return details._replace(mode=INCREMENTAL, chain=increment)
 
@@ -79,7 +79,7 @@ def suppress_small_classes(
 ) -> None:
     """Write the spooled rows, without those of equivalence classes that are too small."""
     small = processor.find_small_classes()
-    files.let_through(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
+    files.release_spooled(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
 
 
 def _begin_transaction(

@@ -70,7 +70,7 @@ class Eraser:
 
     def run(self) -> ErasureResult:
         """Erase, and return the result."""
-        with self._log.locked() as log:
+        with self._log.lock() as log:
             recover_storage(self._place, log, self._signer, self._keys)
             require_state(self._place, find_last_state(log.records()))
         exports, self._result.unmanaged = list_exports(self._place)
@@ -126,12 +126,12 @@ class Eraser:
     def _log_sweep(self) -> None:
         """Log the start of a sweep, which has no tombstones that a running export could read."""
         if self._request.is_sweep:
-            with self._log.locked() as log:
+            with self._log.lock() as log:
                 log.append("erasing", self._signer, swept=True)
 
     def _log_erasure(self) -> None:
         result, tombstones = self._result, list(get_state(self._place))
-        with self._log.locked() as log:
+        with self._log.lock() as log:
             log.append(
                 "erased",
                 self._signer,

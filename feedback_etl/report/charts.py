@@ -1,7 +1,7 @@
-"""Charts as inline SVG: drawn for a width of 360 units, so that they can be read on a phone; colours are in the style.
+"""Draw charts as inline SVG, 360 units wide so that they are readable on a phone; the style sheet has the colours.
 
-`Markup.format` escapes whatever is put into it. Each chart has a title and a description for those who cannot see it,
-and the page puts the same figures into a table beside it.
+`Markup.format` escapes all values. Each chart has a title and a description for screen readers, and the page has a
+table of the same values.
 """
 
 from collections.abc import Sequence
@@ -13,49 +13,49 @@ from feedback_etl.report.ticks import round_width
 
 _WIDTH, _LABELS, _FIGURES = 360, 168, 62
 _LINE, _BAR, _TEXT = 24, 15, 12.5
-_LONGEST_LABEL = 22  # characters: routine_completion_pct
+_MAX_LABEL = 22  # characters: routine_completion_pct
 _HEIGHT, _AXIS, _BELOW = 190, 44, 24
-_GAP, _LEAST = 1.5, 3.0  # between the values of a column, and the height of one that is small, with its gap
+_GAP, _MIN_HEIGHT = 1.5, 3.0  # between the values of a column; height of a small value with its gap
 
 
 class Bar(NamedTuple):
-    """A bar with what stands on its left, its length, what stands on its right, and the class of its colour."""
+    """A bar: label on its left, length, text on its right, and CSS class of its colour."""
 
     label: str
     value: float
-    told: str
+    text: str
     tone: str = "main"
 
 
 class Stack(NamedTuple):
-    """What stands one upon the other: a label below, and a value for each series."""
+    """A stacked column: a label below, and a value for each series."""
 
     label: str
     values: Sequence[int]
 
 
 def bars(title: str, description: str, items: Sequence[Bar], *, marks: Sequence[tuple[float, str]] = ()) -> Markup:
-    """Bars from left to right, one below the other.
+    """Draw horizontal bars, one below the other.
 
     Args:
-        title: What is shown.
-        description: What it says, in a sentence.
-        items: The bars, from above.
-        marks: Values at which a line stands, such as thresholds, with what they mean.
+        title: Title of the chart.
+        description: Description of the chart, in a sentence.
+        items: Bars from top to bottom.
+        marks: Values to mark with a line, such as thresholds, with their labels.
     """
     room = _WIDTH - _LABELS - _FIGURES
     longest = max([each.value for each in items] + [value for value, _ in marks], default=0) or 1
     height = len(items) * _LINE
-    lines = [_mark(told, _LABELS + value / longest * room, height) for value, told in marks]
+    lines = [_mark(label, _LABELS + value / longest * room, height) for value, label in marks]
     drawn = [_bar(each, row * _LINE, each.value / longest * room) for row, each in enumerate(items)]
     return _svg(title, description, height + (_LINE - 6 if marks else 0), [*lines, *drawn])
 
 
-def _mark(told: str, x: float, height: float) -> Markup:
-    """A line across all bars, and what it means below."""
+def _mark(label: str, x: float, height: float) -> Markup:
+    """Draw a line across all bars, with its label below."""
     line = Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>').format(x, height)
     text = Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
-    return line + text.format(x, height + 14, told)
+    return line + text.format(x, height + 14, label)
 
 
 def _bar(item: Bar, top: float, length: float) -> Markup:
@@ -65,18 +65,18 @@ def _bar(item: Bar, top: float, length: float) -> Markup:
         + Markup('<rect class="{}" x="{}" y="{}" width="{:.1f}" height="{}" rx="2"/>').format(
             item.tone, _LABELS, top + (_LINE - _BAR) / 2, max(length, 1 if item.value else 0), _BAR
         )
-        + Markup('<text class="quiet" x="{:.1f}" y="{:.1f}">{}</text>').format(_LABELS + length + 6, middle, item.told)
+        + Markup('<text class="quiet" x="{:.1f}" y="{:.1f}">{}</text>').format(_LABELS + length + 6, middle, item.text)
     )
 
 
 def stacks(title: str, description: str, items: Sequence[Stack], tones: Sequence[str]) -> Markup:
-    """Columns of several values each, from left to right.
+    """Draw stacked columns, from left to right.
 
     Args:
-        title: What is shown.
-        description: What it says, in a sentence.
-        items: The columns, from the left.
-        tones: The class of the colour of each series, from below.
+        title: Title of the chart.
+        description: Description of the chart, in a sentence.
+        items: Columns from left to right.
+        tones: CSS class of the colour of each series, from bottom to top.
     """
     highest = 2 * round_width(max((sum(each.values) for each in items), default=0) / 2 or 1)
     drawn = [_grid(highest * share, _y(share)) for share in (0, 0.5, 1)]
@@ -96,7 +96,7 @@ def stacks(title: str, description: str, items: Sequence[Stack], tones: Sequence
 
 
 def _stack(item: Stack, highest: float, tones: Sequence[str], left: float, wide: float) -> Markup:
-    """A column, with a gap below each value but the lowest."""
+    """Draw a column, with a gap below each value but the lowest."""
     drawn, bottom = Markup(), _y(0)
     for height, tone in zip(_heights([_y(0) - _y(each / highest) for each in item.values]), tones, strict=True):
         if height:
@@ -109,20 +109,20 @@ def _stack(item: Stack, highest: float, tones: Sequence[str], left: float, wide:
 
 
 def _heights(true: Sequence[float]) -> list[float]:
-    """Such that what is not nothing can be seen; the greatest gives the others what they lack, if it can.
+    """Raise heights that are too small to see; the greatest is reduced by as much, if possible.
 
     >>> _heights([100.0, 0.0, 0.5]), _heights([0.2, 0.1])
     ([97.5, 0.0, 3.0], [3.0, 3.0])
     """
-    heights = [max(each, _LEAST) if each else 0.0 for each in true]
+    heights = [max(each, _MIN_HEIGHT) if each else 0.0 for each in true]
     greatest = max(heights)
     lacking = sum(heights) - sum(true)
-    heights[heights.index(greatest)] = max(greatest - lacking, min(greatest, _LEAST))
+    heights[heights.index(greatest)] = max(greatest - lacking, min(greatest, _MIN_HEIGHT))
     return heights
 
 
 def _y(share: float) -> float:
-    """From the top, of a share of the height; there is room for the text of the uppermost line."""
+    """Return the y coordinate of a share of the height, with room for the text of the top line."""
     return _HEIGHT - share * (_HEIGHT - 10)
 
 
@@ -133,7 +133,7 @@ def _grid(value: float, y: float) -> Markup:
 
 
 def _svg(title: str, description: str, height: float, drawn: Sequence[Markup]) -> Markup:
-    """A drawing that says what it is."""
+    """Assemble a drawing with its title and description."""
     head = Markup(
         '<svg role="img" viewBox="0 0 {} {}" xmlns="http://www.w3.org/2000/svg" font-size="{}">'
         "<title>{}</title><desc>{}</desc>"
@@ -142,13 +142,13 @@ def _svg(title: str, description: str, height: float, drawn: Sequence[Markup]) -
 
 
 def _short(label: str) -> str:
-    """A label that fits; the table has the whole of it."""
+    """Shorten a label to fit; the table has the full text."""
     label = " ".join(label.split())
-    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+    return label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 1]}…"
 
 
 def _compact(number: float) -> str:
-    """A number in few characters.
+    """Format a number in few characters.
 
     >>> _compact(0), _compact(1359), _compact(2_000_000), _compact(12.5)
     ('0', '1.4k', '2M', '12.5')

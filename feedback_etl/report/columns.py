@@ -1,4 +1,4 @@
-"""What a report may show of a column, and how its values are put into bins."""
+"""Decide what a report shows of a column, and bin its values."""
 
 import math
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ Kind = Literal["hidden", "list", "label", "number", "time"]
 _HIDDEN = {"analysis_hash", "recommendation_id", IMAGE_URL.name}
 _LISTS = {"conditions_detected", "rules_applied"}
 _ORDERED = {"timeframe", "age_range", "number", "time"}
-"""Columns and kinds whose values have an order of their own."""
+"""Columns and kinds whose values have a natural order."""
 
 _WORDS = {"string": "text", "integer": "whole number", "time": "time"}
 _UNKNOWN = {"description": "Not a column of the contract.", "pattern": PSEUDONYM_PATTERN}
-"""Of a file that was adopted: it could hold anything, so it is treated like a pseudonym."""
+"""Unknown column of an adopted file: it can contain anything, so it is treated like a pseudonym."""
 
-_MOST_STEPS = 12
+_MAX_STEPS = 12
 _DAYS = ((13, "%Y-%m-%d", "1d"), (90, "week of %Y-%m-%d", "1w"), (395, "%Y-%m", "1mo"))
 
 
@@ -32,12 +32,12 @@ class Column(NamedTuple):
     """A column of the exports.
 
     Attributes:
-        name: In the files.
-        meaning: In words.
-        type: In words.
-        kind: What is shown of it: of a hidden one, which tells one person from another, never a value.
-        ordered: Whether its values have an order of their own.
-        bounds: The least and the greatest number that it may hold, where there are such.
+        name: Name in the files.
+        meaning: Description.
+        type: Type in words.
+        kind: How it is shown; the values of a hidden column, which identify a person, never are.
+        ordered: Whether its values have a natural order.
+        bounds: Least and greatest allowed number, if any.
     """
 
     name: str
@@ -48,25 +48,25 @@ class Column(NamedTuple):
     bounds: tuple[float, float] | None = None
 
 
-def columns_of(manifest: Manifest) -> list[Column]:
-    """The columns of an export, as its manifest and the contract tell them."""
+def list_columns(manifest: Manifest) -> list[Column]:
+    """List the columns of an export, as its manifest and the contract describe them."""
     properties = manifest_schema(manifest)["properties"]
     return [_column(name, properties.get(name, _UNKNOWN)) for name in manifest.columns]
 
 
-def _column(name: str, facts: Mapping[str, Any]) -> Column:
-    told = facts.get("type", ["string", "null"])  # a list of values has no type
-    types = [told] if isinstance(told, str) else told
-    bounds = (facts["minimum"], facts["maximum"]) if "minimum" in facts else None
-    kind = _kind(name, types[0], facts.get("pattern", ""))
-    words = ["one of a list" if "enum" in facts else _WORDS.get(kind) or _WORDS.get(types[0]) or types[0]]
+def _column(name: str, schema: Mapping[str, Any]) -> Column:
+    json_type = schema.get("type", ["string", "null"])  # a list of values has no type
+    types = [json_type] if isinstance(json_type, str) else json_type
+    bounds = (schema["minimum"], schema["maximum"]) if "minimum" in schema else None
+    kind = _kind(name, types[0], schema.get("pattern", ""))
+    words = ["one of a list" if "enum" in schema else _WORDS.get(kind) or _WORDS.get(types[0]) or types[0]]
     words += [f"{bounds[0]} to {bounds[1]}"] if bounds else []
     words += ["or empty"] if "null" in types else []
-    return Column(name, facts["description"], ", ".join(words), kind, kind in _ORDERED or name in _ORDERED, bounds)
+    return Column(name, schema["description"], ", ".join(words), kind, kind in _ORDERED or name in _ORDERED, bounds)
 
 
 def _kind(name: str, type_: str, pattern: str) -> Kind:
-    """What is shown of a column; pseudonyms and times are told by their pattern."""
+    """Return how a column is shown; pseudonyms and times are recognised by their pattern."""
     if name in _HIDDEN or pattern == PSEUDONYM_PATTERN:
         return "hidden"
     if name in _LISTS:
@@ -76,10 +76,10 @@ def _kind(name: str, type_: str, pattern: str) -> Kind:
     return "number" if type_ in ("integer", "number") else "label"
 
 
-def binned(column: Column, frame: pl.DataFrame) -> pl.Expr:
-    """The bin of each value of a column of text, as text; null stays null.
+def bin_values(column: Column, frame: pl.DataFrame) -> pl.Expr:
+    """Return the bin of each value of a text column, as text; null stays null.
 
-    Bins are made for all rows of a frame, so that parts of it can be compared. A list gives a list of its elements.
+    Bins are chosen for all rows of a frame, so that parts of it can be compared. A list gives a list of its elements.
     """
     value = pl.col(column.name)
     if column.kind == "list":
@@ -92,7 +92,7 @@ def binned(column: Column, frame: pl.DataFrame) -> pl.Expr:
 
 
 def _period(time: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
-    """Days, weeks, months or years, so that there are not too many."""
+    """Bin times by days, weeks, months or years, depending on their span."""
     first, last = frame.select(time.min().alias("first"), time.max().alias("last")).row(0)
     days = (last - first).days if first else 0
     form, every = next(((form, every) for most, form, every in _DAYS if days <= most), ("%Y", "1y"))
@@ -100,13 +100,13 @@ def _period(time: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
 
 
 def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
-    """Numbers as they are where they are few, else steps of a round width; of known bounds the last one is closed."""
-    usual = (number.quantile(0.01).alias("low"), number.quantile(0.99).alias("high"))
-    low, high = column.bounds or frame.select(usual).row(0)
-    few = frame.select(number.drop_nulls().n_unique()).item() <= _MOST_STEPS
+    """Bin numbers by steps of a round width, unless few are distinct; with known bounds the last step is closed."""
+    quantiles = (number.quantile(0.01).alias("low"), number.quantile(0.99).alias("high"))
+    low, high = column.bounds or frame.select(quantiles).row(0)
+    few = frame.select(number.drop_nulls().n_unique()).item() <= _MAX_STEPS
     if few or not math.isfinite(high - low) or high <= low:
         return _plain(number)
-    width = round_width((high - low) / _MOST_STEPS)
+    width = round_width((high - low) / _MAX_STEPS)
     begin = (number / width).floor() * width
     if column.bounds:
         begin = begin.clip(upper_bound=high - width)
@@ -116,5 +116,5 @@ def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
 
 
 def _plain(number: pl.Expr) -> pl.Expr:
-    """A number as people write it: without `.0`."""
+    """Format a number without a trailing `.0`."""
     return number.round(6).cast(pl.String).str.strip_suffix(".0")

@@ -1,4 +1,4 @@
-"""The contracts, made from the models: the JSON Schema of a row, and the SQL of the source tables."""
+"""Contracts, generated from the models: the JSON Schema of a row, and the SQL of the source tables."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from feedback_etl.storage.posix import replace_private_file, temporary_path
 
 
 def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
-    """The text of every contract by its file name, for exports with these columns and age ranges."""
+    """Return the text of every contract by file name, for exports with these columns and age ranges."""
     return {
         "training_pair.schema.json": json.dumps(row_schema(extra_columns, age_edges), indent=2) + "\n",
         **{f"source.{name}.sql": tables.application_schema_sql(name) for name in tables.DIALECTS},
@@ -22,10 +22,10 @@ def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int
 def write_contracts(
     folder: Path, extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES
 ) -> list[Path]:
-    """Write every contract into a folder, which is made if it is missing; what was there of these names is replaced.
+    """Write every contract to a folder, which is created if missing; existing files are replaced.
 
     Raises:
-        ExportFileError: One cannot be written.
+        ExportFileError: A contract cannot be written.
     """
     written = []
     with explain_write_errors(folder, "Name another folder."):

@@ -1,7 +1,7 @@
-"""The exports of a folder as Croissant 1.0, the ML community's description of data sets (https://mlcommons.org/croissant).
+"""Describe the exports of a folder as Croissant 1.0, the ML metadata format (https://mlcommons.org/croissant).
 
-It is JSON-LD in `croissant.json` beside the files: their digests and sizes as the manifests tell them, and the columns
-with their types. It holds no row, and nothing that the manifests do not tell anyhow.
+The JSON-LD in `croissant.json` contains digests and sizes of the files from their manifests, and the columns with their
+types. It contains no rows, and nothing that the manifests do not contain.
 """
 
 import json
@@ -48,27 +48,27 @@ _FORMATS: dict[str, str | list[str]] = {
     ".zst": ["text/csv", "application/zstd"],
     ".parquet": "application/x-parquet",
 }
-_TOLD = (
+_DESCRIPTION = (
     "Feedback on recommendations, pseudonymised by feedback_etl: one row for each feedback. It is personal data in the "
     "sense of the GDPR, and not for the public."
 )
 _SENSITIVE = ["Age, as a range", "Health: conditions of the skin that were detected", "Pseudonyms of people's analyses"]
-_OF_ROLES = {
+_ROLE_DESCRIPTIONS = {
     "identifier": "Pseudonyms",
     "quasi_identifier": "What others may know of a person",
-    "sensitive": "What was declared as sensitive",
+    "sensitive": "Declared as sensitive",
 }
-_REPEATED = (
+_OVERLAP_NOTE = (
     " Windows of these exports overlap, so that files can repeat rows of others: feedback_etl's scan_training reads "
     "each once."
 )
 
 
 def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
-    """The description of a folder's exports whose files are there; a record set for each file, as columns can differ.
+    """Describe the exports of a folder whose files exist, with one record set for each file, as columns can differ.
 
     Raises:
-        ExportFileError: There is none; the message tells how many were pruned.
+        ExportFileError: There are no such exports; the message counts pruned ones.
     """
     present = [(each, file) for each in exports if not each.pruned_at for file in each.all("pairs")]
     if not present:
@@ -81,7 +81,7 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": "feedback_training",
-        "description": _TOLD + (_REPEATED if _may_repeat([each for each, _ in present]) else ""),
+        "description": _DESCRIPTION + (_OVERLAP_NOTE if _may_repeat([each for each, _ in present]) else ""),
         "dateCreated": present[0][0].created_at,
         "datePublished": present[-1][0].created_at,
         "isLiveDataset": True,
@@ -92,23 +92,25 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
 
 
 def _may_repeat(exports: Sequence[Manifest]) -> bool:
-    """Whether two of them may hold the same rows."""
-    place = LocalStorage(Path())  # wherever they are, all are in one place
+    """Return whether two of the exports can contain the same rows."""
+    place = LocalStorage(Path())  # all are in one storage
     whole = {each.stem: CommittedExport.from_manifest(place, each) for each in exports}
     return any(may_share_pairs(one, other) for one, other in combinations(whole.values(), 2))
 
 
 def _sensitive(exports: Sequence[Manifest]) -> list[str]:
-    """What is told of people, with the columns that were asked for or declared."""
-    columns = dict.fromkeys(column for each in exports for column in _extra_of(each))
+    """List the personal and sensitive data, with extra columns."""
+    columns = dict.fromkeys(column for each in exports for column in _list_extra_columns(each))
     told = {SUBJECT_HASH: "Pseudonyms of people"}
     further = [
-        told.get(each, f"{_OF_ROLES[each.role]}: column {each.name}") for each in columns if each.role in _OF_ROLES
+        told.get(each, f"{_ROLE_DESCRIPTIONS[each.role]}: column {each.name}")
+        for each in columns
+        if each.role in _ROLE_DESCRIPTIONS
     ]
     return [*_SENSITIVE, *further]
 
 
-def _extra_of(manifest: Manifest) -> list[ExtraColumn]:
+def _list_extra_columns(manifest: Manifest) -> list[ExtraColumn]:
     return [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
 
 
@@ -140,7 +142,7 @@ def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
 
 
 def _stem_of(path: str) -> str:
-    """A part's path without its suffix."""
+    """Return the path of a part without its suffix."""
     folder, _, name = path.rpartition("/")
     return f"{folder}/{name.split('.')[0]}"
 
@@ -158,7 +160,7 @@ def _field(stem: str, path: str, name: str, facts: dict[str, Any]) -> dict[str, 
 
 
 def _type_of(facts: dict[str, Any]) -> str:
-    """The type of a column; times are told by their pattern, since JSON has none."""
+    """Return the type of a column; times are recognised by their pattern, since JSON has no type for them."""
     if facts.get("pattern") == TIME:
         return "sc:DateTime"
     types: str | Sequence[str] = facts.get("type", "string")
@@ -166,9 +168,9 @@ def _type_of(facts: dict[str, Any]) -> str:
 
 
 def write_croissant(folder: str | Path) -> Path | str:
-    """Describe the exports of a folder in its `croissant.json`, which is private (0600) and replaces the one before.
+    """Write the description of a folder's exports to its `croissant.json` (0600), replacing an existing one.
 
-    In an object store it is an object, whose URL is given.
+    In an object store it is an object; its URL is returned.
 
     Raises:
         ExportFileError: There are no exports, a manifest cannot be read, or the file cannot be written.

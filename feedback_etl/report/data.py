@@ -1,4 +1,4 @@
-"""What a report tells: gathered from manifests, data files and audit logs, before anything is drawn."""
+"""Collect the data of a report from manifests, data files and audit logs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -15,11 +15,11 @@ from feedback_etl.exports.layout import DATA_SUFFIXES
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
-from feedback_etl.report.columns import Column, columns_of
+from feedback_etl.report.columns import Column, list_columns
 from feedback_etl.report.distribution import Distribution, distribution
 from feedback_etl.report.drift import Drift, can_drift, drift
 from feedback_etl.report.rows import Export, Rows
-from feedback_etl.report.selection import Chosen, choose, whole
+from feedback_etl.report.selection import Chosen, choose, refresh_exports
 from feedback_etl.storage.base import open_storage
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.training.export_catalog import may_share_pairs
@@ -29,13 +29,13 @@ _SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None)
 
 
 class ClassSize(NamedTuple):
-    """How many classes have a size.
+    """Number of equivalence classes of a size.
 
     Attributes:
-        label: The size, or from the least to the greatest.
-        small: Whether somebody is easily found in one.
-        classes: How many there are.
-        rows: In all of them.
+        label: Size, or range of sizes.
+        small: Whether the classes are smaller than 5.
+        classes: Number of classes.
+        rows: Rows in these classes.
     """
 
     label: str
@@ -45,22 +45,22 @@ class ClassSize(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """What is told.
+    """Data of a report.
 
     Attributes:
-        made_at: When, UTC.
-        folders: Where the exports are.
-        exports: The manifests, the oldest first; pruned ones too.
-        chosen: Those of which rows, columns, classes and drift are told, and how many are left out, and why.
-        rows: Of the chosen together, each pair once.
-        dictionary: The columns of the chosen together.
-        quasi_identifiers: By which the classes were made.
-        sizes: The sizes of the classes, the least first.
-        person: The column whose values are counted as people in classes and distributions.
-        overlap: How much of the window of the newer of the two exports that are compared is in that of the other too,
-            from 0 to 1; None where they overlap and it is not known how far.
-        drift: Between these, the greatest first.
-        verdicts: What the audit log of each folder says.
+        made_at: Time of the report, UTC.
+        folders: Folders or prefixes of the exports.
+        exports: Manifests, the oldest first; pruned ones too.
+        chosen: Exports whose rows, columns, classes and drift are reported, and how many are excluded, and why.
+        rows: Rows of the chosen exports, each pair once.
+        dictionary: Columns of the chosen exports.
+        quasi_identifiers: Quasi-identifiers of the equivalence classes.
+        sizes: Sizes of the equivalence classes, the least first.
+        person: Column whose values are counted as people in classes and distributions.
+        overlap: Share of the newer window of the two compared exports that is in the older one too, 0 to 1; None if
+            they overlap by an unknown share.
+        drift: Drift between the two, the greatest first.
+        verdicts: Verification of the audit log of each folder.
     """
 
     made_at: datetime
@@ -78,15 +78,15 @@ class Gathered(NamedTuple):
 
 
 def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) -> Gathered:
-    """Read what a report tells of exports, the oldest of which comes first.
+    """Collect the data of a report on exports, the oldest first.
 
-    A few columns of all rows are in memory at a time.
+    Only a few columns of all rows are in memory at a time.
 
     Raises:
-        ExportFileError: There is no export, or a file cannot be read, or is not what its manifest says.
+        ExportFileError: A file cannot be read, or does not match its manifest.
     """
     keys, folders = list(keys), list(dict.fromkeys(str(each.place) for each in exports))
-    chosen = choose(whole(exports))
+    chosen = choose(refresh_exports(exports))
     rows, columns = Rows(chosen.together), _columns(chosen.together)
     has_people = [_PERSON in each.manifest.columns for each in chosen.together]
     person = _PERSON if has_people and all(has_people) else "analysis_hash"
@@ -108,14 +108,14 @@ def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) ->
 
 
 def _columns(exports: Sequence[Export]) -> dict[str, Column]:
-    """Those of all exports, by name, as the newest tells them; what one of them hides is hidden."""
-    found = [column for each in exports for column in columns_of(each.manifest)]
+    """Return the columns of all exports by name, as in the newest; a column that one export hides is hidden."""
+    found = [column for each in exports for column in list_columns(each.manifest)]
     hidden = {each.name for each in found if each.kind == "hidden"}
     return {each.name: each for each in found if each.kind == "hidden" or each.name not in hidden}
 
 
 def _drift(compared: Sequence[Export], columns: Mapping[str, Column]) -> list[Drift]:
-    """Between two exports, in the columns that both have; none where there are not two."""
+    """Measure the drift in the columns that two exports have in common; empty without two exports."""
     if not compared:
         return []
     before, now = compared
@@ -126,7 +126,7 @@ def _drift(compared: Sequence[Export], columns: Mapping[str, Column]) -> list[Dr
 
 
 def _overlap(compared: Sequence[Export]) -> float | None:
-    """Of the windows of two exports; those of a chain share no row, and those of adopted files are unknown."""
+    """Return the overlap of two windows; exports of one series share no row, and adopted files have no window."""
     both = [each.committed for each in compared]
     if not both or not all(each.manifest.window[1] for each in both) or not may_share_pairs(*both):
         return 0.0
@@ -136,11 +136,11 @@ def _overlap(compared: Sequence[Export]) -> float | None:
     return (min(end, newer_end) - max(start, newer_start)) / (newer_end - newer_start)
 
 
-def exports_of(places: Iterable[str | Path]) -> list[Export]:
-    """The exports of folders or prefixes of object stores, and those whose data files are named, the oldest first.
+def find_report_exports(places: Iterable[str | Path]) -> list[Export]:
+    """Find the exports of folders, prefixes of object stores and data files, the oldest first.
 
     Raises:
-        ExportFileError: A folder has none, a file has no manifest, or a manifest cannot be read.
+        ExportFileError: A folder has no export, a file has no manifest, or a manifest cannot be read.
     """
     found = {(str(each.place), each.manifest.stem): each for place in places for each in _exports_at(place)}
     return sorted(found.values(), key=lambda each: (each.manifest.created_at, each.manifest.stem))
@@ -155,19 +155,19 @@ def _exports_at(named: str | Path) -> list[Export]:
         raise ExportFileError(f"{place} contains no exports; create one with `feedback-etl export`.")
     if is_file and not (found := [each for each in found if each.paths == [path.name]]):
         raise ExportFileError(
-            f"{path} is no data file that has a manifest. `feedback-etl adopt FILE` gives it one; or name a folder."
+            f"{path} is not a data file with a manifest. Create one with `feedback-etl adopt FILE`, or name a folder."
         )
     return found
 
 
 def _quasi_identifiers(exports: Sequence[Export]) -> Sequence[str]:
-    """Those of the newest export that tells them."""
+    """Return the quasi-identifiers of the newest export with a measured risk."""
     told: list[dict[str, Any]] = [each.manifest.risk for each in reversed(exports) if each.manifest.risk]
     return told[0]["quasi_identifiers"] if told else QUASI_IDENTIFIERS
 
 
 def _sizes(frame: pl.DataFrame, known: list[str], person: str) -> list[ClassSize]:
-    """How many classes there are of each size."""
+    """Count the equivalence classes of each size."""
     classes = frame.group_by(known).agg(pl.col(person).n_unique().alias("size"), pl.len().alias("rows"))
     found = []
     for least, most in _SIZES:

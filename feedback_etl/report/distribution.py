@@ -1,4 +1,4 @@
-"""How often the values of a column occur, told so that nobody is found by a rare one."""
+"""Value counts of a column, with rare values grouped so that they identify no one."""
 
 import re
 from typing import NamedTuple
@@ -6,24 +6,24 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.privacy.risk import SMALL_CLASS
-from feedback_etl.report.columns import Column, binned
+from feedback_etl.report.columns import Column, bin_values
 
-MOST_BINS = 15
-"""Told one by one of a column, empty among them; the others are told together."""
+MAX_BINS = 15
+"""Bins shown one by one, empty among them; the others are grouped."""
 
 
-_NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")  # the dash of 18-25 is no sign
+_NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")  # the hyphen of 18-25 is no sign
 
 
 class Share(NamedTuple):
-    """A value, or several together, and how many rows hold it."""
+    """A value, or a group of values, and its number of rows."""
 
     label: str
     rows: int
 
 
 class _Count(NamedTuple):
-    """How many rows have a bin, and how many people these are of; empty is a bin of its own, without a label."""
+    """Rows and people of a bin; empty is a bin of its own, without a label."""
 
     label: str | None
     rows: int
@@ -31,14 +31,14 @@ class _Count(NamedTuple):
 
 
 class Distribution(NamedTuple):
-    """What may be told of a column's values.
+    """Distribution of a column's values.
 
     Attributes:
-        column: Which.
-        rows: Of the table.
-        empty: Rows without a value; None if they are rare, and so among the others.
-        different: Different values; of lists, different elements.
-        shares: The values that are not rare, then all others as one; none of a hidden column.
+        column: The column.
+        rows: Rows of the table.
+        empty: Rows without a value; None if they are rare, and so grouped with the others.
+        different: Distinct values; of lists, distinct elements.
+        shares: Values that are not rare, then all others as one group; empty for a hidden column.
     """
 
     column: Column
@@ -49,34 +49,34 @@ class Distribution(NamedTuple):
 
 
 def distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distribution:
-    """How often a column's values occur.
+    """Count the values of a column.
 
     Args:
-        frame: The rows, all columns text.
-        column: Of the frame.
-        person: The column that comes nearest to telling who a row is of.
+        frame: Rows, all columns text.
+        column: Column of the frame.
+        person: Column that best identifies the person of a row.
 
-    >>> told = ["1_week"] * 6 + ["2_weeks"] * 6 + ["9_weeks"]
-    >>> rows = pl.DataFrame({"timeframe": told, "who": [str(number) for number in range(13)]})
+    >>> values = ["1_week"] * 6 + ["2_weeks"] * 6 + ["9_weeks"]
+    >>> rows = pl.DataFrame({"timeframe": values, "who": [str(number) for number in range(13)]})
     >>> weeks = Column("timeframe", "Time since.", "text", "label", ordered=True)
     >>> distribution(rows, weeks, person="who").shares
     [Share(label='1_week', rows=6), Share(label='other (2 values)', rows=7)]
     """
-    alone, together = _apart(_counts(frame, column, person))
-    rare = any(each.label is None for each in together)
+    shown, grouped = _split_rare(_counts(frame, column, person))
+    rare = any(each.label is None for each in grouped)
     values = frame.get_column(column.name).drop_nulls()
     return Distribution(
         column,
         frame.height,
         None if rare else frame.height - len(values),
         (values.str.split(",").explode() if column.kind == "list" else values).n_unique(),
-        [] if column.kind == "hidden" else [*_shares(alone, column), *_others(together)],
+        [] if column.kind == "hidden" else [*_shares(shown, column), *_group(grouped)],
     )
 
 
 def _counts(frame: pl.DataFrame, column: Column, person: str) -> list[_Count]:
-    """All bins, empty first, then the most frequent."""
-    bins = frame.select(binned(column, frame).alias("bin"), pl.col(person).alias("person"))
+    """Count rows and people of all bins, empty first, then the most frequent."""
+    bins = frame.select(bin_values(column, frame).alias("bin"), pl.col(person).alias("person"))
     if column.kind == "list":
         bins = bins.explode("bin")
     counts = bins.group_by("bin").agg(pl.len().alias("rows"), pl.col("person").n_unique().alias("people"))
@@ -84,13 +84,13 @@ def _counts(frame: pl.DataFrame, column: Column, person: str) -> list[_Count]:
     return [_Count(*row) for row in counts.iter_rows()]
 
 
-def _apart(counts: list[_Count]) -> tuple[list[_Count], list[_Count]]:
-    """The bins that enough people share, and the others; where one could be told from the rest, one more goes along."""
-    alone = [each for each in counts if each.people >= SMALL_CLASS][:MOST_BINS]
-    together = [each for each in counts if each not in alone]
-    if alone and together and (len(together) == 1 or sum(each.people for each in together) < SMALL_CLASS):
-        together.append(alone.pop())
-    return alone, together
+def _split_rare(counts: list[_Count]) -> tuple[list[_Count], list[_Count]]:
+    """Return the bins with enough people, and the grouped others; a group that is too small takes one more bin."""
+    shown = [each for each in counts if each.people >= SMALL_CLASS][:MAX_BINS]
+    grouped = [each for each in counts if each not in shown]
+    if shown and grouped and (len(grouped) == 1 or sum(each.people for each in grouped) < SMALL_CLASS):
+        grouped.append(shown.pop())
+    return shown, grouped
 
 
 def _shares(counts: list[_Count], column: Column) -> list[Share]:
@@ -98,16 +98,16 @@ def _shares(counts: list[_Count], column: Column) -> list[Share]:
     return sorted(shares, key=lambda each: _natural(each.label)) if column.ordered else shares
 
 
-def _others(counts: list[_Count]) -> list[Share]:
-    """What is told together, as one; nothing where nothing is."""
-    told = f"other ({len(counts):,} value{'' if len(counts) == 1 else 's'})"
+def _group(counts: list[_Count]) -> list[Share]:
+    """Return grouped bins as one share; an empty list for no bins."""
+    label = f"other ({len(counts):,} value{'' if len(counts) == 1 else 's'})"
     if any(each.label is None for each in counts):
-        told = "other or empty"
-    return [Share(told, sum(each.rows for each in counts))] if counts else []
+        label = "other or empty"
+    return [Share(label, sum(each.rows for each in counts))] if counts else []
 
 
 def _natural(label: str) -> tuple[list[float], str]:
-    """An order in which 2_weeks comes before 10_weeks, and <18 before 18-25.
+    """Return a sort key that puts 2_weeks before 10_weeks, and <18 before 18-25.
 
     >>> sorted(["10_weeks", "2_weeks", "50+", "18-25", "<18"], key=_natural)
     ['2_weeks', '10_weeks', '<18', '18-25', '50+']

@@ -1,4 +1,4 @@
-"""How far the values of one export are from those of the export before it: the population stability index."""
+"""Drift between two exports, by the population stability index."""
 
 import math
 from collections.abc import Sequence
@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.report.columns import Column, binned
+from feedback_etl.report.columns import Column, bin_values
 
 MODERATE, LARGE = 0.1, 0.25
-"""The usual thresholds: under 0.1 little has changed, from 0.25 on much has (Siddiqi 2006, Credit Risk Scorecards)."""
+"""Usual thresholds: below 0.1 the change is small, from 0.25 it is large (Siddiqi 2006, Credit Risk Scorecards)."""
 
-_LEAST_IN_A_BIN = 5
+_MIN_BIN_ROWS = 5
 
 
 class Drift(NamedTuple):
-    """How far a column has moved.
+    """Drift of a column.
 
     Attributes:
-        column: Its name.
-        psi: The population stability index.
-        by_chance: What it would be about if nothing had changed, since the exports are samples: (bins - 1) x
+        column: Name of the column.
+        psi: Population stability index.
+        by_chance: Its approximate value without any change, since the exports are samples: (bins - 1) x
             (1 / rows of the one + 1 / rows of the other) (Yurdakul and Naranjo 2020, Statistical properties of the
             population stability index).
     """
@@ -31,7 +31,7 @@ class Drift(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """In a word; where chance alone could make a drift, none is called one."""
+        """Return the drift in words; none is reported where chance alone could cause it."""
         if self.psi < MODERATE:
             return "little"
         if self.by_chance >= MODERATE:
@@ -40,10 +40,10 @@ class Drift(NamedTuple):
 
 
 def psi(expected: Sequence[int], actual: Sequence[int]) -> float:
-    """The population stability index: the sum over all bins of (a - e) x ln(a / e), a and e being shares of the rows.
+    """Return the population stability index: the sum over all bins of (a - e) x ln(a / e) of the shares a and e.
 
     It is Jeffreys' divergence (1946), known under this name from credit scoring (Siddiqi 2006). It has no unit, is 0
-    for equal shares and has no upper limit. An empty bin counts as half a row, since the logarithm of 0 is none.
+    for equal shares and has no upper limit. An empty bin counts as half a row, since the logarithm of 0 is undefined.
 
     Args:
         expected: Rows in each bin, before.
@@ -65,14 +65,14 @@ def psi(expected: Sequence[int], actual: Sequence[int]) -> float:
 
 
 def can_drift(column: Column) -> bool:
-    """Whether a column can be compared; pseudonyms and times always move."""
+    """Return whether a column can be compared; pseudonyms and times always change."""
     return column.kind not in ("hidden", "time")
 
 
 def drift(before: pl.DataFrame, now: pl.DataFrame, columns: Sequence[Column]) -> list[Drift]:
-    """How far each of some columns that can be compared has moved, the farthest first.
+    """Measure the drift of comparable columns, the greatest first.
 
-    Empty is a bin of its own; values of fewer than five rows are one bin; of lists the elements count.
+    Empty is a bin of its own; values in fewer than five rows are one bin; of lists the elements are counted.
     """
     return sorted((_drift(before, now, each) for each in columns), key=lambda each: -each.psi)
 
@@ -81,12 +81,12 @@ def _drift(before: pl.DataFrame, now: pl.DataFrame, column: Column) -> Drift:
     both = pl.concat(
         [frame.select(column.name, pl.lit(part).alias("part")) for part, frame in enumerate((before, now))]
     )
-    bins = both.select("part", binned(column, both).alias("bin"))
+    bins = both.select("part", bin_values(column, both).alias("bin"))
     if column.kind == "list":
         bins = bins.explode("bin")
     one = (pl.col("part") == 0).sum().alias("before")
     counts = bins.group_by("bin").agg(one, pl.len().alias("rows"))
-    rare = (pl.col("rows") < _LEAST_IN_A_BIN) & pl.col("bin").is_not_null()
+    rare = (pl.col("rows") < _MIN_BIN_ROWS) & pl.col("bin").is_not_null()
     counts = counts.group_by(pl.when(rare).then(pl.lit("rare")).otherwise(pl.lit("")), pl.when(~rare).then("bin")).sum()
     expected, total = counts["before"].to_list(), counts["rows"].to_list()
     actual = [rows - one for rows, one in zip(total, expected, strict=True)]

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no script. Jinja escapes all that is put into it."""
+"""Render the report as one self-contained HTML page, without network access or scripts; Jinja escapes all values."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,8 +15,8 @@ from feedback_etl.report.drift import LARGE, MODERATE, Drift
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
 
-MOST_EXPORTS = 60
-"""The newest so many are drawn and listed."""
+MAX_EXPORTS = 60
+"""The newest exports are drawn and listed, up to this number."""
 
 _SERIES = {
     "exported_records": ("exported", "main"),
@@ -25,17 +25,17 @@ _SERIES = {
     "errors": ("rejected", "bad"),
     "suppressed_records": ("suppressed", "fourth"),
 }
-"""What becomes of a row: the statistic of the manifest, its name on the page and the class of its colour."""
+"""Outcomes of a row: the statistic of the manifest, its label and the CSS class of its colour."""
 
 _VISIBLE = {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-"""What turns the direction of the text around it (Unicode, annex 9) is shown, and turns nothing."""
+"""Bidirectional control characters (Unicode, annex 9) are shown as escapes and have no effect."""
 
 _TONES = {"little": "main", "too few rows to tell": "third", "moderate": "third", "large": "bad"}
 
 
 def page(gathered: Gathered) -> str:
-    """The page; equal facts give equal pages."""
-    newest = gathered.exports[-MOST_EXPORTS:]
+    """Render the page; equal data give equal pages."""
+    newest = gathered.exports[-MAX_EXPORTS:]
     text = (
         _environment()
         .get_template("page.html")
@@ -49,7 +49,7 @@ def page(gathered: Gathered) -> str:
             classes=_classes(gathered.sizes, gathered.quasi_identifiers),
             small_classes=sum(each.classes for each in gathered.sizes if each.small),
             drift=_drift(gathered.drift),
-            faults=sum(len(verdict.faults) for verdict in gathered.verdicts.values()),
+            faults=sum(len(verdict.problems) for verdict in gathered.verdicts.values()),
         )
     )
     return text.translate(_VISIBLE)
@@ -69,48 +69,48 @@ def _environment() -> Environment:
 
 
 def _over_time(exports: "list[Manifest]") -> Markup:
-    """What became of the rows that each export has read."""
+    """Draw the outcome of the rows of each export."""
     items = [Stack(each.created_at[:10], [_statistic(each.statistics, name) for name in _SERIES]) for each in exports]
-    told = f"One column for each of {len(items)} exports, from {items[0].label} to {items[-1].label}."
-    return stacks("Rows by export", told, items, [tone for _, tone in _SERIES.values()])
+    description = f"One column for each of {len(items)} exports, from {items[0].label} to {items[-1].label}."
+    return stacks("Rows by export", description, items, [tone for _, tone in _SERIES.values()])
 
 
 def _statistic(statistics: Mapping[str, Any], name: str) -> int:
-    """A figure of a manifest; 0 where it does not tell it, as of files that were adopted."""
+    """Return a statistic of a manifest; 0 if it has none, as for adopted files."""
     value = statistics.get(name, 0)
     return value if isinstance(value, int) else 0
 
 
-def _distribution(told: Distribution) -> Markup | None:
-    """The values of a column, and how many rows have none."""
-    items = [Bar(each.label, each.rows, _share(each.rows, told.rows)) for each in told.shares]
-    if not items:
+def _distribution(item: Distribution) -> Markup | None:
+    """Draw the values of a column, and the share of empty ones; None for hidden columns."""
+    shares = [Bar(share.label, share.rows, _share(share.rows, item.rows)) for share in item.shares]
+    if not shares:
         return None
-    if told.empty:
-        items.append(Bar("empty", told.empty, _share(told.empty, told.rows), "third"))
-    return bars(f"Values of {told.column.name}", f"Shares of {told.rows:,} rows.", items)
+    if item.empty:
+        shares.append(Bar("empty", item.empty, _share(item.empty, item.rows), "third"))
+    return bars(f"Values of {item.column.name}", f"Shares of {item.rows:,} rows.", shares)
 
 
 def _classes(sizes: list[ClassSize], known: list[str]) -> Markup:
-    """How many classes are small."""
+    """Draw the number of equivalence classes by size."""
     items = [Bar(each.label, each.classes, f"{each.classes:,}", "bad" if each.small else "main") for each in sizes]
-    told = f"Number of classes by size; a class is the people with equal {', '.join(known)}."
-    return bars("Classes by size", told, items)
+    description = f"Number of equivalence classes by size; people of one class have equal {', '.join(known)}."
+    return bars("Equivalence classes by size", description, items)
 
 
 def _drift(drift: list[Drift]) -> Markup:
-    """How far each column has moved."""
+    """Draw the drift of each column."""
     items = [Bar(each.column, each.psi, f"{each.psi:.3f}", _TONES[each.verdict]) for each in drift]
-    told = "Population stability index of each column, the greatest first."
-    return bars("Drift by column", told, items, marks=[(MODERATE, f"{MODERATE:g}"), (LARGE, f"{LARGE:g}")])
+    description = "Population stability index of each column, the greatest first."
+    return bars("Drift by column", description, items, marks=[(MODERATE, f"{MODERATE:g}"), (LARGE, f"{LARGE:g}")])
 
 
 def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "not told"
+    return f"{value:,}" if isinstance(value, int) else "unknown"
 
 
 def _share(part: int, whole: int) -> str:
-    """A share in percent.
+    """Format a share in percent.
 
     >>> _share(1, 3), _share(1, 30_000), _share(0, 0)
     ('33.3 %', '< 0.1 %', '0.0 %')
@@ -120,12 +120,12 @@ def _share(part: int, whole: int) -> str:
 
 
 def _moment(time: str) -> str:
-    """A time of a manifest as people read it, to the second."""
+    """Format a time of a manifest, to the second."""
     return time[:19].replace("T", " ")
 
 
 def _window(window: Sequence[str | None]) -> str:
-    """That of a manifest; it has an end if it is known.
+    """Format the window of a manifest; without an end it is unknown.
 
     >>> _window([None, "2025-10-25T12:00:00.000000"]), _window([None, None])
     ('open to 2025-10-25 12:00:00', 'unknown')

@@ -1,4 +1,4 @@
-"""The rows of exports as text, read a few columns at a time, so that not all of them are in memory."""
+"""Read the rows of exports as text, a few columns at a time to bound memory."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,43 +13,43 @@ from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.training.export_catalog import CommittedExport
 from feedback_etl.transform.transforms import PAIR_KEY
 
-_NUMBER = "number among the equals of its file"
+_OCCURRENCE = "occurrence in its file"
 
 
 class Export(NamedTuple):
-    """An export, and where it is."""
+    """An export and its storage."""
 
     place: LocalStorage | ObjectStorage
     manifest: Manifest
 
     @property
     def paths(self) -> list[str]:
-        """Its data file, or the parts of it; none where it has none any more."""
+        """Return its data file or parts; empty if it was pruned."""
         return [] if self.manifest.pruned_at else [file.path for file in self.manifest.all("pairs")]
 
     @property
     def committed(self) -> CommittedExport:
-        """As those who train on it see it: where its files are, and what it has to have in common with others."""
+        """Return the export as `training` represents it."""
         return CommittedExport.from_manifest(self.place, self.manifest)
 
     def read(self, names: Sequence[str]) -> pl.DataFrame:
-        """Some columns of its file; what it does not have is null.
+        """Read columns of its file; missing columns are null.
 
         Raises:
-            ExportFileError: The file cannot be read, or lacks what its manifest tells.
+            ExportFileError: The file cannot be read, or lacks a column of its manifest.
         """
         lacking = [pl.lit(None, pl.String).alias(name) for name in names if name not in self.manifest.columns]
         try:
             return scan_text(self.place, self.manifest).with_columns(lacking).select(names).collect()
-        except (OSError, pl.exceptions.PolarsError):  # whose texts may hold values
+        except (OSError, pl.exceptions.PolarsError):  # their messages may contain values
             where = self.place.address(self.manifest.data)
             raise ExportFileError(f"{where} cannot be read: it is missing, or damaged.") from None
 
 
 class Rows:
-    """All rows of exports whose files are there, the oldest first; of a pair in several of them, the newest copy.
+    """Rows of exports, the oldest first; of a pair in several exports, the newest copy.
 
-    Equal rows of one file are different feedback, whose times were cut down.
+    Equal rows of one file are different feedback with truncated times.
     """
 
     def __init__(self, exports: Sequence[Export]) -> None:
@@ -57,7 +57,7 @@ class Rows:
         self._kept = _last_copies(exports) if len(exports) > 1 else None
 
     def read(self, *names: str) -> pl.DataFrame:
-        """Some columns of all rows.
+        """Read columns of all rows.
 
         Raises:
             ExportFileError: A file cannot be read.
@@ -69,7 +69,9 @@ class Rows:
 
 
 def _last_copies(exports: Sequence[Export]) -> pl.Series:
-    """Which rows of all files have no newer copy."""
+    """Return a mask of the rows that have no newer copy."""
     frames = (export.read(PAIR_KEY) for export in exports)
-    numbered = pl.concat([frame.with_columns(pl.int_range(pl.len()).over(PAIR_KEY).alias(_NUMBER)) for frame in frames])
-    return numbered.select(pl.struct(*PAIR_KEY, _NUMBER).is_last_distinct()).to_series()
+    numbered = pl.concat(
+        [frame.with_columns(pl.int_range(pl.len()).over(PAIR_KEY).alias(_OCCURRENCE)) for frame in frames]
+    )
+    return numbered.select(pl.struct(*PAIR_KEY, _OCCURRENCE).is_last_distinct()).to_series()

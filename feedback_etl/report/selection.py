@@ -1,4 +1,4 @@
-"""Which exports a report reads: those whose files are there, as far as they fit together."""
+"""Select the exports that a report reads: those whose files exist and that can be combined."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +14,17 @@ _REASONS = {
     "age_edges": "other age ranges",
     "recommendation_id": "another form of recommendation_id",
 }
-"""In what an export can differ from another, by the names of `Kind`, so that both cannot be counted together."""
+"""Differences, by the names of `ExportKind`, because of which two exports cannot be combined."""
 
 
 class Chosen(NamedTuple):
-    """The exports that are read.
+    """Selected exports.
 
     Attributes:
-        together: Those of the kind of the newest one, the oldest first.
-        compared: The last two of these that are where the newest one is; none where there are not two.
-        left_out: How many others have their files.
-        reasons: In what these differ from the newest one, and how many do; one can in several ways.
+        together: Exports of the newest one's kind, the oldest first.
+        compared: The last two of these in the newest one's folder; empty if there are not two.
+        left_out: Number of other exports with their files.
+        reasons: Differences of these from the newest one, with their numbers; an export can have several.
     """
 
     together: Sequence[Export]
@@ -33,11 +33,11 @@ class Chosen(NamedTuple):
     reasons: dict[str, int]
 
 
-def whole(exports: Sequence[Export]) -> list[Export]:
-    """Those that have their files, as these are now; what was pruned since its manifest was read has none.
+def refresh_exports(exports: Sequence[Export]) -> list[Export]:
+    """Return the exports whose files exist, with their current manifests.
 
     Raises:
-        ExportFileError: A file is missing, or was truncated or changed.
+        ExportFileError: A file is missing, truncated or changed.
     """
     with ThreadPoolExecutor() as pool:
         found = pool.map(partial(refresh, verify=False), [each.committed for each in exports if each.paths])
@@ -45,10 +45,10 @@ def whole(exports: Sequence[Export]) -> list[Export]:
 
 
 def choose(present: Sequence[Export]) -> Chosen:
-    """Those that fit together with the newest, so that nobody and no pair counts twice.
+    """Select the exports that can be combined with the newest, so that no person and no pair counts twice.
 
     Args:
-        present: Exports whose files are there, the oldest first.
+        present: Exports whose files exist, the oldest first.
     """
     if not present:
         return Chosen([], [], 0, {})
@@ -56,11 +56,12 @@ def choose(present: Sequence[Export]) -> Chosen:
     together = [each for each, kind in zip(present, kinds, strict=True) if kind == kinds[-1]]
     beside = [each for each in together if str(each.place) == str(newest.place)]
     others = {
-        told: sum(getattr(kind, name) != getattr(kinds[-1], name) for kind in kinds) for name, told in _REASONS.items()
+        reason: sum(getattr(kind, name) != getattr(kinds[-1], name) for kind in kinds)
+        for name, reason in _REASONS.items()
     }
     return Chosen(
         together=together,
         compared=beside[-2:] if len(beside) > 1 else [],
         left_out=len(present) - len(together),
-        reasons={told: count for told, count in others.items() if count},
+        reasons={reason: count for reason, count in others.items() if count},
     )

@@ -1,4 +1,4 @@
-"""Writing a report."""
+"""Write a report."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -19,20 +19,20 @@ def write_report(
     keys: Key | str | Iterable[Key | str] = (),
     now: datetime | None = None,
 ) -> Path:
-    """Write a report of exports as one HTML page: what they hold, how risky it is, what changed, and who may have.
+    """Write a report on exports as one HTML page: data dictionary, re-identification risk, drift and audit log.
 
-    No row and no pseudonym is in it, and no value of fewer than five people, as far as `subject_hash` or, without it,
-    `analysis_hash` tells them apart: somebody can have several analyses. It needs no network and runs no script.
+    It contains no row and no pseudonym, and no value of fewer than five people, as counted by `subject_hash` or,
+    without it, `analysis_hash`, of which a person can have several. It needs no network and runs no script.
 
-    Rows, columns, classes and drift are told of the exports that fit together with the newest one: of its key,
-    timestamp precision, age ranges and form of recommendation_id. The page says how many are left out, and why. Drift
-    is between the last two of these in the place of the newest.
+    Rows, columns, classes and drift cover the exports that can be combined with the newest one: those of equal key,
+    timestamp precision, age ranges and form of recommendation_id. The page says how many are excluded, and why. Drift
+    is measured between the last two of these in the newest one's folder.
 
     Args:
-        path: Of the page; it becomes private (0600). What is there is replaced, unless it is a link.
+        path: Path of the page (0600); an existing file is replaced, unless it is a link.
         exports: A folder of exports, a prefix of an object store, or a data file of an export; or several of them.
-        keys: Those that signed the audit log.
-        now: The time of the report, UTC; the present unless given.
+        keys: Keys that signed the audit log.
+        now: Time of the report, UTC; by default the current time.
 
     Returns:
         The path.
@@ -50,7 +50,7 @@ def write_report(
     '<!doctype html>'
     """
     require_usable_polars()
-    from feedback_etl.report.data import exports_of, gather
+    from feedback_etl.report.data import find_report_exports, gather
     from feedback_etl.report.page import page
 
     path = Path(path)
@@ -58,9 +58,9 @@ def write_report(
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file for the report.")
     if not path.parent.exists():
-        raise ExportFileError(f"There is no folder {path.parent}: make it, or name another file with -o.")
+        raise ExportFileError(f"The folder {path.parent} does not exist: create it, or name another file with -o.")
     places = [exports] if isinstance(exports, str | Path) else exports
-    found = exports_of(places)
+    found = find_report_exports(places)
     text = page(gather(found, Key.parse_all(keys), resolve_now(now)))
     with explain_write_errors(path.parent, "Name another file with -o."):
         replace_private_file(path, temporary_path(path.parent, path.name), text.encode())

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, summarize_names
+from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn, summarize_names
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.text_scan import csv_sources
@@ -35,13 +35,6 @@ TRAINING_TYPES = pl.Schema(
 )
 """Types of a training set, those of `training_schema.TrainingPair`."""
 
-_FURTHER: dict[str, pl.DataType] = {
-    "text": pl.String(),
-    "integer": pl.Int64(),
-    "number": pl.Float64(),
-    "boolean": pl.Boolean(),
-    "time": pl.Datetime("us", "UTC"),
-}
 _SUBJECT = SUBJECT_HASH.name
 _OCCURRENCE = "occurrence in its file"
 
@@ -143,7 +136,7 @@ def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
 
 def _require_one_type(exports: Sequence[CommittedExport]) -> None:
     """Refuse declared columns of two types, which would silently become text."""
-    declared = {(name, kind) for export in exports for name, _, kind in _list_declared(export)}
+    declared = {(column.name, column.type) for export in exports for column in _list_declared(export)}
     names = [name for name, _ in declared]
     if conflicting := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(
@@ -152,16 +145,14 @@ def _require_one_type(exports: Sequence[CommittedExport]) -> None:
         )
 
 
-def _list_declared(export: CommittedExport) -> list[tuple[str, str, str]]:
-    """Return name, role and type of the extra columns of an export."""
-    return list(map(tuple, export.manifest.settings.get("extra_columns", [])))
+def _list_declared(export: CommittedExport) -> list[ExtraColumn]:
+    """Return the extra columns of an export."""
+    return [ExtraColumn(*column) for column in export.manifest.settings.get("extra_columns", [])]
 
 
 def _column_types(export: CommittedExport) -> pl.Schema:
     """Return the types of the columns of an export; an undeclared column is text."""
-    types = {
-        name: _FURTHER[kind] if role != "identifier" else pl.String() for name, role, kind in _list_declared(export)
-    }
+    types = {column.name: column.column_type.dtype for column in _list_declared(export)}
     types = {**TRAINING_TYPES, "age_range": export.age_type} | types
     return pl.Schema({name: types.get(name, pl.String()) for name in export.manifest.columns})
 

@@ -1,6 +1,6 @@
-"""Frames of any kind: what comes in decides what goes out. Everything inside this package is Polars.
+"""Accept frames of Polars, pandas and Arrow, and return the same kind. Inside the package, all frames are Polars.
 
-A public transform is written once, for Polars, and `accepts_any_dataframe` converts at its edge.
+A public transform is written once, for Polars, and `accepts_any_dataframe` converts its argument and its result.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Frame = TypeVar("Frame", bound=Any)
-"""A frame of Polars, lazy or not, or of pandas, or an Arrow table; a transform gives back the type that it is given."""
+"""A frame of Polars, lazy or not, or of pandas, or an Arrow table; a transform returns the type that it receives."""
 
 Transform = TypeVar("Transform", bound=Callable[..., Any])
 
@@ -27,11 +27,11 @@ _ROW = "row of the pandas frame"
 
 
 def accepts_any_dataframe(transform: Transform) -> Transform:
-    """Let a transform of Polars frames take pandas data frames and Arrow tables too, and give back the same kind.
+    """Let a transform of Polars frames accept pandas data frames and Arrow tables too, and return the same kind.
 
     A column that keeps its name and its type keeps the data type that it had; in pandas, new integers and booleans are
     nullable (Int8, boolean), since NaN would make fractions of them. Rows of pandas keep their index labels. The
-    result may be a frame, or a dict or a named tuple of frames; what is no frame is given as it is.
+    result may be a frame, or a dict or a named tuple of frames; other values are returned unchanged.
 
     >>> import pandas as pd
     >>> @accepts_any_dataframe
@@ -55,20 +55,20 @@ def accepts_any_dataframe(transform: Transform) -> Transform:
 
 
 def to_polars(frame: Any) -> Any:
-    """A Polars frame as it is, lazy or not; a pandas data frame or an Arrow table as a Polars data frame.
+    """Convert a pandas data frame or an Arrow table to Polars; return a Polars frame, lazy or not, unchanged.
 
-    A pandas column of integers with missing values is one of fractions, unless its data type is Int64, and is taken as
-    it is: what needs exact numbers refuses it. One of fractions that are all missing has no type.
+    A pandas column of integers with missing values is one of fractions, unless its data type is Int64, and is
+    converted as such: transforms that need exact numbers refuse it. A float column without any value becomes Null.
 
     Raises:
-        UsageError: It is no such frame, or one whose values fit no type.
+        UsageError: It is no such frame, or a column contains values of different types.
     """
     if isinstance(frame, pl.DataFrame | pl.LazyFrame):
         return frame
     known = _known(frame)
     try:
         table: pl.DataFrame = known.to_polars()
-    except Exception as error:  # whatever it is, its text may hold values
+    except Exception as error:  # its text may contain values
         kind = type(error).__name__
     else:
         types: dict[str, pl.DataType] = {name: pl.Enum(dtype.categories) for name, dtype in _ordered(known)}
@@ -79,10 +79,10 @@ def to_polars(frame: Any) -> Any:
 
 
 def require_columns(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], advice: str = "") -> None:
-    """Refuse columns that the caller names and a frame does not have.
+    """Raise if a frame lacks columns that the caller names.
 
     Raises:
-        UsageError: It lacks some; the message names them and those there that this package knows, and gives the advice.
+        UsageError: Some are missing; the message names them, the existing columns of this package, and the advice.
     """
     there = [name for name in frame.collect_schema().names() if name != _ROW]
     if missing := [str(name) for name in dict.fromkeys(names) if name not in there]:
@@ -90,12 +90,12 @@ def require_columns(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], ad
 
 
 def collect_if_lazy(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    """The rows of a frame of Polars: itself, unless it is lazy."""
+    """Collect a lazy frame; return another unchanged."""
     return frame.collect() if isinstance(frame, pl.LazyFrame) else frame
 
 
 def lazy_like(frame: Frame, result: pl.DataFrame) -> Frame:
-    """The result of a transform that had to run its frame: lazy if that was."""
+    """Return the result of a transform that collected its frame: lazy if the frame was."""
     given: Any = result.lazy() if isinstance(frame, pl.LazyFrame) else result
     return cast(Frame, given)
 
@@ -118,20 +118,20 @@ def _is_pandas(known: "nw.DataFrame[Any]") -> bool:
 
 
 def _ordered(known: "nw.DataFrame[Any]") -> "Iterator[tuple[str, nw.Enum]]":
-    """The columns of ordered categories: Polars would take them for unordered ones."""
+    """Return the columns of ordered categories, which Polars would convert to unordered ones."""
     import narwhals as nw
 
     return ((name, dtype) for name, dtype in known.schema.items() if isinstance(dtype, nw.Enum))
 
 
 def _without_type(table: pl.DataFrame) -> list[str]:
-    """The columns that hold nothing, of which pandas makes fractions whatever they would hold."""
+    """Return the float columns without any value: pandas uses floats for missing values of any type."""
     empty = table.select(pl.selectors.float()).select(pl.all().is_null().all())
     return [each.name for each in empty if table.height and each.item()]
 
 
 def _each(result: Any, restore: Callable[[pl.DataFrame], Any]) -> Any:
-    """The result of a transform with every frame in it restored."""
+    """Return the result of a transform with every frame in it converted back."""
     if isinstance(result, pl.DataFrame):
         return restore(result)
     if isinstance(result, dict):
@@ -157,7 +157,7 @@ def _to_pandas(result: pl.DataFrame, original: "pd.DataFrame", schema: pl.Schema
     for name in (name for name, dtype in types.items() if pd.api.types.is_object_dtype(dtype)):
         frame[name] = pd.Series(result[name].to_list(), index=frame.index, dtype=object)
     for name, dtype in types.items():
-        with suppress(ValueError, TypeError):  # categories of Arrow, or a null where there is no room for one
+        with suppress(ValueError, TypeError):  # categories of Arrow, or a null in a type without one
             frame[name] = frame[name].astype(dtype)
     return frame
 
@@ -171,15 +171,15 @@ def _to_arrow(result: pl.DataFrame, original: "pa.Table", schema: pl.Schema) -> 
 
 
 def _same(result: pl.DataFrame, schema: pl.Schema) -> list[str]:
-    """The columns that are as they were given, but for their values."""
+    """Return the columns whose name and dtype are unchanged."""
     return [name for name, dtype in result.schema.items() if schema.get(name) == dtype]
 
 
 def compact(rows: pl.DataFrame) -> pl.DataFrame:
-    """Copy few rows so that they do not keep the texts of the whole batch in memory, as a filter does."""
+    """Copy rows, so that they do not keep the strings of the whole batch in memory as a filter does."""
     return pl.DataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 def nan_to_null(numbers: pl.Series) -> pl.Series:
-    """Return numbers with null in the place of NaN."""
+    """Replace NaN by null."""
     return numbers.fill_nan(None) if numbers.dtype.is_float() else numbers

@@ -1,6 +1,6 @@
-"""Column expressions: what happens to one value, written for whole columns.
+"""Column expressions.
 
-Each function takes a column name or an expression first, its options by keyword, and gives a `pl.Expr`. Nulls stay
+Each function takes a column name or an expression first, its options by keyword, and returns a `pl.Expr`. Nulls stay
 null. Nothing here reads a file, the environment or the clock.
 """
 
@@ -12,7 +12,7 @@ import polars as pl
 import polars.selectors as cs
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
-from feedback_etl.columns import AGE_EDGES
+from feedback_etl.columns import AGE_EDGES, FORMULA_PATTERN
 from feedback_etl.errors import KeyUnusableError, UsageError
 
 PSEUDONYM_LENGTH = 16
@@ -30,32 +30,21 @@ MAX_AGE = 130
 AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 
 FORMULA_STARTS = "=+-@\t\r\n"
-"""A text that begins with one of these is run as a formula by spreadsheet programs (OWASP, CSV injection)."""
-
-_FORMULA = r"^[=+\-@\t\r\n]"
-
-# A JSON string by RFC 8259 section 7, without lone surrogates: no decoder can turn those into text.
-_JSON_STRING = (
-    r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
-    r'|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"'
-)
-_S = r"[ \t\n\r]*"
-_STRING_ARRAY = rf"\A{_S}\[{_S}(?:{_JSON_STRING}{_S}(?:,{_S}{_JSON_STRING}{_S})*)?\]{_S}\z"
-_NO_LIST = rf"\A(?:{_S}null{_S})?\z"
+"""The first characters of formulas; see `columns.FORMULA_PATTERN`."""
 
 
 def to_expr(column: str | pl.Expr) -> pl.Expr:
-    """A column that is given by its name or as an expression."""
+    """Return the expression of a column name; return an expression unchanged."""
     return pl.col(column) if isinstance(column, str) else column
 
 
 def _text(column: str | pl.Expr) -> pl.Expr:
-    """A column that may be text or, where all is null, of no type yet."""
+    """Return a column as text, also where its dtype is Null."""
     return to_expr(column).cast(pl.String)
 
 
 class KeyLike(Protocol):
-    """Whatever carries the text of a key, as `privacy.keys.Key` does."""
+    """An object with the text of a key, such as `privacy.keys.Key`."""
 
     @property
     def text(self) -> str:
@@ -65,21 +54,21 @@ class KeyLike(Protocol):
 def hash_id(
     column: str | pl.Expr, *, key: KeyLike | str | None = None, domain: str | None = None, unkeyed: bool = False
 ) -> pl.Expr:
-    """Pseudonym of an id: the first 16 hex characters of a digest.
+    """Pseudonymise an id: the first 16 hex characters of a digest.
 
-    Keyed: HMAC-SHA256(key, domain + ":" + id as text), RFC 2104. Unkeyed, only when asked for: SHA-256(id as text),
-    which anybody who can list the possible ids inverts in seconds.
+    Keyed: HMAC-SHA256(key, domain + ":" + id as text), RFC 2104. Unkeyed, only on request: SHA-256(id as text),
+    which anyone who can list the possible ids inverts in seconds.
 
     Ids are integers of any width or text. A float is not an id (42.0 is not 42): `anonymize` refuses such columns.
     Null stays null.
 
-    A serialised expression (`expr.meta.serialize()`, pickle) holds the key in clear: never store or ship one.
+    A serialised expression (`expr.meta.serialize()`, pickle) contains the key in plain text: never store or send one.
 
     Args:
         column: Name or expression of the ids.
         key: The pseudonym key: a `Key`, or its text of at least 32 bytes in UTF-8, surrounding white space stripped.
-        domain: What kind of id this is, so that equal ids of two kinds get different pseudonyms; the name of the
-            column unless given.
+        domain: The kind of id, so that equal ids of two kinds get different pseudonyms; the name of the column by
+            default.
         unkeyed: Use the plain SHA-256 form.
 
     Returns:
@@ -108,10 +97,10 @@ def hash_id(
 
 
 def _usable(key: str) -> str:
-    """A key's text as `Key` has it, or KeyUnusableError."""
+    """Return the text of a key as `Key` does, or raise KeyUnusableError."""
     key = key.strip()
     encoded = key.encode(errors="ignore")
-    if encoded.decode() != key:  # found here, since an encoder's error would hold the key
+    if encoded.decode() != key:  # checked here, since an encoder's error would contain the key
         raise KeyUnusableError("The key is not UTF-8 text; `feedback-etl keys new` makes one.")
     if len(encoded) < MIN_KEY_BYTES:
         raise KeyUnusableError(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` makes one.")
@@ -119,10 +108,10 @@ def _usable(key: str) -> str:
 
 
 def age_ranges(edges: Sequence[int] = AGE_EDGES) -> pl.Enum:
-    """The dtype of age ranges: a Polars Enum with a label for each range, in ascending order.
+    """Return the dtype of age ranges: a Polars Enum with a label for each range, in ascending order.
 
     Args:
-        edges: The ages at which a new range begins, rising.
+        edges: The ages at which a new range begins, ascending.
 
     Raises:
         UsageError: They are not whole numbers from 1 to 130, or do not rise.
@@ -139,15 +128,15 @@ def age_ranges(edges: Sequence[int] = AGE_EDGES) -> pl.Enum:
 
 
 def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES, plausible_only: bool = False) -> pl.Expr:
-    """Age in years to its range: `<18`, `18-25`, `25-35`, `35-50` or `50+`.
+    """Convert an age in years to its range: `<18`, `18-25`, `25-35`, `35-50` or `50+`.
 
-    Ranges are half-open: 25 is in `25-35`. Whatever is below 18 is `<18`, and from 50 on `50+`, as the classic API has
-    it; null and NaN give null.
+    Ranges are half-open: 25 is in `25-35`. Ages below 18 are `<18`, from 50 on `50+`, as in the classic API; null
+    and NaN become null.
 
     Args:
         column: Name or expression of ages, any numeric dtype.
-        edges: The ages at which a new range begins, if not the usual ones.
-        plausible_only: Give null for ages below 0 or above 130 too, as exports do.
+        edges: The ages at which a new range begins.
+        plausible_only: Return null for ages below 0 or above 130 too, as exports do.
 
     Returns:
         An expression of the dtype `age_ranges(edges)`, a Polars Enum in ascending order.
@@ -172,7 +161,7 @@ def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES, plaus
 
 
 def iso_timestamp(column: str | pl.Expr) -> pl.Expr:
-    """Time to text, exactly as `datetime.isoformat()` prints it: no fraction when it is zero, else six digits.
+    """Format a time exactly as `datetime.isoformat()` prints it: no fraction when it is zero, else six digits.
 
     Args:
         column: Name or expression of times, Datetime of any unit (cut to microseconds), naive UTC or with a time zone.
@@ -194,14 +183,14 @@ def pair_hash(
     recommendation_id: str | pl.Expr = "recommendation_id",
     feedback_timestamp: str | pl.Expr = "feedback_timestamp",
 ) -> pl.Expr:
-    """What makes two rows the same feedback: SHA-256 of `analysis_hash|recommendation_id|feedback_timestamp`.
+    """Identify a feedback: SHA-256 of `analysis_hash|recommendation_id|feedback_timestamp`.
 
     Null if one of the three is null.
 
     Args:
         analysis_hash: Name or expression of the pseudonyms.
         recommendation_id: Name or expression of the recommendations.
-        feedback_timestamp: Name of the times, or of their text as `iso_timestamp` gives it; or an expression of text.
+        feedback_timestamp: Name of the times, or of their text as `iso_timestamp` returns it; or an expression of text.
 
     Returns:
         A String expression of 64 lower-case hex characters named `pair_hash`.
@@ -218,51 +207,17 @@ def pair_hash(
     return digest.alias("pair_hash")
 
 
-def is_string_list(column: str | pl.Expr) -> pl.Expr:
-    """Whether a JSON text is an array of strings; the empty text, `null` and SQL NULL count as an empty one.
-
-    >>> frame = pl.DataFrame({"json": ['["a"]', "null", None, '["a", 1]', "{}"]})
-    >>> frame.select(is_string_list("json")).to_series().to_list()
-    [True, True, True, False, False]
-    """
-    text = _text(column)
-    return text.is_null() | text.str.contains(_NO_LIST) | text.str.contains(_STRING_ARRAY)
-
-
-def decode_list(column: str | pl.Expr) -> pl.Expr:
-    """A JSON array of strings to List(String); null where there is none or where it is not such an array.
-
-    >>> frame = pl.DataFrame({"json": ['["acne", "dry skin"]', "[]", "null", "not json"]})
-    >>> frame.select(decode_list("json")).to_series().to_list()
-    [['acne', 'dry skin'], [], None, None]
-    """
-    text = _text(column)
-    valid = pl.when(text.str.contains(_STRING_ARRAY)).then(text).otherwise(None)
-    return valid.str.json_decode(pl.List(pl.String)).alias(text.meta.output_name())
-
-
-def join_list(column: str | pl.Expr) -> pl.Expr:
-    """A JSON array of strings to its elements joined by `,` in their order; null where there are none.
-
-    >>> frame = pl.DataFrame({"json": ['["acne", "dry skin"]', "[]", None]})
-    >>> frame.select(join_list("json")).to_series().to_list()
-    ['acne,dry skin', None, None]
-    """
-    elements = decode_list(column)
-    return pl.when(elements.list.len() > 0).then(elements.list.join(",")).alias(elements.meta.output_name())
-
-
 def is_formula(column: str | pl.Expr) -> pl.Expr:
-    """Whether a text begins with a character that makes spreadsheet programs run it; null stays null.
+    """Return whether spreadsheet programs would run a text as a formula; null stays null.
 
     >>> pl.DataFrame({"text": ["=1+1", "acne", None]}).select(is_formula("text")).to_series().to_list()
     [True, False, None]
     """
-    return _text(column).str.contains(_FORMULA)
+    return _text(column).str.contains(FORMULA_PATTERN)
 
 
 def escape_formula(column: str | pl.Expr) -> pl.Expr:
-    """A value as text; a formula gets an apostrophe before it, and spreadsheet programs show it as it is.
+    """Convert a value to text, with an apostrophe before formulas, which spreadsheet programs then show as text.
 
     >>> pl.DataFrame({"id": ["=1+1", "17", None]}).select(escape_formula("id")).to_series().to_list()
     ["'=1+1", '17', None]

@@ -1,4 +1,4 @@
-"""Refuse to run Polars in a forked process in which it would wait for ever for threads that the fork did not copy."""
+"""Refuse to run Polars in a forked process in which it would wait forever for threads that the fork did not copy."""
 
 import os
 import threading
@@ -7,7 +7,7 @@ from feedback_etl.errors import UsageError
 
 _ANSWER_SECONDS = 10.0
 _usable_in: int | None = None
-"""The process in which Polars was last seen to work."""
+"""The process in which Polars last worked."""
 
 
 def require_usable_polars() -> None:

@@ -1,4 +1,4 @@
-"""Ids that show in texts, such as the path of an image: expressions that find them. Pure."""
+"""Expressions that find ids in texts, such as the path of an image."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ _PARTED = {
     r"(^|/)0+(\p{N})": "$1$2",
 }
 _LONG_ID = 16
-"""Characters from which on an id is in no text by chance."""
+"""The length from which an id appears in no text by chance."""
 
 
 def contains_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
-    """Whether a key or path holds one of the row's ids: as a word or number of its own, or a long one anywhere.
+    """Return whether a text contains one of the row's ids: as a separate word or number, or a long one anywhere.
 
     Case, separators (of a UUID, too), leading zeros and digits written as %31 do not matter; an id in another encoding
-    is not seen. Null where the text is null; an id that is null or empty is in no text.
+    is not found. Null where the text is null; no text contains an id that is null or empty.
 
     >>> frame = pl.DataFrame({"s3_key": ["photos/User_42/a.jpg", "photos/142.jpg"], "user_id": [42, 42]})
     >>> frame.select(contains_id("s3_key", ids=["user_id"])).to_series().to_list()
@@ -33,9 +33,7 @@ def contains_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
 
 
 def bounded(column: str | pl.Expr) -> pl.Expr:
-    """The words and numbers of a text or an id in lower case, with a slash before, between and after them.
-
-    Null where there are none.
+    """Return the words and numbers of a text or an id in lower case, delimited by slashes; null if there are none.
 
     >>> pl.select(bounded(pl.lit("photos/User42.jpg"))).item()
     '/photos/user/42/jpg/'
@@ -47,7 +45,7 @@ def bounded(column: str | pl.Expr) -> pl.Expr:
 
 
 def unbroken(column: str | pl.Expr) -> pl.Expr:
-    """The letters and digits of a text or an id in lower case, without anything between them; null for a short one.
+    """Return only the letters and digits of a text or an id, in lower case; null for a short one.
 
     >>> pl.select(unbroken(pl.lit("0B9F7C1E-0d3c-4a52-8f5e-6f1b9d6e7a11"))).item()
     '0b9f7c1e0d3c4a528f5e6f1b9d6e7a11'

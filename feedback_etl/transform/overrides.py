@@ -1,4 +1,4 @@
-"""What an application does itself instead of the built-in expressions: plain functions, called once per value.
+"""Functions of an application that replace built-in expressions, called once per value.
 
 The classic API lets a subclass override how an id is hashed, an age bucketed, and a duplicate recognised. Such a
 function is called once for each distinct value of a batch, and what it returns is mapped onto the rows.
@@ -18,7 +18,7 @@ from feedback_etl.transform.pairs import FeedbackTrainingPair
 
 @dataclass(frozen=True)
 class Overrides:
-    """Functions in the place of expressions; None for what is built in.
+    """Functions that replace expressions; None for the built-in one.
 
     Attributes:
         hash_id: Takes an analysis id, an int or text; returns its pseudonym, a text.
@@ -31,7 +31,7 @@ class Overrides:
     pair_hash: Callable[[FeedbackTrainingPair], str] | None = None
 
     def names(self) -> dict[str, str]:
-        """Return what is overridden, each with the full name of its function, as manifests record it."""
+        """Return the full name of each function by what it replaces, as manifests record it."""
         functions = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: _full_name(function) for name, function in functions.items() if function is not None}
 
@@ -39,8 +39,8 @@ class Overrides:
         """Replace the columns of training pairs that are overridden.
 
         Args:
-            pairs: What `anonymize` makes of the raw rows.
-            raw: These rows.
+            pairs: The result of `anonymize`.
+            raw: The raw rows it was given.
 
         Raises:
             ValidationError: A function raised an error, or returned something of another type.
@@ -54,7 +54,7 @@ class Overrides:
         return pairs.with_columns(columns) if columns else pairs
 
     def pseudonyms(self, ids: pl.Series) -> pl.Series:
-        """Return the pseudonyms of ids by the application's own function; null stays null."""
+        """Return the pseudonyms of ids by the application's function; null stays null."""
         assert self.hash_id is not None  # noqa: S101  the caller knows
         return _map_distinct("_hash_id", self.hash_id, ids, (str,)).alias("analysis_hash")
 
@@ -78,12 +78,12 @@ def call(name: str, function: Callable[[Any], Any], value: object, types: tuple[
     """Call an application's function with a value, and return what it returns, of one of these types.
 
     Raises:
-        ValidationError: It raised an error, or returned something else; the message holds no value.
+        ValidationError: It raised an error, or returned another type; the message contains no value.
     """
     try:
         result = function(value)
         if isinstance(result, str):
-            result.encode()  # half of a surrogate pair is no text
+            result.encode()  # half of a surrogate pair cannot be encoded
     except Exception as error:
         problem = f"raised {type(error).__name__}{_line_of(error)}"
     else:
@@ -91,7 +91,7 @@ def call(name: str, function: Callable[[Any], Any], value: object, types: tuple[
             return result
         expected = " or ".join("None" if each is type(None) else each.__name__ for each in types)
         problem = f"returned {type(result).__name__} instead of {expected}"
-    # Raised here, where no error whose text may hold a value is still being handled.
+    # Raised here, outside of the handler of an error whose text may contain a value.
     raise ValidationError(f"{name} is overridden, and {problem}; nothing was exported. Correct that method.")
 
 

@@ -1,4 +1,4 @@
-"""Training pairs as plain Python values, as the classic API has them."""
+"""Training pairs as plain Python values, as in the classic API."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -31,7 +31,7 @@ class FeedbackTrainingPair:
     export_date: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The twelve fields in the order of the export's columns."""
+        """Return the twelve fields in the order of the export's columns."""
         return asdict(self)
 
 
@@ -56,7 +56,7 @@ def iter_pairs(frame: pl.DataFrame) -> Iterator[FeedbackTrainingPair]:
 def to_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
     """Return pairs as a frame of the training set's types, labels of age ranges as text; nothing is coerced.
 
-    Times without an offset are in UTC; an empty text is no value.
+    Times without an offset are in UTC; an empty text becomes null.
 
     Raises:
         ValidationError: Values are of another type; the message names their columns.
@@ -67,7 +67,7 @@ def to_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
             columns.append(_series(name, [getattr(pair, name) for pair in pairs], dtype))
         except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
             faults.append(name)
-    if faults:  # raised here, where no error whose text holds values is still being handled
+    if faults:  # raised here, outside of the handler of an error whose text contains values
         raise ValidationError(
             f"Nothing was written: pairs hold values that cannot be in {', '.join(faults)}. "
             "Ratings are int, times ISO 8601 text; None stands for no value."

@@ -1,6 +1,6 @@
-"""What can be wrong with a raw row: `RawFeedback`, a pandera model, names every reason.
+"""Validate raw rows: `RawFeedback`, a pandera model, names every reason for a rejection.
 
-`split_valid` gives the good rows and the explained bad ones.
+`split_valid` returns the valid rows, and the invalid ones with their reasons.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from feedback_etl.columns import (
     LIST_COLUMNS,
     RATINGS,
     RAW_COLUMNS,
-    ColumnType,
     ExtraColumn,
     raw_extra_columns,
     require_raw,
 )
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, collect_if_lazy, lazy_like
-from feedback_etl.transform.expressions import decode_list, is_formula, is_string_list
+from feedback_etl.transform.expressions import is_formula
+from feedback_etl.transform.json_lists import decode_list, is_string_list
 from feedback_etl.transform.timestamps import is_unreadable
 from feedback_etl.transform.training_schema import failure_cases
 
@@ -69,18 +69,10 @@ REASONS = tuple(dict.fromkeys(reason for faults in _FAULTS.values() for reason i
 """The stable names of all reasons for which a row is rejected."""
 
 
-def _faults_of(column: ExtraColumn) -> dict[str, pl.Expr]:
-    """What can be wrong with a value of a further column."""
+def _find_faults(column: ExtraColumn) -> dict[str, pl.Expr]:
+    """Return the reasons for which a value of an extra column is wrong, as `_FAULTS` does."""
     value = pl.col(column.name)
-    if column.role == "identifier":
-        return {}
-    faults: dict[ColumnType, dict[str, pl.Expr]] = {
-        "text": _text_faults(column.name),
-        "number": {f"{column.name}_not_finite": ~value.cast(pl.Float64).is_finite()},
-        "boolean": {f"{column.name}_not_boolean": ~value.cast(pl.Float64).is_between(0, 1)},
-        "integer": {f"{column.name}_out_of_range": value.cast(pl.Int64, strict=False).is_null() & value.is_not_null()},
-    }
-    return faults.get(column.type, {})
+    return {reason.format(column.name): find(value) for reason, find in column.column_type.faults.items()}
 
 
 def _check(reason: str, wrong: pl.Expr) -> pa.Check:
@@ -95,16 +87,16 @@ RawFeedback = pa.DataFrameSchema(
     },
     name="RawFeedback",
 )
-"""What can be wrong with a raw row; the name of each check is the stable name of a reason."""
+"""The rules for raw rows; the name of each check is the stable name of a reason."""
 
 
 class Split(NamedTuple, Generic[Frame]):
-    """Raw rows, told apart.
+    """Valid and rejected raw rows.
 
     Attributes:
-        valid: The rows in which nothing is wrong, in their order.
-        rejected: The other rows, in their order, with a column `reasons`: the names of all that is wrong, joined by
-            commas in the order of `REASONS`.
+        valid: The valid rows, in their order.
+        rejected: The other rows, in their order, with a column `reasons`: all names of reasons, joined by commas in
+            the order of `REASONS`.
     """
 
     valid: Frame
@@ -113,16 +105,16 @@ class Split(NamedTuple, Generic[Frame]):
 
 @accepts_any_dataframe
 def split_valid(frame: Frame, *, extra_columns: Sequence[ExtraColumn] = ()) -> Split[Frame]:
-    """Tell valid raw rows from those with something wrong, with all the reasons.
+    """Split raw rows into valid ones and rejected ones with all their reasons.
 
-    A frame in which nothing is wrong costs one pass; pandera then explains only the rows that failed it.
+    A valid frame takes one pass; pandera then explains only the rows that failed it.
 
     Args:
-        frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` gives them. A lazy frame is run for it.
-        extra_columns: Further columns that it has, for `anonymize`.
+        frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` returns them. A lazy frame is collected.
+        extra_columns: Extra columns of the frame, for `anonymize`.
 
     Returns:
-        `Split(valid, rejected)`, two frames of the kind that was given; together they hold every row once.
+        `Split(valid, rejected)`, two frames of the given kind; together they contain every row once.
 
     Raises:
         ValidationError: Columns are missing or of a wrong type.
@@ -136,7 +128,7 @@ def split_valid(frame: Frame, *, extra_columns: Sequence[ExtraColumn] = ()) -> S
 
 
 def partition_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> Split[pl.DataFrame]:
-    """`split_valid` without the reasons, in one pass; `add_reasons` adds them, for the rows of many batches at once."""
+    """Split rows as `split_valid` does, in one pass and without reasons; `add_reasons` adds them, for many batches."""
     require_raw(frame, extra_columns)
     suspect = frame.select(_is_suspect(frame, extra_columns).alias("suspect")).to_series()
     if not suspect.any():
@@ -145,13 +137,15 @@ def partition_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = 
 
 
 def is_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> pl.Expr:
-    """Make the expression that is true for the rows of a raw frame in which nothing is wrong."""
+    """Return the expression that is true for the valid rows of a raw frame."""
     return ~_is_suspect(frame, extra_columns)
 
 
 def _is_suspect(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn]) -> pl.Expr:
-    """Whether anything is wrong with a row. Lists are judged once per distinct text: decoding is what costs."""
-    wrong = [fault for faults in (*_ROW_FAULTS.values(), *map(_faults_of, extra_columns)) for fault in faults.values()]
+    """Return whether a row is invalid. Lists are validated once per distinct text, since decoding is expensive."""
+    wrong = [
+        fault for faults in (*_ROW_FAULTS.values(), *map(_find_faults, extra_columns)) for fault in faults.values()
+    ]
     for column in LIST_COLUMNS:
         texts = frame.select(pl.col(column).unique())
         faulty = texts.filter(pl.any_horizontal(_FAULTS[column].values())).to_series()
@@ -161,13 +155,13 @@ def _is_suspect(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn]) -> pl
 
 
 def add_reasons(rows: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
-    """Raw rows that are all wrong, with a column `reasons`: what pandera finds."""
+    """Add the column `reasons`, from the findings of pandera, to rows that are all invalid."""
     if rows.is_empty():
         return rows.with_columns(reasons=pl.lit("", pl.String))
-    # pandera makes Python's values of those that are wrong, and Python has no time beyond the calendar.
+    # pandera converts invalid values to Python, which has no times beyond the year 9999.
     judged = rows.with_columns(pl.col("created_at").cast(pl.Datetime("us")).cast(pl.Int64))
     cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra_columns)), judged)
-    names = dict.fromkeys((*REASONS, *(reason for each in extra_columns for reason in _faults_of(each))))
+    names = dict.fromkeys((*REASONS, *(reason for each in extra_columns for reason in _find_faults(each))))
     reasons = (
         cases.select("index", reason=pl.col("check").cast(pl.Enum(list(names))))
         .unique()
@@ -180,6 +174,6 @@ def add_reasons(rows: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -
 
 def _raw_columns(extra_columns: Sequence[ExtraColumn]) -> dict[str, pa.Column]:
     return {
-        each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _faults_of(each).items()])
+        each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _find_faults(each).items()])
         for each in raw_extra_columns(extra_columns)
     }

@@ -1,4 +1,4 @@
-"""Times that can be exported, and the stand-in for those that cannot: the years 1 to 9999 are the calendar.
+"""Times that can be exported (the years 1 to 9999), and the placeholder for those that cannot.
 
 Python, CSV readers and pandas end there; databases do not (PostgreSQL's `infinity` and the years before Christ).
 """
@@ -14,11 +14,11 @@ def _moment(microseconds: int) -> pl.Expr:
 _FIRST, _LAST = _moment(-62_135_596_800_000_000), _moment(253_402_300_799_999_999)
 """0001-01-01 00:00:00 and 9999-12-31 23:59:59.999999, `datetime.min` and `datetime.max`."""
 UNREADABLE = _moment(253_402_300_800_000_000)
-"""The first moment after the calendar: in raw rows, there is a time and it cannot be read. A null is no time."""
+"""The first moment after the year 9999; in raw rows, a time that cannot be read. Null stands for no time."""
 
 
 def is_unreadable(column: str | pl.Expr) -> pl.Expr:
-    """Return whether a time lies outside of the calendar; null where there is none.
+    """Return whether a time lies outside of the years 1 to 9999; null for null.
 
     >>> from datetime import datetime
     >>> pl.select(pl.lit(datetime(2025, 10, 25)).alias("t"), UNREADABLE.alias("u")).select(
@@ -31,7 +31,7 @@ def is_unreadable(column: str | pl.Expr) -> pl.Expr:
 
 
 def readable(column: str | pl.Expr) -> pl.Expr:
-    """Return the time itself; null where it cannot be read.
+    """Replace times that cannot be read by null.
 
     >>> pl.select(UNREADABLE.alias("t")).select(readable("t")).item() is None
     True

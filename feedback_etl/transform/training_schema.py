@@ -1,20 +1,20 @@
-"""What a training set must be: `TrainingPair`, a pandera model, is the gate before anything is written or handed out.
+"""Validate training sets: `TrainingPair`, a pandera model, is the gate before anything is written or returned.
 
-It judges with full depth whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH say. What can be wrong with
-a raw row, and splitting good rows from bad ones, is in `rejection`.
+It validates at full depth whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH say. `raw_schema` validates
+raw rows.
 """
 
 import copy
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandera.polars as pa
 import polars as pl
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
-from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ColumnType, ExtraColumn
+from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
@@ -33,7 +33,7 @@ UtcTime = Annotated[pl.Datetime, "us", "UTC"]
 
 
 Model = pa.DataFrameSchema | type[pa.DataFrameModel]
-"""A pandera model of whoever exports, of some or all columns."""
+"""A custom pandera model of some or all columns."""
 
 
 class TrainingPair(pa.DataFrameModel):
@@ -92,13 +92,6 @@ _MEANINGS = {
     SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 hex characters.",
     IMAGE_URL: "Key of the analysed photo, where the user agreed to its use.",
 }
-_TYPES: dict[ColumnType, Any] = {
-    "text": pl.String,
-    "integer": pl.Int64,
-    "number": pl.Float64,
-    "boolean": pl.Boolean,
-    "time": pl.Datetime("us", "UTC"),
-}
 
 
 @lru_cache
@@ -107,7 +100,7 @@ def training_schema(
     age_edges: tuple[int, ...] = AGE_EDGES,
     overridden: frozenset[str] = frozenset(),
 ) -> pa.DataFrameSchema:
-    """`TrainingPair`, with the age ranges and the columns after the twelve that somebody asked for.
+    """Return `TrainingPair` with the requested age ranges and extra columns.
 
     Where an application overrides `bucket_age` or `hash_id`, labels or pseudonyms are texts of any form.
     """
@@ -119,15 +112,15 @@ def training_schema(
         schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
     if "hash_id" in overridden:
         schema = schema.update_column("analysis_hash", checks=text, description=_OWN_PSEUDONYM)
-    return schema.add_columns({each.name: _further(each) for each in extra_columns}) if extra_columns else schema
+    return schema.add_columns({each.name: _create_column(each) for each in extra_columns}) if extra_columns else schema
 
 
-def _further(column: ExtraColumn) -> pa.Column:
-    told = _MEANINGS.get(column, f"{column.role.replace('_', '-').capitalize()}; a column that was declared.")
+def _create_column(column: ExtraColumn) -> pa.Column:
+    description = _MEANINGS.get(column, f"{column.role.replace('_', '-').capitalize()}; a column that was declared.")
     if column.role == "identifier":
-        return pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN), nullable=True, description=told)
+        return pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN), nullable=True, description=description)
     checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
-    return pa.Column(_TYPES[column.type], checks, nullable=True, description=told)
+    return pa.Column(column.column_type.dtype, checks, nullable=True, description=description)
 
 
 def validate(
@@ -138,20 +131,20 @@ def validate(
     row_model: Model | None = None,
     overridden: Collection[str] = (),
 ) -> Frame:
-    """The frame itself, if it is a training set by `TrainingPair`.
+    """Return the frame if it satisfies `TrainingPair`.
 
     Args:
-        frame: The twelve columns of `TrainingPair`, as `anonymize` gives them. A lazy frame is run for it.
+        frame: The twelve columns of `TrainingPair`, as `anonymize` returns them. A lazy frame is collected.
         extra_columns: The columns that follow them, such as `columns.SUBJECT_HASH`.
         age_edges: The ages at which a new range begins.
-        row_model: A custom pandera model that the frame has to fit too; it judges, and changes nothing.
+        row_model: A custom pandera model that the frame must satisfy as well; it changes nothing.
         overridden: "bucket_age" where labels of age ranges are the application's own, "hash_id" where pseudonyms are.
 
     Returns:
         The same frame; of a lazy frame, the rows that were validated, lazy.
 
     Raises:
-        ValidationError: Something is wrong; the message names each broken rule, its column and the number of rows.
+        ValidationError: A rule is broken; the message names each broken rule, its column and the number of rows.
 
     >>> validate(TrainingPair.empty()).width
     12
@@ -159,15 +152,15 @@ def validate(
     table = collect_if_lazy(to_polars(frame))
     cases = failure_cases(training_schema(tuple(extra_columns), tuple(age_edges), frozenset(overridden)), table)
     if row_model is not None:
-        cases = pl.concat([cases, _judged_by(row_model, table)], how="diagonal_relaxed")
+        cases = pl.concat([cases, _validate_with_model(row_model, table)], how="diagonal_relaxed")
     _require_none(cases, table)
     return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
 
 
 def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Return training pairs that an application has made itself, if they are such.
+    """Return training pairs that an application created itself, if they are valid.
 
-    Pseudonyms and labels are texts of any form, lists may have empty elements; all else is as `validate` has it.
+    Pseudonyms and labels are texts of any form, lists may have empty elements; all else is as in `validate`.
 
     Raises:
         ValidationError: As `validate` does.
@@ -180,12 +173,12 @@ def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
-    """Raise what was found wrong in a table, as rules with the number of rows; nothing where nothing was."""
+    """Raise if there are findings, with the broken rules and the number of rows of each."""
     if cases.is_empty():
         return
-    # What is wrong with the columns themselves has no row, and stands under the schema's name instead of the column's.
-    # What a model of one's own says of whole rows could hold their values, and so could the name of a column that is
-    # not of the contract: that of a file without a header is one.
+    # Findings about the columns themselves have no row, and carry the name of the schema instead of the column's.
+    # Findings of a custom model about whole rows could contain their values, and so could the name of a foreign column:
+    # in a file without a header, it is a value.
     of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
     is_foreign = (pl.col("check") == "column_in_schema") & ~pl.col("failure_case").is_in(KNOWN)
     named = pl.when(is_foreign).then(pl.lit("unknown")).otherwise("failure_case")
@@ -198,19 +191,19 @@ def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
     raise ValidationError(f"The training set breaks its rules and was not written: {listed}.", reasons)
 
 
-def _judged_by(model: Model, table: pl.DataFrame) -> pl.DataFrame:
-    """What a model of one's own finds wrong; it judges every row, also where it would drop some."""
+def _validate_with_model(model: Model, table: pl.DataFrame) -> pl.DataFrame:
+    """Return the findings of a custom model about all rows, also those that it would drop."""
     try:
         schema = copy.deepcopy(model if isinstance(model, pa.DataFrameSchema) else model.to_schema())
         schema.drop_invalid_rows = False
         return failure_cases(schema, table)
-    except (Exception, SystemExit) as error:  # whatever it is, its text may hold values
-        told = type(error).__name__
-    raise ValidationError(f"The model could not judge the rows ({told}), so that nothing was written.")
+    except (Exception, SystemExit) as error:  # its text may contain values
+        error_type = type(error).__name__
+    raise ValidationError(f"The row model could not validate the rows ({error_type}); nothing was written.")
 
 
 def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:
-    """What pandera finds wrong, one row a finding; empty where nothing is."""
+    """Return the findings of pandera, one per row; empty if there are none."""
     try:
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             schema.validate(frame, lazy=True)

@@ -1,6 +1,6 @@
-"""Frame transforms: raw feedback to training pairs. Lazy frames stay lazy; nothing here reads the world.
+"""Frame transforms from raw feedback to training pairs. Lazy frames stay lazy.
 
-Each takes Polars frames, pandas data frames and Arrow tables, and gives back what it was given; rows stay in order.
+Each accepts Polars frames, pandas data frames and Arrow tables, and returns the same kind; rows stay in order.
 
 pairs = raw.pipe(anonymize, key=key, now=now).pipe(deduplicate)
 """
@@ -27,25 +27,26 @@ from feedback_etl.columns import (
 )
 from feedback_etl.errors import UsageError
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, require_columns
-from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id, join_list
+from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id
 from feedback_etl.transform.identifiers import contains_id
+from feedback_etl.transform.json_lists import join_list
 from feedback_etl.transform.timestamps import readable
 
 TimestampPrecision = Literal["exact", "minute", "hour", "day"]
 
 PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
-"""What makes two training pairs the same feedback; `expressions.pair_hash` is the digest of these."""
+"""The columns that identify a feedback; `expressions.pair_hash` is their digest."""
 
 RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
-"""The same on raw rows: what `anonymize` makes `PAIR_KEY` of, one to one."""
+"""The same for raw rows: `anonymize` maps these columns to `PAIR_KEY`, one to one."""
 
-_PLACE = "place in the frame"
+_POSITION = "position in the frame"
 _TRUNCATED = {"exact": "", "minute": "1m", "hour": "1h", "day": "1d"}
 _JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
 
 def has_min_ratings(min_feedback_fields: int) -> pl.Expr:
-    """Whether a row has at least this many of the four ratings; False and 0 are ratings, null is none.
+    """Return whether a row has at least this many of the four ratings; False and 0 are ratings, null is not.
 
     Raises:
         UsageError: The number is not an int from 0 to 4.
@@ -67,25 +68,25 @@ def anonymize(
     extra_columns: Sequence[ExtraColumn] = (),
     age_edges: Sequence[int] = AGE_EDGES,
 ) -> Frame:
-    """Raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
+    """Convert raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
 
-    What comes out is pseudonymised, not anonymous in the sense of the GDPR.
+    The result is pseudonymised, not anonymous in the sense of the GDPR.
 
     Rows keep their number and order. Nulls stay null; an empty list becomes null, and so does an implausible age (below
-    0, above 130). The rows are taken as valid: pass them through `split_valid` first, since a rating, a list or a time
-    that is none becomes null here.
+    0, above 130). The rows must be valid: pass them through `split_valid` first, since an invalid rating, list or time
+    becomes null here.
 
     Args:
-        frame: The canonical raw columns, as `load_feedback` gives them; times are naive UTC or have a time zone.
+        frame: The canonical raw columns, as `load_feedback` returns them; times are naive UTC or have a time zone.
         now: The time of the export, UTC (a naive time is taken as UTC); cut to seconds it becomes export_date.
         key: The pseudonym key: a `Key` or its text.
         unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
         hash_recommendation_id: Pseudonymise the recommendation as well.
-        extra_columns: Further columns of the frame that follow the twelve.
+        extra_columns: Extra columns of the frame, which follow the twelve.
         age_edges: The ages at which a new range begins.
 
     Returns:
-        The twelve columns of `schema.TrainingPair` and the further ones, lazy if the frame was.
+        The twelve columns of `training_schema.TrainingPair` and the extra ones, lazy if the frame was.
 
     Raises:
         UsageError: Neither a key nor `unkeyed=True`, or both; or the key is too short.
@@ -116,29 +117,29 @@ def anonymize(
         age_range=bucket_age("age", edges=age_edges, plausible_only=True),
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(to_naive_utc(now).replace(microsecond=0))),
-        **{each.name: _further(each, key=key, unkeyed=unkeyed) for each in extra_columns},
+        **{each.name: _convert_extra(each, key=key, unkeyed=unkeyed) for each in extra_columns},
     ).select(training_columns(extra_columns))
     return pairs
 
 
-def _further(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
-    """A column beside the twelve. An image's URL that holds an id of the row would undo the pseudonym."""
+def _convert_extra(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
+    """Convert an extra column. An image URL that contains an id of the row would reveal it, and becomes null."""
     value = pl.col("user_id" if column == SUBJECT_HASH else column.name)
     if column.role == "identifier":
         return hash_id(value, key=key, domain=column.name, unkeyed=unkeyed)
     if column == IMAGE_URL:
         return pl.when(~contains_id(value, ids=("user_id", "analysis_id")).fill_null(value=False)).then(value)
     number = value.cast(pl.Float64)
-    number = pl.when(number == 0).then(0.0).otherwise(number)  # minus zero would be another class
+    number = pl.when(number == 0).then(0.0).otherwise(number)  # minus zero would be another equivalence class
     casts = {"text": value.cast(pl.String), "integer": value.cast(pl.Int64, strict=False), "number": number}
     return (casts | {"boolean": _truth(value), "time": _utc(value)})[column.type]
 
 
 @accepts_any_dataframe
 def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] = ()) -> Frame:
-    """Cut feedback_timestamp (and other times) down to the minute, the hour or the day: fewer rows are unique by it.
+    """Truncate feedback_timestamp (and other times) to the minute, the hour or the day.
 
-    Drop duplicates before: rows that differ in their exact times alone look alike afterwards.
+    Fewer rows are unique afterwards. Drop duplicates before: rows that differ only in their exact times become equal.
 
     Raises:
         UsageError: There is no such precision.
@@ -157,10 +158,10 @@ def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] 
 
 
 def is_coarse(precision: TimestampPrecision) -> bool:
-    """Whether times are to be cut down.
+    """Return whether times are to be truncated.
 
     Raises:
-        UsageError: There is no such precision: a slip must not leave times exact.
+        UsageError: There is no such precision: a mistake must not leave times exact.
     """
     if precision not in [*_TRUNCATED]:
         raise UsageError(f"timestamp_precision must be one of {', '.join(_TRUNCATED)}.")
@@ -168,24 +169,24 @@ def is_coarse(precision: TimestampPrecision) -> bool:
 
 
 def _whole(number: pl.Expr) -> pl.Expr:
-    """A rating as Int8; null for what is none, since an error of Polars would show it."""
+    """Convert a rating to Int8, an invalid one to null, since an error of Polars would show it."""
     value = number.cast(pl.Float64)
     return pl.when(value == value.floor()).then(value).cast(pl.Int8, strict=False).alias(number.meta.output_name())
 
 
 def _truth(answer: pl.Expr) -> pl.Expr:
-    """An answer as Boolean; 0 and 1 are answers too, other numbers are none."""
+    """Convert an answer to Boolean; 0 and 1 are answers, other numbers become null."""
     return pl.when(answer.cast(pl.Float64).is_between(0, 1)).then(answer).cast(pl.Boolean)
 
 
 def _utc(time: pl.Expr) -> pl.Expr:
-    """A time of any unit, naive UTC or with a time zone, as `schema.UtcTime`; null outside of the calendar."""
+    """Convert a time of any unit, naive UTC or with a time zone, to `UtcTime`; null outside of the years 1 to 9999."""
     naive = time.cast(pl.Datetime("us"))  # the cast keeps the instant, not the wall clock
     return readable(naive).dt.replace_time_zone("UTC")
 
 
 def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
-    """Add the joined form of a JSON column, made once for each distinct text: decoding is what costs."""
+    """Add the joined form of a JSON column, computed once per distinct text, since decoding is expensive."""
     distinct = frame.select(pl.col(column).unique()).with_columns(join_list(column).alias(joined))
     wider: Frame = frame.join(distinct, on=column, how="left", maintain_order="left")
     return wider
@@ -196,11 +197,11 @@ def deduplicate(frame: Frame, *, by: str | Sequence[str] = PAIR_KEY) -> Frame:
     """Keep the first row of each pair, in the order of the frame.
 
     Two rows are the same feedback if their pair hash is, that is if analysis_hash, recommendation_id and
-    feedback_timestamp are. Rows with nulls in these are compared like any other value.
+    feedback_timestamp are. Nulls in these are compared like any other value.
 
     Args:
         frame: Training pairs, or raw feedback with `by=RAW_KEY`, which keeps the same rows.
-        by: The columns that make a pair.
+        by: The columns that identify a feedback.
 
     Returns:
         The frame without its later duplicates, lazy if it was.
@@ -224,7 +225,7 @@ def deduplicate(frame: Frame, *, by: str | Sequence[str] = PAIR_KEY) -> Frame:
 def latest_per_recommendation(frame: Frame) -> Frame:
     """Keep the newest row of each analysis and recommendation, in the order of the frame.
 
-    People give feedback on a recommendation after one week, two, and so on; this keeps what they said last. Of rows of
+    People give feedback on a recommendation after one week, two, and so on; this keeps their last answer. Of rows of
     the same time the last one stays, and a row without a time is older than all others.
 
     Args:
@@ -244,7 +245,7 @@ def latest_per_recommendation(frame: Frame) -> Frame:
     """
     require_pairs(frame, PAIR_KEY)
     *recommendation, time = PAIR_KEY
-    by_time = frame.with_row_index(_PLACE).sort(time, nulls_last=False, maintain_order=True)
+    by_time = frame.with_row_index(_POSITION).sort(time, nulls_last=False, maintain_order=True)
     latest = by_time.unique(subset=recommendation, keep="last", maintain_order=True)
-    in_order: Frame = latest.sort(_PLACE).drop(_PLACE)
+    in_order: Frame = latest.sort(_POSITION).drop(_POSITION)
     return in_order

@@ -1,4 +1,4 @@
-"""Types of the flat keywords of `export_feedback` and its siblings; `options` declares, defaults and validates them."""
+"""Types of the flat keywords of `export_feedback` and its siblings; `options.groups` declares the options."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -1,20 +1,16 @@
-"""Options of an export: declared, defaulted and validated here, in groups that are frozen and keyword-only.
+"""Groups of options, frozen and keyword-only: each option is declared, defaulted and validated here and nowhere else.
 
-Callers give them as flat keywords (`export_feedback(url, days_back=90, k=5)`), which `option_keywords` types for
-editors and type checkers, or as one `ExportOptions`. Importing this module imports no library: the command line
-takes its defaults from here.
+Importing this module imports no library: the command line takes its defaults from here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Literal, Self
 
 from feedback_etl.database.window import Time, Window, window_between, window_of_days
 from feedback_etl.errors import UsageError
-from feedback_etl.option_keywords import ExportKeywords
 
 if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
@@ -252,68 +248,3 @@ class OutputOptions:
         from feedback_etl.exports.file_formats import FileFormat
 
         return FileFormat(self.format, self.compression).checked()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """All options of an export.
-
-    >>> ExportOptions.from_keywords(days_back=90, k=5).privacy.k
-    5
-    """
-
-    read: ReadOptions = field(default_factory=ReadOptions)
-    quality: QualityOptions = field(default_factory=QualityOptions)
-    privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
-    output: OutputOptions = field(default_factory=OutputOptions)
-
-    def __post_init__(self) -> None:
-        if self.output.incremental and self.read.since is not None:
-            raise UsageError("An incremental export continues where the last one ended: leave since and until out.")
-
-    @classmethod
-    def from_keywords(cls, **keywords: Unpack[ExportKeywords]) -> Self:
-        """Distribute flat keywords over the groups.
-
-        Raises:
-            UsageError: An option does not exist, its value is not allowed, or two of them exclude each other.
-        """
-        return cls().with_keywords(**keywords)
-
-    def with_keywords(self, **keywords: Unpack[ExportKeywords]) -> Self:
-        """Return these options with the given ones replaced.
-
-        Raises:
-            UsageError: As `from_keywords`.
-        """
-        if not keywords:
-            return self
-        groups = {group.name: getattr(self, group.name) for group in fields(self)}
-        require_known(keywords, option_names())
-        changes = {
-            name: {option.name: keywords[option.name] for option in fields(group) if option.name in keywords}  # type: ignore[literal-required]
-            for name, group in groups.items()
-        }
-        return replace(self, **{name: replace(groups[name], **change) for name, change in changes.items() if change})
-
-
-def option_names() -> list[str]:
-    """Return the names of all options."""
-    return [*ExportKeywords.__annotations__]
-
-
-def require_known(given: Mapping[str, Any] | Iterable[str], known: Sequence[str]) -> None:
-    """Refuse options that do not exist, with the nearest name.
-
-    Raises:
-        UsageError: One does not exist.
-
-    >>> require_known(["days_bak"], option_names())
-    Traceback (most recent call last):
-    feedback_etl.errors.UsageError: There is no option days_bak. Did you mean days_back?
-    """
-    for name in given:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"Options are {', '.join(known)}."
-            raise UsageError(f"There is no option {name}. {hint}")

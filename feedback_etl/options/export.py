@@ -1,0 +1,79 @@
+"""All options of an export, as one value that flat keywords build and change.
+
+Callers give options as flat keywords (`export_feedback(url, days_back=90, k=5)`), which `options.keywords` types for
+editors and type checkers, or as one `ExportOptions`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any, Self, Unpack
+
+from feedback_etl.errors import UsageError
+from feedback_etl.options.groups import OutputOptions, PrivacyOptions, QualityOptions, ReadOptions
+from feedback_etl.options.keywords import ExportKeywords
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """All options of an export.
+
+    >>> ExportOptions.from_keywords(days_back=90, k=5).privacy.k
+    5
+    """
+
+    read: ReadOptions = field(default_factory=ReadOptions)
+    quality: QualityOptions = field(default_factory=QualityOptions)
+    privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+
+    def __post_init__(self) -> None:
+        if self.output.incremental and self.read.since is not None:
+            raise UsageError("An incremental export continues where the last one ended: leave since and until out.")
+
+    @classmethod
+    def from_keywords(cls, **keywords: Unpack[ExportKeywords]) -> Self:
+        """Distribute flat keywords over the groups.
+
+        Raises:
+            UsageError: An option does not exist, its value is not allowed, or two of them exclude each other.
+        """
+        return cls().with_keywords(**keywords)
+
+    def with_keywords(self, **keywords: Unpack[ExportKeywords]) -> Self:
+        """Return these options with the given ones replaced.
+
+        Raises:
+            UsageError: As `from_keywords`.
+        """
+        if not keywords:
+            return self
+        groups = {group.name: getattr(self, group.name) for group in fields(self)}
+        require_known(keywords, option_names())
+        changes = {
+            name: {option.name: keywords[option.name] for option in fields(group) if option.name in keywords}  # type: ignore[literal-required]
+            for name, group in groups.items()
+        }
+        return replace(self, **{name: replace(groups[name], **change) for name, change in changes.items() if change})
+
+
+def option_names() -> list[str]:
+    """Return the names of all options."""
+    return [*ExportKeywords.__annotations__]
+
+
+def require_known(given: Mapping[str, Any] | Iterable[str], known: Sequence[str]) -> None:
+    """Refuse options that do not exist, with the nearest name.
+
+    Raises:
+        UsageError: One does not exist.
+
+    >>> require_known(["days_bak"], option_names())
+    Traceback (most recent call last):
+    feedback_etl.errors.UsageError: There is no option days_bak. Did you mean days_back?
+    """
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"Options are {', '.join(known)}."
+            raise UsageError(f"There is no option {name}. {hint}")
