@@ -184,7 +184,7 @@ class FeedbackProcessor:
         return tuple(self._options.get("age_edges") or self._settings().age_edges)
 
     def _get_pair_hash(self, pair: FeedbackTrainingPair) -> str:
-        """What makes two pairs the same feedback: 64 hex characters."""
+        """Return the hash that equal feedback shares: 64 hex characters."""
         require_usable_polars()
         parts = (pair.analysis_hash, pair.recommendation_id, pair.feedback_timestamp)
         return str(pl.select(pair_hash(*map(pl.lit, parts))).item())

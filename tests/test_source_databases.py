@@ -519,7 +519,7 @@ def test_the_log_says_when_sqlalchemy_reads(shared: Database, caplog: pytest.Log
     read(shared.url)
     assert not caplog.messages
     read(by("sqlalchemy", shared.url))
-    assert caplog.messages == ["reading with SQLAlchemy: this database cannot be given to ConnectorX"]
+    assert caplog.messages == ["reading with SQLAlchemy: ConnectorX cannot read this database"]
 
 
 def test_reading_by_sqlalchemy_comes_in_bounded_batches(shared: Database) -> None:

@@ -1,4 +1,4 @@
-"""What a large export would take, from counts and one range that is made and thrown away."""
+"""Estimate the time and size of a large export, from counts and one range that is processed and discarded."""
 
 import io
 import time
@@ -33,20 +33,20 @@ from feedback_etl.transform.fork_guard import require_usable_polars
 
 @dataclass(frozen=True)
 class Plan:
-    """What an export in parts would take.
+    """Estimate of an export in parts.
 
     Attributes:
         window: The half-open window, UTC.
-        rows: Of feedback in it, with consent where that is recorded; estimated where nothing records consent and there
-            are more than ten million.
-        ranges: How many tasks, and parts, it would be: those of an export for which as many tasks are sent ahead.
-        workers: How many work at once; each has a connection to the database. No more than there are ranges, and one
-            where these are read one after the other.
+        rows: Rows of feedback in the window, with consent if it is recorded; estimated if it is not and there are more
+            than ten million.
+        ranges: Number of time ranges, and so of tasks and parts.
+        workers: Number of parallel workers, each with a connection to the database; at most the number of ranges, and
+            1 where the database is not read in parallel.
         measured_rows: Rows of the one range that was read and processed here.
-        measured_seconds: How long that took, by one worker of this machine.
-        measured_bytes: How large its part would be.
-        bytes: Of all parts, estimated.
-        seconds: From the first task to the last, estimated: as long as database and storage keep up with all workers,
+        measured_seconds: Seconds that took, with one worker of this machine.
+        measured_bytes: Size of its part in bytes.
+        bytes: Estimated size of all parts in bytes.
+        seconds: Estimated seconds from the first task to the last, if database and storage keep up with all workers,
             and these are as fast as this machine.
     """
 
@@ -108,15 +108,15 @@ def plan(
     selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())
     window, form = selection.window, options.output.file_format
     with open_source(selection) as found:
-        rows, ranges, active, middle = _divided(found, window, options.read.workers or MAX_TASKS_IN_FLIGHT)
-        measured, seconds, size = _measured(found, middle, rules, form)
+        rows, ranges, active, middle = _divide(found, window, options.read.workers or MAX_TASKS_IN_FLIGHT)
+        measured, seconds, size = _measure(found, middle, rules, form)
     share = rows / measured if measured else 0.0
     waves = ceil(ranges / active) / ranges
     return Plan(window, rows, ranges, active, measured, seconds, size, round(size * share), seconds * share * waves)
 
 
-def _divided(found: OpenSource, window: Window, workers: int) -> tuple[int, int, int, Window]:
-    """The rows of a window, in how many ranges they are read, how many of these at once, and one from the middle."""
+def _divide(found: OpenSource, window: Window, workers: int) -> tuple[int, int, int, Window]:
+    """Return the number of rows, of ranges and of parallel workers, and a range from the middle of the window."""
     source, relation = found
     if not is_partitionable(source):
         rows = fetch_count(source, count_rows(relation, window))
@@ -126,11 +126,11 @@ def _divided(found: OpenSource, window: Window, workers: int) -> tuple[int, int,
     return rows, count, min(workers, count), ranges.middle
 
 
-def _measured(found: OpenSource, window: Window, rules: TransformOptions, form: FileFormat) -> tuple[int, float, int]:
-    """The rows of a range, not more than a usual one has; the seconds they take; and the size of their part."""
+def _measure(found: OpenSource, window: Window, rules: TransformOptions, form: FileFormat) -> tuple[int, float, int]:
+    """Process a range, or its first group of batches; return its rows, seconds and bytes."""
     processor, part = (
         BatchProcessor(rules),
-        RowWriter(cast("IO[bytes]", _Nowhere()), form, parquet_metadata(rules, form)),
+        RowWriter(cast("IO[bytes]", _Discarding()), form, parquet_metadata(rules, form)),
     )
     started = time.perf_counter()
     with open_batches(found.source, found.relation, window, BatchOptions()) as frames:
@@ -139,13 +139,13 @@ def _measured(found: OpenSource, window: Window, rules: TransformOptions, form: 
         return processor.rows, time.perf_counter() - started, part.written.bytes
 
 
-class _Nowhere(io.RawIOBase):
-    """A file that takes everything and keeps nothing."""
+class _Discarding(io.RawIOBase):
+    """A file that discards what is written to it."""
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def write(self, data: Any) -> int:
-        """All of it."""
+        """Discard all data."""
         return memoryview(data).nbytes
