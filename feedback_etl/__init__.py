@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from feedback_etl.training.splits import NullGroupWarning, PersonOverlapWarning, split_by_hash
     from feedback_etl.training.transformer import FeedbackFeatures
     from feedback_etl.training.vocabulary import Vocabulary
-    from feedback_etl.transform.expressions import bucket_age, hash_id, iso_timestamp, join_list, pair_hash
+    from feedback_etl.transform.expressions import bucket_age, hash_id, iso_timestamp, pair_hash
+    from feedback_etl.transform.json_lists import join_list
     from feedback_etl.transform.raw_schema import RawFeedback, Split, split_valid
     from feedback_etl.transform.training_schema import TrainingPair, validate
     from feedback_etl.transform.transforms import anonymize, coarsen, deduplicate, latest_per_recommendation
@@ -66,7 +67,7 @@ _MODULE_OF = {
     "find_key": "settings",
     "hash_id": "transform.expressions",
     "iso_timestamp": "transform.expressions",
-    "join_list": "transform.expressions",
+    "join_list": "transform.json_lists",
     "label": "training.features",
     "latest_export": "training.dataset",
     "latest_per_recommendation": "transform.transforms",

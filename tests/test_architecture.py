@@ -52,8 +52,10 @@ ENVIRONMENT = {"environ", "environb", "getenv", "putenv"}
 CLOCKS = {"now", "utcnow", "today", "time_ns", "localtime", "gmtime"}
 
 PURE = [
+    "transform.batch",
     "transform.expressions",
     "transform.identifiers",
+    "transform.json_lists",
     "transform.transforms",
     "training.features",
     "training.splits",

@@ -23,14 +23,12 @@ from feedback_etl.transform.expressions import (
     AGE_RANGE,
     FORMULA_STARTS,
     bucket_age,
-    decode_list,
     hash_id,
     is_formula,
-    is_string_list,
     iso_timestamp,
-    join_list,
     pair_hash,
 )
+from feedback_etl.transform.json_lists import decode_list, is_string_list, join_list
 
 KEY = "0123456789abcdef0123456789abcdef"
 CANARY = "canary-0123456789abcdef0123456789"

@@ -76,7 +76,7 @@ def test_erase_and_list_tell_of_exports_that_are_not_finished(
         done = fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
         assert done.unfinished == [export.stem]
         listed = feedback_etl("list", "--output", bucket_url)
-        assert f"{export.stem}  unfinished" in listed.stdout
+        assert f"{export.stem}  unfinished: still running, or interrupted" in listed.stdout
         export.commit([])
     assert "unfinished" not in feedback_etl("list", "--output", bucket_url).stdout
     assert fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY]).unfinished == []

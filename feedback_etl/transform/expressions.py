@@ -32,15 +32,6 @@ AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 FORMULA_STARTS = "=+-@\t\r\n"
 """The first characters of formulas; see `columns.FORMULA_PATTERN`."""
 
-# A JSON string by RFC 8259 section 7, without lone surrogates: no decoder can turn those into text.
-_JSON_STRING = (
-    r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
-    r'|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"'
-)
-_S = r"[ \t\n\r]*"
-_STRING_ARRAY = rf"\A{_S}\[{_S}(?:{_JSON_STRING}{_S}(?:,{_S}{_JSON_STRING}{_S})*)?\]{_S}\z"
-_NO_LIST = rf"\A(?:{_S}null{_S})?\z"
-
 
 def to_expr(column: str | pl.Expr) -> pl.Expr:
     """Return the expression of a column name; return an expression unchanged."""
@@ -214,40 +205,6 @@ def pair_hash(
     joined = pl.concat_str([to_expr(analysis_hash), to_expr(recommendation_id), *times], separator="|")
     digest: pl.Expr = joined.chash.sha2_256()  # type: ignore[attr-defined]
     return digest.alias("pair_hash")
-
-
-def is_string_list(column: str | pl.Expr) -> pl.Expr:
-    """Return whether a JSON text is an array of strings; the empty text, `null` and SQL NULL count as an empty one.
-
-    >>> frame = pl.DataFrame({"json": ['["a"]', "null", None, '["a", 1]', "{}"]})
-    >>> frame.select(is_string_list("json")).to_series().to_list()
-    [True, True, True, False, False]
-    """
-    text = _text(column)
-    return text.is_null() | text.str.contains(_NO_LIST) | text.str.contains(_STRING_ARRAY)
-
-
-def decode_list(column: str | pl.Expr) -> pl.Expr:
-    """Decode a JSON array of strings to List(String); other texts become null.
-
-    >>> frame = pl.DataFrame({"json": ['["acne", "dry skin"]', "[]", "null", "not json"]})
-    >>> frame.select(decode_list("json")).to_series().to_list()
-    [['acne', 'dry skin'], [], None, None]
-    """
-    text = _text(column)
-    valid = pl.when(text.str.contains(_STRING_ARRAY)).then(text).otherwise(None)
-    return valid.str.json_decode(pl.List(pl.String)).alias(text.meta.output_name())
-
-
-def join_list(column: str | pl.Expr) -> pl.Expr:
-    """Join the elements of a JSON array of strings by `,` in their order; an empty array becomes null.
-
-    >>> frame = pl.DataFrame({"json": ['["acne", "dry skin"]', "[]", None]})
-    >>> frame.select(join_list("json")).to_series().to_list()
-    ['acne,dry skin', None, None]
-    """
-    elements = decode_list(column)
-    return pl.when(elements.list.len() > 0).then(elements.list.join(",")).alias(elements.meta.output_name())
 
 
 def is_formula(column: str | pl.Expr) -> pl.Expr:

@@ -18,7 +18,8 @@ from feedback_etl.columns import (
     require_raw,
 )
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, collect_if_lazy, lazy_like
-from feedback_etl.transform.expressions import decode_list, is_formula, is_string_list
+from feedback_etl.transform.expressions import is_formula
+from feedback_etl.transform.json_lists import decode_list, is_string_list
 from feedback_etl.transform.timestamps import is_unreadable
 from feedback_etl.transform.training_schema import failure_cases
 

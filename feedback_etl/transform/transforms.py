@@ -27,8 +27,9 @@ from feedback_etl.columns import (
 )
 from feedback_etl.errors import UsageError
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, require_columns
-from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id, join_list
+from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id
 from feedback_etl.transform.identifiers import contains_id
+from feedback_etl.transform.json_lists import join_list
 from feedback_etl.transform.timestamps import readable
 
 TimestampPrecision = Literal["exact", "minute", "hour", "day"]
