@@ -12,7 +12,8 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from feedback_etl.database import tables
-from feedback_etl.demo.data import FIRST_ANALYSIS, WINDOW_HOURS, sample_tables
+from feedback_etl.demo.data import sample_tables
+from feedback_etl.demo.parameters import FIRST_ANALYSIS, WINDOW_HOURS
 
 TABLES = tables.metadata.sorted_tables
 SEED = 7

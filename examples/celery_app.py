@@ -1,4 +1,4 @@
-"""A worker with the two tasks: celery --app celery_app worker --beat; bulk.delay() exports everything."""
+"""Run a worker with two tasks: celery --app celery_app worker --beat; bulk.delay() exports everything."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""An application with the two admin endpoints: uvicorn fastapi_app:app, with ADMIN_TOKEN in the environment."""
+"""Serve the two admin endpoints: uvicorn fastapi_app:app, with ADMIN_TOKEN in the environment."""
 
 import logging
 import os
@@ -11,12 +11,12 @@ from feedback_etl.integrations.fastapi import create_router
 
 
 def require_admin(authorization: Annotated[str, Header()] = "") -> None:
-    """Let in whoever knows the token; an application has its own way."""
+    """Require a bearer token; replace this with the authentication of your application."""
     token = os.environ["ADMIN_TOKEN"]
     if not token or not secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
-        raise HTTPException(401, "An admin's token is needed.")
+        raise HTTPException(401, "A valid admin token is required.")
 
 
-logging.basicConfig()  # shows why an export was refused
+logging.basicConfig()  # logs the reason if an export fails
 app = FastAPI()
 app.include_router(create_router(dependencies=[Depends(require_admin)]))

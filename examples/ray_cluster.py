@@ -1,6 +1,6 @@
-"""An export on a Ray cluster, which has no executor of its own: these three lines are one. Needs `pip install ray`.
+"""Export on a Ray cluster, through a minimal executor. Needs `pip install ray`.
 
-Each worker finds the database and the key in its own environment, as everywhere.
+Each worker reads the database URL and the key from its own environment.
 """
 
 from concurrent.futures import Executor, Future
@@ -13,10 +13,10 @@ from feedback_etl.settings import load_settings
 
 
 class RayExecutor(Executor):
-    """Gives its tasks to Ray."""
+    """Submit tasks to Ray."""
 
     def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
-        """Have a task done somewhere."""
+        """Run a task on a worker of the cluster."""
         future: Future[Any] = ray.remote(work).remote(*arguments, **named).future()
         return future
 

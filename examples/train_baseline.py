@@ -1,7 +1,7 @@
-"""From the database to a trained model: will somebody find a recommendation helpful?
+"""Train a baseline from the database: will a user find a recommendation helpful?
 
     python examples/train_baseline.py                                  # on sample data, into sample_exports
-    FEEDBACK_ETL_DATABASE_URL=... python examples/train_baseline.py    # on your own, into exports
+    FEEDBACK_ETL_DATABASE_URL=... python examples/train_baseline.py    # on your database, into exports
     python examples/train_baseline.py FOLDER                           # into another folder
 
 Needs scikit-learn: pip install 'feedback-etl[train]'.
@@ -22,14 +22,14 @@ import feedback_etl as fe
 from feedback_etl.demo.sample import DEMO_KEY, sample_database
 
 SEED = 7
-SAMPLED = datetime(2025, 10, 25, 12)  # the sample is of this moment, so that it is the same whenever this is run
+SAMPLED = datetime(2025, 10, 25, 12)  # fixed, so that the sample is reproducible
 
 
 def main(folder: str | None = None) -> None:
-    """Export, split, train, and compare with somebody who always says what most people say."""
+    """Export, split, train, and compare with the majority baseline."""
     url = os.environ.get("FEEDBACK_ETL_DATABASE_URL")
     key = fe.find_key().key if url else DEMO_KEY
-    folder = folder or ("exports" if url else "sample_exports")  # each of its own key
+    folder = folder or ("exports" if url else "sample_exports")  # one key per folder
     now = None if url else SAMPLED
     with nullcontext(url) if url else sample_database(rows=5_000, seed=SEED, now=now) as database:
         fe.export_feedback(database, days_back=180, now=now, key=key, output_dir=folder, include_subject_hash=True)
@@ -40,8 +40,8 @@ def main(folder: str | None = None) -> None:
     train, test = parts["train"], parts["test"]
 
     baseline = DummyClassifier(strategy="prior")
-    known = fe.FeedbackFeatures(min_rows=5, times=False)  # when the advice is given, nobody knows when it is answered
-    model = make_pipeline(known, StandardScaler(), LogisticRegression(random_state=SEED))
+    encoder = fe.FeedbackFeatures(min_rows=5, times=False)  # the time of the feedback is unknown at prediction time
+    model = make_pipeline(encoder, StandardScaler(), LogisticRegression(random_state=SEED))
     share = test["label"].sum() / test.height
     print(f"{train.height:,} rows to learn from, {test.height:,} to test; {share:.0%} of these are helpful")
     print(f"{'':<10}{'balanced accuracy':>18}{'ROC AUC':>10}{'Brier score':>13}")

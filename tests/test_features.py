@@ -305,6 +305,12 @@ class TestVocabulary:
             Vocabulary().save(tmp_path / "known")
         assert not [*tmp_path.glob(".*")]
 
+    def test_file_of_version_0_1_0_is_read(self, tmp_path: Path) -> None:
+        """As it was written before vocabularies were pydantic models."""
+        path = tmp_path / "vocabulary.json"
+        path.write_text('{"format": 1, "conditions": ["acne", "é"], "rules": [], "age_ranges": ["<50", "50+"]}\n')
+        assert Vocabulary.load(path) == Vocabulary(conditions=("acne", "é"), rules=(), age_ranges=("<50", "50+"))
+
     @pytest.mark.parametrize("field", ["conditions", "rules", "age_ranges"])
     @pytest.mark.parametrize("names", ["acne", ["acne"], ("acne", 1), ("acne", "acne"), (["acne"],), None])
     def test_its_names_are_different_texts(self, field: str, names: Any) -> None:

@@ -1,6 +1,7 @@
 """What a folder holds is told, taken care of, and removed when its time has come; what is not ours never is."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.maintenance import list_exports, prune
+from feedback_etl.exports.maintenance import list_exports, prune, select_expired
 from feedback_etl.exports.manifest import list_local_manifests, read_manifest
+from feedback_etl.exports.manifest_details import ManifestDetails, build_manifest
 from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -209,3 +211,24 @@ def test_a_signed_log_is_not_continued_without_a_key(folder: Path) -> None:
         with pytest.raises(KeyMissingError, match="is signed"):
             act()
     assert len(visible(folder)) == 9
+
+
+@pytest.mark.parametrize(
+    ("keep_days", "keep_last", "expired"),
+    [(10, 0, ["old", "older"]), (10, 3, ["older"]), (40, 0, ["older"]), (0, 4, ["older"]), (100, 0, ["older"])],
+)
+def test_expired_exports_are_selected_by_age_and_number(keep_days: int, keep_last: int, expired: list[str]) -> None:
+    """An interrupted pruning ("older") is resumed, whatever is asked for."""
+    exports = [
+        replace(
+            build_manifest(ManifestDetails(), stem, "run", NOW - timedelta(days=age), None, [], ""), pruned_at=pruned
+        )
+        for stem, age, pruned in (
+            ("older", 50, "2025-10-01T00:00:00"),
+            ("old", 30, ""),
+            ("new", 5, ""),
+            ("today", 0, ""),
+        )
+    ]
+    selected = select_expired(exports, NOW, keep_days=keep_days, keep_last=keep_last)
+    assert sorted(export.stem for export in selected) == expired

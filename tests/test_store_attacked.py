@@ -76,9 +76,9 @@ def test_erase_and_list_tell_of_exports_that_are_not_finished(
         done = fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
         assert done.unfinished == [export.stem]
         listed = feedback_etl("list", "--output", bucket_url)
-        assert f"{export.stem}  not finished" in listed.stdout
+        assert f"{export.stem}  unfinished: still running, or interrupted" in listed.stdout
         export.commit([])
-    assert "not finished" not in feedback_etl("list", "--output", bucket_url).stdout
+    assert "unfinished" not in feedback_etl("list", "--output", bucket_url).stdout
     assert fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY]).unfinished == []
 
 
@@ -216,5 +216,5 @@ def test_what_a_worker_lacks_is_told_as_the_workers(
 ) -> None:
     """Not as if the head had no key."""
     monkeypatch.delenv("FEEDBACK_ETL_KEY")
-    with pytest.raises(UsageError, match=r"^On a worker: There is no pseudonym key"):
+    with pytest.raises(UsageError, match=r"^On a worker: No pseudonym key is configured"):
         exported(shared_url, tmp_path, executor=Watched())

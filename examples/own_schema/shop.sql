@@ -1,4 +1,4 @@
--- A shop that asks after every delivery how its advice helped: nothing like the default tables.
+-- A shop that surveys its customers after every delivery; its schema differs from the default tables.
 -- sqlite3 shop.db < shop.sql
 
 CREATE TABLE customers (customer_no TEXT PRIMARY KEY, born_on TEXT, country TEXT, allows_research INTEGER);

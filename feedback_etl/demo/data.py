@@ -1,7 +1,7 @@
-"""The rows of the sample database: a made-up skin-care adviser, with the flaws that real feedback has.
+"""Generate the rows of the sample database: a fictitious skin-care adviser, with the defects of real feedback.
 
-Nobody in it exists. Ages, conditions, ratings and times hang together, so that a model has something to learn; a few
-rows are unrated, repeated or wrong, so that every count of an export shows.
+No person in it exists. Ages, conditions, ratings and times are correlated, so that a model has something to learn; a
+few rows are unrated, repeated or invalid, so that no count of an export is zero.
 """
 
 import json
@@ -16,6 +16,26 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from feedback_etl.database import tables
+from feedback_etl.demo.parameters import (
+    AGE_BANDS,
+    EXTRAS,
+    FIRST_ANALYSIS,
+    HOUR_WEIGHTS,
+    KIND_WEIGHTS,
+    MISSING_SHARES,
+    SKINS,
+    SUNSCREEN_RULE,
+    TIMEFRAME_DELAYS,
+    TIMEFRAME_EFFECTS,
+    TIMEFRAME_WEIGHTS,
+    TIMEFRAMES,
+    WEEKDAY_WEIGHTS,
+    WINDOW_HOURS,
+    WRONG_CONDITIONS,
+    WRONG_CONDITIONS_EVERY,
+    WRONG_EVERY,
+    WRONG_VALUES,
+)
 from feedback_etl.errors import UsageError
 
 CHUNK_ROWS = 20_000
@@ -23,90 +43,32 @@ CHUNK_ROWS = 20_000
 EPOCH = datetime(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
 SECOND, HOUR, DAY = 1_000_000, 3_600_000_000, 86_400_000_000  # in microseconds
-WINDOW_HOURS = 180 * 24
-WEEKDAY_WEIGHTS = (10, 9, 9, 9, 8, 12, 14)  # Monday first
-HOUR_WEIGHTS = (2, 1, 1, 1, 1, 2, 5, 9, 9, 6, 5, 5, 6, 6, 5, 5, 6, 8, 10, 13, 15, 15, 10, 5)
-
-TIMEFRAMES = ("1_week", "2_weeks", "4_weeks", "8_weeks")
-TIMEFRAME_WEIGHTS = (32, 27, 22, 19)
-TIMEFRAME_DELAYS = (range(7, 10), range(13, 17), range(26, 33), range(52, 57))  # days, after the advice
-TIMEFRAME_EFFECTS = (-0.30, -0.05, 0.15, 0.30)  # on the score of 1 to 5: skin care needs time
-
-
-class _Skin(NamedTuple):
-    conditions: tuple[str, ...]
-    rules: tuple[str, ...]
-    weights: tuple[int, int, int]  # how common it is in each of the three age bands
-    effect: float  # on the score: how well the advice helps
-
-
-AGE_BANDS = (25, 40)
-SKINS = (
-    _Skin(("acne",), ("r001", "r002"), (16, 8, 2), 0.30),
-    _Skin(("acne", "oily_skin"), ("r001", "r002", "r003"), (28, 13, 1), 0.25),
-    _Skin(("acne", "oily_skin", "enlarged_pores"), ("r001", "r003", "r004"), (12, 6, 1), 0.05),
-    _Skin(("acne", "oily_skin", "enlarged_pores", "hyperpigmentation"), ("r001", "r010"), (4, 3, 1), -0.35),
-    _Skin(("acne", "sensitive_skin"), ("r002", "r005"), (8, 6, 2), -0.40),
-    _Skin(("oily_skin",), ("r003",), (12, 8, 3), 0.45),
-    _Skin(("dark circles",), ("r006",), (3, 6, 3), 0.05),
-    _Skin(("dryness",), ("r007",), (6, 12, 14), 0.60),
-    _Skin(("dryness", "sensitive_skin"), ("r005", "r007"), (4, 8, 8), 0.10),
-    _Skin(("rosacea",), ("r008", "r009"), (1, 5, 7), -0.55),
-    _Skin(("rosacea", "sensitive_skin"), ("r005", "r008", "r009"), (1, 4, 5), -0.75),
-    _Skin(("hyperpigmentation",), ("r010", "r011"), (3, 11, 9), -0.10),
-    _Skin(("wrinkles",), ("r011", "r012"), (0, 3, 14), -0.15),
-    _Skin(("wrinkles", "dryness"), ("r007", "r011", "r012"), (0, 3, 15), 0.15),
-    _Skin(("wrinkles", "dryness", "café_au_lait_spots"), ("r007", "r012", "r013"), (0, 1, 4), -0.30),
-    _Skin((), (), (6, 5, 4), 0.40),
-)
-SUNSCREEN_RULE = "r014"
-
-MISSING_SHARES = (0.08, 0.11, 0.135, 0.095)  # of each rating, in the order of the columns
-KIND_WEIGHTS = {"rated": 97, "repeated": 2, "unrated": 1}  # of 100 feedback rows
-WRONG_VALUES = (
-    ("helpful_rating", 0),
-    ("recommendation_id", None),
-    ("routine_completion_pct", 120),
-    ("recommendation_id", 2_000_000_000),  # points nowhere
-    ("helpful_rating", 6),
-)
-WRONG_CONDITIONS = ('["acne,oily_skin"]', '{"acne": 0.8}')  # a comma within an element; not an array
-WRONG_EVERY = 800  # feedback rows; evenly, so that 5,000 rows show every kind
-WRONG_CONDITIONS_EVERY = 500  # recommendations
-
-EXTRAS = (  # columns that are never exported: how often filled, and with what
-    (0.30, ("My skin feels calmer than before.", "Easy to follow.", "No change so far.", "Too many steps.")),
-    (0.15, ("Fewer steps, please.", "Suggest cheaper products.", "Explain why each step matters.")),
-    (0.06, ('["redness"]', '["dryness", "peeling"]', '["itching"]')),
-    (0.20, ('{"cleanser": 5, "moisturiser": 4}', '{"cleanser": 3}', '{"serum": 2, "sunscreen": 4}')),
-)
-FIRST_ANALYSIS = 40_001  # so that the analysis' id is not the recommendation's
 
 Row = tuple[int | str | None, ...]
 
 
 class _Sample(NamedTuple):
-    """What hangs together across the tables; users and recommendations count from 0, their ids from 1."""
+    """Values shared by several tables; users and recommendations count from 0, their ids from 1."""
 
     ages: list[int]  # of each user
     owners: list[int]  # user of each recommendation
-    skins: list[int]  # place in SKINS of each recommendation
+    skins: list[int]  # index into SKINS of each recommendation
     days: list[int]  # since EPOCH, of each recommendation, ascending
     kinds: list[str]  # of each feedback row
-    visits: list[tuple[int, int, int]]  # time, recommendation, place in TIMEFRAMES; none for "repeated"
+    visits: list[tuple[int, int, int]]  # time, recommendation, index into TIMEFRAMES; none for "repeated"
 
 
 def sample_tables(rows: int, *, seed: int, now: datetime) -> Iterator[tuple[sa.Table, list[Row]]]:
-    """Give the rows of all tables in chunks of at most 20,000, parents before children.
+    """Generate the rows of all tables in chunks of at most 20,000, parents before children.
 
     A row is a tuple in the order of the table's columns, of int, bool, str and None; times and JSON are text.
-    `sqlite3.executemany` and PostgreSQL's COPY in text format take it as it is. A few feedback rows point to
-    no recommendation: PostgreSQL takes them only with `session_replication_role = replica`.
+    `sqlite3.executemany` and PostgreSQL's COPY in text format take it as it is. A few feedback rows refer to
+    no recommendation: PostgreSQL accepts them only with `session_replication_role = replica`.
 
     Args:
-        rows: number of feedback rows, 0 or more.
-        seed: of the random numbers.
-        now: naive UTC; the feedback is from the 180 days before it.
+        rows: Number of feedback rows, 0 or more.
+        seed: Seed of the random numbers.
+        now: Naive UTC; the feedback is from the 180 days before it.
 
     Raises:
         UsageError: `rows` is negative, or `now` has a time zone.
@@ -116,9 +78,9 @@ def sample_tables(rows: int, *, seed: int, now: datetime) -> Iterator[tuple[sa.T
     ('recommendation_feedbacks', 2)
     """
     if rows < 0:
-        raise UsageError("rows must be 0 or more")
+        raise UsageError("rows must be 0 or more.")
     if now.tzinfo is not None:
-        raise UsageError("now must be naive UTC, without a time zone")
+        raise UsageError("now must be naive UTC, without a time zone.")
     return _chunks(rows, random.Random(seed), now) if rows else iter(())
 
 
@@ -153,7 +115,7 @@ def _plan(rows: int, rng: random.Random, now: datetime) -> _Sample:
 
 
 def _times(rng: random.Random, count: int, now: datetime) -> list[int]:
-    """Strictly ascending microseconds since EPOCH, half of them whole seconds, by the rhythm of the week."""
+    """Return strictly ascending microseconds since EPOCH, half of them whole seconds, weighted by hour and weekday."""
     start = now.replace(microsecond=0) - timedelta(hours=WINDOW_HOURS)
     hours = [start + timedelta(hours=n) for n in range(WINDOW_HOURS)]
     weights = [
@@ -172,7 +134,7 @@ def _times(rng: random.Random, count: int, now: datetime) -> list[int]:
 
 
 def _visits(rng: random.Random, times: list[int]) -> tuple[list[int], list[tuple[int, int, int]]]:
-    """Find for each time a recommendation that is due for feedback, or make one; about three share one."""
+    """Find a recommendation that is due for feedback at each time, or create one; about three visits share one."""
     days: list[int] = []
     due: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # recommendations by timeframe and day
     found: list[int] = []
@@ -194,7 +156,7 @@ def _visits(rng: random.Random, times: list[int]) -> tuple[list[int], list[tuple
 
 
 def _skins(rng: random.Random, ages: list[int], owners: list[int]) -> list[int]:
-    """Place in SKINS of each recommendation: mostly what its owner always has."""
+    """Return the index into SKINS of each recommendation, mostly the usual one of its owner."""
     places = range(len(SKINS))
     weights = [[skin.weights[band] for skin in SKINS] for band in range(len(AGE_BANDS) + 1)]
     common = [weights[bisect(AGE_BANDS, age)] for age in ages]
@@ -241,7 +203,7 @@ def _feedbacks(sample: _Sample, rng: random.Random) -> Iterator[Row]:
 
 
 def _ratings(age: int, effect: float, unrated: bool, rng: random.Random) -> list[int | None]:
-    """The four ratings. The older finish more of a routine, and who finishes more likes it more."""
+    """Return the four ratings: completion increases with age, and the other ratings with completion."""
     completion = 0 if rng.random() < 0.05 else _bounded(rng.gauss(55 + 0.4 * age + 5 * effect, 20), 1, 100)
     score = 1.9 + effect + 0.006 * age + 0.021 * completion + rng.gauss(0, 0.6)
     helpful, satisfaction = _bounded(score, 1, 5), _bounded(score + rng.gauss(-0.1, 0.6), 1, 5)

@@ -1,4 +1,4 @@
-"""The sample database: a SQLite file with the default schema, for trying everything without a database of one's own."""
+"""Create the sample database: a SQLite file with the default schema, to try everything without an own database."""
 
 import os
 import sqlite3
@@ -17,7 +17,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.storage.posix import make_private_folder
 
 DEMO_KEY = "feedback-etl demo key - published, never use it for real data"
-APPLICATION_ID = int.from_bytes(b"fETL", "big")  # PRAGMA application_id: a file with it is ours to replace
+APPLICATION_ID = int.from_bytes(b"fETL", "big")  # PRAGMA application_id: files with it may be replaced
 
 
 def create_sample_database(path: Path, *, rows: int = 5_000, seed: int = 7, now: datetime) -> int:
@@ -27,8 +27,8 @@ def create_sample_database(path: Path, *, rows: int = 5_000, seed: int = 7, now:
     is a sample database itself, and refused otherwise. The new file has mode 0600.
 
     Args:
-        path: where the database shall be; a missing folder is made, 0700.
-        rows, seed, now: as for `sample_tables`.
+        path: Path of the database; a missing folder is created (0700).
+        rows, seed, now: As for `sample_tables`.
 
     Raises:
         UsageError: `rows` is negative, or `now` has a time zone.
@@ -58,7 +58,7 @@ def create_sample_database(path: Path, *, rows: int = 5_000, seed: int = 7, now:
 
 @contextmanager
 def sample_database(rows: int = 1_000, *, seed: int = 7, now: datetime | None = None) -> Iterator[str]:
-    """A sample database in a temporary folder that goes with the context, as its URL.
+    """Create a sample database in a temporary folder, and yield its URL; the folder is deleted on exit.
 
     Takes the arguments of `create_sample_database`; `now` is the present unless given.
 
@@ -75,7 +75,7 @@ def sample_database(rows: int = 1_000, *, seed: int = 7, now: datetime | None = 
 
 def _fill(name: str, contents: Iterable[tuple[sa.Table, list[Row]]]) -> None:
     with closing(sqlite3.connect(name, isolation_level=None)) as database:
-        database.execute("PRAGMA journal_mode = OFF")  # a failure throws the new file away
+        database.execute("PRAGMA journal_mode = OFF")  # the new file is discarded after a failure
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.executescript(tables.application_schema_sql("sqlite"))
         database.execute("BEGIN")

@@ -1,6 +1,6 @@
 """Maintenance of exports: list and prune."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -136,24 +136,40 @@ def prune(
         with log.lock() as opened:
             recover_storage(place, opened, key, [key])
         exports, unmanaged = list_exports(place)
-        if ahead := [manifest.stem for manifest in exports if _time_of(manifest) > now]:
-            raise ExportFileError(
-                f"{ahead[-1]} is from the future of this machine's clock ({now:%Y-%m-%d %H:%M:%S} UTC), which may have "
-                "gone backwards. Nothing was removed; set the clock and run again."
-            )
-        there = place.present(file.path for each in exports for file in _removable(each))
-        present = [each for each in exports if any(file.path in there for file in _removable(each))]
-        last = present[len(present) - keep_last :] if keep_last else []
+        _require_past(exports, now)
+        existing = place.present(file.path for export in exports for file in _removable(export))
+        present = [export for export in exports if any(file.path in existing for file in _removable(export))]
         if isinstance(place, LocalStorage):
             refuse_links(place.path / REJECTED_FOLDER)
-        too_old = now - timedelta(days=keep_days)
-        old = [each for each in present if each.pruned_at or (_time_of(each) < too_old and each not in last)]
-        kept = [manifest for manifest in present if manifest not in old]
-        if old and not dry_run:
-            _remove(place, old, now, _needed(exports))
+        expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
+        if expired and not dry_run:
+            _remove(place, expired, now, _needed(exports))
             with log.lock() as opened:
-                opened.append("pruned", key, exports=[manifest.stem for manifest in old], keep_days=keep_days)
-    return PruneResult(old, kept, unmanaged)
+                opened.append("pruned", key, exports=[export.stem for export in expired], keep_days=keep_days)
+    return PruneResult(expired, [export for export in present if export not in expired], unmanaged)
+
+
+def select_expired(exports: Sequence[Manifest], now: datetime, *, keep_days: int, keep_last: int) -> list[Manifest]:
+    """Return the exports to prune: those older than `keep_days`, and those whose pruning was interrupted.
+
+    Args:
+        exports: Exports with existing files, the oldest first.
+        now: The time from which ages are counted, UTC.
+        keep_days: Exports of this age in days of 24 hours, or younger, stay.
+        keep_last: The number of newest exports that stay, however old.
+    """
+    oldest_kept = now - timedelta(days=keep_days)
+    last = exports[len(exports) - keep_last :] if keep_last else []
+    return [export for export in exports if export.pruned_at or (_time_of(export) < oldest_kept and export not in last)]
+
+
+def _require_past(exports: Sequence[Manifest], now: datetime) -> None:
+    """Refuse to prune if an export is from the future, since the clock cannot be trusted then."""
+    if ahead := [export.stem for export in exports if _time_of(export) > now]:
+        raise ExportFileError(
+            f"{ahead[-1]} is from the future of this machine's clock ({now:%Y-%m-%d %H:%M:%S} UTC), which may have "
+            "gone backwards. Nothing was removed; set the clock and run again."
+        )
 
 
 def _time_of(manifest: Manifest) -> datetime:

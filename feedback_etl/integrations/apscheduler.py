@@ -1,4 +1,4 @@
-"""A nightly export by APScheduler 3."""
+"""Schedule a nightly export with APScheduler 3."""
 
 from typing import Any
 
@@ -23,26 +23,26 @@ def add_daily_export(
     job_id: str = JOB_ID,
     **options: Any,
 ) -> Job:
-    """Let a scheduler export what is new, every day.
+    """Add a daily export to a scheduler.
 
-    An incremental export goes on where the last one ended, so that a day that was missed is in the next export. One run
-    at a time; of several that were missed, one is made up for. With a fixed id the job is replaced, not doubled, when a
-    program with a persistent job store starts again. The job reads the settings (environment, settings file) and the
-    key when it runs: neither comes into a job store. If it fails, the scheduler logs it and tells its listeners
-    (EVENT_JOB_ERROR). In zones with summer time, hours that are skipped or doubled are for the scheduler to sort out.
+    An incremental export resumes from the last watermark, so the next export covers a missed day. Runs do not overlap;
+    several missed runs are coalesced into one. The job has a fixed id, so it is replaced, not duplicated, when a
+    program with a persistent job store restarts. The job reads the settings (environment, settings file) and
+    the key when it runs: neither is in the job store. If it fails, the scheduler logs the error and notifies its
+    listeners (EVENT_JOB_ERROR). The scheduler decides about hours that are skipped or repeated by daylight saving time.
 
     Args:
         scheduler: Any scheduler of APScheduler 3.
         hour: 0 to 23, in the time zone.
         timezone: A name such as "Europe/Berlin".
         minute: 0 to 59.
-        incremental: What is new since the last incremental export; False for a window of `days_back`.
-        misfire_grace_time: Seconds by which a run may be late before it is left out; None for any time.
-        job_id: Another id for another folder.
-        options: Of `export_feedback`; plain values, since a persistent job store pickles them.
+        incremental: Export the rows since the last incremental export; False exports a window of `days_back`.
+        misfire_grace_time: Seconds by which a run may be late before it is skipped; None for no limit.
+        job_id: Id of the job; use another one for another folder.
+        options: Options of `export_feedback`; plain values, since a persistent job store pickles them.
 
     Raises:
-        UsageError: There is no such option, or its value is wrong.
+        UsageError: An option does not exist, or its value is invalid.
 
     >>> from apscheduler.schedulers.background import BackgroundScheduler
     >>> job = add_daily_export(BackgroundScheduler(), hour=3, timezone="Europe/Berlin")

@@ -1,4 +1,4 @@
-"""Two Celery tasks: a daily incremental export, and one of everything."""
+"""Celery tasks: a daily incremental export, and a bulk export."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -17,7 +17,7 @@ BULK = "feedback_etl.export_bulk"
 
 _OPTIONS: dict[str, Any] = {
     "serializer": "json",
-    # Taken off the queue when it is done, so that a task whose worker was killed is delivered again.
+    # Acknowledged when done, so that a task whose worker was killed is delivered again.
     "acks_late": True,
     "reject_on_worker_lost": True,
     # After 30 s, 1 min, 2 min ... 15 min: about an hour in all.
@@ -29,12 +29,12 @@ _OPTIONS: dict[str, Any] = {
 
 
 class Exported(TypedDict):
-    """What a task gives.
+    """Result of a task.
 
     Attributes:
         exported: Rows written.
-        deduped: Rows left out because an earlier row is the same feedback.
-        filename: The file's name in the folder of exports; None if there was nothing to write.
+        deduped: Rows removed as duplicates of earlier rows.
+        filename: The file's name in the folder of exports; None if there were no rows to write.
     """
 
     exported: int
@@ -43,7 +43,7 @@ class Exported(TypedDict):
 
 
 class ExportTasks(NamedTuple):
-    """The tasks of an application."""
+    """Tasks of an application."""
 
     daily: Task
     bulk: Task
@@ -52,7 +52,7 @@ class ExportTasks(NamedTuple):
 def register(
     app: Celery, settings: Settings | None = None, *, hour: int | None = 2, minute: int = 0, **options: Any
 ) -> ExportTasks:
-    """Give an application the tasks `feedback_etl.export_daily` and `feedback_etl.export_bulk`.
+    """Register the tasks `feedback_etl.export_daily` and `feedback_etl.export_bulk`.
 
     Both are done exactly once, also when the queue delivers them twice or a worker is killed in the midst of them: what
     the daily one has read, it does not read again, and the export of the bulk one is found by the task's id. They try
@@ -60,7 +60,7 @@ def register(
     results are JSON; the settings, the database URL and the key are those of the worker and in no message.
 
     Args:
-        app: The application.
+        app: Celery application.
         settings: Those in force where the worker runs (environment, settings file) unless given.
         hour: When beat starts the daily one, in the application's time zone (UTC unless configured); None for never.
         minute: 0 to 59.
@@ -70,7 +70,7 @@ def register(
         `daily`, without arguments, and `bulk(days_back=-1)`; both give `Exported`.
 
     Raises:
-        UsageError: There is no such option, its value is wrong, or it is for the tasks to decide.
+        UsageError: An option does not exist, its value is invalid, or the tasks determine it.
 
     >>> tasks = register(Celery("application", set_as_current=False), format="parquet")
     >>> tasks.bulk.name, tasks.bulk.acks_late, tasks.bulk.serializer
@@ -82,12 +82,12 @@ def register(
 
     @app.task(name=DAILY, **_OPTIONS)  # type: ignore[untyped-decorator]
     def daily() -> Exported:
-        """Export what is new since the last time."""
+        """Export the rows since the last incremental export."""
         return _export(settings, options | {"incremental": True})
 
     @app.task(name=BULK, bind=True, **_OPTIONS)  # type: ignore[untyped-decorator]
     def bulk(self: Task, days_back: int = -1) -> Exported:
-        """Export everything, or the last days."""
+        """Export all rows, or those of the last days."""
         asked = {"days_back": days_back, "idempotency_key": self.request.id or uuid4().hex}
         return _export(settings, {"bulk": True} | options | asked)
 

@@ -1,4 +1,4 @@
-"""Exports soon after feedback was given, in an asyncio application."""
+"""Export soon after feedback events, in an asyncio application."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class ExportOnFeedback:
-    """A hook for "feedback was given": `await hook(feedback_id)` returns at once, and what is new is exported soon.
+    """Hook for feedback events: `await hook(feedback_id)` returns at once, and new rows are exported soon.
 
     Many events make few exports: the first one starts an export in a thread, all that come within `min_interval` share
     the next. Each is incremental, so that it takes every row that was committed before it began, whoever announced it;
@@ -38,7 +38,7 @@ class ExportOnFeedback:
         options: Of `export_feedback`.
 
     Raises:
-        UsageError: There is no such option, or its value is wrong.
+        UsageError: An option does not exist, or its value is invalid.
 
     >>> async def application():
     ...     async with ExportOnFeedback(on_error=lambda error: print(type(error).__name__)) as hook:

@@ -1,4 +1,4 @@
-"""Two admin endpoints for a FastAPI application: export feedback, and list the exports."""
+"""Admin endpoints for FastAPI: export feedback, and list the exports."""
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
@@ -49,7 +49,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class ExportRequest(BaseModel):
-    """What may be asked for; everything else is in the settings."""
+    """Options that a request can set; all others come from the settings."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -61,7 +61,7 @@ class ExportRequest(BaseModel):
 
 
 class _Route(APIRoute):
-    """Wrong input is told without being repeated: a NaN, for one, is no JSON."""
+    """Report invalid input without repeating it: a NaN, for one, is no JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -77,7 +77,7 @@ class _Route(APIRoute):
 
 
 def create_router(settings: Settings | None = None, *, dependencies: Sequence[Depends] = ()) -> APIRouter:
-    """A router with `POST /admin/export-feedback` and `GET /admin/exports`, for those whom the dependencies let in.
+    """Create a router with `POST /admin/export-feedback` and `GET /admin/exports`, protected by dependencies.
 
     An export runs in a worker thread and holds the folder's lock from its beginning to its end: who asks meanwhile, in
     this process or another one, gets 409 and no second export. 422 is for input that is not allowed, 503 for the
@@ -100,7 +100,7 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
 
     @router.post("/export-feedback", responses=_RESPONSES)
     def export_feedback(request: ExportRequest) -> dict[str, Any]:
-        """Export feedback, and tell what came of it. One export at a time."""
+        """Export feedback and return its statistics; one export runs at a time."""
         try:
             patience = min(settings.lock_timeout, _PATIENCE_SECONDS)
             report = run_export(settings, **request.model_dump(), idempotency_key=uuid4().hex, lock_timeout=patience)
@@ -110,7 +110,7 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
 
     @router.get("/exports")
     def list_exports(limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> dict[str, Any]:
-        """The exports of the folder, the newest first, and the files in it that are not ours."""
+        """List the exports of the folder, the newest first, and its unmanaged files."""
         try:
             exports, unmanaged = maintenance.list_exports(settings.output_dir)
         except FeedbackError as error:
@@ -143,7 +143,7 @@ def _answer(error: FeedbackError) -> HTTPException:
 
 
 def _told(report: ExportReport, settings: Settings) -> dict[str, Any]:
-    """What came of an export: its figures, and its files by their names in the folder."""
+    """Return the statistics of an export, and its files by their names in the folder."""
     figures = report.to_dict()
     rejected, filename = figures.pop("rejected_filename"), figures.pop("export_filename")
     return {
@@ -155,12 +155,12 @@ def _told(report: ExportReport, settings: Settings) -> dict[str, Any]:
 
 
 def _name(path: str, folder: Path) -> str | None:
-    """A file by its name in the folder; None for one that was not needed."""
+    """Return the name of a file in the folder; None if it was not needed."""
     return Path(path).relative_to(folder).as_posix() if path else None
 
 
 def _listed(manifest: Manifest) -> dict[str, Any]:
-    """What is told of an export in the list."""
+    """Return the entry of an export in the list."""
     names = ("created_at", "window", "mode", "key_id", "erased_rows", "pruned_at")
     return {
         "filename": manifest.data or None,
