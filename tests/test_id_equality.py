@@ -237,7 +237,7 @@ def test_a_checklist_finds_people_by_any_spelling(
         monkeypatch.setenv(f"FEEDBACK_ETL_{name}", str(value))
     items = {item.name: item for item in check(load_settings(), keys=[key], now=NOW)}
     assert items["erasure"].passed
-    assert "has 1 analyses of people who have withdrawn" in items["consent"].detail
+    assert "contains 1 analyses of people who have withdrawn" in items["consent"].detail
 
 
 def test_ids_that_compare_by_their_bytes_are_read_as_they_are(database: Database) -> None:

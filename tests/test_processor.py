@@ -462,7 +462,7 @@ class TestExportToCsv:
         with pytest.raises(ValidationError) as caught:
             processor()._export_to_csv([pair(age_range=25, export_date="now", helpful_rating=4.5)])
         assert str(caught.value) == (
-            "Nothing was written: pairs hold values that cannot be in helpful_rating, age_range, export_date. "
+            "Nothing was written: pairs contain invalid values in helpful_rating, age_range, export_date. "
             "Ratings are int, times ISO 8601 text; None stands for no value."
         )
 

@@ -26,13 +26,13 @@ def load_model(name: str) -> "Model":
     location, _, attribute = name.rpartition(":")
     if not location:
         raise UsageError(f"{name} names no model; it looks like checks.py:Model or package.module:Model.")
-    found = _names_of(location).get(attribute)
-    if isinstance(found, pa.DataFrameSchema) or (isinstance(found, type) and issubclass(found, pa.DataFrameModel)):
-        return found
+    model = _load_names(location).get(attribute)
+    if isinstance(model, pa.DataFrameSchema) or (isinstance(model, type) and issubclass(model, pa.DataFrameModel)):
+        return model
     raise UsageError(f"{location} has no pandera model {attribute} (pandera.polars.DataFrameModel or DataFrameSchema).")
 
 
-def _names_of(location: str) -> dict[str, Any]:
+def _load_names(location: str) -> dict[str, Any]:
     is_file = location.endswith(".py")
     with suppress(PermissionError):  # it is error_type of below
         if is_file and not Path(location).is_file():

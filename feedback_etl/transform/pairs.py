@@ -69,7 +69,7 @@ def to_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
             faults.append(name)
     if faults:  # raised here, outside of the handler of an error whose text contains values
         raise ValidationError(
-            f"Nothing was written: pairs hold values that cannot be in {', '.join(faults)}. "
+            f"Nothing was written: pairs contain invalid values in {', '.join(faults)}. "
             "Ratings are int, times ISO 8601 text; None stands for no value."
         )
     return pl.DataFrame(columns)
