@@ -19,7 +19,7 @@ SETTINGS = {
 
 
 def feedback(url: str) -> Iterator[Any]:
-    """The rows as an Arrow table."""
+    """Return the rows as an Arrow table."""
     yield connectorx.read_sql(connectorx_url(url), BARE_JOIN, return_type="arrow")
 
 

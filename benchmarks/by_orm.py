@@ -45,7 +45,7 @@ mapping.map_imperatively(
 
 
 def age_range(age: int | None) -> str | None:
-    """The range of an age."""
+    """Return the range of an age."""
     if age is None:
         return None
     ranges = {18: "<18", 25: "18-25", 35: "25-35", 50: "35-50"}
@@ -53,7 +53,7 @@ def age_range(age: int | None) -> str | None:
 
 
 def pair(session: Session, feedback: Any, key: bytes, now: datetime) -> list[Any]:
-    """The training pair of a feedback."""
+    """Return the training pair of a feedback."""
     profile: Any = session.scalars(
         sa.select(Profile).where(tables.profiles.c.user_id == feedback.user_id).order_by(tables.profiles.c.id).limit(1)
     ).first()

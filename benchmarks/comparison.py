@@ -28,7 +28,7 @@ class Measured:
         return all("seconds" in timing.output.told for timing in self.timings)
 
     def seconds(self, *, imports: bool = True) -> list[float]:
-        """What each round took, from start to end or, without the imports, as the contender itself measured it."""
+        """Return the seconds of each round: from start to end or, without imports, as the contender measured them."""
         return [timing.wall if imports else timing.output.told["seconds"] for timing in self.timings]
 
     def ratio_to(self, other: "Measured", *, imports: bool = True) -> float:

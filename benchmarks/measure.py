@@ -108,7 +108,7 @@ class Bench:
 
     @contextmanager
     def _running(self, command: Sequence[str | Path], output: Path) -> Iterator["subprocess.Popen[bytes]"]:
-        """The command in a process group of its own, of which nothing is left in the end."""
+        """Run the command in a process group of its own, and end the whole group."""
         with (output / "told").open("wb") as told, (output / "error").open("wb") as error:
             process = subprocess.Popen(
                 [str(part) for part in command],

@@ -36,7 +36,7 @@ class Results(NamedTuple):
 
 
 def markdown(results: Results, notes: str = "") -> str:
-    """The page."""
+    """Return the page."""
     return "\n".join(
         [
             "# What the benchmarks measured",
@@ -78,7 +78,7 @@ def markdown(results: Results, notes: str = "") -> str:
 
 
 def kept_notes(path: Path) -> str:
-    """What stands between the markers of an existing page."""
+    """Return the text between the markers of an existing page."""
     found = _NOTES.search(path.read_text(encoding="utf-8")) if path.exists() else None
     return found[1] if found else ""
 

@@ -22,17 +22,17 @@ _WRONG_ELEMENT = r"E'^$|,|^[=+\\-@\\t\\r\\n]'"
 
 
 def copied(query: str) -> str:
-    """The statement that gives a query's rows as CSV."""
+    """Return the statement that copies the rows of a query as CSV."""
     return f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER);\n"
 
 
 def bare_join(since: datetime | None = None) -> str:
-    """The bare join, of everything or from a time on."""
+    """Return the bare join, of all rows or since a time."""
     return BARE_JOIN if since is None else f"{BARE_JOIN}\nWHERE f.created_at >= '{since.isoformat()}'"
 
 
 def same_work(key: str, now: datetime) -> str:
-    """What an export does, in SQL: window, rules, duplicates, pseudonyms, ranges, lists, order and formats.
+    """Return an export as SQL: window, rules, duplicates, pseudonyms, ranges, lists, order and formats.
 
     Rules are put so that the planner can tell how many rows they keep; with `coalesce(...)` it takes twice as long.
     """
@@ -75,7 +75,7 @@ def _is_list(column: str) -> str:
 
 
 def _joined(column: str) -> str:
-    """The elements of a JSON array joined, and whether one is not as it should be; of whatever else, none."""
+    """Return the joined elements of a JSON array, and whether one is invalid; none for other values."""
     elements = f"json_array_elements_text(CASE json_typeof({column}) WHEN 'array' THEN {column} END)"
     return f"SELECT string_agg(one, ',') AS joined, bool_or(one ~ {_WRONG_ELEMENT}) AS wrong FROM {elements} AS one"
 

@@ -29,7 +29,7 @@ class Target(NamedTuple):
 
 
 def targets(main: Figures, scale: Mapping[int, Figures], startup: Mapping[str, float]) -> Iterator[Target]:
-    """The targets that could be measured."""
+    """Return the targets that could be measured."""
     yield from _side_by_side(main)
     yield from _by_size(main, scale)
     for name, seconds in ((IMPORT, 0.1), (HELP, 0.35), (SQLITE, 1.2), (POSTGRES, 1.2)):

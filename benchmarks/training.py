@@ -63,7 +63,7 @@ def _publish(folder: Path, pairs: Any, number: int, form: Any) -> None:
 
 
 def task(name: str, folder: Path) -> Callable[[], Any]:
-    """What is to be measured; what it needs is loaded before."""
+    """Return what is measured; what it needs is loaded before."""
     if name in (PANDAS, PANDAS_TYPED, PANDAS_COLUMN):
         import pandas as pd
 
@@ -109,7 +109,7 @@ def measured(folder: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
 
 
 def page(times: dict[str, list[tuple[float, float]]], rows: int, rounds: int) -> Iterator[str]:
-    """The results as Markdown; what somebody wrote into the notes stays."""
+    """Return the results as Markdown; notes written by hand stay."""
     from machine import description
     from results import kept_notes
 

@@ -1,4 +1,4 @@
-"""Train a baseline from the database: will a user find a recommendation helpful?
+"""Train a baseline from the database: predict whether a user finds a recommendation helpful.
 
     python examples/train_baseline.py                                  # on sample data, into sample_exports
     FEEDBACK_ETL_DATABASE_URL=... python examples/train_baseline.py    # on your database, into exports
