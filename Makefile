@@ -7,23 +7,23 @@ RANDOM_ROWS := $(addprefix tests/test_,oracle_agreement.py source_windows.py rea
 
 .PHONY: demo test test-all coverage torture bench lint format schemas notebooks lock clean
 
-demo: .venv/installed-run  ## a sample database, exported: what this project does
+demo: .venv/installed-run  ## create a sample database and export it
 	$(BIN)/feedback-etl demo
 
-test: .venv/installed-test  ## the default tier: everything that takes no longer than a developer waits
+test: .venv/installed-test  ## the default tier, in less than 6 minutes
 	$(BIN)/pytest -n 2 --dist worksteal
 
-test-all: .venv/installed-test  ## all tests but torture's: executors, notebooks, Celery, the browser, every crash point
+test-all: .venv/installed-test  ## the default and the slow tier: executors, notebooks, Celery, the browser, every crash point
 	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile full -m "not torture"
 
 coverage: .venv/installed-test  ## the same with coverage, as continuous integration runs it
 	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile full -m "not torture" --durations 25 --cov --cov-report=term
 
-torture: .venv/installed-test  ## what accidents do, a hundred times each, and many more random rows; about an hour
+torture: .venv/installed-test  ## each fault injection a hundred times, and many more random rows; about an hour
 	$(BIN)/pytest -n 2 -m torture
 	$(BIN)/pytest -n 2 --hypothesis-profile thorough $(RANDOM_ROWS)
 
-bench: .venv/installed-test .venv-users/installed  ## what is claimed about speed, measured here; about forty minutes
+bench: .venv/installed-test .venv-users/installed  ## measure performance; about forty minutes
 	BENCH_PYTHON=$(CURDIR)/.venv-users/bin/python PYTHONPATH=tests $(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/training.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/many_workers.py
@@ -33,17 +33,17 @@ lint: .venv/installed-test  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/installed-test  ## mend what ruff can mend
+format: .venv/installed-test  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schemas: .venv/installed-run  ## write the published contracts anew
+schemas: .venv/installed-run  ## regenerate the published contracts
 	$(BIN)/feedback-etl contracts schemas
 
-notebooks: .venv/installed-test  ## run the notebooks and store what they give
+notebooks: .venv/installed-test  ## run the notebooks and store their outputs
 	$(BIN)/python tests/run_notebooks.py notebooks/*.ipynb
 
-lock: .venv/installed-run  ## pin the newest versions that fit
+lock: .venv/installed-run  ## pin the newest compatible versions
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) --upgrade --output-file requirements/run.txt
 	$(COMPILE) --upgrade --group test --group lint --output-file requirements/test.txt
@@ -59,5 +59,5 @@ INSTALL = test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D); \
 .venv/installed-%: requirements/%.txt pyproject.toml
 	$(INSTALL)
 
-.venv-users/installed: requirements/run.txt pyproject.toml  # what users have, and nothing that only tests need
+.venv-users/installed: requirements/run.txt pyproject.toml  # the dependencies of users, without those of tests
 	$(INSTALL)

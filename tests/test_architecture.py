@@ -1,4 +1,4 @@
-"""The house stands as it was drawn: imports point one way, pure modules are pure, and importing costs nothing."""
+"""The architecture: imports point one way, pure modules are pure, and importing the package is cheap."""
 
 import ast
 import doctest
@@ -23,7 +23,7 @@ HEAVY = {
     *("obstore", "pyarrow", "pydantic_settings", "pymysql", "sklearn", "sqlalchemy"),
 }
 
-FLOORS = [
+LAYERS = [
     {"clock", "errors"},
     {"columns"},
     {"storage", "transform"},
@@ -33,9 +33,9 @@ FLOORS = [
     {"compliance", "demo", "integrations", "processor", "report", "training"},
     {"__main__", "cli"},
 ]
-"""The rooms, from the ground up. A module imports from its own floor and from those below, in no circle."""
+"""Top-level modules and packages, lowest layer first. A module imports from its own layer and lower ones."""
 
-STOPWATCHES = {
+MEASURING_TIME = {
     "cli.console",
     "exports.lock",
     "pipeline.estimate",
@@ -43,10 +43,10 @@ STOPWATCHES = {
     "pipeline.partitioned",
     "pipeline.write",
 }
-"""Who may measure how long something takes."""
+"""Modules that may measure durations."""
 
-TALKERS = ["__main__", "cli.", "database.reader_process"]
-"""Who may write to stdout and stderr: modules by the beginnings of their names."""
+PRINTING = ["__main__", "cli.", "database.reader_process"]
+"""Prefixes of the modules that may write to stdout and stderr."""
 
 ENVIRONMENT = {"environ", "environb", "getenv", "putenv"}
 CLOCKS = {"now", "utcnow", "today", "time_ns", "localtime", "gmtime"}
@@ -66,40 +66,40 @@ IMPURE_BEGINNINGS = ("read_", "scan_", "write_", "sink_")
 
 
 WRITERS = {"write_text", "write_bytes", "fdopen", "FileIO"}
-"""What opens a file for writing, or writes one."""
+"""Functions that write files."""
 
 
 @functools.cache
-def module_names() -> list[str]:
-    """All modules of the package, by their names in it."""
+def list_modules() -> list[str]:
+    """Return the modules of the package by their names in it."""
     paths = [path.relative_to(PACKAGE).with_suffix("") for path in sorted(PACKAGE.rglob("*.py"))]
     return [".".join(path.parts) for path in paths if path.name != "__init__"]
 
 
 @functools.cache
-def nodes_of(module: str, *, without_script: bool = False) -> list[ast.AST]:
-    """Every node of a module's syntax tree, or those outside of `if __name__ == "__main__"`."""
+def get_nodes(module: str, *, without_script: bool = False) -> list[ast.AST]:
+    """Return all nodes of a module's syntax tree, optionally without `if __name__ == "__main__"`."""
     path = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
     body = ast.parse(path.read_text(encoding="utf-8")).body
     kept = [node for node in body if not (without_script and isinstance(node, ast.If) and is_script(node.test))]
     return [inner for outer in kept for inner in ast.walk(outer)]
 
 
-def offenders(modules: Iterable[str], offences: Callable[[str], Iterable[str]]) -> dict[str, list[str]]:
-    """Modules that break a rule, each with what breaks it."""
+def find_offenders(modules: Iterable[str], offences: Callable[[str], Iterable[str]]) -> dict[str, list[str]]:
+    """Return the modules that break a rule, each with its violations."""
     found = {module: sorted(offences(module)) for module in modules}
     return {module: broken for module, broken in found.items() if broken}
 
 
 @functools.cache
-def imports_of(module: str) -> set[str]:
-    """The package's modules that a module imports, at its top or later, for types alone or not.
+def find_imports(module: str) -> set[str]:
+    """Return the package's modules that a module imports, at its top or in functions, also for types only.
 
-    What it does when it is run as a script (`if __name__ == "__main__"`) is the command line's.
+    Imports below `if __name__ == "__main__"` do not count.
     """
-    names = set(module_names())
+    names = set(list_modules())
     found = set()
-    for node in nodes_of(module, without_script=True):
+    for node in get_nodes(module, without_script=True):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "feedback_etl":
             inside = node.module.removeprefix("feedback_etl").removeprefix(".")
             found |= {inside} if inside in names else {f"{inside}.{alias.name}".strip(".") for alias in node.names}
@@ -112,129 +112,133 @@ def is_script(test: ast.expr) -> bool:
     return ast.unparse(test) == "__name__ == '__main__'"
 
 
-def floor_of(module: str) -> int:
-    room = module.split(".")[0]
-    floors = [number for number, rooms in enumerate(FLOORS) if room in rooms]
-    assert floors, f"{room} is new: say in FLOORS where in the house it belongs"
-    return floors[0]
+def get_layer(module: str) -> int:
+    top = module.split(".")[0]
+    layers = [number for number, names in enumerate(LAYERS) if top in names]
+    assert layers, f"{top} is new: add it to LAYERS"
+    return layers[0]
 
 
 def dotted(node: ast.AST) -> str:
-    """A name such as `os.environ.get`; the calls and subscripts on the way left out."""
+    """Return a name such as `os.environ.get`, without calls and subscripts."""
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
 
 
 @functools.cache
-def names_in(module: str) -> list[str]:
-    """Every plain or dotted name that a module uses."""
-    return [dotted(node) for node in nodes_of(module) if isinstance(node, ast.Name | ast.Attribute)]
+def find_names(module: str) -> list[str]:
+    """Return all plain and dotted names that a module uses."""
+    return [dotted(node) for node in get_nodes(module) if isinstance(node, ast.Name | ast.Attribute)]
 
 
 class TestImports:
-    """Faces, then the pipeline, then source, exports, schema and transforms, then expressions, then errors."""
+    """Directions of imports."""
 
-    def test_they_point_downwards(self) -> None:
-        """Nothing imports from a floor above its own."""
+    def test_imports_point_from_upper_layers_to_lower_ones(self) -> None:
+        """No module imports from a layer above its own."""
 
         def upwards(module: str) -> list[str]:
-            return [other for other in imports_of(module) if floor_of(other) > floor_of(module)]
+            return [other for other in find_imports(module) if get_layer(other) > get_layer(module)]
 
-        assert offenders(module_names(), upwards) == {}
+        assert find_offenders(list_modules(), upwards) == {}
 
-    def test_they_go_in_no_circle(self) -> None:
-        """Not even for types: otherwise modules could not be understood one after the other."""
-        graph = {module: imports_of(module) - {module} for module in module_names()}
+    def test_imports_have_no_cycles(self) -> None:
+        """Not even for types, so that modules can be understood one after the other."""
+        graph = {module: find_imports(module) - {module} for module in list_modules()}
         assert len(list(TopologicalSorter(graph).static_order())) == len(graph)
 
-    def test_the_walk_sees_imports(self) -> None:
-        """What is known to be there is found, at the top of a module and inside a function."""
-        assert {"columns", "errors"} == imports_of("transform.expressions")
-        assert {"pipeline.export", "cli.options"} <= imports_of("cli.export")
-        assert "settings" in imports_of("cli.options")
-        assert {"database.read", "pipeline.batch_processor", "exports.local_transaction"} <= imports_of(
+    def test_known_imports_are_found(self) -> None:
+        """At the top of a module and inside a function."""
+        assert {"columns", "errors"} == find_imports("transform.expressions")
+        assert {"pipeline.export", "cli.options"} <= find_imports("cli.export")
+        assert "settings" in find_imports("cli.options")
+        assert {"database.read", "pipeline.batch_processor", "exports.local_transaction"} <= find_imports(
             "pipeline.write"
         )
 
-    @pytest.mark.parametrize("room", ["exports", "database"])
-    def test_the_doors_do_not_know_each_other(self, room: str) -> None:
-        """The way to a database and the way to a folder meet in the pipeline alone."""
-        other = {"exports": "database", "database": "exports"}[room]
-        modules = [module for module in module_names() if module.startswith(f"{room}.")]
+    @pytest.mark.parametrize("package", ["exports", "database"])
+    def test_database_and_exports_do_not_import_each_other(self, package: str) -> None:
+        """Only the pipeline imports both."""
+        other = {"exports": "database", "database": "exports"}[package]
+        modules = [module for module in list_modules() if module.startswith(f"{package}.")]
         assert modules
-        assert [name for module in modules for name in imports_of(module) if name.startswith(other)] == []
+        assert [name for module in modules for name in find_imports(module) if name.startswith(other)] == []
 
 
 class TestPurity:
-    """What a module may touch."""
+    """Side effects of modules."""
 
     def test_only_settings_read_the_environment(self) -> None:
-        """What a reader process inherits is handed on as it is, not read."""
+        """The environment of a reader process is copied, not read."""
 
         def uses(module: str) -> list[str]:
-            return [name for name in names_in(module) if name.split(".")[-1] in ENVIRONMENT]
+            return [name for name in find_names(module) if name.split(".")[-1] in ENVIRONMENT]
 
-        assert offenders([name for name in module_names() if name != "settings"], uses) == {
+        assert find_offenders([name for name in list_modules() if name != "settings"], uses) == {
             "database.reader_pool": ["os.environ"]
         }
-        copies = [node for node in nodes_of("database.reader_pool") if isinstance(node, ast.Dict) and None in node.keys]
+        copies = [
+            node for node in get_nodes("database.reader_pool") if isinstance(node, ast.Dict) and None in node.keys
+        ]
         copied = [value for node in copies for key, value in zip(node.keys, node.values, strict=True) if not key]
         assert [dotted(value) for value in copied] == ["os.environ"]
 
-    def test_nothing_but_the_clock_looks_at_the_clock(self) -> None:
+    def test_only_the_clock_module_reads_the_clock(self) -> None:
         """`now` is a parameter, or comes from `clock.resolve_now`."""
 
         def clocks(module: str) -> list[str]:
-            measuring = set() if module in STOPWATCHES else {"perf_counter", "monotonic"}
-            calls = [dotted(node.func) for node in nodes_of(module) if isinstance(node, ast.Call)]
+            measuring = set() if module in MEASURING_TIME else {"perf_counter", "monotonic"}
+            calls = [dotted(node.func) for node in get_nodes(module) if isinstance(node, ast.Call)]
             return [name for name in calls if name.split(".")[-1] in CLOCKS | measuring or name == "time.time"]
 
-        assert offenders([name for name in module_names() if name != "clock"], clocks) == {}
+        assert find_offenders([name for name in list_modules() if name != "clock"], clocks) == {}
 
     def test_pure_modules_touch_no_file_and_never_collect(self) -> None:
-        """And call no Python for each row."""
+        """Nor call Python for each row."""
 
         def impure(module: str) -> list[str]:
-            imported = [alias.name for node in nodes_of(module) if isinstance(node, ast.Import) for alias in node.names]
-            last = [name.split(".")[-1] for name in names_in(module)]
+            imported = [
+                alias.name for node in get_nodes(module) if isinstance(node, ast.Import) for alias in node.names
+            ]
+            last = [name.split(".")[-1] for name in find_names(module)]
             touching = [name for name in last if name in IMPURE or name.startswith(IMPURE_BEGINNINGS)]
             return touching + [name for name in imported if name not in PURE_LIBRARIES]
 
-        assert offenders(PURE, impure) == {}
+        assert find_offenders(PURE, impure) == {}
 
     def test_only_the_command_line_prints(self) -> None:
-        """The library logs, counts only; the reader process writes to its pipes."""
+        """The library logs counts; the reader process writes to its pipes."""
         talk = {"print", "sys.stdout", "sys.stderr", "typer.echo", "warnings.showwarning"}
-        silent = [name for name in module_names() if not name.startswith(tuple(TALKERS))]
-        assert offenders(silent, lambda module: [name for name in names_in(module) if name in talk]) == {}
+        silent = [name for name in list_modules() if not name.startswith(tuple(PRINTING))]
+        assert find_offenders(silent, lambda module: [name for name in find_names(module) if name in talk]) == {}
 
-    def test_the_rules_see_offences(self) -> None:
-        """What is known to be there is found, so that no rule holds because nothing is looked at."""
-        assert "sys.stderr" in names_in("cli.console")
-        assert "os.environ" in names_in("settings")
-        assert offenders(["settings", "errors"], lambda module: {"os.environ"} & {*names_in(module)}) == {
+    def test_known_offences_are_found(self) -> None:
+        """So that no rule holds only because nothing is inspected."""
+        assert "sys.stderr" in find_names("cli.console")
+        assert "os.environ" in find_names("settings")
+        assert find_offenders(["settings", "errors"], lambda module: {"os.environ"} & {*find_names(module)}) == {
             "settings": ["os.environ"]
         }
 
-    def test_files_are_written_by_one_module_alone(self) -> None:
-        """Where write(2) takes a part, it goes on or fails; the reader process writes to pipes."""
+    def test_one_module_writes_files(self) -> None:
+        """It completes short writes or fails; the reader process writes to pipes."""
 
         def writes(module: str) -> list[str]:
-            calls = [(dotted(node.func), node.args) for node in nodes_of(module) if isinstance(node, ast.Call)]
+            calls = [(dotted(node.func), node.args) for node in get_nodes(module) if isinstance(node, ast.Call)]
             opened = [argument for name, arguments in calls if name.split(".")[-1] == "open" for argument in arguments]
             modes = [str(mode.value) for mode in opened if isinstance(mode, ast.Constant)]
             names = [name for name, _ in calls if name.split(".")[-1] in WRITERS] + ["os.write"] * (
-                "os.write" in names_in(module)
+                "os.write" in find_names(module)
             )
             return names + [mode for mode in modes if {*mode} & {*"wax+"}]
 
-        others = sorted(set(module_names()) - {"storage.whole_files"})
-        assert offenders(others, writes) == {"database.reader_process": ["os.fdopen", "os.fdopen"]}
+        others = sorted(set(list_modules()) - {"storage.whole_files"})
+        assert find_offenders(others, writes) == {"database.reader_process": ["os.fdopen", "os.fdopen"]}
 
 
 class TestPublicNames:
-    """What `import feedback_etl` gives."""
+    """Public names of `feedback_etl`."""
 
     def test_all_is_what_can_be_imported(self) -> None:
         """Each name, and `dir` lists the same."""
@@ -297,7 +301,7 @@ class TestImportTime:
 @pytest.mark.parametrize("part", range(3))
 def test_examples_in_docstrings_are_true(part: int) -> None:
     """Every module's, in a folder of their own, since some write files."""
-    names = ["feedback_etl", *(f"feedback_etl.{name}" for name in module_names() if name != "__main__")][part::3]
+    names = ["feedback_etl", *(f"feedback_etl.{name}" for name in list_modules() if name != "__main__")][part::3]
     modules = [importlib.import_module(name) for name in names]
     results = {module.__name__: doctest.testmod(module) for module in modules}
     assert {name: result for name, result in results.items() if result.failed} == {}
@@ -314,8 +318,8 @@ def count_examples(source: str) -> int:
     return len(re.findall(r"^ *>>> ", source, re.MULTILINE))
 
 
-def test_packages_hold_no_code_of_their_own() -> None:
-    """The rooms are folders of modules; what a package gives is imported from where it is made."""
-    rooms = [module.name for module in pkgutil.iter_modules([str(PACKAGE)]) if module.ispkg]
-    assert rooms
-    assert [room for room in rooms if (PACKAGE / room / "__init__.py").read_text(encoding="utf-8").strip()] == []
+def test_package_inits_are_empty() -> None:
+    """Names are imported from the modules that define them."""
+    packages = [module.name for module in pkgutil.iter_modules([str(PACKAGE)]) if module.ispkg]
+    assert packages
+    assert [name for name in packages if (PACKAGE / name / "__init__.py").read_text(encoding="utf-8").strip()] == []

@@ -437,7 +437,7 @@ class TestFailures:
 
         with (
             EXECUTORS["processes"]() as executor,
-            pytest.raises(UsageError, match=r"A task cannot be sent \((AttributeError|PicklingError)\)"),
+            pytest.raises(UsageError, match=r"A task cannot be pickled \((AttributeError|PicklingError)\)"),
         ):
             exported(url, tmp_path, executor=executor, row_model=Model)
         assert visible(tmp_path) == []
@@ -544,7 +544,7 @@ class TestFailures:
                 with suppress(psutil.Error):  # it has just ended
                     if "spawn_main" in " ".join(child.cmdline()):
                         child.kill()
-            with pytest.raises(ExportFileError, match="takes no more tasks"):
+            with pytest.raises(ExportFileError, match="accepts no more tasks"):
                 exported(url, tmp_path, executor=executor)
         assert visible(tmp_path) == []
 

@@ -42,7 +42,7 @@ class TestAnotherKey:
         """Refused, rather than that somebody comes back; with the old one among the retired they stay away."""
         exported(application, folder)
         forget(application, folder, 2)
-        with pytest.raises(KeyMissingError, match=rf"under the key {Key(KEY).id}, which is not at hand.*keys retire"):
+        with pytest.raises(KeyMissingError, match=rf"under the key {Key(KEY).id}, which is not available.*keys retire"):
             exported(application, folder, key=OTHER, allow_new_key=True)
         assert len(list_local_manifests(folder)) == 1
         place = find_retired_folder()

@@ -28,7 +28,7 @@ def adopt(
 ) -> Manifest:
     """Give a data file a manifest, so that `erase` and `prune` reach it. The file itself is not changed.
 
-    Its age is told by the time in its name, or else by when it was last changed.
+    Its age is that of the time in its name, or else of its last change.
 
     Args:
         file: A CSV (also compressed) or Parquet file with a column analysis_hash.

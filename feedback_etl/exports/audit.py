@@ -201,9 +201,9 @@ class VerificationResult(NamedTuple):
 
     Attributes:
         records: How many there are.
-        problems: What does not fit, in words, by line; none if nobody has tampered.
+        problems: Sentences on what does not match, by line; empty for an intact log.
         unsigned: Records without a key's signature, which anybody could have written.
-        unknown: Records under keys that are not at hand, each a fault: it could hold anything.
+        unknown: Records signed with unavailable keys, each a problem: it may contain anything.
         head: The MAC of the last record, to be kept elsewhere.
     """
 
@@ -221,7 +221,7 @@ def verify(
 
     Args:
         log: Which.
-        keys: The keys at hand.
+        keys: The available keys.
         anchors: Heads that are held elsewhere, with the names of those who hold them.
         signed: Whether every record has to be signed, since all exports are of a key.
     """
@@ -264,7 +264,7 @@ def _find_problem(
     if key_id is None and signed:
         return "it is not signed by a key, as it has to be"
     if key_id is not None and key_id not in by_id:
-        return "it is of a key that is not at hand (--key-file), and cannot be checked"
+        return "it is signed with an unavailable key: pass it with --key-file"
     if record["mac"] != compute_mac(record, by_id[key_id] if key_id else None):
         return "it was changed"
     return ""

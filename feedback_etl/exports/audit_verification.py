@@ -17,7 +17,7 @@ def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterab
     Args:
         folder: Where the exports are.
         exports: All manifests of the folder, each of which holds a head of the log.
-        keys: The keys at hand.
+        keys: The available keys.
     """
     log, exports = open_audit_log(folder), list(exports)
     anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
@@ -36,6 +36,6 @@ def _unrecorded(records: Iterable[Record], exports: Iterable[Manifest]) -> Itera
     runs, erasures = {each.get("run") for each in records}, [each for each in records if each["event"] == "erased"]
     for export in exports:
         if export.run not in runs:
-            yield f"the log tells nothing of how {export.stem} was made: records are missing"
+            yield f"the log does not record how {export.stem} was created: records are missing"
         if export.erased_rows and not erasures:
-            yield f"rows were erased from {export.stem}, and the log tells of no erasure: records are missing"
+            yield f"rows were erased from {export.stem}, and the log records no erasure: records are missing"

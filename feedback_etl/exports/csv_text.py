@@ -23,7 +23,7 @@ def write_csv(frame: pl.DataFrame, file: BinaryIO, *, header: bool) -> None:
     try:
         frame.with_columns(*booleans, *times).write_csv(file, include_header=header)
     except OSError as error:
-        number = _ERROR_NUMBER.search(str(error))  # Polars tells it in the text alone
+        number = _ERROR_NUMBER.search(str(error))  # only the text of Polars' error contains it
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from None

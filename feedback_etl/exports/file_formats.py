@@ -117,7 +117,7 @@ class RowWriter:
     Args:
         file: A file that is open for writing.
         form: As what.
-        metadata: What a Parquet file tells about itself.
+        metadata: Metadata of a Parquet file.
     """
 
     def __init__(self, file: IO[bytes], form: FileFormat, metadata: dict[str, str] | None = None) -> None:

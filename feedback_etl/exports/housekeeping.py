@@ -1,7 +1,7 @@
-"""How a place is kept: its log, who may change it, and what dead runs have left there.
+"""Access to a storage for changes: its audit log, its lock, and recovery of dead runs.
 
-A folder has a lock, which whoever changes it holds. An object store has none: everybody may come at any time, and puts
-that succeed on condition alone decide who was first.
+Every process that changes a folder holds the folder's lock. An object store has no locks: conditional puts order
+concurrent processes.
 """
 
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None,
         where: The place.
         log: Its log, opened.
         signer: Signs what is recorded.
-        keys: Those at hand.
+        keys: The available keys.
     """
     place = open_storage(where)
     if isinstance(place, ObjectStorage):

@@ -1,9 +1,9 @@
-"""Exports that were asked for under an id: each is made once, however often it is asked for.
+"""Idempotency keys: a duplicate request returns the figures of its first export.
 
-Queues deliver a task again when its worker dies, perhaps after the export was published. So the log's record of the
-beginning holds the id, and who asks again is told what came of it. In an object store, where nobody can wait for a
-lock, an earlier run that has not published yet is given up for the later one, and can then never publish. Of two who
-ask in the same moment one is recorded first; the other sees that before it can be recorded, and does the same.
+Queues deliver a task again when its worker dies, perhaps after the export was published. The log's record of the start
+therefore contains the idempotency key, and a duplicate request reads the outcome there. In an object store, which has
+no locks, an earlier run that has not published yet is aborted in favour of the later one and can never publish. Of two
+concurrent requests one is recorded first; the other sees the record before it can add its own.
 """
 
 from collections.abc import Iterable, Iterator
@@ -68,7 +68,7 @@ def find_outcome(
 ) -> Record | None:
     """Return the outcome of the export with this key, from its manifest if a kill prevented the record.
 
-    In an object store, runs of it that have not published are given up.
+    In an object store, its runs that have not published are aborted.
     """
     records = list(records)
     started = [each for each in records if each["event"] == "started" and each.get("request") == idempotency_key]

@@ -39,7 +39,7 @@ class IncrementalState(NamedTuple):
         number: How many there are.
         known_since: Rows from this time on are remembered, and read again; None for all of them.
         counted: The windows before that, the oldest first.
-        rows_file: Where the rows are remembered; None for a chain that has not begun.
+        rows_file: File of the seen rows; None for a series without exports.
         older: What earlier exports of the chain remembered, which is not needed any more.
         attempts: Where exports began that were to be the first of the chain.
         others: Whether the folder holds chains that were asked for something else.

@@ -17,7 +17,7 @@ def require_same_key(
         log: Its log.
         key: Of the export.
         allow_new_key: Whether a new key is meant.
-        unrecorded: The ids of the keys of exports that are published, and of which the log does not tell that yet.
+        unrecorded: Key ids of published exports that the log does not record as committed yet.
 
     Raises:
         UsageError: It would have pseudonyms of another key.

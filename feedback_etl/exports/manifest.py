@@ -47,7 +47,7 @@ class Manifest:
         created_at: The time of the export, ISO 8601 in UTC; its age.
         run: Which run made it, as in the audit log.
         window: The half-open window, ISO 8601 in UTC; None where it is open, or unknown.
-        settings: What decided which rows it has and what they look like. `settings_digest` tells whether two are alike.
+        settings: Options that determine its rows and their form; equal options have equal `settings_digest`.
         statistics: The figures of the run.
         columns: Of the pairs, in order.
         files: Its files; those that were pruned have none.
@@ -100,7 +100,7 @@ class Manifest:
     def pseudonyms(self) -> str | None:
         """Return the key id, or the application's function, that made the pseudonyms; None if unkeyed.
 
-        No key recomputes what an application's own function has made: there, nobody can be looked up by their id.
+        No key recomputes pseudonyms of an application's own function, so no person can be found there by id.
         """
         return self.overridden.get("hash_id", self.key_id)
 
@@ -110,11 +110,11 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as values that JSON can represent."""
-        told = {name: value for name, value in asdict(self).items() if name != "version"}
-        for file in told["files"]:
+        content = {name: value for name, value in asdict(self).items() if name != "version"}
+        for file in content["files"]:
             if not file["etag"]:
                 del file["etag"]
-        return told
+        return content
 
     def all(self, kind: str) -> list[DataFile]:
         """Return the files of a kind in the order of their rows; a partitioned export has many."""

@@ -1,7 +1,7 @@
 """The audit log in an object store: `.feedback_etl/audit/00000001.json` and so on, an object for each record.
 
-Nothing can be added to an object, and nobody can lock one. So a record is put under the next number on the condition
-that there is none; who comes too late reads what was added, and puts one that follows it under the number after that.
+Objects can be neither appended to nor locked. A record is therefore put under the next number on the condition that no
+object exists there; after a conflict the new records are read, and the put is repeated under the number after them.
 """
 
 import secrets

@@ -1,7 +1,8 @@
 """Recovery of dead runs in an object store: finish them if their manifest exists, or remove their objects.
 
-Nobody can know whether a run on another machine lives: there is no lock that it could hold. So what has no manifest is
-left alone for a day. Then its manifest's name is taken, so that it can never be published, and its parts are removed.
+An object store has no locks, so the liveness of a run on another host cannot be determined. A run without a manifest
+is therefore left alone for a day. Then its manifest's name is taken, so that it can never commit, and its parts are
+removed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,7 @@ def recover_objects(bucket: ObjectStorage, log: LockedAuditLog, signer: Key | No
         bucket: Where.
         log: Its log.
         signer: Signs what is recorded.
-        keys: Those at hand; an export of another key is finished by whoever has that.
+        keys: The available keys; an export of another key is finished by a process that has it.
     """
     records, by_id = log.records(), {key.id if key else None: key for key in [None, *keys]}
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
@@ -42,7 +43,7 @@ def recover_objects(bucket: ObjectStorage, log: LockedAuditLog, signer: Key | No
         if manifest is None or manifest.run != record["run"] or manifest.key_id not in by_id:
             continue
         key = by_id[manifest.key_id]
-        with suppress(ConflictError):  # somebody else does the same, and records it
+        with suppress(ConflictError):  # another process does the same, and records it
             if manifest.mode != ABANDONED:
                 erase_digests(bucket, manifest, list_digests(bucket, key), key)
             removed = remove_unlisted(bucket, manifest.stem, manifest.files)
@@ -106,9 +107,9 @@ def erase_digests(bucket: ObjectStorage, manifest: Manifest, digests: Iterable[s
 def remove_unlisted(bucket: ObjectStorage, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
     """Delete objects in the folders of an export that are not its files, and return their names.
 
-    The manifest is there already. So whoever puts a part now, and looks for the manifest afterwards, sees it and takes
-    the part back; what was put before is listed here. A crash in between is taken up by the next start, since the run
-    has not ended.
+    The manifest exists already. A worker that puts a part from now on reads the manifest afterwards and removes its
+    part again; parts that were put before are listed here. After a crash the next start continues, since the run is
+    not recorded as ended.
     """
     listed = {file.path for file in files}
     unlisted = [name for folder in part_folders(stem) for name in bucket.listed(folder) if name not in listed]

@@ -1,9 +1,9 @@
 """The transaction of an export in an object store: workers put parts, and the manifest, put last, commits them.
 
-A store has no lock, so who comes first is decided by puts that succeed only where there is nothing yet: the record of
-the beginning takes the stem, and the manifest the place of the export. An eraser puts its tombstones first and lists
-the manifests afterwards; an exporter puts its manifest first and reads the tombstones afterwards. So one of the two
-sees the other, and nobody who was forgotten stays.
+An object store has no locks, so conditional puts, which succeed only if no object exists, order concurrent processes:
+the record of the start reserves the stem, the manifest commits the export. An erasure puts its tombstones first and
+lists the manifests afterwards; an export puts its manifest first and reads the tombstones afterwards. One of the two
+therefore sees the other, and no erased person remains.
 """
 
 import secrets
@@ -107,7 +107,7 @@ class ObjectExportTransaction:
         while True:
             self._require_same_key(log)
             require_consent(self._bucket, log, self._consent)
-            # The last look at the log: what is recorded after it makes the record below come too late.
+            # The last read of the log: any record that is put after it makes the put below conflict.
             records = log.records()
             if not records:
                 require_conditional_puts(self._bucket, STATE_FOLDER)
@@ -148,7 +148,7 @@ class ObjectExportTransaction:
 
         Args:
             parts: What was put, in the order of the rows.
-            facts: What the manifest tells.
+            facts: Details for the manifest.
 
         Raises:
             UsageError: Meanwhile there were exports of another key.

@@ -1,7 +1,7 @@
 """The transaction of a partitioned export: workers write parts, and the manifest, published last, commits them.
 
-Until then the parts lie under their final names in `<stem>/`, where nobody takes them for an export. A part's name
-follows from the range of time it holds, so that a range that was read twice is one part.
+Until then the parts have their final names in `<stem>/`, where no reader takes them for an export. The name of a part
+depends on its time range only, so that a range that was read twice is one part.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ class PartitionedExportTransaction(ExportTransaction):
 
         Args:
             parts: What was written, in the order of the rows.
-            facts: What the manifest tells.
+            facts: Details for the manifest.
         """
         with explain_write_errors(self._folder):
             if parts:

@@ -53,8 +53,8 @@ def recover(folder: Path, log: LockedAuditLog, key: Key | None) -> None:
 def remove_replacements(folder: Path, log: LockedAuditLog) -> None:
     """Remove replacements whose writer died; the caller has acquired the folder's lock.
 
-    Only who holds it writes such files, so that nobody does now. What a worker has left in a folder of parts that are
-    published goes with it.
+    Only the holder of the lock writes such files. Files that a worker left in a folder of published parts are removed
+    as well.
 
     Raises:
         OSError: A file cannot be removed.
@@ -124,7 +124,7 @@ def _remove_files(folder: Path, started: Record) -> Iterator[str]:
             yield name
     if not keep and all(name in started.get("names", ()) for name in part_folders(started["stem"])):
         yield from remove_parts(folder, started["stem"])
-    # The manifest's temporary name goes last: it tells what is of this run.
+    # The manifest's temporary name goes last: it identifies the files of this run.
     for name in export_paths(started["stem"]):
         if staged_path(folder / name).is_file():
             staged_path(folder / name).unlink()
@@ -143,7 +143,7 @@ def remove_parts(folder: Path, stem: str) -> Iterator[str]:
         place = folder / name
         hidden = staged_path(place)
         refuse_links(place.parent, place, hidden)
-        if place.is_dir():  # else there never was one, or somebody was killed who had renamed it
+        if place.is_dir():  # else it never existed, or a killed process had renamed it
             place.rename(hidden)
         for path in hidden.glob("*"):
             if _PART.fullmatch(path.name) and not path.is_symlink():

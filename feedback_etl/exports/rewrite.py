@@ -1,9 +1,9 @@
 """Row removal: the manifest first announces the new content of a file, then the file is replaced.
 
-Whatever interrupts that, the manifest tells both contents, and `settle` lets it tell the one that is there. In a folder
-the lock is held. In an object store nobody can hold one: an object is replaced only if it is still the one that was
-read, and so is a manifest; of two who rewrite the same export, one finds it `Changed` and begins again. There a
-manifest tells of many files at once what they are becoming, each of which is then one or the other.
+After an interruption the manifest contains both descriptions, and `finish_rewrites` keeps the one of the content that
+exists. In a folder the caller holds the lock. In an object store, which has no locks, objects and manifests are
+replaced only if they are still those that were read; of two processes that rewrite the same export, one gets a
+`ConflictError` and starts again. There a manifest announces many files at once, each of which is then old or new.
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -23,10 +23,10 @@ from feedback_etl.storage.object_store import ConflictError, ObjectStorage, Obje
 from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, hash_file
 
 _CONCURRENCY = 4
-"""How many objects are looked into or put at once: of each, the pseudonyms are in memory."""
+"""Objects that are inspected or put concurrently: the pseudonyms of each are in memory."""
 
 _FILES_PER_MANIFEST = 16
-"""Of how many files a manifest tells at once what they are becoming: they are in the temporary folder meanwhile."""
+"""Files that a manifest announces at once: their new contents are in the temporary folder meanwhile."""
 
 Result = TypeVar("Result")
 
@@ -91,7 +91,7 @@ def _leave_out_of_file(
 def finish_rewrites(place: LocalStorage | ObjectStorage, manifest: Manifest) -> None:
     """Update the manifest to the content that exists, whether a crash came before or after a replacement.
 
-    What an object in a store is not, or not yet, it may still become: whoever began that may be at work.
+    In an object store an announced content that does not exist may still be put by a process that is at work.
     """
     if not any(file.becoming for file in manifest.files):
         return
@@ -137,7 +137,7 @@ def read_pseudonyms(place: LocalStorage | ObjectStorage, file: DataFile) -> set[
     with fetch_if_present(place, file.path) as path:
         try:
             return list_pseudonyms(path, path.name) if path else set()
-        except ExportFileError:  # it tells of the copy
+        except ExportFileError:  # it names the copy
             where = place.address(file.path)
             raise ExportFileError(f"{where} cannot be read: it is damaged, or not what its name says.") from None
 
@@ -173,9 +173,9 @@ def _leave_out_of_objects(
         replace_manifest(bucket, manifest)
         puts = [pool.submit(bucket.put, draft.file.path, draft.path, draft.instead_of) for draft in drafts]
         wait(puts)
-    # Those that were replaced are told of, whatever became of the others: these go on becoming what was told.
+    # Record the replaced objects, also if others failed: those keep their announcement.
     done = [number for number, put in enumerate(puts) if put.exception() is None]
-    _tell(bucket, manifest, [(drafts[number], puts[number].result()) for number in done])
+    _record_replacements(bucket, manifest, [(drafts[number], puts[number].result()) for number in done])
     yield from (erased[number] for number in done)
     for put in puts:
         put.result()
@@ -194,7 +194,9 @@ def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 
 
-def _tell(bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, ObjectVersion]]) -> None:
+def _record_replacements(
+    bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, ObjectVersion]]
+) -> None:
     """Record replaced objects in the manifest; after a conflict, in the manifest that another process wrote."""
     for draft, version in replaced:
         _apply_replacement(manifest, draft.file, version.etag)
@@ -203,21 +205,23 @@ def _tell(bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_D
         try:
             replace_manifest(bucket, now)
             break
-        except ConflictError:  # that manifest is out of date from now on; whoever goes on with it begins again
+        except ConflictError:  # another process replaced the manifest: apply the replacements to that one
             now = read_object_manifest(bucket, manifest.stem)
-            replaced = _told_again(bucket, now, replaced) if now else []
+            replaced = _reapply(bucket, now, replaced) if now else []
 
 
-def _told_again(
+def _reapply(
     bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, ObjectVersion]]
 ) -> list[tuple[_Draft, ObjectVersion]]:
     """Return the replacements that still exist unchanged, after applying them to the manifest."""
-    files, told = {file.path: file for file in manifest.files}, []
-    there = {name: each for folder in part_folders(manifest.stem) for name, each in bucket.listed(folder).items()}
+    files, applied = {file.path: file for file in manifest.files}, []
+    existing = {
+        name: version for folder in part_folders(manifest.stem) for name, version in bucket.listed(folder).items()
+    }
     for draft, version in replaced:
         path = draft.file.path
-        if path in files and there.get(path) == (draft.becoming["bytes"], version.etag):
+        if path in files and existing.get(path) == (draft.becoming["bytes"], version.etag):
             files[path].becoming = draft.becoming
             _apply_replacement(manifest, files[path], version.etag)
-            told.append((draft, version))
-    return told
+            applied.append((draft, version))
+    return applied

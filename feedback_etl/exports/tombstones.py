@@ -3,10 +3,10 @@
 `.feedback_etl/tombstones.jsonl` holds a line for each user and each analysis of an erasure; in an object store, where
 nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
 under a key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An
-erasure writes a whole set under each key that it knows; whoever knows one of them can tell from raw rows who is
-forgotten.
+erasure writes a complete set under each key that it knows; a holder of one of these keys can determine from raw rows
+who was erased.
 
-Without any key the digests are plain SHA-256, and whoever can list the ids can tell who asked to be forgotten.
+Without a key the digests are plain SHA-256, and anyone who can list the ids can determine who was erased.
 """
 
 import hashlib
@@ -103,7 +103,7 @@ def read_tombstones(
 
     Args:
         folder: Which.
-        keys: Those at hand.
+        keys: The available keys.
         only: Of these erasures; of all unless given.
 
     Raises:
@@ -119,8 +119,8 @@ def read_tombstones(
     if unknown := [erasure for erasure, key_id in chosen.items() if key_id == ""]:
         ids = sorted({str(key_id) for erasure in unknown for key_id in signers[erasure]})
         raise KeyMissingError(
-            f"{folder} has forgotten people under the key {' or '.join(ids)}, which is not at hand: they could come "
-            "back. Retire that key here (feedback-etl keys retire --file FILE), or export into another folder."
+            f"{folder} contains erasures under the key {' or '.join(ids)}, which is not available: erased people could "
+            "come back. Retire that key here (feedback-etl keys retire --file FILE), or export into another folder."
         )
     found: dict[str | None, dict[str, set[str]]] = {}
     for record in records:

@@ -61,7 +61,7 @@ def register(
 
     Args:
         app: Celery application.
-        settings: Those in force where the worker runs (environment, settings file) unless given.
+        settings: The effective ones where the worker runs (environment, settings file) unless given.
         hour: When beat starts the daily one, in the application's time zone (UTC unless configured); None for never.
         minute: 0 to 59.
         options: Of `export_feedback`, for both tasks.

@@ -23,7 +23,7 @@ class ExportOnFeedback:
     """Hook for feedback events: `await hook(feedback_id)` returns at once, and new rows are exported soon.
 
     Many events make few exports: the first one starts an export in a thread, all that come within `min_interval` share
-    the next. Each is incremental, so that it takes every row that was committed before it began, whoever announced it;
+    the next. Each is incremental, so that it takes every row that was committed before it began;
     call the hook after the commit. An event during an export leads to another one, and an export that failed is tried
     again after `min_interval`, for as long as it fails: no event is forgotten while the process lives. Since a process
     may die, let a nightly incremental export into the same folder follow. Once it is made, the hook never raises.
@@ -31,7 +31,7 @@ class ExportOnFeedback:
     Use it from one event loop; as a context it finishes what is pending at the end (so does `aclose`).
 
     Args:
-        settings: Those in force (environment, settings file) unless given.
+        settings: The effective ones (environment, settings file) unless given.
         min_interval: From the start of one export to the start of the next.
         on_export: Called with the report of each export, in the event loop.
         on_error: Called with the error of each that failed, which is in the log too.
@@ -66,7 +66,7 @@ class ExportOnFeedback:
         self._next_start = 0.0
 
     async def __call__(self, feedback_id: object = None) -> None:  # noqa: ARG002  what events bring
-        """Want an export; the id is not looked at, since rows tell themselves whether they are new."""
+        """Want an export; the id is not used, since every export finds the new rows itself."""
         if self._closing.is_set():
             self._failed(UsageError("The hook is closed: the next export takes the feedback along."))
             return

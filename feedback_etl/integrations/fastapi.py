@@ -39,7 +39,7 @@ _ANSWERS: list[tuple[type[FeedbackError], int, str]] = [
     (ExportFileError, 500, "The folder of exports cannot be used: nothing was exported."),
     (FeedbackError, 500, "Exports are not configured as they have to be: nothing was exported."),
 ]
-"""What a client is told; the error's own sentence, which may name paths, goes into the server's log."""
+"""Responses to clients; the message of the error itself, which may contain paths, goes to the server's log."""
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     409: {"description": "The folder is in use: try again later."},
@@ -84,13 +84,13 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
     database, 500 for what has to be put right on the server. No answer holds a path outside the folder of exports.
 
     Args:
-        settings: Those in force (environment, settings file) unless given. The key is looked up for every export.
+        settings: The effective ones (environment, settings file) unless given. The key is looked up for every export.
         dependencies: What a caller has to pass, such as `[Depends(require_admin)]`; at least one.
 
     Raises:
         UsageError: There is no dependency, or the settings are wrong.
 
-    >>> router = create_router(load_settings(), dependencies=[Depends(lambda: None)])  # this one lets everybody in
+    >>> router = create_router(load_settings(), dependencies=[Depends(lambda: None)])  # this one admits everyone
     >>> [route.path for route in router.routes]
     ['/admin/export-feedback', '/admin/exports']
     """
@@ -128,7 +128,7 @@ def _require_authentication(dependencies: Sequence[Depends]) -> None:
     if isinstance(dependencies, Depends) or not dependencies:
         raise UsageError(
             "Whoever can reach an export can start it: pass dependencies=[Depends(...)] with the function that lets "
-            "admins in and nobody else."
+            "admins in and no one else."
         )
     if not all(isinstance(each, Depends) and each.dependency is not None for each in dependencies):
         raise UsageError("Each of dependencies must be Depends(function) or Security(function).")
@@ -136,10 +136,10 @@ def _require_authentication(dependencies: Sequence[Depends]) -> None:
 
 def _answer(error: FeedbackError) -> HTTPException:
     logger.warning("refused: %s", error)
-    code, told = next((code, told) for kind, code, told in _ANSWERS if isinstance(error, kind))
+    code, message = next((code, message) for kind, code, message in _ANSWERS if isinstance(error, kind))
     if isinstance(error, ValidationError) and error.reasons:
-        told += f" {', '.join(f'{name}: {rows}' for name, rows in error.reasons.items())}."
-    return HTTPException(code, told)
+        message += f" {', '.join(f'{name}: {rows}' for name, rows in error.reasons.items())}."
+    return HTTPException(code, message)
 
 
 def _told(report: ExportReport, settings: Settings) -> dict[str, Any]:

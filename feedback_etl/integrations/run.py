@@ -1,4 +1,4 @@
-"""One export, as every place that calls us makes it: with the settings in force, and errors that are safe to show."""
+"""Run an export with the effective settings, as all integrations do, and with errors that are safe to show."""
 
 import logging
 import traceback
@@ -21,7 +21,7 @@ def run_export(settings: "Settings | None" = None, **options: Any) -> "ExportRep
     """Export what the settings say, but for what the options of `export_feedback` say instead.
 
     Args:
-        settings: Those in force (environment, settings file) unless given.
+        settings: The effective ones (environment, settings file) unless given.
         options: Of `export_feedback`.
 
     Raises:

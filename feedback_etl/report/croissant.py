@@ -101,9 +101,9 @@ def _may_repeat(exports: Sequence[Manifest]) -> bool:
 def _sensitive(exports: Sequence[Manifest]) -> list[str]:
     """List the personal and sensitive data, with extra columns."""
     columns = dict.fromkeys(column for each in exports for column in _list_extra_columns(each))
-    told = {SUBJECT_HASH: "Pseudonyms of people"}
+    descriptions = {SUBJECT_HASH: "Pseudonyms of people"}
     further = [
-        told.get(each, f"{_ROLE_DESCRIPTIONS[each.role]}: column {each.name}")
+        descriptions.get(each, f"{_ROLE_DESCRIPTIONS[each.role]}: column {each.name}")
         for each in columns
         if each.role in _ROLE_DESCRIPTIONS
     ]

@@ -162,8 +162,8 @@ def _exports_at(named: str | Path) -> list[Export]:
 
 def _quasi_identifiers(exports: Sequence[Export]) -> Sequence[str]:
     """Return the quasi-identifiers of the newest export with a measured risk."""
-    told: list[dict[str, Any]] = [each.manifest.risk for each in reversed(exports) if each.manifest.risk]
-    return told[0]["quasi_identifiers"] if told else QUASI_IDENTIFIERS
+    risks: list[dict[str, Any]] = [each.manifest.risk for each in reversed(exports) if each.manifest.risk]
+    return risks[0]["quasi_identifiers"] if risks else QUASI_IDENTIFIERS
 
 
 def _sizes(frame: pl.DataFrame, known: list[str], person: str) -> list[ClassSize]:

@@ -31,7 +31,7 @@ from feedback_etl.storage.urls import (
 )
 
 MAX_ATTEMPTS = 3
-"""How often what the client gave up is begun again, beside its own retries of each request."""
+"""Retries of operations that failed after the client's own retries of each request."""
 
 _AT_ONCE = 16
 _BLOCK_BYTES = 1 << 20

@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 120.0
 """For one request: long enough for a part of an export on a slow line."""
 
 POLARS_OPTIONS = {"allow_http": "true"}
-"""What Polars is told when it reads objects: like the client here, it takes the endpoint that the environment names."""
+"""Storage options for Polars, which takes the endpoint from the environment as the client here does."""
 
 _CONNECT_SECONDS = 5
 _MAX_SECONDS = 180
