@@ -193,7 +193,7 @@ class TestOneBatch:
     def test_every_batch_passes_the_gate(self) -> None:
         """A clean one too: `split_valid` does not ask pandera about it, so who asks is `validate`."""
         processor, batch = BatchProcessor(rules()), raw_frame({})
-        assert pandera_is_asked(lambda: processor.validate_batch(processor.process(batch)))
+        assert pandera_is_asked(lambda: processor.validate_pairs(processor.process(batch).pairs))
 
     @pytest.mark.parametrize("face", [fe.export_feedback, fe.load_training])
     def test_nothing_leaves_without_the_gate(

@@ -117,21 +117,20 @@ class BatchProcessor:
             )
         return raw
 
-    def validate_batch(self, batch: ProcessedBatch) -> ProcessedBatch:
-        """Return the batch if its pairs are valid: the gate before anything is written or returned.
+    def validate_pairs(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """Return training pairs if they are valid: the gate before anything is written or returned.
 
         Raises:
             ValidationError: The pairs do not satisfy `TrainingPair` or the custom row model.
         """
         options = self._options
-        validate(
-            batch.pairs,
+        return validate(
+            pairs,
             extra_columns=options.extra_columns,
             age_edges=options.age_edges,
             row_model=options.row_model,
             overridden=options.overrides.names(),
         )
-        return batch
 
     def flush_rejected(self) -> pl.DataFrame:
         """Return the rejected rows that are still pending."""

@@ -52,7 +52,7 @@ def _collect_training(selection: ReadRequest, rules: TransformOptions) -> pl.Dat
         )
 
         processor = BatchProcessor(rules)
-        pairs = pl.concat([processor.validate_batch(processor.process(raw)).pairs for raw in stream.batches])
+        pairs = pl.concat([processor.validate_pairs(processor.process(raw).pairs) for raw in stream.batches])
         processor.flush_rejected()
         processor.check_limits(selection.window, stream.excluded)
         return drop_small_classes(pairs, processor.find_small_classes(), rules.anonymity.quasi_identifiers)

@@ -151,13 +151,7 @@ def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES, plaus
     ranges = age_ranges(edges)
     edges_passed = pl.sum_horizontal([age >= edge for edge in edges])
     is_age = age.is_between(0, MAX_AGE) if plausible_only else age.cast(pl.Float64).is_not_nan()  # null for null
-    labels = ranges.categories
-    return (
-        pl.when(is_age)
-        .then(edges_passed)
-        .replace_strict(range(len(labels)), labels, return_dtype=ranges)
-        .alias(age.meta.output_name())
-    )
+    return pl.when(is_age).then(edges_passed).cast(pl.UInt8).cat.to(ranges).alias(age.meta.output_name())
 
 
 def iso_timestamp(column: str | pl.Expr) -> pl.Expr:
@@ -174,8 +168,7 @@ def iso_timestamp(column: str | pl.Expr) -> pl.Expr:
     '2025-10-25T10:00:00'
     """
     utc = to_expr(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    text = utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
-    return pl.when(utc.dt.microsecond() == 0).then(text.str.head(-7)).otherwise(text)
+    return utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f").str.strip_suffix(".000000")
 
 
 def pair_hash(
