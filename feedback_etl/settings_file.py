@@ -1,5 +1,13 @@
-"""The settings file in the working directory: `feedback-etl.toml`, or `[tool.feedback-etl]` of `pyproject.toml`."""
+"""The settings file in the working directory: `feedback-etl.toml`, or `[tool.feedback-etl]` of `pyproject.toml`.
 
+A settings file can name a model, which is code, a key and weaker limits. It is therefore used only if it belongs to
+this user or to root, and no other user can write to it.
+"""
+
+import grp
+import os
+import pwd
+import stat
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -21,26 +29,38 @@ def read_settings_file() -> SettingsFile:
     """Read the settings file; ignore a pyproject.toml without `[tool.feedback-etl]`.
 
     Raises:
-        UsageError: A file exists, or may exist, and cannot be read; its settings would be ignored silently.
+        UsageError: A file exists, or may exist, and cannot be read or trusted; its settings would be ignored silently.
     """
     path = Path(SETTINGS_FILE)
-    if (content := _read(path)) is not None:
-        return SettingsFile(path, _parse_toml(path, content))
+    if (file := _read(path)) is not None:
+        _require_trusted(path, file.status)
+        return SettingsFile(path, _parse_toml(path, file.content))
     path = Path("pyproject.toml")
-    content = _read(path)
-    if content is None or b"feedback-etl" not in content:
+    file = _read(path)
+    if file is None or b"feedback-etl" not in file.content:
         return SettingsFile(path, {})
-    tool = _parse_toml(path, content).get("tool")
+    tool = _parse_toml(path, file.content).get("tool")
     values = tool.get("feedback-etl", {}) if isinstance(tool, dict) else {}
     if not isinstance(values, dict):
         raise UsageError("In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl].")
+    if values:
+        _require_trusted(path, file.status)
     return SettingsFile(path, values)
 
 
-def _read(path: Path) -> bytes | None:
-    """Return the content of a file, or None if it does not exist."""
+class _File(NamedTuple):
+    content: bytes
+    status: os.stat_result
+
+
+def _read(path: Path) -> _File | None:
+    """Return the content and the status of a file, or None if it does not exist."""
     try:
-        return path.read_bytes()
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                return _File(file.read(), status)
+            reason = "it is no regular file"
     except FileNotFoundError:
         if not path.is_symlink():
             return None
@@ -51,6 +71,27 @@ def _read(path: Path) -> bytes | None:
         f"The settings file {path} in the working directory cannot be read: {reason}. Make it readable, or run the "
         "command in another directory."
     )
+
+
+def _require_trusted(path: Path, status: os.stat_result) -> None:
+    """Refuse a file that another user owns or can write to."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise UsageError(
+            f"The settings file {path} in the working directory belongs to another user, so it is not used. Take "
+            "ownership of it, or run the command in another directory."
+        )
+    if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_private_group(status.st_gid)):
+        raise UsageError(
+            f"Other users can write to the settings file {path}, so it is not used. Fix it: chmod go-w {path}"
+        )
+
+
+def _is_private_group(group: int) -> bool:
+    """Return whether a group has the name of this user, as each user's own group has on many Linux distributions."""
+    try:
+        return grp.getgrgid(group).gr_name == pwd.getpwuid(os.geteuid()).pw_name and not grp.getgrgid(group).gr_mem
+    except KeyError:  # a container's user may have no name
+        return False
 
 
 def _parse_toml(path: Path, content: bytes) -> dict[str, Any]:

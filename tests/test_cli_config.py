@@ -26,7 +26,8 @@ def test_every_setting_is_printed_with_its_source() -> None:
     Path("feedback-etl.toml").write_text("k = 5\nconnect_timeout = 3\noutput_dir = 'file'\n")
     env = {"FEEDBACK_ETL_CONNECT_TIMEOUT": "4", "FEEDBACK_ETL_KEY": KEY}
     settings = shown("--output", "flag", **env)
-    assert settings.keys() == {*Settings.model_fields, "key"}
+    assert settings.keys() == {*Settings.model_fields, "key", "settings_file"}
+    assert settings["settings_file"]["value"] == str(Path("feedback-etl.toml").absolute())
     assert settings["output_dir"] == {"value": "flag", "from": "the command line"}
     assert settings["connect_timeout"] == {"value": 4.0, "from": "FEEDBACK_ETL_CONNECT_TIMEOUT"}
     assert settings["k"] == {"value": 5, "from": "feedback-etl.toml"}
@@ -48,6 +49,7 @@ def test_settings_as_a_table() -> None:
     """One line for each setting; without a key, the command that creates one."""
     done = feedback_etl("config")
     lines = done.stdout.splitlines()
-    assert len(lines) == len(Settings.model_fields) + 1
+    assert len(lines) == len(Settings.model_fields) + 2
     assert ["output_dir", '"ml/feedback_training"', "default"] in [line.split() for line in lines]
-    assert "feedback-etl keys new" in lines[-1]
+    assert "feedback-etl keys new" in lines[-2]
+    assert lines[-1].split() == ["settings_file", "working", "directory"]

@@ -1,5 +1,8 @@
 """Settings: precedence of the sources, and errors that name the setting and never its value."""
 
+import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,10 @@ from feedback_etl.errors import UsageError
 from feedback_etl.settings import Settings, load_settings
 
 CANARY = "canary-4711"
+OTHERS = 65534
+"""The user and the group nobody."""
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users and groups")
 
 
 def url(**flags: str) -> str | None:
@@ -191,6 +198,51 @@ def test_dangling_link_as_settings_file_is_refused() -> None:
     """Its target may be on a disk that is not mounted."""
     Path("feedback-etl.toml").symlink_to("not mounted")
     assert "feedback-etl.toml in the working directory cannot be read: it is a dangling symbolic link." in refused()
+
+
+@only_root
+@pytest.mark.parametrize("name", ["feedback-etl.toml", "pyproject.toml"])
+@pytest.mark.parametrize("mode", [0o666, 0o646, 0o664])
+def test_settings_file_that_others_can_write_is_refused(name: str, mode: int) -> None:
+    """They could name code to run, another key and weaker limits. The printed command makes the file usable."""
+    write(name, "[tool.feedback-etl]\nk = 5" if name == "pyproject.toml" else "k = 5")
+    Path(name).chmod(mode)
+    os.chown(name, -1, OTHERS)
+    message = refused()
+    assert message == f"Other users can write to the settings file {name}, so it is not used. Fix it: chmod go-w {name}"
+    subprocess.run(shlex.split(message.partition("Fix it: ")[2]), check=True)
+    assert load_settings().k == 5
+
+
+def test_group_of_this_user_alone_may_write() -> None:
+    """Many distributions give each user a group of the same name, and a umask of 002."""
+    write("feedback-etl.toml", "k = 5")
+    os.chown("feedback-etl.toml", -1, os.getgid())
+    Path("feedback-etl.toml").chmod(0o664)
+    assert load_settings().k == 5
+
+
+@only_root
+@pytest.mark.parametrize("name", ["feedback-etl.toml", "pyproject.toml"])
+def test_settings_file_of_another_user_is_refused(name: str) -> None:
+    """Such as one in a shared folder; only root can give a file away."""
+    write(name, "[tool.feedback-etl]\nk = 5" if name == "pyproject.toml" else "k = 5")
+    os.chown(name, OTHERS, -1)
+    assert "belongs to another user, so it is not used" in refused()
+
+
+@only_root
+def test_project_file_of_another_user_without_settings_is_ignored() -> None:
+    """It configures nothing."""
+    write("pyproject.toml", '[project]\nname = "feedback-etl-user"')
+    os.chown("pyproject.toml", OTHERS, -1)
+    assert load_settings().k is None
+
+
+def test_pipe_as_settings_file_is_refused() -> None:
+    """Reading it would wait for ever."""
+    os.mkfifo("feedback-etl.toml")
+    assert "cannot be read: it is no regular file" in refused()
 
 
 def test_project_table_that_is_no_table_is_refused() -> None:

@@ -15,14 +15,17 @@ def print_settings(output: OutputFolder = None, as_json: JsonOutput = False) -> 
     """Print the active settings and the source of each value.
 
     Precedence: command line, environment, settings file, default. Of the database only the location is printed, and of
-    the key only the id.
+    the key only the id. The last line names the settings file that was read.
     """
     from feedback_etl.settings import find_sources
+    from feedback_etl.settings_file import read_settings_file
 
     settings = load_command_settings(output)
     sources = find_sources(output_dir=output)
     values = {name: {"value": value, "from": sources[name]} for name, value in _redact(settings).items()}
     values["key"] = _describe_key(settings)
+    file = read_settings_file()
+    values["settings_file"] = {"value": str(file.path.absolute()) if file.values else None, "from": "working directory"}
     if as_json:
         write_stdout(json.dumps(values))
         return
