@@ -9,10 +9,14 @@ import stat
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+import polars as pl
 import pytest
 from databases import Database
 from folders import exported, people
@@ -21,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import Here, environment, feedback_etl, feedback_etl_process, python, without_privileges
 
+from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError
 from feedback_etl.privacy.keys import (
     Key,
@@ -34,6 +39,8 @@ from feedback_etl.privacy.keys import (
 from feedback_etl.processor import FeedbackProcessor
 from feedback_etl.settings import default_key_path, find_active_key, find_key, find_retired_folder, load_settings
 from feedback_etl.settings_checks import NO_KEY
+from feedback_etl.transform.expressions import hash_id
+from feedback_etl.transform.transforms import anonymize
 
 SECRET = "canary-key-of-the-tests-0123456789abcdef"
 
@@ -389,6 +396,36 @@ class TestTheCommands:
             check=False,
         )
         assert (shown.returncode, shown.stderr) == (2, "error: The pseudonym key is not UTF-8 text.\n")
+
+
+@pytest.mark.parametrize(
+    "serialize",
+    [
+        pickle.dumps,
+        lambda frame: frame.serialize(),
+        lambda frame: cloudpickle.dumps(frame),
+        lambda frame: frame.select(pl.col("analysis_hash").max()).serialize(format="json"),
+    ],
+    ids=["pickle", "serialize", "cloudpickle", "json"],
+)
+@pytest.mark.filterwarnings("ignore:'json' serialization format:UserWarning")
+def test_lazy_frame_with_a_key_is_not_serialised(serialize: Callable[[pl.LazyFrame], bytes]) -> None:
+    """A stored or sent plan would contain the key; `explain` does not show it."""
+    raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"analysis_id": [42]}).lazy()
+    lazy = anonymize(raw, now=datetime(2025, 10, 25), key=SECRET)
+    with pytest.raises((pl.exceptions.ComputeError, RuntimeError), match="would store the key"):
+        serialize(lazy)
+    assert SECRET not in lazy.explain() + repr(lazy) + str(lazy.collect())
+
+
+def test_keyed_expression_is_not_serialised() -> None:
+    """Neither by Polars nor by pickle."""
+    expression = hash_id("analysis_id", key=SECRET)
+    with pytest.raises(pl.exceptions.ComputeError, match="would store the key"):
+        expression.meta.serialize()
+    with pytest.raises(RuntimeError, match="would store the key"):
+        pickle.dumps(expression)
+    assert SECRET not in str(expression)
 
 
 def test_a_key_is_not_pickled() -> None:

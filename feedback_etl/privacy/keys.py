@@ -22,7 +22,7 @@ from feedback_etl.storage.posix import (
     temporary_path,
     write_private_file,
 )
-from feedback_etl.transform.expressions import MIN_KEY_BYTES
+from feedback_etl.transform.expressions import MIN_KEY_BYTES, hmac_sha256
 
 _ID_MESSAGE = b"feedback_etl pseudonym key id"
 """Message whose HMAC is the id of a key. It contains no colon, so it equals no input of a pseudonym."""
@@ -93,8 +93,7 @@ def sign_column(text: pl.Expr, purpose: str, key: Key | None) -> pl.Expr:
     if key is None:
         plain: pl.Expr = (pl.lit(f"feedback_etl {purpose}:") + text).chash.sha2_256()  # type: ignore[attr-defined]
         return plain
-    keyed: pl.Expr = text.chash.hmac_sha256(key=_derive_key(key, purpose))  # type: ignore[attr-defined]
-    return keyed
+    return hmac_sha256(text, _derive_key(key, purpose))
 
 
 def _derive_key(key: Key, purpose: str) -> str:

@@ -6,7 +6,7 @@ null. Nothing here reads a file, the environment or the clock.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import polars as pl
 import polars.selectors as cs
@@ -62,7 +62,8 @@ def hash_id(
     Ids are integers of any width or text. A float is not an id (42.0 is not 42): `anonymize` refuses such columns.
     Null stays null.
 
-    A serialised expression (`expr.meta.serialize()`, pickle) contains the key in plain text: never store or send one.
+    A keyed expression, and a lazy frame with one, cannot be serialised (pickle, `serialize`), since that would store
+    the key: Polars raises ComputeError or RuntimeError. Collect the frame first.
 
     Args:
         column: Name or expression of the ids.
@@ -91,9 +92,28 @@ def hash_id(
         digest = text.chash.sha2_256()  # type: ignore[attr-defined]
     else:
         prefixed = pl.lit(f"{domain or ids.meta.output_name()}:") + text
-        digest = prefixed.chash.hmac_sha256(key=_usable(key if isinstance(key, str) else key.text))  # type: ignore[attr-defined]
+        digest = hmac_sha256(prefixed, _usable(key if isinstance(key, str) else key.text))
     pseudonym: pl.Expr = digest.str.slice(0, PSEUDONYM_LENGTH)
     return pseudonym.alias(ids.meta.output_name())
+
+
+class _KeyedDigest:
+    """Compute the HMAC-SHA256 of texts; a Python object, so that no serialised expression contains the key."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, text: pl.Series) -> pl.Series:
+        column: pl.Expr = pl.col(text.name).chash.hmac_sha256(key=self._key)  # type: ignore[attr-defined]
+        return text.to_frame().select(column).to_series()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("An expression with a pseudonym key is not serialised: that would store the key.")
+
+
+def hmac_sha256(text: pl.Expr, key: str) -> pl.Expr:
+    """Return the HMAC-SHA256 (RFC 2104) of a column of text as 64 hex characters; null stays null."""
+    return text.map_batches(_KeyedDigest(key), return_dtype=pl.String, is_elementwise=True)
 
 
 def _usable(key: str) -> str:
