@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 import pickle
+import resource
 import stat
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 from processes import Here, environment, feedback_etl, feedback_etl_process, python, without_privileges
 
 from feedback_etl.columns import RAW_COLUMNS
+from feedback_etl.database import reader_pool
 from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError
 from feedback_etl.privacy.keys import (
     Key,
@@ -426,6 +428,37 @@ def test_keyed_expression_is_not_serialised() -> None:
     with pytest.raises(RuntimeError, match="would store the key"):
         pickle.dumps(expression)
     assert SECRET not in str(expression)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc to look into")
+def test_reader_process_has_neither_key_nor_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job is sent through a pipe and contains what the reader needs."""
+    for name in ("FEEDBACK_ETL_KEY", "FEEDBACK_ETL_DATABASE_URL", "DATABASE_URL"):
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", SECRET)
+    reader_pool.end_idle()
+    process = reader_pool.acquire()
+    try:
+        content = Path(f"/proc/{process.pid}/environ").read_bytes()
+    finally:
+        process.kill()
+        process.communicate()
+    assert b"RUST_LOG=off" in content
+    assert SECRET.encode() not in content
+
+
+@pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_CORE)[1] == 0, reason="core dumps are disabled here by a hard limit"
+)
+def test_command_line_writes_no_core_dump() -> None:
+    """It would contain the key and rows."""
+    code = (
+        "import os, resource, sys; soft, hard = resource.getrlimit(resource.RLIMIT_CORE);"
+        "resource.setrlimit(resource.RLIMIT_CORE, (hard, hard));"
+        "os._exit = lambda code: print(resource.getrlimit(resource.RLIMIT_CORE)[0]);"
+        "from feedback_etl.__main__ import main; sys.argv = ['feedback-etl', '--version']; main()"
+    )
+    assert python(code).stdout.split()[-1] == "1"
 
 
 def test_a_key_is_not_pickled() -> None:

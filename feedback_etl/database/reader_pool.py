@@ -13,6 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import IO
 
@@ -119,13 +120,19 @@ def _serve_requests(requests: queue.SimpleQueue["Future[Process]"]) -> None:
 def _spawn() -> Process:
     pipe = subprocess.PIPE
     # One arena, so that memory freed by one thread is reused by others. ConnectorX reads RUST_LOG at import.
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "RUST_LOG": "off"}
+    environment = _remove_secrets({**os.environ}) | {"MALLOC_ARENA_MAX": "1", "RUST_LOG": "off"}
     command = [sys.executable, "-m", "feedback_etl.database.reader_process"]
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)  # noqa: S603  ours
     if hasattr(fcntl, "F_SETPIPE_SZ") and process.stdout is not None:  # Linux
         with contextlib.suppress(OSError):  # above the user's limit: the default size works too
             fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return process
+
+
+def _remove_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without our settings (the key, the database's password): a job contains what it needs."""
+    names = [name for name in environment if not name.startswith("FEEDBACK_ETL_") and name != "DATABASE_URL"]
+    return {name: environment[name] for name in names}
 
 
 def get_pipes(process: Process) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:

@@ -22,7 +22,8 @@ from feedback_etl.storage.posix import (
     temporary_path,
     write_private_file,
 )
-from feedback_etl.transform.expressions import MIN_KEY_BYTES, hmac_sha256
+from feedback_etl.transform.expressions import MIN_KEY_BYTES
+from feedback_etl.transform.keyed_digest import hmac_sha256
 
 _ID_MESSAGE = b"feedback_etl pseudonym key id"
 """Message whose HMAC is the id of a key. It contains no colon, so it equals no input of a pseudonym."""

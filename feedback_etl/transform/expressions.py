@@ -6,7 +6,7 @@ null. Nothing here reads a file, the environment or the clock.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import polars as pl
 import polars.selectors as cs
@@ -14,6 +14,7 @@ import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
 from feedback_etl.columns import AGE_EDGES, FORMULA_PATTERN
 from feedback_etl.errors import KeyUnusableError, UsageError
+from feedback_etl.transform.keyed_digest import hmac_sha256
 
 PSEUDONYM_LENGTH = 16
 """Hex characters kept of a digest: 64 bits, so that two of a million ids collide with a chance of about 3e-8."""
@@ -95,25 +96,6 @@ def hash_id(
         digest = hmac_sha256(prefixed, _usable(key if isinstance(key, str) else key.text))
     pseudonym: pl.Expr = digest.str.slice(0, PSEUDONYM_LENGTH)
     return pseudonym.alias(ids.meta.output_name())
-
-
-class _KeyedDigest:
-    """Compute the HMAC-SHA256 of texts; a Python object, so that no serialised expression contains the key."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-
-    def __call__(self, text: pl.Series) -> pl.Series:
-        column: pl.Expr = pl.col(text.name).chash.hmac_sha256(key=self._key)  # type: ignore[attr-defined]
-        return text.to_frame().select(column).to_series()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("An expression with a pseudonym key is not serialised: that would store the key.")
-
-
-def hmac_sha256(text: pl.Expr, key: str) -> pl.Expr:
-    """Return the HMAC-SHA256 (RFC 2104) of a column of text as 64 hex characters; null stays null."""
-    return text.map_batches(_KeyedDigest(key), return_dtype=pl.String, is_elementwise=True)
 
 
 def _usable(key: str) -> str:
