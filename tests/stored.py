@@ -18,7 +18,7 @@ from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.row_filter import list_pseudonyms, write_without
 from feedback_etl.exports.tombstones import Tombstones, hash_identity
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import hash_file
 
@@ -80,10 +80,10 @@ class Rows:
         names = [(part_path(stem, number, suffix), path) for number, path in enumerate(self.pairs)]
         names += [(rejected_part_path(stem, number), path) for number, path in enumerate(self.rejected)]
         for name, path in names:
-            with place.draft(name) as draft:
+            with place.staging_path(name) as draft:
                 draft.write_bytes(path.read_bytes())
                 draft.chmod(0o600)
-                place.create(name, draft)
+                place.put_new(name, draft)
         return [_described(name, path) for name, path in names]
 
 
@@ -108,7 +108,7 @@ def pairs_in(bucket: ObjectStorage, files: Sequence[DataFile]) -> pl.DataFrame:
     """The rows of parts, as text."""
     frames = []
     for file in files:
-        with bucket.fetched(file.path) as path:
+        with bucket.local_copy(file.path) as path:
             parquet = path.suffix == ".parquet"
             frames.append(pl.read_parquet(path).cast(pl.String) if parquet else pl.read_csv(path, infer_schema=False))
     return pl.concat(frames)

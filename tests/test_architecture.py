@@ -37,7 +37,7 @@ LAYERS = [
 
 MEASURING_TIME = {
     "cli.console",
-    "exports.lock",
+    "storage.locks",
     "pipeline.estimate",
     "pipeline.export",
     "pipeline.partitioned",

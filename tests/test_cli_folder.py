@@ -9,8 +9,8 @@ from folders import KEY, exported, people, visible
 from processes import Here, feedback_etl
 
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.lock import lock_folder
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.locks import lock_folder
 
 STEM = "feedback_training_20251025_120000"
 

@@ -21,7 +21,6 @@ import feedback_etl as fe
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
-    STATE_FOLDER,
     candidate_stems,
     export_paths,
     replacement_path,
@@ -29,6 +28,7 @@ from feedback_etl.exports.layout import (
 )
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.posix import hash_file
 
 CHANGING = "write,pwrite64,fsync,link,linkat,unlink,unlinkat,rename,renameat,renameat2"

@@ -12,9 +12,9 @@ from applications import FOLDER, configure, exported_rows, exports, give_feedbac
 from databases import Database, opened
 
 from feedback_etl.errors import FolderLockedError, SourceError, UsageError
-from feedback_etl.exports.lock import lock_folder
 from feedback_etl.integrations.events import ExportOnFeedback
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.locks import lock_folder
 from feedback_etl.storage.posix import make_private_folder
 
 AT_ONCE = timedelta(0)

@@ -18,9 +18,9 @@ from processes import feedback_etl, python, tracer
 from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports import layout
-from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.exports.local_transaction import CommittedFiles, LocalExportTransaction
 from feedback_etl.privacy.keys import write_key
+from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.posix import fsync_directory, link_exclusive, make_private_folder, unlink_if_ours
 
 NOW = datetime(2025, 10, 25, 12)

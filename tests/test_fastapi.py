@@ -199,7 +199,7 @@ class TestOneAtATime:
         program = """
 import sys
 from pathlib import Path
-from feedback_etl.exports.lock import lock_folder
+from feedback_etl.storage.locks import lock_folder
 from feedback_etl.storage.posix import make_private_folder
 make_private_folder(Path(sys.argv[1]))
 with lock_folder(Path(sys.argv[1])):

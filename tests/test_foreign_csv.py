@@ -21,7 +21,7 @@ from feedback_etl.exports.manifest import Manifest, list_local_manifests, write_
 from feedback_etl.exports.row_filter import count_rows, read_columns, write_without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.rows import Export, Rows
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 
 KEYS = [Key(KEY)]
 BOM = b"\xef\xbb\xbf"

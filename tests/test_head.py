@@ -35,7 +35,7 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 
 NOW = datetime(2025, 10, 25, 12)
 KEY = Key("k" * 64)

@@ -33,10 +33,10 @@ import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS, parse_lookback
-from feedback_etl.exports.lock import lock_folder
 from feedback_etl.exports.manifest import Manifest, list_local_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.locks import lock_folder
 
 HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
 

@@ -9,8 +9,10 @@ import pytest
 from object_store import CREDENTIALS, Proxy, Trouble
 
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.storage.base import LocalStorage, open_storage
-from feedback_etl.storage.object_store import ConflictError, ObjectStorage
+from feedback_etl.storage.base import ConflictError
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.location import open_storage
+from feedback_etl.storage.object_store import ObjectStorage
 
 pytestmark = pytest.mark.served_store
 
@@ -57,16 +59,16 @@ class TestObjects:
         source.write_bytes(LARGE)
         assert not bucket.exists()
         for name in ("b", "a", ".hidden", "folder/c"):
-            bucket.create(name, source)
+            bucket.put_new(name, source)
         assert bucket.exists()
         assert (bucket.names(), bucket.names("folder"), bucket.names("nowhere")) == (["a", "b"], ["folder/c"], [])
-        assert sorted(bucket.listed()) == [".hidden", "a", "b", "folder/c"]
-        assert {each.bytes for each in bucket.listed("folder").values()} == {len(LARGE)}
-        with bucket.fetched("folder/c") as path:
+        assert sorted(bucket.list_files()) == [".hidden", "a", "b", "folder/c"]
+        assert {each.bytes for each in bucket.list_files("folder").values()} == {len(LARGE)}
+        with bucket.local_copy("folder/c") as path:
             assert path.read_bytes() == LARGE == bucket.read("a")
             assert path.parent.stat().st_mode & 0o077 == 0
-        bucket.remove("a")
-        bucket.remove("a")
+        bucket.delete("a")
+        bucket.delete("a")
         assert bucket.names() == ["b"]
         with pytest.raises(FileNotFoundError):
             bucket.read("a")
@@ -76,10 +78,10 @@ class TestObjects:
         """A store tells of a thousand at a time, and takes as many."""
         bucket = ObjectStorage(bucket_url)
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda number: bucket.add_numbered("folder.jsonl", number, b"%d" % number), range(1, 1_105)))
-        assert len(bucket.names("folder")) == len(bucket.listed()) == 1_104
-        assert bucket.numbered("folder.jsonl") == {number: b"%d" % number for number in range(1, 1_105)}
-        bucket.remove_all([*bucket.names("folder"), "was/never/there"])
+            list(pool.map(lambda number: bucket.put_numbered("folder.jsonl", number, b"%d" % number), range(1, 1_105)))
+        assert len(bucket.names("folder")) == len(bucket.list_files()) == 1_104
+        assert bucket.read_numbered("folder.jsonl") == {number: b"%d" % number for number in range(1, 1_105)}
+        bucket.delete(*[*bucket.names("folder"), "was/never/there"])
         assert not bucket.exists()
 
     def test_a_bucket_that_keeps_versions_is_one_like_others(self, bucket_url: str) -> None:
@@ -87,14 +89,14 @@ class TestObjects:
         name, enabled = bucket_url.split("/")[2], {"Status": "Enabled"}
         boto3.client("s3").put_bucket_versioning(Bucket=name, VersioningConfiguration=enabled)
         bucket = ObjectStorage(bucket_url)
-        first = bucket.put("name", b"one")
-        second = bucket.put("name", b"two", instead_of=first)
+        first = bucket.put_new("name", b"one")
+        second = bucket.replace("name", b"two", if_match=first)
         with pytest.raises(ConflictError):
-            bucket.put("name", b"three", instead_of=first)
+            bucket.replace("name", b"three", if_match=first)
         assert bucket.read_version("name") == (b"two", second)
-        bucket.remove("name")
+        bucket.delete("name")
         assert not bucket.exists()
-        assert bucket.put("name", b"four") != second
+        assert bucket.put_new("name", b"four") != second
 
 
 class TestTrouble:
@@ -105,9 +107,9 @@ class TestTrouble:
     def test_a_put_comes_through(self, bucket_url: str, proxy: Proxy, how: str) -> None:
         """Once, whether its answer came back or not."""
         proxy.troubles = [Trouble(how)]
-        version = quick(bucket_url).put("name", LARGE)
+        version = quick(bucket_url).put_new("name", LARGE)
         proxy.troubles = [Trouble(how)]
-        quick(bucket_url).put("name", b"new", instead_of=version)
+        quick(bucket_url).replace("name", b"new", if_match=version)
         assert quick(bucket_url).read("name") == b"new"
         assert [each.times for each in proxy.troubles] == [0]
 
@@ -116,22 +118,22 @@ class TestTrouble:
     def test_an_object_is_read_whole(self, bucket_url: str, proxy: Proxy, how: str) -> None:
         """Also where the connection was cut off in its middle."""
         bucket = quick(bucket_url)
-        bucket.put("name", LARGE)
-        for read in (lambda: bucket.read("name"), lambda: bucket.described("name"), lambda: bucket.names()):
+        bucket.put_new("name", LARGE)
+        for read in (lambda: bucket.read("name"), lambda: bucket.stat_with_digest("name"), lambda: bucket.names()):
             proxy.troubles = [Trouble(how, method="GET")]
             read()
             assert [each.times for each in proxy.troubles] == [0]
         proxy.troubles = [Trouble(how, method="GET")]
-        with bucket.fetched("name") as path:
+        with bucket.local_copy("name") as path:
             assert path.read_bytes() == LARGE
 
     def test_a_put_whose_answer_was_lost_is_no_conflict_with_itself(self, bucket_url: str, proxy: Proxy) -> None:
         """But with the content of somebody else it is."""
         proxy.troubles = [Trouble("lost", times=2)]
-        quick(bucket_url).put("name", b"mine")
+        quick(bucket_url).put_new("name", b"mine")
         proxy.troubles = [Trouble("lost", times=2)]
         with pytest.raises(FileExistsError):
-            quick(bucket_url).put("name", b"another's")
+            quick(bucket_url).put_new("name", b"another's")
 
     @pytest.mark.sample("503-failed")
     @pytest.mark.parametrize(("how", "told"), [("503", "failed"), ("slow", "in time")])
@@ -141,7 +143,7 @@ class TestTrouble:
         with pytest.raises(ExportFileError, match=f"{bucket_url.removesuffix('/exports')}: .* {told}"):
             quick(bucket_url).read("name")
         with pytest.raises(ExportFileError):
-            quick(bucket_url).put("name", b"content")
+            quick(bucket_url).put_new("name", b"content")
         assert len(proxy.requests) <= 20
 
 
@@ -152,7 +154,7 @@ class TestFailures:
     def test_a_bucket_that_is_not_there_is_named(self) -> None:
         """Not an object."""
         bucket = ObjectStorage("s3://no-such-bucket/exports")
-        for act in (lambda: bucket.names(), lambda: bucket.read("name"), lambda: bucket.put("name", b"")):
+        for act in (lambda: bucket.names(), lambda: bucket.read("name"), lambda: bucket.put_new("name", b"")):
             with pytest.raises(ExportFileError, match=r"^There is no bucket s3://no-such-bucket\.$"):
                 act()
 
@@ -168,7 +170,7 @@ class TestFailures:
         """Without the key that was used."""
         proxy.denied = True
         bucket = quick(bucket_url)
-        for act in (lambda: bucket.names(), lambda: bucket.read("name"), lambda: bucket.put("name", b"")):
+        for act in (lambda: bucket.names(), lambda: bucket.read("name"), lambda: bucket.put_new("name", b"")):
             with pytest.raises(ExportFileError, match="denies access") as error:
                 act()
             assert CREDENTIALS["AWS_ACCESS_KEY_ID"] not in str(error.value)
@@ -200,5 +202,5 @@ class TestFailures:
         path.parent.mkdir()
         path.write_text("[training]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = secret\n")
         monkeypatch.setenv("AWS_PROFILE", "training")
-        ObjectStorage(bucket_url).put("name", b"content")
+        ObjectStorage(bucket_url).put_new("name", b"content")
         assert ObjectStorage(bucket_url).names() == ["name"]

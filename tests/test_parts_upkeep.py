@@ -30,7 +30,7 @@ from feedback_etl.exports.manifest import Manifest, list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.posix import hash_file
 
 KEYS = [Key(KEY)]
@@ -197,7 +197,7 @@ def test_a_worker_that_comes_too_late_leaves_nothing(
     def late(path: Path, missing_ok: bool = False) -> None:
         unlink(path, missing_ok)
         if path.name == "part-00000.parquet" and not outcomes:
-            with place.draft(part_path(export.stem, 7, ".csv")) as draft:
+            with place.staging_path(part_path(export.stem, 7, ".csv")) as draft:
                 try:
                     draft.touch()
                 except FileNotFoundError:

@@ -11,8 +11,8 @@ from processes import python
 import feedback_etl as fe
 from feedback_etl.errors import FolderLockedError, UsageError
 from feedback_etl.exports.audit import AuditLog, verify
-from feedback_etl.exports.lock import lock_folder
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.locks import lock_folder
 
 REQUEST = "0b9f7c1e-0d3c-4a52-8f5e-6f1b9d6e7a11"
 

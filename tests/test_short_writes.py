@@ -31,14 +31,14 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog, verify
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
-from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.report.contracts import write_contracts
 from feedback_etl.settings import load_settings
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.base import STATE_FOLDER
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.posix import create_private_file, hash_file
 from feedback_etl.storage.whole_files import write_whole
 from feedback_etl.training.vocabulary import Vocabulary
@@ -357,7 +357,7 @@ def test_an_append_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         opened_log.append("second", None)
     assert log.path.read_bytes() == before
     with limited(40), pytest.raises(OSError, match="File too large"):
-        LocalStorage(tmp_path).grow("lines", b"line\n" * 10)
+        LocalStorage(tmp_path).append_lines("lines", b"line\n" * 10)
     assert (tmp_path / "lines").read_bytes() == b""
 
 

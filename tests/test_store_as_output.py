@@ -52,7 +52,7 @@ def rows_of(report: ExportReport, bucket_url: str, kind: str = "pairs") -> pl.Da
     """Its rows as text, by its manifest."""
     frames = []
     for file in manifest_of(report, bucket_url).all(kind):
-        with ObjectStorage(bucket_url).fetched(file.path) as path:
+        with ObjectStorage(bucket_url).local_copy(file.path) as path:
             read: Any = pl.read_parquet if file.path.endswith(".parquet") else pl.read_csv
             frames.append(read(path, **({} if file.path.endswith(".parquet") else {"infer_schema": False})))
     rows: pl.DataFrame = pl.concat(frames).cast(pl.String)
@@ -101,7 +101,7 @@ def test_it_is_the_same_export(
 def test_a_worker_reads_once_whom_the_store_has_forgotten(url: str, bucket_url: str, proxy: Proxy) -> None:
     """And opens it once, however many tasks it does."""
     line = {"erasure": "0" * 16, "kind": "pseudonym", "digest": "0" * 32, "key_id": Key(KEY).id}
-    ObjectStorage(bucket_url).grow(".feedback_etl/tombstones.jsonl", (json.dumps(line) + "\n").encode())
+    ObjectStorage(bucket_url).append_lines(".feedback_etl/tombstones.jsonl", (json.dumps(line) + "\n").encode())
     watched = Watched()
 
     def read_by(**options: Any) -> int:

@@ -23,7 +23,7 @@ from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import open_storage
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.object_store import ObjectStorage
 
 SIGNER = Key(KEY)
@@ -45,7 +45,7 @@ def published(url: str, rows: Rows) -> str:
 
 def put(url: str, name: str, content: bytes) -> None:
     """Put an object, whatever is there."""
-    ObjectStorage(url).replace(name, content)
+    ObjectStorage(url).overwrite(name, content)
 
 
 @pytest.mark.parametrize("name", [lambda stem: part_path(stem, 0, ".csv"), lambda stem: spooled_part_path(stem, 7)])
@@ -62,7 +62,7 @@ def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any)
         part.append(pl.DataFrame({"a": [1]}))
         with pytest.raises(ExportFileError, match="ended while the part was written"):
             part.publish("pairs")
-    assert [each for each in ObjectStorage(bucket_url).listed() if "part-" in each] == []
+    assert [each for each in ObjectStorage(bucket_url).list_files() if "part-" in each] == []
     assert list_manifests(bucket_url) == []
 
 
@@ -88,13 +88,13 @@ def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
     """The manifest still tells that rows were erased, and of a run."""
     published(bucket_url, rows)
     fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
-    for name in ObjectStorage(bucket_url).listed(".feedback_etl"):
+    for name in ObjectStorage(bucket_url).list_files(".feedback_etl"):
         if "tombstones" in name or name.endswith("/00000003.json"):
-            ObjectStorage(bucket_url).remove(name)
+            ObjectStorage(bucket_url).delete(name)
     faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
     assert any("the log records no erasure" in fault for fault in faults)
-    ObjectStorage(bucket_url).remove(".feedback_etl/audit/00000002.json")
-    ObjectStorage(bucket_url).remove(".feedback_etl/audit/00000001.json")
+    ObjectStorage(bucket_url).delete(".feedback_etl/audit/00000002.json")
+    ObjectStorage(bucket_url).delete(".feedback_etl/audit/00000001.json")
     faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
     assert any("the log does not record how" in fault for fault in faults)
 
@@ -106,7 +106,7 @@ def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str
     bucket, second = ObjectStorage(bucket_url), ".feedback_etl/audit/00000002.json"
     content = bucket.read(second)
     if change == "moved":
-        bucket.remove(second)
+        bucket.delete(second)
         put(bucket_url, ".feedback_etl/audit/00000007.json", content)
     elif change == "beside":
         put(bucket_url, ".feedback_etl/audit/2.json", content)
@@ -124,12 +124,12 @@ def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, numb
     put(bucket_url, name, b"{}")
     for _ in range(number, 99_999_999):
         append(bucket_url)
-    with pytest.raises(ExportFileError, match=rf"^{bucket_url}/{name} is not of feedback_etl: .* Remove it"):
+    with pytest.raises(ExportFileError, match=rf"^{bucket_url}/{name} was not written by feedback_etl: .* Remove it"):
         append(bucket_url)
     assert len(ObjectAuditLog(ObjectStorage(bucket_url)).lines()) <= 5
     assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
     for each in range(number, 100_000_000):
-        ObjectStorage(bucket_url).remove(f".feedback_etl/audit/{each}.json")
+        ObjectStorage(bucket_url).delete(f".feedback_etl/audit/{each}.json")
     append(bucket_url)
     assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems == []
 

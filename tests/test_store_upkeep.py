@@ -53,7 +53,7 @@ def assert_true(url: str) -> None:
     """Manifests and log say what is there."""
     for manifest in list_manifests(url):
         for file in manifest.files if not manifest.pruned_at else []:
-            assert ObjectStorage(url).described(file.path) == (file.bytes, file.sha256)
+            assert ObjectStorage(url).stat_with_digest(file.path) == (file.bytes, file.sha256)
             assert file.becoming == {}
     assert verify_folder(ObjectStorage(url), list_manifests(url), KEYS).problems == []
 
@@ -83,17 +83,17 @@ class TestErase:
     def test_a_second_one_changes_nothing(self, url: str) -> None:
         """Who was forgotten is known."""
         fe.erase(url, analysis_ids=[202], keys=KEYS)
-        objects = {name: each for name, each in ObjectStorage(url).listed().items() if "audit" not in name}
+        objects = {name: each for name, each in ObjectStorage(url).list_files().items() if "audit" not in name}
         again = fe.erase(url, analysis_ids=[202, 777], keys=KEYS)
         assert (again.rows, again.not_found) == (0, ["777"])
-        known = {name: each for name, each in ObjectStorage(url).listed().items() if name in objects}
+        known = {name: each for name, each in ObjectStorage(url).list_files().items() if name in objects}
         assert known == objects
 
     def test_a_dry_run_puts_nothing(self, url: str) -> None:
         """It counts."""
-        before = ObjectStorage(url).listed()
+        before = ObjectStorage(url).list_files()
         assert fe.erase(url, analysis_ids=[202], keys=KEYS, dry_run=True).rows == 1
-        assert ObjectStorage(url).listed() == before
+        assert ObjectStorage(url).list_files() == before
 
     def test_a_sweep_takes_out_who_is_no_longer_there(self, url: str, database: Database) -> None:
         """And says in the log that it begins, for exports that are under way."""
@@ -227,7 +227,7 @@ class TestPrune:
 
     def test_nothing_else_is_removed(self, url: str) -> None:
         """What has no manifest is told."""
-        ObjectStorage(url).put("copy.csv", b"")
+        ObjectStorage(url).put_new("copy.csv", b"")
         pruned = fe.prune(url, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=10))
         assert pruned.unmanaged == [Path("copy.csv")]
         assert "copy.csv" in ObjectStorage(url).names()
@@ -265,13 +265,13 @@ class TestScan:
         """By its size or its ETag; a part that is missing as well."""
         bucket, part = ObjectStorage(url), only(url).all("pairs")[1].path
         content, version = bucket.read_version(part)
-        version = bucket.put(part, content[:-1] + b"X", instead_of=version)
+        version = bucket.replace(part, content[:-1] + b"X", if_match=version)
         for broken in (content[:-2], None):
             with pytest.raises(ExportFileError, match=r"part-00001\.parquet does not match its manifest"):
                 fe.scan_training(url)
             if broken:
-                bucket.put(part, broken, instead_of=version)
-                bucket.remove(part)
+                bucket.replace(part, broken, if_match=version)
+                bucket.delete(part)
 
     def test_an_object_without_an_etag_is_told_by_its_digest(self, url: str) -> None:
         """As one of a store that gives none."""
@@ -279,7 +279,7 @@ class TestScan:
         for file in manifest.files:
             file.etag = ""
         name = manifest_path(manifest.stem)
-        ObjectStorage(url).put(name, manifest.to_json().encode(), instead_of=manifest.version)
+        ObjectStorage(url).replace(name, manifest.to_json().encode(), if_match=manifest.version)
         assert scan_rows(url) == 9
 
 
@@ -314,7 +314,7 @@ class TestFaces:
         """They hold people whom it does not reach."""
         stem, bucket = only(url).stem, ObjectStorage(url)
         lost = {name for folder in part_folders(stem) for name in bucket.names(folder)}
-        bucket.remove(f"{stem}.manifest.json")
+        bucket.delete(f"{stem}.manifest.json")
         assert {str(path) for path in fe.erase(url, analysis_ids=["101"], keys=KEYS).unmanaged} == lost != set()
         told = here("list", "--output", url).out
         assert all(f"{name}  unmanaged: the manifest of this part is missing" in told for name in lost)
@@ -350,16 +350,16 @@ class TestFaces:
         bucket = ObjectStorage(url)
         name = ".feedback_etl/audit/00000001.json"
         content, version = bucket.read_version(name)
-        bucket.put(name, content.replace(b"started", b"stopped"), instead_of=version)
+        bucket.replace(name, content.replace(b"started", b"stopped"), if_match=version)
         assert verify_folder(bucket, list_manifests(url), KEYS).problems == ["line 1: it was changed"]
-        bucket.remove(".feedback_etl/audit/00000002.json")
-        bucket.remove(name)
+        bucket.delete(".feedback_etl/audit/00000002.json")
+        bucket.delete(name)
         faults = verify_folder(bucket, list_manifests(url), KEYS).problems
         assert ["the log was cut" in faults[0], "does not record how" in faults[1]] == [True, True]
 
     def test_tombstones_that_were_removed_are_missed(self, url: str) -> None:
         """Whom the bucket has forgotten could come back."""
         fe.erase(url, analysis_ids=[202], keys=KEYS)
-        ObjectStorage(url).remove(".feedback_etl/tombstones/00000001.json")
+        ObjectStorage(url).delete(".feedback_etl/tombstones/00000001.json")
         with pytest.raises(ExportFileError, match=r"tombstones\.jsonl is missing or was changed"):
             fe.erase(url, analysis_ids=[203], keys=KEYS)

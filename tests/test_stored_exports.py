@@ -91,9 +91,9 @@ def assert_whole(url: str) -> None:
     for manifest in list_manifests(url):
         told |= {manifest_path(manifest.stem), *(file.path for file in manifest.files)}
         for file in manifest.files:
-            assert bucket.described(file.path) == (file.bytes, file.sha256)
-            assert bucket.listed()[file.path] == (file.bytes, file.etag)
-    assert {name for name in bucket.listed() if not name.startswith(".")} == told
+            assert bucket.stat_with_digest(file.path) == (file.bytes, file.sha256)
+            assert bucket.list_files()[file.path][:2] == (file.bytes, file.etag)
+    assert {name for name in bucket.list_files() if not name.startswith(".")} == told
     anchors = {each.stem: each.audit_head for each in list_manifests(url)}
     assert verify(ObjectAuditLog(bucket), [SIGNER], anchors, signed=True).problems == []
 
@@ -131,7 +131,7 @@ class TestPublishing:
 
         with pytest.raises(RuntimeError):
             attempt(bucket_url, rows, stop)
-        left = [name for name in ObjectStorage(bucket_url).listed() if not name.startswith(".")]
+        left = [name for name in ObjectStorage(bucket_url).list_files() if not name.startswith(".")]
         assert left == ["feedback_training_20251025_120000.manifest.json"]  # which tells workers that it is over
         assert list_manifests(bucket_url) == []
         assert events(bucket_url) == ["started", "failed"]
@@ -140,7 +140,7 @@ class TestPublishing:
         """A part that no task has told of."""
         with begun(bucket_url) as export:
             parts = rows.put(ObjectStorage(bucket_url), export.stem)
-            ObjectStorage(bucket_url).put(part_path(export.stem, 77, ".parquet"), b"left")
+            ObjectStorage(bucket_url).put_new(part_path(export.stem, 77, ".parquet"), b"left")
             export.commit(parts, rows.facts)
         assert_whole(bucket_url)
 
@@ -161,26 +161,26 @@ class TestPublishing:
         proxy.before = put_late
         attempt(bucket_url, rows)
         assert late
-        assert not {*late} & {*ObjectStorage(bucket_url).listed()}
+        assert not {*late} & {*ObjectStorage(bucket_url).list_files()}
         assert_whole(bucket_url)
 
     def test_a_part_that_comes_when_there_was_nothing_to_publish_is_taken_back(self, bucket_url: str) -> None:
         """And what waited is removed, as where all classes are too small."""
         with begun(bucket_url) as export:
             waiting, late = (spooled_part_path(export.stem, number) for number in (0, 1))
-            ObjectStorage(bucket_url).put(waiting, b"rows")
+            ObjectStorage(bucket_url).put_new(waiting, b"rows")
             export.commit([])
         with PartWriter(ObjectStorage(bucket_url), late, FileFormat("arrow"), {}) as part:
             part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
             with pytest.raises(ExportFileError, match="ended while the part was written"):
                 part.publish("pairs")
-        assert [name for name in ObjectStorage(bucket_url).listed() if "part-" in name] == []
+        assert [name for name in ObjectStorage(bucket_url).list_files() if "part-" in name] == []
         assert events(bucket_url) == ["started", "committed"]
 
     def test_a_part_that_is_not_there_fails_it(self, bucket_url: str, rows: Rows) -> None:
         """It was told of, and somebody has removed it."""
         with pytest.raises(ExportFileError, match="not there"):
-            attempt(bucket_url, rows, lambda _, parts: ObjectStorage(bucket_url).remove(parts[0].path))
+            attempt(bucket_url, rows, lambda _, parts: ObjectStorage(bucket_url).delete(parts[0].path))
         assert list_manifests(bucket_url) == []
 
     def test_two_of_a_second_have_names_of_their_own(self, bucket_url: str, rows: Rows) -> None:
@@ -369,7 +369,7 @@ url, path, moment = sys.argv[1:]
 bucket, path = ObjectStorage(url), Path(path)
 with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
     name = part_path(export.stem, 0, ".parquet")
-    bucket.create(name, path)
+    bucket.put_new(name, path)
     if moment == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     export._end = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
@@ -400,10 +400,10 @@ class TestKilledRuns:
     def test_what_it_had_not_removed_yet_is_removed(self, bucket_url: str, killed: "Killed") -> None:
         """The manifest comes first, and then all goes that it does not list."""
         stem = killed("after")
-        ObjectStorage(bucket_url).put(spooled_part_path(stem, 7), b"rows")
+        ObjectStorage(bucket_url).put_new(spooled_part_path(stem, 7), b"rows")
         with begun(bucket_url) as export:
             export.commit([])
-        assert [name for name in ObjectStorage(bucket_url).listed(".feedback_etl") if "part-" in name] == []
+        assert [name for name in ObjectStorage(bucket_url).list_files(".feedback_etl") if "part-" in name] == []
         assert ObjectAuditLog(ObjectStorage(bucket_url)).records()[1]["removed"] == [spooled_part_path(stem, 7)]
         assert_whole(bucket_url)
 

@@ -38,7 +38,7 @@ def _require_one_key(files: list[Path]) -> None:
 
 def _list_data_files(file: Path) -> list[str]:
     """Return a file, or the parts in the folder of one export; the exports of a folder may have different keys."""
-    from feedback_etl.storage.base import open_storage
+    from feedback_etl.storage.location import open_storage
     from feedback_etl.storage.object_store import ObjectStorage
 
     storage = open_storage(file)
@@ -49,14 +49,14 @@ def _list_data_files(file: Path) -> list[str]:
             f"{storage} is a folder: name its files ({storage}/*.csv), or measure its exports together, without "
             f"duplicates, with feedback-etl report --output {storage}."
         )
-    return [storage.address(name) for name in parts] or [str(storage)]
+    return [storage.uri(name) for name in parts] or [str(storage)]
 
 
 def _read_key_ids(file: str) -> Iterator[str]:
     """Yield the id of the key of a data file or a part, if it belongs to an export."""
     from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
     from feedback_etl.exports.manifest import parse_manifest
-    from feedback_etl.storage.base import open_storage
+    from feedback_etl.storage.location import open_storage
 
     folder, _, name = file.rpartition("/")
     stems = [name.removesuffix(suffix) for suffix in DATA_SUFFIXES if name.endswith(suffix)]
@@ -91,11 +91,11 @@ def _read_file(path: str) -> "pl.DataFrame":
     import polars as pl
 
     from feedback_etl.exports.csv_records import without_empty_lines
-    from feedback_etl.storage.base import open_storage
+    from feedback_etl.storage.location import open_storage
     from feedback_etl.storage.urls import is_object_store
 
     folder, _, name = path.rpartition("/")
-    with open_storage(folder).fetched(name) if is_object_store(path) else nullcontext(Path(path)) as file:
+    with open_storage(folder).local_copy(name) if is_object_store(path) else nullcontext(Path(path)) as file:
         if path.endswith(".parquet"):
             frame = pl.scan_parquet(file, glob=False)
         else:

@@ -1,6 +1,7 @@
 """Commands for a folder of exports: list, adopt and prune."""
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
-    from feedback_etl.storage.base import LocalStorage
+    from feedback_etl.storage.local import LocalStorage
     from feedback_etl.storage.object_store import ObjectStorage
 
 
@@ -37,7 +38,7 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
         }
         write_stdout(json.dumps(listing))
         return
-    existing = storage.present(file.path for manifest in exports for file in manifest.all("pairs"))
+    existing = storage.stat_files(file.path for manifest in exports for file in manifest.all("pairs"))
     for manifest in exports:
         write_stdout(_format_export(manifest, existing))
     for path in unmanaged:
@@ -109,7 +110,7 @@ def prune(
         echo_err(f"not touched, without a manifest: {files} (feedback-etl list shows them)")
 
 
-def _format_export(manifest: "Manifest", existing: set[str]) -> str:
+def _format_export(manifest: "Manifest", existing: Container[str]) -> str:
     """Describe an export in one line.
 
     Args:
@@ -130,7 +131,7 @@ def _format_export(manifest: "Manifest", existing: set[str]) -> str:
 def _format_unmanaged(storage: "LocalStorage | ObjectStorage", path: Path) -> str:
     """Describe a data file without a manifest in one line, with the remedy."""
     from feedback_etl.exports.layout import STEM
-    from feedback_etl.storage.base import LocalStorage
+    from feedback_etl.storage.local import LocalStorage
 
     name = path.relative_to(storage.path) if isinstance(storage, LocalStorage) else path
     if any(STEM.fullmatch(part) for part in name.parts[:-1]):

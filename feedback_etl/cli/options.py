@@ -9,7 +9,7 @@ from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.settings import Settings
-    from feedback_etl.storage.base import LocalStorage
+    from feedback_etl.storage.local import LocalStorage
     from feedback_etl.storage.object_store import ObjectStorage
 
 DatabaseUrl = Annotated[
@@ -125,6 +125,6 @@ def load_command_settings(output: str | None = None, **flags: Any) -> "Settings"
 
 def open_output(settings: "Settings") -> "LocalStorage | ObjectStorage":
     """Return the storage of the exports: a local folder or a prefix of an object store."""
-    from feedback_etl.storage.base import open_storage
+    from feedback_etl.storage.location import open_storage
 
     return open_storage(settings.output_dir)

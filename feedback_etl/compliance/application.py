@@ -13,7 +13,7 @@ from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.expressions import hash_id
 

@@ -27,7 +27,8 @@ from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
-from feedback_etl.storage.base import LocalStorage, open_storage
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.object_store import ObjectStorage
 
 _NO_EXPORT = "Not tested: the folder contains no export."

@@ -9,7 +9,7 @@ from feedback_etl.columns import IMAGE_URL
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.text_scan import scan_text
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.transforms import PAIR_KEY
 
@@ -59,7 +59,7 @@ def read_contents(place: LocalStorage | ObjectStorage, manifest: Manifest) -> Ex
         ExportFileError: The file cannot be read.
     """
     names = [file.path for file in manifest.all("pairs")]
-    if not names or place.present(names) != {*names}:
+    if not names or place.stat_files(names).keys() != {*names}:
         return None
     path = Path(manifest.data) if isinstance(place, ObjectStorage) else place.path / manifest.data
     try:

@@ -12,12 +12,13 @@ from feedback_etl.compliance.data_files import ExportContents
 from feedback_etl.compliance.item import ChecklistItem, build_item
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.layout import PREFIX, REJECTED_FOLDER, STATE_FOLDER
+from feedback_etl.exports.layout import PREFIX, REJECTED_FOLDER
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import PSEUDONYM
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.risk import linkage_risk
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.base import STATE_FOLDER
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

@@ -8,11 +8,11 @@ from pathlib import Path
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
-from feedback_etl.exports.lock import LOCK_TIMEOUT, lock_folder
 from feedback_etl.exports.manifest import DataFile, Manifest, list_local_manifests, write_manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.transform.fork_guard import require_usable_polars

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import FolderLockedError, KeyMissingError
-from feedback_etl.exports.layout import STATE_FOLDER
-from feedback_etl.exports.lock import acquire_lock
 from feedback_etl.privacy.keys import Key, sign
+from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import explain_read_errors, refuse_links
+from feedback_etl.storage.locks import acquire_lock
 from feedback_etl.storage.posix import fsync_directory, make_private_folder, open_private_file
 from feedback_etl.storage.whole_files import WholeFile
 

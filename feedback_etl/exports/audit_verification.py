@@ -8,7 +8,7 @@ from feedback_etl.exports.housekeeping import open_audit_log
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.tombstones import find_last_state, require_state
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import StorageLike
+from feedback_etl.storage.location import StorageLike
 
 
 def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterable[Key]) -> VerificationResult:

@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from feedback_etl.exports.layout import MANIFEST_SUFFIX, manifest_path
 from feedback_etl.exports.manifest import Manifest, list_local_manifests, parse_manifest, write_manifest
-from feedback_etl.storage.base import LocalStorage, StorageLike, open_storage
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.object_store import ObjectStorage
 
 ABANDONED = "abandoned"
@@ -39,7 +40,7 @@ def _read_object_manifest(bucket: ObjectStorage, name: str) -> Manifest | None:
         content, version = bucket.read_version(name)
     except FileNotFoundError:  # withdrawn since it was listed
         return None
-    manifest = parse_manifest(content, bucket.address(name))
+    manifest = parse_manifest(content, bucket.uri(name))
     manifest.version = version
     return manifest
 
@@ -53,6 +54,6 @@ def replace_manifest(place: LocalStorage | ObjectStorage, manifest: Manifest) ->
     """
     if isinstance(place, ObjectStorage):
         content = manifest.to_json().encode()
-        manifest.version = place.put(manifest_path(manifest.stem), content, instead_of=manifest.version)
+        manifest.version = place.replace(manifest_path(manifest.stem), content, if_match=manifest.version)
     else:
         write_manifest(place.path, manifest)

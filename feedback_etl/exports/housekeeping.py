@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 from feedback_etl.exports.audit import AuditLog, LockedAuditLog
-from feedback_etl.exports.lock import LOCK_TIMEOUT, lock_folder
 from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.exports.object_recovery import recover_objects
 from feedback_etl.exports.recovery import recover, remove_replacements
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import StorageLike, open_storage
+from feedback_etl.storage.location import StorageLike, open_storage
+from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
 from feedback_etl.storage.object_store import ObjectStorage
 
 

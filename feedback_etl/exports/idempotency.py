@@ -14,15 +14,16 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import Record
 from feedback_etl.exports.catalog import ABANDONED, list_manifests, read_object_manifest
 from feedback_etl.exports.housekeeping import lock_storage, open_audit_log
-from feedback_etl.exports.layout import REJECTED_FOLDER, STATE_FOLDER
+from feedback_etl.exports.layout import REJECTED_FOLDER
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.manifest_details import audit_summary
 from feedback_etl.exports.object_recovery import abort_runs
 from feedback_etl.exports.recovery import has_valid_stem
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 
 MAX_KEY_LENGTH = 200
@@ -97,7 +98,7 @@ def _report(place: LocalStorage | ObjectStorage, done: Record) -> ExportReport:
     report.audit_head = open_audit_log(place).head()
     for path in (file["path"] for file in done["files"]):
         folder, _, name = path.rpartition("/")
-        named = place.address(folder if name.startswith("part-") else path)
+        named = place.uri(folder if name.startswith("part-") else path)
         if path.startswith(f"{REJECTED_FOLDER}/"):
             report.rejected_filename = named
         elif not path.startswith(f"{STATE_FOLDER}/"):

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Self
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.lock import lock_folder
 from feedback_etl.exports.manifest import Manifest, list_local_manifests
 from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.locks import lock_folder
 from feedback_etl.storage.posix import hash_file
 
 INCREMENTAL = "incremental"

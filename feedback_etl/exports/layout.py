@@ -21,11 +21,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from feedback_etl.storage.base import STATE_FOLDER
+
 PREFIX = "feedback_training_"
 MANIFEST_SUFFIX = ".manifest.json"
 DATA_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 REJECTED_FOLDER = "rejected"
-STATE_FOLDER = ".feedback_etl"
 STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
 """What files and folders of exports are named after."""
 

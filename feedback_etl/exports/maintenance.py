@@ -11,13 +11,15 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.catalog import list_manifests, read_object_manifest, replace_manifest
 from feedback_etl.exports.housekeeping import lock_storage, open_audit_log, recover_storage
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
-from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.object_recovery import list_unfinished_stems
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import LocalStorage, StorageLike, open_storage
+from feedback_etl.storage.base import ConflictError
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
-from feedback_etl.storage.object_store import ConflictError, ObjectStorage
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.location import StorageLike, open_storage
+from feedback_etl.storage.locks import LOCK_TIMEOUT
+from feedback_etl.storage.object_store import ObjectStorage
 
 MAX_DAYS = 100_000
 
@@ -137,7 +139,7 @@ def prune(
             recover_storage(place, opened, key, [key])
         exports, unmanaged = list_exports(place)
         _require_past(exports, now)
-        existing = place.present(file.path for export in exports for file in _removable(export))
+        existing = place.stat_files(file.path for export in exports for file in _removable(export))
         present = [export for export in exports if any(file.path in existing for file in _removable(export))]
         if isinstance(place, LocalStorage):
             refuse_links(place.path / REJECTED_FOLDER)
@@ -193,7 +195,7 @@ def _remove(place: LocalStorage | ObjectStorage, manifests: list[Manifest], now:
     for manifest in manifests:
         _say_pruned(place, manifest, now.replace(microsecond=0).isoformat())
         for file in (file for file in manifest.files if file.path not in needed):
-            place.remove(file.path)
+            place.delete(file.path)
         if isinstance(place, LocalStorage):
             for folder in part_folders(manifest.stem):
                 with suppress(OSError):  # most exports have none, and what others have put there stays

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, Line, LockedAuditLog, Record, build_record, encode_record
-from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.object_store import ObjectStorage
 
 LOG = f"{STATE_FOLDER}/audit.jsonl"
@@ -33,7 +33,7 @@ class ObjectAuditLog(AuditLog):
     def _content(self) -> bytes:
         """Return one line a record; an empty object or a gap in the numbers gives one invalid line."""
         lines, last = list[bytes](), 0
-        for number, content in self._bucket.numbered(LOG).items():
+        for number, content in self._bucket.read_numbered(LOG).items():
             lines += [b"missing"] if number > last + 1 else []  # one, however many: anybody can put any number
             lines.append(content.strip() or b"missing")
             last = number
@@ -49,7 +49,7 @@ class OptimisticAuditLog(LockedAuditLog):
 
     def records(self) -> list[Record]:
         """Return all records so far."""
-        new = self._bucket.numbered(LOG, after=self._number)
+        new = self._bucket.read_numbered(LOG, after=self._number)
         self._lines |= {number: Line.of(content.rstrip(b"\n")) for number, content in new.items()}
         return self._known
 
@@ -78,6 +78,6 @@ class OptimisticAuditLog(LockedAuditLog):
         facts["nonce"] = secrets.token_hex(8)
         record = build_record(event, key, facts, next(iter(self._known[::-1]), None))
         content, number = encode_record(record), self._number + 1
-        self._bucket.add_numbered(LOG, number, content)
+        self._bucket.put_numbered(LOG, number, content)
         self._lines[number] = Line.of(content)
         return str(record["mac"])

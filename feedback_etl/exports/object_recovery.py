@@ -18,7 +18,8 @@ from feedback_etl.exports.recovery import END_EVENTS, has_valid_stem
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.object_store import ConflictError, ObjectStorage, ObjectVersion
+from feedback_etl.storage.base import ConflictError, Version
+from feedback_etl.storage.object_store import ObjectStorage
 
 STALE_AFTER = timedelta(days=1)
 """How old a run without a manifest is when it is taken for dead."""
@@ -80,7 +81,7 @@ def _resolve_manifest(
         # A sweep may not have seen it. It looks for that itself, if it lives.
         if not is_old:
             return None
-        bucket.remove(manifest_path(manifest.stem))
+        bucket.delete(manifest_path(manifest.stem))
         manifest = None
     return put_abort_marker(bucket, started, log) if manifest is None and is_old else manifest
 
@@ -112,9 +113,9 @@ def remove_unlisted(bucket: ObjectStorage, stem: str, files: Iterable[DataFile] 
     not recorded as ended.
     """
     listed = {file.path for file in files}
-    unlisted = [name for folder in part_folders(stem) for name in bucket.listed(folder) if name not in listed]
+    unlisted = [name for folder in part_folders(stem) for name in bucket.list_files(folder) if name not in listed]
     if unlisted:
-        bucket.remove_all(unlisted)
+        bucket.delete(*unlisted)
     return unlisted
 
 
@@ -141,7 +142,7 @@ def find_unrecorded_keys(bucket: ObjectStorage, records: Iterable[Record], key: 
 
 
 def put_abort_marker(
-    bucket: ObjectStorage, started: Record, log: LockedAuditLog, instead_of: ObjectVersion | None = None
+    bucket: ObjectStorage, started: Record, log: LockedAuditLog, if_match: Version | None = None
 ) -> Manifest | None:
     """Put an abort marker under the manifest's name; return None if a manifest was put first.
 
@@ -166,7 +167,11 @@ def put_abort_marker(
         pruned_at=at,
     )
     try:
-        bucket.put(manifest_path(manifest.stem), manifest.to_json().encode(), instead_of)
+        name, content = manifest_path(manifest.stem), manifest.to_json().encode()
+        if if_match is None:
+            bucket.put_new(name, content)
+        else:
+            bucket.replace(name, content, if_match)
     except FileExistsError:
         return None
     return manifest

@@ -21,7 +21,7 @@ from feedback_etl.exports.catalog import ABANDONED, read_object_manifest
 from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.key_guard import require_same_key
-from feedback_etl.exports.layout import STATE_FOLDER, candidate_stems, manifest_path, part_folders
+from feedback_etl.exports.layout import candidate_stems, manifest_path, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary, build_manifest
 from feedback_etl.exports.object_audit import ObjectAuditLog, OptimisticAuditLog
@@ -43,8 +43,9 @@ from feedback_etl.exports.tombstones import (
     require_state,
 )
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import STATE_FOLDER, ConflictError
 from feedback_etl.storage.conditional_puts import require_conditional_puts
-from feedback_etl.storage.object_store import ConflictError, ObjectStorage
+from feedback_etl.storage.object_store import ObjectStorage
 
 _RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run again."
 
@@ -139,7 +140,7 @@ class ObjectExportTransaction:
         there = self._bucket.names()
         for stem in candidate_stems(self._now):
             is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in there)
-            if is_free and not self._bucket.listed(stem):
+            if is_free and not self._bucket.list_files(stem):
                 return stem
         raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
 
@@ -172,7 +173,7 @@ class ObjectExportTransaction:
     def _put(self, manifest: Manifest) -> Manifest:
         """Put the manifest as a new object and return the manifest that exists then."""
         try:
-            manifest.version = self._bucket.put(manifest_path(self.stem), manifest.to_json().encode())
+            manifest.version = self._bucket.put_new(manifest_path(self.stem), manifest.to_json().encode())
         except FileExistsError:
             there = read_object_manifest(self._bucket, self.stem)
             if there is None or there.run != self._run or there.mode == ABANDONED:
@@ -196,7 +197,7 @@ class ObjectExportTransaction:
             ExportFileError: One is not there, or of another size.
         """
         there = {
-            name: found for folder in part_folders(self.stem) for name, found in self._bucket.listed(folder).items()
+            name: found for folder in part_folders(self.stem) for name, found in self._bucket.list_files(folder).items()
         }
         if strange := [part for part in parts if part.path not in there or there[part.path].bytes != part.bytes]:
             raise ExportFileError(f"{strange[0].path} is not there, or not as it was put: nothing was published.")

@@ -12,7 +12,6 @@ from feedback_etl.exports.audit import LockedAuditLog, Record
 from feedback_etl.exports.layout import (
     PREFIX,
     REJECTED_FOLDER,
-    STATE_FOLDER,
     STEM,
     export_paths,
     manifest_path,
@@ -22,6 +21,7 @@ from feedback_etl.exports.layout import (
 )
 from feedback_etl.exports.manifest import Manifest, read_manifest
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import hash_file
 

@@ -18,8 +18,9 @@ from feedback_etl.exports.catalog import read_object_manifest, replace_manifest
 from feedback_etl.exports.layout import part_folders, replacement_path
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, write_without
-from feedback_etl.storage.base import LocalStorage
-from feedback_etl.storage.object_store import ConflictError, ObjectStorage, ObjectVersion
+from feedback_etl.storage.base import ConflictError, Version
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, hash_file
 
 _CONCURRENCY = 4
@@ -114,7 +115,7 @@ def _digest_of(place: LocalStorage | ObjectStorage, file: DataFile) -> str:
     if not isinstance(place, ObjectStorage):
         return hash_file(place.path / file.path)
     with suppress(FileNotFoundError):  # pruned
-        return place.described(file.path)[1]
+        return place.stat_with_digest(file.path)[1]
     return ""
 
 
@@ -124,7 +125,7 @@ def fetch_if_present(place: LocalStorage | ObjectStorage, name: str) -> Iterator
     with ExitStack() as stack:
         path = None
         with suppress(FileNotFoundError):
-            path = stack.enter_context(place.fetched(name))
+            path = stack.enter_context(place.local_copy(name))
         yield path if path and path.exists() else None
 
 
@@ -138,15 +139,15 @@ def read_pseudonyms(place: LocalStorage | ObjectStorage, file: DataFile) -> set[
         try:
             return list_pseudonyms(path, path.name) if path else set()
         except ExportFileError:  # it names the copy
-            where = place.address(file.path)
+            where = place.uri(file.path)
             raise ExportFileError(f"{where} cannot be read: it is damaged, or not what its name says.") from None
 
 
 def rewrite_part(bucket: ObjectStorage, file: DataFile, unwanted: Set[str]) -> DataFile:
     """Replace a part of an uncommitted export without the rows of the given pseudonyms."""
-    with bucket.fetched_version(file.path) as (old, version), bucket.draft(file.path) as new:
+    with bucket.local_copy_version(file.path) as (old, version), bucket.staging_path(file.path) as new:
         facts = _written_without(old, new, unwanted)
-        etag = bucket.put(file.path, new, instead_of=version).etag
+        etag = bucket.replace(file.path, new, if_match=version).etag
     return DataFile(file.path, file.kind, **facts, etag=etag)
 
 
@@ -155,7 +156,7 @@ class _Draft(NamedTuple):
 
     file: DataFile
     path: Path
-    instead_of: ObjectVersion
+    if_match: Version
     becoming: dict[str, Any]
 
 
@@ -171,7 +172,7 @@ def _leave_out_of_objects(
         for draft in drafts:
             draft.file.becoming = draft.becoming
         replace_manifest(bucket, manifest)
-        puts = [pool.submit(bucket.put, draft.file.path, draft.path, draft.instead_of) for draft in drafts]
+        puts = [pool.submit(bucket.replace, draft.file.path, draft.path, draft.if_match) for draft in drafts]
         wait(puts)
     # Record the replaced objects, also if others failed: those keep their announcement.
     done = [number for number, put in enumerate(puts) if put.exception() is None]
@@ -182,8 +183,8 @@ def _leave_out_of_objects(
 
 
 def _drafted(bucket: ObjectStorage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
-    new = stack.enter_context(bucket.draft(file.path))
-    with bucket.fetched_version(file.path) as (old, version):
+    new = stack.enter_context(bucket.staging_path(file.path))
+    with bucket.local_copy_version(file.path) as (old, version):
         return _Draft(file, new, version, _written_without(old, new, unwanted))
 
 
@@ -194,9 +195,7 @@ def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 
 
-def _record_replacements(
-    bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, ObjectVersion]]
-) -> None:
+def _record_replacements(bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]) -> None:
     """Record replaced objects in the manifest; after a conflict, in the manifest that another process wrote."""
     for draft, version in replaced:
         _apply_replacement(manifest, draft.file, version.etag)
@@ -211,16 +210,16 @@ def _record_replacements(
 
 
 def _reapply(
-    bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, ObjectVersion]]
-) -> list[tuple[_Draft, ObjectVersion]]:
+    bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]
+) -> list[tuple[_Draft, Version]]:
     """Return the replacements that still exist unchanged, after applying them to the manifest."""
     files, applied = {file.path: file for file in manifest.files}, []
     existing = {
-        name: version for folder in part_folders(manifest.stem) for name, version in bucket.listed(folder).items()
+        name: version for folder in part_folders(manifest.stem) for name, version in bucket.list_files(folder).items()
     }
     for draft, version in replaced:
         path = draft.file.path
-        if path in files and existing.get(path) == (draft.becoming["bytes"], version.etag):
+        if path in files and (info := existing.get(path)) and info[:2] == (draft.becoming["bytes"], version.etag):
             files[path].becoming = draft.becoming
             _apply_replacement(manifest, files[path], version.etag)
             applied.append((draft, version))

@@ -10,7 +10,7 @@ import polars.selectors as cs
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.csv_records import translate_read_errors, without_empty_lines
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.urls import POLARS_OPTIONS
 from feedback_etl.transform.expressions import iso_timestamp
@@ -26,7 +26,7 @@ def scan_text(place: LocalStorage | ObjectStorage, manifest: Manifest) -> pl.Laz
     options: dict[str, Any] = {"storage_options": POLARS_OPTIONS} if isinstance(place, ObjectStorage) else {}
     if not names[0].endswith(".parquet"):
         return pl.scan_csv(csv_sources(place, manifest, names), infer_schema=False, glob=False, **options)
-    frame = pl.scan_parquet([place.address(name) for name in names], glob=False, **options)
+    frame = pl.scan_parquet([place.uri(name) for name in names], glob=False, **options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
     truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
@@ -39,7 +39,7 @@ def csv_sources(place: LocalStorage | ObjectStorage, manifest: Manifest, names: 
     Raises:
         ExportFileError: The file was adopted, and cannot be read.
     """
-    addresses = [place.address(name) for name in names]
+    addresses = [place.uri(name) for name in names]
     if manifest.mode != ADOPTED:  # what this package writes has no empty lines
         return addresses
     (path,) = map(Path, addresses)

@@ -17,9 +17,9 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from feedback_etl.errors import ExportFileError, KeyMissingError
-from feedback_etl.exports.layout import STATE_FOLDER
 from feedback_etl.privacy.keys import Key, sign, sign_column
-from feedback_etl.storage.base import StorageLike, open_storage
+from feedback_etl.storage.base import STATE_FOLDER
+from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.transform.expressions import hash_id
 
 Kind = Literal["user", "pseudonym"]
@@ -177,7 +177,7 @@ def add_tombstones(
     digests = sorted({(kind, hash_identity(kind, text, key)) for kind, some in texts.items() for text in some})
     lines = [json.dumps({"erasure": erasure, "kind": kind, "digest": each, "key_id": key_id}) for kind, each in digests]
     if lines:
-        open_storage(folder).grow(TOMBSTONES, ("\n".join(lines) + "\n").encode())
+        open_storage(folder).append_lines(TOMBSTONES, ("\n".join(lines) + "\n").encode())
 
 
 def _path(folder: StorageLike) -> str:
@@ -185,7 +185,7 @@ def _path(folder: StorageLike) -> str:
 
 
 def _content(folder: StorageLike) -> bytes:
-    return open_storage(folder).grown(TOMBSTONES)
+    return open_storage(folder).read_lines(TOMBSTONES)
 
 
 def _records(folder: StorageLike) -> list[dict[str, Any]]:

@@ -20,13 +20,11 @@ from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.key_guard import require_same_key
 from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
-    STATE_FOLDER,
     candidate_stems,
     manifest_path,
     replacement_path,
     staged_path,
 )
-from feedback_etl.exports.lock import LOCK_TIMEOUT, lock_folder
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, build_manifest
 from feedback_etl.exports.recovery import recover, remove_replacements
@@ -41,7 +39,9 @@ from feedback_etl.exports.tombstones import (
     require_state,
 )
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
+from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
 from feedback_etl.storage.posix import make_private_folder
 from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 

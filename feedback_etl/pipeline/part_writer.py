@@ -47,7 +47,7 @@ class PartWriter:
             return
         with self._explained():
             if self._rows is None:
-                self._draft = self._stack.enter_context(self._place.draft(self._name))
+                self._draft = self._stack.enter_context(self._place.staging_path(self._name))
                 self._file = self._stack.enter_context(create_private_file(self._draft))
                 self._rows = RowWriter(self._file, self._form, self._metadata)
             self._rows.append(frame)
@@ -67,7 +67,7 @@ class PartWriter:
             written = self._rows.written
             self._file.sync(written.bytes, written.sha256)
             try:
-                self._place.create(self._name, self._draft)
+                self._place.put_new(self._name, self._draft)
             except FileExistsError:
                 self._require_same(written.bytes, written.sha256)
             self._require_open()
@@ -89,11 +89,11 @@ class PartWriter:
         stem = self._name.split("/")[-2]
         manifest = read_object_manifest(self._place, stem) if isinstance(self._place, ObjectStorage) else None
         if manifest and self._name not in [file.path for file in manifest.files]:
-            self._place.remove(self._name)
+            self._place.delete(self._name)
             raise ExportFileError(f"The export {stem} ended while the part was written: {self._name} was removed.")
 
     def _require_same(self, size: int, digest: str) -> None:
-        if self._place.described(self._name) != (size, digest):
+        if self._place.stat_with_digest(self._name) != (size, digest):
             raise ExportFileError(
                 f"{self._name} exists with other content than this attempt wrote: nothing was published. Use the same "
                 "versions on all workers, and a --query that returns the same rows in the same order each time "
@@ -114,7 +114,7 @@ def open_spooled_part(place: Storage, spooled: DataFile) -> Iterator[Iterator[pl
 
     with ExitStack() as stack:
         try:
-            path = stack.enter_context(place.fetched(spooled.path))
+            path = stack.enter_context(place.local_copy(spooled.path))
             there = path.stat().st_size, hash_file(path)
         except FileNotFoundError:
             there = None

@@ -37,7 +37,7 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskContext, Task
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import write_private_file
 
@@ -206,11 +206,11 @@ def _create_context(
 def _publish_small_classes(request: ExportRequest, stem: str, small: pl.DataFrame) -> None:
     """Write the equivalence classes that are too small to where workers find them."""
     storage, name = request.storage, small_classes_path(stem)
-    with storage.draft(name) as draft:
+    with storage.staging_path(name) as draft:
         content = io.BytesIO()
         small.write_ipc(content)
         write_private_file(draft, content.getvalue())
-        storage.create(name, draft)
+        storage.put_new(name, draft)
 
 
 def by_number(file: DataFile) -> tuple[str, int]:

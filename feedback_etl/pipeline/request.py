@@ -10,7 +10,7 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import (
-    STATE_FOLDER,
     part_path,
     rejected_part_path,
     small_classes_path,
@@ -36,7 +35,9 @@ from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import find_active_key, load_settings
-from feedback_etl.storage.base import LocalStorage, Storage, open_storage
+from feedback_etl.storage.base import STATE_FOLDER, Storage
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.object_store import ObjectStorage
 
 
@@ -159,7 +160,7 @@ def release_part(place: Storage, rules: TransformOptions, task: ReleaseTask) -> 
         ExportFileError: The spooled file is missing or was changed, or the part cannot be written.
     """
     export, number = task.export, task.number
-    with place.fetched(small_classes_path(export.stem)) as path:
+    with place.local_copy(small_classes_path(export.stem)) as path:
         small = pl.read_ipc(path)
     name = part_path(export.stem, number, export.form.suffix)
     with (

@@ -27,9 +27,10 @@ from feedback_etl.exports.tombstones import (
 )
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.base import ConflictError
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.object_store import ConflictError, ObjectStorage
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 
 
 @dataclass

@@ -14,15 +14,15 @@ from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.housekeeping import lock_storage, open_audit_log
-from feedback_etl.exports.lock import LOCK_TIMEOUT
 from feedback_etl.exports.maintenance import require_storage
 from feedback_etl.exports.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.eraser import Eraser, ErasureResult
 from feedback_etl.privacy.erasure_selection import ErasureRequest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.spellings import spell
-from feedback_etl.storage.base import StorageLike, open_storage
 from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.location import StorageLike, open_storage
+from feedback_etl.storage.locks import LOCK_TIMEOUT
 from feedback_etl.transform.fork_guard import require_usable_polars
 
 

@@ -15,10 +15,9 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_schema import TIME, manifest_schema
-from feedback_etl.storage.base import LocalStorage, open_storage
-from feedback_etl.storage.errors import explain_write_errors, refuse_links
-from feedback_etl.storage.object_store import ObjectStorage
-from feedback_etl.storage.posix import replace_private_file, temporary_path
+from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.location import open_storage
 from feedback_etl.training.export_catalog import CommittedExport, may_share_pairs
 
 CROISSANT = "croissant.json"
@@ -184,11 +183,6 @@ def write_croissant(folder: str | Path) -> Path | str:
     """
     place = open_storage(folder)
     text = json.dumps(croissant(place, list_exports(place).exports), indent=2, ensure_ascii=False) + "\n"
-    if isinstance(place, ObjectStorage):
-        place.replace(CROISSANT, text.encode())
-        return place.address(CROISSANT)
-    path = place.path / CROISSANT
-    refuse_links(path)
     with explain_write_errors(place, "Name another folder."):
-        replace_private_file(path, temporary_path(place.path, CROISSANT), text.encode())
-    return path
+        place.overwrite(CROISSANT, text.encode())
+    return place.local_path(CROISSANT) or place.uri(CROISSANT)

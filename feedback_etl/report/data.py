@@ -20,7 +20,7 @@ from feedback_etl.report.distribution import Distribution, distribution
 from feedback_etl.report.drift import Drift, can_drift, drift
 from feedback_etl.report.rows import Export, Rows
 from feedback_etl.report.selection import Chosen, choose, refresh_exports
-from feedback_etl.storage.base import open_storage
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.training.export_catalog import may_share_pairs
 

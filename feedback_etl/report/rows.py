@@ -8,7 +8,7 @@ import polars as pl
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.text_scan import scan_text
-from feedback_etl.storage.base import LocalStorage
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.training.export_catalog import CommittedExport
 from feedback_etl.transform.transforms import PAIR_KEY
@@ -42,7 +42,7 @@ class Export(NamedTuple):
         try:
             return scan_text(self.place, self.manifest).with_columns(lacking).select(names).collect()
         except (OSError, pl.exceptions.PolarsError):  # their messages may contain values
-            where = self.place.address(self.manifest.data)
+            where = self.place.uri(self.manifest.data)
             raise ExportFileError(f"{where} cannot be read: it is missing, or damaged.") from None
 
 

@@ -1,32 +1,61 @@
-"""Storage of exports: a local folder, or a prefix of an object store.
+"""The interface of all storage of exports: a local folder, or a prefix of an object store.
 
-Names are paths in the place, with `/` between their parts, as a manifest has them. Whoever writes a training set anew,
-removes or looks at it needs no more than this; how an export gets there is another matter, since a folder has locks and
-links, and an object store has neither.
+Names are relative paths with `/` between their parts, as manifests contain them. Names whose last part begins with a
+dot are hidden: `names` and `folders` omit them. Every implementation passes `tests/test_storage.py`.
 """
 
-import fcntl
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.object_store import ObjectStorage
-from feedback_etl.storage.posix import (
-    fsync_directory,
-    hash_file,
-    link_exclusive,
-    make_private_folder,
-    open_private_file,
-    temporary_path,
-)
-from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
+from feedback_etl.errors import ExportFileError
+
+STATE_FOLDER = ".feedback_etl"
+"""The folder of the lock, the audit log and other state."""
+
+
+class Version(NamedTuple):
+    """Identify one version of a file.
+
+    Attributes:
+        etag: The ETag of an object; of a local file, its inode, time of modification and size.
+        generation: The generation of an object on Google Cloud Storage, or its version id in a bucket with versions.
+    """
+
+    etag: str = ""
+    generation: str | None = None
+
+
+class FileInfo(NamedTuple):
+    """Describe a file of a listing.
+
+    Attributes:
+        bytes: Its size.
+        etag: `Version.etag`; listings of object stores contain no generation.
+        modified_ns: The time of its last modification in nanoseconds since 1970; whole seconds in an object store.
+    """
+
+    bytes: int
+    etag: str
+    modified_ns: int
+
+
+class ConflictError(ExportFileError):
+    """Report that a file has changed since it was read."""
 
 
 class Storage(Protocol):
-    """Provide what a local folder and an object store have in common."""
+    """Read and write the files of exports.
+
+    Attributes:
+        has_locks: Whether processes can lock: `lock` excludes others, and the lock of a file that is being written
+            shows that its writer is alive. An object store has no locks, so whether a writer is alive is unknown.
+        polars_options: `storage_options` of Polars for `uri`; None for a folder.
+    """
+
+    has_locks: bool
+    polars_options: Mapping[str, str] | None
 
     def exists(self) -> bool:
         """Return whether the folder exists, or the prefix contains an object."""
@@ -35,151 +64,100 @@ class Storage(Protocol):
         """Return the sorted names of the files in a folder (the root by default), without hidden ones."""
 
     def folders(self) -> list[str]:
-        """Return the sorted names of the folders, without hidden ones."""
+        """Return the sorted names of the folders in the root, without hidden ones."""
 
-    def present(self, names: Iterable[str]) -> set[str]:
-        """Return the given names that exist."""
+    def list_files(self, folder: str = "") -> dict[str, FileInfo]:
+        """Return all files below a folder by name, hidden ones too; empty if the folder does not exist."""
 
-    def address(self, name: str) -> str:
+    def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
+        """Return those of the named files that exist; a single listing of an object store."""
+
+    def stat_with_digest(self, name: str) -> tuple[int, str]:
+        """Return the size in bytes and the SHA-256 digest of a file; an object is downloaded for it.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+        """
+
+    def uri(self, name: str) -> str:
         """Return the path or URL of a file, as Polars accepts it."""
+
+    def absolute_uri(self) -> str:
+        """Return the absolute path or URL of the storage, which a process elsewhere can open."""
+
+    def local_path(self, name: str = "") -> Path | None:
+        """Return the path of a file, or of the folder; None in an object store."""
 
     def read(self, name: str) -> bytes:
         """Return the content of a small file.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: The file does not exist.
         """
 
-    def fetched(self, name: str) -> AbstractContextManager[Path]:
-        """Provide a local, read-only copy of a file for the duration of the context."""
-
-    def draft(self, name: str) -> AbstractContextManager[Path]:
-        """Provide a local path to write a file to before `create` publishes it; a leftover is removed."""
-
-    def create(self, name: str, source: Path) -> None:
-        """Publish a complete file from `draft` under its final name; never replace another file.
+    def read_version(self, name: str) -> tuple[bytes, Version]:
+        """Return the content of a small file and its version, for `replace`.
 
         Raises:
-            FileExistsError: The name is taken; in a store, by something else.
+            FileNotFoundError: The file does not exist.
         """
 
-    def described(self, name: str) -> tuple[int, str]:
-        """Return the size in bytes and the SHA-256 digest of a file.
+    def local_copy(self, name: str) -> AbstractContextManager[Path]:
+        """Provide a file to read as a local path while the context lasts: itself, or a download.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: The file does not exist.
         """
 
-    def remove(self, name: str) -> None:
-        """Delete a file, if it exists."""
+    def local_copy_version(self, name: str) -> AbstractContextManager[tuple[Path, Version]]:
+        """Provide what `local_copy` provides, and the version of the file.
 
-    def grow(self, name: str, content: bytes) -> None:
-        """Append lines to an append-only file; they are durable when this returns."""
+        Raises:
+            FileNotFoundError: The file does not exist.
+        """
 
-    def grown(self, name: str) -> bytes:
-        """Return all lines of an append-only file; empty if it does not exist."""
+    def staging_path(self, name: str) -> AbstractContextManager[Path]:
+        """Provide a local path to write a file to before `put_new` or `replace`; what remains there is removed."""
 
+    def put_new(self, name: str, content: bytes | Path) -> Version:
+        """Write a file that does not exist yet, completely or not at all; durable when this returns.
 
-class LocalStorage:
-    """Store exports in a local folder."""
+        A local folder must exist. A `Path` is a complete file from `staging_path`, already on disk. If the answer of
+        an object store was lost, an object with the same content is taken for the one that was put.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+        Raises:
+            FileExistsError: The name is taken.
+            OSError: The file cannot be written; the name stays free.
+        """
 
-    def __str__(self) -> str:
-        return str(self.path)
+    def replace(self, name: str, content: bytes | Path, if_match: Version) -> Version:
+        """Replace a file whose version is still the given one, completely or not at all; return the new version.
 
-    def exists(self) -> bool:
-        """Return whether the folder exists."""
-        return self.path.is_dir()
+        Raises:
+            ConflictError: The file was changed or removed since that version was read.
+            OSError: The file cannot be written; it keeps its content.
+        """
 
-    def present(self, names: Iterable[str]) -> set[str]:
-        """Return the given names that exist."""
-        return {name for name in names if (self.path / name).exists()}
+    def overwrite(self, name: str, content: bytes) -> None:
+        """Create or replace a file whatever it contains: for files that are derived from others.
 
-    def address(self, name: str) -> str:
-        """Return the path of a file."""
-        return str(self.path / name)
+        Raises:
+            OSError: The file cannot be written; an existing one keeps its content.
+        """
 
-    def names(self, folder: str = "") -> list[str]:
-        """Return the sorted names of the files in a folder, without hidden ones."""
-        place = self.path / folder
-        return sorted(path.relative_to(self.path).as_posix() for path in place.glob("[!.]*") if path.is_file())
+    def delete(self, *names: str) -> None:
+        """Delete files; those that do not exist are ignored."""
 
-    def folders(self) -> list[str]:
-        """Return the sorted names of the folders, without hidden ones."""
-        return sorted(path.name for path in self.path.glob("[!.]*") if path.is_dir())
+    def append_lines(self, name: str, content: bytes) -> None:
+        """Append lines to an append-only file, created if it is missing; durable when this returns."""
 
-    def read(self, name: str) -> bytes:
-        """Return the content of a file."""
-        return (self.path / name).read_bytes()
+    def read_lines(self, name: str) -> bytes:
+        """Return the content of an append-only file; empty if it does not exist."""
 
-    @contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
-        """Yield the path of the file itself."""
-        yield self.path / name
+    def lock(self, timeout: float) -> AbstractContextManager[None]:
+        """Lock the folder against other processes and threads; an object store has no lock, and this does nothing.
 
-    @contextmanager
-    def draft(self, name: str) -> Iterator[Path]:
-        """Provide a hidden, unique path in the same folder."""
-        path = self.path / name
-        refuse_links(*(each for each in path.parents if each.is_relative_to(self.path) and each != self.path))
-        draft = temporary_path(path.parent, path.name)
-        try:
-            yield draft
-        finally:
-            draft.unlink(missing_ok=True)
-
-    def create(self, name: str, source: Path) -> None:
-        """Hard-link the file, so that it appears completely or not at all."""
-        path = self.path / name
-        refuse_links(path)
-        link_exclusive(source, path)
-        fsync_directory(path.parent)
-
-    def described(self, name: str) -> tuple[int, str]:
-        """Return the size in bytes and the SHA-256 digest of a file."""
-        path = self.path / name
-        return path.stat().st_size, hash_file(path)
-
-    def remove(self, name: str) -> None:
-        """Delete the file and fsync its folder."""
-        path = self.path / name
-        path.unlink(missing_ok=True)
-        fsync_directory(path.parent)
-
-    def grow(self, name: str, content: bytes) -> None:
-        """Append under an exclusive lock; a line torn by a crash is terminated first."""
-        path = self.path / name
-        make_private_folder(path.parent)
-        with open_private_file(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 1))
-            start = b"" if file.read(1) in (b"", b"\n") else b"\n"
-            file.append(start + content)
-
-    def grown(self, name: str) -> bytes:
-        """Return the whole file."""
-        path = self.path / name
-        refuse_links(path.parent, path)
-        return path.read_bytes() if path.exists() else b""
-
-
-StorageLike = str | Path | LocalStorage | ObjectStorage
-"""What names a place, or is one."""
-
-
-def open_storage(where: StorageLike) -> LocalStorage | ObjectStorage:
-    """Open the storage at a path or a URL (`s3://bucket/prefix`, `gs://`, `az://`).
-
-    Raises:
-        UsageError: The URL names no bucket, holds credentials, or is another than of an object store.
-
-    >>> str(open_storage("ml/feedback_training")), str(open_storage("s3://bucket/exports/"))
-    ('ml/feedback_training', 's3://bucket/exports')
-    """
-    if isinstance(where, LocalStorage | ObjectStorage):
-        return where
-    refuse_unsupported_url(str(where))
-    return ObjectStorage(str(where)) if is_object_store(str(where)) else LocalStorage(Path(where))
+        Raises:
+            FolderLockedError: Another process or thread has held the lock for `timeout` seconds.
+            OSError: The folder cannot be used.
+        """

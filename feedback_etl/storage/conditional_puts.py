@@ -1,34 +1,35 @@
-"""The probe for conditional puts, without which exports and records could overwrite each other unnoticed."""
+"""A test of conditional puts, without which concurrent exports could overwrite each other unnoticed."""
 
 import secrets
 from collections.abc import Callable
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.storage.object_store import ConflictError, ObjectStorage
+from feedback_etl.storage.base import ConflictError
+from feedback_etl.storage.object_store import ObjectStorage
 
 
-def require_conditional_puts(bucket: ObjectStorage, folder: str) -> None:
-    """Verify that the store honours If-None-Match and If-Match, with a temporary object.
+def require_conditional_puts(storage: ObjectStorage, folder: str) -> None:
+    """Verify with a temporary object that the store honours If-None-Match and If-Match.
 
     Raises:
-        ExportFileError: The store puts an object where there is one, or in the place of another than was read.
+        ExportFileError: The store overwrites an existing object, or another version than the one that was read.
     """
     name = f"{folder}/conditions-{secrets.token_hex(8)}"
     try:
-        first = bucket.put(name, b"first")
-        _require_refusal(bucket, lambda: bucket.put(name, b"second"), "If-None-Match")
-        bucket.put(name, b"third", instead_of=first)
-        _require_refusal(bucket, lambda: bucket.put(name, b"fourth", instead_of=first), "If-Match")
+        first = storage.put_new(name, b"first")
+        _require_refusal(storage, lambda: storage.put_new(name, b"second"), "If-None-Match")
+        storage.replace(name, b"third", first)
+        _require_refusal(storage, lambda: storage.replace(name, b"fourth", first), "If-Match")
     finally:
-        bucket.remove(name)
+        storage.delete(name)
 
 
-def _require_refusal(bucket: ObjectStorage, put: Callable[[], object], condition: str) -> None:
+def _require_refusal(storage: ObjectStorage, put: Callable[[], object], condition: str) -> None:
     try:
         put()
     except (FileExistsError, ConflictError):
         return
     raise ExportFileError(
-        f"The store of {bucket} does not know conditional puts ({condition}), so that exports could overwrite each "
-        "other: nothing was written. Use another store, or a version of it that knows them."
+        f"The store of {storage} does not support conditional puts ({condition}), so exports could overwrite each "
+        "other: nothing was written. Use a store that supports them, or a newer version of this one."
     )

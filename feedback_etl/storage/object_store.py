@@ -1,27 +1,28 @@
-"""A prefix of a bucket in an object store: Amazon S3 and whatever speaks its protocol, Google and Azure.
+"""Storage of exports below a prefix of a bucket: Amazon S3 and compatible stores, Google Cloud Storage, Azure.
 
-An object appears whole or not at all, and can be put on condition: that there is none of the name, or that it is still
-the one that was read. That is all that is needed here; there are neither links nor modes nor locks. Credentials are
-found where the store's own tools find them: environment, profile, role of the machine.
+An object appears completely or not at all. A put can require that no object of the name exists, or that it is still
+the version that was read; there are no links, modes or locks. Credentials are those that the tools of the store find:
+environment, profile, role of the machine.
 
-A request that fails is tried again a few times. When the answer to a conditional put was lost, what is there is
-compared with what was sent before anything is called a conflict.
+Failed requests are retried. If the answer to a conditional put was lost, the existing object is compared with the
+content that was sent before a conflict is reported.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from feedback_etl.errors import ExportFileError
+from feedback_etl.storage.base import ConflictError, FileInfo, Version
 from feedback_etl.storage.errors import explain_staging_errors
 from feedback_etl.storage.numbered import NumberedObjects
-from feedback_etl.storage.posix import create_private_file
+from feedback_etl.storage.posix import create_private_file, hash_file
 from feedback_etl.storage.urls import (
+    POLARS_OPTIONS,
     RETRIES,
     TIMEOUT_SECONDS,
     AmbiguousRequestError,
@@ -31,34 +32,19 @@ from feedback_etl.storage.urls import (
 )
 
 MAX_ATTEMPTS = 3
-"""Retries of operations that failed after the client's own retries of each request."""
+"""Attempts of an operation; each request is also retried by the client."""
 
-_AT_ONCE = 16
+_CONCURRENCY = 16
 _BLOCK_BYTES = 1 << 20
 
 Result = TypeVar("Result")
 
 
-class ObjectVersion(NamedTuple):
-    """Identify one version of an object: by generation on Google Cloud Storage, by ETag elsewhere."""
-
-    etag: str = ""
-    generation: str | None = None
-
-
-class ObjectInfo(NamedTuple):
-    """Describe an object of a listing by its size in bytes and its ETag."""
-
-    bytes: int
-    etag: str
-
-
-class ConflictError(ExportFileError):
-    """Report that an object has changed since it was read."""
-
-
 class ObjectStorage(NumberedObjects):
-    """Store exports below a prefix of a bucket; implements `base.Storage`."""
+    """Store exports below a prefix of a bucket."""
+
+    has_locks = False
+    polars_options = POLARS_OPTIONS
 
     def __init__(self, url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> None:
         """Prepare a client; `timeout` is in seconds for each request."""
@@ -83,172 +69,181 @@ class ObjectStorage(NumberedObjects):
 
     def exists(self) -> bool:
         """Return whether any object exists below the prefix."""
-        return bool(self._again(lambda client: next(iter(client.list(self._store, chunk_size=1)), [])))
+        return bool(self._retry(lambda client: next(iter(client.list(self._store, chunk_size=1)), [])))
 
     def names(self, folder: str = "") -> list[str]:
         """Return the sorted names of the objects in a folder, without hidden ones."""
-        return list(self.etags(folder))
-
-    def etags(self, folder: str) -> dict[str, str]:
-        """Return the ETags of the objects in a folder by sorted name, without hidden ones."""
-        found = self._again(lambda client: client.list_with_delimiter(self._store, folder or None)["objects"])
-        etags = {each["path"]: each["e_tag"] or "" for each in found}
-        return {path: etags[path] for path in sorted(etags) if not PurePosixPath(path).name.startswith(".")}
+        objects = self._retry(lambda client: client.list_with_delimiter(self._store, folder or None)["objects"])
+        return sorted(meta["path"] for meta in objects if not PurePosixPath(meta["path"]).name.startswith("."))
 
     def folders(self) -> list[str]:
         """Return the sorted names of the folders, without hidden ones."""
-        found = self._again(lambda client: client.list_with_delimiter(self._store, None)["common_prefixes"])
-        return sorted(name for each in found if not (name := str(each).rstrip("/")).startswith("."))
+        prefixes = self._retry(lambda client: client.list_with_delimiter(self._store, None)["common_prefixes"])
+        return sorted(name for prefix in prefixes if not (name := str(prefix).rstrip("/")).startswith("."))
 
-    def listed(self, folder: str = "") -> dict[str, ObjectInfo]:
+    def list_files(self, folder: str = "") -> dict[str, FileInfo]:
         """Return all objects below a folder by name."""
-        found = self._again(lambda client: client.list(self._store, folder or None).collect())
-        return {each["path"]: ObjectInfo(each["size"], each["e_tag"] or "") for each in found}
+        objects = self._retry(lambda client: client.list(self._store, folder or None).collect())
+        return {meta["path"]: _info(meta) for meta in objects}
 
-    def present(self, names: Iterable[str]) -> set[str]:
-        """Return the given names that exist, with a single listing."""
-        return {*names} & {*self.listed()}
+    def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
+        """Return those of the named objects that exist, from one listing of their folder or of everything."""
+        names = set(names)
+        folders = {name.rpartition("/")[0] for name in names}
+        listed = self.list_files(*folders) if len(folders) == 1 else self.list_files()
+        return {name: info for name, info in listed.items() if name in names}
 
-    def read(self, name: str) -> bytes:
-        """Return the content of a small object."""
-        return self.read_version(name)[0]
-
-    def read_version(self, name: str) -> tuple[bytes, ObjectVersion]:
-        """Return the content of a small object and its version."""
-
-        def read(client: Any) -> tuple[bytes, ObjectVersion]:
-            found = client.get(self._store, name)
-            return bytes(found.bytes()), _version(found.meta)
-
-        return self._again(read)
-
-    @contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
-        """Download an object into a private temporary folder."""
-        with self.fetched_version(name) as (path, _):
-            yield path
-
-    @contextmanager
-    def fetched_version(self, name: str) -> Iterator[tuple[Path, ObjectVersion]]:
-        """Download an object and return the path of the copy and its version."""
-
-        def fetch(client: Any) -> ObjectVersion:
-            found = client.get(self._store, name)
-            path.unlink(missing_ok=True)  # of an attempt that was cut off
-            with create_private_file(path) as file:
-                for block in found.stream(min_chunk_size=_BLOCK_BYTES):
-                    file.write(block)
-            return _version(found.meta)
-
-        with self.draft(name) as path:
-            yield path, self._again(fetch)
-
-    @contextmanager
-    def draft(self, name: str) -> Iterator[Path]:
-        """Provide a path in a private temporary folder."""
-        with explain_staging_errors(self.url), TemporaryDirectory(prefix="feedback_etl-") as folder:
-            yield Path(folder, PurePosixPath(name).name)
-
-    def create(self, name: str, source: Path) -> None:
-        """Put a file as a new object; an existing object with the same content is no conflict."""
-        self.put(name, source)
-
-    def put(self, name: str, content: bytes | Path, instead_of: ObjectVersion | None = None) -> ObjectVersion:
-        """Put an object that does not exist yet, or replace the version that was read.
-
-        Raises:
-            FileExistsError: There is one, with another content.
-            Changed: It is no longer the one that was read.
-        """
-        taken: Exception = (
-            ConflictError(f"{self.address(name)} was changed meanwhile.") if instead_of else FileExistsError(name)
-        )
-        failed = taken
-        for _ in range(MAX_ATTEMPTS):
-            try:
-                return self._put(name, content, instead_of)
-            except (FileExistsError, FileNotFoundError):
-                failed = taken
-            except AmbiguousRequestError as error:
-                failed = error
-            there = self._version_of(name)
-            if there and self._holds(name, content):
-                return there
-            if there != instead_of:  # neither what was sent nor what was there before
-                raise taken
-        raise failed
-
-    def replace(self, name: str, content: bytes) -> None:
-        """Put an object unconditionally."""
-        self._again(lambda client: client.put(self._store, name, content))
-
-    def _put(self, name: str, content: bytes | Path, instead_of: ObjectVersion | None) -> ObjectVersion:
-        client = self._client
-        mode: Any = "create"
-        if instead_of is not None:
-            version = {"version": instead_of.generation} if instead_of.generation is not None else {}
-            mode = {"e_tag": instead_of.etag} | version
-        with translate_errors(self.url):
-            return _version(client.put(self._store, name, content, mode=mode))
-
-    def _version_of(self, name: str) -> ObjectVersion | None:
-        try:
-            return self._again(lambda client: _version(client.head(self._store, name)))
-        except FileNotFoundError:
-            return None
-
-    def _holds(self, name: str, content: bytes | Path) -> bool:
-        """Return whether an object has this content."""
-        try:
-            return self.described(name) == _measure(content)
-        except FileNotFoundError:
-            return False
-
-    def described(self, name: str) -> tuple[int, str]:
+    def stat_with_digest(self, name: str) -> tuple[int, str]:
         """Return the size in bytes and the SHA-256 digest of an object, which is downloaded for it."""
 
-        def describe(client: Any) -> tuple[int, str]:
+        def digest_content(client: Any) -> tuple[int, str]:
             digest, size = hashlib.sha256(), 0
             for block in client.get(self._store, name).stream(min_chunk_size=_BLOCK_BYTES):
                 digest.update(block)
                 size += len(block)
             return size, digest.hexdigest()
 
-        return self._again(describe)
+        return self._retry(digest_content)
 
-    def remove(self, name: str) -> None:
-        """Delete an object, if it exists."""
-        with suppress(FileNotFoundError):
-            self._again(lambda client: client.delete(self._store, name))
-
-    def remove_all(self, names: Sequence[str]) -> None:
-        """Delete many objects in few requests."""
-        try:
-            self._again(lambda client: client.delete(self._store, list(names)))
-        except FileNotFoundError:  # some stores say so, and may have left out what follows
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(self.remove, names))
-
-    def address(self, name: str) -> str:
-        """Return the URL of an object, for Polars."""
+    def uri(self, name: str) -> str:
+        """Return the URL of an object."""
         return f"{self.url}/{name}"
 
-    def _again(self, act: Callable[[Any], Result]) -> Result:
-        """Run an idempotent request and retry it after an ambiguous failure."""
+    def absolute_uri(self) -> str:
+        """Return the URL of the prefix."""
+        return self.url
+
+    def local_path(self, name: str = "") -> None:
+        """Return None."""
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a small object."""
+        return self.read_version(name)[0]
+
+    def read_version(self, name: str) -> tuple[bytes, Version]:
+        """Return the content of a small object and its version."""
+
+        def read(client: Any) -> tuple[bytes, Version]:
+            response = client.get(self._store, name)
+            return bytes(response.bytes()), _version(response.meta)
+
+        return self._retry(read)
+
+    @contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        """Download an object into a private temporary folder."""
+        with self.local_copy_version(name) as (path, _):
+            yield path
+
+    @contextmanager
+    def local_copy_version(self, name: str) -> Iterator[tuple[Path, Version]]:
+        """Download an object and provide the path of the copy and its version."""
+
+        def download(client: Any) -> Version:
+            response = client.get(self._store, name)
+            path.unlink(missing_ok=True)  # of an interrupted attempt
+            with create_private_file(path) as file:
+                for block in response.stream(min_chunk_size=_BLOCK_BYTES):
+                    file.write(block)
+            return _version(response.meta)
+
+        with self.staging_path(name) as path:
+            yield path, self._retry(download)
+
+    @contextmanager
+    def staging_path(self, name: str) -> Iterator[Path]:
+        """Provide a path in a private temporary folder."""
+        with explain_staging_errors(self.url), TemporaryDirectory(prefix="feedback_etl-") as folder:
+            yield Path(folder, PurePosixPath(name).name)
+
+    def put_new(self, name: str, content: bytes | Path) -> Version:
+        """Put an object on the condition that none of the name exists (If-None-Match)."""
+        return self._put_conditionally(name, content, None, FileExistsError(name))
+
+    def replace(self, name: str, content: bytes | Path, if_match: Version) -> Version:
+        """Put an object on the condition that the existing one has the given version (If-Match)."""
+        conflict = ConflictError(f"{self.uri(name)} was changed meanwhile.")
+        return self._put_conditionally(name, content, if_match, conflict)
+
+    def _put_conditionally(
+        self, name: str, content: bytes | Path, if_match: Version | None, conflict: Exception
+    ) -> Version:
+        failure = conflict
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                return self._put(name, content, if_match)
+            except (FileExistsError, FileNotFoundError):
+                failure = conflict
+            except AmbiguousRequestError as error:
+                failure = error
+            current = self._read_current_version(name)
+            if current and self._has_content(name, content):
+                return current
+            if current != if_match:  # neither the content that was sent nor the version before it
+                raise conflict
+        raise failure
+
+    def _put(self, name: str, content: bytes | Path, if_match: Version | None) -> Version:
+        client = self._client
+        mode: Any = "create"
+        if if_match is not None:
+            generation = {"version": if_match.generation} if if_match.generation is not None else {}
+            mode = {"e_tag": if_match.etag} | generation
+        with translate_errors(self.url):
+            return _version(client.put(self._store, name, content, mode=mode))
+
+    def _read_current_version(self, name: str) -> Version | None:
+        try:
+            return self._retry(lambda client: _version(client.head(self._store, name)))
+        except FileNotFoundError:
+            return None
+
+    def _has_content(self, name: str, content: bytes | Path) -> bool:
+        try:
+            return self.stat_with_digest(name) == _measure(content)
+        except FileNotFoundError:
+            return False
+
+    def overwrite(self, name: str, content: bytes) -> None:
+        """Put an object unconditionally."""
+        self._retry(lambda client: client.put(self._store, name, content))
+
+    def delete(self, *names: str) -> None:
+        """Delete objects, many in one request."""
+        if len(names) > 1:
+            with suppress(FileNotFoundError):  # some stores report a missing object, and may skip those after it
+                self._retry(lambda client: client.delete(self._store, list(names)))
+                return
+        with ThreadPoolExecutor(_CONCURRENCY) as pool:
+            list(pool.map(self._delete_one, names))
+
+    def _delete_one(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._retry(lambda client: client.delete(self._store, name))
+
+    def lock(self, timeout: float) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Do nothing: an object store has no locks."""
+        return nullcontext()
+
+    def _retry(self, request: Callable[[Any], Result]) -> Result:
+        """Send an idempotent request and repeat it after an ambiguous failure."""
         client = self._client
         for _ in range(MAX_ATTEMPTS - 1):
             with suppress(AmbiguousRequestError), translate_errors(self.url):
-                return act(client)
+                return request(client)
         with translate_errors(self.url):
-            return act(client)
+            return request(client)
 
 
-def _version(told: Any) -> ObjectVersion:
-    return ObjectVersion(told["e_tag"] or "", told["version"])
+def _version(meta: Any) -> Version:
+    return Version(meta["e_tag"] or "", meta["version"])
+
+
+def _info(meta: Any) -> FileInfo:
+    return FileInfo(meta["size"], meta["e_tag"] or "", int(meta["last_modified"].timestamp()) * 10**9)
 
 
 def _measure(content: bytes | Path) -> tuple[int, str]:
     if isinstance(content, bytes):
         return len(content), hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
-        return content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    return content.stat().st_size, hash_file(content)

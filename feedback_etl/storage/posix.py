@@ -95,6 +95,15 @@ def open_private_file(path: Path) -> WholeFile:
     """
     with suppress(FileExistsError):
         return create_private_file(path)
+    return open_existing_file(path)
+
+
+def open_existing_file(path: Path) -> WholeFile:
+    """Open an existing file for reading and writing; never follows a symbolic link.
+
+    Raises:
+        OSError: It does not exist, or cannot be opened.
+    """
     return WholeFile(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 

@@ -188,7 +188,7 @@ def _scan(export: CommittedExport) -> pl.LazyFrame:
     if missing := [name for name in TRAINING_COLUMNS if name not in columns]:
         raise ExportFileError(f"{export.address} lacks the columns {', '.join(missing)}; exclude it with a pattern.")
     ordered = [*TRAINING_COLUMNS, *(name for name in columns if name not in TRAINING_COLUMNS)]
-    paths = [export.place.address(file.path) for file in export.files]
+    paths = [export.place.uri(file.path) for file in export.files]
     options: dict[str, Any] = {"glob": False} | (
         {"storage_options": POLARS_OPTIONS} if isinstance(export.place, ObjectStorage) else {}
     )

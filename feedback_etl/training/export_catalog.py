@@ -14,9 +14,11 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_path
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.storage.base import LocalStorage, open_storage
+from feedback_etl.storage.base import FileInfo
 from feedback_etl.storage.errors import explain_read_errors
-from feedback_etl.storage.object_store import ObjectInfo, ObjectStorage
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.location import open_storage
+from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 from feedback_etl.transform.expressions import age_ranges
@@ -70,7 +72,7 @@ class CommittedExport(NamedTuple):
     @property
     def address(self) -> str:
         """Return the path or URL of its file, or of the folder of its parts."""
-        return self.place.address(self.name)
+        return self.place.uri(self.name)
 
     @property
     def age_edges(self) -> tuple[int, ...]:
@@ -177,7 +179,7 @@ def _select_named(exports: Sequence[CommittedExport], paths: Sequence[Path]) -> 
     """Select the exports in the named folders, and the named files of others."""
     folders = {path for path in paths if path.is_dir()}
     files = {path for path in paths if path not in folders}
-    known = {Path(export.place.address(file.path)) for export in exports for file in export.files}
+    known = {Path(export.place.uri(file.path)) for export in exports for file in export.files}
     if unmanaged := sorted(files - known):
         raise ExportFileError(
             f"{unmanaged[0]} ({len(unmanaged):,} in all) has no manifest, so it may be incomplete. Create one with "
@@ -187,7 +189,7 @@ def _select_named(exports: Sequence[CommittedExport], paths: Sequence[Path]) -> 
         path = Path(export.address)
         if path in folders or path.parent in folders:
             yield export
-        elif named := [file for file in export.files if Path(export.place.address(file.path)) in files]:
+        elif named := [file for file in export.files if Path(export.place.uri(file.path)) in files]:
             yield export._replace(files=named)
 
 
@@ -226,7 +228,7 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
         if current is None or not (mismatch := _find_mismatch(current, verify=True)):
             return current
     raise ExportFileError(
-        f"{export.place.address(mismatch)} does not match its manifest: it is missing, truncated or changed. Restore "
+        f"{export.place.uri(mismatch)} does not match its manifest: it is missing, truncated or changed. Restore "
         "it, or remove it together with its manifest and export its window again."
     )
 
@@ -235,7 +237,7 @@ def _find_mismatch(export: CommittedExport, verify: bool) -> str:
     """Return the path of the first file that does not match the manifest; "" if all do."""
     place = export.place
     if isinstance(place, ObjectStorage):
-        listed = place.listed(export.name)
+        listed = place.list_files(export.name)
         matches = (_object_matches(place, file, listed.get(file.path), verify) for file in export.files)
     else:
         manifest = place.path / manifest_path(export.manifest.stem)
@@ -255,13 +257,13 @@ def _file_matches(path: Path, file: DataFile, manifest: Path, verify: bool) -> b
     return status.st_size in dict(versions) and (status.st_size, hash_file(path)) in versions
 
 
-def _object_matches(bucket: ObjectStorage, file: DataFile, listed: ObjectInfo | None, verify: bool) -> bool:
+def _object_matches(bucket: ObjectStorage, file: DataFile, listed: FileInfo | None, verify: bool) -> bool:
     """Return whether an object matches; its digest is compared if its ETag changed, or to `verify`."""
     versions = _versions(file)
     if listed is None or listed.bytes not in dict(versions):
         return False
-    is_unchanged = listed == (file.bytes, file.etag)
-    return (is_unchanged and not verify) or bucket.described(file.path) in versions
+    is_unchanged = listed[:2] == (file.bytes, file.etag)
+    return (is_unchanged and not verify) or bucket.stat_with_digest(file.path) in versions
 
 
 def _versions(file: DataFile) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""The lock of an export folder: held while files get or lose their names, by one program or thread at a time."""
+"""Locks of folders and files: held by one process or thread at a time, released by the system when it dies."""
 
 import fcntl
 import time
@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from feedback_etl.errors import FolderLockedError
-from feedback_etl.exports.layout import STATE_FOLDER
+from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.posix import make_private_folder, open_private_file
+from feedback_etl.storage.posix import make_private_folder, open_existing_file, open_private_file
 
 LOCK_TIMEOUT = 60.0
-_SECONDS_BETWEEN_TRIES = 0.01
+_RETRY_SECONDS = 0.01
 
 
 @contextmanager
 def lock_folder(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
-    """Acquire the folder's lock; the system releases it when the process dies.
+    """Acquire the lock of an export folder, which protects the creation, renaming and removal of its files.
 
     Raises:
-        FolderLockedError: Somebody else holds it for longer than `timeout` seconds.
+        FolderLockedError: Another process or thread has held the lock for `timeout` seconds.
         OSError: The folder cannot be used.
     """
     state = folder / STATE_FOLDER
@@ -35,16 +35,30 @@ def lock_folder(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def lock_file(path: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Acquire the lock of an existing file.
+
+    Raises:
+        FolderLockedError: Another process or thread has held the lock for `timeout` seconds.
+        OSError: The file does not exist, or cannot be opened for writing.
+    """
+    with open_existing_file(path) as file:
+        if not acquire_lock(file.fileno(), timeout):
+            raise FolderLockedError(f"{path} has been locked by another process for {timeout:g} s; run again.")
+        yield
+
+
 def acquire_lock(descriptor: int, timeout: float) -> bool:
     """Lock an open file exclusively and return whether that succeeded within the timeout in seconds.
 
-    It never waits for ever: an interrupt in the wrong moment may have left a lock to an object that is not yet gone.
+    It never waits for ever: an interrupt at an unfortunate moment may leave a lock with an object that still exists.
     """
     end = time.monotonic() + timeout
     while not _try_lock(descriptor):
         if time.monotonic() >= end:
             return False
-        time.sleep(_SECONDS_BETWEEN_TRIES)
+        time.sleep(_RETRY_SECONDS)
     return True
 
 

@@ -11,8 +11,9 @@ import pytest
 from object_store import in_memory
 
 from feedback_etl.errors import FeedbackError
-from feedback_etl.storage.base import LocalStorage
-from feedback_etl.storage.object_store import ConflictError, ObjectStorage
+from feedback_etl.storage.base import ConflictError
+from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.object_store import ObjectStorage
 
 LARGE = bytes(range(256)) * 10_000
 
@@ -54,10 +55,10 @@ def bucket(request: pytest.FixtureRequest) -> ObjectStorage:
 
 def create(place: LocalStorage | ObjectStorage, name: str, content: bytes) -> None:
     """Make a file in a draft, and give it its name."""
-    with place.draft(name) as draft:
+    with place.staging_path(name) as draft:
         draft.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(content)
-        place.create(name, draft)
+        place.put_new(name, draft)
 
 
 class TestPlaces:
@@ -72,21 +73,21 @@ class TestPlaces:
         assert place.exists()
         assert (place.names(), place.names("folder"), place.names("nowhere")) == (["a", "b"], ["folder/c"], [])
         assert place.folders() == ["folder"]
-        assert place.present(["a", "c", ".hidden", "folder/c"]) == {"a", ".hidden", "folder/c"}
+        assert place.stat_files(["a", "c", ".hidden", "folder/c"]).keys() == {"a", ".hidden", "folder/c"}
 
     def test_a_file_is_read_as_it_was_written(self, place: LocalStorage | ObjectStorage) -> None:
         """Whole, as a file of this machine, and described by size and digest; large and empty ones."""
         for name, content in (("large", LARGE), ("folder/empty", b"")):
             create(place, name, content)
             assert place.read(name) == content
-            assert place.described(name) == (len(content), hashlib.sha256(content).hexdigest())
-            with place.fetched(name) as path:
+            assert place.stat_with_digest(name) == (len(content), hashlib.sha256(content).hexdigest())
+            with place.local_copy(name) as path:
                 assert path.read_bytes() == content
 
     def test_a_draft_is_no_file_and_nothing_stays_of_it(self, place: LocalStorage | ObjectStorage) -> None:
         """Whether it got a name or was given up."""
         create(place, "kept", b"content")
-        with suppress(KeyboardInterrupt), place.draft("given-up") as draft:
+        with suppress(KeyboardInterrupt), place.staging_path("given-up") as draft:
             draft.parent.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(b"half")
             assert place.names() == ["kept"]
@@ -122,18 +123,18 @@ class TestPlaces:
         create(place, "name", b"one")
         create(place, "other", b"two")
         for _ in range(2):
-            place.remove("name")
+            place.delete("name")
         assert place.names() == ["other"]
-        for act in (place.read, place.described):
+        for act in (place.read, place.stat_with_digest):
             with pytest.raises(FileNotFoundError):
                 act("name")
 
     def test_a_file_that_only_grows_keeps_every_line(self, place: LocalStorage | ObjectStorage) -> None:
         """In their order; there are none where there is no such file."""
-        assert place.grown(".state/lines.jsonl") == b""
+        assert place.read_lines(".state/lines.jsonl") == b""
         for number in range(5):
-            place.grow(".state/lines.jsonl", b"%d\n" % number)
-        assert place.grown(".state/lines.jsonl") == b"0\n1\n2\n3\n4\n"
+            place.append_lines(".state/lines.jsonl", b"%d\n" % number)
+        assert place.read_lines(".state/lines.jsonl") == b"0\n1\n2\n3\n4\n"
 
 
 class TestStores:
@@ -141,28 +142,28 @@ class TestStores:
 
     def test_what_was_read_is_replaced_and_nothing_else(self, bucket: ObjectStorage) -> None:
         """By its version; the very same content is no conflict."""
-        first = bucket.put("name", b"one")
-        assert bucket.put("name", b"one") == first
-        second = bucket.put("name", b"two", instead_of=first)
+        first = bucket.put_new("name", b"one")
+        assert bucket.put_new("name", b"one") == first
+        second = bucket.replace("name", b"two", if_match=first)
         with pytest.raises(ConflictError):
-            bucket.put("name", b"three", instead_of=first)
+            bucket.replace("name", b"three", if_match=first)
         assert bucket.read_version("name") == (b"two", second)
-        bucket.remove("name")
+        bucket.delete("name")
         with pytest.raises(ConflictError):
-            bucket.put("name", b"three", instead_of=second)
+            bucket.replace("name", b"three", if_match=second)
         assert not bucket.exists()
 
     def test_numbers_are_taken_once(self, bucket: ObjectStorage) -> None:
         """As those of records in a log."""
-        bucket.add_numbered("log.jsonl", 1, b"one")
+        bucket.put_numbered("log.jsonl", 1, b"one")
         with pytest.raises(FileExistsError):
-            bucket.add_numbered("log.jsonl", 1, b"another")
-        bucket.add_numbered("log.jsonl", 2, b"two")
-        assert bucket.numbered("log.jsonl") == {1: b"one", 2: b"two"}
+            bucket.put_numbered("log.jsonl", 1, b"another")
+        bucket.put_numbered("log.jsonl", 2, b"two")
+        assert bucket.read_numbered("log.jsonl") == {1: b"one", 2: b"two"}
 
     def test_many_are_removed_at_once(self, bucket: ObjectStorage) -> None:
         """Also some that never were."""
         for name in ("a", "b", "folder/c"):
-            bucket.put(name, b"content")
-        bucket.remove_all(["a", "folder/c", "was/never/there"])
-        assert list(bucket.listed()) == ["b"]
+            bucket.put_new(name, b"content")
+        bucket.delete(*["a", "folder/c", "was/never/there"])
+        assert list(bucket.list_files()) == ["b"]

@@ -1,0 +1,186 @@
+"""Storage of exports in a local folder."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from feedback_etl.storage.base import ConflictError, FileInfo, Storage, Version
+from feedback_etl.storage.errors import refuse_links
+from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_file, lock_folder
+from feedback_etl.storage.posix import (
+    create_private_file,
+    fsync_directory,
+    hash_file,
+    link_exclusive,
+    make_private_folder,
+    open_private_file,
+    replace_private_file,
+    temporary_path,
+)
+
+
+class LocalStorage(Storage):
+    """Store exports in a local folder: files 0600, folders 0700.
+
+    New files are linked under their names, so that they appear completely or not at all and never replace another.
+    """
+
+    has_locks = True
+    polars_options = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """Return whether the folder exists."""
+        return self.path.is_dir()
+
+    def names(self, folder: str = "") -> list[str]:
+        """Return the sorted names of the files in a folder, without hidden ones."""
+        paths = (self.path / folder).glob("[!.]*")
+        return sorted(path.relative_to(self.path).as_posix() for path in paths if path.is_file())
+
+    def folders(self) -> list[str]:
+        """Return the sorted names of the folders, without hidden ones."""
+        return sorted(path.name for path in self.path.glob("[!.]*") if path.is_dir())
+
+    def list_files(self, folder: str = "") -> dict[str, FileInfo]:
+        """Return all files below a folder by name."""
+        paths = sorted(path for path in (self.path / folder).rglob("*") if path.is_file())
+        return self.stat_files(path.relative_to(self.path).as_posix() for path in paths)
+
+    def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
+        """Return those of the named files that exist."""
+        paths = {name: self.path / name for name in names}
+        return {name: _info(path.stat()) for name, path in paths.items() if path.exists()}
+
+    def stat_with_digest(self, name: str) -> tuple[int, str]:
+        """Return the size in bytes and the SHA-256 digest of a file."""
+        path = self.path / name
+        return path.stat().st_size, hash_file(path)
+
+    def uri(self, name: str) -> str:
+        """Return the path of a file."""
+        return str(self.path / name)
+
+    def absolute_uri(self) -> str:
+        """Return the absolute path of the folder."""
+        return str(self.path.absolute())
+
+    def local_path(self, name: str = "") -> Path:
+        """Return the path of a file, or of the folder."""
+        return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        return (self.path / name).read_bytes()
+
+    def read_version(self, name: str) -> tuple[bytes, Version]:
+        """Return the content of a file and its version."""
+        with (self.path / name).open("rb") as file:
+            return file.read(), _version(os.fstat(file.fileno()))
+
+    @contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        """Provide the path of the file itself."""
+        path = self.path / name
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        yield path
+
+    @contextmanager
+    def local_copy_version(self, name: str) -> Iterator[tuple[Path, Version]]:
+        """Provide the path of the file itself and its version."""
+        with self.local_copy(name) as path:
+            yield path, _version(path.stat())
+
+    @contextmanager
+    def staging_path(self, name: str) -> Iterator[Path]:
+        """Provide a hidden, unique path in the folder of the file."""
+        path = self.path / name
+        refuse_links(*(parent for parent in path.parents if parent.is_relative_to(self.path) and parent != self.path))
+        staged = temporary_path(path.parent, path.name)
+        try:
+            yield staged
+        finally:
+            staged.unlink(missing_ok=True)
+
+    def put_new(self, name: str, content: bytes | Path) -> Version:
+        """Hard-link a complete file under its name, then fsync its folder."""
+        if isinstance(content, bytes):
+            with self.staging_path(name) as staged:
+                with create_private_file(staged) as file:
+                    file.fill(content)
+                return self.put_new(name, staged)
+        path = self.path / name
+        refuse_links(path)
+        link_exclusive(content, path)
+        fsync_directory(path.parent)
+        return _version(path.stat())
+
+    def replace(self, name: str, content: bytes | Path, if_match: Version) -> Version:
+        """Compare the version under a lock of the file itself, rename the new file over it, fsync the folder."""
+        if isinstance(content, bytes):
+            with self.staging_path(name) as staged:
+                with create_private_file(staged) as file:
+                    file.fill(content)
+                return self.replace(name, staged, if_match)
+        path = self.path / name
+        try:
+            with lock_file(path, LOCK_TIMEOUT):
+                if _version(path.lstat()) != if_match:
+                    raise ConflictError(f"{path} was changed meanwhile.")
+                content.replace(path)
+                fsync_directory(path.parent)
+                return _version(path.stat())
+        except FileNotFoundError:
+            raise ConflictError(f"{path} was removed meanwhile.") from None
+
+    def overwrite(self, name: str, content: bytes) -> None:
+        """Rename a new file over an existing one."""
+        path = self.path / name
+        refuse_links(path)
+        replace_private_file(path, temporary_path(path.parent, path.name), content)
+
+    def delete(self, *names: str) -> None:
+        """Delete the files, then fsync their folders."""
+        paths = [self.path / name for name in names]
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for folder in {path.parent: None for path in paths}:
+            fsync_directory(folder)
+
+    def append_lines(self, name: str, content: bytes) -> None:
+        """Append under an exclusive lock of the file; a line torn by a crash is terminated first."""
+        path = self.path / name
+        make_private_folder(path.parent)
+        with open_private_file(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            start = b"" if file.read(1) in (b"", b"\n") else b"\n"
+            file.append(start + content)
+
+    def read_lines(self, name: str) -> bytes:
+        """Return the whole file."""
+        path = self.path / name
+        refuse_links(path.parent, path)
+        return path.read_bytes() if path.exists() else b""
+
+    def lock(self, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
+        """Lock the folder; the system releases the lock when the process dies."""
+        return lock_folder(self.path, timeout)
+
+
+def _version(status: os.stat_result) -> Version:
+    return Version(f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}")
+
+
+def _info(status: os.stat_result) -> FileInfo:
+    return FileInfo(status.st_size, _version(status).etag, status.st_mtime_ns)
