@@ -4,8 +4,9 @@ import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,7 +32,8 @@ MAX_WORKERS = 64
 """PostgreSQL accepts 100 connections by default, and the application needs some."""
 
 
-class BatchOptions(NamedTuple):
+@dataclass(frozen=True)
+class BatchOptions:
     """Choose how rows are read; the result is the same for all values.
 
     Attributes:
@@ -39,6 +41,9 @@ class BatchOptions(NamedTuple):
         workers: The number of parallel readers; the number of processors, at most 4, by default.
         batch_size: Rows per batch.
         read_timeout: Seconds without a row after which reading fails.
+
+    Raises:
+        UsageError: A value is not allowed.
     """
 
     bulk: bool = False
@@ -46,12 +51,7 @@ class BatchOptions(NamedTuple):
     batch_size: int = BATCH_ROWS
     read_timeout: float = 600.0
 
-    def checked(self) -> "BatchOptions":
-        """Return the options unchanged if they are valid.
-
-        Raises:
-            UsageError: A value is not allowed.
-        """
+    def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} must be a whole number, 1 or more.")
@@ -61,7 +61,6 @@ class BatchOptions(NamedTuple):
             raise UsageError(f"workers must be {MAX_WORKERS} or fewer: each is a process and a connection.")
         if not self.read_timeout > 0:
             raise UsageError("read_timeout must be a number of seconds above 0.")
-        return self
 
 
 class ConnectorXValueError(SourceError):
@@ -84,8 +83,8 @@ def open_batches(
     with ExitStack() as stack:
         if source.connectorx_url is None or _has_backslashes(source, relation):
             logger.info("reading with SQLAlchemy: ConnectorX cannot read this database")
-            rows = _read_with_sqlalchemy(source, relation, select_feedback(relation, window), options.batch_size)
-            frames: Iterator[pl.DataFrame] = stack.enter_context(closing(rows))
+            streamed = _read_with_sqlalchemy(source, relation, window, options.batch_size)
+            frames: Iterator[pl.DataFrame] = stack.enter_context(closing(streamed))
         else:
             readers = _start_readers(stack, source, relation, window, options)
             frames = _read_with_connectorx(readers, relation)
@@ -98,11 +97,7 @@ def _has_backslashes(source: DatabaseConnection, relation: SourceRelation) -> bo
 
 
 def _start_readers(
-    stack: ExitStack,
-    source: DatabaseConnection,
-    relation: SourceRelation,
-    window: Window,
-    options: BatchOptions,
+    stack: ExitStack, source: DatabaseConnection, relation: SourceRelation, window: Window, options: BatchOptions
 ) -> list[Reader]:
     """Return the reader of each query, in the order of the rows; a reader may run several queries."""
     workers = (options.workers or min(os.cpu_count() or 1, 4)) if options.bulk else None
@@ -158,11 +153,11 @@ def session_statements(source: DatabaseConnection) -> list[str]:
 
 
 def _read_with_sqlalchemy(
-    source: DatabaseConnection, relation: SourceRelation, sql: str, batch_size: int
+    source: DatabaseConnection, relation: SourceRelation, window: Window, batch_size: int
 ) -> Generator[pl.DataFrame, None, None]:
     options: dict[str, Any] = {"no_parameters": True, "stream_results": True, "max_row_buffer": batch_size}
     try:
-        with source.connection.exec_driver_sql(sql, execution_options=options) as result:
+        with source.connection.exec_driver_sql(select_feedback(relation, window), execution_options=options) as result:
             names, rows = list(result.keys()), result.fetchmany(batch_size)
             yield to_raw(_to_frame(names, rows), relation.extra)
             while rows := result.fetchmany(batch_size):

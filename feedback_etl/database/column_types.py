@@ -1,8 +1,12 @@
-"""Name the types of columns, and check that an export can use them."""
+"""Reflect the columns of tables, name the types of columns, and check that an export can use them."""
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SAWarning
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.raw_types import raw_types
@@ -47,7 +51,7 @@ _DUCKDB = {
 }
 """DuckDB's type names that differ from PostgreSQL's."""
 
-
+_NUMBER = re.compile("(tiny|small|medium|big|u?huge)?int[248]?|float[48]?|numeric|decimal|double")
 _FROM_EPOCH = {"postgresql": "to_timestamp", "mysql": "from_unixtime", "duckdb": "to_timestamp"}
 
 
@@ -62,10 +66,6 @@ def type_name(dialect: str, code: Any) -> str:
     if dialect == "duckdb":
         name = re.sub(r"\(.*\)", "", str(code)).lower()
         return _DUCKDB.get(name, name)
-    return _postgresql_type_name(code)
-
-
-def _postgresql_type_name(code: int) -> str:
     from psycopg import adapters
 
     type_ = adapters.types.get(code)
@@ -74,32 +74,49 @@ def _postgresql_type_name(code: int) -> str:
     return f"{type_.name}[]" if type_.array_oid == code else type_.name
 
 
+def reflect_columns(inspector: sa.Inspector, table: str, db_schema: str | None) -> dict[str, Any]:
+    """Return the columns of a table or view, with their types of SQLAlchemy."""
+    if inspector.dialect.name == "duckdb":
+        return _describe_columns(inspector, table, db_schema)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SAWarning)  # about types that SQLAlchemy does not know
+        return {str(column["name"]): column["type"] for column in inspector.get_columns(table, schema=db_schema)}
+
+
+def _describe_columns(inspector: sa.Inspector, table: str, db_schema: str | None) -> dict[str, Any]:
+    empty: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(sa.table(table, schema=db_schema)).limit(0)
+    connection: Any = inspector.bind
+    with connection.execute(empty) as result:
+        names = {str(name): type_name("duckdb", code) for name, code, *_ in result.cursor.description}
+    return {
+        column: sa.Boolean() if name == "bool" else sa.Integer() if name.startswith("int") else sa.Text()
+        for column, name in names.items()
+    }
+
+
 def check_types(dialect: str, types: Mapping[str, str], extra: Sequence[ExtraColumn] = ()) -> None:
     """Refuse columns of a wrong type.
 
     Raises:
         SourceError: The message names each, with its type and what was expected.
     """
-    known = raw_types(extra)
+    expected = raw_types(extra)
     wrong = {
-        name: kind
-        for name, kind in types.items()
-        if name in known and kind not in (known[name].mysql if dialect == "mysql" else known[name].postgresql)
+        column: name
+        for column, name in types.items()
+        if column in expected
+        and name not in (expected[column].mysql if dialect == "mysql" else expected[column].postgresql)
     }
     if not wrong:
         return
     problems = [
-        f"{name} is {'of a user-defined type' if kind == 'unknown' else kind}, expected {known[name].expected}"
-        for name, kind in wrong.items()
+        f"{column} is {'of a user-defined type' if name == 'unknown' else name}, expected {expected[column].expected}"
+        for column, name in wrong.items()
     ]
-    epochs = [name for name, kind in wrong.items() if known[name] == known["created_at"] and _is_number(kind)]
-    advice = "".join(
-        f" Seconds since 1970 become times by {_FROM_EPOCH[dialect]}({name}), "
-        f"milliseconds by {_FROM_EPOCH[dialect]}({name} / 1000.0)."
-        for name in epochs
+    remedies = "".join(
+        f" Seconds since 1970 become times by {_FROM_EPOCH[dialect]}({column}), "
+        f"milliseconds by {_FROM_EPOCH[dialect]}({column} / 1000.0)."
+        for column, name in wrong.items()
+        if expected[column] == expected["created_at"] and _NUMBER.fullmatch(name)
     )
-    raise SourceError(f"Columns of a wrong type: {'; '.join(problems)}. Cast them in a --query.{advice}")
-
-
-def _is_number(kind: str) -> bool:
-    return kind.endswith("int") or kind.startswith(("int", "float", "numeric", "decimal", "double"))
+    raise SourceError(f"Columns of a wrong type: {'; '.join(problems)}. Cast them in a --query.{remedies}")

@@ -11,9 +11,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
 from feedback_etl.database.connection_errors import connection_error
-from feedback_etl.database.engine_state import is_defined_by_url
 from feedback_etl.database.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, read_only_session
-from feedback_etl.database.session_view import copy_session_settings, has_same_view, open_binds
+from feedback_etl.database.session_view import copy_session_settings, has_same_view, is_defined_by_url, open_binds
 from feedback_etl.database.urls import (
     connectorx_url,
     database_name,

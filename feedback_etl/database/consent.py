@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from feedback_etl.columns import IMAGE_OPT_IN
-from feedback_etl.database.reflection import reflect_columns
+from feedback_etl.database.column_types import reflect_columns
 from feedback_etl.errors import SourceError
 
 OPT_IN = "training_data_opt_in"

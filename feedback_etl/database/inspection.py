@@ -9,11 +9,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_COLUMNS, ExtraColumn
 from feedback_etl.database import text_times
 from feedback_etl.database.collations import find_id_comparison
-from feedback_etl.database.column_types import check_types, type_name
+from feedback_etl.database.column_types import check_types, reflect_columns, type_name
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
 from feedback_etl.database.driver_errors import invalid_query_error
-from feedback_etl.database.reflection import reflect_columns
 from feedback_etl.database.relation import (
     SourceRelation,
     default_relation,

@@ -78,7 +78,6 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
         SourceError: The database cannot be reached, is not as expected, or stopped a query.
     """
     window = request.window
-    request.batch_options.checked()
     with open_source(request) as opened:
         source, relation = opened
         if not is_partitionable(source) or source.connectorx_url is None:

@@ -40,15 +40,16 @@ def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
     """
     problems = []
     columns = []
-    known = raw_types(extra)
+    types = raw_types(extra)
     for name in (*RAW_COLUMNS, *(column.name for column in extra)):
-        kind, dtype = known[name], frame.schema[name]
-        # If there is no value, the type of the driver's column has no meaning.
-        cast = kind.cast(dtype) or (kind.cast(pl.Null()) if frame[name].null_count() == frame.height else None)
-        if cast is None:
-            problems.append(f"{name} is {_describe_dtype(dtype)}, expected {kind.expected}")
+        type_, dtype = types[name], frame.schema[name]
+        column = type_.cast(pl.col(name), dtype)
+        if column is None and frame[name].null_count() == frame.height:  # the type of a column of nulls has no meaning
+            column = type_.cast(pl.col(name), pl.Null())
+        if column is None:
+            problems.append(f"{name} is {_describe_dtype(dtype)}, expected {type_.expected}")
         else:
-            columns.append(cast(pl.col(name)).alias(name))
+            columns.append(column.alias(name))
     if problems:
         raise SourceError(f"Columns of a wrong type: {'; '.join(problems)}.")
     raw = frame.select(columns).with_columns(_unreadable_times(frame, extra))
@@ -82,66 +83,47 @@ def _unreadable_times(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> list
     return marked
 
 
-Cast = Callable[[pl.Expr], pl.Expr]
-
 _LARGER_INTEGERS = (pl.UInt64, pl.Int128, pl.UInt128)
-"""Types that may exceed Int64: MySQL's BIGINT UNSIGNED, DuckDB's UBIGINT."""
+"""Types that may exceed Int64: MySQL's BIGINT UNSIGNED, DuckDB's UBIGINT. Values that do are rejected later."""
 
 
-def _same(column: pl.Expr) -> pl.Expr:
-    return column
-
-
-def _id(dtype: pl.DataType) -> Cast | None:
-    if dtype == pl.Null:
-        return lambda column: column.cast(pl.Int64)
-    if dtype == pl.String:
-        return lambda column: column.replace("", None)
+def _cast_integer(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     if dtype in _LARGER_INTEGERS:
-        return _same
-    return (lambda column: column.cast(pl.Int64)) if dtype.is_integer() else None
+        return column
+    return column.cast(pl.Int64) if dtype.is_integer() or dtype == pl.Null else None
 
 
-def _number(dtype: pl.DataType) -> Cast | None:
-    if (dtype.is_integer() and dtype not in _LARGER_INTEGERS) or dtype == pl.Null:
-        return lambda column: column.cast(pl.Int64)
-    return (lambda column: column.cast(pl.Float64)) if dtype.is_numeric() else None
+def _cast_id(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
+    return column.replace("", None) if dtype == pl.String else _cast_integer(column, dtype)
 
 
-def _integer(dtype: pl.DataType) -> Cast | None:
-    if dtype in _LARGER_INTEGERS:  # values that exceed Int64 are rejected later
-        return _same
-    return (lambda column: column.cast(pl.Int64)) if dtype.is_integer() or dtype == pl.Null else None
+def _cast_number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
+    if dtype.is_numeric() and (dtype in _LARGER_INTEGERS or not dtype.is_integer()):
+        return column.cast(pl.Float64)
+    return _cast_integer(column, dtype)
 
 
-def _boolean(dtype: pl.DataType) -> Cast | None:
+def _cast_boolean(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     if dtype == pl.Boolean:
-        return lambda column: column.cast(pl.Int64)
+        return column.cast(pl.Int64)
     if dtype in _LARGER_INTEGERS:
-        return lambda column: column.cast(pl.Float64).clip(-1, 2).cast(pl.Int64)
-    if dtype.is_integer() or dtype == pl.Null:
-        return lambda column: column.cast(pl.Int64).replace(NO_ANSWER, None)
-    return None
+        return column.cast(pl.Float64).clip(-1, 2).cast(pl.Int64)
+    return column.cast(pl.Int64).replace(NO_ANSWER, None) if dtype.is_integer() or dtype == pl.Null else None
 
 
-def _text(dtype: pl.DataType) -> Cast | None:
-    if dtype not in (pl.String, pl.Null):
-        return None
-    return lambda column: column.cast(pl.String).replace("", None)
+def _cast_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
+    return column.cast(pl.String).replace("", None) if dtype in (pl.String, pl.Null) else None
 
 
-def _time(dtype: pl.DataType) -> Cast | None:
+def _cast_time(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     if dtype == pl.String:
-        return _parsed_time
-    if isinstance(dtype, pl.Datetime):
-        zone = dtype.time_zone
-        return lambda column: (column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zone else column).cast(
-            TIME
-        )
-    return (lambda column: column.cast(TIME)) if dtype == pl.Null else None
+        return _parse_time(column)
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone:
+        column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return column.cast(TIME) if isinstance(dtype, pl.Datetime) or dtype == pl.Null else None
 
 
-def _parsed_time(text: pl.Expr) -> pl.Expr:
+def _parse_time(text: pl.Expr) -> pl.Expr:
     """Parse text: `T` or blank, with or without a fraction, with `Z`, an offset or neither (then UTC), or a day."""
     iso = pl.when(text.str.contains(_ISO_TIME)).then(text).str.replace("T", " ", literal=True)
     iso = pl.when(iso.str.len_bytes() == 10).then(iso + " 00:00:00").otherwise(iso.str.strip_chars_end(_BLANKS))
@@ -164,27 +146,32 @@ class RawType(NamedTuple):
 
     Attributes:
         expected: A description for messages.
-        cast: Return the cast from the dtype of a driver's column; None if the dtype is wrong.
+        cast: Cast a driver's column of a dtype; None if the dtype is wrong.
         postgresql: The names of accepted types on PostgreSQL and DuckDB; "unknown" is any user-defined type.
         mysql: The names of accepted types on MySQL and MariaDB.
     """
 
     expected: str
-    cast: Callable[[pl.DataType], Cast | None]
+    cast: Callable[[pl.Expr, pl.DataType], pl.Expr | None]
     postgresql: frozenset[str]
     mysql: frozenset[str]
 
 
 _IDENTIFIER = RawType(
-    "an integer, a UUID or text", _id, _INTEGERS | _TEXTS | {"uuid", "unknown"}, _MYSQL_INTEGERS | _MYSQL_TEXTS
+    "an integer, a UUID or text", _cast_id, _INTEGERS | _TEXTS | {"uuid", "unknown"}, _MYSQL_INTEGERS | _MYSQL_TEXTS
 )
 _NUMERIC = RawType(
-    "a number", _number, _INTEGERS | {"float4", "float8", "numeric"}, _MYSQL_INTEGERS | {"decimal", "float", "double"}
+    "a number",
+    _cast_number,
+    _INTEGERS | {"float4", "float8", "numeric"},
+    _MYSQL_INTEGERS | {"decimal", "float", "double"},
 )
-_TRUTH = RawType("a boolean", _boolean, _INTEGERS | {"bool"}, _MYSQL_INTEGERS | {"bit"})
-_LIST = RawType("JSON text", _text, _TEXTS | {"json", "jsonb", "text[]", "varchar[]"}, _MYSQL_TEXTS | {"json"})
-_WORD = RawType("text", _text, _TEXTS | {"unknown"}, _MYSQL_TEXTS)
-_INSTANT = RawType("a timestamp", _time, frozenset({"timestamp", "timestamptz"}), frozenset({"datetime", "timestamp"}))
+_TRUTH = RawType("a boolean", _cast_boolean, _INTEGERS | {"bool"}, _MYSQL_INTEGERS | {"bit"})
+_LIST = RawType("JSON text", _cast_text, _TEXTS | {"json", "jsonb", "text[]", "varchar[]"}, _MYSQL_TEXTS | {"json"})
+_WORD = RawType("text", _cast_text, _TEXTS | {"unknown"}, _MYSQL_TEXTS)
+_INSTANT = RawType(
+    "a timestamp", _cast_time, frozenset({"timestamp", "timestamptz"}), frozenset({"datetime", "timestamp"})
+)
 
 _RAW: dict[str, RawType] = {
     **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _IDENTIFIER),
@@ -196,7 +183,7 @@ _RAW: dict[str, RawType] = {
 }
 _TYPES: dict[ColumnTypeName, RawType] = {
     "text": _WORD,
-    "integer": RawType("an integer", _integer, _INTEGERS, _MYSQL_INTEGERS),
+    "integer": RawType("an integer", _cast_integer, _INTEGERS, _MYSQL_INTEGERS),
     "number": _NUMERIC,
     "boolean": _TRUTH,
     "time": _INSTANT,
@@ -210,6 +197,4 @@ def raw_types(extra: Sequence[ExtraColumn] = ()) -> dict[str, RawType]:
 
 
 def _describe_dtype(dtype: pl.DataType) -> str:
-    if dtype == pl.String:
-        return "text"
-    return "a floating-point number" if dtype.is_float() else str(dtype).lower()
+    return "text" if dtype == pl.String else "a floating-point number" if dtype.is_float() else str(dtype).lower()

@@ -101,7 +101,7 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
         UsageError: The request is not valid.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    window, batch_options = request.window, request.batch_options.checked()
+    window, batch_options = request.window, request.batch_options
     with open_source(request) as (source, relation):
         if not request.use_connectorx:
             source = replace(source, connectorx_url=None)

@@ -17,7 +17,7 @@ READ_ONLY = (
     "SET TRANSACTION READ ONLY",
     "SET LOCAL TIME ZONE 'UTC'",
     "SET LOCAL standard_conforming_strings = on",
-    "SET LOCAL idle_in_transaction_session_timeout = 0",  # it may wait for a slow writer, or for the readers
+    "SET LOCAL idle_in_transaction_session_timeout = 0",  # it may wait for a slow writer or for the readers
 )
 """Statements that begin a PostgreSQL transaction; their settings end with it, so a pooled connection is unchanged.
 
@@ -76,7 +76,7 @@ def read_only_session(connection: sa.Connection, settings: Sequence[str] = ()) -
     end: tuple[str, ...] = ()
     try:
         try:
-            begin, end = _STATEMENTS[connection.dialect.name](connection, was_idle)
+            begin, end = _session_statements(connection, was_idle=was_idle)
             for statement in (*begin, *settings):
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except SQLAlchemyError as error:
@@ -91,12 +91,22 @@ def read_only_session(connection: sa.Connection, settings: Sequence[str] = ()) -
                 connection.rollback()
 
 
-def _sqlite_statements(_: sa.Connection, __: bool) -> Statements:
-    """Test that the file can be read; a SELECT of SQLite cannot write."""
-    return ("PRAGMA schema_version",), ()
+def _session_statements(connection: sa.Connection, *, was_idle: bool) -> Statements:
+    """Return the statements to execute before and after reading."""
+    match connection.dialect.name:
+        case "postgresql":
+            return _postgresql_statements(connection, was_idle=was_idle)
+        case "mysql" | "mariadb":
+            return _mysql_statements(connection, was_idle=was_idle)
+        case "duckdb" if was_idle:
+            return ("ROLLBACK", "BEGIN TRANSACTION READ ONLY"), ("ROLLBACK",)
+        case "duckdb":  # in the caller's transaction: a subquery cannot write
+            return (), ()
+        case _:  # SQLite: test that the file can be read; a SELECT cannot write
+            return ("PRAGMA schema_version",), ()
 
 
-def _postgresql_statements(connection: sa.Connection, was_idle: bool) -> Statements:
+def _postgresql_statements(connection: sa.Connection, *, was_idle: bool) -> Statements:
     driver: Any = connection.connection.dbapi_connection
     in_transaction = getattr(getattr(driver, "info", None), "transaction_status", 0)
     if connection.dialect.detect_autocommit_setting(driver) and not in_transaction:
@@ -110,7 +120,7 @@ def _postgresql_statements(connection: sa.Connection, was_idle: bool) -> Stateme
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS of the protocol
 
 
-def _mysql_statements(connection: sa.Connection, was_idle: bool) -> Statements:
+def _mysql_statements(connection: sa.Connection, *, was_idle: bool) -> Statements:
     """Roll back to a savepoint in a caller's transaction, which cannot be made read-only."""
     charset, mode = connection.exec_driver_sql("SELECT @@character_set_results, @@sql_mode").fetchall()[0]
     if charset != "utf8mb4":
@@ -121,25 +131,10 @@ def _mysql_statements(connection: sa.Connection, was_idle: bool) -> Statements:
         raise UsageError("This connection has the sql_mode ANSI_QUOTES, which is not supported; pass its URL.")
     driver: Any = connection.connection.dbapi_connection
     in_transaction = getattr(driver, "server_status", _IN_TRANSACTION) & _IN_TRANSACTION
-    settings, back = (_SAVE_SETTINGS, MYSQL_SESSION), (_RESTORE_SETTINGS, _CLEAR_SAVED_SETTINGS)
+    settings, restore = (_SAVE_SETTINGS, MYSQL_SESSION), (_RESTORE_SETTINGS, _CLEAR_SAVED_SETTINGS)
     if was_idle or (connection.dialect.detect_autocommit_setting(driver) and not in_transaction):
         isolation = f"SET TRANSACTION ISOLATION LEVEL {SNAPSHOT}"
         start = "START TRANSACTION READ ONLY, WITH CONSISTENT SNAPSHOT"
-        return (*settings, "ROLLBACK", isolation, start), ("ROLLBACK", *back)
+        return (*settings, "ROLLBACK", isolation, start), ("ROLLBACK", *restore)
     savepoint = "SAVEPOINT feedback_etl"
-    return (*settings, savepoint), (f"ROLLBACK TO {savepoint}", f"RELEASE {savepoint}", *back)
-
-
-def _duckdb_statements(_: sa.Connection, was_idle: bool) -> Statements:
-    """Begin a read-only transaction, unless the caller has one; a subquery cannot write there either."""
-    return (("ROLLBACK", "BEGIN TRANSACTION READ ONLY"), ("ROLLBACK",)) if was_idle else ((), ())
-
-
-_STATEMENTS = {
-    "postgresql": _postgresql_statements,
-    "mysql": _mysql_statements,
-    "mariadb": _mysql_statements,
-    "sqlite": _sqlite_statements,
-    "duckdb": _duckdb_statements,
-}
-"""The statements before and after reading, by dialect."""
+    return (*settings, savepoint), (f"ROLLBACK TO {savepoint}", f"RELEASE {savepoint}", *restore)

@@ -1,13 +1,15 @@
-"""Determine the view of a SQLAlchemy Session, and whether a new connection has the same.
+"""Determine the view of a SQLAlchemy Session or Engine, and whether a new connection has the same.
 
 A Session in a transaction can have its own search path, role, settings or temporary tables. Rows are read on a new
 connection if that provably shows the same tables: ConnectorX reads them, and only committed ones. On PostgreSQL, search
 path and role are copied. Otherwise the Session's own connection is read.
 """
 
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -16,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from feedback_etl.database import tables
 from feedback_etl.database.connection_errors import connection_error
-from feedback_etl.database.engine_state import is_defined_by_url
+from feedback_etl.database.urls import is_memory
 from feedback_etl.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -169,3 +171,46 @@ def _rows(connection: sa.Connection, sql: str, **values: Any) -> Rows:
                 "session.run_sync, or pass the engine."
             ) from None
         raise connection_error(connection.engine.url, error) from None
+
+
+_SQLALCHEMY = {"sqlalchemy.engine.create", "sqlalchemy.engine.default", "sqlalchemy.util.langhelpers"}
+"""The modules that define SQLAlchemy's own hooks on connections."""
+
+_TRACERS = {"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"}
+"""Packages whose hooks only observe statements."""
+
+
+def is_defined_by_url(engine: sa.Engine) -> bool:
+    """Return whether the URL alone gives the same view: no `creator=`, `connect_args=` or hook, not in memory.
+
+    A process can open a DuckDB file with one configuration only, which is the engine's.
+    """
+    if engine.dialect.name == "duckdb" or _has_hooks(engine):
+        return False
+    creator = engine.pool._creator
+    cells = inspect.getclosurevars(creator).nonlocals if inspect.isfunction(creator) else {}
+    by_url = engine.dialect.create_connect_args(engine.url)[1]
+    return not is_memory(engine.url) and dict(cells.get("cparams") or {}) == dict(by_url) and "cargs_tup" in cells
+
+
+def _has_hooks(engine: sa.Engine) -> bool:
+    """Return whether the application has hooks on connections, transactions or statements."""
+    hooks = chain(
+        engine.dialect.dispatch.do_connect,
+        engine.dialect.dispatch.do_execute,
+        engine.dialect.dispatch.do_execute_no_params,
+        engine.pool.dispatch.connect,
+        engine.pool.dispatch.checkout,
+        engine.dispatch.engine_connect,
+        engine.dispatch.begin,
+        engine.dispatch.before_execute,
+        engine.dispatch.before_cursor_execute,
+    )
+    return not all(_only_observes(hook) for hook in hooks)
+
+
+def _only_observes(hook: Any) -> bool:
+    if inspect.isfunction(hook):  # SQLAlchemy wraps a hook that returns nothing
+        hook = inspect.getclosurevars(hook).nonlocals.get("orig_fn", hook)
+    module = str(getattr(hook, "__module__", None))
+    return module in _SQLALCHEMY or module.partition(".")[0] in _TRACERS

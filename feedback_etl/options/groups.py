@@ -83,7 +83,7 @@ class ReadOptions:
         """The options that control how batches are read."""
         from feedback_etl.database.batches import BatchOptions
 
-        return BatchOptions(self.bulk, self.workers, self.batch_size, self.read_timeout).checked()
+        return BatchOptions(self.bulk, self.workers, self.batch_size, self.read_timeout)
 
     @property
     def consent(self) -> "ConsentColumnNames":
