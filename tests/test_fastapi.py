@@ -1,5 +1,6 @@
 """The admin endpoints over HTTP: a real server, a real client, and whatever can be wrong on either side."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -114,6 +115,32 @@ class TestExport:
         """An empty object asks for the last thirty days as CSV."""
         names = [client.post(EXPORT, json=body).json()["filename"] for body in ({}, {"format": "parquet"})]
         assert [Path(name).suffix for name in names] == [".csv", ".parquet"]
+
+    @pytest.mark.parametrize("headers", [{}, ADMIN], ids=["stranger", "admin"])
+    def test_large_body_is_refused(self, client: httpx.Client, headers: dict[str, str]) -> None:
+        """FastAPI reads the body before it authenticates: a stranger could fill the memory."""
+        url = client.base_url.join(EXPORT)
+        answer = httpx.post(url, content=b" " * 10_000_000, headers=headers, trust_env=False)
+        assert (answer.status_code, "4,096 bytes" in answer.text) == (413, True)
+        assert client.post(EXPORT, json={"days_back": 7}).status_code == 200
+
+    @pytest.mark.usefixtures("application")
+    def test_large_body_is_not_read_to_its_end(self) -> None:
+        """The answer comes after the first block that is too many, also without a Content-Length."""
+        app, blocks, sent = FastAPI(), 0, list[dict[str, Any]]()
+        app.include_router(create_router(dependencies=[Depends(require_admin)]))
+
+        async def receive() -> dict[str, Any]:
+            nonlocal blocks
+            blocks += 1
+            return {"type": "http.request", "body": b" " * 3_000, "more_body": blocks < 1_000}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": EXPORT, "headers": [(b"content-type", b"application/json")]}
+        asyncio.run(app({**scope, "query_string": b"", "root_path": ""}, receive, send))
+        assert (sent[0]["status"], blocks) == (413, 2)
 
     def test_nothing_to_export_is_no_error(self, client: httpx.Client) -> None:
         """And makes no file."""

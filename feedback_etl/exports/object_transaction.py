@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Record
-from feedback_etl.exports.catalog import ABANDONED, read_object_manifest
+from feedback_etl.exports.catalog import ABANDONED, read_manifest
 from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.key_guard import require_same_key
@@ -43,9 +43,8 @@ from feedback_etl.exports.tombstones import (
     require_state,
 )
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import STATE_FOLDER, ConflictError
+from feedback_etl.storage.base import STATE_FOLDER, ConflictError, Storage
 from feedback_etl.storage.conditional_puts import require_conditional_puts
-from feedback_etl.storage.object_store import ObjectStorage
 
 _RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run again."
 
@@ -69,7 +68,7 @@ class ObjectExportTransaction:
 
     def __init__(
         self,
-        bucket: ObjectStorage,
+        bucket: Storage,
         now: datetime,
         *,
         key: Key | None = None,
@@ -175,7 +174,7 @@ class ObjectExportTransaction:
         try:
             manifest.version = self._bucket.put_new(manifest_path(self.stem), manifest.to_json().encode())
         except FileExistsError:
-            there = read_object_manifest(self._bucket, self.stem)
+            there = read_manifest(self._bucket, self.stem)
             if there is None or there.run != self._run or there.mode == ABANDONED:
                 raise ExportFileError(_RECOVERED) from None
             return there  # the answer was lost, and an eraser has been there since
@@ -218,7 +217,7 @@ class ObjectExportTransaction:
                 erase_digests(self._bucket, manifest, forgotten, self._key)
                 break
             except ConflictError:  # the eraser is at it, too
-                manifest = read_object_manifest(self._bucket, self.stem) or manifest
+                manifest = read_manifest(self._bucket, self.stem) or manifest
         return manifest
 
     def _described(self, files: list[DataFile], facts: ManifestDetails) -> Manifest:
@@ -250,7 +249,7 @@ class ObjectExportTransaction:
             started = next((each for each in log.records() if each.get("run") == self._run), None)
             if started is None:
                 return False  # the stem may be another's
-            there = read_object_manifest(self._bucket, self.stem)
+            there = read_manifest(self._bucket, self.stem)
             if there is None or (there.run == self._run and there.mode != ABANDONED):
                 try:
                     put_abort_marker(self._bucket, started, log, there.version if there else None)

@@ -22,7 +22,6 @@ from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
     candidate_stems,
     manifest_path,
-    replacement_path,
     staged_path,
 )
 from feedback_etl.exports.manifest import DataFile, Manifest
@@ -42,7 +41,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
-from feedback_etl.storage.posix import make_private_folder
+from feedback_etl.storage.posix import make_private_folder, replacement_path
 from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 
 

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Message, Receive
 
 from feedback_etl.errors import (
     ExportFileError,
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 1.0
 """How long a request waits for others who use the folder: long enough for an export that is naming its files."""
 _MOST_DAYS = 36_500
+_MAX_BODY_BYTES = 4_096
+"""A body with all options has about 70 bytes."""
 
 _ANSWERS: list[tuple[type[FeedbackError], int, str]] = [
     (FolderLockedError, 409, "An export, an erasure or a prune is under way: try again when it is done."),
@@ -43,6 +46,7 @@ _ANSWERS: list[tuple[type[FeedbackError], int, str]] = [
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     409: {"description": "The folder is in use: try again later."},
+    413: {"description": "The body is larger than any valid one."},
     500: {"description": "Something has to be put right on the server, whose log says what."},
     503: {"description": "The database cannot be read now."},
 }
@@ -61,19 +65,34 @@ class ExportRequest(BaseModel):
 
 
 class _Route(APIRoute):
-    """Report invalid input without repeating it: a NaN, for one, is no JSON."""
+    """Bound the body, which FastAPI reads before it authenticates, and report invalid input without repeating it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def handle_politely(request: Request) -> Response:
             try:
-                return await handle(request)
+                return await handle(Request(request.scope, _limit_body(request.receive)))
             except RequestValidationError as error:
                 faults = [{name: fault[name] for name in ("loc", "msg", "type")} for fault in error.errors()]
             raise HTTPException(422, faults)
 
         return handle_politely
+
+
+def _limit_body(receive: Receive) -> Receive:
+    """Return `receive` with an answer of 413 as soon as the body is larger than any valid one."""
+    size = 0
+
+    async def receive_limited() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > _MAX_BODY_BYTES:
+            raise HTTPException(413, f"The body must have at most {_MAX_BODY_BYTES:,} bytes.")
+        return message
+
+    return receive_limited
 
 
 def create_router(settings: Settings | None = None, *, dependencies: Sequence[Depends] = ()) -> APIRouter:

@@ -4,7 +4,7 @@ Names are relative paths with `/` between their parts, as manifests contain them
 dot are hidden: `names` and `folders` omit them. Every implementation passes `tests/test_storage.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -55,7 +55,7 @@ class Storage(Protocol):
     """
 
     has_locks: bool
-    polars_options: Mapping[str, str] | None
+    polars_options: dict[str, str] | None
 
     def exists(self) -> bool:
         """Return whether the folder exists, or the prefix contains an object."""
@@ -133,6 +133,9 @@ class Storage(Protocol):
     def replace(self, name: str, content: bytes | Path, if_match: Version) -> Version:
         """Replace a file whose version is still the given one, completely or not at all; return the new version.
 
+        In a folder the caller holds `lock`, so that no other process replaces the same version, and a `Path` is a
+        complete file from `staging_path`, already on disk.
+
         Raises:
             ConflictError: The file was changed or removed since that version was read.
             OSError: The file cannot be written; it keeps its content.
@@ -153,6 +156,21 @@ class Storage(Protocol):
 
     def read_lines(self, name: str) -> bytes:
         """Return the content of an append-only file; empty if it does not exist."""
+
+    def read_numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
+        """Return the lines of an append-only file that have a greater number, in ascending order.
+
+        The first line of a local file is 1, and the last may be torn: without its newline. In an object store each
+        addition is one entry, and numbers may be missing.
+        """
+
+    def put_numbered(self, name: str, number: int, content: bytes) -> None:
+        """Append a line under the next number, if the number is free; durable when this returns.
+
+        Raises:
+            FileExistsError: The number is taken.
+            ExportFileError: No number is left, because an object that is not ours has one of the last.
+        """
 
     def lock(self, timeout: float) -> AbstractContextManager[None]:
         """Lock the folder against other processes and threads; an object store has no lock, and this does nothing.

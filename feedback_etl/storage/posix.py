@@ -52,6 +52,11 @@ def temporary_path(folder: Path, name: str) -> Path:
     return folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
+def replacement_path(path: Path) -> Path:
+    """Return the path of a replacement of a file; the caller has acquired the folder's lock."""
+    return path.with_name(f".{path.name}.tmp2")
+
+
 def create_private_file(path: Path) -> WholeFile:
     """Create a file that does not exist yet, mode 0600, and open it; never follows a symbolic link.
 
@@ -95,15 +100,6 @@ def open_private_file(path: Path) -> WholeFile:
     """
     with suppress(FileExistsError):
         return create_private_file(path)
-    return open_existing_file(path)
-
-
-def open_existing_file(path: Path) -> WholeFile:
-    """Open an existing file for reading and writing; never follows a symbolic link.
-
-    Raises:
-        OSError: It does not exist, or cannot be opened.
-    """
     return WholeFile(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
