@@ -22,10 +22,6 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
     """Return the statement that reads a window, ordered by (created_at, feedback id), nulls last.
 
     On SQLite it also reads some rows around the window, which `raw_types.filter_window` removes.
-
-    Args:
-        relation: What is read.
-        window: Its rows.
     """
     time = relation.columns["created_at"]
     names = (*RAW_COLUMNS, *(column.name for column in relation.extra))
@@ -69,13 +65,12 @@ def count_rows(relation: SourceRelation, window: Window) -> str:
 
 def count_incomparable_ids(relation: SourceRelation, window: Window) -> str:
     """Return the statement that counts ids beyond ASCII in columns whose collation is known for ASCII only (MySQL)."""
-    counts = [
-        sa.func.count(sa.case((_is_beyond_ascii(relation.stored_ids[name], comparison.ascii_only), _sql("1")))).label(
-            name
-        )
+    conditions = {
+        name: _is_beyond_ascii(relation.stored_ids[name], comparison.ascii_only)
         for name, comparison in relation.comparisons.items()
         if comparison.ascii_only
-    ]
+    }
+    counts = [sa.func.count(sa.case((condition, _sql("1")))).label(name) for name, condition in conditions.items()]
     rows = sa.select(*counts).select_from(relation.feedback_table).where(is_read(relation, window))
     if CONSENT in relation.columns:
         rows = rows.where(has_consent(relation))
@@ -109,6 +104,7 @@ def count_windows(relation: SourceRelation, windows: Sequence[Window]) -> str:
     Rows without consent are counted too. On PostgreSQL a single scan is sufficient, even without an index; windows
     without rows are missing from the result.
     """
+    feedback = relation.feedback_table
     if relation.dialect == "postgresql":
         kind = "timestamptz" if relation.types.get("created_at") == "timestamptz" else "timestamp"
         zone = "+00:00" if kind == "timestamptz" else ""
@@ -117,26 +113,24 @@ def count_windows(relation: SourceRelation, windows: Sequence[Window]) -> str:
             sa.func.width_bucket(relation.columns["created_at"], _sql(f"ARRAY[{ends}]::{kind}[]")), _sql("0")
         )
         whole = Window(windows[0].start, windows[-1].end)
-        counts = sa.select(number, sa.func.count()).select_from(relation.feedback_table)
-        return relation.render(counts.where(is_counted(relation, whole)).group_by(_sql("1")))
-    each = [
-        sa.select(_sql(str(number)), sa.func.count())
-        .select_from(relation.feedback_table)
-        .where(is_counted(relation, window))
+        rows = sa.select(number, sa.func.count()).select_from(feedback).where(is_counted(relation, whole))
+        return relation.render(rows.group_by(_sql("1")))
+    counts = [
+        sa.select(_sql(str(number)), sa.func.count()).select_from(feedback).where(is_counted(relation, window))
         for number, window in enumerate(windows)
     ]
-    return "\nUNION ALL ".join(relation.render(count) for count in each)
+    return "\nUNION ALL ".join(map(relation.render, counts))
 
 
 def select_histogram(relation: SourceRelation, window: Window, *, extent: tuple[datetime, datetime], bins: int) -> str:
-    """Return the statement that yields the first time and the row count of each of so many equal spans (PostgreSQL).
+    """Return the statement that yields the first time and the row count of each of `bins` equal spans (PostgreSQL).
 
     Rows without a readable time come last, under null. Seconds as `double precision` take half the time of the
     `numeric` ones that EXTRACT yields.
     """
     time = relation.columns["created_at"]
-    least, greatest = (sa.cast(sa.literal(end.replace(tzinfo=UTC).timestamp()), sa.Double) for end in extent)
-    span = sa.func.width_bucket(sa.func.date_part(_sql("'epoch'"), time), least, greatest, _sql(str(bins)))
+    first, last = (sa.cast(sa.literal(end.replace(tzinfo=UTC).timestamp()), sa.Double) for end in extent)
+    span = sa.func.width_bucket(sa.func.date_part(_sql("'epoch'"), time), first, last, _sql(str(bins)))
     dated = is_dated(relation, window)
     counts = sa.select(sa.func.min(sa.case((dated, time))), sa.func.count()).select_from(relation.feedback_table)
     rows = counts.where(is_read(relation, window)).group_by(sa.case((dated, span))).order_by(_sql("1"))
@@ -176,10 +170,10 @@ def _readable(relation: SourceRelation, name: str) -> Column:
 
 def _nearest_double(number: Column) -> Column:
     """Return a PostgreSQL numeric as a double, infinite if it exceeds all doubles, which the server cannot convert."""
-    size, least, greatest = sa.func.abs(number), _sql("2.2250738585072014e-308"), _sql("1.7976931348623157e308")
+    size, smallest, largest = sa.func.abs(number), _sql("2.2250738585072014e-308"), _sql("1.7976931348623157e308")
     return sa.case(
-        (sa.or_(size.between(least, greatest), number == _sql("'NaN'")), sa.cast(number, sa.Double)),
-        (size < least, sa.cast(_sql("0"), sa.Double)),
+        (sa.or_(size.between(smallest, largest), number == _sql("'NaN'")), sa.cast(number, sa.Double)),
+        (size < smallest, sa.cast(_sql("0"), sa.Double)),
         (number > _sql("0"), sa.cast(_sql("'Infinity'"), sa.Double)),
         (number < _sql("0"), sa.cast(_sql("'-Infinity'"), sa.Double)),
     )
