@@ -48,6 +48,11 @@ class SourceRelation:
     stored_ids: Mapping[str, Column] = field(default_factory=dict)
 
     @property
+    def records_consent(self) -> bool:
+        """Whether rows have a consent."""
+        return CONSENT in self.columns
+
+    @property
     def ids(self) -> list[str]:
         """The columns of ids that connect rows."""
         return ["user_id", "analysis_id", *(column.name for column in self.extra if column.role == "identifier")]
