@@ -200,7 +200,7 @@ class ObjectExportTransaction:
         }
         if strange := [part for part in parts if part.path not in there or there[part.path].bytes != part.bytes]:
             raise ExportFileError(f"{strange[0].path} is not there, or not as it was put: nothing was published.")
-        return [replace(part, etag=there[part.path].etag) for part in parts]
+        return [replace(part, etag=there[part.path].version) for part in parts]
 
     def _forgotten_meanwhile(self) -> frozenset[str]:
         return list_erased_since(self._bucket, self.erasures, self._key)

@@ -141,7 +141,7 @@ def rewrite_part(bucket: Storage, file: DataFile, unwanted: Set[str]) -> DataFil
     """Replace a part of an uncommitted export without the rows of the given pseudonyms."""
     with bucket.local_copy_version(file.path) as (old, version), bucket.staging_path(file.path) as new:
         facts = _written_without(old, new, unwanted)
-        etag = bucket.replace(file.path, new, if_match=version).etag
+        etag = bucket.replace(file.path, new, if_match=version)
     return DataFile(file.path, file.kind, **facts, etag=etag)
 
 
@@ -192,7 +192,7 @@ def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]
 def _record_replacements(bucket: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]) -> None:
     """Record replaced objects in the manifest; after a conflict, in the manifest that another process wrote."""
     for draft, version in replaced:
-        _apply_replacement(manifest, draft.file, version.etag)
+        _apply_replacement(manifest, draft.file, version)
     now: Manifest | None = manifest
     while replaced and now:
         try:
@@ -213,8 +213,8 @@ def _reapply(
     }
     for draft, version in replaced:
         path = draft.file.path
-        if path in files and (info := existing.get(path)) and info[:2] == (draft.becoming["bytes"], version.etag):
+        if path in files and (info := existing.get(path)) and info[:2] == (draft.becoming["bytes"], version):
             files[path].becoming = draft.becoming
-            _apply_replacement(manifest, files[path], version.etag)
+            _apply_replacement(manifest, files[path], version)
             applied.append((draft, version))
     return applied

@@ -15,16 +15,8 @@ STATE_FOLDER = ".feedback_etl"
 """The folder of the lock, the audit log and other state."""
 
 
-class Version(NamedTuple):
-    """Identify one version of a file.
-
-    Attributes:
-        etag: The ETag of an object; of a local file, its inode, time of modification and size.
-        generation: The generation of an object on Google Cloud Storage, or its version id in a bucket with versions.
-    """
-
-    etag: str = ""
-    generation: str | None = None
+Version = str
+"""Identifies one version of a file: the ETag of an object; of a local file, its inode, modification time and size."""
 
 
 class FileInfo(NamedTuple):
@@ -32,12 +24,12 @@ class FileInfo(NamedTuple):
 
     Attributes:
         bytes: Its size.
-        etag: `Version.etag`; listings of object stores contain no generation.
+        version: Its version; "" in an object store that lists none.
         modified_ns: The time of its last modification in nanoseconds since 1970; whole seconds in an object store.
     """
 
     bytes: int
-    etag: str
+    version: Version
     modified_ns: int
 
 
@@ -122,8 +114,9 @@ class Storage(Protocol):
     def put_new(self, name: str, content: bytes | Path) -> Version:
         """Write a file that does not exist yet, completely or not at all; durable when this returns.
 
-        A local folder must exist. A `Path` is a complete file from `staging_path`, already on disk. If the answer of
-        an object store was lost, an object with the same content is taken for the one that was put.
+        A local folder must exist. A `Path` is a complete file from `staging_path`, already on disk. In an object
+        store, whose answers can be lost, an existing object with the same content counts as the one that was put:
+        where it matters who has put it, the content contains a nonce. The same holds for `replace`.
 
         Raises:
             FileExistsError: The name is taken.
@@ -138,14 +131,14 @@ class Storage(Protocol):
 
         Raises:
             ConflictError: The file was changed or removed since that version was read.
-            OSError: The file cannot be written; it keeps its content.
+            OSError: The file cannot be written; its content is the old or the new one.
         """
 
     def overwrite(self, name: str, content: bytes) -> None:
         """Create or replace a file whatever it contains: for files that are derived from others.
 
         Raises:
-            OSError: The file cannot be written; an existing one keeps its content.
+            OSError: The file cannot be written; its content is the old or the new one.
         """
 
     def delete(self, *names: str) -> None:

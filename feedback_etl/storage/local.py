@@ -20,6 +20,7 @@ from feedback_etl.storage.posix import (
     replace_private_file,
     replacement_path,
     temporary_path,
+    unlink_if_ours,
 )
 from feedback_etl.storage.whole_files import WholeFile
 
@@ -123,7 +124,11 @@ class LocalStorage(Storage):
         path = self.path / name
         refuse_links(path)
         link_exclusive(content, path)
-        fsync_directory(path.parent)
+        try:
+            fsync_directory(path.parent)
+        except BaseException:
+            unlink_if_ours(content, path)
+            raise
         return _version(path.stat())
 
     def replace(self, name: str, content: bytes | Path, if_match: Version) -> Version:
@@ -149,7 +154,7 @@ class LocalStorage(Storage):
         paths = [self.path / name for name in names]
         for path in paths:
             path.unlink(missing_ok=True)
-        for folder in {path.parent: None for path in paths}:
+        for folder in filter(Path.is_dir, {path.parent for path in paths}):
             fsync_directory(folder)
 
     def append_lines(self, name: str, content: bytes) -> None:
@@ -206,8 +211,8 @@ def _split(content: bytes) -> list[bytes]:
 
 
 def _version(status: os.stat_result) -> Version:
-    return Version(f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}")
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 def _info(status: os.stat_result) -> FileInfo:
-    return FileInfo(status.st_size, _version(status).etag, status.st_mtime_ns)
+    return FileInfo(status.st_size, _version(status), status.st_mtime_ns)

@@ -12,7 +12,7 @@ StorageLike = str | Path | Storage
 
 
 def open_storage(where: StorageLike) -> Storage:
-    """Open the storage at a path or a URL (`s3://bucket/prefix`, `gs://`, `az://`).
+    """Open the storage at a path or a URL (`s3://bucket/prefix`).
 
     Raises:
         UsageError: The URL names no bucket, contains credentials, or is not that of an object store.

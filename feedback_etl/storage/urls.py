@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from feedback_etl.errors import ExportFileError, UsageError
 
-SCHEMES = ("s3", "gs", "az")
+_SCHEME = "s3"
 RETRIES = 4
 TIMEOUT_SECONDS = 120.0
 """For one request: long enough for a part of an export on a slow line."""
@@ -24,7 +24,7 @@ _CONNECT_SECONDS = 5
 _MAX_SECONDS = 180
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=5)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_MANGLED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)", re.IGNORECASE)
+_MANGLED = re.compile(rf"({_SCHEME}):/(?!/)", re.IGNORECASE)
 
 
 class AmbiguousRequestError(ExportFileError):
@@ -37,7 +37,7 @@ def is_object_store(where: str) -> bool:
     >>> [is_object_store(location) for location in ("s3://bucket/exports", "s3:/bucket/exports", "ml/exports")]
     [True, True, False]
     """
-    return where.lower().startswith(tuple(f"{scheme}:/" for scheme in SCHEMES))
+    return where.lower().startswith(f"{_SCHEME}:/")
 
 
 def refuse_unsupported_url(where: str) -> None:
@@ -50,7 +50,8 @@ def refuse_unsupported_url(where: str) -> None:
     """
     if _URL.match(where) and not is_object_store(where):
         raise UsageError(
-            "Exports are in a folder or in an object store (s3://bucket/prefix, gs://, az://); this is another URL."
+            "Exports are in a folder or in an object store that speaks S3 (s3://bucket/prefix); this is another URL. "
+            "gs:// and az:// are not supported."
         )
 
 
@@ -89,6 +90,7 @@ def open_client(url: str, retries: int, timeout: float) -> Any:
     except ModuleNotFoundError:
         raise UsageError(f"{url} is in an object store: pip install 'feedback-etl[s3]' for that.") from None
     options: dict[str, Any] = {
+        "credential_provider": _credentials(url),
         # An endpoint that the environment names is taken as it is named there, http:// included.
         "client_options": {
             "timeout": timedelta(seconds=timeout),
@@ -101,8 +103,6 @@ def open_client(url: str, retries: int, timeout: float) -> Any:
             "backoff": {"init_backoff": _FIRST_PAUSE, "max_backoff": _LONGEST_PAUSE, "base": 2},
         },
     }
-    if url.startswith("s3:"):
-        options["credential_provider"] = _credentials(url)
     with translate_errors(url):
         return from_url(url, **options)
 

@@ -249,7 +249,7 @@ def _is_match(export: CommittedExport, file: DataFile, info: FileInfo | None, ve
 def _is_unchanged(export: CommittedExport, file: DataFile, info: FileInfo) -> bool:
     """Return whether a file is as it was when its manifest was written: by its ETag, or by its time in a folder."""
     if file.etag:
-        return info.etag == file.etag
+        return info.version == file.etag
     manifest = manifest_path(export.manifest.stem)
     return not file.becoming and info.modified_ns < export.storage.stat_files([manifest])[manifest].modified_ns
 
