@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import sqlalchemy as sa
 
-from feedback_etl.columns import CONSENT, IMAGE_URL
+from feedback_etl.columns import IMAGE_URL
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
 from feedback_etl.database.consent import ConsentColumnNames
@@ -106,8 +106,7 @@ def fetch_analyses(database: Database, **keywords: Unpack[LookupKeywords]) -> li
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     with _open(database, allow_row_security=False, **keywords) as (source, relation):
-        consented = has_consent(relation) if CONSENT in relation.columns else None
-        return _fetch_distinct(source, relation, "analysis_id", consented)
+        return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 
 class ApplicationSummary(NamedTuple):
@@ -144,7 +143,7 @@ def summarize_application(
     with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
         users, analyses = (_fetch_distinct(source, relation, name) for name in ("user_id", "analysis_id"))
         consenting = analyses
-        if CONSENT in relation.columns:
+        if relation.records_consent:
             consenting = _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
         return ApplicationSummary(
             users,
@@ -171,14 +170,13 @@ def _fetch_distinct(
     source: DatabaseConnection,
     relation: SourceRelation,
     name: str,
-    condition: sa.ColumnElement[bool] | None = None,
+    condition: sa.ColumnElement[bool] = sa.true(),  # noqa: B008  immutable
     rows: sa.FromClause | None = None,
 ) -> list[str]:
     """Return the distinct ids of a column as text, each in its canonical spelling and as it is stored."""
     columns = _spellings(relation, name)
     ids: sa.Select[*tuple[Any, ...]] = sa.select(*columns)
-    ids = ids.select_from(relation.feedback_table if rows is None else rows).where(columns[0].is_not(None))
-    ids = ids if condition is None else ids.where(condition)
+    ids = ids.select_from(relation.feedback_table if rows is None else rows).where(columns[0].is_not(None), condition)
     return list(dict.fromkeys(chain.from_iterable(_fetch_decoded(source, relation.render(ids.distinct())))))
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import sqlalchemy as sa
 
 from feedback_etl.clock import to_naive_utc
-from feedback_etl.columns import CONSENT
 from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.relation import SourceRelation, sample_table
@@ -212,7 +211,7 @@ def split_histogram(window: Window, histogram: Histogram, ranges: int) -> Window
 
 def count_total(source: DatabaseConnection, relation: SourceRelation, window: Window, ranges: WindowRanges) -> int:
     """Return how many rows of a window are read: the sum of its ranges, or counted where that is unknown or wrong."""
-    if ranges.rows is None or CONSENT in relation.columns:
+    if ranges.rows is None or relation.records_consent:
         return fetch_count(source, count_rows(relation, window))
     return sum(ranges.rows)
 

@@ -32,14 +32,12 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
     statement = (
         sa.select(*label_columns(selected))
         .select_from(relation.rows)
-        .where(is_read(relation, window))
+        .where(is_read(relation, window), has_consent(relation))
         .order_by(
             *_sort_by_time(relation, time, window),
             _sort_key(relation.columns["feedback_id"], relation.dialect, relation.type_name("feedback_id")),
         )
     )
-    if CONSENT in relation.columns:
-        statement = statement.where(has_consent(relation))
     return relation.render(statement)
 
 
@@ -57,10 +55,8 @@ def explain_rows(relation: SourceRelation, window: Window) -> str:
 
 def count_rows(relation: SourceRelation, window: Window) -> str:
     """Return the statement that counts the rows of a window."""
-    rows = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_in(relation, window))
-    if CONSENT in relation.columns:
-        rows = rows.where(has_consent(relation))
-    return relation.render(rows)
+    rows = sa.select(sa.func.count()).select_from(relation.feedback_table)
+    return relation.render(rows.where(is_in(relation, window), has_consent(relation)))
 
 
 def count_incomparable_ids(relation: SourceRelation, window: Window) -> str:
@@ -71,10 +67,8 @@ def count_incomparable_ids(relation: SourceRelation, window: Window) -> str:
         if comparison.ascii_only
     }
     counts = [sa.func.count(sa.case((condition, _sql("1")))).label(name) for name, condition in conditions.items()]
-    rows = sa.select(*counts).select_from(relation.feedback_table).where(is_read(relation, window))
-    if CONSENT in relation.columns:
-        rows = rows.where(has_consent(relation))
-    return relation.render(rows)
+    rows = sa.select(*counts).select_from(relation.feedback_table)
+    return relation.render(rows.where(is_read(relation, window), has_consent(relation)))
 
 
 def _is_beyond_ascii(column: Column, collation: str) -> sa.ColumnElement[bool]:
@@ -205,7 +199,9 @@ def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
 
 
 def has_consent(relation: SourceRelation) -> sa.ColumnElement[bool]:
-    """Return whether a row's consent is true: not null, and no number other than 1."""
+    """Return whether a row's consent is true: not null, and no number other than 1; true if no consent is recorded."""
+    if not relation.records_consent:
+        return sa.true()
     consent = relation.columns[CONSENT]
     return consent if relation.custom_query is None else is_true(consent, relation.type_name(CONSENT))
 
