@@ -57,14 +57,16 @@ def remove_rows(
     """
     if not isinstance(place, ObjectStorage):
         for file, pseudonyms in unwanted:
-            yield file, _leave_out_of_file(place, manifest, file, pseudonyms, dry_run)
+            yield file, _leave_out_of_file(place, manifest, file, pseudonyms, dry_run=dry_run)
         return
     for start in range(0, len(unwanted), _FILES_PER_MANIFEST):
-        yield from _leave_out_of_objects(place, manifest, unwanted[start : start + _FILES_PER_MANIFEST], dry_run)
+        yield from _leave_out_of_objects(
+            place, manifest, unwanted[start : start + _FILES_PER_MANIFEST], dry_run=dry_run
+        )
 
 
 def _leave_out_of_file(
-    place: LocalStorage, manifest: Manifest, file: DataFile, unwanted: Set[str], dry_run: bool
+    place: LocalStorage, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool
 ) -> int:
     path = place.path / file.path
     if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
@@ -161,7 +163,7 @@ class _Draft(NamedTuple):
 
 
 def _leave_out_of_objects(
-    bucket: ObjectStorage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], dry_run: bool
+    bucket: ObjectStorage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
 ) -> Iterator[tuple[DataFile, int]]:
     with ExitStack() as stack, ThreadPoolExecutor(_CONCURRENCY) as pool:
         drafts = list(pool.map(lambda each: _drafted(bucket, stack, *each), unwanted))

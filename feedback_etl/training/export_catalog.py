@@ -222,7 +222,7 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
         ExportFileError: A file is missing, truncated or changed.
     """
     with explain_read_errors(export.address):
-        if not (mismatch := _find_mismatch(export, verify)):
+        if not (mismatch := _find_mismatch(export, verify=verify)):
             return export
         current = next((other for other in list_committed(export.place) if other.name == export.name), None)
         if current is None or not (mismatch := _find_mismatch(current, verify=True)):
@@ -233,19 +233,19 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
     )
 
 
-def _find_mismatch(export: CommittedExport, verify: bool) -> str:
+def _find_mismatch(export: CommittedExport, *, verify: bool) -> str:
     """Return the path of the first file that does not match the manifest; "" if all do."""
     place = export.place
     if isinstance(place, ObjectStorage):
         listed = place.list_files(export.name)
-        matches = (_object_matches(place, file, listed.get(file.path), verify) for file in export.files)
+        matches = (_object_matches(place, file, listed.get(file.path), verify=verify) for file in export.files)
     else:
         manifest = place.path / manifest_path(export.manifest.stem)
-        matches = (_file_matches(place.path / file.path, file, manifest, verify) for file in export.files)
+        matches = (_file_matches(place.path / file.path, file, manifest, verify=verify) for file in export.files)
     return next((file.path for file, is_match in zip(export.files, matches, strict=True) if not is_match), "")
 
 
-def _file_matches(path: Path, file: DataFile, manifest: Path, verify: bool) -> bool:
+def _file_matches(path: Path, file: DataFile, manifest: Path, *, verify: bool) -> bool:
     """Return whether a local file matches; its digest is compared if it is newer than the manifest, or to `verify`."""
     if not path.is_file():
         return False
@@ -257,7 +257,7 @@ def _file_matches(path: Path, file: DataFile, manifest: Path, verify: bool) -> b
     return status.st_size in dict(versions) and (status.st_size, hash_file(path)) in versions
 
 
-def _object_matches(bucket: ObjectStorage, file: DataFile, listed: FileInfo | None, verify: bool) -> bool:
+def _object_matches(bucket: ObjectStorage, file: DataFile, listed: FileInfo | None, *, verify: bool) -> bool:
     """Return whether an object matches; its digest is compared if its ETag changed, or to `verify`."""
     versions = _versions(file)
     if listed is None or listed.bytes not in dict(versions):
