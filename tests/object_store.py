@@ -6,9 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+from obstore.store import MemoryStore
+
+from feedback_etl.storage.object_store import ObjectStorage
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
 
@@ -38,10 +43,19 @@ def running_object_store() -> Iterator[str]:
         thread.join()
 
 
+class MemoryStorage(ObjectStorage):
+    """An object store in memory, with conditional puts as in S3."""
+
+    def __init__(self) -> None:
+        super().__init__("s3://memory/exports")
+
+    @cached_property
+    def _store(self) -> MemoryStore:
+        return MemoryStore()
+
+
 def in_memory() -> Callable[..., Any]:
     """What stands for `urls.open_client`: a store in memory for each URL, with conditional puts as in S3."""
-    from obstore.store import MemoryStore
-
     stores: dict[str, MemoryStore] = {}
     return lambda url, *_: stores.setdefault(url, MemoryStore())
 

@@ -132,6 +132,20 @@ def find_names(module: str) -> list[str]:
     return [dotted(node) for node in get_nodes(module) if isinstance(node, ast.Name | ast.Attribute)]
 
 
+class TestStorage:
+    """The kinds of storage are distinguished in `storage` alone; everything else uses the interface."""
+
+    def test_nothing_outside_storage_asks_for_the_class_of_a_storage(self) -> None:
+        """No `isinstance` of a storage class in any other package."""
+
+        def class_checks(module: str) -> list[str]:
+            calls = [ast.unparse(node) for node in get_nodes(module) if isinstance(node, ast.Call)]
+            return [call for call in calls if re.match(r"(isinstance|issubclass|type)\(", call) and "Storage" in call]
+
+        others = [module for module in list_modules() if not module.startswith("storage.")]
+        assert find_offenders(others, class_checks) == {}
+
+
 class TestImports:
     """Directions of imports."""
 

@@ -24,13 +24,12 @@ from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
     candidate_stems,
     export_paths,
-    replacement_path,
     staged_path,
 )
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import STATE_FOLDER
-from feedback_etl.storage.posix import hash_file
+from feedback_etl.storage.posix import hash_file, replacement_path
 
 CHANGING = "write,pwrite64,fsync,link,linkat,unlink,unlinkat,rename,renameat,renameat2"
 LATER = NOW + timedelta(minutes=1)

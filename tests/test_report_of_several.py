@@ -181,7 +181,7 @@ class TestPlaces:
         stems = [each.stem for each in list_local_manifests(north)]
         assert stems == [each.stem for each in list_local_manifests(south)]
         facts = gathered(south, north)
-        assert [(str(each.place), each.manifest.stem) for each in facts.chosen.compared] == [
+        assert [(str(each.storage), each.manifest.stem) for each in facts.chosen.compared] == [
             ("north", stem) for stem in stems
         ]
         assert [each for each in facts.drift if each.psi] == []

@@ -19,7 +19,7 @@ from object_store import Proxy, Trouble
 from processes import wait_for
 
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.exports.catalog import list_manifests, read_object_manifest
+from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.privacy.keys import Key
@@ -43,7 +43,7 @@ def stored(url: str, bucket_url: str, **options: Any) -> ExportReport:
 
 def manifest_of(report: ExportReport, bucket_url: str) -> Manifest:
     """Its manifest."""
-    manifest = read_object_manifest(ObjectStorage(bucket_url), report.export_filename.rpartition("/")[2])
+    manifest = read_manifest(ObjectStorage(bucket_url), report.export_filename.rpartition("/")[2])
     assert manifest
     return manifest
 
@@ -235,7 +235,7 @@ def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monke
         assert head.stdout.readline()
         head.kill()
     wait_for(lambda: bool(ObjectStorage(bucket_url).names(STEM)))
-    assert read_object_manifest(ObjectStorage(bucket_url), STEM) is None
+    assert read_manifest(ObjectStorage(bucket_url), STEM) is None
     report = stored(url, bucket_url)
     assert report.export_filename == f"{bucket_url}/{STEM}_1"
     assert rows_of(report, bucket_url).height == report.exported_records

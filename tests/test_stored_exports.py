@@ -23,7 +23,7 @@ import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import object_recovery
 from feedback_etl.exports.audit_verification import verify
-from feedback_etl.exports.catalog import list_manifests, read_object_manifest
+from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
@@ -31,6 +31,7 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.tombstones import add_tombstones
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.object_store import ObjectStorage
@@ -461,7 +462,7 @@ class TestKilledRuns:
         (stem,) = stems
         assert list_manifests(bucket_url) == []
         assert ObjectStorage(bucket_url).names(stem) == []
-        found = read_object_manifest(ObjectStorage(bucket_url), stem)
+        found = read_manifest(ObjectStorage(bucket_url), stem)
         assert found
         assert found.mode == "abandoned"
 

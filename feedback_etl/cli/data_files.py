@@ -39,10 +39,9 @@ def _require_one_key(files: list[Path]) -> None:
 def _list_data_files(file: Path) -> list[str]:
     """Return a file, or the parts in the folder of one export; the exports of a folder may have different keys."""
     from feedback_etl.storage.location import open_storage
-    from feedback_etl.storage.object_store import ObjectStorage
 
     storage = open_storage(file)
-    names = storage.names() if isinstance(storage, ObjectStorage) or storage.exists() else []
+    names = storage.names()
     parts = [name for name in names if name.startswith("part-")]
     if not parts and (names or file.is_dir()):
         raise UsageError(

@@ -14,8 +14,7 @@ from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
-    from feedback_etl.storage.local import LocalStorage
-    from feedback_etl.storage.object_store import ObjectStorage
+    from feedback_etl.storage.base import Storage
 
 
 def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
@@ -128,17 +127,15 @@ def _format_export(manifest: "Manifest", existing: Container[str]) -> str:
     return f"{name}  {rows}{erased}  {window}  {manifest.mode}  key {manifest.key_id or 'none (unkeyed)'}"
 
 
-def _format_unmanaged(storage: "LocalStorage | ObjectStorage", path: Path) -> str:
+def _format_unmanaged(storage: "Storage", path: Path) -> str:
     """Describe a data file without a manifest in one line, with the remedy."""
     from feedback_etl.exports.layout import STEM
-    from feedback_etl.storage.local import LocalStorage
 
-    name = path.relative_to(storage.path) if isinstance(storage, LocalStorage) else path
+    folder = storage.local_path()
+    name = path.relative_to(folder) if folder else path
     if any(STEM.fullmatch(part) for part in name.parts[:-1]):
         return f"{name}  unmanaged: the manifest of this part is missing (restore it, or remove the folder)"
     remedy = (
-        f"feedback-etl adopt {path}"
-        if isinstance(storage, LocalStorage)
-        else "adopt requires a local folder: copy the file there, or remove it"
+        f"feedback-etl adopt {path}" if folder else "adopt requires a local folder: copy the file there, or remove it"
     )
     return f"{name}  unmanaged: no manifest ({remedy})"

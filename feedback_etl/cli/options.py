@@ -9,8 +9,7 @@ from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.settings import Settings
-    from feedback_etl.storage.local import LocalStorage
-    from feedback_etl.storage.object_store import ObjectStorage
+    from feedback_etl.storage.base import Storage
 
 DatabaseUrl = Annotated[
     str | None,
@@ -123,7 +122,7 @@ def load_command_settings(output: str | None = None, **flags: Any) -> "Settings"
     return load_settings(output_dir=output, **flags)
 
 
-def open_output(settings: "Settings") -> "LocalStorage | ObjectStorage":
+def open_output(settings: "Settings") -> "Storage":
     """Return the storage of the exports: a local folder or a prefix of an object store."""
     from feedback_etl.storage.location import open_storage
 

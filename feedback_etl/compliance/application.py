@@ -13,8 +13,7 @@ from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import hash_id
 
 
@@ -73,7 +72,7 @@ def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None
 
 
 def check_erasure(
-    place: LocalStorage | ObjectStorage,
+    storage: Storage,
     exports: Sequence[ExportContents],
     found: ApplicationSummary,
     keys: Sequence[Key],
@@ -93,7 +92,7 @@ def check_erasure(
         remedy = "feedback-etl list; if the key is right, feedback-etl erase --not-in-database"
         return ChecklistItem("erasure", False, detail, remedy)
     try:
-        result = erase(place, analysis_ids=[analysis], keys=keys, dry_run=True)
+        result = erase(storage, analysis_ids=[analysis], keys=keys, dry_run=True)
     except FeedbackError as error:
         return ChecklistItem("erasure", False, str(error), "feedback-etl erase --dry-run")
     problems = _list_erasure_problems(result)

@@ -27,9 +27,8 @@ from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
-from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import open_storage
-from feedback_etl.storage.object_store import ObjectStorage
 
 _NO_EXPORT = "Not tested: the folder contains no export."
 _NO_DATABASE = "Not tested: no database is configured."
@@ -38,7 +37,7 @@ _NO_DATABASE = "Not tested: no database is configured."
 class _Context(NamedTuple):
     """Input of the tests."""
 
-    place: LocalStorage | ObjectStorage
+    storage: Storage
     exports: list[Manifest]
     files: list[ExportContents]
     database: ApplicationSummary
@@ -57,9 +56,9 @@ _OF_EXPORTS: dict[str, Callable[[_Context], ChecklistItem]] = {
     "contents": lambda context: check_contents(context.files),
     "keys": lambda context: check_keys(context.exports),
     "duplicates": lambda context: check_duplicates(context.files),
-    "modes": lambda context: check_modes(context.place),
+    "modes": lambda context: check_modes(context.storage),
     "retention": lambda context: check_retention(context.exports, context.settings.retention_days, context.now),
-    "audit log": lambda context: check_audit_log(context.place, context.exports, context.keys),
+    "audit log": lambda context: check_audit_log(context.storage, context.exports, context.keys),
     "k": lambda context: check_k(
         context.files,
         context.settings.k,
@@ -68,7 +67,7 @@ _OF_EXPORTS: dict[str, Callable[[_Context], ChecklistItem]] = {
 }
 _OF_BOTH: dict[str, Callable[[_Context], ChecklistItem]] = {
     "raw ids": lambda context: check_raw_ids(context.files, context.database.users),
-    "erasure": lambda context: check_erasure(context.place, context.files, context.database, context.keys),
+    "erasure": lambda context: check_erasure(context.storage, context.files, context.database, context.keys),
 }
 _OF_THE_DATABASE: dict[str, Callable[[_Context], ChecklistItem]] = {
     "index": lambda context: check_index(context.database),
@@ -95,12 +94,18 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     >>> [item.name for item in check(Settings(output_dir=Path("nowhere"))) if item.passed]
     []
     """
-    place = open_storage(settings.output_dir)
-    files = [export for manifest in _list_manifests(place) if (export := read_contents(place, manifest))]
+    storage = open_storage(settings.output_dir)
+    files = [export for manifest in _list_manifests(storage) if (export := read_contents(storage, manifest))]
     exports = [export.manifest for export in files]
     database = _database(settings)
     context = _Context(
-        place, exports, files, database or ApplicationSummary([], [], [], [], (), ""), settings, keys, resolve_now(now)
+        storage,
+        exports,
+        files,
+        database or ApplicationSummary([], [], [], [], (), ""),
+        settings,
+        keys,
+        resolve_now(now),
     )
     no_export = ChecklistItem("", False, _NO_EXPORT, "feedback-etl export") if not files else None
     no_database = ChecklistItem("", False, _NO_DATABASE, "set FEEDBACK_ETL_DATABASE_URL") if database is None else None
@@ -114,9 +119,11 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     return [*items, check_record(settings)]
 
 
-def _list_manifests(place: LocalStorage | ObjectStorage) -> list[Manifest]:
+def _list_manifests(storage: Storage) -> list[Manifest]:
     """Return the manifests of exports that were not pruned, the oldest first."""
-    return [manifest for manifest in list_exports(place).exports if not manifest.pruned_at] if place.exists() else []
+    return (
+        [manifest for manifest in list_exports(storage).exports if not manifest.pruned_at] if storage.exists() else []
+    )
 
 
 def _database(settings: Settings) -> ApplicationSummary | None:

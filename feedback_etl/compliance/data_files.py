@@ -9,8 +9,7 @@ from feedback_etl.columns import IMAGE_URL
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.text_scan import scan_text
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.base import Storage
 from feedback_etl.transform.transforms import PAIR_KEY
 
 
@@ -19,7 +18,7 @@ class ExportContents(NamedTuple):
 
     Attributes:
         manifest: Manifest of the export.
-        place: Storage of the export.
+        storage: Storage of the export.
         path: Path of the file, or of the folder of its parts.
         columns: Columns of the file.
         repeated: Rows that duplicate an earlier pair.
@@ -31,7 +30,7 @@ class ExportContents(NamedTuple):
     """
 
     manifest: Manifest
-    place: LocalStorage | ObjectStorage
+    storage: Storage
     path: Path
     columns: list[str]
     repeated: int
@@ -49,21 +48,21 @@ class ExportContents(NamedTuple):
     @property
     def rows(self) -> pl.LazyFrame:
         """Scan all rows as text."""
-        return scan_text(self.place, self.manifest)
+        return scan_text(self.storage, self.manifest)
 
 
-def read_contents(place: LocalStorage | ObjectStorage, manifest: Manifest) -> ExportContents | None:
+def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None:
     """Read the contents of an export; return None if one of its files is missing.
 
     Raises:
         ExportFileError: The file cannot be read.
     """
     names = [file.path for file in manifest.all("pairs")]
-    if not names or place.stat_files(names).keys() != {*names}:
+    if not names or storage.stat_files(names).keys() != {*names}:
         return None
-    path = Path(manifest.data) if isinstance(place, ObjectStorage) else place.path / manifest.data
+    path = storage.local_path(manifest.data) or Path(manifest.data)
     try:
-        rows = scan_text(place, manifest)
+        rows = scan_text(storage, manifest)
         columns = rows.collect_schema().names()
         key = [name for name in PAIR_KEY if name in columns]
         counts = rows.select(pl.len(), pl.struct(key).n_unique().alias("pairs"), pl.col("analysis_hash").null_count())
@@ -80,7 +79,7 @@ def read_contents(place: LocalStorage | ObjectStorage, manifest: Manifest) -> Ex
     pseudonyms = pl.concat([column.alias("pseudonym").cast(pl.String) for column in hashes]).unique()
     return ExportContents(
         manifest,
-        place,
+        storage,
         path,
         columns,
         rows_count - pairs,

@@ -17,9 +17,7 @@ from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import PSEUDONYM
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.risk import linkage_risk
-from feedback_etl.storage.base import STATE_FOLDER
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.base import STATE_FOLDER, Storage
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -34,11 +32,11 @@ def check_keys(exports: Sequence[Manifest]) -> ChecklistItem:
     return build_item("keys", problems, passed=f"Ids are hashed with {', '.join(key_ids)}.", remedy=remedy)
 
 
-def check_modes(place: LocalStorage | ObjectStorage) -> ChecklistItem:
+def check_modes(storage: Storage) -> ChecklistItem:
     """Test that only the owner has access: files 0600, folders 0700."""
-    if isinstance(place, ObjectStorage):
+    top = storage.local_path()
+    if top is None:
         return ChecklistItem("modes", True, "Not applicable: the policies of the object store control access.")
-    top = place.path
     candidates = [top, top / REJECTED_FOLDER, top / STATE_FOLDER]
     candidates += [path for folder in (top, top / REJECTED_FOLDER) for path in folder.glob(f"{PREFIX}*")]
     folders = [path for path in candidates if path.is_dir()]
@@ -79,11 +77,9 @@ def _reaches_back(manifest: Manifest, period: timedelta) -> bool:
     )
 
 
-def check_audit_log(
-    place: LocalStorage | ObjectStorage, exports: Sequence[Manifest], keys: Sequence[Key]
-) -> ChecklistItem:
+def check_audit_log(storage: Storage, exports: Sequence[Manifest], keys: Sequence[Key]) -> ChecklistItem:
     """Test that the audit log was not changed."""
-    verdict = verify_folder(place, exports, keys)
+    verdict = verify_folder(storage, exports, keys)
     return build_item(
         "audit log",
         verdict.problems,

@@ -157,7 +157,7 @@ def check_contents(exports: Sequence[ExportContents]) -> ChecklistItem:
 
     def find_problem(export: ExportContents) -> str:
         matches = [
-            export.place.stat_with_digest(file.path)[1] in (file.sha256, file.becoming.get("sha256"))
+            export.storage.stat_with_digest(file.path)[1] in (file.sha256, file.becoming.get("sha256"))
             for file in export.files
         ]
         return "" if all(matches) else "does not match its manifest"

@@ -130,13 +130,13 @@ def _escape(character: str) -> str:
 
 
 def _find_by_trial(dialect: str, name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
-    """Test a column's collation by the duplicates it removes: SQLite and DuckDB do not name it."""
+    """Test which texts a column's collation treats as duplicates: SQLite and DuckDB do not name it."""
     trials = ("b", "B", "c", "c ", "e", "é", "é2", "É2", "i", "y")
     tried = " UNION ".join(f"SELECT '{trial}'" for trial in trials)
-    left = {each for (each,) in fetch(f"SELECT id FROM ({empty_select}) AS ids UNION {tried}")}  # noqa: S608
-    case, blanks, accents, wide, other = (
-        not left.issuperset(pair) for pair in (("b", "B"), ("c", "c "), ("e", "é"), ("é2", "É2"), ("i", "y"))
+    distinct = {text for (text,) in fetch(f"SELECT id FROM ({empty_select}) AS ids UNION {tried}")}  # noqa: S608
+    case, blanks, accents, wide_case, other = (
+        not distinct.issuperset(pair) for pair in (("b", "B"), ("c", "c "), ("e", "é"), ("é2", "É2"), ("i", "y"))
     )
-    if other or (dialect == "sqlite" and (accents or wide)):  # a collation that the application has defined
+    if other or (dialect == "sqlite" and (accents or wide_case)):  # a collation that the application has defined
         raise _unknown_rules_error(name, "", dialect)
     return IdComparison(dialect, case, accents, blanks) if case or blanks or accents else None

@@ -24,7 +24,7 @@ from feedback_etl.database.urls import (
 from feedback_etl.errors import UsageError
 
 Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
-"""The ways to name a database."""
+"""The types that identify a database."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,7 @@ def open_connection(
 
     The caller's connections keep their transactions, uncommitted changes and settings.
 
-    Args:
-        database: What to connect to. A Session or Connection determines the view that is read (`session_view`).
-        query: A custom SELECT; without it, the default application schema.
-        db_schema: The schema of the default tables.
-        connect_timeout: Seconds.
-        allow_row_security: Read only the rows that PostgreSQL's row-level security shows, instead of failing.
+    The arguments are those of `read.ReadRequest`. A Session or Connection determines the view (`session_view`).
 
     Raises:
         UsageError: The URL is not valid, or its database is not supported.
@@ -83,8 +78,7 @@ def open_connection(
                 if has_same_view(own, source.connection, db_schema, has_query=query is not None):
                     yield source
                     return
-        bind = own if own is not None else other
-        assert bind is not None  # noqa: S101  one of them exists
+        bind: Any = own if own is not None else other  # one of them exists
         with _open_bind(bind, connect_timeout, settings, db_schema) as source:
             yield source
 
@@ -140,14 +134,16 @@ def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     options = _engine_options(url, connect_timeout)
     try:
         engine = sa.create_engine(url, hide_parameters=True, poolclass=sa.NullPool, **options)
-    except ModuleNotFoundError:
-        raise _missing_driver_error(url) from None
-    except (NoSuchModuleError, ArgumentError, TypeError, ValueError) as error:
-        if isinstance(error, NoSuchModuleError) and url.get_backend_name() in _EXTRAS:
-            raise _missing_driver_error(url) from None
+    except (ModuleNotFoundError, NoSuchModuleError):
+        extra = normalize_dialect(url.get_backend_name())
+        raise UsageError(
+            f'{database_name(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".'
+        ) from None
+    except (ArgumentError, TypeError, ValueError) as error:
         raise connection_error(url, error) from None
-    if prepare := _PREPARE.get(normalize_dialect(url.get_backend_name())):
-        sa.event.listen(engine, "connect", lambda connection, _: prepare(connection))
+    prepare = {"sqlite": _prepare_sqlite, "mysql": _prepare_mysql, "duckdb": _prepare_duckdb}
+    if (dialect := normalize_dialect(url.get_backend_name())) in prepare:
+        sa.event.listen(engine, "connect", prepare[dialect])
     return engine
 
 
@@ -175,29 +171,18 @@ def _engine_options(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
     return options[normalize_dialect(url.get_backend_name())]
 
 
-def _prepare_sqlite(connection: Any) -> None:
+def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA query_only = ON")
 
 
-def _prepare_mysql(connection: Any) -> None:
+def _prepare_mysql(connection: Any, _: object) -> None:
     connection._read_timeout = None  # it was set for connecting; PyMySQL has no public way to change it
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
 
-def _prepare_duckdb(connection: Any) -> None:
+def _prepare_duckdb(connection: Any, _: object) -> None:
     connection.execute("SET TimeZone = 'UTC'")
-
-
-_PREPARE = {"sqlite": _prepare_sqlite, "mysql": _prepare_mysql, "duckdb": _prepare_duckdb}
-_EXTRAS = {"mysql": "mysql", "mariadb": "mysql", "duckdb": "duckdb"}
-
-
-def _missing_driver_error(url: sa.URL) -> UsageError:
-    extra = _EXTRAS[url.get_backend_name()]
-    return UsageError(
-        f'{database_name(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".'
-    )
 
 
 @contextmanager

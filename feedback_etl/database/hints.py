@@ -20,10 +20,9 @@ _TABLE = tables.recommendation_feedbacks.name
 
 
 def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: Window) -> str:
-    """Return a sentence with the statement that creates the index on created_at, if it is missing and would help.
+    """Return a sentence with the statement that creates the index on created_at; "" if it exists or would not help.
 
-    It would not help for a window that contains most of the table, nor on DuckDB, and nothing is known of a custom
-    query: the result is "" then.
+    It does not help for a window that contains most of the table, nor on DuckDB; a custom query is not analysed.
     """
     if relation.custom_query is not None or window.start is None or source.dialect == "duckdb":
         return ""
@@ -44,15 +43,9 @@ def missing_index_statement(source: DatabaseConnection) -> str:
     inspector = sa.inspect(source.connection)
     indexes = inspector.get_indexes(_TABLE, schema=source.db_schema)
     is_table = _TABLE in inspector.get_table_names(source.db_schema)
-    has_index = any(index["column_names"][:1] == ["created_at"] for index in indexes)
-    return _create_index(source) if is_table and not has_index else ""
-
-
-def _create_index(source: DatabaseConnection) -> str:
-    if source.dialect == "sqlite":
-        return f"CREATE INDEX {_TABLE}_created_at ON {_TABLE} (created_at);"
+    if not is_table or any(index["column_names"][:1] == ["created_at"] for index in indexes):
+        return ""
     quote = source.connection.dialect.identifier_preparer.quote
-    name = f"{quote(source.db_schema)}.{_TABLE}" if source.db_schema else _TABLE
-    if source.dialect == "mysql":
-        return f"CREATE INDEX {_TABLE}_created_at ON {name} (created_at);"
-    return f"CREATE INDEX CONCURRENTLY ON {name} (created_at);"
+    table = f"{quote(source.db_schema)}.{_TABLE}" if source.db_schema and source.dialect != "sqlite" else _TABLE
+    name = "CONCURRENTLY" if source.dialect == "postgresql" else f"{_TABLE}_created_at"
+    return f"CREATE INDEX {name} ON {table} (created_at);"

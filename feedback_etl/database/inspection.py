@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -49,7 +50,7 @@ def inspect_source(
         source: The database.
         query: A custom SELECT; without it, the default application schema.
         consent: The names of the columns that record consent in the default tables.
-        extra: The columns to read beside the raw columns; None if it does not matter what else a query yields.
+        extra: The columns to read in addition to the raw columns; None if a query may yield any other columns.
 
     Raises:
         SourceError: Tables or columns are missing, unexpected or of a wrong type, or ids are compared by unknown rules;
@@ -75,8 +76,9 @@ def _inspect_default_tables(
     source: DatabaseConnection, consent: ConsentColumnNames, *, with_images: bool
 ) -> SourceRelation:
     db_schema = source.db_schema
-    _check_tables(source, db_schema, _REQUIRED_COLUMNS | (_REQUIRED_FOR_IMAGES if with_images else {}))
     inspector = sa.inspect(source.connection)
+    _check_schema(source, inspector)
+    _check_tables(source, inspector, _REQUIRED_COLUMNS | (_REQUIRED_FOR_IMAGES if with_images else {}))
     consent_columns = [
         column._replace(is_partial=hides_rows(source, empty_table_select(column.table, db_schema)))
         for column in find_consent_columns(inspector, db_schema, consent)
@@ -87,22 +89,16 @@ def _inspect_default_tables(
 
 
 def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
-    comparisons = {
-        name: find_id_comparison(
-            source.dialect,
-            name,
-            relation.type_name(name),
-            empty_id_select(relation, name),
-            lambda sql: fetch_rows(source, sql),
-        )
-        for name in relation.ids
-    }
-    return relation.with_comparisons({name: comparison for name, comparison in comparisons.items() if comparison})
+    comparisons = {}
+    for name in relation.ids:
+        column, type_ = empty_id_select(relation, name), relation.type_name(name)
+        if comparison := find_id_comparison(source.dialect, name, type_, column, partial(fetch_rows, source)):
+            comparisons[name] = comparison
+    return relation.with_comparisons(comparisons)
 
 
-def _check_tables(source: DatabaseConnection, db_schema: str | None, tables: Mapping[str, set[str]]) -> None:
-    inspector = sa.inspect(source.connection)
-    _check_schema(source, inspector, db_schema)
+def _check_tables(source: DatabaseConnection, inspector: sa.Inspector, tables: Mapping[str, set[str]]) -> None:
+    db_schema = source.db_schema
     if missing := [name for name in tables if not inspector.has_table(name, schema=db_schema)]:
         existing = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
         raise SourceError(
@@ -119,13 +115,14 @@ def _check_tables(source: DatabaseConnection, db_schema: str | None, tables: Map
         raise SourceError(f"{'; '.join(problems)}. For another layout use --query.")
 
 
-def _check_schema(source: DatabaseConnection, inspector: sa.Inspector, db_schema: str | None) -> None:
+def _check_schema(source: DatabaseConnection, inspector: sa.Inspector) -> None:
+    db_schema = source.db_schema
     if source.dialect == "mysql" and not (db_schema or inspector.default_schema_name):
         raise SourceError("The database URL names no database: mysql://user@host/NAME.")
     if db_schema is None:
         return
     schemas = inspector.get_schema_names()
-    if source.dialect == "duckdb":  # which prefixes them with the name of the database
+    if source.dialect == "duckdb":  # its schema names begin with the name of the database
         schemas = [name.rpartition(".")[2] for name in schemas]
     if db_schema not in schemas:
         raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {_list_some(schemas)}.")
@@ -139,20 +136,14 @@ def _list_some(names: list[str]) -> str:
 def _check_names(names: list[str], extra: Sequence[ExtraColumn] | None) -> None:
     image_opt_in = [IMAGE_OPT_IN] if extra and IMAGE_URL in extra else []
     required = [*RAW_COLUMNS, *(column.name for column in extra or ()), *image_opt_in]
-    missing = [name for name in required if name not in names]
     duplicates = sorted({name for name in names if names.count(name) > 1})
-    expected = {*required, CONSENT, *duplicates}
-    unexpected = [name for name in names if name not in expected] if extra is not None else []
-    problems = [
-        f"{verb} {', '.join(columns)}"
-        for verb, columns in (
-            ("lacks", missing),
-            ("yields the unexpected", unexpected),
-            ("yields twice", duplicates),
-        )
-        if columns
-    ]
-    if problems:
+    expected = {*required, CONSENT, *duplicates} if extra is not None else {*names}
+    wrong = {
+        "lacks": [name for name in required if name not in names],
+        "yields the unexpected": [name for name in names if name not in expected],
+        "yields twice": duplicates,
+    }
+    if problems := [f"{verb} {', '.join(columns)}" for verb, columns in wrong.items() if columns]:
         raise SourceError(
             f"The query {' and '.join(problems)}. It has to yield {', '.join(required)}, and optionally {CONSENT}."
         )
@@ -165,7 +156,7 @@ def _describe_columns(
     result = execute(source, sql)
     columns = [(str(column[0]), column[1]) for column in (result.cursor.description if result.cursor else ())]
     result.close()
-    # SQLite calls the second of two columns of a name name:1.
+    # SQLite renames the second of two columns with the same name to name:1.
     _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name, _ in columns], extra)
     types = {} if source.dialect == "sqlite" else {name: type_name(source.dialect, code) for name, code in columns}
     return [name for name, _ in columns], types
@@ -174,15 +165,15 @@ def _describe_columns(
 def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation) -> bool:
     """Return whether a text of `created_at` is not an ISO time; refuse numbers, which are in no window.
 
-    SQLite sorts numbers before all text and bytes after it. Digits alone are numbers that are written as text.
+    SQLite sorts numbers before all text and bytes after it. A text of digits only is a number too.
     """
-    time = relation.columns["created_at"]
-    is_number = sa.or_(text_times.is_number(time), text_times.is_epoch(time))
+    time, feedback = relation.columns["created_at"], relation.feedback_table
     one: sa.ColumnElement[int] = sa.literal_column("1")
-    unreadable = sa.select(one).select_from(relation.feedback_table).where(text_times.is_unreadable(time)).limit(1)
+    unreadable = sa.select(one).select_from(feedback).where(text_times.is_unreadable(time)).limit(1)
     if not fetch_rows(source, relation.render(unreadable)):
         return False
-    count = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_number)
+    is_number = sa.or_(text_times.is_number(time), text_times.is_epoch(time))
+    count = sa.select(sa.func.count()).select_from(feedback).where(is_number)
     if numbers := fetch_count(source, relation.render(count)):
         raise SourceError(
             f"created_at contains numbers in {numbers:,} row{'' if numbers == 1 else 's'}; ISO 8601 text is expected. "

@@ -6,46 +6,43 @@ from itertools import chain
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.columns import CONSENT, IMAGE_URL
+from feedback_etl.columns import IMAGE_URL
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
 from feedback_etl.database.consent import ConsentColumnNames
-from feedback_etl.database.driver_errors import query_error, query_reason
 from feedback_etl.database.hints import missing_index_statement
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation, empty_select
 from feedback_etl.database.sql import has_consent
-from feedback_etl.database.statements import execute, hides_rows
+from feedback_etl.database.statements import hides_rows, iterate_rows
 from feedback_etl.errors import SourceError
 
 _MAX_IDS_PER_QUERY = 1_000
 
 
-class LookupKeywords(TypedDict, total=False):
-    """Name the options of a lookup: see `read.ReadRequest`."""
-
+class _ConnectionKeywords(TypedDict, total=False):
     query: str | None
     db_schema: str | None
-    consent: ConsentColumnNames
     connect_timeout: float
+
+
+class LookupKeywords(_ConnectionKeywords, total=False):
+    """Name the options of a lookup: see `read.ReadRequest`."""
+
+    consent: ConsentColumnNames
 
 
 @contextmanager
 def _open(
-    database: Database, *, allow_row_security: bool, **keywords: Unpack[LookupKeywords]
+    database: Database,
+    *,
+    allow_row_security: bool,
+    consent: ConsentColumnNames = ConsentColumnNames(),  # noqa: B008  immutable
+    **keywords: Unpack[_ConnectionKeywords],
 ) -> Iterator[tuple[DatabaseConnection, SourceRelation]]:
-    query = keywords.get("query")
-    with open_connection(
-        database,
-        query=query,
-        db_schema=keywords.get("db_schema"),
-        connect_timeout=keywords.get("connect_timeout", 2.0),
-        allow_row_security=allow_row_security,
-    ) as source:
-        consent = keywords.get("consent", ConsentColumnNames())
-        yield source, inspect_source(source, query=query, consent=consent, extra=None)
+    with open_connection(database, allow_row_security=allow_row_security, **keywords) as source:
+        yield source, inspect_source(source, query=keywords.get("query"), consent=consent, extra=None)
 
 
 def fetch_user_feedback(
@@ -109,8 +106,7 @@ def fetch_analyses(database: Database, **keywords: Unpack[LookupKeywords]) -> li
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     with _open(database, allow_row_security=False, **keywords) as (source, relation):
-        consented = has_consent(relation) if CONSENT in relation.columns else None
-        return _fetch_distinct(source, relation, "analysis_id", consented)
+        return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 
 class ApplicationSummary(NamedTuple):
@@ -147,7 +143,7 @@ def summarize_application(
     with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
         users, analyses = (_fetch_distinct(source, relation, name) for name in ("user_id", "analysis_id"))
         consenting = analyses
-        if CONSENT in relation.columns:
+        if relation.records_consent:
             consenting = _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
         return ApplicationSummary(
             users,
@@ -174,14 +170,13 @@ def _fetch_distinct(
     source: DatabaseConnection,
     relation: SourceRelation,
     name: str,
-    condition: sa.ColumnElement[bool] | None = None,
+    condition: sa.ColumnElement[bool] = sa.true(),  # noqa: B008  immutable
     rows: sa.FromClause | None = None,
 ) -> list[str]:
     """Return the distinct ids of a column as text, each in its canonical spelling and as it is stored."""
     columns = _spellings(relation, name)
     ids: sa.Select[*tuple[Any, ...]] = sa.select(*columns)
-    ids = ids.select_from(relation.feedback_table if rows is None else rows).where(columns[0].is_not(None))
-    ids = ids if condition is None else ids.where(condition)
+    ids = ids.select_from(relation.feedback_table if rows is None else rows).where(columns[0].is_not(None), condition)
     return list(dict.fromkeys(chain.from_iterable(_fetch_decoded(source, relation.render(ids.distinct())))))
 
 
@@ -225,8 +220,5 @@ def _binary_text(relation: SourceRelation, column: sa.ColumnElement[Any]) -> sa.
 
 def _fetch_decoded(source: DatabaseConnection, sql: str) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a statement, with bytes decoded."""
-    try:
-        for row in execute(source, sql):
-            yield tuple(value.decode() if isinstance(value, bytes) else value for value in row)
-    except SQLAlchemyError as error:
-        raise query_error(query_reason(error)) from None
+    for row in iterate_rows(source, sql):
+        yield tuple(value.decode() if isinstance(value, bytes) else value for value in row)

@@ -6,8 +6,8 @@ Only PostgreSQL shares a snapshot between connections; other databases are not p
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
-from feedback_etl.columns import CONSENT
 from feedback_etl.database.batches import session_statements
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.hints import suggest_index
@@ -19,7 +19,7 @@ from feedback_etl.database.window import Window
 
 MIN_ROWS_PER_TASK = 20_000
 """Rows below which a window is not partitioned further, however many workers there are: a task costs a worker 40 ms
-plus the joins, and 130 ms for so many rows (benchmarks/MANY_WORKERS.md)."""
+plus the joins, and 130 ms to read these rows (benchmarks/MANY_WORKERS.md)."""
 
 
 class NotPartitionableError(Exception):
@@ -59,7 +59,7 @@ def is_partitionable(source: DatabaseConnection) -> bool:
 
 
 def plan_task_ranges(opened: OpenSource, window: Window, tasks: int) -> WindowRanges:
-    """Return the time ranges of a window that so many tasks in flight read."""
+    """Return the time ranges of a window for this number of tasks in flight."""
     source, relation = opened
     return plan_ranges(source, relation, window, parallel=tasks, min_rows=MIN_ROWS_PER_TASK)
 
@@ -70,7 +70,7 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
 
     Args:
         request: The rows.
-        tasks: How many tasks are in flight; there are as many ranges, unless these had too few rows.
+        tasks: The number of tasks in flight and of ranges; there are fewer ranges if these had too few rows.
 
     Raises:
         NotPartitionableError: Several connections cannot read the database under one snapshot.
@@ -84,19 +84,15 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
             raise NotPartitionableError
         prepare = session_statements(source)
         ranges = plan_task_ranges(opened, window, tasks)
-        excluded = total = 0
-        if CONSENT in relation.columns:
-            excluded = fetch_count(source, count_excluded(relation, window))
-        if request.on_progress:
-            total = count_total(source, relation, window, ranges)
+        excluded = fetch_count(source, count_excluded(relation, window)) if relation.records_consent else 0
         yield FeedbackPartitions(
             source.connectorx_url,
             ranges.windows,
-            lambda part: select_feedback(relation, part),
+            partial(select_feedback, relation),
             prepare,
             excluded,
-            total,
-            lambda: suggest_index(source, relation, window),
+            count_total(source, relation, window, ranges) if request.on_progress else 0,
+            partial(suggest_index, source, relation, window),
             source.dialect,
             relation.consent,
         )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import sqlalchemy as sa
 
 from feedback_etl.clock import to_naive_utc
-from feedback_etl.columns import CONSENT
 from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.relation import SourceRelation, sample_table
@@ -41,7 +40,7 @@ MAX_SAMPLE_SHARE = 0.1
 
 _MIN_BINS = 2_000
 _BINS_PER_RANGE = 4
-"""So that ranges have about equal sizes, however many there are."""
+"""Bins per range; more make the sizes of ranges more equal."""
 
 
 class HistogramBin(NamedTuple):
@@ -109,9 +108,8 @@ def plan_ranges(
         source: The database.
         relation: What is read.
         window: The window.
-        types: The names of the columns' types.
         parallel: How many ranges are read in parallel, which is also the minimum number; None for one after the other.
-        min_rows: Rows per range below which the window is not divided further for the sake of `parallel`.
+        min_rows: Rows per range below which `parallel` does not divide the window further.
     """
     if source.dialect != "postgresql":
         return WindowRanges([window])
@@ -133,12 +131,7 @@ def estimate_rows(source: DatabaseConnection, relation: SourceRelation, window: 
 
 
 def sample_histogram(
-    source: DatabaseConnection,
-    relation: SourceRelation,
-    window: Window,
-    *,
-    estimate: int,
-    range_rows: int,
+    source: DatabaseConnection, relation: SourceRelation, window: Window, *, estimate: int, range_rows: int
 ) -> Histogram:
     """Return the rows of a window by time, from a sample if the window is large (PostgreSQL).
 
@@ -148,7 +141,6 @@ def sample_histogram(
         source: The database.
         relation: What is read.
         window: The window.
-        types: The names of the columns' types.
         estimate: How many rows the planner expects in the window.
         range_rows: How many rows a range is to have.
     """
@@ -186,9 +178,9 @@ def _is_table(source: DatabaseConnection, relation: SourceRelation) -> bool:
 
 
 def split_histogram(window: Window, histogram: Histogram, ranges: int) -> WindowRanges:
-    """Split a window into about so many ranges of about equal row counts, as fine as the bins allow.
+    """Split a window into about `ranges` ranges of about equal row counts, as far as the bins allow.
 
-    The last range is an `UndatedWindow`, unless it is known to be empty; a sample may lack a row without a readable
+    The last range is an `UndatedWindow` unless it is known to be empty: a sample may lack a row without a readable
     time.
 
     >>> histogram = Histogram([HistogramBin(datetime(2025, 1, day), 10) for day in (1, 2, 3, 4)])
@@ -219,13 +211,13 @@ def split_histogram(window: Window, histogram: Histogram, ranges: int) -> Window
 
 def count_total(source: DatabaseConnection, relation: SourceRelation, window: Window, ranges: WindowRanges) -> int:
     """Return how many rows of a window are read: the sum of its ranges, or counted where that is unknown or wrong."""
-    if ranges.rows is None or CONSENT in relation.columns:
+    if ranges.rows is None or relation.records_consent:
         return fetch_count(source, count_rows(relation, window))
     return sum(ranges.rows)
 
 
 def count_batch_groups(rows: int, batch_size: int, group_rows: int = PARALLEL_RANGE_ROWS) -> int:
-    """Return how many groups `group_batches` makes of so many rows in batches of this size; at least one.
+    """Return how many groups `group_batches` makes of `rows` rows; at least one.
 
     >>> count_batch_groups(1_200_000, batch_size=65_536)  # 8 batches per group, which are 524,288 rows
     3
@@ -236,7 +228,7 @@ def count_batch_groups(rows: int, batch_size: int, group_rows: int = PARALLEL_RA
 def group_batches(
     batches: "Iterator[pl.DataFrame]", rows: int = PARALLEL_RANGE_ROWS
 ) -> "Iterator[Iterator[pl.DataFrame]]":
-    """Group batches by about so many rows, for a source that is not partitioned; consume each group before the next."""
+    """Group batches by about `rows` rows, for a source that is not partitioned; consume each group before the next."""
     for first in batches:
         yield _take_group(first, batches, rows)
 

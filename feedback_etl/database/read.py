@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
 
-from feedback_etl.columns import CONSENT, ExtraColumn
+from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.batches import BatchOptions, ConnectorXValueError, open_batches
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
@@ -107,15 +107,14 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
             source = replace(source, connectorx_url=None)
         watermark = compute_watermark(source, relation, window, request.watermark)
         with open_batches(source, relation, window, batch_options) as batches:
-            excluded = total = 0
-            if CONSENT in relation.columns:
-                excluded = fetch_count(source, count_excluded(relation, window))
+            excluded = fetch_count(source, count_excluded(relation, window)) if relation.records_consent else 0
             if request.on_progress:
                 total = fetch_count(source, count_rows(relation, window))
+                batches = _report_progress(batches, request.on_progress, total)
             yield FeedbackStream(
                 excluded,
-                _report_progress(batches, request.on_progress, total),
-                lambda: suggest_index(source, relation, window),
+                batches,
+                partial(suggest_index, source, relation, window),
                 source.dialect,
                 watermark,
                 relation.consent,
@@ -162,7 +161,7 @@ def open_source(request: ReadRequest) -> Iterator[OpenSource]:
 
 
 def _require_comparable_ids(source: DatabaseConnection, relation: SourceRelation, window: Window) -> None:
-    """Refuse ids whose equality in the database is not known here."""
+    """Refuse ids in the window that may equal others by unknown rules of their collation."""
     names = [name for name, comparison in relation.comparisons.items() if comparison.ascii_only]
     if not names:
         return
@@ -177,13 +176,10 @@ def _require_comparable_ids(source: DatabaseConnection, relation: SourceRelation
             )
 
 
-def _report_progress(
-    batches: Iterator[pl.DataFrame], on_progress: Progress | None, total: int
-) -> Iterator[pl.DataFrame]:
+def _report_progress(batches: Iterator[pl.DataFrame], on_progress: Progress, total: int) -> Iterator[pl.DataFrame]:
     """Yield the batches, and report each after it was processed."""
     rows = 0
     for batch in batches:
         yield batch
         rows += batch.height
-        if on_progress:
-            on_progress(rows, max(rows, total))
+        on_progress(rows, max(rows, total))

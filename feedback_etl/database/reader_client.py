@@ -1,4 +1,4 @@
-"""Run a job in a reader process: send it, receive its batches with flow control, and end the process in every case."""
+"""Run a job in a reader process: send it, receive its batches with flow control, and always end the process."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ _REPORT_TIMEOUT = 5.0
 
 
 class _Signal(Enum):
-    """Follow the batches in the queue of a reader."""
+    """Mark the end of a stream, or of all data, in a reader's queue."""
 
     END_OF_STREAM = auto()
     NO_MORE_DATA = auto()
@@ -47,18 +47,18 @@ class ReaderJob(NamedTuple):
 
 
 class ReaderLostError(SourceError):
-    """A reader process died or sent nothing for too long, whatever it read."""
+    """A reader process died, or sent nothing for too long."""
 
 
 class Reader:
-    """Run a job in a reader process, with a thread that reads ahead; the context leaves no process behind.
+    """Run a job in a reader process, with a thread that reads ahead; the end of the context ends the process.
 
     with Reader(job, read_timeout=600) as reader:
         for query in job.queries:
             for batch in reader.next_stream(): ...
 
-    A process that has finished a small job, or that `is_kept`, returns to the pool (`reader_pool`) until the program
-    ends. After a large job it would keep the memory that ConnectorX allocated.
+    A process that has finished a small job, or any job with `is_kept`, returns to the pool (`reader_pool`). After a
+    large job it would keep the memory that ConnectorX allocated.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Reader:
         self._streams_left = len(job.queries)
         self._rows = 0
         self._queue: queue.Queue[pa.RecordBatch | _Signal] = queue.Queue(batches_ahead)
-        self._closed = False
+        self._is_closed = False
         self._is_done = False
         self._process = acquire()
         self._stdin, self._stdout, self._stderr = get_pipes(self._process)
@@ -96,7 +96,7 @@ class Reader:
             self._end()
 
     def _end(self) -> None:
-        self._closed = True
+        self._is_closed = True
         self._process.kill()
         while self._thread.is_alive():  # it may wait for space in the queue
             with contextlib.suppress(queue.Empty):
@@ -116,8 +116,7 @@ class Reader:
             self._rows += batch.num_rows
             yield batch
         self._streams_left -= 1
-        # A stream that was truncated between two batches looks complete.
-        if not self._streams_left:
+        if not self._streams_left:  # a stream that was truncated between two batches looks complete: compare the count
             self._is_done = self._report == {"rows": self._rows}
             if not self._is_done:
                 raise self._error()
@@ -144,7 +143,7 @@ class Reader:
                     for batch in stream:
                         empty = None
                         self._put(batch)
-                        if self._closed:
+                        if self._is_closed:
                             return
                 if empty is not None:
                     self._queue.put(empty)

@@ -1,8 +1,8 @@
-"""A pool of idle reader processes, so that a program or its next export need not wait for one to start.
+"""A pool of idle reader processes: an export takes an idle one instead of waiting for a new one to start.
 
-Imports nothing heavy, so that `prestart` can be the first thing that a program does: the process then imports its
-libraries while the program imports its own. The kernel ends a reader with the thread that started it, so one thread
-that lives as long as the program starts them all, and ends those that are idle for too long.
+Imports nothing heavy: `prestart` can be a program's first call, and the process imports its libraries while the program
+imports its own. The kernel ends a reader with the thread that started it, so one thread that lives as long as the
+program starts all readers, and ends those that are idle for too long.
 """
 
 import atexit
@@ -21,7 +21,7 @@ _PIPE_BYTES = 1 << 20
 MAX_IDLE = 2
 """The number of idle readers to keep; each uses about 90 MB, most of it shared with the others."""
 IDLE_SECONDS = 60.0
-"""An idle reader is ended after one to two times this time."""
+"""An idle reader is ended after one to two times this period."""
 
 Process = subprocess.Popen[bytes]
 
@@ -33,7 +33,7 @@ _starter: threading.Thread | None = None
 
 
 def prestart() -> None:
-    """Start a reader process that waits for the first job of this program; it ends with the program in any case."""
+    """Start a reader process for the first job of this program; it ends with the program at the latest."""
     if not _idle:
         release(_start())
 
@@ -64,7 +64,7 @@ def is_full() -> bool:
 
 
 def end_idle(*, only_long_idle: bool = False) -> None:
-    """End the idle reader processes, or those that were idle when this was last called for the long idle."""
+    """End all idle reader processes, or only those that were idle already at the last such call."""
     with _lock:
         ended = [process for process, was_idle in _idle.items() if was_idle or not only_long_idle]
         for process in ended:

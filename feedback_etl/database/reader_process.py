@@ -22,23 +22,23 @@ _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 
 
 def main() -> None:
-    """Do jobs until none is left or one fails, and end without any cleaning up that could fail or wait."""
+    """Run jobs until none is left or one fails, then exit at once: cleaning up could fail or wait."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     _die_with_parent()
     status = os.fdopen(os.dup(2), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    # Not sys.stdout.buffer: with PYTHONUNBUFFERED it writes a part where this process is stopped, and Arrow goes on.
+    # Not sys.stdout.buffer: with PYTHONUNBUFFERED a write may be short when this process is stopped, and Arrow goes on.
     rows = os.fdopen(os.dup(1), "wb")
 
-    def tell(report: dict[str, Any]) -> None:
-        write_whole(status.write, json.dumps(report).encode() + b"\n")
+    def report(outcome: dict[str, Any]) -> None:
+        write_whole(status.write, json.dumps(outcome).encode() + b"\n")
 
-    code = 0
+    code = 1
     try:
-        _work(sys.stdin.buffer, rows, tell)
+        _run_jobs(sys.stdin.buffer, rows, report)
+        code = 0
     except BaseException as error:  # a Rust panic is no Exception
-        code = 1
-        tell({"error": query_reason(error)})
+        report({"error": query_reason(error)})
     finally:
         os._exit(code)
 
@@ -52,11 +52,11 @@ def _die_with_parent() -> None:
             os._exit(1)
 
 
-def _work(jobs: BinaryIO, rows: BinaryIO, tell: Callable[[dict[str, Any]], None]) -> None:
+def _run_jobs(jobs: BinaryIO, rows: BinaryIO, report: Callable[[dict[str, Any]], None]) -> None:
     import connectorx
     import pyarrow as pa
 
-    for line in iter(jobs.readline, b""):  # at the end of the jobs, the parent went on without us
+    for line in iter(jobs.readline, b""):  # until the parent closes the pipe
         job = json.loads(line)
         count = 0
         for query in job["queries"]:
@@ -72,7 +72,7 @@ def _work(jobs: BinaryIO, rows: BinaryIO, tell: Callable[[dict[str, Any]], None]
                     stream.write_batch(batch)
                     count += batch.num_rows
             rows.flush()
-        tell({"rows": count})
+        report({"rows": count})
 
 
 if __name__ == "__main__":

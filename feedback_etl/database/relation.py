@@ -19,7 +19,7 @@ Column = sa.ColumnElement[Any]
 
 @dataclass(frozen=True)
 class SourceRelation:
-    """Describe rows with the canonical raw columns.
+    """Describe rows that have the canonical raw columns.
 
     Attributes:
         dialect: "postgresql", "mysql", "sqlite" or "duckdb".
@@ -31,8 +31,9 @@ class SourceRelation:
         extra: The extra columns.
         types: The names of the columns' types (`column_types`); empty on SQLite, which has none.
         has_unreadable_times: Whether some text of `created_at` is not an ISO time (SQLite).
-        comparisons: How ids are compared, if not by their bytes; `columns` has their canonical spelling.
-        stored_ids: Those ids as they are stored.
+        comparisons: How the ids are compared that are not compared by their bytes; `columns` has their canonical
+            spelling.
+        stored_ids: The same ids as they are stored.
     """
 
     dialect: str
@@ -48,6 +49,11 @@ class SourceRelation:
     stored_ids: Mapping[str, Column] = field(default_factory=dict)
 
     @property
+    def records_consent(self) -> bool:
+        """Whether rows have a consent."""
+        return CONSENT in self.columns
+
+    @property
     def ids(self) -> list[str]:
         """The columns of ids that connect rows."""
         return ["user_id", "analysis_id", *(column.name for column in self.extra if column.role == "identifier")]
@@ -57,7 +63,7 @@ class SourceRelation:
         return self.types.get(column, "")
 
     def with_comparisons(self, comparisons: Mapping[str, IdComparison]) -> Self:
-        """Return the same relation with the canonical spelling of the ids that are compared so."""
+        """Return the relation with the canonical spelling of the ids that have a comparison."""
         stored_ids = {name: self.columns[name] for name in comparisons}
         canonical = {name: comparison.canonical(self.columns[name]) for name, comparison in comparisons.items()}
         return replace(self, columns={**self.columns, **canonical}, comparisons=comparisons, stored_ids=stored_ids)
@@ -96,14 +102,15 @@ def default_relation(
         **{name: record.c[name] for name in LIST_COLUMNS},
     }
     columns = {name: joined[name] if name in joined else feedback.c[name] for name in RAW_COLUMNS}
+    extra: tuple[ExtraColumn, ...] = ()
     if consent_columns:
-        columns[CONSENT] = consent_condition(feedback, list(consent_columns), db_schema)
-    extra = (IMAGE_URL,) if image_consent_columns else ()
+        columns[CONSENT] = consent_condition(feedback, consent_columns, db_schema)
     if image_consent_columns:
+        extra = (IMAGE_URL,)
         analysis, photo = _alias(tables.analyses, "a", db_schema), _alias(tables.photos, "i", db_schema)
         rows = rows.outerjoin(analysis, analysis.c.id == feedback.c.analysis_id)
         rows = rows.outerjoin(photo, photo.c.id == analysis.c.photo_id)
-        has_consent = consent_condition(feedback, list(image_consent_columns), db_schema)
+        has_consent = consent_condition(feedback, image_consent_columns, db_schema)
         columns[IMAGE_URL.name] = sa.case((has_consent, photo.c.s3_key))
     consent = tuple(map(str, consent_columns))
     return SourceRelation(dialect, columns, rows, feedback_table=feedback, consent=consent, extra=extra)
@@ -171,8 +178,8 @@ def empty_table_select(table: str, db_schema: str | None) -> str:
 
 def empty_id_select(relation: SourceRelation, name: str) -> str:
     """Return a statement that yields a column as `id`, and no rows."""
-    column = relation.columns[name].label("id")
-    return relation.render(sa.select(column).select_from(relation.feedback_table).limit(0))
+    id_ = relation.columns[name].label("id")
+    return relation.render(sa.select(id_).select_from(relation.feedback_table).limit(0))
 
 
 def label_columns(columns: Mapping[str, Column]) -> list[sa.Label[Any]]:

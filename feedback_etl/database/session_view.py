@@ -45,7 +45,7 @@ class Binds(NamedTuple):
 
 @contextmanager
 def open_binds(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterator[Binds]:
-    """Provide the connections through which a database can be read; a Session's transactions are as before afterwards.
+    """Provide the connections through which a database can be read; restore a Session's transactions afterwards.
 
     Raises:
         UsageError: The session is bound to no engine, or unusable.
@@ -90,11 +90,8 @@ def copy_session_settings(own: sa.Connection) -> tuple[str, ...]:
     """Return the statements that copy a PostgreSQL connection's search path and role to another transaction."""
     if own.dialect.name != "postgresql":
         return ()
-    ((path, role),) = _rows(own, "SELECT current_setting('search_path'), current_setting('role')")
-    return tuple(
-        f"SELECT set_config('{name}', {_literal(value)}, true)"
-        for name, value in (("search_path", path), ("role", role))
-    )
+    settings = _rows(own, "SELECT name, current_setting(name) FROM unnest(ARRAY['search_path', 'role']) AS name")
+    return tuple(f"SELECT set_config('{name}', {_literal(value)}, true)" for name, value in settings)
 
 
 def _literal(text: str) -> str:
@@ -107,19 +104,13 @@ def has_same_view(own: sa.Connection, other: sa.Connection, db_schema: str | Non
     They do for ordinary tables. Views, policies and custom queries may depend on any setting (`app.tenant`), and
     settings cannot be listed.
     """
-    if own.dialect.name == "sqlite":
-        return not _has_own_schemas(own)
+    if own.dialect.name == "sqlite":  # the same, unless databases are attached, or there are temporary tables or views
+        attached = {name for _, name, *_ in _rows(own, "PRAGMA database_list")} - {"main", "temp"}
+        return not attached and not _rows(own, "SELECT 1 FROM sqlite_temp_master LIMIT 1")
     if has_query:
         return False
-    if own.dialect.name == "postgresql":
-        return _postgresql_view(own, db_schema) == _postgresql_view(other, db_schema) is not None
-    return _mysql_view(own, db_schema) == _mysql_view(other, db_schema) is not None
-
-
-def _has_own_schemas(own: sa.Connection) -> bool:
-    """Return whether an SQLite connection has attached databases, or temporary tables or views."""
-    attached = {name for _, name, *_ in _rows(own, "PRAGMA database_list")} - {"main", "temp"}
-    return bool(attached or _rows(own, "SELECT 1 FROM sqlite_temp_master LIMIT 1"))
+    find_view = _postgresql_view if own.dialect.name == "postgresql" else _mysql_view
+    return find_view(own, db_schema) == find_view(other, db_schema) is not None
 
 
 _PLAIN_KINDS = {"r", "p", "m"}
@@ -135,11 +126,11 @@ ORDER BY 1
 
 
 def _postgresql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None:
-    """Return the users and the default tables that a connection resolves; None if a table is not plain."""
-    tables_ = _rows(connection, _POSTGRESQL_TABLES, db_schema=db_schema)
-    if any(kind not in _PLAIN_KINDS or has_policies for _, _, kind, has_policies in tables_):
+    """Return the users and the default tables that a connection resolves; None if a table is a view or has policies."""
+    existing = _rows(connection, _POSTGRESQL_TABLES, db_schema=db_schema)
+    if any(kind not in _PLAIN_KINDS or has_policies for _, _, kind, has_policies in existing):
         return None
-    return _rows(connection, "SELECT CAST(session_user AS text), CAST(current_user AS text)") + tables_
+    return _rows(connection, "SELECT CAST(session_user AS text), CAST(current_user AS text)") + existing
 
 
 _NO_SUCH_TABLE = 1146
@@ -183,7 +174,7 @@ _TRACERS = {"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"}
 def is_defined_by_url(engine: sa.Engine) -> bool:
     """Return whether the URL alone gives the same view: no `creator=`, `connect_args=` or hook, not in memory.
 
-    A process can open a DuckDB file with one configuration only, which is the engine's.
+    False for DuckDB: a process can open a file with one configuration only, and the engine has its own.
     """
     if engine.dialect.name == "duckdb" or _has_hooks(engine):
         return False

@@ -22,10 +22,6 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
     """Return the statement that reads a window, ordered by (created_at, feedback id), nulls last.
 
     On SQLite it also reads some rows around the window, which `raw_types.filter_window` removes.
-
-    Args:
-        relation: What is read.
-        window: Its rows.
     """
     time = relation.columns["created_at"]
     names = (*RAW_COLUMNS, *(column.name for column in relation.extra))
@@ -36,14 +32,12 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
     statement = (
         sa.select(*label_columns(selected))
         .select_from(relation.rows)
-        .where(is_read(relation, window))
+        .where(is_read(relation, window), has_consent(relation))
         .order_by(
             *_sort_by_time(relation, time, window),
             _sort_key(relation.columns["feedback_id"], relation.dialect, relation.type_name("feedback_id")),
         )
     )
-    if CONSENT in relation.columns:
-        statement = statement.where(has_consent(relation))
     return relation.render(statement)
 
 
@@ -61,25 +55,20 @@ def explain_rows(relation: SourceRelation, window: Window) -> str:
 
 def count_rows(relation: SourceRelation, window: Window) -> str:
     """Return the statement that counts the rows of a window."""
-    rows = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_in(relation, window))
-    if CONSENT in relation.columns:
-        rows = rows.where(has_consent(relation))
-    return relation.render(rows)
+    rows = sa.select(sa.func.count()).select_from(relation.feedback_table)
+    return relation.render(rows.where(is_in(relation, window), has_consent(relation)))
 
 
 def count_incomparable_ids(relation: SourceRelation, window: Window) -> str:
     """Return the statement that counts ids beyond ASCII in columns whose collation is known for ASCII only (MySQL)."""
-    counts = [
-        sa.func.count(sa.case((_is_beyond_ascii(relation.stored_ids[name], comparison.ascii_only), _sql("1")))).label(
-            name
-        )
+    conditions = {
+        name: _is_beyond_ascii(relation.stored_ids[name], comparison.ascii_only)
         for name, comparison in relation.comparisons.items()
         if comparison.ascii_only
-    ]
-    rows = sa.select(*counts).select_from(relation.feedback_table).where(is_read(relation, window))
-    if CONSENT in relation.columns:
-        rows = rows.where(has_consent(relation))
-    return relation.render(rows)
+    }
+    counts = [sa.func.count(sa.case((condition, _sql("1")))).label(name) for name, condition in conditions.items()]
+    rows = sa.select(*counts).select_from(relation.feedback_table)
+    return relation.render(rows.where(is_read(relation, window), has_consent(relation)))
 
 
 def _is_beyond_ascii(column: Column, collation: str) -> sa.ColumnElement[bool]:
@@ -109,6 +98,7 @@ def count_windows(relation: SourceRelation, windows: Sequence[Window]) -> str:
     Rows without consent are counted too. On PostgreSQL a single scan is sufficient, even without an index; windows
     without rows are missing from the result.
     """
+    feedback = relation.feedback_table
     if relation.dialect == "postgresql":
         kind = "timestamptz" if relation.types.get("created_at") == "timestamptz" else "timestamp"
         zone = "+00:00" if kind == "timestamptz" else ""
@@ -117,26 +107,24 @@ def count_windows(relation: SourceRelation, windows: Sequence[Window]) -> str:
             sa.func.width_bucket(relation.columns["created_at"], _sql(f"ARRAY[{ends}]::{kind}[]")), _sql("0")
         )
         whole = Window(windows[0].start, windows[-1].end)
-        counts = sa.select(number, sa.func.count()).select_from(relation.feedback_table)
-        return relation.render(counts.where(is_counted(relation, whole)).group_by(_sql("1")))
-    each = [
-        sa.select(_sql(str(number)), sa.func.count())
-        .select_from(relation.feedback_table)
-        .where(is_counted(relation, window))
+        rows = sa.select(number, sa.func.count()).select_from(feedback).where(is_counted(relation, whole))
+        return relation.render(rows.group_by(_sql("1")))
+    counts = [
+        sa.select(_sql(str(number)), sa.func.count()).select_from(feedback).where(is_counted(relation, window))
         for number, window in enumerate(windows)
     ]
-    return "\nUNION ALL ".join(relation.render(count) for count in each)
+    return "\nUNION ALL ".join(map(relation.render, counts))
 
 
 def select_histogram(relation: SourceRelation, window: Window, *, extent: tuple[datetime, datetime], bins: int) -> str:
-    """Return the statement that yields the first time and the row count of each of so many equal spans (PostgreSQL).
+    """Return the statement that yields the first time and the row count of each of `bins` equal spans (PostgreSQL).
 
     Rows without a readable time come last, under null. Seconds as `double precision` take half the time of the
     `numeric` ones that EXTRACT yields.
     """
     time = relation.columns["created_at"]
-    least, greatest = (sa.cast(sa.literal(end.replace(tzinfo=UTC).timestamp()), sa.Double) for end in extent)
-    span = sa.func.width_bucket(sa.func.date_part(_sql("'epoch'"), time), least, greatest, _sql(str(bins)))
+    first, last = (sa.cast(sa.literal(end.replace(tzinfo=UTC).timestamp()), sa.Double) for end in extent)
+    span = sa.func.width_bucket(sa.func.date_part(_sql("'epoch'"), time), first, last, _sql(str(bins)))
     dated = is_dated(relation, window)
     counts = sa.select(sa.func.min(sa.case((dated, time))), sa.func.count()).select_from(relation.feedback_table)
     rows = counts.where(is_read(relation, window)).group_by(sa.case((dated, span))).order_by(_sql("1"))
@@ -176,10 +164,10 @@ def _readable(relation: SourceRelation, name: str) -> Column:
 
 def _nearest_double(number: Column) -> Column:
     """Return a PostgreSQL numeric as a double, infinite if it exceeds all doubles, which the server cannot convert."""
-    size, least, greatest = sa.func.abs(number), _sql("2.2250738585072014e-308"), _sql("1.7976931348623157e308")
+    size, smallest, largest = sa.func.abs(number), _sql("2.2250738585072014e-308"), _sql("1.7976931348623157e308")
     return sa.case(
-        (sa.or_(size.between(least, greatest), number == _sql("'NaN'")), sa.cast(number, sa.Double)),
-        (size < least, sa.cast(_sql("0"), sa.Double)),
+        (sa.or_(size.between(smallest, largest), number == _sql("'NaN'")), sa.cast(number, sa.Double)),
+        (size < smallest, sa.cast(_sql("0"), sa.Double)),
         (number > _sql("0"), sa.cast(_sql("'Infinity'"), sa.Double)),
         (number < _sql("0"), sa.cast(_sql("'-Infinity'"), sa.Double)),
     )
@@ -211,7 +199,9 @@ def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
 
 
 def has_consent(relation: SourceRelation) -> sa.ColumnElement[bool]:
-    """Return whether a row's consent is true: not null, and no number other than 1."""
+    """Return whether a row's consent is true: not null, and no number other than 1; true if no consent is recorded."""
+    if not relation.records_consent:
+        return sa.true()
     consent = relation.columns[CONSENT]
     return consent if relation.custom_query is None else is_true(consent, relation.type_name(CONSENT))
 

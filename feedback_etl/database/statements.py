@@ -1,5 +1,6 @@
-"""Execute statements that yield few rows, and test what a statement would yield."""
+"""Execute statements, and test whether row-level security may hide rows from one."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,20 +16,25 @@ def execute(source: DatabaseConnection, sql: str) -> sa.CursorResult[Any]:
     return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
-def fetch_rows(source: DatabaseConnection, sql: str) -> list[tuple[Any, ...]]:
-    """Return the rows of a statement that yields few.
+def iterate_rows(source: DatabaseConnection, sql: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a statement.
 
     Raises:
         SourceError: The database stopped it.
     """
     try:
-        return [tuple(row) for row in execute(source, sql)]
+        yield from map(tuple, execute(source, sql))
     except SQLAlchemyError as error:
         raise query_error(query_reason(error)) from None
 
 
+def fetch_rows(source: DatabaseConnection, sql: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement that yields few; raises as `iterate_rows`."""
+    return list(iterate_rows(source, sql))
+
+
 def fetch_count(source: DatabaseConnection, sql: str) -> int:
-    """Return the single number that a statement yields; raises as `fetch_rows`."""
+    """Return the single number that a statement yields; raises as `iterate_rows`."""
     return int(fetch_rows(source, sql)[0][0])
 
 

@@ -47,12 +47,11 @@ def check_options(url: sa.URL) -> None:
     lists = {"host", "port"} if backend == "postgresql" else set()
     if not lists and ("," in (url.host or "") or not isinstance(url.query.get("host", ""), str)):
         raise UsageError(_ONE_HOST)
+    known = _SQLITE_OPTIONS | (_SQLITE_URI_OPTIONS if "uri" in url.query else set())
     for name, value in url.query.items():
         if not isinstance(value, str) and name not in lists:
             raise UsageError(f"The database URL gives {_name_options([name], url)} more than once; give it once.")
-        if backend == "sqlite" and name not in (
-            _SQLITE_OPTIONS | (_SQLITE_URI_OPTIONS if "uri" in url.query else set())
-        ):
+        if backend == "sqlite" and name not in known:
             raise _unknown(name, url)
 
 
@@ -64,8 +63,8 @@ def explain_option(url: sa.URL, error: BaseException) -> UsageError | None:
         return UsageError(f"The database URL names its hosts in two ways. {_SEVERAL_HOSTS}")
     if re.search(_UNKNOWN, text):
         return _unknown(name, url)
-    is_of_driver = isinstance(error, AttributeError | TypeError | sa.exc.ArgumentError)
-    if re.search(_UNUSABLE, text) or (is_of_driver and url.query):
+    is_raised_by_driver = isinstance(error, AttributeError | TypeError | sa.exc.ArgumentError)
+    if re.search(_UNUSABLE, text) or (is_raised_by_driver and url.query):
         names = [name] if name else [*url.query]
         return UsageError(f"The database URL has a value for {_name_options(names, url)} that its driver cannot use.")
     return None

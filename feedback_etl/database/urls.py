@@ -1,5 +1,6 @@
 """Parse the URLs of databases, adapt them to our drivers and to ConnectorX, and describe them without secrets."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,7 +43,7 @@ def parse_url(text: str) -> sa.URL:
     except (ArgumentError, ValueError):
         raise UsageError(explain_hosts(text.strip()) or _INVALID_URL) from None
     if "@" in (url.host or "") or ("@" in (url.database or "") and url.get_backend_name() not in _FILE_BACKENDS):
-        raise UsageError(_INVALID_URL)  # a part of the password is in the wrong place
+        raise UsageError(_INVALID_URL)  # an @ in the password was not percent-encoded
     return url
 
 
@@ -89,9 +90,10 @@ def set_driver(url: sa.URL) -> sa.URL:
         return url
     if _is_file_uri(url):
         return url if url.query.get("mode") == "ro" else url.update_query_dict({"mode": "rw"})
-    if not _is_file(str(url.database)):
-        raise SourceError(f"There is no {database_name(url)} file at {url.database}.")
-    return url
+    with suppress(OSError, ValueError):
+        if Path(str(url.database)).is_file():
+            return url
+    raise SourceError(f"There is no {database_name(url)} file at {url.database}.")
 
 
 _TLS = {
@@ -131,18 +133,9 @@ def _is_file_uri(url: sa.URL) -> bool:
 
 def is_in_wal_mode(url: sa.URL) -> bool:
     """Return whether an SQLite file is in WAL mode, according to bytes 18 and 19 of its header."""
-    try:
-        with Path(str(url.database).removeprefix("file:")).open("rb") as file:
-            return file.read(20)[18:] == b"\2\2"
-    except (OSError, ValueError):
-        return False
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):
-        return False
+    with suppress(OSError, ValueError), Path(str(url.database).removeprefix("file:")).open("rb") as file:
+        return file.read(20)[18:] == b"\2\2"
+    return False
 
 
 _SHARED_OPTIONS = {"user", "password", "dbname", "host", "port", "application_name", "sslmode"}
@@ -196,7 +189,7 @@ def _mysql_url(url: sa.URL, connection: sa.Connection) -> str | None:
     query: dict[str, Any] = {"stmt_cache_size": "0"}  # parse again, with our settings
     if socket := url.query.get("unix_socket"):
         query["socket"] = socket
-    else:  # otherwise it would use a socket if it finds one, without encryption
+    else:  # without this option it would prefer a local socket, without encryption
         query["prefer_socket"] = "false"
         if connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").fetchall()[0][1]:
             query["ssl-mode"] = "REQUIRED"

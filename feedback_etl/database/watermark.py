@@ -17,7 +17,7 @@ class WatermarkRequest(NamedTuple):
     """Request the watermark of an incremental export.
 
     Attributes:
-        lookback: The watermark is so far before the newest row.
+        lookback: How far the watermark is before the newest row.
         earlier_windows: Windows below the watermarks of earlier exports.
     """
 
@@ -30,8 +30,8 @@ class Watermark(NamedTuple):
 
     Attributes:
         until: The watermark, exclusive; the window's start if no row is old enough.
-        counts: The number of rows that each of the earlier windows has now, and then the window up to the watermark, if
-            it is not empty.
+        counts: The present number of rows of each earlier window, then of the window up to the watermark, unless that
+            is empty.
     """
 
     until: datetime | None
@@ -39,12 +39,9 @@ class Watermark(NamedTuple):
 
 
 def compute_watermark(
-    source: DatabaseConnection,
-    relation: SourceRelation,
-    window: Window,
-    request: WatermarkRequest | None,
+    source: DatabaseConnection, relation: SourceRelation, window: Window, request: WatermarkRequest | None
 ) -> Watermark:
-    """Return the watermark of a window; the window's start if none is requested.
+    """Return the watermark of a window; its start if none is requested.
 
     Raises:
         SourceError: The database stopped the query.
@@ -52,20 +49,17 @@ def compute_watermark(
     if request is None:
         return Watermark(window.start, [])
     until = window.start
-    last = _as_time(fetch_rows(source, select_last_time(relation, window))[0][0])
+    last = _parse_driver_time(fetch_rows(source, select_last_time(relation, window))[0][0])
     if last is not None and last - datetime.min > request.lookback:
-        watermark = last - request.lookback
-        until = watermark if until is None else max(until, watermark)
+        until = max(until or datetime.min, last - request.lookback)
     windows = list(request.earlier_windows)
     if until is not None and until != window.start:
         windows.append(Window(window.start, until))
-    if not windows:
-        return Watermark(until, [])
-    counts: dict[int, int] = dict(fetch_rows(source, count_windows(relation, windows)))
+    counts: dict[int, int] = dict(fetch_rows(source, count_windows(relation, windows)) if windows else ())
     return Watermark(until, [counts.get(number, 0) for number in range(len(windows))])
 
 
-def _as_time(time: object) -> datetime | None:
+def _parse_driver_time(time: object) -> datetime | None:
     """Return a driver's value as a time; None if it is not one."""
     if isinstance(time, str):
         with suppress(ValueError):

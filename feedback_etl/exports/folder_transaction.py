@@ -16,7 +16,6 @@ from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
     candidate_stems,
     manifest_path,
-    replacement_path,
     staged_path,
 )
 from feedback_etl.exports.recovery import recover, remove_replacements
@@ -26,7 +25,7 @@ from feedback_etl.exports.transaction import ExportTransaction, TransactionOptio
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.locks import lock_folder
-from feedback_etl.storage.posix import make_private_folder
+from feedback_etl.storage.posix import make_private_folder, replacement_path
 from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 
 

@@ -5,7 +5,6 @@ concurrent processes.
 """
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 
 from feedback_etl.exports.audit import AuditLog, LockedAuditLog
 from feedback_etl.exports.object_audit import ObjectAuditLog
@@ -13,38 +12,28 @@ from feedback_etl.exports.object_recovery import recover_objects
 from feedback_etl.exports.recovery import recover, remove_replacements
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.location import StorageLike, open_storage
-from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
-from feedback_etl.storage.object_store import ObjectStorage
 
 
 def open_audit_log(where: StorageLike) -> AuditLog:
     """Open the audit log of a storage."""
-    place = open_storage(where)
-    return ObjectAuditLog(place) if isinstance(place, ObjectStorage) else AuditLog(place.path)
-
-
-def lock_storage(where: StorageLike, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
-    """Acquire the lock of a folder; do nothing for an object store.
-
-    Raises:
-        FolderLockedError: Somebody else holds it for longer than `timeout` seconds.
-    """
-    place = open_storage(where)
-    return nullcontext() if isinstance(place, ObjectStorage) else lock_folder(place.path, timeout)
+    storage = open_storage(where)
+    folder = storage.local_path()
+    return AuditLog(folder) if folder else ObjectAuditLog(storage)
 
 
 def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
     """Finish or undo runs that died; in a folder, the caller has acquired its lock.
 
     Args:
-        where: The place.
+        where: The storage.
         log: Its log, opened.
         signer: Signs what is recorded.
         keys: The available keys.
     """
-    place = open_storage(where)
-    if isinstance(place, ObjectStorage):
-        recover_objects(place, log, signer, keys)
+    storage = open_storage(where)
+    folder = storage.local_path()
+    if folder is None:
+        recover_objects(storage, log, signer, keys)
     else:
-        recover(place.path, log, signer)
-        remove_replacements(place.path, log)
+        recover(folder, log, signer)
+        remove_replacements(folder, log)

@@ -12,8 +12,8 @@ from typing import Any
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import Record
-from feedback_etl.exports.catalog import ABANDONED, list_manifests, read_object_manifest
-from feedback_etl.exports.housekeeping import lock_storage, open_audit_log
+from feedback_etl.exports.catalog import ABANDONED, read_manifest
+from feedback_etl.exports.housekeeping import open_audit_log
 from feedback_etl.exports.layout import REJECTED_FOLDER
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.manifest_details import audit_summary
@@ -21,10 +21,8 @@ from feedback_etl.exports.object_recovery import abort_runs
 from feedback_etl.exports.recovery import has_valid_stem
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.base import STATE_FOLDER
+from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.errors import explain_write_errors
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
 
 MAX_KEY_LENGTH = 200
 
@@ -40,32 +38,32 @@ def request_details(idempotency_key: str | None) -> dict[str, Any]:
 
 @contextmanager
 def deduplicate_request(
-    place: LocalStorage | ObjectStorage, idempotency_key: str, lock_timeout: float, signer: Key | None
+    storage: Storage, idempotency_key: str, lock_timeout: float, signer: Key | None
 ) -> Iterator[ExportReport | None]:
     """Yield the report of an earlier run with the same key, or None; a folder stays locked meanwhile.
 
     Args:
-        place: Where exports go.
+        storage: Where exports go.
         idempotency_key: Who asks.
         lock_timeout: Seconds to wait for others who use the folder.
         signer: Signs what is recorded.
 
     Raises:
         UsageError: The id is no text of 1 to 200 characters.
-        ExportFileError: The place cannot be used, or a manifest cannot be read.
+        ExportFileError: The storage cannot be used, or a manifest cannot be read.
         FolderLockedError: Others use the folder.
     """
     if not isinstance(idempotency_key, str) or not 0 < len(idempotency_key) <= MAX_KEY_LENGTH:
         raise UsageError(f"idempotency_key must be a text of 1 to {MAX_KEY_LENGTH} characters, such as a UUID.")
     with ExitStack() as stack:
-        with explain_write_errors(place):
-            stack.enter_context(lock_storage(place, lock_timeout))
-            done = find_outcome(place, open_audit_log(place).records(), idempotency_key, signer)
-        yield _report(place, done) if done else None
+        with explain_write_errors(storage):
+            stack.enter_context(storage.lock(lock_timeout))
+            done = find_outcome(storage, open_audit_log(storage).records(), idempotency_key, signer)
+        yield _report(storage, done) if done else None
 
 
 def find_outcome(
-    place: LocalStorage | ObjectStorage, records: Iterable[Record], idempotency_key: str, signer: Key | None
+    storage: Storage, records: Iterable[Record], idempotency_key: str, signer: Key | None
 ) -> Record | None:
     """Return the outcome of the export with this key, from its manifest if a kill prevented the record.
 
@@ -76,29 +74,28 @@ def find_outcome(
     runs = {each.get("run") for each in started}
     if not runs:
         return None
-    if isinstance(place, ObjectStorage):
-        abort_runs(place, open_audit_log(place), started, signer)
-    made = [audit_summary(each) | {"key_id": each.key_id} for each in _exports_of(place, started) if each.run in runs]
+    if not storage.has_locks:
+        abort_runs(storage, open_audit_log(storage), started, signer)
+    made = [
+        audit_summary(each) | {"key_id": each.key_id} for each in _list_exports(storage, started) if each.run in runs
+    ]
     ended = [each for each in records if each["event"] == "committed" and each.get("run") in runs]
     return next(iter([*made, *ended]), None)
 
 
-def _exports_of(place: LocalStorage | ObjectStorage, started: Iterable[Record]) -> list[Manifest]:
-    """Return the manifests that may belong to these runs; in an object store, only those of their stems."""
-    if not isinstance(place, ObjectStorage):
-        return list_manifests(place)
-    found = [
-        read_object_manifest(place, stem) for stem in sorted({each["stem"] for each in started if has_valid_stem(each)})
-    ]
-    return [each for each in found if each and each.mode != ABANDONED]
+def _list_exports(storage: Storage, started: Iterable[Record]) -> list[Manifest]:
+    """Return the manifests that may belong to these runs."""
+    stems = sorted({record["stem"] for record in started if has_valid_stem(record)})
+    manifests = [read_manifest(storage, stem) for stem in stems]
+    return [manifest for manifest in manifests if manifest and manifest.mode != ABANDONED]
 
 
-def _report(place: LocalStorage | ObjectStorage, done: Record) -> ExportReport:
+def _report(storage: Storage, done: Record) -> ExportReport:
     report = ExportReport.from_audit_summary(done)
-    report.audit_head = open_audit_log(place).head()
+    report.audit_head = open_audit_log(storage).head()
     for path in (file["path"] for file in done["files"]):
         folder, _, name = path.rpartition("/")
-        named = place.uri(folder if name.startswith("part-") else path)
+        named = storage.uri(folder if name.startswith("part-") else path)
         if path.startswith(f"{REJECTED_FOLDER}/"):
             report.rejected_filename = named
         elif not path.startswith(f"{STATE_FOLDER}/"):

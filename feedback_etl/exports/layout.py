@@ -107,8 +107,3 @@ def export_paths(stem: str) -> list[str]:
 def staged_path(path: Path) -> Path:
     """Return the path of a file until it is published."""
     return path.with_name(f".{path.name}.tmp")
-
-
-def replacement_path(path: Path) -> Path:
-    """Return the path of a replacement of a file; the caller has acquired the folder's lock."""
-    return path.with_name(f".{path.name}.tmp2")

@@ -8,18 +8,16 @@ from typing import NamedTuple
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.catalog import list_manifests, read_object_manifest, replace_manifest
-from feedback_etl.exports.housekeeping import lock_storage, open_audit_log, recover_storage
+from feedback_etl.exports.catalog import list_manifests, read_manifest, replace_manifest
+from feedback_etl.exports.housekeeping import open_audit_log, recover_storage
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.object_recovery import list_unfinished_stems
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import ConflictError
+from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
-from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT
-from feedback_etl.storage.object_store import ObjectStorage
 
 MAX_DAYS = 100_000
 
@@ -54,7 +52,7 @@ def list_exports(folder: StorageLike) -> ExportListing:
         return _list_exports(place)
 
 
-def _list_exports(place: LocalStorage | ObjectStorage) -> ExportListing:
+def _list_exports(place: Storage) -> ExportListing:
     exports = list_manifests(place)
     ours = {file.path for manifest in exports for file in manifest.files}
     folders = {"", REJECTED_FOLDER, *(path.rpartition("/")[0] for path in ours if not path.startswith("."))}
@@ -64,18 +62,19 @@ def _list_exports(place: LocalStorage | ObjectStorage) -> ExportListing:
     return ExportListing(exports, sorted(unmanaged))
 
 
-def _without_manifest(place: LocalStorage | ObjectStorage, exports: list[Manifest]) -> set[str]:
+def _without_manifest(place: Storage, exports: list[Manifest]) -> set[str]:
     """Return the stems of folders of parts without a manifest that no running export uses."""
     stems = {folder for folder in place.folders() if STEM.fullmatch(folder)} - {each.stem for each in exports}
     return stems - {*list_unfinished_stems(open_audit_log(place).records())} if stems else stems
 
 
-def _paths_in(place: LocalStorage | ObjectStorage, folder: str) -> Iterator[tuple[Path, str]]:
+def _paths_in(place: Storage, folder: str) -> Iterator[tuple[Path, str]]:
     """Iterate over the paths and names in a folder; paths in an object store begin at its prefix."""
-    if isinstance(place, ObjectStorage):
+    top = place.local_path()
+    if top is None:
         yield from ((Path(name), name) for name in place.names(folder))
     else:
-        yield from ((path, path.relative_to(place.path).as_posix()) for path in (place.path / folder).glob("[!.]*"))
+        yield from ((path, path.relative_to(top).as_posix()) for path in (top / folder).glob("[!.]*"))
 
 
 class PruneResult(NamedTuple):
@@ -134,15 +133,15 @@ def prune(  # noqa: PLR0913  public, flat
     require_storage(place)
     now, log = resolve_now(now), open_audit_log(place)
     log.require_signer(key)
-    with explain_write_errors(place), lock_storage(place, lock_timeout):
+    with explain_write_errors(place), place.lock(lock_timeout):
         with log.lock() as opened:
             recover_storage(place, opened, key, [key])
         exports, unmanaged = list_exports(place)
         _require_past(exports, now)
         existing = place.stat_files(file.path for export in exports for file in _removable(export))
         present = [export for export in exports if any(file.path in existing for file in _removable(export))]
-        if isinstance(place, LocalStorage):
-            refuse_links(place.path / REJECTED_FOLDER)
+        if rejected := place.local_path(REJECTED_FOLDER):
+            refuse_links(rejected)
         expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
         if expired and not dry_run:
             _remove(place, expired, now, _needed(exports))
@@ -190,35 +189,31 @@ def _needed(exports: list[Manifest]) -> set[str]:
     return {file.path for each in newest.values() for file in each.files if file.kind == "rows"}
 
 
-def _remove(place: LocalStorage | ObjectStorage, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
+def _remove(place: Storage, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
     """Mark exports as pruned in their manifests, then delete their files; the next run resumes an interruption."""
     for manifest in manifests:
         _say_pruned(place, manifest, now.replace(microsecond=0).isoformat())
         for file in (file for file in manifest.files if file.path not in needed):
             place.delete(file.path)
-        if isinstance(place, LocalStorage):
-            for folder in part_folders(manifest.stem):
-                with suppress(OSError):  # most exports have none, and what others have put there stays
-                    (place.path / folder).rmdir()
+        for folder in filter(None, map(place.local_path, part_folders(manifest.stem))):
+            with suppress(OSError):  # most exports have none, and what others have put there stays
+                folder.rmdir()
 
 
-def _say_pruned(place: LocalStorage | ObjectStorage, manifest: Manifest, at: str) -> None:
+def _say_pruned(place: Storage, manifest: Manifest, at: str) -> None:
     manifest.pruned_at = manifest.pruned_at or at
     try:
         replace_manifest(place, manifest)
     except ConflictError:  # by an erasure, which finds the files gone from now on
-        now = read_object_manifest(place, manifest.stem) if isinstance(place, ObjectStorage) else None
-        if now:
+        if now := read_manifest(place, manifest.stem):
             _say_pruned(place, now, at)
 
 
-def require_storage(place: LocalStorage | ObjectStorage) -> None:
+def require_storage(place: Storage) -> None:
     """Require that the storage exists.
 
     Raises:
         UsageError: There is not.
     """
     if not place.exists():
-        raise UsageError(
-            f"There is nothing at {place}." if isinstance(place, ObjectStorage) else f"There is no folder {place}."
-        )
+        raise UsageError(f"There is no folder {place}." if place.local_path() else f"There is nothing at {place}.")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, manifest_path, replacement_path
+from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, manifest_path
 from feedback_etl.storage.base import STATE_FOLDER
-from feedback_etl.storage.posix import replace_private_file
+from feedback_etl.storage.posix import replace_private_file, replacement_path
 
 SCHEMA_VERSION = 1
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, Line, LockedAuditLog, Record, build_record, encode_record
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import STATE_FOLDER
-from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.base import STATE_FOLDER, Storage
 
 LOG = f"{STATE_FOLDER}/audit.jsonl"
 
@@ -21,7 +20,7 @@ LOG = f"{STATE_FOLDER}/audit.jsonl"
 class ObjectAuditLog(AuditLog):
     """Read and append to the audit log in an object store."""
 
-    def __init__(self, bucket: ObjectStorage) -> None:
+    def __init__(self, bucket: Storage) -> None:
         super().__init__(Path())
         self._bucket = bucket
 
@@ -43,7 +42,7 @@ class ObjectAuditLog(AuditLog):
 class OptimisticAuditLog(LockedAuditLog):
     """Append records with optimistic concurrency, against the log as it was last read."""
 
-    def __init__(self, bucket: ObjectStorage) -> None:
+    def __init__(self, bucket: Storage) -> None:
         self._bucket = bucket
         self._lines: dict[int, Line] = {}
 

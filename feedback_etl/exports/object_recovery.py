@@ -11,21 +11,20 @@ from datetime import datetime, timedelta
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.exports.audit import AuditLog, LockedAuditLog, Record, compute_mac
-from feedback_etl.exports.catalog import ABANDONED, read_object_manifest
+from feedback_etl.exports.catalog import ABANDONED, read_manifest
 from feedback_etl.exports.layout import manifest_path, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.recovery import END_EVENTS, has_valid_stem
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import ConflictError, Version
-from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.base import ConflictError, Storage, Version
 
 STALE_AFTER = timedelta(days=1)
 """How old a run without a manifest is when it is taken for dead."""
 
 
-def recover_objects(bucket: ObjectStorage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
+def recover_objects(bucket: Storage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
     """Finish or undo every export that was started and has not ended, and record it.
 
     Args:
@@ -52,13 +51,13 @@ def recover_objects(bucket: ObjectStorage, log: LockedAuditLog, signer: Key | No
             log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
 
 
-def abort_runs(bucket: ObjectStorage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
+def abort_runs(bucket: Storage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
     """Abort runs that have not committed, however young, and delete their objects."""
     by_id = {key.id if key else None: key for key in (None, signer)}
     with log.lock() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in END_EVENTS}
         for record in (each for each in started if each.get("run") not in ended and _is_genuine(each, signer, by_id)):
-            manifest = read_object_manifest(bucket, record["stem"]) or put_abort_marker(bucket, record, opened)
+            manifest = read_manifest(bucket, record["stem"]) or put_abort_marker(bucket, record, opened)
             if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
                 removed = remove_unlisted(bucket, manifest.stem, manifest.files)
                 opened.append("recovered", signer, run=record["run"], outcome="removed", removed=removed)
@@ -72,11 +71,9 @@ def _is_genuine(record: Record, signer: Key | None, by_id: Mapping[str | None, K
     return bool(record["mac"] == compute_mac(record, by_id[key_id]))
 
 
-def _resolve_manifest(
-    bucket: ObjectStorage, log: LockedAuditLog, started: Record, *, is_swept: bool
-) -> Manifest | None:
+def _resolve_manifest(bucket: Storage, log: LockedAuditLog, started: Record, *, is_swept: bool) -> Manifest | None:
     """Return the manifest of an unfinished run; None if the run is left alone."""
-    manifest, is_old = read_object_manifest(bucket, started["stem"]), _get_age(started) > STALE_AFTER
+    manifest, is_old = read_manifest(bucket, started["stem"]), _get_age(started) > STALE_AFTER
     if manifest and manifest.run == started["run"] and manifest.mode != ABANDONED and is_swept:
         # A sweep may not have seen it. It looks for that itself, if it lives.
         if not is_old:
@@ -86,7 +83,7 @@ def _resolve_manifest(
     return put_abort_marker(bucket, started, log) if manifest is None and is_old else manifest
 
 
-def erase_digests(bucket: ObjectStorage, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
+def erase_digests(bucket: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
     """Remove the rows of erased people from the files of an export and return their number.
 
     Raises:
@@ -105,7 +102,7 @@ def erase_digests(bucket: ObjectStorage, manifest: Manifest, digests: Iterable[s
     return sum(rows for _, rows in remove_rows(bucket, manifest, unwanted, dry_run=False))
 
 
-def remove_unlisted(bucket: ObjectStorage, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
+def remove_unlisted(bucket: Storage, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
     """Delete objects in the folders of an export that are not its files, and return their names.
 
     The manifest exists already. A worker that puts a part from now on reads the manifest afterwards and removes its
@@ -130,19 +127,19 @@ def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
     return [each["stem"] for each in records if each["event"] == "started" and each.get("run") not in ended]
 
 
-def find_unrecorded_keys(bucket: ObjectStorage, records: Iterable[Record], key: Key | None) -> list[str | None]:
+def find_unrecorded_keys(bucket: Storage, records: Iterable[Record], key: Key | None) -> list[str | None]:
     """Return the key ids of exports with another key that are published and not yet recorded."""
     records, mine = list(records), key.id if key else None
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     begun = [
         each for each in records if each["event"] == "started" and has_valid_stem(each) and each["run"] not in ended
     ]
-    found = [(each, read_object_manifest(bucket, each["stem"])) for each in begun if each["key_id"] != mine]
+    found = [(each, read_manifest(bucket, each["stem"])) for each in begun if each["key_id"] != mine]
     return [there.key_id for each, there in found if there and there.run == each["run"] and there.mode != ABANDONED]
 
 
 def put_abort_marker(
-    bucket: ObjectStorage, started: Record, log: LockedAuditLog, if_match: Version | None = None
+    bucket: Storage, started: Record, log: LockedAuditLog, if_match: Version | None = None
 ) -> Manifest | None:
     """Put an abort marker under the manifest's name; return None if a manifest was put first.
 

@@ -15,7 +15,7 @@ from typing import Self
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Record
-from feedback_etl.exports.catalog import ABANDONED, read_object_manifest
+from feedback_etl.exports.catalog import ABANDONED, read_manifest
 from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.key_guard import require_same_key
@@ -36,9 +36,8 @@ from feedback_etl.exports.tombstones import (
     list_erased_since,
 )
 from feedback_etl.exports.transaction import ExportTransaction, TransactionOptions
-from feedback_etl.storage.base import STATE_FOLDER, ConflictError
+from feedback_etl.storage.base import STATE_FOLDER, ConflictError, Storage
 from feedback_etl.storage.conditional_puts import require_conditional_puts
-from feedback_etl.storage.object_store import ObjectStorage
 
 _RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run again."
 
@@ -58,7 +57,7 @@ class ObjectExportTransaction(ExportTransaction):
 
     def __init__(
         self,
-        bucket: ObjectStorage,
+        bucket: Storage,
         now: datetime,
         options: TransactionOptions = TransactionOptions(),  # noqa: B008  frozen
     ) -> None:
@@ -149,7 +148,7 @@ class ObjectExportTransaction(ExportTransaction):
         try:
             manifest.version = self._bucket.put_new(manifest_path(self.stem), manifest.to_json().encode())
         except FileExistsError:
-            there = read_object_manifest(self._bucket, self.stem)
+            there = read_manifest(self._bucket, self.stem)
             if there is None or there.run != self._run or there.mode == ABANDONED:
                 raise ExportFileError(_RECOVERED) from None
             return there  # the answer was lost, and an eraser has been there since
@@ -172,7 +171,7 @@ class ObjectExportTransaction(ExportTransaction):
         }
         if strange := [part for part in parts if part.path not in there or there[part.path].bytes != part.bytes]:
             raise ExportFileError(f"{strange[0].path} is not there, or not as it was put: nothing was published.")
-        return [replace(part, etag=there[part.path].etag) for part in parts]
+        return [replace(part, etag=there[part.path].version) for part in parts]
 
     def _forgotten_meanwhile(self) -> frozenset[str]:
         return list_erased_since(self._bucket, self.erasures, self._key)
@@ -189,7 +188,7 @@ class ObjectExportTransaction(ExportTransaction):
                 erase_digests(self._bucket, manifest, forgotten, self._key)
                 break
             except ConflictError:  # the eraser is at it, too
-                manifest = read_object_manifest(self._bucket, self.stem) or manifest
+                manifest = read_manifest(self._bucket, self.stem) or manifest
         return manifest
 
     def _leave(self, kind: type[BaseException] | None) -> None:
@@ -206,7 +205,7 @@ class ObjectExportTransaction(ExportTransaction):
             started = next((each for each in log.records() if each.get("run") == self._run), None)
             if started is None:
                 return False  # the stem may be another's
-            there = read_object_manifest(self._bucket, self.stem)
+            there = read_manifest(self._bucket, self.stem)
             if there is None or (there.run == self._run and there.mode != ABANDONED):
                 try:
                     put_abort_marker(self._bucket, started, log, there.version if there else None)

@@ -16,14 +16,13 @@ from feedback_etl.exports.layout import (
     export_paths,
     manifest_path,
     part_folders,
-    replacement_path,
     staged_path,
 )
 from feedback_etl.exports.manifest import Manifest, read_manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.posix import hash_file
+from feedback_etl.storage.posix import hash_file, replacement_path
 
 _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
 """What parts are called, what workers write them to, and what rewrites them."""

@@ -14,14 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import ADOPTED
-from feedback_etl.exports.catalog import read_object_manifest, replace_manifest
-from feedback_etl.exports.layout import part_folders, replacement_path
+from feedback_etl.exports.catalog import read_manifest, replace_manifest
+from feedback_etl.exports.layout import part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, write_without
-from feedback_etl.storage.base import ConflictError, Version
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
-from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, hash_file
+from feedback_etl.storage.base import ConflictError, Storage, Version
+from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, replacement_path
 
 _CONCURRENCY = 4
 """Objects that are inspected or put concurrently: the pseudonyms of each are in memory."""
@@ -32,18 +30,16 @@ _FILES_PER_MANIFEST = 16
 Result = TypeVar("Result")
 
 
-def map_files(
-    place: LocalStorage | ObjectStorage, files: Sequence[DataFile], look: Callable[[DataFile], Result]
-) -> list[Result]:
+def map_files(place: Storage, files: Sequence[DataFile], look: Callable[[DataFile], Result]) -> list[Result]:
     """Apply a function to each file; objects of a store are processed concurrently."""
-    if not isinstance(place, ObjectStorage):
+    if place.has_locks:
         return [look(file) for file in files]
     with ThreadPoolExecutor(_CONCURRENCY) as pool:
         return list(pool.map(look, files))
 
 
 def remove_rows(
-    place: LocalStorage | ObjectStorage,
+    place: Storage,
     manifest: Manifest,
     unwanted: Sequence[tuple[DataFile, Set[str]]],
     *,
@@ -55,7 +51,7 @@ def remove_rows(
         OSError: One cannot be written.
         Changed: Somebody else has rewritten a file or the manifest; those that were given before are done.
     """
-    if not isinstance(place, ObjectStorage):
+    if place.has_locks:
         for file, pseudonyms in unwanted:
             yield file, _leave_out_of_file(place, manifest, file, pseudonyms, dry_run=dry_run)
         return
@@ -65,10 +61,8 @@ def remove_rows(
         )
 
 
-def _leave_out_of_file(
-    place: LocalStorage, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool
-) -> int:
-    path = place.path / file.path
+def _leave_out_of_file(place: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool) -> int:
+    path = Path(place.uri(file.path))
     if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
         file.rows = count_rows(path)
     new = replacement_path(path)
@@ -91,7 +85,7 @@ def _leave_out_of_file(
     return erased
 
 
-def finish_rewrites(place: LocalStorage | ObjectStorage, manifest: Manifest) -> None:
+def finish_rewrites(place: Storage, manifest: Manifest) -> None:
     """Update the manifest to the content that exists, whether a crash came before or after a replacement.
 
     In an object store an announced content that does not exist may still be put by a process that is at work.
@@ -101,7 +95,7 @@ def finish_rewrites(place: LocalStorage | ObjectStorage, manifest: Manifest) -> 
     for file in manifest.files:
         if file.becoming and _digest_of(place, file) == file.becoming["sha256"]:
             _apply_replacement(manifest, file)
-        if not isinstance(place, ObjectStorage):
+        if place.has_locks:
             file.becoming = {}
     replace_manifest(place, manifest)
 
@@ -113,16 +107,16 @@ def _apply_replacement(manifest: Manifest, file: DataFile, etag: str = "") -> No
     file.becoming, file.etag = {}, etag
 
 
-def _digest_of(place: LocalStorage | ObjectStorage, file: DataFile) -> str:
-    if not isinstance(place, ObjectStorage):
-        return hash_file(place.path / file.path)
+def _digest_of(place: Storage, file: DataFile) -> str:
+    if place.has_locks:
+        return place.stat_with_digest(file.path)[1]
     with suppress(FileNotFoundError):  # pruned
         return place.stat_with_digest(file.path)[1]
     return ""
 
 
 @contextmanager
-def fetch_if_present(place: LocalStorage | ObjectStorage, name: str) -> Iterator[Path | None]:
+def fetch_if_present(place: Storage, name: str) -> Iterator[Path | None]:
     """Provide a local copy of a file of an export; None if it was pruned."""
     with ExitStack() as stack:
         path = None
@@ -131,7 +125,7 @@ def fetch_if_present(place: LocalStorage | ObjectStorage, name: str) -> Iterator
         yield path if path and path.exists() else None
 
 
-def read_pseudonyms(place: LocalStorage | ObjectStorage, file: DataFile) -> set[str]:
+def read_pseudonyms(place: Storage, file: DataFile) -> set[str]:
     """Return all pseudonyms in a file of an export; none if it was pruned.
 
     Raises:
@@ -145,11 +139,11 @@ def read_pseudonyms(place: LocalStorage | ObjectStorage, file: DataFile) -> set[
             raise ExportFileError(f"{where} cannot be read: it is damaged, or not what its name says.") from None
 
 
-def rewrite_part(bucket: ObjectStorage, file: DataFile, unwanted: Set[str]) -> DataFile:
+def rewrite_part(bucket: Storage, file: DataFile, unwanted: Set[str]) -> DataFile:
     """Replace a part of an uncommitted export without the rows of the given pseudonyms."""
     with bucket.local_copy_version(file.path) as (old, version), bucket.staging_path(file.path) as new:
         facts = _written_without(old, new, unwanted)
-        etag = bucket.replace(file.path, new, if_match=version).etag
+        etag = bucket.replace(file.path, new, if_match=version)
     return DataFile(file.path, file.kind, **facts, etag=etag)
 
 
@@ -163,7 +157,7 @@ class _Draft(NamedTuple):
 
 
 def _leave_out_of_objects(
-    bucket: ObjectStorage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
+    bucket: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
 ) -> Iterator[tuple[DataFile, int]]:
     with ExitStack() as stack, ThreadPoolExecutor(_CONCURRENCY) as pool:
         drafts = list(pool.map(lambda each: _drafted(bucket, stack, *each), unwanted))
@@ -184,7 +178,7 @@ def _leave_out_of_objects(
         put.result()
 
 
-def _drafted(bucket: ObjectStorage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
+def _drafted(bucket: Storage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
     new = stack.enter_context(bucket.staging_path(file.path))
     with bucket.local_copy_version(file.path) as (old, version):
         return _Draft(file, new, version, _written_without(old, new, unwanted))
@@ -197,22 +191,22 @@ def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 
 
-def _record_replacements(bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]) -> None:
+def _record_replacements(bucket: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]) -> None:
     """Record replaced objects in the manifest; after a conflict, in the manifest that another process wrote."""
     for draft, version in replaced:
-        _apply_replacement(manifest, draft.file, version.etag)
+        _apply_replacement(manifest, draft.file, version)
     now: Manifest | None = manifest
     while replaced and now:
         try:
             replace_manifest(bucket, now)
             break
         except ConflictError:  # another process replaced the manifest: apply the replacements to that one
-            now = read_object_manifest(bucket, manifest.stem)
+            now = read_manifest(bucket, manifest.stem)
             replaced = _reapply(bucket, now, replaced) if now else []
 
 
 def _reapply(
-    bucket: ObjectStorage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]
+    bucket: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]
 ) -> list[tuple[_Draft, Version]]:
     """Return the replacements that still exist unchanged, after applying them to the manifest."""
     files, applied = {file.path: file for file in manifest.files}, []
@@ -221,8 +215,8 @@ def _reapply(
     }
     for draft, version in replaced:
         path = draft.file.path
-        if path in files and (info := existing.get(path)) and info[:2] == (draft.becoming["bytes"], version.etag):
+        if path in files and (info := existing.get(path)) and info[:2] == (draft.becoming["bytes"], version):
             files[path].becoming = draft.becoming
-            _apply_replacement(manifest, files[path], version.etag)
+            _apply_replacement(manifest, files[path], version)
             applied.append((draft, version))
     return applied

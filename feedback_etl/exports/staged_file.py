@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
-from feedback_etl.exports.layout import replacement_path, staged_path
+from feedback_etl.exports.layout import staged_path
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.row_filter import list_pseudonyms, write_without
-from feedback_etl.storage.posix import create_private_file, make_private_folder
+from feedback_etl.storage.posix import create_private_file, make_private_folder, replacement_path
 from feedback_etl.storage.whole_files import WholeFile
 
 

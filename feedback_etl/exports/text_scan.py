@@ -10,36 +10,38 @@ import polars.selectors as cs
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.csv_records import translate_read_errors, without_empty_lines
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
-from feedback_etl.storage.urls import POLARS_OPTIONS
+from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import iso_timestamp
 
 
-def scan_text(place: LocalStorage | ObjectStorage, manifest: Manifest) -> pl.LazyFrame:
+def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
     """Scan the data files of an export, one after the other, with all columns as a CSV file would hold them.
 
     Raises:
         ExportFileError: The file was adopted, and cannot be read.
     """
     names = [file.path for file in manifest.all("pairs")]
-    options: dict[str, Any] = {"storage_options": POLARS_OPTIONS} if isinstance(place, ObjectStorage) else {}
     if not names[0].endswith(".parquet"):
-        return pl.scan_csv(csv_sources(place, manifest, names), infer_schema=False, glob=False, **options)
-    frame = pl.scan_parquet([place.uri(name) for name in names], glob=False, **options)
+        return pl.scan_csv(
+            csv_sources(storage, manifest, names),
+            infer_schema=False,
+            glob=False,
+            storage_options=storage.polars_options,
+        )
+    frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=storage.polars_options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
     truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
     return frame.with_columns(times).with_columns(truths).with_columns(pl.all().cast(pl.String))
 
 
-def csv_sources(place: LocalStorage | ObjectStorage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
+def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
     """Return the sources of CSV files for Polars: their locations, or the records of an adopted file.
 
     Raises:
         ExportFileError: The file was adopted, and cannot be read.
     """
-    addresses = [place.uri(name) for name in names]
+    addresses = [storage.uri(name) for name in names]
     if manifest.mode != ADOPTED:  # what this package writes has no empty lines
         return addresses
     (path,) = map(Path, addresses)

@@ -8,12 +8,11 @@ from typing import Self
 import polars as pl
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import read_object_manifest
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_staging_errors, explain_write_errors
-from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import create_private_file, hash_file
 from feedback_etl.storage.whole_files import WholeFile
 
@@ -77,7 +76,7 @@ class PartWriter:
         """Report where writing failed: a part for an object store is written to the local temporary folder first."""
         return (
             explain_staging_errors(str(self._place))
-            if isinstance(self._place, ObjectStorage)
+            if self._place.local_path() is None
             else explain_write_errors(self._place)
         )
 
@@ -87,7 +86,7 @@ class PartWriter:
         In a local folder nothing can remain: the folder of the parts is gone.
         """
         stem = self._name.split("/")[-2]
-        manifest = read_object_manifest(self._place, stem) if isinstance(self._place, ObjectStorage) else None
+        manifest = read_manifest(self._place, stem) if not self._place.has_locks else None
         if manifest and self._name not in [file.path for file in manifest.files]:
             self._place.delete(self._name)
             raise ExportFileError(f"The export {stem} ended while the part was written: {self._name} was removed.")

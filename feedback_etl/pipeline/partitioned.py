@@ -36,8 +36,6 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskContext, Task
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import write_private_file
 
 logger = logging.getLogger(__name__)
@@ -167,11 +165,11 @@ def _release_here(request: ExportRequest) -> Runner:
 
 
 def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
-    storage, now = request.storage, request.rules.now
+    now, folder = request.rules.now, request.storage.local_path()
     options = request.transaction_options(consent, request_details(request.output.idempotency_key))
-    if isinstance(storage, ObjectStorage):
-        return ObjectExportTransaction(storage, now, options)
-    return PartitionedExportTransaction(storage.path, now, options)
+    if folder is None:
+        return ObjectExportTransaction(request.storage, now, options)
+    return PartitionedExportTransaction(folder, now, options)
 
 
 def _create_context(
@@ -179,7 +177,7 @@ def _create_context(
 ) -> TaskContext:
     rules, selection = request.rules, request.selection
     return TaskContext(
-        place=to_absolute(request.storage),
+        place=request.storage.absolute_uri(),
         stem=export.stem,
         form=request.output.file_format,
         rules=replace(rules, key=None),
@@ -220,11 +218,6 @@ def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
                 f"The parts contain {contained[kind]:,} rows ({kind}), but {rows:,} were counted: nothing was "
                 "published. Run again."
             )
-
-
-def to_absolute(storage: LocalStorage | ObjectStorage) -> str:
-    """Return the location for workers, whose working directory differs."""
-    return str(storage.path.absolute()) if isinstance(storage, LocalStorage) else str(storage)
 
 
 def _count_in_flight(request: ExportRequest) -> int:

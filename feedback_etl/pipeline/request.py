@@ -13,8 +13,7 @@ from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.base import Storage
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -37,7 +36,7 @@ class ExportRequest:
             all rows.
     """
 
-    storage: LocalStorage | ObjectStorage
+    storage: Storage
     selection: ReadRequest
     rules: TransformOptions
     output: OutputOptions
@@ -69,13 +68,14 @@ class ExportRequest:
     @property
     def is_partitioned(self) -> bool:
         """Whether the export is written in parts."""
-        return self.executor is not None or isinstance(self.storage, ObjectStorage)
+        return self.executor is not None or self.storage.local_path() is None
 
     @property
     def folder(self) -> Path:
         """The folder of an export that is not in parts."""
-        assert isinstance(self.storage, LocalStorage)  # noqa: S101  all others are partitioned
-        return self.storage.path
+        folder = self.storage.local_path()
+        assert folder  # noqa: S101  all others are partitioned
+        return folder
 
     @property
     def lock_timeout(self) -> float | None:

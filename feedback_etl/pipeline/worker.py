@@ -36,9 +36,7 @@ from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import find_active_key, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
-from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
-from feedback_etl.storage.object_store import ObjectStorage
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def _find_secrets(export: TaskContext) -> Secrets:
             f"This worker has feedback_etl {__version__}, the coordinator {export.version}: install the same version."
         )
     place = _place_of(export.place)
-    if isinstance(place, LocalStorage) and not place.names(STATE_FOLDER):
+    if place.local_path() and not place.names(STATE_FOLDER):
         raise UsageError(
             f"This worker does not see {export.place}: let workers and coordinator share the folder, or export to an "
             "object store."
@@ -122,7 +120,7 @@ def create_processor(export: TaskContext, rules: TransformOptions) -> BatchProce
 
 
 @lru_cache(maxsize=4)
-def _place_of(name: str) -> LocalStorage | ObjectStorage:
+def _place_of(name: str) -> Storage:
     """Open the storage once per process: opening takes ten times as long as a request. It renews its credentials."""
     return open_storage(name)
 

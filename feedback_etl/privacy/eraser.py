@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import read_object_manifest
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.housekeeping import open_audit_log, recover_storage
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
@@ -27,10 +27,8 @@ from feedback_etl.exports.tombstones import (
 )
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import ConflictError
+from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
 
 
 @dataclass
@@ -61,9 +59,7 @@ class ErasureResult:
 class Eraser:
     """One erasure; in a folder, the caller holds the lock."""
 
-    def __init__(
-        self, place: LocalStorage | ObjectStorage, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool
-    ) -> None:
+    def __init__(self, place: Storage, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool) -> None:
         self._place, self._keys, self._request, self._dry_run = place, keys, request, dry_run
         self._log = open_audit_log(place)
         self._signer = keys[0] if keys else None
@@ -79,7 +75,7 @@ class Eraser:
         self._found_ids = self._find_erased_before()
         if not self._dry_run:
             self._write_tombstones()
-            if isinstance(self._place, ObjectStorage):  # an export published before these tombstones has not read them
+            if not self._place.has_locks:  # an export published before these tombstones has not read them
                 self._log_sweep()
                 exports = list_exports(self._place).exports
         for manifest in exports:
@@ -87,7 +83,7 @@ class Eraser:
                 self._erase_with_retry(manifest, keys[manifest.pseudonyms])
             else:
                 self._result.without_key.append(manifest.stem)
-        if isinstance(self._place, ObjectStorage):
+        if not self._place.has_locks:
             self._result.unfinished = list_unfinished_stems(self._log.records())
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
         if not self._dry_run:
@@ -152,14 +148,11 @@ class Eraser:
                 self._erase_from(current, key)
                 break
             except ConflictError:
-                current = (
-                    read_object_manifest(self._place, manifest.stem) if isinstance(self._place, ObjectStorage) else None
-                )
+                current = read_manifest(self._place, manifest.stem)
 
     def _erase_from(self, manifest: Manifest, key: Key | None) -> None:
         """Rewrite the files of an export that contain matching rows."""
-        if isinstance(self._place, LocalStorage):
-            top = self._place.path
+        if top := self._place.local_path():
             paths = [top / file.path for file in manifest.files]
             refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
         finish_rewrites(self._place, manifest)

@@ -13,7 +13,7 @@ from feedback_etl.database.connect import Database
 from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.housekeeping import lock_storage, open_audit_log
+from feedback_etl.exports.housekeeping import open_audit_log
 from feedback_etl.exports.maintenance import require_storage
 from feedback_etl.exports.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.eraser import Eraser, ErasureResult
@@ -103,7 +103,7 @@ def erase(  # noqa: PLR0913  public, flat
     request = _resolve(database, users, analyses, options | {"allow_row_security": allow_row_security})
     if database is not None and not_in_database:
         request = request._replace(remaining=_list_remaining(database, options))
-    with explain_write_errors(place), lock_storage(place, lock_timeout):
+    with explain_write_errors(place), place.lock(lock_timeout):
         return Eraser(place, known_keys, request, dry_run=dry_run).run()
 
 

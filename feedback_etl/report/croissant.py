@@ -16,7 +16,6 @@ from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_schema import TIME, manifest_schema
 from feedback_etl.storage.errors import explain_write_errors
-from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
 from feedback_etl.training.export_catalog import CommittedExport, may_share_pairs
 
@@ -92,8 +91,8 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
 
 def _may_repeat(exports: Sequence[Manifest]) -> bool:
     """Return whether two of the exports can contain the same rows."""
-    place = LocalStorage(Path())  # all are in one storage
-    whole = {each.stem: CommittedExport.from_manifest(place, each) for each in exports}
+    storage = open_storage(".")  # all are in one storage
+    whole = {each.stem: CommittedExport.from_manifest(storage, each) for each in exports}
     return any(may_share_pairs(one, other) for one, other in combinations(whole.values(), 2))
 
 
@@ -181,8 +180,8 @@ def write_croissant(folder: str | Path) -> Path | str:
     >>> json.loads(write_croissant("described").read_text())["@type"]
     'sc:Dataset'
     """
-    place = open_storage(folder)
-    text = json.dumps(croissant(place, list_exports(place).exports), indent=2, ensure_ascii=False) + "\n"
-    with explain_write_errors(place, "Name another folder."):
-        place.overwrite(CROISSANT, text.encode())
-    return place.local_path(CROISSANT) or place.uri(CROISSANT)
+    storage = open_storage(folder)
+    text = json.dumps(croissant(storage, list_exports(storage).exports), indent=2, ensure_ascii=False) + "\n"
+    with explain_write_errors(storage, "Name another folder."):
+        storage.overwrite(CROISSANT, text.encode())
+    return storage.local_path(CROISSANT) or storage.uri(CROISSANT)

@@ -84,7 +84,7 @@ def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) ->
     Raises:
         ExportFileError: A file cannot be read, or does not match its manifest.
     """
-    keys, folders = list(keys), list(dict.fromkeys(str(each.place) for each in exports))
+    keys, folders = list(keys), list(dict.fromkeys(str(each.storage) for each in exports))
     chosen = choose(refresh_exports(exports))
     rows, columns = Rows(chosen.together), _columns(chosen.together)
     has_people = [_PERSON in each.manifest.columns for each in chosen.together]
@@ -141,17 +141,17 @@ def find_report_exports(places: Iterable[str | Path]) -> list[Export]:
     Raises:
         ExportFileError: A folder has no export, a file has no manifest, or a manifest cannot be read.
     """
-    found = {(str(each.place), each.manifest.stem): each for place in places for each in _exports_at(place)}
+    found = {(str(each.storage), each.manifest.stem): each for storage in places for each in _exports_at(storage)}
     return sorted(found.values(), key=lambda each: (each.manifest.created_at, each.manifest.stem))
 
 
 def _exports_at(named: str | Path) -> list[Export]:
     path = Path(named)
     is_file = path.name.endswith(DATA_SUFFIXES) and not is_object_store(str(named))
-    place = open_storage(path.parent if is_file else named)
-    found = [Export(place, manifest) for manifest in list_exports(place).exports]
+    storage = open_storage(path.parent if is_file else named)
+    found = [Export(storage, manifest) for manifest in list_exports(storage).exports]
     if not is_file and not found:
-        raise ExportFileError(f"{place} contains no exports; create one with `feedback-etl export`.")
+        raise ExportFileError(f"{storage} contains no exports; create one with `feedback-etl export`.")
     if is_file and not (found := [each for each in found if each.paths == [path.name]]):
         raise ExportFileError(
             f"{path} is not a data file with a manifest. Create one with `feedback-etl adopt FILE`, or name a folder."

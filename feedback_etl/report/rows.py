@@ -8,8 +8,7 @@ import polars as pl
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.text_scan import scan_text
-from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.base import Storage
 from feedback_etl.training.export_catalog import CommittedExport
 from feedback_etl.transform.transforms import PAIR_KEY
 
@@ -19,7 +18,7 @@ _OCCURRENCE = "occurrence in its file"
 class Export(NamedTuple):
     """An export and its storage."""
 
-    place: LocalStorage | ObjectStorage
+    storage: Storage
     manifest: Manifest
 
     @property
@@ -30,7 +29,7 @@ class Export(NamedTuple):
     @property
     def committed(self) -> CommittedExport:
         """Return the export as `training` represents it."""
-        return CommittedExport.from_manifest(self.place, self.manifest)
+        return CommittedExport.from_manifest(self.storage, self.manifest)
 
     def read(self, names: Sequence[str]) -> pl.DataFrame:
         """Read columns of its file; missing columns are null.
@@ -40,9 +39,9 @@ class Export(NamedTuple):
         """
         lacking = [pl.lit(None, pl.String).alias(name) for name in names if name not in self.manifest.columns]
         try:
-            return scan_text(self.place, self.manifest).with_columns(lacking).select(names).collect()
+            return scan_text(self.storage, self.manifest).with_columns(lacking).select(names).collect()
         except (OSError, pl.exceptions.PolarsError):  # their messages may contain values
-            where = self.place.uri(self.manifest.data)
+            where = self.storage.uri(self.manifest.data)
             raise ExportFileError(f"{where} cannot be read: it is missing, or damaged.") from None
 
 

@@ -41,7 +41,7 @@ def refresh_exports(exports: Sequence[Export]) -> list[Export]:
     """
     with ThreadPoolExecutor() as pool:
         found = pool.map(partial(refresh, verify=False), [each.committed for each in exports if each.paths])
-        return [Export(each.place, each.manifest) for each in found if each]
+        return [Export(each.storage, each.manifest) for each in found if each]
 
 
 def choose(present: Sequence[Export]) -> Chosen:
@@ -54,7 +54,7 @@ def choose(present: Sequence[Export]) -> Chosen:
         return Chosen([], [], 0, {})
     newest, kinds = present[-1], [each.committed.kind for each in present]
     together = [each for each, kind in zip(present, kinds, strict=True) if kind == kinds[-1]]
-    beside = [each for each in together if str(each.place) == str(newest.place)]
+    beside = [each for each in together if str(each.storage) == str(newest.storage)]
     others = {
         reason: sum(getattr(kind, name) != getattr(kinds[-1], name) for kind in kinds)
         for name, reason in _REASONS.items()

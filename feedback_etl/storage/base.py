@@ -4,7 +4,7 @@ Names are relative paths with `/` between their parts, as manifests contain them
 dot are hidden: `names` and `folders` omit them. Every implementation passes `tests/test_storage.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,16 +15,8 @@ STATE_FOLDER = ".feedback_etl"
 """The folder of the lock, the audit log and other state."""
 
 
-class Version(NamedTuple):
-    """Identify one version of a file.
-
-    Attributes:
-        etag: The ETag of an object; of a local file, its inode, time of modification and size.
-        generation: The generation of an object on Google Cloud Storage, or its version id in a bucket with versions.
-    """
-
-    etag: str = ""
-    generation: str | None = None
+Version = str
+"""Identifies one version of a file: the ETag of an object; of a local file, its inode, modification time and size."""
 
 
 class FileInfo(NamedTuple):
@@ -32,12 +24,12 @@ class FileInfo(NamedTuple):
 
     Attributes:
         bytes: Its size.
-        etag: `Version.etag`; listings of object stores contain no generation.
+        version: Its version; "" in an object store that lists none.
         modified_ns: The time of its last modification in nanoseconds since 1970; whole seconds in an object store.
     """
 
     bytes: int
-    etag: str
+    version: Version
     modified_ns: int
 
 
@@ -55,7 +47,7 @@ class Storage(Protocol):
     """
 
     has_locks: bool
-    polars_options: Mapping[str, str] | None
+    polars_options: dict[str, str] | None
 
     def exists(self) -> bool:
         """Return whether the folder exists, or the prefix contains an object."""
@@ -122,8 +114,9 @@ class Storage(Protocol):
     def put_new(self, name: str, content: bytes | Path) -> Version:
         """Write a file that does not exist yet, completely or not at all; durable when this returns.
 
-        A local folder must exist. A `Path` is a complete file from `staging_path`, already on disk. If the answer of
-        an object store was lost, an object with the same content is taken for the one that was put.
+        A local folder must exist. A `Path` is a complete file from `staging_path`, already on disk. In an object
+        store, whose answers can be lost, an existing object with the same content counts as the one that was put:
+        where it matters who has put it, the content contains a nonce. The same holds for `replace`.
 
         Raises:
             FileExistsError: The name is taken.
@@ -133,16 +126,19 @@ class Storage(Protocol):
     def replace(self, name: str, content: bytes | Path, if_match: Version) -> Version:
         """Replace a file whose version is still the given one, completely or not at all; return the new version.
 
+        In a folder the caller holds `lock`, so that no other process replaces the same version, and a `Path` is a
+        complete file from `staging_path`, already on disk.
+
         Raises:
             ConflictError: The file was changed or removed since that version was read.
-            OSError: The file cannot be written; it keeps its content.
+            OSError: The file cannot be written; its content is the old or the new one.
         """
 
     def overwrite(self, name: str, content: bytes) -> None:
         """Create or replace a file whatever it contains: for files that are derived from others.
 
         Raises:
-            OSError: The file cannot be written; an existing one keeps its content.
+            OSError: The file cannot be written; its content is the old or the new one.
         """
 
     def delete(self, *names: str) -> None:
@@ -153,6 +149,21 @@ class Storage(Protocol):
 
     def read_lines(self, name: str) -> bytes:
         """Return the content of an append-only file; empty if it does not exist."""
+
+    def read_numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
+        """Return the lines of an append-only file that have a greater number, in ascending order.
+
+        The first line of a local file is 1, and the last may be torn: without its newline. In an object store each
+        addition is one entry, and numbers may be missing.
+        """
+
+    def put_numbered(self, name: str, number: int, content: bytes) -> None:
+        """Append a line under the next number, if the number is free; durable when this returns.
+
+        Raises:
+            FileExistsError: The number is taken.
+            ExportFileError: No number is left, because an object that is not ours has one of the last.
+        """
 
     def lock(self, timeout: float) -> AbstractContextManager[None]:
         """Lock the folder against other processes and threads; an object store has no lock, and this does nothing.

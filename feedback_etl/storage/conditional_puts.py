@@ -4,11 +4,10 @@ import secrets
 from collections.abc import Callable
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.storage.base import ConflictError
-from feedback_etl.storage.object_store import ObjectStorage
+from feedback_etl.storage.base import ConflictError, Storage
 
 
-def require_conditional_puts(storage: ObjectStorage, folder: str) -> None:
+def require_conditional_puts(storage: Storage, folder: str) -> None:
     """Verify with a temporary object that the store honours If-None-Match and If-Match.
 
     Raises:
@@ -24,7 +23,7 @@ def require_conditional_puts(storage: ObjectStorage, folder: str) -> None:
         storage.delete(name)
 
 
-def _require_refusal(storage: ObjectStorage, put: Callable[[], object], condition: str) -> None:
+def _require_refusal(storage: Storage, put: Callable[[], object], condition: str) -> None:
     try:
         put()
     except (FileExistsError, ConflictError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from feedback_etl.storage.base import ConflictError, FileInfo, Storage, Version
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_file, lock_folder
+from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
 from feedback_etl.storage.posix import (
     create_private_file,
     fsync_directory,
@@ -18,8 +18,11 @@ from feedback_etl.storage.posix import (
     make_private_folder,
     open_private_file,
     replace_private_file,
+    replacement_path,
     temporary_path,
+    unlink_if_ours,
 )
+from feedback_etl.storage.whole_files import WholeFile
 
 
 class LocalStorage(Storage):
@@ -121,26 +124,24 @@ class LocalStorage(Storage):
         path = self.path / name
         refuse_links(path)
         link_exclusive(content, path)
-        fsync_directory(path.parent)
+        try:
+            fsync_directory(path.parent)
+        except BaseException:
+            unlink_if_ours(content, path)
+            raise
         return _version(path.stat())
 
     def replace(self, name: str, content: bytes | Path, if_match: Version) -> Version:
-        """Compare the version under a lock of the file itself, rename the new file over it, fsync the folder."""
-        if isinstance(content, bytes):
-            with self.staging_path(name) as staged:
-                with create_private_file(staged) as file:
-                    file.fill(content)
-                return self.replace(name, staged, if_match)
+        """Compare the version, rename the new file over the old one, then fsync its folder."""
         path = self.path / name
-        try:
-            with lock_file(path, LOCK_TIMEOUT):
-                if _version(path.lstat()) != if_match:
-                    raise ConflictError(f"{path} was changed meanwhile.")
-                content.replace(path)
-                fsync_directory(path.parent)
-                return _version(path.stat())
-        except FileNotFoundError:
-            raise ConflictError(f"{path} was removed meanwhile.") from None
+        if not path.exists() or _version(path.stat()) != if_match:
+            raise ConflictError(f"{path} was changed meanwhile.")
+        if isinstance(content, bytes):
+            replace_private_file(path, replacement_path(path), content)
+        else:
+            content.replace(path)
+            fsync_directory(path.parent)
+        return _version(path.stat())
 
     def overwrite(self, name: str, content: bytes) -> None:
         """Rename a new file over an existing one."""
@@ -153,19 +154,13 @@ class LocalStorage(Storage):
         paths = [self.path / name for name in names]
         for path in paths:
             path.unlink(missing_ok=True)
-        for folder in {path.parent: None for path in paths}:
+        for folder in filter(Path.is_dir, {path.parent for path in paths}):
             fsync_directory(folder)
 
     def append_lines(self, name: str, content: bytes) -> None:
         """Append under an exclusive lock of the file; a line torn by a crash is terminated first."""
-        path = self.path / name
-        make_private_folder(path.parent)
-        with open_private_file(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 1))
-            start = b"" if file.read(1) in (b"", b"\n") else b"\n"
-            file.append(start + content)
+        with self._open_locked(name) as file:
+            _append_lines(file, content)
 
     def read_lines(self, name: str) -> bytes:
         """Return the whole file."""
@@ -173,14 +168,51 @@ class LocalStorage(Storage):
         refuse_links(path.parent, path)
         return path.read_bytes() if path.exists() else b""
 
+    def read_numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
+        """Return the lines after a number."""
+        return {number: line for number, line in enumerate(_split(self.read_lines(name)), 1) if number > after}
+
+    def put_numbered(self, name: str, number: int, content: bytes) -> None:
+        """Append a line if the file has one line less, under an exclusive lock of the file."""
+        with self._open_locked(name) as file:
+            file.seek(0)
+            if len(_split(file.read())) >= number:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path / name))
+            _append_lines(file, content)
+
+    @contextmanager
+    def _open_locked(self, name: str) -> Iterator[WholeFile]:
+        path = self.path / name
+        refuse_links(path.parent, path)
+        make_private_folder(path.parent)
+        is_new = not path.exists()
+        with open_private_file(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if is_new:
+                fsync_directory(path.parent)
+            yield file
+
     def lock(self, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
         """Lock the folder; the system releases the lock when the process dies."""
         return lock_folder(self.path, timeout)
 
 
+def _append_lines(file: WholeFile, content: bytes) -> None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 1))
+    start = b"" if file.read(1) in (b"", b"\n") else b"\n"
+    file.append(start + content)
+
+
+def _split(content: bytes) -> list[bytes]:
+    """Split lines at newlines, which they keep; other line separators may be part of a line."""
+    lines = [line + b"\n" for line in content.split(b"\n")]
+    return [*lines[:-1], lines[-1][:-1]] if content and not content.endswith(b"\n") else lines[:-1]
+
+
 def _version(status: os.stat_result) -> Version:
-    return Version(f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}")
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 def _info(status: os.stat_result) -> FileInfo:
-    return FileInfo(status.st_size, _version(status).etag, status.st_mtime_ns)
+    return FileInfo(status.st_size, _version(status), status.st_mtime_ns)

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
+from feedback_etl.storage.base import Storage
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 
-StorageLike = str | Path | LocalStorage | ObjectStorage
+StorageLike = str | Path | Storage
 """A storage, or the path or URL of one."""
 
 
-def open_storage(where: StorageLike) -> LocalStorage | ObjectStorage:
-    """Open the storage at a path or a URL (`s3://bucket/prefix`, `gs://`, `az://`).
+def open_storage(where: StorageLike) -> Storage:
+    """Open the storage at a path or a URL (`s3://bucket/prefix`).
 
     Raises:
         UsageError: The URL names no bucket, contains credentials, or is not that of an object store.
@@ -19,7 +20,7 @@ def open_storage(where: StorageLike) -> LocalStorage | ObjectStorage:
     >>> str(open_storage("ml/feedback_training")), str(open_storage("s3://bucket/exports/"))
     ('ml/feedback_training', 's3://bucket/exports')
     """
-    if isinstance(where, LocalStorage | ObjectStorage):
+    if not isinstance(where, str | Path):
         return where
     refuse_unsupported_url(str(where))
     return ObjectStorage(str(where)) if is_object_store(str(where)) else LocalStorage(Path(where))

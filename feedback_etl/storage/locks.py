@@ -1,4 +1,4 @@
-"""Locks of folders and files: held by one process or thread at a time, released by the system when it dies."""
+"""Locks of folders and files, held by one process or thread at a time, released by the system when it dies."""
 
 import fcntl
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 from feedback_etl.errors import FolderLockedError
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.posix import make_private_folder, open_existing_file, open_private_file
+from feedback_etl.storage.posix import make_private_folder, open_private_file
 
 LOCK_TIMEOUT = 60.0
 _RETRY_SECONDS = 0.01
@@ -32,20 +32,6 @@ def lock_folder(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
                 f"{folder} is in use: another export, erasure or prune has held its lock for {timeout:g} s. "
                 "Wait for it, or give --lock-timeout more seconds."
             )
-        yield
-
-
-@contextmanager
-def lock_file(path: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
-    """Acquire the lock of an existing file.
-
-    Raises:
-        FolderLockedError: Another process or thread has held the lock for `timeout` seconds.
-        OSError: The file does not exist, or cannot be opened for writing.
-    """
-    with open_existing_file(path) as file:
-        if not acquire_lock(file.fileno(), timeout):
-            raise FolderLockedError(f"{path} has been locked by another process for {timeout:g} s; run again.")
         yield
 
 

@@ -1,7 +1,7 @@
 """Append-only files in an object store, as numbered objects: `audit/00000001.json` and so on for `audit.jsonl`.
 
 Nothing can be appended to an object. Each addition is therefore an object of its own under the next number, put on the
-condition that none exists there. Contents are cached and read again only if their ETag has changed.
+condition that none exists there. Contents are cached and read again only if their version has changed.
 """
 
 import re
@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.storage.base import Storage
+from feedback_etl.storage.base import Storage, Version
 
 _CONCURRENCY = 16
 _DIGITS = 8
@@ -21,7 +21,7 @@ class NumberedObjects(Storage):
     """Implement the append-only files of a storage by its other methods."""
 
     def __init__(self) -> None:
-        self._cache: dict[str, tuple[str, bytes]] = {}
+        self._cache: dict[str, tuple[Version, bytes]] = {}
 
     def append_lines(self, name: str, content: bytes) -> None:
         """Put an object under the next free number."""
@@ -49,20 +49,20 @@ class NumberedObjects(Storage):
         if number >= 10**_DIGITS:
             raise ExportFileError(self._describe_gap(name))
         path = f"{_folder_of_objects(name)}/{number:0{_DIGITS}}.json"
-        self._cache[path] = (self.put_new(path, content).etag, content)
+        self._cache[path] = (self.put_new(path, content), content)
 
-    def _read_cached(self, path: str, etag: str) -> bytes:
+    def _read_cached(self, path: str, version: Version) -> bytes:
         cached = self._cache.get(path)
-        if cached is None or not etag or cached[0] != etag:
+        if cached is None or not version or cached[0] != version:
             content, version = self.read_version(path)
-            cached = self._cache[path] = (version.etag, content)
+            cached = self._cache[path] = (version, content)
         return cached[1]
 
-    def _list_numbered(self, name: str) -> dict[int, tuple[str, str]]:
-        """Return the path and the ETag of each numbered object by number, in ascending order."""
+    def _list_numbered(self, name: str) -> dict[int, tuple[str, Version]]:
+        """Return the path and the version of each numbered object by number, in ascending order."""
         folder, listed = _folder_of_objects(name), self.list_files(_folder_of_objects(name))
         matches = [(_NUMBERED.fullmatch(path.removeprefix(f"{folder}/")), path) for path in sorted(listed)]
-        return {int(match[1]): (path, listed[path].etag) for match, path in matches if match}
+        return {int(match[1]): (path, listed[path].version) for match, path in matches if match}
 
     def _describe_gap(self, name: str) -> str:
         listed = self._list_numbered(name)

@@ -1,4 +1,4 @@
-"""Storage of exports below a prefix of a bucket: Amazon S3 and compatible stores, Google Cloud Storage, Azure.
+"""Storage of exports below a prefix of a bucket: Amazon S3, or a store that speaks its protocol.
 
 An object appears completely or not at all. A put can require that no object of the name exists, or that it is still
 the version that was read; there are no links, modes or locks. Credentials are those that the tools of the store find:
@@ -185,10 +185,7 @@ class ObjectStorage(NumberedObjects):
 
     def _put(self, name: str, content: bytes | Path, if_match: Version | None) -> Version:
         client = self._client
-        mode: Any = "create"
-        if if_match is not None:
-            generation = {"version": if_match.generation} if if_match.generation is not None else {}
-            mode = {"e_tag": if_match.etag} | generation
+        mode: Any = "create" if if_match is None else {"e_tag": if_match}
         with translate_errors(self.url):
             return _version(client.put(self._store, name, content, mode=mode))
 
@@ -236,11 +233,11 @@ class ObjectStorage(NumberedObjects):
 
 
 def _version(meta: Any) -> Version:
-    return Version(meta["e_tag"] or "", meta["version"])
+    return meta["e_tag"] or ""
 
 
 def _info(meta: Any) -> FileInfo:
-    return FileInfo(meta["size"], meta["e_tag"] or "", int(meta["last_modified"].timestamp()) * 10**9)
+    return FileInfo(meta["size"], _version(meta), int(meta["last_modified"].timestamp()) * 10**9)
 
 
 def _measure(content: bytes | Path) -> tuple[int, str]:

@@ -13,8 +13,6 @@ from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraC
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.text_scan import csv_sources
-from feedback_etl.storage.object_store import ObjectStorage
-from feedback_etl.storage.urls import POLARS_OPTIONS
 from feedback_etl.training.export_catalog import (
     CommittedExport,
     find_exports,
@@ -116,7 +114,7 @@ def latest_export(folder: str | Path) -> Path | str:
     """
     current = (export for export in reversed(find_exports(folder)) if refresh(export, verify=False))
     (newest,) = require_exports(list(islice(current, 1)), folder)
-    return newest.address if isinstance(newest.place, ObjectStorage) else Path(newest.address)
+    return newest.storage.local_path(newest.name) or newest.address
 
 
 def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
@@ -188,16 +186,14 @@ def _scan(export: CommittedExport) -> pl.LazyFrame:
     if missing := [name for name in TRAINING_COLUMNS if name not in columns]:
         raise ExportFileError(f"{export.address} lacks the columns {', '.join(missing)}; exclude it with a pattern.")
     ordered = [*TRAINING_COLUMNS, *(name for name in columns if name not in TRAINING_COLUMNS)]
-    paths = [export.place.uri(file.path) for file in export.files]
-    options: dict[str, Any] = {"glob": False} | (
-        {"storage_options": POLARS_OPTIONS} if isinstance(export.place, ObjectStorage) else {}
-    )
+    paths = [export.storage.uri(file.path) for file in export.files]
+    options: dict[str, Any] = {"glob": False, "storage_options": export.storage.polars_options}
     if not paths[0].endswith(".parquet"):
         # Polars parses times from text three times as fast as with a time type in the schema.
         times = [name for name, dtype in _column_types(export).items() if dtype == pl.Datetime]
         types = {name: pl.String() if name in times else dtype for name, dtype in _column_types(export).items()}
         parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
-        sources = csv_sources(export.place, export.manifest, [file.path for file in export.files])
+        sources = csv_sources(export.storage, export.manifest, [file.path for file in export.files])
         pairs = pl.scan_csv(sources, schema=types, **options).with_columns(parsed).select(ordered)
         if export.manifest.mode == ADOPTED:  # all other exports were validated before they were written
             _require_readable(pairs, export)

@@ -14,12 +14,9 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_path
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.storage.base import FileInfo
+from feedback_etl.storage.base import FileInfo, Storage
 from feedback_etl.storage.errors import explain_read_errors
-from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
-from feedback_etl.storage.object_store import ObjectStorage
-from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 from feedback_etl.transform.expressions import age_ranges
 
@@ -44,25 +41,25 @@ class CommittedExport(NamedTuple):
     """An export whose files exist.
 
     Attributes:
-        place: Storage of the export.
+        storage: Storage of the export.
         files: Files of its pairs: one, or its parts in the order of their rows.
         manifest: Its manifest.
         window: Half-open window of its rows; as wide as possible where it is unknown.
         series: Of an incremental export, the storage and settings of its series, and its number in the series.
     """
 
-    place: LocalStorage | ObjectStorage
+    storage: Storage
     files: list[DataFile]
     manifest: Manifest
     window: tuple[datetime, datetime]
     series: tuple[str, str, int] | None
 
     @classmethod
-    def from_manifest(cls, place: LocalStorage | ObjectStorage, manifest: Manifest) -> Self:
+    def from_manifest(cls, storage: Storage, manifest: Manifest) -> Self:
         """Return the export that a manifest describes."""
         start, end = (datetime.fromisoformat(time) if time else None for time in manifest.window)
-        series = (str(place), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
-        return cls(place, manifest.all("pairs"), manifest, (start or datetime.min, end or datetime.max), series)
+        series = (str(storage), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
+        return cls(storage, manifest.all("pairs"), manifest, (start or datetime.min, end or datetime.max), series)
 
     @property
     def name(self) -> str:
@@ -72,7 +69,7 @@ class CommittedExport(NamedTuple):
     @property
     def address(self) -> str:
         """Return the path or URL of its file, or of the folder of its parts."""
-        return self.place.uri(self.name)
+        return self.storage.uri(self.name)
 
     @property
     def age_edges(self) -> tuple[int, ...]:
@@ -127,7 +124,7 @@ def find_exports(where: str | Path) -> list[CommittedExport]:
         ExportFileError: A data file has no manifest, or a manifest cannot be read.
     """
     refuse_unsupported_url(str(where))
-    exports = [export for place in resolve_pattern(where) for export in list_committed(place)]
+    exports = [export for storage in resolve_pattern(where) for export in list_committed(storage)]
     if is_object_store(str(where)):
         _, pattern = _split_url(str(where))
         exports = [export for export in exports if fnmatchcase(export.name, pattern)]
@@ -136,21 +133,21 @@ def find_exports(where: str | Path) -> list[CommittedExport]:
     return sorted(exports, key=recency_key)
 
 
-def resolve_pattern(where: str | Path) -> list[LocalStorage | ObjectStorage]:
+def resolve_pattern(where: str | Path) -> list[Storage]:
     """Return the storages that contain what a folder, URL or pattern names."""
     if is_object_store(str(where)):
         prefix, _ = _split_url(str(where))
         return [open_storage(prefix)]
     paths = _expand(where)
-    return [LocalStorage(path) for path in {*map(_exports_folder, paths), *filter(Path.is_dir, paths)}]
+    return [open_storage(path) for path in {*map(_exports_folder, paths), *filter(Path.is_dir, paths)}]
 
 
-def list_committed(place: LocalStorage | ObjectStorage) -> Iterator[CommittedExport]:
+def list_committed(storage: Storage) -> Iterator[CommittedExport]:
     """List the exports of a storage that have pairs and were not pruned."""
-    with explain_read_errors(place):
-        for manifest in list_manifests(place):
+    with explain_read_errors(storage):
+        for manifest in list_manifests(storage):
             if not manifest.pruned_at and manifest.all("pairs"):
-                yield CommittedExport.from_manifest(place, manifest)
+                yield CommittedExport.from_manifest(storage, manifest)
 
 
 def _split_url(url: str) -> tuple[str, str]:
@@ -179,7 +176,7 @@ def _select_named(exports: Sequence[CommittedExport], paths: Sequence[Path]) -> 
     """Select the exports in the named folders, and the named files of others."""
     folders = {path for path in paths if path.is_dir()}
     files = {path for path in paths if path not in folders}
-    known = {Path(export.place.uri(file.path)) for export in exports for file in export.files}
+    known = {Path(export.storage.uri(file.path)) for export in exports for file in export.files}
     if unmanaged := sorted(files - known):
         raise ExportFileError(
             f"{unmanaged[0]} ({len(unmanaged):,} in all) has no manifest, so it may be incomplete. Create one with "
@@ -189,7 +186,7 @@ def _select_named(exports: Sequence[CommittedExport], paths: Sequence[Path]) -> 
         path = Path(export.address)
         if path in folders or path.parent in folders:
             yield export
-        elif named := [file for file in export.files if Path(export.place.uri(file.path)) in files]:
+        elif named := [file for file in export.files if Path(export.storage.uri(file.path)) in files]:
             yield export._replace(files=named)
 
 
@@ -224,46 +221,37 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
     with explain_read_errors(export.address):
         if not (mismatch := _find_mismatch(export, verify=verify)):
             return export
-        current = next((other for other in list_committed(export.place) if other.name == export.name), None)
+        current = next((other for other in list_committed(export.storage) if other.name == export.name), None)
         if current is None or not (mismatch := _find_mismatch(current, verify=True)):
             return current
     raise ExportFileError(
-        f"{export.place.uri(mismatch)} does not match its manifest: it is missing, truncated or changed. Restore "
+        f"{export.storage.uri(mismatch)} does not match its manifest: it is missing, truncated or changed. Restore "
         "it, or remove it together with its manifest and export its window again."
     )
 
 
 def _find_mismatch(export: CommittedExport, *, verify: bool) -> str:
     """Return the path of the first file that does not match the manifest; "" if all do."""
-    place = export.place
-    if isinstance(place, ObjectStorage):
-        listed = place.list_files(export.name)
-        matches = (_object_matches(place, file, listed.get(file.path), verify=verify) for file in export.files)
-    else:
-        manifest = place.path / manifest_path(export.manifest.stem)
-        matches = (_file_matches(place.path / file.path, file, manifest, verify=verify) for file in export.files)
+    existing = export.storage.stat_files(file.path for file in export.files)
+    matches = (_is_match(export, file, existing.get(file.path), verify=verify) for file in export.files)
     return next((file.path for file, is_match in zip(export.files, matches, strict=True) if not is_match), "")
 
 
-def _file_matches(path: Path, file: DataFile, manifest: Path, *, verify: bool) -> bool:
-    """Return whether a local file matches; its digest is compared if it is newer than the manifest, or to `verify`."""
-    if not path.is_file():
-        return False
-    status = path.stat()
-    may_be_unchanged = status.st_size == file.bytes and not verify and not file.becoming
-    if may_be_unchanged and status.st_mtime_ns < manifest.stat().st_mtime_ns:
-        return True
+def _is_match(export: CommittedExport, file: DataFile, info: FileInfo | None, *, verify: bool) -> bool:
+    """Return whether a file matches; its digest is compared if it may have changed, or to `verify`."""
     versions = _versions(file)
-    return status.st_size in dict(versions) and (status.st_size, hash_file(path)) in versions
+    if info is None or info.bytes not in dict(versions):
+        return False
+    is_unchanged = info.bytes == file.bytes and not verify and _is_unchanged(export, file, info)
+    return is_unchanged or export.storage.stat_with_digest(file.path) in versions
 
 
-def _object_matches(bucket: ObjectStorage, file: DataFile, listed: FileInfo | None, *, verify: bool) -> bool:
-    """Return whether an object matches; its digest is compared if its ETag changed, or to `verify`."""
-    versions = _versions(file)
-    if listed is None or listed.bytes not in dict(versions):
-        return False
-    is_unchanged = listed[:2] == (file.bytes, file.etag)
-    return (is_unchanged and not verify) or bucket.stat_with_digest(file.path) in versions
+def _is_unchanged(export: CommittedExport, file: DataFile, info: FileInfo) -> bool:
+    """Return whether a file is as it was when its manifest was written: by its ETag, or by its time in a folder."""
+    if file.etag:
+        return info.version == file.etag
+    manifest = manifest_path(export.manifest.stem)
+    return not file.becoming and info.modified_ns < export.storage.stat_files([manifest])[manifest].modified_ns
 
 
 def _versions(file: DataFile) -> list[tuple[int, str]]:
