@@ -185,5 +185,5 @@ def test_symbolic_link_as_log_or_lock_is_refused(here: Here, folder: Path, tmp_p
     (folder / ".feedback_etl" / name).unlink()
     (folder / ".feedback_etl" / name).symlink_to(tmp_path / "elsewhere")
     ended = here("prune", "--keep-days", "1")
-    assert (ended.code, f"{name} is a symbolic link, which no export makes" in ended.err) == (5, True)
+    assert (ended.code, f"{name} is a symbolic link, which no export creates" in ended.err) == (5, True)
     assert not (tmp_path / "elsewhere").exists()

@@ -116,7 +116,7 @@ class TestErase:
                 proxy.troubles = [Trouble("503", times=1000, holding=".manifest.json")]
 
         proxy.before = stop
-        with pytest.raises(ExportFileError, match="failed, again and again"):
+        with pytest.raises(ExportFileError, match="failed repeatedly"):
             fe.erase(url, analysis_ids=[202], keys=KEYS)
         proxy.troubles, proxy.before = [], lambda _, __: None
         assert any(file.becoming for file in only(url).files)
@@ -146,7 +146,7 @@ class TestErase:
         fill_more(database)
         stored(database, bucket_url)
         proxy.troubles = [Trouble("503", times=1000, holding="part-00002.parquet")]
-        with pytest.raises(ExportFileError, match="failed, again and again"):
+        with pytest.raises(ExportFileError, match="failed repeatedly"):
             fe.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
         (left,) = [file.path for file in only(bucket_url).files if file.becoming]
         assert left.endswith("part-00002.parquet")

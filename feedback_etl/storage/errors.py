@@ -1,4 +1,4 @@
-"""Operating system errors about files and folders, as one sentence each."""
+"""Translation of operating system errors into one sentence each, with a remedy."""
 
 import errno
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from feedback_etl.errors import ExportFileError
 
 
 def refuse_links(*paths: Path) -> None:
-    """Refuse symbolic links, which could lead anywhere.
+    """Refuse symbolic links, which could point to files outside the export folder.
 
     Raises:
-        ExportFileError: One is.
+        ExportFileError: One of the paths is a symbolic link.
     """
     for path in paths:
         if path.is_symlink():
-            raise ExportFileError(f"{path} is a symbolic link, which no export makes. Remove it and run again.")
+            raise ExportFileError(f"{path} is a symbolic link, which no export creates. Remove it and run again.")
 
 
 _REASONS = {
@@ -34,31 +34,43 @@ _REASONS = {
 
 
 @contextmanager
-def explain_write_errors(folder: object, mend: str = "Choose another folder with --output.") -> Iterator[None]:
-    """Translate an OSError of writing into one sentence and a remedy."""
+def explain_write_errors(folder: object, remedy: str = "Choose another folder with --output.") -> Iterator[None]:
+    """Translate an OSError of writing to a folder into one sentence and a remedy.
+
+    Raises:
+        ExportFileError: Writing failed.
+    """
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or type(error).__name__)
-        raise ExportFileError(f"Nothing was written to {folder}: {reason}. {mend}") from None
+        raise ExportFileError(f"Nothing was written to {folder}: {reason}. {remedy}") from None
 
 
 @contextmanager
 def explain_staging_errors(url: str) -> Iterator[None]:
-    """Translate an OSError of the local temporary folder in which files for an object store are staged."""
-    mend = f"Files for {url} are made there first: set TMPDIR to a folder that has room for whole parts."
+    """Translate an OSError of the local temporary folder in which files for an object store are staged.
+
+    Raises:
+        ExportFileError: The folder cannot be used.
+    """
+    remedy = f"Files for {url} are staged there: set TMPDIR to a folder that has room for whole parts."
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # of an object, as the store tells it
+        if error.errno is None:  # about an object, not a file
             raise
-        with explain_write_errors(gettempdir(), mend):
+        with explain_write_errors(gettempdir(), remedy):
             raise
 
 
 @contextmanager
 def explain_read_errors(path: object) -> Iterator[None]:
-    """Translate an OSError of reading into one sentence."""
+    """Translate an OSError of reading into one sentence.
+
+    Raises:
+        ExportFileError: Reading failed.
+    """
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Files (0600) and folders (0700) that only their owner can read, from the first byte and under any umask.
+"""POSIX operations on files (0600) and folders (0700) that only their owner can read, whatever the umask.
 
-A file that others may find is written under a temporary name, and named when it is complete and on disk. A final name
-never replaces what is there.
+A file is written under a temporary name and gets its final name when it is complete and on disk. Publishing a new file
+never replaces an existing one.
 """
 
 import ctypes
@@ -24,10 +24,10 @@ _RENAME_EXCL = 4  # macOS, renamex_np(2)
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, each with mode 0700 and on disk; an existing folder keeps its mode.
+    """Create a folder and its missing parents durably, each with mode 0700; an existing folder keeps its mode.
 
     Raises:
-        OSError: A part of the path is a file, or may not be created.
+        OSError: A parent is a file, or a folder cannot be created.
     """
     missing = []
     while not folder.is_dir():
@@ -39,11 +39,11 @@ def make_private_folder(folder: Path) -> None:
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:
-            if path.is_dir():  # made by another process in the meantime
+            if path.is_dir():  # created by another process meanwhile
                 continue
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
         path.chmod(0o700)
-        with suppress(PermissionError):  # a parent that may be written and not read
+        with suppress(PermissionError):  # a parent that is writable but not readable
             fsync_directory(path.parent)
 
 
@@ -61,7 +61,7 @@ def create_private_file(path: Path) -> WholeFile:
     """Create a file that does not exist yet, mode 0600, and open it; never follows a symbolic link.
 
     Raises:
-        FileExistsError: There is something at the path, a link included.
+        FileExistsError: The path exists, if only as a symbolic link.
         OSError: The file cannot be created.
     """
     file = _create(path, 0o600)
@@ -74,29 +74,29 @@ def _create(path: Path, mode: int) -> WholeFile:
 
 
 def write_private_file(path: Path, content: bytes) -> None:
-    """Create a file with this content, which is on disk when this returns.
+    """Create a file with the given content durably.
 
     Raises:
-        FileExistsError: There is something at the path, a link included.
-        OSError: It cannot be written; a part of it may be there.
+        FileExistsError: The path exists, if only as a symbolic link.
+        OSError: The file cannot be written; it may exist in part.
     """
     with create_private_file(path) as file:
         file.fill(content)
 
 
 def copy_access(descriptor: int, path: Path) -> None:
-    """Give an open file the mode and the owners of the one whose place it takes, as far as this user may."""
-    like = path.stat()
+    """Copy mode, owner and group of a file to the open file that replaces it, as far as this user is permitted to."""
+    status = path.stat()
     with suppress(PermissionError):
-        os.fchown(descriptor, like.st_uid, like.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 def open_private_file(path: Path) -> WholeFile:
-    """Open a file for reading and writing, made with mode 0600 if it is missing; never follows a symbolic link.
+    """Open a file for reading and writing, created with mode 0600 if it is missing; never follows a symbolic link.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: The file cannot be opened.
     """
     with suppress(FileExistsError):
         return create_private_file(path)
@@ -104,18 +104,18 @@ def open_private_file(path: Path) -> WholeFile:
 
 
 def replace_private_file(path: Path, temporary: Path, content: bytes, *, is_public: bool = False) -> None:
-    """Give a file new content, all of it or none, on disk when this returns.
+    """Replace the content of a file atomically and durably, or create the file.
 
     Args:
         path: The file; it may be missing.
-        temporary: The name in the same folder under which the content is written.
-        content: All of it.
-        is_public: Whether the umask decides who may read it, and the mode of a file that is replaced is kept.
+        temporary: The path in the same folder to which the content is written first.
+        content: The complete new content.
+        is_public: Take the mode from the umask, or from the file that is replaced, instead of 0600.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
-    temporary.unlink(missing_ok=True)  # of a process that was killed
+    temporary.unlink(missing_ok=True)  # left by a process that was killed
     try:
         with _create(temporary, 0o666) if is_public else create_private_file(temporary) as file:
             if is_public and path.exists():
@@ -129,11 +129,11 @@ def replace_private_file(path: Path, temporary: Path, content: bytes, *, is_publ
 
 
 def link_exclusive(temporary: Path, final: Path) -> None:
-    """Make a complete file visible under its final name, never replacing another; the temporary name may stay.
+    """Give a complete file its final name without replacing another file; the temporary name may remain.
 
     Raises:
         FileExistsError: The name is taken.
-        OSError: The file system can neither link nor rename without replacing (ENOTSUP), or refuses otherwise.
+        OSError: The file system supports neither links nor renames that never overwrite (ENOTSUP), or another error.
     """
     try:
         os.link(temporary, final, follow_symlinks=False)
@@ -165,7 +165,7 @@ def _rename_without_replacing(old: Path, new: Path) -> None:
 
 
 def fsync_directory(folder: Path) -> None:
-    """Make what was created, renamed or removed in a folder outlast a power cut, where the file system can.
+    """Flush created, renamed and removed names of a folder to disk, where the file system supports it.
 
     Raises:
         OSError: The folder cannot be opened, or the disk reports an error.

@@ -1,6 +1,6 @@
-"""Clients of object stores: their URLs, how they are opened, and their errors as one sentence each.
+"""Clients of object stores: URLs, opening, and translation of errors.
 
-The store's own texts hold key ids, signatures and the addresses of requests: none of them is passed on.
+Error texts of a store contain key ids, signatures and request URLs, so messages never include them.
 """
 
 import re
@@ -15,11 +15,12 @@ from feedback_etl.errors import ExportFileError, UsageError
 _SCHEME = "s3"
 RETRIES = 4
 TIMEOUT_SECONDS = 120.0
-"""For one request: long enough for a part of an export on a slow line."""
+"""The time limit of one request, which allows for a whole part over a slow connection."""
 
 POLARS_OPTIONS = {"allow_http": "true"}
-"""Storage options for Polars, which takes the endpoint from the environment as the client here does."""
+"""Storage options for Polars, which reads the endpoint from the environment, as obstore does."""
 
+_NOT_INSTALLED = "{} is in an object store, which needs more packages: pip install 'feedback-etl[s3]'."
 _CONNECT_SECONDS = 5
 _MAX_SECONDS = 180
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=5)
@@ -28,7 +29,7 @@ _MANGLED = re.compile(rf"({_SCHEME}):/(?!/)", re.IGNORECASE)
 
 
 class AmbiguousRequestError(ExportFileError):
-    """Report a request with an unknown outcome: it was cut off, timed out, or failed in the store."""
+    """Report a request whose outcome is unknown: the connection broke, it timed out, or the store failed."""
 
 
 def is_object_store(where: str) -> bool:
@@ -41,10 +42,10 @@ def is_object_store(where: str) -> bool:
 
 
 def refuse_unsupported_url(where: str) -> None:
-    """Refuse a URL of any other kind: it is no folder, and may contain a password.
+    """Refuse a URL that is not supported, so that it is not taken for a folder.
 
     Raises:
-        UsageError: It is one; the message does not repeat it.
+        UsageError: The location is such a URL; the message does not repeat it, since it may contain a password.
 
     >>> refuse_unsupported_url("ml/feedback_training")
     """
@@ -59,7 +60,7 @@ def normalize_url(url: str) -> str:
     """Return the URL of a prefix without a trailing slash.
 
     Raises:
-        UsageError: It names no bucket, or holds credentials or options, which do not belong there.
+        UsageError: The URL names no bucket, or contains credentials, options or unusual names.
 
     >>> normalize_url("s3://bucket/exports/")
     's3://bucket/exports'
@@ -67,14 +68,14 @@ def normalize_url(url: str) -> str:
     parts = urlsplit(_MANGLED.sub(r"\1://", url, count=1))
     if "@" in parts.netloc or ":" in parts.netloc or parts.query or parts.fragment:
         raise UsageError(
-            "The URL of an object store is the bucket and a prefix, such as s3://bucket/exports. Credentials come from "
-            "the environment, a profile or the machine's role, never from the URL."
+            "The URL of an object store must consist of a bucket and a prefix, such as s3://bucket/exports: pass "
+            "credentials by the environment, a profile or the machine's role."
         )
     if not parts.netloc:
-        raise UsageError("The URL of an object store names no bucket; one is s3://bucket/exports.")
+        raise UsageError("The URL of an object store names no bucket: pass one such as s3://bucket/exports.")
     names = parts.path.removeprefix("/").rstrip("/").split("/")
     if names != [""] and any(name in ("", ".", "..") or "%" in name for name in names):
-        raise UsageError("The prefix in an object store is made of plain names: without %, .., . and empty ones.")
+        raise UsageError("The prefix in an object store must consist of plain names, without %, .., . and empty names.")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
@@ -82,16 +83,16 @@ def open_client(url: str, retries: int, timeout: float) -> Any:
     """Open a client for a prefix, without sending a request.
 
     Raises:
-        UsageError: The library is not installed.
+        UsageError: The client library is not installed.
         ExportFileError: There are no credentials.
     """
     try:
         from obstore.store import from_url
     except ModuleNotFoundError:
-        raise UsageError(f"{url} is in an object store: pip install 'feedback-etl[s3]' for that.") from None
+        raise UsageError(_NOT_INSTALLED.format(url)) from None
     options: dict[str, Any] = {
         "credential_provider": _credentials(url),
-        # An endpoint that the environment names is taken as it is named there, http:// included.
+        # The endpoint of the environment may be http://.
         "client_options": {
             "timeout": timedelta(seconds=timeout),
             "connect_timeout": timedelta(seconds=min(timeout, _CONNECT_SECONDS)),
@@ -108,11 +109,11 @@ def open_client(url: str, retries: int, timeout: float) -> Any:
 
 
 def _credentials(url: str) -> Any:
-    """Return a provider of the credentials that boto3 finds (environment, profile, role), with renewal."""
+    """Return a provider of the credentials that boto3 finds (environment, profile, role) and renews."""
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ModuleNotFoundError:
-        raise UsageError(f"{url} is in an object store: pip install 'feedback-etl[s3]' for that.") from None
+        raise UsageError(_NOT_INSTALLED.format(url)) from None
     from botocore.exceptions import BotoCoreError
 
     try:
@@ -131,10 +132,10 @@ _FAILURES = {
     "kind: Connect": "the store cannot be reached",
     "kind: Timeout": "the store did not answer in time",
     "TimedOut": "the store did not answer in time",
-    "Server returned non-2xx status code: 5": "the store failed, again and again",
-    "kind: ": "the connection was cut off, again and again",
+    "Server returned non-2xx status code: 5": "the store failed repeatedly",
+    "kind: ": "the connection broke repeatedly",
 }
-"""What the client's text holds, in the order in which it is looked for, and what that means."""
+"""Signs in error texts of the client and their meanings; the first match counts."""
 
 
 @contextmanager
@@ -142,10 +143,10 @@ def translate_errors(url: str) -> Iterator[None]:
     """Translate an error of the client into one sentence.
 
     Raises:
-        FileNotFoundError: There is no such object.
-        FileExistsError: There is one, or it is no longer the one that was read.
-        Unanswered: The request may or may not have been done.
-        ExportFileError: The store refuses it.
+        FileNotFoundError: The object does not exist.
+        FileExistsError: The object exists, or is not the version that was read.
+        AmbiguousRequestError: The store may or may not have executed the request.
+        ExportFileError: The store refused the request.
     """
     from obstore import exceptions
 
@@ -156,9 +157,9 @@ def translate_errors(url: str) -> Iterator[None]:
     except (exceptions.BaseError, FileNotFoundError) as error:
         failure = _failure(url, error)
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of the client, which is written in Rust
+        if type(error).__name__ != "PanicException":  # raised by the client, which is written in Rust
             raise
-        failure = ExportFileError(f"The settings of the client for {url} cannot be: is AWS_ENDPOINT_URL a URL?")
+        failure = ExportFileError(f"The client for {url} cannot be configured: check that AWS_ENDPOINT_URL is a URL.")
     else:
         return
     raise failure
@@ -166,16 +167,16 @@ def translate_errors(url: str) -> Iterator[None]:
 
 def _failure(url: str, error: Exception) -> Exception:
     text, bucket = str(error), "/".join(url.split("/")[:3])
-    if any(each in text for each in _NO_BUCKET):
+    if any(sign in text for sign in _NO_BUCKET):
         return ExportFileError(f"There is no bucket {bucket}.")
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"an object in {url}")
     name = type(error).__name__
-    if name in ("PermissionDeniedError", "UnauthenticatedError") or any(each in text for each in _DENIED):
-        return ExportFileError(f"{bucket} denies access: these credentials may not do that there.")
+    if name in ("PermissionDeniedError", "UnauthenticatedError") or any(sign in text for sign in _DENIED):
+        return ExportFileError(f"{bucket} denies access: check the permissions of these credentials.")
     if _WRONG_REGION in text:
         return ExportFileError(f"{bucket} is in another region: set AWS_REGION.")
     for sign, reason in _FAILURES.items():
         if sign in text:
-            return AmbiguousRequestError(f"{bucket}: {reason}. Run again when it is back.")
-    return ExportFileError(f"{bucket} refuses what was asked of it ({name}).")
+            return AmbiguousRequestError(f"{bucket}: {reason}. Run again when the store is available.")
+    return ExportFileError(f"{bucket} refused a request ({name}).")

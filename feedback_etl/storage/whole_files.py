@@ -1,4 +1,4 @@
-"""Files that are written whole: write(2) may accept a part of a buffer, which a raw file reports by a number alone."""
+"""Files that accept a whole buffer: write(2) may write a part of it, which a raw file reports by a number alone."""
 
 import errno
 import hashlib
@@ -10,15 +10,15 @@ from functools import partial
 from typing import Any
 
 _MAX_WRITE_BYTES = 1 << 30
-"""Of one write(2): Linux accepts a page less than 2 GiB, and macOS refuses more."""
+"""The limit of one write(2): Linux accepts almost 2 GiB, and macOS refuses more."""
 _BLOCK_BYTES = 1 << 18
 
 
 def write_whole(write: Callable[[memoryview], int | None], content: Any) -> int:
-    """Write all of a buffer, however little of it a single call accepts, and return its size in bytes.
+    """Write all of a buffer by as many calls as needed, and return its size in bytes.
 
     Raises:
-        OSError: A call failed, or accepted nothing.
+        OSError: A call failed or wrote nothing.
     """
     rest = memoryview(content).cast("B")
     size = rest.nbytes
@@ -40,15 +40,15 @@ class WholeFile(io.FileIO):
         """Write all of a buffer and return its size in bytes.
 
         Raises:
-            OSError: The file accepts no more; a part may have been written.
+            OSError: Writing failed; a part may have been written.
         """
         return write_whole(partial(os.write, self.fileno()), data)
 
     def fill(self, content: bytes) -> None:
-        """Replace all that is in it; the new content is on disk when this returns.
+        """Replace the content durably.
 
         Raises:
-            OSError: The file does not accept it; a part may have been written.
+            OSError: Writing failed; a part may have been written.
         """
         self.seek(0)
         self.truncate()
@@ -56,30 +56,30 @@ class WholeFile(io.FileIO):
         self.sync(len(content), hashlib.sha256(content).hexdigest())
 
     def append(self, content: bytes) -> None:
-        """Add to the end; all of it is on disk when this returns, or the file is as it was.
+        """Append durably, or leave the file as it was.
 
         Raises:
-            OSError: The file does not accept it.
+            OSError: Writing failed.
         """
         size = self.seek(0, os.SEEK_END)
         try:
             self.write(content)
             self.sync(size + len(content), hashlib.sha256(content).hexdigest(), start=size)
         except BaseException:
-            with suppress(OSError):  # of a file that may only grow: its readers know torn lines
+            with suppress(OSError):  # readers of append-only files tolerate torn lines
                 self.truncate(size)
             raise
 
     def sync(self, size: int, sha256: str, *, start: int = 0) -> None:
-        """Wait until the file is on disk, and make sure that it contains what was meant to be written.
+        """Flush the file to disk and verify its content.
 
         Args:
-            size: How many bytes it shall have.
-            sha256: The digest that they shall have, 64 hex characters.
-            start: The offset from which the digest is taken.
+            size: The expected size in bytes.
+            sha256: The expected digest, 64 hex characters.
+            start: The offset at which the digest begins.
 
         Raises:
-            OSError: The disk reports an error, or the file contains something else.
+            OSError: The disk reports an error, or the content differs.
         """
         if size - start < _BLOCK_BYTES:
             os.fsync(self.fileno())
@@ -87,7 +87,7 @@ class WholeFile(io.FileIO):
         else:
             from concurrent.futures import ThreadPoolExecutor
 
-            with ThreadPoolExecutor(1) as pool:  # reading it back takes as long as the disk does
+            with ThreadPoolExecutor(1) as pool:  # reading back takes about as long as the flush
                 digest = pool.submit(self._sha256, start)
                 os.fsync(self.fileno())
             actual = digest.result()
