@@ -23,6 +23,7 @@ from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.local_transaction import LocalExportTransaction
 from feedback_etl.exports.manifest import list_local_manifests, write_manifest
 from feedback_etl.exports.manifest_details import ManifestDetails
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training
@@ -41,7 +42,9 @@ def published(
     settings = options.pop("settings", {})
     form, key = FileFormat(**options.pop("form", {})), options.pop("key", Key(KEY))
     window = (START + start * HOUR, START + end * HOUR)
-    with LocalExportTransaction(folder, NOW + number * HOUR, key=key, form=form, allow_new_key=True) as files:
+    with LocalExportTransaction(
+        folder, NOW + number * HOUR, TransactionOptions(key=key, allow_new_key=True), form=form
+    ) as files:
         files.write(pairs)
         path = files.commit(ManifestDetails(window=window, settings=settings, **options)).pairs
     assert path is not None

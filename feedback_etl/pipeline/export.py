@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def export_feedback(
+def export_feedback(  # noqa: PLR0913  public, flat
     database: Database,
     *,
     options: ExportOptions | None = None,
@@ -90,7 +90,7 @@ def export_feedback(
     request = ExportRequest(
         storage=open_storage(options.output.output_dir),
         selection=select(database, options, now, on_progress),
-        transform_options=TransformOptions.from_options(options, now, resolve_key(key, unkeyed), overrides),
+        transform_options=TransformOptions.from_options(options, now, resolve_key(key, unkeyed=unkeyed), overrides),
         output=options.output,
         started=started,
         executor=executor,

@@ -19,7 +19,7 @@ from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.timestamps import readable
 
 
-def load_training(
+def load_training(  # noqa: PLR0913  public, flat
     database: Database,
     *,
     options: ExportOptions | None = None,
@@ -40,7 +40,7 @@ def load_training(
     require_known(keywords, [*TrainingKeywords.__annotations__])
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
-    transform_options = TransformOptions.from_options(options, now, resolve_key(key, unkeyed))
+    transform_options = TransformOptions.from_options(options, now, resolve_key(key, unkeyed=unkeyed))
     return _collect_training(select(database, options, now, on_progress), transform_options)
 
 

@@ -30,7 +30,6 @@ from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
-from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskContext, TaskResult
@@ -73,7 +72,7 @@ def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in
         context = _create_context(request, export, tuple(partitions.prepare))
         tasks = (PartTask(context, n, partitions.query_of(span)) for n, span in enumerate(partitions.ranges))
         processor, written = _collect(request, run(tasks), partitions.total)
-        report = _finish(request, export, context, processor, written, partitions, run)
+        report = _finish(request, _Execution(export, context, run), processor, written, partitions)
     if time.perf_counter() - request.started > SLOW_SECONDS:
         report.advice = partitions.suggest_index()
     return report
@@ -91,7 +90,8 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
             for number, frames in enumerate(group_batches(stream.batches))
         )
         processor, written = _collect(request, results)
-        return _finish(request, export, context, processor, written, stream, _release_here(request))
+        execution = _Execution(export, context, _release_here(request))
+        return _finish(request, execution, processor, written, stream)
 
 
 class _Written(NamedTuple):
@@ -118,17 +118,24 @@ def _collect(
     return processor, written
 
 
+class _Execution(NamedTuple):
+    """The transaction of an export, what its tasks have in common, and what runs them."""
+
+    export: PartitionedExportTransaction | ObjectExportTransaction
+    context: TaskContext
+    run: Runner
+
+
 def _finish(
     request: ExportRequest,
-    export: PartitionedExportTransaction | ObjectExportTransaction,
-    context: TaskContext,
+    execution: _Execution,
     processor: BatchProcessor,
     written: _Written,
     source: FeedbackPartitions | FeedbackStream,
-    run: Runner,
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     options, window = request.transform_options, request.selection.window
+    export, context, run = execution
     processor.check_limits(window, source.excluded)
     small = processor.find_small_classes()
     if options.k_policy.k is not None:
@@ -158,29 +165,11 @@ def _release_here(request: ExportRequest) -> Runner:
 
 
 def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
-    storage, options, output = request.storage, request.transform_options, request.output
-    plan = request_details(output.idempotency_key)
-    folder = storage.local_path()
+    now, folder = request.transform_options.now, request.storage.local_path()
+    options = request.transaction_options(consent, request_details(request.output.idempotency_key))
     if folder is None:
-        return ObjectExportTransaction(
-            storage,
-            options.now,
-            key=options.key,
-            allow_new_key=output.allow_new_key,
-            known_keys=available_keys,
-            consent=consent,
-            plan=plan,
-        )
-    return PartitionedExportTransaction(
-        folder,
-        options.now,
-        key=options.key,
-        allow_new_key=output.allow_new_key,
-        known_keys=available_keys,
-        consent=consent,
-        plan=plan,
-        lock_timeout=request.lock_timeout,
-    )
+        return ObjectExportTransaction(request.storage, now, options)
+    return PartitionedExportTransaction(folder, now, options)
 
 
 def _create_context(

@@ -1,6 +1,7 @@
 """A requested export, resolved from the arguments of `export_feedback`."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.options.groups import OutputOptions
+from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.storage.base import Storage
 
@@ -79,6 +82,18 @@ class ExportRequest:
         """Seconds to wait for the folder's lock; None where the caller holds it from the beginning."""
         holds_lock = self.output.incremental or self.output.idempotency_key is not None
         return None if holds_lock else self.output.lock_timeout
+
+    def transaction_options(self, consent: Sequence[str], audit_details: Mapping[str, Any]) -> TransactionOptions:
+        """Return the options of the export's transaction, given the consent columns that filter the rows."""
+        return TransactionOptions(
+            key=self.transform_options.key,
+            allow_new_key=self.output.allow_new_key,
+            known_keys=available_keys,
+            consent=consent,
+            audit_details=audit_details,
+            lock_timeout=self.lock_timeout,
+            own_pseudonyms=self.transform_options.overrides.hash_id is not None,
+        )
 
     @property
     def settings(self) -> dict[str, Any]:

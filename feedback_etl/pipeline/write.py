@@ -15,7 +15,6 @@ from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.pipeline.batches import process_batches
-from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
@@ -93,15 +92,9 @@ def _begin_transaction(
     return LocalExportTransaction(
         request.folder,
         options.now,
-        key=options.key,
+        request.transaction_options(stream.consent, plan),
         form=output.file_format,
         contract=_row_schema(options) if output.format == "parquet" else "",
-        allow_new_key=output.allow_new_key,
-        known_keys=available_keys,
-        consent=stream.consent,
-        plan=plan,
-        lock_timeout=request.lock_timeout,
-        own_pseudonyms=options.overrides.hash_id is not None,
     )
 
 
