@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from feedback_etl.pipeline.load import load_feedback, load_training
     from feedback_etl.privacy.erasure import erase
     from feedback_etl.privacy.keys import Key
-    from feedback_etl.privacy.risk import Risk, risk
+    from feedback_etl.privacy.risk_measures import Risk, risk
     from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
     from feedback_etl.report.croissant import write_croissant
     from feedback_etl.report.write import write_report
     from feedback_etl.results import ExportReport, FeedbackProcessingStats
     from feedback_etl.settings import find_key
     from feedback_etl.training.dataset import latest_export, scan_training
-    from feedback_etl.training.features import features, label
+    from feedback_etl.training.feature_matrix import features
+    from feedback_etl.training.labels import label
     from feedback_etl.training.splits import NullGroupWarning, PersonOverlapWarning, split_by_hash
     from feedback_etl.training.transformer import FeedbackFeatures
     from feedback_etl.training.vocabulary import Vocabulary
@@ -51,7 +52,7 @@ _MODULE_OF = {
     "PersonOverlapWarning": "training.splits",
     "Plan": "pipeline.estimate",
     "RawFeedback": "transform.raw_schema",
-    "Risk": "privacy.risk",
+    "Risk": "privacy.risk_measures",
     "Split": "transform.raw_schema",
     "TrainingPair": "transform.training_schema",
     "Vocabulary": "training.vocabulary",
@@ -63,12 +64,12 @@ _MODULE_OF = {
     "deduplicate": "transform.transforms",
     "erase": "privacy.erasure",
     "export_feedback": "pipeline.export",
-    "features": "training.features",
+    "features": "training.feature_matrix",
     "find_key": "settings",
     "hash_id": "transform.expressions",
     "iso_timestamp": "transform.expressions",
     "join_list": "transform.json_lists",
-    "label": "training.features",
+    "label": "training.labels",
     "latest_export": "training.dataset",
     "latest_per_recommendation": "transform.transforms",
     "load_feedback": "pipeline.load",
@@ -76,7 +77,7 @@ _MODULE_OF = {
     "pair_hash": "transform.expressions",
     "plan": "pipeline.estimate",
     "prune": "exports.maintenance",
-    "risk": "privacy.risk",
+    "risk": "privacy.risk_measures",
     "scan_training": "training.dataset",
     "split_by_hash": "training.splits",
     "split_valid": "transform.raw_schema",

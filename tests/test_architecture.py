@@ -57,7 +57,8 @@ PURE = [
     "transform.identifiers",
     "transform.json_lists",
     "transform.transforms",
-    "training.features",
+    "training.feature_matrix",
+    "training.labels",
     "training.splits",
 ]
 PURE_LIBRARIES = {"math", "polars", "polars.selectors", "polars_hash", "warnings"}
