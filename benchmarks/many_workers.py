@@ -105,9 +105,9 @@ def empty_ms(url: str, folder: Path, tasks: int) -> float:
         open_partitions(request) as partitions,
         PartitionedExportTransaction(folder, NOW, TransactionOptions(key=Key(KEY))) as export,
     ):
-        rules = TransformOptions.of(ExportOptions(), NOW, None)
+        transform_options = TransformOptions.from_options(ExportOptions(), NOW, None)
         common = TaskContext(
-            str(folder), export.stem, FileFormat(), rules, fe.__version__, Key(KEY).id, frozenset(),
+            str(folder), export.stem, FileFormat(), transform_options, fe.__version__, Key(KEY).id, frozenset(),
             tuple(partitions.prepare), BATCH_ROWS, 2.0, 600.0,
         )  # fmt: skip
         query = partitions.query_of(Window(datetime(2001, 1, 1), datetime(2001, 1, 2)))
