@@ -18,7 +18,7 @@ from feedback_etl.exports.layout import (
     part_folders,
     staged_path,
 )
-from feedback_etl.exports.manifest import Manifest, read_manifest
+from feedback_etl.exports.manifest import Manifest, parse_manifest, read_manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
@@ -160,7 +160,7 @@ def _belongs_to_run(path: Path, manifest: Path) -> bool:
         return False
     if staged_path(path).exists():
         return path.samefile(staged_path(path))
-    with suppress(ExportFileError):
-        files = read_manifest(staged_path(manifest)).files
+    with suppress(ExportFileError, OSError):
+        files = parse_manifest(staged_path(manifest).read_bytes(), str(manifest)).files
         return any(path.as_posix().endswith(file.path) and hash_file(path) == file.sha256 for file in files)
     return False
