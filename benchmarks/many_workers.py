@@ -30,6 +30,7 @@ from feedback_etl.database.window import Window
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts
 from feedback_etl.pipeline.scheduler import run_tasks
@@ -102,11 +103,11 @@ def empty_ms(url: str, folder: Path, tasks: int) -> float:
     request = ReadRequest(url, Window(datetime(2001, 1, 1), NOW), None, None, 2.0, BatchOptions(), None)
     with (
         open_partitions(request) as partitions,
-        PartitionedExportTransaction(folder, NOW, key=Key(KEY)) as export,
+        PartitionedExportTransaction(folder, NOW, TransactionOptions(key=Key(KEY))) as export,
     ):
-        rules = TransformOptions.of(ExportOptions(), NOW, None)
+        transform_options = TransformOptions.from_options(ExportOptions(), NOW, None)
         common = TaskContext(
-            str(folder), export.stem, FileFormat(), rules, fe.__version__, Key(KEY).id, frozenset(),
+            str(folder), export.stem, FileFormat(), transform_options, fe.__version__, Key(KEY).id, frozenset(),
             tuple(partitions.prepare), BATCH_ROWS, 2.0, 600.0,
         )  # fmt: skip
         query = partitions.query_of(Window(datetime(2001, 1, 1), datetime(2001, 1, 2)))

@@ -54,10 +54,11 @@ def _publish(folder: Path, pairs: Any, number: int, form: Any) -> None:
     from feedback_etl.exports.file_formats import FileFormat
     from feedback_etl.exports.local_transaction import LocalExportTransaction
     from feedback_etl.exports.manifest_details import ManifestDetails
+    from feedback_etl.exports.transaction import TransactionOptions
     from feedback_etl.privacy.keys import Key
 
     end = NOW + number * STEP
-    with LocalExportTransaction(folder, end, key=Key(KEY), form=FileFormat(form)) as files:
+    with LocalExportTransaction(folder, end, TransactionOptions(key=Key(KEY)), form=FileFormat(form)) as files:
         files.write(pairs)
         files.commit(ManifestDetails(window=(end - STEP, end)))
 

@@ -24,6 +24,7 @@ from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
 from feedback_etl.exports.local_transaction import LocalExportTransaction
 from feedback_etl.exports.manifest_details import ManifestDetails
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
@@ -206,14 +207,10 @@ class FeedbackProcessor:
         frame = validate_classic(to_frame(pairs))
         key, settings = self._key_or_configured(), self._settings_of(frame)
         own = "hash_id" in settings.get("overridden", {})
-        with LocalExportTransaction(
-            self.output_dir,
-            resolve_now(),
-            key=key,
-            allow_new_key=self._allow_new_key,
-            known_keys=available_keys,
-            own_pseudonyms=own,
-        ) as files:
+        options = TransactionOptions(
+            key=key, allow_new_key=self._allow_new_key, known_keys=available_keys, own_pseudonyms=own
+        )
+        with LocalExportTransaction(self.output_dir, resolve_now(), options) as files:
             files.write(frame)
             facts = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
             return str(files.commit(facts).pairs)

@@ -1,4 +1,4 @@
-"""Reading a database in the tests of `source`, by each of the two routes, and own queries made of literals."""
+"""Reading a database in the tests of `source`, by each of the two routes, and custom queries made of literals."""
 
 import time
 from contextlib import closing
@@ -64,7 +64,7 @@ def read(database: Database, **options: Any) -> pl.DataFrame:
 
 
 def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataFrame, int]:
-    """What an own query with a consent column gives: the rows with consent, and how many have none."""
+    """What a custom query with a consent column gives: the rows with consent, and how many have none."""
     with open_connection(database) as source:
         relation = inspect_source(source, query=query)
         excluded = fetch_count(source, count_excluded(relation, window))
@@ -73,7 +73,7 @@ def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataF
 
 
 def read_slowly(database: Database, query: str, pause: float) -> int:
-    """Count the rows of an own query, with a pause of so many seconds after the first five."""
+    """Count the rows of a custom query, with a pause of so many seconds after the first five."""
     with open_connection(database) as source:
         relation = inspect_source(source, query=query)
         with open_batches(source, relation, Window(None, NOW), BatchOptions(batch_size=5)) as batches:

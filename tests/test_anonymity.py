@@ -159,7 +159,7 @@ def test_after_k_no_class_has_fewer_people(
         )
     )
     options = ExportOptions.from_keywords(min_feedback_fields=0, k=k, quasi_identifiers=names)
-    processor = BatchProcessor(TransformOptions.of(options, NOW, Key(KEY)))
+    processor = BatchProcessor(TransformOptions.from_options(options, NOW, Key(KEY)))
     pairs = pl.concat([processor.process(part).pairs for part in raw.iter_slices(batch)])
     classes: dict[tuple[Any, ...], set[int | None]] = defaultdict(set)
     of_row = list(pairs.select(names).rows())

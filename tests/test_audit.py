@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from feedback_etl.exports.audit import AuditLog, VerificationResult, verify
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_verification import VerificationResult, verify
 from feedback_etl.privacy.keys import Key, generate_key
 
 KEY = Key("k" * 32)

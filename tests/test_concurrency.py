@@ -11,7 +11,8 @@ from databases import Database
 from folders import KEY, exported, people, rows_of, visible
 from processes import environment
 
-from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import REJECTED_FOLDER
 from feedback_etl.privacy.keys import Key

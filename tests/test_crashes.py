@@ -18,7 +18,8 @@ from folders import FORMS, KEY, NOW, people, rows_of, visible
 from processes import PATIENCE_SECONDS, environment, tracer
 
 import feedback_etl as fe
-from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import (
     REJECTED_FOLDER,

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from polars.testing import assert_frame_equal
 from reading import NOW, read, read_query, select, takes_connectorx
 from sqlalchemy.orm import Session
-from test_source_refusals import refusal
+from test_database_refusals import refusal
 
 import feedback_etl as fe
 from feedback_etl.database import tables
@@ -64,7 +64,7 @@ def url(path: Path) -> str:
     return f"duckdb:///{path}"
 
 
-def test_the_default_schema_is_exported_as_from_sqlite(url: str, tmp_path: Path, sqlite_database: Any) -> None:
+def test_default_schema_is_exported_as_from_sqlite(url: str, tmp_path: Path, sqlite_database: Any) -> None:
     """The same file, but for what its name says."""
     with sqlite_database.engine.begin() as connection:
         for table in tables.metadata.sorted_tables:
@@ -82,7 +82,7 @@ def test_the_default_schema_is_exported_as_from_sqlite(url: str, tmp_path: Path,
     assert not takes_connectorx(url)
 
 
-def test_it_comes_in_batches(url: str) -> None:
+def test_duckdb_is_read_in_batches(url: str) -> None:
     """Each is a raw frame; together they are what one would be."""
     with open_connection(url) as source:
         relation = inspect_source(source)
@@ -91,7 +91,7 @@ def test_it_comes_in_batches(url: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["engine", "connection", "session"])
-def test_one_in_memory_is_read_through_its_engine(given: str, url: str) -> None:
+def test_in_memory_duckdb_is_read_through_its_engine(given: str, url: str) -> None:
     """In a transaction that cannot write, and that is over then."""
     engine = sa.create_engine("duckdb:///:memory:")
     create(engine)
@@ -122,7 +122,7 @@ TYPES: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize(("column", "sql", "expected"), TYPES)
-def test_a_value_of_any_fitting_type_is_read(url: str, column: str, sql: str, expected: Any) -> None:
+def test_every_accepted_type_is_read(url: str, column: str, sql: str, expected: Any) -> None:
     """Exactly."""
     found = read(url, query=select(url, **{column: sql}))[column].item()
     assert (type(found), found) == (type(expected), expected)
@@ -144,13 +144,13 @@ def test_a_value_of_any_fitting_type_is_read(url: str, column: str, sql: str, ex
         ("age", "(timeframe || '1')::int", "stopped the query"),
     ],
 )
-def test_what_is_wrong_with_a_query_is_told(url: str, column: str, sql: str, told: str) -> None:
+def test_query_errors_are_reported(url: str, column: str, sql: str, told: str) -> None:
     """Without a value of a row."""
     query = select(url, "FROM (SELECT 'canary-p4ssw0rd' AS timeframe)", **{"timeframe": "timeframe", column: sql})
     assert told in str(refusal(url, query=query))
 
 
-def test_windows_and_consent_count_alike(url: str) -> None:
+def test_windows_and_consent_are_counted(url: str) -> None:
     """Half-open to the microsecond, in the order of times and ids as bytes."""
     window = Window(datetime(2025, 10, 24, 10), NOW)
     rows = "('b', 10, true), ('B', 10, true), ('a', 11, NULL), ('c', 9, true), ('d', 12, false)"
@@ -161,7 +161,7 @@ def test_windows_and_consent_count_alike(url: str) -> None:
     assert (frame["feedback_id"].to_list(), excluded) == (["B", "b"], 2)
 
 
-def test_consent_of_the_default_tables_is_found(url: str) -> None:
+def test_consent_of_default_tables_is_read(url: str) -> None:
     """Though SQLAlchemy cannot look at columns there."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:
@@ -174,7 +174,7 @@ def test_consent_of_the_default_tables_is_found(url: str) -> None:
 @pytest.mark.parametrize(
     "sql", ["DELETE FROM users", "{}; DROP TABLE users", "INSERT INTO users {}", "{}) q; DROP TABLE users; --"]
 )
-def test_nothing_writes(url: str, path: Path, sql: str) -> None:
+def test_duckdb_is_read_only(url: str, path: Path, sql: str) -> None:
     """The file is as it was, to the byte."""
     before = path.read_bytes()
     assert isinstance(refusal(url, query=sql.format(select(url))), SourceError | UsageError)
@@ -183,7 +183,7 @@ def test_nothing_writes(url: str, path: Path, sql: str) -> None:
     assert path.read_bytes() == before
 
 
-def test_what_cannot_be_opened_is_named(url: str, path: Path, tmp_path: Path) -> None:
+def test_unopenable_file_is_reported(url: str, path: Path, tmp_path: Path) -> None:
     """Missing, no database, or open elsewhere."""
     assert str(refusal(f"duckdb:///{tmp_path}/missing.duckdb")).startswith("There is no DuckDB file at ")
     for name in ("feedback.csv", "feedback.db"):
@@ -196,7 +196,7 @@ def test_what_cannot_be_opened_is_named(url: str, path: Path, tmp_path: Path) ->
     assert not list(tmp_path.glob("missing*"))
 
 
-def test_a_driver_that_is_missing_is_named_with_the_extra() -> None:
+def test_missing_driver_is_reported_with_the_extra() -> None:
     """One sentence, and what to type."""
     code = (
         "import sys; sys.modules['duckdb_engine'] = None; import feedback_etl\n"

@@ -15,7 +15,8 @@ from folders import FORMS, KEY, NOW, exported, people, rows_of, visible
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key

@@ -15,7 +15,8 @@ from test_erasure import OTHER, everything_in, forget, pseudonym
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
-from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.results import ExportReport

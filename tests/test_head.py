@@ -95,7 +95,7 @@ def peak_of(count: int) -> int:
     """The memory that the head needs at most for so many tasks, in bytes."""
     work, processor = (
         Idle(classes_of(100)),
-        BatchProcessor(TransformOptions.of(ExportOptions(), datetime(2025, 10, 25), KEY)),
+        BatchProcessor(TransformOptions.from_options(ExportOptions(), datetime(2025, 10, 25), KEY)),
     )
     tracemalloc.start()
     try:
@@ -171,10 +171,10 @@ def divided(count: int) -> FeedbackPartitions:
 def written(task: PartTask | ReleaseTask) -> TaskResult:
     """A small part, and with k first one that waits, as a worker writes it; without waiting for the disk."""
     export, number = task.export, task.number
-    waits = export.rules.anonymity.k is not None and isinstance(task, PartTask)
+    waits = export.transform_options.k_policy.k is not None and isinstance(task, PartTask)
     name = spooled_part_path(export.stem, number) if waits else part_path(export.stem, number, ".csv")
     content = f"{number}\n".encode()
-    Path(export.place, name).write_bytes(content)
+    Path(export.destination, name).write_bytes(content)
     file = DataFile(name, "pairs", 1, len(content), hashlib.sha256(content).hexdigest())
     counts = BatchCounts({"total": 1, "exported": 1}, {}, CLASSES) if isinstance(task, PartTask) else None
     return TaskResult(number, [] if waits else [file], counts, file if waits else None)
@@ -183,10 +183,12 @@ def written(task: PartTask | ReleaseTask) -> TaskResult:
 def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     """The memory that the head needs at most for an export of so many parts, in bytes."""
     options = ExportOptions.from_keywords(k=k)
-    rules = TransformOptions.of(options, NOW, KEY)
+    transform_options = TransformOptions.from_options(options, NOW, KEY)
     selection = ReadRequest("", Window(None, NOW), None, None, 2.0, BatchOptions(), None)
     executor = Watched(lambda _, task: written(task), is_remembered=False)
-    request = ExportRequest(LocalStorage(folder), selection, rules, options.output, time.perf_counter(), executor)
+    request = ExportRequest(
+        LocalStorage(folder), selection, transform_options, options.output, time.perf_counter(), executor
+    )
     tracemalloc.start()
     try:
         report = export_partitions(request, divided(count), MAX_TASKS_IN_FLIGHT)

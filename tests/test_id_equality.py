@@ -153,7 +153,7 @@ def erase(url: str, folder: Path, **options: Any) -> Any:
         if (ids.dialect, route) != ("duckdb", "connectorx")
     ],
 )
-def test_spellings_of_an_id_are_one_person(url: str, case: str, route: str, tmp_path: Path) -> None:
+def test_equal_spellings_of_an_id_are_one_person(url: str, case: str, route: str, tmp_path: Path) -> None:
     """They count once and have one pseudonym, that of the canonical spelling, which depends on no other row."""
     ids = CASES[case]
     report = export(by(route, url) if ids.dialect != "duckdb" else url, tmp_path / "exports")  # DuckDB has one route
@@ -177,7 +177,7 @@ def test_spellings_of_an_id_are_one_person(url: str, case: str, route: str, tmp_
 )
 @pytest.mark.parametrize("named", ["user_ids", "analysis_ids"])
 @ALL
-def test_any_spelling_erases_all_of_them_for_good(url: str, case: str, named: str, tmp_path: Path) -> None:
+def test_any_spelling_erases_all_spellings_permanently(url: str, case: str, named: str, tmp_path: Path) -> None:
     """Also one that the database does not hold, and of a person whose rows have left it; who is kept out stays out."""
     ids, folder = CASES[case], tmp_path / "exports"
     export(url, folder)
@@ -195,7 +195,7 @@ def test_any_spelling_erases_all_of_them_for_good(url: str, case: str, named: st
 
 @pytest.mark.sample("duckdb-nocase", "mysql", "postgresql-citext", "sqlite-nocase")
 @ALL
-def test_nobody_who_is_in_the_database_is_swept(url: str, case: str, tmp_path: Path) -> None:
+def test_people_in_the_database_are_not_erased(url: str, case: str, tmp_path: Path) -> None:
     """However their id is spelled there now."""
     ids, folder = CASES[case], tmp_path / "exports"
     export(url, folder)
@@ -211,7 +211,7 @@ def test_nobody_who_is_in_the_database_is_swept(url: str, case: str, tmp_path: P
 )
 @pytest.mark.parametrize("options", [{"bulk": True, "workers": 2}, {"executor": ThreadPoolExecutor}], ids=str)
 @pytest.mark.parametrize("case", ["postgresql-citext", "mysql"])
-def test_people_of_several_parts_are_counted_so_too(
+def test_people_are_counted_across_parts(
     url: str, case: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the digests that workers send, and where time ranges are read side by side."""
@@ -225,7 +225,7 @@ def test_people_of_several_parts_are_counted_so_too(
 
 @pytest.mark.sample("sqlite-nocase")
 @pytest.mark.parametrize("case", ["mysql", "postgresql-citext", "sqlite-nocase"])
-def test_a_checklist_finds_people_by_any_spelling(
+def test_checklist_finds_people_by_any_spelling(
     url: str, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An erasure would find somebody, and somebody who withdraws is seen in the files."""
@@ -240,7 +240,7 @@ def test_a_checklist_finds_people_by_any_spelling(
     assert "contains 1 analyses of people who have withdrawn" in items["consent"].detail
 
 
-def test_ids_that_compare_by_their_bytes_are_read_as_they_are(database: Database) -> None:
+def test_integer_ids_need_no_canonical_spelling(database: Database) -> None:
     """Integers, as in the default schema: nothing is asked of a row, and nothing done to it."""
     with open_connection(database.url) as source:
         relation = inspect_source(source)
@@ -266,7 +266,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_other_rules_of_mysql_are_refused_with_what_to_do(mysql_database: str, kind: str) -> None:
+def test_unknown_collation_rules_of_mysql_are_refused_with_a_remedy(mysql_database: str, kind: str) -> None:
     """A binary collation in a query: then ids are the same where these say so."""
     declared, users = REFUSED[kind]
     execute(mysql_database, f"CREATE TABLE t (id int, who {declared}, what {declared})")
@@ -281,21 +281,21 @@ def test_other_rules_of_mysql_are_refused_with_what_to_do(mysql_database: str, k
     assert read(mysql_database, query=query_of(mysql_database)).equals(rows)
 
 
-def test_rows_outside_the_window_are_nobodys_business(mysql_database: str) -> None:
+def test_ids_outside_the_window_are_not_checked(mysql_database: str) -> None:
     """Ids are looked at where they are read."""
     execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
     add(mysql_database, "José")
     assert read(mysql_database, query=query_of(mysql_database), since="2025-10-25T11:00").is_empty()
 
 
-def test_an_id_of_unknown_rules_is_not_erased_by_half(mysql_database: str) -> None:
+def test_id_with_unknown_rules_is_not_partly_erased(mysql_database: str) -> None:
     """`bób` may be `bob`."""
     execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
     with pytest.raises(SourceError, match="printable ASCII"):
         fetch_canonical_ids(mysql_database, {"user_id": ["bób"]}, query=query_of(mysql_database))
 
 
-def test_a_nondeterministic_collation_of_postgresql_is_refused(postgres_database: str) -> None:
+def test_nondeterministic_collation_of_postgresql_is_refused(postgres_database: str) -> None:
     """Whatever rules it has; servers without ICU have none of these, so the catalogue says so of another."""
     execute(
         postgres_database,
@@ -313,7 +313,7 @@ def test_a_nondeterministic_collation_of_postgresql_is_refused(postgres_database
     assert read(postgres_database, query=query_of(postgres_database)).equals(rows)
 
 
-def test_a_collation_of_the_application_is_refused(sqlite_database: Database) -> None:
+def test_application_defined_collation_is_refused(sqlite_database: Database) -> None:
     """SQLite lets an application define one, on its own connections."""
     engine = make_engine(sqlite_database.url)
 
@@ -332,7 +332,7 @@ def test_a_collation_of_the_application_is_refused(sqlite_database: Database) ->
     assert rows["user_id"].to_list() == ["É", "é"]
 
 
-def test_an_incremental_export_reads_a_row_once(mysql_database: str, tmp_path: Path) -> None:
+def test_incremental_export_reads_each_row_once(mysql_database: str, tmp_path: Path) -> None:
     """In the next run too, whatever spelling arrives."""
     execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
     add(mysql_database, "Bob", "ada")

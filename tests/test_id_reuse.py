@@ -98,7 +98,7 @@ def pseudonym(analysis: object) -> str:
 class TestReuse:
     """An id that was given to two rows."""
 
-    def test_sqlite_gives_an_id_to_the_next_row(self, sqlite_app: Database, folder: Path) -> None:
+    def test_reused_id_of_sqlite_is_exported(self, sqlite_app: Database, folder: Path) -> None:
         """The row after a deleted one is new."""
         sqlite_app.fill(feedbacks=[feedback(number, number, NOW - 5 * MINUTE) for number in (1, 2, 3)])
         assert export_new(sqlite_app, folder).exported_records == 3
@@ -122,9 +122,7 @@ class TestReuse:
         ],
         ids=["analysis", "time", "recommendation"],
     )
-    def test_a_row_that_differs_in_one_thing_is_another(
-        self, app: Database, folder: Path, other: dict[str, Any]
-    ) -> None:
+    def test_row_with_one_difference_is_another_row(self, app: Database, folder: Path, other: dict[str, Any]) -> None:
         """It is exported; the row that was seen is not exported again."""
         app.fill(records=[{"id": 2, "recommendation_id": "rec_2"}], feedbacks=[feedback(1, 7, NOW - 5 * MINUTE)])
         assert export_new(app, folder).exported_records == 1
@@ -135,7 +133,7 @@ class TestReuse:
         assert sum(pairs_in(folder).values()) == 2
 
     @pytest.mark.any_database
-    def test_two_tables_number_their_rows_alike(self, app: Database, folder: Path) -> None:
+    def test_rows_of_two_tables_with_equal_ids_are_exported(self, app: Database, folder: Path) -> None:
         """A UNION ALL of them has every id twice, in one run or in several."""
         with app.engine.begin() as connection:
             connection.execute(sa.text("CREATE TABLE archive AS SELECT * FROM recommendation_feedbacks"))
@@ -201,7 +199,7 @@ def everything_is_valid(_: pl.DataFrame) -> pl.Expr:
     ],
 )
 @pytest.mark.parametrize("key", [None, Key(KEY)], ids=["unkeyed", "keyed"])
-def test_ids_are_not_mistaken_for_others(seen: Any, new: Any, key: Key | None, tmp_path: Path) -> None:
+def test_seen_rows_do_not_hide_other_rows(seen: Any, new: Any, key: Key | None, tmp_path: Path) -> None:
     """Whatever characters they have, and where there are none; of pairs as of rows."""
     before = SeenRows(None, key, None)
     assert (
@@ -257,7 +255,7 @@ class TestUpgrade:
         turn_into_version_1(folder, [(row, row.id == 1) for row in rows])
         return sqlite_app
 
-    def test_it_is_the_file_of_the_earlier_version(self, old: Database, folder: Path) -> None:
+    def test_old_file_has_the_content_of_the_earlier_version(self, old: Database, folder: Path) -> None:
         """That version, run on these rows, wrote what stands here."""
         assert old.url
         _, file = newest_seen_rows(folder)
@@ -265,7 +263,7 @@ class TestUpgrade:
         assert header == "analysis_hash,digest,minute"
         assert sorted(lines) == OLD_LINES
 
-    def test_nothing_is_exported_again(self, old: Database, folder: Path) -> None:
+    def test_upgrade_exports_no_row_again(self, old: Database, folder: Path) -> None:
         """Nor rejected or skipped again."""
         report = export_new(old, folder, now=NOW + MINUTE)
         assert (report.total_feedback_records, report.export_filename) == (0, "")
@@ -278,9 +276,7 @@ class TestUpgrade:
     @pytest.mark.sample("later0-1", "later2-9")
     @pytest.mark.parametrize("analysis", [1, 9])
     @pytest.mark.parametrize("later", [SECOND, MINUTE, 7 * MINUTE])
-    def test_a_row_with_an_id_that_was_seen_is_exported(
-        self, old: Database, folder: Path, analysis: int, later: timedelta
-    ) -> None:
+    def test_row_with_a_seen_id_is_exported(self, old: Database, folder: Path, analysis: int, later: timedelta) -> None:
         """Also of the same analysis in the same minute."""
         delete(old, 1)
         old.fill(feedbacks=[feedback(1, analysis, NOW - 5 * MINUTE + later)])
@@ -288,13 +284,13 @@ class TestUpgrade:
         assert (report.total_feedback_records, report.exported_records) == (1, 1)
         assert export_new(old, folder, now=NOW + 10 * MINUTE).total_feedback_records == 0
 
-    def test_a_copy_of_a_pair_that_was_exported_is_a_duplicate(self, old: Database, folder: Path) -> None:
+    def test_copy_of_an_exported_pair_is_a_duplicate(self, old: Database, folder: Path) -> None:
         """With another id."""
         old.fill(feedbacks=[feedback(4, 1, NOW - 5 * MINUTE), feedback(5, 5, NOW)])
         report = export_new(old, folder, now=NOW + MINUTE)
         assert (report.total_feedback_records, report.deduplicated_records, report.exported_records) == (2, 1, 1)
 
-    def test_lines_of_the_earlier_version_end(self, old: Database, folder: Path) -> None:
+    def test_lines_of_the_earlier_version_are_dropped(self, old: Database, folder: Path) -> None:
         """They go when they are older than the lookback."""
         versions = []
         for hours in (0, 1, 2):
@@ -394,7 +390,7 @@ REUSE: list[list[tuple[str, int, int]]] = [
 @example(runs=REUSE, upgraded_before=0)
 @example(runs=REUSE, upgraded_before=5)
 @given(runs=RUNS, upgraded_before=st.integers(0, 10))
-def test_every_row_is_exported_once_whatever_id_it_gets(runs: Any, upgraded_before: int) -> None:
+def test_every_row_is_exported_once_with_any_id(runs: Any, upgraded_before: int) -> None:
     """Ten incremental exports, between which rows come, go, and leave their ids to others."""
     export_ten_times(runs, upgraded_before)
 
@@ -402,6 +398,6 @@ def test_every_row_is_exported_once_whatever_id_it_gets(runs: Any, upgraded_befo
 @pytest.mark.torture
 @settings(max_examples=300, deadline=None)
 @given(runs=RUNS, upgraded_before=st.integers(0, 10))
-def test_every_row_is_exported_once_whatever_id_it_gets_for_long(runs: Any, upgraded_before: int) -> None:
+def test_every_row_is_exported_once_with_any_id_in_many_steps(runs: Any, upgraded_before: int) -> None:
     """The same, more often."""
     export_ten_times(runs, upgraded_before)

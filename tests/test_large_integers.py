@@ -64,7 +64,7 @@ on_every_database = pytest.mark.parametrize(("url", "route"), CASES, indirect=["
 
 @pytest.mark.sample("duckdb-its own", "mysql-connectorx", "postgresql-connectorx", "sqlite-sqlalchemy")
 @on_every_database
-def test_a_rating_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
+def test_large_rating_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
     """Like a 6."""
     database = by(route, url) if route in ROUTES else url
     found = reasons(database, url, tmp_path / "out", [], **dict.fromkeys(RATINGS, large(url)))
@@ -73,7 +73,7 @@ def test_a_rating_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
 
 @pytest.mark.sample("duckdb-its own", "mysql-sqlalchemy", "postgresql-connectorx", "sqlite-connectorx")
 @on_every_database
-def test_an_age_is_judged_as_one_of_200(url: str, tmp_path: Path, route: str) -> None:
+def test_large_age_is_implausible(url: str, tmp_path: Path, route: str) -> None:
     """Whatever becomes of those."""
     database = by(route, url) if route in ROUTES else url
     found = [
@@ -83,7 +83,7 @@ def test_an_age_is_judged_as_one_of_200(url: str, tmp_path: Path, route: str) ->
 
 
 @pytest.mark.parametrize(("url", "route"), [("mysql", each) for each in ROUTES] + [("duckdb", "")], indirect=["url"])
-def test_a_declared_integer_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
+def test_large_declared_integer_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
     """And a boolean is none; a number has room for it."""
     database = by(route, url) if route else url
     found = reasons(
@@ -101,7 +101,7 @@ def test_a_declared_integer_is_out_of_range(url: str, tmp_path: Path, route: str
 
 
 @pytest.mark.parametrize(("url", "route"), [("mysql", each) for each in ROUTES] + [("duckdb", "")], indirect=["url"])
-def test_a_declared_number_is_exported(url: str, tmp_path: Path, route: str) -> None:
+def test_large_declared_number_is_exported(url: str, tmp_path: Path, route: str) -> None:
     """As the nearest floating-point number."""
     query = select(url, weight=large(url))
     database = by(route, url) if route else url
@@ -110,7 +110,7 @@ def test_a_declared_number_is_exported(url: str, tmp_path: Path, route: str) -> 
 
 
 @pytest.mark.parametrize("dtype", [pl.UInt64, pl.Int128])
-def test_frames_of_ones_own_are_judged_alike(dtype: type[pl.DataType]) -> None:
+def test_large_integers_of_dataframes_are_judged_equally(dtype: type[pl.DataType]) -> None:
     """With a reason, and without an error of Polars'."""
     value = pl.lit(LARGE, pl.Int128).cast(dtype)
     names = [*RATINGS, "would_recommend", "visits", "is_member"]

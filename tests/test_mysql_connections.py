@@ -1,4 +1,4 @@
-"""Every form in which MySQL and MariaDB can be given: URLs, drivers, sockets, TLS, and connections of the caller's."""
+"""Every form in which MySQL and MariaDB can be passed: URLs, drivers, sockets, TLS, and connections of callers."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ BY_SQLALCHEMY: dict[str, Make] = {
     [pytest.param(make, True, id=name) for name, make in BY_CONNECTORX.items()]
     + [pytest.param(make, False, id=name) for name, make in BY_SQLALCHEMY.items()],
 )
-def test_it_can_be_given_in_its_own_forms(mysql_url: str, make: Make, by_connectorx: bool) -> None:
+def test_every_form_of_mysql_is_read(mysql_url: str, make: Make, by_connectorx: bool) -> None:
     """The drivers' names that applications use mean the same database, read by our driver."""
     given = make(mysql_url)
     assert takes_connectorx(given) == by_connectorx
@@ -77,8 +77,8 @@ def as_reader(url: str, name: str, **changed: Any) -> sa.URL:
 
 
 @pytest.mark.parametrize("route", ["connectorx", "sqlalchemy"])
-def test_a_password_of_awkward_characters_works(mysql_url: str, mysql_reader: str, route: str) -> None:
-    """It has all that separates the parts of a URL."""
+def test_password_with_special_characters_works(mysql_url: str, mysql_reader: str, route: str) -> None:
+    """The password contains all separators of a URL."""
     url = by(route, as_reader(mysql_url, mysql_reader).render_as_string(hide_password=False))
     assert takes_connectorx(url) == (route == "connectorx")
     query = select(url, timeframe="substring_index(user(), '@', 1)")
@@ -95,7 +95,7 @@ def files(mysql_url: str) -> dict[str, str]:
     return found
 
 
-def test_a_socket_leads_to_it(mysql_url: str, mysql_reader: str, files: dict[str, str]) -> None:
+def test_socket_is_used(mysql_url: str, mysql_reader: str, files: dict[str, str]) -> None:
     """Without a host, or beside one, by both routes; the password is as awkward."""
     for host in (None, "localhost"):
         url = as_reader(mysql_url, mysql_reader, host=host, port=None, query={"unix_socket": files["socket"]})
@@ -110,7 +110,7 @@ def encrypted(url: str, **options: Any) -> bool:
     return bool(read(url, query=select(url, timeframe=status), **options)["timeframe"].item())
 
 
-def test_what_is_asked_for_of_tls_holds_for_those_who_read(mysql_url: str, files: dict[str, str]) -> None:
+def test_tls_mode_applies_to_reading_connections(mysql_url: str, files: dict[str, str]) -> None:
     """By ConnectorX too, and by SQLAlchemy where a certificate has to be checked."""
     assert encrypted(mysql_url)
     assert encrypted(f"{mysql_url}?ssl-mode=REQUIRED")
@@ -122,22 +122,22 @@ def test_what_is_asked_for_of_tls_holds_for_those_who_read(mysql_url: str, files
 
 
 @pytest.mark.parametrize("mode", ["VERIFY_CA", "VERIFY_IDENTITY"])
-def test_a_certificate_of_nobody_known_is_refused(mysql_url: str, mode: str) -> None:
+def test_certificate_of_unknown_authority_is_refused(mysql_url: str, mode: str) -> None:
     """The server of the tests has signed its own."""
     with pytest.raises(SourceError, match="the TLS settings do not match the server's"):
         read(f"{mysql_url}?ssl-mode={mode}")
 
 
 @pytest.mark.parametrize("mode", ["", "no", "canary"])
-def test_an_unknown_mode_of_tls_is_named_without_it(mysql_url: str, mode: str) -> None:
-    """With those that there are."""
+def test_unknown_tls_mode_is_refused_without_repeating_it(mysql_url: str, mode: str) -> None:
+    """The message lists the known modes."""
     with pytest.raises(UsageError, match="must be one of DISABLED, PREFERRED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY"):
         read(f"{mysql_url}?ssl-mode={mode or 'x'}")
 
 
 @pytest.mark.parametrize("option", ["read_default_file=/etc/passwd", "read_default_group=client"])
-def test_files_of_options_are_not_read(option: str) -> None:
-    """They could be any file of the machine."""
+def test_option_files_are_refused(option: str) -> None:
+    """They could be any file on the machine."""
     with (
         pytest.raises(UsageError, match="names a file of options"),
         open_connection(f"mysql://u:p@127.0.0.1:1/x?{option}"),
@@ -145,16 +145,14 @@ def test_files_of_options_are_not_read(option: str) -> None:
         pass
 
 
-def test_a_file_of_tls_that_is_missing_is_told(mysql_url: str, tmp_path: Path) -> None:
+def test_missing_tls_file_is_reported(mysql_url: str, tmp_path: Path) -> None:
     """Not as a missing socket."""
     with pytest.raises(SourceError, match="a file named by its TLS options cannot be read"):
         read(f"{mysql_url}?ssl-mode=VERIFY_CA&ssl-ca={tmp_path}/missing.pem")
 
 
 @pytest.mark.parametrize(("scheme", "name"), [("mysql", "MySQL"), ("mariadb", "MariaDB")])
-def test_a_driver_that_is_missing_is_named_with_the_extra(
-    monkeypatch: pytest.MonkeyPatch, scheme: str, name: str
-) -> None:
+def test_missing_driver_is_reported_with_the_extra(monkeypatch: pytest.MonkeyPatch, scheme: str, name: str) -> None:
     """One sentence, and what to type."""
     monkeypatch.setitem(sys.modules, "pymysql", None)
     with pytest.raises(UsageError) as caught:
@@ -187,7 +185,7 @@ def with_global(admin: sa.Engine, name: str, value: str | int) -> Iterator[None]
         ("init_connect", "SET sql_mode = 'NO_BACKSLASH_ESCAPES'"),
     ],
 )
-def test_quotes_mean_the_same_whatever_the_server_has_set(
+def test_sql_mode_of_server_does_not_change_quotes(
     mysql_admin: sa.Engine, mysql_url: str, mysql_reader: str, name: str, value: str
 ) -> None:
     """ConnectorX has a query parsed before it can be told what quotes and backslashes mean."""
@@ -200,7 +198,7 @@ def test_quotes_mean_the_same_whatever_the_server_has_set(
         assert_frame_equal(read(url, query=query), expected)
 
 
-def test_a_limit_of_the_session_cuts_nothing_off(mysql_admin: sa.Engine, mysql_database: str) -> None:
+def test_sql_select_limit_is_overridden(mysql_admin: sa.Engine, mysql_database: str) -> None:
     """`sql_select_limit` would be obeyed in silence."""
     execute(mysql_database, "CREATE TABLE t AS SELECT seq AS id FROM seq_1_to_9")
     query = select(mysql_database, "FROM t", feedback_id="id")
@@ -209,7 +207,7 @@ def test_a_limit_of_the_session_cuts_nothing_off(mysql_admin: sa.Engine, mysql_d
             assert read(by(route, mysql_database), query=query).height == 9
 
 
-def test_a_query_with_a_backslash_is_kept_from_connectorx(mysql_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_query_with_backslash_is_read_with_sqlalchemy(mysql_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It may write queries anew, and does not escape."""
     caplog.set_level("INFO", logger="feedback_etl.database")
     assert read(mysql_url, query=select(mysql_url, timeframe="'a\\\\b'"))["timeframe"].item() == "a\\b"
@@ -225,7 +223,7 @@ _SESSION = (
 
 
 def state(connection: sa.Connection) -> list[Any]:
-    """What reading may not change of a connection."""
+    """The settings of a connection that reading must not change."""
     settings = ", ".join(f"@@SESSION.{name}" for name in _SESSION)
     return [tuple(row) for row in connection.exec_driver_sql(f"SELECT {settings}, @feedback_etl_time_zone")]
 
@@ -238,7 +236,7 @@ def canary(mysql_database: str) -> str:
 
 
 @pytest.mark.parametrize("begun", ["idle", "in a transaction of SQLAlchemy's", "begun by hand"])
-def test_a_connection_that_commits_each_statement_still_does(canary: str, begun: str) -> None:
+def test_autocommit_connection_stays_autocommit(canary: str, begun: str) -> None:
     """Or goes on with the transaction that was begun by hand."""
     with make_engine(canary).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         before = state(connection)
@@ -257,8 +255,8 @@ def test_a_connection_that_commits_each_statement_still_does(canary: str, begun:
     assert len(fetch(canary, "SELECT * FROM canary")) == 1 + (begun == "begun by hand")
 
 
-def test_a_pooled_connection_keeps_nothing_of_ours(canary: str) -> None:
-    """The engine's next user finds its own settings and may write."""
+def test_pooled_connection_keeps_its_settings(canary: str) -> None:
+    """The next user of the connection has the previous settings and can write."""
     engine = sa.create_engine("mysql+pymysql://", creator=lambda: plain_connection(canary), pool_size=1, max_overflow=0)
     with engine.connect() as connection:
         before, thread = state(connection), connection.exec_driver_sql("SELECT connection_id()").scalar()
@@ -275,7 +273,7 @@ def test_a_pooled_connection_keeps_nothing_of_ours(canary: str) -> None:
 
 @pytest.mark.sample("wait_timeout")
 @pytest.mark.parametrize("limit", ["wait_timeout", "idle_transaction_timeout"])
-def test_the_servers_limits_for_pauses_do_not_end_a_slow_export(canary: str, limit: str) -> None:
+def test_idle_timeouts_do_not_end_slow_export(canary: str, limit: str) -> None:
     """Of a few seconds, as some servers have; on a connection of ours and in a transaction of the caller's."""
     query = select(canary, "FROM seq_1_to_3", feedback_id="seq")
     execute(canary, f"SET GLOBAL {limit} = 1")
@@ -297,7 +295,7 @@ def test_the_servers_limits_for_pauses_do_not_end_a_slow_export(canary: str, lim
         ({"init_command": "SET sql_mode = 'ANSI_QUOTES'"}, "has the sql_mode ANSI_QUOTES, which is not supported"),
     ],
 )
-def test_a_connection_that_would_be_misread_is_refused(canary: str, options: dict[str, Any], told: str) -> None:
+def test_connection_with_unsupported_settings_is_refused(canary: str, options: dict[str, Any], told: str) -> None:
     """Its engine's URL says how to read it right."""
     engine = sa.create_engine("mysql+pymysql://", creator=lambda: plain_connection(canary, **options))
     with Session(engine) as session, pytest.raises(UsageError, match=told):
@@ -305,8 +303,8 @@ def test_a_connection_that_would_be_misread_is_refused(canary: str, options: dic
     engine.dispose()
 
 
-def test_what_is_read_is_one_state_of_the_database(canary: str) -> None:
-    """What others commit meanwhile is not seen."""
+def test_rows_are_read_in_one_snapshot(canary: str) -> None:
+    """Rows that others commit meanwhile are not read."""
     with open_connection(canary) as source:
         execute(canary, "INSERT INTO canary VALUES (1)")
         assert source.connection.exec_driver_sql("SELECT count(*) FROM canary").scalar() == 0

@@ -1,4 +1,4 @@
-"""MySQL and MariaDB that cannot be reached, fail, or should write: one sentence without any row's value."""
+"""Errors and refused writes of MySQL and MariaDB: one sentence without any row's value."""
 
 import contextlib
 import functools
@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from conftest import AWKWARD_PASSWORD
 from databases import make_engine, new_mysql_database, opened
 from reading import by, by_both_routes, execute, fetch, read, select
-from test_source_failures import CANARY, failure
-from test_source_refusals import listening, refusal
+from test_database_errors import CANARY, read_error
+from test_database_refusals import listening, refusal
 
 from feedback_etl.database.batches import session_statements
 from feedback_etl.database.connect import open_connection
@@ -46,30 +46,30 @@ def server_at(mysql_url: str) -> Callable[..., str]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize(("scheme", "name"), [("mysql", "MySQL"), ("mariadb+pymysql", "MariaDB")])
-def test_a_closed_port_is_named(server_at: Callable[..., str], scheme: str, name: str, host: str) -> None:
-    """With host, port and database, and what to look at."""
+def test_closed_port_is_reported(server_at: Callable[..., str], scheme: str, name: str, host: str) -> None:
+    """The message contains host, port, database and what to check."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     error = refusal(server_at(drivername=scheme, host=host, port=port, database="shop"))
     assert str(error).startswith(f"Cannot connect to {name} at {host}:{port}, database shop: ")
 
 
-def test_a_server_that_never_answers_is_given_up(server_at: Callable[..., str]) -> None:
-    """It accepts the connection and says nothing."""
+def test_silent_server_times_out(server_at: Callable[..., str]) -> None:
+    """The server accepts the connection and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         error = refusal(server_at(port=silent.getsockname()[1]), connect_timeout=1)
     assert "it did not answer in time (connect_timeout in the settings)" in str(error)
 
 
 @pytest.mark.slow
-def test_a_query_may_take_longer_than_connecting(mysql_url: str) -> None:
-    """The timeout is for the answer to who we are alone."""
+def test_connect_timeout_does_not_limit_queries(mysql_url: str) -> None:
+    """The timeout applies to connecting only."""
     assert read(mysql_url, query=select(mysql_url, age="sleep(1.5)"), connect_timeout=1)["age"].item() == 0
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["hangs up", "HTTP"])
-def test_a_server_of_another_kind_is_told_apart(server_at: Callable[..., str], answer: bytes) -> None:
-    """A wrong port often leads to one."""
+def test_server_of_another_product_is_reported(server_at: Callable[..., str], answer: bytes) -> None:
+    """A wrong port often belongs to another server."""
 
     def at_once(client: socket.socket) -> None:
         client.sendall(answer)
@@ -79,7 +79,7 @@ def test_a_server_of_another_kind_is_told_apart(server_at: Callable[..., str], a
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"database": "no_such_database"}, "database no_such_database: there is no database of that name."),
         ({"password": "canary-p4ssw0rd"}, "user or password is wrong or missing."),
@@ -89,14 +89,14 @@ def test_a_server_of_another_kind_is_told_apart(server_at: Callable[..., str], a
         ({"host": None, "query": {"unix_socket": "/no/such/socket"}}, "there is no socket of that server."),
     ],
 )
-def test_what_is_wrong_is_named(server_at: Callable[..., str], changed: dict[str, Any], told: str) -> None:
-    """In a sentence of ours; the user is one who needs a password."""
-    assert str(refusal(server_at(**changed))).endswith(told)
+def test_connection_errors_are_reported(server_at: Callable[..., str], changed: dict[str, Any], message: str) -> None:
+    """The message is ours, not the driver's; the user needs a password."""
+    assert str(refusal(server_at(**changed))).endswith(message)
 
 
 @pytest.mark.parametrize("option", ["connect_timeout=x", "local_infile=x", "read_timeout=x", "ssl=true"])
-def test_an_option_that_the_driver_cannot_use_is_named(server_at: Callable[..., str], option: str) -> None:
-    """A slip in the URL is the caller's, not the database's."""
+def test_unusable_url_option_is_named(server_at: Callable[..., str], option: str) -> None:
+    """A mistake in the URL is a usage error."""
     error = refusal(f"{server_at()}?{option}")
     assert isinstance(error, UsageError)
     name = option.partition("=")[0]
@@ -112,14 +112,12 @@ def test_an_option_that_the_driver_cannot_use_is_named(server_at: Callable[..., 
         ("nonsense=1", "omit options of other drivers"),
     ],
 )
-def test_an_option_that_the_driver_does_not_know_is_named(
-    server_at: Callable[..., str], option: str, belongs: str
-) -> None:
-    """With the place where it belongs."""
+def test_unknown_url_option_is_named(server_at: Callable[..., str], option: str, belongs: str) -> None:
+    """The message says where it belongs."""
     error = refusal(f"{server_at()}?{option}")
     assert isinstance(error, UsageError)
-    told = f"The database URL has the option {option.partition('=')[0]}, which its driver does not know: {belongs}"
-    assert str(error).startswith(told)
+    message = f"The database URL has the option {option.partition('=')[0]}, which its driver does not know: {belongs}"
+    assert str(error).startswith(message)
 
 
 @pytest.mark.parametrize("place", ["one,two:3306/shop", "one:3306,two:3306/shop", "one/shop?host=two&host=three"])
@@ -130,13 +128,13 @@ def test_several_hosts_are_refused(place: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://user:canary-p4ssw0rd@rest@host/shop", "mysql:///user:canary-p4ssw0rd@h/shop"])
-def test_a_url_that_is_no_url_is_not_repeated(url: str) -> None:
-    """It may hold a password."""
+def test_invalid_mysql_url_is_not_repeated(url: str) -> None:
+    """It may contain a password."""
     refusal(url)
 
 
-def test_a_server_without_a_database_named_has_no_tables(server_at: Callable[..., str]) -> None:
-    """An own query may name the database itself."""
+def test_url_without_database_is_refused_for_default_tables(server_at: Callable[..., str]) -> None:
+    """A custom query may name the database itself."""
     bare = server_at().rpartition("/")[0]
     assert "database (none named)" in str(refusal(f"{bare}?ssl_ca=/no/such/file"))
     assert "names no database: mysql://user@host/NAME" in str(refusal(bare))
@@ -159,19 +157,19 @@ def stranger(mysql_admin: sa.Engine, mysql_database: str) -> Iterator[str]:
         admin.exec_driver_sql(f"DROP USER {name}")
 
 
-def test_a_table_that_may_not_be_read_is_named(stranger: str) -> None:
-    """The default one, or one of an own query."""
+def test_table_without_permission_is_reported(stranger: str) -> None:
+    """The default one, or one of a custom query."""
     assert "command denied to user" in str(refusal(stranger))
     assert "profiles" in str(refusal(stranger, query=select(stranger, "FROM profiles")))
 
 
-def test_a_database_that_may_not_be_entered_is_named(stranger: str) -> None:
+def test_database_without_permission_is_reported(stranger: str) -> None:
     """The user has no right to anything in it."""
     url = sa.make_url(stranger).set(database="mysql")
     assert "this user may not connect to it" in str(refusal(url))
 
 
-def test_tables_of_another_database_are_found_by_its_name(mysql_url: str, mysql_database: str) -> None:
+def test_tables_of_another_database_are_read(mysql_url: str, mysql_database: str) -> None:
     """MySQL calls schemas databases."""
     with opened(mysql_database) as database:
         database.fill(feedbacks=[{"id": 1, "created_at": "2025-10-25 10:00:00"}])
@@ -183,7 +181,7 @@ def test_tables_of_another_database_are_found_by_its_name(mysql_url: str, mysql_
 
 
 @pytest.fixture
-def told_nothing(
+def canary_stays_secret(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """The canary is neither printed nor logged, by us or by a library below Python."""
@@ -228,22 +226,22 @@ def people(mysql_admin: sa.Engine) -> Iterator[str]:
         ("(SELECT 5 FROM people p WHERE p.id >= people.id)", "it failed while it read rows ("),
     ],
 )
-def test_a_row_that_it_fails_at_is_not_shown(
-    people: str, told_nothing: None, route: str, sql: str, reason: str
+def test_mysql_error_does_not_contain_the_row(
+    people: str, canary_stays_secret: None, route: str, sql: str, reason: str
 ) -> None:
-    """The kind of the failure is told, for a row as for the count of those without consent."""
+    """The message names the kind of error, for rows and for the count of rows without consent."""
     for column in ("helpful_rating", "consent"):
         query = select(
             people, "FROM people", feedback_id="id", **{column: sql if column != "consent" else f"({sql}) = 5"}
         )
-        text = failure(by(route, people), query)
+        text = read_error(by(route, people), query)
         assert reason in text
         assert text.startswith("The database stopped the query: ")
         assert text.endswith("Nothing was exported.")
 
 
 def kill(url: str, what: str, done: threading.Event) -> None:
-    """End what sleeps in this database, as an administrator does."""
+    """Kill the sleeping session of this database, as an administrator does."""
     sleeping = "SELECT id FROM information_schema.processlist WHERE db = database() AND state = 'User sleep'"
     while not done.wait(0.05):
         for (thread,) in fetch(url, sleeping):
@@ -256,13 +254,13 @@ def kill(url: str, what: str, done: threading.Event) -> None:
 @pytest.mark.parametrize(
     ("what", "reason"), [("KILL QUERY", "it was cancelled by another session"), ("KILL", "the connection was lost")]
 )
-def test_a_query_that_is_ended_is_named(people: str, route: str, what: str, reason: str) -> None:
+def test_killed_query_is_reported(people: str, route: str, what: str, reason: str) -> None:
     """By an administrator, alone or with its connection."""
     done = threading.Event()
     thread = threading.Thread(target=kill, args=(people, what, done))
     thread.start()
     try:
-        assert reason in failure(by(route, people), select(people, "FROM people", age="sleep(30)"))
+        assert reason in read_error(by(route, people), select(people, "FROM people", age="sleep(30)"))
     finally:
         done.set()
         thread.join()
@@ -277,8 +275,8 @@ def with_global(url: str, name: str, value: str) -> Iterator[None]:
     execute(url, f"SET GLOBAL {name} = {before}")
 
 
-def test_two_collations_in_a_join_are_named(mysql_database: str) -> None:
-    """Of tables that were created years apart; giving them one, or naming one, is enough."""
+def test_mixed_collations_are_reported(mysql_database: str) -> None:
+    """Of tables with different collations; one common collation, or COLLATE in a query, is sufficient."""
     with opened(mysql_database) as database:
         change = "ALTER TABLE {} MODIFY user_id varchar(36) CHARACTER SET utf8mb4 COLLATE {}"
         execute(
@@ -289,10 +287,10 @@ def test_two_collations_in_a_join_are_named(mysql_database: str) -> None:
             change.format("recommendation_feedbacks", "utf8mb4_unicode_ci"),
         )
         database.fill(feedbacks=[{"id": 1, "user_id": "7", "created_at": "2025-10-25 10:00:00"}])
-        told = str(refusal(mysql_database))
-        assert told.startswith("The database stopped the query: it compares text of the collations utf8mb4_")
+        message = str(refusal(mysql_database))
+        assert message.startswith("The database stopped the query: it compares text of the collations utf8mb4_")
         for part in ("utf8mb4_general_ci", "utf8mb4_unicode_ci", "ids of two tables", "ALTER TABLE", "--query"):
-            assert part in told
+            assert part in message
         join = "FROM recommendation_feedbacks f LEFT JOIN profiles p ON p.user_id = f.user_id"
         assert "it compares text of" in str(refusal(mysql_database, query=select(mysql_database, join)))
         query = select(mysql_database, f"{join} COLLATE utf8mb4_general_ci")
@@ -302,20 +300,20 @@ def test_two_collations_in_a_join_are_named(mysql_database: str) -> None:
 
 
 @by_both_routes
-def test_the_servers_timeout_is_named(people: str, route: str) -> None:
-    """An administrator may have set one for all."""
+def test_statement_timeout_is_reported(people: str, route: str) -> None:
+    """An administrator may have set one for all sessions."""
     with with_global(people, "max_statement_time", "0.2"):
         query = select(people, "FROM people", age="sleep(2)")
-        assert "longer than the server's max_statement_time allows" in failure(by(route, people), query)
+        assert "longer than the server's max_statement_time allows" in read_error(by(route, people), query)
 
 
 @pytest.mark.sample("connectorx")
 @by_both_routes
-def test_a_lock_is_named(people: str, route: str) -> None:
-    """Somebody alters the table, for longer than the server lets anybody wait."""
+def test_lock_wait_timeout_is_reported(people: str, route: str) -> None:
+    """Another session locks the table for longer than the lock timeout."""
     with with_global(people, "lock_wait_timeout", "1"), make_engine(people).connect() as other:
         other.exec_driver_sql("LOCK TABLES people WRITE")
-        assert "holds a lock" in failure(by(route, people), select(people, "FROM people"))
+        assert "holds a lock" in read_error(by(route, people), select(people, "FROM people"))
         other.exec_driver_sql("UNLOCK TABLES")
 
 
@@ -368,7 +366,7 @@ OPENED = [
 
 @pytest.fixture
 def untouched(people: str) -> Iterator[str]:
-    """That database, in which all is as it was after the test."""
+    """That database; the test must not change it."""
     yield people
     assert fetch(people, "SELECT a FROM canary") == [(1,)]
     assert fetch(people, "SELECT next_not_cached_value FROM numbers") == [(1,)]
@@ -377,8 +375,8 @@ def untouched(people: str) -> Iterator[str]:
 
 @pytest.mark.sample("autocommit connection", "connectorx")
 @pytest.mark.parametrize("place", OPENED)
-def test_no_escape_writes(untouched: str, place: Opened) -> None:
-    """All of them are refused, and the table is as it was."""
+def test_injected_statements_do_not_write(untouched: str, place: Opened) -> None:
+    """All of them are refused, and the table is unchanged."""
     for escape in ESCAPES:
         with place(untouched) as database, pytest.raises((SourceError, UsageError)):
             read(database, query=escape.format(select(untouched)))
@@ -387,37 +385,37 @@ def test_no_escape_writes(untouched: str, place: Opened) -> None:
 @pytest.mark.sample("nextval(numbers)-autocommit connection", "sets()-sqlalchemy", "writes()-connectorx")
 @pytest.mark.parametrize("place", OPENED[:3])
 @pytest.mark.parametrize("call", ["writes()", "sets()", "nextval(numbers)"])
-def test_no_function_writes(untouched: str, place: Opened, call: str) -> None:
+def test_functions_do_not_write(untouched: str, place: Opened, call: str) -> None:
     """Whether called for a row or to count those without consent."""
     for query in (select(untouched, user_id=call), select(untouched, consent=f"{call} = 1")):
         with place(untouched) as database, pytest.raises(SourceError, match="all sessions are read-only"):
             read(database, query=query)
 
 
-def test_a_reader_process_refuses_what_was_not_looked_at_before(untouched: str) -> None:
-    """By what begins its own connection: nothing else stands between a query and the database there."""
+def test_reader_process_cannot_write(untouched: str) -> None:
+    """The statements that begin its connection are its only protection."""
     with open_connection(untouched) as source:
         job = ReaderJob(str(source.connectorx_url), session_statements(source), ["SELECT writes()"], 100)
         with pytest.raises(SourceError, match="all sessions are read-only"), Reader(job, read_timeout=60) as reader:
             list(reader.next_stream())
 
 
-def test_what_a_function_writes_in_a_transaction_of_the_callers_is_taken_back(untouched: str) -> None:
-    """There nothing can be forbidden."""
+def test_writes_of_functions_in_callers_transaction_are_rolled_back(untouched: str) -> None:
+    """A caller's transaction cannot be made read-only."""
     with bound(untouched) as connection:
         connection.exec_driver_sql("SELECT * FROM people")
         assert read(connection, query=select(untouched, user_id="writes()")).height == 1
 
 
-def test_our_own_connections_cannot_write(untouched: str) -> None:
-    """Even if it were asked of them directly."""
+def test_opened_connections_are_read_only(untouched: str) -> None:
+    """Also if a write is executed on them directly."""
     for statement in ("DELETE FROM canary", "DROP TABLE canary"):
         with open_connection(untouched) as source, pytest.raises(sa.exc.DBAPIError, match="READ ONLY"):
             source.connection.exec_driver_sql(statement)
 
 
-def test_a_file_of_the_server_is_not_shown_in_an_error(mysql_url: str, tmp_path: Path) -> None:
-    """What a query reads is only ever rows."""
+def test_error_does_not_contain_server_files(mysql_url: str, tmp_path: Path) -> None:
+    """A query may read a file of the server, but no message repeats it."""
     (tmp_path / "secret").write_text(CANARY)
     query = select(mysql_url, timeframe=f"load_file('{tmp_path}/secret')", age="tells_nothing()")
-    assert CANARY not in failure(mysql_url, query)
+    assert CANARY not in read_error(mysql_url, query)

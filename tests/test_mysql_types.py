@@ -1,4 +1,4 @@
-"""Whatever types MySQL or MariaDB has, the raw columns are the same by both routes, or the column is named."""
+"""Every type of MySQL or MariaDB gives the same raw columns by both routes, or an error that names the column."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def stored(url: str, declared: str, *values: str) -> str:
 
 
 def values_of(url: str, route: str, column: str, declared: str, *values: str) -> list[tuple[Any, pl.DataType]]:
-    """What comes of the values in a raw column, in their order, and of what type."""
+    """Return the values of a raw column in their order, and their dtype."""
     ids = {} if column == "feedback_id" else {"feedback_id": "id"}
     frame = read(by(route, url), query=select(url, stored(url, declared, *values), **ids, **{column: "x"}))
     return [(value, frame.schema[column]) for value in frame[column]]
@@ -73,7 +73,7 @@ def values_of(url: str, route: str, column: str, declared: str, *values: str) ->
         ("int", "NULL", None, pl.Int64),
     ],
 )
-def test_an_id_is_an_integer_or_text(
+def test_ids_are_integers_or_text(
     url: str, route: str, declared: str, sql: str, expected: Any, dtype: pl.DataType
 ) -> None:
     """Never a float, also beyond 2**63; a UUID is in lower case."""
@@ -95,10 +95,10 @@ def test_an_id_is_an_integer_or_text(
         ("smallint", "NULL", None, pl.Int64),
     ],
 )
-def test_a_rating_is_an_integer_or_a_float(
+def test_ratings_are_integers_or_floats(
     url: str, route: str, declared: str, sql: str, expected: Any, dtype: pl.DataType
 ) -> None:
-    """What is not a whole number is rejected later, never rounded."""
+    """A fraction is rejected later, never rounded."""
     for column in ("helpful_rating", "age"):
         assert values_of(url, route, column, declared, sql) == [(expected, dtype)]
 
@@ -118,7 +118,7 @@ def test_a_rating_is_an_integer_or_a_float(
         ("bigint unsigned", ("0", "1"), [False, True]),
     ],
 )
-def test_a_truth_is_a_boolean_or_a_number_that_is_none(
+def test_answers_are_booleans_or_other_numbers(
     url: str, route: str, declared: str, values: tuple[str, ...], expected: list[Any]
 ) -> None:
     """MySQL has no type of its own for it."""
@@ -129,8 +129,8 @@ def test_a_truth_is_a_boolean_or_a_number_that_is_none(
 
 @by_both_routes
 @pytest.mark.parametrize("declared", ["json", "longtext", "varchar(99) character set latin1"])
-def test_a_list_is_json_text(url: str, route: str, declared: str) -> None:
-    """A null in the first row hides nothing."""
+def test_lists_are_json_text(url: str, route: str, declared: str) -> None:
+    """A null in the first row does not matter."""
     rows = [
         value for value, _ in values_of(url, route, "rules_applied", declared, "NULL", """'["a b", "\\\\"é\\\\""]'""")
     ]
@@ -167,7 +167,7 @@ def test_a_list_is_json_text(url: str, route: str, declared: str) -> None:
         ("datetime", "NULL", None),
     ],
 )
-def test_a_time_is_naive_utc(url: str, route: str, declared: str, sql: str, expected: datetime | None) -> None:
+def test_times_are_naive_utc(url: str, route: str, declared: str, sql: str, expected: datetime | None) -> None:
     """To the microsecond; a TIMESTAMP is an instant, and a day that no calendar has is no time."""
     found = values_of(url, route, "created_at", declared, sql)
     if "9999" in sql:
@@ -195,10 +195,10 @@ def test_a_time_is_naive_utc(url: str, route: str, declared: str, sql: str, expe
         ("age", "point", "POINT(1, 2)", "age is of a user-defined type, expected a number"),
     ],
 )
-def test_a_column_of_a_wrong_type_is_named(
+def test_column_of_wrong_type_is_reported(
     url: str, route: str, column: str, declared: str, sql: str, told: str
 ) -> None:
-    """Without the value."""
+    """The message does not contain the value."""
     with pytest.raises(SourceError) as caught:
         values_of(url, route, column, declared, sql)
     assert told in str(caught.value)
@@ -211,7 +211,7 @@ IDS = ["a", "B", "b", "A", "10", "9", "é", "e", "z", "Z", "ä", "_", "😀", "�
 @pytest.mark.sample("text-sqlalchemy", "varchar(9) collate utf8mb4_general_ci-connectorx")
 @by_both_routes
 @pytest.mark.parametrize("declared", ["varchar(9)", "varchar(9) collate utf8mb4_general_ci", "text"])
-def test_text_ids_of_one_time_are_in_binary_order(url: str, route: str, declared: str) -> None:
+def test_text_ids_are_in_binary_order(url: str, route: str, declared: str) -> None:
     """Though a and A are equal to the collation, as are a and ä."""
     rest = stored(url, declared, *(f"'{id_}'" for id_ in IDS))
     frame = read(by(route, url), query=select(url, rest, feedback_id="x"))
@@ -225,7 +225,7 @@ ROWS = st.lists(st.tuples(BOUNDS, NUDGES, st.integers(0, 99), st.sampled_from([T
 
 @settings(max_examples=settings().max_examples // 10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, kind=st.sampled_from(["datetime(6)", "timestamp(6) NULL"]), route=st.sampled_from(ROUTES))
-def test_a_window_is_what_python_would_choose(
+def test_window_equals_window_of_python(
     url: str, rows: list[tuple[datetime, int, int, bool | None]], kind: str, route: str
 ) -> None:
     """Half-open to the microsecond, in order, and those without consent counted."""
@@ -245,7 +245,7 @@ def test_a_window_is_what_python_would_choose(
 
 
 @by_both_routes
-def test_a_default_schema_of_other_types_is_read(mysql_database: str, route: str) -> None:
+def test_default_schema_with_other_types_is_read(mysql_database: str, route: str) -> None:
     """UUIDs for ids, decimal ratings, a bit for a boolean, text for lists, an enum, a TIMESTAMP, names in capitals.
 
     Ids that are texts come in the canonical spelling of their collation.

@@ -29,6 +29,7 @@ from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import part_folders, part_path
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
 from feedback_etl.storage.local import LocalStorage
@@ -39,7 +40,7 @@ KEYS = [Key(KEY)]
 
 def parted(rows: Rows, folder: Path) -> str:
     """An export of rows in parts; its stem."""
-    with PartitionedExportTransaction(folder, rows.now, key=KEYS[0]) as export:
+    with PartitionedExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export:
         export.commit(rows.put(LocalStorage(folder), export.stem), rows.facts)
     return export.stem
 
@@ -144,9 +145,10 @@ from datetime import datetime
 from pathlib import Path
 from feedback_etl.exports.layout import part_folders, part_path
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])
-with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
+with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), TransactionOptions(key=Key("k" * 32))) as export:
     names = ("part-00000.parquet", ".part-00001.parquet.7-0a1b.tmp", ".part-00001.csv.gz.7-0a1b.tmp", "mine.txt")
     for place in part_folders(export.stem):
         for name in names:
@@ -205,7 +207,10 @@ def test_a_worker_that_comes_too_late_leaves_nothing(
                     outcomes.append("too late")
 
     monkeypatch.setattr(Path, "unlink", late)
-    with suppress(MemoryError), PartitionedExportTransaction(folder, rows.now, key=KEYS[0]) as export:
+    with (
+        suppress(MemoryError),
+        PartitionedExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export,
+    ):
         rows.put(place, export.stem)
         raise MemoryError
     assert outcomes == ["too late"]
@@ -217,7 +222,7 @@ def test_a_folder_that_has_lost_its_name_is_removed_by_the_next_run(rows: Rows, 
     """The head was killed, or could not remove a file; what is not ours gets its name back with the folder."""
     with (
         suppress(MemoryError),
-        PartitionedExportTransaction(folder, rows.now + timedelta(days=1), key=KEYS[0]) as export,
+        PartitionedExportTransaction(folder, rows.now + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export,
     ):
         rows.put(LocalStorage(folder), export.stem)
         hidden = folder / f".{export.stem}.tmp"
@@ -245,7 +250,7 @@ def test_whether_a_run_lives_is_asked_without_writing(folder: Path, monkeypatch:
 
     flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", on_nfs)
-    with PartitionedExportTransaction(folder, NOW, key=KEYS[0]) as export:
+    with PartitionedExportTransaction(folder, NOW, TransactionOptions(key=KEYS[0])) as export:
         fe.erase(folder, analysis_ids=[999], keys=KEYS)
         assert (folder / export.stem).is_dir()
     assert not (folder / export.stem).exists()
@@ -264,6 +269,6 @@ def test_parts_whose_manifest_was_lost_are_told(
     line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
     assert line.endswith("unmanaged: the manifest of this part is missing (restore it, or remove the folder)")
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
-    with PartitionedExportTransaction(folder, NOW + timedelta(days=1), key=KEYS[0]) as export:
+    with PartitionedExportTransaction(folder, NOW + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export:
         (folder / export.stem / "part-00000.csv").touch()
         assert fe.list_exports(folder).unmanaged == []

@@ -68,7 +68,7 @@ class TestOneResult:
     @pytest.mark.slow
     @settings(max_examples=settings().max_examples // 25)
     @given(batch_size=st.integers(1, 30), repeats=st.integers(1, 6))
-    def test_the_size_of_a_batch_does_not_matter(
+    def test_batch_size_does_not_change_the_export(
         self, tmp_path_factory: pytest.TempPathFactory, batch_size: int, repeats: int
     ) -> None:
         """Duplicates at the edges of batches are found, and found once."""
@@ -80,14 +80,14 @@ class TestOneResult:
             assert exported(f"{database.url}?timeout=5", folder, batch_size=batch_size) == at_once
 
     @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 5])
-    def test_bulk_is_serial(self, postgres_database: str, tmp_path: Path, workers: int) -> None:
+    def test_bulk_export_equals_serial_export(self, postgres_database: str, tmp_path: Path, workers: int) -> None:
         """The same rows in the same order, to the byte; those without a time come last."""
         with contextlib.closing(Filled(postgres_database, 200)) as database:
             serial = exported(database.url, tmp_path)
             assert exported(database.url, tmp_path, bulk=True, workers=workers, batch_size=7) == serial
 
     @pytest.mark.parametrize("rows", [0, 1, 65])
-    def test_no_row_one_row_and_a_full_batch(self, postgres_database: str, rows: int) -> None:
+    def test_row_counts_around_the_batch_size(self, postgres_database: str, rows: int) -> None:
         """The edges of what a batch can hold."""
         with contextlib.closing(Filled(postgres_database, rows)) as database:
             frame = fe.load_feedback(database.url, days_back=-1, now=NOW, batch_size=65)
@@ -112,7 +112,7 @@ class Filled:
 class TestAccidents:
     """A reader that dies, hangs or fails ends the export with one sentence and leaves nothing."""
 
-    def test_a_killed_reader(self, postgres_database: str, tmp_path: Path) -> None:
+    def test_killed_reader_is_reported(self, postgres_database: str, tmp_path: Path) -> None:
         """It is told, the folder is as it was, and no process is left."""
         killer = threading.Thread(target=kill_first_reader)
         killer.start()
@@ -128,14 +128,14 @@ class TestAccidents:
         assert list((tmp_path / "exports").glob("[!.]*")) == []
         assert readers() == []
 
-    def test_a_database_that_falls_silent(self, postgres_database: str) -> None:
+    def test_silent_database_times_out(self, postgres_database: str) -> None:
         """It is given up after the time that the settings allow."""
         query = select(postgres_database, SLOW)
         with pytest.raises(SourceError, match=r"returned no row for 0\.3 s"):
             fe.load_feedback(postgres_database, query=query, now=NOW, read_timeout=0.3)
         assert readers() == []
 
-    def test_rows_that_are_missing_are_missed(self, postgres_database: str) -> None:
+    def test_missing_rows_are_detected(self, postgres_database: str) -> None:
         """A query that fails in the middle gives no rows that could be taken for all."""
         failing = "SELECT 1 / (n - 150000) AS x FROM generate_series(1, 200000) AS n"
         with open_connection(postgres_database) as source:
@@ -145,7 +145,7 @@ class TestAccidents:
 
     @pytest.mark.sample("2")
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_a_signal_ends_it_while_the_database_computes(
+    def test_signal_ends_export_while_database_computes(
         self, postgres_database: str, tmp_path: Path, number: signal.Signals
     ) -> None:
         """At once, with the signal's exit code, without files and without a process."""
@@ -170,7 +170,7 @@ class TestAccidents:
         assert children
         assert psutil.wait_procs(children, timeout=5)[1] == []
 
-    def test_the_job_is_in_no_argument(self, postgres_tcp_url: str) -> None:
+    def test_job_is_not_an_argument_of_the_process(self, postgres_tcp_url: str) -> None:
         """A password shows in no process list."""
         with open_connection(postgres_tcp_url) as source:
             job = ReaderJob(str(source.connectorx_url), [], ["SELECT pg_sleep(30)::text AS x"], batch_size=1)
@@ -202,12 +202,12 @@ def work(before=lambda: None, after=lambda: None):
         assert done.stderr == ""
         return [line.split() for line in done.stdout.splitlines()]
 
-    def test_it_does_the_next_job(self, sqlite_database: Database) -> None:
+    def test_kept_reader_runs_the_next_job(self, sqlite_database: Database) -> None:
         """Starting one takes longer than a small job."""
         first, second = self.lines("work()\nwork()", sqlite_database)
         assert first == second
 
-    def test_it_outlives_the_thread_that_asked_for_it(self, sqlite_database: Database) -> None:
+    def test_kept_reader_outlives_the_requesting_thread(self, sqlite_database: Database) -> None:
         """The kernel ends it with the thread that started it, which is one that lives as long as the program."""
         script = """
 is_done, may_end = threading.Event(), threading.Event()
@@ -220,7 +220,7 @@ work(before=lambda: (may_end.set(), thread.join(), __import__("time").sleep(0.5)
         assert of_thread == of_main
         assert of_main[0] == "1"
 
-    def test_it_does_none_for_a_fork(self, sqlite_database: Database) -> None:
+    def test_kept_reader_is_not_used_by_a_fork(self, sqlite_database: Database) -> None:
         """Both programs would write into its pipe, and read from it."""
         script = """
 work()
@@ -268,7 +268,7 @@ class TestPool:
         others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         assert fetch(postgres_database, others) == []
 
-    def test_more_readers_than_are_kept_end(self, sqlite_database: Database) -> None:
+    def test_surplus_readers_end(self, sqlite_database: Database) -> None:
         with open_connection(sqlite_database.url) as source:
             job = ReaderJob(str(source.connectorx_url), [], ["SELECT 1 AS x"], batch_size=1)
         with contextlib.ExitStack() as stack:
@@ -310,7 +310,7 @@ class TestCallers:
     """It works wherever it is called from."""
 
     @pytest.mark.slow
-    def test_a_script_without_a_main_guard(self, sqlite_database: Database) -> None:
+    def test_script_without_main_guard(self, sqlite_database: Database) -> None:
         """A child that imported the script again would export again, and again."""
         sqlite_database.fill(**feedback(5))
         Path("script.py").write_text(
@@ -323,7 +323,7 @@ class TestCallers:
         )
         assert done.stdout == "2\n"
 
-    def test_a_thread(self, sqlite_database: Database) -> None:
+    def test_export_in_a_thread(self, sqlite_database: Database) -> None:
         """Two at once, each with its own reader."""
         sqlite_database.fill(**feedback(5))
         heights: list[int] = []
@@ -338,7 +338,7 @@ class TestCallers:
             thread.join()
         assert heights == [5, 5]
 
-    def test_a_daemonic_worker(self, sqlite_database: Database) -> None:
+    def test_export_in_a_daemonic_worker(self, sqlite_database: Database) -> None:
         """Such as those of Celery, which may start no process through multiprocessing."""
         sqlite_database.fill(**feedback(5))
         done = python(
@@ -355,7 +355,7 @@ worker.join()
         )
         assert (done.stdout, done.stderr) == ("5\n", "")
 
-    def test_progress_is_told(self, sqlite_database: Database) -> None:
+    def test_progress_is_reported(self, sqlite_database: Database) -> None:
         """After each batch, with the number of all rows, which are counted first."""
         sqlite_database.fill(**feedback(25))
         told: list[tuple[int, int]] = []
@@ -376,7 +376,7 @@ worker.join()
             {"read_timeout": 0},
         ],
     )
-    def test_what_cannot_be_is_refused(self, sqlite_database: Database, wrong: dict[str, Any]) -> None:
+    def test_invalid_batch_options_are_refused(self, sqlite_database: Database, wrong: dict[str, Any]) -> None:
         """With the name and the values allowed."""
         with pytest.raises(UsageError, match=f"^{next(iter(wrong))} must be"):
             fe.load_feedback(sqlite_database.url, **wrong)
@@ -390,7 +390,7 @@ class TestRanges:
         ranges=st.integers(1, 9),
         starts=st.booleans(),
     )
-    def test_they_are_the_window(self, counts: list[int], ranges: int, starts: bool) -> None:
+    def test_ranges_cover_the_window(self, counts: list[int], ranges: int, starts: bool) -> None:
         """Each moment of the window is in one of them."""
         bins = [HistogramBin(T0 + timedelta(minutes=place), count) for place, count in enumerate(counts)]
         window = Window(T0 if starts else None, NOW)
@@ -405,7 +405,7 @@ class TestRanges:
 
     @pytest.mark.sample("True")
     @pytest.mark.parametrize("is_sampled", [False, True])
-    def test_each_row_is_in_one_of_them(
+    def test_each_row_is_in_exactly_one_range(
         self, postgres_database: str, monkeypatch: pytest.MonkeyPatch, is_sampled: bool
     ) -> None:
         """Also of a table of which only some pages were looked at, also rows without a time that can be read."""
@@ -438,7 +438,7 @@ class TestRanges:
                 assert sum(rows) == pytest.approx(sum(sizes), rel=0.5 if is_sampled else 0)
                 assert max(sizes) < 4 * sum(sizes) / len(sizes)
 
-    def test_the_middle_is_where_half_of_the_rows_are(self) -> None:
+    def test_middle_range_contains_the_median(self) -> None:
         """Not in the middle of the ranges, and never among rows without a time, unless there are no others."""
         first, second = Window(datetime.min, T0), Window(T0, NOW)
         rest = UndatedWindow(None, NOW)
@@ -447,13 +447,13 @@ class TestRanges:
         assert ranges.WindowRanges([Window(None, NOW)], [0]).middle == ranges.WindowRanges([Window(None, NOW)]).middle
 
     @given(rows=st.integers(1, 60), batch=st.integers(1, 20), size=st.integers(1, 30))
-    def test_what_is_read_in_one_piece_is_counted_as_it_is_grouped(self, rows: int, batch: int, size: int) -> None:
+    def test_count_of_groups_equals_number_of_groups(self, rows: int, batch: int, size: int) -> None:
         """So many parts will it be."""
         batches = (frame for frame in pl.DataFrame({"n": range(rows)}).iter_slices(batch))
         groups = [sum(frame.height for frame in group) for group in group_batches(batches, size)]
         assert (len(groups), sum(groups)) == (count_batch_groups(rows, batch, size), rows)
 
-    def test_a_query_is_looked_at_as_a_whole(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_ranges_of_a_query_are_not_sampled(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """It has no pages of which to take some."""
         ids = {"feedback_id": "n", "created_at": "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'"}
         query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
@@ -463,7 +463,7 @@ class TestRanges:
             found = ranges.plan_ranges(source, relation, Window(None, NOW), parallel=3, min_rows=40_000)
             assert (len(found.windows), sum(found.rows or [])) == (3, 100_000)
 
-    def test_a_large_window_is_cut_without_being_asked(
+    def test_large_window_is_split_without_parallel_readers(
         self, postgres_database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What the planner takes for more than a range is read in several, and nothing is lost by it."""
@@ -479,7 +479,7 @@ class TestRanges:
 
 
 @pytest.mark.slow
-def test_memory_follows_the_batch_and_not_the_rows(postgres_database: str, tmp_path: Path) -> None:
+def test_memory_depends_on_batch_size_not_on_rows(postgres_database: str, tmp_path: Path) -> None:
     """Of hundreds of thousands of rows in small batches, the parent holds a few at a time."""
     ids = {"feedback_id": "n", "analysis_id": "n", "created_at": "timestamp '2025-10-25' - n * interval '1 ms'"}
     (tmp_path / "many.sql").write_text(select(postgres_database, "FROM generate_series(1, :rows) AS n", **ids))

@@ -10,7 +10,8 @@ from processes import python
 
 import feedback_etl as fe
 from feedback_etl.errors import FolderLockedError, UsageError
-from feedback_etl.exports.audit import AuditLog, verify
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_verification import verify
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.locks import lock_folder
 

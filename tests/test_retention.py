@@ -18,7 +18,7 @@ from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.maintenance import list_exports, prune, select_expired
-from feedback_etl.exports.manifest_details import ManifestDetails, build_manifest
+from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
 from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -222,7 +222,8 @@ def test_expired_exports_are_selected_by_age_and_number(keep_days: int, keep_las
     """An interrupted pruning ("older") is resumed, whatever is asked for."""
     exports = [
         replace(
-            build_manifest(ManifestDetails(), stem, "run", NOW - timedelta(days=age), None, [], ""), pruned_at=pruned
+            build_manifest(ManifestDetails(), ExportRun(stem, "run", NOW - timedelta(days=age), None), [], ""),
+            pruned_at=pruned,
         )
         for stem, age, pruned in (
             ("older", 50, "2025-10-01T00:00:00"),

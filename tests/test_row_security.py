@@ -79,7 +79,7 @@ def ids(database: Any, **options: Any) -> list[int]:
     return read(database, **options)["feedback_id"].to_list()
 
 
-def test_without_row_security_only_who_opted_out_is_left_out(url: str) -> None:
+def test_only_opted_out_users_are_excluded_without_row_security(url: str) -> None:
     """What every test here starts from."""
     assert ids(url) == [1, 3]
 
@@ -122,7 +122,7 @@ READERS: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_hidden_users_are_refused_by_every_reader(
+def test_hidden_users_are_refused_on_every_route(
     owner_url: str, url: str, role: str, reader: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The person who opted out would be exported, since nobody can see that; with the option it is read."""
@@ -141,7 +141,7 @@ def test_hidden_users_are_refused_by_every_reader(
     reader(url, allow_row_security=True)
 
 
-def test_the_printed_statement_lets_the_role_read_every_row(owner_url: str, url: str) -> None:
+def test_printed_remedy_lets_the_role_read_every_row(owner_url: str, url: str) -> None:
     """And consent decides again."""
     protect(owner_url, "users")
     protect(owner_url, "recommendation_feedbacks", "user_id = 1")
@@ -151,9 +151,7 @@ def test_the_printed_statement_lets_the_role_read_every_row(owner_url: str, url:
     assert ids(url) == [1, 3]
 
 
-def test_the_documented_policy_lets_the_role_read_every_row_with_the_option(
-    owner_url: str, url: str, role: str
-) -> None:
+def test_documented_policy_lets_the_role_read_every_row(owner_url: str, url: str, role: str) -> None:
     """For those who cannot grant BYPASSRLS."""
     protect(owner_url, "users", "false")
     statement = next(line for line in DOCUMENTED.read_text().splitlines() if line.startswith("CREATE POLICY"))
@@ -164,7 +162,7 @@ def test_the_documented_policy_lets_the_role_read_every_row_with_the_option(
 
 
 @by_both_routes
-def test_what_policies_show_is_exported_where_that_is_allowed(owner_url: str, url: str, route: str) -> None:
+def test_visible_rows_are_exported_if_row_security_is_allowed(owner_url: str, url: str, route: str) -> None:
     """Not a row more, and nobody of whom it is not known whether they opted out."""
     protect(owner_url, "recommendation_feedbacks", "id < 3")
     with pytest.raises(SourceError, match="hides rows of recommendation_feedbacks"):
@@ -176,9 +174,7 @@ def test_what_policies_show_is_exported_where_that_is_allowed(owner_url: str, ur
     assert (report.total_feedback_records, report.excluded_records) == (0, 2)
 
 
-def test_the_commands_take_the_option_and_the_setting(
-    owner_url: str, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_accept_the_option_and_the_setting(owner_url: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command that reads; the option comes before the environment."""
     protect(owner_url, "users", "id = 1")
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
@@ -196,7 +192,7 @@ def test_the_commands_take_the_option_and_the_setting(
     assert CliRunner().invoke(app, ["preview", "--days", "-1"]).exit_code == 0
 
 
-def test_the_manifest_records_that_it_was_allowed(owner_url: str, url: str) -> None:
+def test_manifest_records_allowed_row_security(owner_url: str, url: str) -> None:
     """And says nothing of it otherwise, so that incremental exports go on."""
     protect(owner_url, "recommendation_records", "true")
     options: list[dict[str, Any]] = [{}, {"allow_row_security": True}]
@@ -207,7 +203,7 @@ def test_the_manifest_records_that_it_was_allowed(owner_url: str, url: str) -> N
         assert ("allow_row_security" in manifest["settings"]) == bool(allowed)
 
 
-def test_the_owner_of_a_table_reads_every_row_unless_security_is_forced(owner_url: str, url: str, role: str) -> None:
+def test_table_owner_reads_every_row_unless_security_is_forced(owner_url: str, url: str, role: str) -> None:
     """As PostgreSQL has it."""
     protect(owner_url, "users")
     execute(owner_url, f"ALTER TABLE users OWNER TO {role}")
@@ -217,7 +213,7 @@ def test_the_owner_of_a_table_reads_every_row_unless_security_is_forced(owner_ur
         read(url)
 
 
-def test_nobody_is_erased_whom_row_security_hides(owner_url: str, url: str) -> None:
+def test_hidden_people_are_not_erased(owner_url: str, url: str) -> None:
     """Also where exports are allowed to read only a part."""
     export_feedback(url, key=KEY, output_dir="out", **ALL)
     protect(owner_url, "recommendation_feedbacks", "user_id = 1")
@@ -228,7 +224,7 @@ def test_nobody_is_erased_whom_row_security_hides(owner_url: str, url: str) -> N
     assert done.rows == 0
 
 
-def test_the_check_of_consent_fails_where_people_are_hidden(owner_url: str, url: str) -> None:
+def test_consent_check_fails_if_people_are_hidden(owner_url: str, url: str) -> None:
     """Who has withdrawn cannot be known."""
     items = check(load_settings(database_url=url, output_dir="out"))
     assert next(item.passed for item in items if item.name == "consent")
@@ -242,7 +238,7 @@ def test_the_check_of_consent_fails_where_people_are_hidden(owner_url: str, url:
 
 
 @by_both_routes
-def test_a_policy_that_comes_after_the_inspection_is_refused_too(owner_url: str, url: str, route: str) -> None:
+def test_policy_created_after_inspection_is_refused(owner_url: str, url: str, route: str) -> None:
     """The readers' own sessions refuse, not the inspection alone."""
     with open_connection(by(route, url)) as source:
         relation = inspect_source(source)
@@ -260,7 +256,7 @@ def test_a_policy_that_comes_after_the_inspection_is_refused_too(owner_url: str,
 
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "AUTOCOMMIT"])
 @pytest.mark.parametrize("idle", [True, False], ids=["idle", "in a transaction"])
-def test_the_callers_connection_has_its_own_setting_afterwards(url: str, isolation: Any, idle: bool) -> None:
+def test_row_security_setting_of_caller_is_restored(url: str, isolation: Any, idle: bool) -> None:
     """Row security filters its queries again, as before."""
     engine = make_engine(url).execution_options(isolation_level=isolation)
     with engine.connect() as connection:

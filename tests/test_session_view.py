@@ -170,7 +170,7 @@ def exported(database: Any, **options: Any) -> int:
     "Session, temporary table",
 )
 @pytest.mark.parametrize(("make", "by_connectorx"), cases((True, BY_CONNECTORX), (False, BY_SQLALCHEMY)))
-def test_a_tenant_is_read_as_the_caller_sees_it(url: str, make: Make, by_connectorx: bool) -> None:
+def test_tenant_of_caller_is_read(url: str, make: Make, by_connectorx: bool) -> None:
     """Not what a new connection would find; by ConnectorX where schema and search path can be carried over."""
     with make(url) as database:
         assert takes_connectorx(database) == by_connectorx
@@ -179,7 +179,7 @@ def test_a_tenant_is_read_as_the_caller_sees_it(url: str, make: Make, by_connect
     assert read(url)["feedback_id"].to_list() == PUBLIC
 
 
-def test_a_schema_is_translated_from_the_one_that_is_asked_for(url: str) -> None:
+def test_schema_translate_map_applies_to_db_schema(url: str) -> None:
     """As SQLAlchemy does; others are left as they are."""
     engine = make_engine(url).execution_options(schema_translate_map={"tenant": "tenant_7"})
     assert read(engine, db_schema="tenant")["feedback_id"].to_list() == TENANT_7
@@ -187,7 +187,7 @@ def test_a_schema_is_translated_from_the_one_that_is_asked_for(url: str) -> None
     assert read(engine)["feedback_id"].to_list() == PUBLIC
 
 
-def test_a_query_that_the_map_does_not_reach_is_refused(url: str) -> None:
+def test_schema_translate_map_with_query_is_refused(url: str) -> None:
     """SQLAlchemy translates no text; what the message says works."""
     query = select(url, "FROM tenant_7.recommendation_feedbacks")
     with pytest.raises(UsageError, match="The schema_translate_map does not apply to the text of a query"):
@@ -195,7 +195,7 @@ def test_a_query_that_the_map_does_not_reach_is_refused(url: str) -> None:
     assert read(in_schema(url, "tenant_7").execution_options(schema_translate_map=None), query=query).height == 2
 
 
-def test_the_session_keeps_what_it_had(url: str) -> None:
+def test_session_settings_are_restored(url: str) -> None:
     """Its search path, its transaction, and that it may write."""
     with session_after(url, "SET LOCAL search_path TO tenant_7", "SET LOCAL row_security TO on") as session:
         read(session)
@@ -256,7 +256,7 @@ TENANT = "SELECT set_config('app.tenant', '2', {})"
 @pytest.mark.sample("false-Session", "false-after_begin hook", "true-Connection")
 @pytest.mark.parametrize("made", ["Session", "Connection", "after_begin hook"])
 @pytest.mark.parametrize("of_transaction", ["true", "false"])
-def test_a_policy_shows_what_it_shows_the_caller(guarded: str, role: str, made: str, of_transaction: str) -> None:
+def test_row_security_policy_applies_as_for_the_caller(guarded: str, role: str, made: str, of_transaction: str) -> None:
     """The setting that it asks for is in no list of settings, so that the caller's own connection is read."""
     statements = f"SET ROLE {role}", TENANT.format(of_transaction)
     if made == "Session":
@@ -278,7 +278,7 @@ def test_a_policy_shows_what_it_shows_the_caller(guarded: str, role: str, made: 
     assert read(guarded)["feedback_id"].to_list() == [1, 2]
 
 
-def test_a_view_that_asks_for_a_setting_is_read_through_the_session(postgres_database: str) -> None:
+def test_view_that_depends_on_a_setting_is_read_through_the_session(postgres_database: str) -> None:
     """As a policy."""
     create_schema(postgres_database)
     fill(make_engine(postgres_database), records=RECORDS, feedbacks=feedbacks([1, 2]))
@@ -293,7 +293,7 @@ def test_a_view_that_asks_for_a_setting_is_read_through_the_session(postgres_dat
 
 
 @pytest.mark.parametrize("change", ["SET ROLE {}", "SET SESSION AUTHORIZATION {}"])
-def test_the_role_of_a_session_is_the_one_that_reads(url: str, role: str, change: str) -> None:
+def test_role_of_session_is_used(url: str, role: str, change: str) -> None:
     """Its own schema comes first, and what it may not read is not read."""
     execute(url, f"CREATE SCHEMA {role}", f"CREATE TABLE {role}.recommendation_feedbacks (LIKE tenant_7.photos)")
     with session_after(url, change.format(role)) as session:
@@ -303,7 +303,7 @@ def test_the_role_of_a_session_is_the_one_that_reads(url: str, role: str, change
     execute(url, f"DROP SCHEMA {role} CASCADE")
 
 
-def test_a_query_is_read_through_the_transaction_of_a_session(url: str) -> None:
+def test_query_is_read_in_the_transaction_of_the_session(url: str) -> None:
     """It can ask for any setting; what the session has not committed belongs to what it sees."""
     query = select(url, feedback_id="current_setting('app.tenant')::int")
     with session_after(url, TENANT.format("true")) as session:
@@ -313,7 +313,7 @@ def test_a_query_is_read_through_the_transaction_of_a_session(url: str) -> None:
 # Other databases.
 
 
-def test_the_database_of_a_mysql_session_is_read(mysql_admin: sa.Engine) -> None:
+def test_database_of_mysql_session_is_read(mysql_admin: sa.Engine) -> None:
     """USE leads to another one, and a temporary table hides another."""
     with new_mysql_database(mysql_admin) as first, new_mysql_database(mysql_admin) as second:
         for url, ids in ((first, PUBLIC), (second, TENANT_7)):
@@ -334,7 +334,7 @@ def test_the_database_of_a_mysql_session_is_read(mysql_admin: sa.Engine) -> None
         assert read(in_schema(first, str(name)))["feedback_id"].to_list() == TENANT_7
 
 
-def test_the_schemas_of_a_sqlite_session_are_read(sqlite_database: Database, tmp_path: Path) -> None:
+def test_schemas_of_sqlite_session_are_read(sqlite_database: Database, tmp_path: Path) -> None:
     """Attached databases and temporary tables."""
     other = f"sqlite:///{tmp_path}/other.db"
     create_schema(other)
@@ -354,7 +354,7 @@ def test_the_schemas_of_a_sqlite_session_are_read(sqlite_database: Database, tmp
 # What changes nothing.
 
 
-def test_hooks_of_tracers_keep_connectorx(url: str) -> None:
+def test_tracing_hooks_do_not_prevent_connectorx(url: str) -> None:
     """They watch statements; an application's own hook may change what they read."""
 
     def watch(*_: Any) -> None: ...
@@ -366,7 +366,7 @@ def test_hooks_of_tracers_keep_connectorx(url: str) -> None:
     assert read(engine)["feedback_id"].to_list() == PUBLIC
 
 
-def test_filters_of_the_orm_are_logged_as_not_applied(url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_orm_filters_are_logged_as_not_applied(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """They are no part of what the database shows."""
     with Session(make_engine(url)) as session:
         sa.event.listen(session, "do_orm_execute", lambda _: None)
@@ -374,7 +374,7 @@ def test_filters_of_the_orm_are_logged_as_not_applied(url: str, caplog: pytest.L
     assert caplog.messages == ["filters that the session adds to ORM queries (do_orm_execute) do not apply to exports"]
 
 
-def test_an_asynchronous_session_in_a_transaction_is_read_from_within(url: str) -> None:
+def test_async_session_in_a_transaction_is_read_with_run_sync(url: str) -> None:
     """From outside, nobody can ask what it sees."""
     pytest.importorskip("greenlet")
     import asyncio

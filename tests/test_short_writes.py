@@ -28,11 +28,12 @@ import feedback_etl as fe
 from feedback_etl.compliance.record import write_record
 from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog, verify
-from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_verification import verify, verify_folder
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.report.contracts import write_contracts
@@ -128,7 +129,7 @@ def _part(_: Database, folder: Path) -> None:
 
 def _parted(database: Database, folder: Path) -> None:
     """An export in parts, during which somebody is erased."""
-    with PartitionedExportTransaction(folder, LATER, key=KEYS[0]) as export:
+    with PartitionedExportTransaction(folder, LATER, TransactionOptions(key=KEYS[0])) as export:
         name = f"{export.stem}/part-00001.csv"
         with PartWriter(LocalStorage(folder), name, FileFormat(), {}) as part:
             part.append(rows_of(folder / f"{STEM}.csv"))

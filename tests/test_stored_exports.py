@@ -22,7 +22,7 @@ from stored import Rows, pairs_in, stored
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import object_recovery
-from feedback_etl.exports.audit import verify
+from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.file_formats import FileFormat
@@ -31,6 +31,7 @@ from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.tombstones import add_tombstones
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.object_store import ObjectStorage
@@ -47,7 +48,7 @@ def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
 
 
 def begun(url: str, **options: object) -> ObjectExportTransaction:
-    return ObjectExportTransaction(ObjectStorage(url), NOW, **{"key": SIGNER, **options})  # type: ignore[arg-type]
+    return ObjectExportTransaction(ObjectStorage(url), NOW, TransactionOptions(**{"key": SIGNER, **options}))  # type: ignore[arg-type]
 
 
 def attempt(
@@ -360,6 +361,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 import feedback_etl.exports.object_transaction as object_transaction
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.storage.posix import hash_file
@@ -367,7 +369,8 @@ from feedback_etl.exports.layout import part_path
 from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]
 bucket, path = ObjectStorage(url), Path(path)
-with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 12), key=Key("k" * 32)) as export:
+options = TransactionOptions(key=Key("k" * 32))
+with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 12), options) as export:
     name = part_path(export.stem, 0, ".parquet")
     bucket.put_new(name, path)
     if moment == "before":

@@ -127,7 +127,7 @@ def test_rows_are_rejected_in_every_window(
 
 
 @pytest.mark.parametrize(("window", "rows"), [(Window(datetime(2025, 10, 1), NOW), 2), (Window(None, NOW), 4)])
-def test_what_is_counted_is_what_is_read(app: Database, window: Window, rows: int) -> None:
+def test_counted_rows_equal_read_rows(app: Database, window: Window, rows: int) -> None:
     """And for an incremental series, no row is counted in two of its windows."""
     with open_connection(app.url) as source:
         relation = inspect_source(source)
@@ -138,7 +138,7 @@ def test_what_is_counted_is_what_is_read(app: Database, window: Window, rows: in
         assert counts == rows
 
 
-def test_only_rows_that_cannot_be_read_are_an_error_and_not_nothing(app: Database, tmp_path: Path) -> None:
+def test_export_of_unreadable_rows_only_is_an_error(app: Database, tmp_path: Path) -> None:
     """A window without any other row."""
     with pytest.raises(fe.errors.ValidationError, match="created_at_unreadable"):
         exported(app, tmp_path, **WINDOWS[2])
@@ -161,7 +161,7 @@ def test_an_incremental_series_lists_each_row_once(app: Database, tmp_path: Path
     assert second.late_records == 0
 
 
-def test_a_row_whose_time_is_corrected_is_exported(app: Database, tmp_path: Path) -> None:
+def test_row_with_corrected_time_is_exported(app: Database, tmp_path: Path) -> None:
     """Though an incremental series has rejected it before."""
     exported(app, tmp_path, incremental=True)
     execute(app.url, "UPDATE recommendation_feedbacks SET created_at = '2025-10-25 11:30:00' WHERE id = 5")
@@ -194,7 +194,7 @@ def memory() -> Iterator[sqlite3.Connection]:
 
 @settings(max_examples=settings().max_examples // 5)
 @given(texts=st.lists(st.one_of(FORMS, st.text(max_size=30)), min_size=20, max_size=60))
-def test_sqlite_and_polars_judge_a_text_alike(memory: sqlite3.Connection, texts: list[str]) -> None:
+def test_sqlite_and_polars_agree_on_any_text(memory: sqlite3.Connection, texts: list[str]) -> None:
     """Whether it is a time, and which: so that what is counted there is what is read here."""
     texts = [text for text in texts if "\0" not in text]
     memory.execute("DELETE FROM t")
@@ -227,7 +227,7 @@ def test_sqlite_and_polars_judge_a_text_alike(memory: sqlite3.Connection, texts:
         ("25-10-25 10:00:00", None),
     ],
 )
-def test_a_text_is_read_or_not(text: str, time: datetime | None) -> None:
+def test_readable_and_unreadable_texts(text: str, time: datetime | None) -> None:
     """Blanks after a time are harmless; before it, they would sort it elsewhere."""
     raw = to_raw(raw_frame({}).with_columns(created_at=pl.lit(text)))
     assert raw.select(readable("created_at")).item() == time
@@ -263,9 +263,7 @@ EPOCH = {
     ],
     ids=["seconds", "milliseconds"],
 )
-def test_epoch_numbers_are_refused_with_a_remedy_that_works(
-    url: str, number: str, form: int, expected: datetime
-) -> None:
+def test_remedy_for_epoch_numbers_works(url: str, number: str, form: int, expected: datetime) -> None:
     """As text on SQLite too, in whatever window."""
     remedy = EPOCH[kind_of(url)][form]
     for written in [number, *([f"'{number}'", f"'{number}.0'"] if kind_of(url) == "sqlite" else [])]:
@@ -340,7 +338,7 @@ def declared(url: str, kind: str = "timestamp") -> tuple[str, int]:
     ],
     indirect=["url"],
 )
-def test_a_declared_time_outside_of_the_calendar_is_null_and_counted(
+def test_declared_time_outside_the_calendar_is_null_and_counted(
     url: str, tmp_path: Path, route: str, kind: str
 ) -> None:
     """The same on every database by every route: nothing fails, and the first and the last moment stay."""
@@ -362,7 +360,7 @@ def test_a_declared_time_outside_of_the_calendar_is_null_and_counted(
 @pytest.mark.parametrize(
     ("url", "kind"), list(itertools.product(["postgresql", "duckdb"], ["timestamp", "timestamptz"])), indirect=["url"]
 )
-def test_a_query_with_such_times_for_created_at_is_in_every_window(url: str, kind: str) -> None:
+def test_unreadable_created_at_of_a_query_is_in_every_window(url: str, kind: str) -> None:
     """With a time zone and without one; the first moment of the calendar is a time."""
     query, others = declared(url, kind)
     query = f"SELECT * FROM ({query.replace('created_at', 'nothing').replace('valid_until', 'created_at')}) AS q"
@@ -375,7 +373,7 @@ def test_a_query_with_such_times_for_created_at_is_in_every_window(url: str, kin
     assert sorted(everything["feedback_id"]) == [0, *range(2, 3 + others)]
 
 
-def test_times_of_ones_own_frame_are_judged_alike() -> None:
+def test_times_of_a_dataframe_are_judged_equally() -> None:
     """Those of a column of the frame, with whatever unit and zone."""
     beyond = pl.lit(253_402_300_800_000_000).cast(pl.Datetime("us"))
     for time in (beyond, beyond.dt.replace_time_zone("UTC"), beyond.cast(pl.Datetime("ms"))):

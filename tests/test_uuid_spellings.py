@@ -58,7 +58,7 @@ def forget(folder: Path, **options: Any) -> Any:
 
 @pytest.mark.sample("braces", "no hyphens", "urn, capitals")
 @by_spelling
-def test_a_user_is_found(sqlite_database: Database, tmp_path: Path, given: Spelling) -> None:
+def test_user_is_found_by_any_uuid_spelling(sqlite_database: Database, tmp_path: Path, given: Spelling) -> None:
     """The other user stays, and the person does not come back."""
     fill(sqlite_database, str)
     path = Path(exported(sqlite_database, tmp_path).export_filename)
@@ -74,7 +74,9 @@ def test_a_user_is_found(sqlite_database: Database, tmp_path: Path, given: Spell
 )
 @by_spelling
 @stored_so
-def test_an_analysis_is_found(sqlite_database: Database, tmp_path: Path, given: Spelling, stored: Spelling) -> None:
+def test_analysis_is_found_by_any_uuid_spelling(
+    sqlite_database: Database, tmp_path: Path, given: Spelling, stored: Spelling
+) -> None:
     """In the files and in later exports, however the database writes it."""
     fill(sqlite_database, stored)
     exported(sqlite_database, tmp_path)
@@ -84,9 +86,7 @@ def test_an_analysis_is_found(sqlite_database: Database, tmp_path: Path, given: 
 
 
 @stored_so
-def test_a_user_whose_rows_come_back_later_stays_away(
-    sqlite_database: Database, tmp_path: Path, stored: Spelling
-) -> None:
+def test_erased_user_with_new_rows_stays_excluded(sqlite_database: Database, tmp_path: Path, stored: Spelling) -> None:
     """Nothing of them is in the database when they are erased; their pseudonym in the files finds them."""
     fill(sqlite_database, stored)
     path = Path(exported(sqlite_database, tmp_path, include_subject_hash=True).export_filename)
@@ -107,7 +107,7 @@ def test_a_user_whose_rows_come_back_later_stays_away(
     [("postgres_url", "uuid '{}'"), ("mysql_url", "cast('{}' AS uuid)"), ("mysql_url", "upper('{}')")],
 )
 @pytest.mark.parametrize("name", ["capitals", "braces", "no hyphens"])
-def test_a_column_of_a_server_is_searched(
+def test_server_column_is_searched_for_uuid_spellings(
     request: pytest.FixtureRequest, tmp_path: Path, server: str, literal: str, name: str
 ) -> None:
     """PostgreSQL's and MariaDB's own type, and text in capitals."""
@@ -122,7 +122,7 @@ def test_a_column_of_a_server_is_searched(
         assert fe.export_feedback(connection, **options).excluded_records == 1
 
 
-def test_an_id_is_counted_and_told_as_it_was_given(sqlite_database: Database, tmp_path: Path) -> None:
+def test_id_is_reported_as_given(sqlite_database: Database, tmp_path: Path) -> None:
     """In the first of the spellings that were given; the audit log counts people, not spellings."""
     fill(sqlite_database, str)
     exported(sqlite_database, tmp_path)
@@ -146,12 +146,12 @@ def test_an_id_is_counted_and_told_as_it_was_given(sqlite_database: Database, tm
         " 6ba7b810-9dad-11d1-80b4-00c04fd430c8",
     ],
 )
-def test_what_is_no_uuid_has_one_spelling(text: str) -> None:
+def test_other_ids_have_one_spelling(text: str) -> None:
     """JANE may be somebody else than jane."""
     assert list_spellings(text) == [text]
 
 
-def test_every_spelling_leads_to_the_same_ones() -> None:
+def test_each_spelling_yields_all_spellings() -> None:
     """Whichever is given, the others are found; other ids are as they were."""
     for spelling in SPELLINGS.values():
         given = spelling(USER)

@@ -192,7 +192,7 @@ def _feedbacks(sample: _Sample, rng: random.Random) -> Iterator[Row]:
             time, place, frame = next(visits)
             user, created_at = sample.owners[place], (EPOCH + time * MICROSECOND).isoformat(" ")
             effect = SKINS[sample.skins[place]].effect + TIMEFRAME_EFFECTS[frame]
-            ratings = _ratings(sample.ages[user], effect, kind == "unrated", rng)
+            ratings = _ratings(sample.ages[user], effect, rng, is_unrated=kind == "unrated")
             extras = [rng.choice(texts) if rng.random() < share else None for share, texts in EXTRAS]
             row = [number, user + 1, FIRST_ANALYSIS + place, place + 1, *ratings, TIMEFRAMES[frame]]
             row += [*extras, created_at, created_at]
@@ -202,13 +202,13 @@ def _feedbacks(sample: _Sample, rng: random.Random) -> Iterator[Row]:
         yield (number, *row[1:])
 
 
-def _ratings(age: int, effect: float, unrated: bool, rng: random.Random) -> list[int | None]:
+def _ratings(age: int, effect: float, rng: random.Random, *, is_unrated: bool) -> list[int | None]:
     """Return the four ratings: completion increases with age, and the other ratings with completion."""
     completion = 0 if rng.random() < 0.05 else _bounded(rng.gauss(55 + 0.4 * age + 5 * effect, 20), 1, 100)
     score = 1.9 + effect + 0.006 * age + 0.021 * completion + rng.gauss(0, 0.6)
     helpful, satisfaction = _bounded(score, 1, 5), _bounded(score + rng.gauss(-0.1, 0.6), 1, 5)
     ratings = (helpful, satisfaction, completion, score + rng.gauss(0, 0.4) > 3.2)
-    missing = [unrated or rng.random() < share for share in MISSING_SHARES]
+    missing = [is_unrated or rng.random() < share for share in MISSING_SHARES]
     return [None if gone else rating for rating, gone in zip(ratings, missing, strict=True)]
 
 

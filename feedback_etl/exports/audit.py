@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,80 +194,6 @@ def compute_mac(record: Mapping[str, Any], key: Key | None) -> str:
     content = {name: value for name, value in record.items() if name != "mac"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     return sign(key, "audit", text)
-
-
-class VerificationResult(NamedTuple):
-    """Contain the result of verifying an audit log.
-
-    Attributes:
-        records: How many there are.
-        problems: Sentences on what does not match, by line; empty for an intact log.
-        unsigned: Records without a key's signature, which anybody could have written.
-        unknown: Records signed with unavailable keys, each a problem: it may contain anything.
-        head: The MAC of the last record, to be kept elsewhere.
-    """
-
-    records: int
-    problems: list[str]
-    unsigned: int
-    unknown: int
-    head: str
-
-
-def verify(
-    log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False
-) -> VerificationResult:
-    """Verify the MAC chain of an audit log.
-
-    Args:
-        log: Which.
-        keys: The available keys.
-        anchors: Heads that are held elsewhere, with the names of those who hold them.
-        signed: Whether every record has to be signed, since all exports are of a key.
-    """
-    by_id = {key.id: key for key in keys}
-    problems, macs, number, torn = [], [CHAIN_START], 0, b""
-    unsigned = unknown = 0
-    for place, line in enumerate(log.lines(), 1):
-        record = line.record
-        if record is None:
-            torn, fault = line.content, torn and "no record"
-        else:
-            number += 1
-            fault = _find_problem(record, number, macs[-1], torn, by_id, signed)
-            unsigned += record.get("key_id") is None
-            unknown += record.get("key_id") is not None and record["key_id"] not in by_id
-            signed = signed or record.get("key_id") is not None
-            torn = b""
-            macs.append(str(record["mac"]))
-        if fault:
-            problems.append(f"line {place}: {fault}")
-    if torn:
-        problems.append("the last line is torn; the next record will say so")
-    problems += [
-        f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in {*macs}
-    ]
-    return VerificationResult(len(macs) - 1, problems, unsigned, unknown, macs[-1])
-
-
-def _find_problem(
-    record: Record, number: int, previous: str, torn: bytes, by_id: Mapping[str, Key], signed: bool
-) -> str:
-    """Return the problem of a record at its position; "" if there is none."""
-    if record.get("number") != number:
-        return f"record {record.get('number')} stands where {number} should"
-    if record.get("previous") != previous:
-        return "it does not follow the record before it"
-    if record.get("torn") != (hashlib.sha256(torn).hexdigest() if torn else None):
-        return "the line before it is no record"
-    key_id = record.get("key_id")
-    if key_id is None and signed:
-        return "it is not signed by a key, as it has to be"
-    if key_id is not None and key_id not in by_id:
-        return "it is signed with an unavailable key: pass it with --key-file"
-    if record["mac"] != compute_mac(record, by_id[key_id] if key_id else None):
-        return "it was changed"
-    return ""
 
 
 def _user() -> str:

@@ -11,16 +11,16 @@ what a kill leaves, `recovery` removes at the next start.
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
 from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.folder_transaction import FolderTransaction
 from feedback_etl.exports.layout import export_paths, rejected_path, seen_rows_path, spool_path, staged_path
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
 from feedback_etl.exports.staged_file import StagedFile
-from feedback_etl.exports.transaction import ExportTransaction
-from feedback_etl.privacy.keys import Key
+from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.posix import fsync_directory, link_exclusive, unlink_if_ours
 
@@ -32,10 +32,10 @@ class CommittedFiles(NamedTuple):
     rejected: Path | None
 
 
-class LocalExportTransaction(ExportTransaction):
+class LocalExportTransaction(FolderTransaction):
     """Run an export to local files as a transaction: commit all files or none.
 
-    with LocalExportTransaction("ml/feedback_training", now, key=key) as files:
+    with LocalExportTransaction("ml/feedback_training", now, TransactionOptions(key=key)) as files:
         files.write(pairs)
         published = files.commit(facts)
     """
@@ -44,20 +44,19 @@ class LocalExportTransaction(ExportTransaction):
         self,
         folder: str | Path,
         now: datetime,
+        options: TransactionOptions = TransactionOptions(),  # noqa: B008  frozen
         *,
-        key: Key | None = None,
-        form: FileFormat = FileFormat(),  # noqa: B008  it cannot be changed
+        form: FileFormat = FileFormat(),  # noqa: B008  frozen
         contract: str = "",
-        **how: Any,
     ) -> None:
-        """Take the arguments of `ExportTransaction` and those below.
+        """Take the arguments of `FolderTransaction` and those below.
 
         form: The format of the data file.
         contract: The JSON Schema of the rows, stored in the metadata of a Parquet file.
         """
-        super().__init__(folder, now, key=key, **how)
+        super().__init__(folder, now, options)
         self._form = form
-        metadata = {"feedback_etl.key_id": key.id if key else "", "feedback_etl.contract": contract}
+        metadata = {"feedback_etl.key_id": self._key.id if self._key else "", "feedback_etl.contract": contract}
         self._pairs = StagedFile("pairs", form, metadata)
         self._rejected = StagedFile("rejected", FileFormat())
         self._remembered = StagedFile("rows", FileFormat())
@@ -126,7 +125,7 @@ class LocalExportTransaction(ExportTransaction):
                             part.forget(forgotten)
                     self._give_names(written, facts)
             else:
-                self._end("committed", **audit_summary(self._described([], facts)))
+                self._end("committed", **audit_summary(self._build_manifest([], facts)))
         self._discard()
         return CommittedFiles(
             self._pairs.path if self._pairs.rows else None, self._rejected.path if self._rejected.rows else None
@@ -135,7 +134,7 @@ class LocalExportTransaction(ExportTransaction):
     def _give_names(self, written: list[StagedFile], facts: ManifestDetails) -> None:
         """Publish all files under one stem, or none; if a name is taken, retry with the next stem."""
         while True:
-            manifest = self._described([part.described(self._folder) for part in written], facts)
+            manifest = self._build_manifest([part.described(self._folder) for part in written], facts)
             self._manifest.write_anew(manifest.to_json().encode())
             try:
                 for part in (*written, self._manifest):

@@ -91,7 +91,7 @@ class PruneResult(NamedTuple):
     unmanaged: list[Path]
 
 
-def prune(
+def prune(  # noqa: PLR0913  public, flat
     folder: StorageLike,
     *,
     keep_days: int,

@@ -26,22 +26,29 @@ class ManifestDetails(NamedTuple):
     extra: Sequence[ExtraColumn] = ()
 
 
-def build_manifest(
-    facts: ManifestDetails, stem: str, run: str, now: datetime, key: Key | None, files: list[DataFile], audit_head: str
-) -> Manifest:
+class ExportRun(NamedTuple):
+    """Identify the run of an export: the stem of its files, its id in the audit log, its time and its key."""
+
+    stem: str
+    id: str
+    now: datetime
+    key: Key | None
+
+
+def build_manifest(facts: ManifestDetails, run: ExportRun, files: list[DataFile], audit_head: str) -> Manifest:
     """Build the manifest of an export."""
     return Manifest(
-        stem=stem,
+        stem=run.stem,
         mode=facts.mode,
-        created_at=now.replace(microsecond=0).isoformat(),
-        run=run,
+        created_at=run.now.replace(microsecond=0).isoformat(),
+        run=run.id,
         window=[end.isoformat() if end else None for end in facts.window or (None, None)],
         settings=facts.settings,
         statistics=facts.statistics,
         columns=training_columns(facts.extra),
         files=files,
-        key_id=key.id if key else None,
-        scheme=_scheme(facts, key),
+        key_id=run.key.id if run.key else None,
+        scheme=_scheme(facts, run.key),
         source=facts.source,
         tools={name: version(name) for name in _TOOLS},
         audit_head=audit_head,

@@ -6,14 +6,12 @@ lists the manifests afterwards; an export puts its manifest first and reads the 
 therefore sees the other, and no erased person remains.
 """
 
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Record
@@ -23,7 +21,7 @@ from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.key_guard import require_same_key
 from feedback_etl.exports.layout import candidate_stems, manifest_path, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary, build_manifest
+from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
 from feedback_etl.exports.object_audit import ObjectAuditLog, OptimisticAuditLog
 from feedback_etl.exports.object_recovery import (
     erase_digests,
@@ -34,67 +32,42 @@ from feedback_etl.exports.object_recovery import (
 )
 from feedback_etl.exports.rewrite import map_files, read_pseudonyms, rewrite_part
 from feedback_etl.exports.tombstones import (
-    Tombstones,
-    find_last_state,
     hash_identity,
     list_erased_since,
-    list_erasures,
-    read_tombstones,
-    require_state,
 )
-from feedback_etl.privacy.keys import Key
+from feedback_etl.exports.transaction import ExportTransaction, TransactionOptions
 from feedback_etl.storage.base import STATE_FOLDER, ConflictError, Storage
 from feedback_etl.storage.conditional_puts import require_conditional_puts
 
 _RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run again."
 
 
-class ObjectExportTransaction:
+class ObjectExportTransaction(ExportTransaction):
     """Run an export to an object store as a transaction: commit all parts or none.
 
-    with ObjectExportTransaction(ObjectStorage("s3://bucket/exports"), now, key=key) as export:
+    with ObjectExportTransaction(ObjectStorage("s3://bucket/exports"), now, options) as export:
         ...  # workers put parts at layout.part_path(export.stem, ...)
         export.commit(parts, facts)
 
     A later run finishes or removes what a killed run leaves. Whether a run on another host is alive cannot be
     determined: a run of more than a day counts as dead, and cannot commit any more.
-
-    Attributes:
-        stem: The stem of the names of its objects.
-        forgotten: The tombstones when the export began.
-        erasures: The ids of their erasures.
-        audit_head: The MAC of the record of the end.
     """
+
+    _log: ObjectAuditLog
 
     def __init__(
         self,
         bucket: Storage,
         now: datetime,
-        *,
-        key: Key | None = None,
-        allow_new_key: bool = False,
-        known_keys: Callable[[], Sequence[Key]] = list,
-        consent: Sequence[str] = (),
-        plan: Mapping[str, Any] = MappingProxyType({}),
+        options: TransactionOptions = TransactionOptions(),  # noqa: B008  frozen
     ) -> None:
-        """Take the arguments of `transaction.ExportTransaction`."""
-        self._bucket, self._now, self._key, self._new_key = bucket, now, key, allow_new_key
-        self._known_keys, self._consent, self._plan = known_keys, list(consent), plan
-        self._log = ObjectAuditLog(bucket)
-        self._run = secrets.token_hex(8)
-        self._ended = True
-        self.stem = ""
-        self.audit_head = ""
-        self.erasures = frozenset[str]()
-        self.forgotten: list[Tombstones] = []
+        self._bucket = bucket
+        super().__init__(bucket, ObjectAuditLog(bucket), now, options)
 
     def __enter__(self) -> Self:
         with self._log.lock() as log:
             recover_objects(self._bucket, log, self._key, [self._key])
-            require_state(self._bucket, find_last_state(log.records()))
-            self.erasures = list_erasures(self._bucket)
-            if self.erasures:
-                self.forgotten = read_tombstones(self._bucket, [self._key, *self._known_keys()])
+            self._read_tombstones(log)
             try:
                 self._announce(log)
             except BaseException as error:
@@ -106,7 +79,7 @@ class ObjectExportTransaction:
         """Reserve a stem with a record; retry if another record was appended meanwhile."""
         while True:
             self._require_same_key(log)
-            require_consent(self._bucket, log, self._consent)
+            require_consent(self._bucket, log, self._options.consent)
             # The last read of the log: any record that is put after it makes the put below conflict.
             records = log.records()
             if not records:
@@ -116,14 +89,15 @@ class ObjectExportTransaction:
             self.stem, names = stem, [*part_folders(stem), manifest_path(stem)]
             self._ended = False  # from here on it may have been recorded
             with suppress(FileExistsError):
-                log.append_next("started", self._key, run=self._run, stem=stem, names=names, **self._plan)
+                details = self._options.audit_details
+                log.append_next("started", self._key, run=self._run, stem=stem, names=names, **details)
                 return
             self._ended = True
 
     def _require_same_key(self, log: OptimisticAuditLog) -> None:
         """Refuse another key, also among concurrent exports: each puts its manifest before this check."""
         unrecorded = find_unrecorded_keys(self._bucket, log.records(), self._key)
-        require_same_key(self._bucket, log, self._key, allow_new_key=self._new_key, unrecorded=unrecorded)
+        require_same_key(self._bucket, log, self._key, allow_new_key=self._options.allow_new_key, unrecorded=unrecorded)
 
     def _require_unasked(self, records: Sequence[Record]) -> None:
         """Abort unfinished runs with the same idempotency key; their records make this run read the log again.
@@ -131,7 +105,7 @@ class ObjectExportTransaction:
         Raises:
             DuplicateRequestError: One of them has committed.
         """
-        request = self._plan.get("request")
+        request = self._options.audit_details.get("request")
         if request is not None and find_outcome(self._bucket, records, request, self._key):
             raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
 
@@ -157,14 +131,14 @@ class ObjectExportTransaction:
         """
         if not parts:
             self._fence_off()
-            self._end("committed", **audit_summary(self._described([], facts)))
+            self._end("committed", **audit_summary(self._build_manifest([], facts)))
             return
         self._look_again()
         parts = self._as_they_are(parts)
         if forgotten := self._forgotten_meanwhile():
             parts = map_files(self._bucket, parts, partial(self._without, forgotten=forgotten))
-            facts = facts._replace(risk=facts.risk | ({"stale": True} if facts.risk else {}))
-        manifest = self._put(self._described(list(parts), facts))
+            self._has_forgotten = True
+        manifest = self._put(self._build_manifest(list(parts), facts))
         remove_unlisted(self._bucket, self.stem, manifest.files)
         self._look_again()
         self._end("committed", **audit_summary(self._forget_since(manifest)))
@@ -184,10 +158,7 @@ class ObjectExportTransaction:
         """Check for another key and for a sweep since the export began."""
         with self._log.lock() as log:
             self._require_same_key(log)
-            records = log.records()
-        since = next(number for number, each in enumerate(records) if each.get("run") == self._run)
-        if any(each.get("swept") for each in records[since:]):
-            raise ExportFileError("Meanwhile the bucket was swept (erase --not-in-database): run again.")
+            self._require_no_sweep(log)
 
     def _as_they_are(self, parts: Sequence[DataFile]) -> list[DataFile]:
         """Return the parts with their ETags.
@@ -219,21 +190,6 @@ class ObjectExportTransaction:
             except ConflictError:  # the eraser is at it, too
                 manifest = read_manifest(self._bucket, self.stem) or manifest
         return manifest
-
-    def _described(self, files: list[DataFile], facts: ManifestDetails) -> Manifest:
-        facts = facts._replace(consent=self._consent)
-        return build_manifest(facts, self.stem, self._run, self._now, self._key, files, self._log.head())
-
-    def _end(self, event: str, /, **facts: Any) -> None:
-        """Record how the run ended."""
-        with self._log.lock() as log:
-            self.audit_head = log.append(event, self._key, run=self._run, stem=self.stem, **facts)
-        self._ended = True
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._leave(kind)
 
     def _leave(self, kind: type[BaseException] | None) -> None:
         """Delete what was not committed and record the end; the next start retries what fails."""

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.folder_transaction import FolderTransaction
 from feedback_etl.exports.layout import export_paths, part_folders, staged_path
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
 from feedback_etl.exports.recovery import remove_parts
 from feedback_etl.exports.row_filter import list_pseudonyms, write_without
-from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.posix import (
     create_private_file,
@@ -27,10 +27,10 @@ from feedback_etl.storage.posix import (
 )
 
 
-class PartitionedExportTransaction(ExportTransaction):
+class PartitionedExportTransaction(FolderTransaction):
     """Run an export whose parts workers write as a transaction: commit all parts or none.
 
-    with PartitionedExportTransaction("ml/feedback_training", now, key=key) as export:
+    with PartitionedExportTransaction("ml/feedback_training", now, TransactionOptions(key=key)) as export:
         ...  # workers write parts at layout.part_path(export.stem, ...)
         export.commit(parts, facts)
     """
@@ -64,7 +64,7 @@ class PartitionedExportTransaction(ExportTransaction):
                     self._remove_all_but({part.path for part in parts})
                     self._give_name(parts, facts)
             else:
-                self._end("committed", **audit_summary(self._described([], facts)))
+                self._end("committed", **audit_summary(self._build_manifest([], facts)))
         self._discard()
 
     def _require(self, parts: Sequence[DataFile]) -> None:
@@ -77,7 +77,7 @@ class PartitionedExportTransaction(ExportTransaction):
             )
 
     def _give_name(self, parts: Sequence[DataFile], facts: ManifestDetails) -> None:
-        manifest = self._described(list(parts), facts)
+        manifest = self._build_manifest(list(parts), facts)
         self._manifest.write_anew(manifest.to_json().encode())
         try:
             refuse_links(self._manifest.path)

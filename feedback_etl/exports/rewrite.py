@@ -53,13 +53,15 @@ def remove_rows(
     """
     if place.has_locks:
         for file, pseudonyms in unwanted:
-            yield file, _leave_out_of_file(place, manifest, file, pseudonyms, dry_run)
+            yield file, _leave_out_of_file(place, manifest, file, pseudonyms, dry_run=dry_run)
         return
     for start in range(0, len(unwanted), _FILES_PER_MANIFEST):
-        yield from _leave_out_of_objects(place, manifest, unwanted[start : start + _FILES_PER_MANIFEST], dry_run)
+        yield from _leave_out_of_objects(
+            place, manifest, unwanted[start : start + _FILES_PER_MANIFEST], dry_run=dry_run
+        )
 
 
-def _leave_out_of_file(place: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], dry_run: bool) -> int:
+def _leave_out_of_file(place: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool) -> int:
     path = Path(place.uri(file.path))
     if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
         file.rows = count_rows(path)
@@ -155,7 +157,7 @@ class _Draft(NamedTuple):
 
 
 def _leave_out_of_objects(
-    bucket: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], dry_run: bool
+    bucket: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
 ) -> Iterator[tuple[DataFile, int]]:
     with ExitStack() as stack, ThreadPoolExecutor(_CONCURRENCY) as pool:
         drafts = list(pool.map(lambda each: _drafted(bucket, stack, *each), unwanted))

@@ -12,7 +12,7 @@ from feedback_etl.integrations.run import run_export
 JOB_ID = "feedback_etl.daily_export"
 
 
-def add_daily_export(
+def add_daily_export(  # noqa: PLR0913  public, flat
     scheduler: BaseScheduler,
     hour: int = 2,
     timezone: str = "UTC",

@@ -7,7 +7,7 @@ from feedback_etl.privacy.keys import Key, read_retired_keys
 from feedback_etl.settings import find_active_key, find_key, find_retired_folder
 
 
-def resolve_key(key: Key | str | None, unkeyed: bool) -> Key | None:
+def resolve_key(key: Key | str | None, *, unkeyed: bool) -> Key | None:
     """Resolve the pseudonym key: the given one or else the configured one; return None for unkeyed exports.
 
     Raises:

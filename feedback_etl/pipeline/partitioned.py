@@ -30,7 +30,6 @@ from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
-from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskContext, TaskResult
@@ -66,14 +65,14 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
 
 def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in_flight: int) -> ExportReport:
     """Export the partitions of a request by an executor or by threads, with this many tasks in flight."""
-    executor, secrets = request.executor, Secrets(partitions.url, request.rules.key)
+    executor, secrets = request.executor, Secrets(partitions.url, request.transform_options.key)
     with _begin(request, partitions.consent) as export, _connect(executor, in_flight) as workers:
         function = run_task if executor is not None else partial(run_task_with, secrets)
         run: Runner = partial(run_tasks, workers, function, at_once=in_flight)
         context = _create_context(request, export, tuple(partitions.prepare))
         tasks = (PartTask(context, n, partitions.query_of(span)) for n, span in enumerate(partitions.ranges))
         processor, written = _collect(request, run(tasks), partitions.total)
-        report = _finish(request, export, context, processor, written, partitions, run)
+        report = _finish(request, _Execution(export, context, run), processor, written, partitions)
     if time.perf_counter() - request.started > SLOW_SECONDS:
         report.advice = partitions.suggest_index()
     return report
@@ -82,16 +81,17 @@ def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in
 @retry_with_sqlalchemy
 def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportReport:
     """Export rows that cannot be read in parallel, part by part in this process."""
-    storage, rules = request.storage, request.rules
+    storage, options = request.storage, request.transform_options
     with open_feedback(selection) as stream, _begin(request, stream.consent) as export:
         context = _create_context(request, export, ())
-        processor = create_processor(context, rules)
+        processor = create_processor(context, options)
         results = (
-            write_part(storage, rules, PartTask(context, number, ""), frames, processor)
+            write_part(storage, options, PartTask(context, number, ""), frames, processor)
             for number, frames in enumerate(group_batches(stream.batches))
         )
         processor, written = _collect(request, results)
-        return _finish(request, export, context, processor, written, stream, _release_here(request))
+        execution = _Execution(export, context, _release_here(request))
+        return _finish(request, execution, processor, written, stream)
 
 
 class _Written(NamedTuple):
@@ -105,7 +105,7 @@ def _collect(
     request: ExportRequest, results: Generator[TaskResult, None, None], total: int = 0
 ) -> tuple[BatchProcessor, _Written]:
     """Take the results of the tasks that read, with progress; closing them cancels what remains after an error."""
-    processor, written = BatchProcessor(request.rules), _Written([], [])
+    processor, written = BatchProcessor(request.transform_options), _Written([], [])
     on_progress = request.selection.on_progress
     with closing(results):
         for result in results:
@@ -118,20 +118,27 @@ def _collect(
     return processor, written
 
 
+class _Execution(NamedTuple):
+    """The transaction of an export, what its tasks have in common, and what runs them."""
+
+    export: PartitionedExportTransaction | ObjectExportTransaction
+    context: TaskContext
+    run: Runner
+
+
 def _finish(
     request: ExportRequest,
-    export: PartitionedExportTransaction | ObjectExportTransaction,
-    context: TaskContext,
+    execution: _Execution,
     processor: BatchProcessor,
     written: _Written,
     source: FeedbackPartitions | FeedbackStream,
-    run: Runner,
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
-    rules, window = request.rules, request.selection.window
+    options, window = request.transform_options, request.selection.window
+    export, context, run = execution
     processor.check_limits(window, source.excluded)
     small = processor.find_small_classes()
-    if rules.anonymity.k is not None:
+    if options.k_policy.k is not None:
         _publish_small_classes(request, export.stem, small)
         tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
         with closing(run(tasks)) as results:
@@ -140,7 +147,7 @@ def _finish(
     report = processor.build_report(window, source.excluded)
     _require_all(written.files, report)
     details = ManifestDetails(
-        "full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra_columns
+        "full", window, request.settings, report.to_statistics(), source.dialect, extra=options.extra_columns
     )
     export.commit(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head
@@ -152,48 +159,30 @@ def _finish(
 
 def _release_here(request: ExportRequest) -> Runner:
     def run(tasks: Iterable[Any]) -> Generator[TaskResult, None, None]:
-        return (release_part(request.storage, request.rules, task) for task in tasks)
+        return (release_part(request.storage, request.transform_options, task) for task in tasks)
 
     return run
 
 
 def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
-    storage, rules, output = request.storage, request.rules, request.output
-    plan = request_details(output.idempotency_key)
-    folder = storage.local_path()
+    now, folder = request.transform_options.now, request.storage.local_path()
+    options = request.transaction_options(consent, request_details(request.output.idempotency_key))
     if folder is None:
-        return ObjectExportTransaction(
-            storage,
-            rules.now,
-            key=rules.key,
-            allow_new_key=output.allow_new_key,
-            known_keys=available_keys,
-            consent=consent,
-            plan=plan,
-        )
-    return PartitionedExportTransaction(
-        folder,
-        rules.now,
-        key=rules.key,
-        allow_new_key=output.allow_new_key,
-        known_keys=available_keys,
-        consent=consent,
-        plan=plan,
-        lock_timeout=request.lock_timeout,
-    )
+        return ObjectExportTransaction(request.storage, now, options)
+    return PartitionedExportTransaction(folder, now, options)
 
 
 def _create_context(
     request: ExportRequest, export: PartitionedExportTransaction | ObjectExportTransaction, prepare: tuple[str, ...]
 ) -> TaskContext:
-    rules, selection = request.rules, request.selection
+    options, selection = request.transform_options, request.selection
     return TaskContext(
-        place=request.storage.absolute_uri(),
+        destination=request.storage.absolute_uri(),
         stem=export.stem,
-        form=request.output.file_format,
-        rules=replace(rules, key=None),
+        file_format=request.output.file_format,
+        transform_options=replace(options, key=None),
         version=__version__,
-        key_id=rules.key.id if rules.key else None,
+        key_id=options.key.id if options.key else None,
         erasures=export.erasures,
         prepare=prepare,
         batch_size=selection.batch_options.batch_size,

@@ -26,7 +26,7 @@ from feedback_etl.storage.locks import LOCK_TIMEOUT
 from feedback_etl.transform.fork_guard import require_usable_polars
 
 
-def erase(
+def erase(  # noqa: PLR0913  public, flat
     folder: StorageLike,
     *,
     user_ids: Sequence[int | str | UUID] = (),

@@ -9,8 +9,7 @@ import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import VerificationResult
-from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.audit_verification import VerificationResult, verify_folder
 from feedback_etl.exports.layout import DATA_SUFFIXES
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest

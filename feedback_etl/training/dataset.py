@@ -93,7 +93,7 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
         current = [export for export in pool.map(partial(refresh, verify=verify), committed) if export]
     clusters = _cluster_by_window(require_exports(current, exports))
     age_range_as_text = len({export.kind.age_edges for export in current}) > 1
-    frames = [_scan_cluster(cluster, age_range_as_text) for cluster in clusters]
+    frames = [_scan_cluster(cluster, age_range_as_text=age_range_as_text) for cluster in clusters]
     return pl.concat(frames, how="diagonal_relaxed")
 
 
@@ -165,7 +165,7 @@ def _cluster_by_window(exports: Sequence[CommittedExport]) -> list[list[Committe
     return clusters
 
 
-def _scan_cluster(cluster: Sequence[CommittedExport], age_range_as_text: bool) -> pl.LazyFrame:
+def _scan_cluster(cluster: Sequence[CommittedExport], *, age_range_as_text: bool) -> pl.LazyFrame:
     """Scan exports that can have pairs in common, and keep the newest copy of each pair."""
     frames, key = [_scan(export) for export in sorted(cluster, key=recency_key)], list(PAIR_KEY)
     if age_range_as_text:

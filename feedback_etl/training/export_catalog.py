@@ -219,7 +219,7 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
         ExportFileError: A file is missing, truncated or changed.
     """
     with explain_read_errors(export.address):
-        if not (mismatch := _find_mismatch(export, verify)):
+        if not (mismatch := _find_mismatch(export, verify=verify)):
             return export
         current = next((other for other in list_committed(export.storage) if other.name == export.name), None)
         if current is None or not (mismatch := _find_mismatch(current, verify=True)):
@@ -230,14 +230,14 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
     )
 
 
-def _find_mismatch(export: CommittedExport, verify: bool) -> str:
+def _find_mismatch(export: CommittedExport, *, verify: bool) -> str:
     """Return the path of the first file that does not match the manifest; "" if all do."""
     existing = export.storage.stat_files(file.path for file in export.files)
-    matches = (_is_match(export, file, existing.get(file.path), verify) for file in export.files)
+    matches = (_is_match(export, file, existing.get(file.path), verify=verify) for file in export.files)
     return next((file.path for file, is_match in zip(export.files, matches, strict=True) if not is_match), "")
 
 
-def _is_match(export: CommittedExport, file: DataFile, info: FileInfo | None, verify: bool) -> bool:
+def _is_match(export: CommittedExport, file: DataFile, info: FileInfo | None, *, verify: bool) -> bool:
     """Return whether a file matches; its digest is compared if it may have changed, or to `verify`."""
     versions = _versions(file)
     if info is None or info.bytes not in dict(versions):

@@ -58,7 +58,7 @@ def has_min_ratings(min_feedback_fields: int) -> pl.Expr:
 
 
 @accepts_any_dataframe
-def anonymize(
+def anonymize(  # noqa: PLR0913  public, flat
     frame: Frame,
     *,
     now: datetime,

@@ -63,14 +63,14 @@ REFUSED = [
 
 @pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("query", ACCEPTED)
-def test_one_closed_statement_is_taken_as_it_is(dialect: str, query: str) -> None:
+def test_single_closed_statement_is_accepted_unchanged(dialect: str, query: str) -> None:
     """Quotes, comments, casts, percent signs and backslashes in it are left alone."""
     assert extract_select(dialect, query) == query.strip()
 
 
 @pytest.mark.parametrize("dialect", ["postgresql", "sqlite", "duckdb"])
 @pytest.mark.parametrize("query", ["SELECT 1 AS a ESCAPE '\\'", "SELECT 'C:\\' AS a"])
-def test_a_backslash_is_a_character_to_all_but_mysql(dialect: str, query: str) -> None:
+def test_backslash_is_an_escape_on_mysql_only(dialect: str, query: str) -> None:
     """There the string would go on."""
     assert extract_select(dialect, query) == query
     with pytest.raises(UsageError, match="must be one SELECT"):
@@ -79,14 +79,14 @@ def test_a_backslash_is_a_character_to_all_but_mysql(dialect: str, query: str) -
 
 @pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("end", ENDS)
-def test_what_ends_a_statement_is_left_out(dialect: str, end: str) -> None:
+def test_trailing_semicolon_is_removed(dialect: str, end: str) -> None:
     """Semicolons, and comments after them."""
     assert extract_select(dialect, f"SELECT 1{end}") == "SELECT 1"
 
 
 @pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("query", REFUSED)
-def test_what_is_not_one_closed_statement_is_refused(dialect: str, query: str) -> None:
+def test_anything_but_one_closed_statement_is_refused(dialect: str, query: str) -> None:
     """Nothing at all, second statements, and brackets, quotes or comments left open or closed too often."""
     with pytest.raises(UsageError, match="must be one SELECT"):
         extract_select(dialect, query)
@@ -105,7 +105,7 @@ def test_what_is_not_one_closed_statement_is_refused(dialect: str, query: str) -
         "SELECT U&'d\\0061t\\+000061' AS a, B'1' AS b, X'1F' AS c",
     ],
 )
-def test_what_postgresql_writes_in_its_own_way_is_understood(query: str) -> None:
+def test_postgresql_quoting_is_accepted(query: str) -> None:
     """Backslash escapes after E, dollar quotes, casts and arrays."""
     assert extract_select("postgresql", query) == query
 
@@ -128,7 +128,7 @@ def test_what_postgresql_writes_in_its_own_way_is_understood(query: str) -> None
         pytest.param("SELECT '`' AS a, `' ) q; DROP TABLE canary; --`", id="a backtick quotes nothing"),
     ],
 )
-def test_a_text_that_postgresql_would_read_otherwise_is_refused(query: str) -> None:
+def test_ambiguous_text_is_refused_on_postgresql(query: str) -> None:
     """Each of these would end the subquery if it were taken by a simpler reading."""
     with pytest.raises(UsageError, match="must be one SELECT"):
         extract_select("postgresql", query)
@@ -144,7 +144,7 @@ def test_a_text_that_postgresql_would_read_otherwise_is_refused(query: str) -> N
         "SELECT $a, :b",
     ],
 )
-def test_what_sqlite_writes_in_its_own_way_is_understood(query: str) -> None:
+def test_sqlite_quoting_is_accepted(query: str) -> None:
     """Names in brackets and backticks; comments that do not nest and go on to the line feed."""
     assert extract_select("sqlite", query) == query.strip()
 
@@ -161,7 +161,7 @@ def test_what_sqlite_writes_in_its_own_way_is_understood(query: str) -> None:
         pytest.param("SELECT 1 -- \r ' \n ) q; DROP TABLE canary; -- '", id="a comment goes on to the line feed"),
     ],
 )
-def test_a_text_that_sqlite_would_read_otherwise_is_refused(query: str) -> None:
+def test_ambiguous_text_is_refused_on_sqlite(query: str) -> None:
     """Each of these would end the subquery if it were taken by PostgreSQL's reading."""
     with pytest.raises(UsageError, match="must be one SELECT"):
         extract_select("sqlite", query)
@@ -183,7 +183,7 @@ def test_a_text_that_sqlite_would_read_otherwise_is_refused(query: str) -> None:
         "SELECT 'for update' AS `lock in share mode` -- for share",
     ],
 )
-def test_what_mysql_writes_in_its_own_way_is_understood(query: str) -> None:
+def test_mysql_quoting_is_accepted(query: str) -> None:
     """Backslash escapes in both quotes, names in backticks, three kinds of comments."""
     assert extract_select("mysql", query) == query.strip()
 
@@ -208,14 +208,14 @@ def test_what_mysql_writes_in_its_own_way_is_understood(query: str) -> None:
         pytest.param("SELECT `a", id="a backtick left open"),
     ],
 )
-def test_a_text_that_mysql_would_read_otherwise_is_refused(query: str) -> None:
+def test_ambiguous_text_is_refused_on_mysql(query: str) -> None:
     """Each of these would end the subquery if it were taken by another reading."""
     with pytest.raises(UsageError, match="must be one SELECT"):
         extract_select("mysql", query)
 
 
 @pytest.mark.parametrize("lock", ["FOR UPDATE", "for\n update nowait", "LOCK IN SHARE MODE", "FOR/**/SHARE"])
-def test_a_query_that_locks_rows_of_mysql_is_refused(lock: str) -> None:
+def test_locking_query_is_refused_on_mysql(lock: str) -> None:
     """It obeys that in read-only transactions too."""
     with pytest.raises(UsageError, match="must not lock rows"):
         extract_select("mysql", f"SELECT * FROM (SELECT a FROM t {lock}) AS q")
@@ -296,9 +296,7 @@ OF_POSTGRES: list[Callable[[str], str]] = [
 
 
 @given(text=TEXTS, quoted=st.sampled_from(OF_POSTGRES))
-def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_postgresql(
-    postgres: Run, text: str, quoted: Callable[[str], str]
-) -> None:
+def test_any_quoted_text_is_unchanged_on_postgresql(postgres: Run, text: str, quoted: Callable[[str], str]) -> None:
     """Quoted in each of PostgreSQL's ways, it comes back as it was from the subquery."""
     query = extract_select("postgresql", f"SELECT {quoted(text)} AS a;")
     expected = "a comment" if quoted in PLAIN[1:] else text
@@ -306,9 +304,7 @@ def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_postgresql(
 
 
 @given(text=TEXTS, quoted=st.sampled_from(PLAIN))
-def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_sqlite(
-    sqlite: Run, text: str, quoted: Callable[[str], str]
-) -> None:
+def test_any_quoted_text_is_unchanged_on_sqlite(sqlite: Run, text: str, quoted: Callable[[str], str]) -> None:
     """Quoted in each of SQLite's ways, it comes back as it was from the subquery."""
     query = extract_select("sqlite", f"SELECT {quoted(text)} AS a;")
     expected = "a comment" if quoted in PLAIN[1:] else text
@@ -329,9 +325,7 @@ OF_MYSQL: list[Callable[[str], str]] = [
 
 
 @given(text=TEXTS, quoted=st.sampled_from(OF_MYSQL))
-def test_any_text_that_is_quoted_is_accepted_and_stays_what_it_is_on_mysql(
-    mysql: Run, text: str, quoted: Callable[[str], str]
-) -> None:
+def test_any_quoted_text_is_unchanged_on_mysql(mysql: Run, text: str, quoted: Callable[[str], str]) -> None:
     """Quoted in each of MySQL's ways, it comes back as it was from the subquery."""
     written = quoted(text)
     written = f"-- {written[2:]}" if written.startswith("--") else written

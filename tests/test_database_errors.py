@@ -1,4 +1,4 @@
-"""Databases that fail while rows are read: one sentence without any row's value, by whichever route."""
+"""Errors of databases while rows are read: one sentence without any row's value, by both routes."""
 
 import contextlib
 import gc
@@ -25,7 +25,7 @@ CANARY = "canary-jane@example.com"
 
 
 @pytest.fixture
-def told_nothing(
+def canary_stays_secret(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """The canary is neither printed nor logged, by us or by a library below Python."""
@@ -62,8 +62,8 @@ def with_setting(url: str, name: str, value: str) -> Iterator[None]:
         execute(url, f"{change} RESET {name}")
 
 
-def failure(url: str, query: str) -> str:
-    """What is told of a query that fails in mid-stream."""
+def read_error(url: str, query: str) -> str:
+    """Return the message of a query that fails while rows are read."""
     with pytest.raises(SourceError) as caught:
         read(url, query=query)
     text = str(caught.value)
@@ -77,7 +77,7 @@ def failure(url: str, query: str) -> str:
 AFTER = "Nothing was exported."
 
 
-# Of a lost connection, SQLAlchemy lets the cursor be deleted, and psycopg warns of it.
+# After a lost connection SQLAlchemy does not close the cursor, and psycopg warns when it is deleted.
 loses_the_connection = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
@@ -105,16 +105,16 @@ loses_the_connection = pytest.mark.filterwarnings("ignore::ResourceWarning")
         ),
     ],
 )
-def test_a_row_that_postgresql_fails_at_is_not_shown(
-    postgres: str, told_nothing: None, route: str, sql: str, reason: str
+def test_postgresql_error_does_not_contain_the_row(
+    postgres: str, canary_stays_secret: None, route: str, sql: str, reason: str
 ) -> None:
-    """The kind of the failure is told, for a row as for the count of those without consent."""
+    """The message names the kind of error, for rows and for the count of rows without consent."""
     url = by(route, postgres)
     for query in (
         select(postgres, "FROM people", feedback_id="id", helpful_rating=sql),
         select(postgres, "FROM people", feedback_id="id", consent=f"({sql}) = 5"),
     ):
-        text = failure(url, query)
+        text = read_error(url, query)
         assert reason in text
         assert text.startswith("The database stopped the query: ")
         assert text.endswith(AFTER)
@@ -122,8 +122,8 @@ def test_a_row_that_postgresql_fails_at_is_not_shown(
 
 
 @by_both_routes
-def test_a_number_too_large_for_a_float_is_infinite(postgres: str, route: str) -> None:
-    """The server refuses to convert it; a small one that rounds to nothing is 0."""
+def test_numeric_beyond_double_is_infinite(postgres: str, route: str) -> None:
+    """The server refuses to convert it; a number that rounds to zero is 0."""
     long = "repeat('9', 400)::numeric"
     numbers = f"(VALUES (1, {long}), (2, -{long}), (3, '1e-400'), (4, 'NaN'), (5, 'Infinity'), (6, 4.5), (7, NULL))"
     query = select(postgres, f"FROM {numbers} AS long (id, n)", feedback_id="id", helpful_rating="n", age="n")
@@ -132,7 +132,7 @@ def test_a_number_too_large_for_a_float_is_infinite(postgres: str, route: str) -
         assert [str(value) for value in rows[column]] == ["inf", "-inf", "0.0", "nan", "inf", "4.5", "None"]
 
 
-def test_a_row_with_a_number_too_large_for_a_float_is_rejected_for_it(postgres: str, tmp_path: Path) -> None:
+def test_row_with_numeric_beyond_double_is_rejected(postgres: str, tmp_path: Path) -> None:
     """As a rating and in a declared column; an age is left empty, as any implausible one."""
     values = [f"{n + 1}, {', '.join('1e400' if n == column else '1' for column in range(3))}" for n in range(4)]
     rows = f"FROM (VALUES ({'), ('.join(values)})) AS long (id, rating, age, weight)"
@@ -153,8 +153,8 @@ def test_a_row_with_a_number_too_large_for_a_float_is_rejected_for_it(postgres: 
 
 
 @pytest.mark.parametrize("column", ["feedback_id", "user_id", "analysis_id", "recommendation_id"])
-def test_an_id_that_is_a_long_number_is_refused_by_the_name_of_its_column(postgres: str, column: str) -> None:
-    """Only text is exact."""
+def test_numeric_id_is_refused_with_column_name(postgres: str, column: str) -> None:
+    """Only integers and text are exact."""
     text = f"Columns of a wrong type: {column} is numeric, expected an integer, a UUID or text. Cast them in a --query."
     assert str(refused_query(postgres, select(postgres, **{column: "repeat('9', 400)::numeric"}))) == text
     read(postgres, query=select(postgres, **{column: "repeat('9', 400)"}))
@@ -168,23 +168,25 @@ def refused_query(url: str, query: str) -> SourceError:
 
 @loses_the_connection
 @by_both_routes
-def test_a_conflict_with_the_recovery_of_a_standby_is_named(postgres: str, route: str) -> None:
-    """A function raises what a standby does, once as its statement is cancelled and once with its connection."""
+def test_recovery_conflict_of_standby_is_reported(postgres: str, route: str) -> None:
+    """A function raises the errors of a standby: for a cancelled statement and for an ended connection."""
     for text in ("canceling statement", "terminating connection"):
         execute(
             postgres,
             "CREATE OR REPLACE FUNCTION conflicts() RETURNS int LANGUAGE plpgsql AS $$ BEGIN "
             f"RAISE '{text} due to conflict with recovery' USING ERRCODE = '40001'; END $$",
         )
-        told = failure(by(route, postgres), select(postgres, age="conflicts()"))
-        assert "the server is a standby and replayed changes to rows that the query still needed; run it again" in told
+        message = read_error(by(route, postgres), select(postgres, age="conflicts()"))
+        assert (
+            "the server is a standby and replayed changes to rows that the query still needed; run it again" in message
+        )
 
 
 @by_both_routes
-def test_text_of_a_server_that_checks_no_encoding_is_read_where_it_is_utf8(
-    postgres_admin: sa.Engine, told_nothing: None, route: str
+def test_utf8_text_of_sql_ascii_database_is_read(
+    postgres_admin: sa.Engine, canary_stays_secret: None, route: str
 ) -> None:
-    """A database of the encoding SQL_ASCII takes any bytes."""
+    """A database with the encoding SQL_ASCII accepts any bytes."""
     name = f"feedback_etl_test_{uuid.uuid4().hex}"
     url = postgres_admin.url.set(database=name).render_as_string(hide_password=False)
     text = "convert_from(decode('c3a4{}', 'hex'), 'SQL_ASCII')"
@@ -193,51 +195,51 @@ def test_text_of_a_server_that_checks_no_encoding_is_read_where_it_is_utf8(
         try:
             query = select(url, timeframe=text.format(""))
             assert read(by(route, url), query=query)["timeframe"].item() == "\N{LATIN SMALL LETTER A WITH DIAERESIS}"
-            told = failure(by(route, url), select(url, timeframe=text.format("ff")))
-            assert "the text of some column is not valid UTF-8 in some row" in told
+            message = read_error(by(route, url), select(url, timeframe=text.format("ff")))
+            assert "the text of some column is not valid UTF-8 in some row" in message
         finally:
             admin.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @loses_the_connection
 @by_both_routes
-def test_a_full_disk_of_the_server_is_named(postgres: str, route: str) -> None:
+def test_full_server_disk_is_reported(postgres: str, route: str) -> None:
     """Sorting needs disk, which an administrator may limit."""
     query = select(postgres, "FROM people, generate_series(1, 200000) AS n ORDER BY md5(n::text)", feedback_id="id")
     with with_setting(postgres, "temp_file_limit", "1MB"), with_setting(postgres, "work_mem", "64kB"):
-        assert "the server has no disk space left to sort the rows" in failure(by(route, postgres), query)
+        assert "the server has no disk space left to sort the rows" in read_error(by(route, postgres), query)
 
 
 @by_both_routes
-def test_the_servers_timeout_is_named(postgres: str, route: str) -> None:
+def test_statement_timeout_is_reported(postgres: str, route: str) -> None:
     """A role or database may have a statement_timeout."""
     query = select(postgres, age="(SELECT 1 FROM pg_sleep(20))")
     with with_setting(postgres, "statement_timeout", "100ms"):
-        assert "longer than the server's statement_timeout allows" in failure(by(route, postgres), query)
+        assert "longer than the server's statement_timeout allows" in read_error(by(route, postgres), query)
 
 
 @loses_the_connection
-def test_the_servers_limit_for_transactions_is_named(postgres: str) -> None:
+def test_transaction_timeout_is_reported(postgres: str) -> None:
     """Since PostgreSQL 17; the server ends the connection."""
     if fetch(postgres, "SHOW server_version_num") < [("170000",)]:
         pytest.skip("only PostgreSQL 17 and later have transaction_timeout")
     query = select(postgres, age="(SELECT 1 FROM pg_sleep(20))")
     with with_setting(postgres, "transaction_timeout", "2s"):
-        assert "longer than the server's transaction_timeout allows" in failure(by("sqlalchemy", postgres), query)
+        assert "longer than the server's transaction_timeout allows" in read_error(by("sqlalchemy", postgres), query)
     gc.collect()
 
 
 @pytest.mark.sample("connectorx")
 @by_both_routes
-def test_the_servers_limit_for_pauses_does_not_end_a_slow_export(postgres: str, route: str) -> None:
+def test_idle_timeout_does_not_end_slow_export(postgres: str, route: str) -> None:
     """The cursor waits between two batches, and the connection that holds the snapshot waits for the readers."""
     query = select(postgres, "FROM people", feedback_id="id")
     with with_setting(postgres, "idle_in_transaction_session_timeout", "1s"):
         assert read_slowly(by(route, postgres), query, 1.3) == 10
 
 
-def test_the_servers_limit_for_pauses_is_the_callers_again(postgres: str) -> None:
-    """In a transaction of the caller's."""
+def test_idle_timeout_of_caller_is_restored(postgres: str) -> None:
+    """The caller's transaction has its own limit afterwards."""
     with make_engine(postgres).connect() as connection:
         connection.exec_driver_sql("SET idle_in_transaction_session_timeout = '1s'")
         assert read_slowly(connection, select(postgres, "FROM people", feedback_id="id"), 1.3) == 10
@@ -245,17 +247,17 @@ def test_the_servers_limit_for_pauses_is_the_callers_again(postgres: str) -> Non
 
 
 @by_both_routes
-def test_the_servers_lock_timeout_is_named(postgres: str, route: str) -> None:
-    """Somebody alters the table, for longer than the server lets anybody wait."""
+def test_lock_timeout_is_reported(postgres: str, route: str) -> None:
+    """Another session locks the table for longer than the lock timeout."""
     with with_setting(postgres, "lock_timeout", "100ms"), make_engine(postgres).connect() as other:
         other.exec_driver_sql("LOCK TABLE people IN ACCESS EXCLUSIVE MODE")
-        assert "holds a lock" in failure(by(route, postgres), select(postgres, "FROM people"))
+        assert "holds a lock" in read_error(by(route, postgres), select(postgres, "FROM people"))
 
 
 @loses_the_connection
 @by_both_routes
-def test_a_server_that_ends_the_connection_is_named(postgres: str, route: str) -> None:
-    """An administrator does, or the server is stopped."""
+def test_lost_connection_is_reported(postgres: str, route: str) -> None:
+    """For example by an administrator, or because the server stops."""
     reading = "datname = current_database() AND wait_event = 'PgSleep'"
     terminated = threading.Event()
 
@@ -268,7 +270,7 @@ def test_a_server_that_ends_the_connection_is_named(postgres: str, route: str) -
     thread.start()
     try:
         query = select(postgres, "FROM pg_sleep(30)")
-        assert "the connection was lost" in failure(by(route, postgres), query)
+        assert "the connection was lost" in read_error(by(route, postgres), query)
     finally:
         terminated.set()
         thread.join()
@@ -276,10 +278,10 @@ def test_a_server_that_ends_the_connection_is_named(postgres: str, route: str) -
 
 
 @by_both_routes
-def test_a_permission_that_is_lacking_on_the_way_is_named(postgres: str, postgres_tcp_url: str, route: str) -> None:
-    """A function may read what its caller may not."""
+def test_missing_permission_while_reading_is_reported(postgres: str, postgres_tcp_url: str, route: str) -> None:
+    """A function called by the query reads a file without permission."""
     url = sa.make_url(postgres_tcp_url).set(database=sa.make_url(postgres).database)
-    text = failure(by(route, url.render_as_string(hide_password=False)), select(postgres, age="peeks()"))
+    text = read_error(by(route, url.render_as_string(hide_password=False)), select(postgres, age="peeks()"))
     assert "this user may not read all of the tables" in text
 
 
@@ -317,24 +319,24 @@ def sqlite(sqlite_path: Path) -> str:
         ),
     ],
 )
-def test_a_row_that_sqlite_fails_at_is_not_shown(
-    sqlite: str, told_nothing: None, route: str, column: str, sql: str, reason: str
+def test_sqlite_error_does_not_contain_the_row(
+    sqlite: str, canary_stays_secret: None, route: str, column: str, sql: str, reason: str
 ) -> None:
-    """The kind of the failure is told."""
-    text = failure(by(route, sqlite), select(sqlite, "FROM people", feedback_id="id", **{column: sql}))
+    """The message names the kind of error."""
+    text = read_error(by(route, sqlite), select(sqlite, "FROM people", feedback_id="id", **{column: sql}))
     assert reason in text
     assert text.endswith(AFTER)
 
 
-def test_a_column_that_is_not_utf8_can_be_left_out_as_the_message_says(sqlite: str) -> None:
-    """It is NULL then."""
+def test_remedy_for_invalid_utf8_works(sqlite: str) -> None:
+    """The query selects NULL instead of the column."""
     query = select(sqlite, "FROM people", feedback_id="id", timeframe="NULL")
     assert read(sqlite, query=query)["timeframe"].to_list() == [None] * 10
 
 
 @by_both_routes
-def test_a_file_that_is_locked_meanwhile_is_named(sqlite: str, sqlite_path: Path, route: str) -> None:
-    """Another program begins to write before the rows are read."""
+def test_file_locked_while_reading_is_reported(sqlite: str, sqlite_path: Path, route: str) -> None:
+    """Another program locks the file before the rows are read."""
     with (
         open_connection(by(route, sqlite), connect_timeout=0.1) as source,
         contextlib.closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other,
@@ -344,8 +346,8 @@ def test_a_file_that_is_locked_meanwhile_is_named(sqlite: str, sqlite_path: Path
             fetch_count(source, "SELECT count(*) FROM people")
 
 
-def test_a_panic_of_connectorx_is_an_error_like_others(postgres: str) -> None:
-    """It comes as a BaseException, which callers do not expect; types at which it panics are refused before."""
+def test_panic_of_connectorx_is_a_source_error(postgres: str) -> None:
+    """A panic is a BaseException, which callers do not expect; types that cause one are refused earlier."""
     with open_connection(postgres) as source:
         assert source.connectorx_url
         job = ReaderJob(source.connectorx_url, [], ["SELECT interval '1 day'"], batch_size=10)

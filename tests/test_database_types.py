@@ -1,4 +1,4 @@
-"""Whatever types the source has, the raw columns are the same by both routes, or the column is named."""
+"""Every type of a database gives the same raw columns by both routes, or an error that names the column."""
 
 import json
 import math
@@ -27,7 +27,7 @@ TIME = datetime(2025, 10, 25, 10)
 
 
 def values_of(url: str, route: str, sql: str, *columns: str) -> list[tuple[Any, Any]]:
-    """What comes of one value in each of some columns, and as what type."""
+    """Return the value and the dtype that one value in each of some columns becomes."""
     frame = read(by(route, url), query=select(url, **dict.fromkeys(columns, sql)))
     return [(frame[column].item(), frame.schema[column]) for column in columns]
 
@@ -65,7 +65,7 @@ def types(postgres_admin: sa.Engine) -> Iterator[str]:
         ("NULL::bigint", None, pl.Int64),
     ],
 )
-def test_an_id_is_an_integer_or_text_on_postgresql(types: str, route: str, sql: str, expected: Any, dtype: Any) -> None:
+def test_ids_are_integers_or_text_on_postgresql(types: str, route: str, sql: str, expected: Any, dtype: Any) -> None:
     """Never a float; a UUID is in lower case, and a CHAR without the blanks it is filled with."""
     found = values_of(types, route, sql, "feedback_id", "user_id", "analysis_id", "recommendation_id")
     assert found == [(expected, dtype)] * 4
@@ -87,10 +87,10 @@ def test_an_id_is_an_integer_or_text_on_postgresql(types: str, route: str, sql: 
         ("NULL::smallint", None, pl.Int64),
     ],
 )
-def test_a_rating_is_an_integer_or_a_float_on_postgresql(
+def test_ratings_are_integers_or_floats_on_postgresql(
     postgres_url: str, route: str, sql: str, expected: Any, dtype: Any
 ) -> None:
-    """What is not a whole number is rejected later, never rounded."""
+    """A fraction is rejected later, never rounded."""
     columns = ("helpful_rating", "product_satisfaction", "routine_completion_pct", "age")
     for found, found_dtype in values_of(postgres_url, route, sql, *columns):
         assert found_dtype == dtype
@@ -98,8 +98,8 @@ def test_a_rating_is_an_integer_or_a_float_on_postgresql(
 
 
 @by_both_routes
-def test_a_rating_that_is_not_a_number_stays_none(postgres_url: str, route: str) -> None:
-    """PostgreSQL's numeric has a NaN, at which drivers fail."""
+def test_nan_rating_is_nan(postgres_url: str, route: str) -> None:
+    """PostgreSQL's numeric has a NaN, which drivers cannot read."""
     ((found, _),) = values_of(postgres_url, route, "'NaN'::numeric", "helpful_rating")
     assert math.isnan(found)
 
@@ -118,10 +118,10 @@ def test_a_rating_that_is_not_a_number_stays_none(postgres_url: str, route: str)
         ("-1::smallint", -1, pl.Int64),
     ],
 )
-def test_a_truth_is_a_boolean_or_a_number_that_is_none(
+def test_answers_are_booleans_or_other_numbers(
     postgres_url: str, route: str, sql: str, expected: Any, dtype: Any
 ) -> None:
-    """0 and 1 are false and true; any other number stays what it is, to be rejected later."""
+    """0 and 1 are false and true; any other number is unchanged and rejected later."""
     assert values_of(postgres_url, route, sql, "would_recommend") == [(expected, dtype)]
 
 
@@ -142,7 +142,7 @@ def test_a_truth_is_a_boolean_or_a_number_that_is_none(
         ("ARRAY['a', NULL]", ["a", None]),
     ],
 )
-def test_a_list_is_json_text_on_postgresql(postgres_url: str, route: str, sql: str, expected: Any) -> None:
+def test_lists_are_json_text_on_postgresql(postgres_url: str, route: str, sql: str, expected: Any) -> None:
     """Whether it is stored as json, jsonb, text or an array."""
     for found, dtype in values_of(postgres_url, route, sql, "conditions_analyzed", "rules_applied"):
         assert dtype == pl.String
@@ -151,8 +151,8 @@ def test_a_list_is_json_text_on_postgresql(postgres_url: str, route: str, sql: s
 
 @by_both_routes
 @pytest.mark.parametrize("sql", ["NULL::json", "NULL::jsonb", "NULL::text", "NULL::text[]", "''"])
-def test_no_list_is_null_on_postgresql(postgres_url: str, route: str, sql: str) -> None:
-    """An empty text is none either."""
+def test_missing_list_is_null_on_postgresql(postgres_url: str, route: str, sql: str) -> None:
+    """An empty text is null too."""
     assert values_of(postgres_url, route, sql, "rules_applied") == [(None, pl.String)]
 
 
@@ -167,7 +167,7 @@ def test_no_list_is_null_on_postgresql(postgres_url: str, route: str, sql: str) 
         ("''", None),
     ],
 )
-def test_a_timeframe_is_text_on_postgresql(types: str, route: str, sql: str, expected: str | None) -> None:
+def test_timeframe_is_text_on_postgresql(types: str, route: str, sql: str, expected: str | None) -> None:
     """Also where it is an enum."""
     assert values_of(types, route, sql, "timeframe") == [(expected, pl.String)]
 
@@ -184,7 +184,7 @@ def test_a_timeframe_is_text_on_postgresql(types: str, route: str, sql: str, exp
         ("NULL::timestamptz", None),
     ],
 )
-def test_a_time_is_naive_utc_on_postgresql(postgres_url: str, route: str, sql: str, expected: datetime | None) -> None:
+def test_times_are_naive_utc_on_postgresql(postgres_url: str, route: str, sql: str, expected: datetime | None) -> None:
     """To the microsecond."""
     assert values_of(postgres_url, route, sql, "created_at") == [(expected, pl.Datetime("us"))]
 
@@ -234,10 +234,10 @@ def stored(path: Path, declared: str, values: list[Any], column: str) -> str:
         ("user_id", "", [5, "abc"], ["5", "abc"]),
     ],
 )
-def test_a_column_of_sqlite_is_what_it_stores(
+def test_sqlite_column_has_the_type_of_its_values(
     sqlite_path: Path, route: str, column: str, declared: str, values: list[Any], expected: list[Any]
 ) -> None:
-    """Not what it is declared to be; a null in front hides nothing."""
+    """A column may contain other types than declared; a null in the first row does not matter."""
     query = stored(sqlite_path, declared, values, column)
     frame = read(by(route, f"sqlite:///{sqlite_path}"), query=query)
     assert frame[column].to_list() == expected
@@ -260,10 +260,10 @@ def test_a_column_of_sqlite_is_what_it_stores(
         ("timeframe", "INTEGER", [2], "timeframe is int64, expected text"),
     ],
 )
-def test_a_column_of_sqlite_that_cannot_be_meant_is_named(
+def test_sqlite_column_of_wrong_type_is_reported(
     sqlite_path: Path, route: str, column: str, declared: str, values: list[Any], told: str
 ) -> None:
-    """Without the values that are not as expected."""
+    """The message does not contain the values."""
     query = stored(sqlite_path, declared, values, column)
     with pytest.raises(SourceError, match="Columns of a wrong type: ") as caught:
         read(by(route, f"sqlite:///{sqlite_path}"), query=query)
@@ -284,10 +284,10 @@ VALUES = st.lists(st.sampled_from([None, 0, 1, 5, 7, 4.5, 5.0, "5", "x", "2025-0
 )
 @example(column="would_recommend", declared="BOOLEAN", values=[1, 7])
 @example(column="helpful_rating", declared="NUMERIC(3,1)", values=[])
-def test_what_connectorx_makes_of_a_column_of_sqlite_is_what_it_stores(
+def test_both_routes_agree_on_any_sqlite_column(
     sqlite_path: Path, column: str, declared: str, values: list[Any]
 ) -> None:
-    """Whatever is stored under whatever declaration, both routes give the same values or the same refusal."""
+    """For all values and declared types, both routes return the same values or the same error."""
     query = stored(sqlite_path, declared, values, column)
 
     def outcome(url: str) -> list[Any] | str:
@@ -313,7 +313,7 @@ RAW_TYPES = {
 
 @pytest.mark.sample("mysql-connectorx", "postgresql-sqlalchemy", "sqlite-connectorx", "sqlite-sqlalchemy")
 @by_both_routes
-def test_no_rows_have_the_raw_types_too(database: Database, route: str) -> None:
+def test_empty_result_has_raw_types(database: Database, route: str) -> None:
     """An empty window is no error."""
     frame = read(by(route, database.url))
     untyped = {"recommendation_id": pl.Int64} if route == "sqlalchemy" else {}  # drivers tell no types of no values
@@ -323,7 +323,7 @@ def test_no_rows_have_the_raw_types_too(database: Database, route: str) -> None:
 
 @by_both_routes
 @pytest.mark.parametrize("sql", ["NULL", "CAST(4.5 AS numeric)"])
-def test_no_rows_of_an_expression_are_no_error(sqlite_path: Path, postgres_url: str, route: str, sql: str) -> None:
+def test_empty_result_of_expressions_is_read(sqlite_path: Path, postgres_url: str, route: str, sql: str) -> None:
     """SQLite takes them for text, and PostgreSQL a NULL."""
     sqlite_path.touch()
     url = f"sqlite:///{sqlite_path}"
@@ -342,8 +342,8 @@ def test_no_rows_of_an_expression_are_no_error(sqlite_path: Path, postgres_url: 
 )
 @by_both_routes
 @pytest.mark.parametrize("first", [True, False], ids=["null first", "null last"])
-def test_a_row_of_nulls_changes_nothing_of_the_others(database: Database, route: str, first: bool) -> None:
-    """Nor do columns in which there is nothing else."""
+def test_row_of_nulls_does_not_change_other_rows(database: Database, route: str, first: bool) -> None:
+    """Columns that contain only nulls do not either."""
     full = {"helpful_rating": 5, "would_recommend": False, "timeframe": "1_week", "recommendation_id": 1, "user_id": 7}
     rows: list[dict[str, Any]] = [{"id": 1}, {"id": 2, **full}] if first else [{"id": 1, **full}, {"id": 2}]
     database.fill(
@@ -368,7 +368,7 @@ def test_a_row_of_nulls_changes_nothing_of_the_others(database: Database, route:
 
 @pytest.mark.sample("mysql-connectorx", "postgresql-sqlalchemy", "sqlite-connectorx", "sqlite-sqlalchemy")
 @by_both_routes
-def test_each_feedback_is_one_row_whatever_belongs_to_it(database: Database, route: str) -> None:
+def test_each_feedback_is_one_row(database: Database, route: str) -> None:
     """A user with two profiles has the lower one's age; a missing profile or recommendation loses no row."""
     if database.engine.dialect.name == "postgresql":
         execute(database.url, "ALTER TABLE recommendation_feedbacks DISABLE TRIGGER ALL")
@@ -409,7 +409,7 @@ def test_each_feedback_is_one_row_whatever_belongs_to_it(database: Database, rou
 
 
 @by_both_routes
-def test_a_default_schema_of_other_types_is_read(postgres_database: str, route: str) -> None:
+def test_default_schema_with_other_types_is_read(postgres_database: str, route: str) -> None:
     """UUIDs for ids, numeric ratings, integers for booleans, arrays for lists, an enum, times with a time zone."""
     execute(
         postgres_database,
@@ -462,7 +462,7 @@ def test_a_default_schema_of_other_types_is_read(postgres_database: str, route: 
     ],
     ids=str,
 )
-def test_a_frame_of_any_driver_becomes_a_raw_frame(column: str, given_values: pl.Series, expected: pl.DataType) -> None:
+def test_frames_of_all_drivers_become_raw_frames(column: str, given_values: pl.Series, expected: pl.DataType) -> None:
     """With exact ids, and times in UTC."""
     nulls = {name: pl.Series([None, None]) for name in RAW_COLUMNS}
     raw = to_raw(pl.DataFrame({**nulls, column: given_values}))
@@ -476,7 +476,7 @@ def test_a_frame_of_any_driver_becomes_a_raw_frame(column: str, given_values: pl
         assert (zone, raw[column].to_list()) == (zone, [TIME, None])
 
 
-def test_every_type_of_a_wrong_column_is_named() -> None:
+def test_all_wrong_dtypes_are_reported() -> None:
     """In the order of the columns, without a value."""
     nulls = {name: pl.Series([None, None]) for name in RAW_COLUMNS}
     wrong = {"user_id": [0.5, 1.5], "timeframe": [1, 2], "created_at": [1, 2]}
@@ -488,7 +488,7 @@ def test_every_type_of_a_wrong_column_is_named() -> None:
     )
 
 
-def test_both_routes_give_equal_frames_of_typical_rows(database: Database) -> None:
+def test_both_routes_return_equal_frames_of_typical_rows(database: Database) -> None:
     """To the dtype."""
     database.fill(
         records=[{"id": n, "recommendation_id": f"rec_{n}", "conditions_analyzed": ["a", "é"]} for n in range(3)],

@@ -1,4 +1,4 @@
-"""Every form in which a database can be given, and that what is the caller's stays as it was."""
+"""Every form in which a database can be passed; connections of callers stay unchanged."""
 
 import contextlib
 import functools
@@ -58,14 +58,14 @@ def scoped(url: str) -> scoped_session[Session]:
     return scoped_session(sessionmaker(make_engine(url)))
 
 
-def begun(session: Session) -> Session:
+def begin_transaction(session: Session) -> Session:
     """The session in a transaction, as after any query of its application."""
     session.execute(sa.text("SELECT 1"))
     return session
 
 
 def psycopg_creator(url: str) -> Callable[[], Any]:
-    """What `creator=` may be: it opens connections by itself."""
+    """A function for `creator=`, which opens connections itself."""
     plain = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     return lambda: psycopg.connect(plain)
 
@@ -81,10 +81,10 @@ BY_CONNECTORX: dict[str, Make] = {
     "URL": sa.make_url,
     "Engine": make_engine,
     "Engine with options": lambda url: make_engine(url).execution_options(isolation_level="AUTOCOMMIT"),
-    "Engine that was used": lambda url: used(sa.create_engine(url, poolclass=sa.NullPool)),
+    "Engine that was used": lambda url: connect_once(sa.create_engine(url, poolclass=sa.NullPool)),
     "Session": lambda url: Session(make_engine(url)),
     "scoped Session": scoped,
-    "Session in a transaction": lambda url: begun(Session(make_engine(url))),
+    "Session in a transaction": lambda url: begin_transaction(Session(make_engine(url))),
 }
 BY_SQLALCHEMY: dict[str, Make] = {
     "Connection": lambda url: make_engine(url).connect(),
@@ -120,8 +120,8 @@ SQLITE_BY_SQLALCHEMY: dict[str, Make] = {
 }
 
 
-def used(engine: sa.Engine) -> sa.Engine:
-    """The engine after its first connection, when SQLAlchemy has done what it does once."""
+def connect_once(engine: sa.Engine) -> sa.Engine:
+    """The engine after its first connection, which initialises the dialect."""
     with engine.connect():
         return engine
 
@@ -132,34 +132,35 @@ def cases(expected: bool, *makes: dict[str, Make]) -> list[Any]:
 
 @pytest.fixture
 def filled(database: Database) -> Database:
-    """A database of each kind with a few rows, of the test's own."""
+    """A database of each kind with a few rows, for one test."""
     database.fill(**ROWS)
     return database
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "mysql"])
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    """The same for tests that only read."""
+def shared_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A database of each kind with the same rows, for tests that only read."""
     if request.param == "sqlite":
-        place: Any = contextlib.nullcontext(f"sqlite:///{tmp_path_factory.mktemp('shared')}/a.db")
+        context: Any = contextlib.nullcontext(f"sqlite:///{tmp_path_factory.mktemp('shared')}/a.db")
     elif request.param == "mysql":
-        place = new_mysql_database(request.getfixturevalue("mysql_admin"))
+        context = new_mysql_database(request.getfixturevalue("mysql_admin"))
     else:
-        place = new_postgres_database(request.getfixturevalue("postgres_admin"))
-    with place as url, opened(url) as database:
+        context = new_postgres_database(request.getfixturevalue("postgres_admin"))
+    with context as url, opened(url) as database:
         database.fill(**ROWS)
         yield database
 
 
 @pytest.fixture
-def opened_here() -> Iterator[list[Any]]:
-    """What a test has opened, closed after it."""
-    things: list[Any] = []
-    yield things
-    for thing in things:
-        for closed in (thing, thing.get_bind() if isinstance(thing, Session | scoped_session) else None):
-            if isinstance(closed, Session | scoped_session | sa.Connection):
-                closed.close()
+def opened_databases() -> Iterator[list[Any]]:
+    """The databases that a test opens, closed after it."""
+    databases: list[Any] = []
+    yield databases
+    for database in databases:
+        bind = database.get_bind() if isinstance(database, Session | scoped_session) else None
+        for closable in (database, bind):
+            if isinstance(closable, Session | scoped_session | sa.Connection):
+                closable.close()
 
 
 @pytest.mark.sample(
@@ -189,27 +190,27 @@ def opened_here() -> Iterator[list[Any]]:
 @pytest.mark.parametrize(
     ("make", "by_connectorx"), cases(True, BY_CONNECTORX) + cases(False, BY_SQLALCHEMY)
 )  # fmt: skip
-def test_a_database_can_be_given_in_every_form(
-    shared: Database, opened_here: list[Any], make: Make, by_connectorx: bool
+def test_every_form_of_database_is_read(
+    shared_database: Database, opened_databases: list[Any], make: Make, by_connectorx: bool
 ) -> None:
-    """The rows are the same whatever the form; ConnectorX moves them where the URL says all there is to say."""
-    given = make(shared.url)
-    opened_here.append(given)
+    """The rows are the same in every form; ConnectorX reads them if the URL alone describes the database."""
+    given = make(shared_database.url)
+    opened_databases.append(given)
     assert takes_connectorx(given) == by_connectorx
     frame = read(given)
-    assert_frame_equal(frame, read(shared.url))
+    assert_frame_equal(frame, read(shared_database.url))
     assert frame.height == 4
 
 
 @pytest.mark.parametrize(
     ("make", "by_connectorx"), cases(True, POSTGRES_BY_CONNECTORX) + cases(False, POSTGRES_BY_SQLALCHEMY)
 )
-def test_postgresql_can_be_given_in_its_own_forms(
-    postgres_url: str, opened_here: list[Any], make: Make, by_connectorx: bool
+def test_every_form_of_postgresql_is_read(
+    postgres_url: str, opened_databases: list[Any], make: Make, by_connectorx: bool
 ) -> None:
     """The drivers' names that applications use mean the same database, read by our driver."""
     given = make(postgres_url)
-    opened_here.append(given)
+    opened_databases.append(given)
     query = select(postgres_url)
     assert takes_connectorx(given) == by_connectorx
     assert_frame_equal(read(given, query=query), read(postgres_url, query=query))
@@ -218,23 +219,21 @@ def test_postgresql_can_be_given_in_its_own_forms(
 @pytest.mark.parametrize(
     ("make", "by_connectorx"), cases(True, SQLITE_BY_CONNECTORX) + cases(False, SQLITE_BY_SQLALCHEMY)
 )
-def test_sqlite_can_be_given_in_its_own_forms(
-    sqlite_database: Database, opened_here: list[Any], make: Make, by_connectorx: bool
+def test_every_form_of_sqlite_is_read(
+    sqlite_database: Database, opened_databases: list[Any], make: Make, by_connectorx: bool
 ) -> None:
     """Also as an engine that opens its connections by itself."""
     sqlite_database.fill(**ROWS)
     given = make(sqlite_database.url)
-    opened_here.append(given)
+    opened_databases.append(given)
     assert takes_connectorx(given) == by_connectorx
     assert_frame_equal(read(given), read(sqlite_database.url))
 
 
 @pytest.mark.parametrize("pool", [sa.StaticPool, sa.SingletonThreadPool])
 @pytest.mark.parametrize("given", [lambda engine: engine, Session, lambda engine: scoped_session(sessionmaker(engine))])
-def test_a_database_in_memory_is_read_through_its_engine(
-    pool: type[sa.Pool], given: Callable[[sa.Engine], Any]
-) -> None:
-    """Its URL would lead to another one, which is empty."""
+def test_in_memory_database_is_read_through_its_engine(pool: type[sa.Pool], given: Callable[[sa.Engine], Any]) -> None:
+    """Another connection by its URL would open another, empty database."""
     engine = sa.create_engine("sqlite://", poolclass=pool)
     create_schema(engine)
     fill(engine, **ROWS)
@@ -247,8 +246,8 @@ def test_a_database_in_memory_is_read_through_its_engine(
 
 
 @pytest.mark.parametrize("pool", [sa.StaticPool, sa.SingletonThreadPool])
-def test_what_a_session_in_memory_has_not_committed_is_not_lost(pool: type[sa.Pool]) -> None:
-    """Its database has one connection only: it is read through it, and not rolled back."""
+def test_uncommitted_rows_of_in_memory_session_are_kept(pool: type[sa.Pool]) -> None:
+    """The database has a single connection, which reads and is not rolled back."""
     engine = sa.create_engine("sqlite://", poolclass=pool)
     create_schema(engine)
     with Session(engine) as session:
@@ -260,8 +259,8 @@ def test_what_a_session_in_memory_has_not_committed_is_not_lost(pool: type[sa.Po
     engine.dispose()
 
 
-def test_what_a_session_has_not_committed_is_not_read(filled: Database) -> None:
-    """It is read on a connection of our own; the session goes on as if nothing had happened."""
+def test_uncommitted_rows_of_session_are_not_read(filled: Database) -> None:
+    """A new connection reads; the session can continue its transaction."""
     committed = read(filled.url)
     with Session(filled.engine) as session:
         # On SQLite a reader would wait for a writer that has begun to write to the file.
@@ -273,7 +272,7 @@ def test_what_a_session_has_not_committed_is_not_read(filled: Database) -> None:
 
 
 def state(connection: sa.Connection) -> tuple[Any, ...]:
-    """What reading may not change of a connection."""
+    """The settings of a connection that reading must not change."""
     if connection.dialect.name == "sqlite":
         return (connection.exec_driver_sql("PRAGMA query_only").scalar(),)
     if connection.dialect.name == "mysql":
@@ -289,8 +288,8 @@ def state(connection: sa.Connection) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("query", [None, "SELECT nonsense"], ids=["read", "refused"])
-def test_a_transaction_of_the_callers_is_read_and_left_as_it_was(filled: Database, query: str | None) -> None:
-    """What it has not committed is read; whatever comes of it, it can write and commit afterwards."""
+def test_transaction_of_caller_is_read_and_unchanged(filled: Database, query: str | None) -> None:
+    """Uncommitted rows are read; the caller can write and commit afterwards, also after an error."""
     with filled.engine.connect() as connection:
         connection.execute(ADD_UNCOMMITTED)
         before = state(connection)
@@ -307,7 +306,7 @@ def test_a_transaction_of_the_callers_is_read_and_left_as_it_was(filled: Databas
 
 
 @pytest.mark.parametrize("query", [None, "SELECT nonsense"], ids=["read", "refused"])
-def test_a_connection_without_a_transaction_has_none_afterwards(filled: Database, query: str | None) -> None:
+def test_idle_connection_is_idle_afterwards(filled: Database, query: str | None) -> None:
     """The caller can begin one."""
     with filled.engine.connect() as connection:
         if query is None:
@@ -322,8 +321,8 @@ def test_a_connection_without_a_transaction_has_none_afterwards(filled: Database
 
 
 @pytest.mark.parametrize("in_transaction", [False, True], ids=["idle", "in a transaction of SQLAlchemy's"])
-def test_a_connection_that_commits_each_statement_still_does(postgres_database: str, in_transaction: bool) -> None:
-    """It is read inside a transaction that ends with the reading."""
+def test_autocommit_connection_stays_autocommit(postgres_database: str, in_transaction: bool) -> None:
+    """The rows are read in a transaction that ends with the reading."""
     execute(postgres_database, "CREATE TABLE canary (a int)")
     with sa.create_engine(
         postgres_database, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
@@ -338,7 +337,7 @@ def test_a_connection_that_commits_each_statement_still_does(postgres_database: 
         assert fetch(postgres_database, "SELECT * FROM canary") == [(1,)]
 
 
-def test_a_transaction_begun_by_hand_is_not_ended(postgres_database: str) -> None:
+def test_manually_begun_transaction_is_not_ended(postgres_database: str) -> None:
     """On a connection that otherwise commits each statement."""
     execute(postgres_database, "CREATE TABLE canary (a int)")
     with make_engine(postgres_database).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
@@ -351,8 +350,8 @@ def test_a_transaction_begun_by_hand_is_not_ended(postgres_database: str) -> Non
     assert fetch(postgres_database, "SELECT * FROM canary") == [(1,)]
 
 
-def test_a_pooled_connection_keeps_nothing_of_ours(postgres_database: str) -> None:
-    """The engine's next user finds its own time zone and may write."""
+def test_pooled_connection_keeps_its_settings(postgres_database: str) -> None:
+    """The next user of the connection has the previous time zone and can write."""
     execute(postgres_database, "CREATE TABLE canary (a int)")
     engine = sa.create_engine(
         "postgresql+psycopg://", creator=psycopg_creator(postgres_database), pool_size=1, max_overflow=0
@@ -367,8 +366,8 @@ def test_a_pooled_connection_keeps_nothing_of_ours(postgres_database: str) -> No
     engine.dispose()
 
 
-def test_a_transaction_that_has_failed_is_named(postgres_url: str) -> None:
-    """PostgreSQL takes nothing more on it; the caller has to roll it back."""
+def test_failed_transaction_is_reported(postgres_url: str) -> None:
+    """PostgreSQL refuses further statements; the caller has to roll back."""
     with make_engine(postgres_url).connect() as connection:
         with pytest.raises(sa.exc.DBAPIError):
             connection.exec_driver_sql("SELECT nonsense")
@@ -376,7 +375,7 @@ def test_a_transaction_that_has_failed_is_named(postgres_url: str) -> None:
             read(connection)
 
 
-def test_a_connection_that_cannot_be_read_has_no_transaction_afterwards(sqlite_path: Path) -> None:
+def test_unreadable_connection_is_idle_afterwards(sqlite_path: Path) -> None:
     """Its caller can try again."""
     sqlite_path.write_text("no database " * 1000)
     with make_engine(f"sqlite:///{sqlite_path}").connect() as connection:
@@ -385,29 +384,29 @@ def test_a_connection_that_cannot_be_read_has_no_transaction_afterwards(sqlite_p
         assert not connection.in_transaction()
 
 
-def test_a_closed_connection_is_named(shared: Database) -> None:
+def test_closed_connection_is_reported(shared_database: Database) -> None:
     """Nothing can be read from it."""
-    connection = shared.engine.connect()
+    connection = shared_database.engine.connect()
     connection.close()
     with pytest.raises(SourceError, match="the connection is closed"):
         read(connection)
 
 
 @pytest.mark.parametrize("nothing", [None, 3, b"sqlite://", Path("a.db"), object(), sessionmaker])
-def test_what_is_no_database_is_refused(nothing: Any) -> None:
-    """The message names the type and what is taken instead."""
+def test_other_types_are_refused_as_database(nothing: Any) -> None:
+    """The message names the type and the accepted types."""
     with pytest.raises(UsageError, match="Engine, Connection or Session of SQLAlchemy, not"):
         read(nothing)
 
 
-def test_a_session_without_an_engine_is_refused() -> None:
+def test_session_without_engine_is_refused() -> None:
     """There is nothing to read."""
     with pytest.raises(UsageError, match="The session is bound to no engine"):
         read(Session())
 
 
-def test_an_asynchronous_engine_is_read_by_its_url(postgres_url: str) -> None:
-    """Where its URL does not tell all, a synchronous one is asked for."""
+def test_asynchronous_engine_is_read_by_its_url(postgres_url: str) -> None:
+    """If the URL alone is not sufficient, the message asks for a synchronous engine."""
     url = renamed(postgres_url, "postgresql+psycopg_async")
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     assert takes_connectorx(engine)
@@ -416,8 +415,8 @@ def test_an_asynchronous_engine_is_read_by_its_url(postgres_url: str) -> None:
         read(sa.create_engine(url, poolclass=sa.NullPool, connect_args={"keepalives": 1}))
 
 
-def test_what_sqlalchemys_asyncio_hands_out_is_read_alike(postgres_url: str) -> None:
-    """An AsyncEngine or AsyncSession stands for the engine in it."""
+def test_async_engine_and_async_session_are_read(postgres_url: str) -> None:
+    """The engine of an AsyncEngine or AsyncSession is read."""
     pytest.importorskip("greenlet")
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -430,17 +429,17 @@ def test_what_sqlalchemys_asyncio_hands_out_is_read_alike(postgres_url: str) -> 
 # Users, passwords, sockets and options.
 
 
-def test_a_password_of_awkward_characters_works_by_both_routes(postgres_tcp_url: str) -> None:
-    """Over TCP, where the server asks for it."""
+def test_password_with_special_characters_works_by_both_routes(postgres_tcp_url: str) -> None:
+    """Over TCP, where the server requires a password."""
     query = select(postgres_tcp_url)
     assert takes_connectorx(postgres_tcp_url)
     assert_frame_equal(read(postgres_tcp_url, query=query), read(by("sqlalchemy", postgres_tcp_url), query=query))
 
 
-def test_a_password_from_the_password_file_reaches_connectorx(
+def test_password_file_is_used_by_connectorx(
     postgres_tcp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PGPASSFILE is the driver's business; ConnectorX is told what it found."""
+    """The driver reads PGPASSFILE; ConnectorX gets the password in its URL."""
     url = sa.make_url(postgres_tcp_url)
     passwords = tmp_path / "pgpass"
     passwords.write_text(f"*:*:*:*:{AWKWARD_PASSWORD.replace(':', chr(92) + ':')}\n")
@@ -451,8 +450,8 @@ def test_a_password_from_the_password_file_reaches_connectorx(
     assert read(bare, query=select(postgres_tcp_url)).height == 1
 
 
-def test_what_the_environment_says_reaches_connectorx(postgres_tcp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PGHOST, PGPORT, PGUSER and PGPASSWORD are the driver's business too."""
+def test_environment_variables_are_used_by_connectorx(postgres_tcp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver reads PGHOST, PGPORT, PGUSER and PGPASSWORD; ConnectorX gets them in its URL."""
     url = sa.make_url(postgres_tcp_url)
     for name, value in (("HOST", url.host), ("PORT", url.port), ("USER", url.username), ("PASSWORD", url.password)):
         monkeypatch.setenv(f"PG{name}", str(value))
@@ -462,31 +461,31 @@ def test_what_the_environment_says_reaches_connectorx(postgres_tcp_url: str, mon
 
 
 @pytest.mark.parametrize(("name", "value"), [("PGOPTIONS", "-c work_mem=5MB"), ("PGSSLMODE", "allow")])
-def test_an_environment_that_connectorx_does_not_understand_keeps_it_away(
+def test_unsupported_environment_variables_prevent_connectorx(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """It would connect in another way than the driver."""
+    """ConnectorX would connect in another way than the driver."""
     monkeypatch.setenv(name, value)
     assert not takes_connectorx(postgres_url)
     assert read(postgres_url, query=select(postgres_url)).height == 1
 
 
-def test_a_connection_that_waits_is_not_forgotten(postgres_tcp_url: str) -> None:
-    """Firewalls drop what is silent for minutes: it is spoken to each minute, or as the URL says."""
+def test_connection_sends_keepalives(postgres_tcp_url: str) -> None:
+    """Firewalls drop idle connections after minutes: keepalives are sent each minute, or as the URL says."""
     for option, seconds in (("", "60"), ("?keepalives_idle=7", "7")):
         with open_connection(f"{postgres_tcp_url}{option}") as source:
             driver: Any = source.connection.connection.driver_connection
             assert driver.info.get_parameters()["keepalives_idle"] == seconds
 
 
-def test_a_source_shows_no_password(postgres_tcp_url: str) -> None:
-    """Neither it nor its connection is in its repr."""
+def test_repr_of_connection_contains_no_password(postgres_tcp_url: str) -> None:
+    """The repr contains neither the password nor the connection."""
     with open_connection(postgres_tcp_url) as source:
         assert repr(source) == "DatabaseConnection(dialect='postgresql')"
 
 
 @pytest.mark.parametrize("name", ["a b.db", "a%b.db", "a#b.db", "a?b.db", "é日.db", "a+b&c=d.db", "a'b\".db"])
-def test_a_file_of_any_name_is_read_by_connectorx(tmp_path: Path, name: str) -> None:
+def test_file_with_special_characters_is_read_by_connectorx(tmp_path: Path, name: str) -> None:
     """In a URL, special characters are percent-encoded."""
     url = sa.URL.create("sqlite", database=str(tmp_path / name))
     with closing(sqlite3.connect(tmp_path / name)):
@@ -498,8 +497,8 @@ def test_a_file_of_any_name_is_read_by_connectorx(tmp_path: Path, name: str) -> 
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_relative_file_is_found_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As SQLAlchemy does."""
+def test_relative_path_starts_from_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as with SQLAlchemy."""
     monkeypatch.chdir(tmp_path)
     Path("application.db").touch()
     assert read("sqlite:///application.db", query=select("sqlite://")).height == 1
@@ -508,34 +507,34 @@ def test_a_relative_file_is_found_from_the_current_folder(tmp_path: Path, monkey
 # The routes.
 
 
-def test_both_routes_give_the_same_frame(shared: Database) -> None:
-    """To the last dtype: ConnectorX's and the drivers' own."""
-    assert_frame_equal(read(shared.url), read(by("sqlalchemy", shared.url)))
+def test_both_routes_return_the_same_frame(shared_database: Database) -> None:
+    """Including the dtypes."""
+    assert_frame_equal(read(shared_database.url), read(by("sqlalchemy", shared_database.url)))
 
 
-def test_the_log_says_when_sqlalchemy_reads(shared: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """And says nothing of it when ConnectorX does."""
+def test_reading_with_sqlalchemy_is_logged(shared_database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Reading with ConnectorX is not logged."""
     caplog.set_level(logging.INFO, logger="feedback_etl.database")
-    read(shared.url)
+    read(shared_database.url)
     assert not caplog.messages
-    read(by("sqlalchemy", shared.url))
+    read(by("sqlalchemy", shared_database.url))
     assert caplog.messages == ["reading with SQLAlchemy: ConnectorX cannot read this database"]
 
 
-def test_reading_by_sqlalchemy_comes_in_bounded_batches(shared: Database) -> None:
-    """Each batch is a raw frame; together they are what one would be."""
+def test_sqlalchemy_reads_in_bounded_batches(shared_database: Database) -> None:
+    """Each batch is a raw frame; together they contain all rows in order."""
     window = Window(None, NOW)
-    with open_connection(by("sqlalchemy", shared.url)) as source:
+    with open_connection(by("sqlalchemy", shared_database.url)) as source:
         relation = inspect_source(source)
         with open_batches(source, relation, window, BatchOptions(batch_size=3)) as batches:
             ids = [batch["feedback_id"].to_list() for batch in batches]
     assert ids == [[2, 3, 1], [4]]
 
 
-def test_reading_by_sqlalchemy_leaves_the_rows_with_the_server(shared: Database) -> None:
+def test_sqlalchemy_uses_server_side_cursors(shared_database: Database) -> None:
     """The other cursors of these drivers fetch all rows at once; SQLite's fetches one at a time anyhow."""
     cursors: dict[str, str] = {}
-    with make_engine(shared.url).connect() as connection:
+    with make_engine(shared_database.url).connect() as connection:
         sa.event.listen(
             connection.engine,
             "before_cursor_execute",

@@ -1,4 +1,4 @@
-"""Nothing that is sent can write, by whichever route and on whosever connection a database is read."""
+"""No query can write, by either route, on opened connections and on those of callers."""
 
 import contextlib
 import functools
@@ -70,7 +70,7 @@ def writable(postgres_admin: sa.Engine) -> Iterator[str]:
 
 @pytest.fixture
 def postgres(writable: str) -> Iterator[str]:
-    """That database, in which all is as it was after the test."""
+    """That database; the test must not change it."""
     yield writable
     assert fetch(writable, "SELECT a FROM canary") == [(1,)]
     assert fetch(writable, "SELECT last_value, is_called FROM numbers") == [(1, False)]
@@ -79,7 +79,7 @@ def postgres(writable: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def bound(url: str, *, autocommit: bool = False, session: bool = False) -> Iterator[Any]:
-    """A connection of the caller's in a transaction, which it commits afterwards."""
+    """A connection of the caller in a transaction, committed afterwards."""
     options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
     with make_engine(url).execution_options(**options).connect() as connection:
         connection.exec_driver_sql("SELECT 1")
@@ -89,7 +89,7 @@ def bound(url: str, *, autocommit: bool = False, session: bool = False) -> Itera
 
 @contextlib.contextmanager
 def created(url: str, **options: Any) -> Iterator[sa.Engine]:
-    """An engine of the caller's that opens connections by itself."""
+    """An engine of the caller with a `creator`."""
     plain = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     yield sa.create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(plain), poolclass=sa.NullPool, **options
@@ -109,8 +109,8 @@ ON_POSTGRES: list[Any] = [
 
 @pytest.mark.sample("autocommit connection", "bound session", "connectorx")
 @pytest.mark.parametrize("opened", ON_POSTGRES)
-def test_no_escape_writes_on_postgresql(postgres: str, opened: Opened) -> None:
-    """All of them are refused, and the table is as it was."""
+def test_injected_statements_do_not_write_on_postgresql(postgres: str, opened: Opened) -> None:
+    """All of them are refused, and the table is unchanged."""
     for escape in ESCAPES:
         (text,) = escape.values
         with opened(postgres) as database, pytest.raises((SourceError, UsageError)):
@@ -118,7 +118,7 @@ def test_no_escape_writes_on_postgresql(postgres: str, opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("opened", ON_POSTGRES)
-def test_no_function_writes_on_postgresql(postgres: str, opened: Opened) -> None:
+def test_functions_do_not_write_on_postgresql(postgres: str, opened: Opened) -> None:
     """Whether called for a row or to count those without consent."""
     functions = ["writes()", "sets()", "configures()", "looks_innocent()"]
     for call in (*functions, "nextval('numbers')", "setval('numbers', 9)", "lo_create(0)::int"):
@@ -128,8 +128,8 @@ def test_no_function_writes_on_postgresql(postgres: str, opened: Opened) -> None
                 read(database, query=query)
 
 
-def test_a_reader_process_refuses_what_was_not_looked_at_before_on_postgresql(postgres: str) -> None:
-    """By what begins its own connection: nothing else stands between a query and the database there."""
+def test_reader_process_cannot_write_on_postgresql(postgres: str) -> None:
+    """The statements that begin its connection are its only protection."""
     with open_connection(postgres) as source:
         job = ReaderJob(str(source.connectorx_url), session_statements(source), ["SELECT writes()"], 100)
         with pytest.raises(SourceError, match="all sessions are read-only"), Reader(job, read_timeout=60) as reader:
@@ -137,14 +137,14 @@ def test_a_reader_process_refuses_what_was_not_looked_at_before_on_postgresql(po
 
 
 @pytest.mark.parametrize("opened", ON_POSTGRES)
-def test_no_lock_is_taken_on_postgresql(postgres: str, opened: Opened) -> None:
+def test_locking_query_is_refused_on_postgresql(postgres: str, opened: Opened) -> None:
     """FOR UPDATE would block the application's writers."""
     with opened(postgres) as database, pytest.raises(SourceError):
         read(database, query=select(postgres, "FROM canary FOR UPDATE"))
 
 
 @pytest.mark.parametrize("opened", ON_POSTGRES[:2])
-def test_the_meaning_of_backslashes_is_ours_whatever_the_database_has_set(postgres: str, opened: Opened) -> None:
+def test_backslash_setting_of_database_is_overridden(postgres: str, opened: Opened) -> None:
     """With standard_conforming_strings off, a backslash would hide the quote after it."""
     setting = f"ALTER DATABASE {sa.make_url(postgres).database} {{}} standard_conforming_strings"
     execute(postgres, setting.format("SET") + " TO off")
@@ -169,8 +169,8 @@ ON_SQLITE: list[Any] = [*ON_POSTGRES[:2], pytest.param(bound, id="bound connecti
 
 
 @pytest.mark.parametrize("opened", ON_SQLITE)
-def test_no_escape_writes_on_sqlite(sqlite: str, opened: Opened) -> None:
-    """All of them are refused, and the file is as it was."""
+def test_injected_statements_do_not_write_on_sqlite(sqlite: str, opened: Opened) -> None:
+    """All of them are refused, and the file is unchanged."""
     others = ["PRAGMA user_version = 3", "ATTACH 'another.db' AS another", "VACUUM", "REPLACE INTO canary VALUES (2)"]
     others += ["{}, load_extension('x')", "{} FROM canary AS [']) q; DROP TABLE canary; --'", "{}, writefile('a', 'b')"]
     escapes = [str(escape.values[0]) for escape in ESCAPES if escape.id != "carriage return"]  # to SQLite a comment
@@ -180,15 +180,15 @@ def test_no_escape_writes_on_sqlite(sqlite: str, opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("opened", ON_SQLITE)
-def test_reading_leaves_a_file_as_it_was(sqlite: str, opened: Opened) -> None:
-    """To the byte."""
+def test_reading_does_not_change_the_file(sqlite: str, opened: Opened) -> None:
+    """No byte of the file changes."""
     with opened(sqlite) as database:
         assert read(database, query=select(sqlite, "FROM canary")).height == 1
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
-def test_our_own_connections_cannot_write(request: pytest.FixtureRequest, kind: str) -> None:
-    """Even if it were asked of them directly."""
+def test_opened_connections_are_read_only(request: pytest.FixtureRequest, kind: str) -> None:
+    """Also if a write is executed on them directly."""
     url = request.getfixturevalue("postgres" if kind == "postgresql" else "sqlite")
     with open_connection(url) as source, pytest.raises(sa.exc.DBAPIError, match=r"read-only|readonly"):
         source.connection.exec_driver_sql("DELETE FROM canary")

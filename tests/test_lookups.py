@@ -1,4 +1,4 @@
-"""Whose analyses are whose, where ids compare by their bytes; for other collations see `test_id_equality`."""
+"""Analyses of users whose ids are compared by their bytes; for other collations see `test_id_equality`."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def numbered(database: Database) -> Database:
     return database
 
 
-def test_a_user_has_their_analyses_each_once(numbered: Database) -> None:
+def test_each_analysis_of_a_user_is_listed_once(numbered: Database) -> None:
     """For feedback without an analysis its own id; a user of whom there is none is left out."""
     found = fetch_user_feedback(numbered.url, ["7", "9", "7 "])
     assert {user: sorted(ids, key=str) for user, ids in found.items()} == {
@@ -28,7 +28,7 @@ def test_a_user_has_their_analyses_each_once(numbered: Database) -> None:
     }
 
 
-def test_all_analyses_are_found(numbered: Database) -> None:
+def test_all_analyses_are_listed(numbered: Database) -> None:
     """Those of nobody too."""
     assert sorted(fetch_analyses(numbered.url)) == ["70", "71", "80", "90"]
 
@@ -48,7 +48,7 @@ def texts(mysql_admin: sa.Engine) -> Iterator[str]:
 
 @pytest.mark.sample("\\U0001f600", "a'da", "ada", "ada ")
 @pytest.mark.parametrize("user", USERS)
-def test_texts_that_differ_in_a_byte_are_other_people_to_a_binary_collation(texts: str, user: str) -> None:
+def test_binary_collation_distinguishes_every_byte(texts: str, user: str) -> None:
     """And no quote or backslash of an id becomes SQL."""
     query = select(texts, "FROM t", feedback_id="id", user_id="who", analysis_id="who")
     assert fetch_user_feedback(texts, [user], query=query) == {user: [(user, None)]}

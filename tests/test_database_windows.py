@@ -1,4 +1,4 @@
-"""Windows and order, as the database reads them: half-open to the microsecond, in every form that a time takes."""
+"""Windows and order of rows in the database: half-open to the microsecond, for every format of a time."""
 
 import contextlib
 import sqlite3
@@ -42,7 +42,7 @@ def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{path}"
 
 
-def of(url: str, rows: list[tuple[str, str]], **changed: str) -> str:
+def query_rows(url: str, rows: list[tuple[str, str]], **changed: str) -> str:
     """A query that yields rows of (id, created_at), each written in SQL."""
     values = ", ".join(f"({id_}, {time})" for id_, time in rows) or "(NULL, NULL)"
     columns = {"feedback_id": "id", "created_at": "time", **changed}
@@ -54,7 +54,7 @@ def of(url: str, rows: list[tuple[str, str]], **changed: str) -> str:
 
 
 def sqlite_forms(time: datetime) -> Iterator[str]:
-    """All the ways in which SQLite applications write an instant of UTC."""
+    """All formats in which SQLite applications write an instant of UTC."""
     for offset, zone in (("", UTC), ("Z", UTC), ("+00:00", UTC)):
         yield from (f"{text}{offset}" for text in plain_forms(time.replace(tzinfo=UTC).astimezone(zone)))
     for minutes in (120, -150, 14 * 60, -12 * 60):
@@ -66,7 +66,7 @@ def sqlite_forms(time: datetime) -> Iterator[str]:
 
 
 def plain_forms(time: datetime) -> Iterator[str]:
-    """With a blank or a T; with as many digits as are needed, or more."""
+    """The formats with a blank or a T, and with as many digits as needed or more."""
     digits = f"{time.microsecond:06}".rstrip("0")
     fractions = {f".{digits:0<{length}}" for length in range(max(len(digits), 1), 7)} | ({""} if not digits else set())
     for separator in " T":
@@ -84,35 +84,35 @@ CONSENTS = st.sampled_from([True, False, None])
 ROWS = st.lists(st.tuples(NEAR, st.integers(0, 99), CONSENTS), max_size=12)
 
 
-def expected(rows: list[tuple[datetime, int, bool | None]]) -> tuple[list[tuple[datetime, int]], int]:
-    """What the window holds, in order, and how many in it have not consented: in plain Python."""
+def expected_window(rows: list[tuple[datetime, int, bool | None]]) -> tuple[list[tuple[datetime, int]], int]:
+    """Select the window in plain Python: its rows in order, and the number of rows without consent."""
     inside = [(time, id_, consent) for time, id_, consent in rows if START <= time < NOW]
     return sorted((time, id_) for time, id_, consent in inside if consent), sum(not row[2] for row in inside)
 
 
-def found(url: str, rows: list[tuple[str, str, bool | None]]) -> tuple[list[tuple[datetime, int]], int]:
-    """What we read of rows of (id, created_at, consent) written in SQL."""
+def read_window(url: str, rows: list[tuple[str, str, bool | None]]) -> tuple[list[tuple[datetime, int]], int]:
+    """Read the window from rows of (id, created_at, consent) written in SQL."""
     truth = {True: "1", False: "0", None: "NULL"}
     values = [(id_, f"{time}, CAST({truth[consent]} AS integer)") for id_, time, consent in rows]
-    query = of(url, values, consent="consent").replace("v (id, time)", "v (id, time, consent)")
+    query = query_rows(url, values, consent="consent").replace("v (id, time)", "v (id, time, consent)")
     frame, excluded = read_query(url, query.replace("(NULL, NULL)", "(NULL, NULL, NULL)"), WINDOW)
     return list(frame.select("created_at", "feedback_id").iter_rows()), excluded
 
 
 @settings(max_examples=settings().max_examples // 4)
 @given(rows=ROWS, data=st.data())
-def test_a_window_of_sqlite_is_what_python_would_choose(
+def test_window_of_sqlite_equals_window_of_python(
     sqlite_url: str, rows: list[tuple[datetime, int, bool | None]], data: st.DataObject
 ) -> None:
-    """In whatever form each row has its time: chosen exactly, ordered by the instant, counted where excluded."""
+    """In every time format, rows are selected exactly, ordered by the instant, and counted if excluded."""
     texts = [data.draw(st.sampled_from(sorted(sqlite_forms(time)))) for time, _, _ in rows]
     written = [(str(id_), f"'{text}'", consent) for (_, id_, consent), text in zip(rows, texts, strict=True)]
-    assert found(sqlite_url, written) == expected(rows)
+    assert read_window(sqlite_url, written) == expected_window(rows)
 
 
 @settings(max_examples=settings().max_examples // 8)
 @given(rows=ROWS, kind=st.sampled_from(["timestamp", "timestamptz"]), route=st.sampled_from(ROUTES), data=st.data())
-def test_a_window_of_postgresql_is_what_python_would_choose(
+def test_window_of_postgresql_equals_window_of_python(
     odd_zone: str, rows: list[tuple[datetime, int, bool | None]], kind: str, route: str, data: st.DataObject
 ) -> None:
     """With and without a time zone, in a session whose own is not UTC."""
@@ -120,15 +120,15 @@ def test_a_window_of_postgresql_is_what_python_would_choose(
     written = [(str(id_), f"{kind} '{time}{offset}'", consent) for time, id_, consent in rows]
     if not rows:
         written = [("0", f"{kind} '2000-01-01'", True)]
-    assert found(by(route, odd_zone), written) == expected(rows)
+    assert read_window(by(route, odd_zone), written) == expected_window(rows)
 
 
 @pytest.mark.parametrize("edge", [START, NOW, datetime(2025, 10, 25)])
-def test_every_form_at_the_edges_is_cut_exactly_on_sqlite(sqlite_url: str, edge: datetime) -> None:
+def test_window_edges_are_exact_for_every_time_format_on_sqlite(sqlite_url: str, edge: datetime) -> None:
     """The start is in the window, the end is not; a microsecond before each it is the other way round."""
     times = [edge - MICROSECOND, edge, edge + MICROSECOND]
     forms = [(time, form) for time in times for form in sqlite_forms(time)]
-    query = of(sqlite_url, [(str(number), f"'{form}'") for number, (_, form) in enumerate(forms)])
+    query = query_rows(sqlite_url, [(str(number), f"'{form}'") for number, (_, form) in enumerate(forms)])
     for start, end in ((edge, NOW + timedelta(1)), (datetime(2025, 1, 1), edge)):
         frame = read(sqlite_url, query=query, since=start, until=end, now=NOW + timedelta(2))
         chosen = [(time, number) for number, (time, _) in enumerate(forms) if start <= time < end]
@@ -136,8 +136,8 @@ def test_every_form_at_the_edges_is_cut_exactly_on_sqlite(sqlite_url: str, edge:
 
 
 @by_both_routes
-def test_everything_includes_rows_without_a_time_and_puts_them_last(database: Database, route: str) -> None:
-    """But for those that come after the present."""
+def test_rows_without_a_time_come_last(database: Database, route: str) -> None:
+    """Rows after the present are not read."""
     times = {1: None, 2: NOW, 3: NOW - MICROSECOND, 4: datetime(1999, 1, 1), 5: None, 6: datetime(9000, 1, 1)}
     database.fill(feedbacks=[{"id": id_, "created_at": time} for id_, time in times.items()])
     assert read(by(route, database.url))["feedback_id"].to_list() == [4, 3, 1, 5]
@@ -146,7 +146,7 @@ def test_everything_includes_rows_without_a_time_and_puts_them_last(database: Da
 
 @pytest.mark.sample("mysql-connectorx", "postgresql-sqlalchemy", "sqlite-connectorx", "sqlite-sqlalchemy")
 @by_both_routes
-def test_a_window_may_reach_to_the_ends_of_the_calendar(database: Database, route: str) -> None:
+def test_window_may_span_the_calendar(database: Database, route: str) -> None:
     """From the year 1 on, and up to the year 9999."""
     url = by(route, database.url)
     times = [NOW - timedelta(2), datetime(1, 1, 2), datetime(1, 1, 1, 12)]
@@ -159,16 +159,16 @@ def test_a_window_may_reach_to_the_ends_of_the_calendar(database: Database, rout
 @by_both_routes
 @pytest.mark.parametrize("kind", ["timestamp", "timestamptz"])
 @pytest.mark.parametrize("time", ["-infinity", "0044-03-15 BC"])
-def test_a_time_before_the_calendar_is_no_time(odd_zone: str, route: str, kind: str, time: str) -> None:
-    """PostgreSQL has them, and neither Python nor a CSV of ours does: such a row is rejected for it later."""
+def test_time_outside_the_calendar_is_unreadable(odd_zone: str, route: str, kind: str, time: str) -> None:
+    """PostgreSQL has such times, Python has none: the row is rejected later."""
     url = by(route, odd_zone)
-    query = of(url, [("1", f"{kind} '{time}'"), ("2", f"{kind} 'infinity'")])
+    query = query_rows(url, [("1", f"{kind} '{time}'"), ("2", f"{kind} 'infinity'")])
     assert read(url, query=query)["created_at"].to_list() == [None, None]
 
 
 @pytest.mark.parametrize("given_by", ["connectorx", "sqlalchemy", "connection"])
-def test_an_own_query_is_in_utc_whatever_the_sessions_time_zone(odd_zone: str, given_by: str) -> None:
-    """So that a cast of a time with a time zone gives the same everywhere."""
+def test_custom_query_runs_in_utc(odd_zone: str, given_by: str) -> None:
+    """A cast of a time with a time zone gives the same result in every session."""
     query = select(odd_zone, created_at="(timestamptz '2025-10-25 12:00:00+02')::timestamp")
     with contextlib.ExitStack() as stack:
         engine = sa.create_engine(odd_zone, poolclass=sa.NullPool)
@@ -176,10 +176,10 @@ def test_an_own_query_is_in_utc_whatever_the_sessions_time_zone(odd_zone: str, g
         assert read(given, query=query)["created_at"].to_list() == [datetime(2025, 10, 25, 10)]
 
 
-def test_a_text_that_is_no_time_is_kept_among_everything_on_sqlite(sqlite_url: str) -> None:
-    """It is rejected for it later, and not lost."""
+def test_unreadable_text_time_is_read_on_sqlite(sqlite_url: str) -> None:
+    """The row is rejected later, and not lost."""
     forms = ["yesterday", "", "2025-13-01 10:00:00", "25.10.2025", "2025-10-25 10:00", "now"]
-    query = of(sqlite_url, [(str(number), f"'{form}'") for number, form in enumerate(forms)])
+    query = query_rows(sqlite_url, [(str(number), f"'{form}'") for number, form in enumerate(forms)])
     frame = read(sqlite_url, query=query)
     assert sorted(frame["feedback_id"]) == list(range(len(forms)))
     assert frame["created_at"].null_count() == len(forms)
@@ -187,17 +187,17 @@ def test_a_text_that_is_no_time_is_kept_among_everything_on_sqlite(sqlite_url: s
 
 @by_both_routes
 @pytest.mark.parametrize("value", [1761386400, 1761386400.5, b"2025-10-25 10:00:00"])
-def test_times_that_are_numbers_on_sqlite_are_refused_with_a_way_out(
+def test_numeric_times_on_sqlite_are_refused_with_a_remedy(
     sqlite_database: Database, sqlite_path: Path, route: str, value: Any
 ) -> None:
-    """SQLite sorts them before or after every text, so that they would fall out of every window."""
+    """SQLite sorts numbers before or after every text, so they would be in no window."""
     with closing(sqlite3.connect(sqlite_path)) as connection, connection:
         connection.execute("INSERT INTO recommendation_feedbacks (id, created_at) VALUES (1, '2025-10-25 10:00:00')")
         connection.execute("INSERT INTO recommendation_feedbacks (id, created_at) VALUES (2, ?)", [value])
     with pytest.raises(SourceError, match=r"created_at contains numbers .* datetime\(created_at, 'unixepoch'\)"):
         read(by(route, sqlite_database.url))
     if not isinstance(value, bytes):
-        query = of(sqlite_database.url, [("1", f"datetime({int(value)}, 'unixepoch')")])
+        query = query_rows(sqlite_database.url, [("1", f"datetime({int(value)}, 'unixepoch')")])
         assert read(sqlite_database.url, query=query)["created_at"].to_list() == [datetime(2025, 10, 25, 10)]
 
 
@@ -205,38 +205,42 @@ IDS = ["a", "B", "b", "A", "10", "9", "é", "z", "Z", "ä", "_", "😀", "日"]
 
 
 @by_both_routes
-def test_text_ids_of_one_time_are_in_binary_order_on_postgresql(odd_zone: str, route: str) -> None:
-    """Also those of a type of its own that sorts otherwise, as a column's collation may."""
+def test_text_ids_are_in_binary_order_on_postgresql(odd_zone: str, route: str) -> None:
+    """Also if the type or the collation of the column sorts differently."""
     names = ", ".join(f"'{id_}'" for id_ in reversed(IDS))
     execute(odd_zone, "DROP TYPE IF EXISTS label", f"CREATE TYPE label AS ENUM ({names})")
     for kind in ("text", "label", "char(3)"):
-        query = of(odd_zone, [(f"'{id_}'::{kind}", "timestamp '2025-10-25 10:00:00'") for id_ in IDS])
+        query = query_rows(odd_zone, [(f"'{id_}'::{kind}", "timestamp '2025-10-25 10:00:00'") for id_ in IDS])
         assert read(by(route, odd_zone), query=query)["feedback_id"].to_list() == sorted(IDS)
 
 
 @pytest.mark.parametrize("kind", ["text", "varchar", "bpchar", "unknown"])
-def test_the_collation_of_text_ids_is_not_left_to_the_database(kind: str) -> None:
-    """The servers of the tests may have none that differs."""
+def test_order_of_text_ids_names_a_collation(kind: str) -> None:
+    """The servers of the tests may have no collation that differs."""
     sql = select_feedback(replace(default_relation("postgresql"), types={"feedback_id": kind}), WINDOW)
     assert sql.endswith('CAST(f.id AS TEXT) COLLATE "C"')
 
 
 @by_both_routes
-def test_text_ids_of_one_time_are_in_binary_order_on_sqlite(sqlite_url: str, route: str) -> None:
-    """Whatever the column's collation."""
-    query = of(sqlite_url, [(f"'{id_}'", "'2025-10-25 10:00:00'") for id_ in IDS], feedback_id="id COLLATE NOCASE")
+def test_text_ids_are_in_binary_order_on_sqlite(sqlite_url: str, route: str) -> None:
+    """For every collation of the column."""
+    query = query_rows(
+        sqlite_url, [(f"'{id_}'", "'2025-10-25 10:00:00'") for id_ in IDS], feedback_id="id COLLATE NOCASE"
+    )
     assert read(by(route, sqlite_url), query=query)["feedback_id"].to_list() == sorted(IDS)
 
 
 @pytest.mark.parametrize("of_ids", [lambda n: str(n), lambda n: f"uuid '{n:032x}'"], ids=["integers", "UUIDs"])
-def test_other_ids_of_one_time_are_in_their_order(odd_zone: str, of_ids: Callable[[int], str]) -> None:
+def test_other_ids_are_in_natural_order(odd_zone: str, of_ids: Callable[[int], str]) -> None:
     """Integers by number, UUIDs as their text."""
-    query = of(odd_zone, [(of_ids(number), "timestamp '2025-10-25 10:00:00'") for number in (100, 9, 10, 2**33)])
+    query = query_rows(
+        odd_zone, [(of_ids(number), "timestamp '2025-10-25 10:00:00'") for number in (100, 9, 10, 2**33)]
+    )
     ids = read(odd_zone, query=query)["feedback_id"].to_list()
     assert ids == sorted(ids)
 
 
-def test_a_window_is_found_by_the_index_on_created_at(sqlite_database: Database) -> None:
+def test_window_uses_the_index_on_created_at(sqlite_database: Database) -> None:
     """On SQLite too, where times are compared as text."""
     sql = select_feedback(default_relation("sqlite"), WINDOW)
     with sqlite_database.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Whatever happens while rows are read, an export is whole or not there, and no process is left."""
+"""Failures while rows are read: an export is complete or absent, and no process is left."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ ROWS = 300
 
 
 def often(times: int, many: int = 100) -> pytest.MarkDecorator:
-    """Some times, and many times in `make torture`."""
+    """Repeat a few times, and many times in `make torture`."""
     return pytest.mark.parametrize("times", [times, pytest.param(many, marks=pytest.mark.torture)])
 
 
@@ -64,7 +64,7 @@ REPLACE = """
 
 @pytest.mark.slow
 @often(5)
-def test_bulk_sees_one_state_while_writers_work(filled: sa.Engine, times: int) -> None:
+def test_bulk_reads_one_snapshot_during_writes(filled: sa.Engine, times: int) -> None:
     """Rows move in time and others come and go, fifty at once, between the ranges that are read side by side."""
     stop = threading.Event()
 
@@ -97,8 +97,8 @@ def test_bulk_sees_one_state_while_writers_work(filled: sa.Engine, times: int) -
 
 @pytest.mark.slow
 @often(3, 60)
-def test_a_reader_killed_at_any_time(postgres_database: str, tmp_path: Path, times: int) -> None:
-    """The export is there with all of its rows, or it is not and says so."""
+def test_reader_killed_at_any_time(postgres_database: str, tmp_path: Path, times: int) -> None:
+    """The export is complete, or absent with an error."""
     query = many_rows(postgres_database, 20_000)
     rng, outcomes = random.Random(times), []
     for number in range(times):
@@ -145,14 +145,14 @@ def exporting(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def ended(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
-    """The exit code and what was said; within seconds."""
+    """Return the exit code and the output; the command ends within seconds."""
     _, said = process.communicate(timeout=20)
     return process.returncode, said.decode()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGQUIT, signal.SIGINT], ids=["immediately", "fast"])
-def test_the_server_stops_in_mid_stream(exporting: "subprocess.Popen[bytes]", stop: signal.Signals) -> None:
+def test_server_stops_while_streaming(exporting: "subprocess.Popen[bytes]", stop: signal.Signals) -> None:
     """As when it is restarted, or when its machine goes down."""
     folder = sa.make_url(exporting.url).query["host"]  # type: ignore[attr-defined]
     os.kill(int(Path(str(folder), "postmaster.pid").read_text().split()[0]), stop)
@@ -162,7 +162,7 @@ def test_the_server_stops_in_mid_stream(exporting: "subprocess.Popen[bytes]", st
 
 
 @pytest.mark.slow
-def test_the_connection_is_ended_in_mid_stream(exporting: "subprocess.Popen[bytes]") -> None:
+def test_connection_ends_while_streaming(exporting: "subprocess.Popen[bytes]") -> None:
     """As an administrator or a proxy does."""
     fetch(
         exporting.url,  # type: ignore[attr-defined]
@@ -174,7 +174,7 @@ def test_the_connection_is_ended_in_mid_stream(exporting: "subprocess.Popen[byte
 
 
 @pytest.mark.slow
-def test_the_reader_is_killed_in_mid_stream(exporting: "subprocess.Popen[bytes]") -> None:
+def test_reader_is_killed_while_streaming(exporting: "subprocess.Popen[bytes]") -> None:
     """As the kernel does when memory is short."""
     for child in psutil.Process(exporting.pid).children():
         child.kill()
@@ -184,8 +184,8 @@ def test_the_reader_is_killed_in_mid_stream(exporting: "subprocess.Popen[bytes]"
     )
 
 
-def test_a_killed_reader_of_sqlite_is_not_covered_up(sqlite_database: Database) -> None:
-    """Reading again another way is for files whose values do not fit, not for accidents."""
+def test_killed_reader_of_sqlite_is_not_retried(sqlite_database: Database) -> None:
+    """SQLAlchemy reads again only if values do not fit their columns, not after a crash."""
 
     def kill(_rows: int, _total: int) -> None:
         for reader in readers():
@@ -199,7 +199,7 @@ def test_a_killed_reader_of_sqlite_is_not_covered_up(sqlite_database: Database) 
 
 
 def exported_by(url: str, folder: Path, query: str) -> tuple[int, str, list[Path]]:
-    """How an export ends, what it says, and what it leaves."""
+    """Return the exit code, the output and the files of an export."""
     (folder / "own.sql").write_text(query)
     env = {"FEEDBACK_ETL_DATABASE_URL": url, "FEEDBACK_ETL_KEY": KEY}
     done = feedback_etl_process(
@@ -209,8 +209,8 @@ def exported_by(url: str, folder: Path, query: str) -> tuple[int, str, list[Path
 
 
 @pytest.mark.slow
-def test_a_query_that_fails_at_row_500_000(postgres_database: str, tmp_path: Path) -> None:
-    """Without the row's values."""
+def test_query_fails_at_row_500_000(postgres_database: str, tmp_path: Path) -> None:
+    """The message does not contain the row's values."""
     query = many_rows(postgres_database, 600_000, helpful_rating="1 / (n - 500000)")
     assert exported_by(postgres_database, tmp_path, query) == (
         3,
@@ -220,7 +220,7 @@ def test_a_query_that_fails_at_row_500_000(postgres_database: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_statement_timeout(postgres_database: str, postgres_admin: sa.Engine, tmp_path: Path) -> None:
+def test_statement_timeout_ends_export(postgres_database: str, postgres_admin: sa.Engine, tmp_path: Path) -> None:
     """The server's own limit is named, so that its owner can be asked."""
     name = sa.make_url(postgres_database).database
     with postgres_admin.connect() as admin:
@@ -234,8 +234,8 @@ def test_a_statement_timeout(postgres_database: str, postgres_admin: sa.Engine, 
 
 
 @pytest.mark.slow
-def test_a_slow_disk_does_not_let_the_reader_grow(postgres_database: str) -> None:
-    """While nobody takes its rows it is stopped; ConnectorX, which knows no backpressure, would keep them all."""
+def test_reader_memory_is_bounded_by_slow_disk(postgres_database: str) -> None:
+    """The reader is stopped while no rows are consumed; ConnectorX has no backpressure and would keep them all."""
     after_a_while = [memory_of_the_reader(postgres_database, rows) for rows in (100_000, 400_000)]
     in_its_memory = 300_000 * 60  # bytes that the difference in rows takes at least
     assert after_a_while[1] - after_a_while[0] < in_its_memory / 3
@@ -243,7 +243,7 @@ def test_a_slow_disk_does_not_let_the_reader_grow(postgres_database: str) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["1", pytest.param("", marks=pytest.mark.torture)])
-def test_no_byte_is_lost_while_the_reader_is_stopped_and_goes_on(
+def test_stopped_and_continued_reader_loses_no_byte(
     postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str
 ) -> None:
     """Also with PYTHONUNBUFFERED, as containers have it: there, who writes has to look how much was written."""

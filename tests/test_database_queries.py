@@ -1,4 +1,4 @@
-"""Own queries (`--query`): what may stand in them, and consent."""
+"""Custom queries (`--query`): accepted text, and consent."""
 
 from datetime import datetime
 from pathlib import Path
@@ -46,8 +46,8 @@ def escaped(url: str, sql: str) -> str:
 
 
 @by_both_routes
-def test_a_text_in_a_query_is_taken_as_it_is(url: str, route: str) -> None:
-    """No colon, percent sign, backslash or question mark of it is taken for a parameter."""
+def test_query_text_is_not_interpreted(url: str, route: str) -> None:
+    """No colon, percent sign, backslash or question mark is taken for a parameter."""
     union = " UNION ALL ".join(
         select(url, feedback_id=str(number), timeframe=escaped(url, sql)) for number, (_, sql) in enumerate(TEXTS)
     )
@@ -74,8 +74,8 @@ def test_a_text_in_a_query_is_taken_as_it_is(url: str, route: str) -> None:
         "\ufeff{}",
     ],
 )
-def test_a_query_may_be_any_select(url: str, route: str, form: str, tmp_path: Path) -> None:
-    """With common table expressions, comments, brackets, an order or a limit, as it stands in a file."""
+def test_any_select_is_accepted(url: str, route: str, form: str, tmp_path: Path) -> None:
+    """With common table expressions, comments, brackets, an order or a limit, as in a file."""
     path = tmp_path / "query.sql"
     form = escaped(url, form)
     path.write_text(form.replace("{}", select(url)), encoding="utf-8")
@@ -84,14 +84,14 @@ def test_a_query_may_be_any_select(url: str, route: str, form: str, tmp_path: Pa
     assert read(by(route, url), query=read_query_file(path))["feedback_id"].to_list() == [1]
 
 
-def test_the_order_of_the_columns_does_not_matter(url: str) -> None:
+def test_column_order_does_not_matter(url: str) -> None:
     """They are known by their names."""
     columns = select(url).removeprefix("SELECT ").strip().split(", ")
     shuffled = read(url, query=f"SELECT {', '.join(reversed(columns))}")
     assert shuffled.equals(read(url, query=select(url)))
 
 
-def test_what_postgresql_writes_in_its_own_way_works(postgres_url: str) -> None:
+def test_postgresql_syntax_works(postgres_url: str) -> None:
     """Casts, operators, dollar quotes and escapes."""
     query = select(
         postgres_url,
@@ -115,7 +115,7 @@ def test_what_postgresql_writes_in_its_own_way_works(postgres_url: str) -> None:
         ("a" * 300, "The query file .*a cannot be read"),
     ],
 )
-def test_a_query_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, told: str) -> None:
+def test_unreadable_query_file_is_reported(tmp_path: Path, name: str, told: str) -> None:
     """Missing, a folder, not UTF-8, or of an impossible name."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "binary.sql").write_bytes(b"\xff\xfe")
@@ -152,7 +152,7 @@ def consents(url: str, *values: str) -> str:
     "values", [("1", "0", "NULL", "1", "2", "-1"), ("NULL", "0", "1"), ("0",), ("CAST(NULL AS int)",)]
 )
 def test_only_true_is_consent(url: str, route: str, values: tuple[str, ...]) -> None:
-    """What is false, null or another number is left out and counted."""
+    """Rows whose consent is false, null or another number are excluded and counted."""
     frame, excluded = read_query(by(route, url), consents(url, *values), EVERYTHING)
     assert frame["feedback_id"].to_list() == [number for number, value in enumerate(values) if value == "1"]
     assert excluded == len(values) - frame.height
@@ -160,7 +160,7 @@ def test_only_true_is_consent(url: str, route: str, values: tuple[str, ...]) -> 
 
 
 @by_both_routes
-def test_a_boolean_consent_counts_alike_on_postgresql(postgres_url: str, route: str) -> None:
+def test_boolean_consent_on_postgresql(postgres_url: str, route: str) -> None:
     """Null is no consent."""
     query = consents(postgres_url, "true", "false", "NULL::boolean", "true")
     frame, excluded = read_query(by(route, postgres_url), query, EVERYTHING)
@@ -168,15 +168,15 @@ def test_a_boolean_consent_counts_alike_on_postgresql(postgres_url: str, route: 
 
 
 @pytest.mark.parametrize("value", ["'true'", "'yes'", "0.5", "x'01'"])
-def test_a_consent_that_is_no_boolean_is_none_on_sqlite(sqlite_path: Path, value: str) -> None:
-    """Rather than guess, the row is left out."""
+def test_non_boolean_consent_on_sqlite_is_no_consent(sqlite_path: Path, value: str) -> None:
+    """The row is excluded."""
     sqlite_path.touch()
     url = f"sqlite:///{sqlite_path}"
     frame, excluded = read_query(url, consents(url, value, "1"), EVERYTHING)
     assert (frame["feedback_id"].to_list(), excluded) == ([1], 1)
 
 
-def test_only_what_is_in_the_window_is_counted_as_excluded(url: str) -> None:
+def test_only_rows_in_the_window_count_as_excluded(url: str) -> None:
     """Where times are text, too."""
     window = Window(datetime(2025, 10, 25, 10, 0, 0, 1), NOW)
     query = consents(url, "0", "1", "NULL")  # all at 10:00:00

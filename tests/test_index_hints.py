@@ -51,7 +51,7 @@ def advice(database: Database, folder: Path, **options: Any) -> str:
 
 
 @pytest.mark.sample("postgresql", "sqlite")
-def test_the_statement_creates_what_was_missing(unindexed: Database, tmp_path: Path) -> None:
+def test_suggested_statement_creates_the_index(unindexed: Database, tmp_path: Path) -> None:
     """It is one to copy and run; afterwards there is nothing to advise."""
     told = advice(unindexed, tmp_path / "exports")
     assert "an index helps: CREATE INDEX " in told
@@ -60,7 +60,7 @@ def test_the_statement_creates_what_was_missing(unindexed: Database, tmp_path: P
 
 
 @pytest.mark.any_database
-def test_it_is_told_in_a_line(unindexed: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_suggestion_is_one_line(unindexed: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Once, at the end of the summary."""
     report = fe.export_feedback(
         unindexed.url, days_back=2, now=NOW, key=KEY, output_dir=tmp_path / "exports", min_feedback_fields=4
@@ -71,20 +71,20 @@ def test_it_is_told_in_a_line(unindexed: Database, tmp_path: Path, capsys: pytes
     assert sum("CREATE INDEX" in line for line in lines) == 1
 
 
-def test_no_advice_where_it_would_not_help(unindexed: Database, tmp_path: Path) -> None:
-    """A window of most of the table is read fastest from end to end; of an own query nothing is known."""
+def test_no_suggestion_where_an_index_would_not_help(unindexed: Database, tmp_path: Path) -> None:
+    """A window of most of the table is read fastest from end to end; of a custom query nothing is known."""
     assert advice(unindexed, tmp_path / "exports", days_back=9) == ""
     assert advice(unindexed, tmp_path / "exports", days_back=-1) == ""
     assert advice(unindexed, tmp_path / "exports", query=select(unindexed.url)) == ""
 
 
-def test_no_advice_in_time(unindexed: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_suggestion_for_a_fast_export(unindexed: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who did not wait long needs none."""
     monkeypatch.setattr(write, "SLOW_SECONDS", 3600)
     assert advice(unindexed, tmp_path / "exports") == ""
 
 
-def test_any_index_that_begins_with_the_time_serves(unindexed: Database, tmp_path: Path) -> None:
+def test_any_index_that_begins_with_created_at_suffices(unindexed: Database, tmp_path: Path) -> None:
     """Whatever its name and its further columns; one that begins with another column does not."""
     run(unindexed, "CREATE INDEX other ON recommendation_feedbacks (user_id, created_at)")
     assert advice(unindexed, tmp_path / "exports")
@@ -92,7 +92,7 @@ def test_any_index_that_begins_with_the_time_serves(unindexed: Database, tmp_pat
     assert advice(unindexed, tmp_path / "exports") == ""
 
 
-def test_a_view_gets_no_index(unindexed: Database, tmp_path: Path) -> None:
+def test_view_gets_no_suggestion(unindexed: Database, tmp_path: Path) -> None:
     """What is advised can be done."""
     run(
         unindexed,
@@ -102,7 +102,7 @@ def test_a_view_gets_no_index(unindexed: Database, tmp_path: Path) -> None:
     assert advice(unindexed, tmp_path / "exports") == ""
 
 
-def test_the_schema_is_named(postgres_database: str, tmp_path: Path) -> None:
+def test_suggestion_contains_the_schema(postgres_database: str, tmp_path: Path) -> None:
     """A table outside the search path is found by its schema, also one whose name has to be quoted."""
     engine = make_engine(postgres_database)
     with engine.begin() as connection:

@@ -100,7 +100,7 @@ def say(text: bytes) -> Callable[[socket.socket], None]:
 # PostgreSQL that cannot be reached.
 
 
-def test_a_closed_port_is_named(server_at: Callable[..., str]) -> None:
+def test_closed_port_is_reported(server_at: Callable[..., str]) -> None:
     """With host, port and database, and what to look at."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -109,7 +109,7 @@ def test_a_closed_port_is_named(server_at: Callable[..., str]) -> None:
     assert "is the server running" in str(error)
 
 
-def test_a_server_that_never_answers_is_given_up(server_at: Callable[..., str]) -> None:
+def test_silent_server_times_out(server_at: Callable[..., str]) -> None:
     """It accepts the connection and says nothing: the timeout that can be set is named."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         error = refusal(server_at(host="127.0.0.1", port=silent.getsockname()[1]), connect_timeout=1)
@@ -124,32 +124,32 @@ def test_a_server_that_never_answers_is_given_up(server_at: Callable[..., str]) 
     ],
     ids=["hangs up", "HTTP"],
 )
-def test_a_server_of_another_kind_is_told_apart(server_at: Callable[..., str], answer: bytes, reason: str) -> None:
+def test_server_of_another_product_is_reported(server_at: Callable[..., str], answer: bytes, reason: str) -> None:
     """A wrong port often leads to one."""
     with listening(say(answer)) as port:
         assert reason in str(refusal(server_at(host="127.0.0.1", port=port)))
 
 
-def test_a_database_that_does_not_exist_is_named(tcp_url: sa.URL) -> None:
+def test_missing_database_is_reported(tcp_url: sa.URL) -> None:
     """The server is there, the database is not."""
     url = tcp_url.set(database="no_such_database", password=AWKWARD_PASSWORD)
     assert str(refusal(url)).endswith("database no_such_database: there is no database of that name.")
 
 
 @pytest.mark.parametrize("changed", [{}, {"password": ""}, {"username": "no_such_user"}], ids=str)
-def test_a_wrong_user_or_password_is_named_as_such(server_at: Callable[..., str], changed: dict[str, str]) -> None:
+def test_wrong_user_or_password_is_reported(server_at: Callable[..., str], changed: dict[str, str]) -> None:
     """PostgreSQL does not tell which of the two is wrong."""
     assert str(refusal(server_at(**changed))).endswith("user or password is wrong or missing.")
 
 
-def test_an_unknown_role_is_named_as_such(postgres_url: str) -> None:
+def test_unknown_role_is_reported(postgres_url: str) -> None:
     """Where the server asks for no password it does tell."""
     url = sa.make_url(postgres_url).set(username="no_such_user")
     expected = "there is no user of that name." if not url.host else "user or password is wrong or missing."
     assert str(refusal(url)).endswith(expected)
 
 
-def test_a_missing_socket_is_named(tmp_path: Path) -> None:
+def test_missing_socket_is_reported(tmp_path: Path) -> None:
     """With the folder it was looked for in."""
     error = refusal(f"postgresql://user:{CANARY}@/shop?host={tmp_path}")
     assert str(error) == (
@@ -158,12 +158,12 @@ def test_a_missing_socket_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 70], ids=["unknown", "impossible"])
-def test_an_unknown_host_is_named(server_at: Callable[..., str], host: str) -> None:
+def test_unknown_host_is_reported(server_at: Callable[..., str], host: str) -> None:
     """Also one that no name server can be asked for."""
     assert str(refusal(server_at(host=host))).endswith("there is no host of that name.")
 
 
-def test_tls_that_the_server_has_not_is_named(server_at: Callable[..., str]) -> None:
+def test_unsupported_tls_is_reported(server_at: Callable[..., str]) -> None:
     """The server of the tests has no certificate."""
     assert "TLS settings" in str(refusal(f"{server_at()}?sslmode=verify-full"))
 
@@ -175,7 +175,7 @@ def test_tls_that_the_server_has_not_is_named(server_at: Callable[..., str]) -> 
         ("verify-full", "the certificate of the authority is missing (sslrootcert, or HOME/.postgresql/root.crt)"),
     ],
 )
-def test_a_home_of_another_user_is_named_where_the_driver_looks_for_certificates(
+def test_unreadable_home_for_certificates_is_reported(
     server_at: Callable[..., str], monkeypatch: pytest.MonkeyPatch, mode: str, reason: str
 ) -> None:
     """A server that answers that it has TLS is enough."""
@@ -186,7 +186,7 @@ def test_a_home_of_another_user_is_named_where_the_driver_looks_for_certificates
         assert reason in str(refusal(f"{server_at(host='127.0.0.1', port=port)}?sslmode={mode}"))
 
 
-def test_an_engine_of_the_callers_that_cannot_connect_is_named_alike(server_at: Callable[..., str]) -> None:
+def test_connection_error_of_callers_engine_is_reported(server_at: Callable[..., str]) -> None:
     """Whoever opens the connection, the sentence is the same."""
     engine = sa.create_engine(server_at(), connect_args={"connect_timeout": 2}, poolclass=sa.NullPool)
     assert str(refusal(engine)).endswith("user or password is wrong or missing.")
@@ -204,14 +204,14 @@ def test_an_engine_of_the_callers_that_cannot_connect_is_named_alike(server_at: 
         "sqlite://application.db",
     ],
 )
-def test_a_url_that_cannot_be_understood_is_not_repeated(url: str) -> None:
+def test_invalid_url_is_not_repeated(url: str) -> None:
     """It may hold a password; the message shows what one looks like."""
     error = refusal(url)
     assert isinstance(error, UsageError)
     assert "postgresql://user:password@host/name, mysql://... or sqlite:////absolute/path.db" in str(error)
 
 
-def test_a_password_in_the_place_of_the_database_is_not_repeated() -> None:
+def test_password_in_database_position_is_not_repeated() -> None:
     """A slash too many makes all of it the database's name."""
     refusal(f"postgresql:///user:{CANARY}@localhost/shop")
 
@@ -224,7 +224,7 @@ def test_a_password_in_the_place_of_the_database_is_not_repeated() -> None:
         "foo://user:canary-p4ssw0rd@host",
     ],
 )
-def test_a_database_of_another_kind_is_refused_with_those_that_can_be_read(url: str) -> None:
+def test_unsupported_database_is_refused_with_supported_ones(url: str) -> None:
     """Whether or not its driver is installed."""
     error = refusal(url)
     assert isinstance(error, UsageError)
@@ -241,9 +241,7 @@ def test_a_database_of_another_kind_is_refused_with_those_that_can_be_read(url: 
         ("nonsense=1", "omit options of other drivers"),
     ],
 )
-def test_an_option_that_the_driver_does_not_know_is_named(
-    server_at: Callable[..., str], option: str, belongs: str
-) -> None:
+def test_unknown_url_option_is_named(server_at: Callable[..., str], option: str, belongs: str) -> None:
     """With the place where it belongs; a slip in the URL is the caller's, not the database's."""
     error = refusal(f"{server_at()}?{option}")
     assert isinstance(error, UsageError)
@@ -252,7 +250,7 @@ def test_an_option_that_the_driver_does_not_know_is_named(
 
 
 @pytest.mark.parametrize("option", ["port=99999", "port=x", "sslmode=nonsense", "keepalives=x"])
-def test_an_option_that_the_driver_cannot_use_is_named(server_at: Callable[..., str], option: str) -> None:
+def test_unusable_url_option_is_named(server_at: Callable[..., str], option: str) -> None:
     """Likewise, without its value."""
     error = refusal(f"{server_at()}?{option}")
     assert isinstance(error, UsageError)
@@ -261,18 +259,18 @@ def test_an_option_that_the_driver_cannot_use_is_named(server_at: Callable[..., 
 
 
 @pytest.mark.parametrize("option", [f"{CANARY}=rest@host/shop", f"x={CANARY}@host/shop", "ca@nary=1"])
-def test_what_may_be_a_part_of_a_password_is_not_named(option: str) -> None:
+def test_possible_part_of_password_is_not_named(option: str) -> None:
     """Special characters that are not encoded end it too early."""
     assert "The database URL has an option, which" in str(refusal(f"postgresql://user:p@localhost/?{option}"))
 
 
-def test_an_option_that_is_given_twice_is_named(server_at: Callable[..., str]) -> None:
+def test_repeated_url_option_is_named(server_at: Callable[..., str]) -> None:
     """A driver would take one of the two, or none."""
     error = refusal(f"{server_at()}?sslmode=require&sslmode=disable")
     assert str(error) == "The database URL gives the option sslmode more than once; give it once."
 
 
-def test_the_first_of_several_hosts_that_answers_is_read(tcp_url: sa.URL) -> None:
+def test_first_available_host_is_read(tcp_url: sa.URL) -> None:
     """Written as the message about other forms says."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -284,7 +282,7 @@ def test_the_first_of_several_hosts_that_answers_is_read(tcp_url: sa.URL) -> Non
 
 
 @pytest.mark.parametrize("place", ["one:5432,two:5432/shop", "/shop?host=one:5432&host=two&port=1&port=2"])
-def test_several_hosts_in_a_form_that_cannot_be_read_are_told_the_right_one(place: str) -> None:
+def test_wrong_form_of_several_hosts_is_explained(place: str) -> None:
     """PostgreSQL's own form, and ports that belong to no host."""
     error = refusal(f"postgresql://user:{CANARY}@{place}")
     assert isinstance(error, UsageError)
@@ -293,7 +291,7 @@ def test_several_hosts_in_a_form_that_cannot_be_read_are_told_the_right_one(plac
 
 
 @pytest.mark.parametrize("option", ["timeout=x", "uri=x"])
-def test_an_option_that_sqlite_cannot_use_is_named(tmp_path: Path, option: str) -> None:
+def test_unusable_sqlite_option_is_named(tmp_path: Path, option: str) -> None:
     """Likewise."""
     (tmp_path / "a.db").touch()
     error = refusal(f"sqlite:///{tmp_path}/a.db?{option}")
@@ -311,7 +309,7 @@ def test_an_option_that_sqlite_cannot_use_is_named(tmp_path: Path, option: str) 
         ("duckdb", "nonsense=1"),
     ],
 )
-def test_an_option_that_a_file_does_not_know_is_named(tmp_path: Path, kind: str, option: str) -> None:
+def test_unknown_file_option_is_named(tmp_path: Path, kind: str, option: str) -> None:
     """SQLite's driver would ignore it."""
     execute(f"{kind}:///{tmp_path}/a.db", "CREATE TABLE people (id int)")
     error = refusal(f"{kind}:///{tmp_path}/a.db?{option}")
@@ -321,7 +319,7 @@ def test_an_option_that_a_file_does_not_know_is_named(tmp_path: Path, kind: str,
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
-def test_a_timeout_that_would_wait_for_ever_is_refused(postgres_url: str, seconds: float) -> None:
+def test_infinite_timeout_is_refused(postgres_url: str, seconds: float) -> None:
     """0 means for ever to PostgreSQL's driver."""
     error = refusal(postgres_url, connect_timeout=seconds)
     assert isinstance(error, UsageError)
@@ -332,13 +330,13 @@ def test_a_timeout_that_would_wait_for_ever_is_refused(postgres_url: str, second
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
-def test_a_url_of_a_database_in_memory_leads_to_an_empty_one(url: str) -> None:
+def test_in_memory_url_is_an_empty_database(url: str) -> None:
     """Only its own engine knows the other."""
     assert "no table recommendation_feedbacks, recommendation_records, profiles. It has: nothing." in str(refusal(url))
 
 
 @pytest.mark.parametrize("name", ["missing.db", "no/such/folder/a.db", ".", "a" * 300, "a\0b", "missing.db/a.db"])
-def test_a_missing_file_is_named_and_not_created(tmp_path: Path, name: str) -> None:
+def test_missing_file_is_reported_and_not_created(tmp_path: Path, name: str) -> None:
     """Nor is a folder taken for one."""
     url = sa.URL.create("sqlite", database=f"{tmp_path}/{name}")
     assert str(refusal(url)) == f"There is no SQLite file at {tmp_path}/{name}."
@@ -346,13 +344,13 @@ def test_a_missing_file_is_named_and_not_created(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("mode", ["", "&mode=rwc", "&mode=rw", "&mode=ro"])
-def test_a_missing_file_of_a_uri_is_named_and_not_created(tmp_path: Path, mode: str) -> None:
+def test_missing_file_of_uri_is_reported_and_not_created(tmp_path: Path, mode: str) -> None:
     """Whatever the URI says of creating it."""
     assert "the file cannot be opened" in str(refusal(f"sqlite:///file:{tmp_path}/missing.db?uri=true{mode}"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+def test_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
     """A CSV, for example."""
     path = tmp_path / "feedback.csv"
     path.write_text("id,user_id\n" * 1000)
@@ -361,7 +359,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_in_wal_mode_in_a_folder_that_is_not_writable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wal_file_in_read_only_folder_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite creates files beside it; the copy that the message names can be read there."""
     query = select("sqlite://")
     with without_privileges() as own:
@@ -386,7 +384,7 @@ def test_a_file_in_wal_mode_in_a_folder_that_is_not_writable_is_named(monkeypatc
     )
 
 
-def test_a_locked_file_is_named(sqlite_database: Database, sqlite_path: Path) -> None:
+def test_locked_file_is_reported(sqlite_database: Database, sqlite_path: Path) -> None:
     """Another program holds the file's lock for longer than we wait."""
     with contextlib.closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -397,14 +395,14 @@ def test_a_locked_file_is_named(sqlite_database: Database, sqlite_path: Path) ->
 # Tables and columns.
 
 
-def test_an_empty_database_has_none_of_the_tables(postgres_database: str) -> None:
+def test_empty_database_lacks_all_tables(postgres_database: str) -> None:
     """All that are missing are named, and that there is nothing else."""
     message = str(refusal(postgres_database))
     assert "no table recommendation_feedbacks, recommendation_records, profiles. It has: nothing." in message
     assert "--query" in message
 
 
-def test_a_missing_table_is_named_with_those_that_exist(database: Database) -> None:
+def test_missing_table_is_reported_with_existing_tables(database: Database) -> None:
     """In their order, and no more than can be read."""
     with database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE profiles")
@@ -415,7 +413,7 @@ def test_a_missing_table_is_named_with_those_that_exist(database: Database) -> N
     assert "another_18 and 10 more." in message
 
 
-def test_missing_columns_are_named_with_those_that_exist(database: Database) -> None:
+def test_missing_columns_are_reported_with_existing_columns(database: Database) -> None:
     """Of each table."""
     with database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE recommendation_feedbacks RENAME COLUMN timeframe TO time_frame")
@@ -426,7 +424,7 @@ def test_missing_columns_are_named_with_those_that_exist(database: Database) -> 
     assert "profiles has no column age (it has id, user_id, birth_year)" in message
 
 
-def test_views_do_as_well_as_tables(database: Database) -> None:
+def test_views_are_read_like_tables(database: Database) -> None:
     """Whoever may only see views of the tables can export from them."""
     database.fill(feedbacks=[{"id": 1, "created_at": "2025-10-25 10:00:00"}])
     with database.engine.begin() as connection:
@@ -436,7 +434,7 @@ def test_views_do_as_well_as_tables(database: Database) -> None:
     assert read(database.url)["feedback_id"].to_list() == [1]
 
 
-def test_a_broken_view_is_named(sqlite_database: Database) -> None:
+def test_broken_view_is_reported(sqlite_database: Database) -> None:
     """SQLite finds out when it is looked at."""
     with sqlite_database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE profiles")
@@ -444,7 +442,7 @@ def test_a_broken_view_is_named(sqlite_database: Database) -> None:
     assert "old_profiles" in str(refusal(sqlite_database.url))
 
 
-def test_names_in_capitals_are_the_same_to_sqlite(tmp_path: Path) -> None:
+def test_sqlite_names_are_case_insensitive(tmp_path: Path) -> None:
     """As in every query there."""
     ddl = (
         tables.application_schema_sql("sqlite")
@@ -456,7 +454,7 @@ def test_names_in_capitals_are_the_same_to_sqlite(tmp_path: Path) -> None:
     assert read(f"sqlite:///{tmp_path}/a.db").is_empty()
 
 
-def test_columns_of_types_that_sqlalchemy_does_not_know_do_no_harm(postgres_database: str) -> None:
+def test_types_unknown_to_sqlalchemy_are_ignored(postgres_database: str) -> None:
     """The application's tables may hold more than we read."""
     with opened(postgres_database):
         execute(postgres_database, "CREATE TYPE mood AS (a int, b text)", "ALTER TABLE profiles ADD COLUMN mood mood")
@@ -473,20 +471,20 @@ def schema_app(postgres_database: str) -> str:
 
 
 @by_both_routes
-def test_tables_in_another_schema_are_found_by_its_name(schema_app: str, route: str) -> None:
+def test_tables_of_db_schema_are_read(schema_app: str, route: str) -> None:
     """By the setting db_schema."""
     assert read(by(route, schema_app), db_schema="app").height == 1
     assert "It has: nothing." in str(refusal(schema_app))
 
 
-def test_tables_on_the_search_path_are_found(schema_app: str) -> None:
+def test_tables_on_search_path_are_read(schema_app: str) -> None:
     """Of the database, or by an option of the URL."""
     assert read(f"{schema_app}&options=-csearch_path%3Dapp").height == 1
     execute(schema_app, f"ALTER DATABASE {sa.make_url(schema_app).database} SET search_path TO other, app")
     assert read(schema_app).height == 1
 
 
-def test_a_missing_schema_is_named_with_those_that_exist(schema_app: str, sqlite_database: Database) -> None:
+def test_missing_schema_is_reported_with_existing_schemas(schema_app: str, sqlite_database: Database) -> None:
     """On SQLite, the schemas are the attached files."""
     assert str(refusal(schema_app, db_schema="ap")).startswith(
         "The database has no schema ap (db_schema). It has: app,"
@@ -506,7 +504,7 @@ def stranger(postgres_tcp_url: str, postgres_admin: sa.Engine) -> Iterator[str]:
         admin.exec_driver_sql(f"DROP ROLE {name}")
 
 
-def test_a_table_that_may_not_be_read_is_named(postgres_database: str, stranger: str) -> None:
+def test_table_without_permission_is_reported(postgres_database: str, stranger: str) -> None:
     """The role sees that it exists."""
     with opened(postgres_database):
         assert "permission denied for table recommendation_feedbacks" in str(refusal(stranger))
@@ -514,19 +512,19 @@ def test_a_table_that_may_not_be_read_is_named(postgres_database: str, stranger:
         assert "permission denied for table profiles" in str(refusal(stranger, query=query))
 
 
-def test_a_database_that_may_not_be_entered_is_named(postgres_database: str, stranger: str) -> None:
+def test_database_without_permission_is_reported(postgres_database: str, stranger: str) -> None:
     """The role has not the right to connect."""
     execute(postgres_database, f"REVOKE CONNECT ON DATABASE {sa.make_url(postgres_database).database} FROM PUBLIC")
     assert "this user may not connect to it" in str(refusal(stranger))
 
 
-# Own queries.
+# Custom queries.
 
 
 @by_both_routes
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
 class TestOwnQueries:
-    """What is wrong with the columns of an own query is found before a row is read."""
+    """What is wrong with the columns of a custom query is found before a row is read."""
 
     @pytest.fixture
     def url(self, request: pytest.FixtureRequest, kind: str, route: str) -> str:
@@ -588,12 +586,12 @@ def pairs(postgres_admin: sa.Engine) -> Iterator[str]:
         ("age", "ROW(1)::pair", "age is of a user-defined type, expected a number"),
     ],
 )
-def test_columns_of_a_wrong_type_are_named_on_postgresql(pairs: str, column: str, sql: str, told: str) -> None:
+def test_columns_of_wrong_type_are_reported_on_postgresql(pairs: str, column: str, sql: str, told: str) -> None:
     """Among them those at which ConnectorX would panic."""
     assert told in str(refusal(pairs, query=select(pairs, **{column: sql})))
 
 
-def test_all_columns_of_a_wrong_type_are_named_at_once(postgres_url: str) -> None:
+def test_all_columns_of_wrong_type_are_reported_together(postgres_url: str) -> None:
     """So that one correction is enough."""
     message = str(refusal(postgres_url, query=select(postgres_url, age="'x'", timeframe="1")))
     assert message == (
@@ -602,7 +600,7 @@ def test_all_columns_of_a_wrong_type_are_named_at_once(postgres_url: str) -> Non
     )
 
 
-def test_a_source_that_fails_while_it_is_open_is_closed(postgres_url: str) -> None:
+def test_failing_connection_is_closed(postgres_url: str) -> None:
     """Also one whose connection is lost meanwhile: what went wrong is told by who noticed."""
     with open_connection(postgres_url) as source:
         pid = source.connection.scalar(sa.text("SELECT pg_backend_pid()"))
@@ -610,12 +608,12 @@ def test_a_source_that_fails_while_it_is_open_is_closed(postgres_url: str) -> No
     assert source.connection.closed
 
 
-def test_a_source_error_of_the_database_is_exit_code_3() -> None:
+def test_source_error_has_exit_code_3() -> None:
     """And a slip in the URL 2."""
     assert (SourceError.exit_code, UsageError.exit_code) == (3, 2)
 
 
-def test_a_password_with_a_bare_slash_and_at_is_not_taken_for_a_host() -> None:
+def test_unencoded_password_is_not_taken_for_a_host() -> None:
     """What stands before the last @ is a part of the password; no message repeats it."""
     with pytest.raises(UsageError) as refused, open_connection("postgresql://u:pa@SECRETVAL/y@127.0.0.1:1/x"):
         pass
