@@ -195,7 +195,7 @@ def test_an_endpoint_that_is_none_is_told(bucket_url: str) -> None:
     """In a sentence, after whatever the client prints."""
     done = feedback_etl("list", "--output", bucket_url, env={"AWS_ENDPOINT_URL": "garbage"})
     assert done.returncode == 5
-    assert done.stderr.splitlines()[-1].startswith("error: The settings of the client")
+    assert done.stderr.splitlines()[-1].startswith("error: The client for")
     assert "Traceback" not in done.stderr
 
 
