@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import feedback_etl as fe
 from feedback_etl.errors import SourceError, ValidationError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 
@@ -54,7 +54,7 @@ class TestOptIn:
         record(app, "users", "training_data_opt_in", u1="true", u2="false")
         report = exported_from_url(app, tmp_path)
         assert (users_in(report), report.total_feedback_records, report.excluded_records) == ({1}, 3, 9)
-        assert list_local_manifests(tmp_path)[0].consent == ["users.training_data_opt_in"]
+        assert list_manifests(tmp_path)[0].consent == ["users.training_data_opt_in"]
         assert fe.load_feedback(app.url, days_back=-1, now=NOW)["user_id"].unique().to_list() == [1]
         assert fe.load_training(app.url, days_back=-1, now=NOW, key=KEY).height == 3
 
@@ -88,7 +88,7 @@ class TestOptOut:
         record(app, "profiles", "training_data_opt_out", u2="true")
         report = exported_from_url(app, tmp_path)
         assert users_in(report) == {1, 3}
-        assert list_local_manifests(tmp_path)[0].consent == [
+        assert list_manifests(tmp_path)[0].consent == [
             "users.training_data_opt_in",
             "profiles.training_data_opt_out",
         ]
