@@ -266,18 +266,18 @@ class TestPublicNames:
         imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
         seen = {alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
         assert sorted([*seen, "__version__"]) == sorted(feedback_etl.__all__)
-        for name, place in seen.items():
-            module, _, attribute = place.rpartition(".")
+        for name, path in seen.items():
+            module, _, attribute = path.rpartition(".")
             if name != "errors":
                 assert getattr(importlib.import_module(module), attribute) is getattr(feedback_etl, name)
 
-    def test_an_unknown_name_is_an_attribute_error(self) -> None:
-        """As with any module."""
+    def test_unknown_name_is_an_attribute_error(self) -> None:
+        """The message equals that of any module."""
         with pytest.raises(AttributeError, match=r"^module 'feedback_etl' has no attribute 'anonymise'$"):
             feedback_etl.anonymise  # noqa: B018
 
-    def test_each_is_documented(self) -> None:
-        """In a sentence at least; a function with an example, but for those that only a database can show."""
+    def test_every_public_name_is_documented(self) -> None:
+        """In a sentence at least; functions with an example, except those that need a database."""
         public = {name: getattr(feedback_etl, name) for name in feedback_etl.__all__ if name != "__version__"}
         documentation = {name: inspect.getdoc(value) or "" for name, value in public.items()}
         summaries = {name: text.partition("\n")[0] for name, text in documentation.items()}
