@@ -56,7 +56,7 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
     from feedback_etl.privacy.keys import Key
 
     started = time.perf_counter()
-    processor = BatchProcessor(TransformOptions.of(ExportOptions(), now, Key(key)))
+    processor = BatchProcessor(TransformOptions.from_options(ExportOptions(), now, Key(key)))
     with LocalExportTransaction(folder, now) as files, pa.OSFile(str(recording)) as recorded:
         raw = (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
         process_batches(processor, raw, write=files.write, write_rejected=files.write_rejected)

@@ -1,4 +1,4 @@
-"""Reading a database in the tests of `source`, by each of the two routes, and custom queries made of literals."""
+"""Read databases in tests by either route, with custom queries of literals."""
 
 import time
 from contextlib import closing
@@ -45,26 +45,26 @@ _OPTION = {"sqlite": "timeout=5", "postgresql": "keepalives=1", "mysql": "local_
 
 
 def by(route: str, url: str) -> str:
-    """The URL as it is, or with a harmless option for which only SQLAlchemy can read it."""
+    """Return the URL, or the URL with a harmless option that only SQLAlchemy supports."""
     if route == "connectorx":
         return url
     return f"{url}{'&' if '?' in url else '?'}{_OPTION[sa.make_url(url).get_backend_name()]}"
 
 
 def select(url: str, rest: str = "", **changed: str | None) -> str:
-    """A query that yields the canonical raw columns as literals, but for the changed ones (None leaves one out)."""
+    """Return a query of the raw columns as literals, except for the changed ones (None omits a column)."""
     columns = {**_LITERALS, "created_at": _TIME[sa.make_url(url).get_backend_name()], **changed}
     return f"SELECT {', '.join(f'{sql} AS {name}' for name, sql in columns.items() if sql is not None)} {rest}"
 
 
 def read(database: Database, **options: Any) -> pl.DataFrame:
-    """All raw feedback before `NOW`, or what the options of `load_feedback` choose."""
+    """Load the raw feedback before `NOW`, or that of other options of `load_feedback`."""
     chosen = {} if "since" in options else {"days_back": -1}
     return load_feedback(database, **{"now": NOW, **chosen, **options})
 
 
 def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataFrame, int]:
-    """What a custom query with a consent column gives: the rows with consent, and how many have none."""
+    """Read a custom query with a consent column: the rows with consent, and the number of others."""
     with open_connection(database) as source:
         relation = inspect_source(source, query=query)
         excluded = fetch_count(source, count_excluded(relation, window))
@@ -73,7 +73,7 @@ def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataF
 
 
 def read_slowly(database: Database, query: str, pause: float) -> int:
-    """Count the rows of a custom query, with a pause of so many seconds after the first five."""
+    """Count the rows of a custom query, with a pause (in seconds) after the first five."""
     with open_connection(database) as source:
         relation = inspect_source(source, query=query)
         with open_batches(source, relation, Window(None, NOW), BatchOptions(batch_size=5)) as batches:
@@ -84,13 +84,13 @@ def read_slowly(database: Database, query: str, pause: float) -> int:
 
 
 def takes_connectorx(database: Database) -> bool:
-    """Whether the database is given to ConnectorX."""
+    """Return whether ConnectorX can read the database."""
     with open_connection(database) as source:
         return source.connectorx_url is not None
 
 
 def execute(url: str, *statements: str) -> None:
-    """Run statements of a test as they are, and commit them."""
+    """Execute statements without parameters, and commit them."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection, closing(connection.connection.cursor()) as cursor:
         for statement in statements:
@@ -98,7 +98,7 @@ def execute(url: str, *statements: str) -> None:
 
 
 def fetch(url: str, statement: str) -> list[Any]:
-    """What a statement of a test gives, as a list of rows."""
+    """Return the rows of a statement."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(statement, execution_options={"no_parameters": True})

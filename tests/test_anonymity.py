@@ -19,7 +19,7 @@ from processes import Here
 import feedback_etl as fe
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -50,7 +50,7 @@ class TestMeasuredK:
         """Two users with ten rows each in their own class are k = 1, not 10."""
         database.fill(**feedback((20, 1, 10), (30, 1, 10)))
         report = exported(database, tmp_path)
-        (manifest,) = list_local_manifests(tmp_path)
+        (manifest,) = list_manifests(tmp_path)
         assert report.risk == manifest.risk
         assert report.risk == {
             **{"k": 1, "at_least": False, "required_k": None, "classes": 2, "stale": False},
@@ -69,8 +69,8 @@ class TestMeasuredK:
         """The classes are smaller now, and who was in which is not stored."""
         sqlite_database.fill(**feedback((20, 5, 1)))
         exported(sqlite_database, tmp_path)
-        fe.erase(tmp_path, analysis_ids=[1], keys=KEY)
-        assert list_local_manifests(tmp_path)[0].risk["stale"] is True
+        fe.privacy.erase(tmp_path, analysis_ids=[1], keys=KEY)
+        assert list_manifests(tmp_path)[0].risk["stale"] is True
 
 
 class TestEnforcedK:
@@ -159,7 +159,7 @@ def test_no_class_has_fewer_than_k_people(
         )
     )
     options = ExportOptions.from_keywords(min_feedback_fields=0, k=k, quasi_identifiers=names)
-    processor = BatchProcessor(TransformOptions.of(options, NOW, Key(KEY)))
+    processor = BatchProcessor(TransformOptions.from_options(options, NOW, Key(KEY)))
     pairs = pl.concat([processor.process(part).pairs for part in raw.iter_slices(batch)])
     classes: dict[tuple[Any, ...], set[int | None]] = defaultdict(set)
     row_classes = list(pairs.select(names).rows())
@@ -220,7 +220,7 @@ class TestTimes:
         report = exported(sqlite_database, tmp_path, timestamp_precision="hour")
         times = rows_of(Path(report.export_filename))["feedback_timestamp"]
         assert (times.to_list(), report.deduplicated_records) == (["2025-10-25T11:00:00"] * 6, 0)
-        assert list_local_manifests(tmp_path)[0].settings["timestamp_precision"] == "hour"
+        assert list_manifests(tmp_path)[0].settings["timestamp_precision"] == "hour"
 
     def test_documented_share_of_unique_times(self) -> None:
         """At 1,000 rows a day at random: what docs/privacy.md says."""
@@ -230,7 +230,7 @@ class TestTimes:
             seconds = [generator.randrange(86_400) * 1_000_000 for _ in range(1000)]
             times = pl.DataFrame({"feedback_timestamp": pl.Series(seconds).cast(pl.Datetime("us", "UTC"))})
             for precision in share:
-                unique = fe.coarsen(times, precision)["feedback_timestamp"].is_unique()  # type: ignore[arg-type]
+                unique = fe.privacy.coarsen(times, precision)["feedback_timestamp"].is_unique()  # type: ignore[arg-type]
                 share[precision] += int(unique.sum()) / 20_000
         assert share["exact"] == pytest.approx(0.989, abs=0.002)
         assert share["hour"] == 0

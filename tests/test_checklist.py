@@ -21,11 +21,12 @@ from feedback_etl.compliance.rows import GUESSED_IDS
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import adopt
+from feedback_etl.exports.catalog import list_manifests, replace_manifest
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
-from feedback_etl.exports.manifest import list_local_manifests, write_manifest
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings, load_settings
+from feedback_etl.storage.location import open_storage
 
 KEYS = [Key(KEY)]
 NAMES = [
@@ -90,7 +91,7 @@ def find_failed(settings: Settings, keys: list[Key] = KEYS, now: datetime = NOW)
 
 def rewrite(settings: Settings, change: dict[str, Any]) -> None:
     """Replace rows of the newest export, and update its manifest."""
-    manifest = list_local_manifests(settings.output_dir)[-1]
+    manifest = list_manifests(settings.output_dir)[-1]
     file = manifest.files[0]
     path = settings.output_dir / file.path
     frame = pl.read_csv(path, infer_schema=False).with_columns(**change)
@@ -99,7 +100,7 @@ def rewrite(settings: Settings, change: dict[str, Any]) -> None:
         rows.append(frame)
         rows.finish()
     file.rows, file.bytes, file.sha256 = frame.height, rows.written.bytes, rows.written.sha256
-    write_manifest(settings.output_dir, manifest)
+    replace_manifest(open_storage(settings.output_dir), manifest)
 
 
 def test_correct_folder_passes(database: Database, tmp_path: Path) -> None:

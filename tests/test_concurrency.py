@@ -13,8 +13,8 @@ from processes import environment
 
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import REJECTED_FOLDER
-from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import hash_file
 
@@ -27,12 +27,12 @@ import feedback_etl as fe
 import feedback_etl.pipeline.batch_processor
 what, first, times, path, folder = sys.argv[1:]
 engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(path))
-key, now = fe.Key("k" * 32), datetime(2025, 10, 25, 12)
+key, now = fe.privacy.Key("k" * 32), datetime(2025, 10, 25, 12)
 
 def export(**options):
     fe.export_feedback(engine, days_back=-1, now=now, key=key, output_dir=folder, lock_timeout=300, **options)
 
-fe.export_feedback, fe.erase, fe.prune
+fe.export_feedback, fe.privacy.erase, fe.exports.prune
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(first), int(first) + int(times)):
@@ -41,9 +41,9 @@ for number in range(int(first), int(first) + int(times)):
     elif what == "incremental":
         export(incremental=True, format="parquet")
     elif what == "erase":
-        fe.erase(folder, analysis_ids=[number], keys=[key], lock_timeout=300)
+        fe.privacy.erase(folder, analysis_ids=[number], keys=[key], lock_timeout=300)
     else:
-        fe.prune(folder, keep_days=0, keep_last=5, now=datetime(2025, 10, 26), key=key, lock_timeout=300)
+        fe.exports.prune(folder, keep_days=0, keep_last=5, now=datetime(2025, 10, 26), key=key, lock_timeout=300)
 """
 
 
@@ -76,7 +76,7 @@ def run_concurrently(database: Database, folder: Path, *tasks: tuple[str, int, i
 def assert_all_complete(folder: Path) -> None:
     """Assert that every file belongs to an export and equals its manifest, and that the log verifies."""
     digests = {}
-    for manifest in list_local_manifests(folder):
+    for manifest in list_manifests(folder):
         assert manifest.files
         for file in manifest.files:
             digests[file.path] = file.sha256
@@ -85,7 +85,7 @@ def assert_all_complete(folder: Path) -> None:
     assert {*data} <= {*digests}
     assert {name: hash_file(folder / name) for name in data} == {name: digests[name] for name in data}
     assert not list(folder.rglob(".*.tmp*"))
-    anchors = {manifest.stem: manifest.audit_head for manifest in list_local_manifests(folder)}
+    anchors = {manifest.stem: manifest.audit_head for manifest in list_manifests(folder)}
     assert verify(AuditLog(folder), [Key(KEY)], anchors).problems == []
 
 
@@ -95,7 +95,7 @@ def test_concurrent_exports_of_one_second_in_threads_are_all_published(applicati
     with ThreadPoolExecutor(4) as pool:
         reports = list(pool.map(lambda _: exported(application, folder), range(8)))
     assert {report.exported_records for report in reports} == {36}
-    assert len({report.export_filename for report in reports}) == len(list_local_manifests(folder)) == 8
+    assert len({report.export_filename for report in reports}) == len(list_manifests(folder)) == 8
     assert_all_complete(folder)
 
 
@@ -112,7 +112,7 @@ def test_concurrent_exports_of_one_second_are_all_published(
     """They have the same `now`, so they compete for names, and none is lost."""
     folder = tmp_path / "exports"
     run_concurrently(application, folder, *(("export", 0, times) for _ in range(processes)))
-    manifests = list_local_manifests(folder)
+    manifests = list_manifests(folder)
     assert len(manifests) == processes * times
     assert {manifest.statistics["exported_records"] for manifest in manifests} == {36}
     assert_all_complete(folder)
@@ -133,7 +133,7 @@ def test_concurrent_exports_erasures_and_prunes_are_consistent(
     tasks = [("export", 0, times), ("export", 1, times), ("incremental", 0, times), ("erase", 101, 3)]
     run_concurrently(application, folder, *tasks, ("erase", 201, 3), ("prune", 0, times))
     assert_all_complete(folder)
-    assert [manifest.chain["number"] for manifest in list_local_manifests(folder) if manifest.chain] == [1]
+    assert [manifest.chain["number"] for manifest in list_manifests(folder) if manifest.chain] == [1]
     reference = tmp_path / "reference"
     exported(application, reference)
     (everyone,) = (rows_of(path) for path in reference.glob("*.csv"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import feedback_etl as fe
 from feedback_etl.errors import SourceError, ValidationError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 
@@ -54,7 +54,7 @@ class TestOptIn:
         add_consent_column(app, "users", "training_data_opt_in", u1="true", u2="false")
         report = exported_from_url(app, tmp_path)
         assert (get_exported_users(report), report.total_feedback_records, report.excluded_records) == ({1}, 3, 9)
-        assert list_local_manifests(tmp_path)[0].consent == ["users.training_data_opt_in"]
+        assert list_manifests(tmp_path)[0].consent == ["users.training_data_opt_in"]
         assert fe.load_feedback(app.url, days_back=-1, now=NOW)["user_id"].unique().to_list() == [1]
         assert fe.load_training(app.url, days_back=-1, now=NOW, key=KEY).height == 3
 
@@ -88,7 +88,7 @@ class TestOptOut:
         add_consent_column(app, "profiles", "training_data_opt_out", u2="true")
         report = exported_from_url(app, tmp_path)
         assert get_exported_users(report) == {1, 3}
-        assert list_local_manifests(tmp_path)[0].consent == [
+        assert list_manifests(tmp_path)[0].consent == [
             "users.training_data_opt_in",
             "profiles.training_data_opt_out",
         ]
@@ -137,7 +137,7 @@ def test_sweep_removes_withdrawn_people_from_earlier_exports(app: Database, tmp_
     add_consent_column(app, "users", "training_data_opt_in", u1="true", u2="true")
     assert get_exported_users(exported_from_url(app, tmp_path)) == {1, 2}
     alter(app, "UPDATE users SET training_data_opt_in = false WHERE id = 2")
-    assert fe.erase(tmp_path, not_in_database=True, database=app.url, keys=[Key(KEY)]).rows == 3
+    assert fe.privacy.erase(tmp_path, not_in_database=True, database=app.url, keys=[Key(KEY)]).rows == 3
     assert get_exported_users(exported_from_url(app, tmp_path)) == {1}
     alter(app, "UPDATE users SET training_data_opt_in = true WHERE id = 2")
     assert get_exported_users(exported_from_url(app, tmp_path)) == {1, 2}

@@ -107,7 +107,7 @@ def test_postgresql_syntax_works(postgres_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("missing.sql", r"There is no query file .*missing\.sql\."),
         ("folder", r"There is no query file .*folder\."),
@@ -115,11 +115,11 @@ def test_postgresql_syntax_works(postgres_url: str) -> None:
         ("a" * 300, "The query file .*a cannot be read"),
     ],
 )
-def test_unreadable_query_file_is_reported(tmp_path: Path, name: str, told: str) -> None:
+def test_unreadable_query_file_is_reported(tmp_path: Path, name: str, message: str) -> None:
     """Missing, a folder, not UTF-8, or of an impossible name."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "binary.sql").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         read_query_file(tmp_path / name)
 
 

@@ -123,8 +123,8 @@ def test_functions_do_not_write_on_postgresql(postgres: str, opened: Opened) -> 
     functions = ["writes()", "sets()", "configures()", "looks_innocent()"]
     for call in (*functions, "nextval('numbers')", "setval('numbers', 9)", "lo_create(0)::int"):
         for query in (select(postgres, user_id=call), select(postgres, consent=f"{call} = 1")):
-            told = r"all sessions are read-only|cannot execute|not allowed"
-            with opened(postgres) as database, pytest.raises(SourceError, match=told):
+            message = r"all sessions are read-only|cannot execute|not allowed"
+            with opened(postgres) as database, pytest.raises(SourceError, match=message):
                 read(database, query=query)
 
 

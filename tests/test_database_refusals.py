@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 20
 
 
 def refusal(database: Any, **options: Any) -> FeedbackError:
-    """The error that comes of reading, which may not take forever, says one thing and tells no password."""
+    """Return the error of reading: it comes in time, is one sentence and contains no password."""
     caught: list[BaseException] = []
 
     def attempt() -> None:
@@ -52,7 +52,7 @@ def refusal(database: Any, **options: Any) -> FeedbackError:
 
 @pytest.fixture
 def tcp_url(postgres_admin: sa.Engine, postgres_reader: str) -> sa.URL:
-    """The test server's own database over TCP, where it asks for a password; this one is wrong."""
+    """The test server's database over TCP with a wrong password."""
     admin = postgres_admin.url
     with postgres_admin.connect() as connection:
         port = int(connection.exec_driver_sql("SHOW port").scalar_one())
@@ -62,12 +62,12 @@ def tcp_url(postgres_admin: sa.Engine, postgres_reader: str) -> sa.URL:
 
 @pytest.fixture
 def server_at(tcp_url: sa.URL) -> Callable[..., str]:
-    """The same with parts of it changed, as text."""
+    """Return a function that changes parts of this URL, as text."""
     return lambda **changed: tcp_url.set(**changed).render_as_string(hide_password=False)
 
 
 def listening(answer: Callable[[socket.socket], None]) -> contextlib.AbstractContextManager[int]:
-    """A server on a port of its own that answers each connection in a way of its own."""
+    """A server on a free port that answers each connection with a given function."""
 
     @contextlib.contextmanager
     def running() -> Iterator[int]:
@@ -101,7 +101,7 @@ def say(text: bytes) -> Callable[[socket.socket], None]:
 
 
 def test_closed_port_is_reported(server_at: Callable[..., str]) -> None:
-    """With host, port and database, and what to look at."""
+    """The message contains host, port, database and what to check."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     error = refusal(server_at(host="127.0.0.1", port=port, database="shop"))
@@ -110,7 +110,7 @@ def test_closed_port_is_reported(server_at: Callable[..., str]) -> None:
 
 
 def test_silent_server_times_out(server_at: Callable[..., str]) -> None:
-    """It accepts the connection and says nothing: the timeout that can be set is named."""
+    """The server accepts the connection and sends nothing; the message names the setting of the timeout."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         error = refusal(server_at(host="127.0.0.1", port=silent.getsockname()[1]), connect_timeout=1)
     assert "it did not answer in time (connect_timeout in the settings)" in str(error)
@@ -125,32 +125,32 @@ def test_silent_server_times_out(server_at: Callable[..., str]) -> None:
     ids=["hangs up", "HTTP"],
 )
 def test_server_of_another_product_is_reported(server_at: Callable[..., str], answer: bytes, reason: str) -> None:
-    """A wrong port often leads to one."""
+    """A wrong port often belongs to another server."""
     with listening(say(answer)) as port:
         assert reason in str(refusal(server_at(host="127.0.0.1", port=port)))
 
 
 def test_missing_database_is_reported(tcp_url: sa.URL) -> None:
-    """The server is there, the database is not."""
+    """The server exists, the database does not."""
     url = tcp_url.set(database="no_such_database", password=AWKWARD_PASSWORD)
     assert str(refusal(url)).endswith("database no_such_database: there is no database of that name.")
 
 
 @pytest.mark.parametrize("changed", [{}, {"password": ""}, {"username": "no_such_user"}], ids=str)
 def test_wrong_user_or_password_is_reported(server_at: Callable[..., str], changed: dict[str, str]) -> None:
-    """PostgreSQL does not tell which of the two is wrong."""
+    """PostgreSQL does not report which of the two is wrong."""
     assert str(refusal(server_at(**changed))).endswith("user or password is wrong or missing.")
 
 
 def test_unknown_role_is_reported(postgres_url: str) -> None:
-    """Where the server asks for no password it does tell."""
+    """A server that requires no password reports an unknown role."""
     url = sa.make_url(postgres_url).set(username="no_such_user")
     expected = "there is no user of that name." if not url.host else "user or password is wrong or missing."
     assert str(refusal(url)).endswith(expected)
 
 
 def test_missing_socket_is_reported(tmp_path: Path) -> None:
-    """With the folder it was looked for in."""
+    """The message contains the folder of the socket."""
     error = refusal(f"postgresql://user:{CANARY}@/shop?host={tmp_path}")
     assert str(error) == (
         f"Cannot connect to PostgreSQL at {tmp_path}, database shop: there is no socket of that server."
@@ -159,7 +159,7 @@ def test_missing_socket_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 70], ids=["unknown", "impossible"])
 def test_unknown_host_is_reported(server_at: Callable[..., str], host: str) -> None:
-    """Also one that no name server can be asked for."""
+    """Also a name that is not valid in the DNS."""
     assert str(refusal(server_at(host=host))).endswith("there is no host of that name.")
 
 
@@ -178,7 +178,7 @@ def test_unsupported_tls_is_reported(server_at: Callable[..., str]) -> None:
 def test_unreadable_home_for_certificates_is_reported(
     server_at: Callable[..., str], monkeypatch: pytest.MonkeyPatch, mode: str, reason: str
 ) -> None:
-    """A server that answers that it has TLS is enough."""
+    """A server that answers that it supports TLS is sufficient."""
     refusal("nonsense")  # imports what only this user may read
     with listening(say(b"S")) as port, without_privileges() as own:
         monkeypatch.setenv("HOME", str(own / "closed"))
@@ -187,7 +187,7 @@ def test_unreadable_home_for_certificates_is_reported(
 
 
 def test_connection_error_of_callers_engine_is_reported(server_at: Callable[..., str]) -> None:
-    """Whoever opens the connection, the sentence is the same."""
+    """The message is the same for a caller's engine."""
     engine = sa.create_engine(server_at(), connect_args={"connect_timeout": 2}, poolclass=sa.NullPool)
     assert str(refusal(engine)).endswith("user or password is wrong or missing.")
 
@@ -205,14 +205,14 @@ def test_connection_error_of_callers_engine_is_reported(server_at: Callable[...,
     ],
 )
 def test_invalid_url_is_not_repeated(url: str) -> None:
-    """It may hold a password; the message shows what one looks like."""
+    """The text may contain a password; the message shows an example URL."""
     error = refusal(url)
     assert isinstance(error, UsageError)
     assert "postgresql://user:password@host/name, mysql://... or sqlite:////absolute/path.db" in str(error)
 
 
 def test_password_in_database_position_is_not_repeated() -> None:
-    """A slash too many makes all of it the database's name."""
+    """An extra slash turns all of it into the database's name."""
     refusal(f"postgresql:///user:{CANARY}@localhost/shop")
 
 
@@ -225,7 +225,7 @@ def test_password_in_database_position_is_not_repeated() -> None:
     ],
 )
 def test_unsupported_database_is_refused_with_supported_ones(url: str) -> None:
-    """Whether or not its driver is installed."""
+    """With or without an installed driver."""
     error = refusal(url)
     assert isinstance(error, UsageError)
     assert "cannot be read; PostgreSQL, MySQL, MariaDB, SQLite and DuckDB can (postgresql://, mysql://, " in str(error)
@@ -242,7 +242,7 @@ def test_unsupported_database_is_refused_with_supported_ones(url: str) -> None:
     ],
 )
 def test_unknown_url_option_is_named(server_at: Callable[..., str], option: str, belongs: str) -> None:
-    """With the place where it belongs; a slip in the URL is the caller's, not the database's."""
+    """The message says where it belongs; a mistake in the URL is a usage error."""
     error = refusal(f"{server_at()}?{option}")
     assert isinstance(error, UsageError)
     name = option.partition("=")[0]
@@ -251,7 +251,7 @@ def test_unknown_url_option_is_named(server_at: Callable[..., str], option: str,
 
 @pytest.mark.parametrize("option", ["port=99999", "port=x", "sslmode=nonsense", "keepalives=x"])
 def test_unusable_url_option_is_named(server_at: Callable[..., str], option: str) -> None:
-    """Likewise, without its value."""
+    """The message does not contain its value."""
     error = refusal(f"{server_at()}?{option}")
     assert isinstance(error, UsageError)
     name = option.partition("=")[0]
@@ -260,18 +260,18 @@ def test_unusable_url_option_is_named(server_at: Callable[..., str], option: str
 
 @pytest.mark.parametrize("option", [f"{CANARY}=rest@host/shop", f"x={CANARY}@host/shop", "ca@nary=1"])
 def test_possible_part_of_password_is_not_named(option: str) -> None:
-    """Special characters that are not encoded end it too early."""
+    """Special characters that are not encoded end the password early."""
     assert "The database URL has an option, which" in str(refusal(f"postgresql://user:p@localhost/?{option}"))
 
 
 def test_repeated_url_option_is_named(server_at: Callable[..., str]) -> None:
-    """A driver would take one of the two, or none."""
+    """A driver would use one of the two, or none."""
     error = refusal(f"{server_at()}?sslmode=require&sslmode=disable")
     assert str(error) == "The database URL gives the option sslmode more than once; give it once."
 
 
 def test_first_available_host_is_read(tcp_url: sa.URL) -> None:
-    """Written as the message about other forms says."""
+    """In the form that the message about other forms recommends."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     hosts = [f"127.0.0.1:{port}", f"{tcp_url.host}:{tcp_url.port}"]
@@ -283,7 +283,7 @@ def test_first_available_host_is_read(tcp_url: sa.URL) -> None:
 
 @pytest.mark.parametrize("place", ["one:5432,two:5432/shop", "/shop?host=one:5432&host=two&port=1&port=2"])
 def test_wrong_form_of_several_hosts_is_explained(place: str) -> None:
-    """PostgreSQL's own form, and ports that belong to no host."""
+    """PostgreSQL's own form, and ports without a host."""
     error = refusal(f"postgresql://user:{CANARY}@{place}")
     assert isinstance(error, UsageError)
     written = "Several hosts are written postgresql://user:password@/name?host=one:5432&host=two:5432."
@@ -320,7 +320,7 @@ def test_unknown_file_option_is_named(tmp_path: Path, kind: str, option: str) ->
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
 def test_infinite_timeout_is_refused(postgres_url: str, seconds: float) -> None:
-    """0 means for ever to PostgreSQL's driver."""
+    """0 means no timeout to PostgreSQL's driver."""
     error = refusal(postgres_url, connect_timeout=seconds)
     assert isinstance(error, UsageError)
     assert "a number of seconds above 0" in str(error)
@@ -331,13 +331,13 @@ def test_infinite_timeout_is_refused(postgres_url: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
 def test_in_memory_url_is_an_empty_database(url: str) -> None:
-    """Only its own engine knows the other."""
+    """Only the application's engine reaches the other database."""
     assert "no table recommendation_feedbacks, recommendation_records, profiles. It has: nothing." in str(refusal(url))
 
 
 @pytest.mark.parametrize("name", ["missing.db", "no/such/folder/a.db", ".", "a" * 300, "a\0b", "missing.db/a.db"])
 def test_missing_file_is_reported_and_not_created(tmp_path: Path, name: str) -> None:
-    """Nor is a folder taken for one."""
+    """A folder is not a database file either."""
     url = sa.URL.create("sqlite", database=f"{tmp_path}/{name}")
     assert str(refusal(url)) == f"There is no SQLite file at {tmp_path}/{name}."
     assert list(tmp_path.iterdir()) == []
@@ -345,7 +345,7 @@ def test_missing_file_is_reported_and_not_created(tmp_path: Path, name: str) -> 
 
 @pytest.mark.parametrize("mode", ["", "&mode=rwc", "&mode=rw", "&mode=ro"])
 def test_missing_file_of_uri_is_reported_and_not_created(tmp_path: Path, mode: str) -> None:
-    """Whatever the URI says of creating it."""
+    """Also if the URI requests its creation."""
     assert "the file cannot be opened" in str(refusal(f"sqlite:///file:{tmp_path}/missing.db?uri=true{mode}"))
     assert list(tmp_path.iterdir()) == []
 
@@ -360,7 +360,7 @@ def test_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
 
 
 def test_wal_file_in_read_only_folder_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite creates files beside it; the copy that the message names can be read there."""
+    """SQLite creates files beside it; the recommended copy can be read there."""
     query = select("sqlite://")
     with without_privileges() as own:
         monkeypatch.chdir(own)
@@ -370,11 +370,11 @@ def test_wal_file_in_read_only_folder_is_reported(monkeypatch: pytest.MonkeyPatc
             connection.execute("VACUUM INTO 'copy.db'")
         assert sorted(path.name for path in own.iterdir()) == ["app.db", "copy.db"]
         own.chmod(0o555)
-        told = [str(refusal(f"sqlite:///{own}/app.db{option}", query=query)) for option in ("", "?timeout=5")]
+        message = [str(refusal(f"sqlite:///{own}/app.db{option}", query=query)) for option in ("", "?timeout=5")]
         assert read(f"sqlite:///{own}/copy.db?timeout=5", query=query).height == 1
         own.chmod(0o700)
     assert (
-        told
+        message
         == [
             f"Cannot connect to the SQLite file {own}/app.db: it is in WAL mode, for which SQLite creates files in its "
             "folder, and this user may not; let the user write to the folder, or read a copy that the owner of the "
@@ -385,7 +385,7 @@ def test_wal_file_in_read_only_folder_is_reported(monkeypatch: pytest.MonkeyPatc
 
 
 def test_locked_file_is_reported(sqlite_database: Database, sqlite_path: Path) -> None:
-    """Another program holds the file's lock for longer than we wait."""
+    """Another program holds the file's lock for longer than the timeout."""
     with contextlib.closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         error = refusal(sqlite_database.url, connect_timeout=0.1)
@@ -396,14 +396,14 @@ def test_locked_file_is_reported(sqlite_database: Database, sqlite_path: Path) -
 
 
 def test_empty_database_lacks_all_tables(postgres_database: str) -> None:
-    """All that are missing are named, and that there is nothing else."""
+    """The message names all missing tables, and that no other exists."""
     message = str(refusal(postgres_database))
     assert "no table recommendation_feedbacks, recommendation_records, profiles. It has: nothing." in message
     assert "--query" in message
 
 
 def test_missing_table_is_reported_with_existing_tables(database: Database) -> None:
-    """In their order, and no more than can be read."""
+    """In order, and a limited number of them."""
     with database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE profiles")
         for number in range(25):
@@ -414,7 +414,7 @@ def test_missing_table_is_reported_with_existing_tables(database: Database) -> N
 
 
 def test_missing_columns_are_reported_with_existing_columns(database: Database) -> None:
-    """Of each table."""
+    """The message lists the columns of each table."""
     with database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE recommendation_feedbacks RENAME COLUMN timeframe TO time_frame")
         connection.exec_driver_sql("ALTER TABLE recommendation_feedbacks RENAME COLUMN helpful_rating TO helpful")
@@ -425,7 +425,7 @@ def test_missing_columns_are_reported_with_existing_columns(database: Database) 
 
 
 def test_views_are_read_like_tables(database: Database) -> None:
-    """Whoever may only see views of the tables can export from them."""
+    """A user with access to views only can export from them."""
     database.fill(feedbacks=[{"id": 1, "created_at": "2025-10-25 10:00:00"}])
     with database.engine.begin() as connection:
         for name in ("recommendation_feedbacks", "recommendation_records", "profiles"):
@@ -435,7 +435,7 @@ def test_views_are_read_like_tables(database: Database) -> None:
 
 
 def test_broken_view_is_reported(sqlite_database: Database) -> None:
-    """SQLite finds out when it is looked at."""
+    """SQLite detects this during inspection."""
     with sqlite_database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE profiles")
         connection.exec_driver_sql("CREATE VIEW profiles AS SELECT id, user_id, age FROM old_profiles")
@@ -443,7 +443,7 @@ def test_broken_view_is_reported(sqlite_database: Database) -> None:
 
 
 def test_sqlite_names_are_case_insensitive(tmp_path: Path) -> None:
-    """As in every query there."""
+    """The same as in every query of SQLite."""
     ddl = (
         tables.application_schema_sql("sqlite")
         .replace(" created_at", " Created_At")
@@ -455,7 +455,7 @@ def test_sqlite_names_are_case_insensitive(tmp_path: Path) -> None:
 
 
 def test_types_unknown_to_sqlalchemy_are_ignored(postgres_database: str) -> None:
-    """The application's tables may hold more than we read."""
+    """The application's tables may contain columns that are not read."""
     with opened(postgres_database):
         execute(postgres_database, "CREATE TYPE mood AS (a int, b text)", "ALTER TABLE profiles ADD COLUMN mood mood")
         assert read(postgres_database).is_empty()
@@ -472,13 +472,13 @@ def schema_app(postgres_database: str) -> str:
 
 @by_both_routes
 def test_tables_of_db_schema_are_read(schema_app: str, route: str) -> None:
-    """By the setting db_schema."""
+    """With the setting db_schema."""
     assert read(by(route, schema_app), db_schema="app").height == 1
     assert "It has: nothing." in str(refusal(schema_app))
 
 
 def test_tables_on_search_path_are_read(schema_app: str) -> None:
-    """Of the database, or by an option of the URL."""
+    """The search path of the database, or an option of the URL."""
     assert read(f"{schema_app}&options=-csearch_path%3Dapp").height == 1
     execute(schema_app, f"ALTER DATABASE {sa.make_url(schema_app).database} SET search_path TO other, app")
     assert read(schema_app).height == 1
@@ -495,7 +495,7 @@ def test_missing_schema_is_reported_with_existing_schemas(schema_app: str, sqlit
 
 @pytest.fixture
 def stranger(postgres_tcp_url: str, postgres_admin: sa.Engine) -> Iterator[str]:
-    """The URL of a role that may connect and nothing else, to a database with the default schema."""
+    """The URL of a role that may only connect to a database with the default schema."""
     name = f"feedback_etl_test_{uuid.uuid4().hex}"
     with postgres_admin.connect() as admin:
         admin.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD '{CANARY}'")
@@ -505,7 +505,7 @@ def stranger(postgres_tcp_url: str, postgres_admin: sa.Engine) -> Iterator[str]:
 
 
 def test_table_without_permission_is_reported(postgres_database: str, stranger: str) -> None:
-    """The role sees that it exists."""
+    """The role can see that the table exists."""
     with opened(postgres_database):
         assert "permission denied for table recommendation_feedbacks" in str(refusal(stranger))
         query = select(stranger, "FROM profiles")
@@ -513,7 +513,7 @@ def test_table_without_permission_is_reported(postgres_database: str, stranger: 
 
 
 def test_database_without_permission_is_reported(postgres_database: str, stranger: str) -> None:
-    """The role has not the right to connect."""
+    """The role has no permission to connect."""
     execute(postgres_database, f"REVOKE CONNECT ON DATABASE {sa.make_url(postgres_database).database} FROM PUBLIC")
     assert "this user may not connect to it" in str(refusal(stranger))
 
@@ -523,52 +523,52 @@ def test_database_without_permission_is_reported(postgres_database: str, strange
 
 @by_both_routes
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
-class TestOwnQueries:
-    """What is wrong with the columns of a custom query is found before a row is read."""
+class TestCustomQueries:
+    """Wrong columns of a custom query are reported before a row is read."""
 
     @pytest.fixture
     def url(self, request: pytest.FixtureRequest, kind: str, route: str) -> str:
-        """A database of one kind, to be read by one route."""
+        """A database of one kind, read by one route."""
         if kind != "sqlite":
             server = {"postgresql": "postgres_url", "mysql": "mysql_url"}[kind]
             return by(route, request.getfixturevalue(server))
         request.getfixturevalue("sqlite_path").touch()
         return by(route, f"sqlite:///{request.getfixturevalue('sqlite_path')}")
 
-    def test_missing_and_unexpected_columns_are_named(self, url: str) -> None:
-        """With all that the query has to yield."""
+    def test_missing_and_unexpected_columns_are_reported(self, url: str) -> None:
+        """The message lists all columns that the query has to yield."""
         query = select(url, timeframe=None, age=None, email="'a@example.com'", Age="3")
         message = str(refusal(url, query=query.replace("AS Age", 'AS "Age"')))
         assert "lacks timeframe, age and yields the unexpected email, Age." in message
         assert f"It has to yield {', '.join(RAW_COLUMNS)}, and optionally consent." in message
 
-    def test_columns_that_come_twice_are_named(self, url: str) -> None:
-        """Also where one is missing for it."""
+    def test_duplicate_columns_are_reported(self, url: str) -> None:
+        """Also if another column is missing."""
         query = select(url, age="25 AS user_id, 3").replace("AS age", "AS user_id")
-        told = "Duplicate column name 'user_id'" if url.startswith("mysql") else "lacks age and yields twice user_id"
-        assert f"{told}." in str(refusal(url, query=query))
+        message = "Duplicate column name 'user_id'" if url.startswith("mysql") else "lacks age and yields twice user_id"
+        assert f"{message}." in str(refusal(url, query=query))
 
-    def test_what_the_database_does_not_understand_is_told_in_its_words(self, url: str) -> None:
-        """No row was read, so that they hold no value."""
+    def test_syntax_error_is_quoted(self, url: str) -> None:
+        """No row was read, so the messages contain no value."""
         assert "no_such_column" in str(refusal(url, query=select(url, age="no_such_column")))
         assert "no_such_table" in str(refusal(url, query=select(url, "FROM no_such_table")))
         assert "syntax error" in str(refusal(url, query="SELEC 1"))
 
-    def test_a_query_that_is_not_closed_is_refused(self, url: str) -> None:
-        """Before the database sees it."""
+    def test_unclosed_query_is_refused(self, url: str) -> None:
+        """Before it is sent to the database."""
         assert isinstance(refusal(url, query="SELECT 1) q; DROP TABLE canary; --"), UsageError)
 
 
 @pytest.fixture(scope="module")
 def pairs(postgres_admin: sa.Engine) -> Iterator[str]:
-    """A database with a type of its own."""
+    """A database with a user-defined type."""
     with new_postgres_database(postgres_admin) as url:
         execute(url, "CREATE TYPE pair AS (a int)")
         yield url
 
 
 @pytest.mark.parametrize(
-    ("column", "sql", "told"),
+    ("column", "sql", "message"),
     [
         ("helpful_rating", "'5'", "helpful_rating is text, expected a number"),
         ("age", "'[1,2)'::int4range", "age is int4range, expected a number"),
@@ -586,13 +586,13 @@ def pairs(postgres_admin: sa.Engine) -> Iterator[str]:
         ("age", "ROW(1)::pair", "age is of a user-defined type, expected a number"),
     ],
 )
-def test_columns_of_wrong_type_are_reported_on_postgresql(pairs: str, column: str, sql: str, told: str) -> None:
-    """Among them those at which ConnectorX would panic."""
-    assert told in str(refusal(pairs, query=select(pairs, **{column: sql})))
+def test_columns_of_wrong_type_are_reported_on_postgresql(pairs: str, column: str, sql: str, message: str) -> None:
+    """Including types that cause a panic of ConnectorX."""
+    assert message in str(refusal(pairs, query=select(pairs, **{column: sql})))
 
 
 def test_all_columns_of_wrong_type_are_reported_together(postgres_url: str) -> None:
-    """So that one correction is enough."""
+    """One correction is then sufficient."""
     message = str(refusal(postgres_url, query=select(postgres_url, age="'x'", timeframe="1")))
     assert message == (
         "Columns of a wrong type: timeframe is int4, expected text; age is text, expected a number. "
@@ -601,7 +601,7 @@ def test_all_columns_of_wrong_type_are_reported_together(postgres_url: str) -> N
 
 
 def test_failing_connection_is_closed(postgres_url: str) -> None:
-    """Also one whose connection is lost meanwhile: what went wrong is told by who noticed."""
+    """Also if the connection was lost in the meantime: closing it raises no further error."""
     with open_connection(postgres_url) as source:
         pid = source.connection.scalar(sa.text("SELECT pg_backend_pid()"))
         execute(postgres_url, f"SELECT pg_terminate_backend({pid})")
@@ -609,12 +609,12 @@ def test_failing_connection_is_closed(postgres_url: str) -> None:
 
 
 def test_source_error_has_exit_code_3() -> None:
-    """And a slip in the URL 2."""
+    """A mistake in the URL has exit code 2."""
     assert (SourceError.exit_code, UsageError.exit_code) == (3, 2)
 
 
 def test_unencoded_password_is_not_taken_for_a_host() -> None:
-    """What stands before the last @ is a part of the password; no message repeats it."""
+    """The text before the last @ is a part of the password; no message repeats it."""
     with pytest.raises(UsageError) as refused, open_connection("postgresql://u:pa@SECRETVAL/y@127.0.0.1:1/x"):
         pass
     assert "SECRETVAL" not in str(refused.value)

@@ -246,7 +246,7 @@ def test_sqlite_column_has_the_type_of_its_values(
 
 @by_both_routes
 @pytest.mark.parametrize(
-    ("column", "declared", "values", "told"),
+    ("column", "declared", "values", "message"),
     [
         ("helpful_rating", "INTEGER", [5, "canary"], "helpful_rating is text, expected a number"),
         ("helpful_rating", "", ["canary", 5], "helpful_rating is text, expected a number"),
@@ -261,13 +261,13 @@ def test_sqlite_column_has_the_type_of_its_values(
     ],
 )
 def test_sqlite_column_of_wrong_type_is_reported(
-    sqlite_path: Path, route: str, column: str, declared: str, values: list[Any], told: str
+    sqlite_path: Path, route: str, column: str, declared: str, values: list[Any], message: str
 ) -> None:
     """The message does not contain the values."""
     query = stored(sqlite_path, declared, values, column)
     with pytest.raises(SourceError, match="Columns of a wrong type: ") as caught:
         read(by(route, f"sqlite:///{sqlite_path}"), query=query)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "canary" not in str(caught.value)
 
 

@@ -19,12 +19,13 @@ import feedback_etl as fe
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
+from feedback_etl.exports.catalog import list_manifests, replace_manifest
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.local_transaction import LocalExportTransaction
-from feedback_etl.exports.manifest import list_local_manifests, write_manifest
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training
 from feedback_etl.training.export_catalog import find_exports, refresh
@@ -114,7 +115,7 @@ class TestLaziness:
         new = first["feedbacks"][0] | {"id": 9000, "created_at": NOW + HOUR / 2}
         sqlite_database.fill(feedbacks=[new])
         exported(sqlite_database, tmp_path, incremental=True, now=NOW + HOUR)
-        assert len(list_local_manifests(tmp_path)) == 2
+        assert len(list_manifests(tmp_path)) == 2
         assert "UNIQUE" not in scan_training(tmp_path).explain()
 
     def test_nothing_is_read_before_it_is_collected(self, tmp_path: Path) -> None:
@@ -338,10 +339,10 @@ class TestWhatIsRead:
         with pytest.raises(ExportFileError, match="contains no export with its files; "):
             scan_training(tmp_path / "*.parquet")
         newest = published(tmp_path, given_at(2), number=24 * 3)
-        fe.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=3, hours=2))
+        fe.exports.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=3, hours=2))
         assert ratings_in(tmp_path) == {2: 5}
         assert latest_export(tmp_path) == newest
-        fe.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
+        fe.exports.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
         with pytest.raises(ExportFileError, match=r"contains no export with its files \(2 pruned\); "):
             scan_training(tmp_path)
         with pytest.raises(ExportFileError, match="contains no export with its files; "):
@@ -395,7 +396,7 @@ class TestDamage:
         sqlite_database.fill(**people(3, each=3))
         exported(sqlite_database, tmp_path)
         before = scan_training(tmp_path).collect()
-        fe.erase(tmp_path, keys=Key(KEY), analysis_ids=["201"])
+        fe.privacy.erase(tmp_path, keys=Key(KEY), analysis_ids=["201"])
         after = scan_training(tmp_path, verify=True).collect()
         assert after.height == before.height - 1
 
@@ -406,7 +407,7 @@ class TestDamage:
         """A frame without rows, of the same types."""
         sqlite_database.fill(**people(1, each=2))
         exported(sqlite_database, tmp_path, **form)
-        fe.erase(tmp_path, keys=Key(KEY), analysis_ids=["101", "102"])
+        fe.privacy.erase(tmp_path, keys=Key(KEY), analysis_ids=["101", "102"])
         assert_frame_equal(scan_training(tmp_path).collect(), pl.DataFrame(schema=TRAINING_TYPES))
 
     @pytest.mark.parametrize("written", [False, True])
@@ -414,10 +415,10 @@ class TestDamage:
         """The file may be the old one, or already the one that the manifest announces."""
         new = published(tmp_path / "new", given_at(2))
         old = published(tmp_path / "old", given_at(1, 2))
-        (manifest,), (other,) = list_local_manifests(old.parent), list_local_manifests(new.parent)
+        (manifest,), (other,) = list_manifests(old.parent), list_manifests(new.parent)
         told = {name: getattr(other.files[0], name) for name in ("rows", "bytes", "sha256")}
         manifest.files[0].becoming = told
-        write_manifest(old.parent, manifest)
+        replace_manifest(open_storage(old.parent), manifest)
         if written:
             shutil.copy(new, old)
         assert ratings_in(old.parent) == ({2: 5} if written else {1: 5, 2: 5})
@@ -427,11 +428,11 @@ class TestDamage:
         published(tmp_path, given_at(1))
         newest = published(tmp_path, given_at(2), number=24)
         pruned, erased = find_exports(tmp_path)
-        fe.prune(tmp_path, keep_days=0, keep_last=1, key=Key(KEY), now=NOW + timedelta(days=9))
-        manifest = list_local_manifests(tmp_path)[-1]
+        fe.exports.prune(tmp_path, keep_days=0, keep_last=1, key=Key(KEY), now=NOW + timedelta(days=9))
+        manifest = list_manifests(tmp_path)[-1]
         newest.write_bytes(newest.read_bytes().replace(b"rec_1", b"rec_2"))
         manifest.files[0].sha256 = hash_file(newest)
-        write_manifest(tmp_path, manifest)
+        replace_manifest(open_storage(tmp_path), manifest)
         assert refresh(pruned, verify=False) is None
         now = refresh(erased, verify=True)
         assert now is not None
@@ -457,7 +458,7 @@ class TestWaysOn:
         import numpy as np
 
         published(tmp_path, given_at(1, 2))
-        matrix = fe.features(scan_training(tmp_path).collect()).to_numpy()
+        matrix = fe.training.features(scan_training(tmp_path).collect()).to_numpy()
         assert matrix.dtype == np.float32
         assert matrix.shape[0] == 2
         assert not np.isnan(matrix).any()
@@ -466,7 +467,7 @@ class TestWaysOn:
         """A tensor of floats, where PyTorch is installed."""
         torch = pytest.importorskip("torch", reason="PyTorch is not installed: it is large, and nothing here needs it")
         published(tmp_path, given_at(1, 2))
-        tensor = fe.features(scan_training(tmp_path).collect()).to_torch()
+        tensor = fe.training.features(scan_training(tmp_path).collect()).to_torch()
         assert tensor.dtype == torch.float32
 
     def test_to_hugging_face(self, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def url(path: Path) -> str:
 
 
 def test_default_schema_is_exported_as_from_sqlite(url: str, tmp_path: Path, sqlite_database: Any) -> None:
-    """The same file, but for what its name says."""
+    """The files of both databases are equal except for their names."""
     with sqlite_database.engine.begin() as connection:
         for table in tables.metadata.sorted_tables:
             source = sa.create_engine(url, connect_args={"read_only": True}, poolclass=sa.NullPool)
@@ -83,7 +83,7 @@ def test_default_schema_is_exported_as_from_sqlite(url: str, tmp_path: Path, sql
 
 
 def test_duckdb_is_read_in_batches(url: str) -> None:
-    """Each is a raw frame; together they are what one would be."""
+    """Each batch is a raw frame; together they contain all rows in order."""
     with open_connection(url) as source:
         relation = inspect_source(source)
         with open_batches(source, relation, Window(None, NOW), BatchOptions(batch_size=3)) as batches:
@@ -92,7 +92,7 @@ def test_duckdb_is_read_in_batches(url: str) -> None:
 
 @pytest.mark.parametrize("given", ["engine", "connection", "session"])
 def test_in_memory_duckdb_is_read_through_its_engine(given: str, url: str) -> None:
-    """In a transaction that cannot write, and that is over then."""
+    """In a read-only transaction that ends with the reading."""
     engine = sa.create_engine("duckdb:///:memory:")
     create(engine)
     with engine.connect() as connection, Session(engine) as session:
@@ -123,13 +123,13 @@ TYPES: list[tuple[str, str, Any]] = [
 
 @pytest.mark.parametrize(("column", "sql", "expected"), TYPES)
 def test_every_accepted_type_is_read(url: str, column: str, sql: str, expected: Any) -> None:
-    """Exactly."""
+    """Values are exact."""
     found = read(url, query=select(url, **{column: sql}))[column].item()
     assert (type(found), found) == (type(expected), expected)
 
 
 @pytest.mark.parametrize(
-    ("column", "sql", "told"),
+    ("column", "sql", "message"),
     [
         ("helpful_rating", "'5'", "helpful_rating is varchar, expected a number"),
         ("user_id", "1::hugeint", "user_id is hugeint, expected an integer, a UUID or text"),
@@ -144,10 +144,10 @@ def test_every_accepted_type_is_read(url: str, column: str, sql: str, expected: 
         ("age", "(timeframe || '1')::int", "stopped the query"),
     ],
 )
-def test_query_errors_are_reported(url: str, column: str, sql: str, told: str) -> None:
-    """Without a value of a row."""
+def test_query_errors_are_reported(url: str, column: str, sql: str, message: str) -> None:
+    """The message contains no value of a row."""
     query = select(url, "FROM (SELECT 'canary-p4ssw0rd' AS timeframe)", **{"timeframe": "timeframe", column: sql})
-    assert told in str(refusal(url, query=query))
+    assert message in str(refusal(url, query=query))
 
 
 def test_windows_and_consent_are_counted(url: str) -> None:
@@ -162,7 +162,7 @@ def test_windows_and_consent_are_counted(url: str) -> None:
 
 
 def test_consent_of_default_tables_is_read(url: str) -> None:
-    """Though SQLAlchemy cannot look at columns there."""
+    """SQLAlchemy cannot reflect columns there."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE users ADD COLUMN training_data_opt_out BOOLEAN")
@@ -175,7 +175,7 @@ def test_consent_of_default_tables_is_read(url: str) -> None:
     "sql", ["DELETE FROM users", "{}; DROP TABLE users", "INSERT INTO users {}", "{}) q; DROP TABLE users; --"]
 )
 def test_duckdb_is_read_only(url: str, path: Path, sql: str) -> None:
-    """The file is as it was, to the byte."""
+    """No byte of the file changes."""
     before = path.read_bytes()
     assert isinstance(refusal(url, query=sql.format(select(url))), SourceError | UsageError)
     with open_connection(url) as source, pytest.raises(sa.exc.DBAPIError, match="read-only"):
@@ -197,11 +197,11 @@ def test_unopenable_file_is_reported(url: str, path: Path, tmp_path: Path) -> No
 
 
 def test_missing_driver_is_reported_with_the_extra() -> None:
-    """One sentence, and what to type."""
+    """The message is one sentence with the command to install it."""
     code = (
         "import sys; sys.modules['duckdb_engine'] = None; import feedback_etl\n"
         "try: feedback_etl.load_feedback('duckdb:///:memory:')\n"
         "except feedback_etl.errors.UsageError as error: print(error)"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told == 'DuckDB needs a driver that is not installed: pip install "feedback-etl[duckdb]".\n'
+    message = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert message == 'DuckDB needs a driver that is not installed: pip install "feedback-etl[duckdb]".\n'

@@ -16,12 +16,14 @@ from processes import Here
 import feedback_etl as fe
 from feedback_etl.compliance.data_files import read_contents
 from feedback_etl.compliance.rows import check_duplicates, check_pseudonyms
+from feedback_etl.exports.catalog import list_manifests, replace_manifest
 from feedback_etl.exports.csv_records import iter_lines, iter_records, without_empty_lines
-from feedback_etl.exports.manifest import Manifest, list_local_manifests, write_manifest
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns, write_without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.rows import Export, Rows
 from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.location import open_storage
 
 KEYS = [Key(KEY)]
 BOM = b"\xef\xbb\xbf"
@@ -79,13 +81,13 @@ def adopted(request: pytest.FixtureRequest, sqlite_database: Database, tmp_path:
     copy = tmp_path / "theirs" / "old.csv"
     copy.parent.mkdir()
     copy.write_bytes(SHAPES[request.param](list(iter_lines(path))))
-    fe.adopt(copy, key=KEYS[0])
+    fe.exports.adopt(copy, key=KEYS[0])
     return copy
 
 
 def the_manifest(folder: Path) -> Manifest:
     """Read the only manifest of a folder."""
-    (manifest,) = list_local_manifests(folder)
+    (manifest,) = list_manifests(folder)
     return manifest
 
 
@@ -110,7 +112,7 @@ class TestAdopted:
     def test_erasure_keeps_all_other_bytes(self, adopted: Path, sqlite_database: Database) -> None:
         """Also the empty lines; the row that goes is counted alone."""
         before = list(iter_lines(adopted))
-        done = fe.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
+        done = fe.privacy.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
         assert (done.rows, done.damaged) == (1, [])
         after = list(iter_lines(adopted))
         (gone,) = [line for line in before if line not in after]
@@ -123,8 +125,8 @@ class TestAdopted:
         """Manifests that were written when empty lines counted tell too many rows."""
         manifest = the_manifest(adopted.parent)
         manifest.files[0].rows += 4
-        write_manifest(adopted.parent, manifest)
-        done = fe.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
+        replace_manifest(open_storage(adopted.parent), manifest)
+        done = fe.privacy.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
         manifest = the_manifest(adopted.parent)
         assert (done.rows, manifest.rows, manifest.erased_rows) == (1, 5, 1)
 

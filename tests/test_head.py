@@ -24,8 +24,9 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import parse_part_number, part_path, spooled_part_path
-from feedback_etl.exports.manifest import DataFile, list_local_manifests
+from feedback_etl.exports.manifest import DataFile
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts, BatchProcessor
 from feedback_etl.pipeline.partitioned import export_partitions
@@ -94,7 +95,7 @@ def peak_of(count: int) -> int:
     """The memory that the head needs at most for so many tasks, in bytes."""
     work, processor = (
         Idle(classes_of(100)),
-        BatchProcessor(TransformOptions.of(ExportOptions(), datetime(2025, 10, 25), KEY)),
+        BatchProcessor(TransformOptions.from_options(ExportOptions(), datetime(2025, 10, 25), KEY)),
     )
     tracemalloc.start()
     try:
@@ -170,10 +171,10 @@ def divided(count: int) -> FeedbackPartitions:
 def written(task: PartTask | ReleaseTask) -> TaskResult:
     """A small part, and with k first one that waits, as a worker writes it; without waiting for the disk."""
     export, number = task.export, task.number
-    waits = export.rules.anonymity.k is not None and isinstance(task, PartTask)
+    waits = export.transform_options.k_policy.k is not None and isinstance(task, PartTask)
     name = spooled_part_path(export.stem, number) if waits else part_path(export.stem, number, ".csv")
     content = f"{number}\n".encode()
-    Path(export.place, name).write_bytes(content)
+    Path(export.destination, name).write_bytes(content)
     file = DataFile(name, "pairs", 1, len(content), hashlib.sha256(content).hexdigest())
     counts = BatchCounts({"total": 1, "exported": 1}, {}, CLASSES) if isinstance(task, PartTask) else None
     return TaskResult(number, [] if waits else [file], counts, file if waits else None)
@@ -182,10 +183,12 @@ def written(task: PartTask | ReleaseTask) -> TaskResult:
 def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     """The memory that the head needs at most for an export of so many parts, in bytes."""
     options = ExportOptions.from_keywords(k=k)
-    rules = TransformOptions.of(options, NOW, KEY)
+    transform_options = TransformOptions.from_options(options, NOW, KEY)
     selection = ReadRequest("", Window(None, NOW), None, None, 2.0, BatchOptions(), None)
     executor = Watched(lambda _, task: written(task), is_remembered=False)
-    request = ExportRequest(LocalStorage(folder), selection, rules, options.output, time.perf_counter(), executor)
+    request = ExportRequest(
+        LocalStorage(folder), selection, transform_options, options.output, time.perf_counter(), executor
+    )
     tracemalloc.start()
     try:
         report = export_partitions(request, divided(count), MAX_TASKS_IN_FLIGHT)
@@ -201,7 +204,7 @@ def test_an_export_of_many_parts_takes_little_memory_for_each(tmp_path: Path, k:
     """From the first task to manifest and audit record, in a folder: what both tell of a part, a few times over."""
     peak_of_export(tmp_path / "first", 100, k)
     few, many = (peak_of_export(tmp_path / str(count), count, k) for count in (1_000, 4_000))
-    (manifest,) = list_local_manifests(tmp_path / "4000")
+    (manifest,) = list_manifests(tmp_path / "4000")
     assert [parse_part_number(file.path) for file in manifest.files] == [*range(4_000)]
     (committed,) = (each for each in AuditLog(tmp_path / "4000").records() if each["event"] == "committed")
     assert len(committed["files"]) == 4_000

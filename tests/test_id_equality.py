@@ -1,4 +1,4 @@
-"""Ids are the same if they are to the database, wherever people are counted, hashed, erased or kept out."""
+"""Ids that are equal in the database are one person when people are counted, hashed, erased or excluded."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.lookups import fetch_canonical_ids
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
 
@@ -93,7 +93,7 @@ def url(request: pytest.FixtureRequest, case: str) -> Iterator[str]:
 
 
 def add(url: str, *users: str) -> None:
-    """Add a row for each; an analysis goes by the id of its user."""
+    """Add a row per id, which is also the id of its analysis."""
     rows = len(fetch(url, "SELECT id FROM t"))
     engine = make_engine(url)
     with engine.begin() as connection:
@@ -131,7 +131,7 @@ def pseudonym(domain: str, *ids: str) -> set[str]:
 
 
 def erase(url: str, folder: Path, **options: Any) -> Any:
-    return fe.erase(folder, database=url, query=query_of(url), keys=KEY, **options)
+    return fe.privacy.erase(folder, database=url, query=query_of(url), keys=KEY, **options)
 
 
 @pytest.mark.sample(
@@ -154,7 +154,7 @@ def erase(url: str, folder: Path, **options: Any) -> Any:
     ],
 )
 def test_equal_spellings_of_an_id_are_one_person(url: str, case: str, route: str, tmp_path: Path) -> None:
-    """They count once and have one pseudonym, that of the canonical spelling, which depends on no other row."""
+    """They count once and have the pseudonym of the canonical spelling, which depends on no other row."""
     ids = CASES[case]
     report = export(by(route, url) if ids.dialect != "duckdb" else url, tmp_path / "exports")  # DuckDB has one route
     rows = rows_of(Path(report.export_filename))
@@ -178,7 +178,7 @@ def test_equal_spellings_of_an_id_are_one_person(url: str, case: str, route: str
 @pytest.mark.parametrize("named", ["user_ids", "analysis_ids"])
 @ALL
 def test_any_spelling_erases_all_spellings_permanently(url: str, case: str, named: str, tmp_path: Path) -> None:
-    """Also one that the database does not hold, and of a person whose rows have left it; who is kept out stays out."""
+    """Also a spelling that the database lacks, and people without rows; excluded people stay excluded."""
     ids, folder = CASES[case], tmp_path / "exports"
     export(url, folder)
     for spelling in ids.spellings:
@@ -196,7 +196,7 @@ def test_any_spelling_erases_all_spellings_permanently(url: str, case: str, name
 @pytest.mark.sample("duckdb-nocase", "mysql", "postgresql-citext", "sqlite-nocase")
 @ALL
 def test_people_in_the_database_are_not_erased(url: str, case: str, tmp_path: Path) -> None:
-    """However their id is spelled there now."""
+    """In any present spelling of their id."""
     ids, folder = CASES[case], tmp_path / "exports"
     export(url, folder)
     execute(url, f"DELETE FROM t WHERE id < {len(ids.spellings)}")
@@ -214,7 +214,7 @@ def test_people_in_the_database_are_not_erased(url: str, case: str, tmp_path: Pa
 def test_people_are_counted_across_parts(
     url: str, case: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the digests that workers send, and where time ranges are read side by side."""
+    """By the digests of workers, and for time ranges that are read in parallel."""
     for name, value in {"DATABASE_URL": url, "KEY": KEY}.items():
         monkeypatch.setenv(f"FEEDBACK_ETL_{name}", value)
     executor = ThreadPoolExecutor(2) if "executor" in options else None
@@ -228,7 +228,7 @@ def test_people_are_counted_across_parts(
 def test_checklist_finds_people_by_any_spelling(
     url: str, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An erasure would find somebody, and somebody who withdraws is seen in the files."""
+    """Erasable people and withdrawn people in the files are reported."""
     ids, key = CASES[case], Key(KEY)
     consenting = tmp_path / "consenting.sql"
     consenting.write_text(query_of(url).replace(" FROM", f", id > {len(ids.spellings)} AS consent FROM"))
@@ -241,14 +241,14 @@ def test_checklist_finds_people_by_any_spelling(
 
 
 def test_integer_ids_need_no_canonical_spelling(database: Database) -> None:
-    """Integers, as in the default schema: nothing is asked of a row, and nothing done to it."""
+    """Integers, as in the default schema, are neither checked nor changed."""
     with open_connection(database.url) as source:
         relation = inspect_source(source)
     assert (dict(relation.comparisons), dict(relation.stored_ids)) == ({}, {})
 
 
 def remedy_in(error: pytest.ExceptionInfo[SourceError]) -> str:
-    """What the message says that a query has to yield."""
+    """The remedy in the message: what a query has to yield."""
     found = re.search(r"yields (?:user_id|analysis_id) (COLLATE \S+)\.$", str(error.value))
     assert found, error.value
     return found[1]
@@ -267,7 +267,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_unknown_collation_rules_of_mysql_are_refused_with_a_remedy(mysql_database: str, kind: str) -> None:
-    """A binary collation in a query: then ids are the same where these say so."""
+    """With a binary collation in a query, ids are compared by it."""
     declared, users = REFUSED[kind]
     execute(mysql_database, f"CREATE TABLE t (id int, who {declared}, what {declared})")
     add(mysql_database, *users)
@@ -282,7 +282,7 @@ def test_unknown_collation_rules_of_mysql_are_refused_with_a_remedy(mysql_databa
 
 
 def test_ids_outside_the_window_are_not_checked(mysql_database: str) -> None:
-    """Ids are looked at where they are read."""
+    """Only ids in the window are checked."""
     execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
     add(mysql_database, "José")
     assert read(mysql_database, query=query_of(mysql_database), since="2025-10-25T11:00").is_empty()
@@ -296,7 +296,7 @@ def test_id_with_unknown_rules_is_not_partly_erased(mysql_database: str) -> None
 
 
 def test_nondeterministic_collation_of_postgresql_is_refused(postgres_database: str) -> None:
-    """Whatever rules it has; servers without ICU have none of these, so the catalogue says so of another."""
+    """For all rules; servers without ICU have no such collation, so the catalogue marks another one."""
     execute(
         postgres_database,
         'CREATE SCHEMA "Other"',
@@ -314,7 +314,7 @@ def test_nondeterministic_collation_of_postgresql_is_refused(postgres_database: 
 
 
 def test_application_defined_collation_is_refused(sqlite_database: Database) -> None:
-    """SQLite lets an application define one, on its own connections."""
+    """SQLite lets an application define a collation on its connections."""
     engine = make_engine(sqlite_database.url)
 
     def fold(first: str, second: str) -> int:
@@ -333,13 +333,13 @@ def test_application_defined_collation_is_refused(sqlite_database: Database) -> 
 
 
 def test_incremental_export_reads_each_row_once(mysql_database: str, tmp_path: Path) -> None:
-    """In the next run too, whatever spelling arrives."""
+    """Also in the next run, for any new spelling."""
     execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
     add(mysql_database, "Bob", "ada")
     first = export(mysql_database, tmp_path, incremental=True, lookback="1d")
     add(mysql_database, "BOB ")
     second = export(mysql_database, tmp_path, incremental=True, lookback="1d", now=NOW.replace(hour=13))
     assert (first.exported_records, second.exported_records) == (2, 1)
-    hashes = [set(rows_of(tmp_path / str(each.data))["subject_hash"]) for each in list_local_manifests(tmp_path)]
+    hashes = [set(rows_of(tmp_path / str(manifest.data))["subject_hash"]) for manifest in list_manifests(tmp_path)]
     assert sorted(map(len, hashes)) == [1, 2]
     assert hashes[0] & hashes[1] == pseudonym("subject_hash", "bob")

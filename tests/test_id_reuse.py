@@ -1,4 +1,4 @@
-"""Rows that share an id with an earlier row: an incremental export takes each of them once."""
+"""Rows that reuse an id of an earlier row: incremental exports contain each of them once."""
 
 import csv
 import hashlib
@@ -23,10 +23,12 @@ from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
 from feedback_etl.columns import RAW_COLUMNS
-from feedback_etl.exports.manifest import DataFile, Manifest, list_local_manifests, write_manifest
+from feedback_etl.exports.catalog import list_manifests, replace_manifest
+from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -64,12 +66,12 @@ def sqlite_app(sqlite_database: Database) -> Database:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the exports go."""
+    """The folder of the exports."""
     return tmp_path / "exports"
 
 
 def export_new(database: Database, folder: Path, **options: Any) -> ExportReport:
-    """Export what is new."""
+    """Export new rows."""
     return exported(database, folder, **{"incremental": True, "days_back": 30, **options})
 
 
@@ -81,10 +83,10 @@ def delete(database: Database, number: int) -> None:
 
 def pairs_in(folder: Path) -> Counter[tuple[str, str]]:
     """Count the pairs in all exports: pseudonym and time."""
-    files = [file for manifest in list_local_manifests(folder) for file in manifest.all("pairs")]
+    files = [file for manifest in list_manifests(folder) for file in manifest.all("pairs")]
     rows = [rows_of(folder / file.path) for file in files]
     return Counter(
-        (hashed, time) for each in rows for hashed, time in each["analysis_hash", "feedback_timestamp"].rows()
+        (hashed, time) for frame in rows for hashed, time in frame["analysis_hash", "feedback_timestamp"].rows()
     )
 
 
@@ -144,7 +146,7 @@ class TestReuse:
         report = export_new(app, folder, now=NOW + MINUTE, query=BOTH_TABLES)
         assert (report.total_feedback_records, report.exported_records) == (3, 3)
         assert export_new(app, folder, now=NOW + 2 * MINUTE, query=BOTH_TABLES).total_feedback_records == 0
-        assert {hashed for hashed, _ in pairs_in(folder)} == {pseudonym(each) for each in (11, 12, 13, 21, 22, 23)}
+        assert {hashed for hashed, _ in pairs_in(folder)} == {pseudonym(id_) for id_ in (11, 12, 13, 21, 22, 23)}
 
 
 TABLE_COLUMNS = {
@@ -179,7 +181,7 @@ def raw(*rows: tuple[str | None, str | None, str | None]) -> pl.DataFrame:
 
 
 def everything_is_valid(_: pl.DataFrame) -> pl.Expr:
-    """Say of each row that it can be exported."""
+    """Accept every row."""
     return pl.lit(value=True)
 
 
@@ -198,7 +200,7 @@ def everything_is_valid(_: pl.DataFrame) -> pl.Expr:
 )
 @pytest.mark.parametrize("key", [None, Key(KEY)], ids=["unkeyed", "keyed"])
 def test_seen_rows_do_not_hide_other_rows(seen: Any, new: Any, key: Key | None, tmp_path: Path) -> None:
-    """Whatever characters they have, and where there are none; of pairs as of rows."""
+    """With any characters, or none; for pairs and rows."""
     before = SeenRows(None, key, None)
     assert (
         before.filter_new_rows(raw(seen), everything_is_valid).height == before.filter_new_pairs(raw(seen)).height == 1
@@ -221,26 +223,26 @@ def old_lines(rows: Iterable[tuple[Feedback, bool]]) -> Iterator[list[object]]:
 
 
 def turn_into_version_1(folder: Path, rows: Iterable[tuple[Feedback, bool]]) -> None:
-    """Put the file of seen rows, as the earlier version wrote it, in the place of that of the last export."""
+    """Replace the last export's file of seen rows by the one of the earlier version."""
     manifest, file = newest_seen_rows(folder)
     path = folder / file.path
     with path.open("w", newline="") as text:
         lines = list(dict.fromkeys(map(tuple, old_lines(rows))))
         csv.writer(text, lineterminator="\n").writerows([("analysis_hash", "digest", "minute"), *lines])
     file.rows, file.bytes, file.sha256 = len(lines), path.stat().st_size, hash_file(path)
-    write_manifest(folder, manifest)
+    replace_manifest(open_storage(folder), manifest)
 
 
 def newest_seen_rows(folder: Path) -> tuple[Manifest, DataFile]:
     """Find the last export of the only series."""
-    manifest = max(list_local_manifests(folder), key=lambda each: int(each.chain["number"]))
+    manifest = max(list_manifests(folder), key=lambda each: int(each.chain["number"]))
     file = manifest.file("rows")
     assert file is not None
     return manifest, file
 
 
 class TestUpgrade:
-    """A folder of the version that knew rows by their ids alone."""
+    """A folder of the version that identified rows by their ids only."""
 
     @pytest.fixture
     def old(self, sqlite_app: Database, folder: Path) -> Database:
@@ -254,7 +256,7 @@ class TestUpgrade:
         return sqlite_app
 
     def test_old_file_has_the_content_of_the_earlier_version(self, old: Database, folder: Path) -> None:
-        """That version, run on these rows, wrote what stands here."""
+        """The expected lines were written by that version for these rows."""
         assert old.url
         _, file = newest_seen_rows(folder)
         header, *lines = (folder / file.path).read_text().splitlines()
@@ -289,7 +291,7 @@ class TestUpgrade:
         assert (report.total_feedback_records, report.deduplicated_records, report.exported_records) == (2, 1, 1)
 
     def test_lines_of_the_earlier_version_are_dropped(self, old: Database, folder: Path) -> None:
-        """They go when they are older than the lookback."""
+        """They are dropped when they are older than the lookback."""
         versions = []
         for hours in (0, 1, 2):
             old.fill(feedbacks=[feedback(4 + hours, 4 + hours, NOW + timedelta(hours=hours))])
@@ -341,7 +343,7 @@ def change(engine: sa.Engine, changes: Iterable[tuple[str, int, int]], now: date
 
 
 def rows_in(engine: sa.Engine) -> list[Feedback]:
-    """Return what is in the feedback table."""
+    """Return the rows of the feedback table."""
     with engine.connect() as connection:
         rows = connection.execute(
             sa.text("SELECT id, analysis_id, created_at FROM recommendation_feedbacks ORDER BY id")
@@ -389,7 +391,7 @@ REUSE: list[list[tuple[str, int, int]]] = [
 @example(runs=REUSE, upgraded_before=5)
 @given(runs=RUNS, upgraded_before=st.integers(0, 10))
 def test_every_row_is_exported_once_with_any_id(runs: Any, upgraded_before: int) -> None:
-    """Ten incremental exports, between which rows come, go, and leave their ids to others."""
+    """Ten incremental exports, between which rows are inserted, deleted and reuse ids."""
     export_ten_times(runs, upgraded_before)
 
 

@@ -33,8 +33,9 @@ import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS, parse_lookback
-from feedback_etl.exports.manifest import Manifest, list_local_manifests
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.locks import lock_folder
@@ -74,7 +75,7 @@ def go_on(database: Database, folder: Path, now: datetime, **options: Any) -> Ex
 
 def pairs_in(folder: Path, stem: str = "") -> int:
     """How many rows the data files hold."""
-    found = [file for each in list_local_manifests(folder) if (file := each.file("pairs")) and stem in each.stem]
+    found = [file for each in list_manifests(folder) if (file := each.file("pairs")) and stem in each.stem]
     return sum(rows_of(folder / file.path).height for file in found if (folder / file.path).exists())
 
 
@@ -93,7 +94,7 @@ class TestChain:
         second = go_on(app, folder, NOW + DAY)
         assert (second.total_feedback_records, second.exported_records) == (1, 1)
         assert second.window == (NOW - MINUTE - HOUR, NOW + DAY)
-        assert [each.mode for each in list_local_manifests(folder)] == ["incremental"] * 2
+        assert [each.mode for each in list_manifests(folder)] == ["incremental"] * 2
         assert pairs_in(folder) == 3
 
     @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -189,7 +190,7 @@ class TestChain:
         for number in range(1, 4):
             add(app, row(number, NOW + number * DAY))
             go_on(app, folder, NOW + (number + 1) * DAY)
-        counted = list_local_manifests(folder)[-1].chain["counted"]
+        counted = list_manifests(folder)[-1].chain["counted"]
         assert [rows for *_, rows in counted] == [0, 1, 1]
         assert [end for _, end, _ in counted[:-1]] == [start for start, *_ in counted[1:]]
         assert MAX_COUNTED_WINDOWS == 100
@@ -201,7 +202,7 @@ class TestChain:
             add(app, row(number, NOW + number * MINUTE))
             go_on(app, folder, NOW + (number + 1) * MINUTE)
         (remembered,) = (folder / ".feedback_etl").glob("*.rows")
-        assert remembered.stem == list_local_manifests(folder)[-1].stem
+        assert remembered.stem == list_manifests(folder)[-1].stem
         assert remembered.stat().st_mode & 0o777 == 0o600
         header, *lines = remembered.read_text().splitlines()
         assert (header, len(lines)) == ("analysis_hash,digest,minute,version", 6)
@@ -273,8 +274,8 @@ class TestTrouble:
         """It keeps what the next one has to know."""
         add(app, row(1, NOW - MINUTE))
         go_on(app, folder, NOW)
-        fe.prune(folder, keep_days=10, now=NOW + 50 * DAY, key=Key(KEY))
-        assert visible(folder) == [f"{list_local_manifests(folder)[0].stem}.manifest.json"]
+        fe.exports.prune(folder, keep_days=10, now=NOW + 50 * DAY, key=Key(KEY))
+        assert visible(folder) == [f"{list_manifests(folder)[0].stem}.manifest.json"]
         add(app, row(2, NOW - MINUTE))
         assert go_on(app, folder, NOW + 50 * DAY).exported_records == 1
 
@@ -282,7 +283,7 @@ class TestTrouble:
         """Nor stays in what it remembers."""
         add(app, row(1, NOW - MINUTE), row(2, NOW - MINUTE))
         go_on(app, folder, NOW)
-        fe.erase(folder, user_ids=[1], database=app.url, keys=[Key(KEY)])
+        fe.privacy.erase(folder, user_ids=[1], database=app.url, keys=[Key(KEY)])
         (remembered,) = (folder / ".feedback_etl").glob("*.rows")
         assert remembered.read_text().count("\n") == 3
         add(app, row(3, NOW - MINUTE, user_id=1), row(4, NOW))
@@ -429,7 +430,7 @@ class Exports(RuleBasedStateMachine):
     def erase(self, user: int) -> None:
         """Somebody asks to be forgotten."""
         self.gone.add(user)
-        fe.erase(self.folder, user_ids=[user], database=self.engine, keys=[Key(KEY)])
+        fe.privacy.erase(self.folder, user_ids=[user], database=self.engine, keys=[Key(KEY)])
         theirs = {_pair(each) for each in self.rows if each["user_id"] == user}
         for model in self.models:
             model.exported = {stem: pairs - theirs for stem, pairs in model.exported.items()}
@@ -438,7 +439,7 @@ class Exports(RuleBasedStateMachine):
     def prune(self, days: int, last: int) -> None:
         """Old files go; nothing does where the clock has gone back."""
         with suppress(ExportFileError):
-            done = fe.prune(self.folder, keep_days=days, keep_last=last, now=self.now, key=Key(KEY))
+            done = fe.exports.prune(self.folder, keep_days=days, keep_last=last, now=self.now, key=Key(KEY))
             for model in self.models:
                 for manifest in done.exports:
                     model.exported.pop(manifest.stem, None)
@@ -476,7 +477,7 @@ class Exports(RuleBasedStateMachine):
 
     def _manifests(self, model: Model) -> list[Manifest]:
         least = model.options["min_feedback_fields"]
-        chain = [each for each in list_local_manifests(self.folder) if each.chain]
+        chain = [each for each in list_manifests(self.folder) if each.chain]
         ours = [each for each in chain if each.settings["min_feedback_fields"] == least]
         return sorted(ours, key=lambda each: int(each.chain["number"]))
 
@@ -500,7 +501,7 @@ class Exports(RuleBasedStateMachine):
         log = AuditLog(self.folder)
         if log.path.exists():
             faults = verify(
-                log, [Key(KEY)], {each.stem: each.audit_head for each in list_local_manifests(self.folder)}
+                log, [Key(KEY)], {each.stem: each.audit_head for each in list_manifests(self.folder)}
             ).problems
             assert [fault for fault in faults if "the next record will say so" not in fault] == []
 

@@ -1,4 +1,4 @@
-"""An export that took long for want of an index says which."""
+"""A slow export suggests the missing index."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ KEY = "k" * 32
 
 @pytest.fixture(autouse=True)
 def everything_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else an advice would take ten seconds."""
+    """Otherwise a suggestion would need an export of ten seconds."""
     monkeypatch.setattr(write, "SLOW_SECONDS", 0)
 
 
@@ -38,21 +38,21 @@ def unindexed(database: Database) -> Database:
 
 
 def run(database: Database, *statements: str) -> None:
-    """Execute statements, some of which no transaction allows."""
+    """Execute statements outside of a transaction."""
     with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
 
 
 def advice(database: Database, folder: Path, **options: Any) -> str:
-    """What an export of two days advises."""
+    """Return the suggestion of an export of two days."""
     usual: dict[str, Any] = {"days_back": 2, "now": NOW, "key": KEY, "output_dir": folder, "min_feedback_fields": 4}
     return fe.export_feedback(database.url, **usual | options).advice
 
 
 @pytest.mark.sample("postgresql", "sqlite")
 def test_suggested_statement_creates_the_index(unindexed: Database, tmp_path: Path) -> None:
-    """It is one to copy and run; afterwards there is nothing to advise."""
+    """The statement can be run as printed; afterwards there is no suggestion."""
     told = advice(unindexed, tmp_path / "exports")
     assert "an index helps: CREATE INDEX " in told
     run(unindexed, told.partition("helps: ")[2])
@@ -61,7 +61,7 @@ def test_suggested_statement_creates_the_index(unindexed: Database, tmp_path: Pa
 
 @pytest.mark.any_database
 def test_suggestion_is_one_line(unindexed: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Once, at the end of the summary."""
+    """The suggestion is printed once, at the end of the summary."""
     report = fe.export_feedback(
         unindexed.url, days_back=2, now=NOW, key=KEY, output_dir=tmp_path / "exports", min_feedback_fields=4
     )
@@ -72,20 +72,20 @@ def test_suggestion_is_one_line(unindexed: Database, tmp_path: Path, capsys: pyt
 
 
 def test_no_suggestion_where_an_index_would_not_help(unindexed: Database, tmp_path: Path) -> None:
-    """A window of most of the table is read fastest from end to end; of a custom query nothing is known."""
+    """A window with most of the table is read fastest by a full scan; custom queries are not analysed."""
     assert advice(unindexed, tmp_path / "exports", days_back=9) == ""
     assert advice(unindexed, tmp_path / "exports", days_back=-1) == ""
     assert advice(unindexed, tmp_path / "exports", query=select(unindexed.url)) == ""
 
 
 def test_no_suggestion_for_a_fast_export(unindexed: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who did not wait long needs none."""
+    """A fast export needs no index."""
     monkeypatch.setattr(write, "SLOW_SECONDS", 3600)
     assert advice(unindexed, tmp_path / "exports") == ""
 
 
 def test_any_index_that_begins_with_created_at_suffices(unindexed: Database, tmp_path: Path) -> None:
-    """Whatever its name and its further columns; one that begins with another column does not."""
+    """With any name and more columns; an index that begins with another column does not."""
     run(unindexed, "CREATE INDEX other ON recommendation_feedbacks (user_id, created_at)")
     assert advice(unindexed, tmp_path / "exports")
     run(unindexed, "CREATE INDEX fine ON recommendation_feedbacks (created_at, id)")
@@ -93,7 +93,7 @@ def test_any_index_that_begins_with_created_at_suffices(unindexed: Database, tmp
 
 
 def test_view_gets_no_suggestion(unindexed: Database, tmp_path: Path) -> None:
-    """What is advised can be done."""
+    """The suggestion must be possible."""
     run(
         unindexed,
         "ALTER TABLE recommendation_feedbacks RENAME TO feedbacks",
@@ -103,7 +103,7 @@ def test_view_gets_no_suggestion(unindexed: Database, tmp_path: Path) -> None:
 
 
 def test_suggestion_contains_the_schema(postgres_database: str, tmp_path: Path) -> None:
-    """A table outside the search path is found by its schema, also one whose name has to be quoted."""
+    """A table outside the search path is qualified by its schema, quoted if necessary."""
     engine = make_engine(postgres_database)
     with engine.begin() as connection:
         connection.execute(sa.text('CREATE SCHEMA "Skin care"'))
@@ -128,6 +128,6 @@ def test_suggestion_contains_the_schema(postgres_database: str, tmp_path: Path) 
 
 
 def in_skin_care(name: str) -> sa.Table:
-    """A table of the default schema, without keys to others, in a schema of its own."""
+    """A table of the default schema, without foreign keys, in another schema."""
     columns = [sa.Column(column.name, column.type) for column in tables.metadata.tables[name].columns]
     return sa.Table(name, sa.MetaData(), *columns, schema="Skin care")

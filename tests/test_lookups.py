@@ -14,14 +14,14 @@ USERS = ["ada", "Ada", "äda", "ada ", "a'da", "a\\da", '"ada"', "%", "a\nda", "
 
 @pytest.fixture
 def numbered(database: Database) -> Database:
-    """Feedback of two users, and of nobody; one row has no analysis."""
+    """Feedback of two users, and without a user; one row has no analysis."""
     rows = [(1, 7, 70), (2, 7, 71), (3, 7, None), (4, 8, 80), (5, None, 90), (6, 7, 70)]
     database.fill(feedbacks=[{"id": id_, "user_id": user, "analysis_id": analysis} for id_, user, analysis in rows])
     return database
 
 
 def test_each_analysis_of_a_user_is_listed_once(numbered: Database) -> None:
-    """For feedback without an analysis its own id; a user of whom there is none is left out."""
+    """Feedback without an analysis is listed by its id; a user without feedback is omitted."""
     found = fetch_user_feedback(numbered.url, ["7", "9", "7 "])
     assert {user: sorted(ids, key=str) for user, ids in found.items()} == {
         "7": [("70", None), ("71", None), (None, "3")]
@@ -29,7 +29,7 @@ def test_each_analysis_of_a_user_is_listed_once(numbered: Database) -> None:
 
 
 def test_all_analyses_are_listed(numbered: Database) -> None:
-    """Those of nobody too."""
+    """Analyses of feedback without a user are included."""
     assert sorted(fetch_analyses(numbered.url)) == ["70", "71", "80", "90"]
 
 
@@ -49,7 +49,7 @@ def texts(mysql_admin: sa.Engine) -> Iterator[str]:
 @pytest.mark.sample("\\U0001f600", "a'da", "ada", "ada ")
 @pytest.mark.parametrize("user", USERS)
 def test_binary_collation_distinguishes_every_byte(texts: str, user: str) -> None:
-    """And no quote or backslash of an id becomes SQL."""
+    """No quote or backslash of an id becomes SQL."""
     query = select(texts, "FROM t", feedback_id="id", user_id="who", analysis_id="who")
     assert fetch_user_feedback(texts, [user], query=query) == {user: [(user, None)]}
     assert sorted(fetch_analyses(texts, query=query)) == sorted(USERS)

@@ -123,7 +123,7 @@ def test_tls_mode_applies_to_reading_connections(mysql_url: str, files: dict[str
 
 @pytest.mark.parametrize("mode", ["VERIFY_CA", "VERIFY_IDENTITY"])
 def test_certificate_of_unknown_authority_is_refused(mysql_url: str, mode: str) -> None:
-    """The server of the tests has signed its own."""
+    """The test server's certificate is self-signed."""
     with pytest.raises(SourceError, match="the TLS settings do not match the server's"):
         read(f"{mysql_url}?ssl-mode={mode}")
 
@@ -146,14 +146,14 @@ def test_option_files_are_refused(option: str) -> None:
 
 
 def test_missing_tls_file_is_reported(mysql_url: str, tmp_path: Path) -> None:
-    """Not as a missing socket."""
+    """The message does not call it a missing socket."""
     with pytest.raises(SourceError, match="a file named by its TLS options cannot be read"):
         read(f"{mysql_url}?ssl-mode=VERIFY_CA&ssl-ca={tmp_path}/missing.pem")
 
 
 @pytest.mark.parametrize(("scheme", "name"), [("mysql", "MySQL"), ("mariadb", "MariaDB")])
 def test_missing_driver_is_reported_with_the_extra(monkeypatch: pytest.MonkeyPatch, scheme: str, name: str) -> None:
-    """One sentence, and what to type."""
+    """The message is one sentence with the command to install it."""
     monkeypatch.setitem(sys.modules, "pymysql", None)
     with pytest.raises(UsageError) as caught:
         read(f"{scheme}://user:canary@127.0.0.1:1/shop")
@@ -188,7 +188,7 @@ def with_global(admin: sa.Engine, name: str, value: str | int) -> Iterator[None]
 def test_sql_mode_of_server_does_not_change_quotes(
     mysql_admin: sa.Engine, mysql_url: str, mysql_reader: str, name: str, value: str
 ) -> None:
-    """ConnectorX has a query parsed before it can be told what quotes and backslashes mean."""
+    """ConnectorX has a query parsed before its settings of quotes and backslashes apply."""
     url = as_reader(mysql_url, mysql_reader)
     query = select(mysql_url, timeframe="'\\\\'", recommendation_id='"it\\"s"')
     expected = read(url, query=query)
@@ -199,7 +199,7 @@ def test_sql_mode_of_server_does_not_change_quotes(
 
 
 def test_sql_select_limit_is_overridden(mysql_admin: sa.Engine, mysql_database: str) -> None:
-    """`sql_select_limit` would be obeyed in silence."""
+    """`sql_select_limit` would truncate the result silently."""
     execute(mysql_database, "CREATE TABLE t AS SELECT seq AS id FROM seq_1_to_9")
     query = select(mysql_database, "FROM t", feedback_id="id")
     with with_global(mysql_admin, "sql_select_limit", 3):
@@ -208,7 +208,7 @@ def test_sql_select_limit_is_overridden(mysql_admin: sa.Engine, mysql_database: 
 
 
 def test_query_with_backslash_is_read_with_sqlalchemy(mysql_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It may write queries anew, and does not escape."""
+    """ConnectorX may rewrite queries, and does not escape."""
     caplog.set_level("INFO", logger="feedback_etl.database")
     assert read(mysql_url, query=select(mysql_url, timeframe="'a\\\\b'"))["timeframe"].item() == "a\\b"
     assert "reading with SQLAlchemy" in caplog.text
@@ -237,7 +237,7 @@ def canary(mysql_database: str) -> str:
 
 @pytest.mark.parametrize("begun", ["idle", "in a transaction of SQLAlchemy's", "begun by hand"])
 def test_autocommit_connection_stays_autocommit(canary: str, begun: str) -> None:
-    """Or goes on with the transaction that was begun by hand."""
+    """A manually begun transaction continues."""
     with make_engine(canary).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         before = state(connection)
         if begun == "idle":
@@ -289,16 +289,16 @@ def test_idle_timeouts_do_not_end_slow_export(canary: str, limit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"charset": "latin1"}, "reads text as latin1, which loses characters; open it with charset=utf8mb4"),
         ({"init_command": "SET sql_mode = 'ANSI_QUOTES'"}, "has the sql_mode ANSI_QUOTES, which is not supported"),
     ],
 )
-def test_connection_with_unsupported_settings_is_refused(canary: str, options: dict[str, Any], told: str) -> None:
-    """Its engine's URL says how to read it right."""
+def test_connection_with_unsupported_settings_is_refused(canary: str, options: dict[str, Any], message: str) -> None:
+    """The URL of its engine can be read instead."""
     engine = sa.create_engine("mysql+pymysql://", creator=lambda: plain_connection(canary, **options))
-    with Session(engine) as session, pytest.raises(UsageError, match=told):
+    with Session(engine) as session, pytest.raises(UsageError, match=message):
         read(session)
     engine.dispose()
 

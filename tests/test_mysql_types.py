@@ -178,7 +178,7 @@ def test_times_are_naive_utc(url: str, route: str, declared: str, sql: str, expe
 
 @by_both_routes
 @pytest.mark.parametrize(
-    ("column", "declared", "sql", "told"),
+    ("column", "declared", "sql", "message"),
     [
         ("helpful_rating", "varchar(9)", "'5'", "helpful_rating is varchar, expected a number"),
         ("age", "date", "'2000-01-01'", "age is date, expected a number"),
@@ -196,12 +196,12 @@ def test_times_are_naive_utc(url: str, route: str, declared: str, sql: str, expe
     ],
 )
 def test_column_of_wrong_type_is_reported(
-    url: str, route: str, column: str, declared: str, sql: str, told: str
+    url: str, route: str, column: str, declared: str, sql: str, message: str
 ) -> None:
     """The message does not contain the value."""
     with pytest.raises(SourceError) as caught:
         values_of(url, route, column, declared, sql)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "canary" not in str(caught.value)
 
 

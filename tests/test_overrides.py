@@ -22,7 +22,8 @@ import feedback_etl as fe
 from feedback_etl import processor as classic
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.manifest import Manifest, list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.integrations.options import require_options
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -30,6 +31,7 @@ from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
 from feedback_etl.report.columns import list_columns
 from feedback_etl.report.croissant import croissant
 from feedback_etl.settings import load_settings
+from feedback_etl.training import FeedbackFeatures, Vocabulary, features
 from feedback_etl.transform.overrides import Overrides
 
 FOUR = ["<30", "30-50", "50-65", "65+"]
@@ -90,7 +92,7 @@ def export(application: Database, kind: type[FeedbackProcessor] = FeedbackProces
 
 
 def only_manifest(folder: str = "out") -> Manifest:
-    (manifest,) = list_local_manifests(Path(folder))
+    (manifest,) = list_manifests(Path(folder))
     return manifest
 
 
@@ -204,16 +206,16 @@ class TestReading:
         """Ranges tell it themselves; other labels are named from the youngest on."""
         export(application, FourRanges)
         pairs = fe.scan_training("out").collect()
-        assert fe.Vocabulary.fit(pairs).age_ranges == ("<30", "30-50", "50-65", "65+")
+        assert Vocabulary.fit(pairs).age_ranges == ("<30", "30-50", "50-65", "65+")
         words = pairs.with_columns(pl.col("age_range").replace_strict(FOUR, ["young", "middle", "older", "old"]))
         with pytest.raises(ValidationError, match=r"4 values that are no ranges.*age_ranges=\(\.\.\.\)"):
-            fe.Vocabulary.fit(words)
-        named = fe.Vocabulary.fit(words, age_ranges=("young", "middle", "older", "old"))
-        assert fe.features(words, vocabulary=named)["age"].to_list() == fe.features(pairs)["age"].to_list()
-        step = fe.FeedbackFeatures(age_ranges=("young", "middle", "older", "old")).fit(words)
+            Vocabulary.fit(words)
+        named = Vocabulary.fit(words, age_ranges=("young", "middle", "older", "old"))
+        assert features(words, vocabulary=named)["age"].to_list() == features(pairs)["age"].to_list()
+        step = FeedbackFeatures(age_ranges=("young", "middle", "older", "old")).fit(words)
         assert step.vocabulary_ == named
         with pytest.raises(ValidationError, match="1 values that are not among age_ranges"):
-            fe.Vocabulary.fit(words, age_ranges=("young", "middle", "older"))
+            Vocabulary.fit(words, age_ranges=("young", "middle", "older"))
 
     def test_the_contract_in_a_parquet_file_allows_them(self, application: Database) -> None:
         """Any text that is no formula."""
@@ -229,7 +231,7 @@ class TestReading:
         (column,) = [each for each in list_columns(only_manifest()) if each.name == "age_range"]
         assert (column.kind, column.type, column.ordered) == ("label", "text, or empty", True)
         assert "a label of the application&#39;s own" in Path("report.html").read_text(encoding="utf-8")
-        fields = croissant("out", list_local_manifests(Path("out")))["recordSet"][0]["field"]
+        fields = croissant("out", list_manifests(Path("out")))["recordSet"][0]["field"]
         assert [each["dataType"] for each in fields if each["name"] == "age_range"] == ["sc:Text"]
 
     def test_frames_with_them_are_validated_and_measured(self, application: Database) -> None:
@@ -239,7 +241,7 @@ class TestReading:
         with pytest.raises(ValidationError, match="age_range dtype"):
             fe.validate(pairs)
         assert fe.validate(pairs, overridden=["bucket_age"]) is pairs
-        assert fe.risk(pairs, quasi_identifiers=["age_range"]).k == 2
+        assert fe.privacy.risk(pairs, quasi_identifiers=["age_range"]).k == 2
 
 
 class TestHashId:

@@ -1,4 +1,4 @@
-"""`extract_select`: a user's query stays inside the brackets that are put around it, or is refused."""
+"""`extract_select`: a custom query cannot leave its subquery, or is refused."""
 
 import contextlib
 import sqlite3
@@ -64,14 +64,14 @@ REFUSED = [
 @pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("query", ACCEPTED)
 def test_single_closed_statement_is_accepted_unchanged(dialect: str, query: str) -> None:
-    """Quotes, comments, casts, percent signs and backslashes in it are left alone."""
+    """Quotes, comments, casts, percent signs and backslashes are unchanged."""
     assert extract_select(dialect, query) == query.strip()
 
 
 @pytest.mark.parametrize("dialect", ["postgresql", "sqlite", "duckdb"])
 @pytest.mark.parametrize("query", ["SELECT 1 AS a ESCAPE '\\'", "SELECT 'C:\\' AS a"])
 def test_backslash_is_an_escape_on_mysql_only(dialect: str, query: str) -> None:
-    """There the string would go on."""
+    """On MySQL the string would continue."""
     assert extract_select(dialect, query) == query
     with pytest.raises(UsageError, match="must be one SELECT"):
         extract_select("mysql", query)
@@ -87,7 +87,7 @@ def test_trailing_semicolon_is_removed(dialect: str, end: str) -> None:
 @pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("query", REFUSED)
 def test_anything_but_one_closed_statement_is_refused(dialect: str, query: str) -> None:
-    """Nothing at all, second statements, and brackets, quotes or comments left open or closed too often."""
+    """Empty text, second statements, and brackets, quotes or comments that are not balanced."""
     with pytest.raises(UsageError, match="must be one SELECT"):
         extract_select(dialect, query)
 
@@ -129,7 +129,7 @@ def test_postgresql_quoting_is_accepted(query: str) -> None:
     ],
 )
 def test_ambiguous_text_is_refused_on_postgresql(query: str) -> None:
-    """Each of these would end the subquery if it were taken by a simpler reading."""
+    """Each of these would end the subquery under a simpler lexer."""
     with pytest.raises(UsageError, match="must be one SELECT"):
         extract_select("postgresql", query)
 
@@ -162,7 +162,7 @@ def test_sqlite_quoting_is_accepted(query: str) -> None:
     ],
 )
 def test_ambiguous_text_is_refused_on_sqlite(query: str) -> None:
-    """Each of these would end the subquery if it were taken by PostgreSQL's reading."""
+    """Each of these would end the subquery under PostgreSQL's lexer."""
     with pytest.raises(UsageError, match="must be one SELECT"):
         extract_select("sqlite", query)
 
@@ -209,14 +209,14 @@ def test_mysql_quoting_is_accepted(query: str) -> None:
     ],
 )
 def test_ambiguous_text_is_refused_on_mysql(query: str) -> None:
-    """Each of these would end the subquery if it were taken by another reading."""
+    """Each of these would end the subquery under another lexer."""
     with pytest.raises(UsageError, match="must be one SELECT"):
         extract_select("mysql", query)
 
 
 @pytest.mark.parametrize("lock", ["FOR UPDATE", "for\n update nowait", "LOCK IN SHARE MODE", "FOR/**/SHARE"])
 def test_locking_query_is_refused_on_mysql(lock: str) -> None:
-    """It obeys that in read-only transactions too."""
+    """MySQL locks rows in read-only transactions too."""
     with pytest.raises(UsageError, match="must not lock rows"):
         extract_select("mysql", f"SELECT * FROM (SELECT a FROM t {lock}) AS q")
 
@@ -228,7 +228,7 @@ Run = Callable[[str], list[object]]
 
 @pytest.fixture(scope="module")
 def postgres(postgres_url: str) -> Iterator[Run]:
-    """Runs statements as one simple query, which may hold several, in a session that may write; "canary" is a table."""
+    """Execute statements as one simple query in a session that may write; "canary" is a table."""
     url = sa.make_url(postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TEMP TABLE canary (a int)")
@@ -348,7 +348,7 @@ ATTACKS = st.tuples(st.lists(st.sampled_from(PIECES), max_size=6), st.lists(st.s
 @example("SELECT 1 -- \r) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --")
 @example("SELECT E'x'\n'\\'' ) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --'")
 def test_no_accepted_query_runs_a_second_statement_on_postgresql(postgres: Run, query: str) -> None:
-    """Whatever is put around an attack: it is refused, or the table is still there."""
+    """With any text around an attack, it is refused, or the table still exists."""
     with contextlib.suppress(UsageError, psycopg.Error):
         postgres(f"SELECT * FROM ({extract_select('postgresql', query)}\n) AS feedback LIMIT 0")
     assert postgres("SELECT count(*) FROM canary") == [0]
@@ -358,7 +358,7 @@ def test_no_accepted_query_runs_a_second_statement_on_postgresql(postgres: Run, 
 @example("SELECT e'\\' FROM canary ) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --'")
 @example("SELECT 1 AS ['] ) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 --'")
 def test_no_accepted_query_runs_a_second_statement_on_sqlite(sqlite: Run, query: str) -> None:
-    """Whatever is put around an attack: it is refused, or the table is still there."""
+    """With any text around an attack, it is refused, or the table still exists."""
     with contextlib.suppress(UsageError, sqlite3.Error):
         sqlite(f"SELECT * FROM ({extract_select('sqlite', query)}\n) AS feedback LIMIT 0")
     assert sqlite("SELECT count(*) FROM canary") == [0]
@@ -376,7 +376,7 @@ MYSQL_ATTACKS = st.tuples(st.lists(st.sampled_from(OF_MYSQL_TOO), max_size=6), s
 @example("SELECT 1 --) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 -- ")
 @example("SELECT 1 /*!) AS q; DROP TABLE canary; SELECT * FROM (SELECT 1 */")
 def test_no_accepted_query_runs_a_second_statement_on_mysql(mysql: Run, query: str) -> None:
-    """Whatever is put around an attack: it is refused, or the table is still there."""
+    """With any text around an attack, it is refused, or the table still exists."""
     with contextlib.suppress(UsageError, pymysql.MySQLError):
         mysql(f"SELECT * FROM ({extract_select('mysql', query)}\n) AS feedback LIMIT 0")
     assert mysql("SELECT count(*) FROM canary") == [0]

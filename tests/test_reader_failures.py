@@ -34,7 +34,7 @@ def often(times: int, many: int = 100) -> pytest.MarkDecorator:
 
 
 def many_rows(url: str, rows: int, **changed: str) -> str:
-    """A query of so many rows, a millisecond apart."""
+    """Return a query of `rows` rows, a millisecond apart."""
     ids = {"feedback_id": "n", "analysis_id": "n", "created_at": "timestamp '2025-10-25' - n * interval '1 ms'"}
     return select(url, f"FROM generate_series(1, {rows}) AS n", **ids | changed)
 
@@ -127,7 +127,7 @@ def test_reader_killed_at_any_time(postgres_database: str, tmp_path: Path, times
 
 @pytest.fixture
 def exporting(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """An export that has written its first rows, of a server of its own, and would go on for long."""
+    """Start a long export from a separate server, and wait for its first rows."""
     with running_server("postgres") as url:
         query = tmp_path / "many.sql"
         query.write_text(many_rows(url, 3_000_000))
@@ -153,7 +153,7 @@ def ended(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGQUIT, signal.SIGINT], ids=["immediately", "fast"])
 def test_server_stops_while_streaming(exporting: "subprocess.Popen[bytes]", stop: signal.Signals) -> None:
-    """As when it is restarted, or when its machine goes down."""
+    """For example because it is restarted."""
     folder = sa.make_url(exporting.url).query["host"]  # type: ignore[attr-defined]
     os.kill(int(Path(str(folder), "postmaster.pid").read_text().split()[0]), stop)
     code, said = ended(exporting)
@@ -163,7 +163,7 @@ def test_server_stops_while_streaming(exporting: "subprocess.Popen[bytes]", stop
 
 @pytest.mark.slow
 def test_connection_ends_while_streaming(exporting: "subprocess.Popen[bytes]") -> None:
-    """As an administrator or a proxy does."""
+    """For example by an administrator or a proxy."""
     fetch(
         exporting.url,  # type: ignore[attr-defined]
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%%' AND pid <> pg_backend_pid()",
@@ -175,7 +175,7 @@ def test_connection_ends_while_streaming(exporting: "subprocess.Popen[bytes]") -
 
 @pytest.mark.slow
 def test_reader_is_killed_while_streaming(exporting: "subprocess.Popen[bytes]") -> None:
-    """As the kernel does when memory is short."""
+    """For example by the kernel if memory is short."""
     for child in psutil.Process(exporting.pid).children():
         child.kill()
     assert ended(exporting) == (
@@ -221,7 +221,7 @@ def test_query_fails_at_row_500_000(postgres_database: str, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_statement_timeout_ends_export(postgres_database: str, postgres_admin: sa.Engine, tmp_path: Path) -> None:
-    """The server's own limit is named, so that its owner can be asked."""
+    """The message names the server's limit."""
     name = sa.make_url(postgres_database).database
     with postgres_admin.connect() as admin:
         admin.exec_driver_sql(f"ALTER DATABASE {name} SET statement_timeout = '300ms'")
@@ -246,7 +246,7 @@ def test_reader_memory_is_bounded_by_slow_disk(postgres_database: str) -> None:
 def test_stopped_and_continued_reader_loses_no_byte(
     postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str
 ) -> None:
-    """Also with PYTHONUNBUFFERED, as containers have it: there, who writes has to look how much was written."""
+    """Also with PYTHONUNBUFFERED, as in containers: writes may be short there."""
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     query = many_rows(postgres_database, 300_000, timeframe="n || '_weeks'")
     report = fe.export_feedback(postgres_database, query=query, now=NOW, key=KEY, output_dir=tmp_path, batch_size=2_000)
@@ -254,7 +254,7 @@ def test_stopped_and_continued_reader_loses_no_byte(
 
 
 def memory_of_the_reader(url: str, rows: int) -> int:
-    """Bytes it holds when nobody has taken more than the first rows for a while."""
+    """Return the reader's memory in bytes while only the first rows have been consumed."""
     taken: list[int] = []
 
     def stall(rows: int, _total: int) -> None:

@@ -62,7 +62,7 @@ def exported(url: str, folder: Path, **options: Any) -> tuple[str, str]:
     return Path(report.export_filename).read_text(), Path(report.rejected_filename).read_text()
 
 
-class TestOneResult:
+class TestEqualResults:
     """How rows are read never shows in what is written."""
 
     @pytest.mark.slow
@@ -109,11 +109,11 @@ class Filled:
         """Nothing is kept open."""
 
 
-class TestAccidents:
+class TestFailures:
     """A reader that dies, hangs or fails ends the export with one sentence and leaves nothing."""
 
     def test_killed_reader_is_reported(self, postgres_database: str, tmp_path: Path) -> None:
-        """It is told, the folder is as it was, and no process is left."""
+        """The error is reported, the folder is unchanged, and no process is left."""
         killer = threading.Thread(target=kill_first_reader)
         killer.start()
         with pytest.raises(SourceError, match="the reader process ended early"):
@@ -181,7 +181,7 @@ class TestAccidents:
         assert arguments[0].endswith("-m feedback_etl.database.reader_process")
 
 
-class TestKept:
+class TestKeptReaders:
     """A process that has done its job waits for the next one."""
 
     KEPT = """
@@ -358,12 +358,12 @@ worker.join()
     def test_progress_is_reported(self, sqlite_database: Database) -> None:
         """After each batch, with the number of all rows, which are counted first."""
         sqlite_database.fill(**feedback(25))
-        told: list[tuple[int, int]] = []
+        calls: list[tuple[int, int]] = []
         fe.load_training(
-            sqlite_database.url, days_back=-1, now=NOW, key=KEY, batch_size=10, on_progress=lambda *of: told.append(of)
+            sqlite_database.url, days_back=-1, now=NOW, key=KEY, batch_size=10, on_progress=lambda *of: calls.append(of)
         )
-        assert told[-1] == (25, 25)
-        assert told == sorted(told)
+        assert calls[-1] == (25, 25)
+        assert calls == sorted(calls)
 
     @pytest.mark.parametrize(
         "wrong",
@@ -426,11 +426,11 @@ class TestRanges:
             relation = inspect_source(source)
             for window in (everything, Window(NOW - timedelta(days=20_000), NOW)):
                 windows, rows = ranges.plan_ranges(source, relation, window, parallel=8)
-                ids = [{row[0] for row in fetch_rows(source, select_feedback(relation, each))} for each in windows]
+                ids = [{row[0] for row in fetch_rows(source, select_feedback(relation, part))} for part in windows]
                 whole = {row[0] for row in fetch_rows(source, select_feedback(relation, window))}
                 assert set().union(*ids) == whole
                 assert {91, 92, 93} <= whole  # in every window
-                sizes = [len(each) for each in ids]
+                sizes = [len(part) for part in ids]
                 assert sum(sizes) == len(whole) > 30_000
                 assert len(windows) >= 7
                 assert rows is not None
@@ -448,13 +448,13 @@ class TestRanges:
 
     @given(rows=st.integers(1, 60), batch=st.integers(1, 20), size=st.integers(1, 30))
     def test_count_of_groups_equals_number_of_groups(self, rows: int, batch: int, size: int) -> None:
-        """So many parts will it be."""
+        """The number of parts is known in advance."""
         batches = (frame for frame in pl.DataFrame({"n": range(rows)}).iter_slices(batch))
         groups = [sum(frame.height for frame in group) for group in group_batches(batches, size)]
         assert (len(groups), sum(groups)) == (count_batch_groups(rows, batch, size), rows)
 
     def test_ranges_of_a_query_are_not_sampled(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It has no pages of which to take some."""
+        """A query has no pages to sample."""
         ids = {"feedback_id": "n", "created_at": "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'"}
         query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
         monkeypatch.setattr(ranges, "SAMPLE_ROWS", 1_000)
@@ -466,7 +466,7 @@ class TestRanges:
     def test_large_window_is_split_without_parallel_readers(
         self, postgres_database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What the planner takes for more than a range is read in several, and nothing is lost by it."""
+        """If the planner expects more rows than a range may have, several ranges are read, without a loss."""
         ids = {"feedback_id": "n", "created_at": "timestamp '2025-10-25 10:00:00' - n * interval '1 ms'"}
         query = select(postgres_database, "FROM generate_series(1, 100000) AS n", **ids)
         monkeypatch.setattr(ranges, "MAX_RANGE_ROWS", 10_000)

@@ -1,4 +1,4 @@
-"""Row-level security of PostgreSQL: a database that would hide rows is refused, unless that is allowed."""
+"""Row-level security of PostgreSQL: hidden rows are an error, unless they are allowed."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def feedback(number: int, user: int) -> dict[str, Any]:
 
 @pytest.fixture
 def role(postgres_admin: sa.Engine) -> Iterator[str]:
-    """A role that can log in and is no superuser, whom row-level security would not concern."""
+    """A role that can log in and is no superuser; superusers bypass row-level security."""
     with new_postgres_reader(postgres_admin) as name:
         yield name
 
@@ -80,7 +80,7 @@ def ids(database: Any, **options: Any) -> list[int]:
 
 
 def test_only_opted_out_users_are_excluded_without_row_security(url: str) -> None:
-    """What every test here starts from."""
+    """Without row-level security, the user who opted out is excluded."""
     assert ids(url) == [1, 3]
 
 
@@ -125,7 +125,7 @@ READERS: dict[str, Callable[..., Any]] = {
 def test_hidden_users_are_refused_on_every_route(
     owner_url: str, url: str, role: str, reader: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The person who opted out would be exported, since nobody can see that; with the option it is read."""
+    """Otherwise the person whose opt-out is hidden would be exported; with the option it is."""
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
     monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
     Path("out").mkdir()
@@ -142,7 +142,7 @@ def test_hidden_users_are_refused_on_every_route(
 
 
 def test_printed_remedy_lets_the_role_read_every_row(owner_url: str, url: str) -> None:
-    """And consent decides again."""
+    """Consent is then applied again."""
     protect(owner_url, "users")
     protect(owner_url, "recommendation_feedbacks", "user_id = 1")
     with pytest.raises(SourceError) as refusal:
@@ -152,7 +152,7 @@ def test_printed_remedy_lets_the_role_read_every_row(owner_url: str, url: str) -
 
 
 def test_documented_policy_lets_the_role_read_every_row(owner_url: str, url: str, role: str) -> None:
-    """For those who cannot grant BYPASSRLS."""
+    """For users who cannot grant BYPASSRLS."""
     protect(owner_url, "users", "false")
     statement = next(line for line in DOCUMENTED.read_text().splitlines() if line.startswith("CREATE POLICY"))
     execute(owner_url, statement.replace(" etl ", f" {role} "))
@@ -163,7 +163,7 @@ def test_documented_policy_lets_the_role_read_every_row(owner_url: str, url: str
 
 @by_both_routes
 def test_visible_rows_are_exported_if_row_security_is_allowed(owner_url: str, url: str, route: str) -> None:
-    """Not a row more, and nobody of whom it is not known whether they opted out."""
+    """No other row, and no user whose consent is hidden."""
     protect(owner_url, "recommendation_feedbacks", "id < 3")
     with pytest.raises(SourceError, match="hides rows of recommendation_feedbacks"):
         read(by(route, url))
@@ -175,7 +175,7 @@ def test_visible_rows_are_exported_if_row_security_is_allowed(owner_url: str, ur
 
 
 def test_commands_accept_the_option_and_the_setting(owner_url: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command that reads; the option comes before the environment."""
+    """Each reading command accepts the option; the environment variable works too."""
     protect(owner_url, "users", "id = 1")
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
     monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
@@ -193,7 +193,7 @@ def test_commands_accept_the_option_and_the_setting(owner_url: str, url: str, mo
 
 
 def test_manifest_records_allowed_row_security(owner_url: str, url: str) -> None:
-    """And says nothing of it otherwise, so that incremental exports go on."""
+    """Otherwise the manifest has no such entry, so incremental series continue."""
     protect(owner_url, "recommendation_records", "true")
     options: list[dict[str, Any]] = [{}, {"allow_row_security": True}]
     for allowed in options:
@@ -204,7 +204,7 @@ def test_manifest_records_allowed_row_security(owner_url: str, url: str) -> None
 
 
 def test_table_owner_reads_every_row_unless_security_is_forced(owner_url: str, url: str, role: str) -> None:
-    """As PostgreSQL has it."""
+    """PostgreSQL's rule."""
     protect(owner_url, "users")
     execute(owner_url, f"ALTER TABLE users OWNER TO {role}")
     assert ids(url) == [1, 3]
@@ -214,7 +214,7 @@ def test_table_owner_reads_every_row_unless_security_is_forced(owner_url: str, u
 
 
 def test_hidden_people_are_not_erased(owner_url: str, url: str) -> None:
-    """Also where exports are allowed to read only a part."""
+    """Also if exports may read a part of the rows."""
     export_feedback(url, key=KEY, output_dir="out", **ALL)
     protect(owner_url, "recommendation_feedbacks", "user_id = 1")
     for allowed in (False, True):
@@ -225,7 +225,7 @@ def test_hidden_people_are_not_erased(owner_url: str, url: str) -> None:
 
 
 def test_consent_check_fails_if_people_are_hidden(owner_url: str, url: str) -> None:
-    """Who has withdrawn cannot be known."""
+    """Withdrawals of hidden people are unknown."""
     items = check(load_settings(database_url=url, output_dir="out"))
     assert next(item.passed for item in items if item.name == "consent")
     protect(owner_url, "recommendation_feedbacks", "user_id = 1")
@@ -239,7 +239,7 @@ def test_consent_check_fails_if_people_are_hidden(owner_url: str, url: str) -> N
 
 @by_both_routes
 def test_policy_created_after_inspection_is_refused(owner_url: str, url: str, route: str) -> None:
-    """The readers' own sessions refuse, not the inspection alone."""
+    """The sessions of the readers refuse it, not only the inspection."""
     with open_connection(by(route, url)) as source:
         relation = inspect_source(source)
         source.connection.exec_driver_sql("COMMIT")  # its locks would keep the policy out
@@ -257,7 +257,7 @@ def test_policy_created_after_inspection_is_refused(owner_url: str, url: str, ro
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "AUTOCOMMIT"])
 @pytest.mark.parametrize("idle", [True, False], ids=["idle", "in a transaction"])
 def test_row_security_setting_of_caller_is_restored(url: str, isolation: Any, idle: bool) -> None:
-    """Row security filters its queries again, as before."""
+    """Row-level security applies to its queries as before."""
     engine = make_engine(url).execution_options(isolation_level=isolation)
     with engine.connect() as connection:
         if not idle:

@@ -1,4 +1,4 @@
-"""What a Session, Connection or Engine sees is what is read: schemas, roles, settings and tables of its own."""
+"""The view of a Session, Connection or Engine is read: its schemas, roles, settings and temporary tables."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -95,7 +95,7 @@ def hooked(url: str, event: str) -> sa.Engine:
 
 @contextlib.contextmanager
 def session_of_one_connection(url: str) -> Iterator[Session]:
-    """A Session that has the only connection of an engine, which opens it by itself."""
+    """A Session with the only connection of an engine that has a `creator`."""
     plain = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     opens = {"creator": lambda: psycopg.connect(plain), "pool_size": 1, "max_overflow": 0}
     engine = sa.create_engine("postgresql+psycopg://", **opens)
@@ -171,7 +171,7 @@ def exported(database: Any, **options: Any) -> int:
 )
 @pytest.mark.parametrize(("make", "by_connectorx"), cases((True, BY_CONNECTORX), (False, BY_SQLALCHEMY)))
 def test_tenant_of_caller_is_read(url: str, make: Make, by_connectorx: bool) -> None:
-    """Not what a new connection would find; by ConnectorX where schema and search path can be carried over."""
+    """Not the view of a new connection; with ConnectorX if schema and search path can be copied."""
     with make(url) as database:
         assert takes_connectorx(database) == by_connectorx
         assert read(database)["feedback_id"].to_list() == TENANT_7
@@ -180,7 +180,7 @@ def test_tenant_of_caller_is_read(url: str, make: Make, by_connectorx: bool) -> 
 
 
 def test_schema_translate_map_applies_to_db_schema(url: str) -> None:
-    """As SQLAlchemy does; others are left as they are."""
+    """The same as in SQLAlchemy; other schemas are unchanged."""
     engine = make_engine(url).execution_options(schema_translate_map={"tenant": "tenant_7"})
     assert read(engine, db_schema="tenant")["feedback_id"].to_list() == TENANT_7
     assert read(engine, db_schema="tenant_1")["feedback_id"].to_list() == TENANT_1
@@ -188,7 +188,7 @@ def test_schema_translate_map_applies_to_db_schema(url: str) -> None:
 
 
 def test_schema_translate_map_with_query_is_refused(url: str) -> None:
-    """SQLAlchemy translates no text; what the message says works."""
+    """SQLAlchemy does not translate text; the remedy of the message works."""
     query = select(url, "FROM tenant_7.recommendation_feedbacks")
     with pytest.raises(UsageError, match="The schema_translate_map does not apply to the text of a query"):
         read(in_schema(url, "tenant_7"), query=query)
@@ -196,7 +196,7 @@ def test_schema_translate_map_with_query_is_refused(url: str) -> None:
 
 
 def test_session_settings_are_restored(url: str) -> None:
-    """Its search path, its transaction, and that it may write."""
+    """The search path, the transaction and the permission to write."""
     with session_after(url, "SET LOCAL search_path TO tenant_7", "SET LOCAL row_security TO on") as session:
         read(session)
         assert session.scalar(sa.text("SHOW search_path")) == "tenant_7"
@@ -217,7 +217,7 @@ class Record(Base):
 
 
 def test_objects_of_an_idle_session_with_a_hook_stay_loaded(url: str) -> None:
-    """The transaction in which the hook acted is closed, not rolled back, which would expire them."""
+    """The transaction of the hook is closed, not rolled back, which would expire them."""
     with Session(make_engine(url), expire_on_commit=False) as session:
         record = session.get_one(Record, 1)
         session.commit()
@@ -238,7 +238,7 @@ def role(postgres_admin: sa.Engine) -> Iterator[str]:
 
 @pytest.fixture
 def guarded(postgres_database: str, role: str) -> Iterator[str]:
-    """A database whose policy shows to others than the owner the rows of one tenant, a setting."""
+    """A database whose policy shows only the rows of one tenant, which is a setting, except to the owner."""
     create_schema(postgres_database)
     fill(make_engine(postgres_database), records=RECORDS, feedbacks=feedbacks([1, 2]))
     execute(
@@ -257,7 +257,7 @@ TENANT = "SELECT set_config('app.tenant', '2', {})"
 @pytest.mark.parametrize("made", ["Session", "Connection", "after_begin hook"])
 @pytest.mark.parametrize("of_transaction", ["true", "false"])
 def test_row_security_policy_applies_as_for_the_caller(guarded: str, role: str, made: str, of_transaction: str) -> None:
-    """The setting that it asks for is in no list of settings, so that the caller's own connection is read."""
+    """The policy depends on a setting that cannot be listed, so the caller's connection is read."""
     statements = f"SET ROLE {role}", TENANT.format(of_transaction)
     if made == "Session":
         place: Any = session_after(guarded, *statements)
@@ -279,7 +279,7 @@ def test_row_security_policy_applies_as_for_the_caller(guarded: str, role: str, 
 
 
 def test_view_that_depends_on_a_setting_is_read_through_the_session(postgres_database: str) -> None:
-    """As a policy."""
+    """The same as for a policy."""
     create_schema(postgres_database)
     fill(make_engine(postgres_database), records=RECORDS, feedbacks=feedbacks([1, 2]))
     execute(
@@ -294,7 +294,7 @@ def test_view_that_depends_on_a_setting_is_read_through_the_session(postgres_dat
 
 @pytest.mark.parametrize("change", ["SET ROLE {}", "SET SESSION AUTHORIZATION {}"])
 def test_role_of_session_is_used(url: str, role: str, change: str) -> None:
-    """Its own schema comes first, and what it may not read is not read."""
+    """The role's schema is first in the search path."""
     execute(url, f"CREATE SCHEMA {role}", f"CREATE TABLE {role}.recommendation_feedbacks (LIKE tenant_7.photos)")
     with session_after(url, change.format(role)) as session:
         with pytest.raises(SourceError, match="recommendation_feedbacks has no column"):
@@ -304,7 +304,7 @@ def test_role_of_session_is_used(url: str, role: str, change: str) -> None:
 
 
 def test_query_is_read_in_the_transaction_of_the_session(url: str) -> None:
-    """It can ask for any setting; what the session has not committed belongs to what it sees."""
+    """A query can depend on any setting; uncommitted rows are part of the view."""
     query = select(url, feedback_id="current_setting('app.tenant')::int")
     with session_after(url, TENANT.format("true")) as session:
         assert read(session, query=query)["feedback_id"].to_list() == [2]
@@ -314,7 +314,7 @@ def test_query_is_read_in_the_transaction_of_the_session(url: str) -> None:
 
 
 def test_database_of_mysql_session_is_read(mysql_admin: sa.Engine) -> None:
-    """USE leads to another one, and a temporary table hides another."""
+    """USE selects another database, and a temporary table hides a table."""
     with new_mysql_database(mysql_admin) as first, new_mysql_database(mysql_admin) as second:
         for url, ids in ((first, PUBLIC), (second, TENANT_7)):
             with opened(url) as database:
@@ -355,7 +355,7 @@ def test_schemas_of_sqlite_session_are_read(sqlite_database: Database, tmp_path:
 
 
 def test_tracing_hooks_do_not_prevent_connectorx(url: str) -> None:
-    """They watch statements; an application's own hook may change what they read."""
+    """They only observe statements; an application's hook may change them."""
 
     def watch(*_: Any) -> None: ...
 
@@ -367,7 +367,7 @@ def test_tracing_hooks_do_not_prevent_connectorx(url: str) -> None:
 
 
 def test_orm_filters_are_logged_as_not_applied(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """They are no part of what the database shows."""
+    """They are not a part of the database's view."""
     with Session(make_engine(url)) as session:
         sa.event.listen(session, "do_orm_execute", lambda _: None)
         assert read(session)["feedback_id"].to_list() == PUBLIC
@@ -375,7 +375,7 @@ def test_orm_filters_are_logged_as_not_applied(url: str, caplog: pytest.LogCaptu
 
 
 def test_async_session_in_a_transaction_is_read_with_run_sync(url: str) -> None:
-    """From outside, nobody can ask what it sees."""
+    """Its view cannot be queried from outside of its event loop."""
     pytest.importorskip("greenlet")
     import asyncio
 

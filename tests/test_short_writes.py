@@ -30,8 +30,8 @@ from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify, verify_folder
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
-from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.pipeline.part_writer import PartWriter
@@ -139,7 +139,7 @@ def _parted(database: Database, folder: Path) -> None:
 
 
 def _erase(database: Database, folder: Path) -> None:
-    fe.erase(folder, user_ids=[2], database=database.engine, keys=KEYS)
+    fe.privacy.erase(folder, user_ids=[2], database=database.engine, keys=KEYS)
 
 
 def _vocabulary(_: Database, folder: Path) -> None:
@@ -148,7 +148,7 @@ def _vocabulary(_: Database, folder: Path) -> None:
 
 
 def _adopt(_: Database, folder: Path) -> None:
-    fe.adopt(folder / "old.csv", key=KEYS[0])
+    fe.exports.adopt(folder / "old.csv", key=KEYS[0])
 
 
 def _record(_: Database, folder: Path) -> None:
@@ -171,12 +171,12 @@ WRITERS = {
     "export in parts": Writer(_parted, in_steps=True, is_repeatable=False),
     "erase": Writer(_erase, in_steps=True),
     "prune": Writer(
-        lambda _, folder: fe.prune(folder, keep_days=1, key=KEYS[0], now=NOW + timedelta(9)), in_steps=True
+        lambda _, folder: fe.exports.prune(folder, keep_days=1, key=KEYS[0], now=NOW + timedelta(9)), in_steps=True
     ),
     "adopt": Writer(_adopt),
     "key": Writer(lambda _, folder: write_key(folder / "key")),
     "contracts": Writer(lambda _, folder: write_contracts(folder), in_steps=True),
-    "croissant": Writer(lambda _, folder: fe.write_croissant(folder)),
+    "croissant": Writer(lambda _, folder: fe.report.write_croissant(folder)),
     "vocabulary": Writer(_vocabulary),
     "record": Writer(_record),
     "report": Writer(_report),
@@ -209,7 +209,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def assert_sound(folder: Path) -> None:
     """Files are as their manifests say, no record is torn, and nothing temporary is left."""
-    for manifest in list_local_manifests(folder):
+    for manifest in list_manifests(folder):
         for file in manifest.files if not manifest.pruned_at else []:
             assert hash_file(folder / file.path) in (file.sha256, file.becoming.get("sha256"))
             assert sum(1 for _ in rows_of(folder / file.path).rows()) in (file.rows, file.becoming.get("rows"))
@@ -254,7 +254,7 @@ def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
             assert_sound(folder)
             if not writer.in_steps:
                 assert contents(folder) == before
-                assert verify_folder(folder, list_local_manifests(folder), KEYS).problems == []
+                assert verify_folder(folder, list_manifests(folder), KEYS).problems == []
                 return
             assert_between(steady(contents(folder)), steady(before), after)
             if not writer.is_repeatable:
@@ -263,7 +263,7 @@ def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
         else:
             seen.add(True)
         assert_sound(folder)
-        assert verify_folder(folder, list_local_manifests(folder), KEYS).problems == []
+        assert verify_folder(folder, list_manifests(folder), KEYS).problems == []
         assert steady(contents(folder)).items() >= after.items()
 
     holds()

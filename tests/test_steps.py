@@ -41,7 +41,7 @@ def rules(
     now: datetime = NOW, key: Key | None = None, overrides: Overrides | None = None, **options: Any
 ) -> TransformOptions:
     """Return the rules of an export with these options."""
-    return TransformOptions.of(ExportOptions.from_keywords(**options), now, key, overrides)
+    return TransformOptions.from_options(ExportOptions.from_keywords(**options), now, key, overrides)
 
 
 class Outcome(NamedTuple):

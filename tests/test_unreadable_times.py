@@ -1,4 +1,4 @@
-"""Times that cannot be read: in every window, on every database, rejected where they are the row's own."""
+"""Unreadable times: in every window, on every database; the row is rejected if it is its `created_at`."""
 
 import itertools
 import sqlite3
@@ -30,7 +30,7 @@ from feedback_etl.database.sql import count_rows, count_windows
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.transform.timestamps import is_unreadable, readable
 
 HOUR = timedelta(hours=1)
@@ -70,7 +70,7 @@ def kind_of(url: str) -> str:
 
 @pytest.fixture
 def app(database: Database) -> Database:
-    """Three rows with a time, one without, and then those with each time that the database has and nobody can read."""
+    """Three rows with a time, one without, and one row for each unreadable time of the database."""
     ratings = {"analysis_id": 1, "recommendation_id": 1, "helpful_rating": 5}
     times: list[Any] = [NOW - timedelta(1), NOW - timedelta(2), NOW - timedelta(60), None]
     if kind_of(database.url) == "sqlite":  # whose column is then of text, as others' are
@@ -88,7 +88,7 @@ def app(database: Database) -> Database:
 
 
 def unreadable(app: Database) -> list[int]:
-    """The ids of the rows that nobody can read a time of."""
+    """The ids of the rows with an unreadable time."""
     return list(range(5, 5 + len(TIMES[kind_of(app.url)])))
 
 
@@ -109,7 +109,7 @@ def unreadable(app: Database) -> list[int]:
 def test_rows_are_rejected_in_every_window(
     app: Database, tmp_path: Path, route: str, window: dict[str, Any], ids: list[int]
 ) -> None:
-    """Each once, for its own reason; what has a time is in the windows of that time."""
+    """Each once, with its reason; rows with a readable time are in its windows."""
     everything = "days_back" in window and window["days_back"] == -1
     missing = {"created_at_missing": 1} if everything else {}
     expected = {"created_at_unreadable": len(unreadable(app))} | missing
@@ -128,7 +128,7 @@ def test_rows_are_rejected_in_every_window(
 
 @pytest.mark.parametrize(("window", "rows"), [(Window(datetime(2025, 10, 1), NOW), 2), (Window(None, NOW), 4)])
 def test_counted_rows_equal_read_rows(app: Database, window: Window, rows: int) -> None:
-    """And for an incremental series, no row is counted in two of its windows."""
+    """No row is counted in two windows of an incremental series."""
     with open_connection(app.url) as source:
         relation = inspect_source(source)
         assert fetch_count(source, count_rows(relation, window)) == rows + len(unreadable(app))
@@ -146,7 +146,7 @@ def test_export_of_unreadable_rows_only_is_an_error(app: Database, tmp_path: Pat
 
 @pytest.mark.parametrize("lookback", ["30m", "90d"])
 def test_an_incremental_series_lists_each_row_once(app: Database, tmp_path: Path, lookback: str) -> None:
-    """In the first export that finds it: it does not keep later ones from finding nothing, and is never late."""
+    """In the first export that reads it only; it does not make later exports non-empty, and is never late."""
     options: dict[str, Any] = {"incremental": True, "lookback": lookback}
     later = NOW + timedelta(days=1)
     first = exported(app, tmp_path, **options)
@@ -162,7 +162,7 @@ def test_an_incremental_series_lists_each_row_once(app: Database, tmp_path: Path
 
 
 def test_row_with_corrected_time_is_exported(app: Database, tmp_path: Path) -> None:
-    """Though an incremental series has rejected it before."""
+    """Also if an incremental series has rejected it before."""
     exported(app, tmp_path, incremental=True)
     execute(app.url, "UPDATE recommendation_feedbacks SET created_at = '2025-10-25 11:30:00' WHERE id = 5")
     report = exported(app, tmp_path, incremental=True, now=NOW + HOUR)
@@ -195,7 +195,7 @@ def memory() -> Iterator[sqlite3.Connection]:
 @settings(max_examples=settings().max_examples // 5)
 @given(texts=st.lists(st.one_of(FORMS, st.text(max_size=30)), min_size=20, max_size=60))
 def test_sqlite_and_polars_agree_on_any_text(memory: sqlite3.Connection, texts: list[str]) -> None:
-    """Whether it is a time, and which: so that what is counted there is what is read here."""
+    """Both agree whether a text is a time, and which: counted rows are read rows."""
     texts = [text for text in texts if "\0" not in text]
     memory.execute("DELETE FROM t")
     memory.executemany("INSERT INTO t VALUES (?, ?)", enumerate(texts))
@@ -228,7 +228,7 @@ def test_sqlite_and_polars_agree_on_any_text(memory: sqlite3.Connection, texts: 
     ],
 )
 def test_readable_and_unreadable_texts(text: str, time: datetime | None) -> None:
-    """Blanks after a time are harmless; before it, they would sort it elsewhere."""
+    """Blanks after a time are allowed; blanks before it would change its order."""
     raw = to_raw(raw_frame({}).with_columns(created_at=pl.lit(text)))
     assert raw.select(readable("created_at")).item() == time
     assert raw.select(is_unreadable("created_at")).item() == (time is None)
@@ -236,7 +236,7 @@ def test_readable_and_unreadable_texts(text: str, time: datetime | None) -> None
 
 @by_both_routes
 def test_unreadable_rows_come_after_all_others_on_sqlite(tmp_path: Path, route: str) -> None:
-    """As rows without a time do."""
+    """The same as rows without a time."""
     (tmp_path / "a.db").touch()
     texts = ["yesterday", "2025-10-25 10:00:00", "1999", "", "2025-10-24T10:00:00+0200"]
     values = ", ".join(f"({number}, '{text}')" for number, text in enumerate(texts))
@@ -264,7 +264,7 @@ EPOCH = {
     ids=["seconds", "milliseconds"],
 )
 def test_remedy_for_epoch_numbers_works(url: str, number: str, form: int, expected: datetime) -> None:
-    """As text on SQLite too, in whatever window."""
+    """Also as text on SQLite, in every window."""
     remedy = EPOCH[kind_of(url)][form]
     for written in [number, *([f"'{number}'", f"'{number}.0'"] if kind_of(url) == "sqlite" else [])]:
         with pytest.raises(SourceError) as caught:
@@ -276,7 +276,7 @@ def test_remedy_for_epoch_numbers_works(url: str, number: str, form: int, expect
 
 
 def test_rows_with_numbers_are_counted(tmp_path: Path) -> None:
-    """How many they are; digits of another length are no number of seconds, but no time either."""
+    """The message has their number; digits of another length are neither an epoch nor a time."""
     (tmp_path / "a.db").touch()
     url = f"sqlite:///{tmp_path}/a.db"
     texts = ["2025-10-25 10:00:00", "1761386400", "1761386400123", "20251025", "20251025100000"]
@@ -341,7 +341,7 @@ def declared(url: str, kind: str = "timestamp") -> tuple[str, int]:
 def test_declared_time_outside_the_calendar_is_null_and_counted(
     url: str, tmp_path: Path, route: str, kind: str
 ) -> None:
-    """The same on every database by every route: nothing fails, and the first and the last moment stay."""
+    """The same on every database by both routes; the first and last moments are kept."""
     query, others = declared(url, kind)
     database = by(route, url) if route in ROUTES else url
     report = fe.export_feedback(
@@ -351,7 +351,7 @@ def test_declared_time_outside_the_calendar_is_null_and_counted(
     assert rows["valid_until"].drop_nulls().to_list() == ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"]
     assert rows.height == 3 + others
     assert report.unreadable_times == others
-    assert list_local_manifests(tmp_path / "out")[0].statistics["unreadable_times"] == others
+    assert list_manifests(tmp_path / "out")[0].statistics["unreadable_times"] == others
     assert f"times      {others} unreadable in declared time columns; null in the export" in [
         *format_summary(report, 1)
     ]
@@ -374,7 +374,7 @@ def test_unreadable_created_at_of_a_query_is_in_every_window(url: str, kind: str
 
 
 def test_times_of_a_dataframe_are_judged_equally() -> None:
-    """Those of a column of the frame, with whatever unit and zone."""
+    """Times of a column with every unit and zone."""
     beyond = pl.lit(253_402_300_800_000_000).cast(pl.Datetime("us"))
     for time in (beyond, beyond.dt.replace_time_zone("UTC"), beyond.cast(pl.Datetime("ms"))):
         raw = raw_frame({}).with_columns(created_at=time, valid_until=time)

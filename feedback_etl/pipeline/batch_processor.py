@@ -78,8 +78,8 @@ class BatchProcessor:
         self._is_erased = is_erased(tombstones) if tombstones else None
         self._seen_rows = seen_rows
         self._duplicates = _create_duplicate_filter(options, seen_rows)
-        self._max_people = max(MAX_COUNTED_PEOPLE, options.anonymity.k or 0)
-        self._people = ClassCounter(options.anonymity.quasi_identifiers, self._max_people)
+        self._max_people = max(MAX_COUNTED_PEOPLE, options.k_policy.k or 0)
+        self._people = ClassCounter(options.k_policy.quasi_identifiers, self._max_people)
         self._classes: pl.DataFrame | None = None
         self._rejected = RejectedRows(options)
         self._counts: Counter[str] = Counter()
@@ -172,7 +172,7 @@ class BatchProcessor:
         Raises:
             ValidationError: The policy allows no small class, or fewer suppressed rows, or no row would remain.
         """
-        policy, classes = self._options.anonymity, self._people.classes()
+        policy, classes = self._options.k_policy, self._people.classes()
         small = classes.filter(pl.col("people") < (policy.k or 0))
         suppressed, rows = int(small["rows"].sum()), int(classes["rows"].sum())
         if violation := policy.violation(suppressed, rows):
@@ -217,7 +217,7 @@ class BatchProcessor:
             rejected_reasons=self._rejected.sort_reasons(),
             window=window,
             key_id=options.key.id if options.key else None,
-            risk={} if self._classes is None else summarize(self._classes, options.anonymity, self._max_people),
+            risk={} if self._classes is None else summarize(self._classes, options.k_policy, self._max_people),
         )
 
 

@@ -37,17 +37,17 @@ class Plan:
 
     Attributes:
         window: The half-open window, UTC.
-        rows: Rows of feedback in the window, with consent if it is recorded; estimated if it is not and there are more
-            than ten million.
+        rows: Rows of feedback in the window, with consent if the database records it; estimated if it does not and
+            there are more than ten million.
         ranges: Number of time ranges, and so of tasks and parts.
         workers: Number of parallel workers, each with a connection to the database; at most the number of ranges, and
             1 where the database is not read in parallel.
-        measured_rows: Rows of the one range that was read and processed here.
-        measured_seconds: Seconds that took, with one worker of this machine.
+        measured_rows: Rows of the range that was read and processed for the estimate.
+        measured_seconds: Seconds that reading and processing it took, with one worker on this machine.
         measured_bytes: Size of its part in bytes.
         bytes: Estimated size of all parts in bytes.
-        seconds: Estimated seconds from the first task to the last, if database and storage keep up with all workers,
-            and these are as fast as this machine.
+        seconds: Estimated seconds from the first task to the last, if database and storage keep up with all workers
+            and each worker is as fast as this machine.
     """
 
     window: Window
@@ -62,11 +62,11 @@ class Plan:
 
     @property
     def rows_a_second(self) -> float:
-        """Of one worker."""
+        """Rows that one worker processes per second, as measured."""
         return self.measured_rows / self.measured_seconds if self.measured_seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All to_statistics as values that JSON can hold; the window's ends as ISO 8601 text in UTC."""
+        """Return all attributes as values that JSON can hold; the window's ends are ISO 8601 text in UTC."""
         return asdict(self) | {"window": [end.isoformat() if end else None for end in self.window]}
 
 
@@ -79,8 +79,8 @@ def plan(
 ) -> Plan:
     """Estimate what `export_feedback` with an executor and these options takes; nothing is written.
 
-    Rows are counted, and one range from their middle is read and processed, under a throw-away key. Only PostgreSQL is
-    read in parallel. Enforcing k writes every row twice, which the estimate does not include.
+    Rows are counted, and one range from the middle of the window is read and processed with a temporary key. Only
+    PostgreSQL is read in parallel. Enforcing k writes every row twice, which the estimate does not include.
 
     Args:
         database: As for `export_feedback`.
@@ -105,41 +105,51 @@ def plan(
     now = resolve_now(now)
     if options.output.incremental:
         raise UsageError("An incremental export is never in parts: leave incremental out.")
-    selection, rules = select(database, options, now), TransformOptions.of(options, now, generate_key())
-    window, form = selection.window, options.output.file_format
-    with open_source(selection) as found:
-        rows, ranges, active, middle = _divide(found, window, options.read.workers or MAX_TASKS_IN_FLIGHT)
-        measured, seconds, size = _measure(found, middle, rules, form)
-    share = rows / measured if measured else 0.0
-    waves = ceil(ranges / active) / ranges
-    return Plan(window, rows, ranges, active, measured, seconds, size, round(size * share), seconds * share * waves)
+    selection = select(database, options, now)
+    window, file_format = selection.window, options.output.file_format
+    transform_options = TransformOptions.from_options(options, now, generate_key())
+    with open_source(selection) as source:
+        rows, ranges, workers, middle = _divide(source, window, options.read.workers or MAX_TASKS_IN_FLIGHT)
+        measured_rows, seconds, size = _measure(source, middle, transform_options, file_format)
+    scale = rows / measured_rows if measured_rows else 0.0
+    return Plan(
+        window,
+        rows,
+        ranges,
+        workers,
+        measured_rows,
+        seconds,
+        size,
+        bytes=round(size * scale),
+        seconds=seconds * scale * ceil(ranges / workers) / ranges,
+    )
 
 
-def _divide(found: OpenSource, window: Window, workers: int) -> tuple[int, int, int, Window]:
+def _divide(source: OpenSource, window: Window, workers: int) -> tuple[int, int, int, Window]:
     """Return the number of rows, of ranges and of parallel workers, and a range from the middle of the window."""
-    source, relation = found
-    if not is_partitionable(source):
-        rows = fetch_count(source, count_rows(relation, window))
+    connection, relation = source
+    if not is_partitionable(connection):
+        rows = fetch_count(connection, count_rows(relation, window))
         return rows, count_batch_groups(rows, BATCH_ROWS), 1, window
-    ranges = plan_task_ranges(found, window, workers)
-    rows, count = count_total(source, relation, window, ranges), len(ranges.windows)
+    ranges = plan_task_ranges(source, window, workers)
+    rows, count = count_total(connection, relation, window, ranges), len(ranges.windows)
     return rows, count, min(workers, count), ranges.middle
 
 
-def _measure(found: OpenSource, window: Window, rules: TransformOptions, form: FileFormat) -> tuple[int, float, int]:
+def _measure(
+    source: OpenSource, window: Window, options: TransformOptions, file_format: FileFormat
+) -> tuple[int, float, int]:
     """Process a range, or its first group of batches; return its rows, seconds and bytes."""
-    processor, part = (
-        BatchProcessor(rules),
-        RowWriter(cast("IO[bytes]", _Discarding()), form, parquet_metadata(rules, form)),
-    )
+    processor = BatchProcessor(options)
+    part = RowWriter(cast("IO[bytes]", _DiscardedFile()), file_format, parquet_metadata(options, file_format))
     started = time.perf_counter()
-    with open_batches(found.source, found.relation, window, BatchOptions()) as frames:
+    with open_batches(source.source, source.relation, window, BatchOptions()) as frames:
         process_batches(processor, next(group_batches(frames)), write=part.append, write_rejected=lambda _: None)
         part.finish()
         return processor.rows, time.perf_counter() - started, part.written.bytes
 
 
-class _Discarding(io.RawIOBase):
+class _DiscardedFile(io.RawIOBase):
     """A file that discards what is written to it."""
 
     def writable(self) -> bool:

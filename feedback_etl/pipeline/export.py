@@ -90,7 +90,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
     request = ExportRequest(
         storage=open_storage(options.output.output_dir),
         selection=select(database, options, now, on_progress),
-        rules=TransformOptions.of(options, now, resolve_key(key, unkeyed=unkeyed), overrides),
+        transform_options=TransformOptions.from_options(options, now, resolve_key(key, unkeyed=unkeyed), overrides),
         output=options.output,
         started=started,
         executor=executor,
@@ -136,7 +136,7 @@ def export_once(request: ExportRequest, idempotency_key: str) -> ExportReport:
     """
     while True:
         with deduplicate_request(
-            request.storage, idempotency_key, request.output.lock_timeout, request.rules.key
+            request.storage, idempotency_key, request.output.lock_timeout, request.transform_options.key
         ) as done:
             try:
                 return done or export_full(request)
@@ -146,7 +146,7 @@ def export_once(request: ExportRequest, idempotency_key: str) -> ExportReport:
 
 def export_incremental(request: ExportRequest) -> ExportReport:
     """Export the rows that are new in the incremental series of the folder, which is locked meanwhile."""
-    output, now = request.output, request.rules.now
+    output, now = request.output, request.transform_options.now
     with lock_series(request.folder, hash_settings(request.settings), output.lock_timeout) as series:
         window = Window(series.find_start(request.selection.window.start, now), now)
         windows = [Window(count.start, count.end) for count in series.counted]

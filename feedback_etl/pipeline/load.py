@@ -40,22 +40,22 @@ def load_training(  # noqa: PLR0913  public, flat
     require_known(keywords, [*TrainingKeywords.__annotations__])
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
-    rules = TransformOptions.of(options, now, resolve_key(key, unkeyed=unkeyed))
-    return _collect_training(select(database, options, now, on_progress), rules)
+    transform_options = TransformOptions.from_options(options, now, resolve_key(key, unkeyed=unkeyed))
+    return _collect_training(select(database, options, now, on_progress), transform_options)
 
 
 @retry_with_sqlalchemy
-def _collect_training(selection: ReadRequest, rules: TransformOptions) -> pl.DataFrame:
+def _collect_training(selection: ReadRequest, options: TransformOptions) -> pl.DataFrame:
     with open_feedback(selection) as stream:
         from feedback_etl.pipeline.batch_processor import (
             BatchProcessor,  # imports pandera, while the database executes the query
         )
 
-        processor = BatchProcessor(rules)
+        processor = BatchProcessor(options)
         pairs = pl.concat([processor.validate_pairs(processor.process(raw).pairs) for raw in stream.batches])
         processor.flush_rejected()
         processor.check_limits(selection.window, stream.excluded)
-        return drop_small_classes(pairs, processor.find_small_classes(), rules.anonymity.quasi_identifiers)
+        return drop_small_classes(pairs, processor.find_small_classes(), options.k_policy.quasi_identifiers)
 
 
 def load_feedback(

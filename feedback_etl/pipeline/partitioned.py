@@ -65,7 +65,7 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
 
 def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in_flight: int) -> ExportReport:
     """Export the partitions of a request by an executor or by threads, with this many tasks in flight."""
-    executor, secrets = request.executor, Secrets(partitions.url, request.rules.key)
+    executor, secrets = request.executor, Secrets(partitions.url, request.transform_options.key)
     with _begin(request, partitions.consent) as export, _connect(executor, in_flight) as workers:
         function = run_task if executor is not None else partial(run_task_with, secrets)
         run: Runner = partial(run_tasks, workers, function, at_once=in_flight)
@@ -81,12 +81,12 @@ def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in
 @retry_with_sqlalchemy
 def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportReport:
     """Export rows that cannot be read in parallel, part by part in this process."""
-    storage, rules = request.storage, request.rules
+    storage, options = request.storage, request.transform_options
     with open_feedback(selection) as stream, _begin(request, stream.consent) as export:
         context = _create_context(request, export, ())
-        processor = create_processor(context, rules)
+        processor = create_processor(context, options)
         results = (
-            write_part(storage, rules, PartTask(context, number, ""), frames, processor)
+            write_part(storage, options, PartTask(context, number, ""), frames, processor)
             for number, frames in enumerate(group_batches(stream.batches))
         )
         processor, written = _collect(request, results)
@@ -105,7 +105,7 @@ def _collect(
     request: ExportRequest, results: Generator[TaskResult, None, None], total: int = 0
 ) -> tuple[BatchProcessor, _Written]:
     """Take the results of the tasks that read, with progress; closing them cancels what remains after an error."""
-    processor, written = BatchProcessor(request.rules), _Written([], [])
+    processor, written = BatchProcessor(request.transform_options), _Written([], [])
     on_progress = request.selection.on_progress
     with closing(results):
         for result in results:
@@ -134,11 +134,11 @@ def _finish(
     source: FeedbackPartitions | FeedbackStream,
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
-    rules, window = request.rules, request.selection.window
+    options, window = request.transform_options, request.selection.window
     export, context, run = execution
     processor.check_limits(window, source.excluded)
     small = processor.find_small_classes()
-    if rules.anonymity.k is not None:
+    if options.k_policy.k is not None:
         _publish_small_classes(request, export.stem, small)
         tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
         with closing(run(tasks)) as results:
@@ -147,7 +147,7 @@ def _finish(
     report = processor.build_report(window, source.excluded)
     _require_all(written.files, report)
     details = ManifestDetails(
-        "full", window, request.settings, report.to_statistics(), source.dialect, extra=rules.extra_columns
+        "full", window, request.settings, report.to_statistics(), source.dialect, extra=options.extra_columns
     )
     export.commit(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head
@@ -159,13 +159,13 @@ def _finish(
 
 def _release_here(request: ExportRequest) -> Runner:
     def run(tasks: Iterable[Any]) -> Generator[TaskResult, None, None]:
-        return (release_part(request.storage, request.rules, task) for task in tasks)
+        return (release_part(request.storage, request.transform_options, task) for task in tasks)
 
     return run
 
 
 def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
-    now, folder = request.rules.now, request.storage.local_path()
+    now, folder = request.transform_options.now, request.storage.local_path()
     options = request.transaction_options(consent, request_details(request.output.idempotency_key))
     if folder is None:
         return ObjectExportTransaction(request.storage, now, options)
@@ -175,14 +175,14 @@ def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExpor
 def _create_context(
     request: ExportRequest, export: PartitionedExportTransaction | ObjectExportTransaction, prepare: tuple[str, ...]
 ) -> TaskContext:
-    rules, selection = request.rules, request.selection
+    options, selection = request.transform_options, request.selection
     return TaskContext(
-        place=request.storage.absolute_uri(),
+        destination=request.storage.absolute_uri(),
         stem=export.stem,
-        form=request.output.file_format,
-        rules=replace(rules, key=None),
+        file_format=request.output.file_format,
+        transform_options=replace(options, key=None),
         version=__version__,
-        key_id=rules.key.id if rules.key else None,
+        key_id=options.key.id if options.key else None,
         erasures=export.erasures,
         prepare=prepare,
         batch_size=selection.batch_options.batch_size,

@@ -24,12 +24,12 @@ class ExportRequest:
     """A requested export.
 
     Attributes:
-        storage: Where it goes.
-        selection: The rows to read.
-        rules: What happens to them.
-        output: The form of the export, and its relation to earlier ones.
-        started: When the request began, by `time.perf_counter`.
-        executor: Runs the tasks of an export in parts; None for this process.
+        storage: Storage that receives the export.
+        selection: Rows to read.
+        transform_options: Options that decide what happens to a row.
+        output: Format of the export, and its relation to earlier exports.
+        started: Start of the request, a value of `time.perf_counter`.
+        executor: Executor that runs the tasks of an export in parts; None to run them in this process.
 
     Raises:
         UsageError: An incremental export would be in parts, or a function of the application could not be called for
@@ -38,13 +38,13 @@ class ExportRequest:
 
     storage: Storage
     selection: ReadRequest
-    rules: TransformOptions
+    transform_options: TransformOptions
     output: OutputOptions
     started: float
     executor: "Executor | None" = None
 
     def __post_init__(self) -> None:
-        replaced = {*self.rules.overrides.names()}
+        replaced = {*self.transform_options.overrides.names()}
         if self.is_partitioned and self.output.incremental:
             raise UsageError(
                 "An export in parts (by an executor, or to an object store) is always of a whole window: leave "
@@ -86,32 +86,32 @@ class ExportRequest:
     def transaction_options(self, consent: Sequence[str], audit_details: Mapping[str, Any]) -> TransactionOptions:
         """Return the options of the export's transaction, given the consent columns that filter the rows."""
         return TransactionOptions(
-            key=self.rules.key,
+            key=self.transform_options.key,
             allow_new_key=self.output.allow_new_key,
             known_keys=available_keys,
             consent=consent,
             audit_details=audit_details,
             lock_timeout=self.lock_timeout,
-            own_pseudonyms=self.rules.overrides.hash_id is not None,
+            own_pseudonyms=self.transform_options.overrides.hash_id is not None,
         )
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides which rows an export has and what they look like: the identity of an incremental series."""
-        rules, query = self.rules, self.selection.query
+        options, query = self.transform_options, self.selection.query
         optional = {
-            "extra_columns": [list(column) for column in rules.extra_columns],
-            "age_edges": list(rules.age_edges) if rules.age_edges != AGE_EDGES else [],
+            "extra_columns": [list(column) for column in options.extra_columns],
+            "age_edges": list(options.age_edges) if options.age_edges != AGE_EDGES else [],
             "allow_row_security": self.selection.allow_row_security,
-            "overridden": rules.overrides.names(),
+            "overridden": options.overrides.names(),
         }
         return {name: value for name, value in optional.items() if value} | {
-            "min_feedback_fields": rules.min_feedback_fields,
-            "recommendation_id": "hash" if rules.hash_recommendation_id else "keep",
-            "timestamp_precision": rules.timestamp_precision,
-            "k": rules.anonymity.k,
-            "quasi_identifiers": list(rules.anonymity.quasi_identifiers),
+            "min_feedback_fields": options.min_feedback_fields,
+            "recommendation_id": "hash" if options.hash_recommendation_id else "keep",
+            "timestamp_precision": options.timestamp_precision,
+            "k": options.k_policy.k,
+            "quasi_identifiers": list(options.k_policy.quasi_identifiers),
             "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
             "db_schema": self.selection.db_schema,
-            "key_id": rules.key.id if rules.key else None,
+            "key_id": options.key.id if options.key else None,
         }

@@ -17,10 +17,10 @@ class TaskContext:
     """What all tasks of an export share.
 
     Attributes:
-        place: Where the export goes, as the caller named it.
+        destination: Folder or object-store prefix of the export, as the caller named it.
         stem: Common part of its file names.
-        form: Format of its parts.
-        rules: What happens to rows; without the key.
+        file_format: Format of its parts.
+        transform_options: Options that decide what happens to a row; without the key.
         version: Version of this package, which workers must have as well.
         key_id: Id of the key that workers must have; None for unkeyed exports.
         erasures: Erasures that were recorded before the export began. The coordinator applies later ones, so that a
@@ -31,10 +31,10 @@ class TaskContext:
         read_timeout: Seconds without a row after which reading fails.
     """
 
-    place: str
+    destination: str
     stem: str
-    form: FileFormat
-    rules: TransformOptions
+    file_format: FileFormat
+    transform_options: TransformOptions
     version: str
     key_id: str | None
     erasures: frozenset[str]

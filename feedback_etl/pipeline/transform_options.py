@@ -23,14 +23,16 @@ class TransformOptions:
     strict: bool
     max_rejected: float
     timestamp_precision: TimestampPrecision
-    anonymity: KAnonymityPolicy
+    k_policy: KAnonymityPolicy
     extra_columns: tuple[ExtraColumn, ...]
     age_edges: tuple[int, ...]
     row_model: Any
     overrides: Overrides
 
     @classmethod
-    def of(cls, options: ExportOptions, now: datetime, key: Key | None, overrides: Overrides | None = None) -> Self:
+    def from_options(
+        cls, options: ExportOptions, now: datetime, key: Key | None, overrides: Overrides | None = None
+    ) -> Self:
         """Take the options that concern rows."""
         quality, privacy = options.quality, options.privacy
         return cls(
@@ -41,7 +43,7 @@ class TransformOptions:
             strict=quality.strict,
             max_rejected=quality.max_rejected,
             timestamp_precision=privacy.timestamp_precision,
-            anonymity=privacy.k_anonymity,
+            k_policy=privacy.k_anonymity,
             extra_columns=privacy.all_extra_columns,
             age_edges=tuple(privacy.age_edges),
             row_model=quality.row_model,

@@ -6,7 +6,6 @@ was killed.
 
 import json
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -74,11 +73,11 @@ def _find_secrets(export: TaskContext) -> Secrets:
         raise UsageError(
             f"This worker has feedback_etl {__version__}, the coordinator {export.version}: install the same version."
         )
-    place = _place_of(export.place)
+    place = _place_of(export.destination)
     if place.local_path() and not place.names(STATE_FOLDER):
         raise UsageError(
-            f"This worker does not see {export.place}: let workers and coordinator share the folder, or export to an "
-            "object store."
+            f"This worker does not see {export.destination}: let workers and coordinator share the folder, or export "
+            "to an object store."
         )
     settings = load_settings()
     key = find_active_key(settings) if export.key_id else None
@@ -104,19 +103,19 @@ def _connectorx_url(database: str, connect_timeout: float) -> str:
 def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     """Run a task with the given database and key; raises as `run_task`."""
     export = task.export
-    place, rules = _place_of(export.place), replace(export.rules, key=secrets.key)
+    place, options = _place_of(export.destination), replace(export.transform_options, key=secrets.key)
     if isinstance(task, ReleaseTask):
-        return release_part(place, rules, task)
+        return release_part(place, options, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = read_job(job, raw_extra_columns(rules.extra_columns), read_timeout=export.read_timeout)
-    return write_part(place, rules, task, frames, create_processor(export, rules))
+    frames = read_job(job, raw_extra_columns(options.extra_columns), read_timeout=export.read_timeout)
+    return write_part(place, options, task, frames, create_processor(export, options))
 
 
-def create_processor(export: TaskContext, rules: TransformOptions) -> BatchProcessor:
+def create_processor(export: TaskContext, options: TransformOptions) -> BatchProcessor:
     """Return the batch processor of a task, which removes people who were erased before the export began."""
     if not export.erasures:
-        return BatchProcessor(rules)
-    return BatchProcessor(rules, _forgotten_in(export.place, (rules.key, *available_keys()), export.erasures))
+        return BatchProcessor(options)
+    return BatchProcessor(options, _forgotten_in(export.destination, (options.key, *available_keys()), export.erasures))
 
 
 @lru_cache(maxsize=4)
@@ -132,26 +131,24 @@ def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[
 
 
 def write_part(
-    place: Storage, rules: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], processor: BatchProcessor
+    place: Storage, options: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], processor: BatchProcessor
 ) -> TaskResult:
     """Write a part from raw rows; with k, spool its rows until the sizes of all equivalence classes are known."""
     export, number = task.export, task.number
-    spools = rules.anonymity.k is not None
-    name = spooled_part_path(export.stem, number) if spools else part_path(export.stem, number, export.form.suffix)
-    with ExitStack() as stack:
-        pairs = PartWriter(
-            place, name, FileFormat("arrow") if spools else export.form, parquet_metadata(rules, export.form)
-        )
-        rejected = PartWriter(place, rejected_part_path(export.stem, number), FileFormat(), {})
-        for file in (pairs, rejected):
-            stack.enter_context(file)
+    spools = options.k_policy.k is not None
+    file_format = FileFormat("arrow") if spools else export.file_format
+    name = spooled_part_path(export.stem, number) if spools else part_path(export.stem, number, file_format.suffix)
+    with (
+        PartWriter(place, name, file_format, parquet_metadata(options, export.file_format)) as pairs,
+        PartWriter(place, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
+    ):
         process_batches(processor, frames, write=pairs.append, write_rejected=rejected.append)
         written = pairs.publish("pairs")
         files = [*([] if spools else written), *rejected.publish("rejected")]
     return TaskResult(number, files, processor.take_counts(), next(iter(written), None) if spools else None)
 
 
-def release_part(place: Storage, rules: TransformOptions, task: ReleaseTask) -> TaskResult:
+def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -> TaskResult:
     """Write a part from its spooled rows, without those of equivalence classes that are too small.
 
     Raises:
@@ -160,21 +157,21 @@ def release_part(place: Storage, rules: TransformOptions, task: ReleaseTask) -> 
     export, number = task.export, task.number
     with place.local_copy(small_classes_path(export.stem)) as path:
         small = pl.read_ipc(path)
-    name = part_path(export.stem, number, export.form.suffix)
+    name = part_path(export.stem, number, export.file_format.suffix)
     with (
         open_spooled_part(place, task.spooled) as frames,
-        PartWriter(place, name, export.form, parquet_metadata(rules, export.form)) as pairs,
+        PartWriter(place, name, export.file_format, parquet_metadata(options, export.file_format)) as pairs,
     ):
         for frame in frames:
-            pairs.append(drop_small_classes(frame, small, rules.anonymity.quasi_identifiers))
+            pairs.append(drop_small_classes(frame, small, options.k_policy.quasi_identifiers))
         return TaskResult(number, pairs.publish("pairs"), None)
 
 
-def parquet_metadata(rules: TransformOptions, form: FileFormat) -> dict[str, str]:
+def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict[str, str]:
     """Return the metadata of a Parquet file: the key id and the JSON Schema of its rows; empty for other formats."""
-    if form.format != "parquet":
+    if file_format.format != "parquet":
         return {}
     from feedback_etl.exports.row_schema import row_schema
 
-    contract = json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
-    return {"feedback_etl.key_id": rules.key.id if rules.key else "", "feedback_etl.contract": contract}
+    contract = json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
+    return {"feedback_etl.key_id": options.key.id if options.key else "", "feedback_etl.contract": contract}

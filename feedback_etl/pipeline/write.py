@@ -36,18 +36,18 @@ def write_export(
     The order is: open the database, begin the transaction, process and write each batch, check the limits, release the
     rows of equivalence classes that are large enough, commit.
     """
-    rules, window = request.rules, selection.window
+    options, window = request.transform_options, selection.window
     with open_feedback(selection) as stream:
         with _begin_transaction(request, stream, series) as files:
-            memory = None if series is None else SeenRows(series.rows_file, rules.key, stream.watermark.until)
-            processor = _create_processor(rules, files.forgotten, memory)
-            write = files.write if rules.anonymity.k is None else files.spool
+            memory = None if series is None else SeenRows(series.rows_file, options.key, stream.watermark.until)
+            processor = _create_processor(options, files.forgotten, memory)
+            write = files.write if options.k_policy.k is None else files.spool
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
-            suppress_small_classes(files, processor, rules.anonymity)
+            suppress_small_classes(files, processor, options.k_policy)
             report = processor.build_report(window, stream.excluded)
             details = ManifestDetails(
-                "full", window, request.settings, source=stream.dialect, extra=rules.extra_columns
+                "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
             )
             if series is not None and memory is not None:
                 files.write_seen_rows(memory.rows())
@@ -84,31 +84,31 @@ def suppress_small_classes(
 def _begin_transaction(
     request: ExportRequest, stream: FeedbackStream, series: IncrementalState | None
 ) -> LocalExportTransaction:
-    rules, output = request.rules, request.output
+    options, output = request.transform_options, request.output
     if series is None:
         plan = request_details(output.idempotency_key)
     else:
         plan = series_details(request.selection.window.start, hash_settings(request.settings))
     return LocalExportTransaction(
         request.folder,
-        rules.now,
+        options.now,
         request.transaction_options(stream.consent, plan),
         form=output.file_format,
-        contract=_row_schema(rules) if output.format == "parquet" else "",
+        contract=_row_schema(options) if output.format == "parquet" else "",
     )
 
 
-def _row_schema(rules: TransformOptions) -> str:
+def _row_schema(options: TransformOptions) -> str:
     from feedback_etl.exports.row_schema import row_schema  # imports pandera, which CSV needs later, in parallel
 
-    return json.dumps(row_schema(rules.extra_columns, rules.age_edges, rules.overrides.names()))
+    return json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
 
 
 def _create_processor(
-    rules: TransformOptions, forgotten: Sequence[Tombstones], memory: SeenRows | None
+    options: TransformOptions, forgotten: Sequence[Tombstones], memory: SeenRows | None
 ) -> "BatchProcessor":
     from feedback_etl.pipeline.batch_processor import (
         BatchProcessor,  # imports pandera, while the database executes the query
     )
 
-    return BatchProcessor(rules, forgotten, memory)
+    return BatchProcessor(options, forgotten, memory)
