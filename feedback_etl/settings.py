@@ -218,8 +218,7 @@ def find_active_key(settings: Settings | None = None) -> Key:
         KeyUnusableError: The key is invalid or retired.
     """
     key, location = find_key(settings)
-    folder = find_retired_folder(settings)
-    if is_retired(key, folder):
+    if is_retired(key, find_retired_folder(settings)):
         raise KeyUnusableError(
             f"The key {key.id} from {location} is retired and serves erasure and audit only. Configure another key "
             "(feedback-etl keys new)."

@@ -70,6 +70,9 @@ IMPURE = {"open", "Path", "collect", "collect_all", "fetch", "item", "map_elemen
 IMPURE_BEGINNINGS = ("read_", "scan_", "write_", "sink_")
 
 
+MAX_MODULE_LINES = 250
+MAX_FUNCTION_LINES = 40
+
 WRITERS = {"write_text", "write_bytes", "fdopen", "FileIO"}
 """Functions that write files."""
 
@@ -263,6 +266,49 @@ PUBLIC_PACKAGES = ["feedback_etl", *(f"feedback_etl.{name}" for name in PUBLIC)]
 def package(request: pytest.FixtureRequest) -> ModuleType:
     """Return each of the packages that have public names."""
     return importlib.import_module(request.param)
+
+
+class TestSizes:
+    """Modules and functions that fit on a few screens."""
+
+    def test_no_module_has_more_than_250_lines(self) -> None:
+        lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+        assert {
+            str(path.relative_to(PACKAGE)): count for path, count in lines.items() if count > MAX_MODULE_LINES
+        } == {}
+
+    def test_no_function_has_more_than_40_lines(self) -> None:
+        """Signature and docstring do not count: they document the options of public functions and commands."""
+
+        def long_functions(module: str) -> list[str]:
+            functions = [node for node in get_nodes(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+            return [node.name for node in functions if count_body_lines(node) > MAX_FUNCTION_LINES]
+
+        assert find_offenders(list_modules(), long_functions) == {}
+
+    def test_lines_of_a_function_are_counted_without_signature_and_docstring(self) -> None:
+        source = """def f(
+    a,
+):
+    '''Summary.
+
+    Details.
+    '''
+    # A comment.
+
+    return [
+        a,
+    ]
+"""
+        documented, bare = source, source.replace("    '''Summary.\n\n    Details.\n    '''\n", "")
+        assert [count_body_lines(ast.parse(text).body[0]) for text in (documented, bare)] == [3, 3]
+
+
+def count_body_lines(function: ast.AST) -> int:
+    """Return the number of lines from the first statement after the docstring to the end of a function."""
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    statements = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (function.end_lineno or 0) - statements[0].lineno + 1 if statements else 0
 
 
 class TestPublicNames:

@@ -1,7 +1,7 @@
-"""All options of an export, as one value that flat keywords build and change.
+"""All options of an export as one value, built from flat keywords.
 
-Callers give options as flat keywords (`export_feedback(url, days_back=90, k=5)`), which `options.keywords` types for
-editors and type checkers, or as one `ExportOptions`.
+Callers pass options as flat keywords (`export_feedback(url, days_back=90, k=5)`) or as one `ExportOptions`. The types of
+the keywords are declared in `options.keywords`, for editors and type checkers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ class ExportOptions:
         """Distribute flat keywords over the groups.
 
         Raises:
-            UsageError: An option does not exist, its value is not allowed, or two of them exclude each other.
+            UsageError: An option does not exist, its value is not allowed, or two options exclude each other.
         """
         return cls().with_keywords(**keywords)
 
@@ -44,7 +44,7 @@ class ExportOptions:
         """Return these options with the given ones replaced.
 
         Raises:
-            UsageError: As `from_keywords`.
+            UsageError: As for `from_keywords`.
         """
         if not keywords:
             return self
@@ -63,10 +63,10 @@ def option_names() -> list[str]:
 
 
 def require_known(given: Mapping[str, Any] | Iterable[str], known: Sequence[str]) -> None:
-    """Refuse options that do not exist, with the nearest name.
+    """Raise if an option does not exist; the message suggests the most similar name.
 
     Raises:
-        UsageError: One does not exist.
+        UsageError: An option does not exist.
 
     >>> require_known(["days_bak"], option_names())
     Traceback (most recent call last):

@@ -1,6 +1,6 @@
-"""Groups of options, frozen and keyword-only: each option is declared, defaulted and validated here and nowhere else.
+"""Groups of options, frozen and keyword-only: the only place where options are declared, defaulted and validated.
 
-Importing this module imports no library: the command line takes its defaults from here.
+The command line takes its defaults from this module, so importing it imports no third-party library.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from feedback_etl.transform.training_schema import Model
 
 SHARED_K = 5
-"""The least k of `PrivacyOptions.for_sharing`."""
+"""The minimum k of `PrivacyOptions.for_sharing`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """Choose the rows to read, and how to read them.
+    """Options that select the rows to read, and how they are read.
 
     Attributes:
         days_back: The window in days of 24 hours before the time of the export; -1 for all rows. For an incremental
@@ -63,7 +63,7 @@ class ReadOptions:
     read_timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        self.window(datetime.max if self.since else datetime(9999, 1, 1))  # by then, no time lies in the future
+        self.window(datetime.max if self.since else datetime(9999, 1, 1))  # validates: no time is later than these
         self.batch_options  # noqa: B018  it validates
 
     def window(self, now: datetime) -> Window:
@@ -95,13 +95,13 @@ class ReadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class QualityOptions:
-    """Choose which rows are good enough, and how many bad ones an export may have.
+    """Options that define valid rows, and how many rows may be rejected.
 
     Attributes:
         min_feedback_fields: Skip rows with fewer of the four ratings; 0 to 4.
         strict: Publish nothing if any row is rejected.
         max_rejected: Publish nothing if a larger share of the rows with enough ratings is rejected; 0 to 1.
-        row_model: A pandera model that every batch has to satisfy as well.
+        row_model: A pandera model that every batch must also satisfy.
     """
 
     min_feedback_fields: int = 1
@@ -131,7 +131,7 @@ def _age_edges() -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyOptions:
-    """Choose the columns of an export, and how hard people are to find in it.
+    """Options that select the columns of an export and protect the people in it.
 
     Attributes:
         hash_recommendation_id: Pseudonymise the recommendation as well.
@@ -144,8 +144,8 @@ class PrivacyOptions:
         include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
         include_subject_hash: Add the column subject_hash, the pseudonym of the user. It links the rows of a person, so
             that training and test data can be split by person.
-        extra_columns: Columns that the query yields beside the canonical raw columns; the export has them after the
-            twelve.
+        extra_columns: Columns that the query returns besides the canonical raw columns; the export contains them
+            after the twelve.
         age_edges: The ages at which a new age range begins.
     """
 
@@ -208,7 +208,7 @@ class PrivacyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Choose where an export goes, in which form, and how it relates to earlier ones.
+    """Options for the destination and format of an export, and its relation to earlier exports.
 
     Attributes:
         output_dir: The folder of the exports, created with mode 0700 if missing. Or a prefix of an object store, such

@@ -1,6 +1,6 @@
-"""Process the batches of a run one after the other, and accumulate what concerns all of them.
+"""Process the batches of a run in order, and accumulate counts, duplicates and equivalence classes.
 
-The steps of a single batch, and their order, are in `transform.batch`.
+The steps of a single batch and their order are in `transform.batch`.
 """
 
 from collections import Counter
@@ -30,8 +30,8 @@ class ProcessedBatch(NamedTuple):
 
     Attributes:
         pairs: The training pairs.
-        rejected: Rejected rows of this and of earlier batches: feedback_id, analysis_hash, reasons. Those that are
-            still pending come with a later batch, or from `BatchProcessor.flush_rejected`.
+        rejected: Rejected rows of this batch and of earlier ones: feedback_id, analysis_hash, reasons. Pending rows are
+            returned with a later batch, or by `BatchProcessor.flush_rejected`.
     """
 
     pairs: pl.DataFrame
@@ -39,7 +39,7 @@ class ProcessedBatch(NamedTuple):
 
 
 class BatchCounts(NamedTuple):
-    """Counts of a part of a run; the only values in it are those of the quasi-identifiers.
+    """Counts of a part of a run; the only values of rows that it contains are those of the quasi-identifiers.
 
     Attributes:
         counts: Rows by outcome.
@@ -53,7 +53,7 @@ class BatchCounts(NamedTuple):
 
 
 class _SeriesDuplicateFilter(RawDuplicateFilter):
-    """Remove the duplicates of rows of earlier exports of an incremental series as well."""
+    """Remove duplicates within the run, and duplicates of rows in earlier exports of an incremental series."""
 
     def __init__(self, seen_rows: SeenRows) -> None:
         super().__init__()
@@ -67,9 +67,9 @@ class BatchProcessor:
     """Process batches, and accumulate duplicates, rejected rows, counts and equivalence classes.
 
     Args:
-        options: What happens to a row.
-        tombstones: Erased people, whose rows are removed first.
-        seen_rows: The rows of earlier exports of an incremental series, which are removed as well.
+        options: Options that decide what happens to a row.
+        tombstones: Tombstones of erased people, whose rows are removed first.
+        seen_rows: Rows of earlier exports of an incremental series, which are removed as well.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class BatchProcessor:
         return self._counts["total"]
 
     def process(self, raw: pl.DataFrame) -> ProcessedBatch:
-        """Process raw rows, which come ordered by time.
+        """Process a batch of raw rows; batches and their rows must be ordered by time.
 
         Raises:
-            ValidationError: They cannot be processed.
+            ValidationError: The batch cannot be processed.
         """
         try:
             result = process_batch(self._remove_known(raw), self._options, self._duplicates)
@@ -106,7 +106,7 @@ class BatchProcessor:
         raise ValidationError(f"A batch could not be processed ({error_type}); nothing was written.")
 
     def _remove_known(self, raw: pl.DataFrame) -> pl.DataFrame:
-        """Remove the rows of erased people and those that earlier exports of the series have read."""
+        """Remove the rows of erased people, and rows that an earlier export of the series has read."""
         if self._is_erased is not None:
             remaining = raw.filter(~self._is_erased)
             self._counts["erased"] += raw.height - remaining.height
@@ -119,7 +119,7 @@ class BatchProcessor:
         return raw
 
     def validate_pairs(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """Return training pairs if they are valid: the gate before anything is written or returned.
+        """Return training pairs if they are valid; call this before they are written or returned.
 
         Raises:
             ValidationError: The pairs do not satisfy `TrainingPair` or the custom row model.
@@ -138,14 +138,14 @@ class BatchProcessor:
         return self._rejected.flush()
 
     def check_limits(self, window: Window, excluded: int) -> None:
-        """Decide, after the last batch, whether the export may be published.
+        """Raise, after the last batch, if too many rows are rejected to publish the export.
 
         Args:
-            window: The window, for the report of an export whose rows are all rejected.
-            excluded: The number of rows without consent, for the same report.
+            window: Window of the export, for the report in AllRejectedError.
+            excluded: Number of rows without consent, for the same report.
 
         Raises:
-            AllRejectedError: All rows are rejected, which `max_rejected` allows.
+            AllRejectedError: All rows with enough ratings are rejected, although `max_rejected` allows that share.
             ValidationError: More rows are rejected than the options allow.
         """
         options = self._options
@@ -171,7 +171,7 @@ class BatchProcessor:
         """Return, after the last batch, the equivalence classes smaller than k; their rows count as suppressed.
 
         Raises:
-            ValidationError: The policy allows no small class, or fewer suppressed rows, or no row would remain.
+            ValidationError: The policy does not allow small classes or so many suppressed rows, or no row would remain.
         """
         policy, classes = self._options.k_policy, self._people.classes()
         small = classes.filter(pl.col("people") < (policy.k or 0))
@@ -186,7 +186,7 @@ class BatchProcessor:
         return small
 
     def take_counts(self) -> BatchCounts:
-        """Return what was counted since the last call, and start again from zero."""
+        """Return the counts since the last call, and reset them."""
         taken = BatchCounts(
             dict(self._counts), dict(self._rejected.reasons), self._people.to_digests(self._options.key)
         )
@@ -195,13 +195,13 @@ class BatchProcessor:
         return taken
 
     def merge_counts(self, counts: BatchCounts) -> None:
-        """Add what another processor counted, of other rows."""
+        """Add the counts of another processor, which processed other rows."""
         self._counts.update(counts.counts)
         self._rejected.reasons.update(counts.reasons)
         self._people.merge_digests(counts.classes)
 
     def build_report(self, window: Window, excluded: int) -> ExportReport:
-        """Return the statistics so far."""
+        """Return the report of the rows processed so far."""
         counts, options = self._counts, self._options
         return ExportReport(
             total_feedback_records=counts["total"],

@@ -18,13 +18,13 @@ _BATCHES_PER_CHECK = 2
 def process_batches(
     processor: "BatchProcessor", raw_batches: Iterable[pl.DataFrame], *, write: Write, write_rejected: Write
 ) -> None:
-    """Process batches, while a thread validates and writes those before.
+    """Process batches, while a thread validates and writes the batches before them.
 
     Args:
-        processor: Processes and validates.
-        raw_batches: Raw rows, ordered by time.
-        write: Writes training pairs.
-        write_rejected: Writes rejected rows.
+        processor: Processor of the batches and validator of their pairs.
+        raw_batches: Batches of raw rows, ordered by time.
+        write: Function that writes training pairs.
+        write_rejected: Function that writes rejected rows.
 
     Raises:
         ValidationError: A batch cannot be processed, or its pairs are invalid.

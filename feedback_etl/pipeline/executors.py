@@ -1,4 +1,4 @@
-"""Connect executors that are named on the command line: `dask=ADDRESS` is a Dask cluster.
+"""Connect to the executor named by `--executor`: `dask=ADDRESS` is a Dask cluster.
 
 Any other executor is passed to `export_feedback(executor=...)`.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from feedback_etl.errors import UsageError
 
-_FORM = "dask=ADDRESS, where ADDRESS is that of a scheduler such as tcp://10.0.0.5:8786"
+_SYNTAX = "dask=ADDRESS, where ADDRESS is that of a scheduler such as tcp://10.0.0.5:8786"
 
 
 @contextmanager
@@ -22,11 +22,11 @@ def connect_executor(name: str, *, timeout: float = 10.0) -> Iterator[Executor]:
         timeout: Seconds to wait for the scheduler.
 
     Raises:
-        UsageError: The name is not understood, Dask is not installed, or no scheduler answers at the address.
+        UsageError: The name is invalid, Dask is not installed, or no scheduler answers at the address.
     """
     engine, _, address = name.partition("=")
     if engine != "dask" or not address:
-        raise UsageError(f"--executor must be {_FORM}.")
+        raise UsageError(f"--executor must be {_SYNTAX}.")
     try:
         from distributed import Client
     except ModuleNotFoundError:
@@ -34,7 +34,7 @@ def connect_executor(name: str, *, timeout: float = 10.0) -> Iterator[Executor]:
     try:
         client: Any = Client(address, timeout=timeout, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError) as error:
-        kind = type(error).__name__
+        error_type = type(error).__name__
     else:
         try:
             yield client.get_executor(pure=False)
@@ -43,9 +43,9 @@ def connect_executor(name: str, *, timeout: float = 10.0) -> Iterator[Executor]:
                 client.close(timeout)
         return
     address = address.rpartition("@")[2]  # the part before it may contain a password
-    raise UsageError(f"No Dask scheduler answers at {address} within {timeout:g} s ({kind}).")
+    raise UsageError(f"No Dask scheduler answers at {address} within {timeout:g} s ({error_type}).")
 
 
 def has_lost_scheduler(executor: Executor) -> bool:
-    """Return whether a Dask executor has lost its scheduler for good: its futures then never complete."""
+    """Return whether a Dask executor has permanently lost its scheduler; its futures then never complete."""
     return getattr(getattr(executor, "_client", None), "status", "") == "closed"

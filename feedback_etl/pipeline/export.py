@@ -1,4 +1,4 @@
-"""Export feedback from a database as a training set."""
+"""Export feedback from a database as a training set: in full, once per idempotency key, or incrementally."""
 
 import logging
 import time

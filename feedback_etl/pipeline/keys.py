@@ -1,4 +1,4 @@
-"""The keys of an export: the one in use, and all that are available."""
+"""Find the keys of an export: the pseudonym key in use, and all available keys."""
 
 from contextlib import suppress
 
@@ -21,7 +21,7 @@ def resolve_key(key: Key | str | None, *, unkeyed: bool) -> Key | None:
 
 
 def available_keys() -> list[Key]:
-    """Return the configured key and the retired ones: people may have been erased under any of them."""
+    """Return the configured key and the retired keys; tombstones may have been written with any of them."""
     keys = [retired.key for retired in read_retired_keys(find_retired_folder())]
     with suppress(KeyMissingError):
         keys.insert(0, find_key().key)

@@ -31,10 +31,10 @@ def load_training(  # noqa: PLR0913  public, flat
 ) -> pl.DataFrame:
     """Load the rows that `export_feedback` would write, as a frame; nothing is written.
 
-    Takes the same arguments and raises the same errors, but for files.
+    Arguments and errors are those of `export_feedback`, except those that concern files.
 
     Returns:
-        The twelve columns of `schema.TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
+        The columns of `TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
     """
     require_usable_polars()
     require_known(keywords, [*TrainingKeywords.__annotations__])

@@ -1,4 +1,4 @@
-"""Explain rejected rows, and count their reasons."""
+"""Add reasons to rejected rows, and count the reasons."""
 
 from collections import Counter
 
@@ -9,12 +9,13 @@ from feedback_etl.transform.dataframes import compact
 from feedback_etl.transform.expressions import escape_formula, hash_id
 from feedback_etl.transform.raw_schema import add_reasons
 
-_EXPLAINED_AT_ONCE = 5_000
+_MAX_PENDING = 5_000
+"""Rows that are explained together; adding reasons has a high fixed cost, however few the rows."""
 _EMPTY = pl.DataFrame(schema={"feedback_id": pl.Null, "analysis_hash": pl.String, "reasons": pl.String})
 
 
 class RejectedRows:
-    """Collect the rejected rows of many batches and explain them together: explaining has a high fixed cost."""
+    """Collect the rejected rows of many batches, and add reasons to them together."""
 
     def __init__(self, options: TransformOptions) -> None:
         self._options = options
@@ -22,18 +23,18 @@ class RejectedRows:
         self.reasons: Counter[str] = Counter()
 
     def add(self, rejected: pl.DataFrame) -> pl.DataFrame:
-        """Add the rejected raw rows of a batch, and return those that have been explained since the last call."""
+        """Add the rejected raw rows of a batch, and return the rows that were explained since the last call."""
         explained = _EMPTY
-        if self._pending and rejected.schema != self._pending[-1].schema:  # possible where a source has no types
+        if self._pending and rejected.schema != self._pending[-1].schema:  # possible for databases without column types
             explained = self.flush()
         if rejected.height or not self._pending:
             self._pending.append(compact(rejected))
-        if sum(rows.height for rows in self._pending) < _EXPLAINED_AT_ONCE:
+        if sum(rows.height for rows in self._pending) < _MAX_PENDING:
             return explained
         return pl.concat([explained, self.flush()], how="vertical_relaxed")
 
     def flush(self) -> pl.DataFrame:
-        """Explain the pending rows, and return them: feedback_id, analysis_hash, reasons."""
+        """Explain the pending rows and return them: feedback_id, analysis_hash, reasons."""
         pending, self._pending = self._pending, []
         if not pending:
             return _EMPTY
@@ -47,7 +48,7 @@ class RejectedRows:
         return dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0])))
 
     def _select_listed(self, explained: pl.DataFrame) -> pl.DataFrame:
-        """Select what the list of rejected rows contains: no values."""
+        """Select the columns of the list of rejected rows, which contains no values but feedback ids and pseudonyms."""
         key, overrides = self._options.key, self._options.overrides
         is_text = explained.schema["feedback_id"] == pl.String
         pseudonyms: pl.Expr | pl.Series = hash_id("analysis_id", key=key, unkeyed=key is None)

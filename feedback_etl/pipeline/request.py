@@ -33,8 +33,8 @@ class ExportRequest:
         executor: Executor that runs the tasks of an export in parts; None to run them in this process.
 
     Raises:
-        UsageError: An incremental export would be in parts, or a function of the application could not be called for
-            all rows.
+        UsageError: An incremental export would be in parts, or an overridden function could not be called for all
+            rows.
     """
 
     storage: Storage
@@ -45,22 +45,21 @@ class ExportRequest:
     executor: "Executor | None" = None
 
     def __post_init__(self) -> None:
-        replaced = {*self.transform_options.overrides.names()}
+        overridden = {*self.transform_options.overrides.names()}
         if self.is_partitioned and self.output.incremental:
             raise UsageError(
-                "An export in parts (by an executor, or to an object store) is always of a whole window: leave "
-                "incremental out."
+                "An export in parts (by an executor or to an object store) cannot be incremental: leave incremental out."
             )
-        if replaced and self.executor is not None:
+        if overridden and self.executor is not None:
             raise UsageError(
-                "Overridden methods work in this process alone, and are not sent to an executor: leave executor out."
+                "Overridden methods work only in this process and are not sent to an executor: leave executor out."
             )
-        if self.is_partitioned and {"hash_id", "pair_hash"} & replaced:
+        if self.is_partitioned and {"hash_id", "pair_hash"} & overridden:
             raise UsageError(
                 "An overridden _hash_id or _get_pair_hash needs an export in one file: name a folder, not an object "
                 "store."
             )
-        if self.output.incremental and "pair_hash" in replaced:
+        if self.output.incremental and "pair_hash" in overridden:
             raise UsageError(
                 "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
                 "incremental out, or do not override _get_pair_hash."
@@ -98,7 +97,7 @@ class ExportRequest:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides which rows an export has and what they look like: the identity of an incremental series."""
+        """Settings that decide the rows of an export and their form; they identify an incremental series."""
         options, query = self.transform_options, self.selection.query
         optional = {
             "extra_columns": [list(column) for column in options.extra_columns],

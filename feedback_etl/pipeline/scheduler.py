@@ -1,4 +1,4 @@
-"""Run the tasks of an export by an executor, and retry those that fail.
+"""Run the tasks of an export with an executor, and retry failed tasks.
 
 Tasks are submitted a few at a time, so that memory does not grow with their number.
 """
@@ -18,13 +18,13 @@ from feedback_etl.pipeline.tasks import Task, TaskResult
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
-"""A task that fails this many times fails the export: a first failure may be the machine's, a third is the task's."""
+"""A task that fails this often fails the export: repeated failures point to the task rather than to a machine."""
 
 MAX_TASKS_IN_FLIGHT = 64
-"""Tasks in flight; each running task has a connection, of which PostgreSQL accepts 100 by default."""
+"""Tasks in flight at once; each running task has a connection, and PostgreSQL accepts 100 by default."""
 
 CANCEL_SECONDS = 10.0
-"""How long to wait for running tasks when the export has failed, so that they leave no files behind."""
+"""Seconds to wait for running tasks after the export has failed, so that they leave no files behind."""
 
 POLL_SECONDS = 1.0
 _LOST = "The executor lost its scheduler: nothing was published. Run again."
@@ -41,15 +41,15 @@ def run_tasks(
     remaining tasks.
 
     Args:
-        executor: Anything with the interface of `concurrent.futures.Executor`.
-        work: Runs a task; `worker.run_task`, or a function of this process.
-        tasks: Consumed one by one.
-        at_once: Number of tasks in flight.
+        executor: An object with the interface of `concurrent.futures.Executor`.
+        work: Function that runs a task: `worker.run_task`, or a function of this process.
+        tasks: Tasks, which are consumed one by one.
+        at_once: Maximum number of tasks in flight.
 
     Raises:
         FeedbackError: A task failed `MAX_ATTEMPTS` times, or in a way that a retry cannot fix.
         UsageError: A task cannot be pickled.
-        ExportFileError: The executor does not accept tasks, or not any more.
+        ExportFileError: The executor accepts no tasks, or no more tasks.
     """
     remaining = iter(tasks)
     sent: dict[Future[TaskResult], T] = {}
@@ -57,7 +57,7 @@ def run_tasks(
         for task in islice(remaining, at_once):
             sent[_submit(executor, work, task)] = task
         while sent:
-            # With a timeout: signals have to be handled, and a scheduler may disappear without notice.
+            # The timeout lets signals be handled and a lost scheduler be detected.
             done, _ = wait(sent, POLL_SECONDS, return_when=FIRST_COMPLETED)
             if not done and has_lost_scheduler(executor):
                 raise ExportFileError(_LOST)
@@ -80,14 +80,14 @@ def _submit(executor: Executor, work: Callable[[T], TaskResult], task: T) -> "Fu
     try:
         return executor.submit(work, task)
     except RuntimeError as error:  # BrokenExecutor is one
-        kind = type(error).__name__
+        error_type = type(error).__name__
     except Exception as error:
         if has_lost_scheduler(executor):
             raise ExportFileError(_LOST) from None
         raise _not_picklable(error) from None
     raise ExportFileError(
-        f"The executor accepts no more tasks ({kind}), as after a worker of a ProcessPoolExecutor was killed: nothing "
-        "was published. Run again with a new executor."
+        f"The executor accepts no more tasks ({error_type}), as after a worker of a ProcessPoolExecutor was killed: "
+        "nothing was published. Run again with a new executor."
     )
 
 
@@ -100,14 +100,14 @@ def _not_picklable(error: BaseException) -> UsageError:
 def _is_not_picklable(task: Task, error: BaseException) -> bool:
     """Return whether a task failed because it cannot be pickled, which some executors detect only after submission.
 
-    Others can send what pickle cannot, so pickle is tried only after a failure of this kind.
+    Some executors serialise more objects than pickle can, so pickling is tried only after such a failure.
     """
     if not isinstance(error, pickle.PicklingError | AttributeError | TypeError):
         return False
     try:
         pickle.dumps(task)
-    except Exception as again:
-        return type(again) is type(error)
+    except Exception as pickle_error:
+        return type(pickle_error) is type(error)
     return False
 
 
@@ -118,15 +118,15 @@ def _get_result(future: "Future[TaskResult]", task: Task) -> TaskResult | None:
     except FeedbackError as error:
         if task.attempt == MAX_ATTEMPTS or not isinstance(error, SourceError | ExportFileError):
             raise
-        kind = type(error).__name__
+        error_type = type(error).__name__
     except (Exception, CancelledError) as error:
         if _is_not_picklable(task, error):
             raise _not_picklable(error) from None
-        kind = type(error).__name__
+        error_type = type(error).__name__
         if task.attempt == MAX_ATTEMPTS:
             raise ExportFileError(
-                f"Part {task.number} was lost {MAX_ATTEMPTS} times ({kind}), as when its worker is killed: nothing was "
-                "published. See the logs of the workers."
+                f"Part {task.number} was lost {MAX_ATTEMPTS} times ({error_type}), as when its worker is killed: nothing "
+                "was published. See the logs of the workers."
             ) from None
-    logger.warning("retrying part %d: %s", task.number, kind)
+    logger.warning("retrying part %d: %s", task.number, error_type)
     return None

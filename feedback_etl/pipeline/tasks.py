@@ -1,6 +1,6 @@
-"""Tasks for workers, and their results: small values that any executor can send.
+"""Tasks for workers and their results: small values that any executor can send.
 
-They contain neither the database URL nor the key nor ids: workers find URL and key in their own environment.
+They contain no database URL, no key and no ids; workers find the URL and the key in their own environment.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from feedback_etl.pipeline.transform_options import TransformOptions
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What all tasks of an export share.
+    """Values that all tasks of an export share.
 
     Attributes:
         destination: Folder or object-store prefix of the export, as the caller named it.
@@ -23,9 +23,9 @@ class TaskContext:
         transform_options: Options that decide what happens to a row; without the key.
         version: Version of this package, which workers must have as well.
         key_id: Id of the key that workers must have; None for unkeyed exports.
-        erasures: Erasures that were recorded before the export began. The coordinator applies later ones, so that a
-            task that runs twice writes the same part.
-        prepare: Statements that every connection begins with.
+        erasures: Erasures that were recorded before the export began. Later ones are applied by the coordinator, so
+            that a task that runs twice writes the same part.
+        prepare: Statements that prepare each connection.
         batch_size: Rows per batch.
         connect_timeout: Seconds to wait for the database.
         read_timeout: Seconds without a row after which reading fails.
@@ -49,7 +49,7 @@ class PartTask:
     """Write a part of an export: read its range, transform, validate, write.
 
     Attributes:
-        export: What all tasks share.
+        export: Values that all tasks of the export share.
         number: Number of the part, which its name contains.
         query: Statement that reads the range.
         attempt: Makes retries differ, for executors that cache tasks by their content.
@@ -66,9 +66,9 @@ class ReleaseTask:
     """Write the spooled rows of a part, without those of equivalence classes that are too small.
 
     Attributes:
-        export: What all tasks share.
+        export: Values that all tasks of the export share.
         number: Number of the part.
-        spooled: The file of spooled rows, as it was written.
+        spooled: File of the spooled rows, as recorded when it was written.
         attempt: As in `PartTask`.
     """
 

@@ -1,4 +1,4 @@
-"""Options of the transformation of a batch, as workers receive them."""
+"""The options that decide what happens to a row, as one value that can be sent to workers."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ from feedback_etl.transform.transforms import TimestampPrecision
 
 @dataclass(frozen=True, kw_only=True)
 class TransformOptions:
-    """Options that decide what happens to a row; without a key, ids are hashed unkeyed."""
+    """Options that decide what happens to a row; if `key` is None, ids are hashed without a key."""
 
     now: datetime
     key: Key | None
@@ -33,7 +33,7 @@ class TransformOptions:
     def from_options(
         cls, options: ExportOptions, now: datetime, key: Key | None, overrides: Overrides | None = None
     ) -> Self:
-        """Take the options that concern rows."""
+        """Select the options that concern single rows from those of an export."""
         quality, privacy = options.quality, options.privacy
         return cls(
             now=now,

@@ -70,11 +70,9 @@ def anonymize(  # noqa: PLR0913  public, flat
 ) -> Frame:
     """Convert raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
 
-    The result is pseudonymised, not anonymous in the sense of the GDPR.
-
-    Rows keep their number and order. Nulls stay null; an empty list becomes null, and so does an implausible age (below
-    0, above 130). The rows must be valid: pass them through `split_valid` first, since an invalid rating, list or time
-    becomes null here.
+    The result is pseudonymised, not anonymous in the sense of the GDPR. Rows keep their number and order. Nulls stay
+    null; an empty list and an implausible age (below 0 or above 130) become null. The rows must be valid: pass them
+    through `split_valid` first, since an invalid rating, list or time becomes null here.
 
     Args:
         frame: The canonical raw columns, as `load_feedback` returns them; times are naive UTC or have a time zone.
