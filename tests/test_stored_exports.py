@@ -24,8 +24,8 @@ from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import object_recovery
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests, read_manifest
-from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.guards import require_consent
 from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.object_audit import ObjectAuditLog

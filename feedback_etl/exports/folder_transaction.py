@@ -9,9 +9,8 @@ from typing import Self
 
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError
 from feedback_etl.exports.audit import AuditLog, LockedAuditLog
-from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.key_guard import require_same_key
+from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
     candidate_stems,

@@ -16,9 +16,8 @@ from typing import Self
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import Record
 from feedback_etl.exports.catalog import ABANDONED, read_manifest
-from feedback_etl.exports.consent_guard import require_consent
+from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
-from feedback_etl.exports.key_guard import require_same_key
 from feedback_etl.exports.layout import candidate_stems, manifest_path, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
