@@ -73,7 +73,7 @@ def task(name: str, folder: Path) -> Callable[[], Any]:
             options = {"dtype_backend": "numpy_nullable", "parse_dates": ["feedback_timestamp", "export_date"]}
         paths = sorted((folder / "csv").glob("*.csv"))
         return lambda: pd.concat([pd.read_csv(path, **options) for path in paths])["age_range"].value_counts()
-    from feedback_etl import Vocabulary, features, scan_training, split_by_hash
+    from feedback_etl.training import Vocabulary, features, scan_training, split_by_hash
 
     if name in (FEATURES, SPLIT):
         pairs = scan_training(folder / "csv").collect()

@@ -4,150 +4,70 @@
 >>> fe.__version__
 '0.1.0'
 
-Names are imported when they are first used, so that importing the package costs next to nothing.
+The names for everyday use are here; `fe.training`, `fe.privacy`, `fe.exports`, `fe.report` and `fe.transform` contain
+the others, and `fe.errors` the exceptions. Names are imported when they are first used, so importing the package costs
+next to nothing.
 """
 
 import logging
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from feedback_etl.lazy_names import lazy_names
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from feedback_etl import errors
-    from feedback_etl.exports.adoption import adopt
-    from feedback_etl.exports.maintenance import list_exports, prune
-    from feedback_etl.pipeline.estimate import Plan, plan
-    from feedback_etl.pipeline.export import export_feedback
-    from feedback_etl.pipeline.load import load_feedback, load_training
-    from feedback_etl.privacy.erasure import erase
-    from feedback_etl.privacy.keys import Key
-    from feedback_etl.privacy.risk import Risk, risk
-    from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
-    from feedback_etl.report.croissant import write_croissant
-    from feedback_etl.report.write import write_report
-    from feedback_etl.results import ExportReport, FeedbackProcessingStats
-    from feedback_etl.settings import find_key
-    from feedback_etl.training.dataset import latest_export, scan_training
-    from feedback_etl.training.features import features, label
-    from feedback_etl.training.splits import NullGroupWarning, PersonOverlapWarning, split_by_hash
-    from feedback_etl.training.transformer import FeedbackFeatures
-    from feedback_etl.training.vocabulary import Vocabulary
-    from feedback_etl.transform.expressions import bucket_age, hash_id, iso_timestamp, pair_hash
-    from feedback_etl.transform.json_lists import join_list
-    from feedback_etl.transform.raw_schema import RawFeedback, Split, split_valid
-    from feedback_etl.transform.training_schema import TrainingPair, validate
-    from feedback_etl.transform.transforms import anonymize, coarsen, deduplicate, latest_per_recommendation
+    __all__: list[str]
 
-_MODULE_OF = {
-    "ExportReport": "results",
-    "FeedbackFeatures": "training.transformer",
-    "FeedbackProcessingStats": "results",
-    "FeedbackProcessor": "processor",
-    "FeedbackTrainingPair": "processor",
-    "Key": "privacy.keys",
-    "NullGroupWarning": "training.splits",
-    "PersonOverlapWarning": "training.splits",
-    "Plan": "pipeline.estimate",
-    "RawFeedback": "transform.raw_schema",
-    "Risk": "privacy.risk",
-    "Split": "transform.raw_schema",
-    "TrainingPair": "transform.training_schema",
-    "Vocabulary": "training.vocabulary",
-    "adopt": "exports.adoption",
-    "anonymize": "transform.transforms",
-    "bucket_age": "transform.expressions",
-    "coarsen": "transform.transforms",
-    "list_exports": "exports.maintenance",
-    "deduplicate": "transform.transforms",
-    "erase": "privacy.erasure",
-    "export_feedback": "pipeline.export",
-    "features": "training.features",
-    "find_key": "settings",
-    "hash_id": "transform.expressions",
-    "iso_timestamp": "transform.expressions",
-    "join_list": "transform.json_lists",
-    "label": "training.features",
-    "latest_export": "training.dataset",
-    "latest_per_recommendation": "transform.transforms",
-    "load_feedback": "pipeline.load",
-    "load_training": "pipeline.load",
-    "pair_hash": "transform.expressions",
-    "plan": "pipeline.estimate",
-    "prune": "exports.maintenance",
-    "risk": "privacy.risk",
-    "scan_training": "training.dataset",
-    "split_by_hash": "training.splits",
-    "split_valid": "transform.raw_schema",
-    "validate": "transform.training_schema",
-    "write_croissant": "report.croissant",
-    "write_report": "report.write",
-}
-
-__all__ = [
-    "ExportReport",
-    "FeedbackFeatures",
-    "FeedbackProcessingStats",
-    "FeedbackProcessor",
-    "FeedbackTrainingPair",
-    "Key",
-    "NullGroupWarning",
-    "PersonOverlapWarning",
-    "Plan",
-    "RawFeedback",
-    "Risk",
-    "Split",
-    "TrainingPair",
-    "Vocabulary",
-    "__version__",
-    "adopt",
-    "anonymize",
-    "bucket_age",
-    "coarsen",
-    "deduplicate",
-    "erase",
-    "errors",
-    "export_feedback",
-    "features",
-    "find_key",
-    "hash_id",
-    "iso_timestamp",
-    "join_list",
-    "label",
-    "latest_export",
-    "latest_per_recommendation",
-    "list_exports",
-    "load_feedback",
-    "load_training",
-    "pair_hash",
-    "plan",
-    "prune",
-    "risk",
-    "scan_training",
-    "split_by_hash",
-    "split_valid",
-    "validate",
-    "write_croissant",
-    "write_report",
-]
-if (
-    not TYPE_CHECKING and find_spec("sklearn") is None
-):  # `help`, `dir` and `import *` touch every listed name, and this one needs it
-    __all__.remove("FeedbackFeatures")
+    from feedback_etl import errors as errors
+    from feedback_etl import exports as exports
+    from feedback_etl import privacy as privacy
+    from feedback_etl import report as report
+    from feedback_etl import training as training
+    from feedback_etl import transform as transform
+    from feedback_etl.pipeline.estimate import Plan as Plan
+    from feedback_etl.pipeline.estimate import plan as plan
+    from feedback_etl.pipeline.export import export_feedback as export_feedback
+    from feedback_etl.pipeline.load import load_feedback as load_feedback
+    from feedback_etl.pipeline.load import load_training as load_training
+    from feedback_etl.processor import FeedbackProcessor as FeedbackProcessor
+    from feedback_etl.processor import FeedbackTrainingPair as FeedbackTrainingPair
+    from feedback_etl.report.write import write_report as write_report
+    from feedback_etl.results import ExportReport as ExportReport
+    from feedback_etl.results import FeedbackProcessingStats as FeedbackProcessingStats
+    from feedback_etl.settings import find_key as find_key
+    from feedback_etl.training.dataset import scan_training as scan_training
+    from feedback_etl.transform.expressions import bucket_age as bucket_age
+    from feedback_etl.transform.expressions import hash_id as hash_id
+    from feedback_etl.transform.raw_schema import split_valid as split_valid
+    from feedback_etl.transform.training_schema import validate as validate
+    from feedback_etl.transform.transforms import anonymize as anonymize
+    from feedback_etl.transform.transforms import deduplicate as deduplicate
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "ExportReport": "results",
+            "FeedbackProcessingStats": "results",
+            "FeedbackProcessor": "processor",
+            "FeedbackTrainingPair": "processor",
+            "Plan": "pipeline.estimate",
+            "anonymize": "transform.transforms",
+            "bucket_age": "transform.expressions",
+            "deduplicate": "transform.transforms",
+            "export_feedback": "pipeline.export",
+            "find_key": "settings",
+            "hash_id": "transform.expressions",
+            "load_feedback": "pipeline.load",
+            "load_training": "pipeline.load",
+            "plan": "pipeline.estimate",
+            "scan_training": "training.dataset",
+            "split_valid": "transform.raw_schema",
+            "validate": "transform.training_schema",
+            "write_report": "report.write",
+        },
+        submodules=["errors", "exports", "privacy", "report", "training", "transform"],
+    )
+    __all__.append("__version__")
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
-
-
-def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return import_module("feedback_etl.errors")
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"feedback_etl.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

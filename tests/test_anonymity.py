@@ -69,7 +69,7 @@ class TestMeasured:
         """The classes are smaller now, and nobody knows who was in which."""
         sqlite_database.fill(**feedback((20, 5, 1)))
         exported(sqlite_database, tmp_path)
-        fe.erase(tmp_path, analysis_ids=[1], keys=KEY)
+        fe.privacy.erase(tmp_path, analysis_ids=[1], keys=KEY)
         assert list_local_manifests(tmp_path)[0].risk["stale"] is True
 
 
@@ -230,7 +230,7 @@ class TestTimes:
             seconds = [generator.randrange(86_400) * 1_000_000 for _ in range(1000)]
             times = pl.DataFrame({"feedback_timestamp": pl.Series(seconds).cast(pl.Datetime("us", "UTC"))})
             for precision in share:
-                unique = fe.coarsen(times, precision)["feedback_timestamp"].is_unique()  # type: ignore[arg-type]
+                unique = fe.privacy.coarsen(times, precision)["feedback_timestamp"].is_unique()  # type: ignore[arg-type]
                 share[precision] += int(unique.sum()) / 20_000
         assert share["exact"] == pytest.approx(0.989, abs=0.002)
         assert share["hour"] == 0

@@ -15,6 +15,8 @@ from polars.testing import assert_frame_equal
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.privacy import coarsen, risk
+from feedback_etl.training import Vocabulary, features, label, latest_per_recommendation, split_by_hash
 from feedback_etl.transform.dataframes import accepts_any_dataframe, to_polars
 
 LABELS = ["first", "second", "third", "fourth"]
@@ -43,12 +45,12 @@ KINDS: dict[str, tuple[type, Callable[[pl.DataFrame], Any]]] = {
 }
 TRANSFORMS: dict[str, tuple[pl.DataFrame, Callable[[Any], Any]]] = {
     "anonymize": (RAW, lambda frame: fe.anonymize(frame, now=NOW, unkeyed=True)),
-    "coarsen": (PAIRS, lambda frame: fe.coarsen(frame, "day")),
+    "coarsen": (PAIRS, lambda frame: coarsen(frame, "day")),
     "deduplicate": (PAIRS, fe.deduplicate),
-    "features": (PAIRS, fe.features),
-    "label": (PAIRS, lambda frame: fe.label(frame, "helpful")),
-    "latest_per_recommendation": (PAIRS, fe.latest_per_recommendation),
-    "split_by_hash": (PAIRS, lambda frame: fe.split_by_hash(frame, {"a": 0.5, "b": 0.5}, by="timeframe")),
+    "features": (PAIRS, features),
+    "label": (PAIRS, lambda frame: label(frame, "helpful")),
+    "latest_per_recommendation": (PAIRS, latest_per_recommendation),
+    "split_by_hash": (PAIRS, lambda frame: split_by_hash(frame, {"a": 0.5, "b": 0.5}, by="timeframe")),
     "split_valid": (RAW, fe.split_valid),
     "validate": (pair_frame({}, {"helpful_rating": None}), fe.validate),
 }
@@ -75,7 +77,7 @@ def test_what_comes_in_goes_out(name: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_risk_takes_all_of_them(kind: str) -> None:
     """Its figures are no frame."""
-    assert fe.risk(KINDS[kind][1](PAIRS)) == fe.risk(PAIRS)
+    assert risk(KINDS[kind][1](PAIRS)) == risk(PAIRS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -83,15 +85,24 @@ def test_risk_takes_all_of_them(kind: str) -> None:
     ("transform", "told"),
     [
         (fe.deduplicate, r"has no column analysis_hash, feedback_timestamp\. It has: feedback_id, .*`anonymize` makes"),
-        (fe.latest_per_recommendation, r"lacks the training columns analysis_hash, feedback_timestamp\. `anonymize`"),
-        (lambda frame: fe.coarsen(frame, "day"), r"lacks the training columns feedback_timestamp\. `anonymize`"),
         (
-            fe.features,
+            latest_per_recommendation,
+            r"lacks the training columns analysis_hash, feedback_timestamp\. `anonymize`",
+        ),
+        (
+            lambda frame: coarsen(frame, "day"),
+            r"lacks the training columns feedback_timestamp\. `anonymize`",
+        ),
+        (
+            features,
             r"lacks the training columns conditions_detected, .*`anonymize` creates them from raw feedback\.$",
         ),
-        (lambda frame: fe.coarsen(frame, "day", also=["x"]), r"lacks the training columns feedback_timestamp, x\."),
+        (
+            lambda frame: coarsen(frame, "day", also=["x"]),
+            r"lacks the training columns feedback_timestamp, x\.",
+        ),
         (lambda frame: fe.deduplicate(frame, by="zip"), r"^The frame has no column zip\. It has: feedback_id, .*\w\.$"),
-        (fe.risk, r"^The frame has no column age_range, conditions_detected\. It has: feedback_id,"),
+        (risk, r"^The frame has no column age_range, conditions_detected\. It has: feedback_id,"),
     ],
 )
 def test_raw_feedback_where_pairs_belong(kind: str, transform: Callable[[Any], Any], told: str) -> None:
@@ -104,14 +115,16 @@ def test_texts_are_no_times() -> None:
     """Of an export that was read without types: their order may be another one."""
     texts = PAIRS.with_columns(pl.col("feedback_timestamp").dt.to_string("%d.%m.%Y"))
     with pytest.raises(ValidationError, match="feedback_timestamp is String, expected times"):
-        fe.latest_per_recommendation(texts)
+        latest_per_recommendation(texts)
     with pytest.raises(ValidationError, match="feedback_timestamp is String, expected times"):
-        fe.coarsen(texts, "day")
+        coarsen(texts, "day")
 
 
 def test_every_transform_that_is_public_is_tried() -> None:
     """Those that take a frame first."""
-    wrapped = {name for name in fe.__all__ if hasattr(getattr(fe, name), "__wrapped__")}
+    packages = (fe, fe.exports, fe.privacy, fe.report, fe.training, fe.transform)
+    public = {name: getattr(package, name) for package in packages for name in package.__all__}
+    wrapped = {name for name, value in public.items() if hasattr(value, "__wrapped__")}
     assert wrapped | {"validate"} == set(TRANSFORMS)
 
 
@@ -133,16 +146,16 @@ class TestPandas:
         with pytest.raises(ValidationError, match=r"analysis_id is Float64.*pandas: the dtype Int64"):
             fe.anonymize(frame, now=NOW, unkeyed=True)
         with pytest.raises(UsageError, match=r"analysis_id is Float64.*pandas: use the dtype Int64"):
-            fe.split_by_hash(frame, {"a": 1.0}, by="analysis_id")
+            split_by_hash(frame, {"a": 1.0}, by="analysis_id")
 
     def test_a_column_that_is_all_missing_has_no_type(self) -> None:
         """pandas makes floats of it, as of the single row that a model is asked about, read from CSV."""
         row = pair_frame({"age_range": None, "timeframe": None, "conditions_detected": None})
         frame = pd.read_csv(io.StringIO(row.write_csv()), parse_dates=["feedback_timestamp"])
         assert str(frame["age_range"].dtype) == "float64"
-        known = fe.Vocabulary(conditions=("acne",))
-        assert_frame_equal(pl.from_pandas(fe.features(frame, vocabulary=known)), fe.features(row, vocabulary=known))
-        kept = fe.label(frame, "helpful")
+        known = Vocabulary(conditions=("acne",))
+        assert_frame_equal(pl.from_pandas(features(frame, vocabulary=known)), features(row, vocabulary=known))
+        kept = label(frame, "helpful")
         assert kept["age_range"].isna().all()
         assert str(kept["age_range"].dtype) == "float64"
 
@@ -163,31 +176,31 @@ class TestPandas:
         pairs = fe.anonymize(valid, now=NOW, unkeyed=True)
         assert list(pairs.index) == list(valid.index)
         assert list(fe.deduplicate(pairs).index) == ["first", "fourth"]
-        assert list(fe.features(pairs).index) == list(valid.index)
+        assert list(features(pairs).index) == list(valid.index)
 
     def test_columns_keep_their_types(self) -> None:
         """Plain int64 stays it; ratings that get nulls are nullable integers."""
         frame = to_pandas(PAIRS).astype({"product_satisfaction": "int8", "timeframe": "category"})
         kept = fe.deduplicate(frame)
         assert dict(kept.dtypes) == dict(frame.dtypes)
-        assert str(fe.label(frame, "helpful")["label"].dtype) == "Int8"
+        assert str(label(frame, "helpful")["label"].dtype) == "Int8"
         assert kept["helpful_rating"].to_list()[1:] == [pd.NA]
 
     def test_types_of_arrow_in_pandas(self) -> None:
         """As `types_mapper=pd.ArrowDtype` gives them; and a null where the column had no room for one."""
         table = pair_frame({}).to_arrow().to_pandas(types_mapper=pd.ArrowDtype)
-        assert len(fe.latest_per_recommendation(table)) == len(fe.label(table, "helpful")) == 1
+        assert len(latest_per_recommendation(table)) == len(label(table, "helpful")) == 1
         full = pd.DataFrame({"helpful_rating": [5, None], "label": pd.Series([1, 1], dtype="int8")})
-        assert fe.label(full, "helpful")["label"].isna().to_list() == [False, True]
+        assert label(full, "helpful")["label"].isna().to_list() == [False, True]
 
     def test_what_pandas_reads_from_a_file_can_be_used(self) -> None:
         """Ratings as floats, answers as objects, age ranges as text; times have to be parsed."""
         text = PAIRS.with_columns(pl.col("feedback_timestamp").dt.replace_time_zone(None)).to_pandas()
         text = text.astype({"age_range": object, "helpful_rating": "float64", "would_recommend": object})
-        assert_frame_equal(pl.DataFrame(fe.features(text)), fe.features(PAIRS))
-        assert fe.label(text, "helpful")["label"].to_list() == [1, 1, 1, pd.NA]
+        assert_frame_equal(pl.DataFrame(features(text)), features(PAIRS))
+        assert label(text, "helpful")["label"].to_list() == [1, 1, 1, pd.NA]
         with pytest.raises(ValidationError, match="feedback_timestamp is String, expected times"):
-            fe.features(text.astype({"feedback_timestamp": str}))
+            features(text.astype({"feedback_timestamp": str}))
 
     def test_values_of_different_types_in_a_column(self) -> None:
         """One sentence that holds none of them."""

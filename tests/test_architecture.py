@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,7 +25,7 @@ HEAVY = {
 }
 
 LAYERS = [
-    {"clock", "errors"},
+    {"clock", "errors", "lazy_names"},
     {"columns"},
     {"storage", "transform"},
     {"database", "exports", "options", "privacy", "results", "settings_checks", "settings_file"},
@@ -51,13 +52,17 @@ PRINTING = ["__main__", "cli.", "database.reader_process"]
 ENVIRONMENT = {"environ", "environb", "getenv", "putenv"}
 CLOCKS = {"now", "utcnow", "today", "time_ns", "localtime", "gmtime"}
 
+PUBLIC = ["exports", "privacy", "report", "training", "transform"]
+"""Packages that have public names."""
+
 PURE = [
     "transform.batch",
     "transform.expressions",
     "transform.identifiers",
     "transform.json_lists",
     "transform.transforms",
-    "training.features",
+    "training.feature_matrix",
+    "training.labels",
     "training.splits",
 ]
 PURE_LIBRARIES = {"math", "polars", "polars.selectors", "polars_hash", "warnings"}
@@ -251,34 +256,48 @@ class TestPurity:
         assert find_offenders(others, writes) == {"database.reader_process": ["os.fdopen", "os.fdopen"]}
 
 
+PUBLIC_PACKAGES = ["feedback_etl", *(f"feedback_etl.{name}" for name in PUBLIC)]
+
+
+@pytest.fixture(params=PUBLIC_PACKAGES)
+def package(request: pytest.FixtureRequest) -> ModuleType:
+    """Return each of the packages that have public names."""
+    return importlib.import_module(request.param)
+
+
 class TestPublicNames:
-    """Public names of `feedback_etl`."""
+    """Public names of `feedback_etl` and of its packages."""
 
-    def test_all_is_what_can_be_imported(self) -> None:
+    def test_all_is_what_can_be_imported(self, package: ModuleType) -> None:
         """Each name, and `dir` lists the same."""
-        for name in feedback_etl.__all__:
-            assert getattr(feedback_etl, name) is not None
-        assert dir(feedback_etl) == sorted(feedback_etl.__all__) == sorted(set(feedback_etl.__all__))
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+        assert dir(package) == sorted(package.__all__) == sorted(set(package.__all__))
 
-    def test_type_checkers_see_the_same_names(self) -> None:
+    def test_type_checkers_see_the_same_names(self, package: ModuleType) -> None:
         """The imports for them and the table of lazy imports cannot drift apart."""
-        blocks = [node for node in ast.parse(inspect.getsource(feedback_etl)).body if isinstance(node, ast.If)]
+        blocks = [node for node in ast.parse(inspect.getsource(package)).body if isinstance(node, ast.If)]
         imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
-        seen = {alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
-        assert sorted([*seen, "__version__"]) == sorted(feedback_etl.__all__)
-        for name, place in seen.items():
-            module, _, attribute = place.rpartition(".")
-            if name != "errors":
-                assert getattr(importlib.import_module(module), attribute) is getattr(feedback_etl, name)
+        seen = {alias.asname: (node.module, alias.name) for node in imports for alias in node.names}
+        version = ["__version__"] if package is feedback_etl else []
+        assert sorted([*map(str, seen), *version]) == sorted(package.__all__)
+        for name, (module, attribute) in seen.items():
+            assert name == attribute  # `import x as x` is public to type checkers, `import x` is not
+            assert getattr(importlib.import_module(str(module)), attribute) is getattr(package, name)
 
-    def test_an_unknown_name_is_an_attribute_error(self) -> None:
+    def test_no_module_has_the_name_of_a_function(self, package: ModuleType) -> None:
+        """Importing the module would replace the function."""
+        modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+        assert {name for name in package.__all__ if name in modules} == ({*PUBLIC, "errors"} & {*package.__all__})
+
+    def test_an_unknown_name_is_an_attribute_error(self, package: ModuleType) -> None:
         """As with any module."""
-        with pytest.raises(AttributeError, match=r"^module 'feedback_etl' has no attribute 'anonymise'$"):
-            feedback_etl.anonymise  # noqa: B018
+        with pytest.raises(AttributeError, match=rf"^module '{package.__name__}' has no attribute 'anonymise'$"):
+            package.anonymise  # noqa: B018
 
-    def test_each_is_documented(self) -> None:
+    def test_each_is_documented(self, package: ModuleType) -> None:
         """In a sentence at least; a function with an example, but for those that only a database can show."""
-        public = {name: getattr(feedback_etl, name) for name in feedback_etl.__all__ if name != "__version__"}
+        public = {name: getattr(package, name) for name in package.__all__ if name != "__version__"}
         documentation = {name: inspect.getdoc(value) or "" for name, value in public.items()}
         summaries = {name: text.partition("\n")[0] for name, text in documentation.items()}
         assert {name: line for name, line in summaries.items() if not line.endswith((".", ":"))} == {}
@@ -286,6 +305,13 @@ class TestPublicNames:
         assert functions
         without_example = {name for name in functions if ">>> " not in documentation[name]}
         assert without_example <= {"find_key", "load_feedback", "load_training"}
+
+    def test_the_names_for_everyday_use_are_few(self) -> None:
+        """So that they can be learned; a name of the other packages has one home among them."""
+        modules = {*PUBLIC, "errors", "__version__"}
+        assert len({*feedback_etl.__all__} - modules) <= 20
+        names = [name for package in PUBLIC for name in getattr(feedback_etl, package).__all__]
+        assert len(names) == len({*names})
 
 
 class TestImportTime:
@@ -332,8 +358,14 @@ def count_examples(source: str) -> int:
     return len(re.findall(r"^ *>>> ", source, re.MULTILINE))
 
 
-def test_package_inits_are_empty() -> None:
-    """Names are imported from the modules that define them."""
+def test_package_inits_are_empty_or_import_lazily() -> None:
+    """Within the package, names are imported from the modules that define them."""
     packages = [module.name for module in pkgutil.iter_modules([str(PACKAGE)]) if module.ispkg]
-    assert packages
-    assert [name for name in packages if (PACKAGE / name / "__init__.py").read_text(encoding="utf-8").strip()] == []
+    sources = {name: (PACKAGE / name / "__init__.py").read_text(encoding="utf-8") for name in packages}
+    assert {*PUBLIC} <= {*packages}
+    assert [name for name, source in sources.items() if source.strip()] == PUBLIC
+    for name in PUBLIC:
+        statements = [node for node in ast.parse(sources[name]).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        imported = {node.module for node in statements if isinstance(node, ast.ImportFrom)}
+        assert len(imported) == len(statements)
+        assert imported <= {"importlib.util", "typing", "feedback_etl.lazy_names"}

@@ -27,12 +27,12 @@ import feedback_etl as fe
 import feedback_etl.pipeline.batch_processor
 what, first, times, path, folder = sys.argv[1:]
 engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(path))
-key, now = fe.Key("k" * 32), datetime(2025, 10, 25, 12)
+key, now = fe.privacy.Key("k" * 32), datetime(2025, 10, 25, 12)
 
 def export(**options):
     fe.export_feedback(engine, days_back=-1, now=now, key=key, output_dir=folder, lock_timeout=300, **options)
 
-fe.export_feedback, fe.erase, fe.prune
+fe.export_feedback, fe.privacy.erase, fe.exports.prune
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(first), int(first) + int(times)):
@@ -41,9 +41,9 @@ for number in range(int(first), int(first) + int(times)):
     elif what == "incremental":
         export(incremental=True, format="parquet")
     elif what == "erase":
-        fe.erase(folder, analysis_ids=[number], keys=[key], lock_timeout=300)
+        fe.privacy.erase(folder, analysis_ids=[number], keys=[key], lock_timeout=300)
     else:
-        fe.prune(folder, keep_days=0, keep_last=5, now=datetime(2025, 10, 26), key=key, lock_timeout=300)
+        fe.exports.prune(folder, keep_days=0, keep_last=5, now=datetime(2025, 10, 26), key=key, lock_timeout=300)
 """
 
 

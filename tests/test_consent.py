@@ -137,7 +137,7 @@ def test_who_withdraws_is_out_of_old_exports_too(app: Database, tmp_path: Path) 
     record(app, "users", "training_data_opt_in", u1="true", u2="true")
     assert users_in(exported_from_url(app, tmp_path)) == {1, 2}
     alter(app, "UPDATE users SET training_data_opt_in = false WHERE id = 2")
-    assert fe.erase(tmp_path, not_in_database=True, database=app.url, keys=[Key(KEY)]).rows == 3
+    assert fe.privacy.erase(tmp_path, not_in_database=True, database=app.url, keys=[Key(KEY)]).rows == 3
     assert users_in(exported_from_url(app, tmp_path)) == {1}
     alter(app, "UPDATE users SET training_data_opt_in = true WHERE id = 2")
     assert users_in(exported_from_url(app, tmp_path)) == {1, 2}

@@ -52,7 +52,7 @@ def export(folder):
     return fe.export_feedback(engine, incremental=True, days_back=-1, now=now, key="k" * 32, output_dir=folder, **usual)
 
 def erase(folder):
-    return fe.erase(folder, user_ids=[2], database=engine, keys=[fe.Key("k" * 32)])
+    return fe.privacy.erase(folder, user_ids=[2], database=engine, keys=[fe.privacy.Key("k" * 32)])
 """
 
 RUN = f"""{PROGRAM}
@@ -70,7 +70,7 @@ from pathlib import Path
 import feedback_etl.pipeline.batch_processor
 warnings.simplefilter("ignore")  # nothing of Polars has run before the fork
 export, erase  # the lazy imports, before the fork
-fe.export_feedback, fe.erase, fe.Key
+fe.export_feedback, fe.privacy.erase, fe.privacy.Key
 seconds, moments, seed = (float(word) for word in sys.stdin.readline().split())
 generator = random.Random(seed)
 
@@ -194,7 +194,7 @@ class Undisturbed:
         if self.what == "export":
             self.export(folder)
         else:
-            fe.erase(folder, user_ids=[ERASED], database=self.engine, keys=[Key(KEY)])
+            fe.privacy.erase(folder, user_ids=[ERASED], database=self.engine, keys=[Key(KEY)])
 
     def assert_whole(self, folder: Path, before: dict[str, str] | None = None) -> None:
         """No file that somebody sees is a part of one."""

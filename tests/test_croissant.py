@@ -13,11 +13,12 @@ from databases import Database
 from folders import FORMS, KEY, NOW, exported, people
 from processes import Here
 
-from feedback_etl import prune, write_croissant
 from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports import prune
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
+from feedback_etl.report import write_croissant
 from feedback_etl.report.croissant import croissant
 
 FOLDER = Path("out")

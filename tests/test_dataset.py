@@ -338,10 +338,10 @@ class TestWhatIsRead:
         with pytest.raises(ExportFileError, match="contains no export with its files; "):
             scan_training(tmp_path / "*.parquet")
         newest = published(tmp_path, given_at(2), number=24 * 3)
-        fe.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=3, hours=2))
+        fe.exports.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=3, hours=2))
         assert ratings_in(tmp_path) == {2: 5}
         assert latest_export(tmp_path) == newest
-        fe.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
+        fe.exports.prune(tmp_path, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
         with pytest.raises(ExportFileError, match=r"contains no export with its files \(2 pruned\); "):
             scan_training(tmp_path)
         with pytest.raises(ExportFileError, match="contains no export with its files; "):
@@ -395,7 +395,7 @@ class TestDamage:
         sqlite_database.fill(**people(3, each=3))
         exported(sqlite_database, tmp_path)
         before = scan_training(tmp_path).collect()
-        fe.erase(tmp_path, keys=Key(KEY), analysis_ids=["201"])
+        fe.privacy.erase(tmp_path, keys=Key(KEY), analysis_ids=["201"])
         after = scan_training(tmp_path, verify=True).collect()
         assert after.height == before.height - 1
 
@@ -406,7 +406,7 @@ class TestDamage:
         """A frame without rows, of the same types."""
         sqlite_database.fill(**people(1, each=2))
         exported(sqlite_database, tmp_path, **form)
-        fe.erase(tmp_path, keys=Key(KEY), analysis_ids=["101", "102"])
+        fe.privacy.erase(tmp_path, keys=Key(KEY), analysis_ids=["101", "102"])
         assert_frame_equal(scan_training(tmp_path).collect(), pl.DataFrame(schema=TRAINING_TYPES))
 
     @pytest.mark.parametrize("written", [False, True])
@@ -427,7 +427,7 @@ class TestDamage:
         published(tmp_path, given_at(1))
         newest = published(tmp_path, given_at(2), number=24)
         pruned, erased = find_exports(tmp_path)
-        fe.prune(tmp_path, keep_days=0, keep_last=1, key=Key(KEY), now=NOW + timedelta(days=9))
+        fe.exports.prune(tmp_path, keep_days=0, keep_last=1, key=Key(KEY), now=NOW + timedelta(days=9))
         manifest = list_local_manifests(tmp_path)[-1]
         newest.write_bytes(newest.read_bytes().replace(b"rec_1", b"rec_2"))
         manifest.files[0].sha256 = hash_file(newest)
@@ -457,7 +457,7 @@ class TestWaysOn:
         import numpy as np
 
         published(tmp_path, given_at(1, 2))
-        matrix = fe.features(scan_training(tmp_path).collect()).to_numpy()
+        matrix = fe.training.features(scan_training(tmp_path).collect()).to_numpy()
         assert matrix.dtype == np.float32
         assert matrix.shape[0] == 2
         assert not np.isnan(matrix).any()
@@ -466,7 +466,7 @@ class TestWaysOn:
         """A tensor of floats, where PyTorch is installed."""
         torch = pytest.importorskip("torch", reason="PyTorch is not installed: it is large, and nothing here needs it")
         published(tmp_path, given_at(1, 2))
-        tensor = fe.features(scan_training(tmp_path).collect()).to_torch()
+        tensor = fe.training.features(scan_training(tmp_path).collect()).to_torch()
         assert tensor.dtype == torch.float32
 
     def test_to_hugging_face(self, tmp_path: Path) -> None:

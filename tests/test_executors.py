@@ -403,7 +403,7 @@ class TestFailures:
         with pytest.raises(ExportFileError, match=r"Part 2 was lost 3 times \(MemoryError\)"):
             exported(url, tmp_path, executor=Watched(lost))
         assert visible(tmp_path) == []
-        assert fe.list_exports(tmp_path) == ([], [])
+        assert fe.exports.list_exports(tmp_path) == ([], [])
 
     @pytest.mark.sample("2")
     @pytest.mark.parametrize("k", [None, 2])
@@ -609,7 +609,7 @@ class TestFolder:
                 made = work(task)
                 if not done:
                     done.append(1)
-                    fe.erase(tmp_path, user_ids=[1, 2, 3, 4, 5], database=own_url, keys=[KEY])
+                    fe.privacy.erase(tmp_path, user_ids=[1, 2, 3, 4, 5], database=own_url, keys=[KEY])
                 return made
 
             yield change

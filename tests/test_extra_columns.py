@@ -164,7 +164,7 @@ def test_they_are_read_with_their_types(app: Database, tmp_path: Path, form: dic
 def test_people_are_erased_whatever_columns_there_are(app: Database, tmp_path: Path) -> None:
     """An erasure does not need to know them."""
     own(app, tmp_path)
-    assert fe.erase(tmp_path, user_ids=[1], database=app.url, query=QUERY, keys=KEY).rows == 3
+    assert fe.privacy.erase(tmp_path, user_ids=[1], database=app.url, query=QUERY, keys=KEY).rows == 3
 
 
 @pytest.mark.any_database

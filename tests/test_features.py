@@ -16,7 +16,8 @@ from polars.testing import assert_frame_equal
 
 from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.training.features import feature_names, features, label
+from feedback_etl.training.feature_matrix import feature_names, features
+from feedback_etl.training.labels import label
 from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transform.expressions import age_ranges
 

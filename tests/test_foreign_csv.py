@@ -79,7 +79,7 @@ def adopted(request: pytest.FixtureRequest, sqlite_database: Database, tmp_path:
     copy = tmp_path / "theirs" / "old.csv"
     copy.parent.mkdir()
     copy.write_bytes(SHAPES[request.param](list(iter_lines(path))))
-    fe.adopt(copy, key=KEYS[0])
+    fe.exports.adopt(copy, key=KEYS[0])
     return copy
 
 
@@ -110,7 +110,7 @@ class TestAdopted:
     def test_erasure_keeps_all_other_bytes(self, adopted: Path, sqlite_database: Database) -> None:
         """Also the empty lines; the row that goes is counted alone."""
         before = list(iter_lines(adopted))
-        done = fe.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
+        done = fe.privacy.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
         assert (done.rows, done.damaged) == (1, [])
         after = list(iter_lines(adopted))
         (gone,) = [line for line in before if line not in after]
@@ -124,7 +124,7 @@ class TestAdopted:
         manifest = the_manifest(adopted.parent)
         manifest.files[0].rows += 4
         write_manifest(adopted.parent, manifest)
-        done = fe.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
+        done = fe.privacy.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
         manifest = the_manifest(adopted.parent)
         assert (done.rows, manifest.rows, manifest.erased_rows) == (1, 5, 1)
 

@@ -53,8 +53,8 @@ def test_all_of_it_stays(sqlite_database: Database, folder: Path, form: dict[str
         exported(sqlite_database, folder, now=now, **form)
         exported(sqlite_database, folder, now=now, incremental=True, hash_recommendation_id=True, **form)
         everybody = {"not_in_database": True, "user_ids": [1, 2], "analysis_ids": [301]}
-        fe.erase(folder, database=sqlite_database.url, keys=[Key(KEY)], **everybody)  # type: ignore[arg-type]
-        fe.prune(folder, keep_days=0, now=NOW + timedelta(days=9), key=Key(KEY))
+        fe.privacy.erase(folder, database=sqlite_database.url, keys=[Key(KEY)], **everybody)  # type: ignore[arg-type]
+        fe.exports.prune(folder, keep_days=0, now=NOW + timedelta(days=9), key=Key(KEY))
     assert len(list_local_manifests(folder)) == 4
     for name in OTHERS:
         assert (folder / name).read_text() == f"analysis_hash\n{name}\n", name
@@ -63,22 +63,22 @@ def test_all_of_it_stays(sqlite_database: Database, folder: Path, form: dict[str
 
 def test_it_is_listed_and_can_be_adopted(folder: Path) -> None:
     """Data files without a manifest are foreign; a file that is adopted keeps its bytes until it has to change."""
-    foreign = {path.relative_to(folder).as_posix() for path in fe.list_exports(folder).unmanaged}
+    foreign = {path.relative_to(folder).as_posix() for path in fe.exports.list_exports(folder).unmanaged}
     assert foreign == {
         "elsewhere.csv",
         "rejected/mine.csv",
         *(name for name in OTHERS if name.startswith(("feedback_training_", "rejected/f")) and "." in name),
     }
     before = (folder / OTHERS[0]).read_bytes()
-    fe.adopt(folder / OTHERS[0], key=Key(KEY))
+    fe.exports.adopt(folder / OTHERS[0], key=Key(KEY))
     assert (folder / OTHERS[0]).read_bytes() == before
-    assert len(fe.list_exports(folder).unmanaged) == len(foreign) - 1
-    fe.prune(folder, keep_days=10, now=NOW, key=Key(KEY))
+    assert len(fe.exports.list_exports(folder).unmanaged) == len(foreign) - 1
+    fe.exports.prune(folder, keep_days=10, now=NOW, key=Key(KEY))
     assert not (folder / OTHERS[0]).exists()
     assert all((folder / name).exists() for name in OTHERS[1:])
 
 
 def test_an_empty_folder_of_theirs_stays_empty_where_nothing_is_written(tmp_path: Path) -> None:
     """Looking makes nothing."""
-    assert fe.list_exports(tmp_path) == fe.list_exports(tmp_path / "nowhere")
+    assert fe.exports.list_exports(tmp_path) == fe.exports.list_exports(tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []

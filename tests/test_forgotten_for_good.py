@@ -171,7 +171,7 @@ class TestFiles:
         folder.mkdir()
         path = folder / "old.csv"
         path.write_bytes(text.format(pseudonym(201), pseudonym(201).upper()).encode())
-        fe.adopt(path, key=Key(KEY))
+        fe.exports.adopt(path, key=Key(KEY))
         assert forget(application, folder, 2).rows == 1
         assert pseudonym(201) not in path.read_text().lower()
         assert path.read_text().count("\n") == 1
@@ -220,7 +220,7 @@ class TestFiles:
             values["files"][0]["path"] = path
             manifest.write_text(json.dumps(values))
             with pytest.raises(ExportFileError, match="no manifest"):
-                fe.prune(folder, keep_days=0, key=Key(KEY))
+                fe.exports.prune(folder, keep_days=0, key=Key(KEY))
             with pytest.raises(ExportFileError, match="no manifest"):
                 forget(application, folder, 2)
         manifest.write_text(text)
@@ -238,7 +238,7 @@ class TestFiles:
         (folder / "rejected").rename(tmp_path / "elsewhere")
         (folder / "rejected").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(ExportFileError, match="symbolic link"):
-            fe.prune(folder, keep_days=0, now=NOW.replace(year=2026), key=Key(KEY))
+            fe.exports.prune(folder, keep_days=0, now=NOW.replace(year=2026), key=Key(KEY))
         with pytest.raises(ExportFileError, match="symbolic link"):
             forget(application, folder, 2)
         assert len(list((tmp_path / "elsewhere").iterdir())) == 1
@@ -253,12 +253,12 @@ class TestIds:
         folder.mkdir()
         for name in ("user_ids", "analysis_ids"):
             with pytest.raises(UsageError, match=name):
-                fe.erase(folder, database=application.url, keys=KEY, **{name: ids})
+                fe.privacy.erase(folder, database=application.url, keys=KEY, **{name: ids})
 
     def test_ids_of_any_kind(self, application: Database, folder: Path) -> None:
         """Integers, text, UUIDs; one key or several, as keys or as text."""
         exported(application, folder)
-        done = fe.erase(folder, analysis_ids=[101, "102", uuid4()], keys=KEY)
+        done = fe.privacy.erase(folder, analysis_ids=[101, "102", uuid4()], keys=KEY)
         assert (done.rows, len(done.not_found)) == (2, 1)
 
     def test_two_users_of_one_analysis(self, application: Database, folder: Path) -> None:
@@ -272,7 +272,7 @@ class TestIds:
         with pytest.raises(UsageError, match="There is no folder"):
             forget(application, folder, 1)
         with pytest.raises(UsageError, match="There is no folder"):
-            fe.prune(folder, keep_days=1, key=None)
+            fe.exports.prune(folder, keep_days=1, key=None)
         assert not folder.exists()
 
 

@@ -131,7 +131,7 @@ def pseudonym(domain: str, *ids: str) -> set[str]:
 
 
 def erase(url: str, folder: Path, **options: Any) -> Any:
-    return fe.erase(folder, database=url, query=query_of(url), keys=KEY, **options)
+    return fe.privacy.erase(folder, database=url, query=query_of(url), keys=KEY, **options)
 
 
 @pytest.mark.sample(

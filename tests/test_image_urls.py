@@ -98,7 +98,7 @@ def test_of_an_own_query(app: Database, tmp_path: Path) -> None:
         exported_from_url(app, tmp_path, query=QUERY)
     with pytest.raises(SourceError, match="lacks image_opt_in"):
         exported_from_url(app, tmp_path, include_image_urls=True, query=QUERY.replace("image_opt_in", "consent"))
-    assert fe.erase(tmp_path, user_ids=[1], database=app.url, query=QUERY, keys=[Key(KEY)]).rows == 3
+    assert fe.privacy.erase(tmp_path, user_ids=[1], database=app.url, query=QUERY, keys=[Key(KEY)]).rows == 3
 
 
 @pytest.mark.any_database

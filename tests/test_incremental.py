@@ -273,7 +273,7 @@ class TestTrouble:
         """It keeps what the next one has to know."""
         add(app, row(1, NOW - MINUTE))
         go_on(app, folder, NOW)
-        fe.prune(folder, keep_days=10, now=NOW + 50 * DAY, key=Key(KEY))
+        fe.exports.prune(folder, keep_days=10, now=NOW + 50 * DAY, key=Key(KEY))
         assert visible(folder) == [f"{list_local_manifests(folder)[0].stem}.manifest.json"]
         add(app, row(2, NOW - MINUTE))
         assert go_on(app, folder, NOW + 50 * DAY).exported_records == 1
@@ -282,7 +282,7 @@ class TestTrouble:
         """Nor stays in what it remembers."""
         add(app, row(1, NOW - MINUTE), row(2, NOW - MINUTE))
         go_on(app, folder, NOW)
-        fe.erase(folder, user_ids=[1], database=app.url, keys=[Key(KEY)])
+        fe.privacy.erase(folder, user_ids=[1], database=app.url, keys=[Key(KEY)])
         (remembered,) = (folder / ".feedback_etl").glob("*.rows")
         assert remembered.read_text().count("\n") == 3
         add(app, row(3, NOW - MINUTE, user_id=1), row(4, NOW))
@@ -429,7 +429,7 @@ class Exports(RuleBasedStateMachine):
     def erase(self, user: int) -> None:
         """Somebody asks to be forgotten."""
         self.gone.add(user)
-        fe.erase(self.folder, user_ids=[user], database=self.engine, keys=[Key(KEY)])
+        fe.privacy.erase(self.folder, user_ids=[user], database=self.engine, keys=[Key(KEY)])
         theirs = {_pair(each) for each in self.rows if each["user_id"] == user}
         for model in self.models:
             model.exported = {stem: pairs - theirs for stem, pairs in model.exported.items()}
@@ -438,7 +438,7 @@ class Exports(RuleBasedStateMachine):
     def prune(self, days: int, last: int) -> None:
         """Old files go; nothing does where the clock has gone back."""
         with suppress(ExportFileError):
-            done = fe.prune(self.folder, keep_days=days, keep_last=last, now=self.now, key=Key(KEY))
+            done = fe.exports.prune(self.folder, keep_days=days, keep_last=last, now=self.now, key=Key(KEY))
             for model in self.models:
                 for manifest in done.exports:
                     model.exported.pop(manifest.stem, None)

@@ -30,6 +30,7 @@ from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
 from feedback_etl.report.columns import list_columns
 from feedback_etl.report.croissant import croissant
 from feedback_etl.settings import load_settings
+from feedback_etl.training import FeedbackFeatures, Vocabulary, features
 from feedback_etl.transform.overrides import Overrides
 
 FOUR = ["<30", "30-50", "50-65", "65+"]
@@ -204,16 +205,16 @@ class TestReading:
         """Ranges tell it themselves; other labels are named from the youngest on."""
         export(application, FourRanges)
         pairs = fe.scan_training("out").collect()
-        assert fe.Vocabulary.fit(pairs).age_ranges == ("<30", "30-50", "50-65", "65+")
+        assert Vocabulary.fit(pairs).age_ranges == ("<30", "30-50", "50-65", "65+")
         words = pairs.with_columns(pl.col("age_range").replace_strict(FOUR, ["young", "middle", "older", "old"]))
         with pytest.raises(ValidationError, match=r"4 values that are no ranges.*age_ranges=\(\.\.\.\)"):
-            fe.Vocabulary.fit(words)
-        named = fe.Vocabulary.fit(words, age_ranges=("young", "middle", "older", "old"))
-        assert fe.features(words, vocabulary=named)["age"].to_list() == fe.features(pairs)["age"].to_list()
-        step = fe.FeedbackFeatures(age_ranges=("young", "middle", "older", "old")).fit(words)
+            Vocabulary.fit(words)
+        named = Vocabulary.fit(words, age_ranges=("young", "middle", "older", "old"))
+        assert features(words, vocabulary=named)["age"].to_list() == features(pairs)["age"].to_list()
+        step = FeedbackFeatures(age_ranges=("young", "middle", "older", "old")).fit(words)
         assert step.vocabulary_ == named
         with pytest.raises(ValidationError, match="1 values that are not among age_ranges"):
-            fe.Vocabulary.fit(words, age_ranges=("young", "middle", "older"))
+            Vocabulary.fit(words, age_ranges=("young", "middle", "older"))
 
     def test_the_contract_in_a_parquet_file_allows_them(self, application: Database) -> None:
         """Any text that is no formula."""
@@ -239,7 +240,7 @@ class TestReading:
         with pytest.raises(ValidationError, match="age_range dtype"):
             fe.validate(pairs)
         assert fe.validate(pairs, overridden=["bucket_age"]) is pairs
-        assert fe.risk(pairs, quasi_identifiers=["age_range"]).k == 2
+        assert fe.privacy.risk(pairs, quasi_identifiers=["age_range"]).k == 2
 
 
 class TestHashId:

@@ -81,7 +81,7 @@ def test_they_are_scanned_as_one(sqlite_database: Database, tmp_path: Path, form
     alone = fe.scan_training(tmp_path / "alone").collect()
     for where in ("exports", f"exports/{stem}", "exports/feedback_training_2025*", "exports/**/part-*"):
         assert_frame_equal(fe.scan_training(tmp_path / where, verify=True).collect(), alone)
-    assert fe.latest_export(tmp_path / "exports") == tmp_path / "exports" / stem
+    assert fe.training.latest_export(tmp_path / "exports") == tmp_path / "exports" / stem
     first = only(tmp_path / "exports").all("pairs")[0]
     assert fe.scan_training(tmp_path / "exports" / first.path).collect().height == first.rows
 
@@ -92,7 +92,7 @@ def test_a_part_that_is_missing_or_not_ours_is_refused(folder: Path) -> None:
     (folder / stem / "part-00077.parquet").touch()
     with pytest.raises(ExportFileError, match="has no manifest"):
         fe.scan_training(folder / stem / "part-00077.parquet")
-    assert fe.list_exports(folder).unmanaged == [folder / stem / "part-00077.parquet"]
+    assert fe.exports.list_exports(folder).unmanaged == [folder / stem / "part-00077.parquet"]
     (folder / stem / "part-00001.parquet").unlink()
     with pytest.raises(ExportFileError, match=r"part-00001\.parquet does not match its manifest"):
         fe.scan_training(folder)
@@ -101,7 +101,7 @@ def test_a_part_that_is_missing_or_not_ours_is_refused(folder: Path) -> None:
 def test_erased_people_leave_every_part(folder: Path, sqlite_database: Database) -> None:
     """All other rows stay as they were."""
     before = fe.scan_training(folder).collect()
-    done = fe.erase(folder, user_ids=[2], database=sqlite_database.url, keys=KEYS)
+    done = fe.privacy.erase(folder, user_ids=[2], database=sqlite_database.url, keys=KEYS)
     after = fe.scan_training(folder, verify=True).collect()
     assert (done.rows, done.not_found, only(folder).erased_rows) == (4, [], 4)
     assert (before.height, after.height, only(folder).rows) == (9, 6, 6)
@@ -113,9 +113,8 @@ def test_erased_people_leave_every_part(folder: Path, sqlite_database: Database)
 def test_parts_of_old_exports_are_pruned_with_their_folders(folder: Path) -> None:
     """The manifest stays."""
     stem = only(folder).stem
-    assert [each.stem for each in fe.prune(folder, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=9)).exports] == [
-        stem
-    ]
+    pruned = fe.exports.prune(folder, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=9))
+    assert [export.stem for export in pruned.exports] == [stem]
     assert visible(folder) == [f"{stem}.manifest.json"]
     assert not (folder / stem).exists()
     assert_true(folder)
@@ -163,7 +162,7 @@ def test_what_a_killed_run_leaves_is_removed(folder: Path) -> None:
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
     stem = str(AuditLog(folder).records()[-1]["stem"])
-    fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     for place in part_folders(stem):
         assert [path.name for path in (folder / place).iterdir()] == ["mine.txt"]
     record = next(each for each in AuditLog(folder).records() if each["event"] == "recovered")
@@ -176,7 +175,7 @@ def test_what_a_killed_erasure_leaves_is_removed(folder: Path) -> None:
     """It was to take the place of a part."""
     left = folder / only(folder).stem / ".part-00000.parquet.tmp2"
     left.touch()
-    fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     assert not left.exists()
 
 
@@ -184,7 +183,7 @@ def test_what_a_late_worker_leaves_in_a_published_export_is_removed(folder: Path
     """It was killed in the middle of a part that another one has made since."""
     left = folder / only(folder).stem / ".part-00000.parquet.123-0123abcd.tmp"
     left.touch()
-    fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     assert not left.exists()
     assert_true(folder)
 
@@ -233,7 +232,7 @@ def test_a_folder_that_has_lost_its_name_is_removed_by_the_next_run(rows: Rows, 
     (folder / export.stem / "mine.txt").rename(folder / "mine.txt")
     (folder / export.stem).rename(hidden)
     (hidden / "part-00003.csv").touch()
-    fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     assert not hidden.exists()
 
 
@@ -250,7 +249,7 @@ def test_whether_a_run_lives_is_asked_without_writing(folder: Path, monkeypatch:
     flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", on_nfs)
     with PartitionedExportTransaction(folder, NOW, TransactionOptions(key=KEYS[0])) as export:
-        fe.erase(folder, analysis_ids=[999], keys=KEYS)
+        fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
         assert (folder / export.stem).is_dir()
     assert not (folder / export.stem).exists()
 
@@ -263,11 +262,11 @@ def test_parts_whose_manifest_was_lost_are_told(
     (folder / f"{stem}.manifest.json").rename(folder / "kept.json")
     lost = {path.relative_to(folder).as_posix() for path in folder.glob(f"**/{stem}/part-*")}
     assert any(name.startswith("rejected/") for name in lost)
-    told = fe.erase(folder, analysis_ids=[999], keys=KEYS)
+    told = fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     assert {path.relative_to(folder).as_posix() for path in told.unmanaged} == lost
     line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
     assert line.endswith("unmanaged: the manifest of this part is missing (restore it, or remove the folder)")
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
     with PartitionedExportTransaction(folder, NOW + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export:
         (folder / export.stem / "part-00000.csv").touch()
-        assert fe.list_exports(folder).unmanaged == []
+        assert fe.exports.list_exports(folder).unmanaged == []

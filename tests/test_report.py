@@ -15,12 +15,13 @@ from databases import Database
 from folders import FORMS, KEY, NOW, exported, people, rows_of
 from processes import Here
 
-from feedback_etl import adopt, write_report
 from feedback_etl.columns import IMAGE_URL, RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports import adopt
 from feedback_etl.exports.maintenance import prune
 from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
+from feedback_etl.report import write_report
 from feedback_etl.report.charts import Bar, Stack, bars, stacks
 
 CANARY = "canary-4711"

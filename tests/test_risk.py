@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from processes import Here
 
 from feedback_etl.errors import UsageError
-from feedback_etl.privacy.risk import Risk, risk
+from feedback_etl.privacy.risk_measures import Risk, risk
 
 # Li et al. (2007), tables 3 and 5: salaries in thousands, in three classes of three.
 SALARIES = {"zip": [476, 476, 476, 4790, 4790, 4790, 479, 479, 479], "salary": [3, 5, 9, 6, 11, 8, 4, 7, 10]}

@@ -139,7 +139,7 @@ def _parted(database: Database, folder: Path) -> None:
 
 
 def _erase(database: Database, folder: Path) -> None:
-    fe.erase(folder, user_ids=[2], database=database.engine, keys=KEYS)
+    fe.privacy.erase(folder, user_ids=[2], database=database.engine, keys=KEYS)
 
 
 def _vocabulary(_: Database, folder: Path) -> None:
@@ -148,7 +148,7 @@ def _vocabulary(_: Database, folder: Path) -> None:
 
 
 def _adopt(_: Database, folder: Path) -> None:
-    fe.adopt(folder / "old.csv", key=KEYS[0])
+    fe.exports.adopt(folder / "old.csv", key=KEYS[0])
 
 
 def _record(_: Database, folder: Path) -> None:
@@ -171,12 +171,12 @@ WRITERS = {
     "export in parts": Writer(_parted, in_steps=True, is_repeatable=False),
     "erase": Writer(_erase, in_steps=True),
     "prune": Writer(
-        lambda _, folder: fe.prune(folder, keep_days=1, key=KEYS[0], now=NOW + timedelta(9)), in_steps=True
+        lambda _, folder: fe.exports.prune(folder, keep_days=1, key=KEYS[0], now=NOW + timedelta(9)), in_steps=True
     ),
     "adopt": Writer(_adopt),
     "key": Writer(lambda _, folder: write_key(folder / "key")),
     "contracts": Writer(lambda _, folder: write_contracts(folder), in_steps=True),
-    "croissant": Writer(lambda _, folder: fe.write_croissant(folder)),
+    "croissant": Writer(lambda _, folder: fe.report.write_croissant(folder)),
     "vocabulary": Writer(_vocabulary),
     "record": Writer(_record),
     "report": Writer(_report),

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-import feedback_etl as fe
 from feedback_etl.errors import UsageError
 from feedback_etl.training.splits import NullGroupWarning, PersonOverlapWarning, split_by_hash
 
@@ -134,14 +133,14 @@ class TestPeople:
             with pytest.warns(PersonOverlapWarning, match="a person with several analyses") as caught:
                 split_by_hash(each, SHARES, by="analysis_hash")
             assert [Path(warning.filename).name for warning in caught] == ["test_splits.py"]
-        assert issubclass(fe.PersonOverlapWarning, UserWarning)
+        assert issubclass(PersonOverlapWarning, UserWarning)
 
     def test_once(self, tmp_path: Path) -> None:
         """By Python's usual rule, however often a line runs."""
         (tmp_path / "script.py").write_text(
             "import polars as pl, feedback_etl as fe\n"
             "for _ in range(3):\n"
-            "    fe.split_by_hash(pl.DataFrame({'analysis_hash': ['a']}), {'all': 1.0}, by='analysis_hash')\n"
+            "    fe.training.split_by_hash(pl.DataFrame({'analysis_hash': ['a']}), {'all': 1.0}, by='analysis_hash')\n"
         )
         done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
         assert done.stderr.count("PersonOverlapWarning") == 1
@@ -165,7 +164,7 @@ class TestNulls:
         with pytest.warns(NullGroupWarning, match=told) as caught:
             split_by_hash(given, SHARES, by="subject_hash")
         assert [Path(warning.filename).name for warning in caught] == ["test_splits.py"]
-        with pytest.warns(fe.NullGroupWarning, match="^1 of 3 rows have no timeframe: they are all in one part\\."):
+        with pytest.warns(NullGroupWarning, match="^1 of 3 rows have no timeframe: they are all in one part\\."):
             split_by_hash(given, SHARES, by="timeframe")
 
     def test_a_lazy_frame_is_not_counted(self) -> None:

@@ -74,13 +74,13 @@ def test_erase_and_list_tell_of_exports_that_are_not_finished(
     """Their parts may hold the people; who is published leaves them out."""
     published(bucket_url, rows)
     with ObjectExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER)) as export:
-        done = fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
+        done = fe.privacy.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
         assert done.unfinished == [export.stem]
         listed = feedback_etl("list", "--output", bucket_url)
         assert f"{export.stem}  unfinished: still running, or interrupted" in listed.stdout
         export.commit([])
     assert "unfinished" not in feedback_etl("list", "--output", bucket_url).stdout
-    assert fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY]).unfinished == []
+    assert fe.privacy.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY]).unfinished == []
 
 
 def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
@@ -88,7 +88,7 @@ def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
 ) -> None:
     """The manifest still tells that rows were erased, and of a run."""
     published(bucket_url, rows)
-    fe.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
+    fe.privacy.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
     for name in ObjectStorage(bucket_url).list_files(".feedback_etl"):
         if "tombstones" in name or name.endswith("/00000003.json"):
             ObjectStorage(bucket_url).delete(name)
@@ -171,7 +171,7 @@ def test_a_manifest_reaches_its_own_files_alone(bucket_url: str, rows: Rows, pat
     told.pop("version", None)
     put(bucket_url, manifest_path(stem), json.dumps(told | {"settings_digest": ""}).encode())
     with pytest.raises(ExportFileError, match="is no manifest"):
-        fe.prune(bucket_url, keep_days=0, key=SIGNER, now=NOW.replace(year=2026))
+        fe.exports.prune(bucket_url, keep_days=0, key=SIGNER, now=NOW.replace(year=2026))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_an_endpoint_that_is_none_is_told(bucket_url: str) -> None:
     """In a sentence, after whatever the client prints."""
     done = feedback_etl("list", "--output", bucket_url, env={"AWS_ENDPOINT_URL": "garbage"})
     assert done.returncode == 5
-    assert done.stderr.splitlines()[-1].startswith("error: The settings of the client")
+    assert done.stderr.splitlines()[-1].startswith("error: The client for")
     assert "Traceback" not in done.stderr
 
 

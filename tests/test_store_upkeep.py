@@ -72,7 +72,7 @@ class TestErase:
         """By user ids, which are looked up."""
         stored(database, bucket_url, **form)
         before = pairs_in(ObjectStorage(bucket_url), only(bucket_url).all("pairs"))
-        done = fe.erase(bucket_url, user_ids=[2], database=database.url, keys=KEYS)
+        done = fe.privacy.erase(bucket_url, user_ids=[2], database=database.url, keys=KEYS)
         manifest = only(bucket_url)
         after = pairs_in(ObjectStorage(bucket_url), manifest.all("pairs"))
         assert (done.rows, done.not_found) == (4, [])
@@ -82,9 +82,9 @@ class TestErase:
 
     def test_a_second_one_changes_nothing(self, url: str) -> None:
         """Who was forgotten is known."""
-        fe.erase(url, analysis_ids=[202], keys=KEYS)
+        fe.privacy.erase(url, analysis_ids=[202], keys=KEYS)
         objects = {name: each for name, each in ObjectStorage(url).list_files().items() if "audit" not in name}
-        again = fe.erase(url, analysis_ids=[202, 777], keys=KEYS)
+        again = fe.privacy.erase(url, analysis_ids=[202, 777], keys=KEYS)
         assert (again.rows, again.not_found) == (0, ["777"])
         known = {name: each for name, each in ObjectStorage(url).list_files().items() if name in objects}
         assert known == objects
@@ -92,14 +92,14 @@ class TestErase:
     def test_a_dry_run_puts_nothing(self, url: str) -> None:
         """It counts."""
         before = ObjectStorage(url).list_files()
-        assert fe.erase(url, analysis_ids=[202], keys=KEYS, dry_run=True).rows == 1
+        assert fe.privacy.erase(url, analysis_ids=[202], keys=KEYS, dry_run=True).rows == 1
         assert ObjectStorage(url).list_files() == before
 
     def test_a_sweep_takes_out_who_is_no_longer_there(self, url: str, database: Database) -> None:
         """And says in the log that it begins, for exports that are under way."""
         with database.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 3")
-        assert fe.erase(url, not_in_database=True, database=database.url, keys=KEYS).rows == 4
+        assert fe.privacy.erase(url, not_in_database=True, database=database.url, keys=KEYS).rows == 4
         assert [each["event"] for each in open_audit_log(url).records()] == [
             "started",
             "committed",
@@ -117,11 +117,11 @@ class TestErase:
 
         proxy.before = stop
         with pytest.raises(ExportFileError, match="failed repeatedly"):
-            fe.erase(url, analysis_ids=[202], keys=KEYS)
+            fe.privacy.erase(url, analysis_ids=[202], keys=KEYS)
         proxy.troubles, proxy.before = [], lambda _, __: None
         assert any(file.becoming for file in only(url).files)
         assert scan_rows(url) == 8
-        fe.erase(url, analysis_ids=[202], keys=KEYS)
+        fe.privacy.erase(url, analysis_ids=[202], keys=KEYS)
         assert only(url).rows == 8
         assert_true(url)
 
@@ -131,7 +131,7 @@ class TestErase:
         fill_more(database)
         stored(database, bucket_url)
         proxy.requests.clear()
-        done = fe.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
+        done = fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
         puts = [each for each in proxy.requests if each.startswith("PUT")]
         assert len([each for each in puts if ".parquet" in each]) > 16
         assert len([each for each in puts if ".manifest.json" in each]) == 4
@@ -147,13 +147,13 @@ class TestErase:
         stored(database, bucket_url)
         proxy.troubles = [Trouble("503", times=1000, holding="part-00002.parquet")]
         with pytest.raises(ExportFileError, match="failed repeatedly"):
-            fe.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
+            fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
         (left,) = [file.path for file in only(bucket_url).files if file.becoming]
         assert left.endswith("part-00002.parquet")
         assert scan_rows(bucket_url) == only(bucket_url).rows
         proxy.troubles = []
         proxy.requests.clear()
-        fe.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
+        fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
         assert len([each for each in proxy.requests if each.startswith("PUT") and "part-00001" in each]) == 0
         assert scan_rows(bucket_url) == 3
         assert_true(bucket_url)
@@ -164,7 +164,7 @@ class TestErase:
         """Each kind of put fails once, or its answer is lost."""
         kinds = ("tombstones/", "audit/", ".parquet", ".manifest.json")
         proxy.troubles = [Trouble(how, holding=kind) for kind in kinds]
-        assert fe.erase(url, analysis_ids=[202, 302], keys=KEYS).rows == 2
+        assert fe.privacy.erase(url, analysis_ids=[202, 302], keys=KEYS).rows == 2
         assert [each.times for each in proxy.troubles] == [0] * 4
         assert only(url).erased_rows == 2
         assert_true(url)
@@ -176,7 +176,7 @@ class TestErase:
         erased: list[int] = []
 
         def erase(analysis: int) -> None:
-            erased.append(fe.erase(bucket_url, analysis_ids=[analysis], keys=KEYS).rows)
+            erased.append(fe.privacy.erase(bucket_url, analysis_ids=[analysis], keys=KEYS).rows)
 
         side_by_side(*(lambda each=each: erase(each) for each in (102, 103, 202, 203, 302, 303)))
         assert erased == [2] * 6
@@ -188,7 +188,10 @@ class TestErase:
         stored(database, bucket_url)
         side_by_side(
             *(lambda: stored(database, bucket_url) for _ in range(3)),
-            *(lambda each=each: fe.erase(bucket_url, analysis_ids=[each], keys=KEYS) for each in (102, 202, 302)),
+            *(
+                lambda each=each: fe.privacy.erase(bucket_url, analysis_ids=[each], keys=KEYS)
+                for each in (102, 202, 302)
+            ),
         )
         assert [manifest.rows for manifest in list_manifests(bucket_url)] == [6] * 4
         assert_true(bucket_url)
@@ -196,7 +199,7 @@ class TestErase:
     def test_a_prefix_with_nothing_is_refused(self, bucket_url: str) -> None:
         """A slip in the URL would forget nobody."""
         with pytest.raises(UsageError, match="nothing at"):
-            fe.erase(bucket_url, analysis_ids=[1], keys=KEYS)
+            fe.privacy.erase(bucket_url, analysis_ids=[1], keys=KEYS)
 
 
 def side_by_side(*acts: Callable[[], object]) -> None:
@@ -214,7 +217,7 @@ class TestPrune:
     def test_parts_of_old_exports_go(self, url: str, database: Database) -> None:
         """By the manifest's age."""
         stored(database, url, now=NOW + timedelta(days=9))
-        pruned = fe.prune(url, keep_days=5, key=KEYS[0], now=NOW + timedelta(days=10))
+        pruned = fe.exports.prune(url, keep_days=5, key=KEYS[0], now=NOW + timedelta(days=10))
         assert (len(pruned.exports), len(pruned.kept)) == (1, 1)
         old, new = list_manifests(url)
         assert (old.pruned_at != "", ObjectStorage(url).names(old.stem), len(ObjectStorage(url).names(new.stem))) == (
@@ -228,7 +231,7 @@ class TestPrune:
     def test_nothing_else_is_removed(self, url: str) -> None:
         """What has no manifest is told."""
         ObjectStorage(url).put_new("copy.csv", b"")
-        pruned = fe.prune(url, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=10))
+        pruned = fe.exports.prune(url, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=10))
         assert pruned.unmanaged == [Path("copy.csv")]
         assert "copy.csv" in ObjectStorage(url).names()
 
@@ -256,7 +259,9 @@ class TestScan:
         """Of their names."""
         stored(database, url, now=NOW + timedelta(days=1))
         newest = f"{url}/feedback_training_20251026_120000"
-        assert fe.latest_export(url) == fe.latest_export(f"{url}/feedback_training_20251026*") == newest
+        assert (
+            fe.training.latest_export(url) == fe.training.latest_export(f"{url}/feedback_training_20251026*") == newest
+        )
         assert scan_rows(url) == 9
         with pytest.raises(ExportFileError, match="contains no export"):
             fe.scan_training(f"{url}/nothing*")
@@ -315,7 +320,7 @@ class TestFaces:
         stem, bucket = only(url).stem, ObjectStorage(url)
         lost = {name for folder in part_folders(stem) for name in bucket.names(folder)}
         bucket.delete(f"{stem}.manifest.json")
-        assert {str(path) for path in fe.erase(url, analysis_ids=["101"], keys=KEYS).unmanaged} == lost != set()
+        assert {str(path) for path in fe.privacy.erase(url, analysis_ids=["101"], keys=KEYS).unmanaged} == lost != set()
         told = here("list", "--output", url).out
         assert all(f"{name}  unmanaged: the manifest of this part is missing" in told for name in lost)
 
@@ -359,7 +364,7 @@ class TestFaces:
 
     def test_tombstones_that_were_removed_are_missed(self, url: str) -> None:
         """Whom the bucket has forgotten could come back."""
-        fe.erase(url, analysis_ids=[202], keys=KEYS)
+        fe.privacy.erase(url, analysis_ids=[202], keys=KEYS)
         ObjectStorage(url).delete(".feedback_etl/tombstones/00000001.json")
         with pytest.raises(ExportFileError, match=r"tombstones\.jsonl is missing or was changed"):
-            fe.erase(url, analysis_ids=[203], keys=KEYS)
+            fe.privacy.erase(url, analysis_ids=[203], keys=KEYS)

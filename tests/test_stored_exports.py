@@ -300,7 +300,7 @@ class TestErasuresMeanwhile:
             if len(put) == 2 and method == "PUT" and path.endswith(".manifest.json"):
                 with monkeypatch.context() as patch:
                     patch.setenv("AWS_ENDPOINT_URL", object_store)
-                    fe.erase(bucket_url, analysis_ids=[202], keys=[SIGNER])
+                    fe.privacy.erase(bucket_url, analysis_ids=[202], keys=[SIGNER])
 
         proxy.before = erase_at
         attempt(bucket_url, rows)

@@ -58,12 +58,12 @@ def test_a_person_is_erased_by_it(app: Database, tmp_path: Path, form: dict[str,
     exported_from_url(app, tmp_path, include_subject_hash=True, **form)
     with app.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 2")
-    dry = fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY, dry_run=True)
-    done = fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY)
+    dry = fe.privacy.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY, dry_run=True)
+    done = fe.privacy.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY)
     assert (dry.rows, done.rows, done.not_found) == (3, 3, [])
     rows = rows_of(tmp_path / str(list_local_manifests(tmp_path)[0].files[0].path))
     assert (rows.height, subject(2) in rows["subject_hash"]) == (7, False)
-    assert fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).rows == 0
+    assert fe.privacy.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).rows == 0
 
 
 @pytest.mark.any_database
@@ -72,7 +72,7 @@ def test_erasing_without_the_column_finds_nobody_else(app: Database, tmp_path: P
     exported_from_url(app, tmp_path)
     with app.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 2")
-    assert fe.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).not_found == ["2"]
+    assert fe.privacy.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).not_found == ["2"]
 
 
 @pytest.mark.sample("sqlite")

@@ -69,21 +69,21 @@ def test_the_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
 
 def test_it_is_a_step_of_a_pipeline() -> None:
     """With frames of Polars and pandas; a search over its parameters clones it."""
-    labelled = PAIRS.pipe(fe.label, "helpful")
+    labelled = PAIRS.pipe(fe.training.label, "helpful")
     steps = make_pipeline(FeedbackFeatures(), LogisticRegression(random_state=0))
     predicted = steps.fit(labelled, labelled["label"]).predict(labelled)
     assert predicted.tolist() == labelled["label"].to_list()
     frame = PAIRS.to_pandas()
     search = GridSearchCV(steps, {"feedbackfeatures__min_rows": [1, 100]}, cv=2)
-    search.fit(frame, fe.label(frame, "helpful")["label"].astype(int))
+    search.fit(frame, fe.training.label(frame, "helpful")["label"].astype(int))
     assert search.best_params_ == {"feedbackfeatures__min_rows": 1}
 
 
 def test_it_gives_what_features_gives() -> None:
     """With the vocabulary of the rows it was fitted to, and its own names."""
     step = FeedbackFeatures(min_rows=2, ratings=("would_recommend",), timestamp_precision="day").fit(PAIRS.head(2))
-    known = fe.Vocabulary.fit(PAIRS.head(2), min_rows=2)
-    wanted = fe.features(PAIRS, vocabulary=known, ratings=["would_recommend"], timestamp_precision="day")
+    known = fe.training.Vocabulary.fit(PAIRS.head(2), min_rows=2)
+    wanted = fe.training.features(PAIRS, vocabulary=known, ratings=["would_recommend"], timestamp_precision="day")
     assert_frame_equal(step.transform(PAIRS), wanted)
     assert step.get_feature_names_out().tolist() == wanted.columns
     assert step.vocabulary_ == known
@@ -118,7 +118,7 @@ def test_times_can_be_left_out() -> None:
     """Then rows need none, in training and in prediction."""
     rows = PAIRS.drop("feedback_timestamp")
     step = FeedbackFeatures(times=False).fit(rows)
-    assert_frame_equal(step.transform(rows), fe.features(PAIRS, times=False))
+    assert_frame_equal(step.transform(rows), fe.training.features(PAIRS, times=False))
     assert step.get_feature_names_out().tolist() == step.transform(rows).columns
     assert not any("hour" in name or "weekday" in name for name in step.get_feature_names_out())
 
@@ -126,7 +126,7 @@ def test_times_can_be_left_out() -> None:
 def test_lazy_frames_are_refused() -> None:
     """In a pipeline too, with what to do: scikit-learn counts rows."""
     steps = make_pipeline(FeedbackFeatures(), LogisticRegression())
-    labels = PAIRS.pipe(fe.label, "helpful")["label"]
+    labels = PAIRS.pipe(fe.training.label, "helpful")["label"]
     with pytest.raises(UsageError, match="collect it first"):
         steps.fit(PAIRS.lazy(), labels)
     with pytest.raises(UsageError, match="collect it first"):
@@ -141,22 +141,37 @@ def test_arrays_are_refused() -> None:
 
 def test_without_scikit_learn_it_says_what_to_install() -> None:
     """Everything else works without."""
-    code = "import sys; sys.modules['sklearn'] = None\nimport feedback_etl as fe; fe.features\nfe.FeedbackFeatures"
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "from feedback_etl import training; training.features; training.FeedbackFeatures"
+    )
     done = python(code)
     assert "ImportError: FeedbackFeatures needs scikit-learn: pip install 'feedback-etl[train]'" in done.stderr
 
 
-def test_public_names_can_be_listed_without_scikit_learn() -> None:
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("feedback_etl", "scan_training"),
+        ("feedback_etl.exports", "prune"),
+        ("feedback_etl.privacy", "risk"),
+        ("feedback_etl.report", "write_report"),
+        ("feedback_etl.training", "features"),
+        ("feedback_etl.transform", "anonymize"),
+    ],
+)
+def test_public_names_can_be_listed_without_scikit_learn(package: str, name: str) -> None:
     """`help`, `dir`, `inspect.getmembers` and `import *` work in every installation."""
     code = (
         "import sys; sys.modules['sklearn'] = None\n"
-        "import inspect, pydoc, feedback_etl\n"
-        "from feedback_etl import *\n"
-        "names = {*dir(feedback_etl)}\n"
-        "assert names == {*feedback_etl.__all__} and 'features' in names and 'FeedbackFeatures' not in names\n"
-        "assert {'features', 'scan_training'} <= {name for name, _ in inspect.getmembers(feedback_etl)}\n"
-        "assert features is feedback_etl.features\n"
-        "assert 'export_feedback' in pydoc.render_doc(feedback_etl)\n"
+        f"import inspect, pydoc, {package} as package\n"
+        f"from {package} import *\n"
+        "names = {*dir(package)}\n"
+        "assert names == {*package.__all__} and 'FeedbackFeatures' not in names\n"
+        f"assert {name!r} in names\n"
+        "assert names <= {name for name, _ in inspect.getmembers(package)}\n"
+        f"assert {name} is package.{name}\n"
+        f"assert {name!r} in pydoc.render_doc(package)\n"
     )
     done = python(code)
     assert done.returncode == 0, done.stderr

@@ -109,7 +109,7 @@ def measure_risk(
     """
     from feedback_etl.cli.data_files import read_files
     from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH, all_quasi_identifiers
-    from feedback_etl.privacy.risk import risk
+    from feedback_etl.privacy.risk_measures import risk
 
     settings = load_command_settings()
     table = read_files(files, numeric=sensitive or RATING_FIELDS)

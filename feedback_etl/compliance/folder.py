@@ -16,7 +16,7 @@ from feedback_etl.exports.layout import PREFIX, REJECTED_FOLDER
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import PSEUDONYM
 from feedback_etl.privacy.keys import Key
-from feedback_etl.privacy.risk import linkage_risk
+from feedback_etl.privacy.risk_measures import linkage_risk
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

@@ -1,0 +1,21 @@
+"""Maintain a folder of exports: list, prune, and register files of other tools."""
+
+from typing import TYPE_CHECKING
+
+from feedback_etl.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    __all__: list[str]
+
+    from feedback_etl.exports.adoption import adopt as adopt
+    from feedback_etl.exports.maintenance import list_exports as list_exports
+    from feedback_etl.exports.maintenance import prune as prune
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "adopt": "exports.adoption",
+            "list_exports": "exports.maintenance",
+            "prune": "exports.maintenance",
+        },
+    )

@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
+
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import FolderLockedError, KeyMissingError
 from feedback_etl.privacy.keys import Key, sign
@@ -34,6 +37,25 @@ LOG_TIMEOUT = 60.0
 _BLOCK_BYTES = 65_536
 
 Record = dict[str, Any]
+"""A record as JSON has it: the fields of `RecordFields`, and those of its event."""
+
+
+class RecordFields(TypedDict):
+    """The fields of every record; its MAC covers all others too, so they are not forbidden."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)  # type: ignore[misc]
+
+    number: int
+    at: str
+    event: str
+    user: str
+    host: str
+    key_id: str | None
+    previous: str
+    mac: str
+
+
+_RECORD = TypeAdapter(RecordFields)
 
 
 class AuditLog:
@@ -101,23 +123,11 @@ class Line(NamedTuple):
     def of(cls, content: bytes) -> "Line":
         """Parse a line."""
         try:
-            record = json.loads(content)
-        except (ValueError, RecursionError):
+            record: Record = json.loads(content)
+            _RECORD.validate_python(record)  # its own order of the fields stays
+        except (ValueError, RecursionError):  # ValidationError is a ValueError
             return cls(content, None)
-        return cls(content, record if _is_record(record) else None)
-
-
-_TEXTS = ("mac", "previous", "at", "event", "user", "host")
-
-
-def _is_record(record: Any) -> bool:
-    """Return whether a parsed line has the fields of a record."""
-    return (
-        isinstance(record, dict)
-        and isinstance(record.get("number"), int)
-        and isinstance(record.get("key_id", 0), str | None)
-        and all(isinstance(record.get(name), str) for name in _TEXTS)
-    )
+        return cls(content, record)
 
 
 class LockedAuditLog:

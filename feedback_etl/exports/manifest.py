@@ -1,11 +1,15 @@
-"""The manifest of an export: what it holds, how it was made, and that it is complete. It is named last."""
+"""The manifest of an export: its files, how they were made, and that they are complete. It is published last."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, manifest_path
@@ -14,8 +18,46 @@ from feedback_etl.storage.posix import replace_private_file, replacement_path
 
 SCHEMA_VERSION = 1
 
+_STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
-@dataclass
+
+class Increment(TypedDict):
+    """The state of an incremental series after an export, for the next one; see `incremental.IncrementalState`."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    number: int
+    known_since: str | None
+    counted: list[Annotated[list[str | int | None], Field(min_length=3, max_length=3)]]
+
+
+class Replacement(TypedDict):
+    """Rows, size in bytes and digest of the content that is about to replace a file."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def _or_empty(model: type) -> AfterValidator:
+    """Return a validator of an object that is empty or one of this model."""
+    adapter: TypeAdapter[Any] = TypeAdapter(model)
+    return AfterValidator(lambda value: adapter.validate_python(value) if value else value)
+
+
+def _require_naive_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is not None:
+        raise ValueError("a time of a manifest has no offset")
+    return text
+
+
+_OVERRIDDEN = TypeAdapter(dict[str, str], config=ConfigDict(strict=True, hide_input_in_errors=True))
+_Time = Annotated[str, AfterValidator(_require_naive_time)]
+
+
+@dataclass(config=_STRICT)
 class DataFile:
     """Describe a file of an export.
 
@@ -31,14 +73,14 @@ class DataFile:
 
     path: str
     kind: str
-    rows: int
-    bytes: int
+    rows: NonNegativeInt
+    bytes: NonNegativeInt
     sha256: str
-    becoming: dict[str, Any] = field(default_factory=dict)
+    becoming: Annotated[dict[str, Any], _or_empty(Replacement)] = field(default_factory=dict)
     etag: str = ""
 
 
-@dataclass
+@dataclass(config=_STRICT)
 class Manifest:
     """Describe an export.
 
@@ -67,9 +109,9 @@ class Manifest:
 
     stem: str
     mode: str
-    created_at: str
+    created_at: _Time
     run: str
-    window: list[str | None]
+    window: Annotated[list[_Time | None], Field(min_length=2, max_length=2)]
     settings: dict[str, Any]
     statistics: dict[str, Any]
     columns: list[str]
@@ -79,13 +121,21 @@ class Manifest:
     source: str
     tools: dict[str, str]
     audit_head: str
-    chain: dict[str, Any] = field(default_factory=dict)
+    chain: Annotated[dict[str, Any], _or_empty(Increment)] = field(default_factory=dict)
     consent: list[str] = field(default_factory=list)
     risk: dict[str, Any] = field(default_factory=dict)
     erased_rows: int = 0
     pruned_at: str = ""
     schema_version: int = SCHEMA_VERSION
-    version: Any = field(default=None, compare=False, repr=False)
+    version: Any = field(default=None, init=False, compare=False, repr=False)
+
+    @model_validator(mode="after")
+    def _require_own_files(self) -> Self:
+        """Refuse files of others, which must not be removed or rewritten by this manifest."""
+        if self.stem.startswith(".") or not all(_is_inside(file.path, self.stem) for file in self.files):
+            raise ValueError("a manifest names files of its own export alone")
+        _OVERRIDDEN.validate_python(self.settings.get("overridden", {}))
+        return self
 
     @property
     def settings_digest(self) -> str:
@@ -165,45 +215,25 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
     """
     try:
         values = json.loads(content.decode())
-        values.pop("settings_digest")
-        files = [DataFile(**file) for file in values.pop("files")]
-        manifest = Manifest(**values, files=files)
-        is_one = _is_valid(manifest) and path.split("/")[-1] == manifest_path(manifest.stem)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        is_one = False
-    if not is_one:
+        del values["settings_digest"]  # computed again when it is needed
+        if isinstance(values["files"], list):
+            values["files"] = [DataFile(**file) for file in values["files"]]
+        manifest = Manifest(**values)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # ValidationError is a ValueError
+        manifest = None
+    if manifest is None or path.split("/")[-1] != manifest_path(manifest.stem):
         raise ExportFileError(f"{path} is no manifest that this version understands; nothing was changed.")
     if manifest.schema_version != SCHEMA_VERSION:
         raise ExportFileError(f"{path} was written by another version of feedback_etl; nothing was changed.")
     return manifest
 
 
-def _is_valid(manifest: Manifest) -> bool:
-    """Return whether a manifest can be acted upon; above all, whether its files are its own."""
-    texts = (manifest.stem, manifest.mode, manifest.run, manifest.audit_head, manifest.pruned_at, manifest.source)
-    times = [manifest.created_at, *(end for end in manifest.window if end)]
-    chain = manifest.chain
-    objects = (manifest.settings, manifest.statistics, chain, manifest.risk)
-    return (
-        all(isinstance(text, str) for text in texts)
-        and not manifest.stem.startswith(".")
-        and isinstance(manifest.key_id, str | None)
-        and all(isinstance(name, str) for name in manifest.overridden.values())
-        and manifest.version is None
-        and len(manifest.window) == 2
-        and all(datetime.fromisoformat(time).tzinfo is None for time in times)
-        and all(isinstance(each, dict) for each in objects)
-        and (not chain or (isinstance(chain["number"], int) and all(len(each) == 3 for each in chain["counted"])))
-        and all(_is_inside(file, manifest.stem) for file in manifest.files)
-    )
-
-
-def _is_inside(file: DataFile, stem: str) -> bool:
+def _is_inside(path: str, stem: str) -> bool:
     """Return whether a file is in a folder of this export; parts are in folders named after the stem.
 
     It has to be of this export by its name: nothing else is to be removed or rewritten by a manifest.
     """
-    *folders, name = file.path.split("/")
+    *folders, name = path.split("/")
     own = {
         (): name == stem or name.startswith(f"{stem}."),
         (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
@@ -211,7 +241,7 @@ def _is_inside(file: DataFile, stem: str) -> bool:
         (stem,): name.startswith("part-"),
         (REJECTED_FOLDER, stem): name.startswith("part-"),
     }
-    return own.get(tuple(folders), False) and "\0" not in name and isinstance(file.rows, int)
+    return own.get(tuple(folders), False) and "\0" not in name
 
 
 def list_local_manifests(folder: Path) -> list[Manifest]:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import polars as pl
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from feedback_etl.errors import ExportFileError, KeyMissingError
 from feedback_etl.privacy.keys import Key, sign, sign_column
@@ -27,6 +29,20 @@ Kind = Literal["user", "pseudonym"]
 TOMBSTONES = f"{STATE_FOLDER}/tombstones.jsonl"
 
 _LENGTH = 32
+
+
+class Tombstone(TypedDict):
+    """A line of the file: the digest of a user id or a pseudonym, under the key with this id."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
+
+    erasure: str
+    kind: Kind
+    digest: str
+    key_id: str | None
+
+
+_TOMBSTONE = TypeAdapter(Tombstone)
 
 
 class Tombstones(NamedTuple):
@@ -151,7 +167,7 @@ def list_erased_since(folder: StorageLike, erasures: frozenset[str], key: Key | 
     return frozenset(each["digest"] for each in new if (each["kind"], each["key_id"]) == ("pseudonym", key_id))
 
 
-def _signers(records: Iterable[dict[str, Any]]) -> dict[str, set[str | None]]:
+def _signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
     """Return the key ids of each erasure."""
     signers: dict[str, set[str | None]] = {}
     for record in records:
@@ -188,20 +204,15 @@ def _content(folder: StorageLike) -> bytes:
     return open_storage(folder).read_lines(TOMBSTONES)
 
 
-def _records(folder: StorageLike) -> list[dict[str, Any]]:
-    records = []
+def _records(folder: StorageLike) -> list[Tombstone]:
+    records = list[Tombstone]()
     for line in _content(folder).splitlines():
         try:
             record = json.loads(line)
-        except ValueError:  # torn by a crash: that erasure was not done, and is run again
+        except (ValueError, RecursionError):  # torn by a crash: that erasure was not done, and is run again
             continue
-        if not (
-            isinstance(record, dict)
-            and record.keys() == {"erasure", "kind", "digest", "key_id"}
-            and record["kind"] in ("user", "pseudonym")
-            and all(isinstance(record[name], str) for name in ("erasure", "digest"))
-            and isinstance(record["key_id"], str | None)
-        ):
-            raise ExportFileError(f"{_path(folder)} holds a line that is no tombstone; nothing was done.")
-        records.append(record)
+        try:
+            records.append(_TOMBSTONE.validate_python(record))
+        except ValidationError:
+            raise ExportFileError(f"{_path(folder)} contains a line that is no tombstone; nothing was done.") from None
     return records

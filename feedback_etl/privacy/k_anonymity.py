@@ -10,7 +10,7 @@ import polars as pl
 from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, training_columns
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.keys import Key, sign_column
-from feedback_etl.privacy.risk import summarize_classes
+from feedback_etl.privacy.risk_measures import summarize_classes
 
 OnSmallClass = Literal["suppress", "fail"]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.privacy.risk import SMALL_CLASS
+from feedback_etl.privacy.risk_measures import SMALL_CLASS
 from feedback_etl.report.columns import Column, bin_values
 
 MAX_BINS = 15

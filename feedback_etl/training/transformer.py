@@ -6,7 +6,7 @@ from typing import Any, Self
 import polars as pl
 
 from feedback_etl.errors import UsageError
-from feedback_etl.training.features import feature_names, features
+from feedback_etl.training.feature_matrix import feature_names, features
 from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transform.dataframes import Frame
 from feedback_etl.transform.transforms import TimestampPrecision

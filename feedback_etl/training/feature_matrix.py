@@ -1,15 +1,14 @@
-"""Features and labels of training pairs: the numeric input of a model, and its target."""
+"""Features of training pairs: the numeric input of a model."""
 
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from numbers import Real
-from typing import NamedTuple
 
 import polars as pl
 
 from feedback_etl.columns import RATING_FIELDS, require_pairs
 from feedback_etl.errors import UsageError
+from feedback_etl.training.labels import numeric_rating
 from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe
 from feedback_etl.transform.transforms import TimestampPrecision, is_coarse
@@ -19,31 +18,6 @@ _TIMEFRAME = r"^([0-9]{1,4})_(day|week|month|year)s?$"
 _LISTS = ("conditions_detected", "rules_applied")
 _TEXTS = (*_LISTS, "timeframe", "age_range")
 _TIME = "feedback_timestamp"
-
-
-class Label(NamedTuple):
-    """A binary label: 1 where a rating reaches a threshold.
-
-    Attributes:
-        rating: Column of the rating.
-        least: Least value of the rating.
-        greatest: Greatest value of the rating.
-        threshold: Default threshold.
-    """
-
-    rating: str
-    least: int
-    greatest: int
-    threshold: int
-
-
-LABELS = {
-    "helpful": Label("helpful_rating", 1, 5, 4),
-    "satisfied": Label("product_satisfaction", 1, 5, 4),
-    "completed": Label("routine_completion_pct", 0, 100, 80),
-    "recommended": Label("would_recommend", 0, 1, 1),
-}
-"""Labels that `label` can add."""
 
 
 @accepts_any_dataframe
@@ -129,7 +103,7 @@ def features(
         _days("timeframe"),
         _rank("age_range", known.age_ranges),
         *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast converts to UTC
-        *map(_number, ratings),
+        *map(numeric_rating, ratings),
     )
     numbers = [
         *_one_hot("conditions_detected", "condition", known.conditions),
@@ -149,52 +123,6 @@ def _require_ratings(ratings: Sequence[str]) -> None:
         raise UsageError('ratings must be a list of distinct ratings, such as ["helpful_rating"].')
     if wrong := [name for name in ratings if name not in RATING_FIELDS]:
         raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(RATING_FIELDS)}.")
-
-
-@accepts_any_dataframe
-def label(frame: Frame, of: str, *, threshold: int | None = None, name: str = "label") -> Frame:
-    """Add a binary label: 1 where a rating reaches a threshold, else 0; null where the rating is missing.
-
-    Drop rows without a label before training: `frame.pipe(label, "helpful").drop_nulls("label")`. Select the latest
-    answers (`latest_per_recommendation`) after that: the latest answer may lack a rating that an earlier one has.
-
-    | of | rating | threshold |
-    |---|---|---|
-    | `"helpful"` | helpful_rating | 2 to 5 (4) |
-    | `"satisfied"` | product_satisfaction | 2 to 5 (4) |
-    | `"completed"` | routine_completion_pct | 1 to 100 (80) |
-    | `"recommended"` | would_recommend | true |
-
-    Args:
-        frame: Training pairs.
-        of: Name of the label, see the table.
-        threshold: Threshold in the range of the table; the default is in parentheses.
-        name: Name of the column; a column of this name is replaced.
-
-    Returns:
-        The frame with an additional Int8 column, lazy if the frame is.
-
-    Raises:
-        UsageError: The label does not exist, the threshold is out of range, or the name is no text.
-        ValidationError: The frame lacks the rating, or it is no number.
-
-    >>> pairs = pl.DataFrame({"helpful_rating": [5, 3, None]})
-    >>> label(pairs, "helpful", threshold=4)["label"].to_list()
-    [1, 0, None]
-    """
-    if of not in [*LABELS]:
-        raise UsageError(f"{of!r} is not a label; use {', '.join(LABELS)}.")
-    rating, least, greatest, default = LABELS[of]
-    reached = default if threshold is None else threshold
-    if not isinstance(reached, Real) or isinstance(reached, bool) or not least < reached <= greatest:
-        raise UsageError(
-            f"threshold must be greater than {least}, which every {rating} reaches, and at most {greatest}."
-        )
-    if not isinstance(name, str):
-        raise UsageError("name must be text.")
-    require_pairs(frame, [rating])
-    labelled: Frame = frame.with_columns((_number(rating) >= reached).cast(pl.Int8).alias(name))
-    return labelled
 
 
 def feature_names(
@@ -223,11 +151,6 @@ def _rank(column: str, names: Sequence[str]) -> pl.Expr:
     """Return the position of a name among all, from 1; null for other values."""
     ranks = range(1, len(names) + 1)
     return pl.col(column).cast(pl.String).replace_strict(names, ranks, default=None, return_dtype=pl.Int64)
-
-
-def _number(rating: str) -> pl.Expr:
-    """Return a rating as a number; NaN, as pandas represents null, becomes null."""
-    return pl.col(rating).cast(pl.Float64).fill_nan(None)
 
 
 def _with_missing(column: str, name: str, missing: str) -> list[pl.Expr]:
