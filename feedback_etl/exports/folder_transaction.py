@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError
-from feedback_etl.exports.audit import AuditLog, LockedAuditLog
+from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.layout import (
@@ -39,7 +39,7 @@ class FolderTransaction(ExportTransaction):
         if is_object_store(str(folder)):
             raise UsageError(f"{folder} is an object store: export_feedback and `feedback-etl export` write there.")
         self._folder = Path(folder)
-        super().__init__(self._folder, AuditLog(self._folder), now, options)
+        super().__init__(self._folder, now, options)
         self._manifest = StagedFile("manifest", FileFormat())
 
     def __enter__(self) -> Self:

@@ -6,19 +6,11 @@ concurrent processes.
 
 from collections.abc import Iterable
 
-from feedback_etl.exports.audit import AuditLog, LockedAuditLog
-from feedback_etl.exports.object_audit import ObjectAuditLog
+from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.exports.object_recovery import recover_objects
 from feedback_etl.exports.recovery import recover, remove_replacements
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.location import StorageLike, open_storage
-
-
-def open_audit_log(where: StorageLike) -> AuditLog:
-    """Open the audit log of a storage."""
-    storage = open_storage(where)
-    folder = storage.local_path()
-    return AuditLog(folder) if folder else ObjectAuditLog(storage)
 
 
 def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:

@@ -10,7 +10,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from feedback_etl.clock import resolve_now
-from feedback_etl.exports.audit import AuditLog, LockedAuditLog, Record, compute_mac
+from feedback_etl.exports.audit import AuditLog, LockedAuditLog
+from feedback_etl.exports.audit_records import Record, compute_mac
 from feedback_etl.exports.catalog import ABANDONED, read_manifest
 from feedback_etl.exports.layout import manifest_path, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest

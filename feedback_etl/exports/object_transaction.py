@@ -14,14 +14,14 @@ from functools import partial
 from typing import Self
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import Record
+from feedback_etl.exports.audit import LockedAuditLog
+from feedback_etl.exports.audit_records import Record
 from feedback_etl.exports.catalog import ABANDONED, read_manifest
 from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.layout import candidate_stems, manifest_path, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
-from feedback_etl.exports.object_audit import ObjectAuditLog, OptimisticAuditLog
 from feedback_etl.exports.object_recovery import (
     erase_digests,
     find_unrecorded_keys,
@@ -52,8 +52,6 @@ class ObjectExportTransaction(ExportTransaction):
     determined: a run of more than a day counts as dead, and cannot commit any more.
     """
 
-    _log: ObjectAuditLog
-
     def __init__(
         self,
         bucket: Storage,
@@ -61,7 +59,7 @@ class ObjectExportTransaction(ExportTransaction):
         options: TransactionOptions = TransactionOptions(),  # noqa: B008  frozen
     ) -> None:
         self._bucket = bucket
-        super().__init__(bucket, ObjectAuditLog(bucket), now, options)
+        super().__init__(bucket, now, options)
 
     def __enter__(self) -> Self:
         with self._log.lock() as log:
@@ -74,7 +72,7 @@ class ObjectExportTransaction(ExportTransaction):
                 raise
         return self
 
-    def _announce(self, log: OptimisticAuditLog) -> None:
+    def _announce(self, log: LockedAuditLog) -> None:
         """Reserve a stem with a record; retry if another record was appended meanwhile."""
         while True:
             self._require_same_key(log)
@@ -93,7 +91,7 @@ class ObjectExportTransaction(ExportTransaction):
                 return
             self._ended = True
 
-    def _require_same_key(self, log: OptimisticAuditLog) -> None:
+    def _require_same_key(self, log: LockedAuditLog) -> None:
         """Refuse another key, also among concurrent exports: each puts its manifest before this check."""
         unrecorded = find_unrecorded_keys(self._bucket, log.records(), self._key)
         require_same_key(self._bucket, log, self._key, allow_new_key=self._options.allow_new_key, unrecorded=unrecorded)

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import LockedAuditLog, Record
+from feedback_etl.exports.audit import LockedAuditLog
+from feedback_etl.exports.audit_records import Record
 from feedback_etl.exports.layout import (
     PREFIX,
     REJECTED_FOLDER,

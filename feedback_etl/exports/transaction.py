@@ -62,8 +62,9 @@ class ExportTransaction:
         audit_head: The MAC of the record of the end.
     """
 
-    def __init__(self, storage: StorageLike, log: AuditLog, now: datetime, options: TransactionOptions) -> None:
-        self._storage, self._log, self._now, self._options = open_storage(storage), log, now, options
+    def __init__(self, storage: StorageLike, now: datetime, options: TransactionOptions) -> None:
+        self._storage, self._now, self._options = open_storage(storage), now, options
+        self._log = AuditLog(self._storage)
         self._key = options.key
         self._run = secrets.token_hex(8)
         self._ended = True
