@@ -27,8 +27,8 @@ from feedback_etl.database.batches import BATCH_ROWS, BatchOptions
 from feedback_etl.database.partitioning import open_partitions
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.options.export import ExportOptions
@@ -126,7 +126,7 @@ def timed(arguments: list[str], expected: int) -> float:
         started = time.perf_counter()
         subprocess.run([*command, *arguments], check=True)
         seconds = time.perf_counter() - started
-        (manifest,) = list_local_manifests(Path(folder))
+        (manifest,) = list_manifests(Path(folder))
         if manifest.rows != expected:
             sys.exit(f"error: {manifest.rows:,} rows were exported, {expected:,} expected")
     return seconds

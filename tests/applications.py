@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from databases import Database
 
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.manifest import Manifest, list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.manifest import Manifest
 
 KEY = "k" * 32
 FOLDER = Path("ml/feedback_training")
@@ -35,7 +36,7 @@ def configure(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def exports() -> list[Manifest]:
     """The exports that there are."""
-    return list_local_manifests(FOLDER)
+    return list_manifests(FOLDER)
 
 
 def exported_rows() -> int:

@@ -11,8 +11,9 @@ import polars as pl
 from databases import Database
 from folders import KEY, NOW, exported
 
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import part_path, rejected_part_path
-from feedback_etl.exports.manifest import DataFile, Manifest, list_local_manifests
+from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.row_filter import list_pseudonyms, write_without
@@ -32,7 +33,7 @@ class Rows:
     def __init__(self, database: Database, folder: Path, **options: Any) -> None:
         self.now: datetime = options.get("now", NOW)
         exported(database, folder, **{"format": "parquet"} | options)
-        (self.manifest,) = list_local_manifests(folder)
+        (self.manifest,) = list_manifests(folder)
         self.folder = folder
 
     @property

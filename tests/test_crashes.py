@@ -20,13 +20,13 @@ from processes import PATIENCE_SECONDS, environment, tracer
 import feedback_etl as fe
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
     candidate_stems,
     export_paths,
     staged_path,
 )
-from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.posix import hash_file, replacement_path
@@ -174,7 +174,7 @@ class Undisturbed:
             self.calls = calls_of(what, application, self.folder, form)
         else:
             self.begin_again(self.folder)
-        self.digests = {file.path: file.sha256 for each in list_local_manifests(self.folder) for file in each.files}
+        self.digests = {file.path: file.sha256 for each in list_manifests(self.folder) for file in each.files}
         self.rows = all_rows(self.folder)
 
     def prepare(self, folder: Path) -> None:
@@ -207,17 +207,17 @@ class Undisturbed:
         """Every row is there once, and nothing else is; the log is whole."""
         assert all_rows(folder).equals(self.rows)
         assert not list(folder.rglob(".*.tmp*"))
-        for manifest in list_local_manifests(folder):
+        for manifest in list_manifests(folder):
             for file in manifest.files:
                 path = folder / file.path
                 assert not path.exists() or (hash_file(path), file.becoming) == (file.sha256, {})
-        anchors = {each.stem: each.audit_head for each in list_local_manifests(folder)}
+        anchors = {each.stem: each.audit_head for each in list_manifests(folder)}
         assert verify(AuditLog(folder), [Key(KEY)], anchors).problems == []
 
 
 def all_rows(folder: Path) -> pl.DataFrame:
     """The pairs of all exports."""
-    files = [file for each in list_local_manifests(folder) if (file := each.file("pairs"))]
+    files = [file for each in list_manifests(folder) if (file := each.file("pairs"))]
     assert {path for path in visible(folder) if "rejected" not in path and not path.endswith(".json")} == {
         file.path for file in files
     }

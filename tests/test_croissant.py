@@ -16,7 +16,7 @@ from processes import Here
 from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports import prune
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report import write_croissant
 from feedback_etl.report.croissant import croissant
@@ -95,7 +95,7 @@ def test_files_are_told_with_their_digests_and_sizes(filled: Database) -> None:
 def test_columns_are_told_with_their_types(filled: Database) -> None:
     """The twelve of the contract, and those that were asked for."""
     exported(filled, FOLDER)
-    (manifest,) = list_local_manifests(FOLDER)
+    (manifest,) = list_manifests(FOLDER)
     extra = [ExtraColumn("points", "insensitive", "number"), ExtraColumn("seen", "insensitive", "time"), IMAGE_URL]
     manifest.settings["extra_columns"] = [list(column) for column in extra]
     manifest.columns += [column.name for column in extra]
@@ -112,10 +112,10 @@ def test_columns_are_told_with_their_types(filled: Database) -> None:
 def test_what_is_told_of_people_is_told_with_their_columns(filled: Database) -> None:
     """Of those who can be told apart, and of what was declared, in whichever export it is; insensitive ones are not."""
     exported(filled, FOLDER)
-    usual = croissant(FOLDER, list_local_manifests(FOLDER))["rai:personalSensitiveInformation"]
+    usual = croissant(FOLDER, list_manifests(FOLDER))["rai:personalSensitiveInformation"]
     assert usual[-1] == "Pseudonyms of people's analyses"
     exported(filled, FOLDER, include_subject_hash=True, now=NOW + timedelta(days=1))
-    first, second = list_local_manifests(FOLDER)
+    first, second = list_manifests(FOLDER)
     declared = [ExtraColumn("zip", "quasi_identifier"), ExtraColumn("income", "sensitive"), ExtraColumn("shop")]
     second.settings["extra_columns"] += [list(column) for column in declared]
     told = croissant(FOLDER, [first, second])["rai:personalSensitiveInformation"]
@@ -131,7 +131,7 @@ def test_what_is_told_of_people_is_told_with_their_columns(filled: Database) -> 
 def test_age_ranges_are_told(filled: Database, edges: list[int] | None, ranges: str) -> None:
     """Which there are, also where others were asked for."""
     exported(filled, FOLDER, **({"age_edges": edges} if edges else {}))
-    (records,) = croissant(FOLDER, list_local_manifests(FOLDER))["recordSet"]
+    (records,) = croissant(FOLDER, list_manifests(FOLDER))["recordSet"]
     (ages,) = [field["description"] for field in records["field"] if field["name"] == "age_range"]
     assert ages.endswith(f". One of {ranges}.")
 
@@ -142,10 +142,10 @@ def test_rows_that_repeat_are_told(filled: Database) -> None:
     for number in range(2):
         exported(filled, FOLDER, incremental=True, now=NOW + timedelta(hours=number))
         exported(filled, Path("days"), days_back=1, now=NOW + timedelta(days=number))
-        assert repeated not in croissant(FOLDER, list_local_manifests(FOLDER))["description"]
-        assert repeated not in croissant("days", list_local_manifests(Path("days")))["description"]
+        assert repeated not in croissant(FOLDER, list_manifests(FOLDER))["description"]
+        assert repeated not in croissant("days", list_manifests(Path("days")))["description"]
     exported(filled, FOLDER, now=NOW + timedelta(hours=2))
-    assert repeated in croissant(FOLDER, list_local_manifests(FOLDER))["description"]
+    assert repeated in croissant(FOLDER, list_manifests(FOLDER))["description"]
 
 
 def test_pruned_exports_are_left_out(filled: Database) -> None:

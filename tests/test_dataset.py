@@ -19,12 +19,13 @@ import feedback_etl as fe
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
+from feedback_etl.exports.catalog import list_manifests, replace_manifest
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.local_transaction import LocalExportTransaction
-from feedback_etl.exports.manifest import list_local_manifests, write_manifest
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training
 from feedback_etl.training.export_catalog import find_exports, refresh
@@ -114,7 +115,7 @@ class TestLaziness:
         new = first["feedbacks"][0] | {"id": 9000, "created_at": NOW + HOUR / 2}
         sqlite_database.fill(feedbacks=[new])
         exported(sqlite_database, tmp_path, incremental=True, now=NOW + HOUR)
-        assert len(list_local_manifests(tmp_path)) == 2
+        assert len(list_manifests(tmp_path)) == 2
         assert "UNIQUE" not in scan_training(tmp_path).explain()
 
     def test_nothing_is_read_before_it_is_collected(self, tmp_path: Path) -> None:
@@ -414,10 +415,10 @@ class TestDamage:
         """The file may be the old one, or already the one that the manifest announces."""
         new = published(tmp_path / "new", given_at(2))
         old = published(tmp_path / "old", given_at(1, 2))
-        (manifest,), (other,) = list_local_manifests(old.parent), list_local_manifests(new.parent)
+        (manifest,), (other,) = list_manifests(old.parent), list_manifests(new.parent)
         told = {name: getattr(other.files[0], name) for name in ("rows", "bytes", "sha256")}
         manifest.files[0].becoming = told
-        write_manifest(old.parent, manifest)
+        replace_manifest(open_storage(old.parent), manifest)
         if written:
             shutil.copy(new, old)
         assert ratings_in(old.parent) == ({2: 5} if written else {1: 5, 2: 5})
@@ -428,10 +429,10 @@ class TestDamage:
         newest = published(tmp_path, given_at(2), number=24)
         pruned, erased = find_exports(tmp_path)
         fe.exports.prune(tmp_path, keep_days=0, keep_last=1, key=Key(KEY), now=NOW + timedelta(days=9))
-        manifest = list_local_manifests(tmp_path)[-1]
+        manifest = list_manifests(tmp_path)[-1]
         newest.write_bytes(newest.read_bytes().replace(b"rec_1", b"rec_2"))
         manifest.files[0].sha256 = hash_file(newest)
-        write_manifest(tmp_path, manifest)
+        replace_manifest(open_storage(tmp_path), manifest)
         assert refresh(pruned, verify=False) is None
         now = refresh(erased, verify=True)
         assert now is not None

@@ -17,7 +17,7 @@ import feedback_etl as fe
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import hash_file
@@ -69,7 +69,7 @@ def test_nothing_is_left_of_a_person(application: Database, tmp_path: Path, form
         assert not any(each.encode() in path.read_bytes() for each in gone)
     assert rows_of(path).equals(before.filter(~pl.col("analysis_hash").is_in(gone)))
     assert path.stat().st_mode & 0o777 == 0o600
-    (manifest,) = list_local_manifests(folder)
+    (manifest,) = list_manifests(folder)
     assert manifest.erased_rows == 4
     assert all(hash_file(folder / file.path) == file.sha256 for file in manifest.files)
     assert [file.rows for file in manifest.files] == [2, 6]
@@ -196,7 +196,7 @@ def test_an_export_under_way_does_not_bring_anybody_back(application: Database, 
     assert Path(reports[0].export_filename).name == "feedback_training_20251025_120000_1.csv"
     assert pseudonym(201).encode() not in everything_in(tmp_path)
     assert pseudonym(101).encode() in Path(reports[0].export_filename).read_bytes()
-    manifest = list_local_manifests(tmp_path)[1]
+    manifest = list_manifests(tmp_path)[1]
     assert all(hash_file(tmp_path / file.path) == file.sha256 for file in manifest.files)
     assert [file.rows for file in manifest.files] == [2, 6]
 
@@ -220,7 +220,7 @@ def test_one_that_was_killed_is_taken_up(
                 forget(application, folder, 2)
         forget(application, folder, 2)
         assert {path.name: path.read_bytes() for path in folder.rglob("*.csv")} == expected
-        (manifest,) = list_local_manifests(folder)
+        (manifest,) = list_manifests(folder)
         assert (manifest.erased_rows, [file.becoming for file in manifest.files]) == (4, [{}, {}])
         assert all(hash_file(folder / file.path) == file.sha256 for file in manifest.files)
         assert not list(folder.rglob(".*.tmp"))

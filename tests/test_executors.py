@@ -48,11 +48,13 @@ from feedback_etl.errors import (
     ValidationError,
 )
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.layout import parse_part_number, part_path, rejected_part_path
-from feedback_etl.exports.manifest import DataFile, list_local_manifests, read_manifest
+from feedback_etl.exports.manifest import DataFile
 from feedback_etl.pipeline.partitioned import by_number
 from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask
+from feedback_etl.storage.location import open_storage
 
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}
 """What is allowed to differ."""
@@ -180,7 +182,7 @@ class TestSameAsOnOneMachine:
         assert rejected_rows_of(shared).equals(rejected_rows_of(alone))
         figures = alone.to_dict()
         assert {name: value for name, value in shared.to_dict().items() if value != figures[name]}.keys() <= WHERE
-        (manifest,) = list_local_manifests(tmp_path / "shared")
+        (manifest,) = list_manifests(tmp_path / "shared")
         assert len(manifest.all("pairs")) > 1
 
     def test_nothing_to_export_is_no_export(self, url: str, tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ class TestCommandLine:
         figures = json.loads(done.stdout)
         assert figures["total_feedback_records"] == ROWS
         assert figures["risk"]["k"] >= 5
-        (manifest,) = list_local_manifests(tmp_path)
+        (manifest,) = list_manifests(tmp_path)
         assert manifest.rows == figures["exported_records"]
         assert "suppressed" in done.stderr
 
@@ -523,10 +525,10 @@ class TestFailures:
             assert head.stdout.readline()
             head.kill()
         assert list(tmp_path.rglob("part-*"))
-        assert list_local_manifests(tmp_path) == []
+        assert list_manifests(tmp_path) == []
         alone = exported(url, tmp_path / "alone", k=k)
         shared = exported(url, tmp_path, executor=Watched(), k=k)
-        (manifest,) = list_local_manifests(tmp_path)
+        (manifest,) = list_manifests(tmp_path)
         stem = "feedback_training_20251025_120000"
         assert (manifest.stem, shared.export_filename) == (stem, f"{tmp_path}/{stem}")
         assert frame_of(shared).equals(frame_of(alone))
@@ -574,7 +576,7 @@ class TestFailures:
         assert {name: value for name, value in again.to_dict().items() if value != figures[name]}.keys() <= {
             "execution_time_seconds"
         }
-        assert len(list_local_manifests(tmp_path)) == 1
+        assert len(list_manifests(tmp_path)) == 1
 
 
 class TestFolder:
@@ -583,7 +585,7 @@ class TestFolder:
     def test_parts_are_named_by_their_ranges_and_come_with_a_manifest(self, url: str, tmp_path: Path) -> None:
         """Private, with digests, and in the order of time."""
         report = exported(url, tmp_path, executor=Watched(), format="parquet")
-        (manifest,) = list_local_manifests(tmp_path)
+        (manifest,) = list_manifests(tmp_path)
         parts = manifest.all("pairs")
         stem = "feedback_training_20251025_120000"
         assert [part.path for part in parts] == [f"{stem}/part-{number:05}.parquet" for number in range(len(parts))]
@@ -617,7 +619,8 @@ class TestFolder:
         before = exported(own_url, tmp_path / "other")
         with erased_once() as change:
             shared = exported(own_url, tmp_path, executor=Watched(change))
-        manifest = read_manifest(tmp_path / f"{Path(shared.export_filename).name}.manifest.json")
+        manifest = read_manifest(open_storage(tmp_path), Path(shared.export_filename).name)
+        assert manifest
         with sa.create_engine(own_url, poolclass=sa.NullPool).connect() as connection:
             theirs = connection.exec_driver_sql(
                 "SELECT analysis_id FROM recommendation_feedbacks WHERE user_id IN (1, 2, 3, 4, 5)"

@@ -376,6 +376,16 @@ def test_without_links_a_failure_takes_names_back_too(tmp_path: Path) -> None:
     assert "the disk reports an error" in told.stdout
 
 
+def test_without_links_the_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    """Renamed files have no staged link that shows whose they are: the staged manifest names them by their digest."""
+    python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:signal=SIGKILL:when=3"))
+    published = {name for name in files_in(tmp_path) if not Path(name).name.startswith(".")}
+    assert published == {f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"}
+    with LocalExportTransaction(tmp_path, NOW):
+        pass
+    assert files_in(tmp_path) == []
+
+
 def test_a_name_that_is_taken_in_the_last_moment_is_left_alone(tmp_path: Path) -> None:
     """Both ways of naming leave another's file as it is, and one that could not be named keeps its own."""
     ours, taken = tmp_path / "ours", tmp_path / "taken"

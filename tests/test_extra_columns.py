@@ -19,7 +19,7 @@ from processes import feedback_etl
 import feedback_etl as fe
 from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError, ValidationError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.transform.expressions import age_ranges
 
@@ -61,7 +61,7 @@ def test_they_follow_the_twelve(app: Database, tmp_path: Path) -> None:
     """In their order, of their types; identifiers are pseudonymised under their own name."""
     rows = rows_of(Path(own(app, tmp_path).export_filename))
     assert rows.columns == [*TRAINING_COLUMNS, *(column.name for column in COLUMNS)]
-    assert list_local_manifests(tmp_path)[0].columns == rows.columns
+    assert list_manifests(tmp_path)[0].columns == rows.columns
     frame = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, extra_columns=COLUMNS)
     assert frame.schema["joined_at"] == pl.Datetime("us", "UTC")
     device = pl.select(fe.hash_id(pl.lit("d-1"), key=KEY, domain="device")).item()
@@ -182,13 +182,13 @@ class TestAgeEdges:
     @pytest.mark.parametrize("edges", [[], [0], [131], [18, 18], [25, 18], [18.5], [True]])
     def test_edges_that_cannot_be(self, sqlite_database: Database, tmp_path: Path, edges: list[Any]) -> None:
         """They rise, and are whole."""
-        with pytest.raises(UsageError, match="age_edges must be rising whole numbers from 1 to 130"):
+        with pytest.raises(UsageError, match="age_edges must be ascending whole numbers from 1 to 130"):
             exported_from_url(sqlite_database, tmp_path, age_edges=edges)
 
     def test_they_are_kept_in_the_manifest(self, app: Database, tmp_path: Path) -> None:
         """A chain with other ranges is another chain."""
         exported_from_url(app, tmp_path, incremental=True, age_edges=[30])
-        assert list_local_manifests(tmp_path)[0].settings["age_edges"] == [30]
+        assert list_manifests(tmp_path)[0].settings["age_edges"] == [30]
         assert exported_from_url(app, tmp_path, incremental=True).exported_records == 9
 
 

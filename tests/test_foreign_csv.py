@@ -16,12 +16,14 @@ from processes import Here
 import feedback_etl as fe
 from feedback_etl.compliance.data_files import read_contents
 from feedback_etl.compliance.rows import check_duplicates, check_pseudonyms
+from feedback_etl.exports.catalog import list_manifests, replace_manifest
 from feedback_etl.exports.csv_files import iter_lines, iter_records, without_empty_lines
-from feedback_etl.exports.manifest import Manifest, list_local_manifests, write_manifest
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns, write_without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.rows import Export, Rows
 from feedback_etl.storage.local import LocalStorage
+from feedback_etl.storage.location import open_storage
 
 KEYS = [Key(KEY)]
 BOM = b"\xef\xbb\xbf"
@@ -85,7 +87,7 @@ def adopted(request: pytest.FixtureRequest, sqlite_database: Database, tmp_path:
 
 def the_manifest(folder: Path) -> Manifest:
     """Read the only manifest of a folder."""
-    (manifest,) = list_local_manifests(folder)
+    (manifest,) = list_manifests(folder)
     return manifest
 
 
@@ -123,7 +125,7 @@ class TestAdopted:
         """Manifests that were written when empty lines counted tell too many rows."""
         manifest = the_manifest(adopted.parent)
         manifest.files[0].rows += 4
-        write_manifest(adopted.parent, manifest)
+        replace_manifest(open_storage(adopted.parent), manifest)
         done = fe.privacy.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
         manifest = the_manifest(adopted.parent)
         assert (done.rows, manifest.rows, manifest.erased_rows) == (1, 5, 1)

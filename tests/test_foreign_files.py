@@ -8,7 +8,7 @@ from databases import Database
 from folders import FORMS, KEY, NOW, exported, people
 
 import feedback_etl as fe
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
 
 STEM = "feedback_training_20251025_120000"
@@ -55,7 +55,7 @@ def test_all_of_it_stays(sqlite_database: Database, folder: Path, form: dict[str
         everybody = {"not_in_database": True, "user_ids": [1, 2], "analysis_ids": [301]}
         fe.privacy.erase(folder, database=sqlite_database.url, keys=[Key(KEY)], **everybody)  # type: ignore[arg-type]
         fe.exports.prune(folder, keep_days=0, now=NOW + timedelta(days=9), key=Key(KEY))
-    assert len(list_local_manifests(folder)) == 4
+    assert len(list_manifests(folder)) == 4
     for name in OTHERS:
         assert (folder / name).read_text() == f"analysis_hash\n{name}\n", name
     assert (folder / "elsewhere.csv").is_symlink()

@@ -17,7 +17,7 @@ import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.results import ExportReport
 from feedback_etl.settings import find_retired_folder
@@ -45,7 +45,7 @@ class TestAnotherKey:
         forget(application, folder, 2)
         with pytest.raises(KeyMissingError, match=rf"under the key {Key(KEY).id}, which is not available.*keys retire"):
             exported(application, folder, key=OTHER, allow_new_key=True)
-        assert len(list_local_manifests(folder)) == 1
+        assert len(list_manifests(folder)) == 1
         place = find_retired_folder()
         assert place
         write_key(place / "made")
@@ -180,7 +180,7 @@ class TestFiles:
         """They are named, and the others are done."""
         for form in ({"format": "parquet"}, {"compression": "gzip"}, {}):
             exported(application, folder, **form)
-        names = [file.path for each in list_local_manifests(folder) if (file := each.file("pairs"))]
+        names = [file.path for each in list_manifests(folder) if (file := each.file("pairs"))]
         (folder / names[0]).write_bytes((folder / names[0]).read_bytes()[:-20])
         (folder / names[1]).write_bytes(gzip.compress(b"x" * 100)[:-12])
         done = forget(application, folder, 2)

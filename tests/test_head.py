@@ -24,8 +24,9 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import parse_part_number, part_path, spooled_part_path
-from feedback_etl.exports.manifest import DataFile, list_local_manifests
+from feedback_etl.exports.manifest import DataFile
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts, BatchProcessor
 from feedback_etl.pipeline.partitioned import export_partitions
@@ -203,7 +204,7 @@ def test_an_export_of_many_parts_takes_little_memory_for_each(tmp_path: Path, k:
     """From the first task to manifest and audit record, in a folder: what both tell of a part, a few times over."""
     peak_of_export(tmp_path / "first", 100, k)
     few, many = (peak_of_export(tmp_path / str(count), count, k) for count in (1_000, 4_000))
-    (manifest,) = list_local_manifests(tmp_path / "4000")
+    (manifest,) = list_manifests(tmp_path / "4000")
     assert [parse_part_number(file.path) for file in manifest.files] == [*range(4_000)]
     (committed,) = (each for each in AuditLog(tmp_path / "4000").records() if each["event"] == "committed")
     assert len(committed["files"]) == 4_000

@@ -20,7 +20,7 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.lookups import fetch_canonical_ids
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
 
@@ -340,8 +340,6 @@ def test_incremental_export_reads_each_row_once(mysql_database: str, tmp_path: P
     add(mysql_database, "BOB ")
     second = export(mysql_database, tmp_path, incremental=True, lookback="1d", now=NOW.replace(hour=13))
     assert (first.exported_records, second.exported_records) == (2, 1)
-    hashes = [
-        set(rows_of(tmp_path / str(manifest.data))["subject_hash"]) for manifest in list_local_manifests(tmp_path)
-    ]
+    hashes = [set(rows_of(tmp_path / str(manifest.data))["subject_hash"]) for manifest in list_manifests(tmp_path)]
     assert sorted(map(len, hashes)) == [1, 2]
     assert hashes[0] & hashes[1] == pseudonym("subject_hash", "bob")

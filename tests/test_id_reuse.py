@@ -23,10 +23,12 @@ from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
 from feedback_etl.columns import RAW_COLUMNS
-from feedback_etl.exports.manifest import DataFile, Manifest, list_local_manifests, write_manifest
+from feedback_etl.exports.catalog import list_manifests, replace_manifest
+from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -81,7 +83,7 @@ def delete(database: Database, number: int) -> None:
 
 def pairs_in(folder: Path) -> Counter[tuple[str, str]]:
     """Count the pairs in all exports: pseudonym and time."""
-    files = [file for manifest in list_local_manifests(folder) for file in manifest.all("pairs")]
+    files = [file for manifest in list_manifests(folder) for file in manifest.all("pairs")]
     rows = [rows_of(folder / file.path) for file in files]
     return Counter(
         (hashed, time) for frame in rows for hashed, time in frame["analysis_hash", "feedback_timestamp"].rows()
@@ -228,12 +230,12 @@ def turn_into_version_1(folder: Path, rows: Iterable[tuple[Feedback, bool]]) -> 
         lines = list(dict.fromkeys(map(tuple, old_lines(rows))))
         csv.writer(text, lineterminator="\n").writerows([("analysis_hash", "digest", "minute"), *lines])
     file.rows, file.bytes, file.sha256 = len(lines), path.stat().st_size, hash_file(path)
-    write_manifest(folder, manifest)
+    replace_manifest(open_storage(folder), manifest)
 
 
 def newest_seen_rows(folder: Path) -> tuple[Manifest, DataFile]:
     """Find the last export of the only series."""
-    manifest = max(list_local_manifests(folder), key=lambda each: int(each.chain["number"]))
+    manifest = max(list_manifests(folder), key=lambda each: int(each.chain["number"]))
     file = manifest.file("rows")
     assert file is not None
     return manifest, file

@@ -12,7 +12,7 @@ from processes import feedback_etl
 import feedback_etl as fe
 from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, UsageError, ValidationError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
 
 QUERY = """
@@ -57,7 +57,7 @@ def test_of_those_who_agreed(app: Database, tmp_path: Path, form: dict[str, str]
     rows = rows_of(Path(report.export_filename))
     assert rows.columns == [*TRAINING_COLUMNS, "image_url"]
     assert (rows["image_url"].drop_nulls().to_list(), report.withheld_image_urls) == (["shots/a.jpg"], 2)
-    manifest = list_local_manifests(tmp_path)[0]
+    manifest = list_manifests(tmp_path)[0]
     assert (manifest.columns, manifest.statistics["withheld_image_urls"]) == (rows.columns, 2)
     loaded = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, include_image_urls=True)
     assert loaded["image_url"].to_list() == rows["image_url"].to_list()

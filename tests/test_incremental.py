@@ -33,8 +33,9 @@ import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS, parse_lookback
-from feedback_etl.exports.manifest import Manifest, list_local_manifests
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.locks import lock_folder
@@ -74,7 +75,7 @@ def go_on(database: Database, folder: Path, now: datetime, **options: Any) -> Ex
 
 def pairs_in(folder: Path, stem: str = "") -> int:
     """How many rows the data files hold."""
-    found = [file for each in list_local_manifests(folder) if (file := each.file("pairs")) and stem in each.stem]
+    found = [file for each in list_manifests(folder) if (file := each.file("pairs")) and stem in each.stem]
     return sum(rows_of(folder / file.path).height for file in found if (folder / file.path).exists())
 
 
@@ -93,7 +94,7 @@ class TestChain:
         second = go_on(app, folder, NOW + DAY)
         assert (second.total_feedback_records, second.exported_records) == (1, 1)
         assert second.window == (NOW - MINUTE - HOUR, NOW + DAY)
-        assert [each.mode for each in list_local_manifests(folder)] == ["incremental"] * 2
+        assert [each.mode for each in list_manifests(folder)] == ["incremental"] * 2
         assert pairs_in(folder) == 3
 
     @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -189,7 +190,7 @@ class TestChain:
         for number in range(1, 4):
             add(app, row(number, NOW + number * DAY))
             go_on(app, folder, NOW + (number + 1) * DAY)
-        counted = list_local_manifests(folder)[-1].chain["counted"]
+        counted = list_manifests(folder)[-1].chain["counted"]
         assert [rows for *_, rows in counted] == [0, 1, 1]
         assert [end for _, end, _ in counted[:-1]] == [start for start, *_ in counted[1:]]
         assert MAX_COUNTED_WINDOWS == 100
@@ -201,7 +202,7 @@ class TestChain:
             add(app, row(number, NOW + number * MINUTE))
             go_on(app, folder, NOW + (number + 1) * MINUTE)
         (remembered,) = (folder / ".feedback_etl").glob("*.rows")
-        assert remembered.stem == list_local_manifests(folder)[-1].stem
+        assert remembered.stem == list_manifests(folder)[-1].stem
         assert remembered.stat().st_mode & 0o777 == 0o600
         header, *lines = remembered.read_text().splitlines()
         assert (header, len(lines)) == ("analysis_hash,digest,minute,version", 6)
@@ -274,7 +275,7 @@ class TestTrouble:
         add(app, row(1, NOW - MINUTE))
         go_on(app, folder, NOW)
         fe.exports.prune(folder, keep_days=10, now=NOW + 50 * DAY, key=Key(KEY))
-        assert visible(folder) == [f"{list_local_manifests(folder)[0].stem}.manifest.json"]
+        assert visible(folder) == [f"{list_manifests(folder)[0].stem}.manifest.json"]
         add(app, row(2, NOW - MINUTE))
         assert go_on(app, folder, NOW + 50 * DAY).exported_records == 1
 
@@ -476,7 +477,7 @@ class Exports(RuleBasedStateMachine):
 
     def _manifests(self, model: Model) -> list[Manifest]:
         least = model.options["min_feedback_fields"]
-        chain = [each for each in list_local_manifests(self.folder) if each.chain]
+        chain = [each for each in list_manifests(self.folder) if each.chain]
         ours = [each for each in chain if each.settings["min_feedback_fields"] == least]
         return sorted(ours, key=lambda each: int(each.chain["number"]))
 
@@ -500,7 +501,7 @@ class Exports(RuleBasedStateMachine):
         log = AuditLog(self.folder)
         if log.path.exists():
             faults = verify(
-                log, [Key(KEY)], {each.stem: each.audit_head for each in list_local_manifests(self.folder)}
+                log, [Key(KEY)], {each.stem: each.audit_head for each in list_manifests(self.folder)}
             ).problems
             assert [fault for fault in faults if "the next record will say so" not in fault] == []
 

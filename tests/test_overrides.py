@@ -22,7 +22,8 @@ import feedback_etl as fe
 from feedback_etl import processor as classic
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.manifest import Manifest, list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.integrations.options import require_options
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -91,7 +92,7 @@ def export(application: Database, kind: type[FeedbackProcessor] = FeedbackProces
 
 
 def only_manifest(folder: str = "out") -> Manifest:
-    (manifest,) = list_local_manifests(Path(folder))
+    (manifest,) = list_manifests(Path(folder))
     return manifest
 
 
@@ -230,7 +231,7 @@ class TestReading:
         (column,) = [each for each in list_columns(only_manifest()) if each.name == "age_range"]
         assert (column.kind, column.type, column.ordered) == ("label", "text, or empty", True)
         assert "a label of the application&#39;s own" in Path("report.html").read_text(encoding="utf-8")
-        fields = croissant("out", list_local_manifests(Path("out")))["recordSet"][0]["field"]
+        fields = croissant("out", list_manifests(Path("out")))["recordSet"][0]["field"]
         assert [each["dataType"] for each in fields if each["name"] == "age_range"] == ["sc:Text"]
 
     def test_frames_with_them_are_validated_and_measured(self, application: Database) -> None:
@@ -453,7 +454,7 @@ class TestOptions:
         ("options", "message"),
         [
             ({"age_edgs": (30,)}, "no option age_edgs. Did you mean age_edges"),
-            ({"age_edges": (65, 30)}, "age_edges must be rising"),
+            ({"age_edges": (65, 30)}, "age_edges must be ascending"),
             ({"days_back": 7}, "days_back cannot be set for all exports"),
             ({"idempotency_key": "1"}, "idempotency_key is determined anew"),
         ],

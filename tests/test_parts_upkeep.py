@@ -25,8 +25,9 @@ from feedback_etl.compliance.check import check
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import part_folders, part_path
-from feedback_etl.exports.manifest import Manifest, list_local_manifests
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
@@ -59,16 +60,16 @@ def folder(rows: Rows, tmp_path: Path) -> Path:
 
 
 def only(folder: Path) -> Manifest:
-    (manifest,) = list_local_manifests(folder)
+    (manifest,) = list_manifests(folder)
     return manifest
 
 
 def assert_true(folder: Path) -> None:
     """Manifests and log say what is there."""
-    for manifest in list_local_manifests(folder):
+    for manifest in list_manifests(folder):
         for file in manifest.files if not manifest.pruned_at else []:
             assert hash_file(folder / file.path) == file.sha256
-    assert verify_folder(folder, list_local_manifests(folder), KEYS).problems == []
+    assert verify_folder(folder, list_manifests(folder), KEYS).problems == []
 
 
 @pytest.mark.sample("{'format': 'csv'}", "{'format': 'parquet'}")

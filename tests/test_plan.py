@@ -11,7 +11,7 @@ from processes import Here
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_it_tells_what_the_export_then_is(url: str, tmp_path: Path) -> None:
     planned = fe.plan(url, days_back=-1, workers=5, now=NOW)
     assert list(tmp_path.iterdir()) == []
     report = exported(url, tmp_path / "exports", executor=Watched(), workers=5)
-    (manifest,) = list_local_manifests(tmp_path / "exports")
+    (manifest,) = list_manifests(tmp_path / "exports")
     parts = manifest.all("pairs")
     assert planned.rows == report.total_feedback_records == ROWS
     assert planned.ranges in (len(parts), len(parts) + 1)  # one may hold no row that is exported

@@ -24,8 +24,8 @@ from sqlalchemy.orm import Session
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database import tables
 from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError, ValidationError
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.local_transaction import LocalExportTransaction
-from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessingStats, FeedbackProcessor, FeedbackTrainingPair
@@ -216,7 +216,7 @@ class TestProcessAndExport:
         assert pl.read_csv(stats.export_filename)["age_range"].to_list() == [None]
         assert isinstance(stats, ExportReport)
         assert (stats.exported_records, stats.errors, stats.implausible_ages) == (1, 0, 1)
-        (manifest,) = list_local_manifests(Path("out"))
+        (manifest,) = list_manifests(Path("out"))
         assert manifest.statistics["implausible_ages"] == 1
         print_summary(stats, min_fields=1)
         assert "ages       1 below 0 or above 130; age_range is empty\n" in capsys.readouterr().err
@@ -486,7 +486,7 @@ class TestExportToCsv:
         """Pseudonyms of 16 hex characters and built-in ranges: the types are the usual ones."""
         processor()._export_to_csv([PAIR])
         assert scan_training("out").collect_schema() == TRAINING_TYPES
-        (manifest,) = list_local_manifests(Path("out"))
+        (manifest,) = list_manifests(Path("out"))
         assert (manifest.settings, manifest.pseudonyms) == ({}, Key(KEY).id)
 
     @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from processes import Here
 from feedback_etl.columns import IMAGE_URL, RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports import adopt
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.maintenance import prune
-from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report import write_report
 from feedback_etl.report.charts import Bar, Stack, bars, stacks
@@ -150,7 +150,7 @@ class TestContent:
         for day in range(2):
             exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day))
         page = told()
-        for manifest in list_local_manifests(FOLDER):
+        for manifest in list_manifests(FOLDER):
             figures = [manifest.statistics[name] for name in ("total_feedback_records", "exported_records", "errors")]
             assert figures == [32, 24, 8]
             begin = f'<tr><th scope="row">{manifest.created_at[:10]} '
@@ -253,7 +253,7 @@ class TestContent:
         """That of a file that was adopted; one without a beginning has an end."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
-        Path(FOLDER, "old.csv").write_bytes(Path(FOLDER, list_local_manifests(FOLDER)[0].data).read_bytes())
+        Path(FOLDER, "old.csv").write_bytes(Path(FOLDER, list_manifests(FOLDER)[0].data).read_bytes())
         adopt(FOLDER / "old.csv", key=Key(KEY), signer=Key(KEY))
         page = told()
         assert page.count("<td>unknown</td><td>adopted</td>") == 1
@@ -441,11 +441,11 @@ class TestFile:
         with pytest.raises(UsageError, match=r"^out is a folder: name a file for the report\.$"):
             write_report(FOLDER, FOLDER)
         with pytest.raises(ExportFileError, match="a part of the path is a file"):
-            write_report(Path(FOLDER, list_local_manifests(FOLDER)[0].files[0].path, "report.html"), FOLDER)
+            write_report(Path(FOLDER, list_manifests(FOLDER)[0].files[0].path, "report.html"), FOLDER)
 
     def test_files_choose_among_exports(self, exports: list[str]) -> None:
         """Of whatever folder; each has to have a manifest."""
-        first = list_local_manifests(FOLDER)[0].stem
+        first = list_manifests(FOLDER)[0].stem
         page = told(exports=[exports[1]])
         assert "<dt>Exports</dt><dd>1<small>" in page
         assert first not in page
@@ -461,7 +461,7 @@ class TestFile:
         with pytest.raises(ExportFileError, match=r"does not match its manifest") as changed:
             told()
         Path(exports[1].replace(".csv", ".manifest.json")).write_text(
-            replace(list_local_manifests(FOLDER)[1], columns=["analysis_hash", CANARY]).to_json()
+            replace(list_manifests(FOLDER)[1], columns=["analysis_hash", CANARY]).to_json()
         )
         with pytest.raises(ExportFileError, match=r"cannot be read: it is missing, or damaged\.$") as lacking:
             told(exports=[exports[1]])

@@ -12,8 +12,8 @@ from folders import KEY, NOW, exported, people
 from feedback_etl import write_report
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.maintenance import prune
-from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.data import Gathered, find_report_exports, gather
 
@@ -71,7 +71,7 @@ class TestKinds:
         assert "2 exports together, 24 rows." in page
         assert "<dt>Rows</dt><dd>24<small>each pair once, of 2 of 3 exports</small>" in page
         assert {(each.rows, each.column.name) for each in facts.dictionary} == {
-            (24, name) for name in list_local_manifests(FOLDER)[-1].columns
+            (24, name) for name in list_manifests(FOLDER)[-1].columns
         }
         assert [f"{FOLDER}/{each.manifest.data}" for each in facts.chosen.compared] == [str(file) for file in files[1:]]
 
@@ -178,8 +178,8 @@ class TestPlaces:
         sqlite_database.clear()
         sqlite_database.fill(**data)
         of_days(sqlite_database, {}, {}, folder=north)
-        stems = [each.stem for each in list_local_manifests(north)]
-        assert stems == [each.stem for each in list_local_manifests(south)]
+        stems = [each.stem for each in list_manifests(north)]
+        assert stems == [each.stem for each in list_manifests(south)]
         facts = gathered(south, north)
         assert [(str(each.storage), each.manifest.stem) for each in facts.chosen.compared] == [
             ("north", stem) for stem in stems

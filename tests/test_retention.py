@@ -16,12 +16,13 @@ from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.maintenance import list_exports, prune, select_expired
-from feedback_etl.exports.manifest import list_local_manifests, read_manifest
 from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
 from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 
 
@@ -41,7 +42,7 @@ class TestManifest:
         """The window, what was asked for, the figures, the files, and with which key."""
         sqlite_database.fill(**people(2, each=4))
         report = exported(sqlite_database, tmp_path / "exports", days_back=3, min_feedback_fields=1)
-        (manifest,) = list_local_manifests(tmp_path / "exports")
+        (manifest,) = list_manifests(tmp_path / "exports")
         assert manifest.stem == "feedback_training_20251025_120000"
         assert (manifest.mode, manifest.source, manifest.key_id) == ("full", "sqlite", Key(KEY).id)
         assert manifest.window == ["2025-10-22T12:00:00", "2025-10-25T12:00:00"]
@@ -63,7 +64,7 @@ class TestManifest:
         exported(sqlite_database, tmp_path, days_back=4)
         exported(sqlite_database, tmp_path, max_rejected=0.5, format="parquet")
         exported(sqlite_database, tmp_path, hash_recommendation_id=True)
-        first, *same, other = (manifest.settings_digest for manifest in list_local_manifests(tmp_path))
+        first, *same, other = (manifest.settings_digest for manifest in list_manifests(tmp_path))
         assert {first} == {*same} != {other}
 
     @pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": 1, "settings_digest": ""}', "\xff"])
@@ -71,7 +72,7 @@ class TestManifest:
         """Nothing is guessed."""
         (tmp_path / "a.manifest.json").write_text(content, encoding="latin-1")
         with pytest.raises(ExportFileError, match=r"a\.manifest\.json is no manifest"):
-            list_local_manifests(tmp_path)
+            list_manifests(tmp_path)
 
 
 class TestContents:
@@ -104,7 +105,7 @@ class TestAdopt:
         assert (manifest.mode, manifest.created_at, manifest.files[0].rows) == ("adopted", "2020-01-01T03:04:05", 2)
         assert list_exports(folder).unmanaged == []
         assert AuditLog(folder).records()[-1]["event"] == "adopted"
-        assert read_manifest(folder / "feedback_training_20200101_030405.manifest.json") == manifest
+        assert read_manifest(open_storage(folder), "feedback_training_20200101_030405") == manifest
 
     def test_what_cannot_be_adopted(self, folder: Path) -> None:
         """A file that is none, has a manifest, or holds no pseudonyms."""
@@ -133,7 +134,7 @@ class TestPrune:
         done = prune(folder, key=Key(KEY), keep_days=10, now=later)
         assert [manifest.stem for manifest in done.exports] == [manifest.stem for manifest in dry.exports]
         assert len(done.kept) == 2
-        gone, *there = list_local_manifests(folder)
+        gone, *there = list_manifests(folder)
         assert gone.pruned_at == "2025-10-25T13:00:00"
         assert not any((folder / file.path).exists() for file in gone.files)
         assert all((folder / file.path).exists() for manifest in there for file in manifest.files)
@@ -199,7 +200,7 @@ def test_the_log_tells_what_was_asked_and_what_came_of_it(sqlite_database: Datab
     assert something["window"] == ["2025-10-16T12:00:00", "2025-10-25T12:00:00"]
     assert something["statistics"]["exported_records"] == 6
     assert something["settings"]["min_feedback_fields"] == 1
-    (manifest,) = list_local_manifests(tmp_path)
+    (manifest,) = list_manifests(tmp_path)
     assert [(each["path"], each["sha256"]) for each in something["files"]] == [
         (file.path, file.sha256) for file in manifest.files
     ]

@@ -30,8 +30,8 @@ from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify, verify_folder
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
-from feedback_etl.exports.manifest import list_local_manifests
 from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.pipeline.part_writer import PartWriter
@@ -209,7 +209,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def assert_sound(folder: Path) -> None:
     """Files are as their manifests say, no record is torn, and nothing temporary is left."""
-    for manifest in list_local_manifests(folder):
+    for manifest in list_manifests(folder):
         for file in manifest.files if not manifest.pruned_at else []:
             assert hash_file(folder / file.path) in (file.sha256, file.becoming.get("sha256"))
             assert sum(1 for _ in rows_of(folder / file.path).rows()) in (file.rows, file.becoming.get("rows"))
@@ -254,7 +254,7 @@ def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
             assert_sound(folder)
             if not writer.in_steps:
                 assert contents(folder) == before
-                assert verify_folder(folder, list_local_manifests(folder), KEYS).problems == []
+                assert verify_folder(folder, list_manifests(folder), KEYS).problems == []
                 return
             assert_between(steady(contents(folder)), steady(before), after)
             if not writer.is_repeatable:
@@ -263,7 +263,7 @@ def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
         else:
             seen.add(True)
         assert_sound(folder)
-        assert verify_folder(folder, list_local_manifests(folder), KEYS).problems == []
+        assert verify_folder(folder, list_manifests(folder), KEYS).problems == []
         assert steady(contents(folder)).items() >= after.items()
 
     holds()

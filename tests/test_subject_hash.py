@@ -14,7 +14,7 @@ import feedback_etl as fe
 from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
 
@@ -61,7 +61,7 @@ def test_a_person_is_erased_by_it(app: Database, tmp_path: Path, form: dict[str,
     dry = fe.privacy.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY, dry_run=True)
     done = fe.privacy.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY)
     assert (dry.rows, done.rows, done.not_found) == (3, 3, [])
-    rows = rows_of(tmp_path / str(list_local_manifests(tmp_path)[0].files[0].path))
+    rows = rows_of(tmp_path / str(list_manifests(tmp_path)[0].files[0].path))
     assert (rows.height, subject(2) in rows["subject_hash"]) == (7, False)
     assert fe.privacy.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).rows == 0
 

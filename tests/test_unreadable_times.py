@@ -30,7 +30,7 @@ from feedback_etl.database.sql import count_rows, count_windows
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.manifest import list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.transform.timestamps import is_unreadable, readable
 
 HOUR = timedelta(hours=1)
@@ -351,7 +351,7 @@ def test_declared_time_outside_the_calendar_is_null_and_counted(
     assert rows["valid_until"].drop_nulls().to_list() == ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"]
     assert rows.height == 3 + others
     assert report.unreadable_times == others
-    assert list_local_manifests(tmp_path / "out")[0].statistics["unreadable_times"] == others
+    assert list_manifests(tmp_path / "out")[0].statistics["unreadable_times"] == others
     assert f"times      {others} unreadable in declared time columns; null in the export" in [
         *format_summary(report, 1)
     ]

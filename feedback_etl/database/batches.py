@@ -74,14 +74,16 @@ def open_batches(
     """Yield the rows of a window as raw frames, in order; at least one frame, which may be empty.
 
     ConnectorX reads them in separate processes if it supports the database; otherwise SQLAlchemy does. The database
-    executes the query from the beginning of the context on; its end cancels what is left.
+    executes the query from the beginning of the context on; the end of the context cancels it.
 
     The frames raise:
         ConnectorXValueError: Read again, with a source whose `connectorx_url` is None.
         SourceError: The database stopped the query, or a column has a wrong type. No message contains a value.
     """
     with ExitStack() as stack:
-        if source.connectorx_url is None or _has_backslashes(source, relation):
+        # On MySQL, ConnectorX retries with a rewritten query in which it does not escape backslashes.
+        may_corrupt_query = source.dialect == "mysql" and "\\" in (relation.custom_query or "")
+        if source.connectorx_url is None or may_corrupt_query:
             logger.info("reading with SQLAlchemy: ConnectorX cannot read this database")
             streamed = _read_with_sqlalchemy(source, relation, window, options.batch_size)
             frames: Iterator[pl.DataFrame] = stack.enter_context(closing(streamed))
@@ -89,11 +91,6 @@ def open_batches(
             readers = _start_readers(stack, source, relation, window, options)
             frames = _read_with_connectorx(readers, relation)
         yield (filter_window(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
-
-
-def _has_backslashes(source: DatabaseConnection, relation: SourceRelation) -> bool:
-    """Return whether ConnectorX could corrupt a query: it does not escape backslashes when it retries on MySQL."""
-    return source.dialect == "mysql" and "\\" in (relation.custom_query or "")
 
 
 def _start_readers(
@@ -109,7 +106,7 @@ def _start_readers(
         ReaderJob(str(source.connectorx_url), prepare, queries[n::processes], options.batch_size)
         for n in range(processes)
     ]
-    # Each reads its next range ahead while the ranges of the others are written.
+    # Each reader reads its next range ahead while the ranges of other readers are written.
     ahead = ceil(PARALLEL_RANGE_ROWS / options.batch_size) if options.bulk else BATCHES_AHEAD
     readers = [stack.enter_context(Reader(job, read_timeout=options.read_timeout, batches_ahead=ahead)) for job in jobs]
     return [readers[number % processes] for number in range(len(queries))]

@@ -18,14 +18,11 @@ _MYSQL = {
     9: "mediumint",
     3: "int",
     8: "bigint",
-    0: "decimal",
-    246: "decimal",
+    **dict.fromkeys((0, 246), "decimal"),
     4: "float",
     5: "double",
     16: "bit",
-    15: "varchar",
-    253: "varchar",
-    254: "varchar",
+    **dict.fromkeys((15, 253, 254), "varchar"),
     **dict.fromkeys((249, 250, 251, 252), "text"),
     245: "json",
     7: "timestamp",
@@ -98,7 +95,7 @@ def check_types(dialect: str, types: Mapping[str, str], extra: Sequence[ExtraCol
     """Refuse columns of a wrong type.
 
     Raises:
-        SourceError: The message names each, with its type and what was expected.
+        SourceError: The message names each column, its type and the expected one.
     """
     expected = raw_types(extra)
     wrong = {

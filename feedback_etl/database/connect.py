@@ -60,7 +60,7 @@ def open_connection(
     connect_timeout: float = 2.0,
     allow_row_security: bool = False,
 ) -> Iterator[DatabaseConnection]:
-    """Connect within `connect_timeout` seconds; what is opened here is closed at the end.
+    """Connect within `connect_timeout` seconds; connections that are opened here are closed at the end.
 
     The caller's connections keep their transactions, uncommitted changes and settings.
 

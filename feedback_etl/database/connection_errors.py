@@ -19,15 +19,11 @@ def connection_error(url: sa.URL, error: BaseException) -> SourceError | UsageEr
     """Return the error for a database that cannot be reached."""
     if explained := explain_option(url, error):
         return explained
+    is_unwritable = re.search("readonly database|unable to open", str(original_error(error)))
     if isinstance(error, OSError):  # the driver's own; SQLAlchemy wraps those of a server
         reason = "a file named by its TLS options cannot be read"
-    elif _is_unwritable_sqlite(url, error) and is_in_wal_mode(url):
+    elif url.get_backend_name() == "sqlite" and is_unwritable and is_in_wal_mode(url):
         reason = _WAL_REASON
     else:
         reason = connection_reason(error, database_name(url))
     return SourceError(f"Cannot connect to {describe_url(url)}: {reason}.")
-
-
-def _is_unwritable_sqlite(url: sa.URL, error: BaseException) -> bool:
-    text = str(original_error(error))
-    return database_name(url) == "SQLite" and bool(re.search("readonly database|unable to open", text))

@@ -115,8 +115,8 @@ class ApplicationSummary(NamedTuple):
     Attributes:
         users: The ids of all users with feedback, as text.
         analyses: The ids of all analyses with feedback, as text.
-        consenting: Those analyses that have feedback with consent; all if consent is not recorded.
-        imaged: Those analyses whose users consent to the use of images; none if that is not recorded.
+        consenting: The analyses that have feedback with consent; all if consent is not recorded.
+        imaged: The analyses whose users consent to the use of images; none if that is not recorded.
         consent: The columns that record consent; empty if none does.
         missing_index: The statement that creates the index on created_at; "" if there is one, or for a custom query.
         is_partial: Whether row-level security, if allowed, hides some of the rows.
@@ -173,7 +173,7 @@ def _fetch_distinct(
     condition: sa.ColumnElement[bool] = sa.true(),  # noqa: B008  immutable
     rows: sa.FromClause | None = None,
 ) -> list[str]:
-    """Return the distinct ids of a column as text, each in its canonical spelling and as it is stored."""
+    """Return the distinct ids of a column as text, in their canonical spelling and as they are stored."""
     columns = _spellings(relation, name)
     ids: sa.Select[*tuple[Any, ...]] = sa.select(*columns)
     ids = ids.select_from(relation.feedback_table if rows is None else rows).where(columns[0].is_not(None), condition)

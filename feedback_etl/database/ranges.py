@@ -77,7 +77,7 @@ class WindowRanges(NamedTuple):
 
     Attributes:
         windows: In the order of time; each row is in exactly one.
-        rows: The number of rows of each, extrapolated from a sample for a large window. None if nothing was counted.
+        rows: Their row counts, extrapolated from a sample for a large window; None if rows were not counted.
     """
 
     windows: list[Window]
@@ -106,7 +106,7 @@ def plan_ranges(
 
     Args:
         source: The database.
-        relation: What is read.
+        relation: The rows to read.
         window: The window.
         parallel: How many ranges are read in parallel, which is also the minimum number; None for one after the other.
         min_rows: Rows per range below which `parallel` does not divide the window further.
@@ -139,10 +139,10 @@ def sample_histogram(
 
     Args:
         source: The database.
-        relation: What is read.
+        relation: The rows to read.
         window: The window.
-        estimate: How many rows the planner expects in the window.
-        range_rows: How many rows a range is to have.
+        estimate: The number of rows that the planner expects in the window.
+        range_rows: The intended number of rows per range.
     """
     first, last = fetch_rows(source, select_time_range(relation, window))[0]
     if first is None or first == last:
@@ -160,7 +160,7 @@ def sample_histogram(
 def _sample_share(source: DatabaseConnection, relation: SourceRelation, estimate: int, range_rows: int) -> float:
     """Return the share of a table's pages to sample; 1 if all rows are to be counted.
 
-    A sample is of the whole table, whatever the window; the rows of a small window are counted faster by the index.
+    A sample is always of the whole table; the rows of a small window are counted faster by the index.
     """
     share = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_RANGE * estimate // range_rows) / max(estimate, 1)
     if share > MAX_SAMPLE_SHARE or not _is_table(source, relation):

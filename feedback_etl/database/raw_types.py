@@ -1,4 +1,4 @@
-"""Cast what drivers return to the canonical raw columns."""
+"""Cast the columns that drivers return to the canonical raw columns."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -36,7 +36,7 @@ def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
     and 1. Times become naive UTC in microseconds; one that cannot be read becomes `timestamps.UNREADABLE`.
 
     Raises:
-        SourceError: Columns have a wrong type; the message names each.
+        SourceError: Columns have a wrong type; the message names them.
     """
     problems = []
     columns = []

@@ -35,14 +35,14 @@ class ReadRequest:
     """Select rows of a database, and how to read them.
 
     Attributes:
-        database: What to connect to.
+        database: The database, in any of the accepted forms.
         window: The rows, by their creation time.
         query: A custom SELECT; without it, the default application schema.
         db_schema: The schema of the default tables.
         connect_timeout: Seconds to wait for a connection.
         batch_options: How batches are read.
         on_progress: Called after each batch with the number of rows read so far and the total.
-        watermark: What to compute for an incremental export; None for other exports.
+        watermark: The watermark to compute for an incremental export; None for other exports.
         consent: The names of the columns that record consent in the default tables.
         extra_columns: Columns to read beside the raw columns.
         allow_row_security: Read only the rows that PostgreSQL's row-level security shows, instead of failing.

@@ -1,4 +1,4 @@
-"""Describe what is read: the default application schema, or a custom query in its place."""
+"""Describe the rows to read: those of the default application schema, or of a custom query."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

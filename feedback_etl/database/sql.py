@@ -28,7 +28,11 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
     selected = {name: _readable(relation, name) for name in names}
     if relation.dialect != "sqlite":  # its texts are parsed later
         times = _extra_names(relation, "time")
-        selected |= {unreadable_flag(name): _is_unreadable(relation, name) for name in names if name in times}
+        selected |= {
+            unreadable_flag(name): sa.and_(relation.columns[name].is_not(None), selected[name].is_(None))
+            for name in names
+            if name in times
+        }
     statement = (
         sa.select(*label_columns(selected))
         .select_from(relation.rows)
@@ -183,10 +187,6 @@ def _replacement(name: str) -> Column:
     return _sql(f"timestamp '{AFTER_EVERY_WINDOW}'") if name == "created_at" else sa.null()
 
 
-def _is_unreadable(relation: SourceRelation, name: str) -> Column:
-    return sa.and_(relation.columns[name].is_not(None), _readable(relation, name).is_(None))
-
-
 def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
     if kind in {"decimal", "float"}:
         return sa.type_coerce(column, sa.Double) + _sql("0e0")
@@ -207,7 +207,7 @@ def has_consent(relation: SourceRelation) -> sa.ColumnElement[bool]:
 
 
 def _sort_key(column: Column, dialect: str, kind: str) -> Column:
-    """Return a column as one that sorts by its bytes, whatever its collation."""
+    """Return a column as one that sorts by its bytes, independent of its collation."""
     if dialect == "sqlite":
         return sa.type_coerce(column, sa.Text).collate("BINARY")
     if kind.endswith("int") or kind.startswith("int") or kind == "uuid":

@@ -15,7 +15,7 @@ DIALECTS: dict[str, sa.Dialect] = {
     "mysql": mysql.dialect(paramstyle="named"),
     "sqlite": sqlite.dialect(paramstyle="named"),
 }
-"""The dialects in which SQLAlchemy writes SQL. MariaDB understands what is written for MySQL."""
+"""The dialects in which SQLAlchemy renders SQL. MariaDB understands the SQL for MySQL."""
 
 # MySQL's default has no fraction of a second.
 _TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")

@@ -13,7 +13,7 @@ _HINTS = {
     "(use_?)?(ssl|tls).*": "TLS is sslmode=require, verify-ca or verify-full on PostgreSQL and ssl-mode=REQUIRED, "
     "VERIFY_CA or VERIFY_IDENTITY on MySQL",
 }
-"""Patterns of options of other drivers, and what to use instead."""
+"""Patterns of options of other drivers, and their replacements."""
 
 _DEFAULT_HINT = "omit options of other drivers"
 _SQLITE_OPTIONS = {"timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements", "uri"}

@@ -132,7 +132,7 @@ def _is_file_uri(url: sa.URL) -> bool:
 
 
 def is_in_wal_mode(url: sa.URL) -> bool:
-    """Return whether an SQLite file is in WAL mode, according to bytes 18 and 19 of its header."""
+    """Return whether a file is an SQLite database in WAL mode, according to bytes 18 and 19 of its header."""
     with suppress(OSError, ValueError), Path(str(url.database).removeprefix("file:")).open("rb") as file:
         return file.read(20)[18:] == b"\2\2"
     return False
@@ -148,15 +148,14 @@ def connectorx_url(url: sa.URL, connection: sa.Connection) -> str | None:
 
     For PostgreSQL it is built from the driver's parameters, including its environment and password file.
     """
-    make = {"postgresql": _postgresql_url, "mysql": _mysql_url, "mariadb": _mysql_url, "sqlite": _sqlite_url}
-    backend = url.get_backend_name()
-    return make[backend](url, connection) if backend in make else None
-
-
-def _sqlite_url(url: sa.URL, _: sa.Connection) -> str | None:
-    if is_memory(url) or url.query:
-        return None
-    return f"sqlite://{quote(str(Path(str(url.database)).absolute()))}"
+    match url.get_backend_name():
+        case "postgresql":
+            return _postgresql_url(url, connection)
+        case "mysql" | "mariadb":
+            return _mysql_url(url, connection)
+        case "sqlite" if not is_memory(url) and not url.query:
+            return f"sqlite://{quote(str(Path(str(url.database)).absolute()))}"
+    return None
 
 
 def _postgresql_url(url: sa.URL, connection: sa.Connection) -> str | None:

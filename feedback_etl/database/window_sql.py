@@ -1,7 +1,7 @@
 """Express windows as conditions in SQL: which rows are read, and which are counted.
 
 A row belongs to a window by its time. A row whose time cannot be read belongs to every window, a row without a time to
-those without a start. The ranges of a window (`DatedWindow`, and `UndatedWindow` for the rest) are disjoint.
+every window without a start. The ranges of a window (`DatedWindow`, and one `UndatedWindow`) are disjoint.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,9 @@ Condition = sa.ColumnElement[bool]
 
 
 def is_unreadable(relation: SourceRelation, time: Column) -> Condition:
-    """Return whether there is a time that no driver can read: it is outside of the years 1 to 9999.
+    """Return whether a row has a time that no driver can read: one outside of the years 1 to 9999.
 
-    On SQLite, whether a text is not an ISO time; false without a comparison if `inspection` has found no such text.
+    On SQLite, a text that is not an ISO time; the condition is `false` if `inspection` found no such text.
     """
     if relation.dialect == "sqlite":
         return text_times.is_unreadable(time) if relation.has_unreadable_times else sa.false()

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
-from feedback_etl.exports.manifest import DataFile, Manifest, list_local_manifests, write_manifest
+from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store
@@ -64,7 +66,7 @@ def adopt(
     log, signer = AuditLog(folder), signer or key
     log.require_signer(signer)
     with explain_write_errors(folder), lock_folder(folder, lock_timeout):
-        if any(file.path == path.name for manifest in list_local_manifests(folder) for file in manifest.files):
+        if any(file.path == path.name for manifest in list_manifests(folder) for file in manifest.files):
             raise ExportFileError(f"{path} has a manifest already.")
         if (folder / manifest_path(stem)).exists():  # of a file that differs in its suffix
             stem = path.name
@@ -85,7 +87,7 @@ def adopt(
             tools={},
             audit_head=log.head(),
         )
-        write_manifest(folder, manifest)
+        open_storage(folder).put_new(manifest_path(stem), manifest.to_json().encode())
         try:
             with log.lock() as opened:
                 opened.append("adopted", signer, run=manifest.run, stem=stem)

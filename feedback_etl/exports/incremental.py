@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Self
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.manifest import Manifest, list_local_manifests
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.locks import lock_folder
 from feedback_etl.storage.posix import hash_file
@@ -60,7 +61,7 @@ class IncrementalState(NamedTuple):
         Raises:
             ExportFileError: A manifest, or what the chain remembers, is missing or was changed.
         """
-        chains = [each for each in list_local_manifests(folder) if each.chain]
+        chains = [each for each in list_manifests(folder) if each.chain]
         links = [each for each in chains if each.settings_digest == settings_digest]
         if not links:
             series_details = [each for each in AuditLog(folder).records() if each.get("chain") == settings_digest]

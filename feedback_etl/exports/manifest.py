@@ -4,7 +4,6 @@ import hashlib
 import json
 from dataclasses import asdict, field
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator
@@ -12,9 +11,8 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.layout import MANIFEST_SUFFIX, REJECTED_FOLDER, manifest_path
+from feedback_etl.exports.layout import REJECTED_FOLDER, manifest_path
 from feedback_etl.storage.base import STATE_FOLDER
-from feedback_etl.storage.posix import replace_private_file, replacement_path
 
 SCHEMA_VERSION = 1
 
@@ -192,21 +190,6 @@ def hash_settings(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read a manifest.
-
-    Raises:
-        ExportFileError: It is none, or of a newer version of this package.
-    """
-    try:
-        content = path.read_bytes()
-    except PermissionError:
-        raise ExportFileError(f"{path} may not be read by this user; nothing was changed.") from None
-    except OSError:
-        content = b""
-    return parse_manifest(content, str(path))
-
-
 def parse_manifest(content: bytes, path: str) -> Manifest:
     """Parse the content of a manifest file.
 
@@ -242,23 +225,3 @@ def _is_inside(path: str, stem: str) -> bool:
         (REJECTED_FOLDER, stem): name.startswith("part-"),
     }
     return own.get(tuple(folders), False) and "\0" not in name
-
-
-def list_local_manifests(folder: Path) -> list[Manifest]:
-    """Return the manifests of a folder, the oldest export first.
-
-    Raises:
-        ExportFileError: One cannot be read.
-    """
-    paths = sorted(folder.glob(f"[!.]*{MANIFEST_SUFFIX}"))
-    return sorted(map(read_manifest, paths), key=lambda manifest: (manifest.created_at, manifest.stem))
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest of an export; the caller has acquired the folder's lock.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    path = folder / manifest_path(manifest.stem)
-    replace_private_file(path, replacement_path(path), manifest.to_json().encode())

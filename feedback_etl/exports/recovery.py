@@ -10,6 +10,7 @@ from pathlib import Path
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.exports.audit_records import Record
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import (
     PREFIX,
     REJECTED_FOLDER,
@@ -19,10 +20,11 @@ from feedback_etl.exports.layout import (
     part_folders,
     staged_path,
 )
-from feedback_etl.exports.manifest import Manifest, read_manifest
+from feedback_etl.exports.manifest import Manifest, parse_manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file, replacement_path
 
 _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
@@ -109,8 +111,8 @@ def _is_held(path: Path) -> bool:
 def _find_manifest(folder: Path, started: Record) -> Manifest | None:
     """Return the published manifest of the run, or None."""
     with suppress(ExportFileError):
-        manifest = read_manifest(folder / manifest_path(started["stem"]))
-        return manifest if manifest.run == started["run"] else None
+        manifest = read_manifest(open_storage(folder), started["stem"])
+        return manifest if manifest and manifest.run == started["run"] else None
     return None
 
 
@@ -161,7 +163,7 @@ def _belongs_to_run(path: Path, manifest: Path) -> bool:
         return False
     if staged_path(path).exists():
         return path.samefile(staged_path(path))
-    with suppress(ExportFileError):
-        files = read_manifest(staged_path(manifest)).files
+    with suppress(ExportFileError, OSError):
+        files = parse_manifest(staged_path(manifest).read_bytes(), str(manifest)).files
         return any(path.as_posix().endswith(file.path) and hash_file(path) == file.sha256 for file in files)
     return False
