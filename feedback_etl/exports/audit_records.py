@@ -4,17 +4,21 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 from feedback_etl.clock import resolve_now
+from feedback_etl.exports.layout import STEM
 from feedback_etl.privacy.keys import Key, sign
 
 CHAIN_START = "0" * 64
 """The MAC that the first record of a chain follows."""
+
+END_EVENTS = {"committed", "failed", "recovered"}
+"""The events that end a run."""
 
 Record = dict[str, Any]
 """A record as JSON has it: the fields of `RecordFields`, and those of its event."""
@@ -88,3 +92,16 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return str(os.getuid())
+
+
+def has_valid_stem(record: Record) -> bool:
+    """Return whether a record has a valid stem, so that a forged log cannot point elsewhere."""
+    texts = record.get("stem"), record.get("run")
+    return all(isinstance(text, str) for text in texts) and STEM.fullmatch(record["stem"]) is not None
+
+
+def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
+    """Return the stems of the runs without an end in the log."""
+    records = list(records)
+    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
+    return [record["stem"] for record in records if record["event"] == "started" and record.get("run") not in ended]

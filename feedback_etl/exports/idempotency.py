@@ -12,13 +12,12 @@ from typing import Any
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import Record
-from feedback_etl.exports.catalog import ABANDONED, read_manifest
+from feedback_etl.exports.audit_records import Record, has_valid_stem
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import REJECTED_FOLDER
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.manifest import ABANDONED, Manifest
 from feedback_etl.exports.manifest_details import audit_summary
 from feedback_etl.exports.object_recovery import abort_runs
-from feedback_etl.exports.recovery import has_valid_stem
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import STATE_FOLDER, Storage

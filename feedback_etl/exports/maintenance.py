@@ -9,11 +9,11 @@ from typing import NamedTuple
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_records import list_unfinished_stems
 from feedback_etl.exports.catalog import list_manifests, read_manifest, replace_manifest
-from feedback_etl.exports.housekeeping import recover_storage
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.object_recovery import list_unfinished_stems
+from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links

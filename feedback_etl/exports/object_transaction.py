@@ -16,11 +16,11 @@ from typing import Self
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.exports.audit_records import Record
-from feedback_etl.exports.catalog import ABANDONED, read_manifest
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.layout import candidate_stems, manifest_path, part_folders
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
 from feedback_etl.exports.object_recovery import (
     erase_digests,

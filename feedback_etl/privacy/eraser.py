@@ -11,11 +11,11 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_records import list_unfinished_stems
 from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.housekeeping import recover_storage
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.object_recovery import list_unfinished_stems
+from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
 from feedback_etl.exports.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.exports.tombstones import (
