@@ -337,6 +337,12 @@ class TestErasuresMeanwhile:
             attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201, key=Key("o" * 32)))
         assert list_manifests(bucket_url) == []
 
+    def test_rows_with_own_pseudonyms_of_the_application_fail_it(self, bucket_url: str, rows: Rows) -> None:
+        """No key finds the rows of the erased people in them."""
+        with pytest.raises(ExportFileError, match="the application makes itself"):
+            attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201), own_pseudonyms=True)
+        assert list_manifests(bucket_url) == []
+
     def test_who_was_forgotten_before_is_told(self, bucket_url: str, rows: Rows) -> None:
         """So that their rows are left out where they are read."""
         forget(bucket_url, 201)
