@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.exports.layout import STEM
-from feedback_etl.privacy.keys import Key, sign
+from feedback_etl.privacy.keys import Key, get_key_id, sign
 
 CHAIN_START = "0" * 64
 """The MAC that the first record of a chain follows."""
@@ -69,7 +69,7 @@ def build_record(event: str, key: Key | None, details: Mapping[str, Any], last: 
         "host": socket.gethostname(),
         "process": os.getpid(),
         **details,
-        "key_id": key.id if key else None,
+        "key_id": get_key_id(key),
         "previous": last["mac"] if last else CHAIN_START,
     }
     return record | {"mac": compute_mac(record, key)}

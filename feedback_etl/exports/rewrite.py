@@ -75,7 +75,7 @@ def _leave_out_of_file(place: Storage, manifest: Manifest, file: DataFile, unwan
             fsync_directory(path.parent)
     finally:
         new.unlink(missing_ok=True)
-    erased = file.rows - becoming["rows"]
+    erased = file.rows - int(becoming["rows"])
     if not dry_run:
         finish_rewrites(place, manifest)
     return erased
