@@ -298,7 +298,7 @@ class TestErrors:
         with serving() as client:
             answer = client.post(EXPORT, json={})
         assert answer.status_code == 500
-        assert answer.json()["detail"].endswith("nothing was exported. helpful_rating_out_of_range: 2.")
+        assert answer.json()["detail"].endswith("Nothing was exported. helpful_rating_out_of_range: 2.")
 
     @pytest.mark.usefixtures("application")
     def test_what_is_unexpected_tells_nothing(
@@ -367,7 +367,7 @@ class TestAuthentication:
     @pytest.mark.parametrize("dependencies", [[], (), None])
     def test_a_router_without_it_cannot_be_made(self, dependencies: Any) -> None:
         """The error shows what to pass."""
-        with pytest.raises(UsageError, match=r"pass dependencies=\[Depends\(\.\.\.\)\]"):
+        with pytest.raises(UsageError, match=r"Pass dependencies=\[Depends\(\.\.\.\)\]"):
             create_router(load_settings(), dependencies=dependencies)
         with pytest.raises(UsageError, match="everyone who can reach the endpoint can start an export"):
             create_router(load_settings())
