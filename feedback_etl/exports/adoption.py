@@ -53,11 +53,7 @@ def adopt(
     if is_object_store(str(file)):
         raise UsageError("Files of an object store are not adopted: adopt takes files of a folder.")
     path = Path(file)
-    suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
-    if not suffix or path.is_symlink() or not path.is_file():
-        raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
-    folder, stem = path.parent, path.name.removesuffix(suffix)
-    columns = read_columns(path)
+    folder, stem, columns = path.parent, _require_data_file(path), read_columns(path)
     if "analysis_hash" not in columns:
         raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
     log, signer = AuditLog(folder), signer or key
@@ -92,6 +88,14 @@ def adopt(
             (folder / manifest_path(stem)).unlink()
             raise
     return manifest
+
+
+def _require_data_file(path: Path) -> str:
+    """Return the name of a data file without its suffix, or raise ExportFileError if it is not a data file."""
+    suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
+    if not suffix or path.is_symlink() or not path.is_file():
+        raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
+    return path.name.removesuffix(suffix)
 
 
 def _time_of(path: Path) -> datetime:
