@@ -50,7 +50,7 @@ class TestList:
         """The manifests, unchanged."""
         listing = json.loads(here("list", "--json").out)
         assert [manifest["stem"] for manifest in listing["exports"]] == [STEM]
-        assert listing["foreign"] == []
+        assert listing["unmanaged"] == []
 
     def test_list_of_a_missing_folder(self, here: Here) -> None:
         """One line on stderr, exit code 0."""

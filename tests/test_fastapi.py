@@ -343,12 +343,12 @@ class TestList:
             "erased_rows": 0,
             "pruned_at": "",
         }
-        assert told["foreign"] == ["copy.csv"]
+        assert told["unmanaged"] == ["copy.csv"]
         assert len(client.get(LIST, params={"limit": 1}).json()["exports"]) == 1
 
     def test_before_the_first_export_it_is_empty(self, client: httpx.Client) -> None:
         """And makes no folder."""
-        assert client.get(LIST).json() == {"exports": [], "foreign": []}
+        assert client.get(LIST).json() == {"exports": [], "unmanaged": []}
         assert not FOLDER.exists()
 
 

@@ -32,7 +32,7 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
     if as_json:
         listing = {
             "exports": [manifest.to_dict() for manifest in exports],
-            "foreign": list(map(str, unmanaged)),
+            "unmanaged": list(map(str, unmanaged)),
             "unfinished": unfinished_stems,
         }
         write_stdout(json.dumps(listing))

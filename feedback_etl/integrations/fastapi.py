@@ -137,7 +137,7 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
             raise HTTPException(500, "The folder of exports cannot be read.") from None
         return {
             "exports": [_listed(each) for each in exports[: -limit - 1 : -1]],
-            "foreign": [path.name for path in unmanaged],
+            "unmanaged": [path.name for path in unmanaged],
         }
 
     return router
