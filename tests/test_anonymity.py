@@ -1,4 +1,4 @@
-"""How many people share what may be known of them: counted per person, enforced before a file exists."""
+"""k-anonymity: people per equivalence class are counted by person, and k is enforced before a file exists."""
 
 import json
 import random
@@ -43,10 +43,10 @@ def feedback(*classes: tuple[int | None, int, int]) -> dict[str, list[dict[str, 
     return {"records": [{"id": 1, "recommendation_id": "rec_1"}], "feedbacks": feedbacks, "profiles": profiles}
 
 
-class TestMeasured:
-    """Of every export."""
+class TestMeasuredK:
+    """The report and the manifest of every export contain k."""
 
-    def test_rows_are_not_people(self, database: Database, tmp_path: Path) -> None:
+    def test_k_counts_people_instead_of_rows(self, database: Database, tmp_path: Path) -> None:
         """Two users with ten rows each in their own class are k = 1, not 10."""
         database.fill(**feedback((20, 1, 10), (30, 1, 10)))
         report = exported(database, tmp_path)
@@ -58,32 +58,32 @@ class TestMeasured:
             **{"average_risk": 1.0, "highest_risk": 1.0, "quasi_identifiers": list(QUASI_IDENTIFIERS)},
         }
 
-    def test_many_are_counted_to_a_cap(self, sqlite_database: Database, tmp_path: Path) -> None:
+    def test_people_are_counted_up_to_a_cap(self, sqlite_database: Database, tmp_path: Path) -> None:
         """More make no difference; the report says that it is at least so many."""
         sqlite_database.fill(**feedback((20, 60, 1)))
         assert exported(sqlite_database, tmp_path, batch_size=7).risk["at_least"]
         asked = exported(sqlite_database, tmp_path, k=60)
         assert (asked.risk["k"], asked.risk["at_least"], asked.suppressed_records) == (60, True, 0)
 
-    def test_it_is_stale_when_somebody_was_erased(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """The classes are smaller now, and nobody knows who was in which."""
+    def test_k_is_stale_after_an_erasure(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """The classes are smaller now, and who was in which is not stored."""
         sqlite_database.fill(**feedback((20, 5, 1)))
         exported(sqlite_database, tmp_path)
         fe.privacy.erase(tmp_path, analysis_ids=[1], keys=KEY)
         assert list_manifests(tmp_path)[0].risk["stale"] is True
 
 
-class TestEnforced:
-    """Before a file exists."""
+class TestEnforcedK:
+    """Small classes are suppressed, or the export fails, before a file exists."""
 
     @pytest.mark.sample("sqlite-2-{'format': 'parquet'}", "sqlite-65536-{'format': 'csv'}")
     @pytest.mark.any_database
     @pytest.mark.parametrize("form", FORMS, ids=str)
     @pytest.mark.parametrize("batch_size", [2, 65_536])
-    def test_small_classes_are_left_out(
+    def test_small_classes_are_suppressed(
         self, database: Database, tmp_path: Path, form: dict[str, Any], batch_size: int
     ) -> None:
-        """And no others; null is a value of its own; nothing is left of the rows that waited."""
+        """No other class is; null is a value of its own; no spooled row remains."""
         database.fill(**feedback((20, 3, 2), (30, 2, 9), (None, 4, 1)))
         report = exported(database, tmp_path / "out", k=3, batch_size=batch_size, **form)
         assert (report.exported_records, report.suppressed_records, report.anonymized_records) == (10, 18, 28)
@@ -104,16 +104,16 @@ class TestEnforced:
             ({"k": 100}, "no row would be left"),
         ],
     )
-    def test_nothing_is_published(
+    def test_export_fails_when_suppression_is_not_allowed(
         self, sqlite_database: Database, tmp_path: Path, options: dict[str, Any], why: str
     ) -> None:
-        """Where that was asked for, or nothing would be left."""
+        """Nothing is published by on_small_class="fail", above max_suppressed, and where no row would remain."""
         sqlite_database.fill(**feedback((20, 5, 2), (30, 2, 2)))
         with pytest.raises(ValidationError, match=rf"^Nothing was exported: \d+ of 14 rows .*{why}"):
             exported(sqlite_database, tmp_path / "out", **{"k": 5} | options)
         assert visible(tmp_path / "out") == []
 
-    def test_no_small_class_no_difference(self, sqlite_database: Database, tmp_path: Path) -> None:
+    def test_without_small_classes_k_changes_nothing(self, sqlite_database: Database, tmp_path: Path) -> None:
         """The file is the same, byte for byte."""
         sqlite_database.fill(**feedback((20, 5, 2), (30, 6, 2)))
         files = [exported(sqlite_database, tmp_path, k=k).export_filename for k in (None, 5)]
@@ -133,8 +133,8 @@ class TestEnforced:
             {"timestamp_precision": "week"},
         ],
     )
-    def test_what_cannot_be_is_refused(self, tmp_path: Path, wrong: dict[str, Any]) -> None:
-        """Before anything is read: a slip must not leave people exposed."""
+    def test_invalid_options_are_refused(self, tmp_path: Path, wrong: dict[str, Any]) -> None:
+        """Before anything is read: a mistake must not leave people exposed."""
         with pytest.raises(UsageError, match=next(iter(wrong))):
             fe.export_feedback("sqlite:///nowhere.db", key=KEY, output_dir=tmp_path / "out", **wrong)
         assert not (tmp_path / "out").exists()
@@ -148,10 +148,10 @@ ROWS = st.lists(
 
 
 @given(ROWS, st.integers(1, 5), st.integers(1, 9), st.sampled_from([["age_range"], ["timeframe", "age_range"]]))
-def test_after_k_no_class_has_fewer_people(
+def test_no_class_has_fewer_than_k_people(
     rows: list[tuple[int | None, str | None, int]], k: int, batch: int, names: list[str]
 ) -> None:
-    """For random data, quasi-identifiers and batch sizes, with nulls; and no more is left out than has to be."""
+    """For random data, quasi-identifiers and batch sizes, with nulls; no more rows are suppressed than necessary."""
     raw = raw_frame(
         *(
             {"feedback_id": n, "analysis_id": n, "age": age, "timeframe": time, "user_id": user or None}
@@ -162,10 +162,10 @@ def test_after_k_no_class_has_fewer_people(
     processor = BatchProcessor(TransformOptions.from_options(options, NOW, Key(KEY)))
     pairs = pl.concat([processor.process(part).pairs for part in raw.iter_slices(batch)])
     classes: dict[tuple[Any, ...], set[int | None]] = defaultdict(set)
-    of_row = list(pairs.select(names).rows())
-    for of, (*_, user) in zip(of_row, rows, strict=True):
-        classes[of].add(user or None)
-    expected = [len(classes[of]) >= k for of in of_row]
+    row_classes = list(pairs.select(names).rows())
+    for row_class, (*_, user) in zip(row_classes, rows, strict=True):
+        classes[row_class].add(user or None)
+    expected = [len(classes[row_class]) >= k for row_class in row_classes]
     if not any(expected):
         with pytest.raises(ValidationError):
             processor.find_small_classes()
@@ -174,7 +174,7 @@ def test_after_k_no_class_has_fewer_people(
     assert kept["analysis_hash"].to_list() == pairs.filter(pl.Series(expected))["analysis_hash"].to_list()
 
 
-def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
+def test_people_are_distinguished_when_the_type_of_their_ids_changes() -> None:
     """As a source without types may give them: a number in one batch, text in the next."""
     people = ClassCounter(["age_range"])
     people.add(pl.DataFrame({"age_range": ["a", "a"]}), pl.Series([1, 2]))
@@ -182,30 +182,30 @@ def test_people_are_told_apart_though_their_ids_change_their_type() -> None:
     assert people.classes().rows() == [("a", 3, 4)]
 
 
-def test_many_rows_of_one_person_are_one_person() -> None:
-    """Also of more rows than the people that are counted, in one batch and in several."""
+def test_many_rows_of_one_person_count_once() -> None:
+    """Also with more rows than the cap, in one batch and in several."""
     people = ClassCounter(["age_range"], cap=10)
     for _ in range(2):
         people.add(pl.DataFrame({"age_range": ["a"] * 20}), pl.Series([1] * 20))
     assert people.classes().rows() == [("a", 1, 40)]
 
 
-def test_a_class_of_many_people_is_only_a_count() -> None:
-    """Wherever the cap is reached: in a batch, between batches, or between tasks; of it nobody is told any more."""
+def test_class_above_the_cap_is_only_a_count() -> None:
+    """In a batch, between batches, or between tasks; its people are not recorded any more."""
     ages = pl.Series([str(number % 100) for number in range(100_000)])
     people = ClassCounter(["age_range"], cap=10)
     for first in range(0, 100_000, 20_000):
         batch = ages[first : first + 20_000]
         people.add(pl.DataFrame({"age_range": batch}), pl.Series(range(first, first + 20_000)))
     people.add(pl.DataFrame({"age_range": ["rare"] * 4}), pl.Series([1, 2, 2, None]))
-    told = people.to_digests(Key(KEY))
-    assert len(told) < 2_000  # a digest alone has 8 bytes
-    both = people.empty_copy()
+    people_digests = people.to_digests(Key(KEY))
+    assert len(people_digests) < 2_000  # a digest alone has 8 bytes
+    merged = people.empty_copy()
     other = people.empty_copy()
     other.add(pl.DataFrame({"age_range": ["rare"] * 7 + ["1"]}), pl.Series([2, 3, 4, 5, 6, 7, 8, 9]))
-    for each in (told, other.to_digests(Key(KEY))):
-        both.merge_digests(each)
-    sizes = {age: (count, rows) for age, count, rows in both.classes().rows()}
+    for digests in (people_digests, other.to_digests(Key(KEY))):
+        merged.merge_digests(digests)
+    sizes = {age: (count, rows) for age, count, rows in merged.classes().rows()}
     assert sizes.pop("rare") == (9, 11)  # 1 to 8, and one who is unknown
     assert sizes.pop("1") == (10, 1_001)
     assert set(sizes.values()) == {(10, 1_000)}
@@ -214,15 +214,15 @@ def test_a_class_of_many_people_is_only_a_count() -> None:
 class TestTimes:
     """`timestamp_precision`, after duplicates are dropped."""
 
-    def test_they_are_cut_down(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """Rows of one hour stay different rows; the manifest says it."""
+    def test_times_are_truncated(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Rows of one hour stay different rows; the manifest records the precision."""
         sqlite_database.fill(**feedback((20, 3, 2)))
         report = exported(sqlite_database, tmp_path, timestamp_precision="hour")
         times = rows_of(Path(report.export_filename))["feedback_timestamp"]
         assert (times.to_list(), report.deduplicated_records) == (["2025-10-25T11:00:00"] * 6, 0)
         assert list_manifests(tmp_path)[0].settings["timestamp_precision"] == "hour"
 
-    def test_how_many_are_unique(self) -> None:
+    def test_documented_share_of_unique_times(self) -> None:
         """At 1,000 rows a day at random: what docs/privacy.md says."""
         generator = random.Random(7)
         share = {"exact": 0.0, "hour": 0.0}
@@ -249,20 +249,20 @@ class TestShare:
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
         return Here(capfd, monkeypatch)
 
-    def test_it_asks_for_no_less_than_its_preset(self, here: Here) -> None:
+    def test_share_applies_its_preset(self, here: Here) -> None:
         """Five people, days, known to the attacker; hashed recommendations."""
         ended = here("export", "--days", "-1", "--share", "--json")
-        told = json.loads(ended.out)
-        assert (ended.code, told["exported_records"], told["suppressed_records"]) == (0, 12, 4)
+        report = json.loads(ended.out)
+        assert (ended.code, report["exported_records"], report["suppressed_records"]) == (0, 12, 4)
         assert "suppressed 4 in equivalence classes smaller than k\n" in ended.err
-        assert told["risk"]["quasi_identifiers"] == [*QUASI_IDENTIFIERS, "feedback_timestamp"]
-        rows = rows_of(Path(told["export_filename"]))
+        assert report["risk"]["quasi_identifiers"] == [*QUASI_IDENTIFIERS, "feedback_timestamp"]
+        rows = rows_of(Path(report["export_filename"]))
         assert {*rows["feedback_timestamp"]} == {"2025-10-25T00:00:00"}
         assert rows["recommendation_id"].str.len_bytes().unique().to_list() == [16]
 
-    def test_the_settings_ask_too(self, here: Here) -> None:
-        """A flag comes before the file."""
+    def test_settings_apply_and_flags_override_them(self, here: Here) -> None:
+        """A flag takes precedence over the settings file."""
         Path("feedback-etl.toml").write_text('k = 3\nquasi_identifiers = ["age_range"]\ntimestamp_precision = "day"\n')
-        told = json.loads(here("export", "--days", "-1", "--json", "--k", "2").out)
-        assert (told["suppressed_records"], told["risk"]["required_k"]) == (0, 2)
+        report = json.loads(here("export", "--days", "-1", "--json", "--k", "2").out)
+        assert (report["suppressed_records"], report["risk"]["required_k"]) == (0, 2)
         assert here("export", "--days", "-1", "--on-small-class", "fail").code == 4

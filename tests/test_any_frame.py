@@ -205,7 +205,7 @@ class TestPandas:
     def test_values_of_different_types_in_a_column(self) -> None:
         """One sentence that holds none of them."""
         frame = pd.DataFrame({"analysis_hash": pd.Series([1, CANARY, None], dtype=object)})
-        with pytest.raises(UsageError, match="a column whose values are of different types") as caught:
+        with pytest.raises(UsageError, match="A column of the frame contains values of different types") as caught:
             fe.deduplicate(frame)
         assert CANARY not in all_said(caught.value)
 
@@ -232,7 +232,7 @@ class TestPandas:
         """Different ones, of text."""
         frame = pd.DataFrame([[1, 2]])
         frame.columns = names
-        with pytest.raises(UsageError, match="columns need names"):
+        with pytest.raises(UsageError, match="column names must be text and unique"):
             fe.deduplicate(frame, by=["a"])
 
 
@@ -260,7 +260,7 @@ class TestOthers:
     @pytest.mark.parametrize("frame", [[1], {"a": [1]}, None, pl.Series([1]), pd.Series([1])])
     def test_is_refused(self, frame: Any) -> None:
         """With its type and what is taken."""
-        with pytest.raises(UsageError, match=rf"A frame is one of Polars .* not {type(frame).__name__}\."):
+        with pytest.raises(UsageError, match=rf"A frame must be a Polars frame .* not {type(frame).__name__}\."):
             fe.deduplicate(frame)
 
     def test_results_that_are_no_frames_are_given_as_they_are(self) -> None:

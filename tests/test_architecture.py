@@ -290,13 +290,13 @@ class TestPublicNames:
         modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
         assert {name for name in package.__all__ if name in modules} == ({*PUBLIC, "errors"} & {*package.__all__})
 
-    def test_an_unknown_name_is_an_attribute_error(self, package: ModuleType) -> None:
-        """As with any module."""
+    def test_unknown_name_is_an_attribute_error(self, package: ModuleType) -> None:
+        """The message equals that of any module."""
         with pytest.raises(AttributeError, match=rf"^module '{package.__name__}' has no attribute 'anonymise'$"):
             package.anonymise  # noqa: B018
 
-    def test_each_is_documented(self, package: ModuleType) -> None:
-        """In a sentence at least; a function with an example, but for those that only a database can show."""
+    def test_every_public_name_is_documented(self, package: ModuleType) -> None:
+        """In a sentence at least; functions with an example, except those that need a database."""
         public = {name: getattr(package, name) for name in package.__all__ if name != "__version__"}
         documentation = {name: inspect.getdoc(value) or "" for name, value in public.items()}
         summaries = {name: text.partition("\n")[0] for name, text in documentation.items()}

@@ -1,4 +1,4 @@
-"""The audit log shows who did what, and every way of tampering with it."""
+"""The audit log records who did what, and verification reports every way of tampering with it."""
 
 import json
 import random
@@ -20,7 +20,7 @@ Lines = list[bytes]
 Tamper = Callable[[Lines, random.Random], None]
 
 
-def filled(folder: Path, key: Key | None = KEY, records: int = RECORDS) -> AuditLog:
+def write_log(folder: Path, key: Key | None = KEY, records: int = RECORDS) -> AuditLog:
     """A log with some records."""
     log = AuditLog(folder)
     for number in range(records):
@@ -29,29 +29,31 @@ def filled(folder: Path, key: Key | None = KEY, records: int = RECORDS) -> Audit
     return log
 
 
-def checked(log: AuditLog, anchors: dict[str, str] | None = None, keys: tuple[Key, ...] = (KEY,)) -> VerificationResult:
+def verify_log(
+    log: AuditLog, anchors: dict[str, str] | None = None, keys: tuple[Key, ...] = (KEY,)
+) -> VerificationResult:
     return verify(log, keys, anchors or {})
 
 
-def test_an_honest_log_is_fine(tmp_path: Path) -> None:
+def test_unchanged_log_verifies(tmp_path: Path) -> None:
     """Also one of several keys; without one of them, its records cannot be told from forged ones."""
-    log = filled(tmp_path)
+    log = write_log(tmp_path)
     with log.lock() as opened:
         head = opened.append("pruned", OTHER, exports=[])
-    assert checked(log, {"a manifest": head}, (KEY, OTHER)) == VerificationResult(RECORDS + 1, [], 0, 0, head)
+    assert verify_log(log, {"a manifest": head}, (KEY, OTHER)) == VerificationResult(RECORDS + 1, [], 0, 0, head)
     assert log.head() == head
-    assert (checked(log).unknown, len(checked(log).problems)) == (1, 1)
+    assert (verify_log(log).unknown, len(verify_log(log).problems)) == (1, 1)
 
 
-def test_no_log_is_no_fault(tmp_path: Path) -> None:
+def test_missing_log_has_no_problems(tmp_path: Path) -> None:
     """A folder in which nothing happened has none."""
-    assert checked(AuditLog(tmp_path)).problems == []
+    assert verify_log(AuditLog(tmp_path)).problems == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_records_tell_who_when_and_what(tmp_path: Path) -> None:
+def test_records_contain_user_time_and_event(tmp_path: Path) -> None:
     """And are private."""
-    log = filled(tmp_path, records=1)
+    log = write_log(tmp_path, records=1)
     (record,) = log.records()
     assert {"number", "at", "event", "user", "host", "process", "key_id", "previous", "mac"} <= {*record}
     assert (record["event"], record["key_id"], record["run"]) == ("started", KEY.id, "run 0")
@@ -86,7 +88,7 @@ def insert(lines: Lines, rng: random.Random) -> None:
 def exchange(lines: Lines, rng: random.Random) -> None:
     """A record stands where one of the same number stood, signed by the same key for another folder."""
     number = rng.randrange(len(lines))
-    other = filled(Path(f"other {rng.random()}"))
+    other = write_log(Path(f"other {rng.random()}"))
     lines[number] = other.path.read_bytes().splitlines()[number]
 
 
@@ -112,9 +114,9 @@ def cut(lines: Lines, rng: random.Random) -> None:
 
 @pytest.mark.parametrize("times", [10, pytest.param(100, marks=pytest.mark.torture)])
 @pytest.mark.parametrize("tamper", [flip, delete, swap, insert, exchange, rewrite, cut])
-def test_tampering_is_found(tmp_path: Path, tamper: Tamper, times: int) -> None:
+def test_tampering_is_detected(tmp_path: Path, tamper: Tamper, times: int) -> None:
     """Wherever it is done."""
-    log = filled(tmp_path)
+    log = write_log(tmp_path)
     anchors = {"a manifest": log.head()}
     content = log.path.read_bytes()
     rng = random.Random(times)
@@ -124,69 +126,69 @@ def test_tampering_is_found(tmp_path: Path, tamper: Tamper, times: int) -> None:
         if lines == content.splitlines():  # a flip of a bit that JSON does not mind is none
             continue
         log.path.write_bytes(b"".join(line + b"\n" for line in lines))
-        assert checked(log, anchors).problems
+        assert verify_log(log, anchors).problems
 
 
 def test_every_field_of_a_record_is_signed(tmp_path: Path) -> None:
     """Whichever is changed or left out, the record is not the one that was signed."""
-    log = filled(tmp_path, records=2)
+    log = write_log(tmp_path, records=2)
     first, second = log.records()
     for name, value in second.items():
         changed = 7 if isinstance(value, int) else f"not {value}"
         without = {other: kept for other, kept in second.items() if other != name}
         for record in (second | {name: changed}, without):
             log.path.write_text(f"{json.dumps(first)}\n{json.dumps(record)}\n")
-            assert checked(log).problems, name
+            assert verify_log(log).problems, name
 
 
-def test_a_torn_line_stays_and_the_chain_goes_on(tmp_path: Path) -> None:
+def test_torn_line_is_kept_and_the_chain_continues(tmp_path: Path) -> None:
     """A crash in mid-record is evidence, not tampering; changed afterwards, it is."""
-    log = filled(tmp_path)
+    log = write_log(tmp_path)
     content = log.path.read_bytes()
     torn = content.splitlines()[-1][:40]
     log.path.write_bytes(content + torn)
-    assert checked(log).problems == ["the last line is torn; the next record will say so"]
+    assert verify_log(log).problems == ["the last line is torn; the next record will say so"]
     with log.lock() as opened:
         opened.append("recovered", KEY, run="run 1")
-    assert checked(log) == VerificationResult(RECORDS + 1, [], 0, 0, log.head())
+    assert verify_log(log) == VerificationResult(RECORDS + 1, [], 0, 0, log.head())
     assert torn in log.path.read_bytes()
     log.path.write_bytes(log.path.read_bytes().replace(torn + b"\n", torn[:-1] + b"\n"))
-    assert len(checked(log).problems) == 1
+    assert len(verify_log(log).problems) == 1
 
 
-def test_a_log_torn_in_its_first_line(tmp_path: Path) -> None:
-    """There is no record to follow yet."""
+def test_log_torn_in_its_first_line_continues(tmp_path: Path) -> None:
+    """There is no record to continue from yet."""
     log = AuditLog(tmp_path)
     log.path.parent.mkdir()
     log.path.write_bytes(b'{"number": 1, "at"')
     with log.lock() as opened:
         opened.append("started", KEY, run="a")
-    assert checked(log).problems == []
+    assert verify_log(log).problems == []
 
 
 def test_unsigned_records_are_counted(tmp_path: Path) -> None:
-    """Anybody could have written them; among signed ones they are a fault."""
-    log = filled(tmp_path, key=None)
-    assert checked(log) == VerificationResult(RECORDS, [], RECORDS, 0, log.head())
+    """Anyone could have written them; after signed ones they are a problem."""
+    log = write_log(tmp_path, key=None)
+    assert verify_log(log) == VerificationResult(RECORDS, [], RECORDS, 0, log.head())
     with log.lock() as opened:
         opened.append("started", KEY, run="signed")
-    assert checked(log).problems == []
+    assert verify_log(log).problems == []
     with log.lock() as opened:
         opened.append("started", None, run="unsigned")
-    assert checked(log).problems == [f"line {RECORDS + 2}: it is not signed by a key, as it has to be"]
+    assert verify_log(log).problems == [f"line {RECORDS + 2}: it is not signed by a key, as it has to be"]
 
 
-def test_long_records_are_followed(tmp_path: Path) -> None:
-    """The end of the log is found also where a record is longer than what is read at once."""
-    log = filled(tmp_path)
+def test_log_continues_after_long_records(tmp_path: Path) -> None:
+    """The end of the log is found also where a record is longer than one block."""
+    log = write_log(tmp_path)
     for _ in range(3):
         with log.lock() as opened:
             opened.append("erased", KEY, files=["x" * 100_000])
-    assert checked(log) == VerificationResult(RECORDS + 3, [], 0, 0, log.head())
+    assert verify_log(log) == VerificationResult(RECORDS + 3, [], 0, 0, log.head())
 
 
-def test_many_write_at_once(tmp_path: Path) -> None:
-    """None is lost and the chain holds."""
+def test_concurrent_writers_lose_no_record(tmp_path: Path) -> None:
+    """The chain verifies afterwards."""
 
     def write() -> None:
         for _ in range(20):
@@ -198,5 +200,5 @@ def test_many_write_at_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    verdict = checked(AuditLog(tmp_path))
-    assert (verdict.records, verdict.problems) == (160, [])
+    result = verify_log(AuditLog(tmp_path))
+    assert (result.records, result.problems) == (160, [])

@@ -1,4 +1,4 @@
-"""`check` tests what is there: everything passes when it is so, and each fault is found, with what mends it."""
+"""The checklist: a correct folder passes, and each fault is reported with its remedy."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ NAMES = [
     *("raw ids", "erasure", "index", "consent", "record"),
 ]
 SIZE = "feedback_etl.compliance.rows.GUESSED_IDS"
-TOLD = {
+RECORD_FIELDS = {
     "controller": "Example Ltd",
     "contact": "privacy@example.com",
     "purpose": "to learn which recommendations help",
@@ -44,8 +44,8 @@ TOLD = {
 }
 
 
-def filled(database: Database) -> Database:
-    """Three users who agreed."""
+def fill_with_consent(database: Database) -> Database:
+    """Insert three users who have consented."""
     rows = people(3)
     for row in rows["feedbacks"]:
         row["user_id"] += 1_000_000
@@ -55,34 +55,34 @@ def filled(database: Database) -> Database:
     return database
 
 
-def prepared(app: Database, folder: Path) -> Settings:
-    """Everything is as it should be."""
+def prepare_folder(app: Database, folder: Path) -> Settings:
+    """Create an export, settings and a record of processing that pass every item."""
     exported(app, folder, days_back=30)
-    found = load_settings(database_url=app.url, output_dir=folder, retention_days=90, **TOLD)
-    write_record(found)
-    return found
+    settings = load_settings(database_url=app.url, output_dir=folder, retention_days=90, **RECORD_FIELDS)
+    write_record(settings)
+    return settings
 
 
 @pytest.fixture(autouse=True)
 def few_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A million ids take a second to hash, in every test."""
+    """Hash fewer ids: a million take a second in every test."""
     monkeypatch.setattr(SIZE, 1_000)
 
 
 @pytest.fixture
 def app(sqlite_database: Database) -> Database:
-    """The application."""
-    return filled(sqlite_database)
+    """Create an application with three users who have consented."""
+    return fill_with_consent(sqlite_database)
 
 
 @pytest.fixture
 def settings(app: Database, tmp_path: Path) -> Settings:
-    """With an export."""
-    return prepared(app, tmp_path / "exports")
+    """Create a folder that passes every item."""
+    return prepare_folder(app, tmp_path / "exports")
 
 
-def faults(settings: Settings, keys: list[Key] = KEYS, now: datetime = NOW) -> dict[str, ChecklistItem]:
-    """What failed."""
+def find_failed(settings: Settings, keys: list[Key] = KEYS, now: datetime = NOW) -> dict[str, ChecklistItem]:
+    """Return the failed items by name."""
     items = check(settings, keys=keys, now=now)
     assert sorted(item.name for item in items) == sorted(NAMES)
     assert all(bool(item.remedy) is not item.passed for item in items)
@@ -90,7 +90,7 @@ def faults(settings: Settings, keys: list[Key] = KEYS, now: datetime = NOW) -> d
 
 
 def rewrite(settings: Settings, change: dict[str, Any]) -> None:
-    """Give the newest export other rows, and a manifest that fits them."""
+    """Replace rows of the newest export, and update its manifest."""
     manifest = list_manifests(settings.output_dir)[-1]
     file = manifest.files[0]
     path = settings.output_dir / file.path
@@ -103,14 +103,14 @@ def rewrite(settings: Settings, change: dict[str, Any]) -> None:
     replace_manifest(open_storage(settings.output_dir), manifest)
 
 
-def test_everything_is_as_it_should_be(database: Database, tmp_path: Path) -> None:
-    """On a folder that was just made, with a database that knows who agreed."""
-    assert faults(prepared(filled(database), tmp_path / "exports")) == {}
+def test_correct_folder_passes(database: Database, tmp_path: Path) -> None:
+    """A new folder, and a database that records consent."""
+    assert find_failed(prepare_folder(fill_with_consent(database), tmp_path / "exports")) == {}
 
 
-def test_nothing_is_there(tmp_path: Path) -> None:
-    """What could not be tested has not passed."""
-    assert sorted(faults(load_settings(output_dir=tmp_path / "nothing"))) == sorted(NAMES)
+def test_missing_folder_passes_nothing(tmp_path: Path) -> None:
+    """An item that cannot be tested does not pass."""
+    assert sorted(find_failed(load_settings(output_dir=tmp_path / "nothing"))) == sorted(NAMES)
 
 
 CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -128,217 +128,217 @@ CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_files_must_not_hold(settings: Settings, what: str) -> None:
-    """Found whoever put it there; the message tells the file and never the value."""
-    name, change, told = CHANGES[what]
+def test_forbidden_content_is_reported(settings: Settings, what: str) -> None:
+    """The message names the file and never the value."""
+    name, change, message = CHANGES[what]
     rewrite(settings, change)
-    found = faults(settings)
-    assert told in found[name].detail
-    assert found[name].remedy.startswith(f"rm {settings.output_dir}")
-    assert not any(word in found[name].detail for word in ("private", "example.com", "1000002", "1000003", "JPG"))
+    failed = find_failed(settings)
+    assert message in failed[name].detail
+    assert failed[name].remedy.startswith(f"rm {settings.output_dir}")
+    assert not any(word in failed[name].detail for word in ("private", "example.com", "1000002", "1000003", "JPG"))
 
 
-def test_a_million_ids_are_guessed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last of them, which the application does not have."""
+def test_plain_hashes_of_a_million_ids_are_recognised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that of the last id, which is not in the application."""
     monkeypatch.setattr(SIZE, GUESSED_IDS)
     rewrite(settings, {"analysis_hash": pl.lit(hashlib.sha256(b"999999").hexdigest()[:16])})
-    assert "1 plain hashes" in faults(settings)["pseudonyms"].detail
+    assert "1 plain hashes" in find_failed(settings)["pseudonyms"].detail
 
 
-def test_other_identifiers_are_pseudonyms_too(app: Database, tmp_path: Path) -> None:
-    """That of the user, where it was asked for."""
+def test_subject_hashes_are_checked_too(app: Database, tmp_path: Path) -> None:
+    """Where the export contains them."""
     folder = tmp_path / "exports"
     exported(app, folder, include_subject_hash=True)
     changed = load_settings(database_url=app.url, output_dir=folder)
     rewrite(changed, {"subject_hash": pl.lit("73475cb40a568e8d")})
-    assert "1 plain hashes" in faults(changed)["pseudonyms"].detail
+    assert "1 plain hashes" in find_failed(changed)["pseudonyms"].detail
 
 
 def test_remedy_for_ids_in_recommendations_names_an_option_that_exists(settings: Settings) -> None:
     """The recommendation can be pseudonymised as well."""
     rewrite(settings, {"recommendation_id": pl.lit("rec1000002")})
-    remedy = faults(settings)["raw ids"].remedy
+    remedy = find_failed(settings)["raw ids"].remedy
     assert remedy.endswith("feedback-etl export --hash-recommendation-id")
     assert "--hash-recommendation-id" in feedback_etl("export", "--help").stdout
 
 
-def test_a_number_that_holds_an_id_is_none(settings: Settings) -> None:
-    """Ids are words or numbers of their own."""
+def test_longer_number_that_contains_an_id_passes(settings: Settings) -> None:
+    """Ids are whole words or numbers."""
     rewrite(settings, {"recommendation_id": pl.lit("rec_91000002")})
-    assert "raw ids" not in faults(settings)
+    assert "raw ids" not in find_failed(settings)
 
 
-def test_rows_that_are_there_twice(settings: Settings) -> None:
-    """In exports with exact times."""
+def test_duplicate_rows_are_reported(settings: Settings) -> None:
+    """In exports with exact times, where rows can be compared."""
     first = {name: pl.col(name).first() for name in ("analysis_hash", "recommendation_id", "feedback_timestamp")}
     rewrite(settings, first)
-    assert "8 duplicate rows" in faults(settings)["duplicates"].detail
+    assert "8 duplicate rows" in find_failed(settings)["duplicates"].detail
 
 
 @pytest.mark.parametrize("key", [{"key": None, "unkeyed": True}, {"key": DEMO_KEY}], ids=["none", "published"])
-def test_keys_that_protect_nobody(app: Database, tmp_path: Path, key: dict[str, Any]) -> None:
-    """None, or that of the demo."""
+def test_missing_and_published_keys_are_reported(app: Database, tmp_path: Path, key: dict[str, Any]) -> None:
+    """Unkeyed exports, and those of the demo key."""
     exported(app, tmp_path, **key)
-    found = faults(load_settings(database_url=app.url, output_dir=tmp_path), keys=[Key(DEMO_KEY)])
-    assert {"pseudonyms", "keys"} <= found.keys()
+    failed = find_failed(load_settings(database_url=app.url, output_dir=tmp_path), keys=[Key(DEMO_KEY)])
+    assert {"pseudonyms", "keys"} <= failed.keys()
 
 
-def test_an_adopted_export_of_the_published_key(app: Database, tmp_path: Path) -> None:
+def test_adopted_export_of_the_published_key_is_reported(app: Database, tmp_path: Path) -> None:
     """Whatever key its manifest says."""
     report = exported(app, tmp_path / "demo", key=DEMO_KEY)
     copy = tmp_path / "ours" / "old.csv"
     copy.parent.mkdir(mode=0o700)
     copy.write_bytes(Path(report.export_filename).read_bytes())
     adopt(copy, key=KEYS[0])
-    found = faults(load_settings(database_url=app.url, output_dir=copy.parent))
-    assert "9 pseudonyms of the published demo key" in found["pseudonyms"].detail
-    assert "its key is another one" in found["erasure"].detail
+    failed = find_failed(load_settings(database_url=app.url, output_dir=copy.parent))
+    assert "9 pseudonyms of the published demo key" in failed["pseudonyms"].detail
+    assert "its key is another one" in failed["erasure"].detail
 
 
 @pytest.mark.parametrize("name", [".", ".feedback_etl", ".feedback_etl/audit.jsonl", RECORD])
-def test_what_others_can_read(settings: Settings, name: str) -> None:
-    """A file or a folder; the command closes it."""
+def test_files_readable_by_others_are_reported(settings: Settings, name: str) -> None:
+    """A file or a folder; the printed command removes the permission."""
     path = settings.output_dir / name
     path.chmod(path.stat().st_mode | 0o040)
-    item = faults(settings)["modes"]
+    item = find_failed(settings)["modes"]
     subprocess.run(item.remedy, shell=True, check=True)
-    assert "modes" not in faults(settings)
+    assert "modes" not in find_failed(settings)
 
 
-def test_retention(settings: Settings, app: Database) -> None:
-    """Set, obeyed, and not defeated by windows that reach further back."""
-    assert "retention_days" in faults(settings.model_copy(update={"retention_days": None}))["retention"].remedy
+def test_retention_is_set_kept_and_longer_than_windows(settings: Settings, app: Database) -> None:
+    """Windows that begin earlier would contradict it."""
+    assert "retention_days" in find_failed(settings.model_copy(update={"retention_days": None}))["retention"].remedy
     late = NOW + timedelta(days=91)
-    assert faults(settings, now=late)["retention"].remedy == "feedback-etl prune --keep-days 90"
-    assert "more than 20 days" in faults(settings.model_copy(update={"retention_days": 20}))["retention"].detail
+    assert find_failed(settings, now=late)["retention"].remedy == "feedback-etl prune --keep-days 90"
+    assert "more than 20 days" in find_failed(settings.model_copy(update={"retention_days": 20}))["retention"].detail
     exported(app, settings.output_dir, days_back=-1)
-    assert "more than 90 days" in faults(settings)["retention"].detail
+    assert "more than 90 days" in find_failed(settings)["retention"].detail
 
 
-def test_the_log_was_changed(settings: Settings) -> None:
-    """As `audit verify` finds."""
+def test_changed_log_is_reported(settings: Settings) -> None:
+    """As `audit verify` reports it."""
     log = settings.output_dir / ".feedback_etl" / "audit.jsonl"
     log.write_bytes(log.read_bytes().replace(b'"started"', b'"startet"'))
-    assert faults(settings)["audit log"].remedy == "feedback-etl audit verify"
+    assert find_failed(settings)["audit log"].remedy == "feedback-etl audit verify"
 
 
-def test_the_key_is_gone(settings: Settings) -> None:
-    """Then nobody can be erased."""
-    found = faults(settings, keys=[Key("z" * 32)])
-    assert "is not available" in found["erasure"].detail
-    assert "is not available" in found["consent"].detail  # whether somebody has withdrawn cannot be told
+def test_unavailable_key_is_reported(settings: Settings) -> None:
+    """No one can be erased without it."""
+    failed = find_failed(settings, keys=[Key("z" * 32)])
+    assert "is not available" in failed["erasure"].detail
+    assert "is not available" in failed["consent"].detail  # consent cannot be compared either
 
 
-def test_foreign_files_are_out_of_reach(settings: Settings) -> None:
-    """Of an erasure."""
+def test_unmanaged_files_are_reported(settings: Settings) -> None:
+    """An erasure does not reach them."""
     (settings.output_dir / "copy.csv").write_text("analysis_hash\n")
     (settings.output_dir / "copy.csv").chmod(0o600)
-    assert "Unmanaged files: copy.csv" in faults(settings)["erasure"].detail
+    assert "Unmanaged files: copy.csv" in find_failed(settings)["erasure"].detail
 
 
-def test_nobody_is_in_the_database_any_more(settings: Settings, app: Database) -> None:
-    """Whoever left the application can still be swept out."""
+def test_empty_database_is_reported(settings: Settings, app: Database) -> None:
+    """People who left the application can still be erased by a sweep."""
     app.clear()
-    item = faults(settings)["erasure"]
+    item = find_failed(settings)["erasure"]
     assert "all have left" in item.detail
     assert item.remedy.endswith("feedback-etl erase --not-in-database")
 
 
 @pytest.mark.sample("sqlite")
-def test_the_application(database: Database, tmp_path: Path) -> None:
-    """No index, and nothing that records consent: or another legal basis."""
-    settings = prepared(filled(database), tmp_path / "exports")
+def test_missing_index_and_consent_columns_are_reported(database: Database, tmp_path: Path) -> None:
+    """With another legal basis, consent columns are not needed."""
+    settings = prepare_folder(fill_with_consent(database), tmp_path / "exports")
     with database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE users DROP COLUMN training_data_opt_in")
         table = " ON recommendation_feedbacks" if database.engine.dialect.name == "mysql" else ""
         connection.exec_driver_sql(f"DROP INDEX ix_recommendation_feedbacks_created_at{table}")
-    found = faults(settings)
-    assert found.keys() == {"index", "consent"}
-    assert found["index"].remedy.startswith("CREATE INDEX")
+    failed = find_failed(settings)
+    assert failed.keys() == {"index", "consent"}
+    assert failed["index"].remedy.startswith("CREATE INDEX")
     other = settings.model_copy(update={"legal_basis": "legitimate interests"})
     write_record(other)
-    assert faults(other).keys() == {"index"}
+    assert find_failed(other).keys() == {"index"}
 
 
-def test_the_record(settings: Settings) -> None:
-    """Complete, and current."""
+def test_incomplete_outdated_and_missing_records_are_reported(settings: Settings) -> None:
+    """The record of processing has to be complete and current."""
     path = settings.output_dir / RECORD
     assert "**Retention**: 90 days" in path.read_text()
     changed = settings.model_copy(update={"purpose": "something else"})
-    assert faults(changed)["record"].remedy == "feedback-etl check --write-record"
+    assert find_failed(changed)["record"].remedy == "feedback-etl check --write-record"
     lacking = settings.model_copy(update={"contact": None})
-    assert "lacks contact" in faults(lacking)["record"].detail
+    assert "lacks contact" in find_failed(lacking)["record"].detail
     path.unlink()
-    assert "is missing" in faults(settings)["record"].detail
+    assert "is missing" in find_failed(settings)["record"].detail
 
 
-def test_k(settings: Settings, app: Database) -> None:
-    """Of every export, against what is asked for, and what linking by analysis_hash makes of it."""
-    found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"]
+def test_k_of_every_export_and_of_linked_exports_is_reported(settings: Settings, app: Database) -> None:
+    """k is compared with the required one, and measured after linking exports by analysis_hash."""
+    item = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"]
     assert re.match(
-        r"k of feedback_training_\d{8}_\d{6} is 3 for age_range, conditions_detected, timeframe; ", found.detail
+        r"k of feedback_training_\d{8}_\d{6} is 3 for age_range, conditions_detected, timeframe; ", item.detail
     )
-    assert "equivalence classes have 9 analyses or more" in found.detail
+    assert "equivalence classes have 9 analyses or more" in item.detail
     strict = settings.model_copy(update={"k": 4})
-    assert faults(strict)["k"].remedy.endswith(".csv && feedback-etl export --k 4")
+    assert find_failed(strict)["k"].remedy.endswith(".csv && feedback-etl export --k 4")
     exported(app, settings.output_dir, now=NOW + timedelta(days=1), days_back=30)
     rewrite(settings, {"timeframe": pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("x")).otherwise("timeframe")})
     linked = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"].detail
     assert "over 2 files, equivalence classes have 1 analyses or more, and 11.1% of the analyses are unique" in linked
-    assert faults(strict)["k"].detail.count("and 4 is required") == 2
+    assert find_failed(strict)["k"].detail.count("and 4 is required") == 2
 
 
-def test_k_after_an_erasure_is_not_known(settings: Settings, app: Database) -> None:
-    """People are counted while rows are exported."""
-    asked = settings.model_copy(update={"k": 3})
-    assert "k" not in faults(asked)
+def test_k_after_an_erasure_is_unknown(settings: Settings, app: Database) -> None:
+    """People are counted only while rows are exported."""
+    required = settings.model_copy(update={"k": 3})
+    assert "k" not in find_failed(required)
     erase(settings.output_dir, user_ids=[1000001], database=app.url, keys=KEYS)
-    assert "before people were erased, and 3 is required" in faults(asked)["k"].detail
+    assert "before people were erased, and 3 is required" in find_failed(required)["k"].detail
 
 
-def test_k_of_other_quasi_identifiers(settings: Settings) -> None:
-    """Those of the settings count."""
-    asked = settings.model_copy(update={"k": 3, "quasi_identifiers": ("age_range", "recommendation_id")})
-    assert "but age_range, recommendation_id may be known" in faults(asked)["k"].detail
+def test_k_of_other_quasi_identifiers_is_reported(settings: Settings) -> None:
+    """The settings determine the quasi-identifiers."""
+    required = settings.model_copy(update={"k": 3, "quasi_identifiers": ("age_range", "recommendation_id")})
+    assert "but age_range, recommendation_id may be known" in find_failed(required)["k"].detail
 
 
-def test_who_has_withdrawn_is_in_no_export(settings: Settings, app: Database) -> None:
-    """The sweep takes them out."""
+def test_withdrawn_people_in_exports_are_reported(settings: Settings, app: Database) -> None:
+    """The sweep of the remedy removes their rows."""
     with app.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET training_data_opt_in = false WHERE id = 1000002")
-    item = faults(settings)["consent"]
+    item = find_failed(settings)["consent"]
     assert ("3 analyses of people who have withdrawn" in item.detail, item.remedy) == (
         True,
         "feedback-etl erase --not-in-database",
     )
     erase(settings.output_dir, not_in_database=True, database=app.url, keys=KEYS)
-    assert "consent" not in faults(settings)
+    assert "consent" not in find_failed(settings)
 
 
-def test_images_of_people_who_do_not_agree_any_more(app: Database, tmp_path: Path) -> None:
-    """Their URLs are in no export."""
+def test_images_without_consent_are_reported(app: Database, tmp_path: Path) -> None:
+    """No export may contain URLs of images whose users have withdrawn."""
     app.fill(photos=[{"id": 1, "s3_key": "a.jpg"}], analyses=[{"id": 101, "photo_id": 1}])
     with app.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE users ADD COLUMN image_opt_in BOOLEAN DEFAULT true")
     exported(app, tmp_path, include_image_urls=True)
     settings = load_settings(database_url=app.url, output_dir=tmp_path)
-    assert "images" not in faults(settings)
+    assert "images" not in find_failed(settings)
     with app.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET image_opt_in = false")
-    assert "images of 1 analyses whose users do not agree" in faults(settings)["images"].detail
-    assert "its key is not available" in faults(settings, keys=[])["images"].detail
+    assert "images of 1 analyses whose users do not agree" in find_failed(settings)["images"].detail
+    assert "its key is not available" in find_failed(settings, keys=[])["images"].detail
 
 
-def test_a_file_that_was_changed(settings: Settings) -> None:
-    """By a byte."""
+def test_changed_file_is_reported(settings: Settings) -> None:
+    """One byte is enough."""
     path = next(settings.output_dir.glob("*.csv"))
     path.write_bytes(path.read_bytes().replace(b"rec_1", b"rec_2", 1))
-    assert "does not match its manifest" in faults(settings)["contents"].detail
+    assert "does not match its manifest" in find_failed(settings)["contents"].detail
 
 
 @pytest.mark.parametrize("content", [b"", b"recommendation_id\nrec_1\n", bytes(range(256))])
-def test_a_file_that_is_none(settings: Settings, content: bytes) -> None:
-    """One sentence with its name."""
+def test_unreadable_file_is_an_error(settings: Settings, content: bytes) -> None:
+    """The message is one sentence with its name."""
     next(settings.output_dir.glob("*.csv")).write_bytes(content)
     with pytest.raises(ExportFileError, match="cannot be read"):
         check(settings, keys=KEYS, now=NOW)
@@ -346,48 +346,51 @@ def test_a_file_that_is_none(settings: Settings, content: bytes) -> None:
 
 @pytest.mark.sample("sqlite-Article 6(1)(a) GDPR", "sqlite-CONSENT", "sqlite-Einwilligung (Art. 6 Abs. 1 lit. a)")
 @pytest.mark.parametrize("basis", ["Article 6(1)(a) GDPR", "Einwilligung (Art. 6 Abs. 1 lit. a)", "CONSENT"])
-def test_a_legal_basis_that_is_consent(database: Database, tmp_path: Path, basis: str) -> None:
-    """In other words too."""
+def test_consent_is_recognised_as_legal_basis(database: Database, tmp_path: Path, basis: str) -> None:
+    """In several wordings."""
     database.fill(**people(1))
     settings = load_settings(database_url=database.url, output_dir=tmp_path, legal_basis=basis)
     assert not next(item for item in check(settings) if item.name == "consent").passed
 
 
-def test_ranges_that_are_ages(app: Database, tmp_path: Path) -> None:
-    """A range of a year or two is one."""
+def test_narrow_age_ranges_are_reported(app: Database, tmp_path: Path) -> None:
+    """A range of a year or two is as good as an age."""
     exported(app, tmp_path, age_edges=[18, 20, 30])
     assert (
-        "fewer than 5 years: 18-20" in faults(load_settings(database_url=app.url, output_dir=tmp_path))["ages"].detail
+        "fewer than 5 years: 18-20"
+        in find_failed(load_settings(database_url=app.url, output_dir=tmp_path))["ages"].detail
     )
 
 
 @pytest.mark.parametrize("form", [{"compression": "gzip"}, {"compression": "zstd"}, {"format": "parquet"}], ids=str)
-def test_every_form_is_looked_into(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
-    """Compressed or not."""
+def test_every_file_format_is_inspected(app: Database, tmp_path: Path, form: dict[str, Any]) -> None:
+    """Also compressed files."""
     exported(app, tmp_path, key=None, unkeyed=True, **form)
-    assert "9 plain hashes" in faults(load_settings(database_url=app.url, output_dir=tmp_path))["pseudonyms"].detail
+    assert (
+        "9 plain hashes" in find_failed(load_settings(database_url=app.url, output_dir=tmp_path))["pseudonyms"].detail
+    )
 
 
 class TestCommand:
-    """`feedback-etl check`."""
+    """The command `feedback-etl check`."""
 
-    def test_a_table_with_what_mends(self, settings: Settings) -> None:
-        """Exit code 1 if something failed."""
+    def test_table_contains_remedies(self, settings: Settings) -> None:
+        """The exit code is 1 if an item failed."""
         env = {"FEEDBACK_ETL_KEY": KEY, "FEEDBACK_ETL_RETENTION_DAYS": "90"}
-        done = feedback_etl("check", "--output", settings.output_dir, env=env)
-        lines = done.stdout.splitlines()
+        result = feedback_etl("check", "--output", settings.output_dir, env=env)
+        lines = result.stdout.splitlines()
         assert lines[0].startswith("ok    columns     1 file with columns of the contract only.")
-        assert "FAIL  record      The record of processing lacks controller, contact, purpose," in done.stdout
-        assert done.returncode == 1
-        assert "error: 6 items of 16 failed: " in done.stderr
+        assert "FAIL  record      The record of processing lacks controller, contact, purpose," in result.stdout
+        assert result.returncode == 1
+        assert "error: 6 items of 16 failed: " in result.stderr
 
-    def test_as_json_and_the_record(self, settings: Settings, app: Database) -> None:
-        """With everything in the settings file; one line for a machine."""
-        given = {"database_url": app.url, "output_dir": str(settings.output_dir), "retention_days": 90, **TOLD}
+    def test_json_and_the_record_are_written(self, settings: Settings, app: Database) -> None:
+        """With everything in the settings file."""
+        given = {"database_url": app.url, "output_dir": str(settings.output_dir), "retention_days": 90, **RECORD_FIELDS}
         text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in given.items())
         Path("feedback-etl.toml").write_text(text)
         (settings.output_dir / RECORD).unlink()
-        done = feedback_etl("check", "--write-record", "--json", env={"FEEDBACK_ETL_KEY": KEY})
-        items = {item["name"]: item["passed"] for item in json.loads(done.stdout)}
-        old = [name for name, passed in items.items() if not passed]
-        assert (sorted(items), old, done.returncode) == (sorted(NAMES), ["retention"], 1)  # the export is of 2025
+        result = feedback_etl("check", "--write-record", "--json", env={"FEEDBACK_ETL_KEY": KEY})
+        items = {item["name"]: item["passed"] for item in json.loads(result.stdout)}
+        failed = [name for name, passed in items.items() if not passed]
+        assert (sorted(items), failed, result.returncode) == (sorted(NAMES), ["retention"], 1)  # the export is of 2025

@@ -1,4 +1,4 @@
-"""Any number of exports, erasures and prunes at once in one folder: each is whole, and none is lost."""
+"""Concurrent exports, erasures and prunes in one folder: each is complete, and none is lost."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from feedback_etl.exports.layout import REJECTED_FOLDER
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import hash_file
 
-# One thing that is done some times in one folder; it begins when all are ready.
+# One operation, repeated in one folder; it begins when all processes are ready.
 PROGRAM = """
 import sqlite3, sys
 from datetime import datetime
@@ -49,13 +49,13 @@ for number in range(int(first), int(first) + int(times)):
 
 @pytest.fixture
 def application(sqlite_database: Database) -> Database:
-    """Twelve users with feedback, some of it wrong."""
+    """Create an application of twelve users with feedback, some of it invalid."""
     sqlite_database.fill(**people(12, each=4))
     return sqlite_database
 
 
-def at_once(database: Database, folder: Path, *tasks: tuple[str, int, int]) -> None:
-    """Do what, from which number on, how many times: each in a process of its own."""
+def run_concurrently(database: Database, folder: Path, *tasks: tuple[str, int, int]) -> None:
+    """Run each task in a process of its own: its operation, first number and repetitions."""
     path = database.url.removeprefix("sqlite:///")
     commands = [[sys.executable, "-c", PROGRAM, *map(str, task), path, str(folder)] for task in tasks]
     pipe, env = subprocess.PIPE, environment()
@@ -69,34 +69,34 @@ def at_once(database: Database, folder: Path, *tasks: tuple[str, int, int]) -> N
         assert process.stdin
         process.stdin.write("go\n")
         process.stdin.flush()
-    ended = [(*process.communicate(), process.returncode) for process in processes]
-    assert ended == [("", "", 0)] * len(processes)
+    results = [(*process.communicate(), process.returncode) for process in processes]
+    assert results == [("", "", 0)] * len(processes)
 
 
-def assert_all_whole(folder: Path) -> None:
-    """Every file that there is belongs to an export and is as its manifest says; so is the log."""
-    named = {}
+def assert_all_complete(folder: Path) -> None:
+    """Assert that every file belongs to an export and equals its manifest, and that the log verifies."""
+    digests = {}
     for manifest in list_manifests(folder):
         assert manifest.files
         for file in manifest.files:
-            named[file.path] = file.sha256
+            digests[file.path] = file.sha256
             assert manifest.pruned_at or (folder / file.path).exists()
     data = [name for name in visible(folder) if not name.endswith(".json")]
-    assert {*data} <= {*named}
-    assert {name: hash_file(folder / name) for name in data} == {name: named[name] for name in data}
+    assert {*data} <= {*digests}
+    assert {name: hash_file(folder / name) for name in data} == {name: digests[name] for name in data}
     assert not list(folder.rglob(".*.tmp*"))
     anchors = {manifest.stem: manifest.audit_head for manifest in list_manifests(folder)}
     assert verify(AuditLog(folder), [Key(KEY)], anchors).problems == []
 
 
-def test_exports_of_one_second_in_threads_are_all_there(application: Database, tmp_path: Path) -> None:
-    """As those of processes, which `make test-all` starts."""
+def test_concurrent_exports_of_one_second_in_threads_are_all_published(application: Database, tmp_path: Path) -> None:
+    """In threads here; `make test-all` uses processes."""
     folder = tmp_path / "exports"
     with ThreadPoolExecutor(4) as pool:
         reports = list(pool.map(lambda _: exported(application, folder), range(8)))
     assert {report.exported_records for report in reports} == {36}
     assert len({report.export_filename for report in reports}) == len(list_manifests(folder)) == 8
-    assert_all_whole(folder)
+    assert_all_complete(folder)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +106,16 @@ def test_exports_of_one_second_in_threads_are_all_there(application: Database, t
         pytest.param(8, 25, id="many", marks=pytest.mark.torture),
     ],
 )
-def test_exports_of_one_second_are_all_there(
+def test_concurrent_exports_of_one_second_are_all_published(
     application: Database, tmp_path: Path, processes: int, times: int, count: Callable[[str, int], None]
 ) -> None:
-    """With the same `now`: names are what they have to share, and nothing is lost."""
+    """They have the same `now`, so they compete for names, and none is lost."""
     folder = tmp_path / "exports"
-    at_once(application, folder, *(("export", 0, times) for _ in range(processes)))
+    run_concurrently(application, folder, *(("export", 0, times) for _ in range(processes)))
     manifests = list_manifests(folder)
     assert len(manifests) == processes * times
     assert {manifest.statistics["exported_records"] for manifest in manifests} == {36}
-    assert_all_whole(folder)
+    assert_all_complete(folder)
     assert len(list((folder / REJECTED_FOLDER).iterdir())) == processes * times
     count("exports at once", len(manifests))
 
@@ -124,24 +124,24 @@ def test_exports_of_one_second_are_all_there(
     "times",
     [pytest.param(3, id="few", marks=pytest.mark.slow), pytest.param(25, id="many", marks=pytest.mark.torture)],
 )
-def test_exports_erasures_and_prunes_at_once(
+def test_concurrent_exports_erasures_and_prunes_are_consistent(
     application: Database, tmp_path: Path, times: int, count: Callable[[str, int], None]
 ) -> None:
-    """Nobody who was erased is anywhere in the end, though exports were under way; the chain is one chain."""
+    """No erased person is in any file in the end, and the incremental series and the log stay consistent."""
     folder = tmp_path / "exports"
     exported(application, folder)
     tasks = [("export", 0, times), ("export", 1, times), ("incremental", 0, times), ("erase", 101, 3)]
-    at_once(application, folder, *tasks, ("erase", 201, 3), ("prune", 0, times))
-    assert_all_whole(folder)
-    assert [each.chain["number"] for each in list_manifests(folder) if each.chain] == [1]
+    run_concurrently(application, folder, *tasks, ("erase", 201, 3), ("prune", 0, times))
+    assert_all_complete(folder)
+    assert [manifest.chain["number"] for manifest in list_manifests(folder) if manifest.chain] == [1]
     reference = tmp_path / "reference"
     exported(application, reference)
-    (everybody,) = (rows_of(path) for path in reference.glob("*.csv"))
-    erased = {*everybody["analysis_hash"][-6:]}  # users 1 and 2 gave the newest feedback
+    (everyone,) = (rows_of(path) for path in reference.glob("*.csv"))
+    erased = {*everyone["analysis_hash"][-6:]}  # users 1 and 2 gave the newest feedback
     files = [folder / name for name in visible(folder) if not name.endswith(".json")]
     assert files
     for path in files:
         assert not erased & {*rows_of(path)["analysis_hash"]}
     records = AuditLog(folder).records()
-    assert len([each for each in records if each["event"] == "committed"]) >= 2 * times + 2
+    assert len([record for record in records if record["event"] == "committed"]) >= 2 * times + 2
     count("exports, erasures and prunes at once", 4 * times + 6)

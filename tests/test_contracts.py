@@ -1,4 +1,4 @@
-"""The published contracts: they say what the code does, and other programs can use them."""
+"""The published contracts equal the code, and other programs can use them."""
 
 import csv
 import json
@@ -54,19 +54,19 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def accepts(row: dict[str, Any]) -> bool:
-    """Whether the JSON Schema takes a row."""
+    """Return whether a row is valid by the JSON Schema."""
     return bool(jsonschema.Draft202012Validator(row_schema()).is_valid(row))
 
 
-def read_back(path: Path | str) -> Iterator[dict[str, Any]]:
-    """The rows of a file as the JSON Schema types them, an empty field being null."""
+def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file with the types of the JSON Schema; an empty field is null."""
     properties = row_schema()["properties"]
     with Path(path).open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            yield {name: typed(text, properties[name].get("type", "string")) for name, text in row.items()}
+            yield {name: parse_field(text, properties[name].get("type", "string")) for name, text in row.items()}
 
 
-def typed(text: str, kind: str | list[str]) -> Any:
+def parse_field(text: str, kind: str | list[str]) -> Any:
     if text == "":
         return None
     if "integer" in kind:
@@ -75,19 +75,19 @@ def typed(text: str, kind: str | list[str]) -> Any:
 
 
 class TestFiles:
-    """What lies in `schemas/`."""
+    """The files in `schemas/`."""
 
-    def test_they_are_up_to_date(self) -> None:
-        """After a change of the models: make schemas."""
+    def test_published_files_are_current(self) -> None:
+        """After a change of the models, run `make schemas`."""
         published = {path.name: path.read_text(encoding="utf-8") for path in SCHEMAS.iterdir() if path.suffix != ".py"}
         assert published == contracts()
 
-    def test_their_names(self) -> None:
-        """One for the row and one for each database."""
+    def test_there_is_one_file_per_contract(self) -> None:
+        """One for rows and one for each kind of database."""
         assert set(contracts()) == {"training_pair.schema.json", *(f"source.{kind}.sql" for kind in KINDS)}
 
-    def test_one_command_writes_them(self, here: Here, tmp_path: Path) -> None:
-        """The one that `make schemas` runs; into `schemas` unless told otherwise, and it prints the paths."""
+    def test_command_writes_all_files(self, here: Here, tmp_path: Path) -> None:
+        """`make schemas` runs it; the default folder is `schemas`, and it prints the paths."""
         for folder, arguments in (
             (tmp_path / "some" / "folder", [tmp_path / "some" / "folder"]),
             (Path("schemas"), []),
@@ -98,8 +98,8 @@ class TestFiles:
             assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == contracts()
         assert "feedback-etl contracts schemas\n" in (SCHEMAS.parent / "Makefile").read_text(encoding="utf-8")
 
-    def test_the_row_follows_the_settings(self, here: Here) -> None:
-        """Further columns and other age ranges; the schema stays one, and takes such rows."""
+    def test_row_schema_depends_on_the_settings(self, here: Here) -> None:
+        """With extra columns and other age ranges, it stays a valid schema and accepts such rows."""
         Path("feedback-etl.toml").write_text(
             "age_edges = [40]\n[columns.country]\nrole = 'quasi_identifier'\n[columns.points]\nrole = 'sensitive'\n"
             "type = 'integer'\n"
@@ -107,29 +107,29 @@ class TestFiles:
         assert here("contracts").code == 0
         schema = json.loads(Path("schemas/training_pair.schema.json").read_text(encoding="utf-8"))
         jsonschema.Draft202012Validator.check_schema(schema)
-        judge = jsonschema.Draft202012Validator(schema)
+        validator = jsonschema.Draft202012Validator(schema)
         row = ROW | {"age_range": "<40", "country": "CA", "points": 7}
-        assert judge.is_valid(row)
-        assert not judge.is_valid(ROW | {"country": "CA", "points": 7})
-        assert not judge.is_valid(row | {"points": 7.5})
-        assert not judge.is_valid({name: value for name, value in row.items() if name != "country"})
+        assert validator.is_valid(row)
+        assert not validator.is_valid(ROW | {"country": "CA", "points": 7})
+        assert not validator.is_valid(row | {"points": 7.5})
+        assert not validator.is_valid({name: value for name, value in row.items() if name != "country"})
 
-    def test_the_row_has_the_columns_that_exports_were_asked_for(self, here: Here) -> None:
-        """By the same options; without them such a row is refused."""
+    def test_row_schema_has_the_optional_columns(self, here: Here) -> None:
+        """Their options are those of `export`; without them such a row is invalid."""
         row = ROW | {"image_url": None, "subject_hash": "0123456789abcdef"}
-        for options, is_taken in (["--include-image-urls", "--include-subject-hash"], True), ([], False):
+        for options, is_valid in (["--include-image-urls", "--include-subject-hash"], True), ([], False):
             assert here("contracts", *options).code == 0
             schema = json.loads(Path("schemas/training_pair.schema.json").read_text(encoding="utf-8"))
-            assert jsonschema.Draft202012Validator(schema).is_valid(row) == is_taken
+            assert jsonschema.Draft202012Validator(schema).is_valid(row) == is_valid
 
-    def test_where_nothing_can_be_written_it_says_so(self, here: Here) -> None:
-        """A file stands where the folder should."""
+    def test_write_error_is_reported(self, here: Here) -> None:
+        """A file has the name of the folder."""
         Path("schemas").write_text("")
         ended = here("contracts")
         assert (ended.code, ended.out) == (5, "")
         assert ended.err.startswith("error: Nothing was written to schemas: ")
 
-    def test_writing_replaces_what_was_there(self, tmp_path: Path) -> None:
+    def test_existing_files_are_replaced(self, tmp_path: Path) -> None:
         """Generated files are never edited by hand."""
         (tmp_path / "training_pair.schema.json").write_text("old and much longer than nothing")
         write_contracts(tmp_path)
@@ -139,26 +139,26 @@ class TestFiles:
 class TestRowSchema:
     """The JSON Schema of a row."""
 
-    def test_it_is_a_json_schema(self) -> None:
-        """Of the draft it names."""
+    def test_it_is_a_valid_json_schema(self) -> None:
+        """Of the draft that it names."""
         jsonschema.Draft202012Validator.check_schema(row_schema())
         assert row_schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
-    def test_columns_that_were_asked_for_are_told(self) -> None:
-        """What the two that we know mean, and the role of others."""
+    def test_optional_columns_are_described(self) -> None:
+        """The two built-in ones by their meaning, others by their role."""
         extra = [SUBJECT_HASH, IMAGE_URL, ExtraColumn("country", "quasi_identifier")]
         properties = row_schema(extra)["properties"]
-        told = [properties[column.name]["description"].split()[0] for column in extra]
-        assert told == ["Pseudonym", "Key", "Quasi-identifier;"]
+        first_words = [properties[column.name]["description"].split()[0] for column in extra]
+        assert first_words == ["Pseudonym", "Key", "Quasi-identifier;"]
 
-    def test_it_describes_every_column_in_its_order(self) -> None:
-        """With a sentence each."""
+    def test_every_column_is_described_in_order(self) -> None:
+        """Each with a sentence."""
         properties = row_schema()["properties"]
         assert tuple(properties) == TRAINING_COLUMNS == tuple(row_schema()["required"])
-        assert all(facts["description"].endswith(".") for facts in properties.values())
+        assert all(property_schema["description"].endswith(".") for property_schema in properties.values())
 
-    def test_it_takes_the_row_of_the_documentation(self) -> None:
-        """And one with as little as a row can have."""
+    def test_documented_row_is_valid(self) -> None:
+        """A row with null in all optional columns is valid too."""
         required = ("analysis_hash", "recommendation_id", "feedback_timestamp", "export_date")
         assert accepts(ROW)
         assert accepts(ROW | {name: None for name in TRAINING_COLUMNS if name not in required})
@@ -180,18 +180,18 @@ class TestRowSchema:
             ("export_date", [None, "", "2025-10-25T10:00:00.5", "2025-10-25T10:00:00+00:00", 1761386400]),
         ],
     )
-    def test_it_refuses_broken_values(self, name: str, values: list[Any]) -> None:
-        """What the gate refuses, and other types and forms."""
+    def test_invalid_values_are_refused(self, name: str, values: list[Any]) -> None:
+        """Values that the training schema refuses, and other types and formats."""
         assert [value for value in values if accepts(ROW | {name: value})] == []
 
     @pytest.mark.parametrize("name", TRAINING_COLUMNS)
-    def test_no_column_may_be_missing(self, name: str) -> None:
-        """Nor may there be another."""
+    def test_missing_and_unknown_columns_are_refused(self, name: str) -> None:
+        """The schema lists all columns."""
         assert not accepts({key: value for key, value in ROW.items() if key != name})
         assert not accepts(ROW | {"feedback_text": "hello"})
 
-    def test_it_takes_every_row_of_a_real_export(self, database: Database, tmp_path: Path) -> None:
-        """Read back from the file with the standard library."""
+    def test_rows_of_an_export_are_valid(self, database: Database, tmp_path: Path) -> None:
+        """They are read from the file with the standard library."""
         database.fill(
             records=RECORDS,
             profiles=[{"id": 1, "user_id": 7, "age": 60}],
@@ -201,7 +201,7 @@ class TestRowSchema:
             ],
         )
         report = export_feedback(database.url, now=NOW, output_dir=tmp_path / "out", unkeyed=True)
-        first, second = read_back(report.export_filename)
+        first, second = read_rows(report.export_filename)
         assert accepts(first)
         assert accepts(second)
         assert first == {
@@ -222,8 +222,8 @@ class TestRowSchema:
 
 
 @pytest.fixture(params=KINDS)
-def published(request: pytest.FixtureRequest, sqlite_path: Path) -> Iterator[sa.Engine]:
-    """A database made from the published SQL of its kind, and from nothing else."""
+def published_database(request: pytest.FixtureRequest, sqlite_path: Path) -> Iterator[sa.Engine]:
+    """Create a database from the published SQL of its kind alone."""
     server = {"postgresql": "postgres_database", "mysql": "mysql_database"}.get(request.param)
     engine = make_engine(request.getfixturevalue(server) if server else f"sqlite:///{sqlite_path}")
     sql = (SCHEMAS / f"source.{request.param}.sql").read_text(encoding="utf-8")
@@ -237,17 +237,17 @@ def published(request: pytest.FixtureRequest, sqlite_path: Path) -> Iterator[sa.
 class TestSourceSql:
     """The application's tables as SQL."""
 
-    def test_it_makes_the_tables_that_are_read(self, published: sa.Engine) -> None:
-        """With all their columns, and the index that windows need."""
-        found = sa.inspect(published)
+    def test_it_creates_the_tables_that_are_read(self, published_database: sa.Engine) -> None:
+        """All their columns, and the index that windows need."""
+        inspector = sa.inspect(published_database)
         expected = {table.name: [column.name for column in table.columns] for table in tables.metadata.sorted_tables}
         assert {
-            name: [column["name"] for column in found.get_columns(name)] for name in found.get_table_names()
+            name: [column["name"] for column in inspector.get_columns(name)] for name in inspector.get_table_names()
         } == expected
-        assert ["created_at"] in [index["column_names"] for index in found.get_indexes("recommendation_feedbacks")]
+        assert ["created_at"] in [index["column_names"] for index in inspector.get_indexes("recommendation_feedbacks")]
 
-    def test_feedback_in_them_is_exported(self, published: sa.Engine, tmp_path: Path) -> None:
+    def test_feedback_in_these_tables_is_exported(self, published_database: sa.Engine, tmp_path: Path) -> None:
         """By the default query."""
-        fill(published, records=RECORDS, feedbacks=[FEEDBACK | {"id": 1, "helpful_rating": 5}])
-        report = export_feedback(published, now=NOW, output_dir=tmp_path / "out", unkeyed=True)
+        fill(published_database, records=RECORDS, feedbacks=[FEEDBACK | {"id": 1, "helpful_rating": 5}])
+        report = export_feedback(published_database, now=NOW, output_dir=tmp_path / "out", unkeyed=True)
         assert (report.exported_records, report.total_feedback_records) == (1, 1)

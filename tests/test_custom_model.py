@@ -129,7 +129,7 @@ def test_models_that_fail(app: Database, tmp_path: Path, model: type[pa.DataFram
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("Model", "names no model"),
+        ("Model", "does not name a row model"),
         ("nowhere.py:Model", "no file nowhere.py"),
         ("no_such_module:Model", r"could not be loaded \(ModuleNotFoundError\)"),
         ("leaving.py:Model", r"could not be loaded \(SystemExit\)"),

@@ -182,7 +182,7 @@ class TestAgeEdges:
     @pytest.mark.parametrize("edges", [[], [0], [131], [18, 18], [25, 18], [18.5], [True]])
     def test_edges_that_cannot_be(self, sqlite_database: Database, tmp_path: Path, edges: list[Any]) -> None:
         """They rise, and are whole."""
-        with pytest.raises(UsageError, match="age_edges must be rising whole numbers from 1 to 130"):
+        with pytest.raises(UsageError, match="age_edges must be ascending whole numbers from 1 to 130"):
             exported_from_url(sqlite_database, tmp_path, age_edges=edges)
 
     def test_they_are_kept_in_the_manifest(self, app: Database, tmp_path: Path) -> None:

@@ -242,7 +242,9 @@ with lock_folder(Path(sys.argv[1])):
             Path("enough").touch()
             assert done.result().returncode == 0
         assert answer.status_code == 409
-        assert answer.json() == {"detail": "An export, an erasure or a prune is under way: try again when it is done."}
+        assert answer.json() == {
+            "detail": "Another export, erasure or prune uses the folder. Try again when it is done."
+        }
         assert events() == []
 
 
@@ -262,7 +264,7 @@ class TestErrors:
         """503."""
         monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "postgresql://someone:p4ssword@127.0.0.1:9/application")
         code, told = self.refused(caplog, ["p4ssword", "someone", "127.0.0.1", "application"])
-        assert (code, told) == (503, "The database cannot be read now: nothing was exported.")
+        assert (code, told) == (503, "The database cannot be read now. Nothing was exported.")
 
     @pytest.mark.usefixtures("application")
     @pytest.mark.parametrize("key", [None, "short", "file"])
@@ -279,14 +281,14 @@ class TestErrors:
         if key == "file":
             monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", "/nowhere/secret-place")
         code, told = self.refused(caplog, ["short-key", "secret-place", "nowhere"])
-        assert (code, told) == (500, "Exports are not configured as they have to be: nothing was exported.")
+        assert (code, told) == (500, "Exports are not configured correctly. Nothing was exported.")
 
     @pytest.mark.usefixtures("application")
     def test_a_folder_that_is_none(self, caplog: pytest.LogCaptureFixture) -> None:
         """500; the server's log says which."""
         Path("ml").write_text("")
         code, told = self.refused(caplog, ["ml/"])
-        assert (code, told) == (500, "The folder of exports cannot be used: nothing was exported.")
+        assert (code, told) == (500, "The output folder cannot be used. Nothing was exported.")
         assert "ml/feedback_training" in caplog.text
 
     def test_rows_that_break_the_rules(self, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +298,7 @@ class TestErrors:
         with serving() as client:
             answer = client.post(EXPORT, json={})
         assert answer.status_code == 500
-        assert answer.json()["detail"].endswith("nothing was exported. helpful_rating_out_of_range: 2.")
+        assert answer.json()["detail"].endswith("Nothing was exported. helpful_rating_out_of_range: 2.")
 
     @pytest.mark.usefixtures("application")
     def test_what_is_unexpected_tells_nothing(
@@ -320,7 +322,7 @@ class TestErrors:
         (FOLDER / "secret.manifest.json").write_text("{}")
         answer = client.get(LIST)
         assert (answer.status_code, "secret" in answer.text, "secret" in caplog.text) == (500, False, True)
-        assert answer.json()["detail"] == "The folder of exports cannot be read."
+        assert answer.json()["detail"] == "The output folder cannot be read."
 
 
 class TestList:
@@ -365,9 +367,9 @@ class TestAuthentication:
     @pytest.mark.parametrize("dependencies", [[], (), None])
     def test_a_router_without_it_cannot_be_made(self, dependencies: Any) -> None:
         """The error shows what to pass."""
-        with pytest.raises(UsageError, match=r"pass dependencies=\[Depends\(\.\.\.\)\]"):
+        with pytest.raises(UsageError, match=r"Pass dependencies=\[Depends\(\.\.\.\)\]"):
             create_router(load_settings(), dependencies=dependencies)
-        with pytest.raises(UsageError, match="Whoever can reach an export can start it"):
+        with pytest.raises(UsageError, match="everyone who can reach the endpoint can start an export"):
             create_router(load_settings())
 
     @pytest.mark.parametrize("dependency", [None, require_admin, Depends(), "admin"])

@@ -39,7 +39,7 @@ def attempt(name):
     try:
         print(name, "->", calls[name](), flush=True)
     except UsageError as error:
-        print(name, "->", "refused" if "nothing run Polars before the fork" in str(error) else error, flush=True)
+        print(name, "->", "refused" if "Do not run Polars before the fork" in str(error) else error, flush=True)
 
 def attempt_in_fork(*names):
     child = os.fork()

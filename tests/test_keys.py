@@ -1,4 +1,4 @@
-"""Pseudonym keys: where they are looked up, what is refused, and that none is ever shown."""
+"""Pseudonym keys: lookup, refusals, files and commands; no key is ever shown."""
 
 import copy
 import hashlib
@@ -47,32 +47,32 @@ from feedback_etl.transform.transforms import anonymize
 SECRET = "canary-key-of-the-tests-0123456789abcdef"
 
 
-def key_file(path: Path, text: str | bytes = SECRET, mode: int = 0o600) -> Path:
+def write_key_file(path: Path, text: str | bytes = SECRET, mode: int = 0o600) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     path.chmod(mode)
     return path
 
 
-def mode(path: Path) -> int:
+def get_mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-class TestAKey:
-    """A value that can be compared and named, and does not show itself."""
+class TestKey:
+    """A key can be compared and identified, and is never shown."""
 
-    def test_its_id_is_stable(self) -> None:
-        """Golden: the id of a key is written into every export's record."""
+    def test_id_is_stable(self) -> None:
+        """Golden values: the id of a key is written into the manifest of every export."""
         assert Key("k" * 32).id == "f847815c5347"
         assert Key(SECRET).id == "7dc47c9443b7"
 
-    def test_its_id_is_a_digest(self) -> None:
-        """HMAC-SHA256 of a fixed text, which no id with its domain can be: it holds no colon."""
+    def test_id_is_a_keyed_digest(self) -> None:
+        """HMAC-SHA256 of a fixed text, which no id with its domain can equal: it contains no colon."""
         digest = hmac.new(SECRET.encode(), b"feedback_etl pseudonym key id", hashlib.sha256).hexdigest()
         assert Key(SECRET).id == digest[:12]
 
     def test_equal_keys_are_equal(self) -> None:
-        """By their text without surrounding white space, whatever way they were made."""
+        """By their text without surrounding white space, however they were created."""
         assert Key(SECRET) == Key(f" \t{SECRET}\r\n") == Key.parse(SECRET) == Key.parse(Key(SECRET))
         assert hash(Key(SECRET)) == hash(Key(SECRET + "\n"))
         assert Key(SECRET).text == SECRET
@@ -80,13 +80,13 @@ class TestAKey:
         assert Key(SECRET).id != Key(SECRET + "0").id
 
     @pytest.mark.parametrize("show", [repr, str, format, ascii, "{0}".format, "%s".__mod__])
-    def test_it_is_never_shown(self, show: Any) -> None:
-        """Whichever way a key is made text, the id is all there is."""
+    def test_key_is_never_shown(self, show: Any) -> None:
+        """Every conversion of a key to text gives its id alone."""
         assert show(Key(SECRET)) == "Key(id='7dc47c9443b7')"
         assert SECRET not in show({"a": [Key(SECRET)]})
 
-    def test_errors_of_the_class_do_not_show_it(self) -> None:
-        """Nor do those that Python raises for a wrong use."""
+    def test_python_errors_do_not_show_the_key(self) -> None:
+        """Those that Python raises for a wrong use of the class."""
         key: Any = Key(SECRET)
         with pytest.raises(FrozenInstanceError) as frozen:
             key.text = "other"
@@ -99,7 +99,7 @@ class TestAKey:
 
     @given(st.text(max_size=40))
     def test_fewer_than_32_bytes_are_refused(self, text: str) -> None:
-        """Bytes count, not characters; the message holds the number and not the text."""
+        """Bytes count, not characters; the message contains the number and not the text."""
         size = len(text.strip().encode("utf-8", errors="replace"))
         if size >= 32:
             assert Key(text).text == text.strip()
@@ -108,8 +108,8 @@ class TestAKey:
                 Key(text)
 
     @pytest.mark.parametrize("text", [SECRET.encode(), SECRET + "\udcff", None, 42])
-    def test_what_is_no_text_is_refused(self, text: Any) -> None:
-        """Bytes, numbers, and what an environment of another encoding holds; no error behind it shows it either."""
+    def test_values_that_are_no_text_are_refused(self, text: Any) -> None:
+        """Bytes, numbers, and text of another encoding; no chained error shows the value either."""
         with pytest.raises(KeyUnusableError, match="not UTF-8 text") as caught:
             Key(text)
         assert SECRET not in all_said(caught.value)
@@ -121,39 +121,39 @@ class TestAKey:
         assert all(len(key) == 64 and int(key, 16) for key in keys)
 
 
-class TestAKeyFile:
-    """Written once, for its owner alone; read with suspicion."""
+class TestKeyFile:
+    """Key files are written once, for their owner alone, and checked when they are read."""
 
     @pytest.mark.parametrize("umask", [0o000, 0o077])
-    def test_it_is_private(self, tmp_path: Path, umask: int) -> None:
-        """The file is 0600 and folders we make are 0700, whatever the umask."""
+    def test_key_file_is_private(self, tmp_path: Path, umask: int) -> None:
+        """The file is 0600 and created folders are 0700, whatever the umask."""
         code = "import sys; from pathlib import Path; from feedback_etl.privacy.keys import write_key\n"
         code += "print(write_key(Path(sys.argv[1])).id)"
         path = tmp_path / "a" / "b" / "key"
         assert python(code, path, umask=umask).stdout.strip() == read_key(path).id
-        assert [mode(made) for made in (path, path.parent, path.parent.parent)] == [0o600, 0o700, 0o700]
-        assert [found.name for found in path.parent.iterdir()] == ["key"]
+        assert [get_mode(created) for created in (path, path.parent, path.parent.parent)] == [0o600, 0o700, 0o700]
+        assert [child.name for child in path.parent.iterdir()] == ["key"]
         assert len(path.read_text()) == 65
 
-    def test_one_that_is_there_is_never_overwritten(self, tmp_path: Path) -> None:
-        """Nor is a link followed: pseudonyms of earlier exports need their key."""
-        path = key_file(tmp_path / "key")
+    def test_existing_key_file_is_never_overwritten(self, tmp_path: Path) -> None:
+        """No link is followed either: pseudonyms of earlier exports need their key."""
+        path = write_key_file(tmp_path / "key")
         (tmp_path / "link").symlink_to(tmp_path / "nowhere")
         for taken in (path, tmp_path / "link"):
             with pytest.raises(ExportFileError, match=f"The key file {taken} exists and is not overwritten"):
                 write_key(taken)
         assert path.read_text() == SECRET
-        assert sorted(found.name for found in tmp_path.iterdir()) == ["key", "link"]
+        assert sorted(child.name for child in tmp_path.iterdir()) == ["key", "link"]
 
-    def test_one_that_cannot_be_written_is_told(self, tmp_path: Path) -> None:
-        """With the reason, and nothing is left."""
+    def test_write_error_of_a_key_file_is_reported(self, tmp_path: Path) -> None:
+        """With the reason, and nothing remains."""
         with pytest.raises(ExportFileError, match=r"could not be written to .*: Not a directory"):
-            write_key(key_file(tmp_path / "file") / "key")
+            write_key(write_key_file(tmp_path / "file") / "key")
 
     @pytest.mark.sample("fsync", "link,linkat")
     @pytest.mark.parametrize("call", ["write", "fsync", "link,linkat"])
-    def test_one_that_cannot_be_completed_is_removed(self, tmp_path: Path, call: str) -> None:
-        """A half-written key would be taken for one."""
+    def test_incomplete_key_file_is_removed(self, tmp_path: Path, call: str) -> None:
+        """A partly written key would be taken for a whole one."""
         code = """
 import sys
 from pathlib import Path
@@ -164,38 +164,38 @@ try:
 except ExportFileError as error:
     sys.exit(str(error))
 """
-        told = python(code, tmp_path / "key", injections=(f"{call}:error=EIO:when=1",))
-        assert told.returncode == 1
+        result = python(code, tmp_path / "key", injections=(f"{call}:error=EIO:when=1",))
+        assert result.returncode == 1
         assert list(tmp_path.iterdir()) == []
 
-    def test_white_space_around_it_is_stripped(self, tmp_path: Path) -> None:
+    def test_white_space_around_a_key_is_stripped(self, tmp_path: Path) -> None:
         """An editor adds a line end."""
-        assert read_key(key_file(tmp_path / "key", f"\n {SECRET}\r\n")) == Key(SECRET)
+        assert read_key(write_key_file(tmp_path / "key", f"\n {SECRET}\r\n")) == Key(SECRET)
 
     @pytest.mark.parametrize("wide", [0o620, 0o602, 0o666, 0o777])
-    def test_one_that_others_can_write_is_refused(self, tmp_path: Path, wide: int) -> None:
+    def test_key_file_writable_by_others_is_refused(self, tmp_path: Path, wide: int) -> None:
         """Whoever can change a key can choose one whose pseudonyms they know."""
-        path = key_file(tmp_path / "key", mode=wide)
+        path = write_key_file(tmp_path / "key", mode=wide)
         with pytest.raises(KeyUnusableError, match=rf"Other users can write to the key file .*chmod 600 {path}"):
             read_key(path)
 
     @pytest.mark.parametrize("wide", [0o640, 0o604, 0o444])
-    def test_one_that_others_can_read_is_warned_about(self, tmp_path: Path, wide: int) -> None:
+    def test_key_file_readable_by_others_gives_a_warning(self, tmp_path: Path, wide: int) -> None:
         """It is used: mounted secrets are often so."""
-        path = key_file(tmp_path / "key", mode=wide)
+        path = write_key_file(tmp_path / "key", mode=wide)
         with pytest.warns(KeyPermissionWarning, match=f"Other users can read .*chmod 600 {path}") as caught:
             assert read_key(path) == Key(SECRET)
         assert len(caught) == 1
 
     @pytest.mark.parametrize("private", [0o600, 0o400])
-    def test_a_private_one_is_read_in_silence(self, tmp_path: Path, private: int) -> None:
-        """No warning, which would be an error here."""
+    def test_private_key_file_gives_no_warning(self, tmp_path: Path, private: int) -> None:
+        """A warning would be an error here."""
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert read_key(key_file(tmp_path / "key", mode=private)).id == Key(SECRET).id
+            assert read_key(write_key_file(tmp_path / "key", mode=private)).id == Key(SECRET).id
 
     @pytest.mark.parametrize(
-        ("content", "told"),
+        ("content", "message"),
         [
             (b"", "has 0 bytes"),
             (b"\n", "has 0 bytes"),
@@ -204,17 +204,17 @@ except ExportFileError as error:
             (SECRET.encode("utf-16"), "not UTF-8"),
         ],
     )
-    def test_content_that_is_no_key_is_refused(self, tmp_path: Path, content: bytes, told: str) -> None:
-        """The message names the file and what is wrong; neither it nor an error behind it holds the content."""
-        path = key_file(tmp_path / "key", content)
-        with pytest.raises(KeyUnusableError, match=f"^{path}: .*{told}") as caught:
+    def test_invalid_key_file_content_is_refused(self, tmp_path: Path, content: bytes, message: str) -> None:
+        """The message names the file and what is wrong; neither it nor a chained error contains the content."""
+        path = write_key_file(tmp_path / "key", content)
+        with pytest.raises(KeyUnusableError, match=f"^{path}: .*{message}") as caught:
             read_key(path)
-        said = all_said(caught.value)
-        assert "canary" not in said
-        assert SECRET not in said
+        error_text = all_said(caught.value)
+        assert "canary" not in error_text
+        assert SECRET not in error_text
 
-    def test_one_that_is_missing_is_told_with_the_command_that_makes_it(self, tmp_path: Path) -> None:
-        """Also a folder in its place is told."""
+    def test_missing_key_file_is_reported_with_the_command_that_creates_it(self, tmp_path: Path) -> None:
+        """A folder of that name is reported too."""
         path = tmp_path / "key"
         with pytest.raises(KeyUnusableError, match=f"The key file {path} does not exist. .*keys new --file {path}"):
             read_key(path)
@@ -225,58 +225,61 @@ except ExportFileError as error:
 class TestLookup:
     """FEEDBACK_ETL_KEY_FILE, FEEDBACK_ETL_KEY, key_file of the settings, the user's own."""
 
-    def test_the_order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each place is looked at only when those before it name nothing."""
+    def test_sources_are_tried_in_order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each source is read only if those before it name no key."""
         texts = [f"{number}" * 32 for number in range(4)]
-        named, configured = key_file(tmp_path / "named", texts[0]), key_file(tmp_path / "configured", texts[2])
-        own = key_file(default_key_path(), texts[3])
+        named, configured = (
+            write_key_file(tmp_path / "named", texts[0]),
+            write_key_file(tmp_path / "configured", texts[2]),
+        )
+        own = write_key_file(default_key_path(), texts[3])
         monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", str(named))
         monkeypatch.setenv("FEEDBACK_ETL_KEY", texts[1])
         (tmp_path / "feedback-etl.toml").write_text(f'key_file = "{configured}"')
-        found = [find_key()]
+        keys = [find_key()]
         monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", "")
-        found.append(find_key())
+        keys.append(find_key())
         monkeypatch.delenv("FEEDBACK_ETL_KEY")
-        found.append(find_key())
+        keys.append(find_key())
         (tmp_path / "feedback-etl.toml").unlink()
-        found.append(find_key())
+        keys.append(find_key())
         own.unlink()
         with pytest.raises(KeyMissingError, match=r"`feedback-etl keys new`.*FEEDBACK_ETL_KEY_FILE"):
             find_key()
-        assert [key.text for key, _ in found] == texts
-        assert [place for _, place in found] == [
+        assert [key.text for key, _ in keys] == texts
+        assert [source for _, source in keys] == [
             f"{named} (FEEDBACK_ETL_KEY_FILE)",
             "the environment (FEEDBACK_ETL_KEY)",
             f"{configured} (key_file in the settings)",
             str(own),
         ]
 
-    def test_a_key_that_cannot_be_used_is_not_passed_over(
+    def test_unusable_key_is_an_error_instead_of_being_skipped(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Another key would give other pseudonyms without a word."""
-        key_file(default_key_path())
+        """Another key would silently give other pseudonyms."""
+        write_key_file(default_key_path())
         for name, value in (("FEEDBACK_ETL_KEY", "short"), ("FEEDBACK_ETL_KEY_FILE", str(tmp_path / "missing"))):
             monkeypatch.setenv(name, value)
             with pytest.raises(KeyUnusableError):
                 find_key()
 
-    def test_a_dangling_link_in_the_place_of_the_users_key_is_told(self, tmp_path: Path) -> None:
+    def test_dangling_link_to_the_user_key_is_an_error(self, tmp_path: Path) -> None:
         """A key on a disk that is not mounted is not replaced by a new one."""
         default_key_path().parent.mkdir(parents=True)
         default_key_path().symlink_to(tmp_path / "not mounted")
         with pytest.raises(KeyUnusableError, match=r"The key file .* does not exist"):
             find_key()
 
-    def test_the_users_own_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """XDG_CONFIG_HOME, and ~/.config where it is not set or empty."""
+    def test_user_key_is_in_the_configuration_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """XDG_CONFIG_HOME, or ~/.config if it is not set or empty."""
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
         assert default_key_path() == tmp_path / "feedback-etl" / "key"
         monkeypatch.setenv("XDG_CONFIG_HOME", "")
         assert default_key_path() == Path.home() / ".config" / "feedback-etl" / "key"
 
-    def test_a_user_without_a_home_has_no_key(self) -> None:
-        """Some containers run as a user that is in no list of users."""
+    def test_user_without_a_home_has_no_key(self) -> None:
+        """Some containers run as a user without an entry in the user database."""
         code = """
 import os
 from feedback_etl.errors import KeyMissingError
@@ -297,12 +300,12 @@ except KeyError:
     except KeyMissingError as error:
         print(error)
 """
-        told = python(code).stdout.strip()
-        if told == "this user has a home":
+        output = python(code).stdout.strip()
+        if output == "this user has a home":
             pytest.skip("only root can become a user that has no home")
-        assert told == NO_KEY
+        assert output == NO_KEY
 
-    def test_a_home_of_another_user_is_no_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_inaccessible_home_of_another_user_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As with sudo that keeps HOME: the configured key is used, and without one the message names the folder."""
         key = "k" * 40
         load_settings()  # imports what only this user may read
@@ -322,9 +325,7 @@ except KeyError:
         )
 
     @pytest.mark.parametrize("closed", ["feedback-etl", "feedback-etl/retired"])
-    def test_a_folder_of_ones_own_that_cannot_be_read_is_an_error(
-        self, monkeypatch: pytest.MonkeyPatch, closed: str
-    ) -> None:
+    def test_unreadable_user_folder_is_an_error(self, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
         """What it contains would be ignored: a key that may be retired, or files that only a retired key can erase."""
         load_settings()
         with without_privileges() as own:
@@ -334,9 +335,9 @@ except KeyError:
             (default_key_path().parent / "retired").mkdir(mode=0o700)
             (own / closed).chmod(0o000)
             monkeypatch.setenv("FEEDBACK_ETL_KEY", key.text)
-            told = f"The folder of retired keys {own}/feedback-etl/retired cannot be read: Permission denied. "
+            message = f"The folder of retired keys {own}/feedback-etl/retired cannot be read: Permission denied. "
             for action in (find_active_key, lambda: read_retired_keys(find_retired_folder())):
-                with pytest.raises(KeyUnusableError, match=told):
+                with pytest.raises(KeyUnusableError, match=message):
                     action()
             monkeypatch.delenv("FEEDBACK_ETL_KEY")
             if closed == "feedback-etl":
@@ -345,49 +346,49 @@ except KeyError:
             (own / closed).chmod(0o700)
 
 
-class TestTheCommands:
-    """`keys new` and `keys show`."""
+class TestCommands:
+    """The commands `keys new` and `keys show`."""
 
-    def test_new_makes_the_users_key_and_show_names_it(self) -> None:
-        """The id and the place go to stdout; the key goes nowhere but into its file."""
-        made = feedback_etl("keys", "new")
+    def test_new_creates_the_user_key_and_show_names_it(self) -> None:
+        """The id and the path go to stdout; the key goes into its file alone."""
+        result = feedback_etl("keys", "new")
         path = default_key_path()
         text = path.read_text().strip()
-        assert (made.returncode, made.stdout) == (0, f"key {Key(text).id} written to {path}\n")
-        assert "Keep a copy in a safe place" in made.stderr
+        assert (result.returncode, result.stdout) == (0, f"key {Key(text).id} written to {path}\n")
+        assert "Keep a copy in a safe place" in result.stderr
         shown = feedback_etl("keys", "show")
         assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"key {Key(text).id} from {path}\n", "")
-        assert text not in made.stdout + made.stderr
-        assert (mode(path), mode(path.parent)) == (0o600, 0o700)
+        assert text not in result.stdout + result.stderr
+        assert (get_mode(path), get_mode(path.parent)) == (0o600, 0o700)
         again = feedback_etl("keys", "new")
         assert (again.returncode, again.stdout, path.read_text().strip()) == (5, "", text)
         assert again.stderr.startswith(f"error: The key file {path} exists and is not overwritten")
 
-    def test_new_writes_to_a_file_of_ones_choice(self, tmp_path: Path) -> None:
-        """And says how to use it; the user's own key is not made."""
+    def test_new_writes_to_the_given_file(self, tmp_path: Path) -> None:
+        """The command reports how to use it; the user's key is not created."""
         path = tmp_path / "my secrets" / "key"
-        made = feedback_etl("keys", "new", "--file", path)
-        assert made.stdout == f"key {read_key(path).id} written to {path}\n"
-        assert made.stderr.splitlines()[-1] == f"To use it: export FEEDBACK_ETL_KEY_FILE='{path}'"
+        result = feedback_etl("keys", "new", "--file", path)
+        assert result.stdout == f"key {read_key(path).id} written to {path}\n"
+        assert result.stderr.splitlines()[-1] == f"To use it: export FEEDBACK_ETL_KEY_FILE='{path}'"
         assert not default_key_path().exists()
 
-    def test_show_without_a_key_says_how_to_make_one(self) -> None:
-        """Exit code 2; nothing is made."""
+    def test_show_without_a_key_reports_how_to_create_one(self) -> None:
+        """The exit code is 2, and nothing is created."""
         shown = feedback_etl("keys", "show")
         assert (shown.returncode, shown.stdout, shown.stderr) == (2, "", f"error: {NO_KEY}\n")
         assert not default_key_path().exists()
 
-    def test_a_warning_is_one_line(self, tmp_path: Path) -> None:
-        """Once, on stderr, without the place in the code."""
-        path = key_file(tmp_path / "key", mode=0o644)
+    def test_permission_warning_is_one_line(self, tmp_path: Path) -> None:
+        """It is printed once, on stderr, without a position in the code."""
+        path = write_key_file(tmp_path / "key", mode=0o644)
         shown = feedback_etl_process("keys", "show", env={"FEEDBACK_ETL_KEY_FILE": str(path), "PYTHONWARNINGS": ""})
         assert shown.returncode == 0
         assert shown.stderr == (
             f"warning: Other users can read the key file {path}. Unless it is a mounted secret, run: chmod 600 {path}\n"
         )
 
-    def test_a_key_of_bytes_that_are_no_text_is_refused(self) -> None:
-        """What a shell can put into the environment need not be UTF-8."""
+    def test_key_that_is_not_utf_8_is_refused(self) -> None:
+        """A shell can put other bytes into the environment."""
         given_bytes = {os.fsencode(name): os.fsencode(value) for name, value in environment().items()}
         command = [sys.executable, "-m", "feedback_etl", "keys", "show"]
         shown = subprocess.run(
@@ -461,14 +462,14 @@ def test_command_line_writes_no_core_dump() -> None:
     assert python(code).stdout.split()[-1] == "1"
 
 
-def test_a_key_is_not_pickled() -> None:
+def test_key_is_not_pickled() -> None:
     """A pickle travels to caches, queues and other machines; a key must not."""
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(Key("k" * 32))
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "fifo", "large"])
-def test_what_is_no_key_file_is_not_read(tmp_path: Path, name: str) -> None:
+def test_other_kinds_of_files_are_not_read(tmp_path: Path, name: str) -> None:
     """A device, a pipe and a file of another purpose are refused at once, without waiting or reading on."""
     path = tmp_path / name  # a path from the root stays itself
     if name == "fifo":
@@ -481,7 +482,7 @@ def test_what_is_no_key_file_is_not_read(tmp_path: Path, name: str) -> None:
 
 
 class TestRetirement:
-    """A key that is not used for exports any more."""
+    """A retired key serves erasure and audit, and no new exports."""
 
     @pytest.fixture
     def application(self, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
@@ -496,19 +497,19 @@ class TestRetirement:
         return Here(capfd, monkeypatch)
 
     @pytest.mark.usefixtures("application")
-    def test_the_way_of_a_key(self, here: Here, tmp_path: Path) -> None:
-        """It is made, used, retired; a new one is meant; erase and audit know both."""
+    def test_key_is_created_used_retired_and_replaced(self, here: Here, tmp_path: Path) -> None:
+        """The new key needs --allow-new-key once; `erase` and `audit verify` use both."""
         assert here("keys", "new").code == 0
         old = find_key().key
         assert here("export", "--days", "-1").code == 0
         retired = here("keys", "retire")
-        place = default_key_path().parent / "retired" / old.id
-        assert (retired.code, retired.out) == (0, f"key {old.id} is retired: {place}\n")
-        assert (mode(place), mode(place.parent), default_key_path().exists()) == (0o600, 0o700, False)
+        path = default_key_path().parent / "retired" / old.id
+        assert (retired.code, retired.out) == (0, f"key {old.id} is retired: {path}\n")
+        assert (get_mode(path), get_mode(path.parent), default_key_path().exists()) == (0o600, 0o700, False)
         assert here("keys", "new").code == 0
         new = find_key().key
         listed = here("keys", "list").out.splitlines()
-        assert listed == [f"{new.id}  active   {default_key_path()}", f"{old.id}  retired  {place}"]
+        assert listed == [f"{new.id}  active   {default_key_path()}", f"{old.id}  retired  {path}"]
         refused = here("export", "--days", "-1")
         assert refused.code == 2
         assert f"are of the key {old.id}, and this one would be of the key {new.id}" in refused.err
@@ -522,31 +523,33 @@ class TestRetirement:
                 assert path.is_dir() or text not in path.read_bytes().decode(errors="replace")
 
     @pytest.mark.usefixtures("application")
-    def test_a_retired_key_makes_no_exports(self, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Though it is still configured, as a mounted secret may be."""
-        path = key_file(tmp_path / "mounted")
+    def test_retired_key_is_refused_for_exports(
+        self, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also if it is still configured, as a mounted secret may be."""
+        path = write_key_file(tmp_path / "mounted")
         monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", str(path))
         assert here("keys", "retire", "--file", path).code == 0
-        key_file(path)
+        write_key_file(path)
         refused = here("export", "--days", "-1")
         assert (refused.code, "is retired and serves erasure and audit only" in refused.err) == (2, True)
         with pytest.raises(KeyUnusableError, match="is retired"):
             find_active_key()
 
-    def test_what_is_no_key_is_not_retired(self, tmp_path: Path) -> None:
-        """And stays where it is."""
-        path = key_file(tmp_path / "short", "short")
+    def test_invalid_key_is_not_retired(self, tmp_path: Path) -> None:
+        """The file stays where it is."""
+        path = write_key_file(tmp_path / "short", "short")
         with pytest.raises(KeyUnusableError):
             retire_key(path, tmp_path / "retired")
         assert path.exists()
         assert read_retired_keys(tmp_path / "retired") == read_retired_keys(None) == []
 
 
-class TestOneKeyInAFolder:
-    """Pseudonyms of two keys do not fit together."""
+class TestOneKeyPerFolder:
+    """Pseudonyms of two keys cannot be linked, so a folder has one key at a time."""
 
-    def test_another_key_has_to_be_meant(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """Once; then the new one is the folder's, and the old one another."""
+    def test_another_key_needs_allow_new_key(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Once: then the folder has the new key, and the old one is refused."""
         sqlite_database.fill(**people(2))
         folder, new = tmp_path / "exports", "n" * 32
         exported(sqlite_database, folder)
@@ -558,8 +561,8 @@ class TestOneKeyInAFolder:
             exported(sqlite_database, folder)
         assert len(list(folder.glob("*.csv"))) == 3
 
-    def test_unkeyed_ones_have_a_folder_of_their_own(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """The log is signed, and they could not sign; keyed ones may come after unkeyed ones."""
+    def test_unkeyed_exports_need_a_separate_folder(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """The log is signed, which needs a key; keyed exports may follow unkeyed ones."""
         sqlite_database.fill(**people(2))
         exported(sqlite_database, tmp_path / "keyed")
         for meant in (False, True):
@@ -570,14 +573,14 @@ class TestOneKeyInAFolder:
             exported(sqlite_database, tmp_path / "unkeyed")
         exported(sqlite_database, tmp_path / "unkeyed", allow_new_key=True)
 
-    def test_an_empty_export_is_none(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """Where nothing was written nothing has to fit."""
+    def test_empty_export_fixes_no_key(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Nothing was written, so any key may follow."""
         exported(sqlite_database, tmp_path)
         sqlite_database.fill(**people(2))
         exported(sqlite_database, tmp_path, key="n" * 32)
 
-    def test_the_classic_api_too(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """It takes the same word for it."""
+    def test_classic_api_needs_allow_new_key_too(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Its argument has the same name."""
         sqlite_database.fill(**people(2))
         exported(sqlite_database, tmp_path)
         with pytest.raises(UsageError, match="do not fit together"):

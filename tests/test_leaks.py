@@ -1,4 +1,4 @@
-"""A database full of canaries: none gets out but in the columns an export is made of, whatever goes wrong."""
+"""Leaks: canaries in every column of a database appear in exported columns alone, whatever fails."""
 
 import logging
 import os
@@ -42,12 +42,12 @@ FEEDBACK: Row = {
     "adverse_reactions": [TEXTS["adverse_reactions"]],
     "product_ratings": [TEXTS["product_ratings"]],
 }
-WRONG = {"id": int(FEEDBACK_IDS[1]), "helpful_rating": 9}
-WRONG_TOO = {"id": int(FEEDBACK_IDS[2]), "recommendation_id": None, "routine_completion_pct": 101}
+INVALID = {"id": int(FEEDBACK_IDS[1]), "helpful_rating": 9}
+OTHER_INVALID = {"id": int(FEEDBACK_IDS[2]), "recommendation_id": None, "routine_completion_pct": 101}
 
 
 def fill(database: Database, *changes: Row) -> None:
-    """Feedback rows, each with canaries in every column, and all that they point to."""
+    """Insert feedback rows with canaries in every column, and the rows that they reference."""
     database.fill(
         photos=[{"id": IDS["photo"], "s3_key": TEXTS["s3_key"]}],
         analyses=[{"id": IDS["analysis_id"], "photo_id": IDS["photo"]}],
@@ -66,85 +66,85 @@ def fill(database: Database, *changes: Row) -> None:
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A SQLite application with one good row and two wrong ones."""
+    """Create a SQLite application with one valid and two invalid rows."""
     url = f"sqlite:///{tmp_path_factory.mktemp('application') / 'app.db'}"
     with opened(url) as database:
-        fill(database, {}, WRONG, WRONG_TOO)
+        fill(database, {}, INVALID, OTHER_INVALID)
     return url
 
 
-def canaries_in(text: str) -> set[str]:
-    """The canaries a text holds."""
+def find_canaries(text: str) -> set[str]:
+    """Return the canaries that a text contains."""
     numbers = rf"(?:{'|'.join(map(str, [*IDS.values(), *FEEDBACK_IDS]))}|(?<![\d:.-]){AGE}(?![\d:.-]))"
     return set(re.findall(rf"canary[-\w]*|{numbers}", text))
 
 
-def said(error: BaseException | None) -> str:
-    """What an error tells: its text, arguments, attributes and traceback, and the same of those it is chained to."""
+def describe_error(error: BaseException | None) -> str:
+    """Return an error's text, arguments, attributes and traceback, with those of the errors it is chained to."""
     if error is None:
         return ""
-    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    chained = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     trace = re.sub(r", line \d+", "", "".join(traceback.format_exception(error)))
-    return f"{trace} {error!r} {error.args!r} {vars(error)!r} {said(behind)}"
+    return f"{trace} {error!r} {error.args!r} {vars(error)!r} {describe_error(chained)}"
 
 
-class Watch:
-    """Runs commands and functions, and collects everything they say and write."""
+class LeakDetector:
+    """Run commands and functions, and search all that they print, log and write for canaries."""
 
     def __init__(self, here: Here, caplog: pytest.LogCaptureFixture, capture: pytest.CaptureFixture[str]) -> None:
         self._here, self._caplog, self._capture = here, caplog, capture
 
     def run(self, *arguments: str | Path, code: int | None, shown: frozenset[str] | None = frozenset()) -> str:
-        """Run a command line and give what it says on stderr.
+        """Run a command line and return its stderr.
 
-        The canaries on stdout are those in `shown`, or with None at most those that exports hold; elsewhere is none.
+        The canaries on stdout are those in `shown`, or with None at most those of exports; there are none elsewhere.
         The exit code is `code`, or with None any but that of an unexpected error.
         """
-        ended = self._here(*arguments)
-        assert ended.code == code or (code is None and ended.code != 1), ended.err
-        out = canaries_in(ended.out)
-        assert out <= EXPORTED if shown is None else out == set(shown), ended.err
-        self._nothing_else_said(ended.err)
-        return ended.err
+        result = self._here(*arguments)
+        assert result.code == code or (code is None and result.code != 1), result.err
+        out = find_canaries(result.out)
+        assert out <= EXPORTED if shown is None else out == set(shown), result.err
+        self._assert_no_leak(result.err)
+        return result.err
 
     def raises(self, function: Any, *arguments: Any, **options: Any) -> str:
-        """Call a function of the library that fails; the error and all behind it hold no canary. Gives its text."""
+        """Call a function of the library that fails, and return the error's text; no chained error has a canary."""
         with pytest.raises(FeedbackError) as caught:
             function(*arguments, **options)
-        self._nothing_else_said(said(caught.value))
+        self._assert_no_leak(describe_error(caught.value))
         return str(caught.value)
 
     def calls(self, function: Any, *arguments: Any, **options: Any) -> Any:
         """Call a function of the library."""
         result = function(*arguments, **options)
-        self._nothing_else_said()
+        self._assert_no_leak()
         return result
 
-    def _nothing_else_said(self, *texts: str) -> None:
+    def _assert_no_leak(self, *texts: str) -> None:
         out, err = self._capture.readouterr()
         logged = [self._caplog.handler.format(record) for record in self._caplog.get_records("call")]
         for text in (out, err, self._caplog.text, *logged, *texts):
-            assert canaries_in(text) == set()
+            assert find_canaries(text) == set()
         for path in (path for top in (Path.cwd(), Path.home()) for path in top.rglob("*")):
-            assert canaries_in(path.name) == set()
+            assert find_canaries(path.name) == set()
             if path.suffix == ".csv":
                 allowed = set(FEEDBACK_IDS) if path.parent.name == "rejected" else EXPORTED
-                assert canaries_in(path.read_text()) <= allowed
+                assert find_canaries(path.read_text()) <= allowed
             elif path.is_file() and path.suffix not in (".db", ".sql"):  # what the tests themselves made
                 text = path.read_bytes().decode(errors="replace")
                 chance = rf'"process": {os.getpid()},|\b[0-9a-f]{{12,}}\b'  # a process id and digests may hold 113
-                assert canaries_in(re.sub(chance, "", text)) == set()
+                assert find_canaries(re.sub(chance, "", text)) == set()
 
 
 @pytest.fixture
-def watch(
+def detector(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Watch]:
-    """Everything is logged, and what Rust prints is seen too."""
+) -> Iterator[LeakDetector]:
+    """Log everything, and capture what Rust prints too."""
     monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
     caplog.set_level(logging.DEBUG)
-    yield Watch(Here(capfd, monkeypatch), caplog, capfd)
-    assert canaries_in(caplog.text) == set()
+    yield LeakDetector(Here(capfd, monkeypatch), caplog, capfd)
+    assert find_canaries(caplog.text) == set()
 
 
 RAW = {
@@ -169,57 +169,57 @@ ROWS = (
 
 
 def query(**changes: str) -> str:
-    """An own query of the default tables, with some columns made otherwise."""
+    """Return a custom query of the default tables, with some columns replaced."""
     return f"SELECT {', '.join(f'{value} AS {name}' for name, value in (RAW | changes).items())} {ROWS}"
 
 
-def test_the_canaries_are_where_they_can_be_found(application: str, watch: Watch) -> None:
-    """The raw frame holds them: what finds nothing below could find something."""
-    raw = watch.calls(fe.load_feedback, application)
-    assert canaries_in(raw.write_csv()) == {
+def test_canaries_are_found_in_raw_data(application: str, detector: LeakDetector) -> None:
+    """The raw frame contains them, so the searches of the other tests could find some."""
+    raw = detector.calls(fe.load_feedback, application)
+    assert find_canaries(raw.write_csv()) == {
         *EXPORTED,
         *FEEDBACK_IDS,
         *(str(IDS[name]) for name in ("user_id", "analysis_id")),
         str(AGE),
     }
-    assert canaries_in(f"{KEY} {PASSWORD}") == {KEY, PASSWORD}
+    assert find_canaries(f"{KEY} {PASSWORD}") == {KEY, PASSWORD}
 
 
 @pytest.mark.fresh_reader
-def test_commands_that_succeed_show_only_what_is_exported(application: str, watch: Watch) -> None:
+def test_successful_commands_show_exported_columns_alone(application: str, detector: LeakDetector) -> None:
     """`export` in all its forms, and `preview`, which shows the exported columns."""
-    watch.run("export", "--database-url", application, "--json", code=0)
-    watch.run("export", "--database-url", application, "--days", "-1", "--unkeyed", "--output", "unkeyed", code=0)
-    watch.run("export", "--database-url", application, "--hash-recommendation-id", "--quiet", code=0)
-    watch.run("preview", "--database-url", application, code=0, shown=frozenset(EXPORTED))
-    watch.run("keys", "show", code=0)
-    watch.run("demo", "--rows", "10", code=0)
+    detector.run("export", "--database-url", application, "--json", code=0)
+    detector.run("export", "--database-url", application, "--days", "-1", "--unkeyed", "--output", "unkeyed", code=0)
+    detector.run("export", "--database-url", application, "--hash-recommendation-id", "--quiet", code=0)
+    detector.run("preview", "--database-url", application, code=0, shown=frozenset(EXPORTED))
+    detector.run("keys", "show", code=0)
+    detector.run("demo", "--rows", "10", code=0)
     exports = [*Path("ml/feedback_training").glob("*.csv"), *Path("unkeyed").glob("*.csv")]
-    assert [canaries_in(path.read_text()) for path in exports].count(EXPORTED) == 2
+    assert [find_canaries(path.read_text()) for path in exports].count(EXPORTED) == 2
     (rejected, *_) = Path("ml/feedback_training/rejected").glob("*.csv")
-    assert canaries_in(rejected.read_text()) == set(FEEDBACK_IDS[1:])
+    assert find_canaries(rejected.read_text()) == set(FEEDBACK_IDS[1:])
 
 
-def test_the_library_logs_counts_and_no_more(application: str, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+def test_library_logs_counts_alone(application: str, detector: LeakDetector, caplog: pytest.LogCaptureFixture) -> None:
     """At level DEBUG, and there is something to read."""
-    report = watch.calls(fe.export_feedback, application)
-    watch.calls(fe.load_training, application, key=KEY)
+    report = detector.calls(fe.export_feedback, application)
+    detector.calls(fe.load_training, application, key=KEY)
     processor = fe.FeedbackProcessor(sa.create_engine(application))
-    watch.calls(processor.process_and_export, days_back=7)
-    assert canaries_in(f"{report} {report!r} {report.to_dict()} {processor!r} {vars(processor)}") == set()
+    detector.calls(processor.process_and_export, days_back=7)
+    assert find_canaries(f"{report} {report!r} {report.to_dict()} {processor!r} {vars(processor)}") == set()
     assert "exported 1 of 3 rows" in caplog.text
 
 
 @pytest.mark.fresh_reader
-def test_too_many_rejected_rows_are_told_without_them(application: str, watch: Watch) -> None:
-    """With --strict, with --max-rejected, and where no row is left."""
-    watch.run("export", "--database-url", application, "--strict", code=4)
-    watch.run("export", "--database-url", application, "--max-rejected", "0.1", code=4)
+def test_rejection_errors_contain_no_values(application: str, detector: LeakDetector) -> None:
+    """With --strict, with --max-rejected, and where no row remains."""
+    detector.run("export", "--database-url", application, "--strict", code=4)
+    detector.run("export", "--database-url", application, "--max-rejected", "0.1", code=4)
     Path("bad.sql").write_text(query(helpful_rating="9"))
-    watch.run("export", "--database-url", application, "--query", "bad.sql", code=4)
-    watch.run("preview", "--database-url", application, "--query", "bad.sql", code=4)
-    told = watch.raises(fe.load_training, application, strict=True, key=KEY)
-    assert "2 of 3 rows are rejected" in told
+    detector.run("export", "--database-url", application, "--query", "bad.sql", code=4)
+    detector.run("preview", "--database-url", application, "--query", "bad.sql", code=4)
+    message = detector.raises(fe.load_training, application, strict=True, key=KEY)
+    assert "2 of 3 rows are rejected" in message
 
 
 @pytest.mark.sample(
@@ -249,10 +249,10 @@ def test_too_many_rejected_rows_are_told_without_them(application: str, watch: W
         f"{query(age='count(*)')} GROUP BY json_extract('{{}}', f.feedback_text)",
     ],
 )
-def test_broken_sql_is_told_without_values(application: str, watch: Watch, sql: str) -> None:
-    """The query itself may be quoted by the database, and rows may not."""
-    watch.raises(fe.load_training, application, query=sql, key=KEY)
-    watch.raises(fe.export_feedback, application, query=sql, key=KEY)
+def test_sql_errors_contain_no_values(application: str, detector: LeakDetector, sql: str) -> None:
+    """The database may quote the query, but no rows."""
+    detector.raises(fe.load_training, application, query=sql, key=KEY)
+    detector.raises(fe.export_feedback, application, query=sql, key=KEY)
 
 
 WRONG_TYPES = {
@@ -274,8 +274,8 @@ WRONG_TYPES = {
 @pytest.mark.parametrize(
     ("value", "column"), [(value, column) for value, columns in WRONG_TYPES.items() for column in columns]
 )
-def test_a_column_of_a_wrong_type_is_told_without_values(
-    application: str, watch: Watch, value: str, column: str
+def test_column_type_errors_contain_no_values(
+    application: str, detector: LeakDetector, value: str, column: str
 ) -> None:
     """Text, bytes and fractions where they do not belong: the query is refused, or its rows are rejected.
 
@@ -283,9 +283,9 @@ def test_a_column_of_a_wrong_type_is_told_without_values(
     """
     Path("own.sql").write_text(query(**{column: value}))
     is_age = (value, column) == ("f.user_id * 1.5", "age")
-    told = watch.run("export", "--database-url", application, "--query", "own.sql", code=0 if is_age else None)
+    message = detector.run("export", "--database-url", application, "--query", "own.sql", code=0 if is_age else None)
     refusal = "error: (Columns of a wrong type|Nothing was exported|created_at)"
-    assert re.match(r"(?s)window .*\nages +1 below" if is_age else refusal, told)
+    assert re.match(r"(?s)window .*\nages +1 below" if is_age else refusal, message)
 
 
 MIXED: dict[str, Row] = {
@@ -301,12 +301,14 @@ MIXED: dict[str, Row] = {
 @pytest.mark.sample("ids", "numbers as times")
 @pytest.mark.fresh_reader
 @pytest.mark.parametrize("kind", MIXED)
-def test_mixed_types_of_sqlite_are_told_without_values(sqlite_database: Database, watch: Watch, kind: str) -> None:
-    """SQLite stores anything anywhere: one row in three has something else than its column says."""
-    fill(sqlite_database, {}, WRONG, {**WRONG_TOO, **MIXED[kind]})
-    exported = watch.run("export", "--database-url", sqlite_database.url, code=None)
-    shown = watch.run("preview", "--database-url", sqlite_database.url, code=None, shown=None)
-    assert [bool(re.match("error: ", told)) for told in (exported, shown)] in ([True, True], [False, False])
+def test_mixed_types_of_sqlite_are_reported_without_values(
+    sqlite_database: Database, detector: LeakDetector, kind: str
+) -> None:
+    """SQLite stores anything anywhere: one row in three has a value of another type than its column."""
+    fill(sqlite_database, {}, INVALID, {**OTHER_INVALID, **MIXED[kind]})
+    exported = detector.run("export", "--database-url", sqlite_database.url, code=None)
+    shown = detector.run("preview", "--database-url", sqlite_database.url, code=None, shown=None)
+    assert [bool(re.match("error: ", message)) for message in (exported, shown)] in ([True, True], [False, False])
 
 
 URLS = {
@@ -326,34 +328,34 @@ URLS = {
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_a_database_that_cannot_be_reached_is_told_without_its_password(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch, url: str
+def test_connection_errors_contain_no_password(
+    detector: LeakDetector, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    """Whether it is the URL, the server or the driver that is wrong."""
+    """Whether the URL, the server or the driver is at fault."""
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
     for command in ("export", "preview"):
-        watch.run(command, code=URLS[url])
+        detector.run(command, code=URLS[url])
     for function in (fe.export_feedback, fe.load_feedback):
-        watch.raises(function, url)
+        detector.raises(function, url)
 
 
 class TestPostgresql:
-    """The same for a server, whose errors quote the values that they are about."""
+    """The same for a server, whose errors quote values."""
 
     @pytest.fixture
     def server(self, postgres_database: str) -> Iterator[str]:
-        """A PostgreSQL application with one good row and two wrong ones."""
+        """Create a PostgreSQL application with one valid and two invalid rows."""
         with opened(postgres_database) as database:
-            fill(database, {}, WRONG, WRONG_TOO)
+            fill(database, {}, INVALID, OTHER_INVALID)
             yield postgres_database
 
     @pytest.mark.slow
-    def test_commands_and_errors(self, server: str, watch: Watch) -> None:
-        """What succeeds, what is rejected, and what fails while rows are read."""
-        watch.run("export", "--database-url", server, "--json", code=0)
-        watch.run("preview", "--database-url", server, code=0, shown=frozenset(EXPORTED))
-        watch.run("export", "--database-url", server, "--strict", code=4)
-        watch.raises(fe.load_training, server, strict=True)
+    def test_commands_and_errors_contain_no_values(self, server: str, detector: LeakDetector) -> None:
+        """When an export succeeds, rejects rows, and fails while rows are read."""
+        detector.run("export", "--database-url", server, "--json", code=0)
+        detector.run("preview", "--database-url", server, code=0, shown=frozenset(EXPORTED))
+        detector.run("export", "--database-url", server, "--strict", code=4)
+        detector.raises(fe.load_training, server, strict=True)
         for sql in (
             query(age="CAST(f.feedback_text AS integer)"),
             query(created_at="CAST(f.feedback_text AS timestamp)"),
@@ -365,41 +367,43 @@ class TestPostgresql:
             query(nonsense="f.feedback_text"),
             "SELECT nonsense FROM nowhere",
         ):
-            watch.raises(fe.load_training, server, query=sql)
+            detector.raises(fe.load_training, server, query=sql)
             Path("own.sql").write_text(sql)
-            assert watch.run("export", "--database-url", server, "--query", "own.sql", code=3)
+            assert detector.run("export", "--database-url", server, "--query", "own.sql", code=3)
 
-    def test_a_wrong_password(self, postgres_tcp_url: str, watch: Watch) -> None:
-        """Neither the password nor the user is told; host and database are."""
+    def test_authentication_errors_contain_neither_user_nor_password(
+        self, postgres_tcp_url: str, detector: LeakDetector
+    ) -> None:
+        """Host and database are named; the password and the user are not."""
         url = sa.make_url(postgres_tcp_url).set(password=PASSWORD)
         text = url.render_as_string(hide_password=False)
-        told = watch.run("export", "--database-url", text, code=3)
-        assert told == watch.run("preview", "--database-url", text, code=3)
-        assert "user or password is wrong" in told
-        assert str(url.username) not in told
-        watch.raises(fe.load_feedback, url)
-        watch.raises(fe.load_feedback, sa.create_engine(url))
+        message = detector.run("export", "--database-url", text, code=3)
+        assert message == detector.run("preview", "--database-url", text, code=3)
+        assert "user or password is wrong" in message
+        assert str(url.username) not in message
+        detector.raises(fe.load_feedback, url)
+        detector.raises(fe.load_feedback, sa.create_engine(url))
 
 
-def test_keys_and_settings_that_are_wrong_are_told_without_their_values(
-    application: str, watch: Watch, monkeypatch: pytest.MonkeyPatch
+def test_errors_of_keys_and_settings_contain_no_values(
+    application: str, detector: LeakDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the environment, from files, and from a caller in Python."""
     monkeypatch.setenv("FEEDBACK_ETL_KEY", "canary-short")
     for command in (("export", "--database-url", application), ("keys", "show")):
-        watch.run(*command, code=2)
+        detector.run(*command, code=2)
     for options in ({}, {"key": "canary-short"}, {"key": KEY.encode()}, {"key": KEY, "unkeyed": True}):
-        watch.raises(fe.export_feedback, application, **options)
+        detector.raises(fe.export_feedback, application, **options)
     key_file = Path.cwd().parent / f"{Path.cwd().name}-key"  # not among the files that are searched
     key_file.write_bytes(KEY.encode("utf-16"))
     key_file.chmod(0o600)
     monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", str(key_file))
-    watch.run("keys", "show", code=2)
+    detector.run("keys", "show", code=2)
     monkeypatch.setenv("FEEDBACK_ETL_CONNECT_TIMEOUT", PASSWORD)
-    watch.run("export", "--database-url", f"sqlite:///{PASSWORD}", code=2)
+    detector.run("export", "--database-url", f"sqlite:///{PASSWORD}", code=2)
 
 
-def test_arguments_of_the_library_that_are_wrong_are_told_without_their_values(application: str, watch: Watch) -> None:
+def test_errors_of_library_arguments_contain_no_values(application: str, detector: LeakDetector) -> None:
     """An id or a text in the wrong place is a value too."""
     value: Any = TEXTS["feedback_text"]
     for options in (
@@ -410,9 +414,9 @@ def test_arguments_of_the_library_that_are_wrong_are_told_without_their_values(a
         {"recommendation_id": value},
         {"max_rejected": 2},
     ):
-        watch.raises(fe.export_feedback, application, key=KEY, **options)
+        detector.raises(fe.export_feedback, application, key=KEY, **options)
     for database in (value, [value], {"url": value}):
-        watch.raises(fe.export_feedback, database, key=KEY)
+        detector.raises(fe.export_feedback, database, key=KEY)
 
 
 @pytest.mark.parametrize(
@@ -430,17 +434,17 @@ def test_arguments_of_the_library_that_are_wrong_are_told_without_their_values(a
     ],
 )
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_database_url_in_the_place_of_a_folder_is_not_repeated(
+def test_database_url_given_as_a_folder_is_not_repeated(
     use: Callable[[Any], object], kind: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    """Nor is a folder of that name made: it would show the password to everybody who lists folders."""
+    """No folder of that name is created either: its name would show the password."""
     with pytest.raises(UsageError, match="this is another URL") as caught:
         use(kind("postgresql://u:sekret@h/db"))
     assert "sekret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_line_does_not_repeat_it_either() -> None:
+def test_command_line_does_not_repeat_a_database_url() -> None:
     """Wherever a folder or a file is named."""
     url = "postgresql://u:sekret@h/db"
     for command in (["list", "--output", url], ["report", "--output", url], ["risk", url], ["export", "--output", url]):

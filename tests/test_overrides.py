@@ -454,7 +454,7 @@ class TestOptions:
         ("options", "message"),
         [
             ({"age_edgs": (30,)}, "no option age_edgs. Did you mean age_edges"),
-            ({"age_edges": (65, 30)}, "age_edges must be rising"),
+            ({"age_edges": (65, 30)}, "age_edges must be ascending"),
             ({"days_back": 7}, "days_back cannot be set for all exports"),
             ({"idempotency_key": "1"}, "idempotency_key is determined anew"),
         ],

@@ -1,4 +1,4 @@
-"""What is installed is what was built: the wheel works without the source tree."""
+"""The wheel: its content, and that it works without the source tree."""
 
 import os
 import subprocess
@@ -15,29 +15,29 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from the source tree."""
+    """Build a wheel from the source tree."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", str(folder), str(ROOT)], check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_the_package_and_its_licence(wheel: Path) -> None:
-    """Typed, licensed, and nothing but the package."""
+def test_wheel_contains_the_package_and_its_licence(wheel: Path) -> None:
+    """It contains type information, the licence, and nothing but the package."""
     names = zipfile.ZipFile(wheel).namelist()
     assert "feedback_etl/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"feedback_etl"}
 
 
-def test_the_wheel_exports_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+def test_wheel_exports_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
     """Unpacked elsewhere, the command's module runs the demo."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    where = [sys.executable, "-c", "import feedback_etl; print(feedback_etl.__file__)"]
-    found = subprocess.run(where, env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.startswith(str(tmp_path / "site"))
+    import_command = [sys.executable, "-c", "import feedback_etl; print(feedback_etl.__file__)"]
+    imported = subprocess.run(import_command, env=environment, capture_output=True, text=True, check=True)
+    assert imported.stdout.startswith(str(tmp_path / "site"))
     command = [sys.executable, "-m", "feedback_etl", "demo", "--rows", "500"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "exported" in done.stderr
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "exported" in result.stderr

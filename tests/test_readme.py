@@ -17,7 +17,7 @@ TEXT = "\n".join(path.read_text(encoding="utf-8") for path in (README, *DOCS))
 COMMANDS = ROOT / "docs" / "commands.md"
 
 
-def blocks(language: str, path: Path = README) -> list[str]:
+def read_blocks(language: str, path: Path = README) -> list[str]:
     """Return the code blocks of a language in their order."""
     return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
@@ -29,40 +29,40 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def labels(text: str) -> list[str]:
-    """The first word of every line, with digits and hashes made equal."""
+def get_labels(text: str) -> list[str]:
+    """Return the first word of every line, with numbers and hashes replaced."""
     return [re.sub(r"[0-9a-f]*\d[0-9a-f]*", "N", line.split(" ")[0]) for line in text.splitlines() if line.strip()]
 
 
 @pytest.fixture
 def demo() -> subprocess.CompletedProcess[str]:
-    """The demo, made in the working directory."""
-    done = feedback_etl("demo")
-    assert done.returncode == 0, done.stderr
-    return done
+    """Run the demo in the working directory."""
+    result = feedback_etl("demo")
+    assert result.returncode == 0, result.stderr
+    return result
 
 
-def test_the_two_commands_are_targets_of_the_makefile() -> None:
-    """`make demo` and `make test` exist, and the demo is what is shown."""
+def test_commands_of_the_readme_are_make_targets() -> None:
+    """`make demo` and `make test` exist, and `make demo` runs the documented command."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    commands = re.findall(r"^make (\w+)", blocks("sh")[0], re.MULTILINE)
+    commands = re.findall(r"^make (\w+)", read_blocks("sh")[0], re.MULTILINE)
     assert commands == ["demo", "test"]
     for command in commands:
         assert re.search(rf"^{command}:", makefile, re.MULTILINE)
     assert "feedback-etl demo\n" in makefile
 
 
-def test_the_output_shown_is_the_output_given(demo: subprocess.CompletedProcess[str]) -> None:
+def test_output_in_the_readme_equals_a_run(demo: subprocess.CompletedProcess[str]) -> None:
     """The sample run in README has the lines of a real one; figures differ, since the demo's window moves."""
-    shown = blocks("text")[0]
-    *talk, next_step = demo.stderr.strip().splitlines()
+    shown = read_blocks("text")[0]
+    *messages, next_step = demo.stderr.strip().splitlines()
     assert next_step.startswith("Next: ")
-    reasons = {line.split()[-1] for line in talk if line.startswith("   ")}
+    reasons = {line.split()[-1] for line in messages if line.startswith("   ")}
     assert reasons <= set(re.findall(r"[a-z_]+", shown))
-    shown_talk = shown.partition("\n\nanalysis_hash")[0]
+    shown_messages = shown.partition("\n\nanalysis_hash")[0]
     ignored = {"", *reasons}
-    assert [x for x in labels(shown_talk) if x not in ignored] == [
-        x for x in labels("\n".join(talk)) if x not in ignored
+    assert [x for x in get_labels(shown_messages) if x not in ignored] == [
+        x for x in get_labels("\n".join(messages)) if x not in ignored
     ]
     header, *rows = demo.stdout.splitlines()
     assert header in shown
@@ -70,63 +70,65 @@ def test_the_output_shown_is_the_output_given(demo: subprocess.CompletedProcess[
 
 
 @pytest.fixture
-def in_use(demo: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What README has its reader do before the docs are read: the demo is the database, and there is a key."""
+def demo_in_use(demo: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare what README describes: the demo is the database, and there is a key."""
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "sqlite:///feedback_demo/feedback.db")
     assert feedback_etl("keys", "new").returncode == 0
 
 
-def assert_they_run(commands: list[str]) -> None:
-    """One after the other, as one script."""
+def assert_commands_run(commands: list[str]) -> None:
+    """Run commands one after the other, as one script."""
     assert commands
-    done = run("bash", "-c", "set -euo pipefail\n" + "\n".join(commands))
-    assert done.returncode == 0, done.stderr
+    result = run("bash", "-c", "set -euo pipefail\n" + "\n".join(commands))
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow
-def test_the_shell_commands_run(demo: subprocess.CompletedProcess[str]) -> None:
-    """Make a key, look, export: all blocks but the first succeed, in this order."""
-    assert_they_run(blocks("sh")[1:])
+def test_shell_commands_of_the_readme_run(demo: subprocess.CompletedProcess[str]) -> None:
+    """All blocks but the first succeed in this order: create a key, preview, export."""
+    assert_commands_run(read_blocks("sh")[1:])
     assert len(list(Path("ml/feedback_training").glob("feedback_training_*.csv"))) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("in_use")
-@pytest.mark.parametrize("path", [path for path in DOCS if blocks("sh", path)], ids=lambda path: path.stem)
-def test_the_shell_commands_of_the_docs_run(path: Path) -> None:
-    """Each document by itself."""
-    assert_they_run(blocks("sh", path))
+@pytest.mark.usefixtures("demo_in_use")
+@pytest.mark.parametrize("path", [path for path in DOCS if read_blocks("sh", path)], ids=lambda path: path.stem)
+def test_shell_commands_of_the_docs_run(path: Path) -> None:
+    """Each document is run by itself."""
+    assert_commands_run(read_blocks("sh", path))
 
 
-def test_the_python_blocks_run(demo: subprocess.CompletedProcess[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_blocks_of_the_readme_run(
+    demo: subprocess.CompletedProcess[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Run README, then the first blocks of the training and integrations documents, as one program."""
     assert feedback_etl("keys", "new").returncode == 0
-    documents = [blocks("python", ROOT / "docs" / name)[0] for name in ("training.md", "integrations.md")]
-    exec(compile("\n".join(blocks("python") + documents), README.name, "exec"), {})
+    documents = [read_blocks("python", ROOT / "docs" / name)[0] for name in ("training.md", "integrations.md")]
+    exec(compile("\n".join(read_blocks("python") + documents), README.name, "exec"), {})
     exported, loaded = capsys.readouterr().out.splitlines()[0].split()
     assert exported == loaded
     assert int(exported) > 0
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("in_use")
-@pytest.mark.parametrize("path", [path for path in DOCS if blocks("python", path)], ids=lambda path: path.stem)
-def test_the_python_blocks_of_the_docs_run(path: Path) -> None:
-    """Each document by itself."""
-    done = run(sys.executable, "-c", "\n".join(blocks("python", path)))
-    assert done.returncode == 0, done.stderr
+@pytest.mark.usefixtures("demo_in_use")
+@pytest.mark.parametrize("path", [path for path in DOCS if read_blocks("python", path)], ids=lambda path: path.stem)
+def test_python_blocks_of_the_docs_run(path: Path) -> None:
+    """Each document is run by itself."""
+    result = run(sys.executable, "-c", "\n".join(read_blocks("python", path)))
+    assert result.returncode == 0, result.stderr
 
 
-def test_the_settings_shown_are_settings() -> None:
-    """The settings file of the docs is accepted as it stands."""
-    Path("feedback-etl.toml").write_text(blocks("toml", COMMANDS)[0], encoding="utf-8")
+def test_documented_settings_file_is_accepted() -> None:
+    """It contains every setting."""
+    Path("feedback-etl.toml").write_text(read_blocks("toml", COMMANDS)[0], encoding="utf-8")
     from feedback_etl.settings import Settings, load_settings
 
     settings = load_settings()
     assert settings.db_schema == "skincare"
     assert [column.name for column in settings.extra_columns] == ["country"]
     assert set(Settings.model_fields) == set(
-        re.findall(r"^\[?(\w+)(?: =|\.)", blocks("toml", COMMANDS)[0], re.MULTILINE)
+        re.findall(r"^\[?(\w+)(?: =|\.)", read_blocks("toml", COMMANDS)[0], re.MULTILINE)
     ) - {
         *("role", "type"),
     }
@@ -145,12 +147,12 @@ def test_every_reason_and_exit_code_is_documented() -> None:
 
 
 def test_every_public_name_is_documented() -> None:
-    """What `import feedback_etl` offers for a first script stands in README."""
+    """README or the docs name each function for a first script."""
     for name in ("export_feedback", "load_training", "load_feedback", "split_valid", "anonymize", "deduplicate"):
         assert name in TEXT
 
 
-def test_files_that_are_named_exist() -> None:
+def test_documented_paths_exist() -> None:
     """A path that README or the docs name is in the repository."""
     named = re.findall(r"`((?:examples|schemas|notebooks|tests)/[\w./]+\.\w+)`", TEXT)
     assert named
@@ -158,7 +160,7 @@ def test_files_that_are_named_exist() -> None:
         assert (ROOT / path).is_file(), path
 
 
-def test_files_and_names_that_contributing_answers_with_exist() -> None:
+def test_files_and_names_in_contributing_exist() -> None:
     """Each file of "Where things are" exists, and one of the files of its row defines each name."""
     text = (
         (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Where things are")[2].partition("\n## ")[0]
@@ -174,32 +176,32 @@ def test_files_and_names_that_contributing_answers_with_exist() -> None:
 
 
 @pytest.mark.parametrize("path", [README, *DOCS], ids=lambda path: path.stem)
-def test_links_lead_somewhere(path: Path) -> None:
-    """To a file of the repository, and to a heading in it; README links to each document."""
+def test_links_have_targets(path: Path) -> None:
+    """Each leads to a file of the repository and a heading in it; README links to each document."""
     links = re.findall(r"\]\((?!https:)([^)]*)\)", path.read_text(encoding="utf-8"))
     for link in links:
-        name, _, place = link.partition("#")
+        name, _, anchor = link.partition("#")
         target = path.parent / name if name else path
         headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
-        assert not place or place in {heading.lower().replace(" ", "-") for heading in headings}, link
+        assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
     if path == README:
-        assert {f"docs/{each.name}" for each in DOCS} <= {link.partition("#")[0] for link in links}
+        assert {f"docs/{document.name}" for document in DOCS} <= {link.partition("#")[0] for link in links}
 
 
-def test_the_crontab_shown_is_that_of_the_examples() -> None:
-    """Which is executed."""
-    assert blocks("cron", ROOT / "docs" / "integrations.md") == [
+def test_documented_crontab_equals_the_example() -> None:
+    """The example is executed by a test."""
+    assert read_blocks("cron", ROOT / "docs" / "integrations.md") == [
         (ROOT / "examples" / "crontab").read_text(encoding="utf-8")
     ]
 
 
-def test_the_subclass_shown_has_the_labels_shown() -> None:
-    """Those that a vocabulary is told."""
+def test_documented_subclass_gives_the_documented_labels() -> None:
+    """The vocabulary of the document has the same labels."""
     path = ROOT / "docs" / "integrations.md"
-    code = blocks("python", path)[-1]
+    code = read_blocks("python", path)[-1]
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     bucket_age = namespace["GenerationProcessor"]("sqlite://")._bucket_age
     shown = re.findall(r"age_ranges=\((.*?)\)", path.read_text(encoding="utf-8"))
-    labels_shown = [label.strip('"') for label in shown[0].split(", ")]
-    assert [bucket_age(age) for age in (None, 29, 30, 60)] == [None, *labels_shown]
+    documented_labels = [label.strip('"') for label in shown[0].split(", ")]
+    assert [bucket_age(age) for age in (None, 29, 30, 60)] == [None, *documented_labels]

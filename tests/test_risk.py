@@ -1,4 +1,4 @@
-"""How easily people are found again: published figures, and an oracle in plain Python."""
+"""Re-identification risk: published figures, and an oracle in plain Python."""
 
 import json
 import math
@@ -22,82 +22,82 @@ SALARIES = {"zip": [476, 476, 476, 4790, 4790, 4790, 479, 479, 479], "salary": [
 
 
 class TestPublishedFigures:
-    """What the papers say of their own examples."""
+    """Figures that papers publish for their own examples."""
 
-    def test_t_of_salaries(self) -> None:
+    def test_t_closeness_of_salaries(self) -> None:
         """Li et al. (2007), section 4: 0.167 for the table that is better, 0.375 for the class {3, 4, 5}."""
-        found = risk(pl.DataFrame(SALARIES), quasi_identifiers=["zip"], sensitive=["salary"])
-        assert found.t["salary"] == pytest.approx(0.167, abs=5e-4)
+        measured = risk(pl.DataFrame(SALARIES), quasi_identifiers=["zip"], sensitive=["salary"])
+        assert measured.t["salary"] == pytest.approx(0.167, abs=5e-4)
         worse = SALARIES | {"salary": [3, 4, 5, 6, 11, 8, 7, 9, 10]}
         assert risk(pl.DataFrame(worse), quasi_identifiers=["zip"], sensitive=["salary"]).t["salary"] == (
             pytest.approx(0.375)
         )
 
-    def test_l_of_diseases(self) -> None:
+    def test_l_diversity_of_diseases(self) -> None:
         """Machanavajjhala et al. (2007), figure 3: a table that is 3-diverse."""
         diseases = ["heart", "viral", "cancer", "cancer"], ["cancer", "heart", "viral", "viral"]
         four = ([1305] * 4, diseases[0]), ([1485] * 4, diseases[1]), ([1306] * 4, diseases[0])
-        table = pl.concat(pl.DataFrame({"zip": zips, "disease": each}) for zips, each in four)
-        found = risk(table, quasi_identifiers=["zip"], sensitive=["disease"])
-        assert found.distinct_l == {"disease": 3}
-        assert found.entropy_l["disease"] == pytest.approx(2**1.5)  # 1/4, 1/4 and 1/2 in each class: 1.5 bits
-        assert found.t == {"disease": pytest.approx(1 / 6)}
+        table = pl.concat(pl.DataFrame({"zip": zips, "disease": names}) for zips, names in four)
+        measured = risk(table, quasi_identifiers=["zip"], sensitive=["disease"])
+        assert measured.distinct_l == {"disease": 3}
+        assert measured.entropy_l["disease"] == pytest.approx(2**1.5)  # 1/4, 1/4 and 1/2 in each class: 1.5 bits
+        assert measured.t == {"disease": pytest.approx(1 / 6)}
 
-    def test_k_of_voters(self) -> None:
+    def test_k_anonymity_of_voters(self) -> None:
         """Sweeney (2002), figure 2: a table with k = 2 for race, birth, gender and zip."""
         classes = {("black", 1965, "m", "0214"): 2, ("black", 1965, "f", "0213"): 2, ("black", 1964, "f", "0213"): 2}
         classes |= {("white", 1964, "m", "0213"): 3, ("white", 1967, "m", "0213"): 2}
         rows = [row for row, times in classes.items() for _ in range(times)]
         table = pl.DataFrame(rows, schema=["race", "birth", "gender", "zip"], orient="row")
-        found = risk(table, quasi_identifiers=table.columns, sensitive=[])
-        assert (found.k, found.classes, found.highest_risk) == (2, 5, 0.5)
-        assert found.average_risk == pytest.approx(5 / 11)
-        assert found.discernibility == 4 * 4 + 9
+        measured = risk(table, quasi_identifiers=table.columns, sensitive=[])
+        assert (measured.k, measured.classes, measured.highest_risk) == (2, 5, 0.5)
+        assert measured.average_risk == pytest.approx(5 / 11)
+        assert measured.discernibility == 4 * 4 + 9
 
 
-class TestPersons:
-    """Who counts."""
+class TestPeople:
+    """The unit that is counted is a person."""
 
-    def test_rows_are_not_people(self) -> None:
+    def test_k_counts_people_instead_of_rows(self) -> None:
         """Two users with ten rows each in their own class: k is 1, not 10."""
         table = pl.DataFrame({"age": ["a"] * 10 + ["b"] * 10, "user": [1] * 10 + [2] * 10})
         assert risk(table, quasi_identifiers=["age"], sensitive=[]).k == 10
-        found = risk(table, quasi_identifiers=["age"], sensitive=[], person="user")
-        assert (found.k, found.share_unique, found.small_rows, found.small_people) == (1, 1.0, 20, 2)
+        measured = risk(table, quasi_identifiers=["age"], sensitive=[], person="user")
+        assert (measured.k, measured.share_unique, measured.small_rows, measured.small_people) == (1, 1.0, 20, 2)
 
-    def test_who_is_in_two_small_classes_counts_in_both(self) -> None:
+    def test_person_in_two_small_classes_counts_in_both(self) -> None:
         """The sum of sizes is no number of different people: here there is one."""
         table = pl.DataFrame({"age": ["a", "b"], "user": [1, 1]})
         assert risk(table, quasi_identifiers=["age"], sensitive=[], person="user").small_people == 2
 
-    def test_rows_without_a_person_are_one_person(self) -> None:
-        """They could all be of the same."""
+    def test_rows_without_a_person_count_as_one_person(self) -> None:
+        """They could all belong to the same person."""
         table = pl.DataFrame({"age": ["a"] * 3, "user": [None, None, 7]})
         assert risk(table, quasi_identifiers=["age"], sensitive=[], person="user").k == 2
 
     def test_null_is_a_value(self) -> None:
         """Rows without an age are a class."""
         table = pl.DataFrame({"age": ["a", "a", None], "rating": [1, None, 2]})
-        found = risk(table, quasi_identifiers=["age"], sensitive=["rating"])
-        assert (found.classes, found.k, found.distinct_l) == (2, 1, {"rating": 1})
+        measured = risk(table, quasi_identifiers=["age"], sensitive=["rating"])
+        assert (measured.classes, measured.k, measured.distinct_l) == (2, 1, {"rating": 1})
 
 
 class TestEdges:
-    """What is hardly a table."""
+    """Empty tables, constant columns and missing columns."""
 
-    def test_no_rows(self) -> None:
+    def test_empty_table_has_no_risk(self) -> None:
         """Nothing is at risk."""
         table = pl.DataFrame(schema={"age": pl.String, "rating": pl.Int8})
         assert risk(table.lazy(), quasi_identifiers=["age"], sensitive=["rating"]) == Risk()
 
-    def test_one_value_throughout(self) -> None:
+    def test_constant_column_has_distance_zero(self) -> None:
         """The distance is 0 where nothing differs."""
         table = pl.DataFrame({"age": ["a", "b"], "rating": [1, 1]})
-        found = risk(table, quasi_identifiers=["age", "age"], sensitive=["rating"])
-        assert (found.t, found.entropy_l) == ({"rating": 0.0}, {"rating": 1.0})
+        measured = risk(table, quasi_identifiers=["age", "age"], sensitive=["rating"])
+        assert (measured.t, measured.entropy_l) == ({"rating": 0.0}, {"rating": 1.0})
 
-    def test_what_is_not_there(self) -> None:
-        """Is named, with what is and may be told."""
+    def test_missing_columns_are_reported(self) -> None:
+        """The message names them and the columns that exist."""
         with pytest.raises(UsageError, match=r"no column zip, user\. It has: age\.$"):
             risk(pl.DataFrame({"age": [1]}), quasi_identifiers=["age", "zip"], sensitive=[], person="user")
         with pytest.raises(UsageError, match="at least one"):
@@ -117,45 +117,47 @@ ROWS = st.lists(
 
 
 @given(ROWS)
-def test_it_is_what_plain_python_counts(rows: list[dict[str, Any]]) -> None:
+def test_every_figure_equals_the_plain_python_oracle(rows: list[dict[str, Any]]) -> None:
     """Every figure, of random tables with nulls."""
     schema = {"a": pl.Int64, "b": pl.String, "user": pl.Int64, "s": pl.Int64, "w": pl.String}
     table = pl.DataFrame(rows, schema=schema)
-    found = risk(table, quasi_identifiers=["a", "b"], sensitive=["s", "w"], person="user")
+    measured = risk(table, quasi_identifiers=["a", "b"], sensitive=["s", "w"], person="user")
     classes = defaultdict(list)
     for row in rows:
         classes[row["a"], row["b"]].append(row)
-    sizes = {each: len({row["user"] for row in members}) for each, members in classes.items()}
-    assert (found.rows, found.classes, found.k) == (len(rows), len(classes), min(sizes.values()))
-    assert found.average_risk == pytest.approx(len(classes) / sum(sizes.values()))
-    unique = sum(len(members) for each, members in classes.items() if sizes[each] == 1)
-    assert found.share_unique == pytest.approx(unique / len(rows))
-    assert found.small_people == sum(size for size in sizes.values() if size < 5)
-    assert found.small_rows == sum(len(members) for each, members in classes.items() if sizes[each] < 5)
-    assert found.discernibility == sum(len(members) ** 2 for members in classes.values())
+    sizes = {name: len({row["user"] for row in members}) for name, members in classes.items()}
+    assert (measured.rows, measured.classes, measured.k) == (len(rows), len(classes), min(sizes.values()))
+    assert measured.average_risk == pytest.approx(len(classes) / sum(sizes.values()))
+    unique = sum(len(members) for name, members in classes.items() if sizes[name] == 1)
+    assert measured.share_unique == pytest.approx(unique / len(rows))
+    assert measured.small_people == sum(size for size in sizes.values() if size < 5)
+    assert measured.small_rows == sum(len(members) for name, members in classes.items() if sizes[name] < 5)
+    assert measured.discernibility == sum(len(members) ** 2 for members in classes.values())
     for name in ("s", "w"):
-        overall = shares([row[name] for row in rows])
-        inside = [shares([row[name] for row in members]) for members in classes.values()]
-        assert found.distinct_l[name] == min(map(len, inside))
-        entropies = [-sum(p * math.log(p) for p in each.values()) for each in inside]
-        assert found.entropy_l[name] == pytest.approx(math.exp(min(entropies)))
-        distance = ordered if name == "s" else equal
-        assert found.t[name] == pytest.approx(max(distance(each, overall) for each in inside), abs=1e-9)
+        overall = count_shares([row[name] for row in rows])
+        inside = [count_shares([row[name] for row in members]) for members in classes.values()]
+        assert measured.distinct_l[name] == min(map(len, inside))
+        entropies = [-sum(p * math.log(p) for p in class_shares.values()) for class_shares in inside]
+        assert measured.entropy_l[name] == pytest.approx(math.exp(min(entropies)))
+        distance = ordered_distance if name == "s" else equal_distance
+        assert measured.t[name] == pytest.approx(
+            max(distance(class_shares, overall) for class_shares in inside), abs=1e-9
+        )
 
 
-def shares(values: list[Any]) -> dict[Any, float]:
+def count_shares(values: list[Any]) -> dict[Any, float]:
     return {value: times / len(values) for value, times in Counter(values).items()}
 
 
-def equal(here: dict[Any, float], overall: dict[Any, float]) -> float:
-    return sum(abs(here.get(value, 0) - share) for value, share in overall.items()) / 2
+def equal_distance(class_shares: dict[Any, float], overall: dict[Any, float]) -> float:
+    return sum(abs(class_shares.get(value, 0) - share) for value, share in overall.items()) / 2
 
 
-def ordered(here: dict[Any, float], overall: dict[Any, float]) -> float:
+def ordered_distance(class_shares: dict[Any, float], overall: dict[Any, float]) -> float:
     values = sorted(overall, key=lambda value: (value is not None, value))
     moved = total = 0.0
     for value in values:
-        moved += here.get(value, 0) - overall[value]
+        moved += class_shares.get(value, 0) - overall[value]
         total += abs(moved)
     return total / (len(values) - 1) if len(values) > 1 else 0.0
 
@@ -164,74 +166,74 @@ class TestCommand:
     """`feedback-etl risk`."""
 
     @pytest.fixture
-    def here(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    def run_command(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
         """Runs command lines in this process."""
         return Here(capfd, monkeypatch)
 
     @pytest.mark.parametrize("form", FORMS, ids=str)
-    def test_of_an_export(self, here: Here, sqlite_database: Database, form: dict[str, Any]) -> None:
+    def test_export_is_measured(self, run_command: Here, sqlite_database: Database, form: dict[str, Any]) -> None:
         """In each form, as a table and as JSON."""
         sqlite_database.fill(**people(3))
         report = exported(sqlite_database, Path("out"), **form)
-        ended = here("risk", report.export_filename)
+        ended = run_command("risk", report.export_filename)
         assert ended.code == 0
         assert ended.out.splitlines()[:3] == [
             "rows                       9",
             "classes                    1",
             "k                          9",
         ]
-        told = json.loads(here("risk", report.export_filename, report.export_filename, "--json").out)
-        assert (told["rows"], told["k"], told["distinct_l"]["helpful_rating"]) == (18, 18, 1)
+        measured = json.loads(run_command("risk", report.export_filename, report.export_filename, "--json").out)
+        assert (measured["rows"], measured["k"], measured["distinct_l"]["helpful_rating"]) == (18, 18, 1)
 
-    def test_of_any_file(self, here: Here) -> None:
+    def test_any_file_is_measured(self, run_command: Here) -> None:
         """With the columns named."""
         Path("salaries.csv").write_text("zip,salary,who\n1,5,1\n1,7,1\n2,9,2\n")
         options = ["--quasi-identifier", "zip", "--sensitive", "salary", "--person", "who", "--json"]
-        assert json.loads(here("risk", "salaries.csv", *options).out)["k"] == 1
+        assert json.loads(run_command("risk", "salaries.csv", *options).out)["k"] == 1
 
-    def test_values_are_texts(self, here: Here) -> None:
-        """01067 is another place than 1067, also where every value looks like a number."""
+    def test_values_are_compared_as_text(self, run_command: Here) -> None:
+        """01067 is another postcode than 1067, also where every value looks like a number."""
         Path("zips.csv").write_text("zip,salary\n" + "1067,3\n" * 11 + "01067,11\n")
-        done = here("risk", "zips.csv", "--quasi-identifier", "zip", "--sensitive", "salary", "--json")
-        found = json.loads(done.out)
-        assert (found["classes"], found["k"], found["t"]["salary"]) == (2, 1, pytest.approx(11 / 12))
+        done = run_command("risk", "zips.csv", "--quasi-identifier", "zip", "--sensitive", "salary", "--json")
+        measured = json.loads(done.out)
+        assert (measured["classes"], measured["k"], measured["t"]["salary"]) == (2, 1, pytest.approx(11 / 12))
 
-    def test_a_folder_is_refused_with_what_to_say_instead(self, here: Here) -> None:
-        """Its files may be of several keys."""
+    def test_folder_is_refused_with_a_remedy(self, run_command: Here) -> None:
+        """Its files may have several keys."""
         Path("out").mkdir()
-        ended = here("risk", "out")
+        ended = run_command("risk", "out")
         assert ended.code == 2
         assert "out is a folder: name its files (out/*.csv)" in ended.err
         assert "feedback-etl report --output out" in ended.err
 
-    def test_exports_of_two_keys_are_not_taken_together(self, here: Here, sqlite_database: Database) -> None:
+    def test_exports_of_two_keys_are_not_combined(self, run_command: Here, sqlite_database: Database) -> None:
         """A person has another pseudonym in each; files without a manifest are taken as they are."""
         sqlite_database.fill(**people(3))
         first, again = (exported(sqlite_database, Path(name)).export_filename for name in ("one", "two"))
         other = exported(sqlite_database, Path("other"), key="another key that is long enough for it").export_filename
-        ended = here("risk", first, again, other)
+        ended = run_command("risk", first, again, other)
         assert ended.code == 2
         assert "The files were made with 2 keys" in ended.err
-        assert here("risk", first, again).code == 0
+        assert run_command("risk", first, again).code == 0
         Path("copy.csv").write_bytes(Path(other).read_bytes())
-        assert here("risk", first, "copy.csv").code == 0
+        assert run_command("risk", first, "copy.csv").code == 0
 
-    def test_what_cannot_be_read(self, here: Here) -> None:
-        """One sentence, without what is in it."""
+    def test_unreadable_files_are_reported(self, run_command: Here) -> None:
+        """In one sentence, without their content."""
         Path("torn.parquet").write_text("secret")
         Path("a.csv").write_text("a\n1\n")
         Path("b.csv").write_text("b,c\n1,2\n")
-        ended = here("risk", "torn.parquet")
+        ended = run_command("risk", "torn.parquet")
         assert (ended.code, ended.err) == (5, "error: torn.parquet cannot be read as CSV or Parquet.\n")
-        assert here("risk", "missing.csv").code == 5
-        assert "different columns" in here("risk", "a.csv", "b.csv", "--quasi-identifier", "a").err
-        assert here("risk", "a.csv", "--quasi-identifier", "zip").code == 2
+        assert run_command("risk", "missing.csv").code == 5
+        assert "different columns" in run_command("risk", "a.csv", "b.csv", "--quasi-identifier", "a").err
+        assert run_command("risk", "a.csv", "--quasi-identifier", "zip").code == 2
 
     @pytest.mark.parametrize("content", ["k3y-that-nobody-may-see\n", "anna@example.org,42\nbob@example.org,7\n"])
-    def test_what_is_no_table_is_not_shown(self, here: Here, content: str) -> None:
+    def test_content_that_is_no_table_is_not_shown(self, run_command: Here, content: str) -> None:
         """The first line of a key, or of a file without a header, is taken for names of columns."""
         Path("file").write_text(content)
-        ended = here("risk", "file")
+        ended = run_command("risk", "file")
         assert ended.code == 2
         assert "The frame has no column age_range, conditions_detected, timeframe. It has: " in ended.err
         assert not any(word in ended.err for word in content.strip().replace("\n", ",").split(","))

@@ -3,7 +3,7 @@
 import json
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ from feedback_etl.cli.options import (
 from feedback_etl.errors import CheckFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from feedback_etl.columns import ExtraColumn
     from feedback_etl.compliance.item import ChecklistItem
@@ -122,7 +122,12 @@ def measure_risk(
     ).to_dict()
     if as_json:
         write_stdout(json.dumps(result))
-        return
+    else:
+        _print_figures(result)
+
+
+def _print_figures(result: "Mapping[str, Any]") -> None:
+    """Print each figure, or the figures of each column, on a line."""
     for name, value in result.items():
         for column, number in (value if isinstance(value, dict) else {"": value}).items():
             figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"

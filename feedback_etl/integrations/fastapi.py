@@ -29,25 +29,25 @@ from feedback_etl.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 1.0
-"""How long a request waits for others who use the folder: long enough for an export that is naming its files."""
-_MOST_DAYS = 36_500
+_MAX_LOCK_TIMEOUT = 1.0
+"""Seconds that a request waits for the folder's lock: long enough for an export that commits."""
+_MAX_DAYS = 36_500
 _MAX_BODY_BYTES = 4_096
 """A body with all options has about 70 bytes."""
 
-_ANSWERS: list[tuple[type[FeedbackError], int, str]] = [
-    (FolderLockedError, 409, "An export, an erasure or a prune is under way: try again when it is done."),
-    (SourceError, 503, "The database cannot be read now: nothing was exported."),
-    (ValidationError, 500, "Rows break the rules, so nothing was exported."),
-    (ExportFileError, 500, "The folder of exports cannot be used: nothing was exported."),
-    (FeedbackError, 500, "Exports are not configured as they have to be: nothing was exported."),
+_RESPONSES_BY_ERROR: list[tuple[type[FeedbackError], int, str]] = [
+    (FolderLockedError, 409, "Another export, erasure or prune uses the folder. Try again when it is done."),
+    (SourceError, 503, "The database cannot be read now. Nothing was exported."),
+    (ValidationError, 500, "Rows are invalid. Nothing was exported."),
+    (ExportFileError, 500, "The output folder cannot be used. Nothing was exported."),
+    (FeedbackError, 500, "Exports are not configured correctly. Nothing was exported."),
 ]
-"""Responses to clients; the message of the error itself, which may contain paths, goes to the server's log."""
+"""Status and message for the client; the error's own message, which may contain paths, goes to the server's log."""
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    409: {"description": "The folder is in use: try again later."},
+    409: {"description": "The folder is in use. Try again later."},
     413: {"description": "The body is larger than any valid one."},
-    500: {"description": "Something has to be put right on the server, whose log says what."},
+    500: {"description": "The server needs attention; its log has the reason."},
     503: {"description": "The database cannot be read now."},
 }
 
@@ -57,7 +57,7 @@ class ExportRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    days_back: Annotated[int, Field(ge=1, le=_MOST_DAYS)] | Literal[-1] = Field(
+    days_back: Annotated[int, Field(ge=1, le=_MAX_DAYS)] | Literal[-1] = Field(
         30, description="days of 24 hours before now; -1 for everything"
     )
     min_feedback_fields: int = Field(1, ge=0, le=4, description="rows with fewer of the four ratings are skipped")
@@ -70,18 +70,18 @@ class _Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def handle_politely(request: Request) -> Response:
+        async def handle_bounded(request: Request) -> Response:
             try:
                 return await handle(Request(request.scope, _limit_body(request.receive)))
             except RequestValidationError as error:
-                faults = [{name: fault[name] for name in ("loc", "msg", "type")} for fault in error.errors()]
-            raise HTTPException(422, faults)
+                problems = [{name: problem[name] for name in ("loc", "msg", "type")} for problem in error.errors()]
+            raise HTTPException(422, problems)
 
-        return handle_politely
+        return handle_bounded
 
 
 def _limit_body(receive: Receive) -> Receive:
-    """Return `receive` with an answer of 413 as soon as the body is larger than any valid one."""
+    """Return a `receive` that raises a 413 response as soon as the body exceeds the limit."""
     size = 0
 
     async def receive_limited() -> Message:
@@ -98,16 +98,17 @@ def _limit_body(receive: Receive) -> Receive:
 def create_router(settings: Settings | None = None, *, dependencies: Sequence[Depends] = ()) -> APIRouter:
     """Create a router with `POST /admin/export-feedback` and `GET /admin/exports`, protected by dependencies.
 
-    An export runs in a worker thread and holds the folder's lock from its beginning to its end: who asks meanwhile, in
-    this process or another one, gets 409 and no second export. 422 is for input that is not allowed, 503 for the
-    database, 500 for what has to be put right on the server. No answer holds a path outside the folder of exports.
+    An export runs in a worker thread and holds the folder's lock until it ends. A concurrent request, to this process
+    or another one, gets 409 and starts no second export. 422 reports invalid input, 413 a body above 4,096 bytes, 503
+    the database, and 500 a problem of the server. No response contains a path outside the output folder.
 
     Args:
-        settings: The effective ones (environment, settings file) unless given. The key is looked up for every export.
-        dependencies: What a caller has to pass, such as `[Depends(require_admin)]`; at least one.
+        settings: The settings; those of the environment and the settings file by default. The key is looked up for
+            every export.
+        dependencies: The checks that a caller must pass, such as `[Depends(require_admin)]`; at least one.
 
     Raises:
-        UsageError: There is no dependency, or the settings are wrong.
+        UsageError: There is no dependency, or the settings are invalid.
 
     >>> router = create_router(load_settings(), dependencies=[Depends(lambda: None)])  # this one admits everyone
     >>> [route.path for route in router.routes]
@@ -121,11 +122,12 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
     def export_feedback(request: ExportRequest) -> dict[str, Any]:
         """Export feedback and return its statistics; one export runs at a time."""
         try:
-            patience = min(settings.lock_timeout, _PATIENCE_SECONDS)
-            report = run_export(settings, **request.model_dump(), idempotency_key=uuid4().hex, lock_timeout=patience)
+            lock_timeout = min(settings.lock_timeout, _MAX_LOCK_TIMEOUT)
+            options = request.model_dump() | {"idempotency_key": uuid4().hex, "lock_timeout": lock_timeout}
+            report = run_export(settings, **options)
         except FeedbackError as error:
-            raise _answer(error) from None
-        return _told(report, settings)
+            raise _to_response(error) from None
+        return _describe_report(report, settings)
 
     @router.get("/exports")
     def list_exports(limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> dict[str, Any]:
@@ -134,9 +136,9 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
             exports, unmanaged = maintenance.list_exports(settings.output_dir)
         except FeedbackError as error:
             logger.warning("refused: %s", error)
-            raise HTTPException(500, "The folder of exports cannot be read.") from None
+            raise HTTPException(500, "The output folder cannot be read.") from None
         return {
-            "exports": [_listed(each) for each in exports[: -limit - 1 : -1]],
+            "exports": [_describe_export(export) for export in exports[: -limit - 1 : -1]],
             "unmanaged": [path.name for path in unmanaged],
         }
 
@@ -146,39 +148,39 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
 def _require_authentication(dependencies: Sequence[Depends]) -> None:
     if isinstance(dependencies, Depends) or not dependencies:
         raise UsageError(
-            "Whoever can reach an export can start it: pass dependencies=[Depends(...)] with the function that lets "
-            "admins in and no one else."
+            "Without authentication, everyone who can reach the endpoint can start an export. Pass "
+            "dependencies=[Depends(...)] with a function that admits admins only."
         )
-    if not all(isinstance(each, Depends) and each.dependency is not None for each in dependencies):
+    if not all(isinstance(depends, Depends) and depends.dependency is not None for depends in dependencies):
         raise UsageError("Each of dependencies must be Depends(function) or Security(function).")
 
 
-def _answer(error: FeedbackError) -> HTTPException:
+def _to_response(error: FeedbackError) -> HTTPException:
     logger.warning("refused: %s", error)
-    code, message = next((code, message) for kind, code, message in _ANSWERS if isinstance(error, kind))
+    code, message = next((code, message) for kind, code, message in _RESPONSES_BY_ERROR if isinstance(error, kind))
     if isinstance(error, ValidationError) and error.reasons:
         message += f" {', '.join(f'{name}: {rows}' for name, rows in error.reasons.items())}."
     return HTTPException(code, message)
 
 
-def _told(report: ExportReport, settings: Settings) -> dict[str, Any]:
-    """Return the statistics of an export, and its files by their names in the folder."""
+def _describe_report(report: ExportReport, settings: Settings) -> dict[str, Any]:
+    """Return the statistics of an export, with the names of its files in the folder."""
     figures = report.to_dict()
     rejected, filename = figures.pop("rejected_filename"), figures.pop("export_filename")
     return {
         "status": "exported" if filename else "nothing_to_export",
-        "filename": _name(filename, settings.output_dir),
-        "rejected_filename": _name(rejected, settings.output_dir),
+        "filename": _relative_name(filename, settings.output_dir),
+        "rejected_filename": _relative_name(rejected, settings.output_dir),
         **figures,
     }
 
 
-def _name(path: str, folder: Path) -> str | None:
-    """Return the name of a file in the folder; None if it was not needed."""
+def _relative_name(path: str, folder: Path) -> str | None:
+    """Return the name of a file in the folder; None if the export has no such file."""
     return Path(path).relative_to(folder).as_posix() if path else None
 
 
-def _listed(manifest: Manifest) -> dict[str, Any]:
+def _describe_export(manifest: Manifest) -> dict[str, Any]:
     """Return the entry of an export in the list."""
     names = ("created_at", "window", "mode", "key_id", "erased_rows", "pruned_at")
     return {

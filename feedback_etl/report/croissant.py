@@ -17,7 +17,7 @@ from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_schema import TIME, manifest_schema
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import open_storage
-from feedback_etl.training.export_catalog import CommittedExport, may_share_pairs
+from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
 
 CROISSANT = "croissant.json"
 
@@ -57,7 +57,7 @@ _ROLE_DESCRIPTIONS = {
     "sensitive": "Declared as sensitive",
 }
 _OVERLAP_NOTE = (
-    " The windows of these exports overlap, so files can repeat rows of other files: scan_training of feedback_etl "
+    " The windows of these exports overlap, so files can repeat rows of others: scan_training of feedback_etl "
     "reads each row once."
 )
 

@@ -21,7 +21,7 @@ from feedback_etl.report.rows import Export, Rows
 from feedback_etl.report.selection import Selection, refresh_exports, select_exports
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.urls import is_object_store
-from feedback_etl.training.export_catalog import may_share_pairs
+from feedback_etl.training.committed_export import may_share_pairs
 
 _PERSON = "subject_hash"
 _SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))

@@ -9,7 +9,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.text_scan import scan_text
 from feedback_etl.storage.base import Storage
-from feedback_etl.training.export_catalog import CommittedExport
+from feedback_etl.training.committed_export import CommittedExport
 from feedback_etl.transform.transforms import PAIR_KEY
 
 _OCCURRENCE = "occurrence in its file"

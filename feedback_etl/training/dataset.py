@@ -13,14 +13,8 @@ from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraC
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.text_scan import csv_sources
-from feedback_etl.training.export_catalog import (
-    CommittedExport,
-    find_exports,
-    may_share_pairs,
-    recency_key,
-    refresh,
-    require_exports,
-)
+from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, recency_key
+from feedback_etl.training.export_catalog import find_exports, refresh, require_exports
 from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT
 from feedback_etl.transform.transforms import PAIR_KEY
 

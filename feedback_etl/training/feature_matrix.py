@@ -71,8 +71,8 @@ def features(
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
     ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None], "feedback_timestamp": [None, None]})
-    >>> known = Vocabulary(conditions=("acne",), rules=("r001", "r002"))
-    >>> for column in features(pairs, vocabulary=known).iter_columns():
+    >>> vocabulary = Vocabulary(conditions=("acne",), rules=("r001", "r002"))
+    >>> for column in features(pairs, vocabulary=vocabulary).iter_columns():
     ...     print(f"{column.name:<18}", *column.cast(int))
     condition=acne     1 0
     conditions_other   1 0
@@ -96,18 +96,18 @@ def features(
         raise UsageError('vocabulary must be a Vocabulary: use Vocabulary.load("vocabulary.json") or Vocabulary.fit.')
     time = [_TIME] if times else []
     require_pairs(frame, [*_TEXTS, *time, *ratings])
-    known = Vocabulary.fit(frame) if vocabulary is None else vocabulary
-    known.require_ranges(frame)
+    fitted = Vocabulary.fit(frame) if vocabulary is None else vocabulary
+    fitted.require_ranges(frame)
     parsed = frame.select(
         pl.col(_LISTS).cast(pl.String).str.split(","),
         _days("timeframe"),
-        _rank("age_range", known.age_ranges),
+        _rank("age_range", fitted.age_ranges),
         *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast converts to UTC
         *map(numeric_rating, ratings),
     )
     numbers = [
-        *_one_hot("conditions_detected", "condition", known.conditions),
-        *_one_hot("rules_applied", "rule", known.rules),
+        *_one_hot("conditions_detected", "condition", fitted.conditions),
+        *_one_hot("rules_applied", "rule", fitted.rules),
         *_with_missing("timeframe", "timeframe_days", "timeframe_missing"),
         *_with_missing("age_range", "age", "age_missing"),
         *(_times(timestamp_precision) if times else ()),

@@ -1,4 +1,4 @@
-"""The steps that a batch of raw rows passes. `process_batch` is their order; everything here is pure."""
+"""Process a batch of raw rows. `process_batch` shows the order of the steps; all functions are pure."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,7 +16,7 @@ from feedback_etl.transform.transforms import TimestampPrecision, anonymize, coa
 
 
 class BatchOptions(Protocol):
-    """Options of the steps; without a key, ids are hashed unkeyed."""
+    """Options of the steps; if `key` is None, ids are hashed without a key."""
 
     @property
     def now(self) -> datetime: ...  # noqa: D102
@@ -40,10 +40,10 @@ class BatchResult(NamedTuple):
     """The result of a batch.
 
     Attributes:
-        pairs: Training pairs; `validate` has yet to accept them.
-        user_ids: The users of the pairs, row by row.
-        rejected: Raw rows that are invalid; `add_reasons` explains them.
-        counts: Numbers of rows and values, by outcome.
+        pairs: Training pairs, not yet checked by `validate`.
+        user_ids: The user of each pair, in the same order.
+        rejected: Invalid raw rows, without reasons; `add_reasons` adds them.
+        counts: Numbers of rows and values by outcome.
     """
 
     pairs: pl.DataFrame
@@ -58,18 +58,18 @@ def process_batch(raw: pl.DataFrame, options: BatchOptions, duplicates: Duplicat
     Args:
         raw: The canonical raw columns, ordered by time.
         options: The options of the steps.
-        duplicates: Removes duplicates within the batch and of earlier batches.
+        duplicates: Filter that removes duplicates of rows in this batch and in earlier batches.
 
     Raises:
-        ValidationError: Columns are missing or of a wrong type, or a function of the application failed.
+        ValidationError: Columns are missing or of a wrong type, or an overridden function of the application failed.
     """
     rated = raw.filter(has_min_ratings(options.min_feedback_fields))
     valid, rejected = partition_valid(rated, options.extra_columns)
     unique = duplicates.filter_raw(valid)
     pairs = _pseudonymize(unique, options)
     unique, pairs = duplicates.filter_pairs(unique, pairs)
-    times = _list_times(options.extra_columns)
-    pairs = coarsen(pairs, options.timestamp_precision, also=times)
+    time_columns = _time_columns(options.extra_columns)
+    pairs = coarsen(pairs, options.timestamp_precision, also=time_columns)
     counts = {
         "total": raw.height,
         "skipped": raw.height - rated.height,
@@ -78,7 +78,7 @@ def process_batch(raw: pl.DataFrame, options: BatchOptions, duplicates: Duplicat
         "exported": pairs.height,
         "implausible_ages": _count_implausible_ages(pairs, unique),
         "withheld": _count_new_nulls(pairs, unique, [IMAGE_URL.name]),
-        "unreadable": _count_new_nulls(pairs, unique, times),
+        "unreadable": _count_new_nulls(pairs, unique, time_columns),
     }
     return BatchResult(pairs, unique["user_id"], rejected, counts)
 
@@ -96,7 +96,7 @@ def _pseudonymize(valid: pl.DataFrame, options: BatchOptions) -> pl.DataFrame:
     return options.overrides.apply(pairs, valid)
 
 
-def _list_times(extra_columns: Sequence[ExtraColumn]) -> list[str]:
+def _time_columns(extra_columns: Sequence[ExtraColumn]) -> list[str]:
     """Return the names of the extra columns that contain times."""
     return [column.name for column in extra_columns if column.type == "time" and column.role != "identifier"]
 
@@ -110,7 +110,7 @@ def _count_implausible_ages(pairs: pl.DataFrame, raw: pl.DataFrame) -> int:
     """Count the rows without an age_range because their age is implausible."""
     ages: Any = raw["age"]
     lowest, highest = ages.min(), ages.max()
-    if lowest is None or (lowest >= 0 and highest <= MAX_AGE):  # as in nearly every batch, and ten times as fast
+    if lowest is None or (lowest >= 0 and highest <= MAX_AGE):  # the usual case: this check is ten times as fast
         return 0
     is_implausible = ~nan_to_null(ages).is_between(0, MAX_AGE)
     return int((is_implausible & pairs["age_range"].is_null()).sum())

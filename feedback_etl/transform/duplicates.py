@@ -1,4 +1,4 @@
-"""Remove duplicates batch by batch; the filters remember what they need of earlier batches."""
+"""Remove duplicates batch by batch; a filter remembers the keys of earlier batches that can still repeat."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from feedback_etl.transform.pairs import FeedbackTrainingPair, iter_pairs
 from feedback_etl.transform.transforms import RAW_KEY, deduplicate
 
 _RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), pl.col("created_at"))
-"""Comparable between batches, also where a source gives an id as a number in one and as text in the next."""
+"""The key of a pair, comparable between batches: a source may return numbers in one batch and text in the next."""
 
 
 class DuplicateFilter:
@@ -22,12 +22,12 @@ class DuplicateFilter:
         return valid
 
     def filter_pairs(self, raw: pl.DataFrame, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return the raw rows and their training pairs, row by row, that are no duplicates."""
+        """Return the raw rows and their training pairs, row by row, without duplicates."""
         return raw, pairs
 
 
 class RawDuplicateFilter(DuplicateFilter):
-    """Apply the built-in pair hash, on raw rows ordered by time."""
+    """Remove rows with equal built-in pair hashes from raw rows ordered by time, without computing the hash."""
 
     def __init__(self) -> None:
         self._seen: pl.DataFrame | None = None
@@ -35,8 +35,8 @@ class RawDuplicateFilter(DuplicateFilter):
     def filter_raw(self, valid: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that are the first of their pair.
 
-        Duplicates have equal times, and rows are ordered by time: only neighbours can be duplicates. Of earlier
-        batches, only the rows of the last time have to be remembered.
+        Duplicates have equal times, and rows are ordered by time, so only rows of adjacent equal times can be
+        duplicates. Of earlier batches, only the keys of the last time have to be remembered.
         """
         if valid.is_empty():
             return valid
@@ -56,14 +56,14 @@ class RawDuplicateFilter(DuplicateFilter):
 
 
 class CustomDuplicateFilter(DuplicateFilter):
-    """Apply an application's own hash of a pair. All hashes are kept: equal pairs can be far apart."""
+    """Remove pairs with equal hashes of an application's function; equal hashes can be far apart, so all are kept."""
 
     def __init__(self, pair_hash: Callable[[FeedbackTrainingPair], str]) -> None:
         self._pair_hash = pair_hash
         self._seen = set[str]()
 
     def filter_pairs(self, raw: pl.DataFrame, pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return the rows with a hash that no earlier row had; equal rows of the batch are hashed once.
+        """Return the rows whose hash no earlier row has; equal rows of the batch are hashed once.
 
         Raises:
             ValidationError: The function raised an error, or did not return text.

@@ -1,7 +1,7 @@
 """Column expressions.
 
-Each function takes a column name or an expression first, its options by keyword, and returns a `pl.Expr`. Nulls stay
-null. Nothing here reads a file, the environment or the clock.
+Each function takes a column name or an expression first and options by keyword, and returns a `pl.Expr`. Nulls stay
+null. The functions read no file, no environment variable and no clock.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from feedback_etl.errors import KeyUnusableError, UsageError
 from feedback_etl.transform.keyed_digest import hmac_sha256
 
 PSEUDONYM_LENGTH = 16
-"""Hex characters kept of a digest: 64 bits, so that two of a million ids collide with a chance of about 3e-8."""
+"""Hex characters of a digest that are kept: 64 bits, so a million ids contain a collision with probability 3e-8."""
 
 MIN_KEY_BYTES = 32
 """The output size of SHA-256: RFC 2104 section 3 discourages shorter HMAC keys."""
 
 ISO_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
-"""How Polars reads what `iso_timestamp` writes, with a fraction and without one."""
+"""The Polars format that parses the result of `iso_timestamp`, with and without a fraction."""
 
 MAX_AGE = 130
-"""The oldest people of whom there are records became 122."""
+"""The largest plausible age in years; the oldest documented person died at 122."""
 
 AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 
@@ -58,7 +58,7 @@ def hash_id(
     """Pseudonymise an id: the first 16 hex characters of a digest.
 
     Keyed: HMAC-SHA256(key, domain + ":" + id as text), RFC 2104. Unkeyed, only on request: SHA-256(id as text),
-    which anyone who can list the possible ids inverts in seconds.
+    which anyone who can list the possible ids can invert in seconds.
 
     Ids are integers of any width or text. A float is not an id (42.0 is not 42): `anonymize` refuses such columns.
     Null stays null.
@@ -69,7 +69,7 @@ def hash_id(
     Args:
         column: Name or expression of the ids.
         key: The pseudonym key: a `Key`, or its text of at least 32 bytes in UTF-8, surrounding white space stripped.
-        domain: The kind of id, so that equal ids of two kinds get different pseudonyms; the name of the column by
+        domain: The namespace of the ids: equal ids in two domains get different pseudonyms. The name of the column by
             default.
         unkeyed: Use the plain SHA-256 form.
 
@@ -78,7 +78,7 @@ def hash_id(
 
     Raises:
         UsageError: Neither `key` nor `unkeyed=True`, or both.
-        KeyUnusableError: The key is no UTF-8 text of 32 bytes or more.
+        KeyUnusableError: The key is not UTF-8 text of at least 32 bytes.
 
     >>> pl.select(hash_id(pl.lit(42), unkeyed=True)).item()
     '73475cb40a568e8d'
@@ -93,19 +93,19 @@ def hash_id(
         digest = text.chash.sha2_256()  # type: ignore[attr-defined]
     else:
         prefixed = pl.lit(f"{domain or ids.meta.output_name()}:") + text
-        digest = hmac_sha256(prefixed, _usable(key if isinstance(key, str) else key.text))
+        digest = hmac_sha256(prefixed, _require_usable_key(key if isinstance(key, str) else key.text))
     pseudonym: pl.Expr = digest.str.slice(0, PSEUDONYM_LENGTH)
     return pseudonym.alias(ids.meta.output_name())
 
 
-def _usable(key: str) -> str:
-    """Return the text of a key as `Key` does, or raise KeyUnusableError."""
+def _require_usable_key(key: str) -> str:
+    """Return the text of a key without surrounding white space; raise KeyUnusableError if it is not usable."""
     key = key.strip()
     encoded = key.encode(errors="ignore")
     if encoded.decode() != key:  # checked here, since an encoder's error would contain the key
-        raise KeyUnusableError("The key is not UTF-8 text; `feedback-etl keys new` makes one.")
+        raise KeyUnusableError("The key is not UTF-8 text; `feedback-etl keys new` creates one.")
     if len(encoded) < MIN_KEY_BYTES:
-        raise KeyUnusableError(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` makes one.")
+        raise KeyUnusableError(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` creates one.")
     return key
 
 
@@ -116,7 +116,7 @@ def age_ranges(edges: Sequence[int] = AGE_EDGES) -> pl.Enum:
         edges: The ages at which a new range begins, ascending.
 
     Raises:
-        UsageError: They are not whole numbers from 1 to 130, or do not rise.
+        UsageError: The edges are not ascending whole numbers from 1 to 130.
 
     >>> age_ranges([18, 65]).categories.to_list()
     ['<18', '18-65', '65+']
@@ -124,7 +124,7 @@ def age_ranges(edges: Sequence[int] = AGE_EDGES) -> pl.Enum:
     edges = list(edges)
     whole = all(isinstance(edge, int) and not isinstance(edge, bool) and 1 <= edge <= MAX_AGE for edge in edges)
     if not edges or not whole or edges != sorted({*edges}):
-        raise UsageError(f"age_edges must be rising whole numbers from 1 to {MAX_AGE}, for example 18, 25, 35, 50.")
+        raise UsageError(f"age_edges must be ascending whole numbers from 1 to {MAX_AGE}, for example 18, 25, 35, 50.")
     between = [f"{low}-{high}" for low, high in pairwise(edges)]
     return pl.Enum([f"<{edges[0]}", *between, f"{edges[-1]}+"])
 
@@ -132,8 +132,8 @@ def age_ranges(edges: Sequence[int] = AGE_EDGES) -> pl.Enum:
 def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES, plausible_only: bool = False) -> pl.Expr:
     """Convert an age in years to its range: `<18`, `18-25`, `25-35`, `35-50` or `50+`.
 
-    Ranges are half-open: 25 is in `25-35`. Ages below 18 are `<18`, from 50 on `50+`, as in the classic API; null
-    and NaN become null.
+    Ranges are half-open: 25 is in `25-35`. Ages below 18 become `<18` and ages of 50 and above `50+`, as in the
+    classic API; null and NaN become null.
 
     Args:
         column: Name or expression of ages, any numeric dtype.
@@ -144,7 +144,7 @@ def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES, plaus
         An expression of the dtype `age_ranges(edges)`, a Polars Enum in ascending order.
 
     Raises:
-        UsageError: The edges are not rising whole numbers.
+        UsageError: The edges are not ascending whole numbers.
 
     >>> pl.DataFrame({"age": [17, 25, 50, 131, None]}).select(bucket_age("age")).to_series().to_list()
     ['<18', '25-35', '50+', '50+', None]
@@ -157,10 +157,11 @@ def bucket_age(column: str | pl.Expr, *, edges: Sequence[int] = AGE_EDGES, plaus
 
 
 def iso_timestamp(column: str | pl.Expr) -> pl.Expr:
-    """Format a time exactly as `datetime.isoformat()` prints it: no fraction when it is zero, else six digits.
+    """Format a time as `datetime.isoformat()` does: no fraction when it is zero, else six digits.
 
     Args:
-        column: Name or expression of times, Datetime of any unit (cut to microseconds), naive UTC or with a time zone.
+        column: Name or expression of times: Datetime of any unit (truncated to microseconds), naive UTC or with a time
+            zone.
 
     Returns:
         A String expression without offset, in UTC.
@@ -178,9 +179,9 @@ def pair_hash(
     recommendation_id: str | pl.Expr = "recommendation_id",
     feedback_timestamp: str | pl.Expr = "feedback_timestamp",
 ) -> pl.Expr:
-    """Identify a feedback: SHA-256 of `analysis_hash|recommendation_id|feedback_timestamp`.
+    """Hash the columns that identify a feedback: SHA-256 of `analysis_hash|recommendation_id|feedback_timestamp`.
 
-    Null if one of the three is null.
+    The result is null if one of the three is null.
 
     Args:
         analysis_hash: Name or expression of the pseudonyms.
@@ -194,7 +195,7 @@ def pair_hash(
     'a52dd81bfd5e4e66'
     """
     times = [to_expr(feedback_timestamp)]
-    if isinstance(feedback_timestamp, str):  # one of the two is empty: times are formatted, text is taken as it is
+    if isinstance(feedback_timestamp, str):  # one selector is empty: times are formatted, text is used unchanged
         named = cs.by_name(feedback_timestamp)
         times = [iso_timestamp(named & cs.datetime()), named - cs.datetime()]
     joined = pl.concat_str([to_expr(analysis_hash), to_expr(recommendation_id), *times], separator="|")

@@ -1,4 +1,4 @@
-"""Expressions that find ids in texts, such as the path of an image."""
+"""Expressions that find ids in text, such as the path of an image."""
 
 from collections.abc import Sequence
 
@@ -6,30 +6,31 @@ import polars as pl
 
 from feedback_etl.transform.expressions import to_expr
 
-_PARTED = {
-    r"%3(\d)": "$1",  # a digit in a URL
+_SEPARATE_WORDS = {
+    r"%3(\d)": "$1",  # a percent-encoded digit
     r"[^\p{L}\p{N}]+": "/",
     r"(\p{L})(\p{N})": "$1/$2",
     r"(\p{N})(\p{L})": "$1/$2",
     r"(^|/)0+(\p{N})": "$1$2",
 }
 _LONG_ID = 16
-"""The length from which an id appears in no text by chance."""
+"""Length in characters from which an id is assumed to appear in a text only on purpose."""
 
 
 def contains_id(column: str | pl.Expr, *, ids: Sequence[str]) -> pl.Expr:
-    """Return whether a text contains one of the row's ids: as a separate word or number, or a long one anywhere.
+    """Return whether a text contains one of the row's ids: as a separate word or number, or anywhere if it is long.
 
-    Case, separators (of a UUID, too), leading zeros and digits written as %31 do not matter; an id in another encoding
-    is not found. Null where the text is null; no text contains an id that is null or empty.
+    Case, separators (including those of UUIDs) and leading zeros are ignored, and percent-encoded digits are decoded;
+    an id in another encoding is not found. The result is null where the text is null; an id that is null or empty is
+    never found.
 
     >>> frame = pl.DataFrame({"s3_key": ["photos/User_42/a.jpg", "photos/142.jpg"], "user_id": [42, 42]})
     >>> frame.select(contains_id("s3_key", ids=["user_id"])).to_series().to_list()
     [True, False]
     """
-    as_words = [bounded(column).str.contains(bounded(name), literal=True) for name in ids]
-    anywhere = [unbroken(column).str.contains(unbroken(name), literal=True).fill_null(value=False) for name in ids]
-    return pl.any_horizontal(*as_words, *anywhere)
+    is_word = [bounded(column).str.contains(bounded(name), literal=True) for name in ids]
+    is_substring = [unbroken(column).str.contains(unbroken(name), literal=True).fill_null(value=False) for name in ids]
+    return pl.any_horizontal(*is_word, *is_substring)
 
 
 def bounded(column: str | pl.Expr) -> pl.Expr:
@@ -39,8 +40,8 @@ def bounded(column: str | pl.Expr) -> pl.Expr:
     '/photos/user/42/jpg/'
     """
     words = to_expr(column).cast(pl.String).str.to_lowercase()
-    for pattern, parted in _PARTED.items():
-        words = words.str.replace_all(pattern, parted)
+    for pattern, replacement in _SEPARATE_WORDS.items():
+        words = words.str.replace_all(pattern, replacement)
     return pl.lit("/") + words.str.strip_chars("/").replace("", None) + pl.lit("/")
 
 

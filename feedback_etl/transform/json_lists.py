@@ -4,25 +4,25 @@ import polars as pl
 
 from feedback_etl.transform.expressions import to_expr
 
-# A JSON string by RFC 8259 section 7, without lone surrogates: no decoder can turn those into text.
+# A JSON string as in RFC 8259 section 7, without lone surrogates, which cannot be decoded to text.
 _JSON_STRING = (
     r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
     r'|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"'
 )
-_S = r"[ \t\n\r]*"
-_STRING_ARRAY = rf"\A{_S}\[{_S}(?:{_JSON_STRING}{_S}(?:,{_S}{_JSON_STRING}{_S})*)?\]{_S}\z"
-_NO_LIST = rf"\A(?:{_S}null{_S})?\z"
+_SPACE = r"[ \t\n\r]*"
+_STRING_ARRAY = rf"\A{_SPACE}\[{_SPACE}(?:{_JSON_STRING}{_SPACE}(?:,{_SPACE}{_JSON_STRING}{_SPACE})*)?\]{_SPACE}\z"
+_NULL_OR_EMPTY = rf"\A(?:{_SPACE}null{_SPACE})?\z"
 
 
 def is_string_list(column: str | pl.Expr) -> pl.Expr:
-    """Return whether a JSON text is an array of strings; the empty text, `null` and SQL NULL count as an empty one.
+    """Return whether a JSON text is an array of strings; an empty text, `null` and SQL NULL count as an empty array.
 
     >>> frame = pl.DataFrame({"json": ['["a"]', "null", None, '["a", 1]', "{}"]})
     >>> frame.select(is_string_list("json")).to_series().to_list()
     [True, True, True, False, False]
     """
     text = to_expr(column).cast(pl.String)
-    return text.is_null() | text.str.contains(_NO_LIST) | text.str.contains(_STRING_ARRAY)
+    return text.is_null() | text.str.contains(_NULL_OR_EMPTY) | text.str.contains(_STRING_ARRAY)
 
 
 def decode_list(column: str | pl.Expr) -> pl.Expr:
@@ -38,7 +38,7 @@ def decode_list(column: str | pl.Expr) -> pl.Expr:
 
 
 def join_list(column: str | pl.Expr) -> pl.Expr:
-    """Join the elements of a JSON array of strings by `,` in their order; an empty array becomes null.
+    """Join the elements of a JSON array of strings with `,`, in order; an empty array and other texts become null.
 
     >>> frame = pl.DataFrame({"json": ['["acne", "dry skin"]', "[]", None]})
     >>> frame.select(join_list("json")).to_series().to_list()

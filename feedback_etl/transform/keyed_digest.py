@@ -1,4 +1,4 @@
-"""The keyed digest of a column, as an expression that cannot be serialised with the key."""
+"""The keyed digest of a column, as an expression that refuses to be serialised, since it contains the key."""
 
 from typing import NoReturn
 
@@ -17,7 +17,7 @@ class _KeyedDigest:
         return text.to_frame().select(column).to_series()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("An expression with a pseudonym key is not serialised: that would store the key.")
+        raise TypeError("An expression with a pseudonym key cannot be serialised: that would store the key.")
 
 
 def hmac_sha256(text: pl.Expr, key: str) -> pl.Expr:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def load_model(name: str) -> "Model":
-    """Load a model; its file or module is run.
+    """Load a model; this runs its file or imports its module.
 
     Raises:
-        UsageError: The file, module or model does not exist, fails to load, or is no model of `pandera.polars`.
+        UsageError: The file, module or model does not exist, fails to load, or is not a model of `pandera.polars`.
 
     >>> load_model("feedback_etl.transform.training_schema:TrainingPair").__name__
     'TrainingPair'
@@ -25,7 +25,7 @@ def load_model(name: str) -> "Model":
 
     location, _, attribute = name.rpartition(":")
     if not location:
-        raise UsageError(f"{name} names no model; it looks like checks.py:Model or package.module:Model.")
+        raise UsageError(f"{name} does not name a row model: use the form checks.py:Model or package.module:Model.")
     model = _load_names(location).get(attribute)
     if isinstance(model, pa.DataFrameSchema) or (isinstance(model, type) and issubclass(model, pa.DataFrameModel)):
         return model
@@ -34,7 +34,7 @@ def load_model(name: str) -> "Model":
 
 def _load_names(location: str) -> dict[str, Any]:
     is_file = location.endswith(".py")
-    with suppress(PermissionError):  # it is error_type of below
+    with suppress(PermissionError):  # reported below, when the file cannot be loaded
         if is_file and not Path(location).is_file():
             raise UsageError(f"There is no file {location} with a model.")
     try:

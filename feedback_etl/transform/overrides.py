@@ -1,7 +1,7 @@
-"""Functions of an application that replace built-in expressions, called once per value.
+"""Functions of an application that replace built-in expressions.
 
-The classic API lets a subclass override how an id is hashed, an age bucketed, and a duplicate recognised. Such a
-function is called once for each distinct value of a batch, and what it returns is mapped onto the rows.
+In the classic API a subclass can override how ids are hashed, ages bucketed and duplicates recognised. Such a function
+is called once for each distinct value of a batch, and its results are joined to the rows.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from feedback_etl.transform.pairs import FeedbackTrainingPair
 
 @dataclass(frozen=True)
 class Overrides:
-    """Functions that replace expressions; None for the built-in one.
+    """Functions that replace expressions; None selects the built-in expression.
 
     Attributes:
-        hash_id: Takes an analysis id, an int or text; returns its pseudonym, a text.
-        bucket_age: Takes an age, or None; returns the label of its range, or None.
-        pair_hash: Takes a `FeedbackTrainingPair`; returns a text that is equal for the same feedback.
+        hash_id: Takes an analysis id, an int or a str; returns its pseudonym.
+        bucket_age: Takes an age or None; returns the label of its range or None.
+        pair_hash: Takes a `FeedbackTrainingPair`; returns a str that is equal for the same feedback.
     """
 
     hash_id: Callable[[Any], str] | None = None
@@ -31,7 +31,7 @@ class Overrides:
     pair_hash: Callable[[FeedbackTrainingPair], str] | None = None
 
     def names(self) -> dict[str, str]:
-        """Return the full name of each function by what it replaces, as manifests record it."""
+        """Map the name of each overridden expression to the full name of its function, as manifests record them."""
         functions = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: _full_name(function) for name, function in functions.items() if function is not None}
 
@@ -40,10 +40,10 @@ class Overrides:
 
         Args:
             pairs: The result of `anonymize`.
-            raw: The raw rows it was given.
+            raw: The raw rows of the pairs, in the same order.
 
         Raises:
-            ValidationError: A function raised an error, or returned something of another type.
+            ValidationError: A function raised an error, or returned a value of a wrong type.
         """
         columns = []
         if self.hash_id is not None:
@@ -55,7 +55,7 @@ class Overrides:
 
     def pseudonyms(self, ids: pl.Series) -> pl.Series:
         """Return the pseudonyms of ids by the application's function; null stays null."""
-        assert self.hash_id is not None  # noqa: S101  the caller knows
+        assert self.hash_id is not None  # noqa: S101  callers verify it
         return _map_distinct("_hash_id", self.hash_id, ids, (str,)).alias("analysis_hash")
 
 
@@ -65,7 +65,7 @@ def _full_name(function: Callable[..., Any]) -> str:
 
 
 def _map_distinct(name: str, function: Callable[[Any], Any], values: pl.Series, types: tuple[type, ...]) -> pl.Series:
-    """Map a function over a column, called once for each distinct value; null stays null unless it may return None."""
+    """Map a function over the distinct values of a column; it is called for null only if it may return None."""
     distinct = values.unique(maintain_order=True)
     takes_null = type(None) in types
     results = [call(name, function, value, types) if value is not None or takes_null else None for value in distinct]
@@ -75,27 +75,27 @@ def _map_distinct(name: str, function: Callable[[Any], Any], values: pl.Series, 
 
 
 def call(name: str, function: Callable[[Any], Any], value: object, types: tuple[type, ...]) -> Any:
-    """Call an application's function with a value, and return what it returns, of one of these types.
+    """Call an application's function with a value, and return its result, which must have one of these types.
 
     Raises:
-        ValidationError: It raised an error, or returned another type; the message contains no value.
+        ValidationError: The function raised an error, or its result has another type; the message contains no value.
     """
     try:
         result = function(value)
         if isinstance(result, str):
-            result.encode()  # half of a surrogate pair cannot be encoded
+            result.encode()  # raises for lone surrogates
     except Exception as error:
         problem = f"raised {type(error).__name__}{_line_of(error)}"
     else:
         if isinstance(result, types):
             return result
-        expected = " or ".join("None" if each is type(None) else each.__name__ for each in types)
+        expected = " or ".join("None" if choice is type(None) else choice.__name__ for choice in types)
         problem = f"returned {type(result).__name__} instead of {expected}"
-    # Raised here, outside of the handler of an error whose text may contain a value.
+    # Raised outside the `except` block, so that it is not chained to an error whose text may contain a value.
     raise ValidationError(f"{name} is overridden, and {problem}; nothing was exported. Correct that method.")
 
 
 def _line_of(error: Exception) -> str:
-    """Return where in the application's function an error was raised."""
+    """Return the file and line of the application's function that raised an error."""
     trace = error.__traceback__.tb_next if error.__traceback__ else None
     return f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})" if trace else ""

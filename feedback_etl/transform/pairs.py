@@ -54,35 +54,35 @@ def iter_pairs(frame: pl.DataFrame) -> Iterator[FeedbackTrainingPair]:
 
 
 def to_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
-    """Return pairs as a frame of the training set's types, labels of age ranges as text; nothing is coerced.
+    """Return pairs as a frame with the dtypes of a training set, but age ranges as text; values are not coerced.
 
     Times without an offset are in UTC; an empty text becomes null.
 
     Raises:
-        ValidationError: Values are of another type; the message names their columns.
+        ValidationError: Values have a wrong type; the message names their columns.
     """
-    columns, faults = [], []
+    columns, invalid = [], []
     for name, dtype in _TYPES.items():
         try:
-            columns.append(_series(name, [getattr(pair, name) for pair in pairs], dtype))
+            columns.append(_create_series(name, [getattr(pair, name) for pair in pairs], dtype))
         except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-            faults.append(name)
-    if faults:  # raised here, outside of the handler of an error whose text contains values
+            invalid.append(name)
+    if invalid:  # raised outside the `except` block, so that it is not chained to an error with values
         raise ValidationError(
-            f"Nothing was written: pairs contain invalid values in {', '.join(faults)}. "
+            f"Nothing was written: pairs contain invalid values in {', '.join(invalid)}. "
             "Ratings are int, times ISO 8601 text; None stands for no value."
         )
     return pl.DataFrame(columns)
 
 
-def _series(name: str, values: list[Any], dtype: Any) -> pl.Series:
+def _create_series(name: str, values: list[Any], dtype: Any) -> pl.Series:
     if dtype != _TIME:
         series = pl.Series(name, values, dtype=dtype, strict=True)
         return series.replace("", None) if dtype == pl.String else series
-    return pl.Series(name, [_utc(value) for value in values], dtype=pl.Datetime("us")).dt.replace_time_zone("UTC")
+    return pl.Series(name, [_parse_utc(value) for value in values], dtype=pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
-def _utc(text: str) -> datetime:
-    """Return the time that an ISO 8601 text means, naive in UTC."""
+def _parse_utc(text: str) -> datetime:
+    """Parse an ISO 8601 text to a naive UTC datetime."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)

@@ -1,6 +1,6 @@
-"""Validate raw rows: `RawFeedback`, a pandera model, names every reason for a rejection.
+"""Validate raw rows: the checks of `RawFeedback`, a pandera schema, are named after the reasons for rejection.
 
-`split_valid` returns the valid rows, and the invalid ones with their reasons.
+`split_valid` returns the valid rows, and the invalid rows with their reasons.
 """
 
 from collections.abc import Sequence
@@ -63,31 +63,31 @@ _ROW_FAULTS: dict[str, dict[str, pl.Expr]] = {
     "timeframe": _text_faults("timeframe"),
 }
 _FAULTS = _ROW_FAULTS | {name: _list_faults(name) for name in LIST_COLUMNS}
-"""For each column: the reasons for which its value is wrong, each with an expression that is true where it is."""
+"""Maps each column to its reasons for rejection, and each reason to an expression that is true for invalid values."""
 
 REASONS = tuple(dict.fromkeys(reason for faults in _FAULTS.values() for reason in faults))
-"""The stable names of all reasons for which a row is rejected."""
+"""The stable names of all reasons for rejection, except those of extra columns."""
 
 
 def _find_faults(column: ExtraColumn) -> dict[str, pl.Expr]:
-    """Return the reasons for which a value of an extra column is wrong, as `_FAULTS` does."""
+    """Return the reasons for rejection of an extra column and their expressions, as in `_FAULTS`."""
     value = pl.col(column.name)
-    return {reason.format(column.name): find(value) for reason, find in column.column_type.faults.items()}
+    return {reason.format(column.name): is_invalid(value) for reason, is_invalid in column.column_type.faults.items()}
 
 
-def _check(reason: str, wrong: pl.Expr) -> pa.Check:
-    right = ~wrong.fill_null(value=False)
-    return pa.Check(lambda data: data.lazyframe.select(right), name=reason, error=reason, ignore_na=False)
+def _create_check(reason: str, is_invalid: pl.Expr) -> pa.Check:
+    is_valid = ~is_invalid.fill_null(value=False)
+    return pa.Check(lambda data: data.lazyframe.select(is_valid), name=reason, error=reason, ignore_na=False)
 
 
 RawFeedback = pa.DataFrameSchema(
     {
-        name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _FAULTS.get(name, {}).items()])
+        name: pa.Column(nullable=True, checks=[_create_check(*fault) for fault in _FAULTS.get(name, {}).items()])
         for name in RAW_COLUMNS
     },
     name="RawFeedback",
 )
-"""The rules for raw rows; the name of each check is the stable name of a reason."""
+"""The schema of raw rows; the name of each check is the stable name of a reason for rejection."""
 
 
 class Split(NamedTuple, Generic[Frame]):
@@ -95,8 +95,8 @@ class Split(NamedTuple, Generic[Frame]):
 
     Attributes:
         valid: The valid rows, in their order.
-        rejected: The other rows, in their order, with a column `reasons`: all names of reasons, joined by commas in
-            the order of `REASONS`.
+        rejected: The invalid rows, in their order, with a column `reasons`: the names of their reasons in the order
+            of `REASONS`, joined by commas.
     """
 
     valid: Frame
@@ -107,7 +107,7 @@ class Split(NamedTuple, Generic[Frame]):
 def split_valid(frame: Frame, *, extra_columns: Sequence[ExtraColumn] = ()) -> Split[Frame]:
     """Split raw rows into valid ones and rejected ones with all their reasons.
 
-    A valid frame takes one pass; pandera then explains only the rows that failed it.
+    A frame is checked in one pass; pandera then explains only the invalid rows.
 
     Args:
         frame: The canonical raw columns (`RAW_COLUMNS`), as `load_feedback` returns them. A lazy frame is collected.
@@ -128,40 +128,40 @@ def split_valid(frame: Frame, *, extra_columns: Sequence[ExtraColumn] = ()) -> S
 
 
 def partition_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> Split[pl.DataFrame]:
-    """Split rows as `split_valid` does, in one pass and without reasons; `add_reasons` adds them, for many batches."""
+    """Split rows as `split_valid` does, but without reasons, which `add_reasons` adds for many batches at once."""
     require_raw(frame, extra_columns)
-    suspect = frame.select(_is_suspect(frame, extra_columns).alias("suspect")).to_series()
-    if not suspect.any():
+    is_invalid = frame.select(_is_invalid(frame, extra_columns).alias("is_invalid")).to_series()
+    if not is_invalid.any():
         return Split(frame, frame.clear())
-    return Split(frame.filter(~suspect), frame.filter(suspect))
+    return Split(frame.filter(~is_invalid), frame.filter(is_invalid))
 
 
 def is_valid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> pl.Expr:
-    """Return the expression that is true for the valid rows of a raw frame."""
-    return ~_is_suspect(frame, extra_columns)
+    """Return an expression that is true for the valid rows of this frame."""
+    return ~_is_invalid(frame, extra_columns)
 
 
-def _is_suspect(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn]) -> pl.Expr:
+def _is_invalid(frame: pl.DataFrame, extra_columns: Sequence[ExtraColumn]) -> pl.Expr:
     """Return whether a row is invalid. Lists are validated once per distinct text, since decoding is expensive."""
-    wrong = [
-        fault for faults in (*_ROW_FAULTS.values(), *map(_find_faults, extra_columns)) for fault in faults.values()
+    faults = [
+        fault for column in (*_ROW_FAULTS.values(), *map(_find_faults, extra_columns)) for fault in column.values()
     ]
     for column in LIST_COLUMNS:
         texts = frame.select(pl.col(column).unique())
-        faulty = texts.filter(pl.any_horizontal(_FAULTS[column].values())).to_series()
-        if len(faulty):
-            wrong.append(pl.col(column).is_in(faulty.implode()))
-    return pl.any_horizontal(wrong).fill_null(value=False)
+        invalid = texts.filter(pl.any_horizontal(_FAULTS[column].values())).to_series()
+        if len(invalid):
+            faults.append(pl.col(column).is_in(invalid.implode()))
+    return pl.any_horizontal(faults).fill_null(value=False)
 
 
 def add_reasons(rows: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
-    """Add the column `reasons`, from the findings of pandera, to rows that are all invalid."""
+    """Add the column `reasons`, from the failure cases of pandera, to rows that are all invalid."""
     if rows.is_empty():
         return rows.with_columns(reasons=pl.lit("", pl.String))
-    # pandera converts invalid values to Python, which has no times beyond the year 9999.
-    judged = rows.with_columns(pl.col("created_at").cast(pl.Datetime("us")).cast(pl.Int64))
-    cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra_columns)), judged)
-    names = dict.fromkeys((*REASONS, *(reason for each in extra_columns for reason in _find_faults(each))))
+    # Pandera converts invalid values to Python objects, and datetime ends with the year 9999.
+    convertible = rows.with_columns(pl.col("created_at").cast(pl.Datetime("us")).cast(pl.Int64))
+    cases = failure_cases(RawFeedback.add_columns(_raw_columns(extra_columns)), convertible)
+    names = dict.fromkeys((*REASONS, *(reason for column in extra_columns for reason in _find_faults(column))))
     reasons = (
         cases.select("index", reason=pl.col("check").cast(pl.Enum(list(names))))
         .unique()
@@ -174,6 +174,6 @@ def add_reasons(rows: pl.DataFrame, extra_columns: Sequence[ExtraColumn] = ()) -
 
 def _raw_columns(extra_columns: Sequence[ExtraColumn]) -> dict[str, pa.Column]:
     return {
-        each.name: pa.Column(nullable=True, checks=[_check(*fault) for fault in _find_faults(each).items()])
-        for each in raw_extra_columns(extra_columns)
+        column.name: pa.Column(nullable=True, checks=[_create_check(*fault) for fault in _find_faults(column).items()])
+        for column in raw_extra_columns(extra_columns)
     }

@@ -1,24 +1,24 @@
-"""Times that can be exported (the years 1 to 9999), and the placeholder for those that cannot.
+"""Times that can be exported (the years 1 to 9999), and the placeholder for unreadable times.
 
-Python, CSV readers and pandas end there; databases do not (PostgreSQL's `infinity` and the years before Christ).
+Python's datetime is limited to these years. Databases are not: PostgreSQL has `infinity` and years before Christ.
 """
 
 import polars as pl
 
 
-def _moment(microseconds: int) -> pl.Expr:
-    """Return a moment since 1970; unlike a literal of datetime, it starts none of Polars' threads at import."""
+def _from_microseconds(microseconds: int) -> pl.Expr:
+    """Return a time from microseconds since 1970; a datetime literal would start threads of Polars at import."""
     return pl.lit(microseconds, pl.Int64).cast(pl.Datetime("us"))
 
 
-_FIRST, _LAST = _moment(-62_135_596_800_000_000), _moment(253_402_300_799_999_999)
+_FIRST, _LAST = _from_microseconds(-62_135_596_800_000_000), _from_microseconds(253_402_300_799_999_999)
 """0001-01-01 00:00:00 and 9999-12-31 23:59:59.999999, `datetime.min` and `datetime.max`."""
-UNREADABLE = _moment(253_402_300_800_000_000)
-"""The first moment after the year 9999; in raw rows, a time that cannot be read. Null stands for no time."""
+UNREADABLE = _from_microseconds(253_402_300_800_000_000)
+"""The first microsecond after the year 9999, which replaces unreadable times in raw rows; null means no time."""
 
 
 def is_unreadable(column: str | pl.Expr) -> pl.Expr:
-    """Return whether a time lies outside of the years 1 to 9999; null for null.
+    """Return whether a time lies outside the years 1 to 9999; null stays null.
 
     >>> from datetime import datetime
     >>> pl.select(pl.lit(datetime(2025, 10, 25)).alias("t"), UNREADABLE.alias("u")).select(
@@ -31,7 +31,7 @@ def is_unreadable(column: str | pl.Expr) -> pl.Expr:
 
 
 def readable(column: str | pl.Expr) -> pl.Expr:
-    """Replace times that cannot be read by null.
+    """Replace times outside the years 1 to 9999 by null.
 
     >>> pl.select(UNREADABLE.alias("t")).select(readable("t")).item() is None
     True

@@ -1,7 +1,7 @@
-"""Validate training sets: `TrainingPair`, a pandera model, is the gate before anything is written or returned.
+"""Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written or returned.
 
-It validates at full depth whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH say. `raw_schema` validates
-raw rows.
+Validation is complete whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH are set to. Raw rows are
+validated in `raw_schema`.
 """
 
 import copy
@@ -33,7 +33,7 @@ UtcTime = Annotated[pl.Datetime, "us", "UTC"]
 
 
 Model = pa.DataFrameSchema | type[pa.DataFrameModel]
-"""A custom pandera model of some or all columns."""
+"""A custom pandera model or schema of some or all columns."""
 
 
 class TrainingPair(pa.DataFrameModel):
@@ -88,7 +88,7 @@ class TrainingPair(pa.DataFrameModel):
         ordered = True
 
 
-_MEANINGS = {
+_DESCRIPTIONS = {
     SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 hex characters.",
     IMAGE_URL: "Key of the analysed photo, where the user agreed to its use.",
 }
@@ -102,7 +102,7 @@ def training_schema(
 ) -> pa.DataFrameSchema:
     """Return `TrainingPair` with the requested age ranges and extra columns.
 
-    Where an application overrides `bucket_age` or `hash_id`, labels or pseudonyms are texts of any form.
+    Where an application overrides `bucket_age` or `hash_id`, labels or pseudonyms may be any text but a formula.
     """
     schema = TrainingPair.to_schema()
     text = pa.Check.str_matches(TEXT_PATTERN)
@@ -112,11 +112,13 @@ def training_schema(
         schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
     if "hash_id" in overridden:
         schema = schema.update_column("analysis_hash", checks=text, description=_OWN_PSEUDONYM)
-    return schema.add_columns({each.name: _create_column(each) for each in extra_columns}) if extra_columns else schema
+    columns = {column.name: _create_column(column) for column in extra_columns}
+    return schema.add_columns(columns) if columns else schema
 
 
 def _create_column(column: ExtraColumn) -> pa.Column:
-    description = _MEANINGS.get(column, f"{column.role.replace('_', '-').capitalize()}; a column that was declared.")
+    role = column.role.replace("_", "-").capitalize()
+    description = _DESCRIPTIONS.get(column, f"{role}; a column that was declared.")
     if column.role == "identifier":
         return pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN), nullable=True, description=description)
     checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
@@ -135,13 +137,14 @@ def validate(
 
     Args:
         frame: The twelve columns of `TrainingPair`, as `anonymize` returns them. A lazy frame is collected.
-        extra_columns: The columns that follow them, such as `columns.SUBJECT_HASH`.
+        extra_columns: The extra columns that follow the twelve, such as `columns.SUBJECT_HASH`.
         age_edges: The ages at which a new range begins.
-        row_model: A custom pandera model that the frame must satisfy as well; it changes nothing.
-        overridden: "bucket_age" where labels of age ranges are the application's own, "hash_id" where pseudonyms are.
+        row_model: A custom pandera model that the frame must satisfy as well; it does not change the frame.
+        overridden: The functions that the application overrides: "bucket_age", whose labels may then be any text but a
+            formula, and "hash_id", whose pseudonyms may be.
 
     Returns:
-        The same frame; of a lazy frame, the rows that were validated, lazy.
+        The same frame; for a lazy frame, a lazy frame of the validated rows.
 
     Raises:
         ValidationError: A rule is broken; the message names each broken rule, its column and the number of rows.
@@ -158,9 +161,10 @@ def validate(
 
 
 def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Return training pairs that an application created itself, if they are valid.
+    """Return training pairs that an application created without `anonymize`, if they are valid.
 
-    Pseudonyms and labels are texts of any form, lists may have empty elements; all else is as in `validate`.
+    Pseudonyms and labels may be any text but a formula, and lists may have empty elements. Other rules are those of
+    `validate`.
 
     Raises:
         ValidationError: As `validate` does.
@@ -173,15 +177,15 @@ def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
-    """Raise if there are findings, with the broken rules and the number of rows of each."""
+    """Raise if there are failure cases, with the broken rules and the number of rows that break each."""
     if cases.is_empty():
         return
-    # Findings about the columns themselves have no row, and carry the name of the schema instead of the column's.
-    # Findings of a custom model about whole rows could contain their values, and so could the name of a foreign column:
-    # in a file without a header, it is a value.
+    # A failure case of the frame's columns has no row index, and the name of the schema instead of the column's name.
+    # The message must contain no value of a row. Failure cases of a custom model about whole rows may contain values,
+    # and so may the name of an unknown column: in a file without a header, the names are values.
     of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
-    is_foreign = (pl.col("check") == "column_in_schema") & ~pl.col("failure_case").is_in(KNOWN)
-    named = pl.when(is_foreign).then(pl.lit("unknown")).otherwise("failure_case")
+    is_unknown = (pl.col("check") == "column_in_schema") & ~pl.col("failure_case").is_in(KNOWN)
+    named = pl.when(is_unknown).then(pl.lit("unknown")).otherwise("failure_case")
     column = pl.when(of_frame & of_columns).then(named).when(of_frame).then(pl.lit("rows")).otherwise("column")
     rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.extract(r"^([\w ]*)"))
     rows = pl.when(pl.col("index").is_null()).then(table.height).otherwise(1).sum().clip(upper_bound=table.height)
@@ -192,7 +196,7 @@ def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
 
 
 def _validate_with_model(model: Model, table: pl.DataFrame) -> pl.DataFrame:
-    """Return the findings of a custom model about all rows, also those that it would drop."""
+    """Return the failure cases of a custom model for all rows, including those that it would drop."""
     try:
         schema = copy.deepcopy(model if isinstance(model, pa.DataFrameSchema) else model.to_schema())
         schema.drop_invalid_rows = False
@@ -203,7 +207,7 @@ def _validate_with_model(model: Model, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the findings of pandera, one per row; empty if there are none."""
+    """Return pandera's failure cases, one per row; an empty frame if there are none."""
     try:
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             schema.validate(frame, lazy=True)
