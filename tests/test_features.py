@@ -1,4 +1,4 @@
-"""Features are numbers without nulls, the same for the same rows, and hold nothing of the label unless asked."""
+"""Features are float32 without nulls, equal for equal rows, and contain no label unless requested."""
 
 import json
 import math
@@ -27,17 +27,17 @@ NAMES = ["acne", "dry", "dry skin", "é", "other", "missing"]
 lists = st.one_of(st.none(), st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(",".join))
 
 
-def made(column: str, value: Any, known: Vocabulary = KNOWN, **options: Any) -> dict[str, float]:
-    """The features of one pair with this value, without the zeros."""
+def encode(column: str, value: Any, known: Vocabulary = KNOWN, **options: Any) -> dict[str, float]:
+    """Return the nonzero features of one pair with this value."""
     row = features(pair_frame(BARE | {column: value}), vocabulary=known, **options).row(0, named=True)
     return {name: number for name, number in row.items() if number and name.split("_")[0] not in ("hour", "weekday")}
 
 
 class TestColumns:
-    """What each column holds."""
+    """Values of each feature."""
 
-    def test_in_full(self) -> None:
-        """The expected frame, of a pair with all values and of one with none."""
+    def test_all_features_of_two_pairs(self) -> None:
+        """A pair with all values and one with none."""
         night = datetime(2025, 10, 27, 18, tzinfo=UTC)  # a Monday, three quarters of the day
         frame = features(pair_frame({"feedback_timestamp": night}, BARE), vocabulary=KNOWN, ratings=["helpful_rating"])
         saturday, ten = 5 / 7 * math.tau, 10 / 24 * math.tau
@@ -73,41 +73,41 @@ class TestColumns:
             (None, {"conditions_missing": 1}),
         ],
     )
-    def test_conditions(self, text: str | None, expected: dict[str, float]) -> None:
-        """Whole names count, not parts of them; those that nobody knows count as other."""
-        found = made("conditions_detected", text)
-        assert {name: n for name, n in found.items() if name.startswith("condition")} == expected
+    def test_conditions_are_encoded_by_whole_names(self, text: str | None, expected: dict[str, float]) -> None:
+        """Unknown names are encoded as other."""
+        encoded = encode("conditions_detected", text)
+        assert {name: n for name, n in encoded.items() if name.startswith("condition")} == expected
 
     @pytest.mark.parametrize(
         ("text", "days"),
         [("1_day", 1), ("1_week", 7), ("2_weeks", 14), ("8_weeks", 56), ("3_months", 90), ("1_year", 365)],
     )
-    def test_timeframes_are_days(self, text: str, days: int) -> None:
-        """Whole months and years are counted as 30 and 365."""
-        assert made("timeframe", text)["timeframe_days"] == days
+    def test_timeframes_are_encoded_in_days(self, text: str, days: int) -> None:
+        """A month has 30 days, a year 365."""
+        assert encode("timeframe", text)["timeframe_days"] == days
 
     @pytest.mark.parametrize(
         "text", [None, "", "soon", "two_weeks", "2 weeks", "2_weeks_later", "99999_weeks", "\u0663_weeks"]
     )
     def test_other_timeframes_are_missing(self, text: str | None) -> None:
         """Nothing is guessed."""
-        found = made("timeframe", text)
-        assert (found.get("timeframe_days"), found["timeframe_missing"]) == (None, 1)
+        encoded = encode("timeframe", text)
+        assert (encoded.get("timeframe_days"), encoded["timeframe_missing"]) == (None, 1)
 
-    def test_age_ranges_are_places_in_the_vocabulary(self) -> None:
-        """That of the training rows; what is none of them is missing, whatever other rows are there."""
-        assert [made("age_range", age).get("age") for age in ("<18", "50+", None)] == [1, 5, None]
+    def test_age_range_is_its_position_in_the_vocabulary(self) -> None:
+        """A range that the vocabulary lacks is missing, whatever the other rows contain."""
+        assert [encode("age_range", age).get("age") for age in ("<18", "50+", None)] == [1, 5, None]
         some = Vocabulary(age_ranges=("<16", "16-60"))
-        for places in ({"60+": 0, "16-60": 2}, {"60+": 0}, {"unknown": 0}, {"": 0}):
-            rows = pl.concat([pair_frame(BARE)] * len(places)).with_columns(age_range=pl.Series([*places]))
+        for positions in ({"60+": 0, "16-60": 2}, {"60+": 0}, {"unknown": 0}, {"": 0}):
+            rows = pl.concat([pair_frame(BARE)] * len(positions)).with_columns(age_range=pl.Series([*positions]))
             for frame in (rows, rows.lazy()):
-                found = features(frame, vocabulary=some).lazy().collect()
-                assert found["age"].to_list() == [*places.values()]
-                assert found["age_missing"].to_list() == [int(place == 0) for place in places.values()]
+                encoded = features(frame, vocabulary=some).lazy().collect()
+                assert encoded["age"].to_list() == [*positions.values()]
+                assert encoded["age_missing"].to_list() == [int(position == 0) for position in positions.values()]
 
     @pytest.mark.parametrize("ages", [["18-25"], ["18-25", "30+"], ["30-50"], ["<18"]])
-    def test_age_ranges_that_overlap_the_known_ones_are_refused(self, ages: list[str]) -> None:
-        """Those of exports with other edges: every age would be missing, and nobody would know."""
+    def test_age_ranges_that_overlap_the_vocabulary_are_refused(self, ages: list[str]) -> None:
+        """They come from exports with other edges; every age would silently be missing."""
         rows = pl.concat([pair_frame(BARE)] * len(ages)).with_columns(age_range=pl.Series(ages))
         known = Vocabulary(age_ranges=("<30", "30+"))
         for frame in (rows, rows.cast({"age_range": pl.Categorical}), rows.cast({"age_range": pl.Enum(ages)}).lazy()):
@@ -115,8 +115,8 @@ class TestColumns:
                 features(frame, vocabulary=known)
 
     @pytest.mark.parametrize("edges", [[30], [16, 30, 60], [9, 18, 100]])
-    def test_age_ranges_are_learned_from_text_too(self, edges: list[int]) -> None:
-        """As any CSV reader gives them, in their order."""
+    def test_age_ranges_are_learned_from_text(self, edges: list[int]) -> None:
+        """As CSV readers return them, in any order."""
         ranges = list(age_ranges(edges).categories)
         ages = pl.Series([*ranges[::-1], None], dtype=pl.String)
         rows = pl.concat([pair_frame(BARE)] * len(ages))
@@ -125,21 +125,21 @@ class TestColumns:
         with pytest.raises(ValidationError, match="1 values that are no ranges"):
             Vocabulary.fit(rows.with_columns(age_range=pl.lit("old")))
 
-    def test_times_of_any_unit_and_zone_are_the_same_instant(self) -> None:
-        """Hours are those of UTC."""
+    def test_times_of_any_unit_and_zone_are_converted_to_utc(self) -> None:
+        """Equal instants have equal features."""
         frame = pair_frame({})
         for dtype in (pl.Datetime("ns", "Asia/Tokyo"), pl.Datetime("ms", "UTC"), pl.Datetime("us")):
             other = frame.with_columns(pl.col("feedback_timestamp").cast(dtype))
             assert_frame_equal(features(other), features(frame))
 
-    def test_days_have_no_hours(self) -> None:
-        """With times cut to the day all would be midnight; at least that is not told as if it were known."""
+    def test_precision_day_has_no_hour(self) -> None:
+        """Times truncated to the day would all be midnight."""
         names = features(pair_frame({}), timestamp_precision="day").columns
         assert [name for name in names if name.startswith(("hour", "weekday"))] == ["weekday_sin", "weekday_cos"]
 
     @pytest.mark.parametrize("precision", ["exact", "day"])
-    def test_without_times(self, precision: Any) -> None:
-        """All but hour and weekday, and the frame needs no time: advice has none that would tell of its answer."""
+    def test_times_false_excludes_hour_and_weekday(self, precision: Any) -> None:
+        """The frame then needs no feedback_timestamp."""
         whole = features(pair_frame({}), vocabulary=KNOWN)
         bare = pair_frame({}).drop("feedback_timestamp")
         options: dict[str, Any] = {"vocabulary": KNOWN, "times": False, "timestamp_precision": precision}
@@ -148,22 +148,22 @@ class TestColumns:
         assert_frame_equal(features(bare, **options), wanted)
         assert feature_names(**options) == wanted.columns
 
-    def test_texts_are_no_times(self, tmp_path: Path) -> None:
-        """Of a file that pandas read; the message tells what makes times, of some with fractions and some without."""
+    def test_times_as_text_are_refused(self, tmp_path: Path) -> None:
+        """As pandas reads them from CSV; the message contains a conversion that works."""
         times = [datetime(2025, 10, 25, 10, tzinfo=UTC), datetime(2025, 10, 25, 10, 0, 0, 5, tzinfo=UTC)]
         pairs = pair_frame(*({"feedback_timestamp": time} for time in times))
         texts = pairs.with_columns(pl.col("feedback_timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.f"))
         texts.write_csv(tmp_path / "pairs.csv")
         frame = pd.read_csv(tmp_path / "pairs.csv")
-        told = r"feedback_timestamp is String, expected times, as `scan_training` .*ISO8601.* in Polars, str\."
-        for each in (frame, texts):
-            with pytest.raises(ValidationError, match=told):
-                features(each, vocabulary=KNOWN)
+        message = r"feedback_timestamp is String, expected times, as `scan_training` .*ISO8601.* in Polars, str\."
+        for untyped in (frame, texts):
+            with pytest.raises(ValidationError, match=message):
+                features(untyped, vocabulary=KNOWN)
         frame["feedback_timestamp"] = pd.to_datetime(frame["feedback_timestamp"], format="ISO8601", utc=True)
         assert features(frame, vocabulary=KNOWN)["hour_sin"].tolist() == pytest.approx([0.5, 0.5])
 
-    def test_further_columns_are_put_beside_them(self) -> None:
-        """As the docstring shows: what is declared is no feature by itself."""
+    def test_extra_columns_are_no_features(self) -> None:
+        """They can be appended as the docstring shows."""
         pairs = pair_frame({}, {}).with_columns(price=pl.Series([5.5, None]))
         alone = features(pairs, vocabulary=KNOWN)
         assert alone.columns == features(pair_frame({}), vocabulary=KNOWN).columns
@@ -171,8 +171,10 @@ class TestColumns:
         assert both["price"].to_list() == [5.5, 0]
 
     @given(st.lists(st.tuples(lists, lists), max_size=12), st.sets(st.sampled_from(NAMES)))
-    def test_any_lists_and_vocabulary(self, rows: list[tuple[str | None, str | None]], names: set[str]) -> None:
-        """As sets have it; nothing is null, and no names collide."""
+    def test_random_lists_and_vocabularies_agree_with_sets(
+        self, rows: list[tuple[str | None, str | None]], names: set[str]
+    ) -> None:
+        """Nothing is null, and no column names collide."""
         known = Vocabulary(conditions=tuple(sorted(names)), rules=("r001",))
         changes = [{"conditions_detected": first, "rules_applied": second} for first, second in rows]
         frame = features(pair_frame(*changes), vocabulary=known)
@@ -186,18 +188,18 @@ class TestColumns:
 
 
 class TestLabels:
-    """What a model shall learn, and that it is not among what it learns from."""
+    """Labels, and that features do not contain them."""
 
-    def test_features_hold_no_rating_and_not_whether_it_is_missing(self) -> None:
-        """Rows that differ in their ratings alone have equal features."""
+    def test_features_do_not_depend_on_ratings(self) -> None:
+        """Neither on their values nor on whether they are missing."""
         none = dict.fromkeys(RATING_FIELDS)
         frame = features(pair_frame({}, none, none | {"would_recommend": False, "helpful_rating": 1}))
         assert frame.unique().height == 1
         assert not [name for name in frame.columns if name.startswith(RATING_FIELDS)]
         assert not {"label", "analysis_hash", "recommendation_id", "export_date"} & {*frame.columns}
 
-    def test_a_label_in_the_frame_is_no_feature(self) -> None:
-        """Whatever else is in the frame stays out."""
+    def test_label_and_unknown_columns_are_no_features(self) -> None:
+        """Whatever their names."""
         frame = pair_frame({}).pipe(label, "helpful").with_columns(age=pl.lit(99), weekday_sin=pl.lit(CANARY))
         assert_frame_equal(features(frame), features(pair_frame({})))
 
@@ -216,8 +218,10 @@ class TestLabels:
             ("recommended", {}, {"would_recommend": None}, None),
         ],
     )
-    def test_labels(self, of: str, options: dict[str, Any], row: dict[str, Any], expected: int | None) -> None:
-        """From the threshold on; a missing rating has no label."""
+    def test_label_is_1_from_the_threshold(
+        self, of: str, options: dict[str, Any], row: dict[str, Any], expected: int | None
+    ) -> None:
+        """A missing rating has no label."""
         frame = pair_frame(row)
         labelled = label(frame, of, **options)
         assert labelled["label"].to_list() == [expected]
@@ -226,7 +230,7 @@ class TestLabels:
         assert label(frame, of, name="y", **options)["y"].to_list() == [expected]
 
     @pytest.mark.parametrize(
-        ("of", "threshold", "told"),
+        ("of", "threshold", "message"),
         [
             ("good", None, "use helpful, satisfied, completed, recommended"),
             ("helpful", 1, "threshold must be greater than 1, which every helpful_rating reaches, and at most 5"),
@@ -235,17 +239,17 @@ class TestLabels:
             ("recommended", 2, "threshold must be greater than 0, which every would_recommend reaches, and at most 1"),
         ],
     )
-    def test_there_are_no_others(self, of: str, threshold: int | None, told: str) -> None:
-        """A threshold that every row or none reaches is a slip."""
-        with pytest.raises(UsageError, match=told):
+    def test_unknown_labels_and_thresholds_are_refused(self, of: str, threshold: int | None, message: str) -> None:
+        """A threshold that every row or no row reaches is a mistake."""
+        with pytest.raises(UsageError, match=message):
             label(pair_frame({}), of, threshold=threshold)
 
 
 class TestVocabulary:
-    """What a model knows, kept with it."""
+    """The names that a model knows, stored beside it."""
 
-    def test_it_is_fitted_to_rows(self) -> None:
-        """Names in alphabetical order; how many rows have one decides whether it is in."""
+    def test_vocabulary_is_fitted_to_rows(self) -> None:
+        """Names are sorted; rows are counted once for each name."""
         rows = ["dry,acne", "acne", None, "é", "acne,acne"]
         frame = pair_frame(*({"conditions_detected": text, "rules_applied": None} for text in rows))
         assert Vocabulary.fit(frame) == Vocabulary(conditions=("acne", "dry", "é"))
@@ -255,19 +259,19 @@ class TestVocabulary:
         other = frame.with_columns(age_range=pl.lit("<50", pl.Enum(["<50", "50+"])))
         assert Vocabulary.fit(other).age_ranges == ("<50", "50+")
 
-    def test_features_are_fitted_to_their_frame_unless_told(self) -> None:
-        """A lazy frame too."""
+    def test_vocabulary_is_fitted_to_the_frame_by_default(self) -> None:
+        """Also to a lazy frame."""
         frame = pair_frame({}, {"conditions_detected": "dry"})
         assert_frame_equal(features(frame), features(frame, vocabulary=Vocabulary.fit(frame)))
         assert_frame_equal(features(frame.lazy()).collect(), features(frame))
 
-    def test_with_a_vocabulary_a_lazy_frame_is_not_run(self) -> None:
+    def test_lazy_frame_is_not_collected_if_a_vocabulary_is_given(self) -> None:
         """Its schema is enough."""
-        lazy = pair_frame({}).lazy().map_batches(lambda _: pytest.fail("it was run"))
+        lazy = pair_frame({}).lazy().map_batches(lambda _: pytest.fail("it was collected"))
         assert isinstance(features(lazy, vocabulary=KNOWN), pl.LazyFrame)
 
-    def test_what_is_saved_is_loaded(self, tmp_path: Path) -> None:
-        """As JSON that people can read, for its owner alone; a second one takes its place."""
+    def test_saved_vocabulary_is_loaded(self, tmp_path: Path) -> None:
+        """It is readable JSON with mode 0600; saving again replaces it."""
         path = tmp_path / "vocabulary.json"
         Vocabulary().save(path)
         known = Vocabulary(conditions=("acne", "é"), rules=("r001",), age_ranges=("<50", "50+"))
@@ -275,7 +279,7 @@ class TestVocabulary:
         assert Vocabulary.load(path) == known
         assert json.loads(path.read_text(encoding="utf-8"))["conditions"] == ["acne", "é"]
         assert path.stat().st_mode & 0o777 == 0o600
-        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
     @pytest.mark.parametrize(
         "text",
@@ -290,15 +294,15 @@ class TestVocabulary:
         ],
     )
     def test_other_files_are_refused(self, tmp_path: Path, text: str) -> None:
-        """With their name."""
+        """The message contains the name of the file."""
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(ExportFileError, match=r"a\.json is not a vocabulary"):
             Vocabulary.load(tmp_path / "a.json")
         with pytest.raises(ExportFileError, match=r"b\.json is not a vocabulary"):
             Vocabulary.load(tmp_path / "b.json")
 
-    def test_a_place_that_cannot_be_written(self, tmp_path: Path) -> None:
-        """One sentence."""
+    def test_file_that_cannot_be_written_is_an_error(self, tmp_path: Path) -> None:
+        """In one sentence, without a temporary file left behind."""
         with pytest.raises(ExportFileError, match="Nothing was written"):
             Vocabulary().save(tmp_path / "missing" / "a.json")
         (tmp_path / "known").mkdir()
@@ -314,28 +318,28 @@ class TestVocabulary:
 
     @pytest.mark.parametrize("field", ["conditions", "rules", "age_ranges"])
     @pytest.mark.parametrize("names", ["acne", ["acne"], ("acne", 1), ("acne", "acne"), (["acne"],), None])
-    def test_its_names_are_different_texts(self, field: str, names: Any) -> None:
+    def test_names_must_be_distinct_texts(self, field: str, names: Any) -> None:
         """A text is no list of its letters."""
         with pytest.raises(UsageError, match=f"^{field} of a vocabulary must be"):
             Vocabulary(**{field: names})
 
     @pytest.mark.parametrize("other", ["vocabulary.json", {"conditions": ("acne",)}, ("acne",)])
-    def test_what_is_no_vocabulary_is_no_vocabulary(self, other: Any) -> None:
-        """The message names what gives one."""
+    def test_other_objects_are_no_vocabulary(self, other: Any) -> None:
+        """The message says how to get one."""
         with pytest.raises(UsageError, match=r"must be a Vocabulary: use Vocabulary\.load\("):
             features(pair_frame({}), vocabulary=other)
 
-    def test_rare_names_are_left_out_from_one_row_on(self) -> None:
-        """Fewer than one is a slip."""
+    def test_min_rows_below_1_is_refused(self) -> None:
+        """It would exclude nothing."""
         with pytest.raises(UsageError, match="min_rows"):
             Vocabulary.fit(pair_frame({}), min_rows=0)
 
 
 class TestRefusals:
-    """What cannot be is said, by column."""
+    """Errors name the column or option."""
 
-    def test_columns(self) -> None:
-        """Missing ones and those of a wrong type, and no value."""
+    def test_missing_columns_and_wrong_types_are_refused(self) -> None:
+        """The message contains no value."""
         frame = pair_frame({})
         with pytest.raises(ValidationError, match="lacks the training columns timeframe, feedback_timestamp"):
             features(frame.drop("timeframe", "feedback_timestamp"))
@@ -345,33 +349,33 @@ class TestRefusals:
         with pytest.raises(ValidationError, match="helpful_rating is String, expected booleans or numbers"):
             label(frame.with_columns(helpful_rating=pl.lit(CANARY)), "helpful")
 
-    def test_options(self) -> None:
-        """A slip does not become a feature set without it."""
+    def test_unknown_ratings_and_precisions_are_refused(self) -> None:
+        """A mistyped option is not ignored."""
         with pytest.raises(UsageError, match="helpful is not a rating; use helpful_rating"):
             features(pair_frame({}), ratings=["helpful"])
         with pytest.raises(UsageError, match="timestamp_precision"):
             features(pair_frame({}), timestamp_precision="week")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("ratings", ["helpful_rating", ["helpful_rating", "helpful_rating"], None, 1])
-    def test_ratings_are_a_list_of_different_ones(self, ratings: Any) -> None:
+    def test_ratings_must_be_a_list_of_distinct_names(self, ratings: Any) -> None:
         """A single name is no list of its letters."""
         with pytest.raises(UsageError, match="a list of distinct ratings"):
             features(pair_frame({}), ratings=ratings)
 
     @pytest.mark.parametrize(("of", "threshold"), [("helpful", "4"), ("recommended", True), (["helpful"], None)])
-    def test_labels_and_thresholds_of_other_types(self, of: Any, threshold: Any) -> None:
-        """Are refused like those of other values."""
+    def test_labels_and_thresholds_of_other_types_are_refused(self, of: Any, threshold: Any) -> None:
+        """As are those of other values."""
         with pytest.raises(UsageError, match=r"is not a label|must be greater than"):
             label(pair_frame({}), of, threshold=threshold)
 
-    def test_the_name_of_a_label_is_a_text(self) -> None:
-        """No other one would be a column's."""
+    def test_name_of_a_label_must_be_text(self) -> None:
+        """As are all names of columns."""
         name: Any = None
         with pytest.raises(UsageError, match="name must be text"):
             label(pair_frame({}), "helpful", name=name)
 
-    def test_precisions_and_numbers_of_other_types(self) -> None:
-        """Likewise."""
+    def test_precisions_and_min_rows_of_other_types_are_refused(self) -> None:
+        """As are those of other values."""
         other: Any = ["day"]
         with pytest.raises(UsageError, match="timestamp_precision"):
             features(pair_frame({}), timestamp_precision=other)

@@ -1,4 +1,4 @@
-"""Splits stay as they are, wherever and whenever they are made, and keep groups together."""
+"""Splits are the same on every machine and in every version, and keep groups together."""
 
 import hashlib
 import subprocess
@@ -22,46 +22,46 @@ SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 values = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=5))
 
 
-def part_of(value: str | None, shares: dict[str, float], seed: int = 0) -> str:
-    """The part of a value, by the standard library."""
+def find_part(value: str | None, shares: dict[str, float], seed: int = 0) -> str:
+    """Return the part of a value, computed with the standard library."""
     text = str(seed) if value is None else f"{seed}|{value}"
     fraction, end = Fraction(int(hashlib.sha256(text.encode()).hexdigest()[:15], 16), 16**15), Fraction(0)
     for name in sorted(shares):
         end += Fraction(shares[name]) / sum(map(Fraction, shares.values()))
         if fraction < end:
             return name
-    raise AssertionError("all shares make less than 1")
+    raise AssertionError("the shares have a sum below 1")
 
 
 class TestParts:
-    """Which part a row goes to."""
+    """The part of a row."""
 
-    def test_golden(self) -> None:
-        """It never changes: models are compared with those of last year."""
+    def test_golden_split(self) -> None:
+        """It never changes, so that models stay comparable."""
         frame = pl.DataFrame({"group": [f"{number:016x}" for number in range(12)] + [None]}).with_row_index("n")
         parts = split_by_hash(frame.lazy(), {"a": 0.5, "b": 0.3, "c": 0.2}, by="group")
-        found = {name: part.collect()["n"].to_list() for name, part in parts.items()}
-        assert found == {"a": [0, 1, 4, 5, 6, 7, 11, 12], "b": [2, 8, 10], "c": [3, 9]}
+        rows = {name: part.collect()["n"].to_list() for name, part in parts.items()}
+        assert rows == {"a": [0, 1, 4, 5, 6, 7, 11, 12], "b": [2, 8, 10], "c": [3, 9]}
 
     @given(st.lists(values, max_size=30), st.integers(0, 3))
-    def test_as_the_standard_library_has_it(self, groups: list[str | None], seed: int) -> None:
-        """Every row is in one part, in its order, and equal values are in the same one; null is a value."""
+    def test_random_groups_agree_with_the_standard_library(self, groups: list[str | None], seed: int) -> None:
+        """Each row is in one part, in its order, with equal values; null is a value."""
         frame = pl.LazyFrame({"group": groups}, schema={"group": pl.String}).with_row_index("n")
         parts = split_by_hash(frame, SHARES, by="group", seed=seed)
         for name, part in parts.items():
             assert part.collect()["n"].to_list() == [
-                n for n, group in enumerate(groups) if part_of(group, SHARES, seed) == name
+                n for n, group in enumerate(groups) if find_part(group, SHARES, seed) == name
             ]
 
     @given(st.permutations("abcd"), st.lists(st.integers(1, 10**18) | st.integers(1, 100), min_size=4, max_size=4))
-    def test_shares_of_any_size_in_any_order(self, names: list[str], weights: list[int]) -> None:
-        """Each value is in the part that exact fractions give it, and the mapping's order is that of the result."""
+    def test_random_shares_agree_with_exact_fractions(self, names: list[str], weights: list[int]) -> None:
+        """The result has the order of the mapping."""
         shares = {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}
         frame = pl.DataFrame({"group": [str(number) for number in range(50)]})
         parts = split_by_hash(frame, shares, by="group")
         assert [*parts] == names
         for name, part in parts.items():
-            assert part["group"].to_list() == [value for value in frame["group"] if part_of(value, shares) == name]
+            assert part["group"].to_list() == [value for value in frame["group"] if find_part(value, shares) == name]
 
     @pytest.mark.parametrize(
         ("shares", "large"),
@@ -73,21 +73,21 @@ class TestParts:
             ({"a": 1e-300, "b": 1.0, "c": 5e-324}, "b"),
         ],
     )
-    def test_a_part_of_almost_all_rows(self, shares: dict[str, float], large: str) -> None:
-        """And one of almost none: rounding does not turn them round."""
+    def test_tiny_shares_are_not_lost_to_rounding(self, shares: dict[str, float], large: str) -> None:
+        """One part gets almost all rows, the others almost none."""
         parts = split_by_hash(pl.DataFrame({"group": range(1000)}), shares, by="group")
         assert {name: part.height for name, part in parts.items()} == dict.fromkeys(shares, 0) | {large: 1000}
 
-    def test_rows_that_come_later_move_nobody(self) -> None:
-        """What was in training stays in training."""
+    def test_later_rows_do_not_move_earlier_ones(self) -> None:
+        """Training rows stay training rows."""
         frame = pl.DataFrame({"group": range(1000)})
         early = split_by_hash(frame.head(400), SHARES, by="group")
         late = split_by_hash(frame.reverse(), SHARES, by="group")
         for name in SHARES:
             assert set(early[name]["group"]) <= set(late[name]["group"])
 
-    def test_shares_are_right_within_one_percent_at_100_000_groups(self) -> None:
-        """Within half a percentage point of all groups, for each part and several seeds; chance alone gives 0.13."""
+    def test_shares_are_met_within_half_a_percentage_point_for_100_000_groups(self) -> None:
+        """For each part and several seeds; chance alone gives 0.13 points."""
         frame = pl.DataFrame({"group": [hashlib.sha256(str(n).encode()).hexdigest()[:16] for n in range(100_000)]})
         for seed in range(5):
             parts = split_by_hash(frame, SHARES, by="group", seed=seed)
@@ -95,15 +95,15 @@ class TestParts:
             for name, share in SHARES.items():
                 assert abs(parts[name].height / frame.height - share) < 0.005
 
-    def test_another_seed_is_another_split(self) -> None:
-        """One that does not depend on the first: half of a part's rows are in each half."""
+    def test_another_seed_gives_an_independent_split(self) -> None:
+        """Half of the rows of a part are in each half."""
         frame = pl.DataFrame({"group": range(10_000)})
         halves = {"a": 0.5, "b": 0.5}
         first = split_by_hash(frame, halves, by="group")["a"]
         again = split_by_hash(first, halves, by="group", seed=1)["a"]
         assert abs(again.height / first.height - 0.5) < 0.03
 
-    def test_a_value_is_the_same_in_every_type(self) -> None:
+    def test_part_of_a_value_does_not_depend_on_its_type(self) -> None:
         """Integers of any width, their text, and categories."""
         numbers = pl.DataFrame({"group": range(100)})
         wanted = split_by_hash(numbers, SHARES, by="group")["train"]["group"].to_list()
@@ -112,31 +112,31 @@ class TestParts:
             part = split_by_hash(cast, SHARES, by="group")["train"]
             assert part["group"].cast(pl.String).cast(pl.Int64).to_list() == wanted
 
-    def test_a_lazy_frame_is_not_run(self) -> None:
+    def test_lazy_frame_is_not_collected(self) -> None:
         """Its parts are lazy."""
         frame = pl.DataFrame({"group": range(100)})
-        lazy = frame.lazy().map_batches(lambda _: pytest.fail("it was run"))
+        lazy = frame.lazy().map_batches(lambda _: pytest.fail("it was collected"))
         assert all(isinstance(part, pl.LazyFrame) for part in split_by_hash(lazy, SHARES, by="group").values())
         part = split_by_hash(frame.lazy(), SHARES, by="group")["test"].collect()
         assert_frame_equal(part, split_by_hash(frame, SHARES, by="group")["test"])
 
 
 class TestPeople:
-    """Who splits by analysis or recommendation is told that people may be in several parts."""
+    """A split by analysis or recommendation warns that people can be in several parts."""
 
-    def test_it_warns_of_analyses(self) -> None:
-        """At the line of the caller, and so once for it; a class of ours can be silenced or made an error."""
+    def test_split_by_analysis_or_recommendation_warns(self) -> None:
+        """At the line of the caller, with a class that can be silenced or made an error."""
         frame = pl.DataFrame({"analysis_hash": ["a"], "recommendation_id": ["c"], "subject_hash": ["b"]})
-        for each in (frame, frame.lazy(), frame.to_arrow(), frame.to_pandas()):
+        for pairs in (frame, frame.lazy(), frame.to_arrow(), frame.to_pandas()):
             with pytest.warns(PersonOverlapWarning, match="by recommendation_id: .* several recommendations can"):
-                split_by_hash(each, SHARES, by="recommendation_id")
+                split_by_hash(pairs, SHARES, by="recommendation_id")
             with pytest.warns(PersonOverlapWarning, match="a person with several analyses") as caught:
-                split_by_hash(each, SHARES, by="analysis_hash")
+                split_by_hash(pairs, SHARES, by="analysis_hash")
             assert [Path(warning.filename).name for warning in caught] == ["test_splits.py"]
         assert issubclass(PersonOverlapWarning, UserWarning)
 
-    def test_once(self, tmp_path: Path) -> None:
-        """By Python's usual rule, however often a line runs."""
+    def test_warning_is_shown_once(self, tmp_path: Path) -> None:
+        """By Python's default filter, however often a line runs."""
         (tmp_path / "script.py").write_text(
             "import polars as pl, feedback_etl as fe\n"
             "for _ in range(3):\n"
@@ -145,69 +145,69 @@ class TestPeople:
         done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
         assert done.stderr.count("PersonOverlapWarning") == 1
 
-    def test_it_does_not_warn_of_people(self) -> None:
-        """They are what is to be kept together."""
+    def test_split_by_person_does_not_warn(self) -> None:
+        """People are then in one part."""
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             split_by_hash(pl.DataFrame({"subject_hash": ["a"]}), SHARES, by="subject_hash")
 
 
 class TestNulls:
-    """Rows that have nothing to split by are one group, and whoever splits them is told."""
+    """Rows without a value to split by are one group, and a warning reports them."""
 
     @pytest.mark.parametrize("kind", ["polars", "pandas", "arrow"])
-    def test_it_warns_with_their_number(self, kind: str) -> None:
-        """At the line of the caller; of users it says what that means."""
+    def test_warning_contains_the_number_of_nulls(self, kind: str) -> None:
+        """At the line of the caller; for people it explains the consequence."""
         frame = pl.DataFrame({"subject_hash": ["a", None, None], "timeframe": [None, "1_week", "2_weeks"]})
         given = {"polars": frame, "pandas": frame.to_pandas(), "arrow": frame.to_arrow()}[kind]
-        told = r"^2 of 3 rows have no subject_hash: .* in one part as if they were of one person\. Filter them out"
-        with pytest.warns(NullGroupWarning, match=told) as caught:
+        message = r"^2 of 3 rows have no subject_hash: .* in one part as if they were of one person\. Filter them out"
+        with pytest.warns(NullGroupWarning, match=message) as caught:
             split_by_hash(given, SHARES, by="subject_hash")
         assert [Path(warning.filename).name for warning in caught] == ["test_splits.py"]
         with pytest.warns(NullGroupWarning, match="^1 of 3 rows have no timeframe: they are all in one part\\."):
             split_by_hash(given, SHARES, by="timeframe")
 
-    def test_a_lazy_frame_is_not_counted(self) -> None:
-        """It would have to be run."""
-        frame = pl.LazyFrame({"group": [None, "a"]}).map_batches(lambda _: pytest.fail("it was run"))
+    def test_nulls_of_a_lazy_frame_are_not_counted(self) -> None:
+        """Counting would collect it."""
+        frame = pl.LazyFrame({"group": [None, "a"]}).map_batches(lambda _: pytest.fail("it was collected"))
         split_by_hash(frame, SHARES, by="group")
 
-    def test_a_column_of_nulls_alone(self) -> None:
-        """One group."""
+    def test_column_of_nulls_is_one_group(self) -> None:
+        """All rows are in one part."""
         with pytest.warns(NullGroupWarning, match="^2 of 2 rows"):
             parts: dict[str, Any] = split_by_hash(pl.DataFrame({"group": [None, None]}), SHARES, by="group")
         assert sorted(part.height for part in parts.values()) == [0, 0, 2]
 
 
 class TestRefusals:
-    """What cannot be is said."""
+    """Invalid arguments are refused."""
 
     @pytest.mark.parametrize("shares", [[0.8, 0.2], {"a": "0.8"}, {"a": None}, {1: 1.0}, 0.8, None])
-    def test_shares_that_are_no_mapping_of_names_to_numbers(self, shares: Any) -> None:
-        """The message shows one."""
+    def test_shares_must_map_names_to_numbers(self, shares: Any) -> None:
+        """The message shows an example."""
         with pytest.raises(UsageError, match=r"must map names to numbers, such as \{"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), shares, by="a")
 
     @pytest.mark.parametrize("seed", [None, True, "0", 0.0])
-    def test_a_seed_is_a_whole_number(self, seed: Any) -> None:
-        """Whose text is always the same."""
+    def test_seed_must_be_an_integer(self, seed: Any) -> None:
+        """Other types have no unique text."""
         with pytest.raises(UsageError, match="seed must be an integer"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by="a", seed=seed)
 
     @pytest.mark.parametrize("by", [["a"], ("a", "b"), None, pl.col("a")])
-    def test_a_split_is_by_one_name(self, by: Any) -> None:
-        """And by nothing else that Polars would take."""
+    def test_by_must_be_one_name(self, by: Any) -> None:
+        """Not what Polars accepts besides."""
         with pytest.raises(UsageError, match="by must be the name of one column"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by=by)
 
-    def test_the_columns_told_are_those_of_the_caller(self) -> None:
-        """Those that the package knows, also of a pandas frame, to which one is added on its way."""
+    def test_message_lists_canonical_columns_and_counts_others(self) -> None:
+        """Also for a pandas frame, to which a column is added internally."""
         for frame in (pl.DataFrame({"a": ["b"], "timeframe": [1]}), pd.DataFrame({"a": ["b"], "timeframe": [1]})):
             with pytest.raises(UsageError, match=r"^The frame has no column d\. It has: timeframe and 1 other\.$"):
                 split_by_hash(frame, SHARES, by="d")
 
-    def test_a_table_without_a_header_is_not_shown(self) -> None:
-        """Its first row is taken for names of columns."""
+    def test_message_does_not_repeat_values_read_as_column_names(self) -> None:
+        """As of a CSV file without a header."""
         frame = pl.read_csv(b"anna@example.org,42\nbob@example.org,7\n")
         with pytest.raises(UsageError, match=r"^The frame has no column subject_hash\. It has: 2 others\.$"):
             split_by_hash(frame, SHARES, by="subject_hash")
@@ -215,21 +215,23 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "shares", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": 1.0, "b": 0.0}, {"a": float("nan"), "b": 1.0}]
     )
-    def test_shares_that_do_not_make_one(self, shares: dict[str, float]) -> None:
-        """Nobody is left out in silence."""
+    def test_shares_must_be_positive_with_the_sum_1(self, shares: dict[str, float]) -> None:
+        """No row is silently lost."""
         with pytest.raises(UsageError, match="must be greater than 0 and have the sum 1"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), shares, by="a")
 
-    def test_shares_that_make_one_but_for_rounding(self) -> None:
-        """Three thirds, ten tenths: everybody is in a part."""
+    def test_shares_with_the_sum_1_up_to_rounding_are_accepted(self) -> None:
+        """Thirds, tenths: each row is in a part."""
         frame = pl.DataFrame({"group": range(1000)})
         for count in (3, 10, 49):
             parts = split_by_hash(frame, {str(n): 1 / count for n in range(count)}, by="group")
             assert sum(part.height for part in parts.values()) == 1000
 
-    @pytest.mark.parametrize(("column", "told"), [("a", "has no column a"), ("f", "f is Float64"), ("t", "t is Date")])
-    def test_columns_that_cannot_split(self, column: str, told: str) -> None:
-        """Missing, or without one text for equal values."""
+    @pytest.mark.parametrize(
+        ("column", "message"), [("a", "has no column a"), ("f", "f is Float64"), ("t", "t is Date")]
+    )
+    def test_columns_without_exact_text_are_refused(self, column: str, message: str) -> None:
+        """Also missing columns."""
         frame = pl.DataFrame({"f": [1.0], "t": [None]}, schema={"f": pl.Float64, "t": pl.Date})
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             split_by_hash(frame, SHARES, by=column)

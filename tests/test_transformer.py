@@ -1,4 +1,4 @@
-"""`FeedbackFeatures` is a step of a scikit-learn pipeline like any other."""
+"""`FeedbackFeatures` works as a step of a scikit-learn pipeline."""
 
 import pickle
 from collections.abc import Callable
@@ -31,17 +31,17 @@ PAIRS = pair_frame(
 )
 
 
-class OfArrays(FeedbackFeatures):
-    """Takes the arrays of numbers that the checks make, each row as a pair; all else is the transformer's own."""
+class ArrayFeatures(FeedbackFeatures):
+    """Accept the numeric arrays of scikit-learn's checks, each row as a pair; the rest is unchanged."""
 
-    def fit(self, X: Any, y: Any = None) -> "OfArrays":  # noqa: N803
-        """Of pairs."""
-        super().fit(pairs_of(X), y)
+    def fit(self, X: Any, y: Any = None) -> "ArrayFeatures":  # noqa: N803
+        """Fit to the pairs of an array."""
+        super().fit(to_pairs(X), y)
         return self
 
     def transform(self, X: Any) -> Any:  # noqa: N803
-        """To an array."""
-        return super().transform(pairs_of(X)).to_numpy()
+        """Return an array."""
+        return super().transform(to_pairs(X)).to_numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -49,8 +49,8 @@ class OfArrays(FeedbackFeatures):
         return tags
 
 
-def pairs_of(array: Any) -> pl.DataFrame:
-    """Numbers as names of conditions; refuses what is no array of them, as the frames' own checks would."""
+def to_pairs(array: Any) -> pl.DataFrame:
+    """Return numbers as names of conditions; refuse other arrays, as scikit-learn would."""
     rows = np.nan_to_num(check_array(array, ensure_all_finite=False)).astype(int)
     return pair_frame(*({"conditions_detected": ",".join(f"c{number % 7}" for number in row)} for row in rows))
 
@@ -61,14 +61,14 @@ DO_NOT_APPLY = dict.fromkeys(
 )
 
 
-@parametrize_with_checks([OfArrays()], expected_failed_checks=lambda _: DO_NOT_APPLY)  # type: ignore[untyped-decorator]
-def test_the_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
-    """All that it has for transformers; those in `DO_NOT_APPLY` fail for the reason given there."""
+@parametrize_with_checks([ArrayFeatures()], expected_failed_checks=lambda _: DO_NOT_APPLY)  # type: ignore[untyped-decorator]
+def test_checks_of_scikit_learn_pass(estimator: Any, check: Any) -> None:
+    """All for transformers; those in `DO_NOT_APPLY` fail for the reason given there."""
     check(estimator)
 
 
-def test_it_is_a_step_of_a_pipeline() -> None:
-    """With frames of Polars and pandas; a search over its parameters clones it."""
+def test_pipeline_and_grid_search() -> None:
+    """With frames of Polars and pandas; the search clones the transformer."""
     labelled = PAIRS.pipe(fe.training.label, "helpful")
     steps = make_pipeline(FeedbackFeatures(), LogisticRegression(random_state=0))
     predicted = steps.fit(labelled, labelled["label"]).predict(labelled)
@@ -79,8 +79,8 @@ def test_it_is_a_step_of_a_pipeline() -> None:
     assert search.best_params_ == {"feedbackfeatures__min_rows": 1}
 
 
-def test_it_gives_what_features_gives() -> None:
-    """With the vocabulary of the rows it was fitted to, and its own names."""
+def test_transform_equals_features() -> None:
+    """With the vocabulary of the rows it was fitted to."""
     step = FeedbackFeatures(min_rows=2, ratings=("would_recommend",), timestamp_precision="day").fit(PAIRS.head(2))
     known = fe.training.Vocabulary.fit(PAIRS.head(2), min_rows=2)
     wanted = fe.training.features(PAIRS, vocabulary=known, ratings=["would_recommend"], timestamp_precision="day")
@@ -89,8 +89,8 @@ def test_it_gives_what_features_gives() -> None:
     assert step.vocabulary_ == known
 
 
-def test_its_output_can_be_set() -> None:
-    """To pandas or Polars, whatever came in."""
+def test_set_output_determines_the_kind_of_frame() -> None:
+    """pandas or Polars, for any input."""
     step = FeedbackFeatures().fit(PAIRS)
     as_pandas = clone(step).set_output(transform="pandas").fit_transform(PAIRS)
     assert isinstance(as_pandas, pd.DataFrame)
@@ -99,14 +99,14 @@ def test_its_output_can_be_set() -> None:
     assert_frame_equal(as_polars, step.transform(PAIRS))
 
 
-def test_a_pickle_knows_what_was_learned() -> None:
-    """A model that was saved predicts the same."""
+def test_pickle_contains_the_vocabulary() -> None:
+    """A loaded model predicts the same."""
     step = FeedbackFeatures().fit(PAIRS)
     assert_frame_equal(pickle.loads(pickle.dumps(step)).transform(PAIRS), step.transform(PAIRS))
 
 
-def test_it_has_to_be_fitted_first() -> None:
-    """As any other."""
+def test_unfitted_transformer_is_refused() -> None:
+    """As scikit-learn's own are."""
     step = FeedbackFeatures()
     calls: list[Callable[[], Any]] = [lambda: step.transform(PAIRS), step.get_feature_names_out]
     for call in calls:
@@ -114,8 +114,8 @@ def test_it_has_to_be_fitted_first() -> None:
             call()
 
 
-def test_times_can_be_left_out() -> None:
-    """Then rows need none, in training and in prediction."""
+def test_times_false_needs_no_times() -> None:
+    """In training and in prediction."""
     rows = PAIRS.drop("feedback_timestamp")
     step = FeedbackFeatures(times=False).fit(rows)
     assert_frame_equal(step.transform(rows), fe.training.features(PAIRS, times=False))
@@ -124,7 +124,7 @@ def test_times_can_be_left_out() -> None:
 
 
 def test_lazy_frames_are_refused() -> None:
-    """In a pipeline too, with what to do: scikit-learn counts rows."""
+    """Also in a pipeline, with the remedy: scikit-learn counts rows."""
     steps = make_pipeline(FeedbackFeatures(), LogisticRegression())
     labels = PAIRS.pipe(fe.training.label, "helpful")["label"]
     with pytest.raises(UsageError, match="collect it first"):
@@ -139,8 +139,8 @@ def test_arrays_are_refused() -> None:
         FeedbackFeatures().fit(np.zeros((3, 4)))
 
 
-def test_without_scikit_learn_it_says_what_to_install() -> None:
-    """Everything else works without."""
+def test_message_without_scikit_learn_names_the_extra() -> None:
+    """Other names do not need it."""
     code = (
         "import sys; sys.modules['sklearn'] = None\n"
         "from feedback_etl import training; training.features; training.FeedbackFeatures"

@@ -11,7 +11,7 @@ from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
@@ -81,7 +81,7 @@ def adopt(
             statistics={"exported_records": rows},
             columns=columns,
             files=[DataFile(path.name, "pairs", rows, path.stat().st_size, hash_file(path))],
-            key_id=key.id if key else None,
+            key_id=get_key_id(key),
             scheme="hmac-sha256, 16 hex" if key else "sha256, 16 hex",
             source="",
             tools={},

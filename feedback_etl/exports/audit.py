@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import FolderLockedError, KeyMissingError
-from feedback_etl.privacy.keys import Key, sign
+from feedback_etl.privacy.keys import Key, get_key_id, sign
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import explain_read_errors, refuse_links
 from feedback_etl.storage.locks import acquire_lock
@@ -188,7 +188,7 @@ def build_record(event: str, key: Key | None, facts: Mapping[str, Any], last: Re
         "host": socket.gethostname(),
         "process": os.getpid(),
         **facts,
-        "key_id": key.id if key else None,
+        "key_id": get_key_id(key),
         "previous": last["mac"] if last else CHAIN_START,
     }
     return record | {"mac": compute_mac(record, key)}

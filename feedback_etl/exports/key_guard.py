@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import LockedAuditLog
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, get_key_id
 
 
 def require_same_key(
@@ -33,7 +33,7 @@ def require_same_key(
     used = [keys[run] for run in done if run in keys]
     if key is None and any(keys.values()):
         raise UsageError(f"{folder} holds exports of a key: unkeyed ones go into another folder (--output).")
-    mine = key.id if key else None
+    mine = get_key_id(key)
     used += [each for each in unrecorded if each != mine]
     if used and used[-1] != mine and not allow_new_key:
         raise UsageError(

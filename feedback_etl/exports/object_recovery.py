@@ -17,7 +17,7 @@ from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.recovery import END_EVENTS, has_valid_stem
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.exports.tombstones import hash_identity, list_digests
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.base import ConflictError, Storage, Version
 
 STALE_AFTER = timedelta(days=1)
@@ -33,7 +33,7 @@ def recover_objects(bucket: Storage, log: LockedAuditLog, signer: Key | None, ke
         signer: Signs what is recorded.
         keys: The available keys; an export of another key is finished by a process that has it.
     """
-    records, by_id = log.records(), {key.id if key else None: key for key in [None, *keys]}
+    records, by_id = log.records(), {get_key_id(key): key for key in [None, *keys]}
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     for number, record in enumerate(records):
         if record["event"] != "started" or record["run"] in ended or not _is_genuine(record, signer, by_id):
@@ -53,7 +53,7 @@ def recover_objects(bucket: Storage, log: LockedAuditLog, signer: Key | None, ke
 
 def abort_runs(bucket: Storage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
     """Abort runs that have not committed, however young, and delete their objects."""
-    by_id = {key.id if key else None: key for key in (None, signer)}
+    by_id = {get_key_id(key): key for key in (None, signer)}
     with log.lock() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in END_EVENTS}
         for record in (each for each in started if each.get("run") not in ended and _is_genuine(each, signer, by_id)):
@@ -129,7 +129,7 @@ def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
 
 def find_unrecorded_keys(bucket: Storage, records: Iterable[Record], key: Key | None) -> list[str | None]:
     """Return the key ids of exports with another key that are published and not yet recorded."""
-    records, mine = list(records), key.id if key else None
+    records, mine = list(records), get_key_id(key)
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     begun = [
         each for each in records if each["event"] == "started" and has_valid_stem(each) and each["run"] not in ended
