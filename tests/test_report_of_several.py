@@ -184,11 +184,11 @@ class TestFolders:
         export_daily(sqlite_database, {}, {}, folder=north)
         stems = [manifest.stem for manifest in list_manifests(north)]
         assert stems == [manifest.stem for manifest in list_manifests(south)]
-        data = collect(south, north)
-        assert [(str(export.storage), export.manifest.stem) for export in data.selection.compared] == [
+        report = collect(south, north)
+        assert [(str(export.storage), export.manifest.stem) for export in report.selection.compared] == [
             ("north", stem) for stem in stems
         ]
-        assert [item for item in data.drift if item.psi] == []
+        assert [item for item in report.drift if item.psi] == []
         assert f"From {stems[0]} to {stems[1]} in north, by" in render(south, north)
 
     def test_single_exports_of_two_folders_have_no_drift(self, sqlite_database: Database) -> None:
