@@ -234,7 +234,7 @@ def preview(
 
     The output is CSV; its pseudonyms use a temporary key.
     """
-    from feedback_etl.exports.csv_text import write_csv
+    from feedback_etl.exports.csv_files import write_csv
     from feedback_etl.pipeline.load import load_training
     from feedback_etl.privacy.keys import generate_key
 
