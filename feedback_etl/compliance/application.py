@@ -11,7 +11,7 @@ from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import FeedbackError
 from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.settings import Settings
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import hash_id
@@ -66,8 +66,7 @@ def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None
     ids = pl.DataFrame({"analysis_id": analyses}, schema={"analysis_id": pl.String})
     known: list[Key | None] = [None, *keys]
     return {
-        key.id if key else None: ids.select(hash_id("analysis_id", key=key, unkeyed=key is None)).to_series()
-        for key in known
+        get_key_id(key): ids.select(hash_id("analysis_id", key=key, unkeyed=key is None)).to_series() for key in known
     }
 
 

@@ -1,17 +1,16 @@
 """The transaction of an export to a folder, which has links, locks and staged files."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError
-from feedback_etl.exports.audit import AuditLog, LockedAuditLog
-from feedback_etl.exports.consent_guard import require_consent
+from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.key_guard import require_same_key
+from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
     candidate_stems,
@@ -20,7 +19,6 @@ from feedback_etl.exports.layout import (
 )
 from feedback_etl.exports.recovery import recover, remove_replacements
 from feedback_etl.exports.staged_file import StagedFile
-from feedback_etl.exports.tombstones import hash_identity, list_erased_since
 from feedback_etl.exports.transaction import ExportTransaction, TransactionOptions
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
@@ -40,7 +38,7 @@ class FolderTransaction(ExportTransaction):
         if is_object_store(str(folder)):
             raise UsageError(f"{folder} is an object store: export_feedback and `feedback-etl export` write there.")
         self._folder = Path(folder)
-        super().__init__(self._folder, AuditLog(self._folder), now, options)
+        super().__init__(self._folder, now, options)
         self._manifest = StagedFile("manifest", FileFormat())
 
     def __enter__(self) -> Self:
@@ -110,22 +108,9 @@ class FolderTransaction(ExportTransaction):
         timeout = self._options.lock_timeout
         return nullcontext() if timeout is None else lock_folder(self._folder, timeout)
 
-    def _look_again(self) -> None:
+    def _check_preconditions(self) -> None:
         """Check for another key and for a sweep since the export began; the folder's lock is acquired."""
         with self._log.lock() as log:
             require_same_key(self._folder, log, self._key, allow_new_key=self._options.allow_new_key)
             self._require_no_sweep(log)
             remove_replacements(self._folder, log)
-
-    def _forgotten_meanwhile(self) -> Callable[[str], bool] | None:
-        """Return a predicate of pseudonyms erased since the export began; None if there are none."""
-        new = list_erased_since(self._folder, self.erasures, self._key)
-        if not new:
-            return None
-        if self._options.own_pseudonyms:
-            raise ExportFileError(
-                "Meanwhile people were erased, and their rows are not found by pseudonyms that the application makes "
-                "itself: run again."
-            )
-        self._has_forgotten = True
-        return lambda pseudonym: hash_identity("pseudonym", pseudonym, self._key) in new

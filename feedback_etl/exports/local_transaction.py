@@ -10,6 +10,7 @@ what a kill leaves, `recovery` removes at the next start.
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,10 +120,10 @@ class LocalExportTransaction(FolderTransaction):
                 part.complete()
             if self._pairs.rows or self._rejected.rows:
                 with self._locked():
-                    self._look_again()
-                    if forgotten := self._forgotten_meanwhile():
+                    self._check_preconditions()
+                    if erased := self._list_erased():
                         for part in written:
-                            part.forget(forgotten)
+                            part.remove_rows(partial(self._is_erased, erased=erased))
                     self._give_names(written, facts)
             else:
                 self._end("committed", **audit_summary(self._build_manifest([], facts)))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from feedback_etl.columns import ExtraColumn, training_columns
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, get_key_id
 
 _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
 
@@ -47,7 +47,7 @@ def build_manifest(facts: ManifestDetails, run: ExportRun, files: list[DataFile]
         statistics=facts.statistics,
         columns=training_columns(facts.extra),
         files=files,
-        key_id=run.key.id if run.key else None,
+        key_id=get_key_id(run.key),
         scheme=_scheme(facts, run.key),
         source=facts.source,
         tools={name: version(name) for name in _TOOLS},

@@ -10,14 +10,14 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from feedback_etl.clock import resolve_now
-from feedback_etl.exports.audit import AuditLog, LockedAuditLog, Record, compute_mac
-from feedback_etl.exports.catalog import ABANDONED, read_manifest
+from feedback_etl.exports.audit import AuditLog, LockedAuditLog
+from feedback_etl.exports.audit_records import END_EVENTS, Record, compute_mac, has_valid_stem
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import manifest_path, part_folders
-from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.recovery import END_EVENTS, has_valid_stem
+from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.exports.tombstones import hash_identity, list_digests
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.base import ConflictError, Storage, Version
 
 STALE_AFTER = timedelta(days=1)
@@ -33,7 +33,7 @@ def recover_objects(bucket: Storage, log: LockedAuditLog, signer: Key | None, ke
         signer: Signs what is recorded.
         keys: The available keys; an export of another key is finished by a process that has it.
     """
-    records, by_id = log.records(), {key.id if key else None: key for key in [None, *keys]}
+    records, by_id = log.records(), {get_key_id(key): key for key in [None, *keys]}
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     for number, record in enumerate(records):
         if record["event"] != "started" or record["run"] in ended or not _is_genuine(record, signer, by_id):
@@ -53,7 +53,7 @@ def recover_objects(bucket: Storage, log: LockedAuditLog, signer: Key | None, ke
 
 def abort_runs(bucket: Storage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
     """Abort runs that have not committed, however young, and delete their objects."""
-    by_id = {key.id if key else None: key for key in (None, signer)}
+    by_id = {get_key_id(key): key for key in (None, signer)}
     with log.lock() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in END_EVENTS}
         for record in (each for each in started if each.get("run") not in ended and _is_genuine(each, signer, by_id)):
@@ -120,16 +120,9 @@ def _get_age(started: Record) -> timedelta:
     return resolve_now() - datetime.fromisoformat(started["at"].removesuffix("Z"))
 
 
-def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
-    """Return the stems of the runs without an end in the log."""
-    records = list(records)
-    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
-    return [each["stem"] for each in records if each["event"] == "started" and each.get("run") not in ended]
-
-
 def find_unrecorded_keys(bucket: Storage, records: Iterable[Record], key: Key | None) -> list[str | None]:
     """Return the key ids of exports with another key that are published and not yet recorded."""
-    records, mine = list(records), key.id if key else None
+    records, mine = list(records), get_key_id(key)
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     begun = [
         each for each in records if each["event"] == "started" and has_valid_stem(each) and each["run"] not in ended

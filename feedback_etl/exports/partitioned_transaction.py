@@ -4,9 +4,9 @@ Until then the parts have their final names in `<stem>/`, where no reader takes 
 depends on its time range only, so that a range that was read twice is one part.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
@@ -15,14 +15,12 @@ from feedback_etl.exports.layout import export_paths, part_folders, staged_path
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
 from feedback_etl.exports.recovery import remove_parts
-from feedback_etl.exports.row_filter import list_pseudonyms, write_without
+from feedback_etl.exports.rewrite import remove_rows_from_part
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.posix import (
-    create_private_file,
     fsync_directory,
     link_exclusive,
     make_private_folder,
-    temporary_path,
     unlink_if_ours,
 )
 
@@ -58,9 +56,10 @@ class PartitionedExportTransaction(FolderTransaction):
             if parts:
                 self._require(parts)
                 with self._locked():
-                    self._look_again()
-                    if forgotten := self._forgotten_meanwhile():
-                        parts = [self._without(part, forgotten) for part in parts]
+                    self._check_preconditions()
+                    if erased := self._list_erased():
+                        is_erased = partial(self._is_erased, erased=erased)
+                        parts = [remove_rows_from_part(self._storage, part, is_erased) for part in parts]
                     self._remove_all_but({part.path for part in parts})
                     self._give_name(parts, facts)
             else:
@@ -90,22 +89,6 @@ class PartitionedExportTransaction(FolderTransaction):
                 self._is_published = False
                 unlink_if_ours(staged_path(self._manifest.path), self._manifest.path)
             raise
-
-    def _without(self, part: DataFile, forgotten: Callable[[str], bool]) -> DataFile:
-        """Return a part without the rows of erased people, rewritten if it had any."""
-        path = self._folder / part.path
-        unwanted = {each for each in list_pseudonyms(path, path.name) if forgotten(each)}
-        if not unwanted:
-            return part
-        new = temporary_path(path.parent, path.name)
-        try:
-            with create_private_file(new) as file:
-                written, rows = write_without(path, path.name, unwanted, file)
-                file.sync(written.bytes, written.sha256)
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
-        return replace(part, rows=rows, bytes=written.bytes, sha256=written.sha256)
 
     def _remove_all_but(self, names: set[str]) -> None:
         """Delete the parts of abandoned attempts and spooled rows."""

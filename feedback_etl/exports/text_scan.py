@@ -7,9 +7,8 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
-from feedback_etl.exports.adoption import ADOPTED
-from feedback_etl.exports.csv_records import translate_read_errors, without_empty_lines
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.csv_files import translate_read_errors, without_empty_lines
+from feedback_etl.exports.manifest import ADOPTED, Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import iso_timestamp
 

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from feedback_etl.errors import ExportFileError, KeyMissingError
-from feedback_etl.privacy.keys import Key, sign, sign_column
+from feedback_etl.privacy.keys import Key, get_key_id, sign, sign_column
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.transform.expressions import hash_id
@@ -129,7 +129,7 @@ def read_tombstones(
     records = [record for record in _records(folder) if only is None or record["erasure"] in only]
     by_id: dict[str | None, Key | None] = {}
     for key in keys:
-        by_id.setdefault(key.id if key else None, key)
+        by_id.setdefault(get_key_id(key), key)
     signers = _signers(records)
     chosen = {erasure: next((each for each in by_id if each in ids), "") for erasure, ids in signers.items()}
     if unknown := [erasure for erasure, key_id in chosen.items() if key_id == ""]:
@@ -161,7 +161,7 @@ def list_erased_since(folder: StorageLike, erasures: frozenset[str], key: Key | 
         ExportFileError: There was an erasure that did not know the key.
     """
     new = [record for record in _records(folder) if record["erasure"] not in erasures]
-    key_id = key.id if key else None
+    key_id = get_key_id(key)
     if any(key_id not in ids for ids in _signers(new).values()):
         raise ExportFileError("Meanwhile people were erased under another key: nothing was published. Run again.")
     return frozenset(each["digest"] for each in new if (each["kind"], each["key_id"]) == ("pseudonym", key_id))
@@ -177,7 +177,7 @@ def _signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
 
 def list_digests(folder: StorageLike, key: Key | None) -> set[str]:
     """Return all stored digests under a key."""
-    return {record["digest"] for record in _records(folder) if record["key_id"] == (key.id if key else None)}
+    return {record["digest"] for record in _records(folder) if record["key_id"] == get_key_id(key)}
 
 
 def add_tombstones(
@@ -188,7 +188,7 @@ def add_tombstones(
     Raises:
         OSError: They cannot be written.
     """
-    key_id = key.id if key else None
+    key_id = get_key_id(key)
     texts: dict[Kind, Iterable[str]] = {"user": users, "pseudonym": pseudonyms}
     digests = sorted({(kind, hash_identity(kind, text, key)) for kind, some in texts.items() for text in some})
     lines = [json.dumps({"erasure": erasure, "kind": kind, "digest": each, "key_id": key_id}) for kind, each in digests]

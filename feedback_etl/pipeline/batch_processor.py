@@ -16,6 +16,7 @@ from feedback_etl.exports.tombstones import Tombstones, is_erased
 from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
+from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.results import ExportReport
 from feedback_etl.transform.batch import process_batch
 from feedback_etl.transform.duplicates import CustomDuplicateFilter, DuplicateFilter, RawDuplicateFilter
@@ -216,7 +217,7 @@ class BatchProcessor:
             unreadable_times=counts["unreadable"],
             rejected_reasons=self._rejected.sort_reasons(),
             window=window,
-            key_id=options.key.id if options.key else None,
+            key_id=get_key_id(options.key),
             risk={} if self._classes is None else summarize(self._classes, options.k_policy, self._max_people),
         )
 

@@ -35,6 +35,7 @@ from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS
+from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.posix import write_private_file
 
@@ -182,7 +183,7 @@ def _create_context(
         file_format=request.output.file_format,
         transform_options=replace(options, key=None),
         version=__version__,
-        key_id=options.key.id if options.key else None,
+        key_id=get_key_id(options.key),
         erasures=export.erasures,
         prepare=prepare,
         batch_size=selection.batch_options.batch_size,

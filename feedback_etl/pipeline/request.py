@@ -13,6 +13,7 @@ from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -113,5 +114,5 @@ class ExportRequest:
             "quasi_identifiers": list(options.k_policy.quasi_identifiers),
             "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
             "db_schema": self.selection.db_schema,
-            "key_id": options.key.id if options.key else None,
+            "key_id": get_key_id(options.key),
         }

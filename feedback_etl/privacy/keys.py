@@ -76,6 +76,11 @@ class Key:
         return [cls.parse(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
 
 
+def get_key_id(key: Key | None) -> str | None:
+    """Return the id of a key; None without one."""
+    return key.id if key else None
+
+
 def sign(key: Key | None, purpose: str, content: bytes) -> str:
     """Return the HMAC-SHA256 (RFC 2104) of content under a key derived for the purpose, as 64 hex characters.
 
