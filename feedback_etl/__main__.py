@@ -1,7 +1,7 @@
 """Entry point of `feedback-etl` and `python -m feedback_etl`: run one command, then end the process.
 
-Since the process ends, garbage collection is disabled (a batch leaves three cycles), and the hundreds of thousands of
-objects of the libraries are not freed one by one. Together that saves a quarter of a second.
+Garbage collection is disabled (a batch leaves only three reference cycles), and the process ends without freeing the
+hundreds of thousands of objects of the libraries. Together this saves a quarter of a second.
 """
 
 import gc
@@ -30,10 +30,10 @@ def main() -> NoReturn:
 
 
 def _disable_core_dumps() -> None:
-    """Keep keys and rows out of core dumps, also those of reader processes, which inherit the limit.
+    """Disable core dumps, which would contain keys and rows; reader processes inherit the limit.
 
-    One byte, not zero: Linux ignores a limit of zero where a program receives the dump (core(5)), and dumps nothing
-    there for a limit of one.
+    The limit is one byte: where core dumps are piped to a program, Linux ignores a limit of zero, but writes no dump
+    for a limit of one (core(5)).
     """
     with suppress(OSError, ValueError):  # the hard limit is zero
         resource.setrlimit(resource.RLIMIT_CORE, (1, resource.getrlimit(resource.RLIMIT_CORE)[1]))

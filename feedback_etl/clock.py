@@ -1,4 +1,4 @@
-"""The clock, and the form in which times are passed on: naive UTC."""
+"""Read the clock, and convert times to naive UTC, the representation used inside the package."""
 
 from datetime import UTC, datetime
 
@@ -6,7 +6,7 @@ from feedback_etl.errors import UsageError
 
 
 def resolve_now(now: datetime | None = None) -> datetime:
-    """Return the time of a run as naive UTC: the given one, or the present.
+    """Return the time of a run as naive UTC: `now`, or the current time if it is None.
 
     Raises:
         UsageError: `now` is not a datetime, or lies outside the years 1 to 9999 in UTC.

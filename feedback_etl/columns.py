@@ -1,4 +1,4 @@
-"""Columns of raw feedback and of a training set: their names, order and types."""
+"""Columns of raw feedback and of training sets: names, order and types."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,18 +17,18 @@ RATINGS = {
 
 RATING_FIELDS = (*RATINGS, "would_recommend")
 LIST_COLUMNS = {"conditions_analyzed": "conditions_not_a_list", "rules_applied": "rules_not_a_list"}
-"""The columns that contain a JSON array of strings, with the reason for which others are rejected."""
+"""The columns that contain a JSON array of strings, each with the reason for rejecting other values."""
 
 
 class ColumnType(NamedTuple):
-    """What a column can contain.
+    """Type of the values of a column.
 
     Attributes:
         dtype: The dtype in a training set.
-        expected: The accepted dtypes of raw columns, in words.
-        accepts: Return whether a raw column may have a dtype.
-        faults: Reasons for which a raw value is rejected, each with the expression that is true for such values; "{}"
-            stands for the name of the column.
+        expected: Description of the dtypes that raw columns may have, for messages.
+        accepts: Function that returns whether a raw column may have a dtype.
+        faults: Maps each reason for rejection, with "{}" for the name of the column, to a function that returns an
+            expression that is true for invalid raw values.
     """
 
     dtype: pl.DataType
@@ -38,7 +38,7 @@ class ColumnType(NamedTuple):
 
 
 FORMULA_PATTERN = r"^[=+\-@\t\r\n]"
-"""Spreadsheet programs run a text that begins with one of these as a formula (OWASP, CSV injection)."""
+"""Pattern of texts that spreadsheet programs run as formulas (OWASP, CSV injection)."""
 
 _UTC_TIME = pl.Datetime("us", "UTC")
 IDENTIFIER = ColumnType(
@@ -73,7 +73,7 @@ COLUMN_TYPES = {
     ),
     "time": ColumnType(_UTC_TIME, "times", lambda dtype: dtype == pl.Datetime),
 }
-"""The types of extra columns, by the names that settings use."""
+"""The types of extra columns, by their names in settings."""
 
 _PAIR_TIME = COLUMN_TYPES["time"]._replace(
     expected="times, as `scan_training` returns them; parse text with "
@@ -93,7 +93,7 @@ _RAW_TYPES = {
 _PAIR_TYPES = dict.fromkeys(RATING_FIELDS, _ANSWER) | dict.fromkeys(("feedback_timestamp", "export_date"), _PAIR_TIME)
 
 RAW_COLUMNS = tuple(_RAW_TYPES)
-"""The canonical raw columns: a `--query` must yield them, and `split_valid` and `anonymize` expect them."""
+"""The canonical raw columns: a `--query` must return them, and `split_valid` and `anonymize` expect them."""
 
 TRAINING_COLUMNS = (
     "analysis_hash",
@@ -109,19 +109,20 @@ TRAINING_COLUMNS = (
 """The columns of an export in their order; `training_schema.TrainingPair` describes their values."""
 
 CONSENT, IMAGE_OPT_IN = "consent", "image_opt_in"
-"""Raw columns that record consent, where a query or a table has them; no export contains them."""
+"""Optional raw columns that record consent; no export contains them."""
 
 Role = Literal["identifier", "quasi_identifier", "sensitive", "insensitive"]
 ColumnTypeName = Literal["text", "integer", "number", "boolean", "time"]
 
 
 class ExtraColumn(NamedTuple):
-    """A requested column, which follows the twelve.
+    """A requested column, which follows the twelve training columns.
 
     Attributes:
-        name: Its name in the export and in the raw rows.
-        role: "identifier" is pseudonymised, "quasi_identifier" counts for k; the others are exported as they are.
-        type: The type of its values.
+        name: Name in the export and in the raw rows.
+        role: An "identifier" is pseudonymised, a "quasi_identifier" is one for k-anonymity; columns of the other roles
+            are exported unchanged.
+        type: Type of the values.
     """
 
     name: str
@@ -130,15 +131,15 @@ class ExtraColumn(NamedTuple):
 
     @property
     def column_type(self) -> ColumnType:
-        """The type of its values; an identifier has its own."""
+        """The type of the values; identifiers have one of their own, whatever `type` is."""
         return IDENTIFIER if self.role == "identifier" else COLUMN_TYPES[self.type]
 
 
 IMAGE_URL = ExtraColumn("image_url")
-"""photos.s3_key, if the user has opted in and it contains no id of the row."""
+"""The value of photos.s3_key, if the user has opted in and it contains no id of the row."""
 
 SUBJECT_HASH = ExtraColumn("subject_hash", "identifier")
-"""The pseudonym of the user, in a domain of its own: it equals no pseudonym of an analysis."""
+"""The pseudonym of the user; its domain is not that of analyses, so the pseudonyms of equal ids differ."""
 
 
 def raw_extra_columns(extra_columns: Sequence[ExtraColumn]) -> tuple[ExtraColumn, ...]:
@@ -147,25 +148,26 @@ def raw_extra_columns(extra_columns: Sequence[ExtraColumn]) -> tuple[ExtraColumn
 
 
 def all_quasi_identifiers(names: Sequence[str], extra_columns: Sequence[ExtraColumn]) -> tuple[str, ...]:
-    """Return the named quasi-identifiers, and the extra_columns columns that are declared as such."""
+    """Return these quasi-identifiers and the extra columns that are declared as quasi-identifiers."""
     declared = (column.name for column in extra_columns if column.role == "quasi_identifier")
     return tuple(dict.fromkeys((*names, *declared)))
 
 
 _RESERVED = {*RAW_COLUMNS, *TRAINING_COLUMNS, CONSENT, IMAGE_OPT_IN}
 KNOWN = frozenset({*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name})
-"""The column names that this package defines; any other may be a person's value and must not appear in messages."""
+"""The column names that this package defines; any other may be personal data and must not appear in messages."""
 
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
 
 def require_names(extra_columns: Sequence[ExtraColumn]) -> None:
-    """Refuse invalid names of extra columns.
+    """Raise if names of extra columns are invalid.
 
     Raises:
-        UsageError: One is reserved, appears twice, or does not consist of lower-case letters, digits and underscores.
+        UsageError: A name is reserved, appears twice, or does not consist of lower-case letters, digits and
+            underscores.
     """
-    names = [each.name for each in extra_columns]
+    names = [column.name for column in extra_columns]
     for name in names:
         if not _NAME.fullmatch(name):
             raise UsageError("Names of extra columns consist of lower-case letters, digits and underscores.")
@@ -179,9 +181,9 @@ def training_columns(extra_columns: Sequence[ExtraColumn] = ()) -> list[str]:
 
 
 def summarize_names(names: Iterable[str]) -> str:
-    """Return column names as a message may contain them: those of this package, and the number of the others.
+    """Summarize column names for a message: list those that this package defines, and count the others.
 
-    The names in a foreign frame or file may be a row of a file without a header, or a key.
+    The other names must not be shown: those of a file without a header are the values of its first row.
 
     >>> summarize_names(["age_range", "name", "1993"])
     'age_range and 2 others'
@@ -199,40 +201,42 @@ AGE_EDGES = (18, 25, 35, 50)
 """The default ages at which a new age range begins."""
 
 QUASI_IDENTIFIERS = ("age_range", "conditions_detected", "timeframe")
-"""Columns that an attacker may know about a person, unless the settings name others."""
+"""The default quasi-identifiers: columns that an attacker may know about a person."""
 
 
 def require_raw(frame: pl.DataFrame | pl.LazyFrame, extra_columns: Sequence[ExtraColumn] = ()) -> None:
-    """Refuse a frame that cannot contain raw feedback; a column of the dtype Null is always accepted.
+    """Raise if a frame does not have the raw columns with their types; the dtype Null is always accepted.
 
     Raises:
-        ValidationError: Columns are missing or of a wrong type; the message names each.
+        ValidationError: Columns are missing or of a wrong type; the message lists them.
     """
-    _require(
+    _require_types(
         frame, _RAW_TYPES | {column.name: column.column_type for column in raw_extra_columns(extra_columns)}, "raw"
     )
 
 
 def require_pairs(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], *, times: Iterable[str] = ()) -> None:
-    """Refuse a frame without these columns of training pairs and these columns of times.
+    """Raise if a frame does not have these columns of training pairs and these columns of times.
 
     Raises:
-        ValidationError: Columns are missing or of a wrong type; the message names each.
+        ValidationError: Columns are missing or of a wrong type; the message lists them.
     """
     types = {name: _PAIR_TYPES.get(name, _LABEL) for name in names}
-    _require(
+    _require_types(
         frame, types | dict.fromkeys(times, _PAIR_TIME), "training", " `anonymize` creates them from raw feedback."
     )
 
 
-def _require(frame: pl.DataFrame | pl.LazyFrame, types: Mapping[str, ColumnType], what: str, advice: str = "") -> None:
+def _require_types(
+    frame: pl.DataFrame | pl.LazyFrame, types: Mapping[str, ColumnType], kind: str, advice: str = ""
+) -> None:
     schema = frame.collect_schema()
     if missing := [name for name in types if name not in schema]:
-        raise ValidationError(f"The frame lacks the {what} columns {', '.join(missing)}.{advice}")
+        raise ValidationError(f"The frame lacks the {kind} columns {', '.join(missing)}.{advice}")
     wrong = [
         f"{name} is {schema[name]}, expected {column_type.expected}"
         for name, column_type in types.items()
         if schema[name] != pl.Null and not column_type.accepts(schema[name])
     ]
     if wrong:
-        raise ValidationError(f"{what.capitalize()} columns of a wrong type: {'; '.join(wrong)}.")
+        raise ValidationError(f"{kind.capitalize()} columns of a wrong type: {'; '.join(wrong)}.")

@@ -1,10 +1,10 @@
-"""The errors of this package, with the exit codes of the command line.
+"""Errors of this package, with the exit codes of the command line.
 
     FeedbackError
     ├── UsageError         2   an argument or a setting is wrong
     │   ├── KeyMissingError     2   no pseudonym key is configured
     │   └── KeyUnusableError    2   the configured pseudonym key cannot be used
-    ├── SourceError        3   the database cannot be reached, or is not what was expected
+    ├── SourceError        3   the database cannot be reached, or is not as expected
     ├── ValidationError    4   rows or frames break the rules; nothing was published
     │   └── AllRejectedError  4   every row with enough ratings was rejected
     ├── ExportFileError    5   a file or a folder cannot be read or written
@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 
 class FeedbackError(Exception):
-    """Base of all errors of this package; never raised itself."""
+    """Base class of all errors of this package; it is not raised itself."""
 
     exit_code: ClassVar[int] = 1
 
@@ -39,13 +39,13 @@ class KeyUnusableError(UsageError):
 
 
 class SourceError(FeedbackError):
-    """The database cannot be reached, or its tables or columns are not what was expected."""
+    """The database cannot be reached, or its tables or columns are not as expected."""
 
     exit_code = 3
 
 
 class ValidationError(FeedbackError):
-    """Rows or frames break the rules. `reasons` maps the name of a broken rule to the number of rows."""
+    """Rows or frames break the rules. `reasons` maps the name of each broken rule to the number of rows."""
 
     exit_code = 4
 
@@ -69,7 +69,7 @@ class ExportFileError(FeedbackError):
 
 
 class FolderLockedError(FeedbackError):
-    """Another export, erasure or prune uses the folder for longer than the lock timeout."""
+    """Another program (an export, an erasure or `prune`) has used the folder for longer than the lock timeout."""
 
     exit_code = 6
 

@@ -10,24 +10,22 @@ from feedback_etl.database.window import Window
 
 @dataclass
 class FeedbackProcessingStats:
-    """The statistics of one run; nothing is carried over from run to run.
+    """Statistics of one run, not accumulated over runs.
 
-    total_feedback_records = exported_records + deduplicated_records + skipped_records + errors + suppressed_records,
-    always.
-
-    The classic eight come first, in the classic order.
+    It always holds that total_feedback_records = exported_records + deduplicated_records + skipped_records + errors +
+    suppressed_records. The eight fields of the classic API come first, in its order.
 
     Attributes:
         total_feedback_records: Rows read in the window.
         exported_records: Rows written.
-        deduplicated_records: Rows removed because an earlier row is the same feedback.
-        anonymized_records: Rows pseudonymised: exported and suppressed.
+        deduplicated_records: Rows removed because an earlier row contains the same feedback.
+        anonymized_records: Rows pseudonymised: exported or suppressed.
         skipped_records: Rows with too few ratings.
         errors: Rows rejected as invalid.
-        execution_time_seconds: From the call to the published file.
-        export_filename: The data file, as the folder was given; "" when nothing was written.
+        execution_time_seconds: Seconds from the call to the publication of the file.
+        export_filename: Path of the data file, relative if the folder was; "" if nothing was written.
         suppressed_records: Rows of equivalence classes smaller than k.
-        excluded_records: Rows without consent: counted, never read, and no part of the total.
+        excluded_records: Rows without consent or of erased people; they are not part of the total.
     """
 
     total_feedback_records: int = 0
@@ -44,24 +42,23 @@ class FeedbackProcessingStats:
 
 @dataclass
 class ExportReport(FeedbackProcessingStats):
-    """The statistics of one run, with details for people.
+    """Statistics of one run, with details for its reader.
 
     Attributes:
-        rejected_filename: The list of rejected rows; "" when there are none.
-        rejected_reasons: How many rows were rejected for each reason, most frequent first; a row can have several.
-        implausible_ages: Training pairs, suppressed ones included, without an age_range since the age is below 0 or
+        rejected_filename: Path of the list of rejected rows; "" if there are none.
+        rejected_reasons: Number of rejected rows by reason, most frequent first; a row can have several reasons.
+        implausible_ages: Training pairs, including suppressed ones, without an age_range because the age is below 0 or
             above 130.
-        withheld_image_urls: Image URLs replaced by null since they contain the id of the user or of the analysis.
-        unreadable_times: Values of extra time columns that are null in the export since they lie outside the years 1
-            to 9999.
+        withheld_image_urls: Image URLs replaced by null because they contain the id of the user or of the analysis.
+        unreadable_times: Values of extra time columns replaced by null because they lie outside the years 1 to 9999.
         window: The half-open window, UTC.
         key_id: The id of the pseudonym key; None for unkeyed pseudonyms.
-        risk: How many people share each combination of quasi-identifiers: k, classes, risks; see docs/commands.md. Of
-            `people_in_classes_under_5`, a person with rows in several such classes counts in each.
-        audit_head: The MAC of the last record of the audit log: stored elsewhere, it reveals a truncated log.
+        risk: Sizes of the equivalence classes in people, and the risks that follow; see docs/commands.md. In
+            `people_in_classes_under_5`, a person with rows in several such classes is counted in each.
+        audit_head: MAC of the last record of the audit log; a copy stored elsewhere reveals a truncated log.
         mode: "full" or "incremental".
-        late_records: Rows that arrived too late for every incremental export, in windows that are not read again.
-        advice: How a long export could be faster, or that a new incremental series began; "" otherwise.
+        late_records: Rows that arrived later than the lookback allows, in windows that are not read again.
+        advice: How to make a long export faster, or a note that a new incremental series began; "" otherwise.
     """
 
     rejected_filename: str = ""
@@ -78,10 +75,10 @@ class ExportReport(FeedbackProcessingStats):
     advice: str = ""
 
     @classmethod
-    def from_audit_summary(cls, facts: Mapping[str, Any]) -> Self:
-        """Return the report of a committed export from its summary in the audit log, without its files."""
-        start, end = (datetime.fromisoformat(time) if time else None for time in facts["window"])
-        report = cls(**facts["statistics"], mode=facts["mode"], risk=facts["risk"], key_id=facts["key_id"])
+    def from_audit_summary(cls, summary: Mapping[str, Any]) -> Self:
+        """Return the report of a committed export from its summary in the audit log, without the names of its files."""
+        start, end = (datetime.fromisoformat(time) if time else None for time in summary["window"])
+        report = cls(**summary["statistics"], mode=summary["mode"], risk=summary["risk"], key_id=summary["key_id"])
         report.anonymized_records = report.exported_records + report.suppressed_records
         report.window = Window(start, end) if end else None
         return report
@@ -93,8 +90,6 @@ class ExportReport(FeedbackProcessingStats):
         return counts | {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values in types of JSON; the bounds of the window as ISO 8601 text in UTC."""
-        figures = asdict(self) | {"window": None}
-        if self.window:
-            figures["window"] = [end.isoformat() if end else None for end in self.window]
-        return figures
+        """Return all attributes as values that JSON can hold; the window's ends are ISO 8601 text in UTC."""
+        window = [end.isoformat() if end else None for end in self.window] if self.window else None
+        return asdict(self) | {"window": window}

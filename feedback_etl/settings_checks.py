@@ -1,4 +1,4 @@
-"""Names and messages of settings: what is missing, unknown or invalid, never with a value."""
+"""Names of settings, and messages about missing, unknown and invalid settings; no message contains a value."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,11 +24,11 @@ _SERVICE_LINK = re.compile(
     r"(SERVICE_HOST=\S+|SERVICE_PORT(_[A-Z0-9_]+)?=\d+|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://\S+"
     r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO=(tcp|udp|sctp)|PORT=\d+|ADDR=\S+))"
 )
-"""A variable that Kubernetes injects for a Service named feedback-etl or feedback-etl-NAME, with its value."""
+"""A variable that Kubernetes sets for a Service named feedback-etl or feedback-etl-NAME, as NAME=VALUE."""
 
 
 def describe_error(location: Iterable[str | int], message: str, known: Iterable[str]) -> str:
-    """Return an error of Pydantic as a clause with the name of the setting and without its value.
+    """Convert an error of Pydantic to a clause that contains the name of the setting but not its value.
 
     Args:
         location: The path of the setting, as in `ValidationError.errors()`.
@@ -41,19 +41,19 @@ def describe_error(location: Iterable[str | int], message: str, known: Iterable[
     return message.replace("Input", name, 1)
 
 
-def describe_unknown(given: str, name: str, known: Iterable[str]) -> str:
-    """Return a clause about an unknown setting, with the nearest known name if there is one."""
+def describe_unknown(shown_name: str, name: str, known: Iterable[str]) -> str:
+    """Return a clause about an unknown setting, with the most similar known name if there is one."""
     near = get_close_matches(name, list(known), 1, 0.75)
-    return f"{given} is not a setting" + (f" (did you mean {near[0]}?)" if near else "")
+    return f"{shown_name} is not a setting" + (f" (did you mean {near[0]}?)" if near else "")
 
 
 def list_unknown_variables(environment: Mapping[str, str], known: Iterable[str]) -> list[str]:
-    """Return the variables with our prefix that are no setting; those of tests and of Kubernetes are ignored."""
+    """Return the variables with the prefix that are not settings, except those of tests and of Kubernetes."""
     variables = {f"{PREFIX}{name.upper()}" for name in known}
-    ours = sorted(name for name in environment if name.upper().startswith(PREFIX))
+    prefixed = sorted(name for name in environment if name.upper().startswith(PREFIX))
     return [
         name
-        for name in ours
+        for name in prefixed
         if name.upper() not in variables
         and not name.upper().startswith(f"{PREFIX}TEST_")
         and not _SERVICE_LINK.fullmatch(f"{name}={environment[name]}")

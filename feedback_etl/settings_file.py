@@ -1,7 +1,7 @@
 """The settings file in the working directory: `feedback-etl.toml`, or `[tool.feedback-etl]` of `pyproject.toml`.
 
-A settings file can name a model, which is code, a key and weaker limits. It is therefore used only if it belongs to
-this user or to root, and no other user can write to it.
+A settings file can select code (a row model), the pseudonym key and weaker limits. It is therefore used only if it
+belongs to this user or to root, and no other user can write to it.
 """
 
 import grp
@@ -29,7 +29,8 @@ def read_settings_file() -> SettingsFile:
     """Read the settings file; ignore a pyproject.toml without `[tool.feedback-etl]`.
 
     Raises:
-        UsageError: A file exists, or may exist, and cannot be read or trusted; its settings would be ignored silently.
+        UsageError: A settings file exists, or may exist, but cannot be read or trusted. Ignoring it would silently
+            ignore its settings.
     """
     path = Path(SETTINGS_FILE)
     if (file := _read(path)) is not None:
@@ -60,7 +61,7 @@ def _read(path: Path) -> _File | None:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode):
                 return _File(file.read(), status)
-            reason = "it is no regular file"
+            reason = "it is not a regular file"
     except FileNotFoundError:
         if not path.is_symlink():
             return None
@@ -74,7 +75,7 @@ def _read(path: Path) -> _File | None:
 
 
 def _require_trusted(path: Path, status: os.stat_result) -> None:
-    """Refuse a file that another user owns or can write to."""
+    """Raise if another user owns the file or can write to it."""
     if status.st_uid not in (os.geteuid(), 0):
         raise UsageError(
             f"The settings file {path} in the working directory belongs to another user, so it is not used. Take "
@@ -87,7 +88,7 @@ def _require_trusted(path: Path, status: os.stat_result) -> None:
 
 
 def _is_private_group(group: int) -> bool:
-    """Return whether a group has the name of this user, as each user's own group has on many Linux distributions."""
+    """Return whether a group is the private group of this user: one of the same name without other members."""
     try:
         return grp.getgrgid(group).gr_name == pwd.getpwuid(os.geteuid()).pw_name and not grp.getgrgid(group).gr_mem
     except KeyError:  # a container's user may have no name

@@ -250,7 +250,7 @@ class TestForks:
             assert result["exported"] == 2
         else:
             assert isinstance(result, UsageError)
-            assert "nothing run Polars before the fork" in str(result)
+            assert "Do not run Polars before the fork" in str(result)
 
 
 class TestRegister:

@@ -554,7 +554,7 @@ class TestFailures:
         """Its own disk is not the place."""
 
         def elsewhere(work: Any, task: PartTask) -> Any:
-            object.__setattr__(task.export, "place", str(tmp_path / "elsewhere"))
+            object.__setattr__(task.export, "destination", str(tmp_path / "elsewhere"))
             return work(task)
 
         with pytest.raises(UsageError, match="This worker does not see"):

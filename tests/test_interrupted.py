@@ -25,7 +25,7 @@ from pathlib import Path
 import polars as pl
 from feedback_etl.storage import locks, posix
 from feedback_etl.storage import whole_files
-from feedback_etl.exports import audit, manifest, recovery
+from feedback_etl.exports import audit, audit_records, manifest, recovery
 from feedback_etl.exports import folder_transaction, local_transaction, transaction
 from feedback_etl.exports import file_formats
 from feedback_etl.exports import staged_file
@@ -33,8 +33,8 @@ from feedback_etl.exports import staged_file
 OURS = {
     module.__file__
     for module in (
-        audit, locks, manifest, transaction, folder_transaction, local_transaction, file_formats, staged_file, posix,
-        recovery, whole_files
+        audit, audit_records, locks, manifest, transaction, folder_transaction, local_transaction, file_formats,
+        staged_file, posix, recovery, whole_files
     )
 }
 DATA = "number\\n" + "".join(f"{number}\\n" for number in range(1000))

@@ -242,7 +242,7 @@ def test_project_file_of_another_user_without_settings_is_ignored() -> None:
 def test_pipe_as_settings_file_is_refused() -> None:
     """Reading it would wait for ever."""
     os.mkfifo("feedback-etl.toml")
-    assert "cannot be read: it is no regular file" in refused()
+    assert "cannot be read: it is not a regular file" in refused()
 
 
 def test_project_table_that_is_no_table_is_refused() -> None:

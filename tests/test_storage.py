@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -489,6 +490,32 @@ def lose_answer(monkeypatch: pytest.MonkeyPatch, then: Callable[[], Any] = lambd
         raise obstore.exceptions.GenericError("error sending request, kind: Timeout")
 
     monkeypatch.setattr(obstore, "put", lose)
+
+
+class TestDurability:
+    """The order of system calls, which a power cut makes visible."""
+
+    @pytest.mark.parametrize(("write", "publish"), [(create, "link"), (change, "rename"), (overwrite, "rename")])
+    def test_content_is_synced_before_its_name_and_the_folder_after(
+        self, folder: LocalStorage, monkeypatch: pytest.MonkeyPatch, write: Any, publish: str
+    ) -> None:
+        """A name never shows half a file, and outlasts a power cut when the write returns."""
+        put(folder, "name", b"content")
+        calls = []
+
+        def record(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+            def recording(*arguments: Any, **options: Any) -> Any:
+                is_folder = name == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
+                calls.append("fsync of the folder" if is_folder else name)
+                return call(*arguments, **options)
+
+            return recording
+
+        with monkeypatch.context() as patch:
+            for name, function in (("fsync", "fsync"), ("link", "link"), ("rename", "replace"), ("write", "write")):
+                patch.setattr(os, function, record(name, getattr(os, function)))
+            write(folder)
+        assert calls == ["write", "fsync", publish, "fsync of the folder"]
 
 
 class TestFolders:

@@ -9,7 +9,7 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.errors import explain_write_errors
@@ -18,9 +18,6 @@ from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.transform.fork_guard import require_usable_polars
-
-ADOPTED = "adopted"
-"""The mode of an export whose file was there before its manifest."""
 
 _STAMP = re.compile(r"\d{8}_\d{6}")
 
@@ -56,11 +53,7 @@ def adopt(
     if is_object_store(str(file)):
         raise UsageError("Files of an object store are not adopted: adopt takes files of a folder.")
     path = Path(file)
-    suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
-    if not suffix or path.is_symlink() or not path.is_file():
-        raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
-    folder, stem = path.parent, path.name.removesuffix(suffix)
-    columns = read_columns(path)
+    folder, stem, columns = path.parent, _require_data_file(path), read_columns(path)
     if "analysis_hash" not in columns:
         raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
     log, signer = AuditLog(folder), signer or key
@@ -95,6 +88,14 @@ def adopt(
             (folder / manifest_path(stem)).unlink()
             raise
     return manifest
+
+
+def _require_data_file(path: Path) -> str:
+    """Return the name of a data file without its suffix, or raise ExportFileError if it is not a data file."""
+    suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
+    if not suffix or path.is_symlink() or not path.is_file():
+        raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
+    return path.name.removesuffix(suffix)
 
 
 def _time_of(path: Path) -> datetime:

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_records import list_unfinished_stems
 from feedback_etl.exports.catalog import list_manifests, read_manifest, replace_manifest
-from feedback_etl.exports.housekeeping import open_audit_log, recover_storage
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.object_recovery import list_unfinished_stems
+from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
@@ -65,7 +66,7 @@ def _list_exports(place: Storage) -> ExportListing:
 def _without_manifest(place: Storage, exports: list[Manifest]) -> set[str]:
     """Return the stems of folders of parts without a manifest that no running export uses."""
     stems = {folder for folder in place.folders() if STEM.fullmatch(folder)} - {each.stem for each in exports}
-    return stems - {*list_unfinished_stems(open_audit_log(place).records())} if stems else stems
+    return stems - {*list_unfinished_stems(AuditLog(place).records())} if stems else stems
 
 
 def _paths_in(place: Storage, folder: str) -> Iterator[tuple[Path, str]]:
@@ -131,7 +132,7 @@ def prune(  # noqa: PLR0913  public, flat
             raise UsageError(f"{name} must be a whole number from 0 to {MAX_DAYS:,}.")
     place = open_storage(folder)
     require_storage(place)
-    now, log = resolve_now(now), open_audit_log(place)
+    now, log = resolve_now(now), AuditLog(place)
     log.require_signer(key)
     with explain_write_errors(place), place.lock(lock_timeout):
         with log.lock() as opened:

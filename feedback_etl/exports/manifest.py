@@ -18,6 +18,10 @@ from feedback_etl.exports.layout import REJECTED_FOLDER, manifest_path
 from feedback_etl.storage.base import STATE_FOLDER
 
 SCHEMA_VERSION = 1
+ADOPTED = "adopted"
+"""The mode of an export whose file existed before its manifest."""
+ABANDONED = "abandoned"
+"""The mode of an abort marker: a manifest that prevents an export from committing under its name."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 _STRICT_PARTIAL = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)

@@ -10,11 +10,11 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from feedback_etl.clock import resolve_now
-from feedback_etl.exports.audit import AuditLog, LockedAuditLog, Record, compute_mac
-from feedback_etl.exports.catalog import ABANDONED, read_manifest
+from feedback_etl.exports.audit import AuditLog, LockedAuditLog
+from feedback_etl.exports.audit_records import END_EVENTS, Record, compute_mac, has_valid_stem
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import manifest_path, part_folders
-from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.recovery import END_EVENTS, has_valid_stem
+from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.privacy.keys import Key, get_key_id
@@ -118,13 +118,6 @@ def remove_unlisted(bucket: Storage, stem: str, files: Iterable[DataFile] = ()) 
 
 def _get_age(started: Record) -> timedelta:
     return resolve_now() - datetime.fromisoformat(started["at"].removesuffix("Z"))
-
-
-def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
-    """Return the stems of the runs without an end in the log."""
-    records = list(records)
-    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
-    return [each["stem"] for each in records if each["event"] == "started" and each.get("run") not in ended]
 
 
 def find_unrecorded_keys(bucket: Storage, records: Iterable[Record], key: Key | None) -> list[str | None]:

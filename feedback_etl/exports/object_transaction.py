@@ -14,15 +14,14 @@ from functools import partial
 from typing import Self
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import Record
-from feedback_etl.exports.catalog import ABANDONED, read_manifest
-from feedback_etl.exports.consent_guard import require_consent
+from feedback_etl.exports.audit import LockedAuditLog
+from feedback_etl.exports.audit_records import Record
+from feedback_etl.exports.catalog import read_manifest
+from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
-from feedback_etl.exports.key_guard import require_same_key
 from feedback_etl.exports.layout import candidate_stems, manifest_path, part_folders
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
-from feedback_etl.exports.object_audit import ObjectAuditLog, OptimisticAuditLog
 from feedback_etl.exports.object_recovery import (
     erase_digests,
     find_unrecorded_keys,
@@ -30,11 +29,7 @@ from feedback_etl.exports.object_recovery import (
     recover_objects,
     remove_unlisted,
 )
-from feedback_etl.exports.rewrite import map_files, read_pseudonyms, rewrite_part
-from feedback_etl.exports.tombstones import (
-    hash_identity,
-    list_erased_since,
-)
+from feedback_etl.exports.rewrite import map_files, remove_rows_from_part
 from feedback_etl.exports.transaction import ExportTransaction, TransactionOptions
 from feedback_etl.storage.base import STATE_FOLDER, ConflictError, Storage
 from feedback_etl.storage.conditional_puts import require_conditional_puts
@@ -53,8 +48,6 @@ class ObjectExportTransaction(ExportTransaction):
     determined: a run of more than a day counts as dead, and cannot commit any more.
     """
 
-    _log: ObjectAuditLog
-
     def __init__(
         self,
         bucket: Storage,
@@ -62,7 +55,7 @@ class ObjectExportTransaction(ExportTransaction):
         options: TransactionOptions = TransactionOptions(),  # noqa: B008  frozen
     ) -> None:
         self._bucket = bucket
-        super().__init__(bucket, ObjectAuditLog(bucket), now, options)
+        super().__init__(bucket, now, options)
 
     def __enter__(self) -> Self:
         with self._log.lock() as log:
@@ -75,7 +68,7 @@ class ObjectExportTransaction(ExportTransaction):
                 raise
         return self
 
-    def _announce(self, log: OptimisticAuditLog) -> None:
+    def _announce(self, log: LockedAuditLog) -> None:
         """Reserve a stem with a record; retry if another record was appended meanwhile."""
         while True:
             self._require_same_key(log)
@@ -94,7 +87,7 @@ class ObjectExportTransaction(ExportTransaction):
                 return
             self._ended = True
 
-    def _require_same_key(self, log: OptimisticAuditLog) -> None:
+    def _require_same_key(self, log: LockedAuditLog) -> None:
         """Refuse another key, also among concurrent exports: each puts its manifest before this check."""
         unrecorded = find_unrecorded_keys(self._bucket, log.records(), self._key)
         require_same_key(self._bucket, log, self._key, allow_new_key=self._options.allow_new_key, unrecorded=unrecorded)
@@ -133,15 +126,15 @@ class ObjectExportTransaction(ExportTransaction):
             self._fence_off()
             self._end("committed", **audit_summary(self._build_manifest([], facts)))
             return
-        self._look_again()
-        parts = self._as_they_are(parts)
-        if forgotten := self._forgotten_meanwhile():
-            parts = map_files(self._bucket, parts, partial(self._without, forgotten=forgotten))
-            self._has_forgotten = True
+        self._check_preconditions()
+        parts = self._add_versions(parts)
+        if erased := self._list_erased():
+            is_erased = partial(self._is_erased, erased=erased)
+            parts = map_files(self._bucket, parts, lambda part: remove_rows_from_part(self._bucket, part, is_erased))
         manifest = self._put(self._build_manifest(list(parts), facts))
         remove_unlisted(self._bucket, self.stem, manifest.files)
-        self._look_again()
-        self._end("committed", **audit_summary(self._forget_since(manifest)))
+        self._check_preconditions()
+        self._end("committed", **audit_summary(self._erase_since(manifest)))
 
     def _put(self, manifest: Manifest) -> Manifest:
         """Put the manifest as a new object and return the manifest that exists then."""
@@ -154,13 +147,13 @@ class ObjectExportTransaction(ExportTransaction):
             return there  # the answer was lost, and an eraser has been there since
         return manifest
 
-    def _look_again(self) -> None:
+    def _check_preconditions(self) -> None:
         """Check for another key and for a sweep since the export began."""
         with self._log.lock() as log:
             self._require_same_key(log)
             self._require_no_sweep(log)
 
-    def _as_they_are(self, parts: Sequence[DataFile]) -> list[DataFile]:
+    def _add_versions(self, parts: Sequence[DataFile]) -> list[DataFile]:
         """Return the parts with their ETags.
 
         Raises:
@@ -173,21 +166,13 @@ class ObjectExportTransaction(ExportTransaction):
             raise ExportFileError(f"{strange[0].path} is not there, or not as it was put: nothing was published.")
         return [replace(part, etag=there[part.path].version) for part in parts]
 
-    def _forgotten_meanwhile(self) -> frozenset[str]:
-        return list_erased_since(self._bucket, self.erasures, self._key)
-
-    def _without(self, part: DataFile, forgotten: frozenset[str]) -> DataFile:
-        there = read_pseudonyms(self._bucket, part)
-        unwanted = {each for each in there if hash_identity("pseudonym", each, self._key) in forgotten}
-        return rewrite_part(self._bucket, part, unwanted) if unwanted else part
-
-    def _forget_since(self, manifest: Manifest) -> Manifest:
+    def _erase_since(self, manifest: Manifest) -> Manifest:
         """Remove the rows of people erased while the manifest was put; return the manifest after that."""
-        while forgotten := self._forgotten_meanwhile():
+        while erased := self._list_erased():
             try:
-                erase_digests(self._bucket, manifest, forgotten, self._key)
+                erase_digests(self._bucket, manifest, erased, self._key)
                 break
-            except ConflictError:  # the eraser is at it, too
+            except ConflictError:  # the erasure rewrites the same files
                 manifest = read_manifest(self._bucket, self.stem) or manifest
         return manifest
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.catalog import read_manifest, replace_manifest
 from feedback_etl.exports.layout import part_folders
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, write_without
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, replacement_path
@@ -68,18 +67,15 @@ def _leave_out_of_file(place: Storage, manifest: Manifest, file: DataFile, unwan
     new = replacement_path(path)
     new.unlink(missing_ok=True)  # of an erasure that was killed
     try:
-        with create_private_file(new) as target:
-            written, rows = write_without(path, path.name, unwanted, target)
-            copy_access(target.fileno(), path)
-            target.sync(written.bytes, written.sha256)
+        becoming = _write_remaining(path, new, unwanted, copies_access=True)
         if not dry_run:
-            file.becoming = {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
+            file.becoming = becoming
             replace_manifest(place, manifest)
             new.replace(path)
             fsync_directory(path.parent)
     finally:
         new.unlink(missing_ok=True)
-    erased = file.rows - rows
+    erased = file.rows - int(becoming["rows"])
     if not dry_run:
         finish_rewrites(place, manifest)
     return erased
@@ -139,12 +135,15 @@ def read_pseudonyms(place: Storage, file: DataFile) -> set[str]:
             raise ExportFileError(f"{where} cannot be read: it is damaged, or not what its name says.") from None
 
 
-def rewrite_part(bucket: Storage, file: DataFile, unwanted: Set[str]) -> DataFile:
-    """Replace a part of an uncommitted export without the rows of the given pseudonyms."""
-    with bucket.local_copy_version(file.path) as (old, version), bucket.staging_path(file.path) as new:
-        facts = _written_without(old, new, unwanted)
-        etag = bucket.replace(file.path, new, if_match=version)
-    return DataFile(file.path, file.kind, **facts, etag=etag)
+def remove_rows_from_part(storage: Storage, part: DataFile, is_erased: Callable[[str], bool]) -> DataFile:
+    """Return a part of an uncommitted export without the rows of erased people, rewritten if it contained any."""
+    unwanted = {pseudonym for pseudonym in read_pseudonyms(storage, part) if is_erased(pseudonym)}
+    if not unwanted:
+        return part
+    with storage.local_copy_version(part.path) as (old, version), storage.staging_path(part.path) as new:
+        content = _write_remaining(old, new, unwanted)
+        version = storage.replace(part.path, new, if_match=version)
+    return DataFile(part.path, part.kind, **content, etag="" if storage.has_locks else version)
 
 
 class _Draft(NamedTuple):
@@ -181,12 +180,15 @@ def _leave_out_of_objects(
 def _drafted(bucket: Storage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
     new = stack.enter_context(bucket.staging_path(file.path))
     with bucket.local_copy_version(file.path) as (old, version):
-        return _Draft(file, new, version, _written_without(old, new, unwanted))
+        return _Draft(file, new, version, _write_remaining(old, new, unwanted))
 
 
-def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]:
+def _write_remaining(old: Path, new: Path, unwanted: Set[str], *, copies_access: bool = False) -> dict[str, Any]:
+    """Write a file without the rows of the given pseudonyms to the disk and describe it."""
     with create_private_file(new) as target:
         written, rows = write_without(old, old.name, unwanted, target)
+        if copies_access:
+            copy_access(target.fileno(), old)
         target.sync(written.bytes, written.sha256)
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 

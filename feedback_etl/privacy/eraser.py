@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_records import list_unfinished_stems
 from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.housekeeping import open_audit_log, recover_storage
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.object_recovery import list_unfinished_stems
+from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
 from feedback_etl.exports.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.exports.tombstones import (
@@ -61,7 +62,7 @@ class Eraser:
 
     def __init__(self, place: Storage, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool) -> None:
         self._place, self._keys, self._request, self._dry_run = place, keys, request, dry_run
-        self._log = open_audit_log(place)
+        self._log = AuditLog(place)
         self._signer = keys[0] if keys else None
         self._result, self._found_ids = ErasureResult(), set[str]()
 

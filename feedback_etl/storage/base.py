@@ -4,8 +4,8 @@ Names are relative paths with `/` between their parts, as manifests contain them
 dot are hidden: `names` and `folders` omit them. Every implementation passes `tests/test_storage.py`.
 """
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -86,6 +86,7 @@ class Storage(Protocol):
         Raises:
             FileNotFoundError: The file does not exist.
         """
+        return self.read_version(name)[0]
 
     def read_version(self, name: str) -> tuple[bytes, Version]:
         """Return the content of a small file and its version, for `replace`.
@@ -94,12 +95,15 @@ class Storage(Protocol):
             FileNotFoundError: The file does not exist.
         """
 
-    def local_copy(self, name: str) -> AbstractContextManager[Path]:
+    @contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
         """Provide a file to read as a local path while the context lasts: itself, or a download.
 
         Raises:
             FileNotFoundError: The file does not exist.
         """
+        with self.local_copy_version(name) as (path, _):
+            yield path
 
     def local_copy_version(self, name: str) -> AbstractContextManager[tuple[Path, Version]]:
         """Provide what `local_copy` provides, and the version of the file.

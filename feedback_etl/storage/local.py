@@ -80,28 +80,16 @@ class LocalStorage(Storage):
         """Return the path of a file, or of the folder."""
         return self.path / name
 
-    def read(self, name: str) -> bytes:
-        """Return the content of a file."""
-        return (self.path / name).read_bytes()
-
     def read_version(self, name: str) -> tuple[bytes, Version]:
         """Return the content of a file and its version."""
         with (self.path / name).open("rb") as file:
             return file.read(), _version(os.fstat(file.fileno()))
 
     @contextmanager
-    def local_copy(self, name: str) -> Iterator[Path]:
-        """Provide the path of the file itself."""
-        path = self.path / name
-        if not path.exists():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        yield path
-
-    @contextmanager
     def local_copy_version(self, name: str) -> Iterator[tuple[Path, Version]]:
         """Provide the path of the file itself and its version."""
-        with self.local_copy(name) as path:
-            yield path, _version(path.stat())
+        path = self.path / name
+        yield path, _version(path.stat())
 
     @contextmanager
     def staging_path(self, name: str) -> Iterator[Path]:

@@ -116,10 +116,6 @@ class ObjectStorage(NumberedObjects):
     def local_path(self, name: str = "") -> None:
         """Return None."""
 
-    def read(self, name: str) -> bytes:
-        """Return the content of a small object."""
-        return self.read_version(name)[0]
-
     def read_version(self, name: str) -> tuple[bytes, Version]:
         """Return the content of a small object and its version."""
 
@@ -130,14 +126,8 @@ class ObjectStorage(NumberedObjects):
         return self._retry(read)
 
     @contextmanager
-    def local_copy(self, name: str) -> Iterator[Path]:
-        """Download an object into a private temporary folder."""
-        with self.local_copy_version(name) as (path, _):
-            yield path
-
-    @contextmanager
     def local_copy_version(self, name: str) -> Iterator[tuple[Path, Version]]:
-        """Download an object and provide the path of the copy and its version."""
+        """Download an object into a private temporary folder."""
 
         def download(client: Any) -> Version:
             response = client.get(self._store, name)
