@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import Line
+from feedback_etl.exports.audit_records import Line
 from feedback_etl.exports.manifest import parse_manifest
 from feedback_etl.exports.tombstones import list_erasures
 
