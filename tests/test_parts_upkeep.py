@@ -26,9 +26,9 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.layout import part_folders, part_path
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
@@ -143,7 +143,7 @@ import os, signal, sys
 from datetime import datetime
 from pathlib import Path
 from feedback_etl.exports.layout import part_folders, part_path
-from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
+from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])

@@ -32,7 +32,7 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify, verify_folder
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
-from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
+from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key, write_key
