@@ -137,7 +137,7 @@ def test_our_own_files_are_not_read_before_they_are_collected(
     """They have no empty lines, and may be large."""
     sqlite_database.fill(**people(2))
     exported(sqlite_database, tmp_path)
-    monkeypatch.setattr("feedback_etl.exports.text_scan.without_empty_lines", None)
+    monkeypatch.setattr("feedback_etl.exports.csv_files.without_empty_lines", None)
     assert fe.scan_training(tmp_path).collect().height == 6
 
 

@@ -1,4 +1,4 @@
-"""CSV files: how the rows of exports are written, and how files that others may have written are read.
+"""CSV files: how the rows of exports are written, how other files are read, and all data files scanned as CSV text.
 
 Exports are UTF-8 with `\\n`, quoting by RFC 4180, and null as an empty field. Files are read as records by one rule:
 
@@ -15,7 +15,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -24,6 +24,8 @@ import polars as pl
 import polars.selectors as cs
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.manifest import ADOPTED, Manifest
+from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import iso_timestamp
 
 _BLOCK_BYTES = 1 << 20
@@ -175,3 +177,38 @@ def _time_text(times: pl.Series) -> pl.Expr:
         once = times.head(1).to_frame().select(iso_timestamp(times.name)).item()
         return pl.lit(once).alias(times.name)
     return iso_timestamp(times.name).alias(times.name)
+
+
+def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
+    """Scan the data files of an export, one after the other, with all columns as a CSV file would hold them.
+
+    Raises:
+        ExportFileError: The file was adopted, and cannot be read.
+    """
+    names = [file.path for file in manifest.all("pairs")]
+    if not names[0].endswith(".parquet"):
+        return pl.scan_csv(
+            csv_sources(storage, manifest, names),
+            infer_schema=False,
+            glob=False,
+            storage_options=storage.polars_options,
+        )
+    frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=storage.polars_options)
+    schema = frame.collect_schema()
+    times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
+    truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
+    return frame.with_columns(times).with_columns(truths).with_columns(pl.all().cast(pl.String))
+
+
+def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
+    """Return the sources of CSV files for Polars: their locations, or the records of an adopted file.
+
+    Raises:
+        ExportFileError: The file was adopted, and cannot be read.
+    """
+    addresses = [storage.uri(name) for name in names]
+    if manifest.mode != ADOPTED:  # what this package writes has no empty lines
+        return addresses
+    (path,) = map(Path, addresses)
+    with translate_read_errors(path):
+        return [without_empty_lines(path)]

@@ -18,12 +18,11 @@ import polars as pl
 
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.folder_transaction import FolderTransaction
-from feedback_etl.exports.layout import export_paths, rejected_path, seen_rows_path, spool_path, staged_path
+from feedback_etl.exports.layout import export_paths, rejected_path, seen_rows_path, spool_path
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
 from feedback_etl.exports.staged_file import StagedFile
 from feedback_etl.exports.transaction import TransactionOptions
-from feedback_etl.storage.errors import explain_write_errors, refuse_links
-from feedback_etl.storage.posix import fsync_directory, link_exclusive, unlink_if_ours
+from feedback_etl.storage.errors import explain_write_errors
 
 
 class CommittedFiles(NamedTuple):
@@ -124,7 +123,7 @@ class LocalExportTransaction(FolderTransaction):
                     if erased := self._list_erased():
                         for part in written:
                             part.remove_rows(partial(self._is_erased, erased=erased))
-                    self._give_names(written, facts)
+                    self._publish_with_free_stem(written, facts)
             else:
                 self._end("committed", **audit_summary(self._build_manifest([], facts)))
         self._discard()
@@ -132,26 +131,16 @@ class LocalExportTransaction(FolderTransaction):
             self._pairs.path if self._pairs.rows else None, self._rejected.path if self._rejected.rows else None
         )
 
-    def _give_names(self, written: list[StagedFile], facts: ManifestDetails) -> None:
+    def _publish_with_free_stem(self, written: list[StagedFile], facts: ManifestDetails) -> None:
         """Publish all files under one stem, or none; if a name is taken, retry with the next stem."""
         while True:
-            manifest = self._build_manifest([part.described(self._folder) for part in written], facts)
-            self._manifest.write_anew(manifest.to_json().encode())
+            files = [part.described(self._folder) for part in written]
             try:
-                for part in (*written, self._manifest):
-                    refuse_links(part.path)
-                    link_exclusive(staged_path(part.path), part.path)
-                    fsync_directory(part.path.parent)
-                self._end("committed", **audit_summary(manifest))
-            except BaseException as error:
-                if self._ended:  # interrupted when it was done
+                self._publish(written, self._build_manifest(files, facts))
+                break
+            except FileExistsError:
+                if self._ended:
                     raise
-                for part in (self._manifest, *written):
-                    unlink_if_ours(staged_path(part.path), part.path)
-                if not isinstance(error, FileExistsError):
-                    raise
-            else:
-                return
             with self._log.lock() as log:
                 self._announce(log)
 
