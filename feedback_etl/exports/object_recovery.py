@@ -99,7 +99,10 @@ def erase_digests(bucket: Storage, manifest: Manifest, digests: Iterable[str], k
 
     found = map_files(bucket, manifest.files, unwanted_in) if digests else []
     unwanted = [(file, pseudonyms) for file, pseudonyms in found if pseudonyms]
-    return sum(rows for _, rows in remove_rows(bucket, manifest, unwanted, dry_run=False))
+    removal = remove_rows(bucket, manifest, unwanted, dry_run=False)
+    if removal.conflict:
+        raise removal.conflict
+    return sum(rows for _, rows in removal.rows)
 
 
 def remove_unlisted(bucket: Storage, stem: str, files: Iterable[DataFile] = ()) -> list[str]:

@@ -37,30 +37,44 @@ def map_files(place: Storage, files: Sequence[DataFile], look: Callable[[DataFil
         return list(pool.map(look, files))
 
 
+class Removal(NamedTuple):
+    """Contain the result of a removal of rows.
+
+    Attributes:
+        rows: The number of removed rows of each file that was rewritten; with `dry_run`, that would be.
+        conflict: The error if another process had changed a file or the manifest; other files may not be done then.
+    """
+
+    rows: list[tuple[DataFile, int]]
+    conflict: ConflictError | None = None
+
+
 def remove_rows(
-    place: Storage,
-    manifest: Manifest,
-    unwanted: Sequence[tuple[DataFile, Set[str]]],
-    *,
-    dry_run: bool,
-) -> Iterator[tuple[DataFile, int]]:
-    """Replace files without the rows of the given pseudonyms and yield the number of removed rows of each.
+    storage: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
+) -> Removal:
+    """Replace files without the rows of the given pseudonyms, and update the manifest and its object.
 
     Raises:
-        OSError: One cannot be written.
-        Changed: Somebody else has rewritten a file or the manifest; those that were given before are done.
+        OSError: A file cannot be written.
     """
-    if place.has_locks:
-        for file, pseudonyms in unwanted:
-            yield file, _leave_out_of_file(place, manifest, file, pseudonyms, dry_run=dry_run)
-        return
-    for start in range(0, len(unwanted), _FILES_PER_MANIFEST):
-        yield from _leave_out_of_objects(
-            place, manifest, unwanted[start : start + _FILES_PER_MANIFEST], dry_run=dry_run
-        )
+    removed = list[tuple[DataFile, int]]()
+    try:
+        if storage.has_locks:
+            for file, pseudonyms in unwanted:
+                removed.append((file, _rewrite_file(storage, manifest, file, pseudonyms, dry_run=dry_run)))
+        else:
+            for start in range(0, len(unwanted), _FILES_PER_MANIFEST):
+                chunk = unwanted[start : start + _FILES_PER_MANIFEST]
+                rows, error = _rewrite_objects(storage, manifest, chunk, dry_run=dry_run)
+                removed += rows
+                if error is not None:
+                    raise error
+    except ConflictError as conflict:
+        return Removal(removed, conflict)
+    return Removal(removed)
 
 
-def _leave_out_of_file(place: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool) -> int:
+def _rewrite_file(place: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool) -> int:
     path = Path(place.uri(file.path))
     if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
         file.rows = count_rows(path)
@@ -155,26 +169,24 @@ class _Draft(NamedTuple):
     becoming: dict[str, Any]
 
 
-def _leave_out_of_objects(
-    bucket: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
-) -> Iterator[tuple[DataFile, int]]:
+def _rewrite_objects(
+    storage: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
+) -> tuple[list[tuple[DataFile, int]], BaseException | None]:
+    """Return the number of removed rows of each replaced object, and the error of the first other one."""
     with ExitStack() as stack, ThreadPoolExecutor(_CONCURRENCY) as pool:
-        drafts = list(pool.map(lambda each: _drafted(bucket, stack, *each), unwanted))
-        erased = [(draft.file, draft.file.rows - draft.becoming["rows"]) for draft in drafts]
+        drafts = list(pool.map(lambda entry: _drafted(storage, stack, *entry), unwanted))
+        removed = [(draft.file, draft.file.rows - draft.becoming["rows"]) for draft in drafts]
         if dry_run:
-            yield from erased
-            return
+            return removed, None
         for draft in drafts:
             draft.file.becoming = draft.becoming
-        replace_manifest(bucket, manifest)
-        puts = [pool.submit(bucket.replace, draft.file.path, draft.path, draft.if_match) for draft in drafts]
+        replace_manifest(storage, manifest)
+        puts = [pool.submit(storage.replace, draft.file.path, draft.path, draft.if_match) for draft in drafts]
         wait(puts)
     # Record the replaced objects, also if others failed: those keep their announcement.
     done = [number for number, put in enumerate(puts) if put.exception() is None]
-    _record_replacements(bucket, manifest, [(drafts[number], puts[number].result()) for number in done])
-    yield from (erased[number] for number in done)
-    for put in puts:
-        put.result()
+    _record_replacements(storage, manifest, [(drafts[number], puts[number].result()) for number in done])
+    return [removed[number] for number in done], next(filter(None, (put.exception() for put in puts)), None)
 
 
 def _drafted(bucket: Storage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:

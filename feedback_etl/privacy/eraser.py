@@ -165,10 +165,13 @@ class Eraser:
             file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
         ]
         self._found_ids.update(*(match.ids for _, match in matching))
-        for file, removed_rows in remove_rows(self._place, manifest, unwanted, dry_run=self._dry_run):
+        removal = remove_rows(self._place, manifest, unwanted, dry_run=self._dry_run)
+        for file, removed_rows in removal.rows:
             if file.kind != "rows":
                 self._result.files += [file.path] if file.path not in self._result.files else []
                 self._result.rows += removed_rows
+        if removal.conflict:
+            raise removal.conflict
 
     def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
         """Return the rows of a file to remove; None if the file was pruned."""
