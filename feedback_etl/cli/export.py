@@ -26,12 +26,16 @@ from feedback_etl.cli.options import (
     Since,
     Until,
     Workers,
+    is_given,
     load_command_settings,
+    require_effective,
     require_one_start,
 )
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
-from feedback_etl.options.groups import OutputOptions, QualityOptions, ReadOptions
+from feedback_etl.errors import UsageError
+from feedback_etl.options.groups import SHARED_K, OutputOptions, QualityOptions, ReadOptions
+from feedback_etl.storage.urls import is_object_store
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -149,6 +153,7 @@ def export(
         on_small_class=on_small_class,
         max_suppressed=max_suppressed,
     )
+    _require_effective_options(context, settings, share=share)
     options = settings.to_options(
         days_back=days,
         since=since,
@@ -174,6 +179,27 @@ def export(
         write_stdout(json.dumps(report.to_dict()))
     if not quiet:
         print_summary(report, min_fields)
+
+
+def _require_effective_options(context: typer.Context, settings: "Settings", *, share: bool) -> None:
+    """Refuse options that would be ignored or overridden silently."""
+    given = context.params
+    is_parallel = given["bulk"] or given["executor"] or is_object_store(str(settings.output_dir))
+    require_effective(
+        context,
+        {
+            "lookback": ("--incremental", given["incremental"]),
+            "workers": ("--bulk or --executor", is_parallel),
+            "on_small_class": ("--k", settings.k or share),
+            "max_suppressed": ("--k", settings.k or share),
+        },
+    )
+    if given["strict"] and is_given(context, "max_rejected"):
+        raise UsageError("--strict allows no rejected row: leave --max-rejected out.")
+    if share and given["timestamp_precision"] not in (None, "day"):
+        raise UsageError("--share truncates times to the day: leave --timestamp-precision out.")
+    if share and given["k"] is not None and given["k"] < SHARED_K:
+        raise UsageError(f"--share requires k of at least {SHARED_K}: give a larger --k, or leave it out.")
 
 
 def _run_export(
