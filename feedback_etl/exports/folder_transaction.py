@@ -160,7 +160,7 @@ class PartitionedExportTransaction(FolderTransaction):
 
     with PartitionedExportTransaction("ml/feedback_training", now, TransactionOptions(key=key)) as export:
         ...  # workers write parts at layout.part_path(export.stem, ...)
-        export.commit(parts, facts)
+        export.commit(parts, details)
     """
 
     def _names_of(self, stem: str) -> list[str]:
@@ -175,12 +175,12 @@ class PartitionedExportTransaction(FolderTransaction):
         for folder in part_folders(self.stem):
             make_private_folder(self._folder / folder)
 
-    def commit(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
+    def commit(self, parts: Sequence[DataFile], details: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
         """Publish the manifest; without parts, publish nothing.
 
         Args:
             parts: What was written, in the order of the rows.
-            facts: Details for the manifest.
+            details: Details for the manifest.
         """
         with explain_write_errors(self._folder):
             if parts:
@@ -191,9 +191,9 @@ class PartitionedExportTransaction(FolderTransaction):
                         is_erased = partial(self._is_erased, erased=erased)
                         parts = [remove_rows_from_part(self._storage, part, is_erased) for part in parts]
                     self._remove_all_but({part.path for part in parts})
-                    self._publish([], self._build_manifest(list(parts), facts))
+                    self._publish([], self._build_manifest(list(parts), details))
             else:
-                self._end("committed", **audit_summary(self._build_manifest([], facts)))
+                self._end("committed", **audit_summary(self._build_manifest([], details)))
         self._discard()
 
     def _require(self, parts: Sequence[DataFile]) -> None:

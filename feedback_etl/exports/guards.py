@@ -34,7 +34,7 @@ def require_same_key(
     if key is None and any(keys.values()):
         raise UsageError(f"{folder} holds exports of a key: unkeyed ones go into another folder (--output).")
     mine = get_key_id(key)
-    used += [each for each in unrecorded if each != mine]
+    used += [key_id for key_id in unrecorded if key_id != mine]
     if used and used[-1] != mine and not allow_new_key:
         raise UsageError(
             f"The exports in {folder} are of {_named(used[-1])}, and this one would be of {_named(mine)}: their "

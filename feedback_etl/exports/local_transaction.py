@@ -37,7 +37,7 @@ class LocalExportTransaction(FolderTransaction):
 
     with LocalExportTransaction("ml/feedback_training", now, TransactionOptions(key=key)) as files:
         files.write(pairs)
-        published = files.commit(facts)
+        published = files.commit(details)
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class LocalExportTransaction(FolderTransaction):
         with explain_write_errors(self._folder):
             self._remembered.append(rows)
 
-    def commit(self, facts: ManifestDetails = ManifestDetails()) -> CommittedFiles:  # noqa: B008
+    def commit(self, details: ManifestDetails = ManifestDetails()) -> CommittedFiles:  # noqa: B008
         """Publish the files under their final names, the manifest last; without rows, publish nothing."""
         written = [part for part in self._parts if part.rows]
         with explain_write_errors(self._folder):
@@ -123,20 +123,20 @@ class LocalExportTransaction(FolderTransaction):
                     if erased := self._list_erased():
                         for part in written:
                             part.remove_rows(partial(self._is_erased, erased=erased))
-                    self._publish_with_free_stem(written, facts)
+                    self._publish_with_free_stem(written, details)
             else:
-                self._end("committed", **audit_summary(self._build_manifest([], facts)))
+                self._end("committed", **audit_summary(self._build_manifest([], details)))
         self._discard()
         return CommittedFiles(
             self._pairs.path if self._pairs.rows else None, self._rejected.path if self._rejected.rows else None
         )
 
-    def _publish_with_free_stem(self, written: list[StagedFile], facts: ManifestDetails) -> None:
+    def _publish_with_free_stem(self, written: list[StagedFile], details: ManifestDetails) -> None:
         """Publish all files under one stem, or none; if a name is taken, retry with the next stem."""
         while True:
             files = [part.described(self._folder) for part in written]
             try:
-                self._publish(written, self._build_manifest(files, facts))
+                self._publish(written, self._build_manifest(files, details))
                 break
             except FileExistsError:
                 if self._ended:

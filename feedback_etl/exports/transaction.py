@@ -64,7 +64,7 @@ class ExportTransaction:
         audit_head: The MAC of the record of the end.
     """
 
-    def __init__(self, storage: StorageLike, now: datetime, options: TransactionOptions) -> None:
+    def __init__(self, storage: StorageLike, now: datetime, options: TransactionOptions = TransactionOptions()) -> None:
         self._storage, self._now, self._options = open_storage(storage), now, options
         self._log = AuditLog(self._storage)
         self._key = options.key
