@@ -1,4 +1,4 @@
-"""The manifest of an export: its files, how they were made, and that they are complete. It is published last."""
+"""The manifest of an export describes its files and proves that they are complete. It is published last."""
 
 import hashlib
 import json
@@ -69,8 +69,7 @@ def _or_empty(model: type) -> AfterValidator:
     adapter: TypeAdapter[Any] = TypeAdapter(model)
 
     def validate(value: dict[str, Any]) -> dict[str, Any]:
-        if value:
-            adapter.validate_python(value)
+        _ = value and adapter.validate_python(value)
         return value  # as it was written, so that digests of it stay equal
 
     return AfterValidator(validate)
@@ -90,13 +89,11 @@ class DataFile:
     """Describe a file of an export.
 
     Attributes:
-        path: In the folder.
-        kind: "pairs", "rejected" or "rows" (digests of what was read).
-        rows: How many it holds.
-        bytes: Its size.
-        sha256: Its digest, 64 hex characters.
-        becoming: Size, digest and rows of the file that is about to take its place; empty when nothing is under way.
-        etag: Of an object, what its store calls this content; "" in a folder.
+        path: The path in the folder.
+        kind: "pairs", "rejected" or "rows" (digests of the rows that were read).
+        rows, bytes, sha256: The number of rows, the size, and the digest as 64 hex characters.
+        becoming: The rows, size and digest of the content that is about to replace it; empty if there is none.
+        etag: The ETag of an object; "" in a folder.
     """
 
     path: str
@@ -113,26 +110,26 @@ class Manifest:
     """Describe an export.
 
     Attributes:
-        stem: What its files are named after.
-        mode: "full", "incremental", "classic" or "adopted"; "abandoned" takes the place of an export that never came.
-        created_at: The time of the export, ISO 8601 in UTC; its age.
-        run: Which run made it, as in the audit log.
-        window: The half-open window, ISO 8601 in UTC; None where it is open, or unknown.
-        settings: Options that determine its rows and their form; equal options have equal `settings_digest`.
+        stem: The beginning of the names of its files.
+        mode: "full", "incremental", "classic" or "adopted"; "abandoned" marks an export that was aborted.
+        created_at: The time of the export, ISO 8601 in UTC, from which its age is counted.
+        run: The id of the run in the audit log.
+        window: The half-open window, ISO 8601 in UTC; None where it is open or unknown.
+        settings: The options that determine its rows; equal options have equal `settings_digest`.
         statistics: The figures of the run.
-        columns: Of the pairs, in order.
-        files: Its files; those that were pruned have none.
-        key_id: Which key made the pseudonyms; None for the unkeyed form.
-        scheme: How they were made.
-        source: The kind of database; neither host nor credentials.
-        tools: Versions.
+        columns: The columns of the pairs, in order.
+        files: The files; a pruned export keeps their descriptions.
+        key_id: The id of the key of the pseudonyms; None for the unkeyed form.
+        scheme: The algorithm of the pseudonyms.
+        source: The kind of database, without host and credentials.
+        tools: The versions of the libraries.
         audit_head: The MAC of the audit record before it.
-        chain: Of an incremental export, how the next one continues; see `Increment`.
-        consent: The columns by which people were left out; none where nothing recorded consent.
-        risk: How many people share each combination of quasi-identifiers; `stale` when people left since.
-        erased_rows: Rows that were erased from its files since.
-        pruned_at: When its files were removed; "" while they are there.
-        version: Which content of its object was read, in an object store; not a part of it.
+        chain: The state of an incremental series; see `Increment`.
+        consent: The consent columns that filtered the rows; none where consent is not recorded.
+        risk: The measured k and its quasi-identifiers; `stale` after rows were erased.
+        erased_rows: The number of rows that were erased from its files.
+        pruned_at: The time at which its files were removed; "" before.
+        version: The version of the file that was read; not a part of it.
     """
 
     stem: str
