@@ -29,7 +29,7 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
+from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts

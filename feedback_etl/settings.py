@@ -56,20 +56,14 @@ class Settings(BaseSettings):
     allow_row_security: bool = Field(False, description="read only the rows that row-level security shows")
     query: Path | None = Field(None, description="file with a SELECT instead of the default tables")
     output_dir: Path = Path(OutputOptions.output_dir)
-    connect_timeout: float = Field(
-        ReadOptions.connect_timeout, gt=0, le=60, description="seconds to wait for the database"
-    )
-    read_timeout: float = Field(
-        ReadOptions.read_timeout, gt=0, description="seconds without a row after which reading fails"
-    )
+    connect_timeout: float = Field(ReadOptions.connect_timeout, gt=0, le=60, description="seconds to connect")
+    read_timeout: float = Field(ReadOptions.read_timeout, gt=0, description="seconds to wait for the next row")
     batch_size: int = Field(ReadOptions.batch_size, gt=0, description="rows per batch")
     lock_timeout: float = Field(OutputOptions.lock_timeout, ge=0, description="seconds to wait for a locked folder")
     timestamp_precision: Literal["exact", "minute", "hour", "day"] = PrivacyOptions.timestamp_precision
     k: int | None = Field(None, ge=1, le=MAX_K, description="minimum number of people in an equivalence class")
     on_small_class: Literal["suppress", "fail"] = PrivacyOptions.on_small_class
-    max_suppressed: float = Field(
-        PrivacyOptions.max_suppressed, ge=0, le=1, description="maximum share of suppressed rows"
-    )
+    max_suppressed: float = Field(PrivacyOptions.max_suppressed, ge=0, le=1, description="maximum suppressed share")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
     age_edges: tuple[int, ...] = AGE_EDGES
     columns: dict[str, ColumnSettings] = Field({}, description="extra columns that the query yields")

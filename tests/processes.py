@@ -157,6 +157,31 @@ def without_privileges() -> Iterator[Path]:
             os.seteuid(before)
 
 
+class ProcessDied(BaseException):
+    """Raised in place of a kill: no later call changes a file."""
+
+
+@contextlib.contextmanager
+def die_after(calls: int, functions: Sequence[tuple[Any, str]]) -> Iterator[Callable[[], bool]]:
+    """Fail the given functions after so many calls; yield whether fewer were made, so that nothing failed."""
+    attempts = 0
+
+    def limit(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal attempts
+            attempts += 1
+            if attempts > calls:
+                raise ProcessDied
+            return function(*arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in functions:
+            patch.setattr(owner, name, limit(getattr(owner, name)))
+        yield lambda: attempts < calls
+
+
 def readers() -> list[psutil.Process]:
     """The reader processes that this process has started and that still work on a job."""
     idle = {process.pid for process in reader_pool._idle}

@@ -21,6 +21,7 @@ from feedback_etl.report.contracts import contracts, write_contracts
 
 KINDS = ("mysql", "postgresql", "sqlite")
 SCHEMAS = Path(__file__).parent.parent / "schemas"
+WRITTEN_BY_HAND = {"custom_model.py", "reader.postgresql.sql"}
 NOW = datetime(2025, 10, 25, 12)
 ROW: dict[str, Any] = {
     "analysis_hash": "8f1c5a7d2e9b3c41",
@@ -79,8 +80,8 @@ class TestFiles:
 
     def test_published_files_are_current(self) -> None:
         """After a change of the models, run `make schemas`."""
-        published = {path.name: path.read_text(encoding="utf-8") for path in SCHEMAS.iterdir() if path.suffix != ".py"}
-        assert published == contracts()
+        generated = {path.name: path for path in SCHEMAS.iterdir() if path.name not in WRITTEN_BY_HAND}
+        assert {name: path.read_text(encoding="utf-8") for name, path in generated.items()} == contracts()
 
     def test_there_is_one_file_per_contract(self) -> None:
         """One for rows and one for each kind of database."""

@@ -1,4 +1,4 @@
-"""Runs that are killed, or refused by the system, at every call that changes a file: real processes, real signals."""
+"""Crashes: processes that are killed, or whose system calls fail, at every call that changes a file."""
 
 import json
 import random
@@ -113,7 +113,7 @@ class Call(NamedTuple):
     nth: int
 
 
-def paths_of(folder: Path) -> list[Path]:
+def list_paths(folder: Path) -> list[Path]:
     """Everything in a folder that an export may touch."""
     stem = next(candidate_stems(NOW))
     names = [folder / name for name in (*export_paths(stem), f"{STATE_FOLDER}/audit.jsonl", f"{STATE_FOLDER}/lock")]
@@ -125,10 +125,10 @@ def command(what: str, application: Path, folder: Path, form: dict[str, Any]) ->
     return [sys.executable, "-c", RUN, what, str(application), str(folder), json.dumps(form)]
 
 
-def calls_of(what: str, application: Path, folder: Path, form: dict[str, Any]) -> list[Call]:
+def trace_calls(what: str, application: Path, folder: Path, form: dict[str, Any]) -> list[Call]:
     """The calls of an undisturbed run that change something in the folder, in their order."""
     log = folder.parent / "calls.txt"
-    watched = [word for path in paths_of(folder) for word in ("-P", str(path))]
+    watched = [word for path in list_paths(folder) for word in ("-P", str(path))]
     traced = [*tracer(), "-y", "-o", str(log), "-e", f"trace={CHANGING}", *watched]
     subprocess.run([*traced, *command(what, application, folder, form)], env=environment(), check=True)
     seen: dict[tuple[str, str, str], int] = {}
@@ -171,7 +171,7 @@ class Undisturbed:
         self.folder = top / "undisturbed" / "exports"
         self.prepare(self.folder)
         if is_traced:
-            self.calls = calls_of(what, application, self.folder, form)
+            self.calls = trace_calls(what, application, self.folder, form)
         else:
             self.begin_again(self.folder)
         self.digests = {file.path: file.sha256 for each in list_manifests(self.folder) for file in each.files}
@@ -268,7 +268,7 @@ def moved(call: Call, old: Path, new: Path) -> Call:
     return call._replace(path=new / call.path.relative_to(old))
 
 
-def test_an_export_that_is_killed_while_it_publishes_is_taken_up(application: Path, tmp_path: Path) -> None:
+def test_export_killed_while_publishing_is_recovered(application: Path, tmp_path: Path) -> None:
     """When the pairs have their name and the manifest has none yet."""
     run = Undisturbed("export", application, tmp_path, {}, is_traced=False)
     (manifest,) = run.folder.glob("*.json")
@@ -277,7 +277,7 @@ def test_an_export_that_is_killed_while_it_publishes_is_taken_up(application: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["export", "erase"])
-def test_a_run_that_is_killed_is_taken_up(application: Path, tmp_path: Path, what: str) -> None:
+def test_killed_run_is_recovered(application: Path, tmp_path: Path, what: str) -> None:
     """At one in twenty of the calls that change a file; `make torture` takes each."""
     run = Undisturbed(what, application, tmp_path, {})
     assert {call.name for call in run.calls} >= {"write", "fsync"}
@@ -286,7 +286,7 @@ def test_a_run_that_is_killed_is_taken_up(application: Path, tmp_path: Path, wha
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["export", "erase"])
-def test_a_run_that_is_refused_leaves_the_folder_as_it_was(application: Path, tmp_path: Path, what: str) -> None:
+def test_failed_call_leaves_the_folder_unchanged(application: Path, tmp_path: Path, what: str) -> None:
     """A full disk, a disk that fails, one that has become read-only."""
     run = Undisturbed(what, application, tmp_path, {"format": "parquet"})
     assert refuse_at(run, run.calls[3::36], tmp_path, ["ENOSPC"]) >= 2
@@ -295,7 +295,7 @@ def test_a_run_that_is_refused_leaves_the_folder_as_it_was(application: Path, tm
 @pytest.mark.torture
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("what", ["export", "erase"])
-def test_a_run_that_is_killed_at_any_call_is_taken_up(
+def test_run_killed_at_any_call_is_recovered(
     application: Path, tmp_path: Path, what: str, form: dict[str, Any], count: Count
 ) -> None:
     """At every call that changes a file, in every form."""
@@ -306,7 +306,7 @@ def test_a_run_that_is_killed_at_any_call_is_taken_up(
 @pytest.mark.torture
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("what", ["export", "erase"])
-def test_a_run_that_is_refused_any_call_leaves_the_folder_as_it_was(
+def test_any_failed_call_leaves_the_folder_unchanged(
     application: Path, tmp_path: Path, what: str, form: dict[str, Any], count: Count
 ) -> None:
     """Every call, with each error."""
@@ -338,7 +338,7 @@ def killed_at_moments(run: Undisturbed, top: Path, moments: int) -> int:
 
 
 @pytest.mark.slow
-def test_an_export_that_is_killed_at_some_moment_is_taken_up(application: Path, tmp_path: Path) -> None:
+def test_export_killed_at_some_moment_is_recovered(application: Path, tmp_path: Path) -> None:
     """Four of them."""
     run = Undisturbed("export", application, tmp_path, {"compression": "gzip"})
     assert killed_at_moments(run, tmp_path / "moments", 4) == 4
@@ -346,7 +346,7 @@ def test_an_export_that_is_killed_at_some_moment_is_taken_up(application: Path, 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_an_export_that_is_killed_at_any_moment_is_taken_up(
+def test_export_killed_at_any_moment_is_recovered(
     application: Path, tmp_path: Path, form: dict[str, Any], count: Count
 ) -> None:
     """Two hundred in each form."""

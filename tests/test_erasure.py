@@ -1,10 +1,9 @@
-"""A person who asks to be forgotten is in no file any more, and does not come back."""
+"""Erasure: an erased person is in no file, and is not exported again."""
 
 import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import polars as pl
 import pytest
 from databases import Database
 from folders import FORMS, KEY, NOW, exported, people, rows_of, visible
+from processes import ProcessDied, die_after
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
@@ -24,6 +24,7 @@ from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import hash_id
 
 OTHER = "o" * 32
+WRITING_FUNCTIONS = [(os, "fsync"), (os, "replace"), (Path, "replace"), (Path, "unlink")]
 
 
 def pseudonym(analysis: int, key: str | None = KEY) -> str:
@@ -33,7 +34,7 @@ def pseudonym(analysis: int, key: str | None = KEY) -> str:
 
 @pytest.fixture
 def application(sqlite_database: Database) -> Database:
-    """Three users with four analyses each, of which one row each is rejected."""
+    """Create an application of three users with four analyses each; one row of each user is rejected."""
     sqlite_database.fill(**people(3, each=4))
     return sqlite_database
 
@@ -44,7 +45,7 @@ def forget(database: Database, folder: Path, *users: int, **options: Any) -> Any
 
 
 def everything_in(folder: Path) -> bytes:
-    """All bytes of all files but of the manifests and the log, hidden files too; compressed text as it is."""
+    """Return the content of all files, hidden ones included; data files are decompressed."""
     texts = []
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix in (".csv", ".gz", ".zst", ".parquet", ".rows"):
@@ -55,8 +56,8 @@ def everything_in(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_nothing_is_left_of_a_person(application: Database, tmp_path: Path, form: dict[str, Any]) -> None:
-    """In no file of any form; the others' rows stay as they are, in their order."""
+def test_no_file_contains_an_erased_person(application: Database, tmp_path: Path, form: dict[str, Any]) -> None:
+    """In any file format; other rows are unchanged and in their order."""
     folder = tmp_path / "exports"
     path = Path(exported(application, folder, **form).export_filename)
     before = rows_of(path)
@@ -64,9 +65,9 @@ def test_nothing_is_left_of_a_person(application: Database, tmp_path: Path, form
     assert (done.rows, done.not_found, done.without_key, done.unmanaged) == (4, [], [], [])
     assert len(done.files) == 2
     gone = [pseudonym(number) for number in (201, 202, 203, 204)]
-    assert not any(each.encode() in everything_in(folder) for each in gone)
+    assert not any(pseudonym.encode() in everything_in(folder) for pseudonym in gone)
     if form["format"] == "parquet":
-        assert not any(each.encode() in path.read_bytes() for each in gone)
+        assert not any(pseudonym.encode() in path.read_bytes() for pseudonym in gone)
     assert rows_of(path).equals(before.filter(~pl.col("analysis_hash").is_in(gone)))
     assert path.stat().st_mode & 0o777 == 0o600
     (manifest,) = list_manifests(folder)
@@ -86,8 +87,8 @@ def test_other_rows_keep_their_bytes(application: Database, tmp_path: Path) -> N
     assert path.read_bytes() == header + b"".join(kept)
 
 
-def test_running_it_again_changes_nothing(application: Database, tmp_path: Path) -> None:
-    """Who is forgotten already is not told as somebody who was not found."""
+def test_repeated_erasure_changes_nothing(application: Database, tmp_path: Path) -> None:
+    """People who are erased already are not reported as not found."""
     exported(application, tmp_path)
     forget(application, tmp_path, 2)
     before = {path: path.read_bytes() for path in tmp_path.rglob("feedback_training*") if path.is_file()}
@@ -99,8 +100,8 @@ def test_running_it_again_changes_nothing(application: Database, tmp_path: Path)
     assert forget(application, tmp_path, 2, 999).not_found == ["999"]
 
 
-def test_a_dry_run_changes_nothing(application: Database, tmp_path: Path) -> None:
-    """But tells the same."""
+def test_dry_run_changes_nothing(application: Database, tmp_path: Path) -> None:
+    """Its result equals that of the erasure."""
     exported(application, tmp_path)
     before = everything_in(tmp_path)
     dry = forget(application, tmp_path, 2, dry_run=True)
@@ -109,15 +110,15 @@ def test_a_dry_run_changes_nothing(application: Database, tmp_path: Path) -> Non
     assert dry.rows == 4
 
 
-def test_analyses_need_no_database(application: Database, tmp_path: Path) -> None:
-    """Ids of analyses are enough, as text or numbers."""
+def test_analyses_are_erased_without_a_database(application: Database, tmp_path: Path) -> None:
+    """Their ids are text or numbers."""
     exported(application, tmp_path)
     done = erase(tmp_path, analysis_ids=[201, "301", 999], keys=[Key(KEY)])
     assert (done.rows, done.not_found) == (2, ["999"])
 
 
-def test_the_forgotten_do_not_come_back(application: Database, tmp_path: Path) -> None:
-    """Not with a later export, although the database still has them, and not with new analyses either."""
+def test_erased_people_are_not_exported_again(application: Database, tmp_path: Path) -> None:
+    """Although the database still contains them, and also with new analyses."""
     exported(application, tmp_path)
     forget(application, tmp_path, 2)
     application.fill(
@@ -130,8 +131,8 @@ def test_the_forgotten_do_not_come_back(application: Database, tmp_path: Path) -
     assert not {*hashes} & {pseudonym(number) for number in (201, 202, 203, 204, 299)}
 
 
-def test_those_who_are_gone_from_the_database(application: Database, tmp_path: Path) -> None:
-    """Are swept out, whoever they were."""
+def test_people_missing_from_the_database_are_swept(application: Database, tmp_path: Path) -> None:
+    """Without naming them."""
     exported(application, tmp_path)
     with application.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 3")
@@ -142,7 +143,7 @@ def test_those_who_are_gone_from_the_database(application: Database, tmp_path: P
 
 
 def test_empty_database_erases_no_one(application: Database, tmp_path: Path) -> None:
-    """It is the wrong one, more likely than not."""
+    """It is probably the wrong one."""
     folder = tmp_path / "exports"
     exported(application, folder)
     before = everything_in(folder)
@@ -152,8 +153,8 @@ def test_empty_database_erases_no_one(application: Database, tmp_path: Path) -> 
     assert everything_in(folder) == before
 
 
-def test_every_key_that_is_known(application: Database, tmp_path: Path) -> None:
-    """Exports of other keys and unkeyed ones are reached; those of lost keys are named."""
+def test_exports_of_all_given_keys_are_erased(application: Database, tmp_path: Path) -> None:
+    """Unkeyed exports too; exports of unavailable keys are reported."""
     exported(application, tmp_path, key=None, unkeyed=True)
     exported(application, tmp_path, key=OTHER, allow_new_key=True)
     exported(application, tmp_path, allow_new_key=True)
@@ -167,8 +168,8 @@ def test_every_key_that_is_known(application: Database, tmp_path: Path) -> None:
     assert pseudonym(201, OTHER).encode() not in everything_in(tmp_path)
 
 
-def test_what_is_not_ours_is_named(application: Database, tmp_path: Path) -> None:
-    """And not looked into."""
+def test_unmanaged_files_are_reported(application: Database, tmp_path: Path) -> None:
+    """They are not changed."""
     path = Path(exported(application, tmp_path).export_filename)
     copy = path.with_name("copy.csv")
     copy.write_bytes(path.read_bytes())
@@ -177,8 +178,8 @@ def test_what_is_not_ours_is_named(application: Database, tmp_path: Path) -> Non
     assert pseudonym(201).encode() in copy.read_bytes()
 
 
-def test_an_export_under_way_does_not_bring_anybody_back(application: Database, tmp_path: Path) -> None:
-    """It has read the rows before the erasure came, and is published after it."""
+def test_concurrent_export_does_not_contain_erased_people(application: Database, tmp_path: Path) -> None:
+    """It reads the rows before the erasure, and is published after it."""
     exported(application, tmp_path)
     read, erased = threading.Event(), threading.Event()
 
@@ -202,10 +203,8 @@ def test_an_export_under_way_does_not_bring_anybody_back(application: Database, 
 
 
 @pytest.mark.slow
-def test_one_that_was_killed_is_taken_up(
-    application: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At every step: an erasure that is run again ends as one that was never interrupted."""
+def test_killed_erasure_is_resumed(application: Database, tmp_path: Path) -> None:
+    """At every step: the repeated erasure gives the files of an uninterrupted one."""
     reference = tmp_path / "reference"
     exported(application, reference)
     forget(application, reference, 2)
@@ -214,10 +213,8 @@ def test_one_that_was_killed_is_taken_up(
     while True:
         folder = tmp_path / f"killed at {steps}"
         exported(application, folder)
-        with monkeypatch.context() as context:
-            left = dying(context, steps)
-            with contextlib.suppress(Died):
-                forget(application, folder, 2)
+        with die_after(steps, WRITING_FUNCTIONS) as has_survived, contextlib.suppress(ProcessDied):
+            forget(application, folder, 2)
         forget(application, folder, 2)
         assert {path.name: path.read_bytes() for path in folder.rglob("*.csv")} == expected
         (manifest,) = list_manifests(folder)
@@ -225,45 +222,22 @@ def test_one_that_was_killed_is_taken_up(
         assert all(hash_file(folder / file.path) == file.sha256 for file in manifest.files)
         assert not list(folder.rglob(".*.tmp"))
         assert verify(AuditLog(folder), [Key(KEY)], {}).problems == []
-        if left():
+        if has_survived():
             break
         steps += 1
     assert steps > 8
 
 
-class Died(BaseException):
-    """Stands for a kill: nothing after it is done."""
-
-
-def dying(context: pytest.MonkeyPatch, steps: int) -> Callable[[], bool]:
-    """Let the process die at the n-th renaming or syncing; whether it has come to an end before that."""
-    done = 0
-
-    def stop_at(function: Callable[..., Any]) -> Callable[..., Any]:
-        def stopping(*arguments: Any, **options: Any) -> Any:
-            nonlocal done
-            if done == steps:
-                raise Died
-            done += 1
-            return function(*arguments, **options)
-
-        return stopping
-
-    for where, name in ((os, "fsync"), (os, "replace"), (Path, "replace"), (Path, "unlink")):
-        context.setattr(where, name, stop_at(getattr(where, name)))
-    return lambda: done < steps
-
-
 @pytest.mark.parametrize("wrong", [{}, {"user_ids": [1]}, {"not_in_database": True}])
-def test_what_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    """Nobody to forget, or nowhere to look."""
+def test_invalid_options_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """No people, or no database to look them up."""
     with pytest.raises(UsageError):
         erase(tmp_path, keys=[], **wrong)
     assert visible(tmp_path) == []
 
 
-def test_the_log_tells_no_ids(application: Database, tmp_path: Path) -> None:
-    """How many, and from which files."""
+def test_log_contains_no_ids(application: Database, tmp_path: Path) -> None:
+    """It records the number of people and rows."""
     exported(application, tmp_path)
     forget(application, tmp_path, 2)
     record = AuditLog(tmp_path).records()[-1]

@@ -1,4 +1,4 @@
-"""The files of an export: private from the first byte, whole or not there, and never in the way of another."""
+"""Files of an export: private from the first byte, published completely or not at all, never overwritten."""
 
 import re
 import shutil
@@ -59,7 +59,7 @@ def export(folder: str | Path, pairs: pl.DataFrame = PAIRS, rejected: pl.DataFra
         return files.commit()
 
 
-def mode(path: Path) -> int:
+def get_mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
@@ -70,8 +70,8 @@ def files_in(folder: Path) -> list[str]:
     return sorted(str(path) for path in kept if path.name[0] == "." or not path.name.endswith(".manifest.json"))
 
 
-def test_a_data_file_and_its_list_of_rejected_rows_are_published(tmp_path: Path) -> None:
-    """Both files hold what was appended, under one stem, with nothing else left behind."""
+def test_data_and_rejected_rows_are_published(tmp_path: Path) -> None:
+    """Both files contain the appended rows and share a stem, and no other file remains."""
     with LocalExportTransaction(tmp_path, NOW) as files:
         files.write(PAIRS)
         files.write(PAIRS.clear())
@@ -85,21 +85,21 @@ def test_a_data_file_and_its_list_of_rejected_rows_are_published(tmp_path: Path)
     assert (tmp_path / f"rejected/{STEM}_rejected.csv").read_bytes() == b"feedback_id,reasons\n3,formula\n"
 
 
-def test_nothing_to_publish_gives_no_file(tmp_path: Path) -> None:
+def test_empty_export_creates_no_file(tmp_path: Path) -> None:
     """Without rows there is no data file, and without rejected rows no list and no folder for it."""
     assert export(tmp_path, PAIRS.clear(), REJECTED.clear()) == CommittedFiles(None, None)
     assert files_in(tmp_path) == []
 
 
-def test_rejected_rows_alone_are_published_alone(tmp_path: Path) -> None:
-    """A file that is not needed is None."""
+def test_rejected_rows_alone_are_published(tmp_path: Path) -> None:
+    """The data file is None."""
     rejected = tmp_path / "rejected" / f"{STEM}_rejected.csv"
     assert export(tmp_path, PAIRS.clear()) == CommittedFiles(None, rejected)
     assert files_in(tmp_path) == [f"rejected/{STEM}_rejected.csv"]
 
 
-def test_without_publishing_nothing_is_left(tmp_path: Path) -> None:
-    """The temporary files are removed, that of the manifest too."""
+def test_unpublished_files_are_removed(tmp_path: Path) -> None:
+    """All temporary files, that of the manifest included."""
     with LocalExportTransaction(tmp_path, NOW) as files:
         files.write(PAIRS)
         files.write_rejected(REJECTED)
@@ -107,17 +107,17 @@ def test_without_publishing_nothing_is_left(tmp_path: Path) -> None:
     assert files_in(tmp_path) == []
 
 
-def test_a_file_in_the_making_is_hidden(tmp_path: Path) -> None:
+def test_unpublished_file_is_hidden(tmp_path: Path) -> None:
     """Until it is published, no pattern that finds exports finds it, and its mode is 0600."""
     with LocalExportTransaction(tmp_path, NOW) as files:
         files.write(PAIRS)
         files.write_rejected(REJECTED)
         making = [tmp_path / name for name in files_in(tmp_path)]
         assert [(path.name[0], path.suffix) for path in making] == [(".", ".tmp")] * 3
-        assert [mode(path) for path in making] == [0o600] * 3
+        assert [get_mode(path) for path in making] == [0o600] * 3
 
 
-def test_a_relative_folder_is_given_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_folder_stays_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The paths of the files begin with the folder as the caller wrote it."""
     monkeypatch.chdir(tmp_path)
     published = export("exports/new")
@@ -130,13 +130,13 @@ def test_files_and_folders_are_private_whatever_the_umask(tmp_path: Path, umask:
     """Files are 0600; folders we make, parents included, are 0700."""
     assert python(EXPORT_ONCE, tmp_path / "a" / "b", umask=umask).stdout == BOTH
     made = [tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/rejected"]
-    assert [oct(mode(path)) for path in (*made, tmp_path / "a/b" / STATE_FOLDER)] == ["0o700"] * 4
+    assert [oct(get_mode(path)) for path in (*made, tmp_path / "a/b" / STATE_FOLDER)] == ["0o700"] * 4
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {oct(mode(path)) for path in files} == {"0o600"}
+    assert {oct(get_mode(path)) for path in files} == {"0o600"}
     assert {path.suffix for path in files} >= {".csv", ".json", ".jsonl"}
 
 
-def test_no_moment_is_there_when_others_could_read(tmp_path: Path) -> None:
+def test_files_are_private_from_their_creation(tmp_path: Path) -> None:
     """The system calls that create files and folders already carry the private mode."""
     log = tmp_path / "calls"
     target = tmp_path / "a" / "b"
@@ -151,18 +151,18 @@ def test_no_moment_is_there_when_others_could_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [0o755, 0o777, 0o750])
-def test_an_existing_folder_keeps_its_mode(tmp_path: Path, given: int) -> None:
-    """Also where its mode is wider than ours would be."""
+def test_existing_folder_keeps_its_mode(tmp_path: Path, given: int) -> None:
+    """Also one with more permissions than a created folder."""
     folder = tmp_path / "exports"
     (folder / "rejected").mkdir(parents=True)
     for path in (folder, folder / "rejected"):
         path.chmod(given)
     export(folder)
-    assert (mode(folder), mode(folder / "rejected")) == (given, given)
+    assert (get_mode(folder), get_mode(folder / "rejected")) == (given, given)
 
 
-def test_a_symbolic_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
-    """The folder of exports, which its user names, may be elsewhere."""
+def test_symbolic_link_to_a_folder_is_accepted(tmp_path: Path) -> None:
+    """The folder of the exports, which a user names, may be a link."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "exports").symlink_to(tmp_path / "disk")
     assert export(tmp_path / "exports").pairs == tmp_path / "exports" / f"{STEM}.csv"
@@ -184,8 +184,8 @@ def test_exports_of_the_same_second_get_suffixes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("taken", [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"])
-def test_a_stem_is_taken_when_either_of_its_files_is_there(tmp_path: Path, taken: str) -> None:
-    """A list of rejected rows never comes to stand beside the data of another run."""
+def test_stem_of_any_existing_file_is_not_reused(tmp_path: Path, taken: str) -> None:
+    """Rejected rows of one run never share a stem with the data of another."""
     make_private_folder(tmp_path / "rejected")
     (tmp_path / taken).write_text("of another run")
     assert export(tmp_path, rejected=REJECTED.clear()).pairs == tmp_path / f"{STEM}_1.csv"
@@ -193,7 +193,7 @@ def test_a_stem_is_taken_when_either_of_its_files_is_there(tmp_path: Path, taken
     assert (tmp_path / taken).read_text() == "of another run"
 
 
-def test_names_can_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exhausted_names_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the last suffix there is an error and no further file."""
     monkeypatch.setattr(layout, "_MAX_PER_SECOND", 2)
     export(tmp_path)
@@ -203,8 +203,8 @@ def test_names_can_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(files_in(tmp_path)) == 4
 
 
-def test_threads_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
-    """Every thread finds its own two files, whatever the others do."""
+def test_concurrent_threads_lose_no_file(tmp_path: Path) -> None:
+    """Each thread publishes two files of its own."""
     begin = threading.Barrier(8)
     published: dict[int, CommittedFiles] = {}
 
@@ -237,7 +237,7 @@ def assert_own_files(folder: Path, published: dict[int, CommittedFiles]) -> None
 
 
 @pytest.mark.slow
-def test_processes_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_processes_lose_no_file(tmp_path: Path) -> None:
     """The same for four processes."""
     code = """
 import sys
@@ -272,7 +272,7 @@ for number in range(first, first + 10):
     assert_own_files(tmp_path, published)
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     """So is a folder below a file, and one that a dangling link hides; all is left as it was."""
     (tmp_path / "file").write_text("mine")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
@@ -283,7 +283,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
 
 
-def test_a_file_in_the_place_of_the_folder_of_rejected_rows_is_refused(tmp_path: Path) -> None:
+def test_file_in_place_of_the_rejected_folder_is_refused(tmp_path: Path) -> None:
     """The data file is not published without its list."""
     (tmp_path / "rejected").write_text("mine")
     with pytest.raises(ExportFileError, match=r"rejected: a part of the path is a file"):
@@ -291,7 +291,7 @@ def test_a_file_in_the_place_of_the_folder_of_rejected_rows_is_refused(tmp_path:
     assert files_in(tmp_path) == ["rejected"]
 
 
-def test_a_folder_that_may_not_be_written_is_refused() -> None:
+def test_unwritable_folder_is_refused() -> None:
     """Whether it is there or has to be made; one that may not be entered too. Tried as nobody, if need be."""
     code = f"""{EXPORT}
 import os, tempfile
@@ -327,7 +327,7 @@ for folder in sys.argv[1:]:
 
 @pytest.mark.parametrize("dangling", [True, False])
 @pytest.mark.parametrize("planted", [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv", f"{STEM}_1.csv"])
-def test_a_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangling: bool) -> None:
+def test_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangling: bool) -> None:
     """Nothing is written through it or beside it, and what it points to is left as it was."""
     folder, victim = tmp_path / "exports", tmp_path / "victim"
     make_private_folder(folder / "rejected")
@@ -343,7 +343,7 @@ def test_a_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangli
     assert dangling or victim.read_text() == "precious"
 
 
-def test_a_list_of_rejected_rows_goes_when_its_data_cannot_be_named(tmp_path: Path) -> None:
+def test_rejected_rows_are_withdrawn_if_the_data_cannot_be_linked(tmp_path: Path) -> None:
     """Here somebody removed the data's temporary file before it got its name."""
     with LocalExportTransaction(tmp_path, NOW) as files:
         files.write(PAIRS)
@@ -358,8 +358,8 @@ def test_a_list_of_rejected_rows_goes_when_its_data_cannot_be_named(tmp_path: Pa
 NO_LINKS = ("link,linkat:error=EPERM",)
 
 
-def test_where_there_are_no_links_files_are_renamed(tmp_path: Path) -> None:
-    """FAT and some network drives have none; nothing is replaced there either."""
+def test_files_are_renamed_if_links_are_not_supported(tmp_path: Path) -> None:
+    """As on FAT and some network drives; nothing is replaced there either."""
     code = f"{EXPORT}\nexport(sys.argv[1])\nPath(sys.argv[1], 'feedback_training_20251025_120000_2.csv').touch()\n"
     code += "export(sys.argv[1])\nexport(sys.argv[1])"
     told = python(code, tmp_path, injections=NO_LINKS).stdout
@@ -369,7 +369,7 @@ def test_where_there_are_no_links_files_are_renamed(tmp_path: Path) -> None:
     assert [(tmp_path / f"{stem}.csv").read_text() for stem in stems] == ["number\n1\n2\n"] * 3
 
 
-def test_without_links_a_failure_takes_names_back_too(tmp_path: Path) -> None:
+def test_failure_without_links_withdraws_renamed_files(tmp_path: Path) -> None:
     """A renamed list of rejected rows does not outlive a data file that could not be renamed."""
     told = python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:error=EIO:when=2"))
     assert (told.returncode, files_in(tmp_path)) == (5, [])
@@ -386,7 +386,7 @@ def test_without_links_the_files_of_a_killed_run_are_removed(tmp_path: Path) -> 
     assert files_in(tmp_path) == []
 
 
-def test_a_name_that_is_taken_in_the_last_moment_is_left_alone(tmp_path: Path) -> None:
+def test_name_taken_concurrently_is_not_replaced(tmp_path: Path) -> None:
     """Both ways of naming leave another's file as it is, and one that could not be named keeps its own."""
     ours, taken = tmp_path / "ours", tmp_path / "taken"
     ours.write_text("ours")
@@ -409,15 +409,15 @@ except FileExistsError:
 
 @pytest.mark.sample("1")
 @pytest.mark.parametrize("when", ["1", "2"])
-def test_who_loses_the_race_for_a_name_takes_the_next(tmp_path: Path, when: str) -> None:
+def test_run_that_loses_a_name_uses_the_next(tmp_path: Path, when: str) -> None:
     """Here the list of rejected rows, or the data after the list had its name."""
     told = python(EXPORT_ONCE, tmp_path, injections=(f"link,linkat:error=EEXIST:when={when}",)).stdout
     assert told == f"{STEM}_1.csv {STEM}_1_rejected.csv\n"
     assert files_in(tmp_path) == [f"{STEM}_1.csv", f"rejected/{STEM}_1_rejected.csv"]
 
 
-def test_where_files_can_neither_be_linked_nor_renamed_safely_there_is_an_error(tmp_path: Path) -> None:
-    """A plain rename would replace what is there: it is never tried."""
+def test_neither_links_nor_safe_renames_is_an_error(tmp_path: Path) -> None:
+    """A plain rename could replace a file, and is never tried."""
     told = python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:error=EINVAL"))
     assert (told.returncode, files_in(tmp_path)) == (5, [])
     assert "can neither link files nor rename them without replacing others" in told.stdout
@@ -437,15 +437,15 @@ def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
 
 @pytest.mark.sample("1", "11", "6")
 @pytest.mark.parametrize("when", range(1, 12))
-def test_a_failing_fsync_is_never_success(tmp_path: Path, when: int) -> None:
-    """Of whatever file or folder: nothing is published, and nothing is left."""
+def test_failing_fsync_is_an_error(tmp_path: Path, when: int) -> None:
+    """Of any file or folder: nothing is published, and nothing remains."""
     told = python(EXPORT_ONCE, tmp_path, injections=(f"fsync:error=EIO:when={when}",))
     assert (told.returncode, files_in(tmp_path)) == (5, [])
     assert list(tmp_path.glob("*.json")) == []
     assert "the disk reports an error" in told.stdout
 
 
-def test_a_file_system_without_folder_sync_is_used(tmp_path: Path) -> None:
+def test_file_system_without_folder_sync_is_accepted(tmp_path: Path) -> None:
     """Some network file systems answer EINVAL when a folder is synced."""
     folders = [word for name in ("", "rejected", STATE_FOLDER) for word in ("-P", str(tmp_path / name))]
     failing = [*tracer(), "-o", "/dev/null", *folders, "-e", "trace=fsync", "-e", "inject=fsync:error=EINVAL"]
@@ -455,15 +455,15 @@ def test_a_file_system_without_folder_sync_is_used(tmp_path: Path) -> None:
     assert done.stdout == BOTH
 
 
-def test_a_file_that_cannot_be_locked_is_removed(tmp_path: Path) -> None:
-    """Without a lock nobody could tell it from a dead run's."""
+def test_file_that_cannot_be_locked_is_removed(tmp_path: Path) -> None:
+    """Without a lock it would look like a file of a dead run."""
     told = python(EXPORT_ONCE, tmp_path, injections=("flock:error=ENOLCK:when=1",))
     assert (told.returncode, files_in(tmp_path)) == (5, [])
     assert "No locks available" in told.stdout
 
 
-def test_a_file_in_the_making_is_locked(tmp_path: Path) -> None:
-    """Whoever finds it can tell that its writer lives."""
+def test_unpublished_file_is_locked(tmp_path: Path) -> None:
+    """The lock shows that its writer is alive."""
     import fcntl
 
     with LocalExportTransaction(tmp_path, NOW):
@@ -474,7 +474,7 @@ def test_a_file_in_the_making_is_locked(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB."""
+    """Mount a disk of 64 KiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -491,7 +491,7 @@ def fill(disk: Path) -> None:
     (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
+def test_full_disk_is_reported_and_leaves_no_file(small_disk: Path) -> None:
     """Too many rows for the disk: in one batch, in the rejected rows, or in the last bytes."""
     many = pl.DataFrame({"number": range(20_000)})
     for pairs, rejected in ((many, REJECTED), (PAIRS, many)):
@@ -509,8 +509,8 @@ def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
     assert files_in(small_disk) == [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"]
 
 
-def test_an_export_to_a_full_disk_exits_with_5(small_disk: Path, tmp_path: Path) -> None:
-    """The command line says what is wrong, and the folder holds nothing."""
+def test_export_to_a_full_disk_exits_with_5(small_disk: Path, tmp_path: Path) -> None:
+    """The command reports the cause, and the folder is empty."""
     create_sample_database(tmp_path / "app.db", rows=2_000, now=datetime.now())
     run = feedback_etl(
         "export", "--days", "-1", "--unkeyed", "--database-url", f"sqlite:///{tmp_path}/app.db", "--output", small_disk
@@ -521,8 +521,8 @@ def test_an_export_to_a_full_disk_exits_with_5(small_disk: Path, tmp_path: Path)
     assert (run.stdout, files_in(small_disk)) == ("", [])
 
 
-def test_a_folder_that_another_process_makes_meanwhile_is_no_error(tmp_path: Path) -> None:
-    """Many threads make the same nested folders."""
+def test_concurrently_created_folder_is_no_error(tmp_path: Path) -> None:
+    """Many threads create the same nested folders."""
     begin = threading.Barrier(8)
     failures: list[OSError] = []
 
@@ -540,16 +540,16 @@ def test_a_folder_that_another_process_makes_meanwhile_is_no_error(tmp_path: Pat
     for thread in threads:
         thread.join()
     assert failures == []
-    assert {mode(path) for path in tmp_path.rglob("*")} == {0o700}
+    assert {get_mode(path) for path in tmp_path.rglob("*")} == {0o700}
 
 
-def test_a_folder_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:
     """Such as one that is not there."""
     with pytest.raises(FileNotFoundError):
         fsync_directory(tmp_path / "missing")
 
 
-def test_a_link_in_place_of_the_rejected_folder_is_refused(tmp_path: Path) -> None:
+def test_link_in_place_of_the_rejected_folder_is_refused(tmp_path: Path) -> None:
     """A planted link must not lead the list of rejected rows elsewhere."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -561,7 +561,7 @@ def test_a_link_in_place_of_the_rejected_folder_is_refused(tmp_path: Path) -> No
     assert files_in(tmp_path / "out") == []
 
 
-def test_a_link_in_place_of_the_folder_of_the_log_is_refused(tmp_path: Path) -> None:
+def test_link_in_place_of_the_log_folder_is_refused(tmp_path: Path) -> None:
     """Nor must one lead the log elsewhere."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

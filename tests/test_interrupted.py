@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped or interrupted at any point: no partial file ever has a final name."""
+"""Killed, stopped and interrupted runs: no partial file ever has a final name."""
 
 import signal
 import sqlite3
@@ -25,7 +25,7 @@ from pathlib import Path
 import polars as pl
 from feedback_etl.storage import locks, posix
 from feedback_etl.storage import whole_files
-from feedback_etl.exports import audit, manifest, recovery
+from feedback_etl.exports import audit, audit_records, manifest, recovery
 from feedback_etl.exports import folder_transaction, local_transaction, transaction
 from feedback_etl.exports import file_formats
 from feedback_etl.exports import staged_file
@@ -33,8 +33,8 @@ from feedback_etl.exports import staged_file
 OURS = {
     module.__file__
     for module in (
-        audit, locks, manifest, transaction, folder_transaction, local_transaction, file_formats, staged_file, posix,
-        recovery, whole_files
+        audit, audit_records, locks, manifest, transaction, folder_transaction, local_transaction, file_formats,
+        staged_file, posix, recovery, whole_files
     )
 }
 DATA = "number\\n" + "".join(f"{number}\\n" for number in range(1000))
@@ -127,7 +127,9 @@ def points_and_states(finished: Finished) -> tuple[int, list[tuple[int, int, int
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("injections", [(), ("link,linkat:error=EPERM",)], ids=["links", "no links"])
-def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path: Path, injections: tuple[str, ...], step: int) -> None:
+def test_interrupt_at_any_line_publishes_everything_or_nothing(
+    tmp_path: Path, injections: tuple[str, ...], step: int
+) -> None:
     """Either all files are there, or none; a temporary file never is."""
     points, states = points_and_states(python(SWEEP + STOP, tmp_path, step, injections=injections))
     assert points > 300
@@ -135,7 +137,7 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path: Path, injectio
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_sigkill_at_any_line_leaves_no_partial_file(tmp_path: Path, step: int) -> None:
+def test_kill_at_any_line_leaves_no_partial_file(tmp_path: Path, step: int) -> None:
     """Temporary files may stay, and data without its manifest, which is no export; the next run removes both."""
     points, states = points_and_states(python(SWEEP + KILL, tmp_path, step))
     assert points > 300
@@ -146,7 +148,7 @@ def test_sigkill_at_any_line_leaves_no_partial_file(tmp_path: Path, step: int) -
 
 
 @pytest.mark.parametrize("when", [2, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 3))])
-def test_sigkill_in_the_middle_of_writing_leaves_nothing_visible(tmp_path: Path, when: int) -> None:
+def test_kill_during_writing_leaves_no_visible_file(tmp_path: Path, when: int) -> None:
     """Of a file that is written in several pieces."""
     code = """
 import sys
@@ -188,7 +190,7 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(("call", "rejected"), [pytest.param("fsync", 0, marks=pytest.mark.slow), ("fsync:10", 2)])
-def test_a_killed_export_leaves_no_partial_file(application: Path, tmp_path: Path, call: str, rejected: int) -> None:
+def test_killed_export_leaves_no_partial_file(application: Path, tmp_path: Path, call: str, rejected: int) -> None:
     """SIGKILL before the first fsync, and when both files have their names."""
     name, _, when = call.partition(":")
     finished = export(application, tmp_path / "exports", f"{name}:signal=KILL:when={when or 1}")
@@ -206,7 +208,7 @@ def test_a_killed_export_leaves_no_partial_file(application: Path, tmp_path: Pat
         ("link,linkat:signal=HUP:when=2", 129),
     ],
 )
-def test_a_stopped_export_leaves_nothing(application: Path, tmp_path: Path, injection: str, code: int) -> None:
+def test_stopped_export_leaves_no_file(application: Path, tmp_path: Path, injection: str, code: int) -> None:
     """SIGTERM when the first file is made, Ctrl-C when it is written, the terminal closed when one has its name."""
     finished = export(application, tmp_path / "exports", injection)
     assert (finished.returncode, finished.stdout, finished.stderr) == (code, "", "")
@@ -215,7 +217,7 @@ def test_a_stopped_export_leaves_nothing(application: Path, tmp_path: Path, inje
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
-def test_the_exit_code_tells_the_signal(name: str, code: int) -> None:
+def test_exit_code_names_the_signal(name: str, code: int) -> None:
     """128 and the signal's number, as a shell counts; a second signal does not disturb the cleaning up."""
     snippet = """
 import signal, sys
@@ -274,7 +276,7 @@ OBSTACLES = {
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_a_signal_ends_the_program_whatever_a_library_does_with_it(obstacle: str) -> None:
+def test_signal_ends_the_program_when_a_library_discards_its_exception(obstacle: str) -> None:
     """With its exit code, in less time than anything here sleeps, and not before a cleanup is complete."""
     imports = "import contextlib, os, signal, sqlite3, sys, threading, time\nfrom feedback_etl.cli import termination"
     run = f"def run():{OBSTACLES[obstacle]}\nfrom feedback_etl.cli.app import main\nmain(run)"
@@ -285,7 +287,7 @@ def test_a_signal_ends_the_program_whatever_a_library_does_with_it(obstacle: str
     assert time.monotonic() - started < 50
 
 
-def test_a_signal_that_was_ignored_stays_ignored() -> None:
+def test_ignored_signal_stays_ignored() -> None:
     """`nohup` ignores SIGHUP for what it runs."""
     snippet = """
 import signal

@@ -1,4 +1,4 @@
-"""Manifests that this version does not understand: one sentence, whatever is in them."""
+"""Persisted records that this version does not understand: one sentence, whatever they contain."""
 
 import json
 from contextlib import suppress
@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit_records import Line
 from feedback_etl.exports.manifest import parse_manifest
+from feedback_etl.exports.tombstones import list_erasures
 
 FOLDER = Path(__file__).parent / "data" / "exports_of_0_1_0"
 PATH = sorted(FOLDER.glob("*.manifest.json"))[0]
@@ -66,6 +68,34 @@ def test_announced_replacement_is_checked(change: dict[str, Any]) -> None:
     assert CANARY not in refuse(json.dumps(CONTENT | {"files": files}).encode())
 
 
+@pytest.mark.parametrize("value", [7, True, "text", [7], [None], [[CANARY]], [[CANARY, 7]], {CANARY: 7}], ids=repr)
+@pytest.mark.parametrize("name", ["overridden", "extra_columns", "age_edges"])
+def test_setting_that_readers_use_is_checked(name: str, value: object) -> None:
+    """A reader would raise another error, which may contain values."""
+    if (name, value) in [("age_edges", [7]), ("extra_columns", [[CANARY]])]:
+        return
+    content = json.dumps(CONTENT | {"settings": CONTENT["settings"] | {name: value}}).encode()
+    assert CANARY not in refuse(content)
+
+
+@pytest.mark.parametrize("value", [None, 7.5, "text", [7], {CANARY: 7}], ids=repr)
+@pytest.mark.parametrize("name", ["k", "at_least", "quasi_identifiers", "stale"])
+def test_measure_of_risk_that_the_checklist_reads_is_checked(name: str, value: object) -> None:
+    """It is missing, or of another type."""
+    risk = {"k": 2, "at_least": False, "quasi_identifiers": ["age_range"], "stale": False}
+    assert parse_manifest(json.dumps(CONTENT | {"risk": risk}).encode(), PATH.name).risk == risk
+    assert CANARY not in refuse(json.dumps(CONTENT | {"risk": risk | {name: value}}).encode())
+    del risk[name]
+    assert "is no manifest" in refuse(json.dumps(CONTENT | {"risk": risk}).encode())
+
+
+def test_settings_stay_as_they_were_written() -> None:
+    """Their digest identifies the series of an export."""
+    settings = CONTENT["settings"] | {"extra_columns": [["channel", "insensitive", "text"]], "age_edges": [0, 18]}
+    manifest = parse_manifest(json.dumps(CONTENT | {"settings": settings}).encode(), PATH.name)
+    assert json.dumps(manifest.settings) == json.dumps(settings)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -79,8 +109,27 @@ def test_announced_replacement_is_checked(change: dict[str, Any]) -> None:
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b'{"settings_digest": 1}',
+        b'{"settings_digest": NaN}',
+        b'{"settings_digest": ' + b"9" * 5_000 + b"}",
+        b'{"settings_digest": "\\ud800"}',
+        b"\xef\xbb\xbf{}",
     ],
-    ids=["empty", "torn", "list", "null", "number", "text", "bytes", "deep list", "deep object", "nothing else"],
+    ids=[
+        "empty",
+        "torn",
+        "list",
+        "null",
+        "number",
+        "text",
+        "bytes",
+        "deep list",
+        "deep object",
+        "nothing else",
+        "not a number",
+        "5,000 digits",
+        "lone surrogate",
+        "byte order mark",
+    ],
 )
 def test_content_that_is_no_manifest_is_refused(content: bytes) -> None:
     """A folder may be shared with whoever writes into it."""
@@ -101,3 +150,32 @@ def test_manifest_of_another_version_is_named() -> None:
 def test_name_must_be_that_of_the_stem() -> None:
     """A copy under another name would be another export of the same files."""
     assert "is no manifest" in refuse(PATH.read_bytes(), "feedback_training_20200101_000000.manifest.json")
+
+
+@pytest.mark.parametrize("value", [None, 7.5, "7", True, [], {CANARY: 7}], ids=repr)
+@pytest.mark.parametrize("name", ["number", "at", "event", "user", "host", "key_id", "previous", "mac"])
+def test_audit_line_with_a_field_of_another_type_is_no_record(name: str, value: object) -> None:
+    """It counts as torn, and the verification reports it."""
+    record = json.loads((FOLDER / ".feedback_etl" / "audit.jsonl").read_bytes().splitlines()[0])
+    assert Line.of(json.dumps(record).encode()).record == record
+    assert Line.of(json.dumps(record | {"more": value}).encode()).record is not None
+    is_text = name != "number" and isinstance(value, str)
+    if not (is_text or (name == "key_id" and value is None)):
+        assert Line.of(json.dumps(record | {name: value}).encode()).record is None
+
+
+@pytest.mark.parametrize("value", [None, 7, True, [], {CANARY: 7}], ids=repr)
+@pytest.mark.parametrize("name", ["erasure", "kind", "digest", "key_id", "more"])
+def test_tombstone_with_a_field_of_another_type_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    """So that no erased person comes back unnoticed."""
+    if name == "key_id" and value is None:
+        return
+    line = {"erasure": "1", "kind": "user", "digest": "0", "key_id": None}
+    path = tmp_path / ".feedback_etl" / "tombstones.jsonl"
+    path.parent.mkdir(mode=0o700)
+    path.write_text(json.dumps(line) + "\n")
+    assert list_erasures(tmp_path) == {"1"}
+    path.write_text(json.dumps(line | {name: value}) + "\n")
+    with pytest.raises(ExportFileError, match="contains a line that is no tombstone") as caught:
+        list_erasures(tmp_path)
+    assert CANARY not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Looking after exports in parts in a folder: the same commands, and what a killed run leaves."""
+"""Maintenance of partitioned exports in a folder: the same commands, and recovery after a kill."""
 
 import errno
 import fcntl
@@ -26,9 +26,9 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.layout import part_folders, part_path
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
@@ -38,8 +38,8 @@ from feedback_etl.storage.posix import hash_file
 KEYS = [Key(KEY)]
 
 
-def parted(rows: Rows, folder: Path) -> str:
-    """An export of rows in parts; its stem."""
+def export_partitioned(rows: Rows, folder: Path) -> str:
+    """Export rows in parts, and return the stem."""
     with PartitionedExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export:
         export.commit(rows.put(LocalStorage(folder), export.stem), rows.facts)
     return export.stem
@@ -47,15 +47,15 @@ def parted(rows: Rows, folder: Path) -> str:
 
 @pytest.fixture
 def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
-    """Three users with feedback."""
+    """Export three users with feedback."""
     sqlite_database.fill(**people(3, each=4))
     return Rows(sqlite_database, tmp_path / "made")
 
 
 @pytest.fixture
 def folder(rows: Rows, tmp_path: Path) -> Path:
-    """An export of them in parts."""
-    parted(rows, tmp_path / "exports")
+    """Create a partitioned export of them."""
+    export_partitioned(rows, tmp_path / "exports")
     return tmp_path / "exports"
 
 
@@ -64,8 +64,8 @@ def only(folder: Path) -> Manifest:
     return manifest
 
 
-def assert_true(folder: Path) -> None:
-    """Manifests and log say what is there."""
+def assert_consistent(folder: Path) -> None:
+    """Assert that the manifests and the log agree with the files."""
     for manifest in list_manifests(folder):
         for file in manifest.files if not manifest.pruned_at else []:
             assert hash_file(folder / file.path) == file.sha256
@@ -74,10 +74,10 @@ def assert_true(folder: Path) -> None:
 
 @pytest.mark.sample("{'format': 'csv'}", "{'format': 'parquet'}")
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_they_are_scanned_as_one(sqlite_database: Database, tmp_path: Path, form: dict[str, str]) -> None:
-    """By the folder of exports, by that of the parts, or by a pattern; a part by its name."""
+def test_parts_are_scanned_as_one_frame(sqlite_database: Database, tmp_path: Path, form: dict[str, str]) -> None:
+    """By the folder of the exports, the folder of the parts, or a pattern; one part by its name."""
     sqlite_database.fill(**people(3, each=4))
-    stem = parted(Rows(sqlite_database, tmp_path / "made", **form), tmp_path / "exports")
+    stem = export_partitioned(Rows(sqlite_database, tmp_path / "made", **form), tmp_path / "exports")
     exported(sqlite_database, tmp_path / "alone", **form)
     alone = fe.scan_training(tmp_path / "alone").collect()
     for where in ("exports", f"exports/{stem}", "exports/feedback_training_2025*", "exports/**/part-*"):
@@ -87,8 +87,8 @@ def test_they_are_scanned_as_one(sqlite_database: Database, tmp_path: Path, form
     assert fe.scan_training(tmp_path / "exports" / first.path).collect().height == first.rows
 
 
-def test_a_part_that_is_missing_or_not_ours_is_refused(folder: Path) -> None:
-    """Half an export is none."""
+def test_missing_and_unmanaged_parts_are_refused(folder: Path) -> None:
+    """An incomplete export is not read."""
     stem = only(folder).stem
     (folder / stem / "part-00077.parquet").touch()
     with pytest.raises(ExportFileError, match="has no manifest"):
@@ -99,8 +99,8 @@ def test_a_part_that_is_missing_or_not_ours_is_refused(folder: Path) -> None:
         fe.scan_training(folder)
 
 
-def test_erased_people_leave_every_part(folder: Path, sqlite_database: Database) -> None:
-    """All other rows stay as they were."""
+def test_people_are_erased_from_every_part(folder: Path, sqlite_database: Database) -> None:
+    """All other rows are unchanged."""
     before = fe.scan_training(folder).collect()
     done = fe.privacy.erase(folder, user_ids=[2], database=sqlite_database.url, keys=KEYS)
     after = fe.scan_training(folder, verify=True).collect()
@@ -108,23 +108,23 @@ def test_erased_people_leave_every_part(folder: Path, sqlite_database: Database)
     assert (before.height, after.height, only(folder).rows) == (9, 6, 6)
     assert_frame_equal(before.filter(pl.col("analysis_hash").is_in(after["analysis_hash"].implode())), after)
     assert [path.name for path in folder.rglob(".*.tmp*")] == []
-    assert_true(folder)
+    assert_consistent(folder)
 
 
-def test_parts_of_old_exports_are_pruned_with_their_folders(folder: Path) -> None:
-    """The manifest stays."""
+def test_parts_of_expired_exports_are_pruned_with_their_folder(folder: Path) -> None:
+    """The manifest is kept."""
     stem = only(folder).stem
     pruned = fe.exports.prune(folder, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=9))
     assert [export.stem for export in pruned.exports] == [stem]
     assert visible(folder) == [f"{stem}.manifest.json"]
     assert not (folder / stem).exists()
-    assert_true(folder)
+    assert_consistent(folder)
 
 
-def test_they_are_listed_reported_and_checked(
+def test_partitioned_exports_are_listed_reported_and_checked(
     folder: Path, sqlite_database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Like those of one file."""
+    """Like exports of one file."""
     here, stem = Here(capsys, monkeypatch), only(folder).stem
     assert here("list", "--output", folder).out.startswith(f"{stem}/ (3 parts)  9 rows  ")
     assert here("report", "--output", folder, "-o", "report.html").code == 0
@@ -143,7 +143,7 @@ import os, signal, sys
 from datetime import datetime
 from pathlib import Path
 from feedback_etl.exports.layout import part_folders, part_path
-from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
+from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])
@@ -156,8 +156,8 @@ with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), Transactio
 """
 
 
-def test_what_a_killed_run_leaves_is_removed(folder: Path) -> None:
-    """Parts and what they are written to, and the folders; what somebody else has put there stays."""
+def test_files_of_a_killed_run_are_removed(folder: Path) -> None:
+    """Its parts, temporary files and folders; other files are kept."""
     whole = {name: hash_file(folder / name) for name in visible(folder)}
     command = [sys.executable, "-c", KILLED, str(folder)]
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
@@ -166,33 +166,31 @@ def test_what_a_killed_run_leaves_is_removed(folder: Path) -> None:
     fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     for place in part_folders(stem):
         assert [path.name for path in (folder / place).iterdir()] == ["mine.txt"]
-    record = next(each for each in AuditLog(folder).records() if each["event"] == "recovered")
+    record = next(record for record in AuditLog(folder).records() if record["event"] == "recovered")
     assert (record["outcome"], len(record["removed"])) == ("removed", 10)
     assert {name: hash_file(folder / name) for name in visible(folder) if not name.endswith(".txt")} == whole
-    assert_true(folder)
+    assert_consistent(folder)
 
 
-def test_what_a_killed_erasure_leaves_is_removed(folder: Path) -> None:
-    """It was to take the place of a part."""
+def test_file_of_a_killed_erasure_is_removed(folder: Path) -> None:
+    """It was to replace a part."""
     left = folder / only(folder).stem / ".part-00000.parquet.tmp2"
     left.touch()
     fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     assert not left.exists()
 
 
-def test_what_a_late_worker_leaves_in_a_published_export_is_removed(folder: Path) -> None:
-    """It was killed in the middle of a part that another one has made since."""
+def test_file_of_a_late_worker_in_a_published_export_is_removed(folder: Path) -> None:
+    """The worker was killed while it wrote a part that another worker has completed since."""
     left = folder / only(folder).stem / ".part-00000.parquet.123-0123abcd.tmp"
     left.touch()
     fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     assert not left.exists()
-    assert_true(folder)
+    assert_consistent(folder)
 
 
-def test_a_worker_that_comes_too_late_leaves_nothing(
-    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The head has failed, and is removing what was made; there is no folder any more that could take a part."""
+def test_late_worker_leaves_no_file(rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coordinator has failed and removes the parts; the folder for further parts does not exist any more."""
     folder, place, outcomes = tmp_path / "exports", LocalStorage(tmp_path / "exports"), list[str]()
     unlink = Path.unlink
 
@@ -217,8 +215,8 @@ def test_a_worker_that_comes_too_late_leaves_nothing(
     assert not list((folder / "rejected").iterdir())
 
 
-def test_a_folder_that_has_lost_its_name_is_removed_by_the_next_run(rows: Rows, folder: Path) -> None:
-    """The head was killed, or could not remove a file; what is not ours gets its name back with the folder."""
+def test_renamed_folder_of_a_dead_run_is_removed_by_the_next_run(rows: Rows, folder: Path) -> None:
+    """The coordinator was killed, or could not remove a file; with other files in it, the folder gets its name back."""
     with (
         suppress(MemoryError),
         PartitionedExportTransaction(folder, rows.now + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export,
@@ -237,7 +235,7 @@ def test_a_folder_that_has_lost_its_name_is_removed_by_the_next_run(rows: Rows, 
     assert not hidden.exists()
 
 
-def test_whether_a_run_lives_is_asked_without_writing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_liveness_of_a_run_is_checked_without_writing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NFS gives the lock that keeps all others out only for files that are open for writing."""
 
     def on_nfs(file: Any, operation: int) -> None:
@@ -255,16 +253,16 @@ def test_whether_a_run_lives_is_asked_without_writing(folder: Path, monkeypatch:
     assert not (folder / export.stem).exists()
 
 
-def test_parts_whose_manifest_was_lost_are_told(
+def test_parts_without_a_manifest_are_reported(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They hold people that an erasure does not reach; those that a run is making now are the run's business."""
+    """An erasure does not reach their people; parts of a running export are not reported."""
     stem = only(folder).stem
     (folder / f"{stem}.manifest.json").rename(folder / "kept.json")
     lost = {path.relative_to(folder).as_posix() for path in folder.glob(f"**/{stem}/part-*")}
     assert any(name.startswith("rejected/") for name in lost)
-    told = fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
-    assert {path.relative_to(folder).as_posix() for path in told.unmanaged} == lost
+    result = fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
+    assert {path.relative_to(folder).as_posix() for path in result.unmanaged} == lost
     line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
     assert line.endswith("unmanaged: the manifest of this part is missing (restore it, or remove the folder)")
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")

@@ -1,4 +1,4 @@
-"""A report tells what exports are like, and nobody's row."""
+"""A report describes exports and contains no row."""
 
 import os
 import re
@@ -35,8 +35,8 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return Here(capfd, monkeypatch)
 
 
-def told(*, exports: Any = FOLDER, keys: Any = (KEY,)) -> str:
-    """The page."""
+def render(*, exports: Any = FOLDER, keys: Any = (KEY,)) -> str:
+    """Write a report and return its HTML."""
     return write_report("report.html", exports, keys=keys, now=NOW).read_text(encoding="utf-8")
 
 
@@ -48,14 +48,14 @@ def with_timeframes(*timeframes: str | None) -> dict[str, list[dict[str, Any]]]:
     return data
 
 
-def section_of(column: str, page: str) -> str:
-    """What the data dictionary says of a column."""
-    (found,) = [part for part in page.split("<section")[1:] if f">{column}</h3>" in part]
-    return found
+def get_section(column: str, page: str) -> str:
+    """Return the section of a column in the data dictionary."""
+    (section,) = [part for part in page.split("<section")[1:] if f">{column}</h3>" in part]
+    return section
 
 
 class Structure(HTMLParser):
-    """The levels of headings, and what stands in each drawing, of a page."""
+    """The heading levels, tags and attributes of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -65,37 +65,37 @@ class Structure(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Remember it."""
+        """Record a tag."""
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         if re.fullmatch("h[1-6]", tag):
             self.headings.append(int(tag[1]))
 
 
-class TestNobodyIsFound:
-    """What tells one person from another is not in it."""
+class TestDisclosure:
+    """A page contains nothing that identifies a person."""
 
-    def test_no_pseudonym_and_no_recommendation_is_told(self, sqlite_database: Database) -> None:
-        """Of no row, though every value occurs often enough in some."""
+    def test_page_contains_no_pseudonym_recommendation_or_time(self, sqlite_database: Database) -> None:
+        """The other values occur often enough to be shown."""
         sqlite_database.fill(**people(8))
         file = exported(sqlite_database, FOLDER).export_filename
-        rows, page = rows_of(Path(file)), told()
+        rows, page = rows_of(Path(file)), render()
         values = {*rows["analysis_hash"], *rows["recommendation_id"], *rows["feedback_timestamp"]}
         assert len(values) > 20
         assert [value for value in values if value in page] == []
 
-    def test_a_rare_value_is_told_with_others(self, sqlite_database: Database) -> None:
-        """Here with the rarest of the others, since it could be told from them."""
+    def test_rare_value_is_grouped(self, sqlite_database: Database) -> None:
+        """A single rare value is grouped with the next rarest, since it could be inferred from the total."""
         sqlite_database.fill(**with_timeframes(*["1_week"] * 6, *["2_weeks"] * 5, CANARY))
         exported(sqlite_database, FOLDER)
-        page = told()
+        page = render()
         assert CANARY not in page
         assert "1_week" in page
         assert '<th scope="row" class="long">2_weeks</th>' not in page
         assert '<th scope="row" class="long">other (2 values)</th><td class="figure">6</td>' in page
 
-    def test_a_value_of_many_rows_of_few_people_is_rare(self, sqlite_database: Database) -> None:
-        """Rows do not make people: here one analysis has given feedback twenty times."""
+    def test_value_of_many_rows_of_few_people_is_rare(self, sqlite_database: Database) -> None:
+        """People are counted, not rows: one analysis has twenty rows."""
         data = with_timeframes(*["1_week"] * 10, *["2_weeks"] * 10)
         last = data["feedbacks"][-1]
         again = {"analysis_id": 9, "timeframe": CANARY}
@@ -105,51 +105,51 @@ class TestNobodyIsFound:
         ]
         sqlite_database.fill(**data)
         exported(sqlite_database, FOLDER)
-        assert CANARY not in told()
+        assert CANARY not in render()
 
-    def test_a_rare_condition_among_common_ones_is_not_told(self, sqlite_database: Database) -> None:
-        """Elements of lists are values of their own."""
+    def test_rare_element_of_a_list_is_grouped(self, sqlite_database: Database) -> None:
+        """Each element of a list is a value."""
         data = people(12, each=1)
         data["records"].append({"id": 2, "recommendation_id": "rec_2", "conditions_analyzed": ["acne", CANARY]})
         data["feedbacks"][0]["recommendation_id"] = 2
         sqlite_database.fill(**data)
         exported(sqlite_database, FOLDER)
-        page = told()
+        page = render()
         assert "acne" in page
         assert CANARY not in page
 
-    def test_few_rows_without_a_value_are_told_with_others(self, sqlite_database: Database) -> None:
-        """To be empty is as rare as any other value, and is no bar of its own."""
+    def test_few_empty_values_are_grouped(self, sqlite_database: Database) -> None:
+        """Rare empty values have no bar of their own."""
         sqlite_database.fill(**with_timeframes(*["1_week"] * 7, *["2_weeks"] * 5, None))
         exported(sqlite_database, FOLDER)
-        section = section_of("timeframe", told())
+        section = get_section("timeframe", render())
         assert "Few are empty. 2 distinct values." in section
         assert '<th scope="row" class="long">other or empty</th><td class="figure">6</td>' in section
         assert ">2_weeks<" not in section
         assert ">empty<" not in section
 
-    def test_a_column_that_nobody_has_declared_is_not_told(self, sqlite_database: Database) -> None:
-        """A file that was adopted can hold anything, such as users that five analyses share."""
+    def test_values_of_undeclared_column_are_hidden(self, sqlite_database: Database) -> None:
+        """An adopted file can contain anything, such as user ids."""
         sqlite_database.fill(**people(8))
         old = pl.read_csv(exported(sqlite_database, Path("old")).export_filename).with_columns(user=pl.lit(CANARY))
         FOLDER.mkdir()
         old.write_csv(FOLDER / "old.csv")
         adopt(FOLDER / "old.csv", key=Key(KEY), signer=Key(KEY))
-        page = told()
+        page = render()
         assert CANARY not in page
         assert "Not a column of the contract." in page
         assert "acne" in page
 
 
 class TestContent:
-    """What is told."""
+    """Contents of the page."""
 
-    def test_the_figures_of_every_export_are_those_of_its_manifest(self, sqlite_database: Database) -> None:
+    def test_figures_of_each_export_equal_its_manifest(self, sqlite_database: Database) -> None:
         """In the table below the chart."""
         sqlite_database.fill(**people(8, each=4))
         for day in range(2):
             exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day))
-        page = told()
+        page = render()
         for manifest in list_manifests(FOLDER):
             figures = [manifest.statistics[name] for name in ("total_feedback_records", "exported_records", "errors")]
             assert figures == [32, 24, 8]
@@ -157,110 +157,110 @@ class TestContent:
             (row,) = [line for line in page.splitlines() if line.startswith(begin) and ">full<" in line]
             assert re.findall(r'figure">([\d,]+)<', row) == ["32", "24", "0", "0", "8", "0", "0", "0"]
 
-    def test_rows_of_several_exports_count_once(self, sqlite_database: Database) -> None:
-        """The dictionary is of all exports together."""
+    def test_rows_in_several_exports_count_once(self, sqlite_database: Database) -> None:
+        """The dictionary covers all exports."""
         sqlite_database.fill(**people(8))
         for day in range(3):
             exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day))
-        assert "all exports together, 24 rows." in told()
+        assert "all exports together, 24 rows." in render()
 
     @pytest.mark.sample("csv", "parquet")
     @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
-    def test_all_forms_of_files_tell_the_same(self, sqlite_database: Database, form: dict[str, Any]) -> None:
-        """But for the name of the form."""
+    def test_all_file_formats_have_the_same_contents(self, sqlite_database: Database, form: dict[str, Any]) -> None:
+        """Dictionary and risk are equal."""
         data = people(8)
         for row in data["feedbacks"]:
             row["would_recommend"] = row["id"] % 2 == 0
         sqlite_database.fill(**data)
         exported(sqlite_database, Path("plain"))
         exported(sqlite_database, FOLDER, **form)
-        plain, page = (told(exports=folder) for folder in (Path("plain"), FOLDER))
+        plain, page = (render(exports=folder) for folder in (Path("plain"), FOLDER))
         section = re.compile(r'<h2 id="dictionary">.*?<h2 id="drift">', re.DOTALL)
         assert section.findall(plain) == section.findall(page) != []
 
     def test_small_classes_are_counted(self, sqlite_database: Database) -> None:
-        """Two of one analysis each, and one of six."""
+        """Two classes have one analysis, and one has six."""
         sqlite_database.fill(**with_timeframes(*["1_week"] * 6, "2_weeks", "3_weeks"))
         exported(sqlite_database, FOLDER)
-        page = told()
+        page = render()
         assert "2 equivalence classes of fewer than five people." in page
         assert '<th scope="row" class="long">1</th><td class="figure">2</td><td class="figure">2</td>' in page
         assert '<th scope="row" class="long">5 to 9</th><td class="figure">1</td><td class="figure">6</td>' in page
 
-    def test_empty_is_told_where_it_is_not_rare(self, sqlite_database: Database) -> None:
-        """Beside the values; where nothing is empty there is no bar for it."""
+    def test_frequent_empty_values_have_a_bar(self, sqlite_database: Database) -> None:
+        """A column without empty values has no such bar."""
         sqlite_database.fill(**with_timeframes(*["1_week"] * 6, *[None] * 5))
         exported(sqlite_database, FOLDER)
-        page = told()
-        assert "45.5 % empty. 1 distinct value." in section_of("timeframe", page)
-        assert '<th scope="row" class="long">empty</th><td class="figure">5</td>' in section_of("timeframe", page)
-        assert "None is empty." in section_of("conditions_detected", page)
-        assert ">empty<" not in section_of("conditions_detected", page)
+        page = render()
+        assert "45.5 % empty. 1 distinct value." in get_section("timeframe", page)
+        assert '<th scope="row" class="long">empty</th><td class="figure">5</td>' in get_section("timeframe", page)
+        assert "None is empty." in get_section("conditions_detected", page)
+        assert ">empty<" not in get_section("conditions_detected", page)
 
-    def test_different_elements_of_lists_are_counted(self, sqlite_database: Database) -> None:
+    def test_distinct_elements_of_lists_are_counted(self, sqlite_database: Database) -> None:
         """Three lists of two conditions."""
         data = people(18, each=1)
         lists = [["acne"], ["dry"], ["acne", "dry"]]
         data["records"] = [
-            {"id": number, "recommendation_id": f"rec_{number}", "conditions_analyzed": each}
-            for number, each in enumerate(lists)
+            {"id": number, "recommendation_id": f"rec_{number}", "conditions_analyzed": conditions}
+            for number, conditions in enumerate(lists)
         ]
         for row in data["feedbacks"]:
             row["recommendation_id"] = row["id"] % 3
         sqlite_database.fill(**data)
         exported(sqlite_database, FOLDER)
-        assert "2 distinct elements." in section_of("conditions_detected", told())
+        assert "2 distinct elements." in get_section("conditions_detected", render())
 
-    def test_k_is_told_as_far_as_it_was_counted(self, sqlite_database: Database) -> None:
+    def test_k_is_shown_as_a_minimum_above_the_counting_limit(self, sqlite_database: Database) -> None:
         """Up to fifty people of a class are counted."""
         sqlite_database.fill(**with_timeframes(*["1_week"] * 55))
         exported(sqlite_database, FOLDER)
-        assert "<dt>k of the last export</dt><dd>≥ 50<small>" in told()
+        assert "<dt>k of the last export</dt><dd>≥ 50<small>" in render()
 
     def test_drift_needs_two_exports(self, sqlite_database: Database) -> None:
-        """And is told from the second on."""
+        """The second export has drift."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
-        assert "Drift needs two exports" in told()
+        assert "Drift needs two exports" in render()
         exported(sqlite_database, FOLDER, now=NOW + timedelta(days=1))
-        assert "Drift by column" in told()
+        assert "Drift by column" in render()
 
-    def test_windows_that_overlap_are_told(self, sqlite_database: Database) -> None:
-        """With how much of the newer one: what is in both has not changed. Of open windows it is not known how much."""
+    def test_overlap_of_windows_is_shown(self, sqlite_database: Database) -> None:
+        """The page gives the share of the newer window; for open windows it is unknown."""
         sqlite_database.fill(**people(8))
         pages = []
         for since, until in [(-8, -4), (-4, 0), (-6, 2)]:
             start, end = (NOW + timedelta(hours=hours) for hours in (since, until))
             exported(sqlite_database, FOLDER, since=start, until=end, now=NOW + timedelta(hours=10 + until))
-            pages.append(told())
+            pages.append(render())
         exported(sqlite_database, FOLDER, now=NOW + timedelta(days=1))
-        pages.append(told())
+        pages.append(render())
         assert ["Drift by column" in page for page in pages] == [False, True, True, True]
         assert ["windows overlap" in page for page in pages] == [False, False, True, True]
         assert "Their windows overlap: 50 % of the newer window is in the older one too. Rows in both" in pages[2]
         assert "Their windows overlap. Rows in both are equal, so" in pages[3]
 
-    def test_exports_that_were_pruned_keep_their_figures(self, sqlite_database: Database) -> None:
-        """Where no file is left, there is no dictionary."""
+    def test_pruned_exports_keep_their_figures(self, sqlite_database: Database) -> None:
+        """Without files there is no dictionary."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
         prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
-        page = told()
+        page = render()
         assert "(pruned)" in page
         assert "The files of all exports were removed." in page
 
-    def test_a_window_that_nobody_knows_is_told_as_such(self, sqlite_database: Database) -> None:
-        """That of a file that was adopted; one without a beginning has an end."""
+    def test_window_of_adopted_file_is_unknown(self, sqlite_database: Database) -> None:
+        """A window without a start still shows its end."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
         Path(FOLDER, "old.csv").write_bytes(Path(FOLDER, list_manifests(FOLDER)[0].data).read_bytes())
         adopt(FOLDER / "old.csv", key=Key(KEY), signer=Key(KEY))
-        page = told()
+        page = render()
         assert page.count("<td>unknown</td><td>adopted</td>") == 1
         assert page.count("<td>open to 2025-10-25 12:00:00</td><td>full</td>") == 1
 
-    def test_further_columns_and_age_ranges_are_told_as_they_were_declared(self, sqlite_database: Database) -> None:
-        """A pseudonymised one is never shown; numbers are put into steps."""
+    def test_extra_columns_and_age_ranges_are_shown_as_declared(self, sqlite_database: Database) -> None:
+        """A pseudonymised column is hidden; numbers are binned."""
         data = people(40, each=1)
         data["profiles"] = [{"id": user, "user_id": user, "age": 20 + user} for user in range(1, 41)]
         sqlite_database.fill(**data)
@@ -272,63 +272,63 @@ class TestContent:
         )
         extra = [ExtraColumn("shop", "identifier"), ExtraColumn("points", "insensitive", "integer")]
         file = exported(sqlite_database, FOLDER, query=query, extra_columns=extra, age_edges=[40]).export_filename
-        page = told()
+        page = render()
         assert rows_of(Path(file))["shop"][0] not in page
         assert "&lt;40" in page
         assert "50 to under 100" in page
 
 
 class TestAudit:
-    """What the log says."""
+    """Verification of the audit log."""
 
-    def test_a_whole_log_is_told_as_such(self, sqlite_database: Database) -> None:
-        """With its head, and without a fault."""
+    def test_unchanged_log_is_reported(self, sqlite_database: Database) -> None:
+        """The page shows its head and no problem."""
         sqlite_database.fill(**people(8))
         head = exported(sqlite_database, FOLDER).audit_head
-        page = told()
+        page = render()
         assert "The audit log is unchanged." in page
         assert head in page
 
-    def test_a_changed_log_is_told(self, sqlite_database: Database) -> None:
-        """In words."""
+    def test_changed_log_is_reported(self, sqlite_database: Database) -> None:
+        """The page names the record."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
         log = FOLDER / ".feedback_etl" / "audit.jsonl"
         log.write_text(log.read_text().replace('"event": "started"', '"event": "stopped"'))
-        assert "line 1: it was changed" in told()
+        assert "line 1: it was changed" in render()
 
-    def test_a_missing_key_is_told(self, sqlite_database: Database) -> None:
-        """Since its records could hold anything."""
+    def test_missing_key_is_reported(self, sqlite_database: Database) -> None:
+        """Records under an unavailable key cannot be verified."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
-        assert "because a key is unavailable (--key-file)" in told(keys=())
+        assert "because a key is unavailable (--key-file)" in render(keys=())
 
     @pytest.mark.parametrize("keys", [KEY, Key(KEY), [KEY], [Key(KEY)]], ids=["text", "key", "texts", "keys"])
-    def test_one_key_is_given_as_it_is(self, sqlite_database: Database, keys: Any) -> None:
-        """As `erase` takes it."""
+    def test_single_key_needs_no_list(self, sqlite_database: Database, keys: Any) -> None:
+        """`erase` accepts the same."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
-        assert "The audit log is unchanged." in told(keys=keys)
+        assert "The audit log is unchanged." in render(keys=keys)
 
 
 class TestPage:
-    """What the page is made of; `test_report_in_a_browser` looks at it."""
+    """Structure of the HTML; `test_report_in_a_browser` tests how it looks."""
 
     @pytest.fixture
     def page(self, sqlite_database: Database) -> str:
-        """Of two exports whose texts are hostile."""
+        """Render two exports whose texts are hostile."""
         sqlite_database.fill(**with_timeframes(*[HOSTILE] * 8))
         for day in range(2):
             exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day))
-        return told()
+        return render()
 
-    def test_texts_of_the_data_are_only_text(self, page: str) -> None:
-        """A browser finds no tag in them."""
+    def test_texts_of_the_data_are_escaped(self, page: str) -> None:
+        """They contain no tag."""
         assert "&lt;script&gt;alert(" in page
         assert {"script", "img", "iframe", "link", "object", "form"} & {*Structure(page).tags} == set()
 
-    def test_it_asks_nothing_of_any_network(self, page: str) -> None:
-        """Every link leads into the page, and its policy forbids all else."""
+    def test_page_requests_nothing_from_the_network(self, page: str) -> None:
+        """Every link points into the page, and its policy forbids everything else."""
         structure = Structure(page)
         links = [
             value for _, name, value in structure.attributes if name in ("href", "src", "action", "srcset", "data")
@@ -339,34 +339,34 @@ class TestPage:
         assert "@import" not in page
         assert any(value.startswith("default-src 'none'") for _, _, value in structure.attributes)
 
-    def test_headings_leave_out_no_level(self, page: str) -> None:
-        """One of the first level, each other at most one level below the one before."""
+    def test_headings_skip_no_level(self, page: str) -> None:
+        """There is one heading of the first level, and no heading is more than one level below the previous one."""
         levels = Structure(page).headings
         assert levels.count(1) == 1
         assert levels[0] == 1
         assert all(after - before <= 1 for before, after in pairwise(levels))
 
-    def test_every_drawing_can_be_heard(self, page: str) -> None:
-        """It has a title and a description, and the page a language."""
+    def test_every_chart_has_a_text_alternative(self, page: str) -> None:
+        """Each chart has a title and a description, and the page has a language."""
         drawings = re.findall(r"<svg role=\"img\".*?</svg>", page, re.DOTALL)
         assert len(drawings) == len(re.findall("<svg", page)) >= 8
-        assert [each for each in drawings if not re.search(r"<title>[^<]+</title><desc>[^<]+</desc>", each)] == []
+        assert [svg for svg in drawings if not re.search(r"<title>[^<]+</title><desc>[^<]+</desc>", svg)] == []
         assert '<html lang="en">' in page
 
-    def test_every_drawing_has_a_table(self, page: str) -> None:
-        """With the figures that it shows."""
+    def test_every_chart_has_a_table(self, page: str) -> None:
+        """The table is in the same card."""
         cards = re.findall(r'<(?:section|div) class="card.*?(?=<(?:section|div) class="card|<footer)', page, re.DOTALL)
         assert len([card for card in cards if "<svg" in card]) >= 8
         assert [card for card in cards if "<svg" in card and "<table" not in card] == []
 
-    def test_every_row_of_a_table_has_a_heading(self, page: str) -> None:
-        """Its first cell, so that the others can be heard with what they are of."""
+    def test_every_table_row_has_a_header_cell(self, page: str) -> None:
+        """Its first cell is the header, so that screen readers announce it with the others."""
         rows = [row for body in re.findall("<tbody>.*?</tbody>", page, re.DOTALL) for row in re.findall("<tr>.*", body)]
         assert len(rows) > 20
         assert [row for row in rows if not re.match('<tr><th scope="row"[^>]*>(?:(?!<th).)*$', row)] == []
 
-    def test_no_name_of_our_own_columns_is_cut(self, page: str) -> None:
-        """In drawings; others may be of any length."""
+    def test_names_of_standard_columns_are_not_truncated(self, page: str) -> None:
+        """Extra columns may have any length."""
         drawings = "".join(re.findall("<svg.*?</svg>", page, re.DOTALL))
         assert [name for name in RATINGS if f">{name}</text>" not in drawings] == []
         names = [*TRAINING_COLUMNS, SUBJECT_HASH.name, IMAGE_URL.name]
@@ -374,11 +374,11 @@ class TestPage:
             name for name in names if f">{name}</text>" not in bars("", "", [Bar(name, 1, "") for name in names])
         ] == []
 
-    def test_values_of_a_column_do_not_touch(self) -> None:
-        """However small one is, and the column is as high as it was without gaps."""
+    def test_values_of_a_stacked_column_have_gaps(self) -> None:
+        """Small values have gaps too, and the gaps do not change the height of the column."""
         drawn = stacks("", "", [Stack("", [600, 1, 0, 300, 99]), Stack("", [1000, 0, 0, 0, 0])], list("abcde"))
-        found = re.findall(r'<rect class="(.)" x="(.*?)" y="(.*?)" width=".*?" height="(.*?)"/>', drawn)
-        spans = [(tone, float(top), float(top) + float(height)) for tone, _, top, height in found]
+        rectangles = re.findall(r'<rect class="(.)" x="(.*?)" y="(.*?)" width=".*?" height="(.*?)"/>', drawn)
+        spans = [(tone, float(top), float(top) + float(height)) for tone, _, top, height in rectangles]
         *column, alone = spans
         assert [tone for tone, _, _ in column] == ["a", "b", "d", "e"]
         gaps = [lower[1] - upper[2] for lower, upper in pairwise(column)]
@@ -386,21 +386,21 @@ class TestPage:
         assert min(bottom - top for _, top, bottom in column) >= 1.4
         assert (column[-1][1], column[0][2]) == pytest.approx(alone[1:], abs=0.11)
 
-    def test_equal_exports_give_equal_pages(self, page: str) -> None:
-        """At the same time of the report."""
-        assert told() == page
+    def test_equal_exports_result_in_equal_pages(self, page: str) -> None:
+        """The time of the report is the same."""
+        assert render() == page
 
-    def test_nothing_turns_the_direction_of_text(self, sqlite_database: Database) -> None:
-        """Characters that do so are shown as what they are; letters of any script stay."""
+    def test_bidirectional_control_characters_are_escaped(self, sqlite_database: Database) -> None:
+        """Letters of any script are unchanged."""
         sqlite_database.fill(**with_timeframes(*["2_\u202eskeew\u2066\u200f שבוע"] * 8))
         exported(sqlite_database, FOLDER)
-        page = told()
+        page = render()
         assert r"2_\u202eskeew\u2066\u200f שבוע" in page
         assert not {*page} & {*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
 
 
 class TestFile:
-    """Where it is written, and how."""
+    """The file of the page."""
 
     @pytest.fixture(autouse=True)
     def exports(self, sqlite_database: Database) -> list[str]:
@@ -408,8 +408,8 @@ class TestFile:
         sqlite_database.fill(**people(8))
         return [exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day)).export_filename for day in range(2)]
 
-    def test_it_is_private_under_any_umask(self) -> None:
-        """The page is for whoever may read the exports."""
+    def test_page_is_private_under_any_umask(self) -> None:
+        """Only those who may read the exports may read the page."""
         before = os.umask(0)
         try:
             Path("pages").mkdir()
@@ -417,81 +417,81 @@ class TestFile:
         finally:
             os.umask(before)
         assert path.stat().st_mode & 0o777 == 0o600
-        assert [each.name for each in path.parent.iterdir()] == ["report.html"]
+        assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
-    def test_a_folder_that_is_not_there_is_not_made(self, here: Here) -> None:
-        """It may be a slip."""
-        ended = here("report", "--output", FOLDER, "-o", "pages/new/all.html")
-        assert ended.code == 5
-        assert ended.err == "error: The folder pages/new does not exist: create it, or name another file with -o.\n"
+    def test_missing_folder_is_not_created(self, here: Here) -> None:
+        """It may be a typing mistake."""
+        result = here("report", "--output", FOLDER, "-o", "pages/new/all.html")
+        assert result.code == 5
+        assert result.err == "error: The folder pages/new does not exist: create it, or name another file with -o.\n"
         assert not Path("pages").exists()
 
-    def test_it_replaces_a_page_and_no_link(self) -> None:
-        """A link could lead anywhere."""
+    def test_existing_page_is_replaced_but_not_a_link(self) -> None:
+        """A link could point anywhere."""
         Path("report.html").write_text("old")
-        assert told().startswith("<!doctype html>")
+        assert render().startswith("<!doctype html>")
         Path("precious").write_text("precious")
         Path("link.html").symlink_to("precious")
         with pytest.raises(ExportFileError, match=r"^link\.html is a symbolic link"):
             write_report("link.html", FOLDER)
         assert Path("precious").read_text() == "precious"
 
-    def test_a_folder_is_no_page(self) -> None:
-        """Nor is something in a file a place."""
+    def test_folder_is_refused_as_page(self) -> None:
+        """So is a path below a file."""
         with pytest.raises(UsageError, match=r"^out is a folder: name a file for the report\.$"):
             write_report(FOLDER, FOLDER)
         with pytest.raises(ExportFileError, match="a part of the path is a file"):
             write_report(Path(FOLDER, list_manifests(FOLDER)[0].files[0].path, "report.html"), FOLDER)
 
-    def test_files_choose_among_exports(self, exports: list[str]) -> None:
-        """Of whatever folder; each has to have a manifest."""
+    def test_named_files_select_exports(self, exports: list[str]) -> None:
+        """Each file needs a manifest."""
         first = list_manifests(FOLDER)[0].stem
-        page = told(exports=[exports[1]])
+        page = render(exports=[exports[1]])
         assert "<dt>Exports</dt><dd>1<small>" in page
         assert first not in page
-        assert "<dt>Exports</dt><dd>2<small>" in told(exports=[FOLDER, exports[0]])
+        assert "<dt>Exports</dt><dd>2<small>" in render(exports=[FOLDER, exports[0]])
         Path(FOLDER, "copy.csv").write_bytes(Path(exports[0]).read_bytes())
         with pytest.raises(ExportFileError, match=r"^out/copy\.csv is not a data file with a manifest\. "):
-            told(exports=[FOLDER / "copy.csv"])
+            render(exports=[FOLDER / "copy.csv"])
 
-    def test_a_damaged_file_is_an_error_without_its_rows(self, exports: list[str]) -> None:
-        """Whether it is not as its manifest says, or its manifest tells of a column that it never had."""
+    def test_error_of_damaged_file_contains_no_row(self, exports: list[str]) -> None:
+        """The file differs from its manifest, or the manifest names a column that the file lacks."""
         with Path(exports[0]).open("a") as file:
             file.write(f"{CANARY},1,2,3\n")
         with pytest.raises(ExportFileError, match=r"does not match its manifest") as changed:
-            told()
+            render()
         Path(exports[1].replace(".csv", ".manifest.json")).write_text(
             replace(list_manifests(FOLDER)[1], columns=["analysis_hash", CANARY]).to_json()
         )
-        with pytest.raises(ExportFileError, match=r"cannot be read: it is missing, or damaged\.$") as lacking:
-            told(exports=[exports[1]])
-        assert CANARY not in f"{changed.value}{lacking.value}"
+        with pytest.raises(ExportFileError, match=r"cannot be read: it is missing, or damaged\.$") as missing_column:
+            render(exports=[exports[1]])
+        assert CANARY not in f"{changed.value}{missing_column.value}"
 
-    def test_a_folder_without_exports_is_an_error(self) -> None:
-        """That says what makes one."""
+    def test_folder_without_exports_is_an_error(self) -> None:
+        """The message names the command that creates one."""
         with pytest.raises(
             ExportFileError, match=r"^nowhere contains no exports; create one with `feedback-etl export`\.$"
         ):
-            told(exports=Path("nowhere"))
+            render(exports=Path("nowhere"))
 
-    def test_the_command_writes_it(self, here: Here, exports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of a folder or of files, with the keys at hand; it prints the path."""
+    def test_command_writes_the_page(self, here: Here, exports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """It accepts a folder or files, uses the available keys and prints the path."""
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
-        ended = here("report", "--output", FOLDER, "-o", "all.html")
-        assert (ended.code, ended.out, ended.err) == (0, "all.html\n", "")
+        result = here("report", "--output", FOLDER, "-o", "all.html")
+        assert (result.code, result.out, result.err) == (0, "all.html\n", "")
         assert "The audit log is unchanged." in Path("all.html").read_text()
-        ended = here("report", exports[0])
-        assert (ended.code, ended.out, ended.err) == (0, "report.html\n", "")
+        result = here("report", exports[0])
+        assert (result.code, result.out, result.err) == (0, "report.html\n", "")
         assert "<dt>Exports</dt><dd>1<small>" in Path("report.html").read_text()
 
 
-def test_times_of_a_year_are_told_by_month(sqlite_database: Database) -> None:
-    """And those of a few days by day."""
+def test_times_of_a_year_are_binned_by_month(sqlite_database: Database) -> None:
+    """Times of a few days are binned by day."""
     data = people(60, each=1)
     for number, row in enumerate(data["feedbacks"]):
         row["created_at"] = datetime(2025, 1 + number % 10, 3, number % 24)
     sqlite_database.fill(**data)
     exported(sqlite_database, FOLDER)
-    page = told()
+    page = render()
     assert '<th scope="row" class="long">2025-01</th><td class="figure">6</td>' in page
     assert '<th scope="row" class="long">2025-10-25</th><td class="figure">60</td>' in page  # export_date

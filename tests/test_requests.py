@@ -1,4 +1,4 @@
-"""Exports that were asked for under an id are made once, whatever happens between the asking and the answer."""
+"""Idempotency keys: an export with a key is created once, also after kills and repeated requests."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from feedback_etl.storage.locks import lock_folder
 
 REQUEST = "0b9f7c1e-0d3c-4a52-8f5e-6f1b9d6e7a11"
 
-# An export that is killed at a call of ours, the manifest having its name or not.
+# An export that is killed before or after its files are published.
 KILLED = """
 import os, signal, sys
 from datetime import datetime
@@ -32,106 +32,109 @@ fe.export_feedback(url, days_back=-1, key="k" * 32, output_dir=folder, now=now, 
 
 @pytest.fixture
 def application(sqlite_database: Database) -> Database:
-    """Three users with three good rows each."""
+    """Create an application of three users with three valid rows each."""
     sqlite_database.fill(**people(3))
     return sqlite_database
 
 
-def asked(database: Database, folder: Path, **options: Any) -> fe.ExportReport:
+def export_once(database: Database, folder: Path, **options: Any) -> fe.ExportReport:
     return exported(database, folder, **{"idempotency_key": REQUEST, **options})
 
 
-def facts(report: fe.ExportReport) -> dict[str, Any]:
-    """A report but for what belongs to the moment."""
+def get_lasting_values(report: fe.ExportReport) -> dict[str, Any]:
+    """Return the values of a report that do not depend on the moment."""
     return {
         name: value for name, value in report.to_dict().items() if name not in ("audit_head", "execution_time_seconds")
     }
 
 
-class TestAskedTwice:
-    """The second time nothing is read."""
+class TestRepeatedRequests:
+    """A repeated request reads nothing."""
 
-    def test_the_second_answer_is_the_first(self, application: Database, tmp_path: Path) -> None:
-        """Figures, files, window and risk; one export, though there is more feedback by now."""
+    def test_repeated_request_returns_the_first_report(self, application: Database, tmp_path: Path) -> None:
+        """Its statistics, files, window and risk, although the feedback has changed."""
         folder = tmp_path / "exports"
-        first = asked(application, folder)
+        first = export_once(application, folder)
         application.clear()
-        second = asked(application, folder, now=NOW.replace(hour=13))
-        assert facts(second) == facts(first)
+        second = export_once(application, folder, now=NOW.replace(hour=13))
+        assert get_lasting_values(second) == get_lasting_values(first)
         assert (first.exported_records, first.errors, len(first.rejected_reasons)) == (9, 0, 0)
         assert len([name for name in visible(folder) if name.endswith(".csv")]) == 1
-        assert [each["event"] for each in AuditLog(folder).records()] == ["started", "committed"]
+        assert [record["event"] for record in AuditLog(folder).records()] == ["started", "committed"]
 
-    def test_rejected_rows_and_their_file_come_again_too(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """With the names of both files."""
+    def test_repeated_report_contains_rejected_rows(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """It names both files."""
         sqlite_database.fill(**people(2, each=4))
-        first, second = (asked(sqlite_database, tmp_path / "exports") for _ in range(2))
-        assert facts(second) == facts(first)
+        first, second = (export_once(sqlite_database, tmp_path / "exports") for _ in range(2))
+        assert get_lasting_values(second) == get_lasting_values(first)
         assert (Path(second.rejected_filename).exists(), Path(second.export_filename).exists()) == (True, True)
         assert second.errors == 2
 
-    def test_nothing_to_export_is_an_answer_as_well(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """What came in later is for the next request."""
-        first = asked(sqlite_database, tmp_path / "exports")
+    def test_repeated_request_of_an_empty_export_is_empty(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Later rows belong to the next request."""
+        first = export_once(sqlite_database, tmp_path / "exports")
         sqlite_database.fill(**people(1))
-        second = asked(sqlite_database, tmp_path / "exports")
-        assert facts(first) == facts(second)
+        second = export_once(sqlite_database, tmp_path / "exports")
+        assert get_lasting_values(first) == get_lasting_values(second)
         assert second.export_filename == ""
-        assert asked(sqlite_database, tmp_path / "exports", idempotency_key="another").exported_records == 3
+        assert export_once(sqlite_database, tmp_path / "exports", idempotency_key="another").exported_records == 3
 
-    def test_another_id_is_another_export(self, application: Database, tmp_path: Path) -> None:
-        """As is none."""
+    def test_another_key_is_another_export(self, application: Database, tmp_path: Path) -> None:
+        """A request without a key is another one too."""
         names = {
-            asked(application, tmp_path, idempotency_key=each).export_filename for each in (REQUEST, "another", None)
+            export_once(application, tmp_path, idempotency_key=key).export_filename
+            for key in (REQUEST, "another", None)
         }
         assert len(names) == 3
 
-    def test_one_that_failed_is_made(self, application: Database, tmp_path: Path) -> None:
-        """A failure is no answer."""
+    def test_failed_export_is_repeated(self, application: Database, tmp_path: Path) -> None:
+        """A failure is not repeated as the result."""
         application.fill(feedbacks=[{"id": 1, "user_id": 1, "analysis_id": 1, "helpful_rating": 9, "created_at": NOW}])
         with pytest.raises(fe.errors.ValidationError):
-            asked(application, tmp_path / "exports", strict=True, now=NOW.replace(hour=13))
-        assert asked(application, tmp_path / "exports").exported_records == 9
+            export_once(application, tmp_path / "exports", strict=True, now=NOW.replace(hour=13))
+        assert export_once(application, tmp_path / "exports").exported_records == 9
 
 
 class TestKilled:
-    """Asked again after a kill."""
+    """Requests that are repeated after a kill."""
 
     @pytest.mark.sample("_end-committed")
     @pytest.mark.parametrize(("method", "recovered"), [("_give_names", "removed"), ("_end", "committed")])
-    def test_there_is_one_export_in_the_end(
+    def test_repeated_request_after_a_kill_gives_one_export(
         self, application: Database, tmp_path: Path, method: str, recovered: str
     ) -> None:
-        """Killed before the files had their names, and when they had them and nothing had told so."""
+        """Killed before the files are published, and after that but before the log records it."""
         folder = tmp_path / "exports"
         assert python(KILLED, application.url, folder, method, REQUEST).returncode == -9
-        report = asked(application, folder)
-        again = asked(application, folder)
-        assert facts(report) == facts(again)
+        report = export_once(application, folder)
+        again = export_once(application, folder)
+        assert get_lasting_values(report) == get_lasting_values(again)
         assert report.exported_records == 9
         assert sorted(path.name for path in folder.glob("*.csv")) == [Path(report.export_filename).name]
         exported(application, folder)  # recovers what the dead run left
         log = AuditLog(folder)
-        assert [each["outcome"] for each in log.records() if each["event"] == "recovered"] == [recovered]
+        assert [record["outcome"] for record in log.records() if record["event"] == "recovered"] == [recovered]
         assert verify(log, [Key(KEY)], {}).problems == []
 
 
 class TestOneAtATime:
-    """The folder is locked from the beginning."""
+    """The lock of the folder, and invalid keys."""
 
-    def test_nothing_is_read_while_others_use_the_folder(self, application: Database, tmp_path: Path) -> None:
-        """Not even begun, so that two who ask at once do not both read."""
+    def test_nothing_is_read_while_the_folder_is_locked(self, application: Database, tmp_path: Path) -> None:
+        """The export does not begin, so that concurrent requests do not both read."""
         with lock_folder(tmp_path / "exports", 1), pytest.raises(FolderLockedError):
-            asked(application, tmp_path / "exports", lock_timeout=0)
+            export_once(application, tmp_path / "exports", lock_timeout=0)
         assert AuditLog(tmp_path / "exports").records() == []
 
     @pytest.mark.parametrize("idempotency_key", ["", "x" * 201, 7])
-    def test_an_id_is_a_short_text(self, application: Database, tmp_path: Path, idempotency_key: Any) -> None:
-        """It stands in the log."""
+    def test_invalid_idempotency_key_is_refused(
+        self, application: Database, tmp_path: Path, idempotency_key: Any
+    ) -> None:
+        """The log contains the key, so it is a short text."""
         with pytest.raises(UsageError, match=r"^idempotency_key must be a text of 1 to 200 characters"):
-            asked(application, tmp_path / "exports", idempotency_key=idempotency_key)
+            export_once(application, tmp_path / "exports", idempotency_key=idempotency_key)
 
-    def test_incremental_exports_need_none(self, application: Database, tmp_path: Path) -> None:
-        """They never take a row twice."""
+    def test_incremental_export_refuses_an_idempotency_key(self, application: Database, tmp_path: Path) -> None:
+        """It never exports a row twice anyway."""
         with pytest.raises(UsageError, match="leave idempotency_key out"):
-            asked(application, tmp_path / "exports", incremental=True)
+            export_once(application, tmp_path / "exports", incremental=True)

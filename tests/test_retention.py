@@ -1,4 +1,4 @@
-"""What a folder holds is told, taken care of, and removed when its time has come; what is not ours never is."""
+"""Maintenance of a folder: manifests, listing, adoption and pruning; unmanaged files are never removed."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ from feedback_etl.storage.posix import hash_file
 
 @pytest.fixture
 def folder(sqlite_database: Database, tmp_path: Path) -> Path:
-    """Three exports, ten days apart, the newest made now."""
+    """Create three exports, ten days apart, the newest one now."""
     sqlite_database.fill(**people(2, each=4, days_ago=30))
     for days in (20, 10, 0):
         exported(sqlite_database, tmp_path / "exports", now=NOW - timedelta(days=days) + timedelta(hours=1))
@@ -36,10 +36,10 @@ def folder(sqlite_database: Database, tmp_path: Path) -> Path:
 
 
 class TestManifest:
-    """Each export has one, which says what it is."""
+    """The manifest of an export."""
 
-    def test_it_says_how_the_export_was_made(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """The window, what was asked for, the figures, the files, and with which key."""
+    def test_manifest_describes_the_export(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Its window, settings, statistics, files and key."""
         sqlite_database.fill(**people(2, each=4))
         report = exported(sqlite_database, tmp_path / "exports", days_back=3, min_feedback_fields=1)
         (manifest,) = list_manifests(tmp_path / "exports")
@@ -58,7 +58,7 @@ class TestManifest:
         assert json.loads(path.read_text())["settings_digest"] == manifest.settings_digest
 
     def test_equal_settings_have_equal_digests(self, sqlite_database: Database, tmp_path: Path) -> None:
-        """What decides the rows and their values; the window does not, nor the form, nor how many may be rejected."""
+        """The window, the file format and --max-rejected do not change them."""
         sqlite_database.fill(**people(1))
         exported(sqlite_database, tmp_path, days_back=3)
         exported(sqlite_database, tmp_path, days_back=4)
@@ -68,7 +68,7 @@ class TestManifest:
         assert {first} == {*same} != {other}
 
     @pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": 1, "settings_digest": ""}', "\xff"])
-    def test_what_is_none_is_refused(self, tmp_path: Path, content: str) -> None:
+    def test_invalid_manifest_is_refused(self, tmp_path: Path, content: str) -> None:
         """Nothing is guessed."""
         (tmp_path / "a.manifest.json").write_text(content, encoding="latin-1")
         with pytest.raises(ExportFileError, match=r"a\.manifest\.json is no manifest"):
@@ -76,10 +76,10 @@ class TestManifest:
 
 
 class TestContents:
-    """What is there, ours and others'."""
+    """The listing of a folder."""
 
-    def test_ours_and_others(self, folder: Path) -> None:
-        """Files without a manifest are foreign, whatever they are called."""
+    def test_files_without_a_manifest_are_unmanaged(self, folder: Path) -> None:
+        """Whatever their names are."""
         assert len(list_exports(folder).exports) == 3
         assert list_exports(folder).unmanaged == []
         for name in ("copy.csv", "feedback_training_20200101_000000.parquet", "rejected/other.csv.gz"):
@@ -93,10 +93,10 @@ class TestContents:
 
 
 class TestAdopt:
-    """An older export comes into care."""
+    """The adoption of an existing file."""
 
-    def test_it_gets_a_manifest_and_stays_as_it_is(self, folder: Path) -> None:
-        """Its age is that of its name."""
+    def test_adopted_file_gets_a_manifest_and_is_unchanged(self, folder: Path) -> None:
+        """Its time of creation is that in its name."""
         path = folder / "feedback_training_20200101_030405.csv"
         path.write_text('recommendation_id,analysis_hash\n"a\nb",0123456789abcdef\nc,0123456789abcdef\n')
         before = path.read_bytes()
@@ -107,8 +107,8 @@ class TestAdopt:
         assert AuditLog(folder).records()[-1]["event"] == "adopted"
         assert read_manifest(open_storage(folder), "feedback_training_20200101_030405") == manifest
 
-    def test_what_cannot_be_adopted(self, folder: Path) -> None:
-        """A file that is none, has a manifest, or holds no pseudonyms."""
+    def test_other_files_are_not_adopted(self, folder: Path) -> None:
+        """Missing files, links, files with a manifest, and files without pseudonyms."""
         (folder / "other.csv").write_text("a,b\n1,2\n")
         (folder / "link.csv").symlink_to(folder / "other.csv")
         for name, why in (
@@ -122,10 +122,10 @@ class TestAdopt:
 
 
 class TestPrune:
-    """Old exports go, by the time in their manifest."""
+    """Expired exports are removed by the time in their manifest."""
 
-    def test_old_files_go_and_manifests_stay(self, folder: Path) -> None:
-        """To the second: an export of exactly so many days stays."""
+    def test_expired_files_are_removed_and_manifests_kept(self, folder: Path) -> None:
+        """An export of exactly --keep-days is kept."""
         later = NOW + timedelta(hours=1)
         dry = prune(folder, key=Key(KEY), keep_days=10, now=later, dry_run=True)
         assert [manifest.stem[-15:] for manifest in dry.exports] == ["20251005_130000"]
@@ -142,47 +142,47 @@ class TestPrune:
         again = prune(folder, key=Key(KEY), keep_days=10, now=later)
         assert (again.exports, len(again.kept)) == ([], 2)
 
-    def test_the_newest_can_be_kept(self, folder: Path) -> None:
-        """However old they are."""
+    def test_newest_exports_are_kept(self, folder: Path) -> None:
+        """By --keep-last, however old they are."""
         pruned = prune(folder, key=Key(KEY), keep_days=0, keep_last=2, now=NOW + timedelta(days=100))
         assert (len(pruned.exports), len(pruned.kept)) == (1, 2)
 
-    def test_what_is_not_ours_stays(self, folder: Path) -> None:
-        """Also where it looks like ours."""
+    def test_unmanaged_files_are_kept(self, folder: Path) -> None:
+        """Also one with the name of an export."""
         (folder / "feedback_training_20200101_000000.csv").write_text("mine")
         pruned = prune(folder, key=Key(KEY), keep_days=0, now=NOW + timedelta(days=100))
         assert len(pruned.exports) == 3
         assert [path.name for path in pruned.unmanaged] == ["feedback_training_20200101_000000.csv"]
         assert (folder / "feedback_training_20200101_000000.csv").read_text() == "mine"
 
-    def test_a_clock_that_went_backwards(self, folder: Path) -> None:
-        """Nothing is removed by a time that cannot be."""
+    def test_clock_that_went_back_prunes_nothing(self, folder: Path) -> None:
+        """An export from the future shows that the clock is wrong."""
         with pytest.raises(ExportFileError, match="from the future of this machine's clock"):
             prune(folder, key=Key(KEY), keep_days=1, now=NOW)
         assert len(visible(folder)) == 9
 
-    def test_one_that_was_interrupted_is_taken_up(self, folder: Path) -> None:
-        """A manifest that says pruned, with files that are still there."""
+    def test_interrupted_prune_is_resumed(self, folder: Path) -> None:
+        """The manifest says pruned, and the files still exist."""
         path = next(folder.glob("*20251005*.manifest.json"))
         path.write_text(path.read_text().replace('"pruned_at": ""', '"pruned_at": "2025-10-25T00:00:00"'))
         assert len(prune(folder, key=Key(KEY), keep_days=1000, now=NOW + timedelta(hours=2)).exports) == 1
         assert not list(folder.glob("*20251005*.csv"))
 
     @pytest.mark.parametrize("wrong", [{"keep_days": -1}, {"keep_days": True}, {"keep_days": 1, "keep_last": -1}])
-    def test_what_cannot_be_is_refused(self, folder: Path, wrong: dict[str, Any]) -> None:
-        """With the name."""
+    def test_invalid_options_are_refused(self, folder: Path, wrong: dict[str, Any]) -> None:
+        """The message names the option."""
         with pytest.raises(UsageError, match="must be a whole number"):
             prune(folder, key=Key(KEY), now=NOW, **wrong)
 
 
-def test_a_parquet_file_says_what_it_is(sqlite_database: Database, tmp_path: Path) -> None:
-    """Its metadata hold the contract of a row and the id of the key; it is compressed with zstd."""
+def test_parquet_metadata_contain_contract_and_key_id(sqlite_database: Database, tmp_path: Path) -> None:
+    """The columns have their types, and are compressed with zstd."""
     sqlite_database.fill(**people(2))
     report = exported(sqlite_database, tmp_path, format="parquet")
     metadata = pq.read_metadata(report.export_filename)
-    told = {name.decode(): value.decode() for name, value in metadata.metadata.items()}
-    assert json.loads(told["feedback_etl.contract"]) == row_schema()
-    assert told["feedback_etl.key_id"] == Key(KEY).id
+    values = {name.decode(): value.decode() for name, value in metadata.metadata.items()}
+    assert json.loads(values["feedback_etl.contract"]) == row_schema()
+    assert values["feedback_etl.key_id"] == Key(KEY).id
     assert metadata.row_group(0).column(0).compression == "ZSTD"
     frame = pl.read_parquet(report.export_filename)
     assert frame.columns == list(TRAINING_COLUMNS)
@@ -190,24 +190,24 @@ def test_a_parquet_file_says_what_it_is(sqlite_database: Database, tmp_path: Pat
     assert frame.schema["feedback_timestamp"] == pl.Datetime("us", "UTC")
 
 
-def test_the_log_tells_what_was_asked_and_what_came_of_it(sqlite_database: Database, tmp_path: Path) -> None:
-    """Also of an export that found nothing."""
+def test_log_records_settings_and_results(sqlite_database: Database, tmp_path: Path) -> None:
+    """Also those of an empty export."""
     exported(sqlite_database, tmp_path)
     sqlite_database.fill(**people(2))
     exported(sqlite_database, tmp_path, days_back=9)
-    nothing, something = (each for each in AuditLog(tmp_path).records() if each["event"] == "committed")
+    nothing, something = (record for record in AuditLog(tmp_path).records() if record["event"] == "committed")
     assert (nothing["files"], nothing["statistics"]["exported_records"]) == ([], 0)
     assert something["window"] == ["2025-10-16T12:00:00", "2025-10-25T12:00:00"]
     assert something["statistics"]["exported_records"] == 6
     assert something["settings"]["min_feedback_fields"] == 1
     (manifest,) = list_manifests(tmp_path)
-    assert [(each["path"], each["sha256"]) for each in something["files"]] == [
+    assert [(file["path"], file["sha256"]) for file in something["files"]] == [
         (file.path, file.sha256) for file in manifest.files
     ]
 
 
-def test_a_signed_log_is_not_continued_without_a_key(folder: Path) -> None:
-    """Neither by prune nor by erase: anybody could have written such a record."""
+def test_signed_log_is_not_continued_without_a_key(folder: Path) -> None:
+    """Neither by prune nor by erase: anyone could have written such a record."""
     for act in (lambda: prune(folder, keep_days=0, key=None), lambda: erase(folder, analysis_ids=[1], keys=[])):
         with pytest.raises(KeyMissingError, match="is signed"):
             act()

@@ -1,4 +1,4 @@
-"""Writes that take a part, fail, or lie: every file is written whole, or nothing has changed and the exit code is 5."""
+"""Short, failing and wrong writes: each file is written completely, or nothing changes and the exit code is 5."""
 
 import errno
 import hashlib
@@ -32,7 +32,7 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify, verify_folder
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
-from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
+from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.pipeline.part_writer import PartWriter
 from feedback_etl.privacy.keys import Key, write_key
@@ -225,10 +225,10 @@ def steady(files: dict[str, bytes]) -> dict[str, bytes]:
 
 @pytest.mark.sample("erase", "export csv", "key", "part", "prune", "record")
 @pytest.mark.parametrize("name", WRITERS)
-def test_whatever_writing_does_a_file_is_whole_or_as_it_was(
+def test_file_is_complete_or_unchanged_after_any_write_error(
     database: Database, template: Path, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
-    """Parts that are taken at random change nothing; any failure is exit code 5, and the folder is as it was."""
+    """Short writes change nothing; any failure is exit code 5, and the folder is unchanged."""
     writer, top = WRITERS[name], tmp_path_factory.mktemp("short")
     undisturbed = top / "undisturbed"
     shutil.copytree(template, undisturbed)
@@ -291,7 +291,7 @@ class Pipe:
 
 
 @given(st.binary(), st.lists(st.integers(1, 9)))
-def test_any_sizes_of_parts_give_the_whole(content: bytes, counts: list[int]) -> None:
+def test_short_writes_of_any_sizes_are_completed(content: bytes, counts: list[int]) -> None:
     """In order, each byte once; also through what digests."""
     file, digested = Pipe(*counts), Pipe(*counts)
     assert write_whole(file.write, content) == len(content)
@@ -303,8 +303,8 @@ def test_any_sizes_of_parts_give_the_whole(content: bytes, counts: list[int]) ->
 
 
 @pytest.mark.parametrize("nothing", [0, None])
-def test_a_file_that_takes_nothing_is_an_error(nothing: int | None) -> None:
-    """And no loop without an end; nor does it matter in which form rows are written."""
+def test_write_of_zero_bytes_is_an_error(nothing: int | None) -> None:
+    """In each file format, instead of an endless loop."""
     with pytest.raises(OSError, match="Input/output error"):
         write_whole(Pipe(2, nothing).write, b"four")
     for form in (
@@ -321,7 +321,7 @@ def test_a_file_that_takes_nothing_is_an_error(nothing: int | None) -> None:
         rows.abandon()
 
 
-def test_what_one_call_cannot_take_is_split() -> None:
+def test_large_writes_are_split() -> None:
     """3 GiB go in calls of 1 GiB: Linux takes 2 GiB less a page at once, and macOS refuses more."""
     sizes = []
 
@@ -336,8 +336,8 @@ def test_what_one_call_cannot_take_is_split() -> None:
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
 @pytest.mark.parametrize("change", [b"", b"y", b"xx"], ids=["shorter", "other", "longer"])
-def test_what_is_not_on_disk_as_it_was_written_gets_no_name(tmp_path: Path, size: int, change: bytes) -> None:
-    """A byte less, a byte that is another, a byte more: by size and digest."""
+def test_file_that_differs_on_disk_is_not_published(tmp_path: Path, size: int, change: bytes) -> None:
+    """With a missing, changed or added byte: by size and digest."""
     with create_private_file(tmp_path / "file") as file:
         file.write(b"x" * size)
         file.sync(size, hashlib.sha256(b"x" * size).hexdigest())
@@ -348,8 +348,8 @@ def test_what_is_not_on_disk_as_it_was_written_gets_no_name(tmp_path: Path, size
             file.sync(size, hashlib.sha256(b"x" * size).hexdigest())
 
 
-def test_an_append_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    """The log and the tombstones grow by whole records alone."""
+def test_failed_append_leaves_the_file_unchanged(tmp_path: Path) -> None:
+    """The log and the tombstones contain complete records alone."""
     log = AuditLog(tmp_path)
     with log.lock() as opened_log:
         opened_log.append("first", None)
@@ -371,7 +371,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 ULIMIT_F_100 = 100 * 1024
 
 
-def test_an_export_under_a_limit_exits_with_5(here: Here, tmp_path: Path) -> None:
+def test_export_above_a_file_size_limit_exits_with_5(here: Here, tmp_path: Path) -> None:
     """`ulimit -f 100` and the demo's database: the CSV file was cut inside a row, and the exit code was 0."""
     create_sample_database(tmp_path / "app.db", rows=5_000, now=datetime.now())
     arguments = ("--days", "-1", "--unkeyed", "--database-url", f"sqlite:///{tmp_path}/app.db")
@@ -388,7 +388,7 @@ def test_an_export_under_a_limit_exits_with_5(here: Here, tmp_path: Path) -> Non
     assert contents(tmp_path / "demo") == {}
 
 
-def test_an_erasure_under_a_limit_keeps_the_rows_of_all_others(here: Here, tmp_path: Path) -> None:
+def test_erasure_above_a_file_size_limit_keeps_other_rows(here: Here, tmp_path: Path) -> None:
     """It said "1 row erased", and had cut everybody else's; run again without the limit, it erases one."""
     create_sample_database(tmp_path / "app.db", rows=1_500, now=datetime.now())
     key, folder = write_key(tmp_path / "key"), tmp_path / "exports"
@@ -416,7 +416,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.R
 """
 
 
-def test_where_the_signal_of_a_limit_kills_nothing_has_its_name(tmp_path: Path) -> None:
+def test_export_killed_by_sigxfsz_publishes_nothing(tmp_path: Path) -> None:
     """CPython ignores SIGXFSZ; a program that embeds it, or asks for it, may not. The next export clears up."""
     code = f"""{FATAL}
 from datetime import datetime
@@ -434,7 +434,7 @@ with LocalExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
     assert sorted(contents(tmp_path / "exports")) == [f"{STEM}.csv", f"{STEM}.manifest.json"]
 
 
-def test_the_command_line_ignores_the_signal_of_a_limit(tmp_path: Path) -> None:
+def test_command_line_ignores_sigxfsz(tmp_path: Path) -> None:
     """Whatever was there before, and where it writes its output: an unbuffered one takes parts, too."""
     code = f"""{FATAL}
 from feedback_etl.cli.app import main

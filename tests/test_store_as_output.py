@@ -19,9 +19,9 @@ from object_store import Proxy, Trouble
 from processes import wait_for
 
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.object_store import ObjectStorage
@@ -94,7 +94,7 @@ def test_it_is_the_same_export(
     manifest = manifest_of(report, bucket_url)
     assert len(manifest.all("pairs")) >= 3
     assert report.export_filename == f"{bucket_url}/{manifest.stem}"
-    assert [each["event"] for each in ObjectAuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
+    assert [each["event"] for each in AuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
     assert ObjectStorage(bucket_url).names(f".feedback_etl/{manifest.stem}") == []
 
 
@@ -155,7 +155,7 @@ def test_failing_and_slow_requests_change_nothing(
     report = stored(url, bucket_url)
     assert [trouble.times for trouble in proxy.troubles] == [0, 0, 0]
     assert rows_of(report, bucket_url).equals(frame_of(exported(url, tmp_path / "alone")))
-    assert [each["event"] for each in ObjectAuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
+    assert [each["event"] for each in AuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
 
 
 def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
@@ -172,7 +172,7 @@ def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
         stored(url, bucket_url, strict=True)
     assert everything(bucket_url) == [f"{stem}.manifest.json" for stem in (STEM, f"{STEM}_1")]
     assert list_manifests(bucket_url) == []
-    assert [each["event"] for each in ObjectAuditLog(ObjectStorage(bucket_url)).records()] == ["started", "failed"] * 2
+    assert [each["event"] for each in AuditLog(ObjectStorage(bucket_url)).records()] == ["started", "failed"] * 2
 
 
 def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) -> None:

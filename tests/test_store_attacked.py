@@ -15,11 +15,11 @@ from stored import Rows
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
-from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.pipeline.part_writer import PartWriter
@@ -127,7 +127,7 @@ def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, numb
         append(bucket_url)
     with pytest.raises(ExportFileError, match=rf"^{bucket_url}/{name} was not written by feedback_etl: .* Remove it"):
         append(bucket_url)
-    assert len(ObjectAuditLog(ObjectStorage(bucket_url)).lines()) <= 5
+    assert len(AuditLog(ObjectStorage(bucket_url)).lines()) <= 5
     assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
     for each in range(number, 100_000_000):
         ObjectStorage(bucket_url).delete(f".feedback_etl/audit/{each}.json")
@@ -137,7 +137,7 @@ def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, numb
 
 def append(url: str) -> None:
     """A record for the log."""
-    with ObjectAuditLog(ObjectStorage(url)).lock() as log:
+    with AuditLog(ObjectStorage(url)).lock() as log:
         log.append("pruned", SIGNER, exports=[], keep_days=1)
 
 
@@ -146,7 +146,7 @@ def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Row
     published(bucket_url, rows)
     stem = "feedback_training_20200101_000000"
     put(bucket_url, f"{stem}/mine.csv", b"mine")
-    last = ObjectAuditLog(ObjectStorage(bucket_url)).records()[-1]
+    last = AuditLog(ObjectStorage(bucket_url)).records()[-1]
     forged = last | {"number": 3, "event": "started", "stem": stem, "run": "f" * 16, "at": "2020-01-01T00:00:00.000Z"}
     forged["request"] = "one"
     for key_id in (SIGNER.id, None):

@@ -12,9 +12,9 @@ from object_store import Proxy
 from stored import Rows
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.idempotency import request_details
-from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
@@ -76,7 +76,7 @@ def test_what_was_begun_since_it_looked_is_given_up(
             first.commit(rows.put(bucket, first.stem), rows.facts)
     assert [f"{bucket_url}/{each.stem}" for each in list_manifests(bucket_url)] == [second.export_filename]
     assert bucket.names(first.stem) == []
-    assert [each["event"] for each in ObjectAuditLog(bucket).records()][:3] == ["started", "recovered", "started"]
+    assert [each["event"] for each in AuditLog(bucket).records()][:3] == ["started", "recovered", "started"]
 
 
 def test_of_many_who_ask_at_once_one_publishes(bucket_url: str, application: Database) -> None:

@@ -18,9 +18,9 @@ from stored import pairs_in, stored
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.housekeeping import open_audit_log
 from feedback_etl.exports.layout import manifest_path, part_folders
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
@@ -100,7 +100,7 @@ class TestErase:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 3")
         assert fe.privacy.erase(url, not_in_database=True, database=database.url, keys=KEYS).rows == 4
-        assert [each["event"] for each in open_audit_log(url).records()] == [
+        assert [each["event"] for each in AuditLog(url).records()] == [
             "started",
             "committed",
             "erasing",

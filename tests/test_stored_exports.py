@@ -22,13 +22,13 @@ from stored import Rows, pairs_in, stored
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import object_recovery
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests, read_manifest
-from feedback_etl.exports.consent_guard import require_consent
 from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.guards import require_consent
 from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.object_audit import ObjectAuditLog
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
 from feedback_etl.exports.tombstones import add_tombstones
 from feedback_etl.exports.transaction import TransactionOptions
@@ -68,12 +68,12 @@ def attempt(
 
 def announce_sweep(url: str) -> None:
     """What `erase --not-in-database` does before it looks at the exports."""
-    with ObjectAuditLog(ObjectStorage(url)).lock() as log:
+    with AuditLog(ObjectStorage(url)).lock() as log:
         log.append("erasing", SIGNER, swept=True)
 
 
 def events(url: str) -> list[str]:
-    return [record["event"] for record in ObjectAuditLog(ObjectStorage(url)).records()]
+    return [record["event"] for record in AuditLog(ObjectStorage(url)).records()]
 
 
 def pseudonym(analysis: int) -> str:
@@ -96,7 +96,7 @@ def assert_whole(url: str) -> None:
             assert bucket.list_files()[file.path][:2] == (file.bytes, file.etag)
     assert {name for name in bucket.list_files() if not name.startswith(".")} == told
     anchors = {each.stem: each.audit_head for each in list_manifests(url)}
-    assert verify(ObjectAuditLog(bucket), [SIGNER], anchors, signed=True).problems == []
+    assert verify(AuditLog(bucket), [SIGNER], anchors, signed=True).problems == []
 
 
 class TestPublishing:
@@ -114,7 +114,7 @@ class TestPublishing:
         assert len(manifest.all("pairs")) == 3
         assert pairs_in(bucket, manifest.all("pairs")).height == manifest.rows == 9
         assert events(bucket_url) == ["started", "committed"]
-        assert export.audit_head == ObjectAuditLog(bucket).head()
+        assert export.audit_head == AuditLog(bucket).head()
         assert_whole(bucket_url)
 
     def test_without_parts_nothing_is_published(self, bucket_url: str) -> None:
@@ -337,6 +337,12 @@ class TestErasuresMeanwhile:
             attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201, key=Key("o" * 32)))
         assert list_manifests(bucket_url) == []
 
+    def test_rows_with_own_pseudonyms_of_the_application_fail_it(self, bucket_url: str, rows: Rows) -> None:
+        """No key finds the rows of the erased people in them."""
+        with pytest.raises(ExportFileError, match="the application makes itself"):
+            attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201), own_pseudonyms=True)
+        assert list_manifests(bucket_url) == []
+
     def test_who_was_forgotten_before_is_told(self, bucket_url: str, rows: Rows) -> None:
         """So that their rows are left out where they are read."""
         forget(bucket_url, 201)
@@ -396,7 +402,7 @@ class TestKilledRuns:
         with begun(bucket_url) as export:
             export.commit([])
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
-        assert ObjectAuditLog(ObjectStorage(bucket_url)).records()[1]["outcome"] == "committed"
+        assert AuditLog(ObjectStorage(bucket_url)).records()[1]["outcome"] == "committed"
         assert [(each.stem, each.rows) for each in list_manifests(bucket_url)] == [(stem, 8)]
         assert_forgotten(bucket_url, 202)
 
@@ -407,7 +413,7 @@ class TestKilledRuns:
         with begun(bucket_url) as export:
             export.commit([])
         assert [name for name in ObjectStorage(bucket_url).list_files(".feedback_etl") if "part-" in name] == []
-        assert ObjectAuditLog(ObjectStorage(bucket_url)).records()[1]["removed"] == [spooled_part_path(stem, 7)]
+        assert AuditLog(ObjectStorage(bucket_url)).records()[1]["removed"] == [spooled_part_path(stem, 7)]
         assert_whole(bucket_url)
 
     def test_one_without_a_manifest_is_left_alone_for_a_day(self, bucket_url: str, killed: "Killed") -> None:
@@ -493,7 +499,7 @@ class Killed:
         command = [sys.executable, "-c", KILLED, self.url, str(self.part), moment]
         ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
         assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
-        return str(ObjectAuditLog(ObjectStorage(self.url)).records()[-1]["stem"])
+        return str(AuditLog(ObjectStorage(self.url)).records()[-1]["stem"])
 
     @staticmethod
     def dies(*_: object) -> None:

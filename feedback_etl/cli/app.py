@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from feedback_etl import __version__
-from feedback_etl.cli import audit, config, demo, erase, export, folder, keys, plan, privacy, report
+from feedback_etl.cli import audit, config, demo, erase, export, folder, keys, plan, preview, privacy, report
 from feedback_etl.cli.command_group import CommandGroup
 from feedback_etl.cli.console import run_app, write_stdout
 
@@ -34,7 +34,7 @@ def _print_version(
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(audit.audit_app, name="audit")
 app.command(epilog="Example: feedback-etl export --days 90 --output ml/feedback_training")(export.export)
-app.command(epilog="Example: feedback-etl preview --days 7 --rows 5")(export.preview)
+app.command(epilog="Example: feedback-etl preview --days 7 --rows 5")(preview.preview)
 app.command(epilog="Example: feedback-etl demo --rows 100000")(demo.demo)
 app.command("config", epilog="Example: feedback-etl config")(config.print_settings)
 app.command("list", epilog="Example: feedback-etl list")(folder.list_folder)

@@ -20,9 +20,9 @@ _SHOWN_DETAILS = ("stem", "outcome", "rows", "exports", "error")
 @audit_app.command("show", epilog="Example: feedback-etl audit show --json")
 def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
     """Print the audit log, oldest record first."""
-    from feedback_etl.exports.housekeeping import open_audit_log
+    from feedback_etl.exports.audit import AuditLog
 
-    for record in open_audit_log(open_output(load_command_settings(output))).records():
+    for record in AuditLog(open_output(load_command_settings(output))).records():
         if as_json:
             write_stdout(json.dumps(record))
             continue

@@ -71,7 +71,7 @@ def _read_strings(files: list[Path]) -> "pl.DataFrame":
     """Read all files as one table of strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_records import READ_ERRORS
+    from feedback_etl.exports.csv_files import READ_ERRORS
 
     frames = []
     for file in files:
@@ -89,7 +89,7 @@ def _read_file(path: str) -> "pl.DataFrame":
     """Read a local file or an object as strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_records import without_empty_lines
+    from feedback_etl.exports.csv_files import without_empty_lines
     from feedback_etl.storage.location import open_storage
     from feedback_etl.storage.urls import is_object_store
 

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from feedback_etl.errors import CheckFailedError, ExportFileError, UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.eraser import ErasureResult
+    from feedback_etl.settings import Settings
 
 
 def erase(
@@ -49,27 +50,16 @@ def erase(
     Exit code 1 if no rows were found for some ids, which are listed on stdout, or if exports were made with keys that
     are not available. Ids come from a file, because process lists show arguments.
     """
-    from feedback_etl.database.custom_query import read_query_file
-    from feedback_etl.privacy.erasure import erase as erase_people
-
     settings = load_command_settings(
         output, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
-    result = erase_people(
-        settings.output_dir,
+    result = _erase(
+        settings,
         user_ids=_read_ids(user_ids_file),
         analysis_ids=_read_ids(analysis_ids_file),
         not_in_database=not_in_database,
-        database=settings.database_url.get_secret_value() if settings.database_url else None,
-        query=read_query_file(settings.query) if settings.query else None,
-        db_schema=settings.db_schema,
-        opt_in_column=settings.opt_in_column,
-        opt_out_column=settings.opt_out_column,
-        connect_timeout=settings.connect_timeout,
-        allow_row_security=settings.allow_row_security,
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
-        lock_timeout=settings.lock_timeout,
     )
     if as_json:
         write_stdout(json.dumps(asdict(result), default=str))
@@ -78,6 +68,25 @@ def erase(
             write_stdout(unknown_id)
     _print_result(result, dry_run=dry_run)
     _require_complete(result)
+
+
+def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
+    """Erase people from the exports of the settings' folder, with the database of the settings."""
+    from feedback_etl.database.custom_query import read_query_file
+    from feedback_etl.privacy.erasure import erase as erase_people
+
+    return erase_people(
+        settings.output_dir,
+        database=settings.database_url.get_secret_value() if settings.database_url else None,
+        query=read_query_file(settings.query) if settings.query else None,
+        db_schema=settings.db_schema,
+        opt_in_column=settings.opt_in_column,
+        opt_out_column=settings.opt_out_column,
+        connect_timeout=settings.connect_timeout,
+        allow_row_security=settings.allow_row_security,
+        lock_timeout=settings.lock_timeout,
+        **request,
+    )
 
 
 def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:

@@ -1,6 +1,5 @@
-"""Commands that export feedback: export and preview."""
+"""The command that exports feedback."""
 
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from feedback_etl.cli.console import create_progress_line, echo_err, write_stdout
+from feedback_etl.cli.console import create_progress_line, write_stdout
 from feedback_etl.cli.keys import resolve_export_key
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -26,12 +25,16 @@ from feedback_etl.cli.options import (
     Since,
     Until,
     Workers,
+    is_given,
     load_command_settings,
+    require_effective,
     require_one_start,
 )
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
-from feedback_etl.options.groups import OutputOptions, QualityOptions, ReadOptions
+from feedback_etl.errors import UsageError
+from feedback_etl.options.groups import SHARED_K, OutputOptions, QualityOptions, ReadOptions
+from feedback_etl.storage.urls import is_object_store
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -149,6 +152,7 @@ def export(
         on_small_class=on_small_class,
         max_suppressed=max_suppressed,
     )
+    _require_effective_options(context, settings, share=share)
     options = settings.to_options(
         days_back=days,
         since=since,
@@ -176,6 +180,27 @@ def export(
         print_summary(report, min_fields)
 
 
+def _require_effective_options(context: typer.Context, settings: "Settings", *, share: bool) -> None:
+    """Refuse options that would be ignored or overridden silently."""
+    given = context.params
+    is_parallel = given["bulk"] or given["executor"] or is_object_store(str(settings.output_dir))
+    require_effective(
+        context,
+        {
+            "lookback": ("--incremental", given["incremental"]),
+            "workers": ("--bulk or --executor", is_parallel),
+            "on_small_class": ("--k", settings.k or share),
+            "max_suppressed": ("--k", settings.k or share),
+        },
+    )
+    if given["strict"] and is_given(context, "max_rejected"):
+        raise UsageError("--strict allows no rejected row: leave --max-rejected out.")
+    if share and given["timestamp_precision"] not in (None, "day"):
+        raise UsageError("--share truncates times to the day: leave --timestamp-precision out.")
+    if share and given["k"] is not None and given["k"] < SHARED_K:
+        raise UsageError(f"--share requires k of at least {SHARED_K}: give a larger --k, or leave it out.")
+
+
 def _run_export(
     settings: "Settings", options: "ExportOptions", *, unkeyed: bool, executor: str | None, quiet: bool
 ) -> "ExportReport":
@@ -191,41 +216,6 @@ def _run_export(
             executor=cluster,
             on_progress=None if quiet else create_progress_line(),
         )
-
-
-def preview(
-    context: typer.Context,
-    days: Days = ReadOptions.days_back,
-    since: Since = None,
-    until: Until = None,
-    rows: Annotated[int, typer.Option(help="Maximum number of rows to print.", min=1, metavar="N")] = 10,
-    min_fields: MinFields = QualityOptions.min_feedback_fields,
-    query: Query = None,
-    allow_row_security: AllowRowSecurity = None,
-    database_url: DatabaseUrl = None,
-) -> None:
-    """Print the first rows of an export without writing a file.
-
-    The output is CSV; its pseudonyms use a temporary key.
-    """
-    from feedback_etl.exports.csv_text import write_csv
-    from feedback_etl.pipeline.load import load_training
-    from feedback_etl.privacy.keys import generate_key
-
-    require_one_start(context, since)
-    settings = load_command_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
-    options = settings.to_options(days_back=days, since=since, until=until, min_feedback_fields=min_fields)
-    pairs = load_training(settings.require_database_url(), options=options, key=generate_key())
-    csv = io.BytesIO()
-    write_csv(pairs.head(rows), csv, header=True)
-    write_stdout(csv.getvalue())
-    if pairs.height:
-        echo_err(
-            f"The first {min(rows, pairs.height):,} of {pairs.height:,} rows. Nothing was written; the pseudonyms use "
-            "a temporary key."
-        )
-    else:
-        echo_err("No feedback in the window has enough ratings (--days -1 reads everything).")
 
 
 @contextmanager

@@ -22,13 +22,13 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
 
     Unmanaged files are data files without a manifest: erase and prune do not touch them.
     """
-    from feedback_etl.exports.housekeeping import open_audit_log
+    from feedback_etl.exports.audit import AuditLog
+    from feedback_etl.exports.audit_records import list_unfinished_stems
     from feedback_etl.exports.maintenance import list_exports
-    from feedback_etl.exports.object_recovery import list_unfinished_stems
 
     storage = open_output(load_command_settings(output))
     exports, unmanaged = list_exports(storage)
-    unfinished_stems = list_unfinished_stems(open_audit_log(storage).records())
+    unfinished_stems = list_unfinished_stems(AuditLog(storage).records())
     if as_json:
         listing = {
             "exports": [manifest.to_dict() for manifest in exports],

@@ -1,5 +1,6 @@
 """Options that several commands share, and the settings that they lead to."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -100,9 +101,29 @@ def require_one_start(context: typer.Context, since: str | None) -> None:
     Raises:
         UsageError: Both were given.
     """
-    source = context.get_parameter_source("days")
-    if since is not None and source is not None and source.name == "COMMANDLINE":
+    if since is not None and is_given(context, "days"):
         raise UsageError("--days and --since exclude each other: give one of them.")
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter comes from the command line, not from its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def require_effective(context: typer.Context, requirements: Mapping[str, tuple[str, object]]) -> None:
+    """Refuse options that would be ignored silently.
+
+    Args:
+        context: The command's context.
+        requirements: By parameter, the options that it requires, and whether one of them is active.
+
+    Raises:
+        UsageError: A parameter was given without them.
+    """
+    for name, (required, is_active) in requirements.items():
+        if is_given(context, name) and not is_active:
+            raise UsageError(f"--{name.replace('_', '-')} has no effect without {required}.")
 
 
 def load_command_settings(output: str | None = None, **flags: Any) -> "Settings":

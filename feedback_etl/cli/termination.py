@@ -1,4 +1,4 @@
-"""Termination by a signal: unwind the main thread, so that temporary files are removed, and end in every case."""
+"""Termination by a signal: unwind the main thread, so that temporary files are removed, and always end the process."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _RETRY_SECONDS = 0.25
 _GRACE_SECONDS = 8.0
-"""Less than the 10 s after which Docker kills a container. The next export removes what a cleanup that was cut left."""
+"""Less than the 10 s after which Docker kills a container. The next export completes an interrupted cleanup."""
 
 
 @contextlib.contextmanager
@@ -35,8 +35,8 @@ def exit_on_signals() -> Iterator[None]:
     left = threading.Event()
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    insisting = threading.Thread(target=_insist, args=(read_end, left), name="feedback_etl signals", daemon=True)
-    insisting.start()
+    repeater = threading.Thread(target=_repeat_signal, args=(read_end, left), name="feedback_etl signals", daemon=True)
+    repeater.start()
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -51,18 +51,18 @@ def exit_on_signals() -> Iterator[None]:
         left.set()
         signal.set_wakeup_fd(-1)
         os.close(write_end)
-        insisting.join()
+        repeater.join()
 
 
 def _is_unwinding() -> bool:
-    """Return whether a `finally`, `except` or `__exit__` is at work on a `SystemExit`, or on an error during that."""
+    """Return whether the main thread handles a `SystemExit`, or an error that occurred during its cleanup."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, SystemExit):
         error = error.__context__
     return error is not None
 
 
-def _insist(read_end: int, left: threading.Event) -> None:
+def _repeat_signal(read_end: int, left: threading.Event) -> None:
     """Wait for a signal, repeat it until the main thread has left the context, and end the process if it does not."""
     with open(read_end, "rb", buffering=0) as pipe:
         while number := pipe.read(1):  # nothing once the context was left

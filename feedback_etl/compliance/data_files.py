@@ -7,8 +7,8 @@ import polars as pl
 
 from feedback_etl.columns import IMAGE_URL
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.csv_files import scan_text
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.text_scan import scan_text
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.transforms import PAIR_KEY
 

@@ -23,7 +23,7 @@ def render_record(settings: Settings) -> str:
     values = {name: str(getattr(settings, name) or _MISSING) for name in _REQUIRED_SETTINGS}
     k = f"equivalence classes of fewer than {settings.k} people are suppressed" if settings.k else "measured"
     times = "exact" if settings.timestamp_precision == "exact" else f"truncated to the {settings.timestamp_precision}"
-    facts = {
+    entries = {
         "Controller": values["controller"],
         "Contact": values["contact"],
         "Purpose": values["purpose"],
@@ -39,7 +39,7 @@ def render_record(settings: Settings) -> str:
         "Access": "files 0600 and folders 0700, for their owner only; a tamper-evident audit log",
         "Erasure": "feedback-etl erase, from every export and every later one",
     }
-    lines = [f"- **{name}**: {text}" for name, text in facts.items()]
+    lines = [f"- **{name}**: {text}" for name, text in entries.items()]
     return "\n".join(["# Record of processing: feedback as training data", "", *lines, ""])
 
 

@@ -1,4 +1,4 @@
-"""Create the sample database: a SQLite file with the default schema, to try everything without an own database."""
+"""Create the sample database: a SQLite file with the default schema, to try the package without another database."""
 
 import os
 import sqlite3
@@ -23,8 +23,8 @@ APPLICATION_ID = int.from_bytes(b"fETL", "big")  # PRAGMA application_id: files 
 def create_sample_database(path: Path, *, rows: int = 5_000, seed: int = 7, now: datetime) -> int:
     """Write a SQLite database with the default schema and return the number of its feedback rows.
 
-    The same `rows`, `seed` and `now` give the same content. A file at `path` is replaced, in one step, if it
-    is a sample database itself, and refused otherwise. The new file has mode 0600.
+    The same `rows`, `seed` and `now` give the same content. A file at `path` is replaced
+    atomically if it is a sample database itself, and refused otherwise. The new file has mode 0600.
 
     Args:
         path: Path of the database; a missing folder is created (0700).
@@ -41,17 +41,17 @@ def create_sample_database(path: Path, *, rows: int = 5_000, seed: int = 7, now:
     contents = sample_tables(rows, seed=seed, now=now)
     try:
         make_private_folder(path.parent)
-        _refuse_foreign(path)
+        _refuse_other_files(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600, O_EXCL
         os.close(handle)
         try:
             _fill(name, contents)
-            _refuse_foreign(path)
+            _refuse_other_files(path)
             Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)
     except (OSError, sqlite3.Error) as error:
-        message = f"the sample database {path} cannot be written ({error}); choose another place"
+        message = f"The sample database {path} cannot be written ({error}); choose another place."
         raise ExportFileError(message) from error
     return rows
 
@@ -60,7 +60,7 @@ def create_sample_database(path: Path, *, rows: int = 5_000, seed: int = 7, now:
 def sample_database(rows: int = 1_000, *, seed: int = 7, now: datetime | None = None) -> Iterator[str]:
     """Create a sample database in a temporary folder, and yield its URL; the folder is deleted on exit.
 
-    Takes the arguments of `create_sample_database`; `now` is the present unless given.
+    Takes the arguments of `create_sample_database`; `now` is the current time by default.
 
     >>> with sample_database(rows=10) as url:
     ...     url.startswith("sqlite:///")
@@ -74,23 +74,24 @@ def sample_database(rows: int = 1_000, *, seed: int = 7, now: datetime | None = 
 
 
 def _fill(name: str, contents: Iterable[tuple[sa.Table, list[Row]]]) -> None:
+    """Create the tables in an empty file and insert their rows."""
     with closing(sqlite3.connect(name, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")  # the new file is discarded after a failure
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.executescript(tables.application_schema_sql("sqlite"))
         database.execute("BEGIN")
         for table, rows in contents:
-            places = ", ".join("?" * len(table.columns))
-            database.executemany(f"INSERT INTO {table.name} VALUES ({places})", rows)  # noqa: S608
+            placeholders = ", ".join("?" * len(table.columns))
+            database.executemany(f"INSERT INTO {table.name} VALUES ({placeholders})", rows)  # noqa: S608
         database.execute("COMMIT")
         database.execute("ANALYZE")
 
 
-def _refuse_foreign(path: Path) -> None:
+def _refuse_other_files(path: Path) -> None:
     if any(path.with_name(path.name + suffix).exists() for suffix in ("-journal", "-wal")):
-        raise ExportFileError(f"{path} is in use by another program; close it, or choose another place")
+        raise ExportFileError(f"{path} is in use by another program; close it, or choose another place.")
     if path.is_symlink() or (path.exists() and not (path.is_file() and _is_ours(path))):
-        raise ExportFileError(f"{path} exists and is not a sample database; choose another place")
+        raise ExportFileError(f"{path} exists and is not a sample database; choose another place.")
 
 
 def _is_ours(path: Path) -> bool:

@@ -9,7 +9,7 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.errors import explain_write_errors
@@ -18,9 +18,6 @@ from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.transform.fork_guard import require_usable_polars
-
-ADOPTED = "adopted"
-"""The mode of an export whose file was there before its manifest."""
 
 _STAMP = re.compile(r"\d{8}_\d{6}")
 

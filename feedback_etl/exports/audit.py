@@ -1,77 +1,63 @@
-"""The audit log of an export folder: who did what to it and when, in a chain that shows tampering.
+"""The audit log of a storage of exports: who did what to it and when, in a chain that shows tampering.
 
-`.feedback_etl/audit.jsonl` holds one JSON object a line. Each record carries a MAC (HMAC-SHA256, RFC 2104) over itself
-and the MAC before it, under a key derived from the pseudonym key that it names; without a key, a plain SHA-256. So a
-record that was changed, removed, put in or moved does not fit. A cut tail shows up to the last head that something
-else holds: each manifest has one, and so has what `--json` prints. Whoever holds the key can rewrite the whole log.
+Each record carries a MAC (HMAC-SHA256, RFC 2104) over itself and the MAC before it, under a key derived from the
+pseudonym key that it names; without a key, a plain SHA-256. A record that was changed, removed, inserted or moved
+therefore does not match. A truncated tail is detected by the last head that was kept elsewhere: each manifest contains
+one, and `--json` prints it. Whoever has the key can rewrite the whole log.
 
-No record holds an id, a pseudonym or a value of a row.
+In a folder the log is `.feedback_etl/audit.jsonl`, one JSON object a line, and appended to under its lock. Objects can
+be neither appended to nor locked: each record is an object `.feedback_etl/audit/00000001.json` and so on, put under the
+next number on the condition that no object exists there; after a conflict the new records are read, and the put is
+repeated under the number after them.
+
+No record contains an id, a pseudonym or a value of a row.
 """
 
-import getpass
 import hashlib
-import json
 import os
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import TypedDict
-
-from feedback_etl.clock import resolve_now
 from feedback_etl.errors import FolderLockedError, KeyMissingError
-from feedback_etl.privacy.keys import Key, get_key_id, sign
-from feedback_etl.storage.base import STATE_FOLDER
+from feedback_etl.exports.audit_records import CHAIN_START, Line, Record, build_record, encode_record
+from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.errors import explain_read_errors, refuse_links
+from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import acquire_lock
 from feedback_etl.storage.posix import fsync_directory, make_private_folder, open_private_file
 from feedback_etl.storage.whole_files import WholeFile
 
-CHAIN_START = "0" * 64
-"""What the first record of a chain follows."""
-
+LOG = f"{STATE_FOLDER}/audit.jsonl"
 LOG_TIMEOUT = 60.0
 _BLOCK_BYTES = 65_536
 
-Record = dict[str, Any]
-"""A record as JSON has it: the fields of `RecordFields`, and those of its event."""
-
-
-class RecordFields(TypedDict):
-    """The fields of every record; its MAC covers all others too, so they are not forbidden."""
-
-    __pydantic_config__ = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)  # type: ignore[misc]
-
-    number: int
-    at: str
-    event: str
-    user: str
-    host: str
-    key_id: str | None
-    previous: str
-    mac: str
-
-
-_RECORD = TypeAdapter(RecordFields)
-
 
 class AuditLog:
-    """Read and append to the audit log of one folder, which the first record creates."""
+    """Read and append to the audit log of a storage, which the first record creates.
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / STATE_FOLDER / "audit.jsonl"
+    Attributes:
+        path: The path of the log of a folder.
+    """
+
+    def __init__(self, where: StorageLike) -> None:
+        self._storage = open_storage(where)
+        self.path = (self._storage.local_path() or Path()) / LOG
 
     @contextmanager
     def lock(self, timeout: float = LOG_TIMEOUT) -> Iterator["LockedAuditLog"]:
-        """Lock the log for one process and one thread, for a short time.
+        """Lock the log for one process and one thread, for a short time; an object store has no lock to wait for.
 
         Raises:
             OSError: It cannot be opened.
             FolderLockedError: It was held for longer than `timeout` seconds.
         """
+        if not self._storage.has_locks:
+            yield OptimisticAuditLog(self._storage)
+            return
         refuse_links(self.path.parent, self.path)
         make_private_folder(self.path.parent)
         is_new = not self.path.exists()
@@ -91,9 +77,20 @@ class AuditLog:
         return [Line.of(line) for line in self._content().split(b"\n") if line]
 
     def _content(self) -> bytes:
+        if not self._storage.has_locks:
+            return self._join_objects()
         refuse_links(self.path.parent, self.path)
         with explain_read_errors(self.path):
             return self.path.read_bytes() if self.path.is_file() else b""
+
+    def _join_objects(self) -> bytes:
+        """Return one line a record; an empty object or a gap in the numbers gives one invalid line."""
+        lines, last = list[bytes](), 0
+        for number, content in self._storage.read_numbered(LOG).items():
+            lines += [b"missing"] if number > last + 1 else []  # one, however long the gap: anyone can put any number
+            lines.append(content.strip() or b"missing")
+            last = number
+        return b"".join(line + b"\n" for line in lines)
 
     def require_signer(self, key: Key | None) -> None:
         """Require a key if the log is signed, so that no unsigned record, which anyone could write, follows.
@@ -113,23 +110,6 @@ class AuditLog:
         return str(records[-1]["mac"]) if records else CHAIN_START
 
 
-class Line(NamedTuple):
-    """Contain a line of a log and its record; None if a crash tore the line or it is invalid."""
-
-    content: bytes
-    record: Record | None
-
-    @classmethod
-    def of(cls, content: bytes) -> "Line":
-        """Parse a line."""
-        try:
-            record: Record = json.loads(content)
-            _RECORD.validate_python(record)  # its own order of the fields stays
-        except (ValueError, RecursionError):  # ValidationError is a ValueError
-            return cls(content, None)
-        return cls(content, record)
-
-
 class LockedAuditLog:
     """Read and append to an audit log under its lock."""
 
@@ -142,17 +122,25 @@ class LockedAuditLog:
         lines = map(Line.of, self._file.read().split(b"\n"))
         return [line.record for line in lines if line.record is not None]
 
-    def append(self, event: str, key: Key | None, /, **facts: Any) -> str:
+    def append(self, event: str, key: Key | None, /, **details: Any) -> str:
         """Append a record durably and return its MAC, the new head.
 
         Raises:
             OSError: It cannot be written; what cannot be removed of it counts as torn.
         """
         last, torn = self._last()
-        facts |= {"torn": hashlib.sha256(torn).hexdigest()} if torn else {}
-        record = build_record(event, key, facts, last)
+        details |= {"torn": hashlib.sha256(torn).hexdigest()} if torn else {}
+        record = build_record(event, key, details, last)
         self._file.append(b"\n" * bool(torn) + encode_record(record))
         return str(record["mac"])
+
+    def append_next(self, event: str, key: Key | None, /, **details: Any) -> str:
+        """Append a record to those that were read; under the lock, none can have been added since.
+
+        Raises:
+            FileExistsError: One was added, in an object store.
+        """
+        return self.append(event, key, **details)
 
     def _last(self) -> tuple[Record | None, bytes]:
         """Return the last record and the unterminated line that a crash left after it."""
@@ -178,36 +166,40 @@ class LockedAuditLog:
         return self._file.read()
 
 
-def build_record(event: str, key: Key | None, facts: Mapping[str, Any], last: Record | None) -> Record:
-    """Build the record of an event that happens now, linked to the last record."""
-    record = {
-        "number": last["number"] + 1 if last else 1,
-        "at": resolve_now().isoformat(timespec="milliseconds") + "Z",
-        "event": event,
-        "user": _user(),
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        **facts,
-        "key_id": get_key_id(key),
-        "previous": last["mac"] if last else CHAIN_START,
-    }
-    return record | {"mac": compute_mac(record, key)}
+class OptimisticAuditLog(LockedAuditLog):
+    """Append records with optimistic concurrency, against the log as it was last read."""
 
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._lines: dict[int, Line] = {}
 
-def encode_record(record: Record) -> bytes:
-    """Encode a record as a line of the log."""
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    def records(self) -> list[Record]:
+        """Return all records so far."""
+        new = self._storage.read_numbered(LOG, after=self._number)
+        self._lines |= {number: Line.of(content.rstrip(b"\n")) for number, content in new.items()}
+        return self._known
 
+    @property
+    def _number(self) -> int:
+        return max(self._lines, default=0)
 
-def compute_mac(record: Mapping[str, Any], key: Key | None) -> str:
-    """Compute the MAC of a record over all other fields, the previous MAC included: 64 hex characters."""
-    content = {name: value for name, value in record.items() if name != "mac"}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    return sign(key, "audit", text)
+    @property
+    def _known(self) -> list[Record]:
+        return [line.record for line in self._lines.values() if line.record is not None]
 
+    def append(self, event: str, key: Key | None, /, **details: Any) -> str:
+        """Append a record after all others and return its MAC, the new head."""
+        while True:
+            self.records()
+            with suppress(FileExistsError):
+                return self.append_next(event, key, **details)
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return str(os.getuid())
+    def append_next(self, event: str, key: Key | None, /, **details: Any) -> str:
+        """Append a record to those that were read, if none has been added since; else raise FileExistsError."""
+        # The nonce keeps equal records of two processes apart: an equal object would count as the own put.
+        details["nonce"] = secrets.token_hex(8)
+        record = build_record(event, key, details, next(iter(self._known[::-1]), None))
+        content, number = encode_record(record), self._number + 1
+        self._storage.put_numbered(LOG, number, content)
+        self._lines[number] = Line.of(content)
+        return str(record["mac"])

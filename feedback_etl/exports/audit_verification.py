@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import CHAIN_START, AuditLog, Record, compute_mac
-from feedback_etl.exports.housekeeping import open_audit_log
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_records import CHAIN_START, Record, compute_mac
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.tombstones import find_last_state, require_state
 from feedback_etl.privacy.keys import Key
@@ -39,7 +39,7 @@ def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterab
         exports: All manifests of the folder, each of which holds a head of the log.
         keys: The available keys.
     """
-    log, exports = open_audit_log(folder), list(exports)
+    log, exports = AuditLog(folder), list(exports)
     anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
     verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
     try:

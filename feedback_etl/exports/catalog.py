@@ -3,13 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from feedback_etl.exports.layout import MANIFEST_SUFFIX, manifest_path
-from feedback_etl.exports.manifest import Manifest, parse_manifest
+from feedback_etl.exports.manifest import ABANDONED, Manifest, parse_manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_read_errors
 from feedback_etl.storage.location import StorageLike, open_storage
-
-ABANDONED = "abandoned"
-"""The mode of an abort marker: a manifest that prevents an export from committing under its name."""
 
 _CONCURRENCY = 16
 

@@ -9,7 +9,7 @@ from typing import IO, Any, Literal, NamedTuple, get_args
 import polars as pl
 
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.csv_text import write_csv
+from feedback_etl.exports.csv_files import write_csv
 from feedback_etl.storage.whole_files import write_whole
 
 Format = Literal["csv", "parquet"]

@@ -1,31 +1,46 @@
-"""The transaction of an export to a folder, which has links, locks and staged files."""
+"""Transactions of exports to a folder, which has links, locks and staged files.
+
+The parts of a partitioned export have their final names in `<stem>/` before its manifest is published last; no reader
+takes them for an export until then. The name of a part depends on its time range only, so that a range that was read
+twice is one part.
+"""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError
-from feedback_etl.exports.audit import AuditLog, LockedAuditLog
-from feedback_etl.exports.consent_guard import require_consent
+from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.key_guard import require_same_key
+from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
     candidate_stems,
+    export_paths,
     manifest_path,
+    part_folders,
     staged_path,
 )
-from feedback_etl.exports.recovery import recover, remove_replacements
+from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
+from feedback_etl.exports.recovery import recover, remove_parts, remove_replacements
+from feedback_etl.exports.rewrite import remove_rows_from_part
 from feedback_etl.exports.staged_file import StagedFile
-from feedback_etl.exports.tombstones import hash_identity, list_erased_since
 from feedback_etl.exports.transaction import ExportTransaction, TransactionOptions
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.locks import lock_folder
-from feedback_etl.storage.posix import make_private_folder, replacement_path
+from feedback_etl.storage.posix import (
+    fsync_directory,
+    link_exclusive,
+    make_private_folder,
+    replacement_path,
+    unlink_if_ours,
+)
 from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 
 
@@ -40,8 +55,9 @@ class FolderTransaction(ExportTransaction):
         if is_object_store(str(folder)):
             raise UsageError(f"{folder} is an object store: export_feedback and `feedback-etl export` write there.")
         self._folder = Path(folder)
-        super().__init__(self._folder, AuditLog(self._folder), now, options)
+        super().__init__(self._folder, now, options)
         self._manifest = StagedFile("manifest", FileFormat())
+        self._is_published = False
 
     def __enter__(self) -> Self:
         try:
@@ -89,6 +105,27 @@ class FolderTransaction(ExportTransaction):
     def _begin(self) -> None:
         """Prepare the files of a new stem."""
 
+    def _publish(self, files: Sequence[StagedFile], manifest: Manifest) -> None:
+        """Link staged files under their final names, the manifest last, and record it; after an error, unlink them.
+
+        Raises:
+            FileExistsError: A name is taken.
+        """
+        self._manifest.write_anew(manifest.to_json().encode())
+        try:
+            for file in (*files, self._manifest):
+                refuse_links(file.path)
+                link_exclusive(staged_path(file.path), file.path)
+                fsync_directory(file.path.parent)
+            self._is_published = True
+            self._end("committed", **audit_summary(manifest))
+        except BaseException:
+            if not self._ended:  # else it was interrupted after the commit
+                self._is_published = False
+                for file in (self._manifest, *files):
+                    unlink_if_ours(staged_path(file.path), file.path)
+            raise
+
     def _leave(self, kind: type[BaseException] | None) -> None:
         """Remove what was not committed, and record the end."""
         try:
@@ -110,22 +147,85 @@ class FolderTransaction(ExportTransaction):
         timeout = self._options.lock_timeout
         return nullcontext() if timeout is None else lock_folder(self._folder, timeout)
 
-    def _look_again(self) -> None:
+    def _check_preconditions(self) -> None:
         """Check for another key and for a sweep since the export began; the folder's lock is acquired."""
         with self._log.lock() as log:
             require_same_key(self._folder, log, self._key, allow_new_key=self._options.allow_new_key)
             self._require_no_sweep(log)
             remove_replacements(self._folder, log)
 
-    def _forgotten_meanwhile(self) -> Callable[[str], bool] | None:
-        """Return a predicate of pseudonyms erased since the export began; None if there are none."""
-        new = list_erased_since(self._folder, self.erasures, self._key)
-        if not new:
-            return None
-        if self._options.own_pseudonyms:
+
+class PartitionedExportTransaction(FolderTransaction):
+    """Run an export whose parts workers write as a transaction: commit all parts or none.
+
+    with PartitionedExportTransaction("ml/feedback_training", now, TransactionOptions(key=key)) as export:
+        ...  # workers write parts at layout.part_path(export.stem, ...)
+        export.commit(parts, details)
+    """
+
+    def _names_of(self, stem: str) -> list[str]:
+        return [*export_paths(stem), *part_folders(stem)]
+
+    @property
+    def _announced(self) -> list[str]:
+        return part_folders(self.stem)
+
+    def _begin(self) -> None:
+        """Create the folders of the parts; workers create none, so that a late worker leaves nothing."""
+        for folder in part_folders(self.stem):
+            make_private_folder(self._folder / folder)
+
+    def commit(self, parts: Sequence[DataFile], details: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
+        """Publish the manifest; without parts, publish nothing.
+
+        Args:
+            parts: What was written, in the order of the rows.
+            details: Details for the manifest.
+        """
+        with explain_write_errors(self._folder):
+            if parts:
+                self._require(parts)
+                with self._locked():
+                    self._check_preconditions()
+                    if erased := self._list_erased():
+                        is_erased = partial(self._is_erased, erased=erased)
+                        parts = [remove_rows_from_part(self._storage, part, is_erased) for part in parts]
+                    self._remove_all_but({part.path for part in parts})
+                    self._publish([], self._build_manifest(list(parts), details))
+            else:
+                self._end("committed", **audit_summary(self._build_manifest([], details)))
+        self._discard()
+
+    def _require(self, parts: Sequence[DataFile]) -> None:
+        """Require that the parts are in this folder, not on the disk of a worker."""
+        missing = [part.path for part in parts if not _has_size(self._folder / part.path, part.bytes)]
+        if missing:
             raise ExportFileError(
-                "Meanwhile people were erased, and their rows are not found by pseudonyms that the application makes "
-                "itself: run again."
+                f"{len(missing):,} of {len(parts):,} parts are not in {self._folder} as they were written: do all "
+                "workers share it? Nothing was published."
             )
-        self._has_forgotten = True
-        return lambda pseudonym: hash_identity("pseudonym", pseudonym, self._key) in new
+
+    def _remove_all_but(self, names: set[str]) -> None:
+        """Delete the parts of abandoned attempts and spooled rows."""
+        for folder in part_folders(self.stem):
+            for path in (self._folder / folder).glob("*"):
+                if f"{folder}/{path.name}" not in names:
+                    path.unlink(missing_ok=True)
+            if (self._folder / folder).is_dir():
+                fsync_directory(self._folder / folder)
+                _remove_if_empty(self._folder / folder)
+
+    def _discard(self) -> None:
+        if self.stem and not self._is_published:
+            with suppress(OSError):  # the next start removes what is left
+                list(remove_parts(self._folder, self.stem))
+        super()._discard()
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()

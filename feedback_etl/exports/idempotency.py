@@ -11,14 +11,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit import Record
-from feedback_etl.exports.catalog import ABANDONED, read_manifest
-from feedback_etl.exports.housekeeping import open_audit_log
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_records import Record, has_valid_stem
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import REJECTED_FOLDER
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.manifest import ABANDONED, Manifest
 from feedback_etl.exports.manifest_details import audit_summary
 from feedback_etl.exports.object_recovery import abort_runs
-from feedback_etl.exports.recovery import has_valid_stem
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -58,7 +57,7 @@ def deduplicate_request(
     with ExitStack() as stack:
         with explain_write_errors(storage):
             stack.enter_context(storage.lock(lock_timeout))
-            done = find_outcome(storage, open_audit_log(storage).records(), idempotency_key, signer)
+            done = find_outcome(storage, AuditLog(storage).records(), idempotency_key, signer)
         yield _report(storage, done) if done else None
 
 
@@ -75,7 +74,7 @@ def find_outcome(
     if not runs:
         return None
     if not storage.has_locks:
-        abort_runs(storage, open_audit_log(storage), started, signer)
+        abort_runs(storage, AuditLog(storage), started, signer)
     made = [
         audit_summary(each) | {"key_id": each.key_id} for each in _list_exports(storage, started) if each.run in runs
     ]
@@ -92,7 +91,7 @@ def _list_exports(storage: Storage, started: Iterable[Record]) -> list[Manifest]
 
 def _report(storage: Storage, done: Record) -> ExportReport:
     report = ExportReport.from_audit_summary(done)
-    report.audit_head = open_audit_log(storage).head()
+    report.audit_head = AuditLog(storage).head()
     for path in (file["path"] for file in done["files"]):
         folder, _, name = path.rpartition("/")
         named = storage.uri(folder if name.startswith("part-") else path)

@@ -10,6 +10,7 @@ what a kill leaves, `recovery` removes at the next start.
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +18,11 @@ import polars as pl
 
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.folder_transaction import FolderTransaction
-from feedback_etl.exports.layout import export_paths, rejected_path, seen_rows_path, spool_path, staged_path
+from feedback_etl.exports.layout import export_paths, rejected_path, seen_rows_path, spool_path
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
 from feedback_etl.exports.staged_file import StagedFile
 from feedback_etl.exports.transaction import TransactionOptions
-from feedback_etl.storage.errors import explain_write_errors, refuse_links
-from feedback_etl.storage.posix import fsync_directory, link_exclusive, unlink_if_ours
+from feedback_etl.storage.errors import explain_write_errors
 
 
 class CommittedFiles(NamedTuple):
@@ -37,7 +37,7 @@ class LocalExportTransaction(FolderTransaction):
 
     with LocalExportTransaction("ml/feedback_training", now, TransactionOptions(key=key)) as files:
         files.write(pairs)
-        published = files.commit(facts)
+        published = files.commit(details)
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class LocalExportTransaction(FolderTransaction):
         with explain_write_errors(self._folder):
             self._remembered.append(rows)
 
-    def commit(self, facts: ManifestDetails = ManifestDetails()) -> CommittedFiles:  # noqa: B008
+    def commit(self, details: ManifestDetails = ManifestDetails()) -> CommittedFiles:  # noqa: B008
         """Publish the files under their final names, the manifest last; without rows, publish nothing."""
         written = [part for part in self._parts if part.rows]
         with explain_write_errors(self._folder):
@@ -119,38 +119,28 @@ class LocalExportTransaction(FolderTransaction):
                 part.complete()
             if self._pairs.rows or self._rejected.rows:
                 with self._locked():
-                    self._look_again()
-                    if forgotten := self._forgotten_meanwhile():
+                    self._check_preconditions()
+                    if erased := self._list_erased():
                         for part in written:
-                            part.forget(forgotten)
-                    self._give_names(written, facts)
+                            part.remove_rows(partial(self._is_erased, erased=erased))
+                    self._publish_with_free_stem(written, details)
             else:
-                self._end("committed", **audit_summary(self._build_manifest([], facts)))
+                self._end("committed", **audit_summary(self._build_manifest([], details)))
         self._discard()
         return CommittedFiles(
             self._pairs.path if self._pairs.rows else None, self._rejected.path if self._rejected.rows else None
         )
 
-    def _give_names(self, written: list[StagedFile], facts: ManifestDetails) -> None:
+    def _publish_with_free_stem(self, written: list[StagedFile], details: ManifestDetails) -> None:
         """Publish all files under one stem, or none; if a name is taken, retry with the next stem."""
         while True:
-            manifest = self._build_manifest([part.described(self._folder) for part in written], facts)
-            self._manifest.write_anew(manifest.to_json().encode())
+            files = [part.described(self._folder) for part in written]
             try:
-                for part in (*written, self._manifest):
-                    refuse_links(part.path)
-                    link_exclusive(staged_path(part.path), part.path)
-                    fsync_directory(part.path.parent)
-                self._end("committed", **audit_summary(manifest))
-            except BaseException as error:
-                if self._ended:  # interrupted when it was done
+                self._publish(written, self._build_manifest(files, details))
+                break
+            except FileExistsError:
+                if self._ended:
                     raise
-                for part in (self._manifest, *written):
-                    unlink_if_ours(staged_path(part.path), part.path)
-                if not isinstance(error, FileExistsError):
-                    raise
-            else:
-                return
             with self._log.lock() as log:
                 self._announce(log)
 

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_records import list_unfinished_stems
 from feedback_etl.exports.catalog import list_manifests, read_manifest, replace_manifest
-from feedback_etl.exports.housekeeping import open_audit_log, recover_storage
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.object_recovery import list_unfinished_stems
+from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
@@ -47,32 +48,34 @@ def list_exports(folder: StorageLike) -> ExportListing:
     ...     [path.name for path in list_exports(folder).unmanaged]
     ['copy.csv']
     """
-    place = open_storage(folder)
-    with explain_read_errors(place):
-        return _list_exports(place)
+    storage = open_storage(folder)
+    with explain_read_errors(storage):
+        return _list_exports(storage)
 
 
-def _list_exports(place: Storage) -> ExportListing:
-    exports = list_manifests(place)
+def _list_exports(storage: Storage) -> ExportListing:
+    exports = list_manifests(storage)
     ours = {file.path for manifest in exports for file in manifest.files}
     folders = {"", REJECTED_FOLDER, *(path.rpartition("/")[0] for path in ours if not path.startswith("."))}
-    folders |= {folder for stem in _without_manifest(place, exports) for folder in (stem, f"{REJECTED_FOLDER}/{stem}")}
-    found = {path for folder in folders for path in _paths_in(place, folder)}
-    unmanaged = [path for path, name in found if name.endswith(DATA_SUFFIXES) and name not in ours]
+    folders |= {
+        folder for stem in _without_manifest(storage, exports) for folder in (stem, f"{REJECTED_FOLDER}/{stem}")
+    }
+    paths = {entry for folder in folders for entry in _paths_in(storage, folder)}
+    unmanaged = [path for path, name in paths if name.endswith(DATA_SUFFIXES) and name not in ours]
     return ExportListing(exports, sorted(unmanaged))
 
 
-def _without_manifest(place: Storage, exports: list[Manifest]) -> set[str]:
+def _without_manifest(storage: Storage, exports: list[Manifest]) -> set[str]:
     """Return the stems of folders of parts without a manifest that no running export uses."""
-    stems = {folder for folder in place.folders() if STEM.fullmatch(folder)} - {each.stem for each in exports}
-    return stems - {*list_unfinished_stems(open_audit_log(place).records())} if stems else stems
+    stems = {folder for folder in storage.folders() if STEM.fullmatch(folder)} - {export.stem for export in exports}
+    return stems - {*list_unfinished_stems(AuditLog(storage).records())} if stems else stems
 
 
-def _paths_in(place: Storage, folder: str) -> Iterator[tuple[Path, str]]:
+def _paths_in(storage: Storage, folder: str) -> Iterator[tuple[Path, str]]:
     """Iterate over the paths and names in a folder; paths in an object store begin at its prefix."""
-    top = place.local_path()
+    top = storage.local_path()
     if top is None:
-        yield from ((Path(name), name) for name in place.names(folder))
+        yield from ((Path(name), name) for name in storage.names(folder))
     else:
         yield from ((path, path.relative_to(top).as_posix()) for path in (top / folder).glob("[!.]*"))
 
@@ -82,7 +85,7 @@ class PruneResult(NamedTuple):
 
     Attributes:
         exports: The manifests of the exports whose files are gone.
-        kept: Those whose files are still there.
+        kept: Those whose files still exist.
         unmanaged: Files without a manifest, which nothing removes.
     """
 
@@ -129,22 +132,22 @@ def prune(  # noqa: PLR0913  public, flat
     for name, number in (("keep_days", keep_days), ("keep_last", keep_last)):
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_DAYS:
             raise UsageError(f"{name} must be a whole number from 0 to {MAX_DAYS:,}.")
-    place = open_storage(folder)
-    require_storage(place)
-    now, log = resolve_now(now), open_audit_log(place)
+    storage = open_storage(folder)
+    require_storage(storage)
+    now, log = resolve_now(now), AuditLog(storage)
     log.require_signer(key)
-    with explain_write_errors(place), place.lock(lock_timeout):
+    with explain_write_errors(storage), storage.lock(lock_timeout):
         with log.lock() as opened:
-            recover_storage(place, opened, key, [key])
-        exports, unmanaged = list_exports(place)
+            recover_storage(storage, opened, key, [key])
+        exports, unmanaged = list_exports(storage)
         _require_past(exports, now)
-        existing = place.stat_files(file.path for export in exports for file in _removable(export))
+        existing = storage.stat_files(file.path for export in exports for file in _removable(export))
         present = [export for export in exports if any(file.path in existing for file in _removable(export))]
-        if rejected := place.local_path(REJECTED_FOLDER):
+        if rejected := storage.local_path(REJECTED_FOLDER):
             refuse_links(rejected)
         expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
         if expired and not dry_run:
-            _remove(place, expired, now, _needed(exports))
+            _remove(storage, expired, now, _needed(exports))
             with log.lock() as opened:
                 opened.append("pruned", key, exports=[export.stem for export in expired], keep_days=keep_days)
     return PruneResult(expired, [export for export in present if export not in expired], unmanaged)
@@ -184,36 +187,38 @@ def _removable(manifest: Manifest) -> list[DataFile]:
 
 def _needed(exports: list[Manifest]) -> set[str]:
     """Return the paths of the seen rows that each incremental series needs to continue."""
-    chains = sorted((each for each in exports if each.chain), key=lambda each: int(each.chain["number"]))
-    newest = {each.settings_digest: each for each in chains}
-    return {file.path for each in newest.values() for file in each.files if file.kind == "rows"}
+    increments = sorted((export for export in exports if export.chain), key=lambda export: int(export.chain["number"]))
+    newest = {export.settings_digest: export for export in increments}
+    return {file.path for export in newest.values() for file in export.files if file.kind == "rows"}
 
 
-def _remove(place: Storage, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
+def _remove(storage: Storage, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
     """Mark exports as pruned in their manifests, then delete their files; the next run resumes an interruption."""
     for manifest in manifests:
-        _say_pruned(place, manifest, now.replace(microsecond=0).isoformat())
+        _mark_pruned(storage, manifest, now.replace(microsecond=0).isoformat())
         for file in (file for file in manifest.files if file.path not in needed):
-            place.delete(file.path)
-        for folder in filter(None, map(place.local_path, part_folders(manifest.stem))):
+            storage.delete(file.path)
+        for folder in filter(None, map(storage.local_path, part_folders(manifest.stem))):
             with suppress(OSError):  # most exports have none, and what others have put there stays
                 folder.rmdir()
 
 
-def _say_pruned(place: Storage, manifest: Manifest, at: str) -> None:
+def _mark_pruned(storage: Storage, manifest: Manifest, at: str) -> None:
     manifest.pruned_at = manifest.pruned_at or at
     try:
-        replace_manifest(place, manifest)
-    except ConflictError:  # by an erasure, which finds the files gone from now on
-        if now := read_manifest(place, manifest.stem):
-            _say_pruned(place, now, at)
+        replace_manifest(storage, manifest)
+    except ConflictError:  # an erasure replaced it
+        if current := read_manifest(storage, manifest.stem):
+            _mark_pruned(storage, current, at)
 
 
-def require_storage(place: Storage) -> None:
+def require_storage(storage: Storage) -> None:
     """Require that the storage exists.
 
     Raises:
-        UsageError: There is not.
+        UsageError: It does not.
     """
-    if not place.exists():
-        raise UsageError(f"There is no folder {place}." if place.local_path() else f"There is nothing at {place}.")
+    if not storage.exists():
+        raise UsageError(
+            f"There is no folder {storage}." if storage.local_path() else f"There is nothing at {storage}."
+        )

@@ -1,48 +1,78 @@
-"""The manifest of an export: its files, how they were made, and that they are complete. It is published last."""
+"""The manifest of an export describes its files and proves that they are complete. It is published last."""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, field
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NotRequired, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator, with_config
 from pydantic.dataclasses import dataclass
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.layout import REJECTED_FOLDER, manifest_path
 from feedback_etl.storage.base import STATE_FOLDER
 
 SCHEMA_VERSION = 1
+ADOPTED = "adopted"
+"""The mode of an export whose file existed before its manifest."""
+ABANDONED = "abandoned"
+"""The mode of an abort marker: a manifest that prevents an export from committing under its name."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+_STRICT_PARTIAL = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
 
 
+@with_config(_STRICT)
 class Increment(TypedDict):
     """The state of an incremental series after an export, for the next one; see `incremental.IncrementalState`."""
-
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
 
     number: int
     known_since: str | None
     counted: list[Annotated[list[str | int | None], Field(min_length=3, max_length=3)]]
 
 
+@with_config(_STRICT)
 class Replacement(TypedDict):
     """Rows, size in bytes and digest of the content that is about to replace a file."""
-
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
 
     rows: int
     bytes: int
     sha256: str
 
 
+@with_config(_STRICT_PARTIAL)
+class _Settings(TypedDict):
+    """Declare the settings that readers of an export use; the others are only compared."""
+
+    overridden: NotRequired[dict[str, str]]
+    extra_columns: NotRequired[Sequence[ExtraColumn]]
+    age_edges: NotRequired[Sequence[int]]
+
+
+@with_config(_STRICT_PARTIAL)
+class _RiskSummary(TypedDict):
+    """Declare the measures of risk that the checklist reads; see `k_anonymity.summarize`."""
+
+    k: int
+    at_least: bool
+    quasi_identifiers: Sequence[str]
+    stale: bool
+
+
 def _or_empty(model: type) -> AfterValidator:
-    """Return a validator of an object that is empty or one of this model."""
+    """Return a validator of an object that is empty or matches this model."""
     adapter: TypeAdapter[Any] = TypeAdapter(model)
-    return AfterValidator(lambda value: adapter.validate_python(value) if value else value)
+
+    def validate(value: dict[str, Any]) -> dict[str, Any]:
+        _ = value and adapter.validate_python(value)
+        return value  # as it was written, so that digests of it stay equal
+
+    return AfterValidator(validate)
 
 
 def _require_naive_time(text: str) -> str:
@@ -51,7 +81,6 @@ def _require_naive_time(text: str) -> str:
     return text
 
 
-_OVERRIDDEN = TypeAdapter(dict[str, str], config=ConfigDict(strict=True, hide_input_in_errors=True))
 _Time = Annotated[str, AfterValidator(_require_naive_time)]
 
 
@@ -60,13 +89,11 @@ class DataFile:
     """Describe a file of an export.
 
     Attributes:
-        path: In the folder.
-        kind: "pairs", "rejected" or "rows" (digests of what was read).
-        rows: How many it holds.
-        bytes: Its size.
-        sha256: Its digest, 64 hex characters.
-        becoming: Size, digest and rows of the file that is about to take its place; empty when nothing is under way.
-        etag: Of an object, what its store calls this content; "" in a folder.
+        path: The path in the folder.
+        kind: "pairs", "rejected" or "rows" (digests of the rows that were read).
+        rows, bytes, sha256: The number of rows, the size, and the digest as 64 hex characters.
+        becoming: The rows, size and digest of the content that is about to replace it; empty if there is none.
+        etag: The ETag of an object; "" in a folder.
     """
 
     path: str
@@ -83,26 +110,26 @@ class Manifest:
     """Describe an export.
 
     Attributes:
-        stem: What its files are named after.
-        mode: "full", "incremental", "classic" or "adopted"; "abandoned" takes the place of an export that never came.
-        created_at: The time of the export, ISO 8601 in UTC; its age.
-        run: Which run made it, as in the audit log.
-        window: The half-open window, ISO 8601 in UTC; None where it is open, or unknown.
-        settings: Options that determine its rows and their form; equal options have equal `settings_digest`.
+        stem: The beginning of the names of its files.
+        mode: "full", "incremental", "classic" or "adopted"; "abandoned" marks an export that was aborted.
+        created_at: The time of the export, ISO 8601 in UTC, from which its age is counted.
+        run: The id of the run in the audit log.
+        window: The half-open window, ISO 8601 in UTC; None where it is open or unknown.
+        settings: The options that determine its rows; equal options have equal `settings_digest`.
         statistics: The figures of the run.
-        columns: Of the pairs, in order.
-        files: Its files; those that were pruned have none.
-        key_id: Which key made the pseudonyms; None for the unkeyed form.
-        scheme: How they were made.
-        source: The kind of database; neither host nor credentials.
-        tools: Versions.
+        columns: The columns of the pairs, in order.
+        files: The files; a pruned export keeps their descriptions.
+        key_id: The id of the key of the pseudonyms; None for the unkeyed form.
+        scheme: The algorithm of the pseudonyms.
+        source: The kind of database, without host and credentials.
+        tools: The versions of the libraries.
         audit_head: The MAC of the audit record before it.
-        chain: Of an incremental export, how the next one goes on; see `chain.Chain`.
-        consent: The columns by which people were left out; none where nothing recorded consent.
-        risk: How many people share each combination of quasi-identifiers; `stale` when people left since.
-        erased_rows: Rows that were erased from its files since.
-        pruned_at: When its files were removed; "" while they are there.
-        version: Which content of its object was read, in an object store; not a part of it.
+        chain: The state of an incremental series; see `Increment`.
+        consent: The consent columns that filtered the rows; none where consent is not recorded.
+        risk: The measured k and its quasi-identifiers; `stale` after rows were erased.
+        erased_rows: The number of rows that were erased from its files.
+        pruned_at: The time at which its files were removed; "" before.
+        version: The version of the file that was read; not a part of it.
     """
 
     stem: str
@@ -110,7 +137,7 @@ class Manifest:
     created_at: _Time
     run: str
     window: Annotated[list[_Time | None], Field(min_length=2, max_length=2)]
-    settings: dict[str, Any]
+    settings: Annotated[dict[str, Any], _or_empty(_Settings)]
     statistics: dict[str, Any]
     columns: list[str]
     files: list[DataFile]
@@ -121,8 +148,8 @@ class Manifest:
     audit_head: str
     chain: Annotated[dict[str, Any], _or_empty(Increment)] = field(default_factory=dict)
     consent: list[str] = field(default_factory=list)
-    risk: dict[str, Any] = field(default_factory=dict)
-    erased_rows: int = 0
+    risk: Annotated[dict[str, Any], _or_empty(_RiskSummary)] = field(default_factory=dict)
+    erased_rows: NonNegativeInt = 0
     pruned_at: str = ""
     schema_version: int = SCHEMA_VERSION
     version: Any = field(default=None, init=False, compare=False, repr=False)
@@ -132,7 +159,6 @@ class Manifest:
         """Refuse files of others, which must not be removed or rewritten by this manifest."""
         if self.stem.startswith(".") or not all(_is_inside(file.path, self.stem) for file in self.files):
             raise ValueError("a manifest names files of its own export alone")
-        _OVERRIDDEN.validate_python(self.settings.get("overridden", {}))
         return self
 
     @property
@@ -197,7 +223,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         ExportFileError: It is none, or of a newer version of this package.
     """
     try:
-        values = json.loads(content.decode())
+        values = from_json(content)
         del values["settings_digest"]  # computed again when it is needed
         if isinstance(values["files"], list):
             values["files"] = [DataFile(**file) for file in values["files"]]
@@ -212,10 +238,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
 
 
 def _is_inside(path: str, stem: str) -> bool:
-    """Return whether a file is in a folder of this export; parts are in folders named after the stem.
-
-    It has to be of this export by its name: nothing else is to be removed or rewritten by a manifest.
-    """
+    """Return whether a path is of this export by its name and folder; parts are in folders named after the stem."""
     *folders, name = path.split("/")
     own = {
         (): name == stem or name.startswith(f"{stem}."),

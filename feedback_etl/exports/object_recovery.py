@@ -10,11 +10,11 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from feedback_etl.clock import resolve_now
-from feedback_etl.exports.audit import AuditLog, LockedAuditLog, Record, compute_mac
-from feedback_etl.exports.catalog import ABANDONED, read_manifest
+from feedback_etl.exports.audit import AuditLog, LockedAuditLog
+from feedback_etl.exports.audit_records import END_EVENTS, Record, compute_mac, has_valid_stem
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import manifest_path, part_folders
-from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.recovery import END_EVENTS, has_valid_stem
+from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.privacy.keys import Key, get_key_id
@@ -24,11 +24,11 @@ STALE_AFTER = timedelta(days=1)
 """How old a run without a manifest is when it is taken for dead."""
 
 
-def recover_objects(bucket: Storage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
+def recover_objects(storage: Storage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
     """Finish or undo every export that was started and has not ended, and record it.
 
     Args:
-        bucket: Where.
+        storage: The object store.
         log: Its log.
         signer: Signs what is recorded.
         keys: The available keys; an export of another key is finished by a process that has it.
@@ -38,28 +38,28 @@ def recover_objects(bucket: Storage, log: LockedAuditLog, signer: Key | None, ke
     for number, record in enumerate(records):
         if record["event"] != "started" or record["run"] in ended or not _is_genuine(record, signer, by_id):
             continue
-        is_swept = any(each.get("swept") for each in records[number:])
-        manifest = _resolve_manifest(bucket, log, record, is_swept=is_swept)
+        is_swept = any(later.get("swept") for later in records[number:])
+        manifest = _resolve_manifest(storage, log, record, is_swept=is_swept)
         if manifest is None or manifest.run != record["run"] or manifest.key_id not in by_id:
             continue
         key = by_id[manifest.key_id]
         with suppress(ConflictError):  # another process does the same, and records it
             if manifest.mode != ABANDONED:
-                erase_digests(bucket, manifest, list_digests(bucket, key), key)
-            removed = remove_unlisted(bucket, manifest.stem, manifest.files)
+                erase_digests(storage, manifest, list_digests(storage, key), key)
+            removed = remove_unlisted(storage, manifest.stem, manifest.files)
             outcome = "removed" if manifest.mode == ABANDONED else "committed"
             log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
 
 
-def abort_runs(bucket: Storage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
+def abort_runs(storage: Storage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
     """Abort runs that have not committed, however young, and delete their objects."""
     by_id = {get_key_id(key): key for key in (None, signer)}
     with log.lock() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in END_EVENTS}
-        for record in (each for each in started if each.get("run") not in ended and _is_genuine(each, signer, by_id)):
-            manifest = read_manifest(bucket, record["stem"]) or put_abort_marker(bucket, record, opened)
+        for record in (run for run in started if run.get("run") not in ended and _is_genuine(run, signer, by_id)):
+            manifest = read_manifest(storage, record["stem"]) or put_abort_marker(storage, record, opened)
             if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
-                removed = remove_unlisted(bucket, manifest.stem, manifest.files)
+                removed = remove_unlisted(storage, manifest.stem, manifest.files)
                 opened.append("recovered", signer, run=record["run"], outcome="removed", removed=removed)
 
 
@@ -71,38 +71,43 @@ def _is_genuine(record: Record, signer: Key | None, by_id: Mapping[str | None, K
     return bool(record["mac"] == compute_mac(record, by_id[key_id]))
 
 
-def _resolve_manifest(bucket: Storage, log: LockedAuditLog, started: Record, *, is_swept: bool) -> Manifest | None:
+def _resolve_manifest(storage: Storage, log: LockedAuditLog, started: Record, *, is_swept: bool) -> Manifest | None:
     """Return the manifest of an unfinished run; None if the run is left alone."""
-    manifest, is_old = read_manifest(bucket, started["stem"]), _get_age(started) > STALE_AFTER
+    manifest, is_old = read_manifest(storage, started["stem"]), _get_age(started) > STALE_AFTER
     if manifest and manifest.run == started["run"] and manifest.mode != ABANDONED and is_swept:
         # A sweep may not have seen it. It looks for that itself, if it lives.
         if not is_old:
             return None
-        bucket.delete(manifest_path(manifest.stem))
+        storage.delete(manifest_path(manifest.stem))
         manifest = None
-    return put_abort_marker(bucket, started, log) if manifest is None and is_old else manifest
+    return put_abort_marker(storage, started, log) if manifest is None and is_old else manifest
 
 
-def erase_digests(bucket: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
+def erase_digests(storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
     """Remove the rows of erased people from the files of an export and return their number.
 
     Raises:
-        Changed: Somebody else does the same.
+        ConflictError: Another process does the same.
     """
-    finish_rewrites(bucket, manifest)
+    finish_rewrites(storage, manifest)
     digests = {*digests}
 
-    def unwanted_in(file: DataFile) -> tuple[DataFile, set[str]]:
+    def find_unwanted(file: DataFile) -> tuple[DataFile, set[str]]:
         return file, {
-            each for each in read_pseudonyms(bucket, file) if hash_identity("pseudonym", each, key) in digests
+            pseudonym
+            for pseudonym in read_pseudonyms(storage, file)
+            if hash_identity("pseudonym", pseudonym, key) in digests
         }
 
-    found = map_files(bucket, manifest.files, unwanted_in) if digests else []
-    unwanted = [(file, pseudonyms) for file, pseudonyms in found if pseudonyms]
-    return sum(rows for _, rows in remove_rows(bucket, manifest, unwanted, dry_run=False))
+    searched = map_files(storage, manifest.files, find_unwanted) if digests else []
+    unwanted = [(file, pseudonyms) for file, pseudonyms in searched if pseudonyms]
+    removal = remove_rows(storage, manifest, unwanted, dry_run=False)
+    if removal.conflict:
+        raise removal.conflict
+    return sum(rows for _, rows in removal.rows)
 
 
-def remove_unlisted(bucket: Storage, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
+def remove_unlisted(storage: Storage, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
     """Delete objects in the folders of an export that are not its files, and return their names.
 
     The manifest exists already. A worker that puts a part from now on reads the manifest afterwards and removes its
@@ -110,9 +115,9 @@ def remove_unlisted(bucket: Storage, stem: str, files: Iterable[DataFile] = ()) 
     not recorded as ended.
     """
     listed = {file.path for file in files}
-    unlisted = [name for folder in part_folders(stem) for name in bucket.list_files(folder) if name not in listed]
+    unlisted = [name for folder in part_folders(stem) for name in storage.list_files(folder) if name not in listed]
     if unlisted:
-        bucket.delete(*unlisted)
+        storage.delete(*unlisted)
     return unlisted
 
 
@@ -120,26 +125,23 @@ def _get_age(started: Record) -> timedelta:
     return resolve_now() - datetime.fromisoformat(started["at"].removesuffix("Z"))
 
 
-def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
-    """Return the stems of the runs without an end in the log."""
-    records = list(records)
-    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
-    return [each["stem"] for each in records if each["event"] == "started" and each.get("run") not in ended]
-
-
-def find_unrecorded_keys(bucket: Storage, records: Iterable[Record], key: Key | None) -> list[str | None]:
+def find_unrecorded_keys(storage: Storage, records: Iterable[Record], key: Key | None) -> list[str | None]:
     """Return the key ids of exports with another key that are published and not yet recorded."""
     records, mine = list(records), get_key_id(key)
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
-    begun = [
-        each for each in records if each["event"] == "started" and has_valid_stem(each) and each["run"] not in ended
+    unfinished = [
+        run for run in records if run["event"] == "started" and has_valid_stem(run) and run["run"] not in ended
     ]
-    found = [(each, read_manifest(bucket, each["stem"])) for each in begun if each["key_id"] != mine]
-    return [there.key_id for each, there in found if there and there.run == each["run"] and there.mode != ABANDONED]
+    manifests = [(run, read_manifest(storage, run["stem"])) for run in unfinished if run["key_id"] != mine]
+    return [
+        manifest.key_id
+        for run, manifest in manifests
+        if manifest and manifest.run == run["run"] and manifest.mode != ABANDONED
+    ]
 
 
 def put_abort_marker(
-    bucket: Storage, started: Record, log: LockedAuditLog, if_match: Version | None = None
+    storage: Storage, started: Record, log: LockedAuditLog, if_match: Version | None = None
 ) -> Manifest | None:
     """Put an abort marker under the manifest's name; return None if a manifest was put first.
 
@@ -166,9 +168,9 @@ def put_abort_marker(
     try:
         name, content = manifest_path(manifest.stem), manifest.to_json().encode()
         if if_match is None:
-            bucket.put_new(name, content)
+            storage.put_new(name, content)
         else:
-            bucket.replace(name, content, if_match)
+            storage.replace(name, content, if_match)
     except FileExistsError:
         return None
     return manifest

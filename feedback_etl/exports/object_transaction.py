@@ -9,20 +9,18 @@ therefore sees the other, and no erased person remains.
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from typing import Self
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import Record
-from feedback_etl.exports.catalog import ABANDONED, read_manifest
-from feedback_etl.exports.consent_guard import require_consent
+from feedback_etl.exports.audit import LockedAuditLog
+from feedback_etl.exports.audit_records import Record
+from feedback_etl.exports.catalog import read_manifest
+from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
-from feedback_etl.exports.key_guard import require_same_key
 from feedback_etl.exports.layout import candidate_stems, manifest_path, part_folders
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
-from feedback_etl.exports.object_audit import ObjectAuditLog, OptimisticAuditLog
 from feedback_etl.exports.object_recovery import (
     erase_digests,
     find_unrecorded_keys,
@@ -30,13 +28,9 @@ from feedback_etl.exports.object_recovery import (
     recover_objects,
     remove_unlisted,
 )
-from feedback_etl.exports.rewrite import map_files, read_pseudonyms, rewrite_part
-from feedback_etl.exports.tombstones import (
-    hash_identity,
-    list_erased_since,
-)
-from feedback_etl.exports.transaction import ExportTransaction, TransactionOptions
-from feedback_etl.storage.base import STATE_FOLDER, ConflictError, Storage
+from feedback_etl.exports.rewrite import map_files, remove_rows_from_part
+from feedback_etl.exports.transaction import ExportTransaction
+from feedback_etl.storage.base import STATE_FOLDER, ConflictError
 from feedback_etl.storage.conditional_puts import require_conditional_puts
 
 _RECOVERED = "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run again."
@@ -47,26 +41,15 @@ class ObjectExportTransaction(ExportTransaction):
 
     with ObjectExportTransaction(ObjectStorage("s3://bucket/exports"), now, options) as export:
         ...  # workers put parts at layout.part_path(export.stem, ...)
-        export.commit(parts, facts)
+        export.commit(parts, details)
 
     A later run finishes or removes what a killed run leaves. Whether a run on another host is alive cannot be
     determined: a run of more than a day counts as dead, and cannot commit any more.
     """
 
-    _log: ObjectAuditLog
-
-    def __init__(
-        self,
-        bucket: Storage,
-        now: datetime,
-        options: TransactionOptions = TransactionOptions(),  # noqa: B008  frozen
-    ) -> None:
-        self._bucket = bucket
-        super().__init__(bucket, ObjectAuditLog(bucket), now, options)
-
     def __enter__(self) -> Self:
         with self._log.lock() as log:
-            recover_objects(self._bucket, log, self._key, [self._key])
+            recover_objects(self._storage, log, self._key, [self._key])
             self._read_tombstones(log)
             try:
                 self._announce(log)
@@ -75,15 +58,15 @@ class ObjectExportTransaction(ExportTransaction):
                 raise
         return self
 
-    def _announce(self, log: OptimisticAuditLog) -> None:
+    def _announce(self, log: LockedAuditLog) -> None:
         """Reserve a stem with a record; retry if another record was appended meanwhile."""
         while True:
             self._require_same_key(log)
-            require_consent(self._bucket, log, self._options.consent)
+            require_consent(self._storage, log, self._options.consent)
             # The last read of the log: any record that is put after it makes the put below conflict.
             records = log.records()
             if not records:
-                require_conditional_puts(self._bucket, STATE_FOLDER)
+                require_conditional_puts(self._storage, STATE_FOLDER)
             self._require_unasked(records)
             stem = self._free_stem({str(record.get("stem")) for record in records})
             self.stem, names = stem, [*part_folders(stem), manifest_path(stem)]
@@ -94,10 +77,12 @@ class ObjectExportTransaction(ExportTransaction):
                 return
             self._ended = True
 
-    def _require_same_key(self, log: OptimisticAuditLog) -> None:
+    def _require_same_key(self, log: LockedAuditLog) -> None:
         """Refuse another key, also among concurrent exports: each puts its manifest before this check."""
-        unrecorded = find_unrecorded_keys(self._bucket, log.records(), self._key)
-        require_same_key(self._bucket, log, self._key, allow_new_key=self._options.allow_new_key, unrecorded=unrecorded)
+        unrecorded = find_unrecorded_keys(self._storage, log.records(), self._key)
+        require_same_key(
+            self._storage, log, self._key, allow_new_key=self._options.allow_new_key, unrecorded=unrecorded
+        )
 
     def _require_unasked(self, records: Sequence[Record]) -> None:
         """Abort unfinished runs with the same idempotency key; their records make this run read the log again.
@@ -106,23 +91,23 @@ class ObjectExportTransaction(ExportTransaction):
             DuplicateRequestError: One of them has committed.
         """
         request = self._options.audit_details.get("request")
-        if request is not None and find_outcome(self._bucket, records, request, self._key):
+        if request is not None and find_outcome(self._storage, records, request, self._key):
             raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
 
     def _free_stem(self, taken: set[str]) -> str:
-        there = self._bucket.names()
+        names = self._storage.names()
         for stem in candidate_stems(self._now):
-            is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in there)
-            if is_free and not self._bucket.list_files(stem):
+            is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in names)
+            if is_free and not self._storage.list_files(stem):
                 return stem
-        raise ExportFileError(f"{self._bucket} holds too many exports of this second; no name is left.")
+        raise ExportFileError(f"{self._storage} holds too many exports of this second; no name is left.")
 
-    def commit(self, parts: Sequence[DataFile], facts: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
+    def commit(self, parts: Sequence[DataFile], details: ManifestDetails = ManifestDetails()) -> None:  # noqa: B008
         """Put the manifest and delete unlisted objects; without parts, put an abort marker.
 
         Args:
             parts: What was put, in the order of the rows.
-            facts: Details for the manifest.
+            details: Details for the manifest.
 
         Raises:
             UsageError: Meanwhile there were exports of another key.
@@ -131,64 +116,56 @@ class ObjectExportTransaction(ExportTransaction):
         """
         if not parts:
             self._fence_off()
-            self._end("committed", **audit_summary(self._build_manifest([], facts)))
+            self._end("committed", **audit_summary(self._build_manifest([], details)))
             return
-        self._look_again()
-        parts = self._as_they_are(parts)
-        if forgotten := self._forgotten_meanwhile():
-            parts = map_files(self._bucket, parts, partial(self._without, forgotten=forgotten))
-            self._has_forgotten = True
-        manifest = self._put(self._build_manifest(list(parts), facts))
-        remove_unlisted(self._bucket, self.stem, manifest.files)
-        self._look_again()
-        self._end("committed", **audit_summary(self._forget_since(manifest)))
+        self._check_preconditions()
+        parts = self._add_versions(parts)
+        if erased := self._list_erased():
+            is_erased = partial(self._is_erased, erased=erased)
+            parts = map_files(self._storage, parts, lambda part: remove_rows_from_part(self._storage, part, is_erased))
+        manifest = self._put(self._build_manifest(list(parts), details))
+        remove_unlisted(self._storage, self.stem, manifest.files)
+        self._check_preconditions()
+        self._end("committed", **audit_summary(self._erase_since(manifest)))
 
     def _put(self, manifest: Manifest) -> Manifest:
         """Put the manifest as a new object and return the manifest that exists then."""
         try:
-            manifest.version = self._bucket.put_new(manifest_path(self.stem), manifest.to_json().encode())
+            manifest.version = self._storage.put_new(manifest_path(self.stem), manifest.to_json().encode())
         except FileExistsError:
-            there = read_manifest(self._bucket, self.stem)
-            if there is None or there.run != self._run or there.mode == ABANDONED:
+            existing = read_manifest(self._storage, self.stem)
+            if existing is None or existing.run != self._run or existing.mode == ABANDONED:
                 raise ExportFileError(_RECOVERED) from None
-            return there  # the answer was lost, and an eraser has been there since
+            return existing  # the answer was lost, and an erasure has replaced the manifest since
         return manifest
 
-    def _look_again(self) -> None:
+    def _check_preconditions(self) -> None:
         """Check for another key and for a sweep since the export began."""
         with self._log.lock() as log:
             self._require_same_key(log)
             self._require_no_sweep(log)
 
-    def _as_they_are(self, parts: Sequence[DataFile]) -> list[DataFile]:
+    def _add_versions(self, parts: Sequence[DataFile]) -> list[DataFile]:
         """Return the parts with their ETags.
 
         Raises:
-            ExportFileError: One is not there, or of another size.
+            ExportFileError: One is missing, or has another size.
         """
-        there = {
-            name: found for folder in part_folders(self.stem) for name, found in self._bucket.list_files(folder).items()
+        listed = {
+            name: info for folder in part_folders(self.stem) for name, info in self._storage.list_files(folder).items()
         }
-        if strange := [part for part in parts if part.path not in there or there[part.path].bytes != part.bytes]:
-            raise ExportFileError(f"{strange[0].path} is not there, or not as it was put: nothing was published.")
-        return [replace(part, etag=there[part.path].version) for part in parts]
+        if changed := [part for part in parts if part.path not in listed or listed[part.path].bytes != part.bytes]:
+            raise ExportFileError(f"{changed[0].path} is not there, or not as it was put: nothing was published.")
+        return [replace(part, etag=listed[part.path].version) for part in parts]
 
-    def _forgotten_meanwhile(self) -> frozenset[str]:
-        return list_erased_since(self._bucket, self.erasures, self._key)
-
-    def _without(self, part: DataFile, forgotten: frozenset[str]) -> DataFile:
-        there = read_pseudonyms(self._bucket, part)
-        unwanted = {each for each in there if hash_identity("pseudonym", each, self._key) in forgotten}
-        return rewrite_part(self._bucket, part, unwanted) if unwanted else part
-
-    def _forget_since(self, manifest: Manifest) -> Manifest:
+    def _erase_since(self, manifest: Manifest) -> Manifest:
         """Remove the rows of people erased while the manifest was put; return the manifest after that."""
-        while forgotten := self._forgotten_meanwhile():
+        while erased := self._list_erased():
             try:
-                erase_digests(self._bucket, manifest, forgotten, self._key)
+                erase_digests(self._storage, manifest, erased, self._key)
                 break
-            except ConflictError:  # the eraser is at it, too
-                manifest = read_manifest(self._bucket, self.stem) or manifest
+            except ConflictError:  # the erasure rewrites the same files
+                manifest = read_manifest(self._storage, self.stem) or manifest
         return manifest
 
     def _leave(self, kind: type[BaseException] | None) -> None:
@@ -205,11 +182,11 @@ class ObjectExportTransaction(ExportTransaction):
             started = next((each for each in log.records() if each.get("run") == self._run), None)
             if started is None:
                 return False  # the stem may be another's
-            there = read_manifest(self._bucket, self.stem)
-            if there is None or (there.run == self._run and there.mode != ABANDONED):
+            existing = read_manifest(self._storage, self.stem)
+            if existing is None or (existing.run == self._run and existing.mode != ABANDONED):
                 try:
-                    put_abort_marker(self._bucket, started, log, there.version if there else None)
+                    put_abort_marker(self._storage, started, log, existing.version if existing else None)
                 except ConflictError:  # an eraser has rewritten what is to be taken back
                     return self._fence_off()
-        remove_unlisted(self._bucket, self.stem)
+        remove_unlisted(self._storage, self.stem)
         return True

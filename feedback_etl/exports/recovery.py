@@ -1,14 +1,19 @@
-"""Recovery of dead runs in a folder: remove only files that the log announced, never a committed export."""
+"""Recovery of dead runs: remove only files that the log announced, never a committed export.
+
+Every process that changes a folder holds the folder's lock. An object store has no locks: conditional puts order
+concurrent processes, and `object_recovery` decides by the age of a run.
+"""
 
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import LockedAuditLog, Record
+from feedback_etl.exports.audit import LockedAuditLog
+from feedback_etl.exports.audit_records import END_EVENTS, Record, has_valid_stem
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import (
     PREFIX,
@@ -20,16 +25,33 @@ from feedback_etl.exports.layout import (
     staged_path,
 )
 from feedback_etl.exports.manifest import Manifest, parse_manifest
+from feedback_etl.exports.object_recovery import recover_objects
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.location import open_storage
+from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.posix import hash_file, replacement_path
 
 _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
 """What parts are called, what workers write them to, and what rewrites them."""
 
-END_EVENTS = {"committed", "failed", "recovered"}
+
+def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
+    """Finish or undo runs that died; in a folder, the caller has acquired its lock.
+
+    Args:
+        where: The storage.
+        log: Its log, opened.
+        signer: Signs what is recorded.
+        keys: The available keys.
+    """
+    storage = open_storage(where)
+    folder = storage.local_path()
+    if folder is None:
+        recover_objects(storage, log, signer, keys)
+    else:
+        recover(folder, log, signer)
+        remove_replacements(folder, log)
 
 
 def recover(folder: Path, log: LockedAuditLog, key: Key | None) -> None:
@@ -72,12 +94,6 @@ def remove_replacements(folder: Path, log: LockedAuditLog) -> None:
         for place in (folder / each for each in part_folders(stem) if (folder / each).is_dir()):
             for path in place.glob(pattern):
                 path.unlink(missing_ok=True)
-
-
-def has_valid_stem(record: Record) -> bool:
-    """Return whether a record has a valid stem, so that a forged log cannot point elsewhere."""
-    texts = record.get("stem"), record.get("run")
-    return all(isinstance(text, str) for text in texts) and STEM.fullmatch(record["stem"]) is not None
 
 
 def _find_staged_stems(folder: Path) -> set[str]:

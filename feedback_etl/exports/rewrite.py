@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.adoption import ADOPTED
 from feedback_etl.exports.catalog import read_manifest, replace_manifest
 from feedback_etl.exports.layout import part_folders
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, write_without
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, replacement_path
@@ -30,62 +29,73 @@ _FILES_PER_MANIFEST = 16
 Result = TypeVar("Result")
 
 
-def map_files(place: Storage, files: Sequence[DataFile], look: Callable[[DataFile], Result]) -> list[Result]:
+def map_files(storage: Storage, files: Sequence[DataFile], function: Callable[[DataFile], Result]) -> list[Result]:
     """Apply a function to each file; objects of a store are processed concurrently."""
-    if place.has_locks:
-        return [look(file) for file in files]
+    if storage.has_locks:
+        return [function(file) for file in files]
     with ThreadPoolExecutor(_CONCURRENCY) as pool:
-        return list(pool.map(look, files))
+        return list(pool.map(function, files))
+
+
+class Removal(NamedTuple):
+    """Contain the result of a removal of rows.
+
+    Attributes:
+        rows: The number of removed rows of each file that was rewritten; with `dry_run`, that would be.
+        conflict: The error if another process had changed a file or the manifest; other files may not be done then.
+    """
+
+    rows: list[tuple[DataFile, int]]
+    conflict: ConflictError | None = None
 
 
 def remove_rows(
-    place: Storage,
-    manifest: Manifest,
-    unwanted: Sequence[tuple[DataFile, Set[str]]],
-    *,
-    dry_run: bool,
-) -> Iterator[tuple[DataFile, int]]:
-    """Replace files without the rows of the given pseudonyms and yield the number of removed rows of each.
+    storage: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
+) -> Removal:
+    """Replace files without the rows of the given pseudonyms, and update the manifest and its object.
 
     Raises:
-        OSError: One cannot be written.
-        Changed: Somebody else has rewritten a file or the manifest; those that were given before are done.
+        OSError: A file cannot be written.
     """
-    if place.has_locks:
-        for file, pseudonyms in unwanted:
-            yield file, _leave_out_of_file(place, manifest, file, pseudonyms, dry_run=dry_run)
-        return
-    for start in range(0, len(unwanted), _FILES_PER_MANIFEST):
-        yield from _leave_out_of_objects(
-            place, manifest, unwanted[start : start + _FILES_PER_MANIFEST], dry_run=dry_run
-        )
+    removed = list[tuple[DataFile, int]]()
+    try:
+        if storage.has_locks:
+            for file, pseudonyms in unwanted:
+                removed.append((file, _rewrite_file(storage, manifest, file, pseudonyms, dry_run=dry_run)))
+        else:
+            for start in range(0, len(unwanted), _FILES_PER_MANIFEST):
+                chunk = unwanted[start : start + _FILES_PER_MANIFEST]
+                rows, error = _rewrite_objects(storage, manifest, chunk, dry_run=dry_run)
+                removed += rows
+                if error is not None:
+                    raise error
+    except ConflictError as conflict:
+        return Removal(removed, conflict)
+    return Removal(removed)
 
 
-def _leave_out_of_file(place: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool) -> int:
-    path = Path(place.uri(file.path))
+def _rewrite_file(storage: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool) -> int:
+    path = Path(storage.uri(file.path))
     if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
         file.rows = count_rows(path)
     new = replacement_path(path)
     new.unlink(missing_ok=True)  # of an erasure that was killed
     try:
-        with create_private_file(new) as target:
-            written, rows = write_without(path, path.name, unwanted, target)
-            copy_access(target.fileno(), path)
-            target.sync(written.bytes, written.sha256)
+        becoming = _write_remaining(path, new, unwanted, copies_access=True)
         if not dry_run:
-            file.becoming = {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
-            replace_manifest(place, manifest)
+            file.becoming = becoming
+            replace_manifest(storage, manifest)
             new.replace(path)
             fsync_directory(path.parent)
     finally:
         new.unlink(missing_ok=True)
-    erased = file.rows - rows
+    erased = file.rows - int(becoming["rows"])
     if not dry_run:
-        finish_rewrites(place, manifest)
+        finish_rewrites(storage, manifest)
     return erased
 
 
-def finish_rewrites(place: Storage, manifest: Manifest) -> None:
+def finish_rewrites(storage: Storage, manifest: Manifest) -> None:
     """Update the manifest to the content that exists, whether a crash came before or after a replacement.
 
     In an object store an announced content that does not exist may still be put by a process that is at work.
@@ -93,11 +103,11 @@ def finish_rewrites(place: Storage, manifest: Manifest) -> None:
     if not any(file.becoming for file in manifest.files):
         return
     for file in manifest.files:
-        if file.becoming and _digest_of(place, file) == file.becoming["sha256"]:
+        if file.becoming and _digest_of(storage, file) == file.becoming["sha256"]:
             _apply_replacement(manifest, file)
-        if place.has_locks:
+        if storage.has_locks:
             file.becoming = {}
-    replace_manifest(place, manifest)
+    replace_manifest(storage, manifest)
 
 
 def _apply_replacement(manifest: Manifest, file: DataFile, etag: str = "") -> None:
@@ -107,44 +117,47 @@ def _apply_replacement(manifest: Manifest, file: DataFile, etag: str = "") -> No
     file.becoming, file.etag = {}, etag
 
 
-def _digest_of(place: Storage, file: DataFile) -> str:
-    if place.has_locks:
-        return place.stat_with_digest(file.path)[1]
+def _digest_of(storage: Storage, file: DataFile) -> str:
+    if storage.has_locks:
+        return storage.stat_with_digest(file.path)[1]
     with suppress(FileNotFoundError):  # pruned
-        return place.stat_with_digest(file.path)[1]
+        return storage.stat_with_digest(file.path)[1]
     return ""
 
 
 @contextmanager
-def fetch_if_present(place: Storage, name: str) -> Iterator[Path | None]:
+def fetch_if_present(storage: Storage, name: str) -> Iterator[Path | None]:
     """Provide a local copy of a file of an export; None if it was pruned."""
     with ExitStack() as stack:
         path = None
         with suppress(FileNotFoundError):
-            path = stack.enter_context(place.local_copy(name))
+            path = stack.enter_context(storage.local_copy(name))
         yield path if path and path.exists() else None
 
 
-def read_pseudonyms(place: Storage, file: DataFile) -> set[str]:
+def read_pseudonyms(storage: Storage, file: DataFile) -> set[str]:
     """Return all pseudonyms in a file of an export; none if it was pruned.
 
     Raises:
         ExportFileError: It cannot be read.
     """
-    with fetch_if_present(place, file.path) as path:
+    with fetch_if_present(storage, file.path) as path:
         try:
             return list_pseudonyms(path, path.name) if path else set()
         except ExportFileError:  # it names the copy
-            where = place.uri(file.path)
+            where = storage.uri(file.path)
             raise ExportFileError(f"{where} cannot be read: it is damaged, or not what its name says.") from None
 
 
-def rewrite_part(bucket: Storage, file: DataFile, unwanted: Set[str]) -> DataFile:
-    """Replace a part of an uncommitted export without the rows of the given pseudonyms."""
-    with bucket.local_copy_version(file.path) as (old, version), bucket.staging_path(file.path) as new:
-        facts = _written_without(old, new, unwanted)
-        etag = bucket.replace(file.path, new, if_match=version)
-    return DataFile(file.path, file.kind, **facts, etag=etag)
+def remove_rows_from_part(storage: Storage, part: DataFile, is_erased: Callable[[str], bool]) -> DataFile:
+    """Return a part of an uncommitted export without the rows of erased people, rewritten if it contained any."""
+    unwanted = {pseudonym for pseudonym in read_pseudonyms(storage, part) if is_erased(pseudonym)}
+    if not unwanted:
+        return part
+    with storage.local_copy_version(part.path) as (old, version), storage.staging_path(part.path) as new:
+        content = _write_remaining(old, new, unwanted)
+        version = storage.replace(part.path, new, if_match=version)
+    return DataFile(part.path, part.kind, **content, etag="" if storage.has_locks else version)
 
 
 class _Draft(NamedTuple):
@@ -156,62 +169,63 @@ class _Draft(NamedTuple):
     becoming: dict[str, Any]
 
 
-def _leave_out_of_objects(
-    bucket: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
-) -> Iterator[tuple[DataFile, int]]:
+def _rewrite_objects(
+    storage: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
+) -> tuple[list[tuple[DataFile, int]], BaseException | None]:
+    """Return the number of removed rows of each replaced object, and the error of the first other one."""
     with ExitStack() as stack, ThreadPoolExecutor(_CONCURRENCY) as pool:
-        drafts = list(pool.map(lambda each: _drafted(bucket, stack, *each), unwanted))
-        erased = [(draft.file, draft.file.rows - draft.becoming["rows"]) for draft in drafts]
+        drafts = list(pool.map(lambda entry: _drafted(storage, stack, *entry), unwanted))
+        removed = [(draft.file, draft.file.rows - draft.becoming["rows"]) for draft in drafts]
         if dry_run:
-            yield from erased
-            return
+            return removed, None
         for draft in drafts:
             draft.file.becoming = draft.becoming
-        replace_manifest(bucket, manifest)
-        puts = [pool.submit(bucket.replace, draft.file.path, draft.path, draft.if_match) for draft in drafts]
+        replace_manifest(storage, manifest)
+        puts = [pool.submit(storage.replace, draft.file.path, draft.path, draft.if_match) for draft in drafts]
         wait(puts)
     # Record the replaced objects, also if others failed: those keep their announcement.
     done = [number for number, put in enumerate(puts) if put.exception() is None]
-    _record_replacements(bucket, manifest, [(drafts[number], puts[number].result()) for number in done])
-    yield from (erased[number] for number in done)
-    for put in puts:
-        put.result()
+    _record_replacements(storage, manifest, [(drafts[number], puts[number].result()) for number in done])
+    return [removed[number] for number in done], next(filter(None, (put.exception() for put in puts)), None)
 
 
-def _drafted(bucket: Storage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
-    new = stack.enter_context(bucket.staging_path(file.path))
-    with bucket.local_copy_version(file.path) as (old, version):
-        return _Draft(file, new, version, _written_without(old, new, unwanted))
+def _drafted(storage: Storage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
+    new = stack.enter_context(storage.staging_path(file.path))
+    with storage.local_copy_version(file.path) as (old, version):
+        return _Draft(file, new, version, _write_remaining(old, new, unwanted))
 
 
-def _written_without(old: Path, new: Path, unwanted: Set[str]) -> dict[str, Any]:
+def _write_remaining(old: Path, new: Path, unwanted: Set[str], *, copies_access: bool = False) -> dict[str, Any]:
+    """Write a file without the rows of the given pseudonyms to the disk and describe it."""
     with create_private_file(new) as target:
         written, rows = write_without(old, old.name, unwanted, target)
+        if copies_access:
+            copy_access(target.fileno(), old)
         target.sync(written.bytes, written.sha256)
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 
 
-def _record_replacements(bucket: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]) -> None:
+def _record_replacements(storage: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]) -> None:
     """Record replaced objects in the manifest; after a conflict, in the manifest that another process wrote."""
     for draft, version in replaced:
         _apply_replacement(manifest, draft.file, version)
     now: Manifest | None = manifest
     while replaced and now:
         try:
-            replace_manifest(bucket, now)
+            replace_manifest(storage, now)
             break
         except ConflictError:  # another process replaced the manifest: apply the replacements to that one
-            now = read_manifest(bucket, manifest.stem)
-            replaced = _reapply(bucket, now, replaced) if now else []
+            now = read_manifest(storage, manifest.stem)
+            replaced = _reapply(storage, now, replaced) if now else []
 
 
 def _reapply(
-    bucket: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]
+    storage: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]
 ) -> list[tuple[_Draft, Version]]:
     """Return the replacements that still exist unchanged, after applying them to the manifest."""
     files, applied = {file.path: file for file in manifest.files}, []
     existing = {
-        name: version for folder in part_folders(manifest.stem) for name, version in bucket.list_files(folder).items()
+        name: version for folder in part_folders(manifest.stem) for name, version in storage.list_files(folder).items()
     }
     for draft, version in replaced:
         path = draft.file.path

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from feedback_etl.columns import SUBJECT_HASH
-from feedback_etl.exports.csv_records import (
+from feedback_etl.exports.csv_files import (
     is_empty,
     iter_lines,
     iter_records,

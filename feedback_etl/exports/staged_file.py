@@ -78,10 +78,10 @@ class StagedFile:
         written = self._rows.written
         return DataFile(self.path.relative_to(folder).as_posix(), self.kind, self.rows, written.bytes, written.sha256)
 
-    def forget(self, forgotten: Callable[[str], bool]) -> None:
+    def remove_rows(self, is_erased: Callable[[str], bool]) -> None:
         """Rewrite the file without the rows of erased people."""
         old = staged_path(self.path)
-        unwanted = {each for each in list_pseudonyms(old, self.path.name) if forgotten(each)}
+        unwanted = {pseudonym for pseudonym in list_pseudonyms(old, self.path.name) if is_erased(pseudonym)}
         if not unwanted or self._rows is None or self._file is None:
             return
         new = replacement_path(self.path)

@@ -66,12 +66,12 @@ def hash_identity(kind: Kind, text: str, key: Key | None) -> str:
 
 def is_erased(tombstones: Sequence[Tombstones]) -> pl.Expr:
     """Return an expression that is true for raw rows of erased people."""
-    found = [pl.lit(value=False)]
+    matches = [pl.lit(value=False)]
     for key, users, pseudonyms in tombstones:
         pseudonym = hash_id("analysis_id", key=key, unkeyed=key is None)
-        found.append(_hash_column("user", pl.col("user_id").cast(pl.String), key).is_in(sorted(users)))
-        found.append(_hash_column("pseudonym", pseudonym, key).is_in(sorted(pseudonyms)))
-    return pl.any_horizontal(each.fill_null(value=False) for each in found)
+        matches.append(_hash_column("user", pl.col("user_id").cast(pl.String), key).is_in(sorted(users)))
+        matches.append(_hash_column("pseudonym", pseudonym, key).is_in(sorted(pseudonyms)))
+    return pl.any_horizontal(match.fill_null(value=False) for match in matches)
 
 
 def _hash_column(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
@@ -131,21 +131,21 @@ def read_tombstones(
     for key in keys:
         by_id.setdefault(get_key_id(key), key)
     signers = _signers(records)
-    chosen = {erasure: next((each for each in by_id if each in ids), "") for erasure, ids in signers.items()}
+    chosen = {erasure: next((key_id for key_id in by_id if key_id in ids), "") for erasure, ids in signers.items()}
     if unknown := [erasure for erasure, key_id in chosen.items() if key_id == ""]:
         ids = sorted({str(key_id) for erasure in unknown for key_id in signers[erasure]})
         raise KeyMissingError(
             f"{folder} contains erasures under the key {' or '.join(ids)}, which is not available: erased people could "
             "come back. Retire that key here (feedback-etl keys retire --file FILE), or export into another folder."
         )
-    found: dict[str | None, dict[str, set[str]]] = {}
+    digests: dict[str | None, dict[str, set[str]]] = {}
     for record in records:
         if record["key_id"] == chosen[record["erasure"]]:
-            kinds = found.setdefault(record["key_id"], {"user": set(), "pseudonym": set()})
+            kinds = digests.setdefault(record["key_id"], {"user": set(), "pseudonym": set()})
             kinds[record["kind"]].add(record["digest"])
     return [
         Tombstones(by_id[key_id], frozenset(kinds["user"]), frozenset(kinds["pseudonym"]))
-        for key_id, kinds in found.items()
+        for key_id, kinds in digests.items()
     ]
 
 
@@ -164,7 +164,7 @@ def list_erased_since(folder: StorageLike, erasures: frozenset[str], key: Key | 
     key_id = get_key_id(key)
     if any(key_id not in ids for ids in _signers(new).values()):
         raise ExportFileError("Meanwhile people were erased under another key: nothing was published. Run again.")
-    return frozenset(each["digest"] for each in new if (each["kind"], each["key_id"]) == ("pseudonym", key_id))
+    return frozenset(record["digest"] for record in new if (record["kind"], record["key_id"]) == ("pseudonym", key_id))
 
 
 def _signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
@@ -191,7 +191,9 @@ def add_tombstones(
     key_id = get_key_id(key)
     texts: dict[Kind, Iterable[str]] = {"user": users, "pseudonym": pseudonyms}
     digests = sorted({(kind, hash_identity(kind, text, key)) for kind, some in texts.items() for text in some})
-    lines = [json.dumps({"erasure": erasure, "kind": kind, "digest": each, "key_id": key_id}) for kind, each in digests]
+    lines = [
+        json.dumps({"erasure": erasure, "kind": kind, "digest": digest, "key_id": key_id}) for kind, digest in digests
+    ]
     if lines:
         open_storage(folder).append_lines(TOMBSTONES, ("\n".join(lines) + "\n").encode())
 

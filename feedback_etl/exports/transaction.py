@@ -18,6 +18,8 @@ from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, bu
 from feedback_etl.exports.tombstones import (
     Tombstones,
     find_last_state,
+    hash_identity,
+    list_erased_since,
     list_erasures,
     read_tombstones,
     require_state,
@@ -62,12 +64,13 @@ class ExportTransaction:
         audit_head: The MAC of the record of the end.
     """
 
-    def __init__(self, storage: StorageLike, log: AuditLog, now: datetime, options: TransactionOptions) -> None:
-        self._storage, self._log, self._now, self._options = open_storage(storage), log, now, options
+    def __init__(self, storage: StorageLike, now: datetime, options: TransactionOptions = TransactionOptions()) -> None:
+        self._storage, self._now, self._options = open_storage(storage), now, options
+        self._log = AuditLog(self._storage)
         self._key = options.key
         self._run = secrets.token_hex(8)
         self._ended = True
-        self._has_forgotten = False
+        self._has_erased = False
         self.stem = ""
         self.audit_head = ""
         self.erasures = frozenset[str]()
@@ -100,8 +103,26 @@ class ExportTransaction:
         if any(record.get("swept") for record in records[start:]):
             raise ExportFileError(f"{self._storage} was swept meanwhile (erase --not-in-database): run again.")
 
+    def _list_erased(self) -> frozenset[str]:
+        """Return the digests of the pseudonyms erased since the export began.
+
+        Raises:
+            ExportFileError: They cannot be compared with the rows.
+        """
+        erased = list_erased_since(self._storage, self.erasures, self._key)
+        if erased and self._options.own_pseudonyms:
+            raise ExportFileError(
+                "Meanwhile people were erased, and their rows are not found by pseudonyms that the application makes "
+                "itself: run again."
+            )
+        self._has_erased = self._has_erased or bool(erased)
+        return erased
+
+    def _is_erased(self, pseudonym: str, erased: frozenset[str]) -> bool:
+        return hash_identity("pseudonym", pseudonym, self._key) in erased
+
     def _build_manifest(self, files: list[DataFile], details: ManifestDetails) -> Manifest:
-        stale = {"stale": True} if self._has_forgotten and details.risk else {}
+        stale = {"stale": True} if self._has_erased and details.risk else {}
         details = details._replace(consent=list(self._options.consent), risk=details.risk | stale)
         run = ExportRun(self.stem, self._run, self._now, self._key)
         return build_manifest(details, run, files, self._log.head())

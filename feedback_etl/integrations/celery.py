@@ -28,13 +28,13 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-class Exported(TypedDict):
+class ExportResult(TypedDict):
     """Result of a task.
 
     Attributes:
         exported: Rows written.
         deduped: Rows removed as duplicates of earlier rows.
-        filename: The file's name in the folder of exports; None if there were no rows to write.
+        filename: Name of the file in the folder of exports; None if there were no rows to write.
     """
 
     exported: int
@@ -54,20 +54,21 @@ def register(
 ) -> ExportTasks:
     """Register the tasks `feedback_etl.export_daily` and `feedback_etl.export_bulk`.
 
-    Both are done exactly once, also when the queue delivers them twice or a worker is killed in the midst of them: what
-    the daily one has read, it does not read again, and the export of the bulk one is found by the task's id. They try
-    again, for about an hour, when the database or the folder is not to be had; other errors are final. Messages and
-    results are JSON; the settings, the database URL and the key are those of the worker and in no message.
+    Both are idempotent, also if the queue delivers a task twice or a worker is killed: the daily task resumes from the
+    watermark, and the bulk task uses its id as the idempotency key. If the database or the folder is unavailable, they
+    are retried for about an hour; other errors are final. Messages and results are JSON. The settings, the database URL
+    and the key are those of the worker, and in no message.
 
     Args:
         app: Celery application.
-        settings: The effective ones where the worker runs (environment, settings file) unless given.
-        hour: When beat starts the daily one, in the application's time zone (UTC unless configured); None for never.
+        settings: The settings; by default those of the worker (environment, settings file).
+        hour: Hour at which beat starts the daily task, in the application's time zone (UTC unless configured); None
+            for never.
         minute: 0 to 59.
-        options: Of `export_feedback`, for both tasks.
+        options: Options of `export_feedback`, for both tasks.
 
     Returns:
-        `daily`, without arguments, and `bulk(days_back=-1)`; both give `Exported`.
+        The tasks `daily`, without arguments, and `bulk(days_back=-1)`; both return `ExportResult`.
 
     Raises:
         UsageError: An option does not exist, its value is invalid, or the tasks determine it.
@@ -77,26 +78,27 @@ def register(
     ('feedback_etl.export_bulk', True, 'json')
     """
     if {"incremental", "idempotency_key"} & {*options}:
-        raise UsageError("The tasks decide themselves what is incremental and who asks: leave these options out.")
+        raise UsageError("The tasks set incremental and idempotency_key themselves: leave these options out.")
     require_options(options, incremental=True)
 
     @app.task(name=DAILY, **_OPTIONS)  # type: ignore[untyped-decorator]
-    def daily() -> Exported:
+    def daily() -> ExportResult:
         """Export the rows since the last incremental export."""
         return _export(settings, options | {"incremental": True})
 
     @app.task(name=BULK, bind=True, **_OPTIONS)  # type: ignore[untyped-decorator]
-    def bulk(self: Task, days_back: int = -1) -> Exported:
+    def bulk(self: Task, days_back: int = -1) -> ExportResult:
         """Export all rows, or those of the last days."""
-        asked = {"days_back": days_back, "idempotency_key": self.request.id or uuid4().hex}
-        return _export(settings, {"bulk": True} | options | asked)
+        request = {"days_back": days_back, "idempotency_key": self.request.id or uuid4().hex}
+        return _export(settings, {"bulk": True} | options | request)
 
     if hour is not None:
         app.add_periodic_task(crontab(hour=hour, minute=minute), daily.s(), name=DAILY)
     return ExportTasks(daily, bulk)
 
 
-def _export(settings: Settings | None, options: dict[str, Any]) -> Exported:
+def _export(settings: Settings | None, options: dict[str, Any]) -> ExportResult:
+    """Export and return the result of a task."""
     report = run_export(settings, **options)
     return {
         "exported": report.exported_records,

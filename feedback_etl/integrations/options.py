@@ -1,4 +1,4 @@
-"""Options that are kept for later exports, validated when they are given and not in the first night."""
+"""Validate options of scheduled exports when they are given, not at the first run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 from feedback_etl.errors import UsageError
 
 OF_EACH_RUN = ("database", "key", "unkeyed", "now", "idempotency_key", "overrides")
-"""Arguments that each run determines itself: they come from the settings, or change every time."""
+"""Arguments that each run determines itself, from the settings or anew."""
 
 ARGUMENTS = ("key", "unkeyed", "now", "executor", "overrides", "on_progress")
-"""Arguments of `export_feedback` that are no options."""
+"""Arguments of `export_feedback` that are not options."""
 
 
 def require_options(options: Mapping[str, Any], *, incremental: bool = False) -> None:
-    """Refuse options that no export can be made with.
+    """Refuse options that no export accepts.
 
-    What depends on the settings at that time, such as the columns of a query, is left to the export.
+    Checks that depend on the settings of a run, such as the columns of a query, are left to the export.
 
     Args:
-        options: Those of `export_feedback` that every export receives. Without any, nothing is imported.
-        incremental: Whether the exports are incremental, unless the options say it.
+        options: Options of `export_feedback` that every export receives; without any, nothing is imported.
+        incremental: Whether the exports are incremental, unless the options contain it.
 
     Raises:
         UsageError: An option does not exist, its value is not allowed, or each run determines it.

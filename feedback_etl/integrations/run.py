@@ -1,4 +1,4 @@
-"""Run an export with the effective settings, as all integrations do, and with errors that are safe to show."""
+"""Run an export with the active settings for all integrations, with errors that are safe to show."""
 
 import logging
 import traceback
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRANSIENT = (SourceError, FolderLockedError)
-"""What may be gone when the same is tried again later."""
+"""Errors that may not recur if the export is retried."""
 
 
 def run_export(settings: "Settings | None" = None, **options: Any) -> "ExportReport":
-    """Export what the settings say, but for what the options of `export_feedback` say instead.
+    """Export with the settings; the given options of `export_feedback` take precedence.
 
     Args:
-        settings: The effective ones (environment, settings file) unless given.
-        options: Of `export_feedback`.
+        settings: The settings; those of the environment and the settings file by default.
+        options: Options of `export_feedback`.
 
     Raises:
         FeedbackError: As `export_feedback` does.
-        RuntimeError: Something unexpected happened. Its place is in the log; its text, which may hold values, nowhere.
+        RuntimeError: An unexpected error occurred. The log has its traceback, not its text, which may contain values.
     """
     from feedback_etl.pipeline.export import export_feedback
     from feedback_etl.settings import find_active_key, load_settings
@@ -39,7 +39,7 @@ def run_export(settings: "Settings | None" = None, **options: Any) -> "ExportRep
         return export_feedback(url, options=settings.to_options(**options), **arguments)
     except (FeedbackError, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic of a library in Rust is no Exception
+    except BaseException as error:  # a panic in a Rust library is not an Exception
         unexpected = type(error).__name__
         logger.error("unexpected %s in an export:\n%s", unexpected, "".join(traceback.format_tb(error.__traceback__)))
-    raise RuntimeError(f"unexpected {unexpected} in an export; its place is in the log of {__name__}")
+    raise RuntimeError(f"unexpected {unexpected} in an export; its traceback is in the log of {__name__}")

@@ -23,12 +23,12 @@ from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitiona
 from feedback_etl.database.ranges import group_batches
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number, small_classes_path
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.object_transaction import ObjectExportTransaction
-from feedback_etl.exports.partitioned_transaction import PartitionedExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.audit_records import list_unfinished_stems
 from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.housekeeping import open_audit_log, recover_storage
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.object_recovery import list_unfinished_stems
+from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
 from feedback_etl.exports.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.exports.tombstones import (
@@ -59,31 +60,31 @@ class ErasureResult:
 class Eraser:
     """One erasure; in a folder, the caller holds the lock."""
 
-    def __init__(self, place: Storage, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool) -> None:
-        self._place, self._keys, self._request, self._dry_run = place, keys, request, dry_run
-        self._log = open_audit_log(place)
+    def __init__(self, storage: Storage, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool) -> None:
+        self._storage, self._keys, self._request, self._dry_run = storage, keys, request, dry_run
+        self._log = AuditLog(storage)
         self._signer = keys[0] if keys else None
         self._result, self._found_ids = ErasureResult(), set[str]()
 
     def run(self) -> ErasureResult:
         """Erase, and return the result."""
         with self._log.lock() as log:
-            recover_storage(self._place, log, self._signer, self._keys)
-            require_state(self._place, find_last_state(log.records()))
-        exports, self._result.unmanaged = list_exports(self._place)
+            recover_storage(self._storage, log, self._signer, self._keys)
+            require_state(self._storage, find_last_state(log.records()))
+        exports, self._result.unmanaged = list_exports(self._storage)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
         self._found_ids = self._find_erased_before()
         if not self._dry_run:
             self._write_tombstones()
-            if not self._place.has_locks:  # an export published before these tombstones has not read them
+            if not self._storage.has_locks:  # an export published before these tombstones has not read them
                 self._log_sweep()
-                exports = list_exports(self._place).exports
+                exports = list_exports(self._storage).exports
         for manifest in exports:
             if manifest.pseudonyms in keys:
                 self._erase_with_retry(manifest, keys[manifest.pseudonyms])
             else:
                 self._result.without_key.append(manifest.stem)
-        if not self._place.has_locks:
+        if not self._storage.has_locks:
             self._result.unfinished = list_unfinished_stems(self._log.records())
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
         if not self._dry_run:
@@ -98,7 +99,7 @@ class Eraser:
         erased = set[str]()
         users, analyses = self._request.users, self._request.analyses
         for key in self._signing_keys():
-            digests = list_digests(self._place, key)
+            digests = list_digests(self._storage, key)
             for user, given in users.items():
                 erased |= given if hash_identity("user", user, key) in digests else set()
             for pseudonym, analysis in map_pseudonyms(analyses, key).items():
@@ -112,13 +113,13 @@ class Eraser:
         if all(
             {hash_identity("user", user, key) for user in users}
             | {hash_identity("pseudonym", each, key) for each in pseudonyms}
-            <= list_digests(self._place, key)
+            <= list_digests(self._storage, key)
             for key, pseudonyms in pseudonyms_by_key.items()
         ):
             return
         erasure_id = secrets.token_hex(8)
         for key, pseudonyms in pseudonyms_by_key.items():
-            add_tombstones(self._place, erasure_id, users, pseudonyms, key)
+            add_tombstones(self._storage, erasure_id, users, pseudonyms, key)
 
     def _log_sweep(self) -> None:
         """Log the start of a sweep, which has no tombstones that a running export could read."""
@@ -127,7 +128,7 @@ class Eraser:
                 log.append("erasing", self._signer, swept=True)
 
     def _log_erasure(self) -> None:
-        result, tombstones = self._result, list(get_state(self._place))
+        result, tombstones = self._result, list(get_state(self._storage))
         with self._log.lock() as log:
             log.append(
                 "erased",
@@ -148,30 +149,33 @@ class Eraser:
                 self._erase_from(current, key)
                 break
             except ConflictError:
-                current = read_manifest(self._place, manifest.stem)
+                current = read_manifest(self._storage, manifest.stem)
 
     def _erase_from(self, manifest: Manifest, key: Key | None) -> None:
         """Rewrite the files of an export that contain matching rows."""
-        if top := self._place.local_path():
+        if top := self._storage.local_path():
             paths = [top / file.path for file in manifest.files]
             refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
-        finish_rewrites(self._place, manifest)
+        finish_rewrites(self._storage, manifest)
         search = partial(self._search, request=self._request.with_key(key))
-        matches = map_files(self._place, manifest.files, search)
+        matches = map_files(self._storage, manifest.files, search)
         matching = [(file, match) for file, match in zip(manifest.files, matches, strict=True) if match]
         unwanted = [(file, match.pseudonyms) for file, match in matching if match.pseudonyms]
         self._result.damaged += [
             file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
         ]
         self._found_ids.update(*(match.ids for _, match in matching))
-        for file, removed_rows in remove_rows(self._place, manifest, unwanted, dry_run=self._dry_run):
+        removal = remove_rows(self._storage, manifest, unwanted, dry_run=self._dry_run)
+        for file, removed_rows in removal.rows:
             if file.kind != "rows":
                 self._result.files += [file.path] if file.path not in self._result.files else []
                 self._result.rows += removed_rows
+        if removal.conflict:
+            raise removal.conflict
 
     def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
         """Return the rows of a file to remove; None if the file was pruned."""
-        with fetch_if_present(self._place, file.path) as path:
+        with fetch_if_present(self._storage, file.path) as path:
             if path is None:
                 return None
             try:

@@ -13,7 +13,7 @@ from feedback_etl.database.connect import Database
 from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.housekeeping import open_audit_log
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.maintenance import require_storage
 from feedback_etl.exports.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.eraser import Eraser, ErasureResult
@@ -90,9 +90,9 @@ def erase(  # noqa: PLR0913  public, flat
         raise UsageError("No one to erase: pass user_ids, analysis_ids or not_in_database.")
     if database is None and (users or not_in_database):
         raise UsageError("The analyses of users are in the database: pass it, or erase by analysis_ids.")
-    place = open_storage(folder)
-    require_storage(place)
-    open_audit_log(place).require_signer(known_keys[0] if known_keys else None)
+    storage = open_storage(folder)
+    require_storage(storage)
+    AuditLog(storage).require_signer(known_keys[0] if known_keys else None)
     consent = ConsentColumnNames(opt_in_column, opt_out_column)
     options: dict[str, Any] = {
         "query": query,
@@ -103,8 +103,8 @@ def erase(  # noqa: PLR0913  public, flat
     request = _resolve(database, users, analyses, options | {"allow_row_security": allow_row_security})
     if database is not None and not_in_database:
         request = request._replace(remaining=_list_remaining(database, options))
-    with explain_write_errors(place), place.lock(lock_timeout):
-        return Eraser(place, known_keys, request, dry_run=dry_run).run()
+    with explain_write_errors(storage), storage.lock(lock_timeout):
+        return Eraser(storage, known_keys, request, dry_run=dry_run).run()
 
 
 def _resolve(

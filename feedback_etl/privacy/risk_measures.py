@@ -113,10 +113,18 @@ def risk(
     return result
 
 
-def linkage_risk(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: str) -> Risk:
+def linkage_risk(frame: Frame, quasi_identifiers: Sequence[str], *, by: str) -> Risk:
     """Measure the risk if an attacker links the rows with equal `by`, and so knows all their quasi-identifiers at once.
 
     Class sizes are numbers of different `by`. A person can have several of them, so k is an upper bound for people.
+
+    Args:
+        frame: A frame of any kind.
+        quasi_identifiers: Columns that an attacker may know.
+        by: Column whose equal values link rows, such as `analysis_hash`.
+
+    Raises:
+        UsageError: The frame lacks a column.
 
     >>> rows = pl.LazyFrame({"hash": ["a", "a", "b"], "age": ["18-25"] * 3, "timeframe": ["1_week", None, "1_week"]})
     >>> risk(rows, quasi_identifiers=["age"], sensitive=[], person="hash").k
@@ -125,9 +133,13 @@ def linkage_risk(frame: pl.LazyFrame, quasi_identifiers: Sequence[str], *, by: s
     1
     """
     names = list(dict.fromkeys(quasi_identifiers))
+    table: pl.LazyFrame = to_polars(frame).lazy()
+    require_columns(table, [by, *names])
     values = pl.concat_str([pl.col(name).cast(pl.String).fill_null("\0") for name in names], separator="\x1f")
     profile = values.unique().sort().str.join("\x1e").alias(_PROFILE)
-    return risk(frame.group_by(by).agg(profile), quasi_identifiers=[_PROFILE], sensitive=[], person=by)
+    return risk(
+        to_polars(frame).lazy().group_by(by).agg(profile), quasi_identifiers=[_PROFILE], sensitive=[], person=by
+    )
 
 
 def summarize_classes(sizes: pl.Series, rows: pl.Series) -> Risk:

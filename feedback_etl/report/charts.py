@@ -43,12 +43,12 @@ def bars(title: str, description: str, items: Sequence[Bar], *, marks: Sequence[
         items: Bars from top to bottom.
         marks: Values to mark with a line, such as thresholds, with their labels.
     """
-    room = _WIDTH - _LABELS - _FIGURES
-    longest = max([each.value for each in items] + [value for value, _ in marks], default=0) or 1
+    plot_width = _WIDTH - _LABELS - _FIGURES
+    longest = max([bar.value for bar in items] + [value for value, _ in marks], default=0) or 1
     height = len(items) * _LINE
-    lines = [_mark(label, _LABELS + value / longest * room, height) for value, label in marks]
-    drawn = [_bar(each, row * _LINE, each.value / longest * room) for row, each in enumerate(items)]
-    return _svg(title, description, height + (_LINE - 6 if marks else 0), [*lines, *drawn])
+    lines = [_mark(label, _LABELS + value / longest * plot_width, height) for value, label in marks]
+    rows = [_bar(bar, row * _LINE, bar.value / longest * plot_width) for row, bar in enumerate(items)]
+    return _svg(title, description, height + (_LINE - 6 if marks else 0), [*lines, *rows])
 
 
 def _mark(label: str, x: float, height: float) -> Markup:
@@ -59,6 +59,7 @@ def _mark(label: str, x: float, height: float) -> Markup:
 
 
 def _bar(item: Bar, top: float, length: float) -> Markup:
+    """Draw a bar between its label and its text."""
     middle = top + _LINE / 2 + _TEXT / 3
     return (
         Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(_LABELS - 8, middle, _short(item.label))
@@ -78,46 +79,46 @@ def stacks(title: str, description: str, items: Sequence[Stack], tones: Sequence
         items: Columns from left to right.
         tones: CSS class of the colour of each series, from bottom to top.
     """
-    highest = 2 * round_width(max((sum(each.values) for each in items), default=0) / 2 or 1)
-    drawn = [_grid(highest * share, _y(share)) for share in (0, 0.5, 1)]
+    highest = 2 * round_width(max((sum(stack.values) for stack in items), default=0) / 2 or 1)
+    shapes = [_grid(highest * share, _y(share)) for share in (0, 0.5, 1)]
     step = (_WIDTH - _AXIS) / max(len(items), 1)
-    wide = min(step * 0.8, 48)
-    every = -(-len(items) // 4)  # labels must not touch each other
-    for place, each in enumerate(items):
-        left = _AXIS + place * step + (step - wide) / 2
-        drawn.append(_stack(each, highest, tones, left, wide))
-        if place % every == 0:
-            drawn.append(
+    width = min(step * 0.8, 48)
+    label_interval = -(-len(items) // 4)  # labels must not touch each other
+    for position, stack in enumerate(items):
+        left = _AXIS + position * step + (step - width) / 2
+        shapes.append(_stack(stack, highest, tones, left, width))
+        if position % label_interval == 0:
+            shapes.append(
                 Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                    min(left + wide / 2, _WIDTH - 36), _HEIGHT + 16, each.label
+                    min(left + width / 2, _WIDTH - 36), _HEIGHT + 16, stack.label
                 )
             )
-    return _svg(title, description, _HEIGHT + _BELOW, drawn)
+    return _svg(title, description, _HEIGHT + _BELOW, shapes)
 
 
-def _stack(item: Stack, highest: float, tones: Sequence[str], left: float, wide: float) -> Markup:
+def _stack(item: Stack, highest: float, tones: Sequence[str], left: float, width: float) -> Markup:
     """Draw a column, with a gap below each value but the lowest."""
-    drawn, bottom = Markup(), _y(0)
-    for height, tone in zip(_heights([_y(0) - _y(each / highest) for each in item.values]), tones, strict=True):
+    column, bottom = Markup(), _y(0)
+    for height, tone in zip(_heights([_y(0) - _y(value / highest) for value in item.values]), tones, strict=True):
         if height:
-            gap = _GAP if drawn else 0
-            drawn += Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-                tone, left, bottom - height, wide, height - gap
+            gap = _GAP if column else 0
+            column += Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+                tone, left, bottom - height, width, height - gap
             )
             bottom -= height
-    return drawn
+    return column
 
 
-def _heights(true: Sequence[float]) -> list[float]:
+def _heights(exact: Sequence[float]) -> list[float]:
     """Raise heights that are too small to see; the greatest is reduced by as much, if possible.
 
     >>> _heights([100.0, 0.0, 0.5]), _heights([0.2, 0.1])
     ([97.5, 0.0, 3.0], [3.0, 3.0])
     """
-    heights = [max(each, _MIN_HEIGHT) if each else 0.0 for each in true]
+    heights = [max(height, _MIN_HEIGHT) if height else 0.0 for height in exact]
     greatest = max(heights)
-    lacking = sum(heights) - sum(true)
-    heights[heights.index(greatest)] = max(greatest - lacking, min(greatest, _MIN_HEIGHT))
+    excess = sum(heights) - sum(exact)
+    heights[heights.index(greatest)] = max(greatest - excess, min(greatest, _MIN_HEIGHT))
     return heights
 
 
@@ -127,18 +128,19 @@ def _y(share: float) -> float:
 
 
 def _grid(value: float, y: float) -> Markup:
+    """Draw a horizontal line with its value on the left."""
     return Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(_AXIS, _WIDTH, y, y) + Markup(
         '<text class="quiet" x="{}" y="{:.1f}" text-anchor="end">{}</text>'
     ).format(_AXIS - 6, y + 4, _compact(value))
 
 
-def _svg(title: str, description: str, height: float, drawn: Sequence[Markup]) -> Markup:
+def _svg(title: str, description: str, height: float, shapes: Sequence[Markup]) -> Markup:
     """Assemble a drawing with its title and description."""
-    head = Markup(
+    opening = Markup(
         '<svg role="img" viewBox="0 0 {} {}" xmlns="http://www.w3.org/2000/svg" font-size="{}">'
         "<title>{}</title><desc>{}</desc>"
     ).format(_WIDTH, height, _TEXT, title, description)
-    return head + Markup("").join(drawn) + Markup("</svg>")
+    return opening + Markup("").join(shapes) + Markup("</svg>")
 
 
 def _short(label: str) -> str:

@@ -20,12 +20,12 @@ _LISTS = {"conditions_detected", "rules_applied"}
 _ORDERED = {"timeframe", "age_range", "number", "time"}
 """Columns and kinds whose values have a natural order."""
 
-_WORDS = {"string": "text", "integer": "whole number", "time": "time"}
+_TYPE_NAMES = {"string": "text", "integer": "whole number", "time": "time"}
 _UNKNOWN = {"description": "Not a column of the contract.", "pattern": PSEUDONYM_PATTERN}
 """Unknown column of an adopted file: it can contain anything, so it is treated like a pseudonym."""
 
 _MAX_STEPS = 12
-_DAYS = ((13, "%Y-%m-%d", "1d"), (90, "week of %Y-%m-%d", "1w"), (395, "%Y-%m", "1mo"))
+_PERIODS = ((13, "%Y-%m-%d", "1d"), (90, "week of %Y-%m-%d", "1w"), (395, "%Y-%m", "1mo"))
 
 
 class Column(NamedTuple):
@@ -59,10 +59,14 @@ def _column(name: str, schema: Mapping[str, Any]) -> Column:
     types = [json_type] if isinstance(json_type, str) else json_type
     bounds = (schema["minimum"], schema["maximum"]) if "minimum" in schema else None
     kind = _kind(name, types[0], schema.get("pattern", ""))
-    words = ["one of a list" if "enum" in schema else _WORDS.get(kind) or _WORDS.get(types[0]) or types[0]]
-    words += [f"{bounds[0]} to {bounds[1]}"] if bounds else []
-    words += ["or empty"] if "null" in types else []
-    return Column(name, schema["description"], ", ".join(words), kind, kind in _ORDERED or name in _ORDERED, bounds)
+    description = [
+        "one of a list" if "enum" in schema else _TYPE_NAMES.get(kind) or _TYPE_NAMES.get(types[0]) or types[0]
+    ]
+    description += [f"{bounds[0]} to {bounds[1]}"] if bounds else []
+    description += ["or empty"] if "null" in types else []
+    return Column(
+        name, schema["description"], ", ".join(description), kind, kind in _ORDERED or name in _ORDERED, bounds
+    )
 
 
 def _kind(name: str, type_: str, pattern: str) -> Kind:
@@ -95,24 +99,25 @@ def _period(time: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
     """Bin times by days, weeks, months or years, depending on their span."""
     first, last = frame.select(time.min().alias("first"), time.max().alias("last")).row(0)
     days = (last - first).days if first else 0
-    form, every = next(((form, every) for most, form, every in _DAYS if days <= most), ("%Y", "1y"))
-    return time.dt.truncate(every).dt.strftime(form)
+    steps = ((time_format, unit) for max_days, time_format, unit in _PERIODS if days <= max_days)
+    time_format, unit = next(steps, ("%Y", "1y"))
+    return time.dt.truncate(unit).dt.strftime(time_format)
 
 
 def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
     """Bin numbers by steps of a round width, unless few are distinct; with known bounds the last step is closed."""
     quantiles = (number.quantile(0.01).alias("low"), number.quantile(0.99).alias("high"))
     low, high = column.bounds or frame.select(quantiles).row(0)
-    few = frame.select(number.drop_nulls().n_unique()).item() <= _MAX_STEPS
-    if few or not math.isfinite(high - low) or high <= low:
+    has_few = frame.select(number.drop_nulls().n_unique()).item() <= _MAX_STEPS
+    if has_few or not math.isfinite(high - low) or high <= low:
         return _plain(number)
     width = round_width((high - low) / _MAX_STEPS)
-    begin = (number / width).floor() * width
+    start = (number / width).floor() * width
     if column.bounds:
-        begin = begin.clip(upper_bound=high - width)
-    is_last = pl.lit(column.bounds is not None) & (begin + width == high)
+        start = start.clip(upper_bound=high - width)
+    is_last = pl.lit(column.bounds is not None) & (start + width == high)
     to = pl.when(is_last).then(pl.lit("to")).otherwise(pl.lit("to under"))
-    return pl.format("{} {} {}", _plain(begin), to, _plain(begin + width))
+    return pl.format("{} {} {}", _plain(start), to, _plain(start + width))
 
 
 def _plain(number: pl.Expr) -> pl.Expr:

@@ -57,59 +57,60 @@ _ROLE_DESCRIPTIONS = {
     "sensitive": "Declared as sensitive",
 }
 _OVERLAP_NOTE = (
-    " Windows of these exports overlap, so that files can repeat rows of others: feedback_etl's scan_training reads "
-    "each once."
+    " The windows of these exports overlap, so files can repeat rows of others: scan_training of feedback_etl "
+    "reads each row once."
 )
 
 
 def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
-    """Describe the exports of a folder whose files exist, with one record set for each file, as columns can differ.
+    """Describe the exports of a folder, with one record set for each file, since columns can differ.
 
     Raises:
-        ExportFileError: There are no such exports; the message counts pruned ones.
+        ExportFileError: No export has files; the message counts pruned exports.
     """
-    present = [(each, file) for each in exports if not each.pruned_at for file in each.all("pairs")]
-    if not present:
+    files = [(manifest, file) for manifest in exports if not manifest.pruned_at for file in manifest.all("pairs")]
+    if not files:
         pruned = f" ({len(exports):,} pruned)" if exports else ""
         raise ExportFileError(
             f"{folder} contains no export with its files{pruned}; create one with `feedback-etl export`."
         )
+    manifests = [manifest for manifest, _ in files]
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": "feedback_training",
-        "description": _DESCRIPTION + (_OVERLAP_NOTE if _may_repeat([each for each, _ in present]) else ""),
-        "dateCreated": present[0][0].created_at,
-        "datePublished": present[-1][0].created_at,
+        "description": _DESCRIPTION + (_OVERLAP_NOTE if _may_repeat(manifests) else ""),
+        "dateCreated": manifests[0].created_at,
+        "datePublished": manifests[-1].created_at,
         "isLiveDataset": True,
-        "rai:personalSensitiveInformation": _sensitive([each for each, _ in present]),
-        "distribution": [_file(file) for _, file in present],
-        "recordSet": [_records(manifest, file) for manifest, file in present],
+        "rai:personalSensitiveInformation": _sensitive(manifests),
+        "distribution": [_file(file) for _, file in files],
+        "recordSet": [_records(manifest, file) for manifest, file in files],
     }
 
 
 def _may_repeat(exports: Sequence[Manifest]) -> bool:
     """Return whether two of the exports can contain the same rows."""
     storage = open_storage(".")  # all are in one storage
-    whole = {each.stem: CommittedExport.from_manifest(storage, each) for each in exports}
-    return any(may_share_pairs(one, other) for one, other in combinations(whole.values(), 2))
+    committed = {manifest.stem: CommittedExport.from_manifest(storage, manifest) for manifest in exports}
+    return any(may_share_pairs(*pair) for pair in combinations(committed.values(), 2))
 
 
 def _sensitive(exports: Sequence[Manifest]) -> list[str]:
-    """List the personal and sensitive data, with extra columns."""
-    columns = dict.fromkeys(column for each in exports for column in _list_extra_columns(each))
+    """List the personal and sensitive data, extra columns included."""
+    columns = dict.fromkeys(column for manifest in exports for column in _list_extra_columns(manifest))
     descriptions = {SUBJECT_HASH: "Pseudonyms of people"}
-    further = [
-        descriptions.get(each, f"{_ROLE_DESCRIPTIONS[each.role]}: column {each.name}")
-        for each in columns
-        if each.role in _ROLE_DESCRIPTIONS
+    extra = [
+        descriptions.get(column, f"{_ROLE_DESCRIPTIONS[column.role]}: column {column.name}")
+        for column in columns
+        if column.role in _ROLE_DESCRIPTIONS
     ]
-    return [*_SENSITIVE, *further]
+    return [*_SENSITIVE, *extra]
 
 
 def _list_extra_columns(manifest: Manifest) -> list[ExtraColumn]:
-    return [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
+    return [ExtraColumn(*fields) for fields in manifest.settings.get("extra_columns", [])]
 
 
 def _file(file: DataFile) -> dict[str, Any]:
@@ -125,8 +126,8 @@ def _file(file: DataFile) -> dict[str, Any]:
 
 
 def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
-    name = _stem_of(file.path) if "/" in file.path else manifest.stem
-    facts = manifest_schema(manifest)["properties"]
+    name = _part_name(file.path) if "/" in file.path else manifest.stem
+    schema = manifest_schema(manifest)["properties"]
     window = (
         " to ".join(end or "the beginning" for end in manifest.window) if manifest.window[1] else "an unknown window"
     )
@@ -135,33 +136,33 @@ def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
         "@id": name,
         "name": name,
         "description": f"{file.rows:,} rows of {window}, UTC.",
-        "field": [_field(name, file.path, column, facts.get(column, {})) for column in manifest.columns],
+        "field": [_field(name, file.path, column, schema.get(column, {})) for column in manifest.columns],
     }
 
 
-def _stem_of(path: str) -> str:
+def _part_name(path: str) -> str:
     """Return the path of a part without its suffix."""
     folder, _, name = path.rpartition("/")
     return f"{folder}/{name.split('.')[0]}"
 
 
-def _field(stem: str, path: str, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-    one_of = f" One of {', '.join(filter(None, facts['enum']))}." if "enum" in facts else ""
+def _field(stem: str, path: str, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    one_of = f" One of {', '.join(filter(None, schema['enum']))}." if "enum" in schema else ""
     return {
         "@type": "cr:Field",
         "@id": f"{stem}/{name}",
         "name": name,
-        "description": facts.get("description", "Not a column of the contract.") + one_of,
-        "dataType": _type_of(facts),
+        "description": schema.get("description", "Not a column of the contract.") + one_of,
+        "dataType": _data_type(schema),
         "source": {"fileObject": {"@id": path}, "extract": {"column": name}},
     }
 
 
-def _type_of(facts: dict[str, Any]) -> str:
+def _data_type(schema: dict[str, Any]) -> str:
     """Return the type of a column; times are recognised by their pattern, since JSON has no type for them."""
-    if facts.get("pattern") == TIME:
+    if schema.get("pattern") == TIME:
         return "sc:DateTime"
-    types: str | Sequence[str] = facts.get("type", "string")
+    types: str | Sequence[str] = schema.get("type", "string")
     return _TYPES[types if isinstance(types, str) else types[0]]
 
 

@@ -18,7 +18,7 @@ from feedback_etl.report.columns import Column, list_columns
 from feedback_etl.report.distribution import Distribution, distribution
 from feedback_etl.report.drift import Drift, can_drift, drift
 from feedback_etl.report.rows import Export, Rows
-from feedback_etl.report.selection import Chosen, choose, refresh_exports
+from feedback_etl.report.selection import Selection, refresh_exports, select_exports
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.training.committed_export import may_share_pairs
@@ -43,16 +43,16 @@ class ClassSize(NamedTuple):
     rows: int
 
 
-class Gathered(NamedTuple):
+class ReportData(NamedTuple):
     """Data of a report.
 
     Attributes:
-        made_at: Time of the report, UTC.
+        created_at: Time of the report, UTC.
         folders: Folders or prefixes of the exports.
         exports: Manifests, the oldest first; pruned ones too.
-        chosen: Exports whose rows, columns, classes and drift are reported, and how many are excluded, and why.
-        rows: Rows of the chosen exports, each pair once.
-        dictionary: Columns of the chosen exports.
+        selection: Exports whose rows, columns, classes and drift are reported, and how many are excluded, and why.
+        rows: Rows of the selected exports, each pair once.
+        dictionary: Columns of the selected exports.
         quasi_identifiers: Quasi-identifiers of the equivalence classes.
         sizes: Sizes of the equivalence classes, the least first.
         person: Column whose values are counted as people in classes and distributions.
@@ -62,10 +62,10 @@ class Gathered(NamedTuple):
         verdicts: Verification of the audit log of each folder.
     """
 
-    made_at: datetime
+    created_at: datetime
     folders: list[str]
     exports: list[Manifest]
-    chosen: Chosen
+    selection: Selection
     rows: int
     dictionary: list[Distribution]
     quasi_identifiers: list[str]
@@ -76,7 +76,7 @@ class Gathered(NamedTuple):
     verdicts: dict[str, VerificationResult]
 
 
-def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) -> Gathered:
+def collect_data(exports: Sequence[Export], keys: Iterable[Key], created_at: datetime) -> ReportData:
     """Collect the data of a report on exports, the oldest first.
 
     Only a few columns of all rows are in memory at a time.
@@ -84,33 +84,33 @@ def gather(exports: Sequence[Export], keys: Iterable[Key], made_at: datetime) ->
     Raises:
         ExportFileError: A file cannot be read, or does not match its manifest.
     """
-    keys, folders = list(keys), list(dict.fromkeys(str(each.storage) for each in exports))
-    chosen = choose(refresh_exports(exports))
-    rows, columns = Rows(chosen.together), _columns(chosen.together)
-    has_people = [_PERSON in each.manifest.columns for each in chosen.together]
+    keys, folders = list(keys), list(dict.fromkeys(str(export.storage) for export in exports))
+    selection = select_exports(refresh_exports(exports))
+    rows, columns = Rows(selection.combined), _columns(selection.combined)
+    has_people = [_PERSON in export.manifest.columns for export in selection.combined]
     person = _PERSON if has_people and all(has_people) else "analysis_hash"
-    known = [name for name in _quasi_identifiers(chosen.together) if name in columns]
-    return Gathered(
-        made_at=made_at,
+    quasi_identifiers = [name for name in _quasi_identifiers(selection.combined) if name in columns]
+    return ReportData(
+        created_at=created_at,
         folders=folders,
-        exports=[each.manifest for each in exports],
-        chosen=chosen,
+        exports=[export.manifest for export in exports],
+        selection=selection,
         rows=rows.read(person).height,
-        dictionary=[distribution(rows.read(name, person), each, person=person) for name, each in columns.items()],
-        quasi_identifiers=known,
-        sizes=_sizes(rows.read(*known, person), known, person) if known else [],
+        dictionary=[distribution(rows.read(name, person), column, person=person) for name, column in columns.items()],
+        quasi_identifiers=quasi_identifiers,
+        sizes=_sizes(rows.read(*quasi_identifiers, person), quasi_identifiers, person) if quasi_identifiers else [],
         person=person,
-        overlap=_overlap(chosen.compared),
-        drift=_drift(chosen.compared, columns),
+        overlap=_overlap(selection.compared),
+        drift=_drift(selection.compared, columns),
         verdicts={folder: verify_folder(folder, list_exports(folder).exports, keys) for folder in folders},
     )
 
 
 def _columns(exports: Sequence[Export]) -> dict[str, Column]:
     """Return the columns of all exports by name, as in the newest; a column that one export hides is hidden."""
-    found = [column for each in exports for column in list_columns(each.manifest)]
-    hidden = {each.name for each in found if each.kind == "hidden"}
-    return {each.name: each for each in found if each.kind == "hidden" or each.name not in hidden}
+    columns = [column for export in exports for column in list_columns(export.manifest)]
+    hidden = {column.name for column in columns if column.kind == "hidden"}
+    return {column.name: column for column in columns if column.kind == "hidden" or column.name not in hidden}
 
 
 def _drift(compared: Sequence[Export], columns: Mapping[str, Column]) -> list[Drift]:
@@ -118,59 +118,61 @@ def _drift(compared: Sequence[Export], columns: Mapping[str, Column]) -> list[Dr
     if not compared:
         return []
     before, now = compared
-    both = [each for name, each in columns.items() if name in before.manifest.columns and name in now.manifest.columns]
-    comparable = [each for each in both if can_drift(each)]
-    names = [each.name for each in comparable]
+    common = {*before.manifest.columns} & {*now.manifest.columns}
+    comparable = [column for name, column in columns.items() if name in common and can_drift(column)]
+    names = [column.name for column in comparable]
     return drift(before.read(names), now.read(names), comparable)
 
 
 def _overlap(compared: Sequence[Export]) -> float | None:
     """Return the overlap of two windows; exports of one series share no row, and adopted files have no window."""
-    both = [each.committed for each in compared]
-    if not both or not all(each.manifest.window[1] for each in both) or not may_share_pairs(*both):
+    exports = [export.committed for export in compared]
+    if not exports or not all(export.manifest.window[1] for export in exports) or not may_share_pairs(*exports):
         return 0.0
-    (start, end), (newer_start, newer_end) = (each.window for each in both)
+    (start, end), (newer_start, newer_end) = (export.window for export in exports)
     if newer_start == datetime.min:
         return None
     return (min(end, newer_end) - max(start, newer_start)) / (newer_end - newer_start)
 
 
-def find_report_exports(places: Iterable[str | Path]) -> list[Export]:
+def find_report_exports(locations: Iterable[str | Path]) -> list[Export]:
     """Find the exports of folders, prefixes of object stores and data files, the oldest first.
 
     Raises:
         ExportFileError: A folder has no export, a file has no manifest, or a manifest cannot be read.
     """
-    found = {(str(each.storage), each.manifest.stem): each for storage in places for each in _exports_at(storage)}
-    return sorted(found.values(), key=lambda each: (each.manifest.created_at, each.manifest.stem))
+    exports = (export for location in locations for export in _list_exports(location))
+    distinct = {(str(export.storage), export.manifest.stem): export for export in exports}
+    return sorted(distinct.values(), key=lambda export: (export.manifest.created_at, export.manifest.stem))
 
 
-def _exports_at(named: str | Path) -> list[Export]:
-    path = Path(named)
-    is_file = path.name.endswith(DATA_SUFFIXES) and not is_object_store(str(named))
-    storage = open_storage(path.parent if is_file else named)
-    found = [Export(storage, manifest) for manifest in list_exports(storage).exports]
-    if not is_file and not found:
+def _list_exports(location: str | Path) -> list[Export]:
+    """List the exports of a folder or prefix, or the export of a data file."""
+    path = Path(location)
+    is_file = path.name.endswith(DATA_SUFFIXES) and not is_object_store(str(location))
+    storage = open_storage(path.parent if is_file else location)
+    exports = [Export(storage, manifest) for manifest in list_exports(storage).exports]
+    if not is_file and not exports:
         raise ExportFileError(f"{storage} contains no exports; create one with `feedback-etl export`.")
-    if is_file and not (found := [each for each in found if each.paths == [path.name]]):
+    if is_file and not (exports := [export for export in exports if export.paths == [path.name]]):
         raise ExportFileError(
             f"{path} is not a data file with a manifest. Create one with `feedback-etl adopt FILE`, or name a folder."
         )
-    return found
+    return exports
 
 
 def _quasi_identifiers(exports: Sequence[Export]) -> Sequence[str]:
     """Return the quasi-identifiers of the newest export with a measured risk."""
-    risks: list[dict[str, Any]] = [each.manifest.risk for each in reversed(exports) if each.manifest.risk]
+    risks: list[dict[str, Any]] = [export.manifest.risk for export in reversed(exports) if export.manifest.risk]
     return risks[0]["quasi_identifiers"] if risks else QUASI_IDENTIFIERS
 
 
-def _sizes(frame: pl.DataFrame, known: list[str], person: str) -> list[ClassSize]:
+def _sizes(frame: pl.DataFrame, quasi_identifiers: list[str], person: str) -> list[ClassSize]:
     """Count the equivalence classes of each size."""
-    classes = frame.group_by(known).agg(pl.col(person).n_unique().alias("size"), pl.len().alias("rows"))
-    found = []
+    classes = frame.group_by(quasi_identifiers).agg(pl.col(person).n_unique().alias("size"), pl.len().alias("rows"))
+    sizes = []
     for least, most in _SIZES:
-        some = classes.filter(pl.col("size") >= least, pl.col("size") <= (most or pl.col("size")))
+        matching = classes.filter(pl.col("size") >= least, pl.col("size") <= (most or pl.col("size")))
         label = str(least) if least == most else f"{least} to {most}" if most else f"{least} or more"
-        found.append(ClassSize(label, least < 5, some.height, int(some["rows"].sum())))
-    return found
+        sizes.append(ClassSize(label, least < 5, matching.height, int(matching["rows"].sum())))
+    return sizes

@@ -11,7 +11,6 @@ from feedback_etl.report.columns import Column, bin_values
 MAX_BINS = 15
 """Bins shown one by one, empty among them; the others are grouped."""
 
-
 _NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")  # the hyphen of 18-25 is no sign
 
 
@@ -37,14 +36,14 @@ class Distribution(NamedTuple):
         column: The column.
         rows: Rows of the table.
         empty: Rows without a value; None if they are rare, and so grouped with the others.
-        different: Distinct values; of lists, distinct elements.
+        distinct: Distinct values; of lists, distinct elements.
         shares: Values that are not rare, then all others as one group; empty for a hidden column.
     """
 
     column: Column
     rows: int
     empty: int | None
-    different: int
+    distinct: int
     shares: list[Share]
 
 
@@ -63,7 +62,7 @@ def distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distrib
     [Share(label='1_week', rows=6), Share(label='other (2 values)', rows=7)]
     """
     shown, grouped = _split_rare(_counts(frame, column, person))
-    rare = any(each.label is None for each in grouped)
+    rare = any(count.label is None for count in grouped)
     values = frame.get_column(column.name).drop_nulls()
     return Distribution(
         column,
@@ -86,24 +85,24 @@ def _counts(frame: pl.DataFrame, column: Column, person: str) -> list[_Count]:
 
 def _split_rare(counts: list[_Count]) -> tuple[list[_Count], list[_Count]]:
     """Return the bins with enough people, and the grouped others; a group that is too small takes one more bin."""
-    shown = [each for each in counts if each.people >= SMALL_CLASS][:MAX_BINS]
-    grouped = [each for each in counts if each not in shown]
-    if shown and grouped and (len(grouped) == 1 or sum(each.people for each in grouped) < SMALL_CLASS):
+    shown = [count for count in counts if count.people >= SMALL_CLASS][:MAX_BINS]
+    grouped = [count for count in counts if count not in shown]
+    if shown and grouped and (len(grouped) == 1 or sum(count.people for count in grouped) < SMALL_CLASS):
         grouped.append(shown.pop())
     return shown, grouped
 
 
 def _shares(counts: list[_Count], column: Column) -> list[Share]:
     shares = [Share(label, rows) for label, rows, _ in counts if label is not None]
-    return sorted(shares, key=lambda each: _natural(each.label)) if column.ordered else shares
+    return sorted(shares, key=lambda share: _natural(share.label)) if column.ordered else shares
 
 
 def _group(counts: list[_Count]) -> list[Share]:
     """Return grouped bins as one share; an empty list for no bins."""
     label = f"other ({len(counts):,} value{'' if len(counts) == 1 else 's'})"
-    if any(each.label is None for each in counts):
+    if any(count.label is None for count in counts):
         label = "other or empty"
-    return [Share(label, sum(each.rows for each in counts))] if counts else []
+    return [Share(label, sum(count.rows for count in counts))] if counts else []
 
 
 def _natural(label: str) -> tuple[list[float], str]:

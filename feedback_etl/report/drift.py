@@ -21,7 +21,7 @@ class Drift(NamedTuple):
         column: Name of the column.
         psi: Population stability index.
         by_chance: Its approximate value without any change, since the exports are samples: (bins - 1) x
-            (1 / rows of the one + 1 / rows of the other) (Yurdakul and Naranjo 2020, Statistical properties of the
+            (1 / rows before + 1 / rows now) (Yurdakul and Naranjo 2020, Statistical properties of the
             population stability index).
     """
 
@@ -74,7 +74,7 @@ def drift(before: pl.DataFrame, now: pl.DataFrame, columns: Sequence[Column]) ->
 
     Empty is a bin of its own; values in fewer than five rows are one bin; of lists the elements are counted.
     """
-    return sorted((_drift(before, now, each) for each in columns), key=lambda each: -each.psi)
+    return sorted((_drift(before, now, column) for column in columns), key=lambda item: -item.psi)
 
 
 def _drift(before: pl.DataFrame, now: pl.DataFrame, column: Column) -> Drift:
@@ -84,11 +84,11 @@ def _drift(before: pl.DataFrame, now: pl.DataFrame, column: Column) -> Drift:
     bins = both.select("part", bin_values(column, both).alias("bin"))
     if column.kind == "list":
         bins = bins.explode("bin")
-    one = (pl.col("part") == 0).sum().alias("before")
-    counts = bins.group_by("bin").agg(one, pl.len().alias("rows"))
+    rows_before = (pl.col("part") == 0).sum().alias("before")
+    counts = bins.group_by("bin").agg(rows_before, pl.len().alias("rows"))
     rare = (pl.col("rows") < _MIN_BIN_ROWS) & pl.col("bin").is_not_null()
     counts = counts.group_by(pl.when(rare).then(pl.lit("rare")).otherwise(pl.lit("")), pl.when(~rare).then("bin")).sum()
     expected, total = counts["before"].to_list(), counts["rows"].to_list()
-    actual = [rows - one for rows, one in zip(total, expected, strict=True)]
+    actual = [rows - before_rows for rows, before_rows in zip(total, expected, strict=True)]
     chance = (len(total) - 1) * (1 / max(before.height, 1) + 1 / max(now.height, 1))
     return Drift(column.name, psi(expected, actual), chance)

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from feedback_etl.report.charts import Bar, Stack, bars, stacks
-from feedback_etl.report.data import ClassSize, Gathered
+from feedback_etl.report.data import ClassSize, ReportData
 from feedback_etl.report.distribution import Distribution
 from feedback_etl.report.drift import LARGE, MODERATE, Drift
 
@@ -33,23 +33,23 @@ _VISIBLE = {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0
 _TONES = {"little": "main", "too few rows to tell": "third", "moderate": "third", "large": "bad"}
 
 
-def page(gathered: Gathered) -> str:
-    """Render the page; equal data give equal pages."""
-    newest = gathered.exports[-MAX_EXPORTS:]
+def render_page(data: ReportData) -> str:
+    """Render the page; equal data results in equal pages."""
+    newest = data.exports[-MAX_EXPORTS:]
     text = (
         _environment()
         .get_template("page.html")
         .render(
-            facts=gathered,
+            data=data,
             newest=newest,
             series=_SERIES,
-            totals={name: sum(_statistic(each.statistics, name) for each in newest) for name in _SERIES},
+            totals={name: sum(_statistic(export.statistics, name) for export in newest) for name in _SERIES},
             over_time=_over_time(newest),
-            dictionary=[(each, _distribution(each)) for each in gathered.dictionary],
-            classes=_classes(gathered.sizes, gathered.quasi_identifiers),
-            small_classes=sum(each.classes for each in gathered.sizes if each.small),
-            drift=_drift(gathered.drift),
-            faults=sum(len(verdict.problems) for verdict in gathered.verdicts.values()),
+            dictionary=[(column, _distribution(column)) for column in data.dictionary],
+            classes=_classes(data.sizes, data.quasi_identifiers),
+            small_classes=sum(size.classes for size in data.sizes if size.small),
+            drift=_drift(data.drift),
+            problems=sum(len(verdict.problems) for verdict in data.verdicts.values()),
         )
     )
     return text.translate(_VISIBLE)
@@ -70,7 +70,7 @@ def _environment() -> Environment:
 
 def _over_time(exports: "list[Manifest]") -> Markup:
     """Draw the outcome of the rows of each export."""
-    items = [Stack(each.created_at[:10], [_statistic(each.statistics, name) for name in _SERIES]) for each in exports]
+    items = [Stack(item.created_at[:10], [_statistic(item.statistics, name) for name in _SERIES]) for item in exports]
     description = f"One column for each of {len(items)} exports, from {items[0].label} to {items[-1].label}."
     return stacks("Rows by export", description, items, [tone for _, tone in _SERIES.values()])
 
@@ -91,16 +91,18 @@ def _distribution(item: Distribution) -> Markup | None:
     return bars(f"Values of {item.column.name}", f"Shares of {item.rows:,} rows.", shares)
 
 
-def _classes(sizes: list[ClassSize], known: list[str]) -> Markup:
+def _classes(sizes: list[ClassSize], quasi_identifiers: list[str]) -> Markup:
     """Draw the number of equivalence classes by size."""
-    items = [Bar(each.label, each.classes, f"{each.classes:,}", "bad" if each.small else "main") for each in sizes]
-    description = f"Number of equivalence classes by size; people of one class have equal {', '.join(known)}."
+    items = [Bar(size.label, size.classes, f"{size.classes:,}", "bad" if size.small else "main") for size in sizes]
+    description = (
+        f"Number of equivalence classes by size; people of one class have equal {', '.join(quasi_identifiers)}."
+    )
     return bars("Equivalence classes by size", description, items)
 
 
 def _drift(drift: list[Drift]) -> Markup:
     """Draw the drift of each column."""
-    items = [Bar(each.column, each.psi, f"{each.psi:.3f}", _TONES[each.verdict]) for each in drift]
+    items = [Bar(item.column, item.psi, f"{item.psi:.3f}", _TONES[item.verdict]) for item in drift]
     description = "Population stability index of each column, the greatest first."
     return bars("Drift by column", description, items, marks=[(MODERATE, f"{MODERATE:g}"), (LARGE, f"{LARGE:g}")])
 

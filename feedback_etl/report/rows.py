@@ -6,8 +6,8 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.csv_files import scan_text
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.text_scan import scan_text
 from feedback_etl.storage.base import Storage
 from feedback_etl.training.committed_export import CommittedExport
 from feedback_etl.transform.transforms import PAIR_KEY
@@ -37,18 +37,18 @@ class Export(NamedTuple):
         Raises:
             ExportFileError: The file cannot be read, or lacks a column of its manifest.
         """
-        lacking = [pl.lit(None, pl.String).alias(name) for name in names if name not in self.manifest.columns]
+        missing = [pl.lit(None, pl.String).alias(name) for name in names if name not in self.manifest.columns]
         try:
-            return scan_text(self.storage, self.manifest).with_columns(lacking).select(names).collect()
+            return scan_text(self.storage, self.manifest).with_columns(missing).select(names).collect()
         except (OSError, pl.exceptions.PolarsError):  # their messages may contain values
-            where = self.storage.uri(self.manifest.data)
-            raise ExportFileError(f"{where} cannot be read: it is missing, or damaged.") from None
+            file = self.storage.uri(self.manifest.data)
+            raise ExportFileError(f"{file} cannot be read: it is missing, or damaged.") from None
 
 
 class Rows:
-    """Rows of exports, the oldest first; of a pair in several exports, the newest copy.
+    """Rows of exports, the oldest first; a pair in several exports is read from the newest.
 
-    Equal rows of one file are different feedback with truncated times.
+    Equal rows of one file are distinct feedback whose times were truncated, so all of them are kept.
     """
 
     def __init__(self, exports: Sequence[Export]) -> None:
@@ -61,9 +61,9 @@ class Rows:
         Raises:
             ExportFileError: A file cannot be read.
         """
-        wanted = list(dict.fromkeys(names))
-        frames = [export.read(wanted) for export in self._exports]
-        rows = pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
+        columns = list(dict.fromkeys(names))
+        frames = [export.read(columns) for export in self._exports]
+        rows = pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
         return rows if self._kept is None else rows.filter(self._kept)
 
 

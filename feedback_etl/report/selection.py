@@ -17,19 +17,19 @@ _REASONS = {
 """Differences, by the names of `ExportKind`, because of which two exports cannot be combined."""
 
 
-class Chosen(NamedTuple):
+class Selection(NamedTuple):
     """Selected exports.
 
     Attributes:
-        together: Exports of the newest one's kind, the oldest first.
+        combined: Exports of the newest one's kind, the oldest first.
         compared: The last two of these in the newest one's folder; empty if there are not two.
-        left_out: Number of other exports with their files.
+        excluded: Number of other exports with their files.
         reasons: Differences of these from the newest one, with their numbers; an export can have several.
     """
 
-    together: Sequence[Export]
+    combined: Sequence[Export]
     compared: Sequence[Export]
-    left_out: int
+    excluded: int
     reasons: dict[str, int]
 
 
@@ -40,28 +40,28 @@ def refresh_exports(exports: Sequence[Export]) -> list[Export]:
         ExportFileError: A file is missing, truncated or changed.
     """
     with ThreadPoolExecutor() as pool:
-        found = pool.map(partial(refresh, verify=False), [each.committed for each in exports if each.paths])
-        return [Export(each.storage, each.manifest) for each in found if each]
+        refreshed = pool.map(partial(refresh, verify=False), [export.committed for export in exports if export.paths])
+        return [Export(export.storage, export.manifest) for export in refreshed if export]
 
 
-def choose(present: Sequence[Export]) -> Chosen:
+def select_exports(exports: Sequence[Export]) -> Selection:
     """Select the exports that can be combined with the newest, so that no person and no pair counts twice.
 
     Args:
-        present: Exports whose files exist, the oldest first.
+        exports: Exports whose files exist, the oldest first.
     """
-    if not present:
-        return Chosen([], [], 0, {})
-    newest, kinds = present[-1], [each.committed.kind for each in present]
-    together = [each for each, kind in zip(present, kinds, strict=True) if kind == kinds[-1]]
-    beside = [each for each in together if str(each.storage) == str(newest.storage)]
-    others = {
+    if not exports:
+        return Selection([], [], 0, {})
+    newest, kinds = exports[-1], [export.committed.kind for export in exports]
+    combined = [export for export, kind in zip(exports, kinds, strict=True) if kind == kinds[-1]]
+    same_folder = [export for export in combined if str(export.storage) == str(newest.storage)]
+    differences = {
         reason: sum(getattr(kind, name) != getattr(kinds[-1], name) for kind in kinds)
         for name, reason in _REASONS.items()
     }
-    return Chosen(
-        together=together,
-        compared=beside[-2:] if len(beside) > 1 else [],
-        left_out=len(present) - len(together),
-        reasons={reason: count for reason, count in others.items() if count},
+    return Selection(
+        combined=combined,
+        compared=same_folder[-2:] if len(same_folder) > 1 else [],
+        excluded=len(exports) - len(combined),
+        reasons={reason: count for reason, count in differences.items() if count},
     )

@@ -22,7 +22,7 @@ def write_report(
     """Write a report on exports as one HTML page: data dictionary, re-identification risk, drift and audit log.
 
     It contains no row and no pseudonym, and no value of fewer than five people, as counted by `subject_hash` or,
-    without it, `analysis_hash`, of which a person can have several. It needs no network and runs no script.
+    without it, by `analysis_hash`, of which a person can have several. It needs no network and runs no script.
 
     Rows, columns, classes and drift cover the exports that can be combined with the newest one: those of equal key,
     timestamp precision, age ranges and form of recommendation_id. The page says how many are excluded, and why. Drift
@@ -39,7 +39,7 @@ def write_report(
 
     Raises:
         ExportFileError: There is no export, a file cannot be read or does not match its manifest, or the page cannot be
-            written: its folder has to be there.
+            written, for example because its folder does not exist.
         UsageError: The path is a folder.
 
     >>> from feedback_etl import export_feedback
@@ -50,8 +50,8 @@ def write_report(
     '<!doctype html>'
     """
     require_usable_polars()
-    from feedback_etl.report.data import find_report_exports, gather
-    from feedback_etl.report.page import page
+    from feedback_etl.report.data import collect_data, find_report_exports
+    from feedback_etl.report.page import render_page
 
     path = Path(path)
     refuse_links(path)
@@ -59,9 +59,9 @@ def write_report(
         raise UsageError(f"{path} is a folder: name a file for the report.")
     if not path.parent.exists():
         raise ExportFileError(f"The folder {path.parent} does not exist: create it, or name another file with -o.")
-    places = [exports] if isinstance(exports, str | Path) else exports
-    found = find_report_exports(places)
-    text = page(gather(found, Key.parse_all(keys), resolve_now(now)))
+    locations = [exports] if isinstance(exports, str | Path) else exports
+    data = collect_data(find_report_exports(locations), Key.parse_all(keys), resolve_now(now))
+    text = render_page(data)
     with explain_write_errors(path.parent, "Name another file with -o."):
         replace_private_file(path, temporary_path(path.parent, path.name), text.encode())
     return path

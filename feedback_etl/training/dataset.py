@@ -11,8 +11,8 @@ import polars as pl
 
 from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn, summarize_names
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.adoption import ADOPTED
-from feedback_etl.exports.text_scan import csv_sources
+from feedback_etl.exports.csv_files import csv_sources
+from feedback_etl.exports.manifest import ADOPTED
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, recency_key
 from feedback_etl.training.export_catalog import find_exports, refresh, require_exports
 from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT

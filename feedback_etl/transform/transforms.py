@@ -137,7 +137,7 @@ def _convert_extra(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: b
 def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] = ()) -> Frame:
     """Truncate feedback_timestamp (and other times) to the minute, the hour or the day.
 
-    Fewer rows are unique afterwards. Drop duplicates before: rows that differ only in their exact times become equal.
+    Drop duplicates before: rows that differ only in their exact times become equal.
 
     Raises:
         UsageError: There is no such precision.
@@ -228,9 +228,6 @@ def latest_per_recommendation(frame: Frame) -> Frame:
 
     Args:
         frame: Training pairs.
-
-    Returns:
-        The frame without the older rows, lazy if it was.
 
     Raises:
         ValidationError: The frame lacks a column of the pair, or one is of a wrong type; texts are no times.

@@ -1,8 +1,8 @@
-"""The guard against pseudonyms of two keys in one folder, which would not fit together."""
+"""Guards that refuse an export which would not fit those before it: one key, and a consent filter once there is one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from feedback_etl.errors import UsageError
+from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.privacy.keys import Key, get_key_id
 
@@ -34,7 +34,7 @@ def require_same_key(
     if key is None and any(keys.values()):
         raise UsageError(f"{folder} holds exports of a key: unkeyed ones go into another folder (--output).")
     mine = get_key_id(key)
-    used += [each for each in unrecorded if each != mine]
+    used += [key_id for key_id in unrecorded if key_id != mine]
     if used and used[-1] != mine and not allow_new_key:
         raise UsageError(
             f"The exports in {folder} are of {_named(used[-1])}, and this one would be of {_named(mine)}: their "
@@ -45,3 +45,17 @@ def require_same_key(
 
 def _named(key_id: str | None) -> str:
     return f"the key {key_id}" if key_id else "no key"
+
+
+def require_consent(folder: object, log: LockedAuditLog, consent: Sequence[str]) -> None:
+    """Refuse an export without a consent filter if the last one had one.
+
+    Raises:
+        ValidationError: The last export filtered by it, and this one would not.
+    """
+    done = [record.get("consent") for record in log.records() if record["event"] == "committed" and record.get("files")]
+    if done and done[-1] and not consent:
+        raise ValidationError(
+            f"The last export in {folder} left people out by {', '.join(map(str, done[-1]))}, and now nothing records "
+            "consent: nothing was written. Bring the column back, or export into another folder (--output)."
+        )

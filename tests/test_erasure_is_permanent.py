@@ -1,4 +1,4 @@
-"""What was forgotten stays so, whoever exports next and however; and an erasure reaches what it should."""
+"""Erasure is permanent: later exports exclude erased people, and an erasure reaches every file."""
 
 import gzip
 import json
@@ -25,38 +25,38 @@ from feedback_etl.settings import find_retired_folder
 
 @pytest.fixture
 def application(sqlite_database: Database) -> Database:
-    """Three users with four analyses each, of which one row each is rejected."""
+    """Create an application of three users with four analyses each; one row of each user is rejected."""
     sqlite_database.fill(**people(3, each=4))
     return sqlite_database
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the exports go."""
+    """Return the folder of the exports."""
     return tmp_path / "exports"
 
 
 class TestAnotherKey:
-    """Tombstones are of a key; who does not know it cannot tell who is forgotten."""
+    """Tombstones are hashed by a key, and cannot be compared without it."""
 
-    def test_it_needs_the_old_one(self, application: Database, folder: Path) -> None:
-        """Refused, rather than that somebody comes back; with the old one among the retired they stay away."""
+    def test_new_key_needs_the_key_of_the_tombstones(self, application: Database, folder: Path) -> None:
+        """The export is refused without it; with the retired key it excludes the erased people."""
         exported(application, folder)
         forget(application, folder, 2)
         with pytest.raises(KeyMissingError, match=rf"under the key {Key(KEY).id}, which is not available.*keys retire"):
             exported(application, folder, key=OTHER, allow_new_key=True)
         assert len(list_manifests(folder)) == 1
-        place = find_retired_folder()
-        assert place
-        write_key(place / "made")
-        (place / Key(KEY).id).write_text(KEY)
-        (place / Key(KEY).id).chmod(0o600)
+        retired_folder = find_retired_folder()
+        assert retired_folder
+        write_key(retired_folder / "made")
+        (retired_folder / Key(KEY).id).write_text(KEY)
+        (retired_folder / Key(KEY).id).chmod(0o600)
         report = exported(application, folder, key=OTHER, allow_new_key=True)
         assert (report.exported_records, report.excluded_records) == (6, 4)
         assert pseudonym(201, OTHER).encode() not in everything_in(folder)
 
-    def test_an_erasure_may_know_both(self, application: Database, folder: Path) -> None:
-        """Then either is enough."""
+    def test_erasure_under_two_keys_is_known_to_both(self, application: Database, folder: Path) -> None:
+        """Either key is enough for a later export."""
         exported(application, folder)
         forget(application, folder, 2, keys=[Key(KEY), Key(OTHER)])
         assert exported(application, folder).excluded_records == 4
@@ -65,7 +65,7 @@ class TestAnotherKey:
     def test_unkeyed_folders_use_the_configured_key(
         self, application: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Plain digests of ids would tell everybody who asked to be forgotten."""
+        """Plain digests of ids would disclose who was erased."""
         unkeyed: dict[str, Any] = {"key": None, "unkeyed": True}
         exported(application, folder, **unkeyed)
         forget(application, folder, 2)
@@ -77,13 +77,15 @@ class TestAnotherKey:
         assert exported(application, folder, **unkeyed).excluded_records == 4
 
 
-class TestUnderWay:
-    """An export has read the rows before the erasure came."""
+class TestConcurrentExport:
+    """An export that has read rows before an erasure."""
 
-    def after(self, database: Database, folder: Path, act: Any, **options: Any) -> list[BaseException | ExportReport]:
-        """What becomes of an export during which something happens."""
+    def export_during(
+        self, database: Database, folder: Path, act: Any, **options: Any
+    ) -> list[BaseException | ExportReport]:
+        """Return the result of an export during which `act` is called."""
         read, done = threading.Event(), threading.Event()
-        became: list[BaseException | ExportReport] = []
+        results: list[BaseException | ExportReport] = []
 
         def wait(_rows: int, _total: int) -> None:
             read.set()
@@ -91,9 +93,9 @@ class TestUnderWay:
 
         def export() -> None:
             try:
-                became.append(exported(database, folder, on_progress=wait, **options))
+                results.append(exported(database, folder, on_progress=wait, **options))
             except Exception as error:
-                became.append(error)
+                results.append(error)
 
         thread = threading.Thread(target=export)
         thread.start()
@@ -101,20 +103,20 @@ class TestUnderWay:
         act()
         done.set()
         thread.join()
-        return became
+        return results
 
-    def test_of_another_key(self, application: Database, folder: Path) -> None:
-        """It cannot tell who was erased, so that it is not published."""
+    def test_erasure_under_another_key_fails_the_export(self, application: Database, folder: Path) -> None:
+        """It cannot determine who was erased."""
         exported(application, folder, key=OTHER)
-        (became,) = self.after(
+        (result,) = self.export_during(
             application, folder, lambda: forget(application, folder, 2, keys=[Key(OTHER)]), allow_new_key=True
         )
-        assert isinstance(became, ExportFileError)
-        assert "under another key: nothing was published. Run again." in str(became)
+        assert isinstance(result, ExportFileError)
+        assert "under another key: nothing was published. Run again." in str(result)
         assert len(list(folder.glob("*.csv"))) == 1
 
-    def test_of_a_sweep(self, application: Database, folder: Path) -> None:
-        """A sweep looks at what is published; what is under way has to be read again."""
+    def test_sweep_fails_the_export(self, application: Database, folder: Path) -> None:
+        """A sweep compares published exports; rows of the unfinished one have to be read again."""
         exported(application, folder)
 
         def sweep() -> None:
@@ -122,18 +124,18 @@ class TestUnderWay:
                 connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 3")
             assert forget(application, folder, not_in_database=True).rows == 4
 
-        (became,) = self.after(application, folder, sweep)
-        assert isinstance(became, ExportFileError)
-        assert "was swept" in str(became)
+        (result,) = self.export_during(application, folder, sweep)
+        assert isinstance(result, ExportFileError)
+        assert "was swept" in str(result)
         assert pseudonym(301).encode() not in everything_in(folder)
 
 
-class TestTheTombstones:
-    """They are what keeps people out."""
+class TestTombstones:
+    """Missing, changed and invalid tombstones."""
 
     @pytest.mark.parametrize("harm", ["remove", "change", "cut"])
-    def test_they_are_looked_after(self, application: Database, folder: Path, harm: str) -> None:
-        """Exports and erasures refuse to go on without them, and the log tells."""
+    def test_missing_or_changed_tombstones_are_an_error(self, application: Database, folder: Path, harm: str) -> None:
+        """Exports and erasures are refused; the log records their digest."""
         exported(application, folder)
         forget(application, folder, 2)
         path = folder / ".feedback_etl" / "tombstones.jsonl"
@@ -143,8 +145,8 @@ class TestTheTombstones:
             with pytest.raises(ExportFileError, match=r"tombstones\.jsonl is missing or was changed"):
                 act(application, folder, *([3] if act is forget else []))
 
-    def test_a_link_is_not_followed(self, application: Database, folder: Path, tmp_path: Path) -> None:
-        """It could lead anywhere."""
+    def test_symbolic_link_is_refused(self, application: Database, folder: Path, tmp_path: Path) -> None:
+        """It could lead out of the folder."""
         exported(application, folder)
         (tmp_path / "elsewhere").write_text("")
         (folder / ".feedback_etl" / "tombstones.jsonl").symlink_to(tmp_path / "elsewhere")
@@ -152,8 +154,8 @@ class TestTheTombstones:
             exported(application, folder)
 
     @pytest.mark.parametrize("line", ["[]", "{}", '"x"', '{"erasure": 1, "kind": "user", "digest": "", "key_id": ""}'])
-    def test_what_is_none_is_told(self, application: Database, folder: Path, line: str) -> None:
-        """Nothing is guessed."""
+    def test_invalid_tombstone_is_an_error(self, application: Database, folder: Path, line: str) -> None:
+        """No part of it is used."""
         exported(application, folder)
         (folder / ".feedback_etl" / "tombstones.jsonl").write_text(line + "\n")
         with pytest.raises(ExportFileError, match="no tombstone"):
@@ -161,13 +163,13 @@ class TestTheTombstones:
 
 
 class TestFiles:
-    """Whatever is in them."""
+    """Files of other programs, damaged files, modes, and paths in manifests."""
 
     @pytest.mark.parametrize(
         "text", ['"analysis_hash","x"\r\n"{0}","1"\r\n', "analysis_hash\n{0}\n", "x,analysis_hash\n1,{1}\n"]
     )
-    def test_adopted_ones_of_other_writers(self, application: Database, folder: Path, text: str) -> None:
-        """Quoted, alone in its row, or in upper case."""
+    def test_adopted_files_of_other_programs_are_erased(self, application: Database, folder: Path, text: str) -> None:
+        """Pseudonyms are quoted, alone in their row, or in upper case."""
         folder.mkdir()
         path = folder / "old.csv"
         path.write_bytes(text.format(pseudonym(201), pseudonym(201).upper()).encode())
@@ -176,26 +178,26 @@ class TestFiles:
         assert pseudonym(201) not in path.read_text().lower()
         assert path.read_text().count("\n") == 1
 
-    def test_damaged_ones_do_not_stop_it(self, application: Database, folder: Path) -> None:
-        """They are named, and the others are done."""
+    def test_damaged_files_do_not_stop_an_erasure(self, application: Database, folder: Path) -> None:
+        """They are reported, and the other files are rewritten."""
         for form in ({"format": "parquet"}, {"compression": "gzip"}, {}):
             exported(application, folder, **form)
-        names = [file.path for each in list_manifests(folder) if (file := each.file("pairs"))]
+        names = [file.path for manifest in list_manifests(folder) if (file := manifest.file("pairs"))]
         (folder / names[0]).write_bytes((folder / names[0]).read_bytes()[:-20])
         (folder / names[1]).write_bytes(gzip.compress(b"x" * 100)[:-12])
         done = forget(application, folder, 2)
         assert done.damaged == names[:2]
         assert pseudonym(201).encode() not in (folder / names[2]).read_bytes()
 
-    def test_they_stay_shared_as_they_were(self, application: Database, folder: Path) -> None:
-        """Who could read a file before can read what takes its place."""
+    def test_mode_of_a_rewritten_file_is_kept(self, application: Database, folder: Path) -> None:
+        """Users who could read the file can read its replacement."""
         path = Path(exported(application, folder).export_filename)
         path.chmod(0o640)
         forget(application, folder, 2)
         assert path.stat().st_mode & 0o777 == 0o640
 
-    def test_rejected_rows_without_an_analysis(self, application: Database, folder: Path) -> None:
-        """Go by their feedback ids."""
+    def test_rejected_rows_without_an_analysis_are_erased(self, application: Database, folder: Path) -> None:
+        """By their feedback ids."""
         rows = [
             {"id": 900 + user, "user_id": user, "helpful_rating": 3, "created_at": NOW.replace(hour=1)}
             for user in (2, 3)
@@ -208,8 +210,8 @@ class TestFiles:
         assert "903" in rejected["feedback_id"].to_list()
         assert forget(application, folder, not_in_database=True).rows == 0
 
-    def test_a_manifest_does_not_lead_elsewhere(self, application: Database, folder: Path, tmp_path: Path) -> None:
-        """Nor does the log: both could have been edited."""
+    def test_paths_out_of_the_folder_are_refused(self, application: Database, folder: Path, tmp_path: Path) -> None:
+        """In manifests and in the log, which could have been edited."""
         report = exported(application, folder)
         victim = tmp_path / "victim.csv"
         victim.write_text("analysis_hash\n")
@@ -232,8 +234,10 @@ class TestFiles:
         assert victim.exists()
         assert (tmp_path / ".pwn.csv.tmp").exists()
 
-    def test_a_link_in_place_of_the_rejected_folder(self, application: Database, folder: Path, tmp_path: Path) -> None:
-        """Is refused by all."""
+    def test_symbolic_link_in_place_of_the_rejected_folder_is_refused(
+        self, application: Database, folder: Path, tmp_path: Path
+    ) -> None:
+        """By prune and by erase."""
         exported(application, folder)
         (folder / "rejected").rename(tmp_path / "elsewhere")
         (folder / "rejected").symlink_to(tmp_path / "elsewhere")
@@ -245,30 +249,30 @@ class TestFiles:
 
 
 class TestIds:
-    """Of whom."""
+    """The ids of users and analyses."""
 
     @pytest.mark.parametrize("ids", ["663", 663, [663.0], [None], [True], ["a\0b"], [b"1"]])
-    def test_what_is_no_list_of_ids_is_refused(self, application: Database, folder: Path, ids: Any) -> None:
-        """A text is no list of its characters."""
+    def test_invalid_list_of_ids_is_refused(self, application: Database, folder: Path, ids: Any) -> None:
+        """A string is no list of its characters."""
         folder.mkdir()
         for name in ("user_ids", "analysis_ids"):
             with pytest.raises(UsageError, match=name):
                 fe.privacy.erase(folder, database=application.url, keys=KEY, **{name: ids})
 
-    def test_ids_of_any_kind(self, application: Database, folder: Path) -> None:
-        """Integers, text, UUIDs; one key or several, as keys or as text."""
+    def test_ids_and_keys_of_any_type_are_accepted(self, application: Database, folder: Path) -> None:
+        """Integers, strings and UUIDs; one key or several, as keys or strings."""
         exported(application, folder)
         done = fe.privacy.erase(folder, analysis_ids=[101, "102", uuid4()], keys=KEY)
         assert (done.rows, len(done.not_found)) == (2, 1)
 
-    def test_two_users_of_one_analysis(self, application: Database, folder: Path) -> None:
-        """Both are found."""
+    def test_two_users_of_one_analysis_are_found(self, application: Database, folder: Path) -> None:
+        """Neither is reported as not found."""
         application.fill(feedbacks=[people(1)["feedbacks"][0] | {"id": 999, "user_id": 9}])
         exported(application, folder)
         assert forget(application, folder, 1, 9).not_found == []
 
-    def test_a_folder_that_is_not_there(self, application: Database, folder: Path) -> None:
-        """Is not made."""
+    def test_missing_folder_is_an_error(self, application: Database, folder: Path) -> None:
+        """It is not created."""
         with pytest.raises(UsageError, match="There is no folder"):
             forget(application, folder, 1)
         with pytest.raises(UsageError, match="There is no folder"):
@@ -276,23 +280,23 @@ class TestIds:
         assert not folder.exists()
 
 
-def test_a_log_that_was_forged_without_a_key(application: Database, folder: Path) -> None:
-    """Exports of a key have signed records."""
+def test_unsigned_forged_log_is_reported(application: Database, folder: Path) -> None:
+    """Exports with a key have signed records."""
     exported(application, folder)
     log = AuditLog(folder)
     forged = AuditLog(folder.parent / "forged")
     with forged.lock() as opened:
         for record in log.records():
             opened.append(record["event"], None, run=record["run"], stem=record["stem"])
-    verdict = verify(forged, [Key(KEY)], {"manifest": forged.head()}, signed=True)
-    assert verdict.problems == [
+    verified = verify(forged, [Key(KEY)], {"manifest": forged.head()}, signed=True)
+    assert verified.problems == [
         "line 1: it is not signed by a key, as it has to be",
         "line 2: it is not signed by a key, as it has to be",
     ]
 
 
-def test_an_incremental_export_that_found_nothing_leaves_no_hole(application: Database, folder: Path) -> None:
-    """The next one begins where it began, also where it failed."""
+def test_empty_incremental_export_leaves_no_gap(application: Database, folder: Path) -> None:
+    """The next one begins where the empty one began."""
     application.clear()
     usual: dict[str, Any] = {"incremental": True, "days_back": 1}
     assert exported(application, folder, **usual).export_filename == ""

@@ -1,4 +1,6 @@
-"""CSV files as records, by one rule wherever a file is read that others may have written.
+"""CSV files: how the rows of exports are written, how other files are read, and all data files scanned as CSV text.
+
+Exports are UTF-8 with `\\n`, quoting by RFC 4180, and null as an empty field. Files are read as records by one rule:
 
 - A record ends at a line end outside quotes, `\\n` or `\\r\\n`; the last one may lack it.
 - An empty line is no record, before the header, between records, at the end, and in a file of one column too: an empty
@@ -6,22 +8,31 @@
 - A line of separators alone is a record of empty values. A record may have fewer fields than the header.
 - A byte order mark is no part of the header. Compression (gzip, zstd) is recognised by the content.
 
-Polars agrees, but makes a row of nulls of an empty line: it is given `without_empty_lines(path)`.
+Polars reads an empty line as a row of nulls, so it is given `without_empty_lines(path)`.
 """
 
 import csv
 import io
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
+
+import polars as pl
+import polars.selectors as cs
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.manifest import ADOPTED, Manifest
+from feedback_etl.storage.base import Storage
+from feedback_etl.transform.expressions import iso_timestamp
 
 _BLOCK_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _EMPTY = frozenset({b"\n", b"\r\n", b"\r", _BOM, _BOM + b"\n", _BOM + b"\r\n"})
 _LONGEST_EMPTY = max(map(len, _EMPTY))
+_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 READ_ERRORS = (OSError, ValueError, LookupError, EOFError, csv.Error)
@@ -135,3 +146,69 @@ class _Readable(io.RawIOBase):
         content = self._stream.read(len(buffer))
         buffer[: len(content)] = content
         return len(content)
+
+
+def write_csv(frame: pl.DataFrame, file: BinaryIO, *, header: bool) -> None:
+    """Append the rows of a frame to a file; booleans as `True` and `False`, times as `datetime.isoformat()`.
+
+    Raises:
+        OSError: The file cannot take them, with the number of the error.
+    """
+    booleans = [_truth_text(name) for name in frame.select(cs.boolean()).columns]
+    times = [_time_text(column) for column in frame.select(cs.datetime())]
+    try:
+        frame.with_columns(*booleans, *times).write_csv(file, include_header=header)
+    except OSError as error:
+        number = _ERROR_NUMBER.search(str(error))  # only the text of Polars' error contains it
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+
+
+def _truth_text(name: str) -> pl.Expr:
+    truth = pl.col(name)
+    return pl.when(truth).then(pl.lit("True")).when(~truth).then(pl.lit("False")).alias(name)
+
+
+def _time_text(times: pl.Series) -> pl.Expr:
+    """Return times as text; the single time of a constant column, such as export_date, is formatted once."""
+    instants = times.to_physical()
+    if times.null_count() == 0 and instants.min() == instants.max() is not None:
+        once = times.head(1).to_frame().select(iso_timestamp(times.name)).item()
+        return pl.lit(once).alias(times.name)
+    return iso_timestamp(times.name).alias(times.name)
+
+
+def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
+    """Scan the data files of an export, one after the other, with all columns as a CSV file would hold them.
+
+    Raises:
+        ExportFileError: The file was adopted, and cannot be read.
+    """
+    names = [file.path for file in manifest.all("pairs")]
+    if not names[0].endswith(".parquet"):
+        return pl.scan_csv(
+            csv_sources(storage, manifest, names),
+            infer_schema=False,
+            glob=False,
+            storage_options=storage.polars_options,
+        )
+    frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=storage.polars_options)
+    schema = frame.collect_schema()
+    times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
+    truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
+    return frame.with_columns(times).with_columns(truths).with_columns(pl.all().cast(pl.String))
+
+
+def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
+    """Return the sources of CSV files for Polars: their locations, or the records of an adopted file.
+
+    Raises:
+        ExportFileError: The file was adopted, and cannot be read.
+    """
+    addresses = [storage.uri(name) for name in names]
+    if manifest.mode != ADOPTED:  # what this package writes has no empty lines
+        return addresses
+    (path,) = map(Path, addresses)
+    with translate_read_errors(path):
+        return [without_empty_lines(path)]

@@ -1,0 +1,55 @@
+"""The command that prints the first rows of an export."""
+
+import io
+from typing import Annotated
+
+import typer
+
+from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.options import (
+    AllowRowSecurity,
+    DatabaseUrl,
+    Days,
+    MinFields,
+    Query,
+    Since,
+    Until,
+    load_command_settings,
+    require_one_start,
+)
+from feedback_etl.options.groups import QualityOptions, ReadOptions
+
+
+def preview(
+    context: typer.Context,
+    days: Days = ReadOptions.days_back,
+    since: Since = None,
+    until: Until = None,
+    rows: Annotated[int, typer.Option(help="Maximum number of rows to print.", min=1, metavar="N")] = 10,
+    min_fields: MinFields = QualityOptions.min_feedback_fields,
+    query: Query = None,
+    allow_row_security: AllowRowSecurity = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print the first rows of an export without writing a file.
+
+    The output is CSV; its pseudonyms use a temporary key.
+    """
+    from feedback_etl.exports.csv_files import write_csv
+    from feedback_etl.pipeline.load import load_training
+    from feedback_etl.privacy.keys import generate_key
+
+    require_one_start(context, since)
+    settings = load_command_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
+    options = settings.to_options(days_back=days, since=since, until=until, min_feedback_fields=min_fields)
+    pairs = load_training(settings.require_database_url(), options=options, key=generate_key())
+    csv = io.BytesIO()
+    write_csv(pairs.head(rows), csv, header=True)
+    write_stdout(csv.getvalue())
+    if pairs.height:
+        echo_err(
+            f"The first {min(rows, pairs.height):,} of {pairs.height:,} rows. Nothing was written; the pseudonyms use "
+            "a temporary key."
+        )
+    else:
+        echo_err("No feedback in the window has enough ratings (--days -1 reads everything).")

@@ -1,0 +1,107 @@
+"""Records of an audit log: JSON objects that carry a MAC over themselves and over the MAC before them."""
+
+import getpass
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
+
+from feedback_etl.clock import resolve_now
+from feedback_etl.exports.layout import STEM
+from feedback_etl.privacy.keys import Key, get_key_id, sign
+
+CHAIN_START = "0" * 64
+"""The MAC that the first record of a chain follows."""
+
+END_EVENTS = {"committed", "failed", "recovered"}
+"""The events that end a run."""
+
+Record = dict[str, Any]
+"""A record as JSON has it: the fields of `RecordFields`, and those of its event."""
+
+
+class RecordFields(TypedDict):
+    """The fields of every record; its MAC covers all others too, so they are not forbidden."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)  # type: ignore[misc]
+
+    number: int
+    at: str
+    event: str
+    user: str
+    host: str
+    key_id: str | None
+    previous: str
+    mac: str
+
+
+_RECORD = TypeAdapter(RecordFields)
+
+
+class Line(NamedTuple):
+    """Contain a line of a log and its record; None if a crash tore the line or it is invalid."""
+
+    content: bytes
+    record: Record | None
+
+    @classmethod
+    def of(cls, content: bytes) -> "Line":
+        """Parse a line."""
+        try:
+            record: Record = json.loads(content)
+            _RECORD.validate_python(record)  # its own order of the fields stays
+        except (ValueError, RecursionError):  # ValidationError is a ValueError
+            return cls(content, None)
+        return cls(content, record)
+
+
+def build_record(event: str, key: Key | None, details: Mapping[str, Any], last: Record | None) -> Record:
+    """Build the record of an event that happens now, linked to the last record."""
+    record = {
+        "number": last["number"] + 1 if last else 1,
+        "at": resolve_now().isoformat(timespec="milliseconds") + "Z",
+        "event": event,
+        "user": _user(),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        **details,
+        "key_id": get_key_id(key),
+        "previous": last["mac"] if last else CHAIN_START,
+    }
+    return record | {"mac": compute_mac(record, key)}
+
+
+def encode_record(record: Record) -> bytes:
+    """Encode a record as a line of the log."""
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
+def compute_mac(record: Mapping[str, Any], key: Key | None) -> str:
+    """Compute the MAC of a record over all other fields, the previous MAC included: 64 hex characters."""
+    content = {name: value for name, value in record.items() if name != "mac"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return sign(key, "audit", text)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())
+
+
+def has_valid_stem(record: Record) -> bool:
+    """Return whether a record has a valid stem, so that a forged log cannot point elsewhere."""
+    texts = record.get("stem"), record.get("run")
+    return all(isinstance(text, str) for text in texts) and STEM.fullmatch(record["stem"]) is not None
+
+
+def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
+    """Return the stems of the runs without an end in the log."""
+    records = list(records)
+    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
+    return [record["stem"] for record in records if record["event"] == "started" and record.get("run") not in ended]

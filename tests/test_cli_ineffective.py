@@ -1,0 +1,52 @@
+"""Options that would be ignored or overridden are usage errors, which name them as they were typed."""
+
+import pytest
+from processes import Here
+
+K = ("--k", "5")
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Runs commands without settings."""
+    return Here(capfd, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lookback", "2h"], "--lookback has no effect without --incremental."),
+        (["--workers", "2"], "--workers has no effect without --bulk or --executor."),
+        (["--on-small-class", "fail"], "--on-small-class has no effect without --k."),
+        (["--max-suppressed", "0.1"], "--max-suppressed has no effect without --k."),
+        (["--strict", "--max-rejected", "0.1"], "--strict allows no rejected row: leave --max-rejected out."),
+        (["--share", "--timestamp-precision", "exact"], "--share truncates times to the day"),
+        (["--share", "--timestamp-precision", "hour"], "--share truncates times to the day"),
+        (["--share", "--k", "3"], "--share requires k of at least 5"),
+        (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_option_without_effect_is_refused(here: Here, options: list[str], message: str) -> None:
+    """Before the database is opened: none is configured."""
+    done = here("export", *options)
+    assert (done.code, message in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--lookback", "2h", "--incremental"],
+        ["--workers", "2", "--bulk"],
+        ["--workers", "2", "--output", "s3://bucket/prefix"],
+        ["--on-small-class", "fail", *K],
+        ["--max-suppressed", "0.1", "--share"],
+        ["--share", "--timestamp-precision", "day", "--k", "7"],
+        ["--strict"],
+    ],
+    ids=" ".join,
+)
+def test_option_with_its_condition_is_accepted(here: Here, options: list[str]) -> None:
+    """The next thing that is missing is the database."""
+    done = here("export", *options)
+    assert (done.code, "No database is configured" in done.err) == (2, True)
