@@ -1,7 +1,7 @@
 """All options of an export as one value, built from flat keywords.
 
-Callers pass options as flat keywords (`export_feedback(url, days_back=90, k=5)`) or as one `ExportOptions`. The types of
-the keywords are declared in `options.keywords`, for editors and type checkers.
+Callers pass options as flat keywords (`export_feedback(url, days_back=90, k=5)`) or as one `ExportOptions`. The types
+of the keywords are declared in `options.keywords`, for editors and type checkers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -48,7 +48,7 @@ class ExportRequest:
         overridden = {*self.transform_options.overrides.names()}
         if self.is_partitioned and self.output.incremental:
             raise UsageError(
-                "An export in parts (by an executor or to an object store) cannot be incremental: leave incremental out."
+                "An export in parts (by an executor or to an object store) is never incremental: leave incremental out."
             )
         if overridden and self.executor is not None:
             raise UsageError(

@@ -125,8 +125,8 @@ def _get_result(future: "Future[TaskResult]", task: Task) -> TaskResult | None:
         error_type = type(error).__name__
         if task.attempt == MAX_ATTEMPTS:
             raise ExportFileError(
-                f"Part {task.number} was lost {MAX_ATTEMPTS} times ({error_type}), as when its worker is killed: nothing "
-                "was published. See the logs of the workers."
+                f"Part {task.number} was lost {MAX_ATTEMPTS} times ({error_type}), as when its worker is killed. "
+                "Nothing was published. See the logs of the workers."
             ) from None
     logger.warning("retrying part %d: %s", task.number, error_type)
     return None
