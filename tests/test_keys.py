@@ -24,7 +24,7 @@ from folders import exported, people
 from frames import all_said
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import Here, environment, feedback_etl, feedback_etl_process, python, without_privileges
+from processes import Here, environment, feedback_etl, feedback_etl_process, python, wait_for, without_privileges
 
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.database import reader_pool
@@ -440,7 +440,9 @@ def test_reader_process_has_neither_key_nor_password(monkeypatch: pytest.MonkeyP
     reader_pool.end_idle()
     process = reader_pool.acquire()
     try:
-        content = Path(f"/proc/{process.pid}/environ").read_bytes()
+        variables = Path(f"/proc/{process.pid}/environ")
+        wait_for(lambda: variables.read_bytes() != b"")  # the system copies them after the process exists
+        content = variables.read_bytes()
     finally:
         process.kill()
         process.communicate()
