@@ -33,7 +33,7 @@ def adopt(
         file: A CSV (also compressed) or Parquet file with a column analysis_hash.
         key: The key that made its pseudonyms; None if they are plain SHA-256.
         signer: The key that signs the audit record, if it is another one.
-        lock_timeout: Seconds to wait for others who use the folder.
+        lock_timeout: Seconds to wait for the folder's lock.
 
     Raises:
         UsageError: It is in an object store.

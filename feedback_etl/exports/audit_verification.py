@@ -17,11 +17,11 @@ class VerificationResult(NamedTuple):
     """Contain the result of verifying an audit log.
 
     Attributes:
-        records: How many there are.
-        problems: Sentences on what does not match, by line; empty for an intact log.
-        unsigned: Records without a key's signature, which anybody could have written.
-        unknown: Records signed with unavailable keys, each a problem: it may contain anything.
-        head: The MAC of the last record, to be kept elsewhere.
+        records: The number of records.
+        problems: A sentence for each problem, by line; empty for an intact log.
+        unsigned: The number of records without a signature, which anyone could have written.
+        unknown: The number of records signed with unavailable keys; each is a problem too.
+        head: The MAC of the last record, to be stored elsewhere.
     """
 
     records: int
@@ -35,8 +35,8 @@ def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterab
     """Verify the log of a folder against its manifests and tombstones.
 
     Args:
-        folder: Where the exports are.
-        exports: All manifests of the folder, each of which holds a head of the log.
+        folder: The folder or the object store of the exports.
+        exports: All manifests of the folder, each of which contains a head of the log.
         keys: The available keys.
     """
     log, exports = AuditLog(folder), list(exports)

@@ -36,7 +36,7 @@ _ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 READ_ERRORS = (OSError, ValueError, LookupError, EOFError, csv.Error)
-"""What readers raise for a file that is not what its name says; Arrow's errors are ValueErrors and OSErrors."""
+"""Errors of readers for a damaged file or one of another format; Arrow's errors are ValueErrors and OSErrors."""
 
 
 @contextmanager

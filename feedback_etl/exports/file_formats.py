@@ -14,14 +14,14 @@ from feedback_etl.storage.whole_files import write_whole
 
 Format = Literal["csv", "parquet"]
 Spooled = Literal["arrow"]
-"""What rows wait in that may have to be left out."""
+"""The format of spooled rows, which may have to be suppressed."""
 Compression = Literal["none", "gzip", "zstd"]
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _GZIP_LEVEL = 5
 """Three times as fast as the greatest level, for a file one percent larger (CSV of an export)."""
 _GZIP_FORMAT = 31
-"""What zlib takes for the largest window with a header and a trailer of gzip (RFC 1952)."""
+"""zlib's code for the largest window with a header and a trailer of gzip (RFC 1952)."""
 
 
 class FileFormat(NamedTuple):

@@ -179,7 +179,7 @@ class PartitionedExportTransaction(FolderTransaction):
         """Publish the manifest; without parts, publish nothing.
 
         Args:
-            parts: What was written, in the order of the rows.
+            parts: The parts, in the order of their rows.
             details: Details for the manifest.
         """
         with explain_write_errors(self._folder):

@@ -16,7 +16,7 @@ def require_same_key(
         folder: As it is called.
         log: Its log.
         key: Of the export.
-        allow_new_key: Whether a new key is meant.
+        allow_new_key: Whether another key than before is allowed.
         unrecorded: Key ids of published exports that the log does not record as committed yet.
 
     Raises:

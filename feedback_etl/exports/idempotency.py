@@ -42,15 +42,15 @@ def deduplicate_request(
     """Yield the report of an earlier run with the same key, or None; a folder stays locked meanwhile.
 
     Args:
-        storage: Where exports go.
-        idempotency_key: Who asks.
-        lock_timeout: Seconds to wait for others who use the folder.
-        signer: Signs what is recorded.
+        storage: The storage of the exports.
+        idempotency_key: The key of the request.
+        lock_timeout: Seconds to wait for the folder's lock.
+        signer: The key that signs audit records.
 
     Raises:
-        UsageError: The id is no text of 1 to 200 characters.
+        UsageError: The key is no text of 1 to 200 characters.
         ExportFileError: The storage cannot be used, or a manifest cannot be read.
-        FolderLockedError: Others use the folder.
+        FolderLockedError: Another process holds the folder's lock.
     """
     if not isinstance(idempotency_key, str) or not 0 < len(idempotency_key) <= MAX_KEY_LENGTH:
         raise UsageError(f"idempotency_key must be a text of 1 to {MAX_KEY_LENGTH} characters, such as a UUID.")

@@ -1,9 +1,8 @@
-"""The chain of incremental exports of a folder: where the next one begins, and which rows were read before.
+"""The state of an incremental series: its watermark, the rows it has read, and the row counts of older windows.
 
-An export of a chain reads again the last while before the newest row of the one before it (the lookback), since rows
-may arrive late. Which of them were read already it knows by `seen_rows`, in `.feedback_etl/<stem>.rows`. What is older
-than the lookback is not read again; the number of rows that each such window had is in the manifest, so that a row that
-arrives even later shows up in the next count.
+Rows may arrive late, so an incremental export reads again from the lookback before the watermark. `seen_rows`, in
+`.feedback_etl/<stem>.rows`, identifies the rows that were read before. Rows older than the lookback are not read again;
+the manifest contains the row count of each older window, so that later rows show up in the next count.
 """
 
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from feedback_etl.storage.posix import hash_file
 
 INCREMENTAL = "incremental"
 MAX_COUNTED_WINDOWS = 100
-"""How many windows are counted again: three months of daily exports."""
+"""Older windows that are counted again: three months of daily exports."""
 
 
 class WindowCount(NamedTuple):
@@ -37,13 +36,13 @@ class IncrementalState(NamedTuple):
     """Contain the state of an incremental series: the exports of a folder with the same settings.
 
     Attributes:
-        number: How many there are.
+        number: The number of exports.
         known_since: Rows from this time on are remembered, and read again; None for all of them.
         counted: The windows before that, the oldest first.
         rows_file: File of the seen rows; None for a series without exports.
-        older: What earlier exports of the chain remembered, which is not needed any more.
-        attempts: Where exports began that were to be the first of the chain.
-        others: Whether the folder holds chains that were asked for something else.
+        older: Files of seen rows of earlier exports, which are superseded.
+        attempts: The starts of the windows of first exports that found nothing or failed.
+        others: Whether the folder contains series with other settings.
     """
 
     number: int = 0
@@ -86,7 +85,7 @@ class IncrementalState(NamedTuple):
         Args:
             first: Where the first export of a chain is asked to begin. If there were attempts that found nothing, or
                 failed, the chain begins where the earliest of them did, so that there is no hole.
-            now: Where it ends.
+            now: The end of the window.
 
         Raises:
             ExportFileError: That is not later.
@@ -105,9 +104,9 @@ class IncrementalState(NamedTuple):
         """Return the state to store in the manifest of the next export.
 
         Args:
-            start: Where its window began.
+            start: The start of its window.
             known_since: From when on it remembers rows.
-            counts: How many rows the windows of `counted`, and the one from `start` to `known_since`, have now.
+            counts: The row counts of the windows of `counted`, and of the one from `start` to `known_since`.
         """
         windows = [*((each.start, each.end) for each in self.counted)]
         if known_since is not None and (start is None or start < known_since):

@@ -28,7 +28,7 @@ MANIFEST_SUFFIX = ".manifest.json"
 DATA_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 REJECTED_FOLDER = "rejected"
 STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
-"""What files and folders of exports are named after."""
+"""The beginning of the names of the files and folders of an export."""
 
 _MAX_PER_SECOND = 10_000
 

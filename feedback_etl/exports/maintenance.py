@@ -106,16 +106,16 @@ def prune(  # noqa: PLR0913  public, flat
 ) -> PruneResult:
     """Remove the files of exports that are older than `keep_days` days; their manifests stay.
 
-    What has no manifest is never touched.
+    Files without a manifest are never touched.
 
     Args:
-        folder: Where the exports are.
+        folder: The folder of the exports, or a prefix of an object store.
         keep_days: Files of this age or younger stay; days of 24 hours since the time in the manifest.
         keep_last: The newest exports that stay, however old.
         key: Signs the audit record; None for a folder of unkeyed exports.
         now: The time from which ages are counted, UTC; the present unless given.
         dry_run: Remove nothing.
-        lock_timeout: Seconds to wait for others who use the folder.
+        lock_timeout: Seconds to wait for the folder's lock.
 
     Raises:
         UsageError: A number is not allowed.

@@ -21,7 +21,7 @@ from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.base import ConflictError, Storage, Version
 
 STALE_AFTER = timedelta(days=1)
-"""How old a run without a manifest is when it is taken for dead."""
+"""The age at which a run without a manifest counts as dead."""
 
 
 def recover_objects(storage: Storage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
@@ -30,7 +30,7 @@ def recover_objects(storage: Storage, log: LockedAuditLog, signer: Key | None, k
     Args:
         storage: The object store.
         log: Its log.
-        signer: Signs what is recorded.
+        signer: The key that signs audit records.
         keys: The available keys; an export of another key is finished by a process that has it.
     """
     records, by_id = log.records(), {get_key_id(key): key for key in [None, *keys]}
@@ -52,7 +52,7 @@ def recover_objects(storage: Storage, log: LockedAuditLog, signer: Key | None, k
 
 
 def abort_runs(storage: Storage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
-    """Abort runs that have not committed, however young, and delete their objects."""
+    """Abort runs that have not committed, whatever their age, and delete their objects."""
     by_id = {get_key_id(key): key for key in (None, signer)}
     with log.lock() as opened:
         ended = {record.get("run") for record in opened.records() if record["event"] in END_EVENTS}
@@ -110,9 +110,8 @@ def erase_digests(storage: Storage, manifest: Manifest, digests: Iterable[str], 
 def remove_unlisted(storage: Storage, stem: str, files: Iterable[DataFile] = ()) -> list[str]:
     """Delete objects in the folders of an export that are not its files, and return their names.
 
-    The manifest exists already. A worker that puts a part from now on reads the manifest afterwards and removes its
-    part again; parts that were put before are listed here. After a crash the next start continues, since the run is
-    not recorded as ended.
+    The manifest exists already, so a worker that puts a part later finds it and deletes its part itself. After a crash
+    the next start repeats this, since the run is not recorded as ended.
     """
     listed = {file.path for file in files}
     unlisted = [name for folder in part_folders(stem) for name in storage.list_files(folder) if name not in listed]
@@ -145,7 +144,7 @@ def put_abort_marker(
 ) -> Manifest | None:
     """Put an abort marker under the manifest's name; return None if a manifest was put first.
 
-    Workers that come too late find it, and take back what they have put.
+    A late worker finds the marker and deletes its part.
     """
     at = started["at"][:19]
     manifest = Manifest(

@@ -106,7 +106,7 @@ class ObjectExportTransaction(ExportTransaction):
         """Put the manifest and delete unlisted objects; without parts, put an abort marker.
 
         Args:
-            parts: What was put, in the order of the rows.
+            parts: The parts, in the order of their rows.
             details: Details for the manifest.
 
         Raises:

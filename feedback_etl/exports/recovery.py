@@ -33,7 +33,7 @@ from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.posix import hash_file, replacement_path
 
 _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
-"""What parts are called, what workers write them to, and what rewrites them."""
+"""The names of parts, of the files that workers write them to, and of their replacements."""
 
 
 def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:

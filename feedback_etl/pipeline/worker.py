@@ -40,7 +40,7 @@ from feedback_etl.storage.location import open_storage
 
 @dataclass(frozen=True)
 class Secrets:
-    """What tasks do not contain.
+    """Values that tasks do not contain.
 
     Attributes:
         url: URL of the database for ConnectorX.
