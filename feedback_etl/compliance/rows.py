@@ -133,7 +133,7 @@ def check_images(exports: Sequence[ExportContents], agreed: Mapping[str | None, 
     """Test that image URLs are exported only if requested, and only of users who (still) agree.
 
     Args:
-        exports: Exports.
+        exports: The contents of the exports.
         agreed: Pseudonyms of the analyses of users who agree, by key id.
     """
 

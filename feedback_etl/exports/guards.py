@@ -13,9 +13,9 @@ def require_same_key(
     """Refuse an export with another key than the last one of its folder, unless a new key is allowed.
 
     Args:
-        folder: As it is called.
-        log: Its log.
-        key: Of the export.
+        folder: The folder, for messages.
+        log: The locked audit log of the folder.
+        key: The key of the new export.
         allow_new_key: Whether another key than before is allowed.
         unrecorded: Key ids of published exports that the log does not record as committed yet.
 

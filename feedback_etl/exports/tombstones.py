@@ -115,16 +115,16 @@ def require_state(folder: StorageLike, state: TombstoneState) -> None:
 def read_tombstones(
     folder: StorageLike, keys: Iterable[Key | None], *, only: frozenset[str] | None = None
 ) -> list[Tombstones]:
-    """Return the tombstones of a folder under the fewest of these keys, the first preferred.
+    """Return the tombstones of a folder, using as few of the keys as possible, earlier keys first.
 
     Args:
-        folder: Which.
+        folder: The export folder.
         keys: The available keys.
-        only: Of these erasures; of all unless given.
+        only: The ids of the erasures to include; all by default.
 
     Raises:
-        ExportFileError: The file holds something else.
-        KeyMissingError: There were erasures under other keys only.
+        ExportFileError: The tombstone file is invalid.
+        KeyMissingError: An erasure has tombstones under other keys only.
     """
     records = [record for record in _records(folder) if only is None or record["erasure"] in only]
     by_id: dict[str | None, Key | None] = {}
