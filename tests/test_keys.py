@@ -514,7 +514,7 @@ class TestRetirement:
         assert listed == [f"{new.id}  active   {default_key_path()}", f"{old.id}  retired  {path}"]
         refused = here("export", "--days", "-1")
         assert refused.code == 2
-        assert f"are of the key {old.id}, and this one would be of the key {new.id}" in refused.err
+        assert f"were made with the key {old.id}, and this one would use the key {new.id}" in refused.err
         assert here("export", "--days", "-1", "--allow-new-key").code == 0
         assert here("export", "--days", "-1").code == 0
         (tmp_path / "ids").write_text("101\n")
@@ -555,11 +555,11 @@ class TestOneKeyPerFolder:
         sqlite_database.fill(**people(2))
         folder, new = tmp_path / "exports", "n" * 32
         exported(sqlite_database, folder)
-        with pytest.raises(UsageError, match="do not fit together"):
+        with pytest.raises(UsageError, match="would not match"):
             exported(sqlite_database, folder, key=new)
         exported(sqlite_database, folder, key=new, allow_new_key=True)
         exported(sqlite_database, folder, key=new)
-        with pytest.raises(UsageError, match="do not fit together"):
+        with pytest.raises(UsageError, match="would not match"):
             exported(sqlite_database, folder)
         assert len(list(folder.glob("*.csv"))) == 3
 
@@ -571,7 +571,7 @@ class TestOneKeyPerFolder:
             with pytest.raises(UsageError, match="unkeyed ones go into another folder"):
                 exported(sqlite_database, tmp_path / "keyed", key=None, unkeyed=True, allow_new_key=meant)
         exported(sqlite_database, tmp_path / "unkeyed", key=None, unkeyed=True)
-        with pytest.raises(UsageError, match="are of no key"):
+        with pytest.raises(UsageError, match="were made with no key"):
             exported(sqlite_database, tmp_path / "unkeyed")
         exported(sqlite_database, tmp_path / "unkeyed", allow_new_key=True)
 
@@ -585,7 +585,7 @@ class TestOneKeyPerFolder:
         """Its argument has the same name."""
         sqlite_database.fill(**people(2))
         exported(sqlite_database, tmp_path)
-        with pytest.raises(UsageError, match="do not fit together"):
+        with pytest.raises(UsageError, match="would not match"):
             FeedbackProcessor(sqlite_database.url, tmp_path, key="n" * 32).process_and_export(days_back=-1)
         classic = FeedbackProcessor(sqlite_database.url, tmp_path, key="n" * 32, allow_new_key=True)
         assert classic.process_and_export(days_back=-1).exported_records == 6

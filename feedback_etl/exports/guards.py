@@ -37,9 +37,9 @@ def require_same_key(
     used += [key_id for key_id in unrecorded if key_id != mine]
     if used and used[-1] != mine and not allow_new_key:
         raise UsageError(
-            f"The exports in {folder} are of {_named(used[-1])}, and this one would be of {_named(mine)}: their "
-            "pseudonyms do not fit together. Use that key, another folder (--output), or say that it is meant "
-            "(--allow-new-key)."
+            f"Exports of {folder} were made with {_named(used[-1])}, and this one would use {_named(mine)}, so their "
+            "pseudonyms would not match. Use that key, choose another folder (--output), or confirm with "
+            "--allow-new-key."
         )
 
 

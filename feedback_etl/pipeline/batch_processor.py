@@ -178,8 +178,9 @@ class BatchProcessor:
         suppressed, rows = int(small["rows"].sum()), int(classes["rows"].sum())
         if violation := policy.violation(suppressed, rows):
             raise ValidationError(
-                f"Nothing was exported: {suppressed:,} of {rows:,} rows are of fewer than {policy.k} people who share "
-                f"{', '.join(policy.quasi_identifiers)}, and {violation}. Fewer quasi-identifiers make classes larger."
+                f"Nothing was exported: {suppressed:,} of {rows:,} rows belong to groups of fewer than {policy.k} "
+                f"people with equal {', '.join(policy.quasi_identifiers)}, and {violation}. Fewer quasi-identifiers "
+                "make groups larger."
             )
         self._classes = classes.filter(pl.col("people") >= (policy.k or 0))
         self._counts.update(suppressed=suppressed, exported=-suppressed)
