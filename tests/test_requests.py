@@ -99,7 +99,7 @@ class TestKilled:
     """Requests that are repeated after a kill."""
 
     @pytest.mark.sample("_end-committed")
-    @pytest.mark.parametrize(("method", "recovered"), [("_give_names", "removed"), ("_end", "committed")])
+    @pytest.mark.parametrize(("method", "recovered"), [("_publish", "removed"), ("_end", "committed")])
     def test_repeated_request_after_a_kill_gives_one_export(
         self, application: Database, tmp_path: Path, method: str, recovered: str
     ) -> None:
