@@ -32,8 +32,8 @@ def main() -> NoReturn:
 def _disable_core_dumps() -> None:
     """Disable core dumps, which would contain keys and rows; reader processes inherit the limit.
 
-    The limit is one byte: where core dumps are piped to a program, Linux ignores a limit of zero, but writes no dump
-    for a limit of one (core(5)).
+    The limit is one byte, not zero: where core dumps are piped to a program, Linux ignores the limit (core(5)), except
+    for the value one, for which it writes no dump (`do_coredump` in its source).
     """
     with suppress(OSError, ValueError):  # the hard limit is zero
         resource.setrlimit(resource.RLIMIT_CORE, (1, resource.getrlimit(resource.RLIMIT_CORE)[1]))

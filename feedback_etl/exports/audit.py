@@ -3,7 +3,7 @@
 Each record carries a MAC (HMAC-SHA256, RFC 2104) over itself and the MAC before it, under a key derived from the
 pseudonym key that it names; without a key, a plain SHA-256. A record that was changed, removed, inserted or moved
 therefore does not match. A truncated tail is detected by the last head that was kept elsewhere: each manifest contains
-one, and `--json` prints it. Whoever has the key can rewrite the whole log.
+one, and `--json` prints it. Anyone with the key can rewrite the whole log.
 
 In a folder the log is `.feedback_etl/audit.jsonl`, one JSON object a line, and appended to under its lock. Objects can
 be neither appended to nor locked: each record is an object `.feedback_etl/audit/00000001.json` and so on, put under the
@@ -196,7 +196,7 @@ class OptimisticAuditLog(LockedAuditLog):
 
     def append_next(self, event: str, key: Key | None, /, **details: Any) -> str:
         """Append a record to those that were read, if none has been added since; else raise FileExistsError."""
-        # The nonce keeps equal records of two processes apart: an equal object would count as the own put.
+        # The nonce keeps equal records of two processes apart: an equal object counts as a put of one's own.
         details["nonce"] = secrets.token_hex(8)
         record = build_record(event, key, details, next(iter(self._known[::-1]), None))
         content, number = encode_record(record), self._number + 1

@@ -217,7 +217,7 @@ class PartitionedExportTransaction(FolderTransaction):
 
     def _discard(self) -> None:
         if self.stem and not self._is_published:
-            with suppress(OSError):  # the next start removes what is left
+            with suppress(OSError):  # the next start removes the rest
                 list(remove_parts(self._folder, self.stem))
         super()._discard()
 

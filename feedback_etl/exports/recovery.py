@@ -42,7 +42,7 @@ def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None,
     Args:
         where: The storage.
         log: Its log, opened.
-        signer: Signs what is recorded.
+        signer: The key that signs audit records.
         keys: The available keys.
     """
     storage = open_storage(where)

@@ -89,7 +89,7 @@ class ExportTransaction:
         """Read who was erased before, which later erasures are compared with.
 
         Raises:
-            ExportFileError: The tombstones are not those that the log has recorded.
+            ExportFileError: The tombstones differ from the state recorded in the log.
         """
         require_state(self._storage, find_last_state(log.records()))
         self.erasures = list_erasures(self._storage)
