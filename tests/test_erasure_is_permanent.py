@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people, rows_of
+from folders import NOW, exported, people, rows_of
+from pseudonym_keys import KEY
 from test_erasure import OTHER, everything_in, forget, pseudonym
 
 import feedback_etl as fe
