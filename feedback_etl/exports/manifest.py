@@ -233,8 +233,7 @@ def hash_settings(settings: dict[str, Any]) -> str:
 def parse_manifest(content: bytes, path: str) -> Manifest:
     """Parse the content of a manifest file.
 
-    Raises:
-        ExportFileError: It is none, or of a newer version of this package.
+    Raises ExportFileError if it is none, or of a newer version of this package.
     """
     try:
         values = load_unique(content)
