@@ -10,13 +10,13 @@ from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import list_unfinished_stems
-from feedback_etl.exports.catalog import list_manifests, read_manifest, replace_manifest
+from feedback_etl.exports.catalog import list_manifests, mark_pruned
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import summarize_revisions
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import ConflictError, Storage
+from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT
@@ -227,24 +227,13 @@ def _remove(
     """
     marked = list[Manifest]()
     for manifest in manifests:
-        marked.append(_mark_pruned(storage, manifest, now.replace(microsecond=0).isoformat(), signer))
+        marked.append(mark_pruned(storage, manifest, now.replace(microsecond=0).isoformat(), signer))
         for file in (file for file in manifest.files if file.path not in needed):
             storage.delete(file.path)
         for folder in filter(None, map(storage.local_path, part_folders(manifest.stem))):
             with suppress(OSError):  # most exports have none, and what others have put there stays
                 folder.rmdir()
     return summarize_revisions(marked)
-
-
-def _mark_pruned(storage: Storage, manifest: Manifest, at: str, signer: Key | None) -> Manifest:
-    """Return the manifest as it was written."""
-    manifest.pruned_at = manifest.pruned_at or at
-    try:
-        replace_manifest(storage, manifest, signer)
-    except ConflictError:  # an erasure replaced it
-        if current := read_manifest(storage, manifest.stem):
-            return _mark_pruned(storage, current, at, signer)
-    return manifest
 
 
 def require_storage(storage: Storage) -> None:
