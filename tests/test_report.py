@@ -469,10 +469,11 @@ class TestFile:
 
     def test_folder_without_exports_is_an_error(self) -> None:
         """The message names the command that creates one."""
+        Path("empty").mkdir()
         with pytest.raises(
-            ExportFileError, match=r"^nowhere contains no exports; create one with `feedback-etl export`\.$"
+            ExportFileError, match=r"^empty contains no exports; create one with `feedback-etl export`\.$"
         ):
-            render(exports=Path("nowhere"))
+            render(exports=Path("empty"))
 
     def test_command_writes_the_page(self, here: Here, exports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         """It accepts a folder or files, uses the available keys and prints the path."""

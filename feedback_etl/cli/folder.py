@@ -9,7 +9,7 @@ import typer
 
 from feedback_etl.cli.console import echo_err, pluralize, write_stdout
 from feedback_etl.cli.keys import find_optional_key
-from feedback_etl.cli.options import DryRun, JsonOutput, OutputFolder, load_command_settings, open_output
+from feedback_etl.cli.options import DryRun, JsonOutput, OutputFolder, load_command_settings, open_existing_output
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
     from feedback_etl.exports.audit_records import list_unfinished_stems
     from feedback_etl.exports.maintenance import list_exports
 
-    storage = open_output(load_command_settings(output))
+    storage = open_existing_output(load_command_settings(output))
     exports, unmanaged = list_exports(storage)
     unfinished_stems = list_unfinished_stems(AuditLog(storage).records())
     if as_json:

@@ -148,3 +148,16 @@ def open_output(settings: "Settings") -> "Storage":
     from feedback_etl.storage.location import open_storage
 
     return open_storage(settings.output_dir)
+
+
+def open_existing_output(settings: "Settings") -> "Storage":
+    """Return the storage of the exports, which must exist.
+
+    Raises:
+        UsageError: It does not exist, as where --output is mistyped.
+    """
+    from feedback_etl.exports.maintenance import require_storage
+
+    storage = open_output(settings)
+    require_storage(storage)
+    return storage

@@ -131,7 +131,7 @@ def prune(  # noqa: PLR0913  public, flat
     """
     for name, number in (("keep_days", keep_days), ("keep_last", keep_last)):
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_DAYS:
-            raise UsageError(f"{name} must be a whole number from 0 to {MAX_DAYS:,}.")
+            raise UsageError(f"`{name}` must be a whole number from 0 to {MAX_DAYS:,}.")
     storage = open_storage(folder)
     require_storage(storage)
     now, log = resolve_now(now), AuditLog(storage)
@@ -219,6 +219,5 @@ def require_storage(storage: Storage) -> None:
         UsageError: It does not.
     """
     if not storage.exists():
-        raise UsageError(
-            f"There is no folder {storage}." if storage.local_path() else f"There is nothing at {storage}."
-        )
+        missing = f"There is no folder {storage}" if storage.local_path() else f"There is nothing at {storage}"
+        raise UsageError(f"{missing}: name the folder of the exports, or create it by an export.")

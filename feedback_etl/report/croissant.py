@@ -12,7 +12,7 @@ from typing import Any
 
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.maintenance import list_exports
+from feedback_etl.exports.maintenance import list_exports, require_storage
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_schema import TIME, manifest_schema
 from feedback_etl.storage.errors import explain_write_errors
@@ -172,6 +172,7 @@ def write_croissant(folder: str | Path) -> Path | str:
     In an object store it is an object; its URL is returned.
 
     Raises:
+        UsageError: The folder does not exist.
         ExportFileError: There are no exports, a manifest cannot be read, or the file cannot be written.
 
     >>> from feedback_etl import export_feedback
@@ -182,6 +183,7 @@ def write_croissant(folder: str | Path) -> Path | str:
     'sc:Dataset'
     """
     storage = open_storage(folder)
+    require_storage(storage)
     text = json.dumps(croissant(storage, list_exports(storage).exports), indent=2, ensure_ascii=False) + "\n"
     with explain_write_errors(storage, "Name another folder."):
         storage.overwrite(CROISSANT, text.encode())
