@@ -100,8 +100,8 @@ class FeedbackProcessor:
     def process_and_export(self, days_back: int = 1, min_feedback_fields: int = 1) -> FeedbackProcessingStats:
         """Export the last days' feedback; raises the errors of `export_feedback`.
 
-        That all rows are rejected is no error here, as it was none in the classic API: it is logged as a warning, and
-        the figures have no file.
+        Rejected rows are no error here, as they were none in the classic API, unless `max_rejected` or `strict` is
+        given. If all rows are rejected, a warning is logged, and the report names no file.
 
         Args:
             days_back: Days of 24 hours before now; -1 for everything.
@@ -120,7 +120,7 @@ class FeedbackProcessor:
             with self._exporting(settings, key):
                 return export_feedback(
                     self.db_session,
-                    options=settings.to_options(**own | self._options),
+                    options=settings.to_options(**{"max_rejected": 1.0} | own | self._options),
                     days_back=days_back,
                     min_feedback_fields=min_feedback_fields,
                     key=key,

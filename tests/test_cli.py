@@ -34,6 +34,11 @@ KEY = "0123456789abcdef0123456789abcdef"
 KEY_ID = Key(KEY).id
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "commands.md"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
+QUERY = (
+    "SELECT id AS feedback_id, user_id, analysis_id, 'rec' AS recommendation_id, helpful_rating, "
+    "product_satisfaction, routine_completion_pct, would_recommend, NULL AS conditions_analyzed, "
+    "NULL AS rules_applied, timeframe, 40 AS age, created_at FROM recommendation_feedbacks;"
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +104,7 @@ class TestExport:
             "duplicates 1 dropped",
             f"rejected   1 listed in {figures['rejected_filename']}",
             "           1 helpful_rating_out_of_range",
-            "k          1 (age_range, conditions_detected, timeframe; 2 rows in classes under 5)",
+            "k          1 (age_range, conditions_detected, timeframe; 2 rows in classes of fewer than 5 people)",
             f"file       {path}",
             f"key        {KEY_ID}",
             f"duration   {figures['execution_time_seconds']:.2f} s",
@@ -132,11 +137,7 @@ class TestExport:
     def test_all_options_together(self, configured: str, tmp_path: Path) -> None:
         """Stderr is empty; stdout contains the statistics only."""
         query = tmp_path / "own.sql"
-        query.write_text(
-            "SELECT id AS feedback_id, user_id, analysis_id, 'rec' AS recommendation_id, helpful_rating, "
-            "product_satisfaction, routine_completion_pct, would_recommend, NULL AS conditions_analyzed, "
-            "NULL AS rules_applied, timeframe, 40 AS age, created_at FROM recommendation_feedbacks;"
-        )
+        query.write_text(QUERY)
         run = feedback_etl(
             *("export", "--since", "2025-01-10T10:00:00", "--until", "2025-01-20T10:00:00"),
             *("--output", tmp_path / "out", "--min-fields", "0", "--query", query, "--max-rejected", "0.5"),
@@ -156,7 +157,11 @@ class TestExport:
         ("arguments", "code", "message"),
         [
             (["--database-url", "sqlite:///missing.db"], 3, "error: There is no SQLite file at missing.db."),
-            (["--strict"], 4, "error: Nothing was exported: 1 of 4 rows are rejected, and no row may be rejected"),
+            (
+                ["--strict"],
+                4,
+                "error: Nothing was exported: 1 of 4 rows (25.0 %) are rejected, and --strict allows",
+            ),
             (["--output", "file/below"], 5, "error: Nothing was written to file/below: a part of the path is a file"),
         ],
     )
@@ -253,24 +258,26 @@ class TestExportHere:
         assert here("export", "--max-rejected", "0.25").code == 0
         ended = here("export", "--max-rejected", "0.24")
         assert ended.code == 4
-        assert "max_rejected" in ended.err
-        assert "helpful_rating_out_of_range 1" in ended.err
+        assert ended.err == (
+            "error: Nothing was exported: 1 of 4 rows (25.0 %) are rejected, and --max-rejected allows 0.24. Reasons: "
+            "helpful_rating_out_of_range 1. Correct these rows in the database, or raise --max-rejected.\n"
+        )
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other: give one of them."),
-            (["--until", "2025-01-01"], "requires a start (since)"),
+            (["--until", "2025-01-01"], "The end of a window (--until) requires a start (--since)."),
             (["--since", "yesterday"], "A time must be an ISO 8601 date or time"),
             (["--since", "2025-02-01", "--until", "2025-01-01"], "--since must be before the end of the window."),
             (["--since", "2025-01-01", "--until", "2125-01-01"], "--until is in the future"),
-            (["--days", "0"], "days_back must be a whole number of days, 1 or more, or -1 for everything."),
-            (["--days", "-2"], "days_back must be"),
-            (["--days", "1000000000000"], "days_back must be"),
+            (["--days", "0"], "--days must be a whole number of days, 1 or more, or -1 for everything."),
+            (["--days", "-2"], "--days must be"),
+            (["--days", "1000000000000"], "--days must be"),
             (["--days", "1.5"], "Invalid value for '--days'"),
-            (["--min-fields", "5"], "min_feedback_fields must be a whole number from 0 to 4."),
-            (["--max-rejected", "5"], "max_rejected must be a share from 0 to 1"),
-            (["--max-rejected", "nan"], "max_rejected must be a share from 0 to 1"),
+            (["--min-fields", "5"], "--min-fields must be a whole number from 0 to 4."),
+            (["--max-rejected", "5"], "--max-rejected must be a share from 0 to 1"),
+            (["--max-rejected", "nan"], "--max-rejected must be a share from 0 to 1"),
             (["--timestamp-precision", "week"], "Invalid value for '--timestamp-precision'"),
             (["--query", "missing.sql"], "There is no query file missing.sql."),
             (["--database-url", ""], "The database URL is not valid"),
@@ -332,7 +339,13 @@ class TestPreview:
         assert run.returncode == 0
         rows = list(csv.DictReader(run.stdout.splitlines()))
         assert [row["recommendation_id"] for row in rows] == ["rec_1", "rec_1"]
-        assert run.stderr == ("The first 2 of 2 rows. Nothing was written; the pseudonyms use a temporary key.\n")
+        assert run.stderr.splitlines() == [
+            "skipped    1 with fewer than 1 rating",
+            "duplicates 1 dropped",
+            "rejected   1 by reason:",
+            "           1 helpful_rating_out_of_range",
+            "The first 2 of 2 rows. Nothing was written; the pseudonyms use a temporary key.",
+        ]
         assert everything_below(tmp_path) == everything_below(Path.home()) == []
 
     @pytest.mark.usefixtures("configured")
@@ -340,9 +353,23 @@ class TestPreview:
         """The window, the ratings and the number of rows."""
         ended = here("preview", "--days", "-1", "--rows", "3", "--min-fields", "0")
         assert (ended.code, ended.out.count("\n")) == (0, 4)
-        assert ended.err.startswith("The first 3 of 4 rows.")
+        assert "\nThe first 3 of 4 rows." in ended.err
         ended = here("preview", "--since", "2025-01-01", "--until", "2025-01-15")
         assert ended.err.startswith("The first 1 of 1 rows.")
+
+    @pytest.mark.usefixtures("configured")
+    def test_preview_shows_valid_rows_however_many_are_rejected(self, here: Here, tmp_path: Path) -> None:
+        """An export of the same rows publishes nothing."""
+        query = tmp_path / "query.sql"
+        query.write_text(
+            QUERY.replace("helpful_rating,", "CASE WHEN id < 3 THEN 9 ELSE helpful_rating END AS helpful_rating,")
+        )
+        ended = here("preview", "--query", query)
+        assert (ended.code, ended.out.count("\n")) == (0, 2)
+        assert "rejected   3 by reason:\n           3 helpful_rating_out_of_range\n" in ended.err
+        ended = here("export", "--query", query)
+        assert ended.code == 4
+        assert "3 of 4 rows (75.0 %) are rejected, and --max-rejected allows 0.5" in ended.err
 
     @pytest.mark.usefixtures("configured")
     def test_preview_of_an_empty_window(self, here: Here) -> None:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from feedback_etl.compliance.item import ChecklistItem
 
 _WIDTH = 100
+_UNITS = {
+    "k": "people in the smallest class",
+    "small_rows": "rows in classes of fewer than 5 people",
+    "small_people": "people in these classes",
+}
 
 
 def check(
@@ -114,22 +119,26 @@ def measure_risk(
     settings = load_command_settings()
     table = read_files(files, numeric=sensitive or RATING_FIELDS)
     extra_columns = [column for column in settings.extra_columns if column.name in table.columns]
+    if person is None and SUBJECT_HASH.name in table.columns:
+        person = SUBJECT_HASH.name
     result = risk(
         table,
         quasi_identifiers=quasi_identifier or all_quasi_identifiers(settings.quasi_identifiers, extra_columns),
         sensitive=sensitive or _list_sensitive(table.columns, extra_columns),
-        person=person or (SUBJECT_HASH.name if SUBJECT_HASH.name in table.columns else None),
+        person=person,
     ).to_dict()
     if as_json:
         write_stdout(json.dumps(result))
     else:
         _print_figures(result)
+    if person is None:
+        echo_err("Each row counts as a person, because no column identifies people (--person).")
 
 
 def _print_figures(result: "Mapping[str, Any]") -> None:
-    """Print each figure, or the figures of each column, on a line."""
+    """Print each figure with its unit, or the figures of each column, on a line."""
     for name, value in result.items():
-        for column, number in (value if isinstance(value, dict) else {"": value}).items():
+        for column, number in (value if isinstance(value, dict) else {_UNITS.get(name, ""): value}).items():
             figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
             write_stdout(f"{name:<16}{figure:>12}  {column}".rstrip())
 
