@@ -66,12 +66,12 @@ def window_of_days(days_back: int, *, now: datetime) -> Window:
     datetime.datetime(2025, 10, 24, 12, 0)
     """
     if not isinstance(days_back, int) or isinstance(days_back, bool) or days_back < -1 or days_back == 0:
-        raise UsageError(f"days_back must be {_DAYS_ALLOWED}.")
+        raise UsageError(f"`days_back` must be {_DAYS_ALLOWED}.")
     if days_back == EVERYTHING:
         return Window(None, now)
     max_days = (now - datetime.min).days
     if days_back > max_days:
-        raise UsageError(f"days_back must be {_DAYS_ALLOWED}; {max_days} is the maximum.")
+        raise UsageError(f"`days_back` must be {_DAYS_ALLOWED}; {max_days} is the maximum.")
     return Window(now - timedelta(days=days_back), now)
 
 
@@ -83,7 +83,7 @@ def window_between(since: str | date | datetime, until: str | date | datetime | 
     """
     start, end = parse_time(since), now if until is None else parse_time(until)
     if end > now:
-        raise UsageError("--until is in the future; times are UTC.")
+        raise UsageError("`until` is in the future; times are UTC.")
     if start >= end:
-        raise UsageError("--since must be before the end of the window.")
+        raise UsageError("`since` must be before the end of the window.")
     return Window(start, end)
