@@ -36,15 +36,18 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 class TestList:
     """`feedback-etl list`."""
 
-    def test_list_prints_one_line_per_export(self, here: Here, folder: Path) -> None:
+    def test_list_prints_two_lines_per_export(self, here: Here, folder: Path) -> None:
         """Rows, window, mode and key; unmanaged files with the remedy."""
         (folder / "copy.csv").write_text("")
         ended = here("list")
         assert ended.code == 0
         assert ended.out.splitlines() == [
-            f"{STEM}.csv  9 rows  the beginning to 2025-10-25T12:00:00  full  key {Key(KEY).id}",
-            f"copy.csv  unmanaged: no manifest (feedback-etl adopt {folder}/copy.csv)",
+            f"{STEM}.csv  9 rows, full",
+            f"    the beginning to 2025-10-25 12:00:00 UTC, key {Key(KEY).id}",
+            "copy.csv  unmanaged: no manifest",
+            f"    feedback-etl adopt {folder}/copy.csv",
         ]
+        assert max(map(len, ended.out.splitlines())) <= 80
 
     @pytest.mark.usefixtures("folder")
     def test_list_as_json(self, here: Here) -> None:

@@ -257,7 +257,7 @@ class TestContent:
         adopt(FOLDER / "old.csv", key=Key(KEY), signer=Key(KEY))
         page = render()
         assert page.count("<td>unknown</td><td>adopted</td>") == 1
-        assert page.count("<td>open to 2025-10-25 12:00:00</td><td>full</td>") == 1
+        assert page.count("<td>the beginning to 2025-10-25 12:00:00 UTC</td><td>full</td>") == 1
 
     def test_extra_columns_and_age_ranges_are_shown_as_declared(self, sqlite_database: Database) -> None:
         """A pseudonymised column is hidden; numbers are binned."""

@@ -4,10 +4,11 @@ import json
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, write_stdout
+from feedback_etl.cli.console import echo_err, write_stdout
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_existing_output
 from feedback_etl.errors import CheckFailedError, UsageError
+from feedback_etl.plurals import pluralize
 
 audit_app = typer.Typer(
     help="Show and verify the tamper-evident audit log of exports.",

@@ -22,11 +22,6 @@ def echo_err(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def pluralize(number: int, noun: str) -> str:
-    """Return a number with its noun, such as `1 row` or `2,000 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def write_stdout(data: str | bytes) -> None:
     """Write data to stdout; a line break is appended to text.
 

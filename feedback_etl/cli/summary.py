@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from feedback_etl.cli.console import echo_err, pluralize
+from feedback_etl.cli.console import echo_err
+from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport

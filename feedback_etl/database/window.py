@@ -1,5 +1,6 @@
 """The window: a half-open range of creation times that selects the feedback of an export."""
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
@@ -25,6 +26,12 @@ class Window(NamedTuple):
     def __str__(self) -> str:
         start = f"{self.start:%Y-%m-%d %H:%M:%S}" if self.start else "the beginning"
         return f"{start} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def parse_window(ends: Sequence[str | None]) -> Window | None:
+    """Return the window of a manifest, whose ends are ISO 8601 texts; None without an end, where it is unknown."""
+    start, end = (datetime.fromisoformat(time) if time else None for time in ends)
+    return Window(start, end) if end else None
 
 
 class DatedWindow(Window):
