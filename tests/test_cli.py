@@ -23,6 +23,7 @@ from processes import COMMAND, PATIENCE_SECONDS, Here, environment, feedback_etl
 from feedback_etl import __version__
 from feedback_etl.cli import classic
 from feedback_etl.cli.app import app
+from feedback_etl.cli.option_names import OPTION_NAMES
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
 from feedback_etl.exports.audit import AuditLog
@@ -277,6 +278,10 @@ class TestExportHere:
             (["--days", "1.5"], "Invalid value for '--days'"),
             (["--min-fields", "5"], "--min-fields must be a whole number from 0 to 4."),
             (["--max-rejected", "5"], "--max-rejected must be a share from 0 to 1"),
+            (["--k", "0"], "--k should be greater than or equal to 1"),
+            (["--k", "5", "--max-suppressed", "2"], "--max-suppressed should be less than or equal to 1"),
+            (["--incremental", "--lookback", "soon"], "--lookback must be a duration such as 30m, 2h or 1d"),
+            (["--bulk", "--workers", "0"], "--workers must be a whole number, 1 or more."),
             (["--max-rejected", "nan"], "--max-rejected must be a share from 0 to 1"),
             (["--timestamp-precision", "week"], "Invalid value for '--timestamp-precision'"),
             (["--query", "missing.sql"], "There is no query file missing.sql."),
@@ -578,6 +583,20 @@ def collect(name: str, group: Any, commands: dict[str, Any]) -> None:
 COMMANDS = list_commands()
 
 
+def test_options_in_messages_exist() -> None:
+    """Names of the library's options are replaced by options of commands."""
+    options = {name for command in COMMANDS.values() for parameter in command.params for name in parameter.opts}
+    assert {*OPTION_NAMES.values()} <= options
+
+
+@pytest.mark.parametrize("command", ["demo", "preview"])
+def test_rows_must_be_positive(here: Here, tmp_path: Path, command: str) -> None:
+    """Nothing is created."""
+    ended = here(command, "--rows", "0")
+    assert (ended.code, ended.out, ended.err) == (2, "", "error: --rows must be 1 or more.\n")
+    assert files_below(tmp_path) == []
+
+
 class TestHelp:
     """Help with examples that parse, and complete documentation."""
 
@@ -597,6 +616,7 @@ class TestHelp:
         assert example.startswith("Example: feedback-etl ")
         assert max(map(len, ended.out.splitlines())) <= 80
         assert "..." not in re.sub(r"[\]}]\.\.\.", "", ended.out)
+        assert not re.search(r"<list|Path>|\(off\)|default: \(", ended.out)
         for parameter in COMMANDS[name].params:
             assert parameter.help, f"{parameter.name} has no help"
         assert_parses(shlex.split(example)[1:])
@@ -634,3 +654,35 @@ def test_export_runs_with_closed_standard_streams(configured: str, tmp_path: Pat
     done = subprocess.run(["sh", "-c", command], env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert len(list((tmp_path / "exports").glob("*.csv"))) == 1
+
+
+def test_shared_export_without_rows_names_quasi_identifiers_and_remedy(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the sample data every class of a day is small; with one quasi-identifier less some are not."""
+    assert here("demo", "--rows", "3000").code == 0
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "sqlite:///feedback_demo/feedback.db")
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    ended = here("export", "--share", "--output", "shared")
+    assert ended.code == 4
+    assert re.fullmatch(
+        r"error: Nothing was exported: (\d+) of \1 rows belong to equivalence classes of fewer than 5 people with "
+        r"equal age_range, conditions_detected, timeframe, feedback_timestamp, and no row would be left\. Set fewer "
+        r"quasi_identifiers or age_edges to make classes larger; --share always adds feedback_timestamp\.\n",
+        ended.err,
+    )
+    monkeypatch.setenv("FEEDBACK_ETL_QUASI_IDENTIFIERS", '["timeframe"]')
+    assert here("export", "--share", "--output", "shared").code == 0
+
+
+def test_risk_reports_whether_rows_or_people_are_counted(here: Here) -> None:
+    """Without a column of people each row is one; the summary of an export counts people."""
+    Path("rows.csv").write_text("age_range,subject_hash\n18-25,a\n18-25,a\n")
+    people = here("risk", "rows.csv", "--quasi-identifier", "age_range")
+    assert "k                          1  people in the smallest class\n" in people.out
+    assert "small_rows                 2  rows in classes of fewer than 5 people\n" in people.out
+    assert people.err == ""
+    Path("rows.csv").write_text("age_range\n18-25\n18-25\n")
+    rows = here("risk", "rows.csv", "--quasi-identifier", "age_range")
+    assert "k                          2  people in the smallest class\n" in rows.out
+    assert rows.err == "Each row counts as a person, because no column identifies people (--person).\n"

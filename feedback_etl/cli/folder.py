@@ -71,15 +71,11 @@ def prune(
     keep_days: Annotated[
         int | None,
         typer.Option(
-            help="Remove the files of exports older than N days.",
-            min=0,
+            help="Remove the files of exports older than N days.  [default: retention_days of the settings]",
             metavar="N",
-            show_default="retention_days of the settings",
         ),
     ] = None,
-    keep_last: Annotated[
-        int, typer.Option(help="Always keep the newest N exports, however old.", min=0, metavar="N")
-    ] = 0,
+    keep_last: Annotated[int, typer.Option(help="Always keep the newest N exports, however old.", metavar="N")] = 0,
     export: Annotated[
         list[str] | None,
         typer.Option(help="Remove the files of this export instead, however young; may be repeated.", metavar="NAME"),

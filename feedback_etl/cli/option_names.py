@@ -2,7 +2,7 @@
 
 import re
 
-_OPTION_NAMES = {
+OPTION_NAMES = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
@@ -29,4 +29,4 @@ def name_options(message: str) -> str:
     >>> name_options("`days_back` must be 1 or more; `age_edges` must increase.")
     '--days must be 1 or more; `age_edges` must increase.'
     """
-    return re.sub("`([a-z_]+)`", lambda quoted: _OPTION_NAMES.get(quoted[1], quoted[0]), message)
+    return re.sub("`([a-z_]+)`", lambda quoted: OPTION_NAMES.get(quoted[1], quoted[0]), message)

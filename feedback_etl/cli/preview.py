@@ -16,6 +16,7 @@ from feedback_etl.cli.options import (
     Until,
     load_command_settings,
     require_one_start,
+    require_rows,
 )
 from feedback_etl.cli.summary import format_outcomes
 from feedback_etl.options.groups import QualityOptions, ReadOptions
@@ -26,7 +27,7 @@ def preview(
     days: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
-    rows: Annotated[int, typer.Option(help="Maximum number of rows to print.", min=1, metavar="N")] = 10,
+    rows: Annotated[int, typer.Option(help="Maximum number of rows to print.", metavar="N")] = 10,
     min_fields: MinFields = QualityOptions.min_feedback_fields,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
@@ -42,6 +43,7 @@ def preview(
     from feedback_etl.privacy.keys import generate_key
 
     require_one_start(context, since)
+    require_rows(rows)
     settings = load_command_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
     options = settings.to_options(
         days_back=days, since=since, until=until, min_feedback_fields=min_fields, max_rejected=1.0

@@ -86,25 +86,25 @@ def measure_risk(
     quasi_identifier: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column that an attacker may know about a person; may be repeated.",
+            help="Column that an attacker may know about a person; may be repeated.  [default: age_range, "
+            "conditions_detected, timeframe]",
             metavar="COLUMN",
-            show_default="age_range, conditions_detected, timeframe",
         ),
     ] = None,
     sensitive: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column that an attacker must not learn; may be repeated.",
+            help="Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
+            "role sensitive]",
             metavar="COLUMN",
-            show_default="the ratings and columns with the role sensitive",
         ),
     ] = None,
     person: Annotated[
         str | None,
         typer.Option(
-            help="Column that identifies the person of a row; without one, each row counts as a person.",
+            help="Column that identifies the person of a row; without one, each row counts as a person.  [default: "
+            "subject_hash, if the files have it]",
             metavar="COLUMN",
-            show_default="subject_hash, if the files have it",
         ),
     ] = None,
     as_json: JsonOutput = False,
