@@ -161,7 +161,7 @@ class TestExport:
             (
                 ["--strict"],
                 4,
-                "error: Nothing was exported: 1 of 4 rows (25.0 %) are rejected, and --strict allows",
+                "error: Nothing was exported: 1 of 4 rows (25.0 %) are rejected, and --strict allows none.",
             ),
             (["--output", "file/below"], 5, "error: Nothing was written to file/below: a part of the path is a file"),
         ],

@@ -301,7 +301,8 @@ class TestHashId:
     @pytest.mark.parametrize("id_", [None, 42.0, float("nan"), [42]])
     def test_what_is_no_id_is_refused(self, id_: Any) -> None:
         """Null has no pseudonym, and 42.0 is not 42."""
-        with pytest.raises(UsageError, match=r"^An id is an integer, text or a UUID, not (NoneType|float|list)\.$"):
+        message = r"^An id must be an integer, text or a UUID, not (NoneType|float|list)\.$"
+        with pytest.raises(UsageError, match=message):
             processor()._hash_id(id_)
 
     @pytest.mark.parametrize(

@@ -312,7 +312,8 @@ class TestJudge:
 
     def test_all_rows_rejected(self) -> None:
         """An export of nothing is a failure, whatever share may be rejected."""
-        with pytest.raises(AllRejectedError, match=r"2 of 2 rows \(100\.0 %\) are .* no valid row") as caught:
+        message = r"2 of 2 rows \(100\.0 %\) are rejected, so no valid row is left"
+        with pytest.raises(AllRejectedError, match=message) as caught:
             judged(raw_frame({"timeframe": "=1"}), raw_frame({"timeframe": "=1"}, UNRATED), max_rejected=1.0)
         report = caught.value.report
         assert (report.total_feedback_records, report.skipped_records, report.errors) == (3, 1, 2)
