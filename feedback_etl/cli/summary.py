@@ -26,7 +26,7 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"Nothing exported: {_explain_empty(report, min_fields)}"
     yield from format_outcomes(report, min_fields)
     if report.export_filename:
-        yield f"k          {_format_k(report.risk)}"
+        yield from _format_k(report.risk)
         yield f"file       {report.export_filename}"
         yield f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}"
     yield f"duration   {report.execution_time_seconds:.2f} s"
@@ -59,11 +59,10 @@ def _format_counts(*counts: tuple[str, int, str]) -> Iterator[str]:
     return (f"{label:<10} {count:,} {text}" for label, count, text in counts if count)
 
 
-def _format_k(risk: dict[str, Any]) -> str:
-    """Return the smallest equivalence class, its quasi-identifiers and the number of rows at risk."""
-    at_risk = pluralize(risk["rows_in_classes_under_5"], "row")
-    names = ", ".join(risk["quasi_identifiers"])
-    return f"{'at least ' * risk['at_least']}{risk['k']} ({names}; {at_risk} in classes of fewer than 5 people)"
+def _format_k(risk: dict[str, Any]) -> Iterator[str]:
+    """Yield the people of the smallest equivalence class with its quasi-identifiers, and the number of rows at risk."""
+    yield f"k          {'at least ' * risk['at_least']}{risk['k']} ({', '.join(risk['quasi_identifiers'])})"
+    yield f"           {pluralize(risk['rows_in_classes_under_5'], 'row')} in classes of fewer than 5 people"
 
 
 def _explain_empty(report: "ExportReport", min_fields: int) -> str:
