@@ -93,7 +93,7 @@ def test_an_option_without_effect_is_refused(function: Any) -> None:
         ({"quasi_identifiers": ["gender"]}, "^quasi_identifiers must name columns of an export"),
         ({"incremental": True, "since": "2025-01-01"}, "^An incremental export continues where the last one ended"),
         ({"incremental": True, "idempotency_key": "x"}, "^An incremental export never repeats a row"),
-        ({"format": "parquet", "compression": "gzip"}, "^Parquet files are compressed"),
+        ({"format": "parquet", "compression": "gzip"}, "^Parquet files are always compressed"),
         ({"extra_columns": [columns.ExtraColumn("image_url")]}, "^An extra column cannot be called image_url"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "+".join(value),
