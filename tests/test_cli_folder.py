@@ -42,8 +42,8 @@ class TestList:
         ended = here("list")
         assert ended.code == 0
         assert ended.out.splitlines() == [
-            f"{STEM}.csv  9 rows, full",
-            f"    the beginning to 2025-10-25 12:00:00 UTC, key {Key(KEY).id}",
+            f"{STEM}.csv  9 rows  full",
+            f"    the beginning to 2025-10-25 12:00:00 UTC  key {Key(KEY).id}",
             "copy.csv  unmanaged: no manifest",
             f"    feedback-etl adopt {folder}/copy.csv",
         ]
@@ -159,7 +159,7 @@ class TestAdoptAndPrune:
         """Its age comes from its name."""
         old = folder / "feedback_training_20200101_000000.csv"
         old.write_text("analysis_hash\n0123456789abcdef\n")
-        assert here("adopt", old).out.startswith(f"{old.name}  1 row  unknown window  adopted")
+        assert here("adopt", old).out.startswith(f"{old.name}  1 row  adopted\n    unknown window  ")
         dry = here("prune", "--keep-days", "90", "--dry-run")
         assert f"would remove {old.stem}\n" in dry.out
         done = here("prune", "--keep-days", "90", "--keep-last", "1")

@@ -130,7 +130,7 @@ def _format_export(manifest: "Manifest", existing: Container[str]) -> str:
     name = f"{manifest.data}/ ({pluralize(len(files), 'part')})" if is_parted else manifest.data or manifest.stem
     erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
     window, key = parse_window(manifest.window) or "unknown window", manifest.key_id or "none (unkeyed)"
-    return f"{name}  {rows}{erased}, {manifest.mode}\n    {window}, key {key}"
+    return f"{name}  {rows}{erased}  {manifest.mode}\n    {window}  key {key}"
 
 
 def _format_unmanaged(storage: "Storage", path: Path) -> str:
