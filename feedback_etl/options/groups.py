@@ -196,7 +196,7 @@ class PrivacyOptions:
             UsageError: Images or pseudonyms of users are included.
         """
         if self.include_image_urls or self.include_subject_hash:
-            raise UsageError("`include_image_urls` and `include_subject_hash` must not be shared: leave them out.")
+            raise UsageError("Shared data must not contain images or pseudonyms of users: leave both options out.")
         return replace(
             self,
             hash_recommendation_id=True,
