@@ -353,7 +353,8 @@ def test_incomplete_outdated_and_missing_records_are_reported(settings: Settings
     path = settings.output_dir / RECORD
     assert "**Retention**: 90 days" in path.read_text()
     changed = settings.model_copy(update={"purpose": "something else"})
-    assert find_failed(changed)["record"].remedy == "feedback-etl check --write-record"
+    remedy = f"feedback-etl check --write-record --output {settings.output_dir}"
+    assert find_failed(changed)["record"].remedy == remedy
     lacking = settings.model_copy(update={"contact": None})
     assert "lacks contact" in find_failed(lacking)["record"].detail
     path.unlink()

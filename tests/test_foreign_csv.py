@@ -24,7 +24,7 @@ from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns, write_without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.rows import Export, Rows
-from feedback_etl.settings import Settings
+from feedback_etl.settings import load_settings
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
 
@@ -109,7 +109,7 @@ class TestAdopted:
         facts = read_contents(folder, manifest)
         assert facts is not None
         assert (facts.repeated, facts.without_analysis, facts.rows.collect().height) == (0, 0, 6)
-        remedies = Remedies(Settings(output_dir=folder.path))
+        remedies = Remedies(load_settings(output_dir=folder.path))
         items = (check_duplicates([facts], remedies), check_pseudonyms([facts], [], remedies))
         assert [item.passed for item in items] == [True, True]
         assert json.loads(here("risk", adopted, "--json").out)["rows"] == 6

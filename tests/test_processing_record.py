@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people
+from folders import NOW, exported, people
+from pseudonym_keys import KEY
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.compliance.check import check

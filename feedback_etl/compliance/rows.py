@@ -11,6 +11,7 @@ from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.manifest import Manifest
+from feedback_etl.plurals import pluralize
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.identifiers import bounded, unbroken
@@ -36,7 +37,7 @@ def check_columns(exports: Sequence[ExportContents], remedies: Remedies) -> Chec
 
     problems = find_problems(exports, find_problem, remedies)
     problems += [finding for export in exports for finding in find_free_texts(export, remedies)]
-    passed = f"{_pluralize_files(exports)} with columns of the contract only."
+    passed = f"{pluralize(len(exports), 'file')} with columns of the contract only."
     if declared := {name for export in exports for name in _contract_columns(export.manifest)} - {*TRAINING_COLUMNS}:
         passed = f"{passed} Requested beside the twelve: {', '.join(sorted(declared))}."
     return build_item("columns", problems, passed=passed, untested=find_declared_free_texts(exports))
@@ -48,7 +49,7 @@ def check_pseudonyms(exports: Sequence[ExportContents], ids: Iterable[str] | Non
     Args:
         exports: The contents of the exports.
         ids: The ids of the application; None if they are not known.
-        remedies: Remedies of the command.
+        remedies: Commands for the folder.
     """
     known = pl.Series("id", list(ids or []), dtype=pl.String)
     guessed = pl.select(pl.int_range(GUESSED_IDS).cast(pl.String).alias("id")).to_series()
@@ -122,7 +123,7 @@ def check_images(
     Args:
         exports: The contents of the exports.
         agreed: Pseudonyms of the analyses of users who agree, by key id; None without a database.
-        remedies: Remedies of the command.
+        remedies: Commands for the folder.
     """
 
     def find_unrequested(export: ExportContents) -> str:
@@ -163,7 +164,9 @@ def check_contents(storage: Storage, manifests: Sequence[Manifest], remedies: Re
             details = [f"{name} is {clause}" for name in names]
             problems += [Finding(detail, remedies.replace(manifest)) for detail in details]
     return build_item(
-        "contents", problems, passed=f"{_pluralize_files(manifests)} and lists of rejected rows match their manifests."
+        "contents",
+        problems,
+        passed=f"Files of {pluralize(len(manifests), 'export')} and lists of rejected rows match their manifests.",
     )
 
 
@@ -185,14 +188,10 @@ def check_duplicates(exports: Sequence[ExportContents], remedies: Remedies) -> C
         return f"has {export.repeated:,} duplicate rows" if export.repeated else ""
 
     problems = find_problems(exact, find_problem, remedies)
-    passed = f"No duplicates in {_pluralize_files(exact)} with exact times." if exact else ""
+    passed = f"No duplicates in {pluralize(len(exact), 'file')} with exact times." if exact else ""
     return build_item("duplicates", problems, passed=passed, untested=untested)
 
 
 def _contract_columns(manifest: Manifest) -> list[str]:
     extra_columns = manifest.settings.get("extra_columns", [])
     return [*training_columns(), *(name for name, *_ in extra_columns)]
-
-
-def _pluralize_files(exports: Sequence[object]) -> str:
-    return f"{len(exports)} file{'' if len(exports) == 1 else 's'}"
