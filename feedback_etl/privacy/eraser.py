@@ -29,6 +29,7 @@ from feedback_etl.exports.tombstones import (
 )
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_owners
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
 
@@ -38,7 +39,8 @@ class ErasureResult:
     """Result of an erasure; with `dry_run`, what it would do.
 
     Attributes:
-        rows: Rows removed from the files: training pairs and rejected rows.
+        rows: Rows removed from the files: training pairs and rejected rows, with suppressed ones.
+        suppressed: Rows among them that were removed to keep k (`keep_k`).
         files: Files that contained such rows, by their paths in the folder.
         not_found: Given ids that no file contains and that were not erased before.
         without_key: Exports that could not be searched: their key is not available, or their application made the
@@ -50,6 +52,7 @@ class ErasureResult:
     """
 
     rows: int = 0
+    suppressed: int = 0
     files: list[str] = field(default_factory=list)
     not_found: list[str] = field(default_factory=list)
     without_key: list[str] = field(default_factory=list)
@@ -61,8 +64,17 @@ class ErasureResult:
 class Eraser:
     """One erasure; in a folder, the caller holds the lock."""
 
-    def __init__(self, storage: Storage, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        keys: Sequence[Key],
+        request: ErasureRequest,
+        *,
+        dry_run: bool,
+        owners: Owners | None = None,
+    ) -> None:
         self._storage, self._keys, self._request, self._dry_run = storage, keys, request, dry_run
+        self._owners = owners
         self._log = AuditLog(storage)
         self._signer = keys[0] if keys else None
         self._result, self._found_ids = ErasureResult(), set[str]()
@@ -139,6 +151,7 @@ class Eraser:
                 swept=self._request.is_sweep,
                 tombstones=tombstones,
                 rows=result.rows,
+                suppressed=result.suppressed,
                 files=result.files,
                 damaged=result.damaged,
                 **summarize_revisions(self._erased_from),
@@ -163,11 +176,14 @@ class Eraser:
         search = partial(self._search, request=self._request.with_key(key))
         matches = map_files(self._storage, manifest.files, search)
         matching = [(file, match) for file, match in zip(manifest.files, matches, strict=True) if match]
-        unwanted = [(file, match.pseudonyms) for file, match in matching if match.pseudonyms]
+        unwanted = [(file, {*match.pseudonyms}) for file, match in matching if match.pseudonyms]
         self._result.damaged += [
             file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
         ]
         self._found_ids.update(*(match.ids for _, match in matching))
+        suppressed = 0
+        if self._owners is not None and not self._result.damaged:
+            suppressed = add_small_classes(self._storage, manifest, hash_owners(self._owners, key), unwanted)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:
             if file.kind != "rows":
@@ -175,6 +191,7 @@ class Eraser:
                 self._result.rows += removed_rows
         if removal.conflict:
             raise removal.conflict
+        self._result.suppressed += suppressed
         self._erased_from.append(manifest)
 
     def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
