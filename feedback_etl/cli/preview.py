@@ -35,7 +35,7 @@ def preview(
 
     The output is CSV; its pseudonyms use a temporary key.
     """
-    from feedback_etl.exports.csv_files import write_csv
+    from feedback_etl.exports.file_formats import RowWriter
     from feedback_etl.pipeline.load import load_training
     from feedback_etl.privacy.keys import generate_key
 
@@ -44,7 +44,7 @@ def preview(
     options = settings.to_options(days_back=days, since=since, until=until, min_feedback_fields=min_fields)
     pairs = load_training(settings.require_database_url(), options=options, key=generate_key())
     csv = io.BytesIO()
-    write_csv(pairs.head(rows), csv, header=True)
+    RowWriter(csv, options.output.file_format).append(pairs.head(rows))
     write_stdout(csv.getvalue())
     if pairs.height:
         echo_err(

@@ -37,6 +37,9 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         ("times", report.unreadable_times, "unreadable in declared time columns; null in the export"),
         ("suppressed", report.suppressed_records, "in equivalence classes smaller than k"),
     )
+    if report.escaped_texts:
+        escaped = ", ".join(f"{column} {texts:,}" for column, texts in report.escaped_texts.items())
+        yield f"escaped    {escaped}: an apostrophe was added for spreadsheets; remove it before values are compared"
     if report.export_filename:
         yield f"k          {_format_k(report.risk)}"
         yield f"file       {report.export_filename}"

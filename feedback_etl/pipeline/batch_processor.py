@@ -114,7 +114,11 @@ class BatchProcessor:
         if self._seen_rows is not None:
             has_ratings = has_min_ratings(self._options.min_feedback_fields)
             raw = self._seen_rows.filter_new_rows(
-                raw, lambda rows: has_ratings & is_valid(rows, self._options.extra_columns)
+                raw,
+                lambda rows: (
+                    has_ratings
+                    & is_valid(rows, self._options.extra_columns, reject_formulas=self._options.reject_formulas)
+                ),
             )
         return raw
 
