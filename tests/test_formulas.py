@@ -164,11 +164,11 @@ class TestExport:
         with application.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE recommendation_records SET conditions_analyzed = '[]'")
             connection.exec_driver_sql("UPDATE recommendation_feedbacks SET timeframe = NULL")
-        report = export(application, formulas="reject")
+        report = export(application, formulas="reject", max_rejected=1.0)
         safe = ["'quoted", "''=2", "rec_1"]
         assert report.rejected_reasons == {"formula": len(IDS) - len(safe)}
         assert (fe.scan_training("out").collect()["recommendation_id"].to_list(), report.escaped_texts) == (safe, {})
-        options = ExportOptions.from_keywords(formulas="reject")
+        options = ExportOptions.from_keywords(formulas="reject", max_rejected=1.0)
         loaded = fe.load_training(application.url, options=options, days_back=-1, now=NOW, key=KEY)
         assert loaded["recommendation_id"].to_list() == safe
 
@@ -227,7 +227,7 @@ class TestExport:
 
     def test_an_unknown_choice_is_refused(self, application: Database) -> None:
         """Before anything is read."""
-        with pytest.raises(UsageError, match='formulas must be "escape", "reject" or "allow"'):
+        with pytest.raises(UsageError, match='`formulas` must be "escape", "reject" or "allow"'):
             export(application, formulas="escap")
 
 

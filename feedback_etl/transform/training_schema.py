@@ -194,7 +194,7 @@ def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
         name: pl.col(name).str.split(",").list.eval(is_formula(pl.element())).list.any()
         for name in ("conditions_detected", "rules_applied")
     }
-    text = pa.Check.str_matches(TEXT_PATTERN)
+    text = pa.Check.str_matches(f"^[^{CONTROL_CHARACTERS}]+$")
     stricter = {name: {"checks": [text, _refuse_formulas(formula)]} for name, formula in formulas.items()}
     _require_none(failure_cases(schema.update_columns(stricter), pairs), pairs)
     return pairs
