@@ -13,7 +13,8 @@ An export in parts, which several machines have written or an object store holds
 
       feedback_training_20251025_120000/part-00000.parquet             a range of time each, in their order
       rejected/feedback_training_20251025_120000/part-00000.csv
-      .feedback_etl/feedback_training_20251025_120000/    rows that wait until all of them are known, with `--k`
+      .feedback_etl/feedback_training_20251025_120000/part-00000.rows    digests of the rows of an incremental export
+      .feedback_etl/feedback_training_20251025_120000/part-00000.arrow    spooled rows, with `--k`, until the commit
 """
 
 import re
@@ -76,6 +77,16 @@ def parse_part_number(path: str) -> int:
     7
     """
     return int(path.rpartition("part-")[2].partition(".")[0])
+
+
+def seen_rows_part_path(stem: str, number: int) -> str:
+    """Return the path of the seen rows of a part in the folder."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.rows"
+
+
+def earlier_seen_rows_path(stem: str) -> str:
+    """Return the path of the seen rows of the exports before, in the folder, for the workers of a partitioned one."""
+    return f"{STATE_FOLDER}/{stem}/part-00000.seen.rows"
 
 
 def small_classes_path(stem: str) -> str:

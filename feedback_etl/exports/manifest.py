@@ -244,7 +244,5 @@ def _is_inside(path: str, stem: str) -> bool:
         (): name == stem or name.startswith(f"{stem}."),
         (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
         (STATE_FOLDER,): name == f"{stem}.rows",
-        (stem,): name.startswith("part-"),
-        (REJECTED_FOLDER, stem): name.startswith("part-"),
-    }
+    } | dict.fromkeys([(stem,), (REJECTED_FOLDER, stem), (STATE_FOLDER, stem)], name.startswith("part-"))
     return own.get(tuple(folders), False) and "\0" not in name
