@@ -10,11 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, rows_of, visible
+from folders import FORMS, NOW, exported, rows_of, visible
 from frames import raw_frame
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import Here
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.columns import QUASI_IDENTIFIERS
@@ -99,8 +100,8 @@ class TestEnforcedK:
     @pytest.mark.parametrize(
         ("options", "why"),
         [
-            ({"on_small_class": "fail"}, "on_small_class is fail"),
-            ({"max_suppressed": 0.1}, "max_suppressed is 10.000%"),
+            ({"on_small_class": "fail"}, "`on_small_class` is fail"),
+            ({"max_suppressed": 0.1}, "`max_suppressed` allows 0.1"),
             ({"k": 100}, "no row would be left"),
         ],
     )

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people
+from folders import FORMS, NOW, exported, people
 from processes import Here
+from pseudonym_keys import KEY
 
 from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError
@@ -155,6 +156,7 @@ def test_pruned_exports_are_left_out(filled: Database) -> None:
     told = r"^out contains no export with its files \(1 pruned\); create one with `feedback-etl export`\.$"
     with pytest.raises(ExportFileError, match=told):
         Path(write_croissant(FOLDER))
+    Path("other").mkdir()
     with pytest.raises(ExportFileError, match=r"^other contains no export with its files; create one"):
         Path(write_croissant("other"))
 

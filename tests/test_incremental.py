@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from databases import Database, create_schema, fill
-from folders import FORMS, KEY, NOW, exported, rows_of, visible
+from folders import FORMS, NOW, exported, rows_of, visible
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,6 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from processes import ProcessDied, die_after
+from pseudonym_keys import KEY
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
@@ -267,7 +268,7 @@ class TestErrors:
 
     def test_explicit_window_is_refused(self, folder: Path) -> None:
         """The series determines the window."""
-        with pytest.raises(UsageError, match="leave since and until out"):
+        with pytest.raises(UsageError, match="leave `since` and `until` out"):
             fe.export_feedback("sqlite://", incremental=True, since="2025-01-01", key=KEY, output_dir=folder)
 
     def test_concurrent_export_waits_or_fails(self, app: Database, folder: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from clusters import KEY, NOW, Watched, exported
+from clusters import NOW, Watched, exported
 from databases import Database
+from pseudonym_keys import KEY
 from test_incremental import HOUR, MINUTE, add, row
 
 import feedback_etl as fe
@@ -83,7 +84,7 @@ def list_outcomes(store: str) -> list[str]:
     """Return how the runs began and ended, after verifying the log."""
     log = AuditLog(open_storage(store))
     assert verify(log, [Key(KEY)], {}).problems == []
-    return [record.get("outcome", record["event"]) for record in log.records()]
+    return [str(record.get("outcome", record["event"])) for record in log.records()]
 
 
 class TestSeries:

@@ -14,8 +14,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from databases import Database
-from folders import KEY, NOW, people
+from folders import NOW, people
 from frames import CANARY, all_said, raw_frame
+from pseudonym_keys import KEY
 from test_steps import outcome_of
 
 import feedback_etl as fe
@@ -377,7 +378,7 @@ class TestErrors:
 
     def test_what_needs_to_know_all_rows_is_refused_elsewhere(self, application: Database) -> None:
         """Earlier exports are known by the built-in pair hash; parts do not know each other's rows."""
-        with pytest.raises(UsageError, match="leave incremental out, or do not override _get_pair_hash"):
+        with pytest.raises(UsageError, match="leave `incremental` out, or do not override _get_pair_hash"):
             export(application, OncePerPerson, incremental=True)
         for kind in (OncePerPerson, OwnHash):
             with pytest.raises(UsageError, match="name a folder, not an object store"):

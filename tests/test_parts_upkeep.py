@@ -15,9 +15,10 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people, visible
+from folders import FORMS, NOW, exported, people, visible
 from polars.testing import assert_frame_equal
 from processes import Here, environment
+from pseudonym_keys import KEY
 from stored import Rows
 
 import feedback_etl as fe
@@ -126,7 +127,7 @@ def test_partitioned_exports_are_listed_reported_and_checked(
 ) -> None:
     """Like exports of one file."""
     here, stem = Here(capsys, monkeypatch), only(folder).stem
-    assert here("list", "--output", folder).out.startswith(f"{stem}/ (3 parts)  9 rows  ")
+    assert here("list", "--output", folder).out.startswith(f"{stem}/ (3 parts)  9 rows  full\n    ")
     assert here("report", "--output", folder, "-o", "report.html").code == 0
     assert here("contracts", "--croissant", folder).code == 0
     assert json.loads(here("risk", folder / stem, "--json").out)["rows"] == 9
@@ -138,7 +139,7 @@ def test_partitioned_exports_are_listed_reported_and_checked(
     assert not {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["modes"].passed
 
 
-KILLED = """
+KILLED = f"""
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
@@ -147,7 +148,7 @@ from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])
-with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), TransactionOptions(key=Key("k" * 32))) as export:
+with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), TransactionOptions(key=Key({KEY!r}))) as export:
     names = ("part-00000.parquet", ".part-00001.parquet.7-0a1b.tmp", ".part-00001.csv.gz.7-0a1b.tmp", "mine.txt")
     for place in part_folders(export.stem):
         for name in names:
@@ -263,8 +264,9 @@ def test_parts_without_a_manifest_are_reported(
     assert any(name.startswith("rejected/") for name in lost)
     result = fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     assert {path.relative_to(folder).as_posix() for path in result.unmanaged} == lost
-    line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
-    assert line.endswith("unmanaged: the manifest of this part is missing (restore it, or remove the folder)")
+    first, second, *_ = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()
+    assert first.endswith("unmanaged: the manifest of this part is missing")
+    assert second == "    restore it, or remove the folder"
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
     with PartitionedExportTransaction(folder, NOW + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export:
         (folder / export.stem / "part-00000.csv").touch()

@@ -9,10 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people
+from folders import FORMS, NOW, exported, people
 from object_store import Proxy, Trouble
 from polars.testing import assert_frame_equal
 from processes import Here
+from pseudonym_keys import KEY
 from stored import pairs_in, stored
 
 import feedback_etl as fe
@@ -301,7 +302,7 @@ class TestFaces:
     def test_the_commands_take_a_url(self, url: str, here: Here, tmp_path: Path) -> None:
         """List, audit, erase, prune, report, contracts."""
         listed = here("list", "--output", url)
-        assert listed.out.startswith("feedback_training_20251025_120000/ (3 parts)  9 rows  ")
+        assert listed.out.startswith("feedback_training_20251025_120000/ (3 parts)  9 rows  full\n    ")
         assert json.loads(here("list", "--json", "--output", url).out)["exports"][0]["stem"] == only(url).stem
         ids = tmp_path / "ids.txt"
         ids.write_text("202\n")

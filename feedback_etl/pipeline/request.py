@@ -62,7 +62,7 @@ class ExportRequest:
         if self.output.incremental and "pair_hash" in overridden:
             raise UsageError(
                 "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
-                "incremental out, or do not override _get_pair_hash."
+                "`incremental` out, or do not override _get_pair_hash."
             )
 
     @property
