@@ -373,6 +373,7 @@ class TestPreview:
         ended = here("preview", "--query", query)
         assert (ended.code, ended.out.count("\n")) == (0, 2)
         assert "rejected   3 by reason:\n           3 helpful_rating_out_of_range\n" in ended.err
+        assert "An export would publish nothing: --max-rejected allows 0.5 of the rows to be rejected.\n" in ended.err
         ended = here("export", "--query", query)
         assert ended.code == 4
         assert "3 of 4 rows (75.0 %) are rejected, and --max-rejected allows 0.5" in ended.err
