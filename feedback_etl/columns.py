@@ -38,9 +38,6 @@ class ColumnType(NamedTuple):
     faults: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {}
 
 
-FORMULA_PATTERN = r"^[=+\-@\t\r\n]"
-"""Pattern of texts that spreadsheet programs run as formulas (OWASP, CSV injection)."""
-
 _UTC_TIME = pl.Datetime("us", "UTC")
 IDENTIFIER = ColumnType(
     pl.String(),
@@ -48,12 +45,7 @@ IDENTIFIER = ColumnType(
     lambda dtype: dtype.is_integer() or dtype == pl.String,
 )
 COLUMN_TYPES = {
-    "text": ColumnType(
-        pl.String(),
-        "text",
-        lambda dtype: dtype == pl.String,
-        {"formula": lambda value: value.cast(pl.String).str.contains(FORMULA_PATTERN)},
-    ),
+    "text": ColumnType(pl.String(), "text", lambda dtype: dtype == pl.String),
     "integer": ColumnType(
         pl.Int64(),
         "integers",
