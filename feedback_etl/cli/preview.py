@@ -54,6 +54,9 @@ def preview(
     write_stdout(csv.getvalue())
     for line in format_outcomes(report, min_fields):
         echo_err(line)
+    limit, rated = QualityOptions.max_rejected, report.total_feedback_records - report.skipped_records
+    if report.errors > limit * rated:
+        echo_err(f"An export would publish nothing: --max-rejected allows {limit:g} of the rows to be rejected.")
     if pairs.height:
         echo_err(
             f"The first {min(rows, pairs.height):,} of {pairs.height:,} rows. Nothing was written; the pseudonyms use "
