@@ -32,19 +32,16 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
 
 @audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
 def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: JsonOutput = False) -> None:
-    """Verify that the audit log has not been changed.
+    """Verify the audit log, and with it manifests, data files and the list of erased people.
 
-    The log is also compared with the manifests of the exports and with the list of erased people; `check` verifies the
-    data files. Exit code 1 if the log was changed, or if a record cannot be verified without its key.
+    Exit code 1 if something was changed, if it cannot be verified without its key, or if no key protects the folder.
     """
     from feedback_etl.exports.audit_verification import verify_folder
-    from feedback_etl.exports.maintenance import list_exports
 
     settings = load_command_settings(output)
     storage = open_output(settings)
-    exports = list_exports(storage).exports
-    result = verify_folder(storage, exports, list_available_keys(settings, key_file))
-    if not result.records and not result.problems and not exports:
+    result = verify_folder(storage, list_available_keys(settings, key_file), data=True)
+    if not result.records and not result.problems:
         raise UsageError(f"There is no audit log in {storage}: check --output.")
     if as_json:
         write_stdout(json.dumps(result._asdict()))
@@ -52,10 +49,15 @@ def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: 
         for problem in result.problems:
             write_stdout(problem)
         write_stdout(f"{pluralize(result.records, 'record')}, head {result.head}")
-        if result.unsigned:
+        if result.unsigned and result.is_protected:
             echo_err(f"{pluralize(result.unsigned, 'record')} without a signature: anyone could have written them")
-    if result.problems and result.unknown == len(result.problems):
+    if result.unknown and not result.tampering:
         unknown = pluralize(result.unknown, "record")
         raise CheckFailedError(f"{unknown} cannot be verified without the signing key: pass it with --key-file.")
+    if result.records and not result.is_protected and not result.problems:
+        raise CheckFailedError(
+            f"No key protects {storage}: whoever can write there can change everything unnoticed. Export with a key "
+            "into another folder (feedback-etl keys new)."
+        )
     if result.problems:
         raise CheckFailedError(f"The audit log does not verify: {pluralize(len(result.problems), 'problem')} found.")

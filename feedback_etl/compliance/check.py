@@ -58,7 +58,7 @@ _OF_EXPORTS: dict[str, Callable[[_Context], ChecklistItem]] = {
     "duplicates": lambda context: check_duplicates(context.files),
     "modes": lambda context: check_modes(context.storage),
     "retention": lambda context: check_retention(context.exports, context.settings.retention_days, context.now),
-    "audit log": lambda context: check_audit_log(context.storage, context.exports, context.keys),
+    "audit log": lambda context: check_audit_log(context.storage, context.keys),
     "k": lambda context: check_k(
         context.files,
         context.settings.k,

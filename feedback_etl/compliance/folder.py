@@ -77,9 +77,9 @@ def _reaches_back(manifest: Manifest, period: timedelta) -> bool:
     )
 
 
-def check_audit_log(storage: Storage, exports: Sequence[Manifest], keys: Sequence[Key]) -> ChecklistItem:
+def check_audit_log(storage: Storage, keys: Sequence[Key]) -> ChecklistItem:
     """Test that the audit log was not changed."""
-    verdict = verify_folder(storage, exports, keys)
+    verdict = verify_folder(storage, keys)
     return build_item(
         "audit log",
         verdict.problems,

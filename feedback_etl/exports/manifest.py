@@ -1,6 +1,5 @@
 """The manifest of an export describes its files and proves that they are complete. It is published last."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, field
@@ -13,7 +12,7 @@ from typing_extensions import TypedDict
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.canonical_json import compute_mac, load_unique
+from feedback_etl.exports.canonical_json import compute_mac, hash_settings, load_unique
 from feedback_etl.exports.layout import is_path_of_export, manifest_path
 from feedback_etl.privacy.keys import Key, get_key_id
 
@@ -103,6 +102,12 @@ class DataFile:
     sha256: str
     becoming: Annotated[dict[str, Any], _or_empty(Replacement)] = field(default_factory=dict)
     etag: str = ""
+
+    @property
+    def versions(self) -> list[tuple[int, str]]:
+        """Return the size and the digest of the file, and those of its announced replacement."""
+        replacement = [(self.becoming["bytes"], self.becoming["sha256"])] if self.becoming else []
+        return [(self.bytes, self.sha256), *replacement]
 
 
 @dataclass(config=_STRICT)
@@ -223,11 +228,6 @@ class Manifest:
     def rows(self) -> int:
         """Return the number of training pairs."""
         return sum(file.rows for file in self.all("pairs"))
-
-
-def hash_settings(settings: dict[str, Any]) -> str:
-    """Return a digest of settings: 16 hex characters."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def parse_manifest(content: bytes, path: str) -> Manifest:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
+from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState, series_details
 from feedback_etl.exports.local_transaction import LocalExportTransaction
-from feedback_etl.exports.manifest import hash_settings
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.tombstones import Tombstones
