@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -237,7 +238,7 @@ class TestPrune:
         assert "copy.csv" in ObjectStorage(url).names()
 
 
-def scan_rows(url: str, **options: bool) -> int:
+def scan_rows(url: str, **options: Any) -> int:
     return fe.scan_training(url, **options).collect().height
 
 

@@ -9,7 +9,7 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import CHAIN_START, Line, Record, compute_mac
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.manifest_verification import LogEvidence, ManifestProblem, find_manifest_problems
+from feedback_etl.exports.manifest_verification import LogEvidence, find_manifest_problems
 from feedback_etl.exports.tombstone_verification import find_last_state, find_unsealed, is_signed, require_state
 from feedback_etl.exports.tombstones import read_content
 from feedback_etl.privacy.keys import Key
@@ -80,31 +80,29 @@ def verify_exports(
     Whatever is signed in the folder requires the log to be signed.
     """
     by_id = {key.id: key for key in keys}
-    tombstones = read_content(storage)
-    signed = is_signed(storage, tombstones) or any(export.key_id or export.signed_by for export in exports)
+    records = [line.record for line in lines if line.record is not None]
+    tombstones = _verify_tombstones(storage, records, by_id)
+    signed = tombstones.are_signed or any(export.key_id or export.signed_by for export in exports)
     anchors = {f"{export.stem}.manifest.json": export.audit_head for export in exports}
     result = verify_lines(lines, by_id.values(), anchors, signed=signed)
-    records = [line.record for line in lines if line.record is not None]
-    evidence = LogEvidence.from_records(records)
-    problems = [
-        *find_manifest_problems(exports, evidence, by_id),
-        *_find_tombstone_problems(storage, tombstones, records, by_id),
-    ]
-    result.problems.extend(problem.text for problem in problems)
+    problems = list(find_manifest_problems(exports, LogEvidence.from_records(records), by_id))
+    result.problems.extend([*(problem.text for problem in problems), *tombstones.problems])
     uncertain = tuple(problem.text for problem in problems if not problem.is_certain)
     return result._replace(uncertain=result.uncertain + uncertain)
 
 
-def _find_tombstone_problems(
-    storage: Storage, content: bytes, records: Iterable[Record], by_id: Mapping[str, Key]
-) -> Iterator[ManifestProblem]:
-    state = find_last_state(records)
+class _TombstoneResult(NamedTuple):
+    problems: list[str]
+    are_signed: bool
+
+
+def _verify_tombstones(storage: Storage, records: Iterable[Record], by_id: Mapping[str, Key]) -> _TombstoneResult:
+    content, state = read_content(storage), find_last_state(records)
     try:
         require_state(storage, content, state)
+        return _TombstoneResult(find_unsealed(storage, content, state, by_id), is_signed(storage, content))
     except ExportFileError as error:
-        yield ManifestProblem(str(error))
-    else:
-        yield from map(ManifestProblem, find_unsealed(storage, content, state, by_id))
+        return _TombstoneResult([str(error)], are_signed=False)
 
 
 def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterator[str]:

@@ -68,57 +68,56 @@ def require_consent(folder: object, log: LockedAuditLog, consent: Sequence[str])
         )
 
 
-def require_intact_log(
-    storage: Storage, lines: Sequence[Line], keys: Sequence[Key], *, signed: bool, allow_unknown: bool
-) -> None:
+def require_intact_log(storage: Storage, lines: Sequence[Line], keys: Sequence[Key], *, signed: bool) -> None:
     """Refuse to export if the log was tampered with: erased people could come back.
 
-    Records of unavailable keys cannot be verified, but the last one, which is linked to all others, has to be.
+    Records of unavailable keys cannot be verified.
 
     Args:
         storage: The storage, for messages.
         lines: The lines of its log.
         keys: The available keys.
         signed: Whether the log has to be signed.
-        allow_unknown: Whether the last record may be signed with an unavailable key.
 
     Raises:
         ExportFileError: The log was tampered with.
-        KeyMissingError: The last record cannot be verified.
     """
     if tampering := verify_lines(lines, keys, {}, signed=signed).tampering:
         raise ExportFileError(
             f"The audit log of {storage} does not verify, so erased people could come back ({tampering[0]}). "
             "Restore it, or export into another folder; `feedback-etl audit verify` shows all problems."
         )
-    last = next((line.record["key_id"] for line in reversed(lines) if line.record), None)
-    if last not in {None, *(key.id for key in keys)} and not allow_unknown:
-        raise KeyMissingError(
-            f"The last record in the audit log of {storage} is signed with the key {last}, which is not available. "
-            "Retire that key here (feedback-etl keys retire --file FILE), or confirm with --allow-new-key."
-        )
 
 
 def require_recorded(
-    storage: Storage, names: Iterable[str], records: Sequence[Record], key: Key | None, *, allow_new_key: bool
+    storage: Storage, names: Iterable[str], records: Sequence[Record], keys: Sequence[Key], *, allow_new_key: bool
 ) -> None:
     """Refuse to export if the log does not record a manifest that exists, because the log was cut or replaced.
 
     Args:
         storage: The storage, for messages.
         names: The names of its files.
-        records: The records of its log. If none is signed, they prove nothing to an export with a key.
-        key: The key of the export.
-        allow_new_key: Whether the storage may contain unkeyed exports.
+        records: The records of its log. An export with a key believes them only if the last one, which is linked to all
+            others, is of an available key.
+        keys: The available keys; none for an unkeyed export.
+        allow_new_key: Whether the storage may contain other exports.
 
     Raises:
         ExportFileError: A manifest is not recorded.
+        KeyMissingError: The last record is signed with an unavailable key.
     """
-    is_proof = key is None or allow_new_key or any(record["key_id"] for record in records)
-    recorded = {str(record.get("stem")) for record in records if is_proof}
-    manifests = (name.removesuffix(MANIFEST_SUFFIX) for name in names if name.endswith(MANIFEST_SUFFIX))
-    if missing := [stem for stem in manifests if stem not in recorded]:
+    stems = [name.removesuffix(MANIFEST_SUFFIX) for name in names if name.endswith(MANIFEST_SUFFIX)]
+    recorded = {str(record.get("stem")) for record in records}
+    last = records[-1]["key_id"] if records else None
+    is_unknown = last not in {None, *(key.id for key in keys)}
+    if stems and keys and is_unknown and not allow_new_key:
+        raise KeyMissingError(
+            f"The last record in the audit log of {storage} is signed with the key {last}, which is not available. "
+            "Retire that key here (feedback-etl keys retire --file FILE), or confirm with --allow-new-key."
+        )
+    is_unsigned = keys and last is None and not allow_new_key
+    if missing := [stem for stem in stems if stem not in recorded or is_unsigned]:
         raise ExportFileError(
-            f"The audit log of {storage} does not record {missing[0]}: it was cut or replaced, so erased people could "
-            "come back. Restore it, or export into another folder; see `feedback-etl audit verify`."
+            f"The audit log of {storage} does not record {missing[0]} with a signature: it was cut or replaced, so "
+            "erased people could come back. Restore it, or export into another folder; see `feedback-etl audit verify`."
         )

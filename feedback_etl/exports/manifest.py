@@ -205,9 +205,8 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as values that JSON can represent."""
         content = {name: value for name, value in asdict(self).items() if name != "version"}
-        for file in content["files"]:
-            if not file["etag"]:
-                del file["etag"]
+        for file in (file for file in content["files"] if not file["etag"]):
+            del file["etag"]
         return content
 
     def all(self, kind: str) -> list[DataFile]:
@@ -221,8 +220,7 @@ class Manifest:
     @property
     def data(self) -> str:
         """Return the path of the file of pairs, or of the folder of their parts; "" if there is none."""
-        pairs = self.file("pairs")
-        return pairs.path.split("/")[0] if pairs else ""
+        return next((file.path.split("/")[0] for file in self.all("pairs")), "")
 
     @property
     def rows(self) -> int:
@@ -237,10 +235,11 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
     """
     try:
         values = load_unique(content)
-        del values["settings_digest"]  # computed again when it is needed
+        digest = values.pop("settings_digest")
         if isinstance(values["files"], list):
             values["files"] = [DataFile(**file) for file in values["files"]]
         manifest = Manifest(**values)
+        manifest = manifest if manifest.settings_digest == digest else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # ValidationError is a ValueError
         manifest = None
     if manifest is None or path.split("/")[-1] != manifest_path(manifest.stem):

@@ -23,7 +23,7 @@ class LogEvidence:
     """Contain what an audit log proves about manifests.
 
     Attributes:
-        starts: The record that announced an export, by run and stem.
+        starts: The first record of an export, which announced it, by run and stem.
         commits: The record of the commit, by run and stem.
         published: Run and stem of every export that was published.
         revisions: The newest recorded revision, by stem.
@@ -46,8 +46,8 @@ class LogEvidence:
         evidence, stems = cls(), dict[str, str]()
         for record in records:
             event, run, stem = record["event"], str(record.get("run")), str(record.get("stem"))
-            if event in {"started", "adopted"}:
-                evidence.starts[run, stem], stems[run] = record, stem
+            evidence.starts.setdefault((run, stem), record)
+            stems |= {run: stem} if event == "started" else {}
             is_commit = event == "committed" and bool(record.get("files"))
             evidence.commits |= {(run, stem): record} if is_commit else {}
             is_recovered = event == "recovered" and record.get("outcome") == "committed" and run in stems

@@ -13,7 +13,7 @@ from typing import Any
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
-from feedback_etl.exports.audit_records import Line, Record
+from feedback_etl.exports.audit_records import Record
 from feedback_etl.exports.guards import require_intact_log, require_recorded
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
@@ -92,30 +92,25 @@ class ExportTransaction:
 
         Raises:
             ExportFileError: The log was changed, or the tombstones differ from the state recorded in it.
-            KeyMissingError: The last record of the log cannot be verified.
         """
         lines, tombstones = log.lines(), read_content(self._storage)
-        require_intact_log(
-            self._storage,
-            lines,
-            self._list_keys(lines),
-            signed=is_signed(self._storage, tombstones),
-            allow_unknown=self._options.allow_new_key or self._key is None,
-        )
         require_state(self._storage, tombstones, find_last_state(line.record for line in lines if line.record))
+        signed = is_signed(self._storage, tombstones)
+        require_intact_log(self._storage, lines, self._list_keys(line.record for line in lines), signed=signed)
         self.erasures = list_erasures(self._storage)
         if self.erasures:
             self.forgotten = read_tombstones(self._storage, [self._key, *self._options.known_keys()])
 
-    def _list_keys(self, lines: Iterable[Line]) -> list[Key]:
+    def _list_keys(self, records: Iterable[Record | None]) -> list[Key]:
         """Return the key, and the others that are known if the log names another."""
-        keys = [self._key] if self._key else []
-        is_foreign = any(line.record["key_id"] not in {None, get_key_id(self._key)} for line in lines if line.record)
-        return [*keys, *(self._options.known_keys() if is_foreign else ())]
+        own = [self._key] if self._key else []
+        is_foreign = {record["key_id"] for record in records if record} - {None, get_key_id(self._key)}
+        return [*own, *(self._options.known_keys() if is_foreign else ())]
 
     def _require_recorded(self, names: Iterable[str], records: Sequence[Record]) -> None:
         """Refuse to export if the log does not record an existing manifest."""
-        require_recorded(self._storage, names, records, self._key, allow_new_key=self._options.allow_new_key)
+        keys = self._list_keys(records) if self._key else []
+        require_recorded(self._storage, names, records, keys, allow_new_key=self._options.allow_new_key)
 
     def _require_no_sweep(self, log: LockedAuditLog) -> None:
         """Refuse to commit after a sweep, which compared only published files with the database."""
