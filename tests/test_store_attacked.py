@@ -153,9 +153,11 @@ def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Row
     for key_id in (SIGNER.id, None):
         record = json.dumps(forged | {"key_id": key_id}).encode()
         put(bucket_url, ".feedback_etl/audit/00000003.json", record)
-        with ObjectExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER)) as export:
-            export.commit([])
-        exported(sqlite_database.url, bucket_url, key=KEY, idempotency_key="one")
+        transaction = ObjectExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER))
+        with pytest.raises(ExportFileError, match="does not verify"), transaction:
+            pass
+        with pytest.raises(ExportFileError, match="does not verify"):
+            exported(sqlite_database.url, bucket_url, key=KEY, idempotency_key="one")
         assert ObjectStorage(bucket_url).read(f"{stem}/mine.csv") == b"mine"
         assert manifest_path(stem) not in ObjectStorage(bucket_url).names()
 

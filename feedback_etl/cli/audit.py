@@ -1,6 +1,7 @@
 """Commands for the audit log: show and verify."""
 
 import json
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,7 @@ audit_app = typer.Typer(
     epilog="Example: feedback-etl audit verify",
     no_args_is_help=True,
 )
+StoredHead = Annotated[str, typer.Option("--head", help="A head of the log that was stored elsewhere.")]
 _SHOWN_DETAILS = ("stem", "outcome", "rows", "exports", "error")
 
 
@@ -31,16 +33,19 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
 
 
 @audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
-def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: JsonOutput = False) -> None:
-    """Verify the audit log, and with it manifests, data files and the list of erased people.
+def verify_log(
+    output: OutputFolder = None, key_file: KeyFiles = None, head: StoredHead = "", as_json: JsonOutput = False
+) -> None:
+    """Verify audit log, manifests and data files.
 
-    Exit code 1 if something was changed, if it cannot be verified without its key, or if no key protects the folder.
+    The list of erased people is verified too. Exit code 1 if something was changed, if it cannot be verified without
+    its key, or if no key protects the folder.
     """
     from feedback_etl.exports.audit_verification import verify_folder
 
     settings = load_command_settings(output)
     storage = open_output(settings)
-    result = verify_folder(storage, list_available_keys(settings, key_file), data=True)
+    result = verify_folder(storage, list_available_keys(settings, key_file), data=True, head=head)
     if not result.records and not result.problems:
         raise UsageError(f"There is no audit log in {storage}: check --output.")
     if as_json:
@@ -51,8 +56,8 @@ def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: 
         write_stdout(f"{pluralize(result.records, 'record')}, head {result.head}")
         if result.unsigned and result.is_protected:
             echo_err(f"{pluralize(result.unsigned, 'record')} without a signature: anyone could have written them")
-    if result.unknown and not result.tampering:
-        unknown = pluralize(result.unknown, "record")
+    if result.unknown and result.unknown == len(result.problems):
+        unknown = pluralize(result.unknown, "signature")
         raise CheckFailedError(f"{unknown} cannot be verified without the signing key: pass it with --key-file.")
     if result.records and not result.is_protected and not result.problems:
         raise CheckFailedError(

@@ -78,11 +78,12 @@ def _reaches_back(manifest: Manifest, period: timedelta) -> bool:
 
 
 def check_audit_log(storage: Storage, keys: Sequence[Key]) -> ChecklistItem:
-    """Test that the audit log was not changed."""
-    verdict = verify_folder(storage, keys)
+    """Test that audit log, manifests, data files and tombstones were not changed, and that a key protects them."""
+    verdict = verify_folder(storage, keys, data=True)
+    unprotected = [] if verdict.is_protected else ["No key protects the log: whoever can write here can change it"]
     return build_item(
         "audit log",
-        verdict.problems,
+        [*verdict.problems, *unprotected],
         passed=f"The audit log has {verdict.records:,} records in one chain.",
         remedy="feedback-etl audit verify",
     )

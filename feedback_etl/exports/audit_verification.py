@@ -24,9 +24,10 @@ class VerificationResult(NamedTuple):
         records: The number of records.
         problems: A sentence for each problem, by line; empty for an intact log.
         unsigned: The number of records without a signature, which anyone could have written.
-        unknown: The number of records signed with unavailable keys; each is a problem too.
+        unknown: The number of records and manifests signed with unavailable keys; each is a problem too.
         head: The MAC of the last record, to be stored elsewhere.
-        uncertain: Those of the problems that do not prove tampering: a key is not available, or a crash tore a line.
+        uncertain: Those of the problems that may be no tampering: a key is not available, a crash tore a line, or a
+            manifest is missing.
     """
 
     records: int
@@ -38,7 +39,7 @@ class VerificationResult(NamedTuple):
 
     @property
     def tampering(self) -> list[str]:
-        """Return the problems that prove tampering."""
+        """Return the problems that are not `uncertain`."""
         return [problem for problem in self.problems if problem not in self.uncertain]
 
     @property
@@ -47,7 +48,9 @@ class VerificationResult(NamedTuple):
         return self.unsigned < self.records
 
 
-def verify_folder(folder: StorageLike, keys: Iterable[Key], *, data: bool = False) -> VerificationResult:
+def verify_folder(
+    folder: StorageLike, keys: Iterable[Key], *, data: bool = False, head: str = ""
+) -> VerificationResult:
     """Verify the log of a folder against its manifests, its tombstones and, with `data`, its data files.
 
     Another process may change the folder meanwhile, so that problems are reported only if they are found twice.
@@ -56,18 +59,21 @@ def verify_folder(folder: StorageLike, keys: Iterable[Key], *, data: bool = Fals
         folder: The folder or the object store of the exports.
         keys: The available keys.
         data: Whether to compare the digest of every data file, which reads it.
+        head: A MAC that the log has to contain, as it was stored elsewhere; "" for none.
 
     Raises:
         ExportFileError: A manifest cannot be read.
     """
     storage, keys = open_storage(folder), list(keys)
-    result = _verify_once(storage, keys, data=data)
-    return _verify_once(storage, keys, data=data) if result.problems else result
+    result = _verify_once(storage, keys, data=data, head=head)
+    return _verify_once(storage, keys, data=data, head=head) if result.problems else result
 
 
-def _verify_once(storage: Storage, keys: Sequence[Key], *, data: bool) -> VerificationResult:
-    exports = list_manifests(storage)
-    result = verify_exports(storage, AuditLog(storage).lines(), exports, keys)
+def _verify_once(storage: Storage, keys: Sequence[Key], *, data: bool, head: str) -> VerificationResult:
+    exports, lines = list_manifests(storage), AuditLog(storage).lines()
+    result = verify_exports(storage, lines, exports, keys)
+    if head and not any(line.record and line.record["mac"] == head for line in lines):
+        result.problems.append(f"the head {head} is missing: the log was cut or replaced")
     result.problems.extend(_find_changed_files(storage, exports) if data else ())
     return result
 
@@ -88,7 +94,8 @@ def verify_exports(
     problems = list(find_manifest_problems(exports, LogEvidence.from_records(records), by_id))
     result.problems.extend([*(problem.text for problem in problems), *tombstones.problems])
     uncertain = tuple(problem.text for problem in problems if not problem.is_certain)
-    return result._replace(uncertain=result.uncertain + uncertain)
+    unknown = sum(export.signed_by is not None and export.signed_by not in by_id for export in exports)
+    return result._replace(uncertain=result.uncertain + uncertain, unknown=result.unknown + unknown)
 
 
 class _TombstoneResult(NamedTuple):

@@ -238,8 +238,8 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         digest = values.pop("settings_digest")
         if isinstance(values["files"], list):
             values["files"] = [DataFile(**file) for file in values["files"]]
-        manifest = Manifest(**values)
-        manifest = manifest if manifest.settings_digest == digest else None
+        parsed = Manifest(**values)
+        manifest = parsed if parsed.settings_digest == digest else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # ValidationError is a ValueError
         manifest = None
     if manifest is None or path.split("/")[-1] != manifest_path(manifest.stem):

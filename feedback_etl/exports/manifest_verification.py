@@ -83,7 +83,8 @@ def find_manifest_problems(
     existing = {(manifest.run, manifest.stem) for manifest in manifests}
     for run, stem in dict.fromkeys(evidence.published):
         if (run, stem) not in existing:
-            yield ManifestProblem(f"{manifest_path(stem)} is missing, and the log records that it was published")
+            text = f"{manifest_path(stem)} is missing, and the log records that it was published"
+            yield ManifestProblem(text, is_certain=False)  # it may have been lost
 
 
 def _verify_mac(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, Key]) -> ManifestProblem | None:
