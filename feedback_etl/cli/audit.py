@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, write_stdout
+from feedback_etl.cli.console import echo_err, write_stdout
 from feedback_etl.cli.keys import list_available_keys
-from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_output
+from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_existing_output
 from feedback_etl.errors import CheckFailedError, UsageError
+from feedback_etl.plurals import pluralize
 
 audit_app = typer.Typer(
     help="Show and verify the tamper-evident audit log of exports.",
@@ -24,7 +25,7 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
     """Print the audit log, oldest record first."""
     from feedback_etl.exports.audit import AuditLog
 
-    for record in AuditLog(open_output(load_command_settings(output))).records():
+    for record in AuditLog(open_existing_output(load_command_settings(output))).records():
         if as_json:
             write_stdout(json.dumps(record))
             continue
@@ -44,10 +45,10 @@ def verify_log(
     from feedback_etl.exports.audit_verification import verify_folder
 
     settings = load_command_settings(output)
-    storage = open_output(settings)
+    storage = open_existing_output(settings)
     result = verify_folder(storage, list_available_keys(settings, key_file), data=True, head=head)
     if not result.records and not result.problems:
-        raise UsageError(f"There is no audit log in {storage}: check --output.")
+        raise UsageError(f"{storage} contains no audit log and no exports: check --output.")
     if as_json:
         write_stdout(json.dumps(result._asdict()))
     else:

@@ -53,7 +53,7 @@ def has_min_ratings(min_feedback_fields: int) -> pl.Expr:
     """
     count = min_feedback_fields
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= len(RATING_FIELDS):
-        raise UsageError(f"min_feedback_fields must be a whole number from 0 to {len(RATING_FIELDS)}.")
+        raise UsageError(f"`min_feedback_fields` must be a whole number from 0 to {len(RATING_FIELDS)}.")
     return pl.sum_horizontal(pl.col(name).is_not_null() for name in RATING_FIELDS) >= count
 
 
@@ -97,7 +97,7 @@ def anonymize(  # noqa: PLR0913  public, flat
     """
     require_raw(frame, extra_columns)
     if not isinstance(hash_recommendation_id, bool):  # a mistake must not export ids as they are
-        raise UsageError("hash_recommendation_id must be True or False.")
+        raise UsageError("`hash_recommendation_id` must be True or False.")
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if hash_recommendation_id:
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
@@ -162,7 +162,7 @@ def is_coarse(precision: TimestampPrecision) -> bool:
         UsageError: There is no such precision: a mistake must not leave times exact.
     """
     if precision not in [*_TRUNCATED]:
-        raise UsageError(f"timestamp_precision must be one of {', '.join(_TRUNCATED)}.")
+        raise UsageError(f"`timestamp_precision` must be one of {', '.join(_TRUNCATED)}.")
     return precision != "exact"
 
 
