@@ -16,6 +16,7 @@ from pseudonym_keys import KEY
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import KeyUnusableError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
+from feedback_etl.training.answers import latest_per_recommendation
 from feedback_etl.transform.expressions import pair_hash
 from feedback_etl.transform.raw_schema import split_valid
 from feedback_etl.transform.transforms import (
@@ -24,7 +25,6 @@ from feedback_etl.transform.transforms import (
     anonymize,
     deduplicate,
     has_min_ratings,
-    latest_per_recommendation,
 )
 
 FEWER = settings(max_examples=settings().max_examples // 3)
