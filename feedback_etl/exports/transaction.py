@@ -42,6 +42,7 @@ class TransactionOptions:
         consent: The consent columns that filtered the rows.
         audit_details: Further details of the audit record `started`.
         lock_timeout: Seconds to wait for the folder's lock; None if the caller has acquired it.
+        continued: The stems of the exports that an incremental export continues; None for other exports.
         own_pseudonyms: Whether the application computes the pseudonyms, so that no key finds a person's rows.
     """
 
@@ -51,6 +52,7 @@ class TransactionOptions:
     consent: Sequence[str] = ()
     audit_details: Mapping[str, Any] = field(default_factory=dict)
     lock_timeout: float | None = LOCK_TIMEOUT
+    continued: frozenset[str] | None = None
     own_pseudonyms: bool = False
 
 
@@ -87,24 +89,26 @@ class ExportTransaction:
         """Remove what was not committed, and record the end."""
         raise NotImplementedError
 
-    def _read_tombstones(self, log: LockedAuditLog) -> None:
-        """Read who was erased before, which later erasures are compared with.
+    def _read_tombstones(self, log: LockedAuditLog) -> list[Record]:
+        """Read who was erased before, which later erasures are compared with; return the verified records of the log.
 
         Raises:
             ExportFileError: The log was changed, or the tombstones differ from the state recorded in it.
         """
         lines, tombstones = log.lines(), read_content(self._storage)
-        require_state(self._storage, tombstones, find_last_state(line.record for line in lines if line.record))
+        records = [line.record for line in lines if line.record is not None]
+        require_state(self._storage, tombstones, find_last_state(records))
         signed = is_signed(self._storage, tombstones)
-        require_intact_log(self._storage, lines, self._list_keys(line.record for line in lines), signed=signed)
+        require_intact_log(self._storage, lines, self._list_keys(records), signed=signed)
         self.erasures = list_erasures(self._storage)
         if self.erasures:
             self.forgotten = read_tombstones(self._storage, [self._key, *self._options.known_keys()])
+        return records
 
-    def _list_keys(self, records: Iterable[Record | None]) -> list[Key]:
+    def _list_keys(self, records: Iterable[Record]) -> list[Key]:
         """Return the key, and the others that are known if the log names another."""
         own = [self._key] if self._key else []
-        is_foreign = {record["key_id"] for record in records if record} - {None, get_key_id(self._key)}
+        is_foreign = {record["key_id"] for record in records} - {None, get_key_id(self._key)}
         return [*own, *(self._options.known_keys() if is_foreign else ())]
 
     def _require_recorded(self, names: Iterable[str], records: Sequence[Record]) -> None:
