@@ -180,7 +180,7 @@ def test_duplicate_rows_are_reported(settings: Settings) -> None:
 def test_missing_and_published_keys_are_reported(app: Database, tmp_path: Path, key: dict[str, Any]) -> None:
     """Unkeyed exports, and those of the demo key."""
     exported(app, tmp_path, **key)
-    failed = find_failed(load_settings(database_url=app.url, output_dir=tmp_path), keys=[Key(DEMO_KEY)])
+    failed = find_failed(load_settings(database_url=app.url, output_dir=tmp_path), keys=[DEMO_KEY])
     assert {"pseudonyms", "keys"} <= failed.keys()
 
 

@@ -126,5 +126,5 @@ def list_available_keys(settings: "Settings", files: list[Path] | None) -> "list
 
     key = find_optional_key(settings)
     retired = [entry.key for entry in read_retired_keys(find_retired_folder(settings))]
-    keys = [*([key] if key else []), *map(read_key, files or []), *retired]
+    keys = [*([key] if key else []), *(read_key(file, accept_weak=True) for file in files or []), *retired]
     return list(dict.fromkeys(keys))

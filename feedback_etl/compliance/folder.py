@@ -24,7 +24,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def check_keys(exports: Sequence[Manifest]) -> ChecklistItem:
     """Test that ids are hashed with a key that is not published."""
-    published = Key.parse(DEMO_KEY).id
+    published = DEMO_KEY.id
     problems = [f"{export.stem} is unkeyed" for export in exports if export.key_id is None]
     problems += [f"{export.stem} uses the published demo key" for export in exports if export.key_id == published]
     key_ids = sorted({export.key_id for export in exports if export.key_id})

@@ -23,6 +23,7 @@ from feedback_etl.storage.posix import (
     write_private_file,
 )
 from feedback_etl.transform.expressions import MIN_KEY_BYTES
+from feedback_etl.transform.key_strength import MIN_KEY_BITS, estimate_key_bits
 from feedback_etl.transform.keyed_digest import hmac_sha256
 
 _ID_MESSAGE = b"feedback_etl pseudonym key id"
@@ -40,8 +41,12 @@ class KeyPermissionWarning(UserWarning):
 class Key:
     """A pseudonym key: text of at least 32 bytes; surrounding white space is stripped, and the repr shows the id alone.
 
+    Args:
+        text: The key.
+        accept_weak: Accept a key that can be guessed: to read exports that were made with it, or for published data.
+
     Raises:
-        KeyUnusableError: The key has fewer than 32 bytes, or is no UTF-8 text.
+        KeyUnusableError: The key has fewer than 32 bytes, is no UTF-8 text, or can be guessed (`estimate_key_bits`).
 
     >>> Key("daa0871acd4ebc9edb39ffe5bb8b89c8")
     Key(id='e9bcd2a2c7ee')
@@ -49,6 +54,7 @@ class Key:
 
     text: str = field(repr=False)
     id: str = field(init=False)
+    accept_weak: bool = field(default=False, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         content = _encode(self.text)
@@ -58,6 +64,11 @@ class Key:
             raise KeyUnusableError(
                 f"The pseudonym key has {len(content)} bytes; it needs at least {MIN_KEY_BYTES}. "
                 "Create one with `feedback-etl keys new`."
+            )
+        if not self.accept_weak and estimate_key_bits(content.decode()) < MIN_KEY_BITS:
+            raise KeyUnusableError(
+                "The pseudonym key can be guessed. Create one with `feedback-etl keys new`; for exports that were made "
+                "with this one, retire it (`feedback-etl keys retire`), or pass it with --key-file."
             )
         object.__setattr__(self, "text", content.decode())
         object.__setattr__(self, "id", hmac.new(content, _ID_MESSAGE, hashlib.sha256).hexdigest()[:12])
@@ -72,8 +83,9 @@ class Key:
 
     @classmethod
     def parse_all(cls, keys: "Key | str | Iterable[Key | str]") -> "list[Key]":
-        """Return a list of keys from keys or their texts; a single one gives a list of one."""
-        return [cls.parse(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
+        """Return a list of keys for existing exports, which may be weak; a single one gives a list of one."""
+        given = [keys] if isinstance(keys, Key | str) else keys
+        return [key if isinstance(key, Key) else cls(key, accept_weak=True) for key in given]
 
 
 def get_key_id(key: Key | None) -> str | None:
@@ -162,7 +174,7 @@ def read_retired_keys(folder: Path | None) -> list[RetiredKey]:
     Raises:
         KeyUnusableError: A key or the folder cannot be read.
     """
-    return [RetiredKey(read_key(path), path) for path in _list_retired(folder)]
+    return [RetiredKey(read_key(path, accept_weak=True), path) for path in _list_retired(folder)]
 
 
 def is_retired(key: Key, folder: Path | None) -> bool:
@@ -195,7 +207,7 @@ def retire_key(path: Path, folder: Path) -> RetiredKey:
         KeyUnusableError: The file contains no key.
         ExportFileError: The retired key cannot be written.
     """
-    key = read_key(path)
+    key = read_key(path, accept_weak=True)
     retired_path = folder / key.id
     if not is_retired(key, folder):
         _write_key(key, retired_path)
@@ -204,8 +216,8 @@ def retire_key(path: Path, folder: Path) -> RetiredKey:
     return RetiredKey(key, retired_path)
 
 
-def read_key(path: Path) -> Key:
-    """Read a key file.
+def read_key(path: Path, *, accept_weak: bool = False) -> Key:
+    """Read a key file; `accept_weak` as for `Key`.
 
     Warns:
         KeyPermissionWarning: Users other than the owner can read the file, as is usual for mounted secrets.
@@ -236,6 +248,6 @@ def read_key(path: Path) -> Key:
             stacklevel=2,
         )
     try:
-        return Key(content.decode(errors="surrogateescape"))
+        return Key(content.decode(errors="surrogateescape"), accept_weak=accept_weak)
     except KeyUnusableError as error:
         raise KeyUnusableError(f"{path}: {error}") from None

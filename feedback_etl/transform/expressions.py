@@ -14,6 +14,7 @@ import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
 from feedback_etl.columns import AGE_EDGES, FORMULA_PATTERN
 from feedback_etl.errors import KeyUnusableError, UsageError
+from feedback_etl.transform.key_strength import MIN_KEY_BITS, estimate_key_bits
 from feedback_etl.transform.keyed_digest import hmac_sha256
 
 PSEUDONYM_LENGTH = 16
@@ -78,7 +79,7 @@ def hash_id(
 
     Raises:
         UsageError: Neither `key` nor `unkeyed=True`, or both.
-        KeyUnusableError: The key is not UTF-8 text of at least 32 bytes.
+        KeyUnusableError: The key is not UTF-8 text of at least 32 bytes, or can be guessed (`estimate_key_bits`).
 
     >>> pl.select(hash_id(pl.lit(42), unkeyed=True)).item()
     '73475cb40a568e8d'
@@ -93,7 +94,7 @@ def hash_id(
         digest = text.chash.sha2_256()  # type: ignore[attr-defined]
     else:
         prefixed = pl.lit(f"{domain or ids.meta.output_name()}:") + text
-        digest = hmac_sha256(prefixed, _require_usable_key(key if isinstance(key, str) else key.text))
+        digest = hmac_sha256(prefixed, _require_usable_key(key) if isinstance(key, str) else key.text)
     pseudonym: pl.Expr = digest.str.slice(0, PSEUDONYM_LENGTH)
     return pseudonym.alias(ids.meta.output_name())
 
@@ -106,6 +107,8 @@ def _require_usable_key(key: str) -> str:
         raise KeyUnusableError("The key is not UTF-8 text; `feedback-etl keys new` creates one.")
     if len(encoded) < MIN_KEY_BYTES:
         raise KeyUnusableError(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` creates one.")
+    if estimate_key_bits(key) < MIN_KEY_BITS:
+        raise KeyUnusableError("The key can be guessed; `feedback-etl keys new` creates one that cannot.")
     return key
 
 
