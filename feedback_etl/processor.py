@@ -22,6 +22,7 @@ from feedback_etl.clock import resolve_now
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.local_transaction import LocalExportTransaction
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.transaction import TransactionOptions
@@ -205,7 +206,7 @@ class FeedbackProcessor:
             return ""
         require_usable_polars()
         frame = validate_classic(to_frame(pairs))
-        key, settings = self._key_or_configured(), self._settings_of(frame)
+        key, settings = bind_key(self.output_dir, self._key_or_configured()), self._settings_of(frame)
         own = "hash_id" in settings.get("overridden", {})
         options = TransactionOptions(
             key=key, allow_new_key=self._allow_new_key, known_keys=available_keys, own_pseudonyms=own

@@ -18,7 +18,8 @@ from feedback_etl.options.export import ExportOptions, option_names
 from feedback_etl.options.groups import OutputOptions, PrivacyOptions, ReadOptions
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.privacy.k_anonymity import MAX_K
-from feedback_etl.privacy.keys import Key, is_retired, read_key
+from feedback_etl.privacy.keys import Key, read_key
+from feedback_etl.privacy.retired_keys import is_retired
 from feedback_etl.settings_checks import (
     KEY_FILE_VARIABLE,
     KEY_VARIABLE,

@@ -12,6 +12,7 @@ from folders import NOW, exported, people
 
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.tombstones import read_tombstones
 from feedback_etl.privacy.erasure import erase
@@ -69,7 +70,7 @@ def test_rows_are_scanned_with_verified_digests(folder: Path) -> None:
 
 
 def test_erased_person_is_known(folder: Path) -> None:
-    (tombstones,) = read_tombstones(folder, [KEY])
+    (tombstones,) = read_tombstones(folder, bind_keys(folder, [KEY]))
     assert (len(tombstones.users), len(tombstones.pseudonyms)) == (1, 4)
 
 

@@ -23,6 +23,7 @@ from feedback_etl.compliance.rows import (
 from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.lookups import ApplicationSummary, summarize_application
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
@@ -104,7 +105,7 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
         files,
         database or ApplicationSummary([], [], [], [], (), ""),
         settings,
-        keys,
+        bind_keys(storage, keys),
         resolve_now(now),
     )
     no_export = ChecklistItem("", False, _NO_EXPORT, "feedback-etl export") if not files else None

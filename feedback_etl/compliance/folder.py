@@ -24,9 +24,9 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def check_keys(exports: Sequence[Manifest]) -> ChecklistItem:
     """Test that ids are hashed with a key that is not published."""
-    published = DEMO_KEY.id
+    published = {DEMO_KEY.id, DEMO_KEY.legacy_id}
     problems = [f"{export.stem} is unkeyed" for export in exports if export.key_id is None]
-    problems += [f"{export.stem} uses the published demo key" for export in exports if export.key_id == published]
+    problems += [f"{export.stem} uses the published demo key" for export in exports if export.key_id in published]
     key_ids = sorted({export.key_id for export in exports if export.key_id})
     remedy = "feedback-etl keys new, prune the old files, and export again"
     return build_item("keys", problems, passed=f"Ids are hashed with {', '.join(key_ids)}.", remedy=remedy)

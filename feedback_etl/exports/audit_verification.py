@@ -7,6 +7,7 @@ from typing import NamedTuple
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import CHAIN_START, Record, compute_mac
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.tombstones import find_last_state, require_state
 from feedback_etl.privacy.keys import Key
@@ -41,7 +42,9 @@ def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterab
     """
     log, exports = AuditLog(folder), list(exports)
     anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
-    verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
+    verdict = verify(
+        log, bind_keys(folder, keys), anchors, signed=bool(exports) and all(each.key_id for each in exports)
+    )
     try:
         require_state(folder, find_last_state(log.records()))
     except ExportFileError as error:

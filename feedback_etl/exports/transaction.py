@@ -13,6 +13,7 @@ from typing import Any
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
 from feedback_etl.exports.tombstones import (
@@ -94,7 +95,8 @@ class ExportTransaction:
         require_state(self._storage, find_last_state(log.records()))
         self.erasures = list_erasures(self._storage)
         if self.erasures:
-            self.forgotten = read_tombstones(self._storage, [self._key, *self._options.known_keys()])
+            keys = bind_keys(self._storage, [self._key, *self._options.known_keys()])
+            self.forgotten = read_tombstones(self._storage, keys)
 
     def _require_no_sweep(self, log: LockedAuditLog) -> None:
         """Refuse to commit after a sweep, which compared only published files with the database."""

@@ -14,6 +14,7 @@ from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
 from feedback_etl.exports.incremental import lock_series, parse_lookback
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.manifest import hash_settings
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.keywords import ExportKeywords
@@ -88,10 +89,12 @@ def export_feedback(  # noqa: PLR0913  public, flat
     require_usable_polars()
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
+    storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
+    key = bind_key(storage, resolve_key(key, unkeyed=unkeyed))
     request = ExportRequest(
-        storage=open_storage(options.output.output_dir),
-        selection=select(database, options, now, on_progress),
-        transform_options=TransformOptions.from_options(options, now, resolve_key(key, unkeyed=unkeyed), overrides),
+        storage=storage,
+        selection=selection,
+        transform_options=TransformOptions.from_options(options, now, key, overrides),
         output=options.output,
         started=started,
         executor=executor,

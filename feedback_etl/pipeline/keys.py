@@ -3,7 +3,8 @@
 from contextlib import suppress
 
 from feedback_etl.errors import KeyMissingError, UsageError
-from feedback_etl.privacy.keys import Key, read_retired_keys
+from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.retired_keys import read_retired_keys
 from feedback_etl.settings import find_active_key, find_key, find_retired_folder
 
 

@@ -18,6 +18,7 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.layout import (
     part_path,
     rejected_part_path,
@@ -81,6 +82,8 @@ def _find_secrets(export: TaskContext) -> Secrets:
         )
     settings = load_settings()
     key = find_active_key(settings) if export.key_id else None
+    if key and key.legacy_id == export.key_id:
+        key = key.with_legacy_id()
     if key and key.id != export.key_id:
         raise KeyUnusableError(
             f"This worker has the key {key.id}, the export uses the key {export.key_id}: set FEEDBACK_ETL_KEY_FILE (or "
@@ -127,7 +130,7 @@ def _place_of(name: str) -> Storage:
 @lru_cache(maxsize=4)
 def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
     """Read the tombstones once per process: those of an erasure do not change."""
-    return read_tombstones(_place_of(place), keys, only=erasures)
+    return read_tombstones(_place_of(place), bind_keys(place, keys), only=erasures)
 
 
 def write_part(
