@@ -210,9 +210,7 @@ class FeedbackProcessor:
         frame = validate_classic(to_frame(pairs))
         key, settings = bind_key(self.output_dir, self._resolve_key()), self._manifest_settings(frame)
         own = "hash_id" in settings.get("overridden", {})
-        options = TransactionOptions(
-            key=key, allow_new_key=self._allow_new_key, known_keys=available_keys, own_pseudonyms=own
-        )
+        options = TransactionOptions(key, self._allow_new_key, available_keys, own_pseudonyms=own)
         with LocalExportTransaction(self.output_dir, resolve_now(), options) as files:
             files.write(frame)
             details = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
