@@ -196,8 +196,7 @@ class FeedbackProcessor:
     def _export_to_csv(self, pairs: Sequence[FeedbackTrainingPair]) -> str:
         """Write pairs unchanged, and return the path of the file; write nothing and return "" for an empty list.
 
-        Pseudonyms and labels of age ranges can have any form. Times are ISO 8601 text, in UTC unless they have an
-        offset; an empty text is null.
+        Pseudonyms and labels can have any form. Times are ISO 8601 text, in UTC unless with an offset; "" is null.
 
         Raises:
             ValidationError: A value is of another type, a rating is out of range, or spreadsheet programs would run a
@@ -210,7 +209,9 @@ class FeedbackProcessor:
         frame = validate_classic(to_frame(pairs))
         key, settings = bind_key(self.output_dir, self._resolve_key()), self._manifest_settings(frame)
         own = "hash_id" in settings.get("overridden", {})
-        options = TransactionOptions(key, self._allow_new_key, available_keys, own_pseudonyms=own)
+        options = TransactionOptions(
+            key=key, allow_new_key=self._allow_new_key, known_keys=available_keys, own_pseudonyms=own
+        )
         with LocalExportTransaction(self.output_dir, resolve_now(), options) as files:
             files.write(frame)
             details = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})

@@ -85,7 +85,7 @@ class TestKey:
         with pytest.raises(FrozenInstanceError) as frozen:
             key.text = "other"
         with pytest.raises(TypeError) as unexpected:
-            Key(SECRET, SECRET)  # type: ignore[call-arg]
+            Key(SECRET, SECRET)  # type: ignore[call-arg, arg-type]
         with pytest.raises(TypeError) as unordered:
             _ = sorted([key, copy.copy(key)])
         for caught in (frozen, unexpected, unordered):
