@@ -160,7 +160,8 @@ class FeedbackProcessor:
             return running.key
         if self._unkeyed:
             return None
-        return self._key or find_active_key(settings)
+        length = self._options.get("pseudonym_length") or (settings or self._settings()).pseudonym_length
+        return (self._key or find_active_key(settings)).with_length(length)
 
     def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
         """Return the pseudonym of an analysis id, as in an export.
@@ -199,8 +200,7 @@ class FeedbackProcessor:
         Pseudonyms and labels can have any form. Times are ISO 8601 text, in UTC unless with an offset; "" is null.
 
         Raises:
-            ValidationError: A value is of another type, a rating is out of range, or spreadsheet programs would run a
-                text as a formula.
+            ValidationError: A value is of another type, a rating is out of range, or a text would run as a formula.
             ExportFileError: The folder cannot be used.
         """
         if not pairs:

@@ -85,15 +85,14 @@ class TestGuessing:
 
 
 @pytest.fixture
-def legacy(sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def legacy(sqlite_database: Database, tmp_path: Path) -> Path:
     """Return a folder with two exports of an earlier version, with an erasure between them."""
     sqlite_database.fill(**people(4))
     folder = tmp_path / "exports"
-    with monkeypatch.context() as patch:
-        patch.setattr(Key, "id", Key.legacy_id)
-        exported(sqlite_database, folder)
-        fe.privacy.erase(folder, user_ids=[4], database=sqlite_database.url, keys=[KEY])
-        exported(sqlite_database, folder, incremental=True)
+    key = Key(KEY).with_legacy_id()
+    exported(sqlite_database, folder, key=key)
+    fe.privacy.erase(folder, user_ids=[4], database=sqlite_database.url, keys=[key])
+    exported(sqlite_database, folder, key=key, incremental=True)
     return folder
 
 
@@ -140,7 +139,8 @@ class TestFoldersOfEarlierVersions:
     def test_only_folders_that_contain_the_legacy_id_use_it(self, legacy: Path, tmp_path: Path) -> None:
         """Other keys, and the same key elsewhere, have new ids; no key stays none."""
         assert bind_key(legacy, Key(KEY)).id == Key(KEY).legacy_id
-        assert [key and key.id for key in bind_keys(legacy, [None, Key(OTHER_KEY)])] == [None, Key(OTHER_KEY).id]
+        assert [key.id for key in bind_keys(legacy, [Key(OTHER_KEY)])] == [Key(OTHER_KEY).id]
+        assert bind_key(legacy, None) is None
         assert bind_key(tmp_path / "new", Key(KEY)).id == Key(KEY).id
 
     def test_key_that_an_earlier_version_retired_is_retired(self, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.compliance.ages import check_ages
-from feedback_etl.compliance.application import check_consent, check_erasure, check_index, hash_by_key
+from feedback_etl.compliance.application import check_collisions, check_consent, check_erasure, check_index, hash_by_key
 from feedback_etl.compliance.data_files import ExportContents, read_contents
 from feedback_etl.compliance.folder import check_audit_log, check_k, check_keys, check_modes, check_retention
 from feedback_etl.compliance.item import ChecklistItem
@@ -83,6 +83,11 @@ _TESTS = (
             context.storage, context.files, context.application, context.keys, context.remedies
         ),
         ("exports", "files", "database"),
+    ),
+    _Test(
+        "collisions",
+        lambda context: check_collisions(context.application, context.exports, context.keys, context.remedies),
+        ("exports", "database"),
     ),
     _Test("index", lambda context: check_index(context.application), ("database",)),
     _Test(

@@ -95,8 +95,9 @@ class ExportTransaction:
         require_state(self._storage, find_last_state(log.records()))
         self.erasures = list_erasures(self._storage)
         if self.erasures:
-            keys = bind_keys(self._storage, [self._key, *self._options.known_keys()])
-            self.forgotten = read_tombstones(self._storage, keys)
+            own = [self._key] if self._key else []
+            keys = bind_keys(self._storage, [*own, *self._options.known_keys()])
+            self.forgotten = read_tombstones(self._storage, [self._key, *keys])
 
     def _require_no_sweep(self, log: LockedAuditLog) -> None:
         """Refuse to commit after a sweep, which compared only published files with the database."""

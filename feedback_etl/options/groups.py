@@ -135,6 +135,7 @@ class PrivacyOptions:
 
     Attributes:
         hash_recommendation_id: Pseudonymise the recommendation as well.
+        pseudonym_length: The hex characters of pseudonyms; 32 for hundreds of millions of analyses.
         timestamp_precision: "exact", or truncate feedback_timestamp to "minute", "hour" or "day".
         k: Require at least this many different people in each equivalence class (rows that share their
             quasi-identifiers); None measures only.
@@ -142,14 +143,13 @@ class PrivacyOptions:
         max_suppressed: Publish nothing if a larger share of the rows would be suppressed; 0 to 1.
         quasi_identifiers: Columns of the export that an attacker may know about a person.
         include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
-        include_subject_hash: Add the column subject_hash, the pseudonym of the user. It links the rows of a person, so
-            that training and test data can be split by person.
-        extra_columns: Columns that the query returns besides the canonical raw columns; the export contains them
-            after the twelve.
+        include_subject_hash: Add the column subject_hash, the pseudonym of the user, to split data by person.
+        extra_columns: Columns that the query returns besides the canonical raw ones; they follow the twelve.
         age_edges: The ages at which a new age range begins.
     """
 
     hash_recommendation_id: bool = False
+    pseudonym_length: Literal[16, 32] = 16
     timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
     k: int | None = None
     on_small_class: Literal["suppress", "fail"] = "suppress"

@@ -90,7 +90,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
     storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
-    key = bind_key(storage, resolve_key(key, unkeyed=unkeyed))
+    key = bind_key(storage, resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length))
     request = ExportRequest(
         storage=storage,
         selection=selection,

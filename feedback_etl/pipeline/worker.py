@@ -82,12 +82,11 @@ def _find_secrets(export: TaskContext) -> Secrets:
         )
     settings = load_settings()
     key = find_active_key(settings) if export.key_id else None
-    if key and key.legacy_id == export.key_id:
-        key = key.with_legacy_id()
-    if key and key.id != export.key_id:
+    forms = key.list_forms() if key else []
+    if key and not (key := next((form for form in forms if form.id == export.key_id), None)):
         raise KeyUnusableError(
-            f"This worker has the key {key.id}, the export uses the key {export.key_id}: set FEEDBACK_ETL_KEY_FILE (or "
-            "FEEDBACK_ETL_KEY) to the same key on all workers."
+            f"This worker has the key {forms[-2].id}, the export uses the key {export.key_id}: set "
+            "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) to the same key on all workers."
         )
     return Secrets(_connectorx_url(settings.require_database_url(), export.connect_timeout), key)
 
@@ -130,7 +129,9 @@ def _place_of(name: str) -> Storage:
 @lru_cache(maxsize=4)
 def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
     """Read the tombstones once per process: those of an erasure do not change."""
-    return read_tombstones(_place_of(place), bind_keys(place, keys), only=erasures)
+    return read_tombstones(
+        _place_of(place), [*keys[:1], *bind_keys(place, [key for key in keys if key])], only=erasures
+    )
 
 
 def write_part(

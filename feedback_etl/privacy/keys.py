@@ -23,7 +23,12 @@ from feedback_etl.storage.posix import (
     temporary_path,
     write_private_file,
 )
-from feedback_etl.transform.expressions import MIN_KEY_BYTES
+from feedback_etl.transform.expressions import (
+    MIN_KEY_BYTES,
+    PSEUDONYM_LENGTH,
+    PSEUDONYM_LENGTHS,
+    require_pseudonym_length,
+)
 from feedback_etl.transform.key_strength import MIN_KEY_BITS, estimate_key_bits
 from feedback_etl.transform.keyed_digest import hmac_sha256
 
@@ -49,9 +54,11 @@ class Key:
         text: The key.
         accept_weak: Accept a key that can be guessed: to read exports that were made with it, or for published data.
         has_legacy_id: Take the id of earlier versions, by which older folders name the key.
+        pseudonym_length: The hex characters of its pseudonyms, 16 or 32.
 
     Raises:
         KeyUnusableError: The key has fewer than 32 bytes, is no UTF-8 text, or can be guessed (`estimate_key_bits`).
+        UsageError: Pseudonyms have another length.
 
     >>> Key("daa0871acd4ebc9edb39ffe5bb8b89c8")
     Key(id='s-c52ffeb9e4a9')
@@ -60,6 +67,7 @@ class Key:
     text: str = field(repr=False)
     accept_weak: bool = field(default=False, repr=False, compare=False, kw_only=True)
     has_legacy_id: bool = field(default=False, repr=False, compare=False, kw_only=True)
+    pseudonym_length: int = field(default=PSEUDONYM_LENGTH, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         content = _encode(self.text)
@@ -75,6 +83,7 @@ class Key:
                 "The pseudonym key can be guessed. Create one with `feedback-etl keys new`; for exports that were made "
                 "with this one, retire it (`feedback-etl keys retire`), or pass it with --key-file."
             )
+        require_pseudonym_length(self.pseudonym_length)
         object.__setattr__(self, "text", content.decode())
 
     def __repr__(self) -> str:
@@ -82,8 +91,12 @@ class Key:
 
     @property
     def id(self) -> str:
-        """The id of the key: `s-` and 12 hex characters of scrypt, computed once per process when it is needed."""
-        return self.legacy_id if self.has_legacy_id else _derive_id(self.text)
+        """The id of the key: `s-` and 12 hex characters of scrypt, computed once per process when it is needed.
+
+        With long pseudonyms `-32` follows: they match no short ones, as if they were of another key.
+        """
+        name = self.legacy_id if self.has_legacy_id else _derive_id(self.text)
+        return name if self.pseudonym_length == PSEUDONYM_LENGTH else f"{name}-{self.pseudonym_length}"
 
     @property
     def legacy_id(self) -> str:
@@ -93,6 +106,16 @@ class Key:
     def with_legacy_id(self) -> "Key":
         """Return the same key under its id of earlier versions."""
         return replace(self, accept_weak=True, has_legacy_id=True)
+
+    def with_length(self, length: int) -> "Key":
+        """Return the same key for pseudonyms of at least this length; other lengths than 16 and 32 are refused."""
+        require_pseudonym_length(length)
+        return replace(self, accept_weak=True, pseudonym_length=max(length, self.pseudonym_length))
+
+    def list_forms(self) -> "list[Key]":
+        """Return the key under each id that it can have in a folder, legacy ids first, which are computed faster."""
+        as_before = [replace(self, accept_weak=True, has_legacy_id=legacy) for legacy in (True, False)]
+        return [replace(key, pseudonym_length=length) for key in as_before for length in PSEUDONYM_LENGTHS]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A Key cannot be pickled, so that it does not leave its process. Look it up in each process.")
