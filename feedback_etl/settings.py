@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
     age_edges: tuple[int, ...] = AGE_EDGES
     columns: dict[str, ColumnSettings] = Field({}, description="extra columns that the query yields")
+    formulas: Literal["escape", "reject", "allow"] = Field(
+        OutputOptions.formulas, description="texts in CSV that spreadsheets would run"
+    )
     row_model: str | None = Field(None, description="pandera model that batches must also satisfy, as file.py:Model")
     retention_days: int | None = Field(None, ge=1, description="retention period of exports in days")
     controller: str | None = Field(None, description="controller of the processing, for the record of processing")
@@ -218,10 +221,8 @@ def find_active_key(settings: Settings | None = None) -> Key:
     """
     key, location = find_key(settings)
     if is_retired(key, find_retired_folder(settings)):
-        raise KeyUnusableError(
-            f"The key {key.id} from {location} is retired and serves erasure and audit only. Configure another key "
-            "(feedback-etl keys new)."
-        )
+        use = "is retired and serves erasure and audit only. Configure another key (feedback-etl keys new)."
+        raise KeyUnusableError(f"The key {key.id} from {location} {use}")
     return key
 
 
