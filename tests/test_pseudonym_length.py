@@ -132,8 +132,7 @@ def test_two_ids_with_one_pseudonym_are_reported(application: Database, monkeypa
 
     def find() -> ChecklistItem:
         found = ApplicationSummary([], [str(user * 100 + n) for user in range(4) for n in range(3)], [], [], (), None)
-        remedies = Remedies(settings, has_key=True, has_new_key=False)
-        return check_collisions(found, list_manifests(FOLDER), [Key(KEY)], remedies)
+        return check_collisions(found, list_manifests(FOLDER), [Key(KEY)], Remedies(settings))
 
     assert (find().status, find().detail) == ("ok", "12 analyses of the application have different pseudonyms.")
     monkeypatch.setattr(

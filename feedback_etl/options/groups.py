@@ -211,8 +211,7 @@ class OutputOptions:
     """Options for the destination and format of an export, and its relation to earlier exports.
 
     Attributes:
-        output_dir: The folder of the exports, created with mode 0700 if missing. Or a prefix such as
-            `s3://bucket/prefix`, where an export is a folder of parts, one for each time range.
+        output_dir: The folder of the exports (0700), or `s3://bucket/prefix`, where each is a folder of parts.
         format: "csv" or "parquet" (compressed with zstd).
         compression: "none", "gzip" or "zstd", for CSV.
         formulas: What happens in CSV to a text that spreadsheets would run: "escape" puts an apostrophe before it,
