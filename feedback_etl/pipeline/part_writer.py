@@ -54,6 +54,11 @@ class PartWriter:
                 self._rows = RowWriter(self._file, self._form, self._metadata)
             self._rows.append(frame)
 
+    @property
+    def escaped_texts(self) -> dict[str, int]:
+        """Return the number of escaped texts by column."""
+        return dict(self._rows.escaped_texts) if self._rows else {}
+
     def publish(self, kind: str) -> list[DataFile]:
         """Publish the file under its name and return its description; nothing if no row was added.
 
