@@ -111,7 +111,7 @@ class TestFoldersOfEarlierVersions:
         assert exported(sqlite_database, legacy, incremental=True).total_feedback_records == 0
         assert key_ids(legacy) == {Key(KEY).legacy_id}
         assert fe.scan_training(legacy).collect().height == 9
-        assert verify_folder(legacy, list_manifests(legacy), [Key(KEY)]).problems == []
+        assert verify_folder(legacy, [Key(KEY)]).problems == []
 
     def test_people_are_erased(self, legacy: Path, sqlite_database: Database) -> None:
         """From old exports and new ones; the next export omits them."""
