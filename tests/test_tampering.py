@@ -311,6 +311,16 @@ def test_poisoned_rows_are_not_scanned(folder: Path) -> None:
         fe.privacy.erase(folder, analysis_ids=["301"], keys=KEYS)
 
 
+def test_incremental_series_is_not_continued_from_a_changed_state(folder: Path, sqlite_database: Database) -> None:
+    """A later watermark would leave rows out."""
+    path = next(path for path in find_manifests(folder) if json.loads(path.read_text())["mode"] == "incremental")
+    content = json.loads(path.read_text())
+    later = (NOW - timedelta(minutes=1)).isoformat()
+    path.write_text(json.dumps(content | {"chain": content["chain"] | {"known_since": later}}))
+    with pytest.raises(ExportFileError, match=r"manifest\.json was changed\. Restore it"):
+        exported(sqlite_database, folder, now=NOW + timedelta(hours=1), incremental=True)
+
+
 def test_changed_file_is_not_signed_by_an_erasure(folder: Path) -> None:
     """It is left as it is, and reported."""
     path = next(path for path in find_data(folder) if path.parent == folder)

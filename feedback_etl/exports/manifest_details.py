@@ -63,7 +63,7 @@ def build_manifest(facts: ManifestDetails, run: ExportRun, files: list[DataFile]
 def _scheme(facts: ManifestDetails, key: Key | None) -> str:
     if own := facts.settings.get("overridden", {}).get("hash_id"):
         return f"by {own}"
-    return "hmac-sha256, 16 hex" if key else "sha256, 16 hex"
+    return f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex"
 
 
 def audit_summary(manifest: Manifest) -> dict[str, Any]:

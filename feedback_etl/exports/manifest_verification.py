@@ -77,14 +77,19 @@ def find_manifest_problems(
 ) -> Iterator[ManifestProblem]:
     """Return the problems of the manifests of a storage, and those of exports whose manifest is missing."""
     for manifest in manifests:
-        yield from map(ManifestProblem, _compare_with_log(manifest, evidence))
-        if problem := _verify_mac(manifest, evidence, by_id):
-            yield problem
+        yield from verify_manifest(manifest, evidence, by_id)
     existing = {(manifest.run, manifest.stem) for manifest in manifests}
     for run, stem in dict.fromkeys(evidence.published):
         if (run, stem) not in existing:
             text = f"{manifest_path(stem)} is missing, and the log records that it was published"
             yield ManifestProblem(text, is_certain=False)  # it may have been lost
+
+
+def verify_manifest(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, Key]) -> Iterator[ManifestProblem]:
+    """Return the problems of a manifest."""
+    yield from map(ManifestProblem, _compare_with_log(manifest, evidence))
+    if problem := _verify_mac(manifest, evidence, by_id):
+        yield problem
 
 
 def _verify_mac(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, Key]) -> ManifestProblem | None:

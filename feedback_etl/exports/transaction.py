@@ -14,9 +14,12 @@ from typing import Any
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
 from feedback_etl.exports.audit_records import Record
+from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.guards import require_intact_log, require_recorded
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
+from feedback_etl.exports.manifest_verification import LogEvidence, verify_manifest
 from feedback_etl.exports.tombstone_verification import find_last_state, is_signed, require_state
 from feedback_etl.exports.tombstones import (
     Tombstones,
@@ -43,6 +46,7 @@ class TransactionOptions:
         audit_details: Further details of the audit record `started`.
         lock_timeout: Seconds to wait for the folder's lock; None if the caller has acquired it.
         continued: The stems of the exports that an incremental export continues; None for other exports.
+        state: The manifest of the last of them, whose state it continues.
         own_pseudonyms: Whether the application computes the pseudonyms, so that no key finds a person's rows.
     """
 
@@ -53,6 +57,7 @@ class TransactionOptions:
     audit_details: Mapping[str, Any] = field(default_factory=dict)
     lock_timeout: float | None = LOCK_TIMEOUT
     continued: frozenset[str] | None = None
+    state: Manifest | None = None
     own_pseudonyms: bool = False
 
 
@@ -100,16 +105,36 @@ class ExportTransaction:
         require_state(self._storage, tombstones, find_last_state(records))
         signed = is_signed(self._storage, tombstones)
         require_intact_log(self._storage, lines, self._list_keys(records), signed=signed)
+        self._require_intact_state(records)
         self.erasures = list_erasures(self._storage)
         if self.erasures:
-            self.forgotten = read_tombstones(self._storage, [self._key, *self._options.known_keys()])
+            self.forgotten = read_tombstones(self._storage, [self._key, *self._bind_known_keys()])
         return records
+
+    def _require_intact_state(self, records: list[Record]) -> None:
+        """Refuse to continue an incremental series from a manifest that was changed: rows could be left out."""
+        state = self._options.state
+        if state is None or not self._find_problem(state, records):
+            return
+        current = read_manifest(self._storage, state.stem)  # an erasure may have replaced it
+        is_same = current is not None and current.chain == state.chain
+        if problem := self._find_problem(current if current and is_same else state, records):
+            raise ExportFileError(f"{problem}. Restore it, or begin a series in another folder (--output).")
+
+    def _find_problem(self, manifest: Manifest, records: list[Record]) -> str:
+        by_id = {key.id: key for key in self._list_keys(records)}
+        problems = verify_manifest(manifest, LogEvidence.from_records(records), by_id)
+        return next((problem.text for problem in problems if problem.is_certain), "")
 
     def _list_keys(self, records: Iterable[Record]) -> list[Key]:
         """Return the key, and the others that are known if the log names another."""
         own = [self._key] if self._key else []
         is_foreign = {record["key_id"] for record in records} - {None, get_key_id(self._key)}
-        return [*own, *(self._options.known_keys() if is_foreign else ())]
+        return [*own, *(self._bind_known_keys() if is_foreign else ())]
+
+    def _bind_known_keys(self) -> list[Key]:
+        own = [self._key] if self._key else []
+        return bind_keys(self._storage, [*own, *self._options.known_keys()])
 
     def _require_recorded(self, names: Iterable[str], records: Sequence[Record]) -> None:
         """Refuse to export if the log does not record an existing manifest."""

@@ -93,6 +93,7 @@ class ExportRequest:
             audit_details=self._audit_details,
             lock_timeout=self.lock_timeout,
             continued=self.series.stems if self.series else None,
+            state=self.series.last if self.series else None,
             own_pseudonyms=self.transform_options.overrides.hash_id is not None,
         )
 
