@@ -1,18 +1,9 @@
 """Names of options in messages, as they are typed."""
 
 import re
+from functools import cache
 
-OPTION_NAMES = {
-    **{
-        name: f"--{name.replace('_', '-')}"
-        for name in (
-            *("since", "until", "query", "allow_row_security", "bulk", "workers", "executor", "database_url"),
-            *("strict", "max_rejected", "row_model", "hash_recommendation_id", "timestamp_precision", "k"),
-            *("on_small_class", "max_suppressed", "include_image_urls", "include_subject_hash", "incremental"),
-            *("lookback", "format", "compression", "unkeyed", "allow_new_key", "not_in_database", "keep_days"),
-            *("keep_last", "rows"),
-        )
-    },
+RENAMED = {
     "days_back": "--days",
     "min_feedback_fields": "--min-fields",
     "output_dir": "--output",
@@ -20,7 +11,7 @@ OPTION_NAMES = {
     "user_ids": "--user-ids-file",
     "analysis_ids": "--analysis-ids-file",
 }
-"""The options of commands, by the names that the library has for them."""
+"""Options of commands whose names in the library are others."""
 
 
 def name_options(message: str) -> str:
@@ -29,4 +20,16 @@ def name_options(message: str) -> str:
     >>> name_options("`days_back` must be 1 or more; `age_edges` must increase.")
     '--days must be 1 or more; `age_edges` must increase.'
     """
-    return re.sub("`([a-z_]+)`", lambda quoted: OPTION_NAMES.get(quoted[1], quoted[0]), message)
+    return re.sub("`([a-z_]+)`", lambda quoted: _list_names().get(quoted[1], quoted[0]), message)
+
+
+@cache
+def _list_names() -> dict[str, str]:
+    """Return the options of all commands by the names of their parameters, and the renamed ones."""
+    from typer.main import get_group
+
+    from feedback_etl.cli.app import app
+
+    parameters = (parameter for command in get_group(app).commands.values() for parameter in command.params)
+    options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
+    return {option.name: option.opts[0] for option in options} | RENAMED
