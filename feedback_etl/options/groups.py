@@ -135,14 +135,12 @@ class PrivacyOptions:
     Attributes:
         hash_recommendation_id: Pseudonymise the recommendation as well.
         timestamp_precision: "exact", or truncate feedback_timestamp to "minute", "hour" or "day".
-        k: Require at least this many different people in each equivalence class (rows that share their
-            quasi-identifiers); None measures only.
+        k: Least number of people in each equivalence class (rows with equal quasi-identifiers); None only measures.
         on_small_class: What happens to smaller classes: "suppress" their rows, or "fail" and publish nothing.
         max_suppressed: Publish nothing if a larger share of the rows would be suppressed; 0 to 1.
         quasi_identifiers: Columns of the export that an attacker may know about a person.
         include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
-        include_subject_hash: Add the column subject_hash, the pseudonym of the user. It links the rows of a person, so
-            that training and test data can be split by person.
+        include_subject_hash: Add the column subject_hash, the pseudonym of the user, to split data by person.
         extra_columns: Columns that the query returns besides the canonical ones; they follow the twelve columns.
         age_edges: The ages at which a new age range begins.
     """
@@ -159,13 +157,13 @@ class PrivacyOptions:
     age_edges: Sequence[int] = field(default_factory=_age_edges)
 
     def __post_init__(self) -> None:
-        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, require_names
+        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, require_declarations
         from feedback_etl.transform.expressions import age_ranges
         from feedback_etl.transform.transforms import is_coarse
 
         if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
             raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
-        require_names(self.all_extra_columns)
+        require_declarations(self.all_extra_columns)
         is_coarse(self.timestamp_precision)
         age_ranges(self.age_edges)
         self.k_anonymity  # noqa: B018  it validates
@@ -191,8 +189,10 @@ class PrivacyOptions:
         """Return the options for data that leaves the organisation: at least k = 5, days, hashed recommendations.
 
         Raises:
-            UsageError: Images or pseudonyms of users are included.
+            UsageError: Images, pseudonyms of users or free text are included.
         """
+        if texts := [column.name for column in self.extra_columns if column.role == "free_text"]:
+            raise UsageError(f"Shared data must not contain free text: leave out {', '.join(texts)}.")
         if self.include_image_urls or self.include_subject_hash:
             raise UsageError("Shared data must not contain images or pseudonyms of users: leave both options out.")
         return replace(
