@@ -598,7 +598,7 @@ COMMANDS = list_commands()
 def test_options_in_messages_are_named_as_they_are_typed(name: str) -> None:
     """Options that are only settings keep their name."""
     options = {name for command in COMMANDS.values() for parameter in command.params for name in parameter.opts}
-    typed = name_options(f"`{name}` must")
+    typed = name_options(f"`{name}` must", app)
     assert typed.removesuffix(" must") in options or (typed == f"`{name}` must" and name in SETTINGS_ONLY)
 
 

@@ -2,6 +2,10 @@
 
 import re
 from functools import cache
+from typing import Any
+
+from typer import Typer
+from typer.main import get_command
 
 RENAMED = {
     "days_back": "--days",
@@ -14,22 +18,21 @@ RENAMED = {
 """Options of commands whose names in the library are others."""
 
 
-def name_options(message: str) -> str:
-    """Replace the names of the library's options, which its messages quote with backticks, by those of the commands.
+def name_options(message: str, app: object) -> str:
+    """Replace the names of the library's options, which its messages quote with backticks, by those of an app.
 
-    >>> name_options("`days_back` must be 1 or more; `age_edges` must increase.")
+    >>> name_options("`days_back` must be 1 or more; `age_edges` must increase.", app=None)
     '--days must be 1 or more; `age_edges` must increase.'
     """
-    return re.sub("`([a-z_]+)`", lambda quoted: _list_names().get(quoted[1], quoted[0]), message)
+    return re.sub("`([a-z_]+)`", lambda quoted: _list_names(app).get(quoted[1], quoted[0]), message)
 
 
 @cache
-def _list_names() -> dict[str, str]:
-    """Return the options of all commands by the names of their parameters, and the renamed ones."""
-    from typer.main import get_group
-
-    from feedback_etl.cli.app import app
-
-    parameters = (parameter for command in get_group(app).commands.values() for parameter in command.params)
-    options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
-    return {option.name: option.opts[0] for option in options} | RENAMED
+def _list_names(app: object) -> dict[str, str]:
+    """Return the options of an app's commands by the names of their parameters, and the renamed ones."""
+    command: Any = get_command(app) if isinstance(app, Typer) else None
+    commands = [command, *getattr(command, "commands", {}).values()] if command else []
+    parameters = [parameter for command in commands for parameter in command.params]
+    return {
+        parameter.name: parameter.opts[0] for parameter in parameters if parameter.param_type_name == "option"
+    } | RENAMED
