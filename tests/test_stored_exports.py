@@ -21,7 +21,7 @@ from stored import Rows, pairs_in, stored
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.exports import object_recovery
+from feedback_etl.exports import recovery
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests, read_manifest
@@ -429,7 +429,7 @@ class TestKilledRuns:
     ) -> None:
         """And its name is not taken again."""
         stem = killed("before")
-        monkeypatch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
+        monkeypatch.setattr(recovery, "STALE_AFTER", timedelta(0))
         with begun(bucket_url) as export:
             export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
@@ -443,7 +443,7 @@ class TestKilledRuns:
         stem = killed("after")
         announce_sweep(bucket_url)
         for patience, left in ((timedelta(days=1), [stem]), (timedelta(0), [])):
-            monkeypatch.setattr(object_recovery, "STALE_AFTER", patience)
+            monkeypatch.setattr(recovery, "STALE_AFTER", patience)
             with begun(bucket_url) as export:
                 export.commit([])
             assert [each.stem for each in list_manifests(bucket_url)] == left
@@ -456,7 +456,7 @@ class TestKilledRuns:
 
         def recover(slow: ObjectExportTransaction, _: object) -> None:
             with monkeypatch.context() as patch:
-                patch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
+                patch.setattr(recovery, "STALE_AFTER", timedelta(0))
                 with begun(bucket_url) as export:
                     export.commit([])
             rows.put(ObjectStorage(bucket_url), slow.stem)
@@ -477,9 +477,9 @@ class TestKilledRuns:
     ) -> None:
         """The name was taken, and parts are still there."""
         stem = killed("before")
-        monkeypatch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
+        monkeypatch.setattr(recovery, "STALE_AFTER", timedelta(0))
         with monkeypatch.context() as patch:
-            patch.setattr(object_recovery, "remove_unlisted", killed.dies)
+            patch.setattr(recovery, "remove_unlisted", killed.dies)
             with pytest.raises(KeyboardInterrupt), begun(bucket_url):
                 pass
         with begun(bucket_url) as export:

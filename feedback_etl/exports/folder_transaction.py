@@ -15,6 +15,7 @@ from typing import Self
 
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError
 from feedback_etl.exports.audit import LockedAuditLog
+from feedback_etl.exports.cleanup import remove_parts, remove_replacements
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.layout import (
@@ -27,7 +28,7 @@ from feedback_etl.exports.layout import (
 )
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
-from feedback_etl.exports.recovery import recover, remove_parts, remove_replacements
+from feedback_etl.exports.recovery import recover
 from feedback_etl.exports.rewrite import remove_rows_from_part
 from feedback_etl.exports.staged_file import StagedFile
 from feedback_etl.exports.transaction import ExportTransaction, TransactionOptions
@@ -64,7 +65,7 @@ class FolderTransaction(ExportTransaction):
             with explain_write_errors(self._folder):
                 make_private_folder(self._folder)
                 with self._log.lock() as log:
-                    recover(self._folder, log, self._key)
+                    recover(self._storage, log, self._key, [self._key])
                     require_same_key(self._folder, log, self._key, allow_new_key=self._options.allow_new_key)
                     require_consent(self._folder, log, self._options.consent)
                     self._read_tombstones(log)
@@ -152,7 +153,7 @@ class FolderTransaction(ExportTransaction):
         with self._log.lock() as log:
             require_same_key(self._folder, log, self._key, allow_new_key=self._options.allow_new_key)
             self._require_no_sweep(log)
-            remove_replacements(self._folder, log)
+            remove_replacements(self._storage, log)
 
 
 class PartitionedExportTransaction(FolderTransaction):
@@ -218,7 +219,7 @@ class PartitionedExportTransaction(FolderTransaction):
     def _discard(self) -> None:
         if self.stem and not self._is_published:
             with suppress(OSError):  # the next start removes the rest
-                list(remove_parts(self._folder, self.stem))
+                remove_parts(self._folder, self.stem)
         super()._discard()
 
 

@@ -4,7 +4,11 @@ from collections.abc import Iterable, Sequence
 
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.exports.audit import LockedAuditLog
+from feedback_etl.exports.audit_records import END_EVENTS, Record, has_valid_stem
+from feedback_etl.exports.catalog import read_manifest
+from feedback_etl.exports.manifest import ABANDONED
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.storage.base import Storage
 
 
 def require_same_key(
@@ -59,3 +63,25 @@ def require_consent(folder: object, log: LockedAuditLog, consent: Sequence[str])
             f"The last export in {folder} left people out by {', '.join(map(str, done[-1]))}, and now nothing records "
             "consent: nothing was written. Bring the column back, or export into another folder (--output)."
         )
+
+
+def find_unrecorded_keys(storage: Storage, records: Iterable[Record], key: Key | None) -> list[str | None]:
+    """Return the key ids of exports with another key that are published and not yet recorded."""
+    records, mine = list(records), get_key_id(key)
+    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
+    unfinished = [
+        run for run in records if run["event"] == "started" and has_valid_stem(run) and run["run"] not in ended
+    ]
+    manifests = [(run, read_manifest(storage, run["stem"])) for run in unfinished if run["key_id"] != mine]
+    return [
+        manifest.key_id
+        for run, manifest in manifests
+        if manifest and manifest.run == run["run"] and manifest.mode != ABANDONED
+    ]
+
+
+def is_swept_since(records: Iterable[Record], run: str) -> bool:
+    """Return whether a sweep (`erase --not-in-database`) was recorded after the start of a run."""
+    records = list(records)
+    start = next((number for number, record in enumerate(records) if record.get("run") == run), len(records))
+    return any(record.get("swept") for record in records[start:])

@@ -6,7 +6,8 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from feedback_etl.columns import ExtraColumn, training_columns
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.audit_records import Record
+from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.privacy.keys import Key, get_key_id
 
 _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
@@ -55,6 +56,28 @@ def build_manifest(facts: ManifestDetails, run: ExportRun, files: list[DataFile]
         chain=facts.chain,
         consent=list(facts.consent),
         risk=facts.risk,
+    )
+
+
+def build_abort_marker(started: Record, audit_head: str) -> Manifest:
+    """Build the manifest that stands for an aborted export, from the record of its start."""
+    at = started["at"][:19]
+    return Manifest(
+        stem=started["stem"],
+        mode=ABANDONED,
+        created_at=at,
+        run=started["run"],
+        window=[None, None],
+        settings={},
+        statistics={},
+        columns=[],
+        files=[],
+        key_id=started["key_id"],
+        scheme="",
+        source="",
+        tools={},
+        audit_head=audit_head,
+        pruned_at=at,
     )
 
 

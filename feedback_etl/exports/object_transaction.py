@@ -16,18 +16,13 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.exports.audit_records import Record
 from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.guards import require_consent, require_same_key
+from feedback_etl.exports.cleanup import remove_unlisted
+from feedback_etl.exports.guards import find_unrecorded_keys, require_consent, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.layout import candidate_stems, manifest_path, part_folders
 from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
-from feedback_etl.exports.object_recovery import (
-    erase_digests,
-    find_unrecorded_keys,
-    put_abort_marker,
-    recover_objects,
-    remove_unlisted,
-)
+from feedback_etl.exports.recovery import erase_digests, put_abort_marker, recover
 from feedback_etl.exports.rewrite import map_files, remove_rows_from_part
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.storage.base import STATE_FOLDER, ConflictError
@@ -49,7 +44,7 @@ class ObjectExportTransaction(ExportTransaction):
 
     def __enter__(self) -> Self:
         with self._log.lock() as log:
-            recover_objects(self._storage, log, self._key, [self._key])
+            recover(self._storage, log, self._key, [self._key])
             self._read_tombstones(log)
             try:
                 self._announce(log)

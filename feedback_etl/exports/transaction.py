@@ -13,6 +13,7 @@ from typing import Any
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
+from feedback_etl.exports.guards import is_swept_since
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
 from feedback_etl.exports.tombstones import (
@@ -98,9 +99,7 @@ class ExportTransaction:
 
     def _require_no_sweep(self, log: LockedAuditLog) -> None:
         """Refuse to commit after a sweep, which compared only published files with the database."""
-        records = log.records()
-        start = next((number for number, record in enumerate(records) if record.get("run") == self._run), len(records))
-        if any(record.get("swept") for record in records[start:]):
+        if is_swept_since(log.records(), self._run):
             raise ExportFileError(f"{self._storage} was swept meanwhile (erase --not-in-database): run again.")
 
     def _list_erased(self) -> frozenset[str]:
