@@ -26,10 +26,10 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.layout import part_folders, part_path
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
 from feedback_etl.storage.local import LocalStorage
@@ -40,7 +40,7 @@ KEYS = [Key(KEY)]
 
 def export_partitioned(rows: Rows, folder: Path) -> str:
     """Export rows in parts, and return the stem."""
-    with PartitionedExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export:
+    with ExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export:
         export.commit(rows.put(LocalStorage(folder), export.stem), rows.facts)
     return export.stem
 
@@ -143,11 +143,11 @@ import os, signal, sys
 from datetime import datetime
 from pathlib import Path
 from feedback_etl.exports.layout import part_folders, part_path
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])
-with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), TransactionOptions(key=Key("k" * 32))) as export:
+with ExportTransaction(folder, datetime(2025, 10, 25, 12), TransactionOptions(key=Key("k" * 32))) as export:
     names = ("part-00000.parquet", ".part-00001.parquet.7-0a1b.tmp", ".part-00001.csv.gz.7-0a1b.tmp", "mine.txt")
     for place in part_folders(export.stem):
         for name in names:
@@ -206,7 +206,7 @@ def test_late_worker_leaves_no_file(rows: Rows, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "unlink", late)
     with (
         suppress(MemoryError),
-        PartitionedExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export,
+        ExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export,
     ):
         rows.put(place, export.stem)
         raise MemoryError
@@ -219,7 +219,7 @@ def test_renamed_folder_of_a_dead_run_is_removed_by_the_next_run(rows: Rows, fol
     """The coordinator was killed, or could not remove a file; with other files in it, the folder gets its name back."""
     with (
         suppress(MemoryError),
-        PartitionedExportTransaction(folder, rows.now + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export,
+        ExportTransaction(folder, rows.now + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export,
     ):
         rows.put(LocalStorage(folder), export.stem)
         hidden = folder / f".{export.stem}.tmp"
@@ -247,7 +247,7 @@ def test_liveness_of_a_run_is_checked_without_writing(folder: Path, monkeypatch:
 
     flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", on_nfs)
-    with PartitionedExportTransaction(folder, NOW, TransactionOptions(key=KEYS[0])) as export:
+    with ExportTransaction(folder, NOW, TransactionOptions(key=KEYS[0])) as export:
         fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
         assert (folder / export.stem).is_dir()
     assert not (folder / export.stem).exists()
@@ -266,6 +266,6 @@ def test_parts_without_a_manifest_are_reported(
     line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
     assert line.endswith("unmanaged: the manifest of this part is missing (restore it, or remove the folder)")
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
-    with PartitionedExportTransaction(folder, NOW + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export:
+    with ExportTransaction(folder, NOW + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export:
         (folder / export.stem / "part-00000.csv").touch()
         assert fe.exports.list_exports(folder).unmanaged == []

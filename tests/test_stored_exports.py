@@ -26,13 +26,12 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.guards import require_consent
 from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.exports.preconditions import TransactionOptions, require_consent
 from feedback_etl.exports.tombstones import add_tombstones
-from feedback_etl.exports.transaction import TransactionOptions
-from feedback_etl.pipeline.part_writer import PartWriter
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.expressions import hash_id
@@ -47,16 +46,16 @@ def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
     return Rows(sqlite_database, tmp_path / "made")
 
 
-def begun(url: str, **options: object) -> ObjectExportTransaction:
-    return ObjectExportTransaction(ObjectStorage(url), NOW, TransactionOptions(**{"key": SIGNER, **options}))  # type: ignore[arg-type]
+def begun(url: str, **options: object) -> ExportTransaction:
+    return ExportTransaction(ObjectStorage(url), NOW, TransactionOptions(**{"key": SIGNER, **options}))  # type: ignore[arg-type]
 
 
 def attempt(
     url: str,
     rows: Rows,
-    meanwhile: Callable[[ObjectExportTransaction, list[DataFile]], object] | None = None,
+    meanwhile: Callable[[ExportTransaction, list[DataFile]], object] | None = None,
     **options: object,
-) -> ObjectExportTransaction:
+) -> ExportTransaction:
     """An export, with something that happens between its parts and its manifest."""
     with begun(url, **options) as export:
         parts = rows.put(ObjectStorage(url), export.stem)
@@ -366,8 +365,8 @@ import os, signal, sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-import feedback_etl.exports.object_transaction as object_transaction
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.storage.posix import hash_file
@@ -376,7 +375,7 @@ from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]
 bucket, path = ObjectStorage(url), Path(path)
 options = TransactionOptions(key=Key("k" * 32))
-with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 12), options) as export:
+with ExportTransaction(bucket, datetime(2025, 10, 25, 12), options) as export:
     name = part_path(export.stem, 0, ".parquet")
     bucket.put_new(name, path)
     if moment == "before":
@@ -454,7 +453,7 @@ class TestKilledRuns:
     ) -> None:
         """It was only slow; nothing of it stays."""
 
-        def recover(slow: ObjectExportTransaction, _: object) -> None:
+        def recover(slow: ExportTransaction, _: object) -> None:
             with monkeypatch.context() as patch:
                 patch.setattr(recovery, "STALE_AFTER", timedelta(0))
                 with begun(bucket_url) as export:
@@ -511,7 +510,7 @@ def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
     bucket_url: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another export begins while the guards of this one look at the log."""
-    others = list[ObjectExportTransaction]()
+    others = list[ExportTransaction]()
 
     def begin_another(*arguments: Any) -> None:
         if not others:
@@ -519,7 +518,7 @@ def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
             stack.enter_context(others[0])
         require_consent(*arguments)
 
-    monkeypatch.setattr("feedback_etl.exports.object_transaction.require_consent", begin_another)
+    monkeypatch.setattr("feedback_etl.exports.preconditions.require_consent", begin_another)
     with ExitStack() as stack:
         mine = attempt(bucket_url, rows)
         assert mine.stem == f"{others[0].stem}_1"

@@ -9,6 +9,7 @@ from feedback_etl.columns import ExtraColumn, training_columns
 from feedback_etl.exports.audit_records import Record
 from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.storage.base import Storage
 
 _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
 
@@ -25,6 +26,20 @@ class ManifestDetails(NamedTuple):
     consent: Sequence[str] = ()
     risk: dict[str, Any] = {}  # noqa: RUF012
     extra: Sequence[ExtraColumn] = ()
+
+
+class CommittedFiles(NamedTuple):
+    """Contain the paths or URLs of the files of an export, or of the folders of its parts; None without rows."""
+
+    pairs: str | None = None
+    rejected: str | None = None
+
+
+def locate_files(storage: Storage, files: Sequence[DataFile], *, in_parts: bool) -> CommittedFiles:
+    """Return where files were published."""
+    paths = {file.kind: file.path for file in files if file.rows}
+    uris = {kind: storage.uri(path.rpartition("/")[0] if in_parts else path) for kind, path in paths.items()}
+    return CommittedFiles(uris.get("pairs"), uris.get("rejected"))
 
 
 class ExportRun(NamedTuple):

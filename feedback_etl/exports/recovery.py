@@ -18,10 +18,9 @@ from typing import NamedTuple
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LockedAuditLog
-from feedback_etl.exports.audit_records import END_EVENTS, Record, compute_mac, has_valid_stem
+from feedback_etl.exports.audit_records import END_EVENTS, Record, compute_mac, has_valid_stem, is_swept_since
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.cleanup import find_staged_stems, remove_parts, remove_replacements, remove_unlisted
-from feedback_etl.exports.guards import is_swept_since
 from feedback_etl.exports.layout import export_paths, manifest_path, part_folders, staged_path
 from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest, parse_manifest
 from feedback_etl.exports.manifest_details import build_abort_marker

@@ -23,12 +23,11 @@ from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitiona
 from feedback_etl.database.ranges import group_batches
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.idempotency import request_details
-from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number, small_classes_path
+from feedback_etl.exports.layout import parse_part_number, small_classes_path
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
@@ -122,7 +121,7 @@ def _collect(
 class _Execution(NamedTuple):
     """The transaction of an export, what its tasks have in common, and what runs them."""
 
-    export: PartitionedExportTransaction | ObjectExportTransaction
+    export: ExportTransaction
     context: TaskContext
     run: Runner
 
@@ -150,11 +149,9 @@ def _finish(
     details = ManifestDetails(
         "full", window, request.settings, report.to_statistics(), source.dialect, extra=options.extra_columns
     )
-    export.commit(sorted(written.files, key=by_number), details._replace(risk=report.risk))
+    published = export.commit(sorted(written.files, key=by_number), details._replace(risk=report.risk))
     report.audit_head = export.audit_head
-    kinds = {file.kind for file in written.files}
-    report.export_filename = f"{request.storage}/{export.stem}" if "pairs" in kinds else ""
-    report.rejected_filename = f"{request.storage}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
+    report.export_filename, report.rejected_filename = published.pairs or "", published.rejected or ""
     return report
 
 
@@ -165,17 +162,12 @@ def _release_here(request: ExportRequest) -> Runner:
     return run
 
 
-def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
-    now, folder = request.transform_options.now, request.storage.local_path()
+def _begin(request: ExportRequest, consent: tuple[str, ...]) -> ExportTransaction:
     options = request.transaction_options(consent, request_details(request.output.idempotency_key))
-    if folder is None:
-        return ObjectExportTransaction(request.storage, now, options)
-    return PartitionedExportTransaction(folder, now, options)
+    return ExportTransaction(request.storage, request.transform_options.now, options)
 
 
-def _create_context(
-    request: ExportRequest, export: PartitionedExportTransaction | ObjectExportTransaction, prepare: tuple[str, ...]
-) -> TaskContext:
+def _create_context(request: ExportRequest, export: ExportTransaction, prepare: tuple[str, ...]) -> TaskContext:
     options, selection = request.transform_options, request.selection
     return TaskContext(
         destination=request.storage.absolute_uri(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions

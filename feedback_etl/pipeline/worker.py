@@ -4,8 +4,8 @@ Executors receive `run_task`. It may run in any process on any machine that has 
 was killed.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -16,7 +16,7 @@ from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
-from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
+from feedback_etl.errors import ExportFileError, KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import (
     part_path,
@@ -24,18 +24,20 @@ from feedback_etl.exports.layout import (
     small_classes_path,
     spooled_part_path,
 )
+from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
-from feedback_etl.pipeline.part_writer import PartWriter, open_spooled_part
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
-from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import find_active_key, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.location import open_storage
+from feedback_etl.storage.posix import hash_file
 
 
 @dataclass(frozen=True)
@@ -167,11 +169,28 @@ def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -
         return TaskResult(number, pairs.publish("pairs"), None)
 
 
-def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict[str, str]:
-    """Return the metadata of a Parquet file: the key id and the JSON Schema of its rows; empty for other formats."""
-    if file_format.format != "parquet":
-        return {}
-    from feedback_etl.exports.row_schema import row_schema
+@contextmanager
+def open_spooled_part(storage: Storage, spooled: DataFile) -> Iterator[Iterator[pl.DataFrame]]:
+    """Open the spooled rows of a part, in order.
 
-    contract = json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
-    return {"feedback_etl.key_id": options.key.id if options.key else "", "feedback_etl.contract": contract}
+    The file is read twice, first for its digest: one that was truncated between two batches looks complete.
+
+    Raises:
+        ExportFileError: The file is missing or was changed.
+    """
+    import pyarrow as pa
+
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(storage.local_copy(spooled.path))
+            content = path.stat().st_size, hash_file(path)
+        except FileNotFoundError:
+            content = None
+        if content != (spooled.bytes, spooled.sha256):
+            raise ExportFileError(
+                f"{spooled.path} with {spooled.rows:,} spooled rows {'was changed' if content else 'is missing'}: "
+                "nothing was published. Let all workers share the folder."
+            )
+        file = stack.enter_context(pa.OSFile(str(path)))
+        stream = stack.enter_context(pa.ipc.open_stream(file))
+        yield (pl.DataFrame(batch) for batch in stream)
