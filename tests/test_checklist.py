@@ -100,7 +100,7 @@ def rewrite(settings: Settings, change: dict[str, Any]) -> None:
         rows.append(frame)
         rows.finish()
     file.rows, file.bytes, file.sha256 = frame.height, rows.written.bytes, rows.written.sha256
-    replace_manifest(open_storage(settings.output_dir), manifest)
+    replace_manifest(open_storage(settings.output_dir), manifest, Key(KEY))
 
 
 def test_correct_folder_passes(database: Database, tmp_path: Path) -> None:

@@ -424,7 +424,7 @@ class TestDamage:
         (manifest,), (other,) = list_manifests(old.parent), list_manifests(new.parent)
         replacement = {name: getattr(other.files[0], name) for name in ("rows", "bytes", "sha256")}
         manifest.files[0].becoming = replacement
-        replace_manifest(open_storage(old.parent), manifest)
+        replace_manifest(open_storage(old.parent), manifest, Key(KEY))
         if written:
             shutil.copy(new, old)
         assert read_ratings(old.parent) == ({2: 5} if written else {1: 5, 2: 5})
@@ -438,7 +438,7 @@ class TestDamage:
         manifest = list_manifests(tmp_path)[-1]
         newest.write_bytes(newest.read_bytes().replace(b"rec_1", b"rec_2"))
         manifest.files[0].sha256 = hash_file(newest)
-        replace_manifest(open_storage(tmp_path), manifest)
+        replace_manifest(open_storage(tmp_path), manifest, Key(KEY))
         assert refresh(pruned, verify=False) is None
         now = refresh(erased, verify=True)
         assert now is not None

@@ -230,7 +230,7 @@ def turn_into_version_1(folder: Path, rows: Iterable[tuple[Feedback, bool]]) -> 
         lines = list(dict.fromkeys(map(tuple, old_lines(rows))))
         csv.writer(text, lineterminator="\n").writerows([("analysis_hash", "digest", "minute"), *lines])
     file.rows, file.bytes, file.sha256 = len(lines), path.stat().st_size, hash_file(path)
-    replace_manifest(open_storage(folder), manifest)
+    replace_manifest(open_storage(folder), manifest, Key(KEY))
 
 
 def newest_seen_rows(folder: Path) -> tuple[Manifest, DataFile]:

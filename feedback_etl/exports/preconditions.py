@@ -116,7 +116,7 @@ class Preconditions:
         """Remove the rows of people erased while the manifest was put; return the manifest after that."""
         while erased := self._list_erased():
             try:
-                erase_digests(self._storage, manifest, erased, self._options.key)
+                erase_digests(self._storage, manifest, erased, self._options.key, self._options.key)
                 break
             except ConflictError:  # the erasure rewrites the same files
                 manifest = read_manifest(self._storage, manifest.stem) or manifest

@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError
@@ -23,7 +23,7 @@ from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.cleanup import find_staged_stems, remove_parts, remove_replacements, remove_unlisted
 from feedback_etl.exports.layout import export_paths, manifest_path, part_folders, staged_path
 from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest, parse_manifest
-from feedback_etl.exports.manifest_details import build_abort_marker
+from feedback_etl.exports.manifest_details import build_abort_marker, summarize_revisions
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.privacy.keys import Key, get_key_id
@@ -36,13 +36,6 @@ STALE_AFTER = timedelta(days=1)
 
 WriterState = Enum("WriterState", "ALIVE DEAD UNKNOWN")
 """Whether the process of a run exists; unknown where there are no locks and the run is young."""
-
-
-class _Recovery(NamedTuple):
-    """Contain how a dead run ended, and the files that were removed."""
-
-    outcome: str
-    removed: list[str]
 
 
 def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
@@ -72,18 +65,14 @@ def recover(storage: Storage, log: LockedAuditLog, signer: Key | None, keys: Ite
     # A stem that a dead run has left may have become that of a later run: only the last one can own its files.
     for record in {record["stem"]: record for record in started}.values():
         is_open = record["run"] not in ended
-        if not is_open and record["stem"] not in leftovers:
-            continue
-        state = find_writer_state(storage, record)
-        if state is WriterState.ALIVE:
-            continue
-        recovery = (
-            _recover_files(storage, record)
-            if storage.has_locks
-            else _recover_objects(storage, log, record, by_id, is_dead=state is WriterState.DEAD)
-        )
-        if recovery and (is_open or recovery.removed):
-            log.append("recovered", signer, run=record["run"], **recovery._asdict())
+        if is_open or record["stem"] in leftovers:
+            details = (
+                _recover_files(storage, record)
+                if storage.has_locks
+                else _recover_objects(storage, log, record, signer, by_id)
+            )
+            if details and (is_open or details["removed"]):
+                log.append("recovered", signer, run=record["run"], **details)
 
 
 def find_writer_state(storage: Storage, started: Record) -> WriterState:
@@ -111,10 +100,10 @@ def _is_locked(path: Path) -> bool:
 
 
 def _recover_objects(
-    storage: Storage, log: LockedAuditLog, started: Record, by_id: Mapping[str | None, Key | None], *, is_dead: bool
-) -> _Recovery | None:
+    storage: Storage, log: LockedAuditLog, started: Record, signer: Key | None, by_id: Mapping[str | None, Key | None]
+) -> dict[str, Any] | None:
     """Finish a run that committed, or abort a dead one; return None if another process has to do that."""
-    stem, run = started["stem"], started["run"]
+    stem, run, is_dead = started["stem"], started["run"], find_writer_state(storage, started) is WriterState.DEAD
     manifest = read_manifest(storage, stem)
     if manifest and manifest.run == run and manifest.mode != ABANDONED and is_swept_since(log.records(), run):
         # A sweep may not have seen it. It looks for that itself, if it lives.
@@ -129,19 +118,29 @@ def _recover_objects(
     key = by_id[manifest.key_id]
     with suppress(ConflictError):  # another process does the same, and records it
         if manifest.mode != ABANDONED:
-            erase_digests(storage, manifest, list_digests(storage, key), key)
+            erase_digests(storage, manifest, list_digests(storage, key), key, signer)
         removed = remove_unlisted(storage, stem, manifest.files)
-        return _Recovery("removed" if manifest.mode == ABANDONED else "committed", removed)
+        outcome = "removed" if manifest.mode == ABANDONED else "committed"
+        return {"outcome": outcome, "removed": removed, **summarize_revisions([manifest])}
     return None
 
 
-def erase_digests(storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
+def erase_digests(
+    storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None, signer: Key | None
+) -> int:
     """Remove the rows of erased people from the files of an export and return their number.
+
+    Args:
+        storage: The object store.
+        manifest: The manifest of the export.
+        digests: The digests of the pseudonyms of erased people.
+        key: The key of the digests.
+        signer: The key that signs the manifest.
 
     Raises:
         ConflictError: Another process does the same.
     """
-    finish_rewrites(storage, manifest)
+    finish_rewrites(storage, manifest, signer)
     digests = {*digests}
 
     def find_unwanted(file: DataFile) -> tuple[DataFile, set[str]]:
@@ -153,7 +152,7 @@ def erase_digests(storage: Storage, manifest: Manifest, digests: Iterable[str], 
 
     searched = map_files(storage, manifest.files, find_unwanted) if digests else []
     unwanted = [(file, pseudonyms) for file, pseudonyms in searched if pseudonyms]
-    removal = remove_rows(storage, manifest, unwanted, dry_run=False)
+    removal = remove_rows(storage, manifest, unwanted, signer, dry_run=False)
     if removal.conflict:
         raise removal.conflict
     return sum(rows for _, rows in removal.rows)
@@ -201,8 +200,10 @@ def put_abort_marker(
     return manifest
 
 
-def _recover_files(storage: Storage, started: Record) -> _Recovery:
-    """Remove the announced files of a dead run that did not commit, and its staged files."""
+def _recover_files(storage: Storage, started: Record) -> dict[str, Any] | None:
+    """Remove the announced files of a dead run that did not commit, and its staged files; return None if it lives."""
+    if find_writer_state(storage, started) is WriterState.ALIVE:
+        return None
     folder, stem, removed = Path(storage.absolute_uri()), started["stem"], list[str]()
     manifest = folder / manifest_path(stem)
     is_committed = _is_committed(storage, started)
@@ -218,7 +219,7 @@ def _recover_files(storage: Storage, started: Record) -> _Recovery:
         if staged_path(folder / name).is_file():
             staged_path(folder / name).unlink()
             removed.append(staged_path(Path(name)).as_posix())
-    return _Recovery("committed" if is_committed else "removed", removed)
+    return {"outcome": "committed" if is_committed else "removed", "removed": removed}
 
 
 def _is_committed(storage: Storage, started: Record) -> bool:
