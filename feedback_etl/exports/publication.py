@@ -232,7 +232,7 @@ def require_parts(storage: Storage, stem: str, parts: Sequence[DataFile]) -> lis
     missing = [part.path for part in parts if part.path not in listed or listed[part.path].bytes != part.bytes]
     if missing:
         raise ExportFileError(
-            f"{len(missing):,} of {len(parts):,} parts are not in {storage} as they were written: do all workers share "
-            "it? Nothing was published."
+            f"{len(missing):,} of {len(parts):,} parts are not in {storage} as they were written ({missing[0]} is not "
+            "there, or has another size): do all workers share it? Nothing was published."
         )
     return [part if storage.has_locks else replace(part, etag=listed[part.path].version) for part in parts]
