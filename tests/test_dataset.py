@@ -11,9 +11,10 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people
+from folders import FORMS, NOW, exported, people
 from frames import pair_frame
 from polars.testing import assert_frame_equal
+from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
@@ -224,7 +225,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "what"),
         [
-            ({"key": Key("j" * 32)}, "2 keys"),
+            ({"key": Key(OTHER_KEY)}, "2 keys"),
             ({"settings": {"timestamp_precision": "day"}}, r"2 timestamp precisions \(day, exact\)"),
             ({"settings": {"recommendation_id": "hash"}}, r"2 forms of recommendation_id \(hash, keep\)"),
         ],

@@ -8,10 +8,11 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import KEY, exported, people
+from folders import exported, people
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import Here
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.compliance.data_files import read_contents
