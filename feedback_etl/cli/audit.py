@@ -4,10 +4,11 @@ import json
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, write_stdout
+from feedback_etl.cli.console import echo_err, write_stdout
 from feedback_etl.cli.keys import list_available_keys
-from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_output
+from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_existing_output
 from feedback_etl.errors import CheckFailedError, UsageError
+from feedback_etl.plurals import pluralize
 
 audit_app = typer.Typer(
     help="Show and verify the tamper-evident audit log of exports.",
@@ -22,7 +23,7 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
     """Print the audit log, oldest record first."""
     from feedback_etl.exports.audit import AuditLog
 
-    for record in AuditLog(open_output(load_command_settings(output))).records():
+    for record in AuditLog(open_existing_output(load_command_settings(output))).records():
         if as_json:
             write_stdout(json.dumps(record))
             continue
@@ -41,11 +42,11 @@ def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: 
     from feedback_etl.exports.maintenance import list_exports
 
     settings = load_command_settings(output)
-    storage = open_output(settings)
+    storage = open_existing_output(settings)
     exports = list_exports(storage).exports
     result = verify_folder(storage, exports, list_available_keys(settings, key_file))
     if not result.records and not result.problems and not exports:
-        raise UsageError(f"There is no audit log in {storage}: check --output.")
+        raise UsageError(f"{storage} contains no audit log and no exports: check --output.")
     if as_json:
         write_stdout(json.dumps(result._asdict()))
     else:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import typer
 
+from feedback_etl.cli.option_names import name_options
 from feedback_etl.cli.termination import exit_on_signals
 from feedback_etl.errors import ExportFileError, FeedbackError
 from feedback_etl.storage.whole_files import write_whole
@@ -19,11 +20,6 @@ _PROGRESS_INTERVAL_SECONDS = 0.2
 def echo_err(line: str) -> None:
     """Print a line to stderr."""
     typer.echo(line, err=True)
-
-
-def pluralize(number: int, noun: str) -> str:
-    """Return a number with its noun, such as `1 row` or `2,000 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def write_stdout(data: str | bytes) -> None:
@@ -55,7 +51,7 @@ def run_app(run: Callable[[], None]) -> None:
     except SystemExit:
         raise
     except FeedbackError as error:
-        echo_err(f"error: {error}")
+        echo_err(f"error: {name_options(str(error))}")
         sys.exit(error.exit_code)
     except BaseException as error:  # a panic in a Rust library is not an Exception
         # The text of an unexpected error may contain values: print where it occurred, not what it says.
@@ -67,7 +63,7 @@ def run_app(run: Callable[[], None]) -> None:
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Print a warning of this package; drop those of libraries, whose texts may contain values."""
     if category.__module__.startswith("feedback_etl."):
-        echo_err(f"warning: {message}")
+        echo_err(f"warning: {name_options(str(message))}")
 
 
 def create_progress_line() -> Callable[[int, int], None] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, write_stdout
+from feedback_etl.cli.console import echo_err, write_stdout
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -21,6 +21,7 @@ from feedback_etl.cli.options import (
     load_command_settings,
 )
 from feedback_etl.errors import CheckFailedError, ExportFileError, UsageError
+from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.eraser import ErasureResult

@@ -22,7 +22,7 @@ keys_app = typer.Typer(
 )
 KeyFile = Annotated[
     Path | None,
-    typer.Option("--file", help="Key file.", metavar="FILE", show_default="the key in the user's configuration"),
+    typer.Option("--file", help="Key file.  [default: the key in the user's configuration]", metavar="FILE"),
 ]
 
 

@@ -14,6 +14,7 @@ from feedback_etl.cli.options import (
     OutputFolder,
     load_command_settings,
 )
+from feedback_etl.errors import UsageError
 
 
 def write_page(
@@ -33,6 +34,8 @@ def write_page(
     """
     from feedback_etl.report.write import write_report
 
+    if files and output is not None:
+        raise UsageError("FILE and --output exclude each other: give one of them.")
     settings = load_command_settings(output)
     keys = list_available_keys(settings, key_file)
     write_stdout(str(write_report(page, files or settings.output_dir, keys=keys)))
@@ -42,9 +45,9 @@ def write_contracts(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder to write to; with --croissant, the folder of the exports.",
+            help="Folder to write to; with --croissant, the folder of the exports.  [default: schemas; with "
+            "--croissant output_dir]",
             metavar="FOLDER",
-            show_default="schemas; with --croissant output_dir",
         ),
     ] = None,
     croissant: Annotated[
@@ -63,6 +66,8 @@ def write_contracts(
     from feedback_etl.report.croissant import write_croissant
 
     settings = load_command_settings()
+    if croissant and (include_image_urls or include_subject_hash):
+        raise UsageError("--croissant describes the exports as they are: leave --include-... options out.")
     if croissant:
         paths = [str(write_croissant(folder or settings.output_dir))]
     else:
