@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     purpose: str | None = None
     legal_basis: str | None = None
     recipients: str | None = None
+    transfers: str | None = Field(None, description="transfers to third countries, or none, for the record")
+    data_protection_officer: str | None = Field(None, description="name or address of the officer, for the record")
     opt_in_column: str = ReadOptions.opt_in_column
     opt_out_column: str = ReadOptions.opt_out_column
     key_file: Path | None = None

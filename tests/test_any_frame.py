@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 import feedback_etl as fe
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.privacy import coarsen, risk
-from feedback_etl.training import Vocabulary, features, label, latest_per_recommendation, split_by_hash
+from feedback_etl.training import Vocabulary, features, label, latest_per_recommendation, one_horizon, split_by_hash
 from feedback_etl.transform.dataframes import accepts_any_dataframe, to_polars
 
 LABELS = ["first", "second", "third", "fourth"]
@@ -50,6 +50,7 @@ TRANSFORMS: dict[str, tuple[pl.DataFrame, Callable[[Any], Any]]] = {
     "features": (PAIRS, features),
     "label": (PAIRS, lambda frame: label(frame, "helpful")),
     "latest_per_recommendation": (PAIRS, latest_per_recommendation),
+    "one_horizon": (PAIRS, lambda frame: one_horizon(frame, "2_weeks")),
     "split_by_hash": (PAIRS, lambda frame: split_by_hash(frame, {"a": 0.5, "b": 0.5}, by="timeframe")),
     "split_valid": (RAW, fe.split_valid),
     "validate": (pair_frame({}, {"helpful_rating": None}), fe.validate),
@@ -200,7 +201,7 @@ class TestPandas:
         assert_frame_equal(pl.DataFrame(features(text)), features(PAIRS))
         assert label(text, "helpful")["label"].to_list() == [1, 1, 1, pd.NA]
         with pytest.raises(ValidationError, match="feedback_timestamp is String, expected times"):
-            features(text.astype({"feedback_timestamp": str}))
+            features(text.astype({"feedback_timestamp": str}), include=["time"])
 
     def test_values_of_different_types_in_a_column(self) -> None:
         """One sentence that holds none of them."""

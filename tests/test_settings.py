@@ -58,7 +58,10 @@ def test_precedence_of_sources(
 
 
 CONSENT = ("opt_in_column", "opt_out_column")
-RECORD = ("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients")
+RECORD = (
+    *("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients"),
+    *("transfers", "data_protection_officer"),
+)
 PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quasi_identifiers", *CONSENT)
 
 
@@ -106,6 +109,8 @@ def test_defaults() -> None:
         purpose=None,
         legal_basis=None,
         recipients=None,
+        transfers=None,
+        data_protection_officer=None,
         query=None,
         age_edges=(18, 25, 35, 50),
         columns={},
@@ -255,7 +260,7 @@ _NAMES = (
     "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
     "lock_timeout, timestamp_precision, k, on_small_class, max_suppressed, quasi_identifiers, age_edges, columns, "
     "row_model, retention_days, controller, contact, purpose, legal_basis, "
-    "recipients, opt_in_column, opt_out_column, key_file, retired_keys"
+    "recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, retired_keys"
 )
 KNOWN_SETTINGS = f"Settings are: {_NAMES}."
 

@@ -1,7 +1,9 @@
 """Commands for privacy officers: the pre-production checklist and the re-identification risk."""
 
 import json
+import shlex
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +20,7 @@ from feedback_etl.cli.options import (
     Query,
     load_command_settings,
 )
-from feedback_etl.errors import CheckFailedError
+from feedback_etl.errors import CheckFailedError, CheckSkippedError
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
     from feedback_etl.compliance.item import ChecklistItem
 
-_WIDTH = 100
+_WIDTH, _INDENT = 80, 18
+_LABELS = {"ok": "ok  ", "failed": "FAIL", "skipped": "skip"}
+_PROGRAMS = ("chmod", "feedback-etl", "rm")
+"""Programs of the commands among the remedies."""
 _UNITS = {
     "k": "people in the smallest class",
     "small_rows": "rows in classes of fewer than 5 people",
@@ -50,7 +55,8 @@ def check(
     """Run the pre-production checklist.
 
     The checklist covers pseudonyms, columns, keys, file modes, retention, erasure, the audit log and more, in the files
-    and in the database. Exit code 1 if an item fails; each failed item names its remedy.
+    and in the database. Exit code 1 if an item failed, 7 if none failed and an item could not be tested (skip); both
+    are printed with a remedy where there is one.
     """
     from feedback_etl.compliance.check import check as run_checklist
     from feedback_etl.compliance.record import write_record as write
@@ -62,21 +68,46 @@ def check(
         echo_err(f"written: {write(settings)}")
     items = run_checklist(settings, keys=list_available_keys(settings, key_file))
     if as_json:
-        write_stdout(json.dumps([item._asdict() for item in items]))
+        write_stdout(json.dumps([item._asdict() | {"passed": item.passed} for item in items]))
     else:
         _print_items(items)
-    if failed := [item.name for item in items if not item.passed]:
-        raise CheckFailedError(f"{pluralize(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
+    _require_passed(items)
 
 
 def _print_items(items: "Sequence[ChecklistItem]") -> None:
-    """Print the items of the checklist, those that failed with their remedy."""
+    """Print the items of the checklist, those that did not pass with their remedy, and a line with their counts."""
     for item in items:
-        first, *more = textwrap.wrap(item.detail, _WIDTH) or [""]
-        write_stdout(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
-        for line in [*more, item.remedy]:
-            if line:
-                write_stdout(f"{'':<18}{line}")
+        first, *more = textwrap.wrap(item.detail, _WIDTH - _INDENT, break_on_hyphens=False) or [""]
+        write_stdout(f"{_LABELS[item.status]}  {item.name:<11} {first}")
+        for line in [*more, *(part for remedy in item.remedy.splitlines() for part in _wrap_remedy(remedy))]:
+            write_stdout(f"{'':<{_INDENT}}{line}")
+    counts = Counter(item.status for item in items)
+    write_stdout(f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped")
+
+
+def _wrap_remedy(line: str) -> list[str]:
+    """Wrap a command between its words, so that it can be pasted into a shell; wrap other text as usual."""
+    width = _WIDTH - _INDENT - len(" \\")
+    if line.split(" ")[0] not in _PROGRAMS:
+        return textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False)
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(line)):
+        if lines[-1] and len(lines[-1]) + len(word) >= width:
+            lines.append(f"  {word}")
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return [f"{text} \\" for text in lines[:-1]] + lines[-1:]
+
+
+def _require_passed(items: "Sequence[ChecklistItem]") -> None:
+    """Raise an error if an item failed, or was skipped."""
+    names = {status: [item.name for item in items if item.status == status] for status in _LABELS}
+    if failed := names["failed"]:
+        raise CheckFailedError(f"{pluralize(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
+    if skipped := names["skipped"]:
+        raise CheckSkippedError(
+            f"{pluralize(len(skipped), 'item')} of {len(items)} could not be tested: {', '.join(skipped)}."
+        )
 
 
 def measure_risk(

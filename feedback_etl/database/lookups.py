@@ -118,7 +118,8 @@ class ApplicationSummary(NamedTuple):
         consenting: The analyses that have feedback with consent; all if consent is not recorded.
         imaged: The analyses whose users consent to the use of images; none if that is not recorded.
         consent: The columns that record consent; empty if none does.
-        missing_index: The statement that creates the index on created_at; "" if there is one, or for a custom query.
+        missing_index: The statement that creates the index on created_at; "" if there is one, None if that is not
+            known, as for a custom query.
         is_partial: Whether row-level security, if allowed, hides some of the rows.
     """
 
@@ -127,7 +128,7 @@ class ApplicationSummary(NamedTuple):
     consenting: list[str]
     imaged: list[str]
     consent: tuple[str, ...]
-    missing_index: str
+    missing_index: str | None
     is_partial: bool = False
 
 
@@ -151,7 +152,7 @@ def summarize_application(
             consenting,
             imaged=_fetch_imaged(source, **keywords),
             consent=relation.consent,
-            missing_index="" if keywords.get("query") else missing_index_statement(source),
+            missing_index=None if keywords.get("query") else missing_index_statement(source),
             is_partial=hides_rows(source, empty_select(relation)),
         )
 
