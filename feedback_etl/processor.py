@@ -200,8 +200,7 @@ class FeedbackProcessor:
         offset; an empty text is null.
 
         Raises:
-            ValidationError: A value is of another type, a rating is out of range, or spreadsheet programs would run a
-                text as a formula.
+            ValidationError: A value has another type or range, or spreadsheet programs would run a text as a formula.
             ExportFileError: The folder cannot be used.
         """
         if not pairs:
