@@ -11,6 +11,7 @@ import polars as pl
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
+from feedback_etl.exports.incremental import SupersededError
 from feedback_etl.exports.layout import REJECTED_FOLDER, rejected_path, seen_rows_path, spool_path, staged_path
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.rewrite import write_remaining
@@ -112,6 +113,11 @@ class PartWriter:
         self._file.sync(written.bytes, written.sha256)
         return DataFile(self.name, kind, self.rows, written.bytes, written.sha256)
 
+    @property
+    def escaped_texts(self) -> dict[str, int]:
+        """Return the number of escaped texts by column."""
+        return dict(self._writer.escaped_texts) if self._writer else {}
+
     def publish(self, kind: str) -> list[DataFile]:
         """Publish the file under its name and return its description; nothing if no row was added.
 
@@ -185,7 +191,7 @@ class PartWriter:
         manifest = read_manifest(self._storage, stem) if not self._storage.has_locks else None
         if manifest and self.name not in [file.path for file in manifest.files]:
             self._storage.delete(self.name)
-            raise ExportFileError(f"The export {stem} ended while the part was written: {self.name} was removed.")
+            raise SupersededError(f"The export {stem} ended while the part was written: {self.name} was removed.")
 
     def _require_same(self, part: DataFile) -> None:
         if self._storage.stat_with_digest(self.name) != (part.bytes, part.sha256):

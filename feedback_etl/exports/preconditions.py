@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import END_EVENTS, Record, has_valid_stem, is_swept_since
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
+from feedback_etl.exports.incremental import require_latest
 from feedback_etl.exports.manifest import ABANDONED, Manifest
 from feedback_etl.exports.recovery import erase_digests
 from feedback_etl.exports.tombstones import (
@@ -38,6 +40,7 @@ class TransactionOptions:
         consent: The consent columns that filtered the rows.
         audit_details: Further details of the audit record `started`.
         lock_timeout: Seconds to wait for the folder's lock; None if the caller has acquired it.
+        continued: The stems of the exports that an incremental export continues; None for other exports.
         own_pseudonyms: Whether the application computes the pseudonyms, so that no key finds a person's rows.
     """
 
@@ -47,6 +50,7 @@ class TransactionOptions:
     consent: Sequence[str] = ()
     audit_details: Mapping[str, Any] = field(default_factory=dict)
     lock_timeout: float | None = LOCK_TIMEOUT
+    continued: frozenset[str] | None = None
     own_pseudonyms: bool = False
 
 
@@ -100,6 +104,16 @@ class Preconditions:
         self._require_same_key(records)
         if is_swept_since(records, self._run):
             raise ExportFileError(f"{self._storage} was swept meanwhile (erase --not-in-database): run again.")
+
+    def check_series(self, log: AuditLog) -> None:
+        """Require that no other run has continued the same state of an incremental series; a folder is locked.
+
+        Raises:
+            SupersededError: Another run of the series was committed, or an export that this one continues taken back.
+        """
+        if self._options.continued is not None and not self._storage.has_locks:
+            with log.lock() as opened:
+                require_latest(self._storage, opened, self._run, self._options.continued, self._options.key)
 
     def find_erased(self) -> Callable[[str], bool] | None:
         """Return what recognises the pseudonyms erased since the export began; None if there are none.

@@ -16,6 +16,7 @@ from feedback_etl.exports.audit import LockedAuditLog
 from feedback_etl.exports.audit_records import Record
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.cleanup import remove_parts, remove_unlisted
+from feedback_etl.exports.incremental import SupersededError
 from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
     candidate_stems,
@@ -171,14 +172,14 @@ class ObjectPublisher:
         """Put the manifest, delete unlisted objects, and return the manifest that exists then.
 
         Raises:
-            ExportFileError: The run was aborted.
+            SupersededError: The run was aborted.
         """
         try:
             manifest.version = self._storage.put_new(manifest_path(self._stem), manifest.to_json().encode())
         except FileExistsError:
             existing = read_manifest(self._storage, self._stem)
             if existing is None or existing.run != self._run or existing.mode == ABANDONED:
-                raise ExportFileError(
+                raise SupersededError(
                     "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run "
                     "again."
                 ) from None

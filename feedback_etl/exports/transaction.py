@@ -44,26 +44,21 @@ class ExportTransaction:
         ...  # workers write parts at layout.part_path(export.stem, ...)
         export.commit(parts, details)
 
-    A record in the audit log reserves a stem, files are written, the preconditions are checked again, and the manifest
-    is published last: until then there is no export. Whatever fails or interrupts it before removes the files; what a
-    kill leaves, `recovery` removes at a later start.
+    A record in the audit log reserves a stem, and the manifest, published last, makes the files an export. Whatever
+    fails or interrupts it before removes the files; what a kill leaves, `recovery` removes at a later start.
 
     `publication` has two publishers, since two guarantees of a folder exist in no object store:
 
     - The folder's lock keeps erasures, sweeps and other exports away from the last check until the commit is recorded.
       Without a lock, the manifest is put on the condition that none exists, and the check is repeated afterwards: an
       erasure puts its tombstones first and lists the manifests afterwards, so that one of the two sees the other.
-    - Links name complete files at the commit, fsynced in order, and can be withdrawn; the lock of the staged manifest
-      shows that its writer lives. Objects cannot be renamed, and whether a writer lives is unknown: parts have their
-      names before, and a roll-back takes the manifest's name, so that no late worker and no run that was taken for
-      dead can publish.
-
-    Every method raises ExportFileError if a file cannot be used, and FolderLockedError if others lock the folder.
+    - Links name complete files at the commit, fsynced in order, and can be withdrawn; the staged manifest's lock shows
+      that its writer lives. Objects cannot be renamed, and whether a writer lives is unknown: parts are named before,
+      and a roll-back takes the manifest's name, so that no late worker and no run taken for dead can publish.
 
     Attributes:
         stem: The stem of the names of its files.
-        forgotten: The tombstones when the export began.
-        erasures: The ids of their erasures.
+        forgotten, erasures: The tombstones when the export began, and the ids of their erasures.
         audit_head: The MAC of the record of the end.
     """
 
@@ -80,8 +75,7 @@ class ExportTransaction:
 
         Args:
             storage, now, options: The storage, the time of the export, and further options.
-            form: The format of the data file that this process writes; None if workers write parts.
-            metadata: The metadata of a Parquet file.
+            form, metadata: The format of the data file that this process writes; None if workers write parts.
 
         Raises:
             UsageError: One process would write the files, and the storage is an object store.
@@ -141,6 +135,11 @@ class ExportTransaction:
         """Add digests of rows that were read, for the next export of the series."""
         self._writer("rows").append(rows)
 
+    @property
+    def escaped_texts(self) -> dict[str, int]:
+        """Return the number of escaped texts in the data file by column."""
+        return self._writer("pairs").escaped_texts
+
     def spool(self, pairs: pl.DataFrame) -> None:
         """Spool rows that may have to be suppressed, until `release_spooled`."""
         self._writer("spool").append(pairs)
@@ -164,11 +163,12 @@ class ExportTransaction:
         """Publish the files, the manifest last; without pairs and rejected rows, publish nothing.
 
         Args:
-            parts: The parts that workers wrote, in the order of their rows.
-            details: Details for the manifest.
+            parts, details: The parts that workers wrote, in the order of their rows; details for the manifest.
 
         Raises:
             UsageError: Meanwhile there were exports of another key.
+            FolderLockedError: Others lock the folder for too long.
+            SupersededError: Meanwhile the run was aborted, or another run has continued its incremental series.
             ExportFileError: A part is not as it was written, or meanwhile there was a sweep, or an unknown erasure.
         """
         timeout = self._options.lock_timeout
@@ -202,6 +202,7 @@ class ExportTransaction:
         while True:
             manifest = self._build_manifest(files, details)
             try:
+                self._preconditions.check_series(self._log)
                 manifest = self._publisher.publish(manifest)
                 if not self._storage.has_locks:
                     self._check_preconditions()

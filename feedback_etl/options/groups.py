@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+from feedback_etl.clock import parse_lookback
 from feedback_etl.database.window import Time, Window, window_between, window_of_days
 from feedback_etl.errors import UsageError
 
@@ -235,8 +236,6 @@ class OutputOptions:
     allow_new_key: bool = False
 
     def __post_init__(self) -> None:
-        from feedback_etl.exports.incremental import parse_lookback
-
         parse_lookback(self.lookback)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:

@@ -77,7 +77,7 @@ class BatchProcessor:
     ) -> None:
         self._options = options
         self._is_erased = is_erased(tombstones) if tombstones else None
-        self._seen_rows = seen_rows
+        self.seen_rows = seen_rows
         self._duplicates = _create_duplicate_filter(options, seen_rows)
         self._max_people = max(MAX_COUNTED_PEOPLE, options.k_policy.k or 0)
         self._people = ClassCounter(options.k_policy.quasi_identifiers, self._max_people)
@@ -111,9 +111,9 @@ class BatchProcessor:
             remaining = raw.filter(~self._is_erased)
             self._counts["erased"] += raw.height - remaining.height
             raw = remaining
-        if self._seen_rows is not None:
+        if self.seen_rows is not None:
             has_ratings = has_min_ratings(self._options.min_feedback_fields)
-            raw = self._seen_rows.filter_new_rows(
+            raw = self.seen_rows.filter_new_rows(
                 raw, lambda rows: has_ratings & is_valid(rows, self._options.extra_columns)
             )
         return raw

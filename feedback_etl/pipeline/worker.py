@@ -4,8 +4,7 @@ Executors receive `run_task`. It may run in any process on any machine that has 
 was killed.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -16,20 +15,23 @@ from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
-from feedback_etl.errors import ExportFileError, KeyUnusableError, SourceError, UsageError
+from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import (
     part_path,
     rejected_part_path,
+    seen_rows_part_path,
     small_classes_path,
     spooled_part_path,
 )
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.exports.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
+from feedback_etl.pipeline.shared_files import open_spooled_part
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.k_anonymity import drop_small_classes
@@ -37,7 +39,6 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import find_active_key, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.location import open_storage
-from feedback_etl.storage.posix import hash_file
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,14 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
 
 def create_processor(export: TaskContext, options: TransformOptions) -> BatchProcessor:
     """Return the batch processor of a task, which removes people who were erased before the export began."""
-    if not export.erasures:
-        return BatchProcessor(options)
-    return BatchProcessor(options, _forgotten_in(export.destination, (options.key, *available_keys()), export.erasures))
+    tombstones, seen_rows = list[Tombstones](), None
+    if export.erasures:
+        tombstones = _forgotten_in(export.destination, (options.key, *available_keys()), export.erasures)
+    if export.series is not None:
+        file, since = export.series
+        seen = _read_seen_rows(export.destination, (file.path, file.sha256) if file else None)
+        seen_rows = SeenRows(seen, options.key, since)
+    return BatchProcessor(options, tombstones, seen_rows)
 
 
 @lru_cache(maxsize=4)
@@ -132,6 +138,13 @@ def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[
     return read_tombstones(_place_of(place), keys, only=erasures)
 
 
+@lru_cache(maxsize=1)
+def _read_seen_rows(place: str, file: tuple[str, str] | None) -> pl.DataFrame:
+    """Read the rows of earlier exports once per process, given the path and the digest of their file."""
+    files = [DataFile(file[0], "rows", rows=0, bytes=0, sha256=file[1])] if file else []
+    return read_seen_rows(_place_of(place), files)
+
+
 def write_part(
     place: Storage, options: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], processor: BatchProcessor
 ) -> TaskResult:
@@ -143,10 +156,13 @@ def write_part(
     with (
         PartWriter(place, name, file_format, parquet_metadata(options, export.file_format)) as pairs,
         PartWriter(place, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
+        PartWriter(place, seen_rows_part_path(export.stem, number), FileFormat(), {}) as seen_rows,
     ):
         process_batches(processor, frames, write=pairs.append, write_rejected=rejected.append)
+        if processor.seen_rows is not None:
+            seen_rows.append(processor.seen_rows.take_new_rows())
         written = pairs.publish("pairs")
-        files = [*([] if spools else written), *rejected.publish("rejected")]
+        files = [*([] if spools else written), *rejected.publish("rejected"), *seen_rows.publish("rows")]
     return TaskResult(number, files, processor.take_counts(), next(iter(written), None) if spools else None)
 
 
@@ -167,30 +183,3 @@ def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -
         for frame in frames:
             pairs.append(drop_small_classes(frame, small, options.k_policy.quasi_identifiers))
         return TaskResult(number, pairs.publish("pairs"), None)
-
-
-@contextmanager
-def open_spooled_part(storage: Storage, spooled: DataFile) -> Iterator[Iterator[pl.DataFrame]]:
-    """Open the spooled rows of a part, in order.
-
-    The file is read twice, first for its digest: one that was truncated between two batches looks complete.
-
-    Raises:
-        ExportFileError: The file is missing or was changed.
-    """
-    import pyarrow as pa
-
-    with ExitStack() as stack:
-        try:
-            path = stack.enter_context(storage.local_copy(spooled.path))
-            content = path.stat().st_size, hash_file(path)
-        except FileNotFoundError:
-            content = None
-        if content != (spooled.bytes, spooled.sha256):
-            raise ExportFileError(
-                f"{spooled.path} with {spooled.rows:,} spooled rows {'was changed' if content else 'is missing'}: "
-                "nothing was published. Let all workers share the folder."
-            )
-        file = stack.enter_context(pa.OSFile(str(path)))
-        stream = stack.enter_context(pa.ipc.open_stream(file))
-        yield (pl.DataFrame(batch) for batch in stream)
