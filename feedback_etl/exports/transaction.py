@@ -239,7 +239,6 @@ class ExportTransaction:
                     self._abort("failed", timeout=1, error=kind.__name__ if kind else "nothing was published")
 
     def _abort(self, event: str, /, timeout: float = LOG_TIMEOUT, **details: Any) -> None:
-        """Take the parts back, and record the end of a run without an export."""
         with self._log.lock(timeout) as log:
             started = next((record for record in log.records() if record.get("run") == self._run), None)
             if started is not None:  # else the stem may be another's
