@@ -94,22 +94,28 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
 
 
 class _Written(NamedTuple):
-    """The files of all parts: those that are complete, and those whose rows are spooled."""
+    """The files of all parts: those that are complete, and those whose rows are spooled; their escaped texts."""
 
     files: list[DataFile]
     spooled: list[DataFile]
+    escaped_texts: Counter[str]
+
+    def add(self, result: TaskResult) -> None:
+        """Add the files of a task."""
+        self.files.extend(result.files)
+        self.spooled.extend([result.spooled] if result.spooled else [])
+        self.escaped_texts.update(result.escaped_texts)
 
 
 def _collect(
     request: ExportRequest, results: Generator[TaskResult, None, None], total: int = 0
 ) -> tuple[BatchProcessor, _Written]:
     """Take the results of the tasks that read, with progress; closing them cancels what remains after an error."""
-    processor, written = BatchProcessor(request.transform_options), _Written([], [])
+    processor, written = BatchProcessor(request.transform_options), _Written([], [], Counter())
     on_progress = request.selection.on_progress
     with closing(results):
         for result in results:
-            written.files.extend(result.files)
-            written.spooled.extend([result.spooled] if result.spooled else [])
+            written.add(result)
             if result.counts is not None:
                 processor.merge_counts(result.counts)
             if on_progress:
@@ -142,9 +148,10 @@ def _finish(
         tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
         with closing(run(tasks)) as results:
             for result in results:
-                written.files.extend(result.files)
+                written.add(result)
     report = processor.build_report(window, source.excluded)
     _require_all(written.files, report)
+    report.escaped_texts = dict(sorted(written.escaped_texts.items()))
     details = ManifestDetails("full", window, request.settings, source=source.dialect, extra=options.extra_columns)
     if request.series is not None and context.series is not None:
         details = add_increment(details, report, request.series, source.watermark)

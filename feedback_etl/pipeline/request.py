@@ -112,6 +112,7 @@ class ExportRequest:
             "age_edges": list(options.age_edges) if options.age_edges != AGE_EDGES else [],
             "allow_row_security": self.selection.allow_row_security,
             "overridden": options.overrides.names(),
+            "formulas": "reject" if options.reject_formulas else "",
         }
         return {name: value for name, value in optional.items() if value} | {
             "min_feedback_fields": options.min_feedback_fields,

@@ -163,7 +163,8 @@ def write_part(
             seen_rows.append(processor.seen_rows.take_new_rows())
         written = pairs.publish("pairs")
         files = [*([] if spools else written), *rejected.publish("rejected"), *seen_rows.publish("rows")]
-    return TaskResult(number, files, processor.take_counts(), next(iter(written), None) if spools else None)
+    spooled = next(iter(written), None) if spools else None
+    return TaskResult(number, files, processor.take_counts(), spooled, pairs.escaped_texts)
 
 
 def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -> TaskResult:
@@ -182,4 +183,4 @@ def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -
     ):
         for frame in frames:
             pairs.append(drop_small_classes(frame, small, options.k_policy.quasi_identifiers))
-        return TaskResult(number, pairs.publish("pairs"), None)
+        return TaskResult(number, pairs.publish("pairs"), None, escaped_texts=pairs.escaped_texts)

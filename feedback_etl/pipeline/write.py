@@ -41,6 +41,7 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             processor.check_limits(window, stream.excluded)
             suppress_small_classes(files, processor, options.k_policy)
             report = processor.build_report(window, stream.excluded)
+            report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
                 "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
             )
