@@ -14,6 +14,7 @@ from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.guards import require_consent, require_intact_log, require_recorded, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.incremental import require_latest
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.manifest_verification import LogEvidence, verify_manifest
 from feedback_etl.exports.recovery import erase_digests
@@ -107,7 +108,7 @@ class Preconditions:
         self._require_intact_state(records)
         self.erasures = list_erasures(self._storage)
         if self.erasures:
-            self.forgotten = read_tombstones(self._storage, [self._key, *self._options.known_keys()])
+            self.forgotten = read_tombstones(self._storage, [self._key, *self._bind_known_keys()])
         self._is_read = True
 
     def _require_intact_state(self, records: Sequence[Record]) -> None:
@@ -129,7 +130,11 @@ class Preconditions:
         """Return the key, and the others that are known if the log names another."""
         own = [self._key] if self._key else []
         is_foreign = {record["key_id"] for record in records} - {None, get_key_id(self._key)}
-        return [*own, *(self._options.known_keys() if is_foreign else ())]
+        return [*own, *(self._bind_known_keys() if is_foreign else ())]
+
+    def _bind_known_keys(self) -> list[Key]:
+        own = [self._key] if self._key else []
+        return bind_keys(self._storage, [*own, *self._options.known_keys()])
 
     def check_commit(self, records: Sequence[Record]) -> None:
         """Refuse another key and a sweep since the start, which compared only published files with the database.
