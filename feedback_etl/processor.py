@@ -1,7 +1,6 @@
 """The classic API: `FeedbackProcessor`, a thin layer over `pipeline` for callers in FastAPI, APScheduler or Celery.
 
-processor = FeedbackProcessor(db_session=session)
-stats = processor.process_and_export(days_back=7)
+stats = FeedbackProcessor(db_session=session).process_and_export(days_back=7)
 
 `python -m feedback_etl.processor --days 7` is the classic script.
 """
