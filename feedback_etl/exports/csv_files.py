@@ -15,7 +15,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -172,11 +172,16 @@ def _truth_text(name: str) -> pl.Expr:
 
 
 def _time_text(times: pl.Series) -> pl.Expr:
-    """Return times as text; the single time of a constant column, such as export_date, is formatted once."""
+    """Return times as text; the single time of a constant column, such as export_date, is formatted once.
+
+    Whole seconds, as most databases store them, are formatted without a fraction that would have to be removed again.
+    """
     instants = times.to_physical()
     if times.null_count() == 0 and instants.min() == instants.max() is not None:
         once = times.head(1).to_frame().select(iso_timestamp(times.name)).item()
         return pl.lit(once).alias(times.name)
+    if times.dtype == pl.Datetime("us", "UTC") and (instants % 1_000_000 == 0).all():
+        return pl.col(times.name).dt.replace_time_zone(None).dt.to_string("%Y-%m-%dT%H:%M:%S")
     return iso_timestamp(times.name).alias(times.name)
 
 
@@ -188,17 +193,18 @@ def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
     """
     names = [file.path for file in manifest.all("pairs")]
     if not names[0].endswith(".parquet"):
-        return pl.scan_csv(
-            csv_sources(storage, manifest, names),
-            infer_schema=False,
-            glob=False,
-            storage_options=storage.polars_options,
-        ).with_columns(map(unescape, escaped_columns(manifest)))
+        sources, options = csv_sources(storage, manifest, names), storage.polars_options
+        return scan_csv_text(sources, escaped_columns(manifest), storage_options=options)
     frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=storage.polars_options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
     truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
     return frame.with_columns(times).with_columns(truths).with_columns(pl.all().cast(pl.String))
+
+
+def scan_csv_text(sources: Any, escaped: Iterable[str], **options: Any) -> pl.LazyFrame:
+    """Scan CSV files with all columns as text, and restore the escaped texts of these columns."""
+    return pl.scan_csv(sources, infer_schema=False, glob=False, **options).with_columns(map(unescape, escaped))
 
 
 def escaped_columns(manifest: Manifest) -> list[str]:
