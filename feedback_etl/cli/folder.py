@@ -1,13 +1,12 @@
 """Commands for a folder of exports: list, adopt and prune."""
 
-import json
 from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, write_stdout
+from feedback_etl.cli.console import echo_err, pluralize, print_json, print_line
 from feedback_etl.cli.keys import find_optional_key
 from feedback_etl.cli.options import DryRun, JsonOutput, OutputFolder, load_command_settings, open_output
 from feedback_etl.errors import UsageError
@@ -35,15 +34,15 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
             "unmanaged": list(map(str, unmanaged)),
             "unfinished": unfinished_stems,
         }
-        write_stdout(json.dumps(listing))
+        print_json(listing)
         return
     existing = storage.stat_files(file.path for manifest in exports for file in manifest.all("pairs"))
     for manifest in exports:
-        write_stdout(_format_export(manifest, existing))
+        print_line(_format_export(manifest, existing))
     for path in unmanaged:
-        write_stdout(_format_unmanaged(storage, path))
+        print_line(_format_unmanaged(storage, path))
     for stem in unfinished_stems:
-        write_stdout(f"{stem}  unfinished: still running, or interrupted; a later command removes its files")
+        print_line(f"{stem}  unfinished: still running, or interrupted; a later command removes its files")
     if not (exports or unmanaged or unfinished_stems):
         echo_err("There are no exports in this folder.")
 
@@ -63,7 +62,7 @@ def adopt(
     signer = find_optional_key(settings)
     key = None if unkeyed else find_key(settings).key
     manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
-    write_stdout(_format_export(manifest, {data_file.path for data_file in manifest.files}))
+    print_line(_format_export(manifest, {data_file.path for data_file in manifest.files}))
 
 
 def prune(
@@ -101,7 +100,7 @@ def prune(
         lock_timeout=settings.lock_timeout,
     )
     for manifest in result.exports:
-        write_stdout(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
+        print_line(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
     pruned = pluralize(len(result.exports), "export")
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
     if result.unmanaged:

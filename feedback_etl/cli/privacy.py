@@ -1,13 +1,12 @@
 """Commands for privacy officers: the pre-production checklist and the re-identification risk."""
 
-import json
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, write_stdout
+from feedback_etl.cli.console import echo_err, pluralize, print_json, print_line
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -56,7 +55,7 @@ def check(
         echo_err(f"written: {write(settings)}")
     items = run_checklist(settings, keys=list_available_keys(settings, key_file))
     if as_json:
-        write_stdout(json.dumps([item._asdict() for item in items]))
+        print_json([item._asdict() for item in items])
     else:
         _print_items(items)
     if failed := [item.name for item in items if not item.passed]:
@@ -67,10 +66,10 @@ def _print_items(items: "Sequence[ChecklistItem]") -> None:
     """Print the items of the checklist, those that failed with their remedy."""
     for item in items:
         first, *more = textwrap.wrap(item.detail, _WIDTH) or [""]
-        write_stdout(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
+        print_line(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
         for line in [*more, item.remedy]:
             if line:
-                write_stdout(f"{'':<18}{line}")
+                print_line(f"{'':<18}{line}")
 
 
 def measure_risk(
@@ -121,7 +120,7 @@ def measure_risk(
         person=person or (SUBJECT_HASH.name if SUBJECT_HASH.name in table.columns else None),
     ).to_dict()
     if as_json:
-        write_stdout(json.dumps(result))
+        print_json(result)
     else:
         _print_figures(result)
 
@@ -131,7 +130,7 @@ def _print_figures(result: "Mapping[str, Any]") -> None:
     for name, value in result.items():
         for column, number in (value if isinstance(value, dict) else {"": value}).items():
             figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-            write_stdout(f"{name:<16}{figure:>12}  {column}".rstrip())
+            print_line(f"{name:<16}{figure:>12}  {column}".rstrip())
 
 
 def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feedback_etl.cli.console import write_stdout
+from feedback_etl.cli.console import print_line
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     IncludeImageUrls,
@@ -35,7 +35,7 @@ def write_page(
 
     settings = load_command_settings(output)
     keys = list_available_keys(settings, key_file)
-    write_stdout(str(write_report(page, files or settings.output_dir, keys=keys)))
+    print_line(str(write_report(page, files or settings.output_dir, keys=keys)))
 
 
 def write_contracts(
@@ -70,4 +70,4 @@ def write_contracts(
         columns = [*settings.extra_columns, *(column for column, is_included in optional.items() if is_included)]
         paths = list(map(str, write_schemas(folder or Path("schemas"), columns, settings.age_edges)))
     for path in paths:
-        write_stdout(path)
+        print_line(path)

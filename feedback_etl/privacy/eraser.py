@@ -175,13 +175,13 @@ class Eraser:
 
     def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
         """Return the rows of a file to remove; None if the file was pruned."""
-        with fetch_if_present(self._storage, file.path) as path:
-            if path is None:
-                return None
-            try:
+        try:
+            with fetch_if_present(self._storage, file.path) as path:
+                if path is None:
+                    return None
                 present = list_pseudonyms(path, path.name)
                 has_subjects = request.subjects and file.kind == "pairs"
                 subjects = find_analyses(path, path.name, {*request.subjects}) if has_subjects else {}
-            except ExportFileError:
-                return FileMatch(damaged=True)
+        except ExportFileError:
+            return FileMatch(damaged=True)
         return request.match(present, subjects)
