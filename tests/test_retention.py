@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from databases import Database
 from folders import KEY, NOW, exported, people, visible
+from processes import Here
 
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
@@ -24,6 +25,7 @@ from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
+from feedback_etl.training import scan_training
 
 
 @pytest.fixture
@@ -33,6 +35,13 @@ def folder(sqlite_database: Database, tmp_path: Path) -> Path:
     for days in (20, 10, 0):
         exported(sqlite_database, tmp_path / "exports", now=NOW - timedelta(days=days) + timedelta(hours=1))
     return tmp_path / "exports"
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Return a runner of command lines in this process, with the key of the exports."""
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    return Here(capfd, monkeypatch)
 
 
 class TestManifest:
@@ -167,6 +176,40 @@ class TestPrune:
         path.write_text(path.read_text().replace('"pruned_at": ""', '"pruned_at": "2025-10-25T00:00:00"'))
         assert len(prune(folder, key=Key(KEY), keep_days=1000, now=NOW + timedelta(hours=2)).exports) == 1
         assert not list(folder.glob("*20251005*.csv"))
+
+    def test_named_export_is_removed_however_young(self, folder: Path, here: Here) -> None:
+        """Also if its file is missing, so that every reader knows that it was removed."""
+        first, second, third = [manifest.stem for manifest in list_manifests(folder)]
+        (folder / f"{second}.csv").unlink()
+        assert "missing: removed, but not by prune" in here("list", "--output", folder).out
+        done = here("prune", "--export", third, "--export", second, "--output", folder)
+        assert (done.code, done.out) == (0, f"removed {second}\nremoved {third}\n")
+        assert [manifest.stem for manifest in list_manifests(folder) if not manifest.pruned_at] == [first]
+        assert AuditLog(folder).records()[-1]["exports"] == [second, third]
+        assert not list(folder.glob(f"rejected/{third}*"))
+        assert "missing" not in here("list", "--output", folder).out
+        assert scan_training(folder).collect().height == list_manifests(folder)[0].rows
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--export", "nothing"], "There is no export nothing in this folder"),
+            (["--export", "nothing", "--keep-days", "3"], "--export and --keep-days"),
+            (["--export", "nothing", "--keep-last", "3"], "--export and --keep-days"),
+        ],
+    )
+    def test_named_export_has_to_exist_and_excludes_other_options(
+        self, folder: Path, here: Here, options: list[str], message: str
+    ) -> None:
+        """Nothing is removed then."""
+        done = here("prune", *options, "--output", folder)
+        assert (done.code, message in done.err, len(visible(folder))) == (2, True, 9)
+
+    @pytest.mark.parametrize("wrong", [{}, {"exports": ["x"], "keep_days": 1}, {"exports": "x"}])
+    def test_either_exports_or_days_are_named(self, folder: Path, wrong: dict[str, Any]) -> None:
+        """As a list, since a text would be a list of letters."""
+        with pytest.raises(UsageError, match="Name exports as a list, or give keep_days"):
+            prune(folder, key=Key(KEY), now=NOW, **wrong)
 
     @pytest.mark.parametrize("wrong", [{"keep_days": -1}, {"keep_days": True}, {"keep_days": 1, "keep_last": -1}])
     def test_invalid_options_are_refused(self, folder: Path, wrong: dict[str, Any]) -> None:

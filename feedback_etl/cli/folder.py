@@ -78,23 +78,30 @@ def prune(
     keep_last: Annotated[
         int, typer.Option(help="Always keep the newest N exports, however old.", min=0, metavar="N")
     ] = 0,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(help="Remove the files of this export instead, however young; may be repeated.", metavar="NAME"),
+    ] = None,
     output: OutputFolder = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Remove the files of old exports.
+    """Remove the files of old exports, or of named ones.
 
-    Their manifests stay. Files without a manifest are never touched.
+    Their manifests stay, and the audit log records the removal. Files without a manifest are never touched.
     """
     from feedback_etl.exports.maintenance import prune as prune_folder
 
+    if export and (keep_days is not None or keep_last):
+        raise UsageError("--export and --keep-days or --keep-last exclude each other: give one of them.")
     settings = load_command_settings(output)
     days = settings.retention_days if keep_days is None else keep_days
-    if days is None:
+    if days is None and not export:
         raise UsageError("No retention period is configured: pass --keep-days, or set retention_days.")
     result = prune_folder(
         settings.output_dir,
-        keep_days=days,
+        keep_days=None if export else days,
         keep_last=keep_last,
+        exports=export or (),
         key=find_optional_key(settings),
         dry_run=dry_run,
         lock_timeout=settings.lock_timeout,

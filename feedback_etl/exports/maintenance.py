@@ -97,28 +97,31 @@ class PruneResult(NamedTuple):
 def prune(  # noqa: PLR0913  public, flat
     folder: StorageLike,
     *,
-    keep_days: int,
+    keep_days: int | None = None,
     keep_last: int = 0,
+    exports: Sequence[str] = (),
     key: Key | None,
     now: datetime | None = None,
     dry_run: bool = False,
     lock_timeout: float = LOCK_TIMEOUT,
 ) -> PruneResult:
-    """Remove the files of exports that are older than `keep_days` days; their manifests stay.
+    """Remove the files of exports that are older than `keep_days` days, or of named exports; their manifests stay.
 
-    Files without a manifest are never touched.
+    Files without a manifest are never touched. A named export whose files are missing already is marked as pruned too.
 
     Args:
         folder: The folder of the exports, or a prefix of an object store.
         keep_days: Files of this age or younger stay; days of 24 hours since the time in the manifest.
         keep_last: The newest exports that stay, however old.
+        exports: The stems of the exports to remove, however young, instead of `keep_days` and `keep_last`.
         key: Signs the audit record; None for a folder of unkeyed exports.
         now: The time from which ages are counted, UTC; the present unless given.
         dry_run: Remove nothing.
         lock_timeout: Seconds to wait for the folder's lock.
 
     Raises:
-        UsageError: A number is not allowed.
+        UsageError: A number is not allowed, there is no export of a given name, or not exactly one of `keep_days` and
+            `exports` was given.
         ExportFileError: An export is from the future, so that the clock is not to be trusted; or a file cannot be
             removed.
         FolderLockedError: Others use the folder.
@@ -129,9 +132,7 @@ def prune(  # noqa: PLR0913  public, flat
     ...     prune(folder, keep_days=90, key=None)
     PruneResult(exports=[], kept=[], unmanaged=[])
     """
-    for name, number in (("keep_days", keep_days), ("keep_last", keep_last)):
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_DAYS:
-            raise UsageError(f"{name} must be a whole number from 0 to {MAX_DAYS:,}.")
+    _require_selection(keep_days, keep_last, exports)
     storage = open_storage(folder)
     require_storage(storage)
     now, log = resolve_now(now), AuditLog(storage)
@@ -139,18 +140,41 @@ def prune(  # noqa: PLR0913  public, flat
     with explain_write_errors(storage), storage.lock(lock_timeout):
         with log.lock() as opened:
             recover_storage(storage, opened, key, [key])
-        exports, unmanaged = list_exports(storage)
-        _require_past(exports, now)
-        existing = storage.stat_files(file.path for export in exports for file in _removable(export))
-        present = [export for export in exports if any(file.path in existing for file in _removable(export))]
+        listed, unmanaged = list_exports(storage)
+        existing = storage.stat_files(file.path for export in listed for file in _removable(export))
+        present = [export for export in listed if any(file.path in existing for file in _removable(export))]
         if rejected := storage.local_path(REJECTED_FOLDER):
             refuse_links(rejected)
-        expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
+        if keep_days is None:
+            expired = _select_named(listed, exports)
+        else:
+            _require_past(listed, now)
+            expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
         if expired and not dry_run:
-            _remove(storage, expired, now, _needed(exports))
+            _remove(storage, expired, now, _needed(listed))
             with log.lock() as opened:
                 opened.append("pruned", key, exports=[export.stem for export in expired], keep_days=keep_days)
     return PruneResult(expired, [export for export in present if export not in expired], unmanaged)
+
+
+def _require_selection(keep_days: int | None, keep_last: int, exports: Sequence[str]) -> None:
+    """Require numbers in range, and either names of exports or a number of days."""
+    if isinstance(exports, str) or bool(exports) == (keep_days is not None) or (exports and keep_last):
+        raise UsageError("Name exports as a list, or give keep_days (and keep_last), but not both.")
+    for name, number in (("keep_days", 0 if keep_days is None else keep_days), ("keep_last", keep_last)):
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_DAYS:
+            raise UsageError(f"{name} must be a whole number from 0 to {MAX_DAYS:,}.")
+
+
+def _select_named(exports: Sequence[Manifest], stems: Sequence[str]) -> list[Manifest]:
+    """Return the exports of these stems, the oldest first.
+
+    Raises:
+        UsageError: There is no such export.
+    """
+    if unknown := {*stems} - {export.stem for export in exports}:
+        raise UsageError(f"There is no export {min(unknown)} in this folder; `feedback-etl list` shows the exports.")
+    return [export for export in exports if export.stem in stems]
 
 
 def select_expired(exports: Sequence[Manifest], now: datetime, *, keep_days: int, keep_last: int) -> list[Manifest]:

@@ -16,6 +16,7 @@ from pandera.errors import SchemaErrors
 
 from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ValidationError
+from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
 
@@ -116,6 +117,13 @@ def training_schema(
     return schema.add_columns(columns) if columns else schema
 
 
+@lru_cache
+def _combined_schema(
+    extra_columns: tuple[ExtraColumn, ...], age_edges: tuple[int, ...], overridden: frozenset[str]
+) -> pa.DataFrameSchema:
+    return combine_checks(training_schema(extra_columns, age_edges, overridden))
+
+
 def _create_column(column: ExtraColumn) -> pa.Column:
     role = column.role.replace("_", "-").capitalize()
     description = _DESCRIPTIONS.get(column, f"{role}; a column that was declared.")
@@ -153,7 +161,10 @@ def validate(
     12
     """
     table = collect_if_lazy(to_polars(frame))
-    cases = failure_cases(training_schema(tuple(extra_columns), tuple(age_edges), frozenset(overridden)), table)
+    rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
+    cases = failure_cases(_combined_schema(*rules), table)
+    if not cases.is_empty():  # the combined check does not tell which rule is broken
+        cases = failure_cases(training_schema(*rules), table)
     if row_model is not None:
         cases = pl.concat([cases, _validate_with_model(row_model, table)], how="diagonal_relaxed")
     _require_none(cases, table)
@@ -207,10 +218,20 @@ def _validate_with_model(model: Model, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return pandera's failure cases, one per row; an empty frame if there are none."""
+    """Return pandera's failure cases, one per row; an empty frame if there are none.
+
+    pandera cannot put cases of columns of wrong types and of others in one frame; then those of the types are returned.
+    """
     try:
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             schema.validate(frame, lazy=True)
     except SchemaErrors as errors:
         return pl.DataFrame(errors.failure_cases)
+    except pl.exceptions.PolarsError:
+        types = schema.update_columns({name: {"checks": []} for name in schema.columns})
+        types.checks = []
+        cases = failure_cases(types, frame)
+        if cases.is_empty():
+            raise
+        return cases
     return pl.DataFrame()
