@@ -108,6 +108,8 @@ def _list_erasure_problems(result: ErasureResult) -> dict[str, str]:
         problems[f"Created with unavailable keys: {', '.join(result.without_key)}"] = "--key-file"
     if result.unmanaged:
         problems[f"Unmanaged files: {', '.join(path.name for path in result.unmanaged)}"] = "feedback-etl adopt"
+    if result.not_inspected:
+        problems[f"Files of no export: {result.summarize_not_inspected()}"] = "move these files out of the folder"
     if not result.rows:
         problems["A person in the newest export was not found"] = "feedback-etl list"
     return problems

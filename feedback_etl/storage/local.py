@@ -60,6 +60,16 @@ class LocalStorage(Storage):
         paths = sorted(path for path in (self.path / folder).rglob("*") if path.is_file())
         return self.stat_files(path.relative_to(self.path).as_posix() for path in paths)
 
+    def list_entries(self) -> list[str]:
+        """Return the names of all that exists below the folder and is no folder, and of unreadable folders."""
+        entries, unreadable = list[Path](), list[OSError]()
+        for name, folders, files in os.walk(self.path, onerror=unreadable.append):
+            entries += [Path(name, file) for file in files]
+            entries += [path for path in (Path(name, folder) for folder in folders) if path.is_symlink()]
+        names = [path.relative_to(self.path).as_posix() for path in entries]
+        closed = [Path(error.filename) for error in unreadable if not isinstance(error, FileNotFoundError)]
+        return sorted([*names, *(f"{folder.relative_to(self.path).as_posix()}/" for folder in closed)])
+
     def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
         """Return those of the named files that exist."""
         paths = {name: self.path / name for name in names}
