@@ -19,7 +19,7 @@ from typing import Any
 FILES = 10
 STEP = timedelta(days=180)
 NOW = datetime(2025, 10, 25, 12)
-KEY = "the key of the benchmarks is published and so protects nobody..."
+KEY = "b59c1f5d0af8a3b3e0c64dd1f6de0572"  # published, so of no use elsewhere
 PAGE = Path(__file__).with_name("TRAINING.md")
 
 CSV = "count by age range, 10 CSV files"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from databases import Database
+from pseudonym_keys import KEY
 
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.manifest import Manifest
 
-KEY = "k" * 32
 FOLDER = Path("ml/feedback_training")
 """Where exports go, in the working directory of the test."""
 

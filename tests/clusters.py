@@ -14,13 +14,13 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from databases import create_schema
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.demo.data import sample_tables
 from feedback_etl.results import ExportReport
 
 NOW = datetime(2025, 10, 25, 12)
-KEY = "k" * 64
 ROWS = 8_000
 SMALL_TASK = 400
 """What takes the place of `MIN_ROWS_PER_TASK`, so that a few thousand rows are several tasks."""

@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 from databases import Database
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.results import ExportReport
 
 NOW = datetime(2025, 10, 25, 12)
-KEY = "k" * 32
 FORMS: list[dict[str, Any]] = [
     {"format": "csv"},
     {"format": "csv", "compression": "gzip"},

@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 from databases import Database
-from folders import KEY, NOW, exported
+from folders import NOW, exported
+from pseudonym_keys import KEY
 
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import part_path, rejected_part_path

@@ -10,11 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, rows_of, visible
+from folders import FORMS, NOW, exported, rows_of, visible
 from frames import raw_frame
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import Here
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.columns import QUASI_IDENTIFIERS

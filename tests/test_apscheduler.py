@@ -11,13 +11,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from applications import KEY, configure, exported_rows, exports, give_feedback, kept_waiting
+from applications import configure, exported_rows, exports, give_feedback, kept_waiting
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
 from apscheduler.job import Job
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from databases import Database, opened
 from processes import wait_for
+from pseudonym_keys import KEY
 
 from feedback_etl.errors import SourceError
 from feedback_etl.integrations.apscheduler import JOB_ID, add_daily_export

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import KEY, exported, rows_of
+from folders import exported, rows_of
+from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.demo.sample import DEMO_KEY
@@ -83,7 +84,7 @@ def test_all_ids_lead_to_everybody_in_an_unkeyed_one(application: Database, tmp_
 @pytest.mark.parametrize("most", [SOME])
 def test_two_keys_share_no_pseudonym(application: Database, tmp_path: Path) -> None:
     """Exports of different keys cannot be joined."""
-    assert not pseudonyms(application, tmp_path / "a") & pseudonyms(application, tmp_path / "b", key="o" * 32)
+    assert not pseudonyms(application, tmp_path / "a") & pseudonyms(application, tmp_path / "b", key=OTHER_KEY)
 
 
 def test_a_number_is_another_in_another_column() -> None:

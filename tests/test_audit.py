@@ -6,14 +6,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pseudonym_keys
 import pytest
 
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import VerificationResult, verify
 from feedback_etl.privacy.keys import Key, generate_key
 
-KEY = Key("k" * 32)
-OTHER = Key("o" * 32)
+KEY = Key(pseudonym_keys.KEY)
+OTHER = Key(pseudonym_keys.OTHER_KEY)
 RECORDS = 12
 
 Lines = list[bytes]

@@ -11,8 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people
+from folders import NOW, exported, people
 from processes import feedback_etl
+from pseudonym_keys import KEY, OTHER_KEY
 
 from feedback_etl.compliance.check import check
 from feedback_etl.compliance.item import ChecklistItem
@@ -100,7 +101,7 @@ def rewrite(settings: Settings, change: dict[str, Any]) -> None:
         rows.append(frame)
         rows.finish()
     file.rows, file.bytes, file.sha256 = frame.height, rows.written.bytes, rows.written.sha256
-    replace_manifest(open_storage(settings.output_dir), manifest)
+    replace_manifest(open_storage(settings.output_dir), manifest, Key(KEY))
 
 
 def test_correct_folder_passes(database: Database, tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_changed_log_is_reported(settings: Settings) -> None:
 
 def test_unavailable_key_is_reported(settings: Settings) -> None:
     """No one can be erased without it."""
-    failed = find_failed(settings, keys=[Key("z" * 32)])
+    failed = find_failed(settings, keys=[Key(OTHER_KEY)])
     assert "is not available" in failed["erasure"].detail
     assert "is not available" in failed["consent"].detail  # consent cannot be compared either
 

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import polars as pl
 import pytest
 import sqlalchemy as sa
-from applications import KEY
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
 from brokers import running_redis, running_worker
@@ -27,6 +26,7 @@ from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 from kombu import pools
 from processes import PATIENCE_SECONDS, environment, wait_for
+from pseudonym_keys import KEY
 from sqlalchemy.orm import Session, sessionmaker
 
 from feedback_etl.errors import FeedbackError

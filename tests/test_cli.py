@@ -19,6 +19,7 @@ import pytest
 import typer
 from databases import Database, Row, opened
 from processes import COMMAND, PATIENCE_SECONDS, Here, environment, feedback_etl, feedback_etl_process
+from pseudonym_keys import KEY
 
 from feedback_etl import __version__
 from feedback_etl.cli import classic
@@ -30,7 +31,6 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import default_key_path
 from feedback_etl.settings_checks import NO_DATABASE, NO_KEY
 
-KEY = "0123456789abcdef0123456789abcdef"
 KEY_ID = Key(KEY).id
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "commands.md"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import pseudonym_keys
 from processes import feedback_etl
 
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import Settings
 
 CANARY = "canary-4711"
-KEY = CANARY * 4
+KEY = f"{CANARY}-{pseudonym_keys.KEY}"
 
 
 def shown(*arguments: str, **env: str) -> dict[str, dict[str, object]]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from folders import KEY, exported, people, visible
+from folders import exported, people, visible
 from processes import Here, feedback_etl
+from pseudonym_keys import KEY, OTHER_KEY
 
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.privacy.keys import Key
@@ -91,7 +92,7 @@ class TestErase:
         self, here: Here, folder: Path, sqlite_database: Database
     ) -> None:
         """Exit code 1; with --key-file it succeeds."""
-        other = Key("o" * 32)
+        other = Key(OTHER_KEY)
         exported(sqlite_database, folder, key=other, allow_new_key=True)
         Path("ids.txt").write_text("101\n")
         ended = here("erase", "--analysis-ids-file", "ids.txt")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from folders import KEY, exported, people, rows_of, visible
+from folders import exported, people, rows_of, visible
 from processes import environment
+from pseudonym_keys import KEY
 
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
@@ -25,9 +26,9 @@ from datetime import datetime
 import sqlalchemy as sa
 import feedback_etl as fe
 import feedback_etl.pipeline.batch_processor
-what, first, times, path, folder = sys.argv[1:]
+key_text, what, first, times, path, folder = sys.argv[1:]
 engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(path))
-key, now = fe.privacy.Key("k" * 32), datetime(2025, 10, 25, 12)
+key, now = fe.privacy.Key(key_text), datetime(2025, 10, 25, 12)
 
 def export(**options):
     fe.export_feedback(engine, days_back=-1, now=now, key=key, output_dir=folder, lock_timeout=300, **options)
@@ -57,7 +58,7 @@ def application(sqlite_database: Database) -> Database:
 def run_concurrently(database: Database, folder: Path, *tasks: tuple[str, int, int]) -> None:
     """Run each task in a process of its own: its operation, first number and repetitions."""
     path = database.url.removeprefix("sqlite:///")
-    commands = [[sys.executable, "-c", PROGRAM, *map(str, task), path, str(folder)] for task in tasks]
+    commands = [[sys.executable, "-c", PROGRAM, KEY, *map(str, task), path, str(folder)] for task in tasks]
     pipe, env = subprocess.PIPE, environment()
     processes = [
         subprocess.Popen(command, text=True, env=env, stdin=pipe, stdout=pipe, stderr=pipe) for command in commands

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from databases import Database, opened
-from folders import KEY, NOW, exported_from_url, people, rows_of, visible
+from folders import NOW, exported_from_url, people, rows_of, visible
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import SourceError, ValidationError

@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 from databases import Database
-from folders import FORMS, KEY, NOW, people, rows_of, visible
+from folders import FORMS, NOW, people, rows_of, visible
 from processes import PATIENCE_SECONDS, environment, tracer
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.exports.audit import AuditLog
@@ -38,7 +39,7 @@ ERASED = 2
 """The user who is erased."""
 
 # An export, or an erasure, of a database that SQLAlchemy reads in this very process.
-PROGRAM = """
+PROGRAM = f"""
 import json, sqlite3, sys
 from datetime import datetime
 import sqlalchemy as sa
@@ -49,10 +50,10 @@ engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(path))
 
 def export(folder):
     now, usual = datetime(2025, 10, 25, 12), json.loads(options)
-    return fe.export_feedback(engine, incremental=True, days_back=-1, now=now, key="k" * 32, output_dir=folder, **usual)
+    return fe.export_feedback(engine, incremental=True, days_back=-1, now=now, key={KEY!r}, output_dir=folder, **usual)
 
 def erase(folder):
-    return fe.privacy.erase(folder, user_ids=[2], database=engine, keys=[fe.privacy.Key("k" * 32)])
+    return fe.privacy.erase(folder, user_ids=[2], database=engine, keys=[fe.privacy.Key({KEY!r})])
 """
 
 RUN = f"""{PROGRAM}

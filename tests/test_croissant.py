@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people
+from folders import FORMS, NOW, exported, people
 from processes import Here
+from pseudonym_keys import KEY
 
 from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError

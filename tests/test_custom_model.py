@@ -6,9 +6,10 @@ import pandera.polars as pa
 import polars as pl
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people, visible
+from folders import NOW, exported, people, visible
 from frames import all_said
 from processes import feedback_etl
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError, ValidationError

@@ -11,9 +11,10 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people
+from folders import FORMS, NOW, exported, people
 from frames import pair_frame
 from polars.testing import assert_frame_equal
+from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
@@ -224,7 +225,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "what"),
         [
-            ({"key": Key("j" * 32)}, "2 keys"),
+            ({"key": Key(OTHER_KEY)}, "2 keys"),
             ({"settings": {"timestamp_precision": "day"}}, r"2 timestamp precisions \(day, exact\)"),
             ({"settings": {"recommendation_id": "hash"}}, r"2 forms of recommendation_id \(hash, keep\)"),
         ],
@@ -424,7 +425,7 @@ class TestDamage:
         (manifest,), (other,) = list_manifests(old.parent), list_manifests(new.parent)
         replacement = {name: getattr(other.files[0], name) for name in ("rows", "bytes", "sha256")}
         manifest.files[0].becoming = replacement
-        replace_manifest(open_storage(old.parent), manifest)
+        replace_manifest(open_storage(old.parent), manifest, Key(KEY))
         if written:
             shutil.copy(new, old)
         assert read_ratings(old.parent) == ({2: 5} if written else {1: 5, 2: 5})
@@ -438,7 +439,7 @@ class TestDamage:
         manifest = list_manifests(tmp_path)[-1]
         newest.write_bytes(newest.read_bytes().replace(b"rec_1", b"rec_2"))
         manifest.files[0].sha256 = hash_file(newest)
-        replace_manifest(open_storage(tmp_path), manifest)
+        replace_manifest(open_storage(tmp_path), manifest, Key(KEY))
         assert refresh(pruned, verify=False) is None
         now = refresh(erased, verify=True)
         assert now is not None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from polars.testing import assert_frame_equal
+from pseudonym_keys import KEY
 from reading import NOW, read, read_query, select, takes_connectorx
 from sqlalchemy.orm import Session
 from test_database_refusals import refusal
@@ -21,7 +22,6 @@ from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
 
-KEY = "k" * 32
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 FEEDBACKS = [
     (1, 7, 8, 1, 5, True, datetime(2025, 10, 25, 10, 0, 0, 5)),

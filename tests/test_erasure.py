@@ -11,8 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people, rows_of, visible
+from folders import FORMS, NOW, exported, people, rows_of, visible
 from processes import ProcessDied, die_after
+from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
@@ -26,7 +27,6 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import hash_id
 
-OTHER = "o" * 32
 WRITING_FUNCTIONS = [(os, "fsync"), (os, "replace"), (Path, "replace"), (Path, "unlink")]
 
 
@@ -159,16 +159,16 @@ def test_empty_database_erases_no_one(application: Database, tmp_path: Path) -> 
 def test_exports_of_all_given_keys_are_erased(application: Database, tmp_path: Path) -> None:
     """Unkeyed exports too; exports of unavailable keys are reported."""
     exported(application, tmp_path, key=None, unkeyed=True)
-    exported(application, tmp_path, key=OTHER, allow_new_key=True)
+    exported(application, tmp_path, key=OTHER_KEY, allow_new_key=True)
     exported(application, tmp_path, allow_new_key=True)
     done = forget(application, tmp_path, 2)
     assert done.rows == 8
     assert done.without_key == ["feedback_training_20251025_120000_1"]
     assert pseudonym(201, None).encode() not in everything_in(tmp_path)
-    assert pseudonym(201, OTHER).encode() in everything_in(tmp_path)
-    done = forget(application, tmp_path, 2, keys=[Key(KEY), Key(OTHER)])
+    assert pseudonym(201, OTHER_KEY).encode() in everything_in(tmp_path)
+    done = forget(application, tmp_path, 2, keys=[Key(KEY), Key(OTHER_KEY)])
     assert (done.rows, done.without_key) == (4, [])
-    assert pseudonym(201, OTHER).encode() not in everything_in(tmp_path)
+    assert pseudonym(201, OTHER_KEY).encode() not in everything_in(tmp_path)
 
 
 def test_unmanaged_files_are_reported(application: Database, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from uuid import uuid4
 
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people, rows_of
-from test_erasure import OTHER, everything_in, forget, pseudonym
+from folders import NOW, exported, people, rows_of
+from pseudonym_keys import KEY, OTHER_KEY
+from test_erasure import everything_in, forget, pseudonym
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
@@ -44,23 +45,23 @@ class TestAnotherKey:
         exported(application, folder)
         forget(application, folder, 2)
         with pytest.raises(KeyMissingError, match=rf"under the key {Key(KEY).id}, which is not available.*keys retire"):
-            exported(application, folder, key=OTHER, allow_new_key=True)
+            exported(application, folder, key=OTHER_KEY, allow_new_key=True)
         assert len(list_manifests(folder)) == 1
         retired_folder = find_retired_folder()
         assert retired_folder
         write_key(retired_folder / "made")
         (retired_folder / Key(KEY).id).write_text(KEY)
         (retired_folder / Key(KEY).id).chmod(0o600)
-        report = exported(application, folder, key=OTHER, allow_new_key=True)
+        report = exported(application, folder, key=OTHER_KEY, allow_new_key=True)
         assert (report.exported_records, report.excluded_records) == (6, 4)
-        assert pseudonym(201, OTHER).encode() not in everything_in(folder)
+        assert pseudonym(201, OTHER_KEY).encode() not in everything_in(folder)
 
     def test_erasure_under_two_keys_is_known_to_both(self, application: Database, folder: Path) -> None:
         """Either key is enough for a later export."""
         exported(application, folder)
-        forget(application, folder, 2, keys=[Key(KEY), Key(OTHER)])
+        forget(application, folder, 2, keys=[Key(KEY), Key(OTHER_KEY)])
         assert exported(application, folder).excluded_records == 4
-        assert exported(application, folder, key=OTHER, allow_new_key=True).excluded_records == 4
+        assert exported(application, folder, key=OTHER_KEY, allow_new_key=True).excluded_records == 4
 
     def test_unkeyed_folders_use_the_configured_key(
         self, application: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -107,9 +108,9 @@ class TestConcurrentExport:
 
     def test_erasure_under_another_key_fails_the_export(self, application: Database, folder: Path) -> None:
         """It cannot determine who was erased."""
-        exported(application, folder, key=OTHER)
+        exported(application, folder, key=OTHER_KEY)
         (result,) = self.export_during(
-            application, folder, lambda: forget(application, folder, 2, keys=[Key(OTHER)]), allow_new_key=True
+            application, folder, lambda: forget(application, folder, 2, keys=[Key(OTHER_KEY)]), allow_new_key=True
         )
         assert isinstance(result, ExportFileError)
         assert "under another key: nothing was published. Run again." in str(result)

@@ -17,6 +17,7 @@ import pytest
 from applications import FOLDER, configure, exported_rows, give_feedback
 from databases import Database
 from processes import environment, python, wait_for
+from pseudonym_keys import KEY
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -107,7 +108,7 @@ def test_crontab(application: Database, tmp_path: Path) -> None:
     def night() -> "subprocess.CompletedProcess[str]":
         return subprocess.run(fields[5], shell=True, env=bare, capture_output=True, text=True, check=False, timeout=60)
 
-    Path("key").write_text("k" * 32)
+    Path("key").write_text(KEY)
     Path("key").chmod(0o600)
     Path("feedback-etl.toml").write_text(f'database_url = "{application.url}"\nkey_file = "key"\n')
     assert [(each.returncode, each.stdout, each.stderr) for each in (night(), night())] == [(0, "", "")] * 2

@@ -20,22 +20,11 @@ import psutil
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from clusters import (
-    BY_TIER,
-    EXECUTORS,
-    KEY,
-    NOW,
-    ROWS,
-    Watched,
-    dask,
-    environment,
-    exported,
-    fill_with_sample,
-    frame_of,
-)
+from clusters import BY_TIER, EXECUTORS, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
 from clusters import rejected_of as rejected_rows_of
 from databases import Database
 from processes import feedback_etl, feedback_etl_process
+from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.database.ranges import group_batches
@@ -459,7 +448,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            ({"FEEDBACK_ETL_KEY": "z" * 64}, KeyUnusableError, "This worker has the key .*, the export uses the key"),
+            ({"FEEDBACK_ETL_KEY": OTHER_KEY}, KeyUnusableError, "This worker has the key .*, the export uses the key"),
             ({"FEEDBACK_ETL_DATABASE_URL": ""}, UsageError, "No database is configured"),
             ({"FEEDBACK_ETL_DATABASE_URL": "sqlite:///nothing.db"}, FeedbackError, "no SQLite file|no file"),
         ],

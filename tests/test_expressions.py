@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
+from pseudonym_keys import KEY, SECRET_KEY
 
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import KeyUnusableError, UsageError
@@ -30,8 +31,6 @@ from feedback_etl.transform.expressions import (
 )
 from feedback_etl.transform.json_lists import decode_list, is_string_list, join_list
 
-KEY = "0123456789abcdef0123456789abcdef"
-CANARY = "canary-0123456789abcdef0123456789"
 INTEGERS: dict[Any, tuple[int, int]] = {
     **{pl.Int8: (-(2**7), 2**7 - 1), pl.Int16: (-(2**15), 2**15 - 1), pl.Int32: (-(2**31), 2**31 - 1)},
     **{pl.Int64: (-(2**63), 2**63 - 1), pl.Int128: (-(2**127), 2**127 - 1)},
@@ -81,8 +80,8 @@ class TestHashId:
         assert one(hash_id(pl.lit(id_), unkeyed=True)) == digest
 
     def test_keyed_digest_never_changes(self) -> None:
-        """HMAC-SHA256("k" * 32, "analysis_id:42") as computed once and written down."""
-        assert one(hash_id(pl.lit(42), key="k" * 32, domain="analysis_id")) == "a5e68b051226b1a1"
+        """HMAC-SHA256(KEY, "analysis_id:42") as computed once and written down."""
+        assert one(hash_id(pl.lit(42), key=KEY, domain="analysis_id")) == "5cca56cd36b3f074"
 
     @given(st.one_of(integer_columns(), TEXT_COLUMNS))
     def test_unkeyed_equals_hashlib(self, ids: pl.Series) -> None:
@@ -158,7 +157,7 @@ class TestHashId:
     def test_a_key_that_is_no_text_is_refused_and_not_shown(self) -> None:
         """Bytes that are no UTF-8 reach the environment's variables as halves of surrogate pairs."""
         with pytest.raises(KeyUnusableError) as caught:
-            hash_id("id", key=f"{CANARY}\udcff")
+            hash_id("id", key=f"{SECRET_KEY}\udcff")
         assert "canary" not in repr(caught.value)
         assert caught.value.__context__ is None
 
@@ -254,7 +253,7 @@ class TestIsoTimestamp:
         east = datetime(2025, 10, 25, 10, tzinfo=timezone(timedelta(hours=2)))
         assert one(iso_timestamp(pl.lit(east))) == "2025-10-25T08:00:00"
 
-    @pytest.mark.parametrize("values", [[CANARY], [date(2025, 10, 25)]])
+    @pytest.mark.parametrize("values", [[SECRET_KEY], [date(2025, 10, 25)]])
     def test_what_is_no_time_is_refused(self, values: list[Any]) -> None:
         """Text is not parsed, and the refusal does not show it."""
         with pytest.raises(pl.exceptions.PolarsError) as caught:

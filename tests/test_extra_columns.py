@@ -9,12 +9,13 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported_from_url, people, rows_of
+from folders import FORMS, NOW, exported_from_url, people, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from polars.testing import assert_frame_equal
 from processes import feedback_etl
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import httpx
 import pytest
 import uvicorn
-from applications import FOLDER, KEY, configure, events, exports, give_feedback, kept_waiting
+from applications import FOLDER, configure, events, exports, give_feedback, kept_waiting
 from databases import Database, opened
 from fastapi import Depends, FastAPI, Header, HTTPException
 from processes import python, wait_for
+from pseudonym_keys import KEY
 
 from feedback_etl.errors import UsageError
 from feedback_etl.integrations.fastapi import create_router

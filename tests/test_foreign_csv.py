@@ -8,10 +8,11 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import KEY, exported, people
+from folders import exported, people
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import Here
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.compliance.data_files import read_contents
@@ -125,7 +126,7 @@ class TestAdopted:
         """Manifests that were written when empty lines counted tell too many rows."""
         manifest = the_manifest(adopted.parent)
         manifest.files[0].rows += 4
-        replace_manifest(open_storage(adopted.parent), manifest)
+        replace_manifest(open_storage(adopted.parent), manifest, Key(KEY))
         done = fe.privacy.erase(adopted.parent, analysis_ids=[101], database=sqlite_database.url, keys=KEYS)
         manifest = the_manifest(adopted.parent)
         assert (done.rows, manifest.rows, manifest.erased_rows) == (1, 5, 1)

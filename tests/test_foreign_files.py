@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people
+from folders import FORMS, NOW, exported, people
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.exports.catalog import list_manifests

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from databases import Database
 from processes import python
+from pseudonym_keys import KEY
 
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
 SCRIPT = """
@@ -15,7 +16,7 @@ import feedback_etl as fe
 from feedback_etl.transform import fork_guard
 from feedback_etl.errors import UsageError
 
-url, key = sys.argv[1], "k" * 32
+url, key = sys.argv[1:]
 processor = fe.FeedbackProcessor(url, "classic", key=key)
 pair = fe.FeedbackTrainingPair("a" * 16, "rec", 5, 5, 5, True, None, None, None, None, *["2025-10-25T10:00:00"] * 2)
 pl.DataFrame({"a": [1], "b": [2]}).write_parquet("training.parquet")
@@ -78,7 +79,7 @@ def application(sqlite_database: Database) -> str:
 @pytest.mark.parametrize("before", ["export", "_bucket_age"])
 def test_fork_after_polars_ran_is_refused_wherever_work_begins(application: str, before: str) -> None:
     names = "list(calls)" if before == "export" else '["process_and_export"]'
-    done = python(f"{SCRIPT}\n{WAIT_BRIEFLY}\nattempt({before!r})\nattempt_in_fork(*{names})", application)
+    done = python(f"{SCRIPT}\n{WAIT_BRIEFLY}\nattempt({before!r})\nattempt_in_fork(*{names})", application, KEY)
     assert done.stderr == ""
     first, *refused = [line.split(" -> ") for line in done.stdout.splitlines()]
     assert first[1] in {"1", "25-35"}
@@ -90,5 +91,5 @@ def test_fork_after_polars_ran_is_refused_wherever_work_begins(application: str,
 def test_fork_before_polars_ran_exports(application: str) -> None:
     """Importing Polars is fine; each child has threads of its own."""
     script = SCRIPT.replace('pl.DataFrame({"a": [1], "b": [2]}).write_parquet("training.parquet")', IMPORT_ALL_STEPS)
-    done = python(f'{script}\nattempt_in_fork("export")\nattempt_in_fork("load_training")', application)
+    done = python(f'{script}\nattempt_in_fork("export")\nattempt_in_fork("load_training")', application, KEY)
     assert done.stdout.splitlines() == ["export -> 1", "load_training -> 1"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
+import pseudonym_keys
 import pytest
 from clusters import Watched
 
@@ -39,7 +40,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.local import LocalStorage
 
 NOW = datetime(2025, 10, 25, 12)
-KEY = Key("k" * 64)
+KEY = Key(pseudonym_keys.KEY)
 NO_EXPORT = cast("Any", None)
 
 

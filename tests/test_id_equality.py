@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 from databases import Database, make_engine, new_mysql_database, new_postgres_database
-from folders import KEY, NOW, rows_of
+from folders import NOW, rows_of
+from pseudonym_keys import KEY
 from reading import ROUTES, by, execute, fetch, read, select
 
 import feedback_etl as fe

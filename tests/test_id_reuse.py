@@ -16,9 +16,10 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 from databases import Database, create_schema, fill
-from folders import KEY, NOW, exported, rows_of
+from folders import NOW, exported, rows_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pseudonym_keys import KEY
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
@@ -230,7 +231,7 @@ def turn_into_version_1(folder: Path, rows: Iterable[tuple[Feedback, bool]]) -> 
         lines = list(dict.fromkeys(map(tuple, old_lines(rows))))
         csv.writer(text, lineterminator="\n").writerows([("analysis_hash", "digest", "minute"), *lines])
     file.rows, file.bytes, file.sha256 = len(lines), path.stat().st_size, hash_file(path)
-    replace_manifest(open_storage(folder), manifest)
+    replace_manifest(open_storage(folder), manifest, Key(KEY))
 
 
 def newest_seen_rows(folder: Path) -> tuple[Manifest, DataFile]:
@@ -302,10 +303,10 @@ class TestUpgrade:
 
 
 OLD_LINES = [
-    "1bdf9fff82bb20c7,6d94e08c6e4cfd229c95a99b1ed0a000,29356555",
-    "7fb2aa01d53310bd,ff56f01e39ff7528b4cadea7490b4f45,29356555",
-    "d5247147515bc3e8,25ecd635b1e6a4f77575c7151a1037e9,29356555",
-    "d5247147515bc3e8,3a5d33f804a6b8c5e54b4f5670295245,29356555",
+    "21c93d2e7c2ea283,eb274c4a742df99408f356cd2a0b16ff,29356555",
+    "e48f507fe2c63d58,34a37689cb502d000ff26cd1d10b120a,29356555",
+    "e954374a25c8d6c3,48262d52d28d8c13078053233777a190,29356555",
+    "e954374a25c8d6c3,a87bb1154f14fa495dd7ffcd11fc2c23,29356555",
 ]
 
 CHANGES = st.one_of(

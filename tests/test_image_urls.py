@@ -6,8 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported_from_url, people, rows_of, visible
+from folders import FORMS, NOW, exported_from_url, people, rows_of, visible
 from processes import feedback_etl
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, TRAINING_COLUMNS

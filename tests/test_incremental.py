@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from databases import Database, create_schema, fill
-from folders import FORMS, KEY, NOW, exported, rows_of, visible
+from folders import FORMS, NOW, exported, rows_of, visible
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,6 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from processes import ProcessDied, die_after
+from pseudonym_keys import KEY
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe

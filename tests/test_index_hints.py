@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from databases import Database, make_engine
+from pseudonym_keys import KEY
 from reading import NOW, select
 from sqlalchemy.schema import CreateTable
 
@@ -14,8 +15,6 @@ import feedback_etl as fe
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database import tables
 from feedback_etl.pipeline import write
-
-KEY = "k" * 32
 
 
 @pytest.fixture(autouse=True)

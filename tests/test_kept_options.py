@@ -11,7 +11,8 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from celery import Celery
 from databases import Database
-from folders import KEY, people
+from folders import people
+from pseudonym_keys import KEY
 
 from feedback_etl import export_feedback
 from feedback_etl.errors import UsageError

@@ -25,6 +25,8 @@ from frames import all_said
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import Here, environment, feedback_etl, feedback_etl_process, python, wait_for, without_privileges
+from pseudonym_keys import KEY, OTHER_KEY
+from pseudonym_keys import SECRET_KEY as SECRET
 
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.database import reader_pool
@@ -44,8 +46,6 @@ from feedback_etl.settings_checks import NO_KEY
 from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.transforms import anonymize
 
-SECRET = "canary-key-of-the-tests-0123456789abcdef"
-
 
 def write_key_file(path: Path, text: str | bytes = SECRET, mode: int = 0o600) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +63,8 @@ class TestKey:
 
     def test_id_is_stable(self) -> None:
         """Golden values: the id of a key is written into the manifest of every export."""
-        assert Key("k" * 32).id == "f847815c5347"
-        assert Key(SECRET).id == "7dc47c9443b7"
+        assert Key(KEY).id == "e9bcd2a2c7ee"
+        assert Key(SECRET).id == "c02c8a24eb02"
 
     def test_id_is_a_keyed_digest(self) -> None:
         """HMAC-SHA256 of a fixed text, which no id with its domain can equal: it contains no colon."""
@@ -82,7 +82,7 @@ class TestKey:
     @pytest.mark.parametrize("show", [repr, str, format, ascii, "{0}".format, "%s".__mod__])
     def test_key_is_never_shown(self, show: Any) -> None:
         """Every conversion of a key to text gives its id alone."""
-        assert show(Key(SECRET)) == "Key(id='7dc47c9443b7')"
+        assert show(Key(SECRET)) == "Key(id='c02c8a24eb02')"
         assert SECRET not in show({"a": [Key(SECRET)]})
 
     def test_python_errors_do_not_show_the_key(self) -> None:
@@ -467,7 +467,7 @@ def test_command_line_writes_no_core_dump() -> None:
 def test_key_is_not_pickled() -> None:
     """A pickle travels to caches, queues and other machines; a key must not."""
     with pytest.raises(TypeError, match="cannot be pickled"):
-        pickle.dumps(Key("k" * 32))
+        pickle.dumps(Key(KEY))
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "fifo", "large"])
@@ -553,7 +553,7 @@ class TestOneKeyPerFolder:
     def test_another_key_needs_allow_new_key(self, sqlite_database: Database, tmp_path: Path) -> None:
         """Once: then the folder has the new key, and the old one is refused."""
         sqlite_database.fill(**people(2))
-        folder, new = tmp_path / "exports", "n" * 32
+        folder, new = tmp_path / "exports", OTHER_KEY
         exported(sqlite_database, folder)
         with pytest.raises(UsageError, match="would not match"):
             exported(sqlite_database, folder, key=new)
@@ -579,13 +579,13 @@ class TestOneKeyPerFolder:
         """Nothing was written, so any key may follow."""
         exported(sqlite_database, tmp_path)
         sqlite_database.fill(**people(2))
-        exported(sqlite_database, tmp_path, key="n" * 32)
+        exported(sqlite_database, tmp_path, key=OTHER_KEY)
 
     def test_classic_api_needs_allow_new_key_too(self, sqlite_database: Database, tmp_path: Path) -> None:
         """Its argument has the same name."""
         sqlite_database.fill(**people(2))
         exported(sqlite_database, tmp_path)
         with pytest.raises(UsageError, match="would not match"):
-            FeedbackProcessor(sqlite_database.url, tmp_path, key="n" * 32).process_and_export(days_back=-1)
-        classic = FeedbackProcessor(sqlite_database.url, tmp_path, key="n" * 32, allow_new_key=True)
+            FeedbackProcessor(sqlite_database.url, tmp_path, key=OTHER_KEY).process_and_export(days_back=-1)
+        classic = FeedbackProcessor(sqlite_database.url, tmp_path, key=OTHER_KEY, allow_new_key=True)
         assert classic.process_and_export(days_back=-1).exported_records == 6

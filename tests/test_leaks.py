@@ -13,11 +13,11 @@ import pytest
 import sqlalchemy as sa
 from databases import Database, Row, opened
 from processes import Here, feedback_etl
+from pseudonym_keys import SECRET_KEY as KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import FeedbackError, UsageError
 
-KEY = "canary-of-the-key-0123456789abcdef0123456789"
 PASSWORD = "canary-of-the-password"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
 
@@ -428,9 +428,9 @@ def test_errors_of_library_arguments_contain_no_values(application: str, detecto
         lambda url: fe.report.write_croissant(url),
         lambda url: fe.write_report("report.html", url),
         lambda url: fe.exports.prune(url, keep_days=1, key=None),
-        lambda url: fe.privacy.erase(url, analysis_ids=[1], keys=["k" * 32]),
-        lambda url: fe.export_feedback("sqlite:///nothing.db", output_dir=url, key="k" * 32),
-        lambda url: fe.FeedbackProcessor("sqlite:///nothing.db", output_dir=url, key="k" * 32).process_and_export(),
+        lambda url: fe.privacy.erase(url, analysis_ids=[1], keys=[KEY]),
+        lambda url: fe.export_feedback("sqlite:///nothing.db", output_dir=url, key=KEY),
+        lambda url: fe.FeedbackProcessor("sqlite:///nothing.db", output_dir=url, key=KEY).process_and_export(),
     ],
 )
 @pytest.mark.parametrize("kind", [str, Path])
@@ -448,7 +448,7 @@ def test_command_line_does_not_repeat_a_database_url() -> None:
     """Wherever a folder or a file is named."""
     url = "postgresql://u:sekret@h/db"
     for command in (["list", "--output", url], ["report", "--output", url], ["risk", url], ["export", "--output", url]):
-        done = feedback_etl(*command, env={"FEEDBACK_ETL_DATABASE_URL": "sqlite:///x.db", "FEEDBACK_ETL_KEY": "k" * 32})
+        done = feedback_etl(*command, env={"FEEDBACK_ETL_DATABASE_URL": "sqlite:///x.db", "FEEDBACK_ETL_KEY": KEY})
         assert done.returncode == 2, done.stderr
         assert "another URL" in done.stderr
         assert "sekret" not in done.stderr + done.stdout

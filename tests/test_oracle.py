@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from databases import Database, Row
 from oracle import OracleResult, oracle_export
+from pseudonym_keys import KEY
 
 NOW = datetime(2025, 10, 25, 12, 0, 0, 250_000)
 HEADER = (
@@ -73,8 +74,8 @@ def test_null_is_an_empty_field(sqlite_database: Database) -> None:
 
 def test_a_key_gives_the_keyed_pseudonym(sqlite_database: Database) -> None:
     """The digest is OpenSSL's HMAC-SHA256 of `analysis_id:42`; white space around a key is no part of it."""
-    result = export(sqlite_database, [FEEDBACK], key=" 0123456789abcdef0123456789abcdef\n")
-    assert result.csv_text.splitlines()[1].startswith("7b2bb8ea5b84ed18,")
+    result = export(sqlite_database, [FEEDBACK], key=f" {KEY}\n")
+    assert result.csv_text.splitlines()[1].startswith("5cca56cd36b3f074,")
 
 
 def test_the_window_is_half_open(sqlite_database: Database) -> None:

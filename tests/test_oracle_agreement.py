@@ -16,12 +16,12 @@ from databases import Database, new_mysql_database, new_postgres_database, opene
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracle import OracleResult, oracle_export
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 
 Rows = list[dict[str, Any]]
 
-KEY = "k" * 32
 FEWER = settings(max_examples=settings().max_examples // 10)
 NOWS = [
     datetime(2025, 10, 25, 12, 0, 0),

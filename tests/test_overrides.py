@@ -14,8 +14,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from databases import Database
-from folders import KEY, NOW, people
+from folders import NOW, people
 from frames import CANARY, all_said, raw_frame
+from pseudonym_keys import KEY
 from test_steps import outcome_of
 
 import feedback_etl as fe

@@ -15,9 +15,10 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people, visible
+from folders import FORMS, NOW, exported, people, visible
 from polars.testing import assert_frame_equal
 from processes import Here, environment
+from pseudonym_keys import KEY
 from stored import Rows
 
 import feedback_etl as fe
@@ -138,7 +139,7 @@ def test_partitioned_exports_are_listed_reported_and_checked(
     assert not {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["modes"].passed
 
 
-KILLED = """
+KILLED = f"""
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
@@ -147,7 +148,7 @@ from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.transaction import TransactionOptions
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])
-with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), TransactionOptions(key=Key("k" * 32))) as export:
+with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), TransactionOptions(key=Key({KEY!r}))) as export:
     names = ("part-00000.parquet", ".part-00001.parquet.7-0a1b.tmp", ".part-00001.csv.gz.7-0a1b.tmp", "mine.txt")
     for place in part_folders(export.stem):
         for name in names:

@@ -19,6 +19,7 @@ from databases import Database, create_schema, fill, make_engine
 from frames import CANARY, PAIR_ROW, all_said
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pseudonym_keys import KEY
 from sqlalchemy.orm import Session
 
 from feedback_etl.cli.summary import print_summary
@@ -33,7 +34,6 @@ from feedback_etl.results import ExportReport
 from feedback_etl.training.dataset import TRAINING_TYPES, scan_training
 from feedback_etl.transform.expressions import pair_hash
 
-KEY = "0123456789abcdef0123456789abcdef"
 FEWER = settings(max_examples=settings().max_examples // 3)
 HEADER = ",".join(PAIR_ROW)
 TWO_HOURS_AGO = datetime.now(UTC).replace(tzinfo=None, microsecond=0) - timedelta(hours=2)

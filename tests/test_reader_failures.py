@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 from databases import Database, create_schema, make_engine
 from processes import COMMAND, environment, feedback_etl_process, readers, wait_for
+from pseudonym_keys import KEY
 from reading import NOW, fetch, select
 from watchdog import running_server
 
@@ -24,7 +25,6 @@ from feedback_etl.errors import SourceError
 
 pytestmark = pytest.mark.fresh_reader
 
-KEY = "k" * 32
 ROWS = 300
 
 

@@ -19,6 +19,7 @@ from databases import Database, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import COMMAND, environment, python, readers, wait_for
+from pseudonym_keys import KEY
 from reading import NOW, fetch, select
 
 import feedback_etl as fe
@@ -35,7 +36,6 @@ from feedback_etl.errors import SourceError, UsageError
 
 pytestmark = pytest.mark.covers_children  # what a reader does, nothing else does
 
-KEY = "k" * 32
 T0 = NOW - timedelta(days=1)
 SLOW = "FROM pg_sleep(60)"
 
@@ -484,12 +484,12 @@ def test_memory_depends_on_batch_size_not_on_rows(postgres_database: str, tmp_pa
     ids = {"feedback_id": "n", "analysis_id": "n", "created_at": "timestamp '2025-10-25' - n * interval '1 ms'"}
     (tmp_path / "many.sql").write_text(select(postgres_database, "FROM generate_series(1, :rows) AS n", **ids))
     done = python(
-        """
+        f"""
 import resource, sys, datetime, pathlib
 import feedback_etl as fe
 def peak(rows):
     query = pathlib.Path("many.sql").read_text().replace(":rows", str(rows))
-    fe.export_feedback(sys.argv[1], query=query, now=datetime.datetime(2025, 10, 25, 12), key="k" * 32,
+    fe.export_feedback(sys.argv[1], query=query, now=datetime.datetime(2025, 10, 25, 12), key={KEY!r},
                        output_dir="exports", batch_size=5_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 small = peak(100_000)

@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 import pytest
 import sqlalchemy as sa
 from databases import create_schema, fill, make_engine
-from folders import KEY, NOW
+from folders import NOW
+from pseudonym_keys import KEY
 
 from feedback_etl.errors import SourceError
 from feedback_etl.pipeline.export import export_feedback

@@ -12,8 +12,9 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people, rows_of
+from folders import FORMS, NOW, exported, people, rows_of
 from processes import Here
+from pseudonym_keys import KEY
 
 from feedback_etl.columns import IMAGE_URL, RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError

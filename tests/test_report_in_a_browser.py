@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from browser import Scheme, measured, printed
 from databases import Database
-from folders import KEY, NOW, exported, people
+from folders import NOW, exported, people
+from pseudonym_keys import KEY
 
 from feedback_etl import write_report
 

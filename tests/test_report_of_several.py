@@ -5,9 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pseudonym_keys
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people
+from folders import NOW, exported, people
+from pseudonym_keys import KEY
 
 from feedback_etl import write_report
 from feedback_etl.columns import ExtraColumn
@@ -19,7 +21,7 @@ from feedback_etl.report.data import ReportData, collect_data, find_report_expor
 
 CANARY = "canary-4711"
 FOLDER = Path("out")
-OTHER_KEY = {"key": "o" * 32, "allow_new_key": True}
+OTHER_KEY = {"key": pseudonym_keys.OTHER_KEY, "allow_new_key": True}
 OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("another key", OTHER_KEY),
     ("another timestamp precision", {"timestamp_precision": "day"}),

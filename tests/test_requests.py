@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people, visible
+from folders import NOW, exported, people, visible
 from processes import python
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import FolderLockedError, UsageError
@@ -18,7 +19,7 @@ from feedback_etl.storage.locks import lock_folder
 REQUEST = "0b9f7c1e-0d3c-4a52-8f5e-6f1b9d6e7a11"
 
 # An export that is killed before or after its files are published.
-KILLED = """
+KILLED = f"""
 import os, signal, sys
 from datetime import datetime
 import feedback_etl as fe
@@ -26,7 +27,7 @@ from feedback_etl.exports.local_transaction import LocalExportTransaction
 url, folder, method, request = sys.argv[1:]
 now = datetime(2025, 10, 25, 12)
 setattr(LocalExportTransaction, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-fe.export_feedback(url, days_back=-1, key="k" * 32, output_dir=folder, now=now, idempotency_key=request)
+fe.export_feedback(url, days_back=-1, key={KEY!r}, output_dir=folder, now=now, idempotency_key=request)
 """
 
 

@@ -10,8 +10,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people, visible
+from folders import NOW, exported, people, visible
 from processes import Here
+from pseudonym_keys import KEY
 
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from databases import create_schema, fill, make_engine, new_postgres_reader
+from pseudonym_keys import KEY
 from reading import NOW, by, by_both_routes, execute, read, select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
@@ -27,7 +28,6 @@ from feedback_etl.privacy.erasure import erase
 from feedback_etl.processor import FeedbackProcessor
 from feedback_etl.settings import load_settings
 
-KEY = "0123456789abcdef0123456789abcdef"
 ALL: dict[str, Any] = {"days_back": -1, "now": NOW}
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "databases.md"
 

@@ -19,13 +19,13 @@ from databases import (
     new_postgres_reader,
     opened,
 )
+from pseudonym_keys import KEY
 from reading import execute, read, select, takes_connectorx
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.processor import FeedbackProcessor
 
-KEY = "0123456789abcdef0123456789abcdef"
 PUBLIC, TENANT_1, TENANT_7 = [1, 2, 3], [11], [71, 72]
 """The ids of the feedback in each schema; a new connection reads the first."""
 

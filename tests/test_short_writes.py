@@ -19,10 +19,11 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 import pytest
 from databases import Database, make_engine, opened
-from folders import FORMS, KEY, NOW, exported, people, rows_of
+from folders import FORMS, NOW, exported, people, rows_of
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from processes import Here, environment, python
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.compliance.record import write_record

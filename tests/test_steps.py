@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+import pseudonym_keys
 import pytest
 from databases import Database
 from frames import CANARY, NOW, Row, all_said, pair_frame, pandera_is_asked, raw_frame, raw_frames
@@ -28,7 +29,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport, FeedbackProcessingStats
 from feedback_etl.transform.overrides import Overrides
 
-KEY = Key("0123456789abcdef0123456789abcdef")
+KEY = Key(pseudonym_keys.KEY)
 WINDOW = Window(datetime(2025, 10, 1), NOW)
 FEWER = settings(max_examples=settings().max_examples // 5)
 UNRATED = dict.fromkeys(("helpful_rating", "product_satisfaction", "routine_completion_pct", "would_recommend"))

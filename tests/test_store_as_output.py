@@ -13,10 +13,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from clusters import EXECUTORS, KEY, NOW, ROWS, Watched, dask, exported, frame_of
+from clusters import EXECUTORS, NOW, ROWS, Watched, dask, exported, frame_of
 from databases import Database
 from object_store import Proxy, Trouble
 from processes import wait_for
+from pseudonym_keys import KEY
 
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog

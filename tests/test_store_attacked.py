@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from clusters import Watched, dask, exported
 from databases import Database
-from folders import KEY, NOW, people
+from folders import NOW, people
 from processes import feedback_etl
+from pseudonym_keys import KEY
 from stored import Rows
 
 import feedback_etl as fe

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from databases import Database
-from folders import KEY, NOW, exported, people
+from folders import NOW, exported, people
 from object_store import Proxy
+from pseudonym_keys import KEY
 from stored import Rows
 
 from feedback_etl.errors import ExportFileError

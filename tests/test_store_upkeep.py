@@ -9,10 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, KEY, NOW, exported, people
+from folders import FORMS, NOW, exported, people
 from object_store import Proxy, Trouble
 from polars.testing import assert_frame_equal
 from processes import Here
+from pseudonym_keys import KEY
 from stored import pairs_in, stored
 
 import feedback_etl as fe

@@ -14,9 +14,10 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import KEY, NOW, people
+from folders import NOW, people
 from object_store import Proxy, Trouble
 from processes import environment
+from pseudonym_keys import KEY, OTHER_KEY
 from stored import Rows, pairs_in, stored
 
 import feedback_etl as fe
@@ -210,7 +211,7 @@ class TestPublishing:
             export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         with pytest.raises(ValidationError, match="consent"), begun(bucket_url):
             pass
-        with pytest.raises(UsageError, match="--allow-new-key"), begun(bucket_url, key=Key("o" * 32)):
+        with pytest.raises(UsageError, match="--allow-new-key"), begun(bucket_url, key=Key(OTHER_KEY)):
             pass
         assert events(bucket_url) == ["started", "committed"]
 
@@ -218,7 +219,7 @@ class TestPublishing:
         """The other one publishes nothing."""
         others = []
         with pytest.raises(UsageError, match="--allow-new-key"):
-            attempt(bucket_url, rows, lambda *_: others.append(attempt(bucket_url, rows, key=Key("o" * 32)).stem))
+            attempt(bucket_url, rows, lambda *_: others.append(attempt(bucket_url, rows, key=Key(OTHER_KEY)).stem))
         assert [each.stem for each in list_manifests(bucket_url)] == others
 
     def test_of_two_keys_that_publish_at_once_no_two_stay(self, bucket_url: str, rows: Rows, proxy: Proxy) -> None:
@@ -238,7 +239,7 @@ class TestPublishing:
 
         proxy.before = meet
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(publish, [SIGNER, Key("o" * 32)]))
+            list(pool.map(publish, [SIGNER, Key(OTHER_KEY)]))
         assert len(met) == 2
         assert len(list_manifests(bucket_url)) == 2 - len(errors) < 2
         assert all("--allow-new-key" in str(error) for error in errors)
@@ -334,7 +335,7 @@ class TestErasuresMeanwhile:
     def test_an_erasure_under_another_key_fails_it(self, bucket_url: str, rows: Rows) -> None:
         """Nobody can tell who was meant."""
         with pytest.raises(ExportFileError, match="another key"):
-            attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201, key=Key("o" * 32)))
+            attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201, key=Key(OTHER_KEY)))
         assert list_manifests(bucket_url) == []
 
     def test_rows_with_own_pseudonyms_of_the_application_fail_it(self, bucket_url: str, rows: Rows) -> None:
@@ -361,7 +362,7 @@ def assert_forgotten(url: str, *analyses: int) -> None:
     assert_whole(url)
 
 
-KILLED = """
+KILLED = f"""
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
@@ -375,7 +376,7 @@ from feedback_etl.exports.layout import part_path
 from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]
 bucket, path = ObjectStorage(url), Path(path)
-options = TransactionOptions(key=Key("k" * 32))
+options = TransactionOptions(key=Key({KEY!r}))
 with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 12), options) as export:
     name = part_path(export.stem, 0, ".parquet")
     bucket.put_new(name, path)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pseudonym_keys import KEY
 
 from feedback_etl.demo.sample import sample_database
 
@@ -50,7 +51,7 @@ def test_model_is_better_than_the_majority(printed: list[list[str]]) -> None:
 def test_own_database_is_exported_to_another_folder(folder: Path) -> None:
     """The sample's exports have another key and do not interfere."""
     with sample_database(rows=2_000) as url:
-        printed = run_example(folder, FEEDBACK_ETL_DATABASE_URL=url, FEEDBACK_ETL_KEY="k" * 32)
+        printed = run_example(folder, FEEDBACK_ETL_DATABASE_URL=url, FEEDBACK_ETL_KEY=KEY)
     assert [line[0] for line in printed[-2:]] == ["majority", "model"]
     assert {path.name for path in folder.iterdir()} == {"sample_exports", "exports"}
 

@@ -11,6 +11,7 @@ from frames import CANARY, NOW, PAIR_ROW, PAIR_SCHEMA, RAW_ROW, RAW_SCHEMA, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from pseudonym_keys import KEY
 
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import KeyUnusableError, UsageError, ValidationError
@@ -26,7 +27,6 @@ from feedback_etl.transform.transforms import (
     latest_per_recommendation,
 )
 
-KEY = "0123456789abcdef0123456789abcdef"
 FEWER = settings(max_examples=settings().max_examples // 3)
 RATINGS = ("helpful_rating", "product_satisfaction", "routine_completion_pct", "would_recommend")
 

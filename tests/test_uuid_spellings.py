@@ -8,7 +8,8 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from databases import Database
-from folders import KEY, NOW, exported, rows_of
+from folders import NOW, exported, rows_of
+from pseudonym_keys import KEY
 from reading import select
 
 import feedback_etl as fe

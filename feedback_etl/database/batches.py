@@ -12,6 +12,7 @@ import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.columns import ExtraColumn
+from feedback_etl.database.ages import AgeQuery, add_ages, collect_ages, plan_ages
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.driver_errors import query_error, query_reason
 from feedback_etl.database.ranges import PARALLEL_RANGE_ROWS, plan_ranges
@@ -51,6 +52,11 @@ class BatchOptions:
     batch_size: int = BATCH_ROWS
     read_timeout: float = 600.0
 
+    @property
+    def processes(self) -> int | None:
+        """The number of ranges that are read in parallel; None for one after the other."""
+        return (self.workers or min(os.cpu_count() or 1, 4)) if self.bulk else None
+
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -88,24 +94,28 @@ def open_batches(
             streamed = _read_with_sqlalchemy(source, relation, window, options.batch_size)
             frames: Iterator[pl.DataFrame] = stack.enter_context(closing(streamed))
         else:
-            readers = _start_readers(stack, source, relation, window, options)
-            frames = _read_with_connectorx(readers, relation)
+            ages = plan_ages(source, relation, window)
+            rows = relation if ages is None else relation.without_ages()
+            ranges = plan_ranges(source, relation, window, parallel=options.processes)
+            queries = [select_feedback(rows, part) for part in ranges.windows]
+            readers = _start_readers(stack, source, queries, options, ages)
+            frames = _read_with_connectorx(readers, relation, ages)
         yield (filter_window(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
 
 
 def _start_readers(
-    stack: ExitStack, source: DatabaseConnection, relation: SourceRelation, window: Window, options: BatchOptions
+    stack: ExitStack, source: DatabaseConnection, queries: Sequence[str], options: BatchOptions, ages: AgeQuery | None
 ) -> list[Reader]:
-    """Return the reader of each query, in the order of the rows; a reader may run several queries."""
-    workers = (options.workers or min(os.cpu_count() or 1, 4)) if options.bulk else None
-    ranges = plan_ranges(source, relation, window, parallel=workers)
-    queries = [select_feedback(relation, part) for part in ranges.windows]
+    """Return the reader of each query, in the order of the rows; a reader may run several queries.
+
+    The first reader reads the ages, if there are any to read, before its rows.
+    """
     prepare = session_statements(source)
-    processes = min(workers or 1, len(queries))
-    jobs = [
-        ReaderJob(str(source.connectorx_url), prepare, queries[n::processes], options.batch_size)
-        for n in range(processes)
-    ]
+    processes = min(options.processes or 1, len(queries))
+    shares = [list(queries[n::processes]) for n in range(processes)]
+    if ages is not None:
+        shares[0].insert(0, ages.sql)
+    jobs = [ReaderJob(str(source.connectorx_url), prepare, share, options.batch_size) for share in shares]
     # Each reader reads its next range ahead while the ranges of other readers are written.
     ahead = ceil(PARALLEL_RANGE_ROWS / options.batch_size) if options.bulk else BATCHES_AHEAD
     readers = [stack.enter_context(Reader(job, read_timeout=options.read_timeout, batches_ahead=ahead)) for job in jobs]
@@ -124,11 +134,15 @@ def read_job(job: ReaderJob, extra: Sequence[ExtraColumn], *, read_timeout: floa
                 yield to_raw(pl.DataFrame(batch), extra)
 
 
-def _read_with_connectorx(readers: list[Reader], relation: SourceRelation) -> Iterator[pl.DataFrame]:
+def _read_with_connectorx(
+    readers: list[Reader], relation: SourceRelation, age_query: AgeQuery | None
+) -> Iterator[pl.DataFrame]:
     try:
+        ages = None if age_query is None else collect_ages(map(pl.DataFrame, readers[0].next_stream()), age_query)
         for reader in readers:
-            for batch in reader.next_stream():
-                yield to_raw(pl.DataFrame(batch), relation.extra)
+            for batch in map(pl.DataFrame, reader.next_stream()):
+                frame = batch if age_query is None or ages is None else add_ages(batch, ages, age_query)
+                yield to_raw(frame, relation.extra)
     except SourceError as error:
         if relation.dialect != "sqlite" or isinstance(error, ReaderLostError):
             raise

@@ -26,6 +26,8 @@ class SourceRelation:
         columns: The raw columns and extra ones as SQL expressions, and `consent` if it is recorded.
         rows: The FROM clause of the columns.
         feedback_table: The FROM clause that is sufficient to count rows.
+        rows_without_profiles: The FROM clause of all columns but `age`; None for a custom query.
+        profiles: The table of ages in `rows`; None for a custom query.
         custom_query: The user's SQL behind `rows`; None for the default schema.
         consent: The columns that record consent; empty if none does.
         extra: The extra columns.
@@ -40,6 +42,8 @@ class SourceRelation:
     columns: dict[str, Column]
     rows: sa.FromClause
     feedback_table: sa.FromClause
+    rows_without_profiles: sa.FromClause | None = None
+    profiles: sa.FromClause | None = None
     custom_query: str | None = None
     consent: tuple[str, ...] = ()
     extra: tuple[ExtraColumn, ...] = ()
@@ -68,6 +72,13 @@ class SourceRelation:
         canonical = {name: comparison.canonical(self.columns[name]) for name, comparison in comparisons.items()}
         return replace(self, columns={**self.columns, **canonical}, comparisons=comparisons, stored_ids=stored_ids)
 
+    def without_ages(self) -> Self:
+        """Return the relation of the default schema with a null as each `age`, and without the join that finds it."""
+        if self.rows_without_profiles is None:
+            raise ValueError("A custom query yields the ages itself.")
+        columns = {**self.columns, "age": sa.cast(sa.null(), sa.Integer)}
+        return replace(self, columns=columns, rows=self.rows_without_profiles, types={**self.types, "age": "int4"})
+
     def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
         """Return a statement as one text without parameters."""
         dialect = tables.DIALECTS["postgresql" if self.dialect == "duckdb" else self.dialect]  # DuckDB understands it
@@ -92,9 +103,7 @@ def default_relation(
     profile = _alias(tables.profiles, "p", db_schema)
     earlier = _alias(tables.profiles, "e", db_schema)
     has_earlier = sa.exists().where(earlier.c.user_id == profile.c.user_id, earlier.c.id < profile.c.id)
-    rows = feedback.outerjoin(record, record.c.id == feedback.c.recommendation_id).outerjoin(
-        profile, sa.and_(profile.c.user_id == feedback.c.user_id, ~has_earlier)
-    )
+    rows_without_profiles = feedback.outerjoin(record, record.c.id == feedback.c.recommendation_id)
     joined: dict[str, Column] = {
         "feedback_id": feedback.c.id,
         "recommendation_id": record.c.recommendation_id,
@@ -108,12 +117,20 @@ def default_relation(
     if image_consent_columns:
         extra = (IMAGE_URL,)
         analysis, photo = _alias(tables.analyses, "a", db_schema), _alias(tables.photos, "i", db_schema)
-        rows = rows.outerjoin(analysis, analysis.c.id == feedback.c.analysis_id)
-        rows = rows.outerjoin(photo, photo.c.id == analysis.c.photo_id)
+        rows_without_profiles = rows_without_profiles.outerjoin(analysis, analysis.c.id == feedback.c.analysis_id)
+        rows_without_profiles = rows_without_profiles.outerjoin(photo, photo.c.id == analysis.c.photo_id)
         has_consent = consent_condition(feedback, image_consent_columns, db_schema)
         columns[IMAGE_URL.name] = sa.case((has_consent, photo.c.s3_key))
-    consent = tuple(map(str, consent_columns))
-    return SourceRelation(dialect, columns, rows, feedback_table=feedback, consent=consent, extra=extra)
+    return SourceRelation(
+        dialect,
+        columns,
+        rows_without_profiles.outerjoin(profile, sa.and_(profile.c.user_id == feedback.c.user_id, ~has_earlier)),
+        feedback_table=feedback,
+        rows_without_profiles=rows_without_profiles,
+        profiles=profile,
+        consent=tuple(map(str, consent_columns)),
+        extra=extra,
+    )
 
 
 def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from feedback_etl.columns import CONSENT, LIST_COLUMNS, RAW_COLUMNS, ColumnTypeName
 from feedback_etl.database import text_times
@@ -43,6 +44,15 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
         )
     )
     return relation.render(statement)
+
+
+def select_ages(relation: SourceRelation) -> str:
+    """Return the statement that yields the age of each person, that of the lowest profile (PostgreSQL)."""
+    profile = relation.profiles
+    if profile is None:
+        raise ValueError("A custom query has no profiles.")
+    ages = sa.select(profile.c.user_id, _readable(relation, "age").label("age")).ext(distinct_on(profile.c.user_id))
+    return relation.render(ages.where(profile.c.user_id.is_not(None)).order_by(profile.c.user_id, profile.c.id))
 
 
 def count_excluded(relation: SourceRelation, window: Window) -> str:

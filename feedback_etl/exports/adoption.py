@@ -80,6 +80,7 @@ def adopt(
             tools={},
             audit_head=log.head(),
         )
+        manifest.sign(signer)
         open_storage(folder).put_new(manifest_path(stem), manifest.to_json().encode())
         try:
             with log.lock() as opened:

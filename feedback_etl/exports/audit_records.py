@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import pwd
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -11,11 +12,15 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 from feedback_etl.clock import resolve_now
+from feedback_etl.exports import canonical_json
 from feedback_etl.exports.layout import STEM
-from feedback_etl.privacy.keys import Key, get_key_id, sign
+from feedback_etl.privacy.keys import Key, get_key_id
 
 CHAIN_START = "0" * 64
 """The MAC that the first record of a chain follows."""
+
+RECORD_VERSION = 2
+"""The version of records; since version 2, the manifests of the exports that a record names are signed."""
 
 END_EVENTS = {"committed", "failed", "recovered"}
 """The events that end a run."""
@@ -52,7 +57,7 @@ class Line(NamedTuple):
     def of(cls, content: bytes) -> "Line":
         """Parse a line."""
         try:
-            record: Record = json.loads(content)
+            record: Record = canonical_json.load_unique(content)
             _RECORD.validate_python(record)  # its own order of the fields stays
         except (ValueError, RecursionError):  # ValidationError is a ValueError
             return cls(content, None)
@@ -65,9 +70,11 @@ def build_record(event: str, key: Key | None, details: Mapping[str, Any], last: 
         "number": last["number"] + 1 if last else 1,
         "at": resolve_now().isoformat(timespec="milliseconds") + "Z",
         "event": event,
-        "user": _user(),
+        "user": _get_user(),
+        "login": _get_claimed_login(),
         "host": socket.gethostname(),
         "process": os.getpid(),
+        "version": RECORD_VERSION,
         **details,
         "key_id": get_key_id(key),
         "previous": last["mac"] if last else CHAIN_START,
@@ -82,16 +89,23 @@ def encode_record(record: Record) -> bytes:
 
 def compute_mac(record: Mapping[str, Any], key: Key | None) -> str:
     """Compute the MAC of a record over all other fields, the previous MAC included: 64 hex characters."""
-    content = {name: value for name, value in record.items() if name != "mac"}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    return sign(key, "audit", text)
+    return canonical_json.compute_mac("audit", record, key)
 
 
-def _user() -> str:
+def _get_user() -> str:
+    """Return the name of the process's real user id, or the id itself: a container's user may have no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _get_claimed_login() -> str:
+    """Return the login name of the environment, which its user can set to anything: a claim."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return str(os.getuid())
+    except (KeyError, OSError):
+        return ""
 
 
 def has_valid_stem(record: Record) -> bool:

@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from feedback_etl.exports.layout import MANIFEST_SUFFIX, manifest_path
 from feedback_etl.exports.manifest import ABANDONED, Manifest, parse_manifest
-from feedback_etl.storage.base import Storage
+from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import explain_read_errors
 from feedback_etl.storage.location import StorageLike, open_storage
 
@@ -42,12 +43,30 @@ def _read(storage: Storage, name: str) -> Manifest | None:
     return manifest
 
 
-def replace_manifest(storage: Storage, manifest: Manifest) -> None:
-    """Replace the manifest of an export; in a folder, the caller has acquired its lock.
+def replace_manifest(storage: Storage, manifest: Manifest, signer: Key | None) -> None:
+    """Replace the manifest of an export by its next revision; in a folder, the caller has acquired its lock.
+
+    Args:
+        storage: The storage of the export.
+        manifest: The manifest, which is changed.
+        signer: The key that signs it; None for a folder of unkeyed exports.
 
     Raises:
         OSError: It cannot be written.
         ConflictError: It has changed since it was read.
     """
+    manifest.revision += 1
+    manifest.sign(signer)
     name, content = manifest_path(manifest.stem), manifest.to_json().encode()
     manifest.version = storage.replace(name, content, manifest.version)
+
+
+def mark_pruned(storage: Storage, manifest: Manifest, at: str, signer: Key | None) -> Manifest:
+    """Record in the manifest of an export that its files were removed, and return it as it was written."""
+    manifest.pruned_at = manifest.pruned_at or at
+    try:
+        replace_manifest(storage, manifest, signer)
+    except ConflictError:  # an erasure replaced it
+        if current := read_manifest(storage, manifest.stem):
+            return mark_pruned(storage, current, at, signer)
+    return manifest

@@ -125,3 +125,16 @@ def has_stem(path: str, stems: Collection[str]) -> bool:
 def staged_path(path: Path) -> Path:
     """Return the path of a file until it is published."""
     return path.with_name(f".{path.name}.tmp")
+
+
+def is_path_of_export(path: str, stem: str) -> bool:
+    """Return whether a path is of an export by its name and folder; parts are in folders named after the stem."""
+    *folders, name = path.split("/")
+    own = {
+        (): name == stem or name.startswith(f"{stem}."),
+        (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
+        (STATE_FOLDER,): name == f"{stem}.rows",
+        (stem,): name.startswith("part-"),
+        (REJECTED_FOLDER, stem): name.startswith("part-"),
+    }
+    return own.get(tuple(folders), False) and "\0" not in name

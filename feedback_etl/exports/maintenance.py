@@ -4,18 +4,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import list_unfinished_stems
-from feedback_etl.exports.catalog import list_manifests, read_manifest, replace_manifest
+from feedback_etl.exports.catalog import list_manifests, mark_pruned
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest_details import summarize_revisions
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import ConflictError, Storage
+from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT
@@ -151,9 +152,10 @@ def prune(  # noqa: PLR0913  public, flat
             _require_past(listed, now)
             expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
         if expired and not dry_run:
-            _remove(storage, expired, now, _needed(listed))
+            revisions = _remove(storage, expired, now, _needed(listed), key)
             with log.lock() as opened:
-                opened.append("pruned", key, exports=[export.stem for export in expired], keep_days=keep_days)
+                stems = [export.stem for export in expired]
+                opened.append("pruned", key, exports=stems, keep_days=keep_days, **revisions)
     return PruneResult(expired, [export for export in present if export not in expired], unmanaged)
 
 
@@ -216,24 +218,22 @@ def _needed(exports: list[Manifest]) -> set[str]:
     return {file.path for export in newest.values() for file in export.files if file.kind == "rows"}
 
 
-def _remove(storage: Storage, manifests: list[Manifest], now: datetime, needed: set[str]) -> None:
-    """Mark exports as pruned in their manifests, then delete their files; the next run resumes an interruption."""
+def _remove(
+    storage: Storage, manifests: list[Manifest], now: datetime, needed: set[str], signer: Key | None
+) -> dict[str, Any]:
+    """Mark exports as pruned in their manifests, then delete their files; the next run resumes an interruption.
+
+    Returns the revisions of the manifests for the audit record.
+    """
+    marked = list[Manifest]()
     for manifest in manifests:
-        _mark_pruned(storage, manifest, now.replace(microsecond=0).isoformat())
+        marked.append(mark_pruned(storage, manifest, now.replace(microsecond=0).isoformat(), signer))
         for file in (file for file in manifest.files if file.path not in needed):
             storage.delete(file.path)
         for folder in filter(None, map(storage.local_path, part_folders(manifest.stem))):
             with suppress(OSError):  # most exports have none, and what others have put there stays
                 folder.rmdir()
-
-
-def _mark_pruned(storage: Storage, manifest: Manifest, at: str) -> None:
-    manifest.pruned_at = manifest.pruned_at or at
-    try:
-        replace_manifest(storage, manifest)
-    except ConflictError:  # an erasure replaced it
-        if current := read_manifest(storage, manifest.stem):
-            _mark_pruned(storage, current, at)
+    return summarize_revisions(marked)
 
 
 def require_storage(storage: Storage) -> None:

@@ -9,13 +9,13 @@ from typing import Annotated, Any, NotRequired, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator, with_config
 from pydantic.dataclasses import dataclass
-from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.layout import REJECTED_FOLDER, manifest_path
-from feedback_etl.storage.base import STATE_FOLDER
+from feedback_etl.exports.canonical_json import compute_mac, load_unique
+from feedback_etl.exports.layout import is_path_of_export, manifest_path
+from feedback_etl.privacy.keys import Key, get_key_id
 
 SCHEMA_VERSION = 1
 ADOPTED = "adopted"
@@ -129,6 +129,8 @@ class Manifest:
         risk: The measured k and its quasi-identifiers; `stale` after rows were erased.
         erased_rows: The number of rows that were erased from its files.
         pruned_at: The time at which its files were removed; "" before.
+        revision: How often it was replaced; audit records name it, so that an older one is detected.
+        signed_by, mac: The id of a key, and its MAC over all other fields, 64 hex characters; None and "" if unsigned.
         version: The version of the file that was read; not a part of it.
     """
 
@@ -151,13 +153,16 @@ class Manifest:
     risk: Annotated[dict[str, Any], _or_empty(_RiskSummary)] = field(default_factory=dict)
     erased_rows: NonNegativeInt = 0
     pruned_at: str = ""
+    revision: NonNegativeInt = 0
+    signed_by: str | None = None
+    mac: str = ""
     schema_version: int = SCHEMA_VERSION
     version: Any = field(default=None, init=False, compare=False, repr=False)
 
     @model_validator(mode="after")
     def _require_own_files(self) -> Self:
         """Refuse files of others, which must not be removed or rewritten by this manifest."""
-        if self.stem.startswith(".") or not all(_is_inside(file.path, self.stem) for file in self.files):
+        if self.stem.startswith(".") or not all(is_path_of_export(file.path, self.stem) for file in self.files):
             raise ValueError("a manifest names files of its own export alone")
         return self
 
@@ -178,6 +183,15 @@ class Manifest:
         No key recomputes pseudonyms of an application's own function, so no person can be found there by id.
         """
         return self.overridden.get("hash_id", self.key_id)
+
+    def sign(self, key: Key | None) -> None:
+        """Sign the manifest as it is now; without a key it becomes unsigned."""
+        self.signed_by = get_key_id(key)
+        self.mac = self.compute_mac(key) if key else ""
+
+    def compute_mac(self, key: Key | None) -> str:
+        """Compute the MAC over all fields but `mac` and `version`: 64 hex characters."""
+        return compute_mac("manifest", self.to_dict(), key)
 
     def to_json(self) -> str:
         """Return the text of the manifest file."""
@@ -219,11 +233,10 @@ def hash_settings(settings: dict[str, Any]) -> str:
 def parse_manifest(content: bytes, path: str) -> Manifest:
     """Parse the content of a manifest file.
 
-    Raises:
-        ExportFileError: It is none, or of a newer version of this package.
+    Raises ExportFileError if it is none, or of a newer version of this package.
     """
     try:
-        values = from_json(content)
+        values = load_unique(content)
         del values["settings_digest"]  # computed again when it is needed
         if isinstance(values["files"], list):
             values["files"] = [DataFile(**file) for file in values["files"]]
@@ -235,16 +248,3 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
     if manifest.schema_version != SCHEMA_VERSION:
         raise ExportFileError(f"{path} was written by another version of feedback_etl; nothing was changed.")
     return manifest
-
-
-def _is_inside(path: str, stem: str) -> bool:
-    """Return whether a path is of this export by its name and folder; parts are in folders named after the stem."""
-    *folders, name = path.split("/")
-    own = {
-        (): name == stem or name.startswith(f"{stem}."),
-        (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
-        (STATE_FOLDER,): name == f"{stem}.rows",
-        (stem,): name.startswith("part-"),
-        (REJECTED_FOLDER, stem): name.startswith("part-"),
-    }
-    return own.get(tuple(folders), False) and "\0" not in name

@@ -1,6 +1,6 @@
 """Details of an export for its manifest and its audit record."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -36,8 +36,8 @@ class ExportRun(NamedTuple):
 
 
 def build_manifest(facts: ManifestDetails, run: ExportRun, files: list[DataFile], audit_head: str) -> Manifest:
-    """Build the manifest of an export."""
-    return Manifest(
+    """Build the manifest of an export, signed by its key."""
+    manifest = Manifest(
         stem=run.stem,
         mode=facts.mode,
         created_at=run.now.replace(microsecond=0).isoformat(),
@@ -56,6 +56,8 @@ def build_manifest(facts: ManifestDetails, run: ExportRun, files: list[DataFile]
         consent=list(facts.consent),
         risk=facts.risk,
     )
+    manifest.sign(run.key)
+    return manifest
 
 
 def _scheme(facts: ManifestDetails, key: Key | None) -> str:
@@ -68,4 +70,10 @@ def audit_summary(manifest: Manifest) -> dict[str, Any]:
     """Return the summary of a committed export for the audit log: its settings and its result."""
     names = ("mode", "window", "settings", "statistics", "risk", "consent")
     files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
-    return {name: getattr(manifest, name) for name in names} | {"files": files}
+    return {name: getattr(manifest, name) for name in names} | {"files": files} | summarize_revisions([manifest])
+
+
+def summarize_revisions(manifests: Iterable[Manifest]) -> dict[str, Any]:
+    """Return the revisions of manifests that were replaced, as details of an audit record."""
+    revisions = {manifest.stem: manifest.revision for manifest in manifests if manifest.revision}
+    return {"revisions": revisions} if revisions else {}

@@ -15,6 +15,7 @@ from feedback_etl.exports.audit_records import END_EVENTS, Record, compute_mac, 
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import manifest_path, part_folders
 from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
+from feedback_etl.exports.manifest_details import summarize_revisions
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.privacy.keys import Key, get_key_id
@@ -45,10 +46,11 @@ def recover_objects(storage: Storage, log: LockedAuditLog, signer: Key | None, k
         key = by_id[manifest.key_id]
         with suppress(ConflictError):  # another process does the same, and records it
             if manifest.mode != ABANDONED:
-                erase_digests(storage, manifest, list_digests(storage, key), key)
+                erase_digests(storage, manifest, list_digests(storage, key), key, signer)
             removed = remove_unlisted(storage, manifest.stem, manifest.files)
             outcome = "removed" if manifest.mode == ABANDONED else "committed"
-            log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed)
+            revisions = summarize_revisions([manifest])
+            log.append("recovered", signer, run=record["run"], outcome=outcome, removed=removed, **revisions)
 
 
 def abort_runs(storage: Storage, log: AuditLog, started: Iterable[Record], signer: Key | None) -> None:
@@ -83,13 +85,22 @@ def _resolve_manifest(storage: Storage, log: LockedAuditLog, started: Record, *,
     return put_abort_marker(storage, started, log) if manifest is None and is_old else manifest
 
 
-def erase_digests(storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None) -> int:
+def erase_digests(
+    storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None, signer: Key | None
+) -> int:
     """Remove the rows of erased people from the files of an export and return their number.
+
+    Args:
+        storage: The object store.
+        manifest: The manifest of the export.
+        digests: The digests of the pseudonyms of erased people.
+        key: The key of the digests.
+        signer: The key that signs the manifest.
 
     Raises:
         ConflictError: Another process does the same.
     """
-    finish_rewrites(storage, manifest)
+    finish_rewrites(storage, manifest, signer)
     digests = {*digests}
 
     def find_unwanted(file: DataFile) -> tuple[DataFile, set[str]]:
@@ -101,7 +112,7 @@ def erase_digests(storage: Storage, manifest: Manifest, digests: Iterable[str], 
 
     searched = map_files(storage, manifest.files, find_unwanted) if digests else []
     unwanted = [(file, pseudonyms) for file, pseudonyms in searched if pseudonyms]
-    removal = remove_rows(storage, manifest, unwanted, dry_run=False)
+    removal = remove_rows(storage, manifest, unwanted, signer, dry_run=False)
     if removal.conflict:
         raise removal.conflict
     return sum(rows for _, rows in removal.rows)

@@ -162,7 +162,7 @@ class ObjectExportTransaction(ExportTransaction):
         """Remove the rows of people erased while the manifest was put; return the manifest after that."""
         while erased := self._list_erased():
             try:
-                erase_digests(self._storage, manifest, erased, self._key)
+                erase_digests(self._storage, manifest, erased, self._key, self._key)
                 break
             except ConflictError:  # the erasure rewrites the same files
                 manifest = read_manifest(self._storage, self.stem) or manifest

@@ -17,6 +17,7 @@ from feedback_etl.exports.catalog import read_manifest, replace_manifest
 from feedback_etl.exports.layout import part_folders
 from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, write_without
+from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, replacement_path
 
@@ -27,6 +28,9 @@ _FILES_PER_MANIFEST = 16
 """Files that a manifest announces at once: their new contents are in the temporary folder meanwhile."""
 
 Result = TypeVar("Result")
+
+Unwanted = Sequence[tuple[DataFile, Set[str]]]
+"""Files and the pseudonyms whose rows are to be removed."""
 
 
 def map_files(storage: Storage, files: Sequence[DataFile], function: Callable[[DataFile], Result]) -> list[Result]:
@@ -50,9 +54,9 @@ class Removal(NamedTuple):
 
 
 def remove_rows(
-    storage: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
+    storage: Storage, manifest: Manifest, unwanted: Unwanted, signer: Key | None, *, dry_run: bool
 ) -> Removal:
-    """Replace files without the rows of the given pseudonyms, and update the manifest and its object.
+    """Replace files without the rows of the given pseudonyms, and update the manifest, signed by `signer`.
 
     Raises:
         OSError: A file cannot be written.
@@ -61,11 +65,11 @@ def remove_rows(
     try:
         if storage.has_locks:
             for file, pseudonyms in unwanted:
-                removed.append((file, _rewrite_file(storage, manifest, file, pseudonyms, dry_run=dry_run)))
+                removed.append((file, _rewrite_file(storage, manifest, file, pseudonyms, signer, dry_run=dry_run)))
         else:
             for start in range(0, len(unwanted), _FILES_PER_MANIFEST):
                 chunk = unwanted[start : start + _FILES_PER_MANIFEST]
-                rows, error = _rewrite_objects(storage, manifest, chunk, dry_run=dry_run)
+                rows, error = _rewrite_objects(storage, manifest, chunk, signer, dry_run=dry_run)
                 removed += rows
                 if error is not None:
                     raise error
@@ -74,7 +78,9 @@ def remove_rows(
     return Removal(removed)
 
 
-def _rewrite_file(storage: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], *, dry_run: bool) -> int:
+def _rewrite_file(  # noqa: PLR0913  private
+    storage: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], signer: Key | None, *, dry_run: bool
+) -> int:
     path = Path(storage.uri(file.path))
     if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
         file.rows = count_rows(path)
@@ -84,18 +90,18 @@ def _rewrite_file(storage: Storage, manifest: Manifest, file: DataFile, unwanted
         becoming = _write_remaining(path, new, unwanted, copies_access=True)
         if not dry_run:
             file.becoming = becoming
-            replace_manifest(storage, manifest)
+            replace_manifest(storage, manifest, signer)
             new.replace(path)
             fsync_directory(path.parent)
     finally:
         new.unlink(missing_ok=True)
     erased = file.rows - int(becoming["rows"])
     if not dry_run:
-        finish_rewrites(storage, manifest)
+        finish_rewrites(storage, manifest, signer)
     return erased
 
 
-def finish_rewrites(storage: Storage, manifest: Manifest) -> None:
+def finish_rewrites(storage: Storage, manifest: Manifest, signer: Key | None) -> None:
     """Update the manifest to the content that exists, whether a crash came before or after a replacement.
 
     In an object store an announced content that does not exist may still be put by a process that is at work.
@@ -107,7 +113,7 @@ def finish_rewrites(storage: Storage, manifest: Manifest) -> None:
             _apply_replacement(manifest, file)
         if storage.has_locks:
             file.becoming = {}
-    replace_manifest(storage, manifest)
+    replace_manifest(storage, manifest, signer)
 
 
 def _apply_replacement(manifest: Manifest, file: DataFile, etag: str = "") -> None:
@@ -170,7 +176,7 @@ class _Draft(NamedTuple):
 
 
 def _rewrite_objects(
-    storage: Storage, manifest: Manifest, unwanted: Sequence[tuple[DataFile, Set[str]]], *, dry_run: bool
+    storage: Storage, manifest: Manifest, unwanted: Unwanted, signer: Key | None, *, dry_run: bool
 ) -> tuple[list[tuple[DataFile, int]], BaseException | None]:
     """Return the number of removed rows of each replaced object, and the error of the first other one."""
     with ExitStack() as stack, ThreadPoolExecutor(_CONCURRENCY) as pool:
@@ -180,12 +186,12 @@ def _rewrite_objects(
             return removed, None
         for draft in drafts:
             draft.file.becoming = draft.becoming
-        replace_manifest(storage, manifest)
+        replace_manifest(storage, manifest, signer)
         puts = [pool.submit(storage.replace, draft.file.path, draft.path, draft.if_match) for draft in drafts]
         wait(puts)
     # Record the replaced objects, also if others failed: those keep their announcement.
     done = [number for number, put in enumerate(puts) if put.exception() is None]
-    _record_replacements(storage, manifest, [(drafts[number], puts[number].result()) for number in done])
+    _record_replacements(storage, manifest, [(drafts[number], puts[number].result()) for number in done], signer)
     return [removed[number] for number in done], next(filter(None, (put.exception() for put in puts)), None)
 
 
@@ -205,14 +211,16 @@ def _write_remaining(old: Path, new: Path, unwanted: Set[str], *, copies_access:
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 
 
-def _record_replacements(storage: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]]) -> None:
+def _record_replacements(
+    storage: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]], signer: Key | None
+) -> None:
     """Record replaced objects in the manifest; after a conflict, in the manifest that another process wrote."""
     for draft, version in replaced:
         _apply_replacement(manifest, draft.file, version)
     now: Manifest | None = manifest
     while replaced and now:
         try:
-            replace_manifest(storage, now)
+            replace_manifest(storage, now, signer)
             break
         except ConflictError:  # another process replaced the manifest: apply the replacements to that one
             now = read_manifest(storage, manifest.stem)

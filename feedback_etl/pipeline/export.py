@@ -78,8 +78,9 @@ def export_feedback(  # noqa: PLR0913  public, flat
         FolderLockedError: Another program uses the folder for too long; nothing was published.
 
     >>> from feedback_etl.demo.sample import sample_database
+    >>> from feedback_etl.privacy.keys import generate_key
     >>> with sample_database() as url:
-    ...     report = export_feedback(url, days_back=90, key="k" * 32, output_dir="training")
+    ...     report = export_feedback(url, days_back=90, key=generate_key(), output_dir="training")
     >>> report.total_feedback_records > report.exported_records > 0
     True
     """

@@ -16,6 +16,7 @@ from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import MANIFEST_SUFFIX, has_stem, is_state_file
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.manifest_details import summarize_revisions
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
 from feedback_etl.exports.row_filter import find_analyses, list_pseudonyms
@@ -82,6 +83,7 @@ class Eraser:
         self._log = AuditLog(storage)
         self._signer = keys[0] if keys else None
         self._result, self._found_ids = ErasureResult(), set[str]()
+        self._erased_from = list[Manifest]()
 
     def run(self) -> ErasureResult:
         """Erase, and return the result."""
@@ -166,6 +168,7 @@ class Eraser:
                 rows=result.rows,
                 files=result.files,
                 damaged=result.damaged,
+                **summarize_revisions(self._erased_from),
             )
 
     def _erase_with_retry(self, manifest: Manifest, key: Key | None) -> None:
@@ -183,7 +186,7 @@ class Eraser:
         if top := self._storage.local_path():
             paths = [top / file.path for file in manifest.files]
             refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
-        finish_rewrites(self._storage, manifest)
+        finish_rewrites(self._storage, manifest, self._signer)
         search = partial(self._search, request=self._request.with_key(key))
         matches = map_files(self._storage, manifest.files, search)
         matching = [(file, match) for file, match in zip(manifest.files, matches, strict=True) if match]
@@ -192,13 +195,14 @@ class Eraser:
             file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
         ]
         self._found_ids.update(*(match.ids for _, match in matching))
-        removal = remove_rows(self._storage, manifest, unwanted, dry_run=self._dry_run)
+        removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:
             if file.kind != "rows":
                 self._result.files += [file.path] if file.path not in self._result.files else []
                 self._result.rows += removed_rows
         if removal.conflict:
             raise removal.conflict
+        self._erased_from.append(manifest)
 
     def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
         """Return the rows of a file to remove; None if the file was pruned."""

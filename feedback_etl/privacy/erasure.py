@@ -82,8 +82,9 @@ def erase(  # noqa: PLR0913  public, flat
         KeyMissingError: The audit log is signed, and there is no key.
 
     >>> from tempfile import TemporaryDirectory
+    >>> from feedback_etl.privacy.keys import generate_key
     >>> with TemporaryDirectory() as folder:
-    ...     erase(folder, analysis_ids=[42], keys=[Key("k" * 32)]).not_found
+    ...     erase(folder, analysis_ids=[42], keys=[generate_key()]).not_found
     ['42']
     """
     require_usable_polars()

@@ -176,8 +176,9 @@ def write_croissant(folder: str | Path) -> Path | str:
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo.sample import sample_database
+    >>> from feedback_etl.privacy.keys import generate_key
     >>> with sample_database() as url:
-    ...     _ = export_feedback(url, days_back=90, key="k" * 32, output_dir="described")
+    ...     _ = export_feedback(url, days_back=90, key=generate_key(), output_dir="described")
     >>> json.loads(write_croissant("described").read_text())["@type"]
     'sc:Dataset'
     """

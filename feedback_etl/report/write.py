@@ -44,9 +44,11 @@ def write_report(
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo.sample import sample_database
+    >>> from feedback_etl.privacy.keys import generate_key
+    >>> key = generate_key()
     >>> with sample_database() as url:
-    ...     _ = export_feedback(url, days_back=90, key="k" * 32, output_dir="reported")
-    >>> write_report("report.html", "reported", keys="k" * 32).read_text().splitlines()[0]
+    ...     _ = export_feedback(url, days_back=90, key=key, output_dir="reported")
+    >>> write_report("report.html", "reported", keys=key).read_text().splitlines()[0]
     '<!doctype html>'
     """
     require_usable_polars()

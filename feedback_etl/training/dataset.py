@@ -74,8 +74,9 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo.sample import sample_database
+    >>> from feedback_etl.privacy.keys import generate_key
     >>> with sample_database() as url:
-    ...     _ = export_feedback(url, days_back=90, key="k" * 32, output_dir="scanned")
+    ...     _ = export_feedback(url, days_back=90, key=generate_key(), output_dir="scanned")
     >>> scan_training("scanned").select("helpful_rating", "age_range").collect_schema()["helpful_rating"]
     Int8
     """
@@ -101,8 +102,9 @@ def latest_export(folder: str | Path) -> Path | str:
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo.sample import sample_database
+    >>> from feedback_etl.privacy.keys import generate_key
     >>> with sample_database() as url:
-    ...     report = export_feedback(url, days_back=90, key="k" * 32, output_dir="latest")
+    ...     report = export_feedback(url, days_back=90, key=generate_key(), output_dir="latest")
     >>> str(latest_export("latest")) == report.export_filename
     True
     """

@@ -1,0 +1,81 @@
+"""Read the age of each person once, instead of joining the profiles to every row (PostgreSQL).
+
+The join needs the lowest profile of each person, and makes the rows to sort wider: it is about a fifth of the server's
+work for a large window. The ages of five million people take 20 MB here.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import polars as pl
+import sqlalchemy as sa
+
+from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.ranges import estimate_rows
+from feedback_etl.database.relation import SourceRelation
+from feedback_etl.database.sql import select_ages
+from feedback_etl.database.statements import fetch_rows
+from feedback_etl.database.window import Window
+
+MIN_ROWS = 100_000
+"""Rows of a window from which on all ages are read; for fewer rows, the database finds those of their people."""
+
+MAX_IDS = 5_000_000
+"""Ids between the lowest and the highest one of a person, including both."""
+
+
+class AgeQuery(NamedTuple):
+    """Describe the ages to read.
+
+    Attributes:
+        sql: Statement that yields user_id and age, once for each person with a profile.
+        first: The lowest user_id.
+        last: The highest one.
+    """
+
+    sql: str
+    first: int
+    last: int
+
+
+def plan_ages(source: DatabaseConnection, relation: SourceRelation, window: Window) -> AgeQuery | None:
+    """Return the ages to read for a window; None if the database is to join them.
+
+    They are read if the tables are the default ones, user ids are integers, and there are at most as many of them as
+    the planner expects rows in the window.
+    """
+    profiles = relation.profiles
+    if source.dialect != "postgresql" or profiles is None:
+        return None
+    rows = estimate_rows(source, relation, window)
+    if rows < MIN_ROWS:
+        return None
+    first, last = sa.func.min(profiles.c.user_id), sa.func.max(profiles.c.user_id)
+    (ends,) = fetch_rows(source, relation.render(sa.select(first, last)))
+    if not all(isinstance(end, int) for end in ends) or ends[1] - ends[0] >= min(MAX_IDS, rows):
+        return None
+    return AgeQuery(select_ages(relation), *ends)
+
+
+def collect_ages(batches: Iterable[pl.DataFrame], query: AgeQuery) -> pl.Series:
+    """Return the ages of all ids from the first to the last; null for an id without a profile.
+
+    Args:
+        batches: Frames with the columns user_id and age, at least one.
+        query: The query that they result from.
+    """
+    ages: pl.Series | None = None
+    for batch in batches:
+        if ages is None:
+            ages = pl.repeat(None, query.last - query.first + 1, dtype=batch["age"].dtype, eager=True)
+        ages.scatter(batch["user_id"].cast(pl.Int64) - query.first, batch["age"])
+    if ages is None:
+        raise AssertionError("A reader yields at least one batch.")
+    return ages
+
+
+def add_ages(frame: pl.DataFrame, ages: pl.Series, query: AgeQuery) -> pl.DataFrame:
+    """Return the frame with the age of each row's person; null where there is none."""
+    user_id = pl.col("user_id").cast(pl.Int64)
+    position = pl.when(user_id.is_between(query.first, query.last)).then(user_id - query.first)
+    return frame.with_columns(age=pl.lit(ages).gather(position))
