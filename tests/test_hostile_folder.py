@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from databases import Database
-from folders import KEY, exported, people
+from folders import exported, people
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import Here
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, FeedbackError
