@@ -41,7 +41,7 @@ def main(folder: str | None = None) -> None:
     train, test = parts["train"], parts["test"]
 
     baseline = DummyClassifier(strategy="prior")
-    encoder = FeedbackFeatures(min_rows=5, times=False)  # the time of the feedback is unknown at prediction time
+    encoder = FeedbackFeatures(min_rows=5)  # only what is known when the recommendation is given
     model = make_pipeline(encoder, StandardScaler(), LogisticRegression(random_state=SEED))
     share = test["label"].sum() / test.height
     print(f"{train.height:,} rows to learn from, {test.height:,} to test; {share:.0%} of these are helpful")

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.plurals import pluralize
 
 RATINGS = {
     "helpful_rating": (1, 5),
@@ -193,7 +194,7 @@ def summarize_names(names: Iterable[str]) -> str:
     names = list(names)
     known = [name for name in names if name in KNOWN]
     others = len(names) - len(known)
-    count = [f"{others:,} other{'' if others == 1 else 's'}"] if others else []
+    count = [pluralize(others, "other")] if others else []
     return " and ".join([*([", ".join(known)] if known else []), *count]) or "none"
 
 

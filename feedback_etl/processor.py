@@ -41,27 +41,26 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["FeedbackProcessingStats", "FeedbackProcessor", "FeedbackTrainingPair"]
 
-_OF_EACH_CALL = ("days_back", "since", "until", "min_feedback_fields", "output_dir")
-"""Options of `export_feedback` that are none of the constructor: its own, and those of `process_and_export`."""
+_CALL_OPTIONS = ("days_back", "since", "until", "min_feedback_fields", "output_dir")
+"""Options that `options` must not contain: the constructor or `process_and_export` declares them."""
 
 
 class FeedbackProcessor:
-    """Exports an application's feedback as training data.
+    """Export an application's feedback as training data.
 
-    Settings (environment, settings file) count as for servers and schedulers; what is given here comes before them. A
-    subclass that overrides `_hash_id`, `_bucket_age` or `_get_pair_hash` changes the export: such a method is called
-    once for each distinct value of a batch.
+    Arguments take precedence over settings (environment, settings file). A subclass can override `_hash_id`,
+    `_bucket_age` and `_get_pair_hash`; such a method is called once for each distinct value of a batch.
 
     Args:
         db_session: A Session, Connection, Engine or URL of SQLAlchemy.
-        output_dir: Where exports go; that of the settings unless given.
-        key: The pseudonym key; the configured one unless given.
-        unkeyed: Use plain SHA-256, as before there were keys; anybody who can list the ids can invert it.
+        output_dir: Folder of the exports; by default that of the settings.
+        key: Pseudonym key; by default the configured one.
+        unkeyed: Use plain SHA-256 without a key: anyone who can list the ids can invert it.
         allow_new_key: Export into a folder whose exports have pseudonyms of another key.
-        options: Others of `export_feedback`, such as `age_edges=(18, 30, 65)`, `k=5` or `format="parquet"`.
+        options: Other options of `export_feedback`, such as `age_edges=(18, 30, 65)`, `k=5` or `format="parquet"`.
 
     Raises:
-        UsageError: There is no such option, or its value is wrong.
+        UsageError: An option does not exist, or its value is not allowed.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class FeedbackProcessor:
     ) -> None:
         if key is not None and unkeyed:
             raise UsageError("Give a key or unkeyed=True, not both.")
-        if misplaced := [name for name in options if name in _OF_EACH_CALL]:
+        if misplaced := [name for name in options if name in _CALL_OPTIONS]:
             raise UsageError(
                 f"{', '.join(misplaced)} cannot be set for all exports: process_and_export(days_back=...)."
             )
@@ -90,7 +89,7 @@ class FeedbackProcessor:
 
     @property
     def output_dir(self) -> str | Path:
-        """Where exports go."""
+        """The folder of the exports."""
         return self._settings().output_dir if self._output_dir is None else self._output_dir
 
     @output_dir.setter
@@ -98,29 +97,29 @@ class FeedbackProcessor:
         self._output_dir = folder
 
     def process_and_export(self, days_back: int = 1, min_feedback_fields: int = 1) -> FeedbackProcessingStats:
-        """Export the last days' feedback; raises the errors of `export_feedback`.
+        """Export the feedback of the last days; raises the errors of `export_feedback`.
 
-        That all rows are rejected is no error here, as it was none in the classic API: it is logged as a warning, and
-        the figures have no file.
+        Rejected rows are no error here, as they were none in the classic API, unless `max_rejected` or `strict` is
+        given. If all rows are rejected, a warning is logged, and the report names no file.
 
         Args:
-            days_back: Days of 24 hours before now; -1 for everything.
-            min_feedback_fields: Rows with fewer of the four ratings are skipped.
+            days_back: Window in days of 24 hours before now; -1 for all feedback.
+            min_feedback_fields: Skip rows with fewer of the four ratings.
 
         Returns:
-            The figures of this run alone.
+            The statistics of this run, not accumulated over runs.
 
         Raises:
-            ValidationError: An overridden method raised an error, or returned something of another type.
+            ValidationError: An overridden method raised an error, or returned a value of another type.
         """
         settings = load_settings()
-        key = self._key_or_configured(settings)
+        key = self._resolve_key(settings)
         own = {"output_dir": self._output_dir} if self._output_dir is not None else {}
         try:
-            with self._exporting(settings, key):
+            with self._cache_lookups(settings, key):
                 return export_feedback(
                     self.db_session,
-                    options=settings.to_options(**own | self._options),
+                    options=settings.to_options(**{"max_rejected": 1.0} | own | self._options),
                     days_back=days_back,
                     min_feedback_fields=min_feedback_fields,
                     key=key,
@@ -133,16 +132,16 @@ class FeedbackProcessor:
             return cast("FeedbackProcessingStats", error.report)
 
     @contextmanager
-    def _exporting(self, settings: Settings, key: Key | None) -> Iterator[None]:
-        """Look nothing up anew while an export of this processor calls its methods for thousands of values."""
-        token = _EXPORTING.set(_Exporting(self, settings, key))
+    def _cache_lookups(self, settings: Settings, key: Key | None) -> Iterator[None]:
+        """Use these settings and this key while an export calls the methods for each distinct value."""
+        token = _RUNNING.set(_RunningExport(self, settings, key))
         try:
             yield
         finally:
-            _EXPORTING.reset(token)
+            _RUNNING.reset(token)
 
     def _overrides(self) -> Overrides:
-        """Return the methods that this processor or its class does not have from `FeedbackProcessor` as it is here."""
+        """Return the methods that this processor or its class overrides."""
         overridden = {
             name: getattr(self, method)
             for name, method in _METHODS.items()
@@ -151,35 +150,38 @@ class FeedbackProcessor:
         return Overrides(**overridden)
 
     def _settings(self) -> Settings:
-        exporting = _EXPORTING.get()
-        return exporting.settings if exporting and exporting.processor is self else load_settings()
+        running = _RUNNING.get()
+        return running.settings if running and running.processor is self else load_settings()
 
-    def _key_or_configured(self, settings: Settings | None = None) -> Key | None:
-        exporting = _EXPORTING.get()
-        if exporting and exporting.processor is self:
-            return exporting.key
+    def _resolve_key(self, settings: Settings | None = None) -> Key | None:
+        running = _RUNNING.get()
+        if running and running.processor is self:
+            return running.key
         if self._unkeyed:
             return None
         return self._key or find_active_key(settings)
 
     def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
-        """Pseudonym of an analysis id, as in an export.
+        """Return the pseudonym of an analysis id, as in an export.
 
         Raises:
-            UsageError: It is none: null, or a float, which is not an exact id.
+            UsageError: The id is of another type; a float, for one, is not an exact id.
         """
         if not isinstance(id, Integral | str | UUID):
-            raise UsageError(f"An id is an integer, text or a UUID, not {type(id).__name__}.")
+            raise UsageError(f"An id must be an integer, text or a UUID, not {type(id).__name__}.")
         require_usable_polars()
-        key = self._key_or_configured()
+        key = self._resolve_key()
         digest = hash_id(pl.lit(str(id)), key=key, domain="analysis_id", unkeyed=key is None)
         return str(pl.select(digest).item())
 
     def _bucket_age(self, age: float | None) -> str | None:
-        """Range of an age in years; None for None and NaN. Implausible ages have one here, and none in an export."""
+        """Return the range of an age in years; None for None and NaN.
+
+        An implausible age has a range here, and none in an export.
+        """
         require_usable_polars()
-        found: str | None = pl.select(bucket_age(pl.lit(age, pl.Float64), edges=self._age_edges())).item()
-        return found
+        label: str | None = pl.select(bucket_age(pl.lit(age, pl.Float64), edges=self._age_edges())).item()
+        return label
 
     def _age_edges(self) -> tuple[int, ...]:
         return tuple(self._options.get("age_edges") or self._settings().age_edges)
@@ -191,32 +193,32 @@ class FeedbackProcessor:
         return str(pl.select(pair_hash(*map(pl.lit, parts))).item())
 
     def _export_to_csv(self, pairs: Sequence[FeedbackTrainingPair]) -> str:
-        """Write pairs as they are; the path of the file, or "" for an empty list.
+        """Write pairs unchanged, and return the path of the file; write nothing and return "" for an empty list.
 
-        Pseudonyms and labels of age ranges are of any form. Times are ISO 8601 text, in UTC unless they have an offset;
-        an empty text is no value.
+        Pseudonyms and labels of age ranges can have any form. Times are ISO 8601 text, in UTC unless they have an
+        offset; an empty text is null.
 
         Raises:
-            ValidationError: A value is of another type, a rating outside its scale, or a text that spreadsheet programs
-                would run as a formula.
+            ValidationError: A value is of another type, a rating is out of range, or spreadsheet programs would run a
+                text as a formula.
             ExportFileError: The folder cannot be used.
         """
         if not pairs:
             return ""
         require_usable_polars()
         frame = validate_classic(to_frame(pairs))
-        key, settings = self._key_or_configured(), self._settings_of(frame)
+        key, settings = self._resolve_key(), self._manifest_settings(frame)
         own = "hash_id" in settings.get("overridden", {})
         options = TransactionOptions(
             key=key, allow_new_key=self._allow_new_key, known_keys=available_keys, own_pseudonyms=own
         )
         with LocalExportTransaction(self.output_dir, resolve_now(), options) as files:
             files.write(frame)
-            facts = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
-            return str(files.commit(facts).pairs)
+            details = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
+            return str(files.commit(details).pairs)
 
-    def _settings_of(self, frame: pl.DataFrame) -> dict[str, Any]:
-        """Return what a manifest has to record of pairs that were given: whose pseudonyms and labels they have."""
+    def _manifest_settings(self, frame: pl.DataFrame) -> dict[str, Any]:
+        """Return the settings that a manifest records of given pairs: the origin of their pseudonyms and labels."""
         edges, own = self._age_edges(), self._overrides().names()
         given = f"{FeedbackProcessor.__module__}.{FeedbackProcessor._export_to_csv.__qualname__}"
         overridden = {name: own[name] for name in ("hash_id", "bucket_age") if name in own}
@@ -228,15 +230,15 @@ class FeedbackProcessor:
         return settings | ({"age_edges": list(edges)} if edges != AGE_EDGES else {})
 
 
-class _Exporting(NamedTuple):
-    """What an export that is under way has looked up."""
+class _RunningExport(NamedTuple):
+    """The settings and the key of a running export."""
 
     processor: FeedbackProcessor
     settings: Settings
     key: Key | None
 
 
-_EXPORTING: ContextVar[_Exporting | None] = ContextVar("feedback_etl_exporting", default=None)
+_RUNNING: ContextVar[_RunningExport | None] = ContextVar("feedback_etl_running_export", default=None)
 
 _METHODS = {"hash_id": "_hash_id", "bucket_age": "_bucket_age", "pair_hash": "_get_pair_hash"}
 _BUILT_IN: dict[str, Callable[..., Any]] = {name: vars(FeedbackProcessor)[method] for name, method in _METHODS.items()}

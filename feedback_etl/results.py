@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from typing import Any, Self
 
-from feedback_etl.database.window import Window
+from feedback_etl.database.window import Window, parse_window
 
 
 @dataclass
@@ -77,10 +76,9 @@ class ExportReport(FeedbackProcessingStats):
     @classmethod
     def from_audit_summary(cls, summary: Mapping[str, Any]) -> Self:
         """Return the report of a committed export from its summary in the audit log, without the names of its files."""
-        start, end = (datetime.fromisoformat(time) if time else None for time in summary["window"])
         report = cls(**summary["statistics"], mode=summary["mode"], risk=summary["risk"], key_id=summary["key_id"])
         report.anonymized_records = report.exported_records + report.suppressed_records
-        report.window = Window(start, end) if end else None
+        report.window = parse_window(summary["window"])
         return report
 
     def to_statistics(self) -> dict[str, Any]:

@@ -147,9 +147,10 @@ def load_settings(**flags: Any) -> Settings:
         example = '["age_range", "timeframe"]'
         problems.append(f"{PREFIX}{name.upper()} must be a list or a table in JSON, for example {example}")
     except ValidationError as error:
-        problems = [describe_error(entry["loc"], entry["msg"], known) for entry in error.errors()] + problems
+        problems = [describe_error(entry["loc"], entry["msg"], known, flags) for entry in error.errors()] + problems
     if problems:
-        raise UsageError(f"The settings are invalid: {'; '.join(problems)}. Settings are: {', '.join(known)}.")
+        hint = f" Settings are: {', '.join(known)}." if "is not a setting" in "".join(problems) else ""
+        raise UsageError(f"The settings are invalid: {'; '.join(problems)}.{hint}")
     return settings
 
 

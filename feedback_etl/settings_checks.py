@@ -27,18 +27,23 @@ _SERVICE_LINK = re.compile(
 """A variable that Kubernetes sets for a Service named feedback-etl or feedback-etl-NAME, as NAME=VALUE."""
 
 
-def describe_error(location: Iterable[str | int], message: str, known: Iterable[str]) -> str:
+def describe_error(
+    location: Iterable[str | int], message: str, known: Iterable[str], flags: Mapping[str, object]
+) -> str:
     """Convert an error of Pydantic to a clause that contains the name of the setting but not its value.
+
+    The name of an option of the command line is quoted with backticks.
 
     Args:
         location: The path of the setting, as in `ValidationError.errors()`.
         message: Pydantic's message, which begins with "Input" or "Extra inputs".
         known: The names of all settings.
+        flags: The values that options of the command line give, by the names of settings.
     """
     name = ".".join(map(str, location)).removeprefix(PREFIX.lower())
     if message.startswith("Extra"):
         return describe_unknown(name, name, known)
-    return message.replace("Input", name, 1)
+    return message.replace("Input", name if flags.get(name) is None else f"`{name}`", 1)
 
 
 def describe_unknown(shown_name: str, name: str, known: Iterable[str]) -> str:

@@ -100,8 +100,8 @@ class TestEnforcedK:
     @pytest.mark.parametrize(
         ("options", "why"),
         [
-            ({"on_small_class": "fail"}, "on_small_class is fail"),
-            ({"max_suppressed": 0.1}, "max_suppressed is 10.000%"),
+            ({"on_small_class": "fail"}, "`on_small_class` is fail"),
+            ({"max_suppressed": 0.1}, "`max_suppressed` allows 0.1"),
             ({"k": 100}, "no row would be left"),
         ],
     )

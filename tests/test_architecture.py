@@ -25,7 +25,7 @@ HEAVY = {
 }
 
 LAYERS = [
-    {"clock", "errors", "lazy_names"},
+    {"clock", "errors", "lazy_names", "plurals"},
     {"columns"},
     {"storage", "transform"},
     {"database", "exports", "options", "privacy", "results", "settings_checks", "settings_file"},

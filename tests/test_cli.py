@@ -24,6 +24,7 @@ from pseudonym_keys import KEY
 from feedback_etl import __version__
 from feedback_etl.cli import classic
 from feedback_etl.cli.app import app
+from feedback_etl.cli.option_names import OPTION_NAMES
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
 from feedback_etl.exports.audit import AuditLog
@@ -34,6 +35,11 @@ from feedback_etl.settings_checks import NO_DATABASE, NO_KEY
 KEY_ID = Key(KEY).id
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "commands.md"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
+QUERY = (
+    "SELECT id AS feedback_id, user_id, analysis_id, 'rec' AS recommendation_id, helpful_rating, "
+    "product_satisfaction, routine_completion_pct, would_recommend, NULL AS conditions_analyzed, "
+    "NULL AS rules_applied, timeframe, 40 AS age, created_at FROM recommendation_feedbacks;"
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +105,8 @@ class TestExport:
             "duplicates 1 dropped",
             f"rejected   1 listed in {figures['rejected_filename']}",
             "           1 helpful_rating_out_of_range",
-            "k          1 (age_range, conditions_detected, timeframe; 2 rows in classes under 5)",
+            "k          1 (age_range, conditions_detected, timeframe)",
+            "           2 rows in classes of fewer than 5 people",
             f"file       {path}",
             f"key        {KEY_ID}",
             f"duration   {figures['execution_time_seconds']:.2f} s",
@@ -132,11 +139,7 @@ class TestExport:
     def test_all_options_together(self, configured: str, tmp_path: Path) -> None:
         """Stderr is empty; stdout contains the statistics only."""
         query = tmp_path / "own.sql"
-        query.write_text(
-            "SELECT id AS feedback_id, user_id, analysis_id, 'rec' AS recommendation_id, helpful_rating, "
-            "product_satisfaction, routine_completion_pct, would_recommend, NULL AS conditions_analyzed, "
-            "NULL AS rules_applied, timeframe, 40 AS age, created_at FROM recommendation_feedbacks;"
-        )
+        query.write_text(QUERY)
         run = feedback_etl(
             *("export", "--since", "2025-01-10T10:00:00", "--until", "2025-01-20T10:00:00"),
             *("--output", tmp_path / "out", "--min-fields", "0", "--query", query, "--max-rejected", "0.5"),
@@ -156,7 +159,11 @@ class TestExport:
         ("arguments", "code", "message"),
         [
             (["--database-url", "sqlite:///missing.db"], 3, "error: There is no SQLite file at missing.db."),
-            (["--strict"], 4, "error: Nothing was exported: 1 of 4 rows are rejected, and no row may be rejected"),
+            (
+                ["--strict"],
+                4,
+                "error: Nothing was exported: 1 of 4 rows (25.0 %) are rejected, and --strict allows none.",
+            ),
             (["--output", "file/below"], 5, "error: Nothing was written to file/below: a part of the path is a file"),
         ],
     )
@@ -253,24 +260,30 @@ class TestExportHere:
         assert here("export", "--max-rejected", "0.25").code == 0
         ended = here("export", "--max-rejected", "0.24")
         assert ended.code == 4
-        assert "max_rejected" in ended.err
-        assert "helpful_rating_out_of_range 1" in ended.err
+        assert ended.err == (
+            "error: Nothing was exported: 1 of 4 rows (25.0 %) are rejected, and --max-rejected allows 0.24. Reasons: "
+            "helpful_rating_out_of_range 1. Correct these rows in the database, or raise --max-rejected.\n"
+        )
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other: give one of them."),
-            (["--until", "2025-01-01"], "requires a start (since)"),
+            (["--until", "2025-01-01"], "The end of a window (--until) requires a start (--since)."),
             (["--since", "yesterday"], "A time must be an ISO 8601 date or time"),
             (["--since", "2025-02-01", "--until", "2025-01-01"], "--since must be before the end of the window."),
             (["--since", "2025-01-01", "--until", "2125-01-01"], "--until is in the future"),
-            (["--days", "0"], "days_back must be a whole number of days, 1 or more, or -1 for everything."),
-            (["--days", "-2"], "days_back must be"),
-            (["--days", "1000000000000"], "days_back must be"),
+            (["--days", "0"], "--days must be a whole number of days, 1 or more, or -1 for everything."),
+            (["--days", "-2"], "--days must be"),
+            (["--days", "1000000000000"], "--days must be"),
             (["--days", "1.5"], "Invalid value for '--days'"),
-            (["--min-fields", "5"], "min_feedback_fields must be a whole number from 0 to 4."),
-            (["--max-rejected", "5"], "max_rejected must be a share from 0 to 1"),
-            (["--max-rejected", "nan"], "max_rejected must be a share from 0 to 1"),
+            (["--min-fields", "5"], "--min-fields must be a whole number from 0 to 4."),
+            (["--max-rejected", "5"], "--max-rejected must be a share from 0 to 1"),
+            (["--k", "0"], "--k should be greater than or equal to 1"),
+            (["--k", "5", "--max-suppressed", "2"], "--max-suppressed should be less than or equal to 1"),
+            (["--incremental", "--lookback", "soon"], "--lookback must be a duration such as 30m, 2h or 1d"),
+            (["--bulk", "--workers", "0"], "--workers must be a whole number, 1 or more."),
+            (["--max-rejected", "nan"], "--max-rejected must be a share from 0 to 1"),
             (["--timestamp-precision", "week"], "Invalid value for '--timestamp-precision'"),
             (["--query", "missing.sql"], "There is no query file missing.sql."),
             (["--database-url", ""], "The database URL is not valid"),
@@ -332,7 +345,13 @@ class TestPreview:
         assert run.returncode == 0
         rows = list(csv.DictReader(run.stdout.splitlines()))
         assert [row["recommendation_id"] for row in rows] == ["rec_1", "rec_1"]
-        assert run.stderr == ("The first 2 of 2 rows. Nothing was written; the pseudonyms use a temporary key.\n")
+        assert run.stderr.splitlines() == [
+            "skipped    1 with fewer than 1 rating",
+            "duplicates 1 dropped",
+            "rejected   1 by reason:",
+            "           1 helpful_rating_out_of_range",
+            "The first 2 of 2 rows. Nothing was written; the pseudonyms use a temporary key.",
+        ]
         assert everything_below(tmp_path) == everything_below(Path.home()) == []
 
     @pytest.mark.usefixtures("configured")
@@ -340,9 +359,23 @@ class TestPreview:
         """The window, the ratings and the number of rows."""
         ended = here("preview", "--days", "-1", "--rows", "3", "--min-fields", "0")
         assert (ended.code, ended.out.count("\n")) == (0, 4)
-        assert ended.err.startswith("The first 3 of 4 rows.")
+        assert "\nThe first 3 of 4 rows." in ended.err
         ended = here("preview", "--since", "2025-01-01", "--until", "2025-01-15")
         assert ended.err.startswith("The first 1 of 1 rows.")
+
+    @pytest.mark.usefixtures("configured")
+    def test_preview_shows_valid_rows_however_many_are_rejected(self, here: Here, tmp_path: Path) -> None:
+        """An export of the same rows publishes nothing."""
+        query = tmp_path / "query.sql"
+        query.write_text(
+            QUERY.replace("helpful_rating,", "CASE WHEN id < 3 THEN 9 ELSE helpful_rating END AS helpful_rating,")
+        )
+        ended = here("preview", "--query", query)
+        assert (ended.code, ended.out.count("\n")) == (0, 2)
+        assert "rejected   3 by reason:\n           3 helpful_rating_out_of_range\n" in ended.err
+        ended = here("export", "--query", query)
+        assert ended.code == 4
+        assert "3 of 4 rows (75.0 %) are rejected, and --max-rejected allows 0.5" in ended.err
 
     @pytest.mark.usefixtures("configured")
     def test_preview_of_an_empty_window(self, here: Here) -> None:
@@ -551,6 +584,20 @@ def collect(name: str, group: Any, commands: dict[str, Any]) -> None:
 COMMANDS = list_commands()
 
 
+def test_options_in_messages_exist() -> None:
+    """Names of the library's options are replaced by options of commands."""
+    options = {name for command in COMMANDS.values() for parameter in command.params for name in parameter.opts}
+    assert {*OPTION_NAMES.values()} <= options
+
+
+@pytest.mark.parametrize("command", ["demo", "preview"])
+def test_rows_must_be_positive(here: Here, tmp_path: Path, command: str) -> None:
+    """Nothing is created."""
+    ended = here(command, "--rows", "0")
+    assert (ended.code, ended.out, ended.err) == (2, "", "error: --rows must be 1 or more.\n")
+    assert files_below(tmp_path) == []
+
+
 class TestHelp:
     """Help with examples that parse, and complete documentation."""
 
@@ -570,6 +617,7 @@ class TestHelp:
         assert example.startswith("Example: feedback-etl ")
         assert max(map(len, ended.out.splitlines())) <= 80
         assert "..." not in re.sub(r"[\]}]\.\.\.", "", ended.out)
+        assert not re.search(r"<list|Path>|\(off\)|default: \(", ended.out)
         for parameter in COMMANDS[name].params:
             assert parameter.help, f"{parameter.name} has no help"
         assert_parses(shlex.split(example)[1:])
@@ -607,3 +655,35 @@ def test_export_runs_with_closed_standard_streams(configured: str, tmp_path: Pat
     done = subprocess.run(["sh", "-c", command], env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert len(list((tmp_path / "exports").glob("*.csv"))) == 1
+
+
+def test_shared_export_without_rows_names_quasi_identifiers_and_remedy(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the sample data every class of a day is small; with one quasi-identifier less some are not."""
+    assert here("demo", "--rows", "3000").code == 0
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "sqlite:///feedback_demo/feedback.db")
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    ended = here("export", "--share", "--output", "shared")
+    assert ended.code == 4
+    assert re.fullmatch(
+        r"error: Nothing was exported: (\d+) of \1 rows belong to equivalence classes of fewer than 5 people with "
+        r"equal age_range, conditions_detected, timeframe, feedback_timestamp, and no row would be left\. Set fewer "
+        r"quasi_identifiers or age_edges to make classes larger; --share always adds feedback_timestamp\.\n",
+        ended.err,
+    )
+    monkeypatch.setenv("FEEDBACK_ETL_QUASI_IDENTIFIERS", '["timeframe"]')
+    assert here("export", "--share", "--output", "shared").code == 0
+
+
+def test_risk_reports_whether_rows_or_people_are_counted(here: Here) -> None:
+    """Without a column of people each row is one; the summary of an export counts people."""
+    Path("rows.csv").write_text("age_range,subject_hash\n18-25,a\n18-25,a\n")
+    people = here("risk", "rows.csv", "--quasi-identifier", "age_range")
+    assert "k                          1  people in the smallest class\n" in people.out
+    assert "small_rows                 2  rows in classes of fewer than 5 people\n" in people.out
+    assert people.err == ""
+    Path("rows.csv").write_text("age_range\n18-25\n18-25\n")
+    rows = here("risk", "rows.csv", "--quasi-identifier", "age_range")
+    assert "k                          2  people in the smallest class\n" in rows.out
+    assert rows.err == "Each row counts as a person, because no column identifies people (--person).\n"

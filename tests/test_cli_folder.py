@@ -1,6 +1,7 @@
 """The commands for a folder of exports: list, erase, adopt, prune and audit."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,18 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 class TestList:
     """`feedback-etl list`."""
 
-    def test_list_prints_one_line_per_export(self, here: Here, folder: Path) -> None:
+    def test_list_prints_two_lines_per_export(self, here: Here, folder: Path) -> None:
         """Rows, window, mode and key; unmanaged files with the remedy."""
         (folder / "copy.csv").write_text("")
         ended = here("list")
         assert ended.code == 0
         assert ended.out.splitlines() == [
-            f"{STEM}.csv  9 rows  the beginning to 2025-10-25T12:00:00  full  key {Key(KEY).id}",
-            f"copy.csv  unmanaged: no manifest (feedback-etl adopt {folder}/copy.csv)",
+            f"{STEM}.csv  9 rows  full",
+            f"    the beginning to 2025-10-25 12:00:00 UTC  key {Key(KEY).id}",
+            "copy.csv  unmanaged: no manifest",
+            f"    feedback-etl adopt {folder}/copy.csv",
         ]
+        assert max(map(len, ended.out.splitlines())) <= 80
 
     @pytest.mark.usefixtures("folder")
     def test_list_as_json(self, here: Here) -> None:
@@ -53,10 +57,40 @@ class TestList:
         assert [manifest["stem"] for manifest in listing["exports"]] == [STEM]
         assert listing["unmanaged"] == []
 
-    def test_list_of_a_missing_folder(self, here: Here) -> None:
+    def test_list_of_an_empty_folder(self, here: Here, tmp_path: Path) -> None:
         """One line on stderr, exit code 0."""
-        ended = here("list", "--output", "nowhere")
+        ended = here("list", "--output", tmp_path)
         assert (ended.code, ended.out, ended.err) == (0, "", "There are no exports in this folder.\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list",),
+        ("report",),
+        ("audit", "show"),
+        ("audit", "verify"),
+        ("prune", "--keep-days", "1"),
+        ("erase", "--analysis-ids-file", "ids.txt"),
+    ],
+    ids=" ".join,
+)
+def test_missing_folder_is_wrong_usage(here: Here, tmp_path: Path, command: Sequence[str]) -> None:
+    """Every command has the same message and exit code; nothing is created."""
+    ids = tmp_path / "ids.txt"
+    ids.write_text("1\n")
+    ended = here(*command, "--output", "nowhere")
+    message = "error: There is no folder nowhere: name the folder of the exports, or create it by an export.\n"
+    assert (ended.code, ended.out, ended.err) == (2, "", message)
+    assert list(tmp_path.iterdir()) == [ids]
+
+
+@pytest.mark.parametrize("command", ["risk", "report", "adopt"])
+def test_missing_file_is_wrong_usage(here: Here, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Every command has the same message and exit code."""
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    ended = here(command, "nowhere.csv")
+    assert (ended.code, ended.out, ended.err) == (2, "", "error: There is no file nowhere.csv.\n")
 
 
 class TestErase:
@@ -86,7 +120,10 @@ class TestErase:
         """Here there are none, which is wrong usage."""
         run = feedback_etl("erase", "--user-ids-file", "-", "--json")
         assert (run.returncode, run.stdout) == (2, "")
-        assert "No one to erase" in run.stderr
+        assert (
+            "error: There is no one to erase: pass --user-ids-file, --analysis-ids-file or --not-in-database."
+            in run.stderr
+        )
 
     def test_exports_of_unavailable_keys_are_reported(
         self, here: Here, folder: Path, sqlite_database: Database
@@ -123,7 +160,7 @@ class TestAdoptAndPrune:
         """Its age comes from its name."""
         old = folder / "feedback_training_20200101_000000.csv"
         old.write_text("analysis_hash\n0123456789abcdef\n")
-        assert here("adopt", old).out.startswith(f"{old.name}  1 row  unknown window  adopted")
+        assert here("adopt", old).out.startswith(f"{old.name}  1 row  adopted\n    unknown window  ")
         dry = here("prune", "--keep-days", "90", "--dry-run")
         assert f"would remove {old.stem}\n" in dry.out
         done = here("prune", "--keep-days", "90", "--keep-last", "1")

@@ -19,6 +19,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         (["--workers", "2"], "--workers has no effect without --bulk or --executor."),
         (["--on-small-class", "fail"], "--on-small-class has no effect without --k."),
         (["--max-suppressed", "0.1"], "--max-suppressed has no effect without --k."),
+        ([*K, "--on-small-class", "fail", "--max-suppressed", "0.1"], "--on-small-class fail allows no suppressed row"),
         (["--strict", "--max-rejected", "0.1"], "--strict allows no rejected row: leave --max-rejected out."),
         (["--share", "--timestamp-precision", "exact"], "--share truncates times to the day"),
         (["--share", "--timestamp-precision", "hour"], "--share truncates times to the day"),
@@ -30,6 +31,21 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def test_option_without_effect_is_refused(here: Here, options: list[str], message: str) -> None:
     """Before the database is opened: none is configured."""
     done = here("export", *options)
+    assert (done.code, message in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["report", "export.csv", "--output", "out"], "FILE and --output exclude each other"),
+        (["contracts", "--croissant", "--include-image-urls"], "--croissant describes the exports as they are"),
+        (["contracts", "--croissant", "--include-subject-hash"], "--croissant describes the exports as they are"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_option_without_effect_on_other_commands_is_refused(here: Here, command: list[str], message: str) -> None:
+    """Before a file is read."""
+    done = here(*command)
     assert (done.code, message in done.err) == (2, True)
 
 

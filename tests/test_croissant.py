@@ -156,6 +156,7 @@ def test_pruned_exports_are_left_out(filled: Database) -> None:
     told = r"^out contains no export with its files \(1 pruned\); create one with `feedback-etl export`\.$"
     with pytest.raises(ExportFileError, match=told):
         Path(write_croissant(FOLDER))
+    Path("other").mkdir()
     with pytest.raises(ExportFileError, match=r"^other contains no export with its files; create one"):
         Path(write_croissant("other"))
 

@@ -162,7 +162,7 @@ class TestSameAsOnOneMachine:
             for each in range(1, 30)
         ]
         sqlite_database.fill(records=[record], feedbacks=rows)
-        options: dict[str, Any] = {"batch_size": 2, "k": k, "now": NOW.replace(hour=13)}
+        options: dict[str, Any] = {"batch_size": 2, "k": k, "max_rejected": 1.0, "now": NOW.replace(hour=13)}
         alone = exported(sqlite_database.url, tmp_path / "alone", **options)
         shared = exported(sqlite_database.url, tmp_path / "shared", executor=Watched(), **options)
         assert alone.deduplicated_records > 0
@@ -551,7 +551,7 @@ class TestFailures:
 
     def test_what_needs_one_folder_is_refused(self, url: str, tmp_path: Path) -> None:
         """Rather than done by halves."""
-        with pytest.raises(UsageError, match="leave incremental out"):
+        with pytest.raises(UsageError, match="leave `incremental` out"):
             exported(url, tmp_path, executor=Watched(), incremental=True)
 
     def test_what_is_asked_for_twice_is_made_once(self, url: str, tmp_path: Path) -> None:

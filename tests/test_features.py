@@ -23,13 +23,16 @@ from feedback_etl.transform.expressions import age_ranges
 
 KNOWN = Vocabulary(conditions=("acne", "dry"), rules=("r001",))
 BARE = dict.fromkeys(("conditions_detected", "rules_applied", "timeframe", "age_range", *RATING_FIELDS))
+WHOLE: dict[str, Any] = {"vocabulary": KNOWN, "include": ["timeframe", "time"]}
 NAMES = ["acne", "dry", "dry skin", "é", "other", "missing"]
 lists = st.one_of(st.none(), st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(",".join))
 
 
 def encode(column: str, value: Any, known: Vocabulary = KNOWN, **options: Any) -> dict[str, float]:
     """Return the nonzero features of one pair with this value."""
-    row = features(pair_frame(BARE | {column: value}), vocabulary=known, **options).row(0, named=True)
+    row = features(pair_frame(BARE | {column: value}), vocabulary=known, include=["timeframe"], **options).row(
+        0, named=True
+    )
     return {name: number for name, number in row.items() if number and name.split("_")[0] not in ("hour", "weekday")}
 
 
@@ -39,7 +42,7 @@ class TestColumns:
     def test_all_features_of_two_pairs(self) -> None:
         """A pair with all values and one with none."""
         night = datetime(2025, 10, 27, 18, tzinfo=UTC)  # a Monday, three quarters of the day
-        frame = features(pair_frame({"feedback_timestamp": night}, BARE), vocabulary=KNOWN, ratings=["helpful_rating"])
+        frame = features(pair_frame({"feedback_timestamp": night}, BARE), ratings=["helpful_rating"], **WHOLE)
         saturday, ten = 5 / 7 * math.tau, 10 / 24 * math.tau
         expected = {
             "condition=acne": [1, 0],
@@ -49,10 +52,10 @@ class TestColumns:
             "rule=r001": [1, 0],
             "rules_other": [0, 0],
             "rules_missing": [0, 1],
-            "timeframe_days": [14, 0],
-            "timeframe_missing": [0, 1],
             "age": [3, 0],
             "age_missing": [0, 1],
+            "timeframe_days": [14, 0],
+            "timeframe_missing": [0, 1],
             "hour_sin": [-1, math.sin(ten)],
             "hour_cos": [0, math.cos(ten)],
             "weekday_sin": [0, math.sin(saturday)],
@@ -134,19 +137,28 @@ class TestColumns:
 
     def test_precision_day_has_no_hour(self) -> None:
         """Times truncated to the day would all be midnight."""
-        names = features(pair_frame({}), timestamp_precision="day").columns
+        names = features(pair_frame({}), timestamp_precision="day", **WHOLE).columns
         assert [name for name in names if name.startswith(("hour", "weekday"))] == ["weekday_sin", "weekday_cos"]
 
     @pytest.mark.parametrize("precision", ["exact", "day"])
-    def test_times_false_excludes_hour_and_weekday(self, precision: Any) -> None:
-        """The frame then needs no feedback_timestamp."""
-        whole = features(pair_frame({}), vocabulary=KNOWN)
-        bare = pair_frame({}).drop("feedback_timestamp")
-        options: dict[str, Any] = {"vocabulary": KNOWN, "times": False, "timestamp_precision": precision}
-        wanted = whole.select(name for name in whole.columns if not name.startswith(("hour", "weekday")))
-        assert wanted.width == whole.width - 4
-        assert_frame_equal(features(bare, **options), wanted)
+    @pytest.mark.parametrize("include", [[], ["timeframe"], ["time"]])
+    def test_features_known_later_are_included_by_request(self, include: list[Any], precision: Any) -> None:
+        """The frame needs no column that is not included."""
+        whole = features(pair_frame({}), **WHOLE, timestamp_precision=precision)
+        columns = {"timeframe": ("timeframe", ["timeframe"]), "time": ("feedback_timestamp", ["hour", "weekday"])}
+        absent = [column for name, column in columns.items() if name not in include]
+        prefixes = tuple(prefix for _, several in absent for prefix in several)
+        options: dict[str, Any] = {"vocabulary": KNOWN, "include": include, "timestamp_precision": precision}
+        wanted = whole.select(name for name in whole.columns if not name.startswith(prefixes))
+        assert wanted.width < whole.width
+        assert_frame_equal(features(pair_frame({}).drop(column for column, _ in absent), **options), wanted)
         assert feature_names(**options) == wanted.columns
+
+    @pytest.mark.parametrize("include", ["time", ["weekday"], ["timeframe", "age"]])
+    def test_unknown_name_in_include_is_refused(self, include: Any) -> None:
+        """A name alone too, which is a list of letters."""
+        with pytest.raises(UsageError, match='include must be a list of "timeframe" and "time"'):
+            features(pair_frame({}), include=include)
 
     def test_times_as_text_are_refused(self, tmp_path: Path) -> None:
         """As pandas reads them from CSV; the message contains a conversion that works."""
@@ -158,9 +170,9 @@ class TestColumns:
         message = r"feedback_timestamp is String, expected times, as `scan_training` .*ISO8601.* in Polars, str\."
         for untyped in (frame, texts):
             with pytest.raises(ValidationError, match=message):
-                features(untyped, vocabulary=KNOWN)
+                features(untyped, **WHOLE)
         frame["feedback_timestamp"] = pd.to_datetime(frame["feedback_timestamp"], format="ISO8601", utc=True)
-        assert features(frame, vocabulary=KNOWN)["hour_sin"].tolist() == pytest.approx([0.5, 0.5])
+        assert features(frame, **WHOLE)["hour_sin"].tolist() == pytest.approx([0.5, 0.5])
 
     def test_extra_columns_are_no_features(self) -> None:
         """They can be appended as the docstring shows."""
@@ -342,7 +354,7 @@ class TestRefusals:
         """The message contains no value."""
         frame = pair_frame({})
         with pytest.raises(ValidationError, match="lacks the training columns timeframe, feedback_timestamp"):
-            features(frame.drop("timeframe", "feedback_timestamp"))
+            features(frame.drop("timeframe", "feedback_timestamp"), include=["timeframe", "time"])
         with pytest.raises(ValidationError, match=r"rules_applied is List.*expected text") as caught:
             features(frame.with_columns(rules_applied=[CANARY]))
         assert CANARY not in str(caught.value)

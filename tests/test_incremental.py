@@ -267,7 +267,7 @@ class TestErrors:
 
     def test_explicit_window_is_refused(self, folder: Path) -> None:
         """The series determines the window."""
-        with pytest.raises(UsageError, match="leave since and until out"):
+        with pytest.raises(UsageError, match="leave `since` and `until` out"):
             fe.export_feedback("sqlite://", incremental=True, since="2025-01-01", key=KEY, output_dir=folder)
 
     def test_concurrent_export_waits_or_fails(self, app: Database, folder: Path) -> None:

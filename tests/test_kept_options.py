@@ -71,7 +71,7 @@ class TestKeepers:
 
     def test_a_wrong_value_is_told(self, keep: Callable[..., object]) -> None:
         """As an export tells it."""
-        with pytest.raises(UsageError, match=r"^k must be an integer from 1 to 1,000\.$"):
+        with pytest.raises(UsageError, match=r"^`k` must be an integer from 1 to 1,000\.$"):
             keep(k=0)
 
     def test_a_wrong_type_is_told_without_its_value(self, keep: Callable[..., object]) -> None:

@@ -147,6 +147,7 @@ class Scenario:
             "now": self.now.replace(tzinfo=UTC),
             "days_back": self.days_back,
             "min_feedback_fields": self.min_feedback_fields,
+            "max_rejected": 1.0,
         }
 
 

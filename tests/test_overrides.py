@@ -378,7 +378,7 @@ class TestErrors:
 
     def test_what_needs_to_know_all_rows_is_refused_elsewhere(self, application: Database) -> None:
         """Earlier exports are known by the built-in pair hash; parts do not know each other's rows."""
-        with pytest.raises(UsageError, match="leave incremental out, or do not override _get_pair_hash"):
+        with pytest.raises(UsageError, match="leave `incremental` out, or do not override _get_pair_hash"):
             export(application, OncePerPerson, incremental=True)
         for kind in (OncePerPerson, OwnHash):
             with pytest.raises(UsageError, match="name a folder, not an object store"):

@@ -127,7 +127,7 @@ def test_partitioned_exports_are_listed_reported_and_checked(
 ) -> None:
     """Like exports of one file."""
     here, stem = Here(capsys, monkeypatch), only(folder).stem
-    assert here("list", "--output", folder).out.startswith(f"{stem}/ (3 parts)  9 rows  ")
+    assert here("list", "--output", folder).out.startswith(f"{stem}/ (3 parts)  9 rows  full\n    ")
     assert here("report", "--output", folder, "-o", "report.html").code == 0
     assert here("contracts", "--croissant", folder).code == 0
     assert json.loads(here("risk", folder / stem, "--json").out)["rows"] == 9
@@ -264,8 +264,9 @@ def test_parts_without_a_manifest_are_reported(
     assert any(name.startswith("rejected/") for name in lost)
     result = fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
     assert {path.relative_to(folder).as_posix() for path in result.unmanaged} == lost
-    line = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()[0]
-    assert line.endswith("unmanaged: the manifest of this part is missing (restore it, or remove the folder)")
+    first, second, *_ = Here(capfd, monkeypatch)("list", "--output", folder).out.splitlines()
+    assert first.endswith("unmanaged: the manifest of this part is missing")
+    assert second == "    restore it, or remove the folder"
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
     with PartitionedExportTransaction(folder, NOW + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export:
         (folder / export.stem / "part-00000.csv").touch()

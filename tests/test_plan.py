@@ -110,9 +110,9 @@ def test_every_database_can_be_planned(database: Database) -> None:
 
 def test_wrong_arguments_are_refused(url: str) -> None:
     """Before anything is read."""
-    with pytest.raises(UsageError, match="workers must be"):
+    with pytest.raises(UsageError, match="`workers` must be"):
         fe.plan(url, workers=0)
-    with pytest.raises(UsageError, match="format must be"):
+    with pytest.raises(UsageError, match="`format` must be"):
         fe.plan(url, format="xml")  # type: ignore[arg-type]
 
 

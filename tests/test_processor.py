@@ -199,7 +199,7 @@ class TestProcessAndExport:
         assert stats.execution_time_seconds > 0
         (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
         assert warning.getMessage() == (
-            "Nothing was exported: 4 of 4 rows are rejected, and no valid row is left. "
+            "Nothing was exported: 4 of 4 rows (100.0 %) are rejected, so no valid row is left. "
             "Reasons: helpful_rating_out_of_range 4."
         )
         assert list(Path("out").rglob("*.csv")) == []
@@ -240,7 +240,7 @@ class TestProcessAndExport:
     @pytest.mark.parametrize("days", [0, -2, 1.5, True, 10**12])
     def test_other_days_are_refused(self, sqlite_database: Database, days: Any) -> None:
         """With the allowed values."""
-        with pytest.raises(UsageError, match="days_back must be a whole number of days, 1 or more, or -1"):
+        with pytest.raises(UsageError, match="`days_back` must be a whole number of days, 1 or more, or -1"):
             processor(sqlite_database.url).process_and_export(days_back=days)
 
     @pytest.mark.any_database
@@ -301,7 +301,8 @@ class TestHashId:
     @pytest.mark.parametrize("id_", [None, 42.0, float("nan"), [42]])
     def test_what_is_no_id_is_refused(self, id_: Any) -> None:
         """Null has no pseudonym, and 42.0 is not 42."""
-        with pytest.raises(UsageError, match=r"^An id is an integer, text or a UUID, not (NoneType|float|list)\.$"):
+        message = r"^An id must be an integer, text or a UUID, not (NoneType|float|list)\.$"
+        with pytest.raises(UsageError, match=message):
             processor()._hash_id(id_)
 
     @pytest.mark.parametrize(

@@ -378,7 +378,7 @@ worker.join()
     )
     def test_invalid_batch_options_are_refused(self, sqlite_database: Database, wrong: dict[str, Any]) -> None:
         """With the name and the values allowed."""
-        with pytest.raises(UsageError, match=f"^{next(iter(wrong))} must be"):
+        with pytest.raises(UsageError, match=f"^`{next(iter(wrong))}` must be"):
             fe.load_feedback(sqlite_database.url, **wrong)
 
 

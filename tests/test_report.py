@@ -258,7 +258,7 @@ class TestContent:
         adopt(FOLDER / "old.csv", key=Key(KEY), signer=Key(KEY))
         page = render()
         assert page.count("<td>unknown</td><td>adopted</td>") == 1
-        assert page.count("<td>open to 2025-10-25 12:00:00</td><td>full</td>") == 1
+        assert page.count("<td>the beginning to 2025-10-25 12:00:00 UTC</td><td>full</td>") == 1
 
     def test_extra_columns_and_age_ranges_are_shown_as_declared(self, sqlite_database: Database) -> None:
         """A pseudonymised column is hidden; numbers are binned."""
@@ -470,10 +470,11 @@ class TestFile:
 
     def test_folder_without_exports_is_an_error(self) -> None:
         """The message names the command that creates one."""
+        Path("empty").mkdir()
         with pytest.raises(
-            ExportFileError, match=r"^nowhere contains no exports; create one with `feedback-etl export`\.$"
+            ExportFileError, match=r"^empty contains no exports; create one with `feedback-etl export`\.$"
         ):
-            render(exports=Path("nowhere"))
+            render(exports=Path("empty"))
 
     def test_command_writes_the_page(self, here: Here, exports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         """It accepts a folder or files, uses the available keys and prints the path."""

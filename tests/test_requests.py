@@ -132,10 +132,10 @@ class TestOneAtATime:
         self, application: Database, tmp_path: Path, idempotency_key: Any
     ) -> None:
         """The log contains the key, so it is a short text."""
-        with pytest.raises(UsageError, match=r"^idempotency_key must be a text of 1 to 200 characters"):
+        with pytest.raises(UsageError, match=r"^`idempotency_key` must be a text of 1 to 200 characters"):
             export_once(application, tmp_path / "exports", idempotency_key=idempotency_key)
 
     def test_incremental_export_refuses_an_idempotency_key(self, application: Database, tmp_path: Path) -> None:
         """It never exports a row twice anyway."""
-        with pytest.raises(UsageError, match="leave idempotency_key out"):
+        with pytest.raises(UsageError, match="leave `idempotency_key` out"):
             export_once(application, tmp_path / "exports", incremental=True)

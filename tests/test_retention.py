@@ -118,17 +118,18 @@ class TestAdopt:
         assert read_manifest(open_storage(folder), "feedback_training_20200101_030405") == manifest
 
     def test_other_files_are_not_adopted(self, folder: Path) -> None:
-        """Missing files, links, files with a manifest, and files without pseudonyms."""
+        """Links, files with a manifest, and files without pseudonyms."""
         (folder / "other.csv").write_text("a,b\n1,2\n")
         (folder / "link.csv").symlink_to(folder / "other.csv")
         for name, why in (
-            ("missing.csv", "no CSV or Parquet file"),
             ("link.csv", "no CSV or Parquet file"),
             ("other.csv", "no column analysis_hash"),
             (visible(folder)[0], "" if visible(folder)[0].endswith("manifest.json") else "has a manifest"),
         ):
             with pytest.raises(ExportFileError, match=why):
                 adopt(folder / name, key=Key(KEY))
+        with pytest.raises(UsageError, match=r"^There is no file .*missing\.csv\.$"):
+            adopt(folder / "missing.csv", key=Key(KEY))
 
 
 class TestPrune:

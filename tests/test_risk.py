@@ -180,7 +180,7 @@ class TestCommand:
         assert ended.out.splitlines()[:3] == [
             "rows                       9",
             "classes                    1",
-            "k                          9",
+            "k                          9  people in the smallest class",
         ]
         measured = json.loads(run_command("risk", report.export_filename, report.export_filename, "--json").out)
         assert (measured["rows"], measured["k"], measured["distinct_l"]["helpful_rating"]) == (18, 18, 1)
@@ -225,7 +225,7 @@ class TestCommand:
         Path("b.csv").write_text("b,c\n1,2\n")
         ended = run_command("risk", "torn.parquet")
         assert (ended.code, ended.err) == (5, "error: torn.parquet cannot be read as CSV or Parquet.\n")
-        assert run_command("risk", "missing.csv").code == 5
+        assert run_command("risk", "missing.csv").code == 2
         assert "different columns" in run_command("risk", "a.csv", "b.csv", "--quasi-identifier", "a").err
         assert run_command("risk", "a.csv", "--quasi-identifier", "zip").code == 2
 

@@ -287,8 +287,10 @@ class TestJudge:
         judged(raw_frame(UNRATED | {"rules_applied": "oops"}), strict=True, max_rejected=0.0)
 
     def test_some_rows_rejected(self) -> None:
-        """Unless told otherwise, the good rows are exported."""
-        judged(raw_frame({}, {"routine_completion_pct": 200}, {"routine_completion_pct": 201}))
+        """By default at most half of the rows may be rejected."""
+        judged(raw_frame({}, {"routine_completion_pct": 200}))
+        with pytest.raises(ValidationError, match=r"2 of 3 rows \(66\.7 %\) .* and `max_rejected` allows 0\.5\."):
+            judged(raw_frame({}, {"routine_completion_pct": 200}, {"routine_completion_pct": 201}))
 
     def test_strict(self) -> None:
         """One rejected row is too many; the message counts the reasons, the most frequent first."""
@@ -302,15 +304,17 @@ class TestJudge:
         with pytest.raises(ValidationError) as caught:
             judged(raw_frame(*rows), strict=True)
         assert str(caught.value) == (
-            "Nothing was exported: 3 of 4 rows are rejected, and no row may be rejected (strict). "
-            "Reasons: routine_completion_pct_out_of_range 2, formula 1, rules_not_a_list 1."
+            "Nothing was exported: 3 of 4 rows (75.0 %) are rejected, and `strict` allows none. "
+            "Reasons: routine_completion_pct_out_of_range 2, formula 1, rules_not_a_list 1. "
+            "Correct these rows in the database, or leave `strict` out."
         )
         assert caught.value.reasons == {"routine_completion_pct_out_of_range": 2, "formula": 1, "rules_not_a_list": 1}
         assert CANARY not in all_said(caught.value)
 
     def test_all_rows_rejected(self) -> None:
         """An export of nothing is a failure, whatever share may be rejected."""
-        with pytest.raises(AllRejectedError, match="2 of 2 rows are rejected, and no valid row is left") as caught:
+        message = r"2 of 2 rows \(100\.0 %\) are rejected, so no valid row is left"
+        with pytest.raises(AllRejectedError, match=message) as caught:
             judged(raw_frame({"timeframe": "=1"}), raw_frame({"timeframe": "=1"}, UNRATED), max_rejected=1.0)
         report = caught.value.report
         assert (report.total_feedback_records, report.skipped_records, report.errors) == (3, 1, 2)
@@ -329,7 +333,7 @@ class TestJudge:
         if passes:
             judged(batch, max_rejected=0.05)
         else:
-            with pytest.raises(ValidationError, match=r"more than 5\.000% may not be rejected \(max_rejected\)"):
+            with pytest.raises(ValidationError, match=r"and `max_rejected` allows 0\.05\. Reasons"):
                 judged(batch, max_rejected=0.05)
 
     def test_duplicates_count_as_rows_that_were_not_rejected(self) -> None:
@@ -343,7 +347,7 @@ class TestRules:
     @pytest.mark.parametrize("share", [-0.01, 1.01, float("nan"), 5])
     def test_a_share_lies_between_0_and_1(self, share: float) -> None:
         """5 is not 5 %."""
-        with pytest.raises(UsageError, match=r"^max_rejected must be a share from 0 to 1, for example 0\.05\.$"):
+        with pytest.raises(UsageError, match=r"^`max_rejected` must be a share from 0 to 1, for example 0\.05\.$"):
             rules(max_rejected=share)
 
     def test_what_other_modules_refuse_is_refused_here(self) -> None:

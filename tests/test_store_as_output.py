@@ -215,7 +215,7 @@ def test_tasks_hold_no_credentials(url: str, bucket_url: str) -> None:
 
 def test_what_needs_a_folder_is_refused(url: str, bucket_url: str) -> None:
     """Rather than done by halves."""
-    with pytest.raises(UsageError, match="leave incremental out"):
+    with pytest.raises(UsageError, match="leave `incremental` out"):
         stored(url, bucket_url, incremental=True)
 
 

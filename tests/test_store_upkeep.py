@@ -302,7 +302,7 @@ class TestFaces:
     def test_the_commands_take_a_url(self, url: str, here: Here, tmp_path: Path) -> None:
         """List, audit, erase, prune, report, contracts."""
         listed = here("list", "--output", url)
-        assert listed.out.startswith("feedback_training_20251025_120000/ (3 parts)  9 rows  ")
+        assert listed.out.startswith("feedback_training_20251025_120000/ (3 parts)  9 rows  full\n    ")
         assert json.loads(here("list", "--json", "--output", url).out)["exports"][0]["stem"] == only(url).stem
         ids = tmp_path / "ids.txt"
         ids.write_text("202\n")

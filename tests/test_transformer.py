@@ -114,13 +114,15 @@ def test_unfitted_transformer_is_refused() -> None:
             call()
 
 
-def test_times_false_needs_no_times() -> None:
+def test_features_known_later_are_included_by_request() -> None:
     """In training and in prediction."""
-    rows = PAIRS.drop("feedback_timestamp")
-    step = FeedbackFeatures(times=False).fit(rows)
-    assert_frame_equal(step.transform(rows), fe.training.features(PAIRS, times=False))
-    assert step.get_feature_names_out().tolist() == step.transform(rows).columns
-    assert not any("hour" in name or "weekday" in name for name in step.get_feature_names_out())
+    rows = PAIRS.drop("feedback_timestamp", "timeframe")
+    step = FeedbackFeatures().fit(rows)
+    assert_frame_equal(step.transform(rows), fe.training.features(PAIRS))
+    later = FeedbackFeatures(include=["timeframe", "time"]).fit(PAIRS)
+    added = {*later.get_feature_names_out()} - {*step.get_feature_names_out()}
+    times = {"hour_sin", "hour_cos", "weekday_sin", "weekday_cos"}
+    assert added == {"timeframe_days", "timeframe_missing", *times}
 
 
 def test_lazy_frames_are_refused() -> None:

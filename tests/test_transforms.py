@@ -16,6 +16,7 @@ from pseudonym_keys import KEY
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import KeyUnusableError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
+from feedback_etl.training.answers import latest_per_recommendation
 from feedback_etl.transform.expressions import pair_hash
 from feedback_etl.transform.raw_schema import split_valid
 from feedback_etl.transform.transforms import (
@@ -24,7 +25,6 @@ from feedback_etl.transform.transforms import (
     anonymize,
     deduplicate,
     has_min_ratings,
-    latest_per_recommendation,
 )
 
 FEWER = settings(max_examples=settings().max_examples // 3)
@@ -186,7 +186,7 @@ class TestAnonymize:
     @pytest.mark.parametrize("value", ["hash", "keep", "", None, 1])
     def test_hash_recommendation_id_must_be_a_bool(self, value: Any) -> None:
         """A mistake must not export recommendations as they are."""
-        with pytest.raises(UsageError, match=r"^hash_recommendation_id must be True or False\.$"):
+        with pytest.raises(UsageError, match=r"^`hash_recommendation_id` must be True or False\.$"):
             anonymize(raw_frame({}), now=NOW, unkeyed=True, hash_recommendation_id=value)
 
 
@@ -271,7 +271,7 @@ class TestEnoughRatings:
     @pytest.mark.parametrize("least", [-1, 5, 1.0, True, False, "1", None])
     def test_other_numbers_are_refused(self, least: Any) -> None:
         """The message names the allowed values."""
-        with pytest.raises(UsageError, match=r"^min_feedback_fields must be a whole number from 0 to 4\.$"):
+        with pytest.raises(UsageError, match=r"^`min_feedback_fields` must be a whole number from 0 to 4\.$"):
             has_min_ratings(least)
 
 

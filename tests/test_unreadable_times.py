@@ -115,7 +115,12 @@ def test_rows_are_rejected_in_every_window(
     expected = {"created_at_unreadable": len(unreadable(app))} | missing
     if ids:
         report = fe.export_feedback(
-            by(route, app.url), now=NOW, unkeyed=True, output_dir=tmp_path / "out", **{"days_back": 1, **window}
+            by(route, app.url),
+            now=NOW,
+            unkeyed=True,
+            output_dir=tmp_path / "out",
+            max_rejected=1.0,
+            **{"days_back": 1, **window},
         )
         assert report.rejected_reasons == expected
         assert report.exported_records == len(ids)
@@ -147,7 +152,7 @@ def test_export_of_unreadable_rows_only_is_an_error(app: Database, tmp_path: Pat
 @pytest.mark.parametrize("lookback", ["30m", "90d"])
 def test_an_incremental_series_lists_each_row_once(app: Database, tmp_path: Path, lookback: str) -> None:
     """In the first export that reads it only; it does not make later exports non-empty, and is never late."""
-    options: dict[str, Any] = {"incremental": True, "lookback": lookback}
+    options: dict[str, Any] = {"incremental": True, "lookback": lookback, "max_rejected": 1.0}
     later = NOW + timedelta(days=1)
     first = exported(app, tmp_path, **options)
     assert first.rejected_reasons["created_at_unreadable"] == len(unreadable(app))
@@ -163,9 +168,9 @@ def test_an_incremental_series_lists_each_row_once(app: Database, tmp_path: Path
 
 def test_row_with_corrected_time_is_exported(app: Database, tmp_path: Path) -> None:
     """Also if an incremental series has rejected it before."""
-    exported(app, tmp_path, incremental=True)
+    exported(app, tmp_path, incremental=True, max_rejected=1.0)
     execute(app.url, "UPDATE recommendation_feedbacks SET created_at = '2025-10-25 11:30:00' WHERE id = 5")
-    report = exported(app, tmp_path, incremental=True, now=NOW + HOUR)
+    report = exported(app, tmp_path, incremental=True, max_rejected=1.0, now=NOW + HOUR)
     assert (report.exported_records, report.errors) == (1, 0)
 
 

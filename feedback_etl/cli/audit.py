@@ -2,10 +2,11 @@
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, print_json, print_line
+from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import list_available_keys
-from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_output
+from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_existing_output
 from feedback_etl.errors import CheckFailedError, UsageError
+from feedback_etl.plurals import pluralize
 
 audit_app = typer.Typer(
     help="Show and verify the tamper-evident audit log of exports.",
@@ -20,12 +21,12 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
     """Print the audit log, oldest record first."""
     from feedback_etl.exports.audit import AuditLog
 
-    for record in AuditLog(open_output(load_command_settings(output))).records():
+    for record in AuditLog(open_existing_output(load_command_settings(output))).records():
         if as_json:
             print_json(record)
             continue
         details = "  ".join(f"{name} {value}" for name, value in record.items() if name in _SHOWN_DETAILS)
-        print_line(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {details}")
+        print_lines(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {details}")
 
 
 @audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
@@ -39,17 +40,17 @@ def verify_log(output: OutputFolder = None, key_file: KeyFiles = None, as_json: 
     from feedback_etl.exports.maintenance import list_exports
 
     settings = load_command_settings(output)
-    storage = open_output(settings)
+    storage = open_existing_output(settings)
     exports = list_exports(storage).exports
     result = verify_folder(storage, exports, list_available_keys(settings, key_file))
     if not result.records and not result.problems and not exports:
-        raise UsageError(f"There is no audit log in {storage}: check --output.")
+        raise UsageError(f"{storage} contains no audit log and no exports: check --output.")
     if as_json:
         print_json(result._asdict())
     else:
         for problem in result.problems:
-            print_line(problem)
-        print_line(f"{pluralize(result.records, 'record')}, head {result.head}")
+            print_lines(problem)
+        print_lines(f"{pluralize(result.records, 'record')}, head {result.head}")
         if result.unsigned:
             echo_err(f"{pluralize(result.unsigned, 'record')} without a signature: anyone could have written them")
     if result.problems and result.unknown == len(result.problems):

@@ -25,9 +25,8 @@ def export(
     days: Annotated[
         int | None,
         typer.Option(
-            help="Days back from now, 24 hours each; -1 for all feedback.",
+            help="Days back from now, 24 hours each; -1 for all feedback.  [default: 1; with --bulk -1]",
             metavar="N",
-            show_default="1; with --bulk -1",
         ),
     ] = None,
     bulk: Annotated[

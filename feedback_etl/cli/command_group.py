@@ -1,4 +1,4 @@
-"""The group of all commands, with a hint where an option is given without its command."""
+"""The group of all commands, with a hint where an option is given without its command, and plain help."""
 
 from typing import Any
 
@@ -19,6 +19,14 @@ class CommandGroup(TyperGroup):
             also = f" ({', '.join(others)} {'has' if len(others) == 1 else 'have'} it too)" if others else ""
             ctx.fail(f"{option} is an option of a command. Did you mean `feedback-etl {suggested} {option} ...`?{also}")
         return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command whose help shows its arguments by their metavar alone, without the types of Python."""
+        command = super().get_command(ctx, cmd_name)
+        for parameter in command.params if command else ():
+            if parameter.param_type_name == "argument":
+                vars(parameter)["display_type_rich"] = lambda **_: None
+        return command
 
     def _find_commands(self, option: str) -> list[str]:
         """Return the names of the commands that have an option."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from feedback_etl.cli.option_names import name_options
 from feedback_etl.cli.termination import exit_on_signals
 from feedback_etl.errors import ExportFileError, FeedbackError
 from feedback_etl.storage.whole_files import write_whole
@@ -36,19 +37,15 @@ def echo_err(line: str) -> None:
     typer.echo(escape_control(line), err=True)
 
 
-def print_line(line: str) -> None:
-    """Print a line to stdout, with control characters escaped; the errors are those of `write_stdout`."""
-    write_stdout(f"{escape_control(line)}\n".encode(sys.stdout.encoding, "backslashreplace"))
+def print_lines(*lines: str) -> None:
+    """Print lines to stdout, with control characters escaped; the errors are those of `write_stdout`."""
+    text = "".join(f"{escape_control(line)}\n" for line in lines)
+    write_stdout(text.encode(sys.stdout.encoding, "backslashreplace"))
 
 
 def print_json(value: Any) -> None:
     """Print a value to stdout as a line of JSON in ASCII; the errors are those of `write_stdout`."""
     write_stdout(json.dumps(value, default=str).replace("\x7f", "\\u007f").encode() + b"\n")
-
-
-def pluralize(number: int, noun: str) -> str:
-    """Return a number with its noun, such as `1 row` or `2,000 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def write_stdout(data: bytes) -> None:
@@ -80,7 +77,7 @@ def run_app(run: Callable[[], None]) -> None:
     except SystemExit:
         raise
     except FeedbackError as error:
-        echo_err(f"error: {error}")
+        echo_err(f"error: {name_options(str(error))}")
         sys.exit(error.exit_code)
     except BaseException as error:  # a panic in a Rust library is not an Exception
         # The text of an unexpected error may contain values: print where it occurred, not what it says.
@@ -93,7 +90,7 @@ def run_app(run: Callable[[], None]) -> None:
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Print a warning of this package; drop those of libraries, whose texts may contain values."""
     if category.__module__.startswith("feedback_etl."):
-        echo_err(f"warning: {message}")
+        echo_err(f"warning: {name_options(str(message))}")
 
 
 def create_progress_line() -> Callable[[int, int], None] | None:

@@ -19,7 +19,7 @@ def read_files(files: list[Path], *, numeric: Iterable[str]) -> "pl.DataFrame":
         numeric: Columns to convert to Float64 if every value is a number, because their order matters.
 
     Raises:
-        UsageError: A folder contains exports, or the files were made with different keys.
+        UsageError: A file does not exist, a folder contains exports, or the files were made with different keys.
         ExportFileError: A file cannot be read, or the files have different columns.
     """
     _require_one_key(files)
@@ -77,6 +77,8 @@ def _read_strings(files: list[Path]) -> "pl.DataFrame":
     for file in files:
         try:
             frames += [_read_file(path) for path in _list_data_files(file)]
+        except FileNotFoundError:
+            raise UsageError(f"There is no file {file}.") from None
         except (*READ_ERRORS, pl.exceptions.PolarsError):  # the error's text may contain values
             raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
     try:

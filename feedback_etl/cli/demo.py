@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.options import require_rows
 from feedback_etl.cli.summary import print_summary
 
 
 def demo(
-    rows: Annotated[int, typer.Option(help="Number of feedback rows.", min=1, metavar="N")] = 5_000,
+    rows: Annotated[int, typer.Option(help="Number of feedback rows.", metavar="N")] = 5_000,
     seed: Annotated[int, typer.Option(help="Seed of the random data.", metavar="N")] = 7,
     directory: Annotated[Path, typer.Option(help="Folder to create.", metavar="FOLDER")] = Path("feedback_demo"),
 ) -> None:
@@ -25,6 +26,7 @@ def demo(
     from feedback_etl.demo.sample import DEMO_KEY, create_sample_database
     from feedback_etl.pipeline.export import export_feedback
 
+    require_rows(rows)
     now = resolve_now()
     database = directory / "feedback.db"
     create_sample_database(database, rows=rows, seed=seed, now=now)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, print_json, write_stdout
+from feedback_etl.cli.console import echo_err, print_json, write_stdout
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -20,6 +20,7 @@ from feedback_etl.cli.options import (
     load_command_settings,
 )
 from feedback_etl.errors import CheckFailedError, ExportFileError, UsageError
+from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.eraser import ErasureResult

@@ -67,29 +67,24 @@ def export(
     ] = False,
     timestamp_precision: Annotated[
         Literal["exact", "minute", "hour", "day"] | None,
-        typer.Option(help="Truncate feedback_timestamp, after deduplication.", show_default="exact"),
+        typer.Option(help="Truncate feedback_timestamp, after deduplication.  [default: exact]"),
     ] = None,
     k: Annotated[
         int | None,
         typer.Option(
             "--k",
             help="Require at least N people in each equivalence class (equal quasi-identifiers).",
-            min=1,
             metavar="N",
         ),
     ] = None,
     on_small_class: Annotated[
         Literal["suppress", "fail"] | None,
-        typer.Option(
-            help="Suppress the rows of smaller equivalence classes, or publish nothing.", show_default="suppress"
-        ),
+        typer.Option(help="Suppress the rows of smaller equivalence classes, or publish nothing.  [default: suppress]"),
     ] = None,
     max_suppressed: Annotated[
         float | None,
         typer.Option(
-            help="Publish nothing if a larger share of the rows would be suppressed.",
-            metavar="SHARE",
-            show_default="1.0",
+            help="Publish nothing if a larger share of the rows would be suppressed.  [default: 1.0]", metavar="SHARE"
         ),
     ] = None,
     share: Annotated[
@@ -110,7 +105,7 @@ def export(
         ),
     ] = False,
     lookback: Annotated[
-        str, typer.Option(help="How late rows may arrive, for example 30m, 2h or 1d.", metavar="TIME")
+        str, typer.Option(help="How late rows may arrive, for example 30m, 2h or 1d.", metavar="DURATION")
     ] = str(OutputOptions.lookback),
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
     compression: Compression = OutputOptions.compression,
@@ -192,6 +187,8 @@ def _require_effective_options(context: typer.Context, settings: "Settings", *, 
             "max_suppressed": ("--k", settings.k or share),
         },
     )
+    if is_given(context, "max_suppressed") and settings.on_small_class == "fail":
+        raise UsageError("--on-small-class fail allows no suppressed row: leave --max-suppressed out.")
     if given["strict"] and is_given(context, "max_rejected"):
         raise UsageError("--strict allows no rejected row: leave --max-rejected out.")
     if share and given["timestamp_precision"] not in (None, "day"):

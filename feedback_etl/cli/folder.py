@@ -1,15 +1,17 @@
 """Commands for a folder of exports: list, adopt and prune."""
 
+import shlex
 from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, print_json, print_line
+from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import find_optional_key
-from feedback_etl.cli.options import DryRun, JsonOutput, OutputFolder, load_command_settings, open_output
+from feedback_etl.cli.options import DryRun, JsonOutput, OutputFolder, load_command_settings, open_existing_output
 from feedback_etl.errors import UsageError
+from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
@@ -25,7 +27,7 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
     from feedback_etl.exports.audit_records import list_unfinished_stems
     from feedback_etl.exports.maintenance import list_exports
 
-    storage = open_output(load_command_settings(output))
+    storage = open_existing_output(load_command_settings(output))
     exports, unmanaged = list_exports(storage)
     unfinished_stems = list_unfinished_stems(AuditLog(storage).records())
     if as_json:
@@ -38,11 +40,11 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
         return
     existing = storage.stat_files(file.path for manifest in exports for file in manifest.all("pairs"))
     for manifest in exports:
-        print_line(_format_export(manifest, existing))
+        print_lines(*_format_export(manifest, existing))
     for path in unmanaged:
-        print_line(_format_unmanaged(storage, path))
+        print_lines(*_format_unmanaged(storage, path))
     for stem in unfinished_stems:
-        print_line(f"{stem}  unfinished: still running, or interrupted; a later command removes its files")
+        print_lines(f"{stem}  unfinished: still running, or interrupted", "    a later command removes its files")
     if not (exports or unmanaged or unfinished_stems):
         echo_err("There are no exports in this folder.")
 
@@ -62,22 +64,18 @@ def adopt(
     signer = find_optional_key(settings)
     key = None if unkeyed else find_key(settings).key
     manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
-    print_line(_format_export(manifest, {data_file.path for data_file in manifest.files}))
+    print_lines(*_format_export(manifest, {data_file.path for data_file in manifest.files}))
 
 
 def prune(
     keep_days: Annotated[
         int | None,
         typer.Option(
-            help="Remove the files of exports older than N days.",
-            min=0,
+            help="Remove the files of exports older than N days.  [default: retention_days of the settings]",
             metavar="N",
-            show_default="retention_days of the settings",
         ),
     ] = None,
-    keep_last: Annotated[
-        int, typer.Option(help="Always keep the newest N exports, however old.", min=0, metavar="N")
-    ] = 0,
+    keep_last: Annotated[int, typer.Option(help="Always keep the newest N exports, however old.", metavar="N")] = 0,
     export: Annotated[
         list[str] | None,
         typer.Option(help="Remove the files of this export instead, however young; may be repeated.", metavar="NAME"),
@@ -107,7 +105,7 @@ def prune(
         lock_timeout=settings.lock_timeout,
     )
     for manifest in result.exports:
-        print_line(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
+        print_lines(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
     pruned = pluralize(len(result.exports), "export")
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
     if result.unmanaged:
@@ -115,33 +113,35 @@ def prune(
         echo_err(f"not touched, without a manifest: {files} (feedback-etl list shows them)")
 
 
-def _format_export(manifest: "Manifest", existing: Container[str]) -> str:
-    """Describe an export in one line.
+def _format_export(manifest: "Manifest", existing: Container[str]) -> tuple[str, str]:
+    """Describe an export in two lines of 80 columns.
 
     Args:
         manifest: The manifest of the export.
         existing: Paths of the data files that exist.
     """
-    files, (start, end) = manifest.all("pairs"), manifest.window
+    from feedback_etl.database.window import parse_window
+
+    files = manifest.all("pairs")
     rows = "pruned" if manifest.pruned_at else pluralize(manifest.rows, "row")
     if not manifest.pruned_at and any(file.path not in existing for file in files):
         rows = "missing: removed, but not by prune"
     is_parted = any("/" in file.path for file in files)
     name = f"{manifest.data}/ ({pluralize(len(files), 'part')})" if is_parted else manifest.data or manifest.stem
     erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
-    window = f"{start or 'the beginning'} to {end}" if end else "unknown window"
-    return f"{name}  {rows}{erased}  {window}  {manifest.mode}  key {manifest.key_id or 'none (unkeyed)'}"
+    window, key = parse_window(manifest.window) or "unknown window", manifest.key_id or "none (unkeyed)"
+    return f"{name}  {rows}{erased}  {manifest.mode}", f"    {window}  key {key}"
 
 
-def _format_unmanaged(storage: "Storage", path: Path) -> str:
-    """Describe a data file without a manifest in one line, with the remedy."""
+def _format_unmanaged(storage: "Storage", path: Path) -> tuple[str, str]:
+    """Describe a data file without a manifest, with the remedy on a second line."""
     from feedback_etl.exports.layout import STEM
 
     folder = storage.local_path()
     name = path.relative_to(folder) if folder else path
     if any(STEM.fullmatch(part) for part in name.parts[:-1]):
-        return f"{name}  unmanaged: the manifest of this part is missing (restore it, or remove the folder)"
-    remedy = (
-        f"feedback-etl adopt {path}" if folder else "adopt requires a local folder: copy the file there, or remove it"
-    )
-    return f"{name}  unmanaged: no manifest ({remedy})"
+        return f"{name}  unmanaged: the manifest of this part is missing", "    restore it, or remove the folder"
+    remedy = "adopt requires a local folder: copy the file there, or remove it"
+    if folder:
+        remedy = f"feedback-etl adopt {shlex.quote(str(path))}"
+    return f"{name}  unmanaged: no manifest", f"    {remedy}"

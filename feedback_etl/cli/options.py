@@ -29,7 +29,7 @@ Since = Annotated[
 ]
 Until = Annotated[
     str | None,
-    typer.Option("--until", help="End of the window, exclusive; requires --since.", metavar="TIME", show_default="now"),
+    typer.Option("--until", help="End of the window, exclusive; requires --since.  [default: now]", metavar="TIME"),
 ]
 MinFields = Annotated[
     int, typer.Option("--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.", metavar="N")
@@ -47,16 +47,15 @@ AllowRowSecurity = Annotated[
     typer.Option(
         "--allow-row-security",
         help="Read only the rows that row-level security shows, instead of failing (PostgreSQL).",
-        show_default="off",
+        show_default=False,
     ),
 ]
 OutputFolder = Annotated[
     str | None,
     typer.Option(
         "--output",
-        help="Folder of the exports, or s3://bucket/prefix.",
+        help="Folder of the exports, or s3://bucket/prefix.  [default: ml/feedback_training]",
         metavar="FOLDER",
-        show_default="ml/feedback_training",
     ),
 ]
 FileFormat = Annotated[
@@ -70,11 +69,8 @@ Workers = Annotated[
     typer.Option(
         "--workers",
         help="Number of parallel workers. On a cluster it is also the minimum number of time ranges, as long as each "
-        "range has at least 20,000 rows.",
+        "range has at least 20,000 rows.  [default: 64; with --bulk the number of processors, at most 4]",
         metavar="N",
-        min=1,
-        max=64,
-        show_default="64; with --bulk the number of processors, at most 4",
     ),
 ]
 IncludeImageUrls = Annotated[
@@ -103,6 +99,16 @@ def require_one_start(context: typer.Context, since: str | None) -> None:
     """
     if since is not None and is_given(context, "days"):
         raise UsageError("--days and --since exclude each other: give one of them.")
+
+
+def require_rows(rows: int) -> None:
+    """Refuse a value of --rows below 1.
+
+    Raises:
+        UsageError: It is.
+    """
+    if rows < 1:
+        raise UsageError("--rows must be 1 or more.")
 
 
 def is_given(context: typer.Context, name: str) -> bool:
@@ -148,3 +154,16 @@ def open_output(settings: "Settings") -> "Storage":
     from feedback_etl.storage.location import open_storage
 
     return open_storage(settings.output_dir)
+
+
+def open_existing_output(settings: "Settings") -> "Storage":
+    """Return the storage of the exports, which must exist.
+
+    Raises:
+        UsageError: It does not exist, as where --output is mistyped.
+    """
+    from feedback_etl.exports.maintenance import require_storage
+
+    storage = open_output(settings)
+    require_storage(storage)
+    return storage

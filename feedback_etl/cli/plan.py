@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, print_json
+from feedback_etl.cli.console import echo_err, print_json
 from feedback_etl.cli.options import (
     AllowRowSecurity,
     Compression,
@@ -21,6 +21,7 @@ from feedback_etl.cli.options import (
 )
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.options.groups import OutputOptions, ReadOptions
+from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

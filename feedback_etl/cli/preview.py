@@ -16,7 +16,9 @@ from feedback_etl.cli.options import (
     Until,
     load_command_settings,
     require_one_start,
+    require_rows,
 )
+from feedback_etl.cli.summary import format_outcomes
 from feedback_etl.options.groups import QualityOptions, ReadOptions
 
 
@@ -25,7 +27,7 @@ def preview(
     days: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
-    rows: Annotated[int, typer.Option(help="Maximum number of rows to print.", min=1, metavar="N")] = 10,
+    rows: Annotated[int, typer.Option(help="Maximum number of rows to print.", metavar="N")] = 10,
     min_fields: MinFields = QualityOptions.min_feedback_fields,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
@@ -33,19 +35,25 @@ def preview(
 ) -> None:
     """Print the first rows of an export without writing a file.
 
-    The output is CSV; its pseudonyms use a temporary key.
+    The output is CSV; its pseudonyms use a temporary key. Rows that the export would not contain are counted by reason
+    on stderr, however many are rejected.
     """
     from feedback_etl.exports.csv_files import write_csv
-    from feedback_etl.pipeline.load import load_training
+    from feedback_etl.pipeline.load import load_with_report
     from feedback_etl.privacy.keys import generate_key
 
     require_one_start(context, since)
+    require_rows(rows)
     settings = load_command_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
-    options = settings.to_options(days_back=days, since=since, until=until, min_feedback_fields=min_fields)
-    pairs = load_training(settings.require_database_url(), options=options, key=generate_key())
+    options = settings.to_options(
+        days_back=days, since=since, until=until, min_feedback_fields=min_fields, max_rejected=1.0
+    )
+    pairs, report = load_with_report(settings.require_database_url(), options, generate_key())
     csv = io.BytesIO()
     write_csv(pairs.head(rows), csv, header=True)
     write_stdout(csv.getvalue())
+    for line in format_outcomes(report, min_fields):
+        echo_err(line)
     if pairs.height:
         echo_err(
             f"The first {min(rows, pairs.height):,} of {pairs.height:,} rows. Nothing was written; the pseudonyms use "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_etl.cli.console import echo_err, pluralize, print_json, print_line
+from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -18,6 +18,7 @@ from feedback_etl.cli.options import (
     load_command_settings,
 )
 from feedback_etl.errors import CheckFailedError
+from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from feedback_etl.compliance.item import ChecklistItem
 
 _WIDTH = 100
+_UNITS = {
+    "k": "people in the smallest class",
+    "small_rows": "rows in classes of fewer than 5 people",
+    "small_people": "people in these classes",
+}
 
 
 def check(
@@ -66,10 +72,10 @@ def _print_items(items: "Sequence[ChecklistItem]") -> None:
     """Print the items of the checklist, those that failed with their remedy."""
     for item in items:
         first, *more = textwrap.wrap(item.detail, _WIDTH) or [""]
-        print_line(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
+        print_lines(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
         for line in [*more, item.remedy]:
             if line:
-                print_line(f"{'':<18}{line}")
+                print_lines(f"{'':<18}{line}")
 
 
 def measure_risk(
@@ -79,25 +85,25 @@ def measure_risk(
     quasi_identifier: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column that an attacker may know about a person; may be repeated.",
+            help="Column that an attacker may know about a person; may be repeated.  [default: age_range, "
+            "conditions_detected, timeframe]",
             metavar="COLUMN",
-            show_default="age_range, conditions_detected, timeframe",
         ),
     ] = None,
     sensitive: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column that an attacker must not learn; may be repeated.",
+            help="Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
+            "role sensitive]",
             metavar="COLUMN",
-            show_default="the ratings and columns with the role sensitive",
         ),
     ] = None,
     person: Annotated[
         str | None,
         typer.Option(
-            help="Column that identifies the person of a row; without one, each row counts as a person.",
+            help="Column that identifies the person of a row; without one, each row counts as a person.  [default: "
+            "subject_hash, if the files have it]",
             metavar="COLUMN",
-            show_default="subject_hash, if the files have it",
         ),
     ] = None,
     as_json: JsonOutput = False,
@@ -113,24 +119,28 @@ def measure_risk(
     settings = load_command_settings()
     table = read_files(files, numeric=sensitive or RATING_FIELDS)
     extra_columns = [column for column in settings.extra_columns if column.name in table.columns]
+    if person is None and SUBJECT_HASH.name in table.columns:
+        person = SUBJECT_HASH.name
     result = risk(
         table,
         quasi_identifiers=quasi_identifier or all_quasi_identifiers(settings.quasi_identifiers, extra_columns),
         sensitive=sensitive or _list_sensitive(table.columns, extra_columns),
-        person=person or (SUBJECT_HASH.name if SUBJECT_HASH.name in table.columns else None),
+        person=person,
     ).to_dict()
     if as_json:
         print_json(result)
     else:
         _print_figures(result)
+    if person is None:
+        echo_err("Each row counts as a person, because no column identifies people (--person).")
 
 
 def _print_figures(result: "Mapping[str, Any]") -> None:
-    """Print each figure, or the figures of each column, on a line."""
+    """Print each figure with its unit, or the figures of each column, on a line."""
     for name, value in result.items():
-        for column, number in (value if isinstance(value, dict) else {"": value}).items():
+        for column, number in (value if isinstance(value, dict) else {_UNITS.get(name, ""): value}).items():
             figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-            print_line(f"{name:<16}{figure:>12}  {column}".rstrip())
+            print_lines(f"{name:<16}{figure:>12}  {column}".rstrip())
 
 
 def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feedback_etl.cli.console import print_line
+from feedback_etl.cli.console import print_lines
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     IncludeImageUrls,
@@ -14,6 +14,7 @@ from feedback_etl.cli.options import (
     OutputFolder,
     load_command_settings,
 )
+from feedback_etl.errors import UsageError
 
 
 def write_page(
@@ -33,18 +34,20 @@ def write_page(
     """
     from feedback_etl.report.write import write_report
 
+    if files and output is not None:
+        raise UsageError("FILE and --output exclude each other: give one of them.")
     settings = load_command_settings(output)
     keys = list_available_keys(settings, key_file)
-    print_line(str(write_report(page, files or settings.output_dir, keys=keys)))
+    print_lines(str(write_report(page, files or settings.output_dir, keys=keys)))
 
 
 def write_contracts(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder to write to; with --croissant, the folder of the exports.",
+            help="Folder to write to; with --croissant, the folder of the exports.  [default: schemas; with "
+            "--croissant output_dir]",
             metavar="FOLDER",
-            show_default="schemas; with --croissant output_dir",
         ),
     ] = None,
     croissant: Annotated[
@@ -63,6 +66,8 @@ def write_contracts(
     from feedback_etl.report.croissant import write_croissant
 
     settings = load_command_settings()
+    if croissant and (include_image_urls or include_subject_hash):
+        raise UsageError("--croissant describes the exports as they are: leave --include-... options out.")
     if croissant:
         paths = [str(write_croissant(folder or settings.output_dir))]
     else:
@@ -70,4 +75,4 @@ def write_contracts(
         columns = [*settings.extra_columns, *(column for column, is_included in optional.items() if is_included)]
         paths = list(map(str, write_schemas(folder or Path("schemas"), columns, settings.age_edges)))
     for path in paths:
-        print_line(path)
+        print_lines(path)

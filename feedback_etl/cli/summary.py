@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from feedback_etl.cli.console import echo_err, pluralize
+from feedback_etl.cli.console import echo_err
+from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport
@@ -17,28 +18,15 @@ def print_summary(report: "ExportReport", min_fields: int) -> None:
 
 def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     """Yield the lines of the summary of an export."""
-    too_few = f"fewer than {pluralize(min_fields, 'rating')}"
     yield f"window     {report.window}"
     yield from _format_counts(("excluded", report.excluded_records, "without consent"))
     if report.export_filename:
         yield f"exported   {report.exported_records:,} of {report.total_feedback_records:,} rows"
     else:
-        yield f"Nothing exported: {_explain_empty(report, too_few)}"
-    rejected = f"listed in {report.rejected_filename}" if report.rejected_filename else "by reason:"
-    yield from _format_counts(
-        ("skipped", report.skipped_records, f"with {too_few}"),
-        ("duplicates", report.deduplicated_records, "dropped"),
-        ("rejected", report.errors, rejected),
-    )
-    for reason, rows in report.rejected_reasons.items():
-        yield f"           {rows:,} {reason}"
-    yield from _format_counts(
-        ("ages", report.implausible_ages, "below 0 or above 130; age_range is empty"),
-        ("times", report.unreadable_times, "unreadable in declared time columns; null in the export"),
-        ("suppressed", report.suppressed_records, "in equivalence classes smaller than k"),
-    )
+        yield f"Nothing exported: {_explain_empty(report, min_fields)}"
+    yield from format_outcomes(report, min_fields)
     if report.export_filename:
-        yield f"k          {_format_k(report.risk)}"
+        yield from _format_k(report.risk)
         yield f"file       {report.export_filename}"
         yield f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}"
     yield f"duration   {report.execution_time_seconds:.2f} s"
@@ -49,26 +37,42 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"advice     {report.advice}"
 
 
+def format_outcomes(report: "ExportReport", min_fields: int) -> Iterator[str]:
+    """Yield a line for each count of rows that are not exported, and of values that are exported as null."""
+    rejected = f"listed in {report.rejected_filename}" if report.rejected_filename else "by reason:"
+    yield from _format_counts(
+        ("skipped", report.skipped_records, f"with fewer than {pluralize(min_fields, 'rating')}"),
+        ("duplicates", report.deduplicated_records, "dropped"),
+        ("rejected", report.errors, rejected),
+    )
+    for reason, rows in report.rejected_reasons.items():
+        yield f"           {rows:,} {reason}"
+    yield from _format_counts(
+        ("ages", report.implausible_ages, "below 0 or above 130; age_range is empty"),
+        ("times", report.unreadable_times, "unreadable in declared time columns; null in the export"),
+        ("suppressed", report.suppressed_records, "in equivalence classes smaller than k"),
+    )
+
+
 def _format_counts(*counts: tuple[str, int, str]) -> Iterator[str]:
     """Yield a line for each count that is not zero: label, number and what was counted."""
     return (f"{label:<10} {count:,} {text}" for label, count, text in counts if count)
 
 
-def _format_k(risk: dict[str, Any]) -> str:
-    """Return the smallest equivalence class, its quasi-identifiers and the number of rows at risk."""
-    at_risk = pluralize(risk["rows_in_classes_under_5"], "row")
-    names = ", ".join(risk["quasi_identifiers"])
-    return f"{'at least ' * risk['at_least']}{risk['k']} ({names}; {at_risk} in classes under 5)"
+def _format_k(risk: dict[str, Any]) -> Iterator[str]:
+    """Yield the people of the smallest equivalence class with its quasi-identifiers, and the number of rows at risk."""
+    yield f"k          {'at least ' * risk['at_least']}{risk['k']} ({', '.join(risk['quasi_identifiers'])})"
+    yield f"           {pluralize(risk['rows_in_classes_under_5'], 'row')} in classes of fewer than 5 people"
 
 
-def _explain_empty(report: "ExportReport", too_few: str) -> str:
+def _explain_empty(report: "ExportReport", min_fields: int) -> str:
     """Return the reason why nothing was exported."""
     if report.errors and not report.rejected_filename:
         return "every row with enough ratings was rejected."
     if report.deduplicated_records:
         return "all new rows are duplicates of earlier ones, or were dropped as listed below."
     if report.total_feedback_records:
-        return f"all rows in the window have {too_few} (--min-fields)."
+        return f"all rows in the window have fewer than {pluralize(min_fields, 'rating')} (--min-fields)."
     if report.excluded_records:
         return "no user with feedback in the window has given consent."
     if report.mode == "incremental":

@@ -15,6 +15,7 @@ from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.layout import PREFIX, REJECTED_FOLDER
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import PSEUDONYM
+from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.risk_measures import linkage_risk
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -133,8 +134,7 @@ def _describe_linkage(exports: Sequence[ExportContents]) -> str:
     by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in export.columns for export in files) else PSEUDONYM
     risk = linkage_risk(pl.concat([export.rows.select(by, *names) for export in files]), names, by=by)
     noun = "analyses" if by == PSEUDONYM else "people"
-    count = f"{len(files)} file{'' if len(files) == 1 else 's'}"
     return (
-        f" Linked by {by} over {count}, equivalence classes have {risk.k} {noun} or more, and "
+        f" Linked by {by} over {pluralize(len(files), 'file')}, equivalence classes have {risk.k} {noun} or more, and "
         f"{risk.share_unique:.1%} of the {noun} are unique."
     )

@@ -11,6 +11,7 @@ from feedback_etl.compliance.data_files import ExportContents, unknown_pseudonym
 from feedback_etl.compliance.item import ChecklistItem, build_item
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.manifest import Manifest
+from feedback_etl.plurals import pluralize
 from feedback_etl.transform.expressions import age_ranges, hash_id
 from feedback_etl.transform.identifiers import bounded, unbroken
 from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
@@ -37,7 +38,7 @@ def check_columns(exports: Sequence[ExportContents]) -> ChecklistItem:
         return f"has unknown columns {', '.join(unknown)}" if unknown else ""
 
     return _build_item_per_file(
-        "columns", exports, find_problem, passed=f"{_pluralize_files(exports)} with columns of the contract only."
+        "columns", exports, find_problem, passed=f"{pluralize(len(exports), 'file')} with columns of the contract only."
     )
 
 
@@ -163,7 +164,7 @@ def check_contents(exports: Sequence[ExportContents]) -> ChecklistItem:
         return "" if all(matches) else "does not match its manifest"
 
     return _build_item_per_file(
-        "contents", exports, find_problem, passed=f"{_pluralize_files(exports)} checked against manifests."
+        "contents", exports, find_problem, passed=f"{pluralize(len(exports), 'file')} checked against manifests."
     )
 
 
@@ -183,7 +184,7 @@ def check_duplicates(exports: Sequence[ExportContents]) -> ChecklistItem:
         return f"has {export.repeated:,} duplicate rows" if export.repeated else ""
 
     return _build_item_per_file(
-        "duplicates", exact, find_problem, passed=f"No duplicates in {_pluralize_files(exact)} with exact times."
+        "duplicates", exact, find_problem, passed=f"No duplicates in {pluralize(len(exact), 'file')} with exact times."
     )
 
 
@@ -205,7 +206,3 @@ def _build_item_per_file(
 def _contract_columns(manifest: Manifest) -> list[str]:
     extra_columns = manifest.settings.get("extra_columns", [])
     return [*training_columns(), *(name for name, *_ in extra_columns)]
-
-
-def _pluralize_files(exports: Sequence[ExportContents]) -> str:
-    return f"{len(exports)} file{'' if len(exports) == 1 else 's'}"

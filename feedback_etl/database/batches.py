@@ -60,13 +60,13 @@ class BatchOptions:
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} must be a whole number, 1 or more.")
+                raise UsageError(f"`{name}` must be a whole number, 1 or more.")
         if self.batch_size > MAX_BATCH_ROWS:
-            raise UsageError(f"batch_size must be {MAX_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
+            raise UsageError(f"`batch_size` must be {MAX_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
         if self.workers is not None and self.workers > MAX_WORKERS:
-            raise UsageError(f"workers must be {MAX_WORKERS} or fewer: each is a process and a connection.")
+            raise UsageError(f"`workers` must be {MAX_WORKERS} or fewer: each is a process and a connection.")
         if not self.read_timeout > 0:
-            raise UsageError("read_timeout must be a number of seconds above 0.")
+            raise UsageError("`read_timeout` must be a number of seconds above 0.")
 
 
 class ConnectorXValueError(SourceError):

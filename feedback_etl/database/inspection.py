@@ -25,6 +25,7 @@ from feedback_etl.database.relation import (
 )
 from feedback_etl.database.statements import execute, fetch_count, fetch_rows, hides_rows
 from feedback_etl.errors import SourceError
+from feedback_etl.plurals import pluralize
 
 _MAX_NAMES_SHOWN = 20
 
@@ -176,7 +177,7 @@ def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation) 
     count = sa.select(sa.func.count()).select_from(feedback).where(is_number)
     if numbers := fetch_count(source, relation.render(count)):
         raise SourceError(
-            f"created_at contains numbers in {numbers:,} row{'' if numbers == 1 else 's'}; ISO 8601 text is expected. "
+            f"created_at contains numbers in {pluralize(numbers, 'row')}; ISO 8601 text is expected. "
             "Convert them in a --query: seconds since 1970 by datetime(created_at, 'unixepoch'), "
             "milliseconds by strftime('%Y-%m-%d %H:%M:%f', created_at / 1000.0, 'unixepoch')."
         )

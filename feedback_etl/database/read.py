@@ -22,6 +22,7 @@ from feedback_etl.database.statements import fetch_count, fetch_rows
 from feedback_etl.database.watermark import Watermark, WatermarkRequest, compute_watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
+from feedback_etl.plurals import pluralize
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ def _require_comparable_ids(source: DatabaseConnection, relation: SourceRelation
         if rows:
             collation = relation.comparisons[name].ascii_only
             raise SourceError(
-                f"{name} has characters other than printable ASCII in {rows:,} row{'' if rows == 1 else 's'}. To the "
+                f"{name} has characters other than printable ASCII in {pluralize(rows, 'row')}. To the "
                 f"collation {collation} such ids can be the same as others, by rules that are not known here. "
                 f"{describe_remedy(name, collation, source.dialect)}"
             )

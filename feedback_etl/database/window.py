@@ -1,5 +1,6 @@
 """The window: a half-open range of creation times that selects the feedback of an export."""
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
@@ -25,6 +26,12 @@ class Window(NamedTuple):
     def __str__(self) -> str:
         start = f"{self.start:%Y-%m-%d %H:%M:%S}" if self.start else "the beginning"
         return f"{start} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def parse_window(ends: Sequence[str | None]) -> Window | None:
+    """Return the window of a manifest, whose ends are ISO 8601 texts; None without an end, where it is unknown."""
+    start, end = (datetime.fromisoformat(time) if time else None for time in ends)
+    return Window(start, end) if end else None
 
 
 class DatedWindow(Window):
@@ -66,12 +73,12 @@ def window_of_days(days_back: int, *, now: datetime) -> Window:
     datetime.datetime(2025, 10, 24, 12, 0)
     """
     if not isinstance(days_back, int) or isinstance(days_back, bool) or days_back < -1 or days_back == 0:
-        raise UsageError(f"days_back must be {_DAYS_ALLOWED}.")
+        raise UsageError(f"`days_back` must be {_DAYS_ALLOWED}.")
     if days_back == EVERYTHING:
         return Window(None, now)
     max_days = (now - datetime.min).days
     if days_back > max_days:
-        raise UsageError(f"days_back must be {_DAYS_ALLOWED}; {max_days} is the maximum.")
+        raise UsageError(f"`days_back` must be {_DAYS_ALLOWED}; {max_days} is the maximum.")
     return Window(now - timedelta(days=days_back), now)
 
 
@@ -83,7 +90,7 @@ def window_between(since: str | date | datetime, until: str | date | datetime | 
     """
     start, end = parse_time(since), now if until is None else parse_time(until)
     if end > now:
-        raise UsageError("--until is in the future; times are UTC.")
+        raise UsageError("`until` is in the future; times are UTC.")
     if start >= end:
-        raise UsageError("--since must be before the end of the window.")
+        raise UsageError("`since` must be before the end of the window.")
     return Window(start, end)

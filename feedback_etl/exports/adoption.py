@@ -92,8 +92,10 @@ def adopt(
 
 
 def _require_data_file(path: Path) -> str:
-    """Return the name of a data file without its suffix, or raise ExportFileError if it is not a data file."""
+    """Return the name of a data file without its suffix, or raise if it is missing or not a data file."""
     suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
+    if not path.exists():
+        raise UsageError(f"There is no file {path}.")
     is_utf8 = path.name == path.name.encode(errors="replace").decode()  # as JSON requires
     if not (suffix and is_utf8) or path.is_symlink() or not path.is_file():
         raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")

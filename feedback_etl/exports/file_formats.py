@@ -37,11 +37,11 @@ class FileFormat(NamedTuple):
             UsageError: There is no such form.
         """
         if self.format not in get_args(Format):
-            raise UsageError('format must be "csv" or "parquet".')
+            raise UsageError('`format` must be "csv" or "parquet".')
         if self.compression not in get_args(Compression):
-            raise UsageError('compression must be "none", "gzip" or "zstd".')
+            raise UsageError('`compression` must be "none", "gzip" or "zstd".')
         if self.format == "parquet" and self.compression != "none":
-            raise UsageError("Parquet files are compressed as they are (zstd); compression is for CSV.")
+            raise UsageError("Parquet files are always compressed with zstd: `compression` is for CSV.")
         return self
 
     @property

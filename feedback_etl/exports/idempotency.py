@@ -53,7 +53,7 @@ def deduplicate_request(
         FolderLockedError: Another process holds the folder's lock.
     """
     if not isinstance(idempotency_key, str) or not 0 < len(idempotency_key) <= MAX_KEY_LENGTH:
-        raise UsageError(f"idempotency_key must be a text of 1 to {MAX_KEY_LENGTH} characters, such as a UUID.")
+        raise UsageError(f"`idempotency_key` must be a text of 1 to {MAX_KEY_LENGTH} characters, such as a UUID.")
     with ExitStack() as stack:
         with explain_write_errors(storage):
             stack.enter_context(storage.lock(lock_timeout))

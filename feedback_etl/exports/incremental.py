@@ -169,7 +169,7 @@ def parse_lookback(lookback: str | timedelta) -> timedelta:
         except OverflowError:
             span = ""
     if not isinstance(span, timedelta) or span < timedelta(0):
-        raise UsageError("lookback must be a duration such as 30m, 2h or 1d, or a timedelta, not negative.")
+        raise UsageError("`lookback` must be a duration such as 30m, 2h or 1d, or a timedelta, not negative.")
     return span
 
 

@@ -165,7 +165,7 @@ def _require_selection(keep_days: int | None, keep_last: int, exports: Sequence[
         raise UsageError("Name exports as a list, or give keep_days (and keep_last), but not both.")
     for name, number in (("keep_days", 0 if keep_days is None else keep_days), ("keep_last", keep_last)):
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_DAYS:
-            raise UsageError(f"{name} must be a whole number from 0 to {MAX_DAYS:,}.")
+            raise UsageError(f"`{name}` must be a whole number from 0 to {MAX_DAYS:,}.")
 
 
 def _select_named(exports: Sequence[Manifest], stems: Sequence[str]) -> list[Manifest]:
@@ -243,6 +243,5 @@ def require_storage(storage: Storage) -> None:
         UsageError: It does not.
     """
     if not storage.exists():
-        raise UsageError(
-            f"There is no folder {storage}." if storage.local_path() else f"There is nothing at {storage}."
-        )
+        missing = f"There is no folder {storage}" if storage.local_path() else f"There is nothing at {storage}"
+        raise UsageError(f"{missing}: name the folder of the exports, or create it by an export.")

@@ -29,7 +29,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.output.incremental and self.read.since is not None:
-            raise UsageError("An incremental export continues where the last one ended: leave since and until out.")
+            raise UsageError("An incremental export continues where the last one ended: leave `since` and `until` out.")
 
     @classmethod
     def from_keywords(cls, **keywords: Unpack[ExportKeywords]) -> Self:

@@ -75,7 +75,7 @@ class ReadOptions:
         if self.since is not None:
             return window_between(self.since, self.until, now=now)
         if self.until is not None:
-            raise UsageError("An end of the window (until) requires a start (since).")
+            raise UsageError("The end of a window (`until`) requires a start (`since`).")
         return window_of_days(self.days_back, now=now)
 
     @property
@@ -106,7 +106,7 @@ class QualityOptions:
 
     min_feedback_fields: int = 1
     strict: bool = False
-    max_rejected: float = 1.0
+    max_rejected: float = 0.5
     row_model: "Model | None" = None
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class QualityOptions:
 
         has_min_ratings(self.min_feedback_fields)
         if not 0 <= self.max_rejected <= 1:
-            raise UsageError("max_rejected must be a share from 0 to 1, for example 0.05.")
+            raise UsageError("`max_rejected` must be a share from 0 to 1, for example 0.05.")
 
 
 def _quasi_identifiers() -> tuple[str, ...]:
@@ -240,7 +240,7 @@ class OutputOptions:
         parse_lookback(self.lookback)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
-            raise UsageError("An incremental export never repeats a row: leave idempotency_key out.")
+            raise UsageError("An incremental export never repeats a row: leave `idempotency_key` out.")
 
     @property
     def file_format(self) -> "FileFormat":

@@ -152,20 +152,21 @@ class BatchProcessor:
         rejected, rated = self._counts["rejected"], self._counts["total"] - self._counts["skipped"]
         if not rejected:
             return
-        if options.strict:
-            cause = "no row may be rejected (strict)"
-        elif rejected == rated:
-            cause = "no valid row is left"
-        elif rejected / rated > options.max_rejected:
-            cause = f"more than {options.max_rejected:.3%} may not be rejected (max_rejected)"
-        else:
+        is_over_limit = options.strict or rejected / rated > options.max_rejected
+        if not is_over_limit and rejected < rated:
             return
         reasons = self._rejected.sort_reasons()
         listed = ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items())
-        message = f"Nothing was exported: {rejected:,} of {rated:,} rows are rejected, and {cause}. Reasons: {listed}."
-        if options.strict or rejected / rated > options.max_rejected:
-            raise ValidationError(message, reasons)
-        raise AllRejectedError(message, reasons, self.build_report(window, excluded))
+        message = f"Nothing was exported: {rejected:,} of {rated:,} rows ({100 * rejected / rated:.1f} %) are rejected"
+        if not is_over_limit:
+            message = f"{message}, so no valid row is left. Reasons: {listed}."
+            raise AllRejectedError(message, reasons, self.build_report(window, excluded))
+        limit, remedy = f"`max_rejected` allows {options.max_rejected:.10g}", "raise `max_rejected`"
+        if options.strict:
+            limit, remedy = "`strict` allows none", "leave `strict` out"
+        raise ValidationError(
+            f"{message}, and {limit}. Reasons: {listed}. Correct these rows in the database, or {remedy}.", reasons
+        )
 
     def find_small_classes(self) -> pl.DataFrame:
         """Return, after the last batch, the equivalence classes smaller than k; their rows count as suppressed.
@@ -177,10 +178,12 @@ class BatchProcessor:
         small = classes.filter(pl.col("people") < (policy.k or 0))
         suppressed, rows = int(small["rows"].sum()), int(classes["rows"].sum())
         if violation := policy.violation(suppressed, rows):
+            by_time = "; `for_sharing` always adds feedback_timestamp"
             raise ValidationError(
-                f"Nothing was exported: {suppressed:,} of {rows:,} rows belong to groups of fewer than {policy.k} "
-                f"people with equal {', '.join(policy.quasi_identifiers)}, and {violation}. Fewer quasi-identifiers "
-                "make groups larger."
+                f"Nothing was exported: {suppressed:,} of {rows:,} rows belong to equivalence classes of fewer than "
+                f"{policy.k} people with equal {', '.join(policy.quasi_identifiers)}, and {violation}. Set fewer "
+                "quasi_identifiers or age_edges to make classes larger"
+                f"{by_time if 'feedback_timestamp' in policy.quasi_identifiers else ''}."
             )
         self._classes = classes.filter(pl.col("people") >= (policy.k or 0))
         self._counts.update(suppressed=suppressed, exported=-suppressed)

@@ -1,7 +1,7 @@
 """Load feedback as a frame in memory; nothing is written."""
 
 from datetime import datetime
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 import polars as pl
 
@@ -15,8 +15,16 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
+from feedback_etl.results import ExportReport
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.timestamps import readable
+
+
+class ReportedTraining(NamedTuple):
+    """Training rows, and the report of the export that would write them; it names no file."""
+
+    pairs: pl.DataFrame
+    report: ExportReport
 
 
 def load_training(  # noqa: PLR0913  public, flat
@@ -36,16 +44,27 @@ def load_training(  # noqa: PLR0913  public, flat
     Returns:
         The columns of `TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
     """
-    require_usable_polars()
     require_known(keywords, [*TrainingKeywords.__annotations__])
     options = (options or ExportOptions()).with_keywords(**keywords)
+    return load_with_report(database, options, resolve_key(key, unkeyed=unkeyed), now, on_progress).pairs
+
+
+def load_with_report(
+    database: Database,
+    options: ExportOptions,
+    key: Key | None,
+    now: datetime | None = None,
+    on_progress: Progress | None = None,
+) -> ReportedTraining:
+    """Load the rows that an export would write, and its report; raises the errors of `load_training`."""
+    require_usable_polars()
     now = resolve_now(now)
-    transform_options = TransformOptions.from_options(options, now, resolve_key(key, unkeyed=unkeyed))
+    transform_options = TransformOptions.from_options(options, now, key)
     return _collect_training(select(database, options, now, on_progress), transform_options)
 
 
 @retry_with_sqlalchemy
-def _collect_training(selection: ReadRequest, options: TransformOptions) -> pl.DataFrame:
+def _collect_training(selection: ReadRequest, options: TransformOptions) -> ReportedTraining:
     with open_feedback(selection) as stream:
         from feedback_etl.pipeline.batch_processor import (
             BatchProcessor,  # imports pandera, while the database executes the query
@@ -55,7 +74,8 @@ def _collect_training(selection: ReadRequest, options: TransformOptions) -> pl.D
         pairs = pl.concat([processor.validate_pairs(processor.process(raw).pairs) for raw in stream.batches])
         processor.flush_rejected()
         processor.check_limits(selection.window, stream.excluded)
-        return drop_small_classes(pairs, processor.find_small_classes(), options.k_policy.quasi_identifiers)
+        pairs = drop_small_classes(pairs, processor.find_small_classes(), options.k_policy.quasi_identifiers)
+        return ReportedTraining(pairs, processor.build_report(selection.window, stream.excluded))
 
 
 def load_feedback(

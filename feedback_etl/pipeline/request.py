@@ -48,7 +48,8 @@ class ExportRequest:
         overridden = {*self.transform_options.overrides.names()}
         if self.is_partitioned and self.output.incremental:
             raise UsageError(
-                "An export in parts (by an executor or to an object store) is never incremental: leave incremental out."
+                "An export in parts (by an executor or to an object store) is never incremental: leave `incremental` "
+                "out."
             )
         if overridden and self.executor is not None:
             raise UsageError(
@@ -62,7 +63,7 @@ class ExportRequest:
         if self.output.incremental and "pair_hash" in overridden:
             raise UsageError(
                 "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
-                "incremental out, or do not override _get_pair_hash."
+                "`incremental` out, or do not override _get_pair_hash."
             )
 
     @property

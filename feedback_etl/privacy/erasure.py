@@ -91,9 +91,9 @@ def erase(  # noqa: PLR0913  public, flat
     users, analyses = _parse_ids("user_ids", user_ids), _parse_ids("analysis_ids", analysis_ids)
     known_keys = Key.parse_all(keys)
     if not (users or analyses or not_in_database):
-        raise UsageError("No one to erase: pass user_ids, analysis_ids or not_in_database.")
+        raise UsageError("There is no one to erase: pass `user_ids`, `analysis_ids` or `not_in_database`.")
     if database is None and (users or not_in_database):
-        raise UsageError("The analyses of users are in the database: pass it, or erase by analysis_ids.")
+        raise UsageError("The database contains the analyses of users: pass `database_url`, or use `analysis_ids`.")
     storage = open_storage(folder)
     require_storage(storage)
     AuditLog(storage).require_signer(known_keys[0] if known_keys else None)
@@ -168,11 +168,11 @@ def _is_canonical(text: str) -> bool:
 def _parse_ids(name: str, ids: Sequence[int | str | UUID]) -> list[str]:
     """Return ids as text, without repetitions."""
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise UsageError(f"{name} must be a list of ids.")
+        raise UsageError(f"`{name}` must be a list of ids.")
     ids = list(ids)
     if any(isinstance(value, bool) or not isinstance(value, Integral | str | UUID) for value in ids):
-        raise UsageError(f"{name} must contain integers, text or UUIDs only.")
+        raise UsageError(f"`{name}` must contain integers, text or UUIDs only.")
     texts = list(dict.fromkeys(map(str, ids)))
     if any("\0" in text for text in texts):
-        raise UsageError(f"{name} contains an id with a NUL character, which no database can store.")
+        raise UsageError(f"`{name}` contains an id with a NUL character, which no database can store.")
     return texts

@@ -50,11 +50,11 @@ class KAnonymityPolicy:
 
     def __post_init__(self) -> None:
         if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= MAX_K):
-            raise UsageError(f"k must be an integer from 1 to {MAX_K:,}.")
+            raise UsageError(f"`k` must be an integer from 1 to {MAX_K:,}.")
         if self.on_small_class not in get_args(OnSmallClass):
-            raise UsageError('on_small_class must be "suppress" or "fail".')
+            raise UsageError('`on_small_class` must be "suppress" or "fail".')
         if not 0 <= self.max_suppressed <= 1:
-            raise UsageError("max_suppressed must be a number from 0 to 1, such as 0.05.")
+            raise UsageError("`max_suppressed` must be a number from 0 to 1, such as 0.05.")
         columns = training_columns(self.extra_columns)
         unknown = [name for name in self.quasi_identifiers if name not in columns]
         if unknown or not self.quasi_identifiers:
@@ -68,11 +68,11 @@ class KAnonymityPolicy:
         if not suppressed:
             return ""
         if self.on_small_class == "fail":
-            return "on_small_class is fail"
+            return "`on_small_class` is fail"
         if suppressed == total:
             return "no row would be left"
         if suppressed / total > self.max_suppressed:
-            return f"max_suppressed is {self.max_suppressed:.3%}"
+            return f"`max_suppressed` allows {self.max_suppressed:.10g}"
         return ""
 
 

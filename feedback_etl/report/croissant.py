@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
+from feedback_etl.database.window import parse_window
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.maintenance import list_exports
+from feedback_etl.exports.maintenance import list_exports, require_storage
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.row_schema import TIME, manifest_schema
+from feedback_etl.plurals import pluralize
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import open_storage
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
@@ -128,14 +130,11 @@ def _file(file: DataFile) -> dict[str, Any]:
 def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
     name = _part_name(file.path) if "/" in file.path else manifest.stem
     schema = manifest_schema(manifest)["properties"]
-    window = (
-        " to ".join(end or "the beginning" for end in manifest.window) if manifest.window[1] else "an unknown window"
-    )
     return {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
-        "description": f"{file.rows:,} rows of {window}, UTC.",
+        "description": f"{pluralize(file.rows, 'row')} of {parse_window(manifest.window) or 'an unknown window'}.",
         "field": [_field(name, file.path, column, schema.get(column, {})) for column in manifest.columns],
     }
 
@@ -172,6 +171,7 @@ def write_croissant(folder: str | Path) -> Path | str:
     In an object store it is an object; its URL is returned.
 
     Raises:
+        UsageError: The folder does not exist.
         ExportFileError: There are no exports, a manifest cannot be read, or the file cannot be written.
 
     >>> from feedback_etl import export_feedback
@@ -183,6 +183,7 @@ def write_croissant(folder: str | Path) -> Path | str:
     'sc:Dataset'
     """
     storage = open_storage(folder)
+    require_storage(storage)
     text = json.dumps(croissant(storage, list_exports(storage).exports), indent=2, ensure_ascii=False) + "\n"
     with explain_write_errors(storage, "Name another folder."):
         storage.overwrite(CROISSANT, text.encode())

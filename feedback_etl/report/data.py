@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
-from feedback_etl.errors import ExportFileError
+from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit_verification import VerificationResult, verify_folder
 from feedback_etl.exports.layout import DATA_SUFFIXES
-from feedback_etl.exports.maintenance import list_exports
+from feedback_etl.exports.maintenance import list_exports, require_storage
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.columns import Column, list_columns
@@ -139,6 +139,7 @@ def find_report_exports(locations: Iterable[str | Path]) -> list[Export]:
     """Find the exports of folders, prefixes of object stores and data files, the oldest first.
 
     Raises:
+        UsageError: A folder or a file does not exist.
         ExportFileError: A folder has no export, a file has no manifest, or a manifest cannot be read.
     """
     exports = (export for location in locations for export in _list_exports(location))
@@ -150,7 +151,10 @@ def _list_exports(location: str | Path) -> list[Export]:
     """List the exports of a folder or prefix, or the export of a data file."""
     path = Path(location)
     is_file = path.name.endswith(DATA_SUFFIXES) and not is_object_store(str(location))
+    if is_file and not path.exists():
+        raise UsageError(f"There is no file {path}.")
     storage = open_storage(path.parent if is_file else location)
+    require_storage(storage)
     exports = [Export(storage, manifest) for manifest in list_exports(storage).exports]
     if not is_file and not exports:
         raise ExportFileError(f"{storage} contains no exports; create one with `feedback-etl export`.")

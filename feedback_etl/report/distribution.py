@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.risk_measures import SMALL_CLASS
 from feedback_etl.report.columns import Column, bin_values
 
@@ -99,7 +100,7 @@ def _shares(counts: list[_Count], column: Column) -> list[Share]:
 
 def _group(counts: list[_Count]) -> list[Share]:
     """Return grouped bins as one share; an empty list for no bins."""
-    label = f"other ({len(counts):,} value{'' if len(counts) == 1 else 's'})"
+    label = f"other ({pluralize(len(counts), 'value')})"
     if any(count.label is None for count in counts):
         label = "other or empty"
     return [Share(label, sum(count.rows for count in counts))] if counts else []

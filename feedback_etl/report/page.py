@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from feedback_etl.database.window import parse_window
+from feedback_etl.plurals import pluralize
 from feedback_etl.report.charts import Bar, Stack, bars, stacks
 from feedback_etl.report.data import ClassSize, ReportData
 from feedback_etl.report.distribution import Distribution
@@ -64,7 +66,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "share": _share, "moment": _moment, "window": _window}
+    environment.filters |= {
+        "number": _number,
+        "share": _share,
+        "moment": _moment,
+        "window": _window,
+        "pluralize": pluralize,
+    }
     return environment
 
 
@@ -127,10 +135,9 @@ def _moment(time: str) -> str:
 
 
 def _window(window: Sequence[str | None]) -> str:
-    """Format the window of a manifest; without an end it is unknown.
+    """Format the window of a manifest.
 
     >>> _window([None, "2025-10-25T12:00:00.000000"]), _window([None, None])
-    ('open to 2025-10-25 12:00:00', 'unknown')
+    ('the beginning to 2025-10-25 12:00:00 UTC', 'unknown')
     """
-    start, end = window
-    return f"{_moment(start) if start else 'open'} to {_moment(end)}" if end else "unknown"
+    return str(parse_window(window) or "unknown")

@@ -40,7 +40,7 @@ def write_report(
     Raises:
         ExportFileError: There is no export, a file cannot be read or does not match its manifest, or the page cannot be
             written, for example because its folder does not exist.
-        UsageError: The path is a folder.
+        UsageError: The path is a folder, or a folder or file of `exports` does not exist.
 
     >>> from feedback_etl import export_feedback
     >>> from feedback_etl.demo.sample import sample_database

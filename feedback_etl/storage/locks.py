@@ -30,7 +30,7 @@ def lock_folder(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
         if not acquire_lock(file.fileno(), timeout):
             raise FolderLockedError(
                 f"{folder} is in use: another export, erasure or prune has held its lock for {timeout:g} s. "
-                "Wait for it, or give --lock-timeout more seconds."
+                "Wait for it, or raise the setting lock_timeout."
             )
         yield
 

@@ -11,8 +11,11 @@ from feedback_etl.lazy_names import lazy_names
 if TYPE_CHECKING:
     __all__: list[str]
 
+    from feedback_etl.training.answers import latest_per_recommendation as latest_per_recommendation
+    from feedback_etl.training.answers import one_horizon as one_horizon
     from feedback_etl.training.dataset import latest_export as latest_export
     from feedback_etl.training.dataset import scan_training as scan_training
+    from feedback_etl.training.feature_matrix import LeakWarning as LeakWarning
     from feedback_etl.training.feature_matrix import features as features
     from feedback_etl.training.labels import label as label
     from feedback_etl.training.splits import NullGroupWarning as NullGroupWarning
@@ -20,19 +23,20 @@ if TYPE_CHECKING:
     from feedback_etl.training.splits import split_by_hash as split_by_hash
     from feedback_etl.training.transformer import FeedbackFeatures as FeedbackFeatures
     from feedback_etl.training.vocabulary import Vocabulary as Vocabulary
-    from feedback_etl.transform.transforms import latest_per_recommendation as latest_per_recommendation
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "FeedbackFeatures": "training.transformer",
+            "LeakWarning": "training.feature_matrix",
             "NullGroupWarning": "training.splits",
             "PersonOverlapWarning": "training.splits",
             "Vocabulary": "training.vocabulary",
             "features": "training.feature_matrix",
             "label": "training.labels",
             "latest_export": "training.dataset",
-            "latest_per_recommendation": "transform.transforms",
+            "latest_per_recommendation": "training.answers",
+            "one_horizon": "training.answers",
             "scan_training": "training.dataset",
             "split_by_hash": "training.splits",
         },

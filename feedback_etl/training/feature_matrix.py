@@ -1,8 +1,10 @@
 """Features of training pairs: the numeric input of a model."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Literal
 
 import polars as pl
 
@@ -16,8 +18,16 @@ from feedback_etl.transform.transforms import TimestampPrecision, is_coarse
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
 _TIMEFRAME = r"^([0-9]{1,4})_(day|week|month|year)s?$"
 _LISTS = ("conditions_detected", "rules_applied")
-_TEXTS = (*_LISTS, "timeframe", "age_range")
+_TEXTS = (*_LISTS, "age_range")
 _TIME = "feedback_timestamp"
+_TIMEFRAME_COLUMN = "timeframe"
+
+Later = Literal["timeframe", "time"]
+"""What is known only when the feedback is given: the time since the recommendation, and hour and weekday."""
+
+
+class LeakWarning(UserWarning):
+    """Warn that features tell something about the label that is unknown when a recommendation is given."""
 
 
 @accepts_any_dataframe
@@ -26,7 +36,7 @@ def features(
     *,
     vocabulary: Vocabulary | None = None,
     ratings: Sequence[str] = (),
-    times: bool = True,
+    include: Sequence[Later] = (),
     timestamp_precision: TimestampPrecision = "exact",
 ) -> Frame:
     """Encode training pairs as numbers: one row for each pair, in their order, Float32 without nulls.
@@ -36,8 +46,11 @@ def features(
     append your own encoding of extra columns, as in
     `pl.concat([features(pairs), pairs.select(pl.col("price").fill_null(0))], how="horizontal")`.
 
-    feedback_timestamp is the time of the answer, which is unknown when the advice is given. To predict the answer then,
-    exclude it with `times=False`, in training and in prediction; the frame then needs no such column.
+    By default, all features are known when a recommendation is given. timeframe and feedback_timestamp are known only
+    when the feedback is given; `include` adds them. Do not add them to rows of `latest_per_recommendation`: how long a
+    person went on answering would be a feature, and it depends on the answers. `LeakWarning` reports such rows: several
+    timeframes, and one row for each analysis and recommendation (not for a lazy frame, which is not collected). Select
+    one timeframe instead, with `one_horizon`.
 
     | column | values |
     |---|---|
@@ -45,12 +58,12 @@ def features(
     | `conditions_other` | 1 if the pair has a condition that the vocabulary lacks |
     | `conditions_missing` | 1 if the pair has no condition |
     | `rule=NAME`, `rules_other`, `rules_missing` | likewise for rules |
-    | `timeframe_days` | `2_weeks` is 14; a month has 30 days, a year 365; 0 if missing |
-    | `timeframe_missing` | 1 if it is null or has another form |
     | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; 0 if missing |
     | `age_missing` | 1 if it is null or not in the vocabulary |
-    | `hour_sin`, `hour_cos` | with `times`, the time of day (UTC) on a circle; not with precision "day" |
-    | `weekday_sin`, `weekday_cos` | with `times`, the weekday (UTC) likewise, from Monday |
+    | `timeframe_days` | with "timeframe", `2_weeks` is 14; a month has 30 days, a year 365; 0 if missing |
+    | `timeframe_missing` | with "timeframe", 1 if it is null or has another form |
+    | `hour_sin`, `hour_cos` | with "time", the time of day (UTC) on a circle; not with precision "day" |
+    | `weekday_sin`, `weekday_cos` | with "time", the weekday (UTC) likewise, from Monday |
     | NAME, NAME`_missing` for each of `ratings` | the rating, 0 if missing; 1 if missing |
 
     Args:
@@ -58,21 +71,21 @@ def features(
         vocabulary: Vocabulary of the training rows, also for test rows and prediction. By default it is fitted to the
             frame, which collects a lazy frame.
         ratings: Ratings to include.
-        times: Whether to include hour and weekday of the answer.
+        include: "timeframe", "time" (hour and weekday of the feedback), both or, by default, neither.
         timestamp_precision: Precision of the export's times.
 
     Returns:
         A frame of the given kind, lazy if the frame is.
 
     Raises:
-        UsageError: A rating or precision does not exist, or `vocabulary` is no Vocabulary.
+        UsageError: A rating, precision or name in `include` does not exist, or `vocabulary` is no Vocabulary.
         ValidationError: A column is missing or has a wrong type, or the age ranges have other edges than those of the
             vocabulary (of a lazy frame, only the type is checked).
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
-    ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None], "feedback_timestamp": [None, None]})
+    ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None]})
     >>> vocabulary = Vocabulary(conditions=("acne",), rules=("r001", "r002"))
-    >>> for column in features(pairs, vocabulary=vocabulary).iter_columns():
+    >>> for column in features(pairs, vocabulary=vocabulary, include=["timeframe"]).iter_columns():
     ...     print(f"{column.name:<18}", *column.cast(int))
     condition=acne     1 0
     conditions_other   1 0
@@ -81,26 +94,31 @@ def features(
     rule=r002          0 1
     rules_other        0 0
     rules_missing      0 0
-    timeframe_days     14 0
-    timeframe_missing  0 1
     age                2 0
     age_missing        0 1
-    hour_sin           0 0
-    hour_cos           0 0
-    weekday_sin        0 0
-    weekday_cos        0 0
+    timeframe_days     14 0
+    timeframe_missing  0 1
     """
     is_coarse(timestamp_precision)
     _require_ratings(ratings)
     if not isinstance(vocabulary, Vocabulary | None):
         raise UsageError('vocabulary must be a Vocabulary: use Vocabulary.load("vocabulary.json") or Vocabulary.fit.')
-    time = [_TIME] if times else []
-    require_pairs(frame, [*_TEXTS, *time, *ratings])
+    _require_later(include)
+    timeframe = [_TIMEFRAME_COLUMN] if "timeframe" in include else []
+    time = [_TIME] if "time" in include else []
+    require_pairs(frame, [*_TEXTS, *timeframe, *time, *ratings])
+    if include and isinstance(frame, pl.DataFrame) and _is_last_of_several(frame):
+        warnings.warn(
+            "Each recommendation has one row, but the timeframes differ, so timeframe and time tell how long a person "
+            "went on answering. Leave them out, or select one timeframe (one_horizon).",
+            LeakWarning,
+            stacklevel=3,
+        )
     fitted = Vocabulary.fit(frame) if vocabulary is None else vocabulary
     fitted.require_ranges(frame)
     parsed = frame.select(
         pl.col(_LISTS).cast(pl.String).str.split(","),
-        _days("timeframe"),
+        *map(_days, timeframe),
         _rank("age_range", fitted.age_ranges),
         *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast converts to UTC
         *map(numeric_rating, ratings),
@@ -108,9 +126,9 @@ def features(
     numbers = [
         *_one_hot("conditions_detected", "condition", fitted.conditions),
         *_one_hot("rules_applied", "rule", fitted.rules),
-        *_with_missing("timeframe", "timeframe_days", "timeframe_missing"),
         *_with_missing("age_range", "age", "age_missing"),
-        *(_times(timestamp_precision) if times else ()),
+        *chain.from_iterable(_with_missing(name, f"{name}_days", f"{name}_missing") for name in timeframe),
+        *(_times(timestamp_precision) if time else ()),
         *chain.from_iterable(_with_missing(name, name, f"{name}_missing") for name in ratings),
     ]
     numeric: Frame = parsed.select(number.cast(pl.Float32).fill_null(0) for number in numbers)
@@ -125,17 +143,31 @@ def _require_ratings(ratings: Sequence[str]) -> None:
         raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(RATING_FIELDS)}.")
 
 
+def _require_later(include: Sequence[str]) -> None:
+    if isinstance(include, str) or not {*include} <= {"timeframe", "time"}:
+        raise UsageError('include must be a list of "timeframe" and "time", or empty.')
+
+
+def _is_last_of_several(frame: pl.DataFrame) -> bool:
+    """Return whether there is one row for each analysis and recommendation, at several timeframes."""
+    recommendation = ["analysis_hash", "recommendation_id"]
+    if not {*recommendation, _TIMEFRAME_COLUMN} <= {*frame.columns}:
+        return False
+    has_several = frame[_TIMEFRAME_COLUMN].drop_nulls().n_unique() > 1
+    return has_several and not frame.select(recommendation).is_duplicated().any()
+
+
 def feature_names(
     vocabulary: Vocabulary,
     *,
     ratings: Sequence[str] = (),
-    times: bool = True,
+    include: Sequence[Later] = (),
     timestamp_precision: TimestampPrecision = "exact",
 ) -> list[str]:
     """Return the columns of `features` with these arguments, in their order."""
-    no_rows = pl.DataFrame(schema=[*_TEXTS, _TIME, *ratings]).cast(pl.Null)
+    no_rows = pl.DataFrame(schema=[*_TEXTS, _TIMEFRAME_COLUMN, _TIME, *ratings]).cast(pl.Null)
     numbers = features(
-        no_rows, vocabulary=vocabulary, ratings=ratings, times=times, timestamp_precision=timestamp_precision
+        no_rows, vocabulary=vocabulary, ratings=ratings, include=include, timestamp_precision=timestamp_precision
     )
     return numbers.columns
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 import polars as pl
 
 from feedback_etl.errors import UsageError
-from feedback_etl.training.feature_matrix import feature_names, features
+from feedback_etl.training.feature_matrix import Later, feature_names, features
 from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transform.dataframes import Frame
 from feedback_etl.transform.transforms import TimestampPrecision
@@ -28,7 +28,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         min_rows: Names in fewer rows are counted as other; see `Vocabulary.fit`.
         ratings: Ratings to use as features. Labels are derived from ratings: exclude the rating of the label.
-        times: Whether hour and weekday of the answer are features; they are unknown when the advice is given.
+        include: What is known only when the feedback is given, see `features`: "timeframe", "time", or neither.
         timestamp_precision: Precision of the export's times.
         age_ranges: Labels of age ranges if the application names them itself; see `Vocabulary.fit`.
 
@@ -37,7 +37,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     >>> import polars as pl
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
-    ...     "timeframe": ["2_weeks", None], "age_range": ["18-25", None], "feedback_timestamp": [None, None]})
+    ...     "age_range": ["18-25", None]})
     >>> step = FeedbackFeatures().fit(pairs)
     >>> step.transform(pairs)["condition=acne"].to_list()
     [1.0, 0.0]
@@ -48,13 +48,13 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         min_rows: int = 1,
         ratings: Sequence[str] = (),
-        times: bool = True,
+        include: Sequence[Later] = (),
         timestamp_precision: TimestampPrecision = "exact",
         age_ranges: Sequence[str] | None = None,
     ) -> None:
         self.min_rows = min_rows
         self.ratings = ratings
-        self.times = times
+        self.include = include
         self.timestamp_precision = timestamp_precision
         self.age_ranges = age_ranges
 
@@ -78,7 +78,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.array(feature_names(self.vocabulary_, **self._options()), dtype=object)
 
     def _options(self) -> dict[str, Any]:
-        return {"ratings": self.ratings, "times": self.times, "timestamp_precision": self.timestamp_precision}
+        return {"ratings": self.ratings, "include": self.include, "timestamp_precision": self.timestamp_precision}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -40,7 +40,6 @@ PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
 """The same for raw rows: `anonymize` maps these columns to `PAIR_KEY`, one to one."""
 
-_POSITION = "position in the frame"
 _TRUNCATED = {"exact": "", "minute": "1m", "hour": "1h", "day": "1d"}
 _JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
@@ -53,7 +52,7 @@ def has_min_ratings(min_feedback_fields: int) -> pl.Expr:
     """
     count = min_feedback_fields
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= len(RATING_FIELDS):
-        raise UsageError(f"min_feedback_fields must be a whole number from 0 to {len(RATING_FIELDS)}.")
+        raise UsageError(f"`min_feedback_fields` must be a whole number from 0 to {len(RATING_FIELDS)}.")
     return pl.sum_horizontal(pl.col(name).is_not_null() for name in RATING_FIELDS) >= count
 
 
@@ -97,7 +96,7 @@ def anonymize(  # noqa: PLR0913  public, flat
     """
     require_raw(frame, extra_columns)
     if not isinstance(hash_recommendation_id, bool):  # a mistake must not export ids as they are
-        raise UsageError("hash_recommendation_id must be True or False.")
+        raise UsageError("`hash_recommendation_id` must be True or False.")
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if hash_recommendation_id:
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
@@ -162,7 +161,7 @@ def is_coarse(precision: TimestampPrecision) -> bool:
         UsageError: There is no such precision: a mistake must not leave times exact.
     """
     if precision not in [*_TRUNCATED]:
-        raise UsageError(f"timestamp_precision must be one of {', '.join(_TRUNCATED)}.")
+        raise UsageError(f"`timestamp_precision` must be one of {', '.join(_TRUNCATED)}.")
     return precision != "exact"
 
 
@@ -217,30 +216,3 @@ def deduplicate(frame: Frame, *, by: str | Sequence[str] = PAIR_KEY) -> Frame:
     require_columns(frame, names, advice if by == PAIR_KEY else "")
     unique: Frame = frame.unique(subset=names, keep="first", maintain_order=True)
     return unique
-
-
-@accepts_any_dataframe
-def latest_per_recommendation(frame: Frame) -> Frame:
-    """Keep the newest row of each analysis and recommendation, in the order of the frame.
-
-    People give feedback on a recommendation after one week, two, and so on; this keeps their last answer. Of rows of
-    the same time the last one stays, and a row without a time is older than all others.
-
-    Args:
-        frame: Training pairs.
-
-    Raises:
-        ValidationError: The frame lacks a column of the pair, or one is of a wrong type; texts are no times.
-
-    >>> pair = {"analysis_hash": "73475cb40a568e8d", "recommendation_id": "rec_1"}
-    >>> times = [datetime(2025, 10, 25), datetime(2025, 10, 18)]
-    >>> pairs = pl.DataFrame([pair | {"feedback_timestamp": time} for time in times])
-    >>> latest_per_recommendation(pairs)["feedback_timestamp"].dt.day().to_list()
-    [25]
-    """
-    require_pairs(frame, PAIR_KEY)
-    *recommendation, time = PAIR_KEY
-    by_time = frame.with_row_index(_POSITION).sort(time, nulls_last=False, maintain_order=True)
-    latest = by_time.unique(subset=recommendation, keep="last", maintain_order=True)
-    in_order: Frame = latest.sort(_POSITION).drop(_POSITION)
-    return in_order
