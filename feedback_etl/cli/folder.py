@@ -1,13 +1,13 @@
 """Commands for a folder of exports: list, adopt and prune."""
 
-import json
+import shlex
 from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import find_optional_key
 from feedback_etl.cli.options import DryRun, JsonOutput, OutputFolder, load_command_settings, open_existing_output
 from feedback_etl.errors import UsageError
@@ -36,15 +36,15 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
             "unmanaged": list(map(str, unmanaged)),
             "unfinished": unfinished_stems,
         }
-        write_stdout(json.dumps(listing))
+        print_json(listing)
         return
     existing = storage.stat_files(file.path for manifest in exports for file in manifest.all("pairs"))
     for manifest in exports:
-        write_stdout(_format_export(manifest, existing))
+        print_lines(*_format_export(manifest, existing))
     for path in unmanaged:
-        write_stdout(_format_unmanaged(storage, path))
+        print_lines(*_format_unmanaged(storage, path))
     for stem in unfinished_stems:
-        write_stdout(f"{stem}  unfinished: still running, or interrupted\n    a later command removes its files")
+        print_lines(f"{stem}  unfinished: still running, or interrupted", "    a later command removes its files")
     if not (exports or unmanaged or unfinished_stems):
         echo_err("There are no exports in this folder.")
 
@@ -64,7 +64,7 @@ def adopt(
     signer = find_optional_key(settings)
     key = None if unkeyed else find_key(settings).key
     manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
-    write_stdout(_format_export(manifest, {data_file.path for data_file in manifest.files}))
+    print_lines(*_format_export(manifest, {data_file.path for data_file in manifest.files}))
 
 
 def prune(
@@ -105,7 +105,7 @@ def prune(
         lock_timeout=settings.lock_timeout,
     )
     for manifest in result.exports:
-        write_stdout(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
+        print_lines(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
     pruned = pluralize(len(result.exports), "export")
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
     if result.unmanaged:
@@ -113,7 +113,7 @@ def prune(
         echo_err(f"not touched, without a manifest: {files} (feedback-etl list shows them)")
 
 
-def _format_export(manifest: "Manifest", existing: Container[str]) -> str:
+def _format_export(manifest: "Manifest", existing: Container[str]) -> tuple[str, str]:
     """Describe an export in two lines of 80 columns.
 
     Args:
@@ -130,18 +130,18 @@ def _format_export(manifest: "Manifest", existing: Container[str]) -> str:
     name = f"{manifest.data}/ ({pluralize(len(files), 'part')})" if is_parted else manifest.data or manifest.stem
     erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
     window, key = parse_window(manifest.window) or "unknown window", manifest.key_id or "none (unkeyed)"
-    return f"{name}  {rows}{erased}  {manifest.mode}\n    {window}  key {key}"
+    return f"{name}  {rows}{erased}  {manifest.mode}", f"    {window}  key {key}"
 
 
-def _format_unmanaged(storage: "Storage", path: Path) -> str:
+def _format_unmanaged(storage: "Storage", path: Path) -> tuple[str, str]:
     """Describe a data file without a manifest, with the remedy on a second line."""
     from feedback_etl.exports.layout import STEM
 
     folder = storage.local_path()
     name = path.relative_to(folder) if folder else path
     if any(STEM.fullmatch(part) for part in name.parts[:-1]):
-        return f"{name}  unmanaged: the manifest of this part is missing\n    restore it, or remove the folder"
-    remedy = (
-        f"feedback-etl adopt {path}" if folder else "adopt requires a local folder: copy the file there, or remove it"
-    )
-    return f"{name}  unmanaged: no manifest\n    {remedy}"
+        return f"{name}  unmanaged: the manifest of this part is missing", "    restore it, or remove the folder"
+    remedy = "adopt requires a local folder: copy the file there, or remove it"
+    if folder:
+        remedy = f"feedback-etl adopt {shlex.quote(str(path))}"
+    return f"{name}  unmanaged: no manifest", f"    {remedy}"

@@ -1,6 +1,5 @@
 """Commands for privacy officers: the pre-production checklist and the re-identification risk."""
 
-import json
 import shlex
 import textwrap
 from collections import Counter
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -68,7 +67,7 @@ def check(
         echo_err(f"written: {write(settings)}")
     items = run_checklist(settings, keys=list_available_keys(settings, key_file))
     if as_json:
-        write_stdout(json.dumps([item._asdict() | {"passed": item.passed} for item in items]))
+        print_json([item._asdict() | {"passed": item.passed} for item in items])
     else:
         _print_items(items)
     _require_passed(items)
@@ -78,11 +77,11 @@ def _print_items(items: "Sequence[ChecklistItem]") -> None:
     """Print the items of the checklist, those that did not pass with their remedy, and a line with their counts."""
     for item in items:
         first, *more = textwrap.wrap(item.detail, _WIDTH - _INDENT, break_on_hyphens=False) or [""]
-        write_stdout(f"{_LABELS[item.status]}  {item.name:<11} {first}")
+        print_lines(f"{_LABELS[item.status]}  {item.name:<11} {first}")
         for line in [*more, *(part for remedy in item.remedy.splitlines() for part in _wrap_remedy(remedy))]:
-            write_stdout(f"{'':<{_INDENT}}{line}")
+            print_lines(f"{'':<{_INDENT}}{line}")
     counts = Counter(item.status for item in items)
-    write_stdout(f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped")
+    print_lines(f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped")
 
 
 def _wrap_remedy(line: str) -> list[str]:
@@ -160,7 +159,7 @@ def measure_risk(
         person=person,
     ).to_dict()
     if as_json:
-        write_stdout(json.dumps(result))
+        print_json(result)
     else:
         _print_figures(result)
     if person is None:
@@ -172,7 +171,7 @@ def _print_figures(result: "Mapping[str, Any]") -> None:
     for name, value in result.items():
         for column, number in (value if isinstance(value, dict) else {_UNITS.get(name, ""): value}).items():
             figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-            write_stdout(f"{name:<16}{figure:>12}  {column}".rstrip())
+            print_lines(f"{name:<16}{figure:>12}  {column}".rstrip())
 
 
 def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:

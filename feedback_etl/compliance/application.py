@@ -16,6 +16,7 @@ from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.base import Storage
+from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.expressions import hash_id
 
 
@@ -133,6 +134,9 @@ def _list_erasure_problems(
         Finding(f"Created with an unavailable key: {stem}", remedies.pass_key()) for stem in result.without_key
     ]
     problems += [Finding(f"Unmanaged file: {path.name}", _adopt_or_remove(path, remedies)) for path in result.unmanaged]
+    problems += [
+        Finding(f"File of no export: {name}", _move_or_remove(name, remedies)) for name in result.not_inspected
+    ]
     if not result.rows:
         problems.append(Finding("A person in the newest export was not found", remedies.command("list")))
     return problems
@@ -143,6 +147,13 @@ def _adopt_or_remove(path: Path, remedies: Remedies) -> str:
     if path.parent == Path(remedies.settings.output_dir):
         return shlex.join(["feedback-etl", "adopt", str(path)])
     return f"restore the manifest of {path} from a backup, or remove the file:\n{shlex.join(['rm', str(path)])}"
+
+
+def _move_or_remove(name: str, remedies: Remedies) -> str:
+    """Return the remedy for a file below the folder that belongs to no export."""
+    path = str(open_storage(remedies.settings.output_dir).uri(name))
+    remove = ["rm", "-r", path.removesuffix("/")] if name.endswith("/") else ["rm", path]
+    return f"move {path} out of the folder, or remove it:\n{shlex.join(remove)}"
 
 
 def _find_analysis(export: ExportContents, analyses: Sequence[str], key: Key | None) -> str | None:

@@ -96,7 +96,8 @@ def _require_data_file(path: Path) -> str:
     suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
     if not path.exists():
         raise UsageError(f"There is no file {path}.")
-    if not suffix or path.is_symlink() or not path.is_file():
+    is_utf8 = path.name == path.name.encode(errors="replace").decode()  # as JSON requires
+    if not (suffix and is_utf8) or path.is_symlink() or not path.is_file():
         raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
     return path.name.removesuffix(suffix)
 

@@ -30,7 +30,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.location import StorageLike, open_storage
-from feedback_etl.storage.posix import hash_file, replacement_path
+from feedback_etl.storage.posix import hash_file, open_regular_file, read_regular_file, replacement_path
 
 _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
 """The names of parts, of the files that workers write them to, and of their replacements."""
@@ -111,8 +111,8 @@ def _is_alive(folder: Path, started: Record) -> bool:
 
 def _is_held(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+        descriptor = open_regular_file(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except (OSError, ExportFileError):
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # NFS wants a file open for writing for the other one
@@ -179,6 +179,6 @@ def _belongs_to_run(path: Path, manifest: Path) -> bool:
     if staged_path(path).exists():
         return path.samefile(staged_path(path))
     with suppress(ExportFileError, OSError):
-        files = parse_manifest(staged_path(manifest).read_bytes(), str(manifest)).files
+        files = parse_manifest(read_regular_file(staged_path(manifest)), str(manifest)).files
         return any(path.as_posix().endswith(file.path) and hash_file(path) == file.sha256 for file in files)
     return False
