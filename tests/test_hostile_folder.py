@@ -272,4 +272,4 @@ def test_control_characters_of_names_do_not_reach_the_terminal(here: Here, folde
         assert "unexpected" not in ended.err
     listed = here("list", "--json")
     assert listed.out.isascii()
-    assert len(here("list").out.splitlines()) == 2
+    assert len(here("list").out.splitlines()) == 4  # two lines an export

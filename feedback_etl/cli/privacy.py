@@ -87,7 +87,7 @@ def _print_items(items: "Sequence[ChecklistItem]") -> None:
 def _wrap_remedy(line: str) -> list[str]:
     """Wrap a command between its words, so that it can be pasted into a shell; wrap other text as usual."""
     width = _WIDTH - _INDENT - len(" \\")
-    if line.split(" ")[0] not in _PROGRAMS:
+    if line.split(" ")[0] not in _PROGRAMS or not _is_complete_command(line):
         return textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False)
     lines = [""]
     for word in map(shlex.quote, shlex.split(line)):
@@ -96,6 +96,15 @@ def _wrap_remedy(line: str) -> list[str]:
         else:
             lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
     return [f"{text} \\" for text in lines[:-1]] + lines[-1:]
+
+
+def _is_complete_command(line: str) -> bool:
+    """Return whether a line closes its quotes, as it does unless the name of a file contains a line break."""
+    try:
+        shlex.split(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _require_passed(items: "Sequence[ChecklistItem]") -> None:
