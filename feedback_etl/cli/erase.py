@@ -98,6 +98,11 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
     if result.without_key:
         stems = ", ".join(result.without_key)
         echo_err(f"not inspected, made with other keys (pass --key-file) or by the application itself: {stems}")
+    if result.unknown_scheme:
+        echo_err(
+            f"not inspected, adopted with pseudonyms of an unknown scheme: {', '.join(result.unknown_scheme)}. "
+            "People to erase may remain there; prune removes it."
+        )
     if result.unfinished:
         echo_err(
             f"not inspected, unfinished: {', '.join(result.unfinished)}. A run that still publishes excludes these "
@@ -120,6 +125,10 @@ def _require_complete(result: "ErasureResult") -> None:
         raise CheckFailedError(f"No rows were found for {pluralize(len(result.not_found), 'id')}, listed on stdout.")
     if result.without_key:
         raise CheckFailedError("Not every export could be inspected: pass the missing keys with --key-file.")
+    if result.unknown_scheme:
+        raise CheckFailedError(
+            "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME)."
+        )
 
 
 def _read_ids(file: str | None) -> list[str]:

@@ -15,6 +15,7 @@ from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
+    from feedback_etl.settings import Settings
     from feedback_etl.storage.base import Storage
 
 
@@ -55,16 +56,43 @@ def adopt(
 ) -> None:
     """Create a manifest for a file that has none.
 
-    Afterwards erase and prune include the file. Its pseudonyms are assumed to be made with the active key.
+    Afterwards erase and prune include the file. Its pseudonyms are compared with those of the active key in the
+    database, if one is configured, and in the exports of the folder: if fewer than half are known, erase cannot search
+    the file.
     """
+    from feedback_etl.exports.adoption import UNKNOWN_SCHEME
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings import find_key
 
     settings = load_command_settings()
     signer = find_optional_key(settings)
     key = None if unkeyed else find_key(settings).key
-    manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
+    analyses = _fetch_analyses(settings)
+    manifest = adopt_file(file, key=key, analyses=analyses, signer=signer, lock_timeout=settings.lock_timeout)
     print_lines(*_format_export(manifest, {data_file.path for data_file in manifest.files}))
+    if manifest.scheme == UNKNOWN_SCHEME:
+        echo_err(
+            "Its pseudonyms are of an unknown scheme: fewer than half are those of the configured database or of other "
+            "exports of this key. erase cannot search it; prune removes it."
+        )
+
+
+def _fetch_analyses(settings: "Settings") -> list[str]:
+    """Return the analyses of the database of the settings; none without one."""
+    from feedback_etl.database.consent import ConsentColumnNames
+    from feedback_etl.database.custom_query import read_query_file
+    from feedback_etl.database.lookups import summarize_application
+
+    if settings.database_url is None:
+        return []
+    return summarize_application(
+        settings.database_url.get_secret_value(),
+        query=read_query_file(settings.query) if settings.query else None,
+        db_schema=settings.db_schema,
+        consent=ConsentColumnNames(settings.opt_in_column, settings.opt_out_column),
+        connect_timeout=settings.connect_timeout,
+        allow_row_security=settings.allow_row_security,
+    ).analyses
 
 
 def prune(
@@ -129,7 +157,7 @@ def _format_export(manifest: "Manifest", existing: Container[str]) -> tuple[str,
     is_parted = any("/" in file.path for file in files)
     name = f"{manifest.data}/ ({pluralize(len(files), 'part')})" if is_parted else manifest.data or manifest.stem
     erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
-    window, key = parse_window(manifest.window) or "unknown window", manifest.key_id or "none (unkeyed)"
+    window, key = parse_window(manifest.window) or "unknown window", manifest.pseudonyms or "none (unkeyed)"
     return f"{name}  {rows}{erased}  {manifest.mode}", f"    {window}  key {key}"
 
 

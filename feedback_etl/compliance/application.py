@@ -12,6 +12,7 @@ from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import FeedbackError
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key, get_key_id
@@ -93,6 +94,12 @@ def check_erasure(
     remedies: Remedies,
 ) -> ChecklistItem:
     """Test, with a dry run, that an erasure would find a person of the newest export."""
+    if unknown := [export.manifest for export in exports if export.manifest.scheme == UNKNOWN_SCHEME]:
+        problems = [
+            Finding(f"{each.stem} cannot be searched: {explain_unknown_pseudonyms(each)}", remedies.remove([each.stem]))
+            for each in unknown
+        ]
+        return build_item("erasure", problems, passed="")
     newest = next((export for export in reversed(exports) if not export.analyses.is_empty()), None)
     if newest is None:
         return ChecklistItem("erasure", "skipped", "Not tested: the exports contain no one.")

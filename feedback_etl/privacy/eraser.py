@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import list_unfinished_stems
 from feedback_etl.exports.catalog import read_manifest
@@ -33,7 +34,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
 
-_WITHOUT_ROWS = {"croissant.json"}
+_WITHOUT_ROWS = {"croissant.json", "processing_record.md"}
 """Files that this package writes to the folder and that describe its exports."""
 
 
@@ -50,6 +51,8 @@ class ErasureResult:
         not_found: Given ids that no file contains and that were not erased before.
         without_key: Exports that could not be searched: their key is not available, or their application made the
             pseudonyms itself.
+        unknown_scheme: Exports that could not be searched because `adopt` did not recognise their pseudonyms: people to
+            erase may be in them.
         damaged: Files that could not be read, and are unchanged.
         unmanaged: Data files without a manifest, which were not searched.
         not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
@@ -66,6 +69,7 @@ class ErasureResult:
     unmanaged: list[Path] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     not_inspected: list[str] = field(default_factory=list)
+    unknown_scheme: list[str] = field(default_factory=list)
 
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
@@ -101,6 +105,8 @@ class Eraser:
         for manifest in exports:
             if manifest.pseudonyms in keys:
                 self._erase_with_retry(manifest, keys[manifest.pseudonyms])
+            elif manifest.scheme == UNKNOWN_SCHEME:
+                self._result.unknown_scheme.append(manifest.stem)
             else:
                 self._result.without_key.append(manifest.stem)
         running = list_unfinished_stems(self._log.records())
