@@ -549,11 +549,6 @@ class TestFailures:
         with pytest.raises(UsageError, match="This worker does not see"):
             exported(url, tmp_path / "here", executor=Watched(elsewhere))
 
-    def test_what_needs_one_folder_is_refused(self, url: str, tmp_path: Path) -> None:
-        """Rather than done by halves."""
-        with pytest.raises(UsageError, match="leave `incremental` out"):
-            exported(url, tmp_path, executor=Watched(), incremental=True)
-
     def test_what_is_asked_for_twice_is_made_once(self, url: str, tmp_path: Path) -> None:
         """Under one request id, with the same figures and names."""
         watched = Watched()

@@ -13,7 +13,8 @@ An export in parts, which several machines have written or an object store holds
 
       feedback_training_20251025_120000/part-00000.parquet             a range of time each, in their order
       rejected/feedback_training_20251025_120000/part-00000.csv
-      .feedback_etl/feedback_training_20251025_120000/    rows that wait until all of them are known, with `--k`
+      .feedback_etl/feedback_training_20251025_120000/part-00000.rows    digests of the rows of an incremental export
+      .feedback_etl/feedback_training_20251025_120000/part-00000.arrow    spooled rows, with `--k`, until the commit
 """
 
 import re
@@ -81,6 +82,16 @@ def parse_part_number(path: str) -> int:
     return int(path.rpartition("part-")[2].partition(".")[0])
 
 
+def seen_rows_part_path(stem: str, number: int) -> str:
+    """Return the path of the seen rows of a part in the folder."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.rows"
+
+
+def earlier_seen_rows_path(stem: str) -> str:
+    """Return the path of the seen rows of the exports before, in the folder, for the workers of a partitioned one."""
+    return f"{STATE_FOLDER}/{stem}/part-00000.seen.rows"
+
+
 def small_classes_path(stem: str) -> str:
     """Return the path of the list of small equivalence classes, whose spooled rows are suppressed."""
     return f"{STATE_FOLDER}/{stem}/small_classes.arrow"
@@ -134,7 +145,5 @@ def is_path_of_export(path: str, stem: str) -> bool:
         (): name == stem or name.startswith(f"{stem}."),
         (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
         (STATE_FOLDER,): name == f"{stem}.rows",
-        (stem,): name.startswith("part-"),
-        (REJECTED_FOLDER, stem): name.startswith("part-"),
-    }
+    } | dict.fromkeys([(stem,), (REJECTED_FOLDER, stem), (STATE_FOLDER, stem)], name.startswith("part-"))
     return own.get(tuple(folders), False) and "\0" not in name

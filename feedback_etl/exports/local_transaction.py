@@ -89,6 +89,11 @@ class LocalExportTransaction(FolderTransaction):
         with explain_write_errors(self._folder):
             self._pairs.append(pairs)
 
+    @property
+    def escaped_texts(self) -> dict[str, int]:
+        """Return the number of escaped texts in the data file by column."""
+        return self._pairs.escaped_texts
+
     def spool(self, pairs: pl.DataFrame) -> None:
         """Spool rows that may have to be suppressed, until `release_spooled`."""
         with explain_write_errors(self._folder):

@@ -18,6 +18,7 @@ from feedback_etl.exports.audit_records import Record
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.guards import require_consent, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
+from feedback_etl.exports.incremental import SupersededError, require_latest
 from feedback_etl.exports.layout import candidate_stems, manifest_path, part_folders
 from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails, audit_summary
@@ -111,6 +112,7 @@ class ObjectExportTransaction(ExportTransaction):
 
         Raises:
             UsageError: Meanwhile there were exports of another key.
+            SupersededError: Meanwhile the run was aborted, or its incremental series was continued by another one.
             ExportFileError: A part is not as it was put, or meanwhile there was a sweep, or an erasure without this
                 key: nothing was published.
         """
@@ -123,10 +125,17 @@ class ObjectExportTransaction(ExportTransaction):
         if erased := self._list_erased():
             is_erased = partial(self._is_erased, erased=erased)
             parts = map_files(self._storage, parts, lambda part: remove_rows_from_part(self._storage, part, is_erased))
+        self._require_latest()
         manifest = self._put(self._build_manifest(list(parts), details))
         remove_unlisted(self._storage, self.stem, manifest.files)
         self._check_preconditions()
         self._end("committed", **audit_summary(self._erase_since(manifest)))
+
+    def _require_latest(self) -> None:
+        """Require that no other run has continued the same state of an incremental series."""
+        if self._options.continued is not None:
+            with self._log.lock() as log:
+                require_latest(self._storage, log, self._run, self._options.continued, self._key)
 
     def _put(self, manifest: Manifest) -> Manifest:
         """Put the manifest as a new object and return the manifest that exists then."""
@@ -135,7 +144,7 @@ class ObjectExportTransaction(ExportTransaction):
         except FileExistsError:
             existing = read_manifest(self._storage, self.stem)
             if existing is None or existing.run != self._run or existing.mode == ABANDONED:
-                raise ExportFileError(_RECOVERED) from None
+                raise SupersededError(_RECOVERED) from None
             return existing  # the answer was lost, and an erasure has replaced the manifest since
         return manifest
 

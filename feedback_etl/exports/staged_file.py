@@ -32,6 +32,11 @@ class StagedFile:
         """Return the number of rows."""
         return self._rows.rows if self._rows else 0
 
+    @property
+    def escaped_texts(self) -> dict[str, int]:
+        """Return the number of escaped texts by column."""
+        return dict(self._rows.escaped_texts) if self._rows else {}
+
     def open(self) -> WholeFile:
         """Return the file, created by the first call and locked while it is open."""
         if self._file is None:

@@ -40,6 +40,7 @@ class TransactionOptions:
         consent: The consent columns that filtered the rows.
         audit_details: Further details of the audit record `started`.
         lock_timeout: Seconds to wait for the folder's lock; None if the caller has acquired it.
+        continued: The stems of the exports that an incremental export continues; None for other exports.
         own_pseudonyms: Whether the application computes the pseudonyms, so that no key finds a person's rows.
     """
 
@@ -49,6 +50,7 @@ class TransactionOptions:
     consent: Sequence[str] = ()
     audit_details: Mapping[str, Any] = field(default_factory=dict)
     lock_timeout: float | None = LOCK_TIMEOUT
+    continued: frozenset[str] | None = None
     own_pseudonyms: bool = False
 
 

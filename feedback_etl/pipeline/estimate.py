@@ -104,7 +104,7 @@ def plan(
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
     if options.output.incremental:
-        raise UsageError("An incremental export is never in parts: leave `incremental` out.")
+        raise UsageError("plan estimates the window it is given, not that of a series: leave `incremental` out.")
     selection = select(database, options, now)
     window, file_format = selection.window, options.output.file_format
     transform_options = TransformOptions.from_options(options, now, generate_key())

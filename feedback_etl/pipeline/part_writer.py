@@ -1,5 +1,6 @@
 """Write a part of an export: whole or not at all, and idempotently."""
 
+import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -10,10 +11,12 @@ import polars as pl
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.file_formats import FileFormat, RowWriter
+from feedback_etl.exports.incremental import SupersededError
+from feedback_etl.exports.layout import earlier_seen_rows_path, small_classes_path
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_staging_errors, explain_write_errors
-from feedback_etl.storage.posix import create_private_file, hash_file
+from feedback_etl.storage.posix import create_private_file, hash_file, write_private_file
 from feedback_etl.storage.whole_files import WholeFile
 
 
@@ -50,6 +53,11 @@ class PartWriter:
                 self._file = self._stack.enter_context(create_private_file(self._draft))
                 self._rows = RowWriter(self._file, self._form, self._metadata)
             self._rows.append(frame)
+
+    @property
+    def escaped_texts(self) -> dict[str, int]:
+        """Return the number of escaped texts by column."""
+        return dict(self._rows.escaped_texts) if self._rows else {}
 
     def publish(self, kind: str) -> list[DataFile]:
         """Publish the file under its name and return its description; nothing if no row was added.
@@ -89,7 +97,7 @@ class PartWriter:
         manifest = read_manifest(self._place, stem) if not self._place.has_locks else None
         if manifest and self._name not in [file.path for file in manifest.files]:
             self._place.delete(self._name)
-            raise ExportFileError(f"The export {stem} ended while the part was written: {self._name} was removed.")
+            raise SupersededError(f"The export {stem} ended while the part was written: {self._name} was removed.")
 
     def _require_same(self, size: int, digest: str) -> None:
         if self._place.stat_with_digest(self._name) != (size, digest):
@@ -125,3 +133,19 @@ def open_spooled_part(place: Storage, spooled: DataFile) -> Iterator[Iterator[pl
         file = stack.enter_context(pa.OSFile(str(path)))
         stream = stack.enter_context(pa.ipc.open_stream(file))
         yield (pl.DataFrame(batch) for batch in stream)
+
+
+def write_small_classes(place: Storage, stem: str, small: pl.DataFrame) -> None:
+    """Write the equivalence classes that are too small to where workers find them."""
+    name, content = small_classes_path(stem), io.BytesIO()
+    small.write_ipc(content)
+    with place.staging_path(name) as draft:
+        write_private_file(draft, content.getvalue())
+        place.put_new(name, draft)
+
+
+def write_earlier_seen_rows(place: Storage, stem: str, seen_rows: pl.DataFrame) -> DataFile | None:
+    """Write the seen rows of earlier exports to where workers find them: others may delete the files of those."""
+    with PartWriter(place, earlier_seen_rows_path(stem), FileFormat(), {}) as file:
+        file.append(seen_rows)
+        return next(iter(file.publish("rows")), None)

@@ -28,6 +28,7 @@ class TransformOptions:
     age_edges: tuple[int, ...]
     row_model: Any
     overrides: Overrides
+    reject_formulas: bool = False
 
     @classmethod
     def from_options(
@@ -48,4 +49,5 @@ class TransformOptions:
             age_edges=tuple(privacy.age_edges),
             row_model=quality.row_model,
             overrides=overrides or Overrides(),
+            reject_formulas=options.output.file_format.rejects_formulas,
         )

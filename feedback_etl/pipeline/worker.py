@@ -21,9 +21,12 @@ from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import (
     part_path,
     rejected_part_path,
+    seen_rows_part_path,
     small_classes_path,
     spooled_part_path,
 )
+from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
@@ -113,9 +116,14 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
 
 def create_processor(export: TaskContext, options: TransformOptions) -> BatchProcessor:
     """Return the batch processor of a task, which removes people who were erased before the export began."""
-    if not export.erasures:
-        return BatchProcessor(options)
-    return BatchProcessor(options, _forgotten_in(export.destination, (options.key, *available_keys()), export.erasures))
+    tombstones, seen_rows = list[Tombstones](), None
+    if export.erasures:
+        tombstones = _forgotten_in(export.destination, (options.key, *available_keys()), export.erasures)
+    if export.series is not None:
+        file, since = export.series
+        seen = _read_seen_rows(export.destination, (file.path, file.sha256) if file else None)
+        seen_rows = SeenRows(seen, options.key, since)
+    return BatchProcessor(options, tombstones, seen_rows)
 
 
 @lru_cache(maxsize=4)
@@ -130,6 +138,13 @@ def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[
     return read_tombstones(_place_of(place), keys, only=erasures)
 
 
+@lru_cache(maxsize=1)
+def _read_seen_rows(place: str, file: tuple[str, str] | None) -> pl.DataFrame:
+    """Read the rows of earlier exports once per process, given the path and the digest of their file."""
+    files = [DataFile(file[0], "rows", rows=0, bytes=0, sha256=file[1])] if file else []
+    return read_seen_rows(_place_of(place), files)
+
+
 def write_part(
     place: Storage, options: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], processor: BatchProcessor
 ) -> TaskResult:
@@ -141,11 +156,15 @@ def write_part(
     with (
         PartWriter(place, name, file_format, parquet_metadata(options, export.file_format)) as pairs,
         PartWriter(place, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
+        PartWriter(place, seen_rows_part_path(export.stem, number), FileFormat(), {}) as seen_rows,
     ):
         process_batches(processor, frames, write=pairs.append, write_rejected=rejected.append)
+        if processor.seen_rows is not None:
+            seen_rows.append(processor.seen_rows.take_new_rows())
         written = pairs.publish("pairs")
-        files = [*([] if spools else written), *rejected.publish("rejected")]
-    return TaskResult(number, files, processor.take_counts(), next(iter(written), None) if spools else None)
+        files = [*([] if spools else written), *rejected.publish("rejected"), *seen_rows.publish("rows")]
+    spooled = next(iter(written), None) if spools else None
+    return TaskResult(number, files, processor.take_counts(), spooled, pairs.escaped_texts)
 
 
 def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -> TaskResult:
@@ -164,7 +183,7 @@ def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -
     ):
         for frame in frames:
             pairs.append(drop_small_classes(frame, small, options.k_policy.quasi_identifiers))
-        return TaskResult(number, pairs.publish("pairs"), None)
+        return TaskResult(number, pairs.publish("pairs"), None, escaped_texts=pairs.escaped_texts)
 
 
 def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict[str, str]:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
-from feedback_etl.exports.idempotency import request_details
-from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState, series_details
+from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState
 from feedback_etl.exports.local_transaction import LocalExportTransaction
-from feedback_etl.exports.manifest import hash_settings
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.tombstones import Tombstones
@@ -28,34 +26,33 @@ SLOW_SECONDS = 10.0
 
 
 @retry_with_sqlalchemy
-def write_export(
-    selection: ReadRequest, request: ExportRequest, series: IncrementalState | None = None
-) -> ExportReport:
-    """Read the selected rows and write them as an export; with a series, as its next increment.
+def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport:
+    """Read the selected rows and write them as an export.
 
     The order is: open the database, begin the transaction, process and write each batch, check the limits, release the
     rows of equivalence classes that are large enough, commit.
     """
-    options, window = request.transform_options, selection.window
+    options, window, series = request.transform_options, selection.window, request.series
     with open_feedback(selection) as stream:
-        with _begin_transaction(request, stream, series) as files:
-            memory = None if series is None else SeenRows(series.rows_file, options.key, stream.watermark.until)
+        with _begin_transaction(request, stream) as files:
+            memory = None if series is None else SeenRows(series.seen_rows, options.key, stream.watermark.until)
             processor = _create_processor(options, files.forgotten, memory)
             write = files.write if options.k_policy.k is None else files.spool
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
             suppress_small_classes(files, processor, options.k_policy)
             report = processor.build_report(window, stream.excluded)
+            report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
                 "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
             )
             if series is not None and memory is not None:
                 files.write_seen_rows(memory.rows())
-                details = _add_increment(details, report, series, stream.watermark)
+                details = add_increment(details, report, series, stream.watermark)
             published = files.commit(details._replace(statistics=report.to_statistics(), risk=report.risk))
             report.audit_head = files.audit_head
         if series is not None and any(published):
-            series.delete_seen_rows()
+            series.delete_seen_rows(request.storage)
         report.export_filename = str(published.pairs or "")
         report.rejected_filename = str(published.rejected or "")
         if time.perf_counter() - request.started > SLOW_SECONDS:
@@ -63,7 +60,7 @@ def write_export(
     return report
 
 
-def _add_increment(
+def add_increment(
     details: ManifestDetails, report: ExportReport, series: IncrementalState, watermark: Watermark
 ) -> ManifestDetails:
     """Return the details of an incremental export; its report counts the late-arriving rows."""
@@ -81,18 +78,12 @@ def suppress_small_classes(
     files.release_spooled(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
 
 
-def _begin_transaction(
-    request: ExportRequest, stream: FeedbackStream, series: IncrementalState | None
-) -> LocalExportTransaction:
+def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> LocalExportTransaction:
     options, output = request.transform_options, request.output
-    if series is None:
-        plan = request_details(output.idempotency_key)
-    else:
-        plan = series_details(request.selection.window.start, hash_settings(request.settings))
     return LocalExportTransaction(
         request.folder,
         options.now,
-        request.transaction_options(stream.consent, plan),
+        request.transaction_options(stream.consent),
         form=output.file_format,
         contract=_row_schema(options) if output.format == "parquet" else "",
     )

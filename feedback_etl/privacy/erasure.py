@@ -25,8 +25,8 @@ from feedback_etl.privacy.spellings import spell
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT
-from feedback_etl.transform.expressions import escape_formula
 from feedback_etl.transform.fork_guard import require_usable_polars
+from feedback_etl.transform.formulas import escape_formula
 
 
 def erase(  # noqa: PLR0913  public, flat
@@ -127,7 +127,7 @@ def _resolve(
 
 
 def _list_rejected_forms(feedback_id: str) -> list[str]:
-    """Return the forms in which lists of rejected rows contain a feedback id: numbers as they are, formulas escaped."""
+    """Return the forms in which lists of rejected rows contain a feedback id: numbers as they are, texts escaped."""
     escaped = pl.select(escape_formula(pl.lit(feedback_id))).item()
     return [f"{NO_ANALYSIS}{form}" for form in dict.fromkeys((feedback_id, escaped))]
 
