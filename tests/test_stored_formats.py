@@ -51,14 +51,14 @@ def test_exports_are_listed(folder: Path) -> None:
 
 
 def test_audit_log_and_manifests_verify(folder: Path) -> None:
-    verdict = verify_folder(folder, list_exports(folder).exports, [Key(KEY)])
+    verdict = verify_folder(folder, [Key(KEY)])
     assert (verdict.records, verdict.problems, verdict.unsigned, verdict.unknown) == (17, [], 0, 0)
 
 
 def test_changed_audit_record_is_found(folder: Path) -> None:
     log = folder / ".feedback_etl" / "audit.jsonl"
     log.write_text(log.read_text().replace('"keep_days": 200', '"keep_days": 201'))
-    assert verify_folder(folder, list_exports(folder).exports, [Key(KEY)]).problems == ["line 17: it was changed"]
+    assert verify_folder(folder, [Key(KEY)]).problems == ["line 17: it was changed"]
 
 
 def test_rows_are_scanned_with_verified_digests(folder: Path) -> None:
@@ -79,7 +79,7 @@ def test_incremental_series_continues(folder: Path, sqlite_database: Database) -
     report = exported(sqlite_database, folder, key=KEY, now=NOW + 6 * HOUR, incremental=True)
     assert (report.exported_records, report.late_records) == (1, 0)
     assert list_exports(folder).exports[-1].chain["number"] == 3
-    assert verify_folder(folder, list_exports(folder).exports, [Key(KEY)]).problems == []
+    assert verify_folder(folder, [Key(KEY)]).problems == []
 
 
 def test_repeated_request_returns_the_first_export(folder: Path, sqlite_database: Database) -> None:
@@ -96,4 +96,4 @@ def test_people_are_erased_from_every_form(folder: Path, sqlite_database: Databa
     assert [before[stem] - after[stem] for stem in PRESENT] == [3, 3, 3, 3, 3, 0]
     assert scan_training(folder, mixed=True, verify=True).select(pl.len()).collect().item() == 7
     assert AuditLog(folder).records()[-1]["event"] == "erased"
-    assert verify_folder(folder, list_exports(folder).exports, [Key(KEY)]).problems == []
+    assert verify_folder(folder, [Key(KEY)]).problems == []

@@ -37,7 +37,6 @@ class _Context(NamedTuple):
     """Input of the tests."""
 
     storage: Storage
-    all_exports: list[Manifest]
     exports: list[Manifest]
     files: list[ExportContents]
     database: ApplicationSummary | None
@@ -67,7 +66,7 @@ _TESTS = (
     _Test("retention", lambda context: check_retention(context.exports, context.now, context.remedies), ("exports",)),
     _Test(
         "audit log",
-        lambda context: check_audit_log(context.storage, context.all_exports, context.keys, context.remedies),
+        lambda context: check_audit_log(context.storage, context.keys, context.remedies),
         ("exports",),
     ),
     _Test("k", lambda context: check_k(context.files, context.remedies)),
@@ -117,7 +116,6 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     database = _summarize_database(settings)
     context = _Context(
         storage,
-        all_exports,
         exports,
         [export for manifest in exports if (export := read_contents(storage, manifest))],
         database,

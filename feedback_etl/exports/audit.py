@@ -118,9 +118,12 @@ class LockedAuditLog:
 
     def records(self) -> list[Record]:
         """Return all records so far."""
+        return [line.record for line in self.lines() if line.record is not None]
+
+    def lines(self) -> list[Line]:
+        """Return all lines so far, including those without a record."""
         self._file.seek(0)
-        lines = map(Line.of, self._file.read().split(b"\n"))
-        return [line.record for line in lines if line.record is not None]
+        return [Line.of(line) for line in self._file.read().split(b"\n") if line]
 
     def append(self, event: str, key: Key | None, /, **details: Any) -> str:
         """Append a record durably and return its MAC, the new head.
@@ -173,11 +176,12 @@ class OptimisticAuditLog(LockedAuditLog):
         self._storage = storage
         self._lines: dict[int, Line] = {}
 
-    def records(self) -> list[Record]:
-        """Return all records so far."""
+    def lines(self) -> list[Line]:
+        """Return all lines so far; a gap in the numbers gives an invalid one."""
         new = self._storage.read_numbered(LOG, after=self._number)
         self._lines |= {number: Line.of(content.rstrip(b"\n")) for number, content in new.items()}
-        return self._known
+        gap = [Line(b"missing", None)] if len(self._lines) != self._number else []
+        return [*gap, *self._lines.values()]
 
     @property
     def _number(self) -> int:

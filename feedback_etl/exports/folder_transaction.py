@@ -67,7 +67,7 @@ class FolderTransaction(ExportTransaction):
                     recover(self._folder, log, self._key)
                     require_same_key(self._folder, log, self._key, allow_new_key=self._options.allow_new_key)
                     require_consent(self._folder, log, self._options.consent)
-                    self._read_tombstones(log)
+                    self._require_recorded(self._storage.names(), self._read_tombstones(log))
                     self._announce(log)
             return self
         except BaseException as error:

@@ -1,10 +1,17 @@
-"""Guards that refuse an export which would not fit those before it: one key, and a consent filter once there is one."""
+"""Guards that refuse an export which would not fit those before it: one key, a consent filter once there is one.
+
+They also refuse one after a log that was tampered with.
+"""
 
 from collections.abc import Iterable, Sequence
 
-from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError, ValidationError
 from feedback_etl.exports.audit import LockedAuditLog
+from feedback_etl.exports.audit_records import Line, Record
+from feedback_etl.exports.audit_verification import verify_lines
+from feedback_etl.exports.layout import MANIFEST_SUFFIX
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.storage.base import Storage
 
 
 def require_same_key(
@@ -58,4 +65,59 @@ def require_consent(folder: object, log: LockedAuditLog, consent: Sequence[str])
         raise ValidationError(
             f"The last export in {folder} left people out by {', '.join(map(str, done[-1]))}, and now nothing records "
             "consent: nothing was written. Bring the column back, or export into another folder (--output)."
+        )
+
+
+def require_intact_log(storage: Storage, lines: Sequence[Line], keys: Sequence[Key], *, signed: bool) -> None:
+    """Refuse to export if the log was tampered with: erased people could come back.
+
+    Records of unavailable keys cannot be verified.
+
+    Args:
+        storage: The storage, for messages.
+        lines: The lines of its log.
+        keys: The available keys.
+        signed: Whether the log has to be signed.
+
+    Raises:
+        ExportFileError: The log was tampered with.
+    """
+    if tampering := verify_lines(lines, keys, {}, signed=signed).tampering:
+        raise ExportFileError(
+            f"The audit log of {storage} does not verify, so erased people could come back ({tampering[0]}). "
+            "Restore it, or export into another folder; `feedback-etl audit verify` shows all problems."
+        )
+
+
+def require_recorded(
+    storage: Storage, names: Iterable[str], records: Sequence[Record], keys: Sequence[Key], *, allow_new_key: bool
+) -> None:
+    """Refuse to export if the log does not record a manifest that exists, because the log was cut or replaced.
+
+    Args:
+        storage: The storage, for messages.
+        names: The names of its files.
+        records: The records of its log. An export with a key believes them only if the last one, which is linked to all
+            others, is of an available key.
+        keys: The available keys; none for an unkeyed export.
+        allow_new_key: Whether the storage may contain other exports.
+
+    Raises:
+        ExportFileError: A manifest is not recorded.
+        KeyMissingError: The last record is signed with an unavailable key.
+    """
+    stems = [name.removesuffix(MANIFEST_SUFFIX) for name in names if name.endswith(MANIFEST_SUFFIX)]
+    recorded = {str(record.get("stem")) for record in records}
+    last = records[-1]["key_id"] if records else None
+    is_unknown = last not in {None, *(key.id for key in keys)}
+    if stems and keys and is_unknown and not allow_new_key:
+        raise KeyMissingError(
+            f"The last record in the audit log of {storage} is signed with the key {last}, which is not available. "
+            "Retire that key here (feedback-etl keys retire --file FILE), or confirm with --allow-new-key."
+        )
+    is_unsigned = keys and last is None and not allow_new_key
+    if missing := [stem for stem in stems if stem not in recorded or is_unsigned]:
+        raise ExportFileError(
+            f"The audit log of {storage} does not record {missing[0]} with a signature: it was cut or replaced, so "
+            "erased people could come back. Restore it, or export into another folder; see `feedback-etl audit verify`."
         )

@@ -56,6 +56,7 @@ class IncrementalState(NamedTuple):
         seen_rows: The lines of the seen rows; see `seen_rows.read_seen_rows`.
         seen_rows_paths: The paths of their files, and of those of earlier exports, which are superseded.
         stems: The stems of the exports.
+        last: The manifest of the last one, which contains the state; None for a series without exports.
         attempts: The starts of the windows of first exports that found nothing or failed.
         others: Whether a first export begins a series beside others, with other settings.
     """
@@ -66,6 +67,7 @@ class IncrementalState(NamedTuple):
     seen_rows: pl.DataFrame
     seen_rows_paths: tuple[str, ...]
     stems: frozenset[str]
+    last: Manifest | None
     attempts: tuple[datetime | None, ...]
     others: bool
 
@@ -81,7 +83,7 @@ class IncrementalState(NamedTuple):
         if not links:
             starts = [record for record in AuditLog(storage).records() if record.get("chain") == settings_digest]
             attempts = tuple(_parse_time(record["begins"]) for record in starts)
-            return cls(0, None, (), read_seen_rows(storage, ()), (), frozenset(), attempts, bool(increments))
+            return cls(0, None, (), read_seen_rows(storage, ()), (), frozenset(), None, attempts, bool(increments))
         links.sort(key=lambda manifest: int(manifest.chain["number"]))
         last = links[-1]
         known_since = _parse_time(last.chain["known_since"])
@@ -101,6 +103,7 @@ class IncrementalState(NamedTuple):
             seen_rows,
             tuple(file.path for manifest in links for file in manifest.all("rows")),
             frozenset(manifest.stem for manifest in links),
+            last,
             (),
             others=False,
         )

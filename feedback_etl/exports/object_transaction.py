@@ -69,7 +69,7 @@ class ObjectExportTransaction(ExportTransaction):
             if not records:
                 require_conditional_puts(self._storage, STATE_FOLDER)
             self._require_unasked(records)
-            stem = self._free_stem({str(record.get("stem")) for record in records})
+            stem = self._free_stem(records)
             self.stem, names = stem, [*part_folders(stem), manifest_path(stem)]
             self._ended = False  # from here on it may have been recorded
             with suppress(FileExistsError):
@@ -95,8 +95,9 @@ class ObjectExportTransaction(ExportTransaction):
         if request is not None and find_outcome(self._storage, records, request, self._key):
             raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
 
-    def _free_stem(self, taken: set[str]) -> str:
-        names = self._storage.names()
+    def _free_stem(self, records: Sequence[Record]) -> str:
+        names, taken = self._storage.names(), {str(record.get("stem")) for record in records}
+        self._require_recorded(names, records)
         for stem in candidate_stems(self._now):
             is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in names)
             if is_free and not self._storage.list_files(stem):

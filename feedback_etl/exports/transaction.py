@@ -5,7 +5,7 @@ that workers have written there, and `ObjectExportTransaction` parts in an objec
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -13,18 +13,22 @@ from typing import Any
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
+from feedback_etl.exports.audit_records import Record
+from feedback_etl.exports.catalog import read_manifest
+from feedback_etl.exports.guards import require_intact_log, require_recorded
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
+from feedback_etl.exports.manifest_verification import LogEvidence, verify_manifest
+from feedback_etl.exports.tombstone_verification import find_last_state, is_signed, require_state
 from feedback_etl.exports.tombstones import (
     Tombstones,
-    find_last_state,
     hash_identity,
     list_erased_since,
     list_erasures,
+    read_content,
     read_tombstones,
-    require_state,
 )
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT
 
@@ -41,6 +45,7 @@ class TransactionOptions:
         audit_details: Further details of the audit record `started`.
         lock_timeout: Seconds to wait for the folder's lock; None if the caller has acquired it.
         continued: The stems of the exports that an incremental export continues; None for other exports.
+        state: The manifest of the last of them, whose state it continues.
         own_pseudonyms: Whether the application computes the pseudonyms, so that no key finds a person's rows.
     """
 
@@ -51,6 +56,7 @@ class TransactionOptions:
     audit_details: Mapping[str, Any] = field(default_factory=dict)
     lock_timeout: float | None = LOCK_TIMEOUT
     continued: frozenset[str] | None = None
+    state: Manifest | None = None
     own_pseudonyms: bool = False
 
 
@@ -87,16 +93,48 @@ class ExportTransaction:
         """Remove what was not committed, and record the end."""
         raise NotImplementedError
 
-    def _read_tombstones(self, log: LockedAuditLog) -> None:
-        """Read who was erased before, which later erasures are compared with.
+    def _read_tombstones(self, log: LockedAuditLog) -> list[Record]:
+        """Read who was erased before, which later erasures are compared with; return the verified records of the log.
 
         Raises:
-            ExportFileError: The tombstones differ from the state recorded in the log.
+            ExportFileError: The log was changed, or the tombstones differ from the state recorded in it.
         """
-        require_state(self._storage, find_last_state(log.records()))
+        lines, tombstones = log.lines(), read_content(self._storage)
+        records = [line.record for line in lines if line.record is not None]
+        require_state(self._storage, tombstones, find_last_state(records))
+        signed = is_signed(self._storage, tombstones)
+        require_intact_log(self._storage, lines, self._list_keys(records), signed=signed)
+        self._require_intact_state(records)
         self.erasures = list_erasures(self._storage)
         if self.erasures:
             self.forgotten = read_tombstones(self._storage, [self._key, *self._options.known_keys()])
+        return records
+
+    def _require_intact_state(self, records: list[Record]) -> None:
+        """Refuse to continue an incremental series from a manifest that was changed: rows could be left out."""
+        state = self._options.state
+        if state is None or not self._find_problem(state, records):
+            return
+        current = read_manifest(self._storage, state.stem)  # an erasure may have replaced it
+        is_same = current is not None and current.chain == state.chain
+        if problem := self._find_problem(current if current and is_same else state, records):
+            raise ExportFileError(f"{problem}. Restore it, or begin a series in another folder (--output).")
+
+    def _find_problem(self, manifest: Manifest, records: list[Record]) -> str:
+        by_id = {key.id: key for key in self._list_keys(records)}
+        problems = verify_manifest(manifest, LogEvidence.from_records(records), by_id)
+        return next((problem.text for problem in problems if problem.is_certain), "")
+
+    def _list_keys(self, records: Iterable[Record]) -> list[Key]:
+        """Return the key, and the others that are known if the log names another."""
+        own = [self._key] if self._key else []
+        is_foreign = {record["key_id"] for record in records} - {None, get_key_id(self._key)}
+        return [*own, *(self._options.known_keys() if is_foreign else ())]
+
+    def _require_recorded(self, names: Iterable[str], records: Sequence[Record]) -> None:
+        """Refuse to export if the log does not record an existing manifest."""
+        keys = self._list_keys(records) if self._key else []
+        require_recorded(self._storage, names, records, keys, allow_new_key=self._options.allow_new_key)
 
     def _require_no_sweep(self, log: LockedAuditLog) -> None:
         """Refuse to commit after a sweep, which compared only published files with the database."""

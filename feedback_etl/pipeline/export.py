@@ -12,9 +12,9 @@ from feedback_etl.database.read import Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
+from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
 from feedback_etl.exports.incremental import IncrementalState, SupersededError, lock_series
-from feedback_etl.exports.manifest import hash_settings
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.keys import resolve_key
