@@ -20,8 +20,8 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.local_transaction import LocalExportTransaction
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import hash_file
@@ -212,7 +212,7 @@ def test_all_other_files_below_the_folder_are_listed(application: Database, tmp_
 def test_files_of_a_running_export_are_its_own(application: Database, tmp_path: Path) -> None:
     """It excludes erased people when it is published."""
     folder = tmp_path / "exports"
-    with LocalExportTransaction(folder, NOW, TransactionOptions(key=Key(KEY))):
+    with ExportTransaction(folder, NOW, TransactionOptions(key=Key(KEY))):
         assert list(folder.glob(".feedback_training_*"))
         assert forget(application, folder, 2).not_inspected == []
 

@@ -27,8 +27,8 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def check_keys(exports: Sequence[Manifest], remedies: Remedies) -> ChecklistItem:
     """Test that ids are hashed with a key that is not published."""
-    published = Key.parse(DEMO_KEY).id
-    faults = {None: "is unkeyed", published: "uses the published demo key"}
+    faults: dict[str | None, str] = {None: "is unkeyed"}
+    faults |= dict.fromkeys((DEMO_KEY.id, DEMO_KEY.legacy_id), "uses the published demo key")
     problems = [
         Finding(f"{export.stem} {faults[export.key_id]}", remedies.replace(export, unkeyed=False, allow_new_key=True))
         for export in exports

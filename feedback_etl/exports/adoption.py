@@ -13,6 +13,7 @@ import polars as pl
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.exports.rewrite import read_pseudonyms
@@ -78,7 +79,7 @@ def adopt(
     folder, stem, columns = path.parent, _require_data_file(path), read_columns(path)
     if "analysis_hash" not in columns:
         raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
-    log, signer = AuditLog(folder), signer or key
+    log, key, signer = AuditLog(folder), bind_key(folder, key), bind_key(folder, signer or key)
     log.require_signer(signer)
     with explain_write_errors(folder), lock_folder(folder, lock_timeout):
         exports = list_manifests(folder)
@@ -122,7 +123,7 @@ def _build_manifest(  # noqa: PLR0913  internal
 
 
 def _describe_scheme(key: Key | None) -> str:
-    return "hmac-sha256, 16 hex" if key else "sha256, 16 hex"
+    return f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex"
 
 
 def _is_recognized(

@@ -74,9 +74,10 @@ class AuditLog:
 
     def lines(self) -> list["Line"]:
         """Return all lines, including those without a record."""
-        return [Line.of(line) for line in self._content().split(b"\n") if line]
+        return [Line.of(line) for line in self.content().split(b"\n") if line]
 
-    def _content(self) -> bytes:
+    def content(self) -> bytes:
+        """Return the log as it is stored; empty if there is none."""
         if not self._storage.has_locks:
             return self._join_objects()
         refuse_links(self.path.parent, self.path)

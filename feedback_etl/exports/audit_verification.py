@@ -8,6 +8,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import CHAIN_START, Line, Record, compute_mac
 from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.manifest_verification import LogEvidence, find_manifest_problems
 from feedback_etl.exports.tombstone_verification import find_last_state, find_unsealed, is_signed, require_state
@@ -85,7 +86,7 @@ def verify_exports(
 
     Whatever is signed in the folder requires the log to be signed.
     """
-    by_id = {key.id: key for key in keys}
+    by_id = {key.id: key for key in bind_keys(storage, keys)}
     records = [line.record for line in lines if line.record is not None]
     tombstones = _verify_tombstones(storage, records, by_id)
     signed = tombstones.are_signed or any(export.key_id or export.signed_by for export in exports)

@@ -21,15 +21,14 @@ from feedback_etl.database.ranges import group_batches
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
-from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number
+from feedback_etl.exports.layout import parse_part_number
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
-from feedback_etl.pipeline.part_writer import write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
+from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS, add_increment
@@ -127,7 +126,7 @@ def _collect(
 class _Execution(NamedTuple):
     """The transaction of an export, what its tasks have in common, and what runs them."""
 
-    export: PartitionedExportTransaction | ObjectExportTransaction
+    export: ExportTransaction
     context: TaskContext
     run: Runner
 
@@ -160,12 +159,11 @@ def _finish(
     kinds = {file.kind for file in written.files}
     files = written.files if kinds - {"rows"} else []
     details = details._replace(statistics=report.to_statistics(), risk=report.risk)
-    export.commit(sorted(files, key=by_number), details)
+    published = export.commit(sorted(files, key=by_number), details)
     if request.series is not None and files:
         request.series.delete_seen_rows(request.storage)
     report.audit_head = export.audit_head
-    report.export_filename = f"{request.storage}/{export.stem}" if "pairs" in kinds else ""
-    report.rejected_filename = f"{request.storage}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
+    report.export_filename, report.rejected_filename = published.pairs or "", published.rejected or ""
     return report
 
 
@@ -176,17 +174,11 @@ def _release_here(request: ExportRequest) -> Runner:
     return run
 
 
-def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
-    now, folder = request.transform_options.now, request.storage.local_path()
-    options = request.transaction_options(consent)
-    if folder is None:
-        return ObjectExportTransaction(request.storage, now, options)
-    return PartitionedExportTransaction(folder, now, options)
+def _begin(request: ExportRequest, consent: tuple[str, ...]) -> ExportTransaction:
+    return ExportTransaction(request.storage, request.transform_options.now, request.transaction_options(consent))
 
 
-def _begin_series(
-    request: ExportRequest, export: PartitionedExportTransaction | ObjectExportTransaction, watermark: Watermark
-) -> SeriesContext | None:
+def _begin_series(request: ExportRequest, export: ExportTransaction, watermark: Watermark) -> SeriesContext | None:
     if request.series is None:
         return None
     earlier = write_earlier_seen_rows(request.storage, export.stem, request.series.seen_rows)
@@ -194,10 +186,7 @@ def _begin_series(
 
 
 def _create_context(
-    request: ExportRequest,
-    export: PartitionedExportTransaction | ObjectExportTransaction,
-    series: SeriesContext | None,
-    prepare: tuple[str, ...],
+    request: ExportRequest, export: ExportTransaction, series: SeriesContext | None, prepare: tuple[str, ...]
 ) -> TaskContext:
     options, selection = request.transform_options, request.selection
     return TaskContext(

@@ -12,7 +12,7 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.incremental import IncrementalState, series_details
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
