@@ -77,7 +77,7 @@ def run_app(run: Callable[[], None]) -> None:
     except SystemExit:
         raise
     except FeedbackError as error:
-        echo_err(f"error: {name_options(str(error))}")
+        echo_err(f"error: {name_options(str(error), run)}")
         sys.exit(error.exit_code)
     except BaseException as error:  # a panic in a Rust library is not an Exception
         # The text of an unexpected error may contain values: print where it occurred, not what it says.
@@ -90,7 +90,7 @@ def run_app(run: Callable[[], None]) -> None:
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Print a warning of this package; drop those of libraries, whose texts may contain values."""
     if category.__module__.startswith("feedback_etl."):
-        echo_err(f"warning: {name_options(str(message))}")
+        echo_err(f"warning: {message}")
 
 
 def create_progress_line() -> Callable[[int, int], None] | None:

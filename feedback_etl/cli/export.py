@@ -33,7 +33,7 @@ from feedback_etl.cli.options import (
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.errors import UsageError
-from feedback_etl.options.groups import SHARED_K, OutputOptions, QualityOptions, ReadOptions
+from feedback_etl.options.groups import SHARED_K, OutputOptions, PrivacyOptions, QualityOptions, ReadOptions
 from feedback_etl.storage.urls import is_object_store
 
 if TYPE_CHECKING:
@@ -191,6 +191,9 @@ def _require_effective_options(context: typer.Context, settings: "Settings", *, 
             "max_suppressed": ("--k", settings.k or share),
         },
     )
+    for name in ("on_small_class", "max_suppressed"):
+        if not (settings.k or share) and getattr(settings, name) != getattr(PrivacyOptions, name):
+            raise UsageError(f"The setting {name} has no effect without k: set k, or pass --k.")
     if is_given(context, "max_suppressed") and settings.on_small_class == "fail":
         raise UsageError("--on-small-class fail allows no suppressed row: leave --max-suppressed out.")
     if given["strict"] and is_given(context, "max_rejected"):

@@ -15,7 +15,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -109,11 +109,7 @@ def split_record(record: bytes) -> list[str]:
 
 
 def without_empty_lines(path: Path) -> Path | bytes:
-    """Return what Polars is to read of a file: the file itself, or its content without its empty lines.
-
-    Raises:
-        OSError: It cannot be read, or one of the other `READ_ERRORS`.
-    """
+    """Return what Polars is to read of a file: the file itself, or its content without its empty lines."""
     return b"".join(iter_records(path)) if _may_have_empty_lines(path) else path
 
 
@@ -211,17 +207,18 @@ def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
     """
     names = [file.path for file in manifest.all("pairs")]
     if not names[0].endswith(".parquet"):
-        return pl.scan_csv(
-            csv_sources(storage, manifest, names),
-            infer_schema=False,
-            glob=False,
-            storage_options=storage.polars_options,
-        ).with_columns(map(unescape, escaped_columns(manifest)))
+        sources, options = csv_sources(storage, manifest, names), storage.polars_options
+        return scan_csv_text(sources, escaped_columns(manifest), storage_options=options)
     frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=storage.polars_options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
     truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
     return frame.with_columns(times).with_columns(truths).with_columns(pl.all().cast(pl.String))
+
+
+def scan_csv_text(sources: Any, escaped: Iterable[str], **options: Any) -> pl.LazyFrame:
+    """Scan CSV files with all columns as text, and restore the escaped texts of these columns."""
+    return pl.scan_csv(sources, infer_schema=False, glob=False, **options).with_columns(map(unescape, escaped))
 
 
 def escaped_columns(manifest: Manifest) -> list[str]:
@@ -247,8 +244,6 @@ def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> l
 
 def _require_bounded(path: Path) -> None:
     """Decompress a compressed file, to raise one of `READ_ERRORS` before Polars decompresses all of it in memory."""
-    with open(open_regular_file(path), "rb") as file:
-        codec = _detect_codec(file)
     with _decompressed(path) as content:
-        while codec and content.read(_BLOCK_BYTES):
+        while isinstance(getattr(content, "raw", None), _Readable) and content.read(_BLOCK_BYTES):
             pass
