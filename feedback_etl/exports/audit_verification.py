@@ -123,6 +123,8 @@ def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterat
                 yield f"{file.path} was changed"
         except FileNotFoundError:
             yield f"{file.path} is missing"
+        except ExportFileError as error:  # no regular file
+            yield str(error)
 
 
 def verify(
