@@ -206,7 +206,7 @@ def unkeyed(case: Case) -> None:
 
 
 def published_key(case: Case) -> None:
-    case.monkeypatch.setenv("FEEDBACK_ETL_KEY", DEMO_KEY)
+    case.monkeypatch.setenv("FEEDBACK_ETL_KEY", DEMO_KEY.text)
     case.export(key=DEMO_KEY)
 
     def configure() -> None:
