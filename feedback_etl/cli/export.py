@@ -1,6 +1,5 @@
 """The command that exports feedback."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from feedback_etl.cli.console import create_progress_line, write_stdout
+from feedback_etl.cli.console import create_progress_line, print_json
 from feedback_etl.cli.keys import resolve_export_key
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -177,7 +176,7 @@ def export(
     options = replace(options, privacy=options.privacy.for_sharing()) if share else options
     report = _run_export(settings, options, unkeyed=unkeyed, executor=executor, quiet=quiet)
     if as_json:
-        write_stdout(json.dumps(report.to_dict()))
+        print_json(report.to_dict())
     if not quiet:
         print_summary(report, min_fields)
 
