@@ -15,7 +15,6 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import Line, list_unfinished_stems
 from feedback_etl.exports.audit_verification import verify_exports, verify_folder
 from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.layout import MANIFEST_SUFFIX, has_stem, is_state_file
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import summarize_revisions
@@ -27,13 +26,10 @@ from feedback_etl.exports.tombstones import add_tombstones, hash_identity, list_
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_owners
+from feedback_etl.privacy.uninspected_files import list_not_inspected
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import hash_file
-
-_WITHOUT_ROWS = {"croissant.json", "processing_record.md"}
-"""Files that this package writes to the folder and that describe its exports."""
-
 
 _MAX_NAMES = 10
 
@@ -120,20 +116,11 @@ class Eraser:
                 self._result.without_key.append(manifest.stem)
         running = list_unfinished_stems(self._log.records())
         self._result.unfinished = [] if self._storage.has_locks else running
-        self._result.not_inspected = self._list_not_inspected(exports, running)
+        self._result.not_inspected = list_not_inspected(self._storage, exports, self._result.unmanaged, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
         if not self._dry_run:
             self._log_erasure()
         return self._result
-
-    def _list_not_inspected(self, exports: Sequence[Manifest], running: Sequence[str]) -> list[str]:
-        """Return the files below the folder that belong to no export, and are no unmanaged data files."""
-        top = self._storage.local_path() or Path()
-        known = {path.relative_to(top).as_posix() for path in self._result.unmanaged}
-        known |= {file.path for manifest in exports for file in manifest.files}
-        known |= {name for name in self._storage.names() if name.endswith(MANIFEST_SUFFIX)}
-        unknown = (name for name in self._storage.list_entries() if name not in known and name not in _WITHOUT_ROWS)
-        return [name for name in unknown if not (is_state_file(name) or has_stem(name, running))]
 
     def _require_intact(self, lines: Sequence[Line], exports: Sequence[Manifest]) -> None:
         """Refuse to rewrite, and thereby to sign, what someone else may have changed."""
