@@ -218,8 +218,19 @@ def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: froze
             )
 
 
+@contextmanager
+def detect_abort(storage: Storage, stem: str) -> Iterator[None]:
+    """Raise a SupersededError for the failure of a run that another run has aborted, and whose parts it has removed."""
+    try:
+        yield
+    except (ExportFileError, OSError) as error:
+        marker = None if storage.has_locks or isinstance(error, SupersededError) else read_manifest(storage, stem)
+        if marker is None or marker.mode != ABANDONED:
+            raise
+        raise SupersededError("Meanwhile another run aborted this one: nothing was published. Run again.") from None
+
+
 def _may_be_committed(started: Record, ends: dict[Any, Record]) -> bool:
-    """Return whether a run may have a manifest, by the record of its end."""
     end = ends.get(started["run"])
     return end is None or bool(end.get("files")) or end.get("outcome") == "committed"
 

@@ -22,6 +22,7 @@ from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedbac
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
+from feedback_etl.exports.incremental import detect_abort
 from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails
@@ -37,6 +38,8 @@ from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.results import ExportReport
 
 logger = logging.getLogger(__name__)
+
+_Transaction = PartitionedExportTransaction | ObjectExportTransaction
 
 Runner = Callable[[Iterable[Any]], Generator[TaskResult, None, None]]
 """Runs tasks and yields their results."""
@@ -121,7 +124,7 @@ def _collect(
 class _Execution(NamedTuple):
     """The transaction of an export, what its tasks have in common, and what runs them."""
 
-    export: PartitionedExportTransaction | ObjectExportTransaction
+    export: _Transaction
     context: TaskContext
     run: Runner
 
@@ -169,17 +172,20 @@ def _release_here(request: ExportRequest) -> Runner:
     return run
 
 
-def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
+@contextmanager
+def _begin(request: ExportRequest, consent: tuple[str, ...]) -> Iterator[_Transaction]:
     now, folder = request.transform_options.now, request.storage.local_path()
     options = request.transaction_options(consent)
-    if folder is None:
-        return ObjectExportTransaction(request.storage, now, options)
-    return PartitionedExportTransaction(folder, now, options)
+    transaction: _Transaction = (
+        PartitionedExportTransaction(folder, now, options)
+        if folder
+        else ObjectExportTransaction(request.storage, now, options)
+    )
+    with transaction as export, detect_abort(request.storage, export.stem):
+        yield export
 
 
-def _begin_series(
-    request: ExportRequest, export: PartitionedExportTransaction | ObjectExportTransaction, watermark: Watermark
-) -> SeriesContext | None:
+def _begin_series(request: ExportRequest, export: _Transaction, watermark: Watermark) -> SeriesContext | None:
     if request.series is None:
         return None
     earlier = write_earlier_seen_rows(request.storage, export.stem, request.series.seen_rows)
@@ -188,7 +194,7 @@ def _begin_series(
 
 def _create_context(
     request: ExportRequest,
-    export: PartitionedExportTransaction | ObjectExportTransaction,
+    export: _Transaction,
     series: SeriesContext | None,
     prepare: tuple[str, ...],
 ) -> TaskContext:
