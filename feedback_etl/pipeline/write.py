@@ -89,7 +89,7 @@ def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> LocalE
 
 
 def _row_schema(options: TransformOptions) -> str:
-    from feedback_etl.exports.row_schema import row_schema  # imports pandera, which CSV needs later, in parallel
+    from feedback_etl.transform.row_schema import row_schema  # imports pandera, which CSV needs later, in parallel
 
     return json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
 
