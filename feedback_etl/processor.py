@@ -22,9 +22,10 @@ from feedback_etl.clock import resolve_now
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.manifest_details import ManifestDetails
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
@@ -199,8 +200,7 @@ class FeedbackProcessor:
         offset; an empty text is null.
 
         Raises:
-            ValidationError: A value is of another type, a rating is out of range, or spreadsheet programs would run a
-                text as a formula.
+            ValidationError: A value has another type or range, or spreadsheet programs would run a text as a formula.
             ExportFileError: The folder cannot be used.
         """
         if not pairs:
@@ -212,10 +212,10 @@ class FeedbackProcessor:
         options = TransactionOptions(
             key=key, allow_new_key=self._allow_new_key, known_keys=available_keys, own_pseudonyms=own
         )
-        with LocalExportTransaction(self.output_dir, resolve_now(), options) as files:
+        with ExportTransaction(self.output_dir, resolve_now(), options, form=FileFormat()) as files:
             files.write(frame)
             details = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
-            return str(files.commit(details).pairs)
+            return str(files.commit(details=details).pairs)
 
     def _manifest_settings(self, frame: pl.DataFrame) -> dict[str, Any]:
         """Return the settings that a manifest records of given pairs: the origin of their pseudonyms and labels."""

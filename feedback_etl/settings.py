@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
     age_edges: tuple[int, ...] = AGE_EDGES
     columns: dict[str, ColumnSettings] = Field({}, description="extra columns that the query yields")
+    formulas: Literal["escape", "reject", "allow"] = Field(
+        OutputOptions.formulas, description="texts in CSV that spreadsheets would run"
+    )
     row_model: str | None = Field(None, description="pandera model that batches must also satisfy, as file.py:Model")
     retention_days: int | None = Field(None, ge=1, description="retention period of exports in days")
     controller: str | None = Field(None, description="controller of the processing, for the record of processing")

@@ -175,9 +175,7 @@ class TestImports:
         assert find_imports("transform.expressions") == {"columns", "errors", "transform.keyed_digest"}
         assert {"pipeline.export", "cli.options"} <= find_imports("cli.export")
         assert "settings" in find_imports("cli.options")
-        assert {"database.read", "pipeline.batch_processor", "exports.local_transaction"} <= find_imports(
-            "pipeline.write"
-        )
+        assert {"database.read", "pipeline.batch_processor", "exports.transaction"} <= find_imports("pipeline.write")
 
     @pytest.mark.parametrize("package", ["exports", "database"])
     def test_database_and_exports_do_not_import_each_other(self, package: str) -> None:

@@ -126,6 +126,7 @@ class TestExport:
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "implausible_ages": 0,
             "withheld_image_urls": 0,
+            "escaped_texts": {},
             "unreadable_times": 0,
             "window": figures["window"],
             "key_id": KEY_ID,
@@ -276,7 +277,7 @@ class TestExportHere:
             (["--days", "0"], "--days must be a whole number of days, 1 or more, or -1 for everything."),
             (["--days", "-2"], "--days must be"),
             (["--days", "1000000000000"], "--days must be"),
-            (["--days", "1.5"], "Invalid value for '--days'"),
+            (["--days", "1.5"], "Invalid value for '--days': it must be a valid integer\n"),
             (["--min-fields", "5"], "--min-fields must be a whole number from 0 to 4."),
             (["--max-rejected", "5"], "--max-rejected must be a share from 0 to 1"),
             (["--k", "0"], "--k should be greater than or equal to 1"),
@@ -284,7 +285,10 @@ class TestExportHere:
             (["--incremental", "--lookback", "soon"], "--lookback must be a duration such as 30m, 2h or 1d"),
             (["--bulk", "--workers", "0"], "--workers must be a whole number, 1 or more."),
             (["--max-rejected", "nan"], "--max-rejected must be a share from 0 to 1"),
-            (["--timestamp-precision", "week"], "Invalid value for '--timestamp-precision'"),
+            (
+                ["--timestamp-precision", "week"],
+                "Invalid value for '--timestamp-precision': 'week' is not one of 'exact', ",
+            ),
             (["--query", "missing.sql"], "There is no query file missing.sql."),
             (["--database-url", ""], "The database URL is not valid"),
             (["--database-url", "oracle://host/app"], "Databases of the kind oracle cannot be read"),
@@ -373,6 +377,7 @@ class TestPreview:
         ended = here("preview", "--query", query)
         assert (ended.code, ended.out.count("\n")) == (0, 2)
         assert "rejected   3 by reason:\n           3 helpful_rating_out_of_range\n" in ended.err
+        assert "An export would publish nothing: --max-rejected allows 0.5 of the rows to be rejected.\n" in ended.err
         ended = here("export", "--query", query)
         assert ended.code == 4
         assert "3 of 4 rows (75.0 %) are rejected, and --max-rejected allows 0.5" in ended.err

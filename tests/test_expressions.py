@@ -22,10 +22,8 @@ from feedback_etl.errors import KeyUnusableError, UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.expressions import (
     AGE_RANGE,
-    FORMULA_STARTS,
     bucket_age,
     hash_id,
-    is_formula,
     iso_timestamp,
     pair_hash,
 )
@@ -419,22 +417,3 @@ class TestLists:
             frame.select(decode_list("x")), pl.DataFrame({"x": [None]}, schema={"x": pl.List(pl.String)})
         )
         assert_frame_equal(frame.select(join_list("x")), pl.DataFrame({"x": [None]}, schema={"x": pl.String}))
-
-
-class TestIsFormula:
-    """Texts that spreadsheet programs run."""
-
-    @given(st.lists(st.none() | st.text() | st.text("=+-@\t\r\n a", max_size=3), max_size=8))
-    def test_it_looks_at_the_first_character(self, texts: list[str | None]) -> None:
-        """As `startswith` does; null stays null."""
-        expected = [None if text is None else text.startswith(tuple(FORMULA_STARTS)) for text in texts]
-        assert over(texts, pl.String, is_formula("x")) == expected
-
-    def test_the_characters_are_those_of_the_contract(self) -> None:
-        """`= + - @`, tab, CR and LF, and nothing where it would be a word's."""
-        texts = ["=1", "+1", "-1", "@a", "\ta", "\ra", "\na", "", " =1", "a=1", "_", "\uff1d1"]
-        assert over(texts, pl.String, is_formula("x")) == [True] * 7 + [False] * 5
-
-    def test_a_column_of_nulls_alone_gives_nulls(self) -> None:
-        """Such a column has no type yet."""
-        assert over([None], pl.Null, is_formula("x")) == [None]

@@ -94,6 +94,7 @@ class TestExport:
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "implausible_ages": 0,
             "withheld_image_urls": 0,
+            "escaped_texts": {},
             "unreadable_times": 0,
             "key_id": Key(KEY).id,
             "mode": "full",

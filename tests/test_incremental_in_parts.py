@@ -19,7 +19,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import Storage
@@ -44,9 +44,11 @@ KILLED = """
 import os, signal, sys
 from datetime import datetime
 import feedback_etl as fe
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.publication import ObjectPublisher
+from feedback_etl.exports.transaction import ExportTransaction
 url, store, key, method = sys.argv[1:]
-setattr(ObjectExportTransaction, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+owner = {"publish": ObjectPublisher, "_end": ExportTransaction}[method]
+setattr(owner, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 fe.export_feedback(url, days_back=-1, now=datetime(2025, 10, 25, 12), key=key, output_dir=store, incremental=True)
 """
 
@@ -199,15 +201,15 @@ class TestConcurrentRuns:
     ) -> None:
         """Another run is committed after the state was read and before the start is recorded."""
         add(app, row(1, NOW - 2 * MINUTE), row(2, NOW - MINUTE))
-        enter, other = ObjectExportTransaction.__enter__, list[ExportReport]()
+        enter, other = ExportTransaction.__enter__, list[ExportReport]()
 
-        def enter_after_another_run(transaction: ObjectExportTransaction) -> ObjectExportTransaction:
+        def enter_after_another_run(transaction: ExportTransaction) -> ExportTransaction:
             if not other:
-                monkeypatch.setattr(ObjectExportTransaction, "__enter__", enter)
+                monkeypatch.setattr(ExportTransaction, "__enter__", enter)
                 other.append(export_next(app, bucket_url, now=NOW))
             return enter(transaction)
 
-        monkeypatch.setattr(ObjectExportTransaction, "__enter__", enter_after_another_run)
+        monkeypatch.setattr(ExportTransaction, "__enter__", enter_after_another_run)
         report = export_next(app, bucket_url, now=NOW)
         assert (other[0].exported_records, report.exported_records) == (2, 0)
         assert read_pairs(open_storage(bucket_url)).height == 2
@@ -217,9 +219,9 @@ class TestConcurrentRuns:
     ) -> None:
         """A run that has put its manifest takes it back after a sweep; its rows are exported by the next run."""
         add(app, row(1, NOW - MINUTE))
-        require_no_sweep, checks = ObjectExportTransaction._require_no_sweep, list[str]()
+        check_preconditions, checks = ExportTransaction._check_preconditions, list[str]()
 
-        def sweep_before_the_second_check(transaction: ObjectExportTransaction, log: Any) -> None:
+        def sweep_before_the_second_check(transaction: ExportTransaction) -> None:
             checks.append(transaction.stem)
             if len(checks) == 2:
                 with AuditLog(open_storage(bucket_url)).lock() as opened:
@@ -227,9 +229,9 @@ class TestConcurrentRuns:
                 add(app, row(2, NOW))
                 with pytest.raises(ExportFileError, match="may take it back"):
                     export_next(app, bucket_url, now=NOW + HOUR)
-            require_no_sweep(transaction, log)
+            check_preconditions(transaction)
 
-        monkeypatch.setattr(ObjectExportTransaction, "_require_no_sweep", sweep_before_the_second_check)
+        monkeypatch.setattr(ExportTransaction, "_check_preconditions", sweep_before_the_second_check)
         with pytest.raises(ExportFileError, match="swept meanwhile"):
             export_next(app, bucket_url, now=NOW)
         assert list_manifests(bucket_url) == []
@@ -255,7 +257,7 @@ class TestConcurrentRuns:
 
     @pytest.mark.slow
     @pytest.mark.served_store
-    @pytest.mark.parametrize(("method", "outcome"), [("_put", "removed"), ("_end", "committed")])
+    @pytest.mark.parametrize(("method", "outcome"), [("publish", "removed"), ("_end", "committed")])
     def test_run_after_a_kill_exports_every_row_once(
         self, app: Database, bucket_url: str, method: str, outcome: str
     ) -> None:

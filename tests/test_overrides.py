@@ -171,7 +171,7 @@ class TestBucketAge:
             def _bucket_age(self, age: float | None) -> str | None:  # noqa: ARG002
                 return "=1+1"
 
-        with pytest.raises(ValidationError, match=r"age_range str_matches \(16 rows\)"):
+        with pytest.raises(ValidationError, match=r"age_range formula \(16 rows\)"):
             export(application, Formulas)
 
 

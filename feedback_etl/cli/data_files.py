@@ -10,6 +10,8 @@ from feedback_etl.errors import ExportFileError, UsageError
 if TYPE_CHECKING:
     import polars as pl
 
+    from feedback_etl.exports.manifest import Manifest
+
 
 def read_files(files: list[Path], *, numeric: Iterable[str]) -> "pl.DataFrame":
     """Read files as one table of strings, in which 1067 and 01067 are different values.
@@ -53,6 +55,11 @@ def _list_data_files(file: Path) -> list[str]:
 
 def _read_key_ids(file: str) -> Iterator[str]:
     """Yield the id of the key of a data file or a part, if it belongs to an export."""
+    return (manifest.pseudonyms or "unkeyed" for manifest in _read_manifests(file))
+
+
+def _read_manifests(file: str) -> "Iterator[Manifest]":
+    """Yield the manifest of a data file or a part, if it belongs to an export."""
     from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
     from feedback_etl.exports.manifest import parse_manifest
     from feedback_etl.storage.location import open_storage
@@ -64,7 +71,7 @@ def _read_key_ids(file: str) -> Iterator[str]:
     for stem in stems:
         with suppress(OSError):
             content = open_storage(folder or ".").read(manifest_path(stem))
-            yield parse_manifest(content, f"{folder}/{manifest_path(stem)}").pseudonyms or "unkeyed"
+            yield parse_manifest(content, f"{folder}/{manifest_path(stem)}")
 
 
 def _read_strings(files: list[Path]) -> "pl.DataFrame":
@@ -91,16 +98,20 @@ def _read_file(path: str) -> "pl.DataFrame":
     """Read a local file or an object as strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_files import without_empty_lines
+    from feedback_etl.exports.csv_files import escaped_columns, without_empty_lines
     from feedback_etl.storage.location import open_storage
     from feedback_etl.storage.urls import is_object_store
+    from feedback_etl.transform.formulas import unescape
 
     folder, _, name = path.rpartition("/")
     with open_storage(folder).local_copy(name) if is_object_store(path) else nullcontext(Path(path)) as file:
         if path.endswith(".parquet"):
             frame = pl.scan_parquet(file, glob=False)
         else:
-            frame = pl.scan_csv(without_empty_lines(file), infer_schema=False, glob=False)
+            restored = {column for manifest in _read_manifests(path) for column in escaped_columns(manifest)}
+            frame = pl.scan_csv(without_empty_lines(file), infer_schema=False, glob=False).with_columns(
+                unescape(column) for column in sorted(restored)
+            )
         return frame.collect().cast(pl.String)
 
 

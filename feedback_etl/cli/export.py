@@ -16,6 +16,7 @@ from feedback_etl.cli.options import (
     DatabaseUrl,
     Days,
     FileFormat,
+    Formulas,
     IncludeImageUrls,
     IncludeSubjectHash,
     JsonOutput,
@@ -110,6 +111,7 @@ def export(
     ] = str(OutputOptions.lookback),
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
     compression: Compression = OutputOptions.compression,
+    formulas: Formulas = None,
     unkeyed: Annotated[
         bool,
         typer.Option("--unkeyed", help="Use plain SHA-256 without a key: anyone who can list the ids can invert it."),
@@ -146,6 +148,7 @@ def export(
         k=k,
         on_small_class=on_small_class,
         max_suppressed=max_suppressed,
+        formulas=formulas,
     )
     _require_effective_options(context, settings, share=share)
     options = settings.to_options(
@@ -183,6 +186,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings", *, 
         context,
         {
             "lookback": ("--incremental", given["incremental"]),
+            "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             "on_small_class": ("--k", settings.k or share),
             "max_suppressed": ("--k", settings.k or share),

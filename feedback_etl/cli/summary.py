@@ -25,6 +25,9 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     else:
         yield f"Nothing exported: {_explain_empty(report, min_fields)}"
     yield from format_outcomes(report, min_fields)
+    if report.escaped_texts:
+        escaped = ", ".join(f"{column} {texts:,}" for column, texts in report.escaped_texts.items())
+        yield f"escaped    {escaped}: an apostrophe was added for spreadsheets; remove it before values are compared"
     if report.export_filename:
         yield from _format_k(report.risk)
         yield f"file       {report.export_filename}"

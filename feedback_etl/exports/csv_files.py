@@ -27,6 +27,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import ADOPTED, Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import iso_timestamp
+from feedback_etl.transform.formulas import unescape
 
 _BLOCK_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -180,7 +181,7 @@ def _time_text(times: pl.Series) -> pl.Expr:
 
 
 def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
-    """Scan the data files of an export, one after the other, with all columns as a CSV file would hold them.
+    """Scan the data files of an export, one after the other, with all columns as text; escaped texts are restored.
 
     Raises:
         ExportFileError: The file was adopted, and cannot be read.
@@ -192,12 +193,18 @@ def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
             infer_schema=False,
             glob=False,
             storage_options=storage.polars_options,
-        )
+        ).with_columns(map(unescape, escaped_columns(manifest)))
     frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=storage.polars_options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
     truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
     return frame.with_columns(times).with_columns(truths).with_columns(pl.all().cast(pl.String))
+
+
+def escaped_columns(manifest: Manifest) -> list[str]:
+    """Return the columns whose texts are escaped in the CSV files of an export."""
+    escaped = manifest.statistics.get("escaped_texts")
+    return [name for name in manifest.columns if isinstance(escaped, dict) and name in escaped]
 
 
 def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> list[Any]:

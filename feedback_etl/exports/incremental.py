@@ -23,7 +23,7 @@ from feedback_etl.exports.audit import AuditLog, LockedAuditLog
 from feedback_etl.exports.audit_records import END_EVENTS, Record, has_valid_stem
 from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.manifest import ABANDONED, Manifest
-from feedback_etl.exports.object_recovery import abort_runs
+from feedback_etl.exports.recovery import abort_runs
 from feedback_etl.exports.seen_rows import read_seen_rows
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import Storage
@@ -201,7 +201,7 @@ def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: froze
     ends = {record.get("run"): record for record in records if record["event"] in END_EVENTS}
     others = [record for record in starts if record["stem"] not in stems and _may_be_committed(record, ends)]
     if unfinished := [record for record in others if record["run"] not in ends]:
-        abort_runs(storage, AuditLog(storage), unfinished, signer)
+        abort_runs(storage, log, unfinished, signer)
     if any(_is_committed(storage, record) for record in others):
         raise SupersededError("Meanwhile another run of the series was committed: nothing was published. Run again.")
     for record in starts:

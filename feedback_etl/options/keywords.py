@@ -55,6 +55,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     output_dir: str | Path
     format: Literal["csv", "parquet"]
     compression: Literal["none", "gzip", "zstd"]
+    formulas: Literal["escape", "reject", "allow"]
     incremental: bool
     lookback: str | timedelta
     lock_timeout: float

@@ -21,16 +21,15 @@ from feedback_etl.database.ranges import group_batches
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.incremental import detect_abort
-from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number
+from feedback_etl.exports.layout import parse_part_number
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
-from feedback_etl.pipeline.part_writer import write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
+from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS, add_increment
@@ -38,8 +37,6 @@ from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.results import ExportReport
 
 logger = logging.getLogger(__name__)
-
-_Transaction = PartitionedExportTransaction | ObjectExportTransaction
 
 Runner = Callable[[Iterable[Any]], Generator[TaskResult, None, None]]
 """Runs tasks and yields their results."""
@@ -98,22 +95,28 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
 
 
 class _Written(NamedTuple):
-    """The files of all parts: those that are complete, and those whose rows are spooled."""
+    """The files of all parts: those that are complete, and those whose rows are spooled; their escaped texts."""
 
     files: list[DataFile]
     spooled: list[DataFile]
+    escaped_texts: Counter[str]
+
+    def add(self, result: TaskResult) -> None:
+        """Add the files of a task."""
+        self.files.extend(result.files)
+        self.spooled.extend([result.spooled] if result.spooled else [])
+        self.escaped_texts.update(result.escaped_texts)
 
 
 def _collect(
     request: ExportRequest, results: Generator[TaskResult, None, None], total: int = 0
 ) -> tuple[BatchProcessor, _Written]:
     """Take the results of the tasks that read, with progress; closing them cancels what remains after an error."""
-    processor, written = BatchProcessor(request.transform_options), _Written([], [])
+    processor, written = BatchProcessor(request.transform_options), _Written([], [], Counter())
     on_progress = request.selection.on_progress
     with closing(results):
         for result in results:
-            written.files.extend(result.files)
-            written.spooled.extend([result.spooled] if result.spooled else [])
+            written.add(result)
             if result.counts is not None:
                 processor.merge_counts(result.counts)
             if on_progress:
@@ -124,7 +127,7 @@ def _collect(
 class _Execution(NamedTuple):
     """The transaction of an export, what its tasks have in common, and what runs them."""
 
-    export: _Transaction
+    export: ExportTransaction
     context: TaskContext
     run: Runner
 
@@ -146,9 +149,10 @@ def _finish(
         tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
         with closing(run(tasks)) as results:
             for result in results:
-                written.files.extend(result.files)
+                written.add(result)
     report = processor.build_report(window, source.excluded)
     _require_all(written.files, report)
+    report.escaped_texts = dict(sorted(written.escaped_texts.items()))
     details = ManifestDetails("full", window, request.settings, source=source.dialect, extra=options.extra_columns)
     if request.series is not None and context.series is not None:
         details = add_increment(details, report, request.series, source.watermark)
@@ -156,12 +160,11 @@ def _finish(
     kinds = {file.kind for file in written.files}
     files = written.files if kinds - {"rows"} else []
     details = details._replace(statistics=report.to_statistics(), risk=report.risk)
-    export.commit(sorted(files, key=by_number), details)
+    published = export.commit(sorted(files, key=by_number), details)
     if request.series is not None and files:
         request.series.delete_seen_rows(request.storage)
     report.audit_head = export.audit_head
-    report.export_filename = f"{request.storage}/{export.stem}" if "pairs" in kinds else ""
-    report.rejected_filename = f"{request.storage}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
+    report.export_filename, report.rejected_filename = published.pairs or "", published.rejected or ""
     return report
 
 
@@ -173,19 +176,13 @@ def _release_here(request: ExportRequest) -> Runner:
 
 
 @contextmanager
-def _begin(request: ExportRequest, consent: tuple[str, ...]) -> Iterator[_Transaction]:
-    now, folder = request.transform_options.now, request.storage.local_path()
-    options = request.transaction_options(consent)
-    transaction: _Transaction = (
-        PartitionedExportTransaction(folder, now, options)
-        if folder
-        else ObjectExportTransaction(request.storage, now, options)
-    )
-    with transaction as export, detect_abort(request.storage, export.stem):
+def _begin(request: ExportRequest, consent: tuple[str, ...]) -> Iterator[ExportTransaction]:
+    now, options = request.transform_options.now, request.transaction_options(consent)
+    with ExportTransaction(request.storage, now, options) as export, detect_abort(request.storage, export.stem):
         yield export
 
 
-def _begin_series(request: ExportRequest, export: _Transaction, watermark: Watermark) -> SeriesContext | None:
+def _begin_series(request: ExportRequest, export: ExportTransaction, watermark: Watermark) -> SeriesContext | None:
     if request.series is None:
         return None
     earlier = write_earlier_seen_rows(request.storage, export.stem, request.series.seen_rows)
@@ -193,10 +190,7 @@ def _begin_series(request: ExportRequest, export: _Transaction, watermark: Water
 
 
 def _create_context(
-    request: ExportRequest,
-    export: _Transaction,
-    series: SeriesContext | None,
-    prepare: tuple[str, ...],
+    request: ExportRequest, export: ExportTransaction, series: SeriesContext | None, prepare: tuple[str, ...]
 ) -> TaskContext:
     options, selection = request.transform_options, request.selection
     return TaskContext(

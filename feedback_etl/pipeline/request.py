@@ -12,7 +12,7 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.incremental import IncrementalState, series_details
 from feedback_etl.exports.manifest import hash_settings
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -112,6 +112,7 @@ class ExportRequest:
             "age_edges": list(options.age_edges) if options.age_edges != AGE_EDGES else [],
             "allow_row_security": self.selection.allow_row_security,
             "overridden": options.overrides.names(),
+            "formulas": "reject" if options.reject_formulas else "",
         }
         return {name: value for name, value in optional.items() if value} | {
             "min_feedback_fields": options.min_feedback_fields,

@@ -104,9 +104,11 @@ class TaskResult(NamedTuple):
         files: Written files: a part of the pairs, of the rejected rows and of the seen rows, or some of them.
         counts: Counts of the rows; None if an earlier task counted them.
         spooled: The file of spooled rows; None if there are none.
+        escaped_texts: Number of escaped texts in the part, by column.
     """
 
     number: int
     files: list[DataFile]
     counts: BatchCounts | None
     spooled: DataFile | None = None
+    escaped_texts: dict[str, int] = {}  # noqa: RUF012  it is not changed

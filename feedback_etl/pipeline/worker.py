@@ -4,7 +4,6 @@ Executors receive `run_task`. It may run in any process on any machine that has 
 was killed.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -26,14 +25,15 @@ from feedback_etl.exports.layout import (
     spooled_part_path,
 )
 from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
-from feedback_etl.pipeline.part_writer import PartWriter, open_spooled_part
+from feedback_etl.pipeline.shared_files import open_spooled_part
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
-from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import find_active_key, load_settings
@@ -163,7 +163,8 @@ def write_part(
             seen_rows.append(processor.seen_rows.take_new_rows())
         written = pairs.publish("pairs")
         files = [*([] if spools else written), *rejected.publish("rejected"), *seen_rows.publish("rows")]
-    return TaskResult(number, files, processor.take_counts(), next(iter(written), None) if spools else None)
+    spooled = next(iter(written), None) if spools else None
+    return TaskResult(number, files, processor.take_counts(), spooled, pairs.escaped_texts)
 
 
 def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -> TaskResult:
@@ -182,14 +183,4 @@ def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -
     ):
         for frame in frames:
             pairs.append(drop_small_classes(frame, small, options.k_policy.quasi_identifiers))
-        return TaskResult(number, pairs.publish("pairs"), None)
-
-
-def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict[str, str]:
-    """Return the metadata of a Parquet file: the key id and the JSON Schema of its rows; empty for other formats."""
-    if file_format.format != "parquet":
-        return {}
-    from feedback_etl.transform.row_schema import row_schema
-
-    contract = json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
-    return {"feedback_etl.key_id": options.key.id if options.key else "", "feedback_etl.contract": contract}
+        return TaskResult(number, pairs.publish("pairs"), None, escaped_texts=pairs.escaped_texts)

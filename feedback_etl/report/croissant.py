@@ -58,6 +58,7 @@ _ROLE_DESCRIPTIONS = {
     "identifier": "Pseudonyms",
     "quasi_identifier": "What others may know of a person",
     "sensitive": "Declared as sensitive",
+    "free_text": "FREE TEXT, which can contain anything",
 }
 _OVERLAP_NOTE = (
     " The windows of these exports overlap, so files can repeat rows of others: scan_training of feedback_etl "

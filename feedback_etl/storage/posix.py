@@ -146,7 +146,8 @@ def link_exclusive(temporary: Path, final: Path) -> None:
 def unlink_if_ours(temporary: Path, final: Path) -> None:
     """Undo `link_exclusive` of this file, whether it linked, renamed or was interrupted before either."""
     if not temporary.exists():
-        final.replace(temporary)
+        with suppress(FileNotFoundError):
+            final.replace(temporary)
     elif final.exists() and final.samefile(temporary):
         final.unlink()
 

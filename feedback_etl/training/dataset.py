@@ -11,11 +11,12 @@ import polars as pl
 
 from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn, summarize_names
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.csv_files import csv_sources
+from feedback_etl.exports.csv_files import csv_sources, escaped_columns
 from feedback_etl.exports.manifest import ADOPTED
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, recency_key
 from feedback_etl.training.export_catalog import find_exports, refresh, require_exports
 from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT
+from feedback_etl.transform.formulas import unescape
 from feedback_etl.transform.transforms import PAIR_KEY
 
 _TIMES = ("feedback_timestamp", "export_date")
@@ -190,7 +191,8 @@ def _scan(export: CommittedExport) -> pl.LazyFrame:
         types = {name: pl.String() if name in times else dtype for name, dtype in _column_types(export).items()}
         parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
         sources = csv_sources(export.storage, export.manifest, [file.path for file in export.files])
-        pairs = pl.scan_csv(sources, schema=types, **options).with_columns(parsed).select(ordered)
+        restored = [unescape(name) for name in escaped_columns(export.manifest) if types[name] == pl.String]
+        pairs = pl.scan_csv(sources, schema=types, **options).with_columns(parsed, *restored).select(ordered)
         if export.manifest.mode == ADOPTED:  # all other exports were validated before they were written
             _require_readable(pairs, export)
         return pairs

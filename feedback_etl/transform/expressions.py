@@ -12,7 +12,7 @@ import polars as pl
 import polars.selectors as cs
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
-from feedback_etl.columns import AGE_EDGES, FORMULA_PATTERN
+from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import KeyUnusableError, UsageError
 from feedback_etl.transform.keyed_digest import hmac_sha256
 
@@ -30,18 +30,10 @@ MAX_AGE = 130
 
 AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 
-FORMULA_STARTS = "=+-@\t\r\n"
-"""The first characters of formulas; see `columns.FORMULA_PATTERN`."""
-
 
 def to_expr(column: str | pl.Expr) -> pl.Expr:
     """Return the expression of a column name; return an expression unchanged."""
     return pl.col(column) if isinstance(column, str) else column
-
-
-def _text(column: str | pl.Expr) -> pl.Expr:
-    """Return a column as text, also where its dtype is Null."""
-    return to_expr(column).cast(pl.String)
 
 
 class KeyLike(Protocol):
@@ -201,22 +193,3 @@ def pair_hash(
     joined = pl.concat_str([to_expr(analysis_hash), to_expr(recommendation_id), *times], separator="|")
     digest: pl.Expr = joined.chash.sha2_256()  # type: ignore[attr-defined]
     return digest.alias("pair_hash")
-
-
-def is_formula(column: str | pl.Expr) -> pl.Expr:
-    """Return whether spreadsheet programs would run a text as a formula; null stays null.
-
-    >>> pl.DataFrame({"text": ["=1+1", "acne", None]}).select(is_formula("text")).to_series().to_list()
-    [True, False, None]
-    """
-    return _text(column).str.contains(FORMULA_PATTERN)
-
-
-def escape_formula(column: str | pl.Expr) -> pl.Expr:
-    """Convert a value to text, with an apostrophe before formulas, which spreadsheet programs then show as text.
-
-    >>> pl.DataFrame({"id": ["=1+1", "17", None]}).select(escape_formula("id")).to_series().to_list()
-    ["'=1+1", '17', None]
-    """
-    text = _text(column)
-    return pl.when(is_formula(text)).then(pl.lit("'") + text).otherwise(text).alias(text.meta.output_name())
