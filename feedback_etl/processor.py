@@ -1,7 +1,6 @@
 """The classic API: `FeedbackProcessor`, a thin layer over `pipeline` for callers in FastAPI, APScheduler or Celery.
 
-processor = FeedbackProcessor(db_session=session)
-stats = processor.process_and_export(days_back=7)
+stats = FeedbackProcessor(db_session=session).process_and_export(days_back=7)
 
 `python -m feedback_etl.processor --days 7` is the classic script.
 """
@@ -23,6 +22,7 @@ from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
 from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
@@ -160,7 +160,8 @@ class FeedbackProcessor:
             return running.key
         if self._unkeyed:
             return None
-        return self._key or find_active_key(settings)
+        length = self._options.get("pseudonym_length") or (settings or self._settings()).pseudonym_length
+        return (self._key or find_active_key(settings)).with_length(length)
 
     def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
         """Return the pseudonym of an analysis id, as in an export.
@@ -196,18 +197,17 @@ class FeedbackProcessor:
     def _export_to_csv(self, pairs: Sequence[FeedbackTrainingPair]) -> str:
         """Write pairs unchanged, and return the path of the file; write nothing and return "" for an empty list.
 
-        Pseudonyms and labels of age ranges can have any form. Times are ISO 8601 text, in UTC unless they have an
-        offset; an empty text is null.
+        Pseudonyms and labels can have any form. Times are ISO 8601 text, in UTC unless with an offset; "" is null.
 
         Raises:
-            ValidationError: A value has another type or range, or spreadsheet programs would run a text as a formula.
+            ValidationError: A value is of another type, a rating is out of range, or a text would run as a formula.
             ExportFileError: The folder cannot be used.
         """
         if not pairs:
             return ""
         require_usable_polars()
         frame = validate_classic(to_frame(pairs))
-        key, settings = self._resolve_key(), self._manifest_settings(frame)
+        key, settings = bind_key(self.output_dir, self._resolve_key()), self._manifest_settings(frame)
         own = "hash_id" in settings.get("overridden", {})
         options = TransactionOptions(
             key=key, allow_new_key=self._allow_new_key, known_keys=available_keys, own_pseudonyms=own

@@ -18,7 +18,8 @@ from feedback_etl.options.export import ExportOptions, option_names
 from feedback_etl.options.groups import OutputOptions, PrivacyOptions, ReadOptions
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.privacy.k_anonymity import MAX_K
-from feedback_etl.privacy.keys import Key, is_retired, read_key
+from feedback_etl.privacy.keys import Key, read_key
+from feedback_etl.privacy.retired_keys import is_retired
 from feedback_etl.settings_checks import (
     KEY_FILE_VARIABLE,
     KEY_VARIABLE,
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
     batch_size: int = Field(ReadOptions.batch_size, gt=0, description="rows per batch")
     lock_timeout: float = Field(OutputOptions.lock_timeout, ge=0, description="seconds to wait for a locked folder")
     timestamp_precision: Literal["exact", "minute", "hour", "day"] = PrivacyOptions.timestamp_precision
+    pseudonym_length: int = Field(16, ge=16, le=32, multiple_of=16, description="hex characters, 16 or 32")
     k: int | None = Field(None, ge=1, le=MAX_K, description="minimum number of people in an equivalence class")
     on_small_class: Literal["suppress", "fail"] = PrivacyOptions.on_small_class
     max_suppressed: float = Field(PrivacyOptions.max_suppressed, ge=0, le=1, description="maximum suppressed share")
@@ -219,10 +221,8 @@ def find_active_key(settings: Settings | None = None) -> Key:
     """
     key, location = find_key(settings)
     if is_retired(key, find_retired_folder(settings)):
-        raise KeyUnusableError(
-            f"The key {key.id} from {location} is retired and serves erasure and audit only. Configure another key "
-            "(feedback-etl keys new)."
-        )
+        use = "is retired and serves erasure and audit only. Configure another key (feedback-etl keys new)."
+        raise KeyUnusableError(f"The key {key.id} from {location} {use}")
     return key
 
 

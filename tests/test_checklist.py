@@ -33,7 +33,7 @@ KEYS = [Key(KEY)]
 NAMES = [
     *("columns", "pseudonyms", "ages", "images", "contents", "keys", "duplicates", "modes", "retention"),
     *("audit log", "k"),
-    *("raw ids", "erasure", "index", "consent", "record"),
+    *("raw ids", "erasure", "collisions", "index", "consent", "record"),
 ]
 SIZE = "feedback_etl.compliance.rows.GUESSED_IDS"
 QUERY = """
@@ -133,7 +133,7 @@ def test_missing_folder_passes_nothing(tmp_path: Path) -> None:
 def test_missing_database_is_reported(settings: Settings) -> None:
     """What needs it is skipped; pseudonyms are compared with guessed ids alone."""
     skipped = find_skipped(settings.model_copy(update={"database_url": None}))
-    assert skipped.keys() == {"pseudonyms", "raw ids", "erasure", "index", "consent"}
+    assert skipped.keys() == {"pseudonyms", "raw ids", "erasure", "collisions", "index", "consent"}
     assert {item.remedy for item in skipped.values()} == {"set FEEDBACK_ETL_DATABASE_URL"}
     assert "Not tested: the ids of the application, no database" in skipped["pseudonyms"].detail
 
@@ -265,7 +265,7 @@ def test_duplicate_rows_are_reported(settings: Settings) -> None:
 def test_missing_and_published_keys_are_reported(app: Database, tmp_path: Path, key: dict[str, Any]) -> None:
     """Unkeyed exports, and those of the demo key."""
     exported(app, tmp_path, **key)
-    failed = find_failed(load_settings(database_url=app.url, output_dir=tmp_path), keys=[Key(DEMO_KEY)])
+    failed = find_failed(load_settings(database_url=app.url, output_dir=tmp_path), keys=[DEMO_KEY])
     assert {"pseudonyms", "keys"} <= failed.keys()
 
 
@@ -473,7 +473,7 @@ class TestCommand:
         assert "skip  index       Not tested: no database is configured." in lines
         assert max(len(line) for line in lines if str(settings.output_dir) not in line) <= 80
         assert result.returncode == 1
-        assert lines[-1] == "9 ok, 2 failed, 5 skipped"
+        assert lines[-1] == "9 ok, 2 failed, 6 skipped"
         assert "error: 2 items of 16 failed: " in result.stderr
 
     def test_json_and_the_record_are_written(self, settings: Settings, app: Database) -> None:

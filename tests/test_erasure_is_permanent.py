@@ -231,7 +231,8 @@ class TestFiles:
         with (folder / ".feedback_etl" / "audit.jsonl").open("a") as log:
             record = {"mac": "x", "previous": "x", "key_id": None, "number": 9, "at": "3", "user": "u", "host": "h"}
             log.write(json.dumps(record | {"event": "started", "run": "zz", "stem": "../pwn"}) + "\n")
-        exported(application, folder)
+        with pytest.raises(ExportFileError, match="does not verify"):
+            exported(application, folder)
         assert victim.exists()
         assert (tmp_path / ".pwn.csv.tmp").exists()
 

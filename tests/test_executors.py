@@ -272,6 +272,15 @@ class TestTasks:
         people = classes["people"].list.explode().drop_nulls()
         assert people.str.contains("^[0-9a-f]{16}$").all()
 
+    def test_workers_name_the_key_as_the_export_does(self, url: str, tmp_path: Path) -> None:
+        """With long pseudonyms, and in a folder of an earlier version; parts have those of a single process."""
+        long = exported(url, tmp_path / "long", executor=Watched(), pseudonym_length=32)
+        assert set(frame_of(long)["analysis_hash"].str.len_chars()) == {32}
+        key = fe.privacy.Key(KEY).with_legacy_id()
+        old = exported(url, tmp_path / "old", executor=Watched(), key=key)
+        assert (old.key_id, long.key_id) == (key.legacy_id, f"{fe.privacy.Key(KEY).id}-32")
+        assert {*frame_of(long)["analysis_hash"].str.slice(0, 16)} == {*frame_of(old)["analysis_hash"]}
+
     @pytest.mark.slow
     def test_a_task_that_runs_twice_is_one_part(self, url: str, tmp_path: Path) -> None:
         """At once or one after the other, also where rows wait for the sizes of the classes."""

@@ -62,7 +62,15 @@ RECORD = (
     *("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients"),
     *("transfers", "data_protection_officer"),
 )
-PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quasi_identifiers", *CONSENT)
+PRIVACY = (
+    "timestamp_precision",
+    "pseudonym_length",
+    "k",
+    "on_small_class",
+    "max_suppressed",
+    "quasi_identifiers",
+    *CONSENT,
+)
 
 
 def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +107,7 @@ def test_defaults() -> None:
         batch_size=65_536,
         lock_timeout=60.0,
         timestamp_precision="exact",
+        pseudonym_length=16,
         k=None,
         on_small_class="suppress",
         max_suppressed=1.0,
@@ -259,8 +268,8 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 _NAMES = (
     "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
-    "lock_timeout, timestamp_precision, k, on_small_class, max_suppressed, quasi_identifiers, age_edges, columns, "
-    "formulas, row_model, retention_days, controller, contact, purpose, legal_basis, "
+    "lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, quasi_identifiers, "
+    "age_edges, columns, formulas, row_model, retention_days, controller, contact, purpose, legal_basis, "
     "recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, retired_keys"
 )
 KNOWN_SETTINGS = f"Settings are: {_NAMES}."

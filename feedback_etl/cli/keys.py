@@ -59,7 +59,7 @@ def show_key() -> None:
 @keys_app.command("list", epilog="Example: feedback-etl keys list")
 def list_keys() -> None:
     """Print the ids of the active key and of retired keys."""
-    from feedback_etl.privacy.keys import read_retired_keys
+    from feedback_etl.privacy.retired_keys import read_retired_keys
     from feedback_etl.settings import find_key, find_retired_folder
 
     with suppress(KeyMissingError):
@@ -75,7 +75,7 @@ def retire_key(file: KeyFile = None) -> None:
 
     Erasure and audit still use it.
     """
-    from feedback_etl.privacy.keys import retire_key as retire
+    from feedback_etl.privacy.retired_keys import retire_key as retire
     from feedback_etl.settings import default_key_path, find_retired_folder
 
     path = file or default_key_path()
@@ -121,10 +121,11 @@ def find_optional_key(settings: "Settings") -> "Key | None":
 
 def list_available_keys(settings: "Settings", files: list[Path] | None) -> "list[Key]":
     """Return the configured key, the keys in `files` (--key-file) and the retired keys, in this order."""
-    from feedback_etl.privacy.keys import read_key, read_retired_keys
+    from feedback_etl.privacy.keys import read_key
+    from feedback_etl.privacy.retired_keys import read_retired_keys
     from feedback_etl.settings import find_retired_folder
 
     key = find_optional_key(settings)
     retired = [entry.key for entry in read_retired_keys(find_retired_folder(settings))]
-    keys = [*([key] if key else []), *map(read_key, files or []), *retired]
+    keys = [*([key] if key else []), *(read_key(file, accept_weak=True) for file in files or []), *retired]
     return list(dict.fromkeys(keys))

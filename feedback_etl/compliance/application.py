@@ -12,6 +12,7 @@ from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import FeedbackError
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key, get_key_id
@@ -73,6 +74,28 @@ def _check_withdrawals(
             problems.append(Finding(detail, remedies.sweep()))
     passed = f"Consent is recorded by {', '.join(found.consent)}, and no export contains anyone who has withdrawn."
     return build_item("consent", problems, passed=passed if len(untested) < len(files) else "", untested=untested)
+
+
+def check_collisions(
+    found: ApplicationSummary, exports: Sequence[Manifest], keys: Sequence[Key], remedies: Remedies
+) -> ChecklistItem:
+    """Test that no two analyses of the application have one pseudonym, which would make them one in exports."""
+    pseudonyms = hash_by_key(found.analyses, keys)
+    newest = {export.pseudonyms: export for export in exports}
+    problems = []
+    for origin in newest.keys() & pseudonyms.keys():
+        if shared := pseudonyms[origin].len() - pseudonyms[origin].n_unique():
+            remedy = remedies.replace(newest[origin], unkeyed=False, allow_new_key=True)
+            detail = f"{shared:,} analyses have the pseudonym of another one in {newest[origin].stem}"
+            problems.append(Finding(detail, f"set pseudonym_length = 32\n{remedy}"))
+    untested = [
+        Finding(f"{export.stem}, {explain_unknown_pseudonyms(export)}")
+        for origin, export in newest.items()
+        if origin not in pseudonyms
+    ]
+    passed = f"{len(found.analyses):,} analyses of the application have different pseudonyms."
+    is_tested = len(untested) < len(newest)
+    return build_item("collisions", problems, passed=passed if is_tested else "", untested=untested)
 
 
 def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:

@@ -8,7 +8,7 @@ import polars as pl
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.compliance.ages import check_ages
-from feedback_etl.compliance.application import check_consent, check_erasure, check_index, hash_by_key
+from feedback_etl.compliance.application import check_collisions, check_consent, check_erasure, check_index, hash_by_key
 from feedback_etl.compliance.data_files import ExportContents, read_contents
 from feedback_etl.compliance.folder import check_audit_log, check_k, check_keys, check_modes, check_retention
 from feedback_etl.compliance.item import ChecklistItem
@@ -25,6 +25,7 @@ from feedback_etl.compliance.rows import (
 from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.lookups import ApplicationSummary, summarize_application
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
@@ -37,7 +38,6 @@ class _Context(NamedTuple):
     """Input of the tests."""
 
     storage: Storage
-    all_exports: list[Manifest]
     exports: list[Manifest]
     files: list[ExportContents]
     database: ApplicationSummary | None
@@ -67,7 +67,7 @@ _TESTS = (
     _Test("retention", lambda context: check_retention(context.exports, context.now, context.remedies), ("exports",)),
     _Test(
         "audit log",
-        lambda context: check_audit_log(context.storage, context.all_exports, context.keys, context.remedies),
+        lambda context: check_audit_log(context.storage, context.keys, context.remedies),
         ("exports",),
     ),
     _Test("k", lambda context: check_k(context.files, context.remedies)),
@@ -82,6 +82,11 @@ _TESTS = (
             context.storage, context.files, context.application, context.keys, context.remedies
         ),
         ("exports", "files", "database"),
+    ),
+    _Test(
+        "collisions",
+        lambda context: check_collisions(context.application, context.exports, context.keys, context.remedies),
+        ("exports", "database"),
     ),
     _Test("index", lambda context: check_index(context.application), ("database",)),
     _Test(
@@ -112,12 +117,12 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     []
     """
     storage = open_storage(settings.output_dir)
+    keys = bind_keys(storage, keys)
     all_exports = list_exports(storage).exports if storage.exists() else []
     exports = [manifest for manifest in all_exports if not manifest.pruned_at]
     database = _summarize_database(settings)
     context = _Context(
         storage,
-        all_exports,
         exports,
         [export for manifest in exports if (export := read_contents(storage, manifest))],
         database,

@@ -27,8 +27,8 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def check_keys(exports: Sequence[Manifest], remedies: Remedies) -> ChecklistItem:
     """Test that ids are hashed with a key that is not published."""
-    published = Key.parse(DEMO_KEY).id
-    faults = {None: "is unkeyed", published: "uses the published demo key"}
+    faults: dict[str | None, str] = {None: "is unkeyed"}
+    faults |= dict.fromkeys((DEMO_KEY.id, DEMO_KEY.legacy_id), "uses the published demo key")
     problems = [
         Finding(f"{export.stem} {faults[export.key_id]}", remedies.replace(export, unkeyed=False, allow_new_key=True))
         for export in exports
@@ -91,25 +91,23 @@ def _reaches_back(manifest: Manifest, period: timedelta) -> bool:
     )
 
 
-def check_audit_log(
-    storage: Storage, exports: Sequence[Manifest], keys: Sequence[Key], remedies: Remedies
-) -> ChecklistItem:
-    """Test that the audit log was not changed.
+def check_audit_log(storage: Storage, keys: Sequence[Key], remedies: Remedies) -> ChecklistItem:
+    """Test that audit log, manifests and tombstones were not changed, and that a key protects them.
 
     Args:
         storage: The folder.
-        exports: All manifests, those of pruned exports too.
         keys: Available keys.
         remedies: Commands for the folder.
     """
-    verdict = verify_folder(storage, exports, keys)
+    verdict = verify_folder(storage, keys)
     if verdict.problems and verdict.unknown == len(verdict.problems):
         remedy = remedies.pass_key()
     else:
-        remedy = f"restore .feedback_etl from a backup; these lines differ:\n{remedies.command('audit', 'verify')}"
+        remedy = f"restore the folder from a backup; this differs:\n{remedies.command('audit', 'verify')}"
     problems = [Finding(problem, remedy) for problem in verdict.problems]
     passed = f"The audit log has {verdict.records:,} records in one chain."
-    return build_item("audit log", problems, passed=passed)
+    unprotected = Finding("no key protects the folder, so that whoever can write to it can change everything")
+    return build_item("audit log", problems, passed=passed, untested=[] if verdict.is_protected else [unprotected])
 
 
 def check_k(exports: Sequence[ExportContents], remedies: Remedies) -> ChecklistItem:

@@ -13,7 +13,7 @@ from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.plurals import pluralize
 from feedback_etl.storage.base import Storage
-from feedback_etl.transform.expressions import hash_id
+from feedback_etl.transform.expressions import PSEUDONYM_LENGTH, hash_id
 from feedback_etl.transform.identifiers import bounded, unbroken
 from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
 
@@ -64,7 +64,7 @@ def check_pseudonyms(exports: Sequence[ExportContents], ids: Iterable[str] | Non
             return f"has {export.without_analysis:,} rows without a pseudonym"
         if found := int(export.pseudonyms.is_in(plain).sum()):
             return f"has {found:,} plain hashes of ids"
-        found = int(export.analyses.is_in(published).sum())
+        found = int(export.analyses.str.slice(0, PSEUDONYM_LENGTH).is_in(published).sum())
         return f"has {found:,} pseudonyms of the published demo key" if found else ""
 
     own = [export for export in exports if "hash_id" in export.manifest.overridden]

@@ -8,6 +8,7 @@ from pathlib import Path
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns
@@ -56,7 +57,7 @@ def adopt(
     folder, stem, columns = path.parent, _require_data_file(path), read_columns(path)
     if "analysis_hash" not in columns:
         raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
-    log, signer = AuditLog(folder), signer or key
+    log, key, signer = AuditLog(folder), bind_key(folder, key), bind_key(folder, signer or key)
     log.require_signer(signer)
     with explain_write_errors(folder), lock_folder(folder, lock_timeout):
         if any(file.path == path.name for manifest in list_manifests(folder) for file in manifest.files):
@@ -75,7 +76,7 @@ def adopt(
             columns=columns,
             files=[DataFile(path.name, "pairs", rows, path.stat().st_size, hash_file(path))],
             key_id=get_key_id(key),
-            scheme="hmac-sha256, 16 hex" if key else "sha256, 16 hex",
+            scheme=f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex",
             source="",
             tools={},
             audit_head=log.head(),

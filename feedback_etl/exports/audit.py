@@ -74,9 +74,10 @@ class AuditLog:
 
     def lines(self) -> list["Line"]:
         """Return all lines, including those without a record."""
-        return [Line.of(line) for line in self._content().split(b"\n") if line]
+        return [Line.of(line) for line in self.content().split(b"\n") if line]
 
-    def _content(self) -> bytes:
+    def content(self) -> bytes:
+        """Return the log as it is stored; empty if there is none."""
         if not self._storage.has_locks:
             return self._join_objects()
         refuse_links(self.path.parent, self.path)
@@ -118,8 +119,12 @@ class LockedAuditLog:
 
     def records(self) -> list[Record]:
         """Return all records so far."""
+        return [line.record for line in self.lines() if line.record is not None]
+
+    def lines(self) -> list[Line]:
+        """Return all lines so far, including those without a record."""
         self._lines.read_new()
-        return [line.record for line in self._lines.all() if line.record is not None]
+        return self._lines.all()
 
     def append(self, event: str, key: Key | None, /, **details: Any) -> str:
         """Append a record durably after all others and return its MAC, the new head.
@@ -156,7 +161,7 @@ class _LockedFile:
     def all(self) -> list[Line]:
         """Return all lines."""
         self._file.seek(0)
-        return [Line.of(line) for line in self._file.read().split(b"\n")]
+        return [Line.of(line) for line in self._file.read().split(b"\n") if line]
 
     def find_last(self) -> tuple[Record | None, dict[str, str]]:
         """Return the last record, and the digest of the unterminated line that a crash left after it."""
@@ -197,8 +202,9 @@ class _NumberedObjects:
         self._lines |= {number: Line.of(content.rstrip(b"\n")) for number, content in new.items()}
 
     def all(self) -> list[Line]:
-        """Return all lines that were read."""
-        return [*self._lines.values()]
+        """Return all lines that were read; a gap in the numbers gives an invalid one."""
+        gap = [Line(b"missing", None)] if len(self._lines) != max(self._lines, default=0) else []
+        return [*gap, *self._lines.values()]
 
     def find_last(self) -> tuple[Record | None, dict[str, str]]:
         """Return the last record that was read, and a nonce.

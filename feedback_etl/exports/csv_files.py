@@ -172,11 +172,16 @@ def _truth_text(name: str) -> pl.Expr:
 
 
 def _time_text(times: pl.Series) -> pl.Expr:
-    """Return times as text; the single time of a constant column, such as export_date, is formatted once."""
+    """Return times as text; the single time of a constant column, such as export_date, is formatted once.
+
+    Whole seconds, as most databases store them, are formatted without a fraction that would have to be removed again.
+    """
     instants = times.to_physical()
     if times.null_count() == 0 and instants.min() == instants.max() is not None:
         once = times.head(1).to_frame().select(iso_timestamp(times.name)).item()
         return pl.lit(once).alias(times.name)
+    if times.dtype == pl.Datetime("us", "UTC") and (instants % 1_000_000 == 0).all():
+        return pl.col(times.name).dt.replace_time_zone(None).dt.to_string("%Y-%m-%dT%H:%M:%S")
     return iso_timestamp(times.name).alias(times.name)
 
 

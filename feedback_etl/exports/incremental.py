@@ -5,9 +5,8 @@ Rows may arrive late, so an incremental export reads again from the lookback bef
 the manifest contains the row count of each older window, so that later rows show up in the next count.
 
 The manifest of an export contains the whole state, so that export and state are committed by one write. A folder is
-locked from the reading of the state to the commit. In an object store, which has no locks, runs may overlap: before an
-export is committed there, `require_latest` aborts the runs of its series that began before it, and refuses the commit
-if one of them has been committed. The export is then repeated from the new state.
+locked from the reading of the state to the commit. In an object store, which has no locks, runs may overlap: before a
+commit there, `require_latest` aborts earlier runs, and refuses it if one was committed; the export is then repeated.
 """
 
 from collections.abc import Iterator
@@ -56,6 +55,7 @@ class IncrementalState(NamedTuple):
         seen_rows: The lines of the seen rows; see `seen_rows.read_seen_rows`.
         seen_rows_paths: The paths of their files, and of those of earlier exports, which are superseded.
         stems: The stems of the exports.
+        last: The manifest of the last one, which contains the state; None for a series without exports.
         attempts: The starts of the windows of first exports that found nothing or failed.
         others: Whether a first export begins a series beside others, with other settings.
     """
@@ -66,6 +66,7 @@ class IncrementalState(NamedTuple):
     seen_rows: pl.DataFrame
     seen_rows_paths: tuple[str, ...]
     stems: frozenset[str]
+    last: Manifest | None
     attempts: tuple[datetime | None, ...]
     others: bool
 
@@ -81,7 +82,7 @@ class IncrementalState(NamedTuple):
         if not links:
             starts = [record for record in AuditLog(storage).records() if record.get("chain") == settings_digest]
             attempts = tuple(_parse_time(record["begins"]) for record in starts)
-            return cls(0, None, (), read_seen_rows(storage, ()), (), frozenset(), attempts, bool(increments))
+            return cls(0, None, (), read_seen_rows(storage, ()), (), frozenset(), None, attempts, bool(increments))
         links.sort(key=lambda manifest: int(manifest.chain["number"]))
         last = links[-1]
         known_since = _parse_time(last.chain["known_since"])
@@ -101,6 +102,7 @@ class IncrementalState(NamedTuple):
             seen_rows,
             tuple(file.path for manifest in links for file in manifest.all("rows")),
             frozenset(manifest.stem for manifest in links),
+            last,
             (),
             others=False,
         )
@@ -212,9 +214,8 @@ def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: froze
             raise SupersededError(f"Meanwhile {record['stem']} was taken back: nothing was published. Run again.")
         if end is None:
             raise ExportFileError(
-                f"{storage} was swept (erase --not-in-database) while {record['stem']} was being committed, so its run "
-                "may take it back: nothing was published. Run again after it has ended; a dead run is undone after a "
-                "day."
+                f"{storage} was swept while {record['stem']} was being committed, so its run may take it back: nothing "
+                "was published. Run again after it has ended; a dead run is undone after a day."
             )
 
 
@@ -241,7 +242,6 @@ def _is_committed(storage: Storage, started: Record) -> bool:
 
 
 def _has_successor(storage: Storage, manifest: Manifest) -> bool:
-    """Return whether the series of an export was continued, so that its seen rows were deleted."""
     others = (other for other in list_manifests(storage) if other.settings_digest == manifest.settings_digest)
     return any(other.chain and other.chain["number"] > manifest.chain["number"] for other in others)
 

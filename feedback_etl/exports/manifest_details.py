@@ -101,7 +101,7 @@ def build_abort_marker(started: Record, audit_head: str) -> Manifest:
 def _scheme(facts: ManifestDetails, key: Key | None) -> str:
     if own := facts.settings.get("overridden", {}).get("hash_id"):
         return f"by {own}"
-    return "hmac-sha256, 16 hex" if key else "sha256, 16 hex"
+    return f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex"
 
 
 def audit_summary(manifest: Manifest) -> dict[str, Any]:

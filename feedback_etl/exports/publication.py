@@ -13,7 +13,7 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import LockedAuditLog
-from feedback_etl.exports.audit_records import Record
+from feedback_etl.exports.audit_records import Line, Record
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.cleanup import remove_parts, remove_unlisted
 from feedback_etl.exports.incremental import SupersededError
@@ -58,12 +58,12 @@ class LocalPublisher:
         """Create the folder."""
         make_private_folder(self._folder)
 
-    def find_free_stem(self, now: datetime, records: Sequence[Record]) -> str:  # noqa: ARG002  a dead run's are free
-        """Return a stem that no file has; the log is locked."""
+    def find_free_stem(self, now: datetime, names: Sequence[str], lines: Sequence[Line]) -> str:  # noqa: ARG002
+        """Return a stem that no file has, hidden ones included; the log is locked, and a dead run's stem is free."""
         refuse_links(*(self._folder / name for name in (REJECTED_FOLDER, STATE_FOLDER)))
         for stem in candidate_stems(now):
-            names = export_paths(stem) if self._files else [*export_paths(stem), *part_folders(stem)]
-            paths = [self._folder / name for name in names]
+            own_names = export_paths(stem) if self._files else [*export_paths(stem), *part_folders(stem)]
+            paths = [self._folder / name for name in own_names]
             refuse_links(*paths)
             if not any(
                 os.path.lexists(name) for path in paths for name in (path, staged_path(path), replacement_path(path))
@@ -153,11 +153,11 @@ class ObjectPublisher:
     def prepare(self) -> None:
         """Do nothing: there are no folders."""
 
-    def find_free_stem(self, now: datetime, records: Sequence[Record]) -> str:
+    def find_free_stem(self, now: datetime, names: Sequence[str], lines: Sequence[Line]) -> str:
         """Return a stem that neither an object nor a record has."""
-        if not records:
+        if not lines:
             require_conditional_puts(self._storage, STATE_FOLDER)
-        names, taken = self._storage.names(), {str(record.get("stem")) for record in records}
+        taken = {str(line.record.get("stem")) for line in lines if line.record is not None}
         for stem in candidate_stems(now):
             is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in names)
             if is_free and not self._storage.list_files(stem):

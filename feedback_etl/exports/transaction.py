@@ -108,13 +108,12 @@ class ExportTransaction:
         """Reserve a free stem with a record; retry if another record was appended meanwhile."""
         while True:
             # The last read of the log: any record that is put after it makes the put below conflict.
-            records = log.records()
-            self._preconditions.check_start(records)
-            if not self.stem:  # later erasures are compared with these
-                self.erasures, self.forgotten = self._preconditions.read_tombstones(records)
-            self.stem = self._publisher.find_free_stem(self._now, records)
-            names = [*self._publisher.names(self.stem), manifest_path(self.stem)]
-            details = {"stem": self.stem, "names": names, **self._options.audit_details}
+            lines, names = log.lines(), self._storage.names()
+            self._preconditions.check_start(lines, names)
+            self.erasures, self.forgotten = self._preconditions.erasures, self._preconditions.forgotten
+            self.stem = self._publisher.find_free_stem(self._now, names, lines)
+            announced = [*self._publisher.names(self.stem), manifest_path(self.stem)]
+            details = {"stem": self.stem, "names": announced, **self._options.audit_details}
             self._ended = False  # from here on it may have been recorded
             try:
                 log.append_next("started", self._key, run=self._run, **details)

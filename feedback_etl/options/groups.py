@@ -134,6 +134,7 @@ class PrivacyOptions:
 
     Attributes:
         hash_recommendation_id: Pseudonymise the recommendation as well.
+        pseudonym_length: The hex characters of pseudonyms; 32 for hundreds of millions of analyses.
         timestamp_precision: "exact", or truncate feedback_timestamp to "minute", "hour" or "day".
         k: Least number of people in each equivalence class (rows with equal quasi-identifiers); None only measures.
         on_small_class: What happens to smaller classes: "suppress" their rows, or "fail" and publish nothing.
@@ -146,6 +147,7 @@ class PrivacyOptions:
     """
 
     hash_recommendation_id: bool = False
+    pseudonym_length: Literal[16, 32] = 16
     timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
     k: int | None = None
     on_small_class: Literal["suppress", "fail"] = "suppress"
@@ -209,8 +211,7 @@ class OutputOptions:
     """Options for the destination and format of an export, and its relation to earlier exports.
 
     Attributes:
-        output_dir: The folder of the exports, created with mode 0700 if missing. Or a prefix such as
-            `s3://bucket/prefix`, where an export is a folder of parts, one for each time range.
+        output_dir: The folder of the exports (0700), or `s3://bucket/prefix`, where each is a folder of parts.
         format: "csv" or "parquet" (compressed with zstd).
         compression: "none", "gzip" or "zstd", for CSV.
         formulas: What happens in CSV to a text that spreadsheets would run: "escape" puts an apostrophe before it,

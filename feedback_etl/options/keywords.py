@@ -38,6 +38,7 @@ class TrainingKeywords(ReadKeywords, total=False):
     max_rejected: float
     row_model: "Model | None"
     hash_recommendation_id: bool
+    pseudonym_length: Literal[16, 32]
     timestamp_precision: Literal["exact", "minute", "hour", "day"]
     k: int | None
     on_small_class: Literal["suppress", "fail"]

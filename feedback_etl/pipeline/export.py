@@ -12,9 +12,10 @@ from feedback_etl.database.read import Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
+from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
 from feedback_etl.exports.incremental import IncrementalState, SupersededError, lock_series
-from feedback_etl.exports.manifest import hash_settings
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.keys import resolve_key
@@ -88,10 +89,12 @@ def export_feedback(  # noqa: PLR0913  public, flat
     require_usable_polars()
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
+    storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
+    key = bind_key(storage, resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length))
     request = ExportRequest(
-        storage=open_storage(options.output.output_dir),
-        selection=select(database, options, now, on_progress),
-        transform_options=TransformOptions.from_options(options, now, resolve_key(key, unkeyed=unkeyed), overrides),
+        storage=storage,
+        selection=selection,
+        transform_options=TransformOptions.from_options(options, now, key, overrides),
         output=options.output,
         started=started,
         executor=executor,

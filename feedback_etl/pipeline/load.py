@@ -46,7 +46,13 @@ def load_training(  # noqa: PLR0913  public, flat
     """
     require_known(keywords, [*TrainingKeywords.__annotations__])
     options = (options or ExportOptions()).with_keywords(**keywords)
-    return load_with_report(database, options, resolve_key(key, unkeyed=unkeyed), now, on_progress).pairs
+    return load_with_report(
+        database,
+        options,
+        resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length),
+        now,
+        on_progress,
+    ).pairs
 
 
 def load_with_report(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
+from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.incremental import IncrementalState, series_details
-from feedback_etl.exports.manifest import hash_settings
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
@@ -93,6 +93,7 @@ class ExportRequest:
             audit_details=self._audit_details,
             lock_timeout=self.lock_timeout,
             continued=self.series.stems if self.series else None,
+            state=self.series.last if self.series else None,
             own_pseudonyms=self.transform_options.overrides.hash_id is not None,
         )
 

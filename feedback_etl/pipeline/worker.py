@@ -17,6 +17,7 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.layout import (
     part_path,
     rejected_part_path,
@@ -84,10 +85,11 @@ def _find_secrets(export: TaskContext) -> Secrets:
         )
     settings = load_settings()
     key = find_active_key(settings) if export.key_id else None
-    if key and key.id != export.key_id:
+    forms = key.list_forms() if key else []
+    if key and not (key := next((form for form in forms if form.id == export.key_id), None)):
         raise KeyUnusableError(
-            f"This worker has the key {key.id}, the export uses the key {export.key_id}: set FEEDBACK_ETL_KEY_FILE (or "
-            "FEEDBACK_ETL_KEY) to the same key on all workers."
+            f"This worker has the key {forms[-2].id}, the export uses the key {export.key_id}: set "
+            "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) to the same key on all workers."
         )
     return Secrets(_connectorx_url(settings.require_database_url(), export.connect_timeout), key)
 
@@ -135,7 +137,9 @@ def _place_of(name: str) -> Storage:
 @lru_cache(maxsize=4)
 def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
     """Read the tombstones once per process: those of an erasure do not change."""
-    return read_tombstones(_place_of(place), keys, only=erasures)
+    return read_tombstones(
+        _place_of(place), [*keys[:1], *bind_keys(place, [key for key in keys if key])], only=erasures
+    )
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import list_unfinished_stems
+from feedback_etl.exports.audit_records import Line, list_unfinished_stems
+from feedback_etl.exports.audit_verification import verify_exports, verify_folder
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
@@ -19,18 +20,13 @@ from feedback_etl.exports.manifest_details import summarize_revisions
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
 from feedback_etl.exports.row_filter import find_analyses, list_pseudonyms
-from feedback_etl.exports.tombstones import (
-    add_tombstones,
-    find_last_state,
-    get_state,
-    hash_identity,
-    list_digests,
-    require_state,
-)
+from feedback_etl.exports.tombstone_verification import get_state
+from feedback_etl.exports.tombstones import add_tombstones, hash_identity, list_digests
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
+from feedback_etl.storage.posix import hash_file
 
 
 @dataclass
@@ -43,7 +39,7 @@ class ErasureResult:
         not_found: Given ids that no file contains and that were not erased before.
         without_key: Exports that could not be searched: their key is not available, or their application made the
             pseudonyms itself.
-        damaged: Files that could not be read, and are unchanged.
+        damaged: Files that could not be read, or differ from their manifest; they are left as they are.
         unmanaged: Files without a manifest, which were not searched.
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
             published. An export whose process was killed is removed a day after its start.
@@ -72,8 +68,9 @@ class Eraser:
         """Erase, and return the result."""
         with self._log.lock() as log:
             recover_storage(self._storage, log, self._signer, self._keys)
-            require_state(self._storage, find_last_state(log.records()))
+            lines = log.lines()
         exports, self._result.unmanaged = list_exports(self._storage)
+        self._require_intact(lines, exports)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
         self._found_ids = self._find_erased_before()
         if not self._dry_run:
@@ -92,6 +89,17 @@ class Eraser:
         if not self._dry_run:
             self._log_erasure()
         return self._result
+
+    def _require_intact(self, lines: Sequence[Line], exports: Sequence[Manifest]) -> None:
+        """Refuse to rewrite, and thereby to sign, what someone else may have changed."""
+        if not verify_exports(self._storage, lines, exports, self._keys).tampering:
+            return
+        # Another process may have committed or erased while the log and the manifests were read.
+        if problems := verify_folder(self._storage, self._keys).tampering:
+            raise ExportFileError(
+                f"{self._storage} does not verify ({problems[0]}), so nothing was erased. Restore the file from a "
+                "backup; `feedback-etl audit verify` shows all problems."
+            )
 
     def _signing_keys(self) -> Sequence[Key | None]:
         return self._keys or [None]
@@ -163,6 +171,8 @@ class Eraser:
         search = partial(self._search, request=self._request.with_key(key))
         matches = map_files(self._storage, manifest.files, search)
         matching = [(file, match) for file, match in zip(manifest.files, matches, strict=True) if match]
+        if any(match.damaged for _, match in matching):
+            self._require_current(manifest)
         unwanted = [(file, match.pseudonyms) for file, match in matching if match.pseudonyms]
         self._result.damaged += [
             file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
@@ -177,11 +187,19 @@ class Eraser:
             raise removal.conflict
         self._erased_from.append(manifest)
 
+    def _require_current(self, manifest: Manifest) -> None:
+        """Raise ConflictError if another process replaced the manifest, so that files may differ from this one."""
+        current = read_manifest(self._storage, manifest.stem)
+        if current and current.version != manifest.version:
+            raise ConflictError(f"The manifest of {manifest.stem} was changed meanwhile.")
+
     def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
         """Return the rows of a file to remove; None if the file was pruned."""
         with fetch_if_present(self._storage, file.path) as path:
             if path is None:
                 return None
+            if (path.stat().st_size, hash_file(path)) not in file.versions:
+                return FileMatch(damaged=True)
             try:
                 present = list_pseudonyms(path, path.name)
                 has_subjects = request.subjects and file.kind == "pairs"

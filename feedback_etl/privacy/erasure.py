@@ -14,6 +14,7 @@ from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import require_storage
 from feedback_etl.exports.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.eraser import Eraser, ErasureResult
@@ -93,6 +94,7 @@ def erase(  # noqa: PLR0913  public, flat
         raise UsageError("The database contains the analyses of users: pass `database_url`, or use `analysis_ids`.")
     storage = open_storage(folder)
     require_storage(storage)
+    known_keys = bind_keys(storage, known_keys)
     AuditLog(storage).require_signer(known_keys[0] if known_keys else None)
     consent = ConsentColumnNames(opt_in_column, opt_out_column)
     options: dict[str, Any] = {

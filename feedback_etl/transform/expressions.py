@@ -14,10 +14,14 @@ import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import KeyUnusableError, UsageError
+from feedback_etl.transform.key_strength import MIN_KEY_BITS, estimate_key_bits
 from feedback_etl.transform.keyed_digest import hmac_sha256
 
 PSEUDONYM_LENGTH = 16
 """Hex characters of a digest that are kept: 64 bits, so a million ids contain a collision with probability 3e-8."""
+
+PSEUDONYM_LENGTHS = (PSEUDONYM_LENGTH, 32)
+"""The lengths that a key can be used with: 32 for hundreds of millions of ids."""
 
 MIN_KEY_BYTES = 32
 """The output size of SHA-256: RFC 2104 section 3 discourages shorter HMAC keys."""
@@ -43,6 +47,10 @@ class KeyLike(Protocol):
     def text(self) -> str:
         """The key."""
 
+    @property
+    def pseudonym_length(self) -> int:
+        """The hex characters of its pseudonyms."""
+
 
 def hash_id(
     column: str | pl.Expr, *, key: KeyLike | str | None = None, domain: str | None = None, unkeyed: bool = False
@@ -66,11 +74,11 @@ def hash_id(
         unkeyed: Use the plain SHA-256 form.
 
     Returns:
-        A String expression: 16 lower-case hex characters.
+        A String expression: 16 lower-case hex characters, or as many as `Key.pseudonym_length` says.
 
     Raises:
         UsageError: Neither `key` nor `unkeyed=True`, or both.
-        KeyUnusableError: The key is not UTF-8 text of at least 32 bytes.
+        KeyUnusableError: The key is not UTF-8 text of at least 32 bytes, or can be guessed (`estimate_key_bits`).
 
     >>> pl.select(hash_id(pl.lit(42), unkeyed=True)).item()
     '73475cb40a568e8d'
@@ -85,9 +93,16 @@ def hash_id(
         digest = text.chash.sha2_256()  # type: ignore[attr-defined]
     else:
         prefixed = pl.lit(f"{domain or ids.meta.output_name()}:") + text
-        digest = hmac_sha256(prefixed, _require_usable_key(key if isinstance(key, str) else key.text))
-    pseudonym: pl.Expr = digest.str.slice(0, PSEUDONYM_LENGTH)
+        digest = hmac_sha256(prefixed, _require_usable_key(key) if isinstance(key, str) else key.text)
+    length = PSEUDONYM_LENGTH if key is None or isinstance(key, str) else key.pseudonym_length
+    pseudonym: pl.Expr = digest.str.slice(0, length)
     return pseudonym.alias(ids.meta.output_name())
+
+
+def require_pseudonym_length(length: int) -> None:
+    """Raise UsageError if pseudonyms cannot have this length."""
+    if length not in PSEUDONYM_LENGTHS:
+        raise UsageError(f"`pseudonym_length` must be one of {', '.join(map(str, PSEUDONYM_LENGTHS))}.")
 
 
 def _require_usable_key(key: str) -> str:
@@ -98,6 +113,8 @@ def _require_usable_key(key: str) -> str:
         raise KeyUnusableError("The key is not UTF-8 text; `feedback-etl keys new` creates one.")
     if len(encoded) < MIN_KEY_BYTES:
         raise KeyUnusableError(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` creates one.")
+    if estimate_key_bits(key) < MIN_KEY_BITS:
+        raise KeyUnusableError("The key can be guessed; `feedback-etl keys new` creates one that cannot.")
     return key
 
 

@@ -24,7 +24,7 @@ from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 _RANGE = "Range of the age in years, half-open"
 _OWN_LABEL = "Range of the age, a label of the application's own."
 _OWN_PSEUDONYM = "Pseudonym of recommendation_feedbacks.analysis_id, made by the application itself."
-PSEUDONYM_PATTERN = "^[0-9a-f]{16}$"
+PSEUDONYM_PATTERN = "^([0-9a-f]{16}){1,2}$"
 _ELEMENT = f"[^,{CONTROL_CHARACTERS}]+"
 TEXT_PATTERN = f"^[^{CONTROL_CHARACTERS}]"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
@@ -40,7 +40,7 @@ class TrainingPair(pa.DataFrameModel):
 
     analysis_hash: str = pa.Field(
         str_matches=PSEUDONYM_PATTERN,
-        description="Pseudonym of recommendation_feedbacks.analysis_id: 16 hex characters.",
+        description="Pseudonym of recommendation_feedbacks.analysis_id: 16 or 32 hex characters.",
     )
     recommendation_id: str = pa.Field(
         str_matches=TEXT_PATTERN, description="The recommendation, as in recommendation_records."
@@ -88,7 +88,7 @@ class TrainingPair(pa.DataFrameModel):
 
 
 _DESCRIPTIONS = {
-    SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 hex characters.",
+    SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 or 32 hex characters.",
     IMAGE_URL: "Key of the analysed photo, where the user agreed to its use.",
 }
 
