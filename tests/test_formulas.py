@@ -17,6 +17,7 @@ from frames import NOW, pair_frame, raw_frame
 from hypothesis import example, given
 from hypothesis import strategies as st
 from oracle import ACTIVE, escape, has_control_character, is_formula
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.cli.data_files import read_files
@@ -29,7 +30,6 @@ from feedback_etl.storage.location import open_storage
 from feedback_etl.transform import formulas
 from feedback_etl.transform.pairs import iter_pairs
 
-KEY = "0123456789abcdef0123456789abcdef"
 HIDDEN = ["\0", "\ufeff", "\u200b", "\u2060", "\u00a0", " ", "\u3000", "\x1b", "\u00ad", "\u202e", "'"]
 texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from([*ACTIVE, *HIDDEN, "\t", "\r", "\n"]))
 ATTACKS = [hidden + active + "cmd|' /C calc'!A0" for hidden in ["", *HIDDEN[:-1]] for active in ACTIVE]

@@ -27,10 +27,11 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.guards import require_consent
 from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.part_writer import PartWriter
-from feedback_etl.exports.preconditions import TransactionOptions, require_consent
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.tombstones import add_tombstones
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
