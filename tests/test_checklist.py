@@ -278,7 +278,7 @@ def test_adopted_export_of_the_published_key_is_reported(app: Database, tmp_path
     adopt(copy, key=KEYS[0])
     failed = find_failed(load_settings(database_url=app.url, output_dir=copy.parent))
     assert "9 pseudonyms of the published demo key" in failed["pseudonyms"].detail
-    assert "its key is another one" in failed["erasure"].detail
+    assert failed["erasure"].detail == "old cannot be searched: its pseudonyms are of an unknown scheme."
 
 
 @pytest.mark.parametrize("name", [".", ".feedback_etl", ".feedback_etl/audit.jsonl", RECORD])
@@ -322,6 +322,18 @@ def test_unmanaged_files_are_reported(settings: Settings) -> None:
     (settings.output_dir / "copy.csv").write_text("analysis_hash\n")
     (settings.output_dir / "copy.csv").chmod(0o600)
     assert "Unmanaged file: copy.csv" in find_failed(settings)["erasure"].detail
+
+
+def test_other_files_below_the_folder_are_reported(settings: Settings) -> None:
+    """No erasure searches them; the remedy is to move or remove them."""
+    copy = settings.output_dir / "archive/copy.csv.bak"
+    copy.parent.mkdir(mode=0o700)
+    copy.touch(mode=0o600)
+    item = find_failed(settings)["erasure"]
+    assert "File of no export: archive/copy.csv.bak" in item.detail
+    assert item.remedy.endswith(f"rm {copy}")
+    copy.unlink()
+    assert "erasure" not in find_failed(settings)
 
 
 def test_empty_database_is_reported(settings: Settings, app: Database) -> None:
@@ -474,7 +486,7 @@ class TestCommand:
         assert max(len(line) for line in lines if str(settings.output_dir) not in line) <= 80
         assert result.returncode == 1
         assert lines[-1] == "9 ok, 2 failed, 6 skipped"
-        assert "error: 2 items of 16 failed: " in result.stderr
+        assert "error: 2 items of 17 failed: " in result.stderr
 
     def test_json_and_the_record_are_written(self, settings: Settings, app: Database) -> None:
         """With everything in the settings file."""

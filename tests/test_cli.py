@@ -24,15 +24,20 @@ from pseudonym_keys import KEY
 from feedback_etl import __version__
 from feedback_etl.cli import classic
 from feedback_etl.cli.app import app
-from feedback_etl.cli.option_names import OPTION_NAMES
+from feedback_etl.cli.option_names import RENAMED, name_options
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import default_key_path
 from feedback_etl.settings_checks import NO_DATABASE, NO_KEY
 
 KEY_ID = Key(KEY).id
+SETTINGS_ONLY = {
+    *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
+    *("quasi_identifiers", "extra_columns", "age_edges", "idempotency_key"),
+}
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "commands.md"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
 QUERY = (
@@ -589,10 +594,12 @@ def collect(name: str, group: Any, commands: dict[str, Any]) -> None:
 COMMANDS = list_commands()
 
 
-def test_options_in_messages_exist() -> None:
-    """Names of the library's options are replaced by options of commands."""
+@pytest.mark.parametrize("name", [*ExportKeywords.__annotations__, *RENAMED])
+def test_options_in_messages_are_named_as_they_are_typed(name: str) -> None:
+    """Options that are only settings keep their name."""
     options = {name for command in COMMANDS.values() for parameter in command.params for name in parameter.opts}
-    assert {*OPTION_NAMES.values()} <= options
+    typed = name_options(f"`{name}` must", app)
+    assert typed.removesuffix(" must") in options or (typed == f"`{name}` must" and name in SETTINGS_ONLY)
 
 
 @pytest.mark.parametrize("command", ["demo", "preview"])

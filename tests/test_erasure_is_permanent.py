@@ -174,7 +174,7 @@ class TestFiles:
         folder.mkdir()
         path = folder / "old.csv"
         path.write_bytes(text.format(pseudonym(201), pseudonym(201).upper()).encode())
-        fe.exports.adopt(path, key=Key(KEY))
+        fe.exports.adopt(path, key=Key(KEY), analyses=[201])
         assert forget(application, folder, 2).rows == 1
         assert pseudonym(201) not in path.read_text().lower()
         assert path.read_text().count("\n") == 1

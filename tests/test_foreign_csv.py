@@ -84,7 +84,7 @@ def adopted(request: pytest.FixtureRequest, sqlite_database: Database, tmp_path:
     copy = tmp_path / "theirs" / "old.csv"
     copy.parent.mkdir()
     copy.write_bytes(SHAPES[request.param](list(iter_lines(path))))
-    fe.exports.adopt(copy, key=KEYS[0])
+    fe.exports.adopt(copy, key=KEYS[0], analyses=[101, 102, 103, 201, 202, 203])
     return copy
 
 

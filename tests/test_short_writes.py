@@ -441,7 +441,7 @@ def test_command_line_ignores_sigxfsz(tmp_path: Path) -> None:
     code = f"""{FATAL}
 from feedback_etl.cli.app import main
 from feedback_etl.cli.console import write_stdout
-main(lambda: write_stdout("x" * 30_000))
+main(lambda: write_stdout(b"x" * 30_000))
 """
     for unbuffered in ("", "1"):
         with (tmp_path / "output").open("wb") as output:

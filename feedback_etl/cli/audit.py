@@ -1,11 +1,10 @@
 """Commands for the audit log: show and verify."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_existing_output
 from feedback_etl.errors import CheckFailedError, UsageError
@@ -27,10 +26,10 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
 
     for record in AuditLog(open_existing_output(load_command_settings(output))).records():
         if as_json:
-            write_stdout(json.dumps(record))
+            print_json(record)
             continue
         details = "  ".join(f"{name} {value}" for name, value in record.items() if name in _SHOWN_DETAILS)
-        write_stdout(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {details}")
+        print_lines(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {details}")
 
 
 @audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
@@ -50,11 +49,11 @@ def verify_log(
     if not result.records and not result.problems:
         raise UsageError(f"{storage} contains no audit log and no exports: check --output.")
     if as_json:
-        write_stdout(json.dumps(result._asdict()))
+        print_json(result._asdict())
     else:
         for problem in result.problems:
-            write_stdout(problem)
-        write_stdout(f"{pluralize(result.records, 'record')}, head {result.head}")
+            print_lines(problem)
+        print_lines(f"{pluralize(result.records, 'record')}, head {result.head}")
         if result.unsigned and result.is_protected:
             echo_err(f"{pluralize(result.unsigned, 'record')} without a signature: anyone could have written them")
     if result.unknown and result.unknown == len(result.problems):

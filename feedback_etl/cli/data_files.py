@@ -1,7 +1,7 @@
 """Data files given by name: read them as one table, and refuse files of different keys."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,20 +98,16 @@ def _read_file(path: str) -> "pl.DataFrame":
     """Read a local file or an object as strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_files import escaped_columns, without_empty_lines
+    from feedback_etl.exports.csv_files import escaped_columns, scan_csv_text, without_empty_lines
     from feedback_etl.storage.location import open_storage
-    from feedback_etl.storage.urls import is_object_store
-    from feedback_etl.transform.formulas import unescape
 
-    folder, _, name = path.rpartition("/")
-    with open_storage(folder).local_copy(name) if is_object_store(path) else nullcontext(Path(path)) as file:
+    folder, slash, name = path.rpartition("/")
+    with open_storage(folder or slash or ".").local_copy(name) as file:
         if path.endswith(".parquet"):
             frame = pl.scan_parquet(file, glob=False)
         else:
-            restored = {column for manifest in _read_manifests(path) for column in escaped_columns(manifest)}
-            frame = pl.scan_csv(without_empty_lines(file), infer_schema=False, glob=False).with_columns(
-                unescape(column) for column in sorted(restored)
-            )
+            escaped = {column for manifest in _read_manifests(path) for column in escaped_columns(manifest)}
+            frame = scan_csv_text(without_empty_lines(file), sorted(escaped))
         return frame.collect().cast(pl.String)
 
 

@@ -1,11 +1,10 @@
 """The command that estimates the size and duration of an export on a cluster."""
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_json
 from feedback_etl.cli.options import (
     AllowRowSecurity,
     Compression,
@@ -58,7 +57,7 @@ def plan(
     )
     estimate = plan_export(settings.require_database_url(), options=options)
     if as_json:
-        write_stdout(json.dumps(estimate.to_dict()))
+        print_json(estimate.to_dict())
         return
     for line in _format_estimate(estimate):
         echo_err(line)

@@ -1,6 +1,5 @@
 """Commands for privacy officers: the pre-production checklist and the re-identification risk."""
 
-import json
 import shlex
 import textwrap
 from collections import Counter
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -68,7 +67,7 @@ def check(
         echo_err(f"written: {write(settings)}")
     items = run_checklist(settings, keys=list_available_keys(settings, key_file))
     if as_json:
-        write_stdout(json.dumps([item._asdict() | {"passed": item.passed} for item in items]))
+        print_json([item._asdict() | {"passed": item.passed} for item in items])
     else:
         _print_items(items)
     _require_passed(items)
@@ -78,17 +77,17 @@ def _print_items(items: "Sequence[ChecklistItem]") -> None:
     """Print the items of the checklist, those that did not pass with their remedy, and a line with their counts."""
     for item in items:
         first, *more = textwrap.wrap(item.detail, _WIDTH - _INDENT, break_on_hyphens=False) or [""]
-        write_stdout(f"{_LABELS[item.status]}  {item.name:<11} {first}")
+        print_lines(f"{_LABELS[item.status]}  {item.name:<11} {first}")
         for line in [*more, *(part for remedy in item.remedy.splitlines() for part in _wrap_remedy(remedy))]:
-            write_stdout(f"{'':<{_INDENT}}{line}")
+            print_lines(f"{'':<{_INDENT}}{line}")
     counts = Counter(item.status for item in items)
-    write_stdout(f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped")
+    print_lines(f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped")
 
 
 def _wrap_remedy(line: str) -> list[str]:
     """Wrap a command between its words, so that it can be pasted into a shell; wrap other text as usual."""
     width = _WIDTH - _INDENT - len(" \\")
-    if line.split(" ")[0] not in _PROGRAMS:
+    if line.split(" ")[0] not in _PROGRAMS or not _is_complete_command(line):
         return textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False)
     lines = [""]
     for word in map(shlex.quote, shlex.split(line)):
@@ -97,6 +96,15 @@ def _wrap_remedy(line: str) -> list[str]:
         else:
             lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
     return [f"{text} \\" for text in lines[:-1]] + lines[-1:]
+
+
+def _is_complete_command(line: str) -> bool:
+    """Return whether a line closes its quotes, as it does unless the name of a file contains a line break."""
+    try:
+        shlex.split(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _require_passed(items: "Sequence[ChecklistItem]") -> None:
@@ -160,7 +168,7 @@ def measure_risk(
         person=person,
     ).to_dict()
     if as_json:
-        write_stdout(json.dumps(result))
+        print_json(result)
     else:
         _print_figures(result)
     if person is None:
@@ -172,7 +180,7 @@ def _print_figures(result: "Mapping[str, Any]") -> None:
     for name, value in result.items():
         for column, number in (value if isinstance(value, dict) else {_UNITS.get(name, ""): value}).items():
             figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-            write_stdout(f"{name:<16}{figure:>12}  {column}".rstrip())
+            print_lines(f"{name:<16}{figure:>12}  {column}".rstrip())
 
 
 def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:

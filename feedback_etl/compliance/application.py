@@ -12,11 +12,13 @@ from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import FeedbackError
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.base import Storage
+from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.expressions import hash_id
 
 
@@ -115,6 +117,12 @@ def check_erasure(
     remedies: Remedies,
 ) -> ChecklistItem:
     """Test, with a dry run, that an erasure would find a person of the newest export."""
+    if unknown := [export.manifest for export in exports if export.manifest.scheme == UNKNOWN_SCHEME]:
+        problems = [
+            Finding(f"{each.stem} cannot be searched: {explain_unknown_pseudonyms(each)}", remedies.remove([each.stem]))
+            for each in unknown
+        ]
+        return build_item("erasure", problems, passed="")
     newest = next((export for export in reversed(exports) if not export.analyses.is_empty()), None)
     if newest is None:
         return ChecklistItem("erasure", "skipped", "Not tested: the exports contain no one.")
@@ -156,6 +164,9 @@ def _list_erasure_problems(
         Finding(f"Created with an unavailable key: {stem}", remedies.pass_key()) for stem in result.without_key
     ]
     problems += [Finding(f"Unmanaged file: {path.name}", _adopt_or_remove(path, remedies)) for path in result.unmanaged]
+    problems += [
+        Finding(f"File of no export: {name}", _move_or_remove(name, remedies)) for name in result.not_inspected
+    ]
     if not result.rows:
         problems.append(Finding("A person in the newest export was not found", remedies.command("list")))
     return problems
@@ -166,6 +177,13 @@ def _adopt_or_remove(path: Path, remedies: Remedies) -> str:
     if path.parent == Path(remedies.settings.output_dir):
         return shlex.join(["feedback-etl", "adopt", str(path)])
     return f"restore the manifest of {path} from a backup, or remove the file:\n{shlex.join(['rm', str(path)])}"
+
+
+def _move_or_remove(name: str, remedies: Remedies) -> str:
+    """Return the remedy for a file below the folder that belongs to no export."""
+    path = str(open_storage(remedies.settings.output_dir).uri(name))
+    remove = ["rm", "-r", path.removesuffix("/")] if name.endswith("/") else ["rm", path]
+    return f"move {path} out of the folder, or remove it:\n{shlex.join(remove)}"
 
 
 def _find_analysis(export: ExportContents, analyses: Sequence[str], key: Key | None) -> str | None:

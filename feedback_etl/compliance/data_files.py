@@ -10,6 +10,7 @@ from feedback_etl.columns import IMAGE_URL
 from feedback_etl.compliance.item import Finding
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.exports.csv_files import scan_text
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
@@ -96,6 +97,8 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
 
 def explain_unknown_pseudonyms(manifest: Manifest) -> str:
     """Return why ids cannot be looked up in an export, as a clause."""
+    if manifest.scheme == UNKNOWN_SCHEME:
+        return "its pseudonyms are of an unknown scheme"
     if name := manifest.overridden.get("hash_id"):
         return f"its pseudonyms are created by the application ({name})"
     return "its key is not available (--key-file)"

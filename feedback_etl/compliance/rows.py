@@ -10,6 +10,7 @@ from feedback_etl.compliance.free_text import find_declared_free_texts, find_fre
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.demo.sample import DEMO_KEY
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.plurals import pluralize
 from feedback_etl.storage.base import Storage
@@ -68,7 +69,11 @@ def check_pseudonyms(exports: Sequence[ExportContents], ids: Iterable[str] | Non
         return f"has {found:,} pseudonyms of the published demo key" if found else ""
 
     own = [export for export in exports if "hash_id" in export.manifest.overridden]
-    testable = [export for export in exports if "hash_id" not in export.manifest.overridden]
+    testable = [
+        export
+        for export in exports
+        if "hash_id" not in export.manifest.overridden or export.manifest.scheme == UNKNOWN_SCHEME
+    ]
     untested = [Finding(f"{export.path.name}, {explain_unknown_pseudonyms(export.manifest)}") for export in own]
     if ids is None:
         untested.append(Finding("the ids of the application, no database is configured", SET_DATABASE))

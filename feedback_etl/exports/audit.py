@@ -28,7 +28,7 @@ from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.errors import explain_read_errors, refuse_links
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import acquire_lock
-from feedback_etl.storage.posix import fsync_directory, make_private_folder, open_private_file
+from feedback_etl.storage.posix import fsync_directory, make_private_folder, open_private_file, read_regular_file
 from feedback_etl.storage.whole_files import WholeFile
 
 LOG = f"{STATE_FOLDER}/audit.jsonl"
@@ -82,7 +82,7 @@ class AuditLog:
             return self._join_objects()
         refuse_links(self.path.parent, self.path)
         with explain_read_errors(self.path):
-            return self.path.read_bytes() if self.path.is_file() else b""
+            return read_regular_file(self.path) if self.path.exists() else b""
 
     def _join_objects(self) -> bytes:
         """Return one line a record; an empty object or a gap in the numbers gives one invalid line."""

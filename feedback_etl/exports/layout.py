@@ -18,7 +18,7 @@ An export in parts, which several machines have written or an object store holds
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -32,6 +32,9 @@ STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
 """The beginning of the names of the files and folders of an export."""
 
 _MAX_PER_SECOND = 10_000
+
+
+_STATE_FILE = re.compile(rf"{re.escape(STATE_FOLDER)}/(lock|(audit|tombstones)(\.jsonl|/\d{{8}}\.json))")
 
 
 def candidate_stems(now: datetime) -> Iterator[str]:
@@ -113,6 +116,21 @@ def export_paths(stem: str) -> list[str]:
     """Return all paths in the folder that an export may use."""
     data = (f"{stem}{suffix}" for suffix in DATA_SUFFIXES)
     return [*data, rejected_path(stem), seen_rows_path(stem), spool_path(stem), manifest_path(stem)]
+
+
+def is_state_file(path: str) -> bool:
+    """Return whether a path in the folder is that of the lock, the audit log or the tombstones.
+
+    >>> [is_state_file(f".feedback_etl/{name}") for name in ("lock", "audit/00000001.json", "copy.csv")]
+    [True, True, False]
+    """
+    return _STATE_FILE.fullmatch(path) is not None
+
+
+def has_stem(path: str, stems: Collection[str]) -> bool:
+    """Return whether a path in the folder belongs to an export with one of these stems, staged files included."""
+    matches = (STEM.match(part.removeprefix(".")) for part in path.split("/"))
+    return any(match is not None and match[0] in stems for match in matches)
 
 
 def staged_path(path: Path) -> Path:

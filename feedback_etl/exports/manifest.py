@@ -26,13 +26,22 @@ _STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 _STRICT_PARTIAL = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
 
 
+def _require_naive_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is not None:
+        raise ValueError("a time of a manifest has no offset")
+    return text
+
+
+_Time = Annotated[str, AfterValidator(_require_naive_time)]
+
+
 @with_config(_STRICT)
 class Increment(TypedDict):
     """The state of an incremental series after an export, for the next one; see `incremental.IncrementalState`."""
 
     number: int
-    known_since: str | None
-    counted: list[Annotated[list[str | int | None], Field(min_length=3, max_length=3)]]
+    known_since: _Time | None
+    counted: list[Annotated[tuple[_Time | None, _Time, NonNegativeInt], Field(strict=False)]]  # lists in JSON
 
 
 @with_config(_STRICT)
@@ -72,15 +81,6 @@ def _or_empty(model: type) -> AfterValidator:
         return value  # as it was written, so that digests of it stay equal
 
     return AfterValidator(validate)
-
-
-def _require_naive_time(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is not None:
-        raise ValueError("a time of a manifest has no offset")
-    return text
-
-
-_Time = Annotated[str, AfterValidator(_require_naive_time)]
 
 
 @dataclass(config=_STRICT)

@@ -29,7 +29,7 @@ from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.location import StorageLike, open_storage
-from feedback_etl.storage.posix import hash_file
+from feedback_etl.storage.posix import hash_file, open_regular_file, read_regular_file
 
 STALE_AFTER = timedelta(days=1)
 """The age at which a run counts as dead where its liveness cannot be determined."""
@@ -87,8 +87,8 @@ def find_writer_state(storage: Storage, started: Record) -> WriterState:
 
 def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+        descriptor = open_regular_file(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except (OSError, ExportFileError):
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # NFS wants a file open for writing for the other one
@@ -236,6 +236,6 @@ def _belongs_to_run(path: Path, manifest: Path) -> bool:
     if staged_path(path).exists():
         return path.samefile(staged_path(path))
     with suppress(ExportFileError, OSError):
-        files = parse_manifest(staged_path(manifest).read_bytes(), str(manifest)).files
+        files = parse_manifest(read_regular_file(staged_path(manifest)), str(manifest)).files
         return any(path.as_posix().endswith(file.path) and hash_file(path) == file.sha256 for file in files)
     return False

@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import Line, list_unfinished_stems
 from feedback_etl.exports.audit_verification import verify_exports, verify_folder
 from feedback_etl.exports.catalog import read_manifest
+from feedback_etl.exports.layout import MANIFEST_SUFFIX, has_stem, is_state_file
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import summarize_revisions
@@ -28,6 +30,12 @@ from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import hash_file
 
+_WITHOUT_ROWS = {"croissant.json", "processing_record.md"}
+"""Files that this package writes to the folder and that describe its exports."""
+
+
+_MAX_NAMES = 10
+
 
 @dataclass
 class ErasureResult:
@@ -39,8 +47,12 @@ class ErasureResult:
         not_found: Given ids that no file contains and that were not erased before.
         without_key: Exports that could not be searched: their key is not available, or their application made the
             pseudonyms itself.
+        unknown_scheme: Exports that could not be searched because `adopt` did not recognise their pseudonyms: people to
+            erase may be in them.
         damaged: Files that could not be read, or differ from their manifest; they are left as they are.
-        unmanaged: Files without a manifest, which were not searched.
+        unmanaged: Data files without a manifest, which were not searched.
+        not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
+            backups, archives. None of them was searched, and neither were links and unreadable folders.
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
             published. An export whose process was killed is removed a day after its start.
     """
@@ -52,6 +64,15 @@ class ErasureResult:
     damaged: list[str] = field(default_factory=list)
     unmanaged: list[Path] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+    not_inspected: list[str] = field(default_factory=list)
+    unknown_scheme: list[str] = field(default_factory=list)
+
+    def summarize_not_inspected(self) -> str:
+        """Return the first names of `not_inspected`, and the number of the others."""
+        more = len(self.not_inspected) - _MAX_NAMES
+        return ", ".join(self.not_inspected[:_MAX_NAMES]) + (
+            f" and {more:,} more (--json lists all)" if more > 0 else ""
+        )
 
 
 class Eraser:
@@ -81,14 +102,26 @@ class Eraser:
         for manifest in exports:
             if manifest.pseudonyms in keys:
                 self._erase_with_retry(manifest, keys[manifest.pseudonyms])
+            elif manifest.scheme == UNKNOWN_SCHEME:
+                self._result.unknown_scheme.append(manifest.stem)
             else:
                 self._result.without_key.append(manifest.stem)
-        if not self._storage.has_locks:
-            self._result.unfinished = list_unfinished_stems(self._log.records())
+        running = list_unfinished_stems(self._log.records())
+        self._result.unfinished = [] if self._storage.has_locks else running
+        self._result.not_inspected = self._list_not_inspected(exports, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
         if not self._dry_run:
             self._log_erasure()
         return self._result
+
+    def _list_not_inspected(self, exports: Sequence[Manifest], running: Sequence[str]) -> list[str]:
+        """Return the files below the folder that belong to no export, and are no unmanaged data files."""
+        top = self._storage.local_path() or Path()
+        known = {path.relative_to(top).as_posix() for path in self._result.unmanaged}
+        known |= {file.path for manifest in exports for file in manifest.files}
+        known |= {name for name in self._storage.names() if name.endswith(MANIFEST_SUFFIX)}
+        unknown = (name for name in self._storage.list_entries() if name not in known and name not in _WITHOUT_ROWS)
+        return [name for name in unknown if not (is_state_file(name) or has_stem(name, running))]
 
     def _require_intact(self, lines: Sequence[Line], exports: Sequence[Manifest]) -> None:
         """Refuse to rewrite, and thereby to sign, what someone else may have changed."""
@@ -195,15 +228,15 @@ class Eraser:
 
     def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
         """Return the rows of a file to remove; None if the file was pruned."""
-        with fetch_if_present(self._storage, file.path) as path:
-            if path is None:
-                return None
-            if (path.stat().st_size, hash_file(path)) not in file.versions:
-                return FileMatch(damaged=True)
-            try:
+        try:
+            with fetch_if_present(self._storage, file.path) as path:
+                if path is None:
+                    return None
+                if (path.stat().st_size, hash_file(path)) not in file.versions:
+                    return FileMatch(damaged=True)
                 present = list_pseudonyms(path, path.name)
                 has_subjects = request.subjects and file.kind == "pairs"
                 subjects = find_analyses(path, path.name, {*request.subjects}) if has_subjects else {}
-            except ExportFileError:
-                return FileMatch(damaged=True)
-        return request.match(present, subjects)
+        except ExportFileError:
+            return FileMatch(damaged=True)
+        return request.match(present, subjects, is_seen_rows=file.kind == "rows")

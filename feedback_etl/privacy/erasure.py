@@ -9,6 +9,8 @@ from numbers import Integral
 from typing import Any
 from uuid import UUID
 
+import polars as pl
+
 from feedback_etl.database.connect import Database
 from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
@@ -25,6 +27,7 @@ from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT
 from feedback_etl.transform.fork_guard import require_usable_polars
+from feedback_etl.transform.formulas import escape_formula
 
 
 def erase(  # noqa: PLR0913  public, flat
@@ -120,9 +123,15 @@ def _resolve(
     if database is not None and users:
         for user, feedback in fetch_user_feedback(database, list(users_by_spelling), **options).items():
             for analysis, feedback_id in feedback:
-                row = analysis if analysis is not None else f"{NO_ANALYSIS}{feedback_id}"
-                rows.setdefault(row, set()).update(users_by_spelling[user])
+                for row in [analysis] if analysis is not None else _list_rejected_forms(str(feedback_id)):
+                    rows.setdefault(row, set()).update(users_by_spelling[user])
     return ErasureRequest(users_by_spelling, analyses_by_spelling, rows, remaining=None)
+
+
+def _list_rejected_forms(feedback_id: str) -> list[str]:
+    """Return the forms in which lists of rejected rows contain a feedback id: numbers as they are, texts escaped."""
+    escaped = pl.select(escape_formula(pl.lit(feedback_id))).item()
+    return [f"{NO_ANALYSIS}{form}" for form in dict.fromkeys((feedback_id, escaped))]
 
 
 def _list_remaining(database: Database, options: dict[str, Any]) -> Sequence[str]:
