@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback_etl.columns import AGE_EDGES
@@ -69,13 +68,6 @@ class ExportRequest:
     def is_partitioned(self) -> bool:
         """Whether the export is written in parts."""
         return self.executor is not None or self.storage.local_path() is None
-
-    @property
-    def folder(self) -> Path:
-        """The folder of an export that is not in parts."""
-        folder = self.storage.local_path()
-        assert folder  # noqa: S101  all others are partitioned
-        return folder
 
     @property
     def lock_timeout(self) -> float | None:
