@@ -17,6 +17,7 @@ from frames import NOW, pair_frame, raw_frame
 from hypothesis import example, given
 from hypothesis import strategies as st
 from oracle import ACTIVE, escape, has_control_character, is_formula
+from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.cli.data_files import read_files
@@ -29,7 +30,6 @@ from feedback_etl.storage.location import open_storage
 from feedback_etl.transform import formulas
 from feedback_etl.transform.pairs import iter_pairs
 
-KEY = "0123456789abcdef0123456789abcdef"
 HIDDEN = ["\0", "\ufeff", "\u200b", "\u2060", "\u00a0", " ", "\u3000", "\x1b", "\u00ad", "\u202e", "'"]
 texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from([*ACTIVE, *HIDDEN, "\t", "\r", "\n"]))
 ATTACKS = [hidden + active + "cmd|' /C calc'!A0" for hidden in ["", *HIDDEN[:-1]] for active in ACTIVE]
@@ -84,6 +84,14 @@ class TestFile:
         assert fields == [escape(text) for row in rows for text in row]
         assert not any(map(is_formula, fields))
         assert over(fields, formulas.unescape("x")) == [text for row in rows for text in row]
+
+    @given(st.lists(st.tuples(texts.filter(bool), texts.filter(bool)), min_size=1, max_size=8))
+    def test_polars_reads_the_same_values(self, rows: list[tuple[str, str]]) -> None:
+        """As `scan_training` and `scan_text` do, after which the escapes are removed."""
+        frame, file = pl.DataFrame(rows, schema=["recommendation_id", "timeframe"], orient="row"), io.BytesIO()
+        RowWriter(file, FileFormat(formulas="escape")).append(frame)
+        read = pl.read_csv(file.getvalue(), infer_schema=False)
+        assert read.with_columns(map(formulas.unescape, read.columns)).rows() == rows
 
     def test_the_number_of_escaped_texts_is_counted_by_column(self) -> None:
         """Over all frames of a file; columns without any are left out."""
@@ -224,6 +232,15 @@ class TestExport:
             (parsed,) = list_manifests(Path("out"))
             parsed.statistics = statistics
             assert escaped_columns(parsed) == []
+
+    def test_an_incremental_series_goes_on_whatever_is_escaped(self, application: Database) -> None:
+        """The option decides how texts are written; only rejecting decides about rows, and begins another series."""
+        assert export(application, incremental=True).exported_records == len(IDS)
+        assert export(application, incremental=True, formulas="allow").exported_records == 0
+        (manifest,) = list_manifests(Path("out"))
+        assert "formulas" not in manifest.settings
+        with pytest.raises(ValidationError, match="formula"):
+            export(application, incremental=True, formulas="reject")
 
     def test_an_unknown_choice_is_refused(self, application: Database) -> None:
         """Before anything is read."""

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from databases import Database
 from folders import FORMS, NOW, exported, people, rows_of
+from processes import feedback_etl
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
@@ -61,6 +62,23 @@ def test_setting_sets_the_length(application: Database, monkeypatch: pytest.Monk
     report = processor.process_and_export(days_back=-1)
     assert processor._hash_id(101) in pseudonyms(report.export_filename)
     assert len(processor._hash_id(101)) == 32
+
+
+def test_command_line_sets_the_length(application: Database) -> None:
+    """Another length, or a long one without a key, is wrong usage; the message names the option."""
+    env = {"FEEDBACK_ETL_DATABASE_URL": application.url, "FEEDBACK_ETL_KEY": KEY}
+    command = ["export", "--days", "-1", "--max-rejected", "0.5", "--output", str(FOLDER), "--pseudonym-length"]
+    wrong = feedback_etl(*command, "20", env=env)
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "error: The settings are invalid: --pseudonym-length should be a multiple of 16.\n",
+    )
+    unkeyed = feedback_etl(*command, "32", "--unkeyed", env=env)
+    expected = "error: Unkeyed pseudonyms have 16 characters: leave --pseudonym-length out.\n"
+    assert (unkeyed.returncode, unkeyed.stderr) == (2, expected)
+    assert not FOLDER.exists()
+    assert feedback_etl(*command, "32", env=env).returncode == 0
+    assert list_manifests(FOLDER)[0].key_id == f"{Key(KEY).id}-32"
 
 
 def test_key_object_has_a_length(application: Database) -> None:

@@ -279,6 +279,18 @@ class TestRebuiltLog:
             exported(sqlite_database, rebuilt, now=NOW + timedelta(hours=1))
         assert {path.name for path in find_data(rebuilt)} == before
 
+    @pytest.mark.parametrize("event", ["started", "adopted"])
+    def test_a_pruning_does_not_make_it_credible(self, rebuilt: Path, sqlite_database: Database, event: str) -> None:
+        """It signs a record after the forged ones."""
+        records = [record for record in read_log(rebuilt) if record["event"] != "committed"]
+        rebuild_log(rebuilt, [record | ({"event": event} if "stem" in record else {}) for record in records])
+        stem = next(json.loads(path.read_text())["stem"] for path in find_manifests(rebuilt)[::-1])
+        fe.exports.prune(rebuilt, exports=[stem], key=KEYS[0])
+        assert AuditLog(rebuilt).records()[-1]["key_id"] == KEYS[0].id
+        with pytest.raises(FeedbackError):
+            exported(sqlite_database, rebuilt, now=NOW + timedelta(hours=1))
+        assert verify_folder(rebuilt, KEYS).problems
+
     def test_export_after_removal_of_the_log_is_refused(self, folder: Path, sqlite_database: Database) -> None:
         """The manifests show that there was one."""
         shutil.rmtree(folder / ".feedback_etl")
@@ -355,6 +367,17 @@ def test_repeated_names_are_refused(folder: Path) -> None:
     manifest.write_text(repeat_name(manifest.read_text(), rng))
     with pytest.raises(ExportFileError, match="no manifest"):
         list_manifests(folder)
+
+
+def test_erasure_whose_tombstones_were_torn_is_run_again(folder: Path, sqlite_database: Database) -> None:
+    """A crash in the middle of writing them looks like lines that were added: verification reports it."""
+    path = folder / TOMBSTONES
+    lines = path.read_text()
+    path.write_text(lines + lines.splitlines()[0].replace('"erasure": "', '"erasure": "f') + '\n{"erasure": "f')
+    assert any("has not sealed" in problem for problem in verify_folder(folder, KEYS).problems)
+    assert fe.privacy.erase(folder, analysis_ids=["301"], keys=KEYS).rows > 0
+    assert verify_folder(folder, KEYS, data=True).problems == []
+    exported(sqlite_database, folder, now=NOW + timedelta(hours=1))
 
 
 def test_user_of_a_record_is_the_real_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

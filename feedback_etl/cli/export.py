@@ -66,6 +66,10 @@ def export(
     hash_recommendation_id: Annotated[
         bool, typer.Option("--hash-recommendation-id", help="Pseudonymise recommendation_id as well.")
     ] = False,
+    pseudonym_length: Annotated[
+        int | None,
+        typer.Option(help="Hex digits of a pseudonym; 32 for 100 million analyses.  [default: 16]", metavar="16|32"),
+    ] = None,
     timestamp_precision: Annotated[
         Literal["exact", "minute", "hour", "day"] | None,
         typer.Option(help="Truncate feedback_timestamp, after deduplication.  [default: exact]"),
@@ -143,6 +147,7 @@ def export(
         query=query,
         allow_row_security=allow_row_security,
         row_model=row_model,
+        pseudonym_length=pseudonym_length,
         timestamp_precision=timestamp_precision,
         k=k,
         on_small_class=on_small_class,
@@ -168,8 +173,7 @@ def export(
         bulk=bulk,
         workers=workers,
     )
-    if share:
-        options = replace(options, privacy=options.privacy.for_sharing())
+    options = replace(options, privacy=options.privacy.for_sharing()) if share else options
     report = _run_export(settings, options, unkeyed=unkeyed, executor=executor, quiet=quiet)
     if as_json:
         print_json(report.to_dict())

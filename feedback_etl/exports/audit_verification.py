@@ -10,7 +10,7 @@ from feedback_etl.exports.audit_records import CHAIN_START, Line, Record, comput
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.manifest_verification import LogEvidence, find_manifest_problems
+from feedback_etl.exports.manifest_verification import LogEvidence, Problem, find_manifest_problems
 from feedback_etl.exports.tombstone_verification import find_last_state, find_unsealed, is_signed, require_state
 from feedback_etl.exports.tombstones import read_content
 from feedback_etl.privacy.keys import Key
@@ -27,8 +27,8 @@ class VerificationResult(NamedTuple):
         unsigned: The number of records without a signature, which anyone could have written.
         unknown: The number of records and manifests signed with unavailable keys; each is a problem too.
         head: The MAC of the last record, to be stored elsewhere.
-        uncertain: Those of the problems that may be no tampering: a key is not available, a crash tore a line, or a
-            manifest is missing.
+        uncertain: Those of the problems that may be no tampering: a key is not available, a manifest is missing, or a
+            crash tore a line or interrupted an erasure.
     """
 
     records: int
@@ -93,14 +93,15 @@ def verify_exports(
     anchors = {f"{export.stem}.manifest.json": export.audit_head for export in exports}
     result = verify_lines(lines, by_id.values(), anchors, signed=signed)
     problems = list(find_manifest_problems(exports, LogEvidence.from_records(records), by_id))
-    result.problems.extend([*(problem.text for problem in problems), *tombstones.problems])
+    problems += tombstones.problems
+    result.problems.extend(problem.text for problem in problems)
     uncertain = tuple(problem.text for problem in problems if not problem.is_certain)
     unknown = sum(export.signed_by is not None and export.signed_by not in by_id for export in exports)
     return result._replace(uncertain=result.uncertain + uncertain, unknown=result.unknown + unknown)
 
 
 class _TombstoneResult(NamedTuple):
-    problems: list[str]
+    problems: list[Problem]
     are_signed: bool
 
 
@@ -108,9 +109,10 @@ def _verify_tombstones(storage: Storage, records: Iterable[Record], by_id: Mappi
     content, state = read_content(storage), find_last_state(records)
     try:
         require_state(storage, content, state)
-        return _TombstoneResult(find_unsealed(storage, content, state, by_id), is_signed(storage, content))
+        unsealed = [Problem(text, is_certain=False) for text in find_unsealed(storage, content, state, by_id)]
+        return _TombstoneResult(unsealed, is_signed(storage, content))
     except ExportFileError as error:
-        return _TombstoneResult([str(error)], are_signed=False)
+        return _TombstoneResult([Problem(str(error))], are_signed=False)
 
 
 def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterator[str]:

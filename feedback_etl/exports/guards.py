@@ -24,12 +24,7 @@ def require_same_key(storage: Storage, records: Sequence[Record], key: Key | Non
         UsageError: It would have pseudonyms of another key.
     """
     keys = {str(record.get("run")): record["key_id"] for record in records if record["event"] == "started"}
-    done = [
-        str(record.get("run"))
-        for record in records
-        if (record["event"] == "committed" and record.get("files"))
-        or (record["event"] == "recovered" and record.get("outcome") == "committed")
-    ]
+    done = [str(record.get("run")) for record in records if _is_commit(record)]
     used = [keys[run] for run in done if run in keys]
     if key is None and any(keys.values()):
         raise UsageError(f"{storage} holds exports of a key: unkeyed ones go into another folder (--output).")
@@ -105,27 +100,36 @@ def require_recorded(
     Args:
         storage: The storage, for messages.
         names: The names of its files.
-        records: The records of its log. An export with a key believes them only if the last one, which is linked to all
-            others, is of an available key.
+        records: The records of its log. An export with a key believes unsigned ones only if they record a commit, which
+            `require_same_key` judges, and all of them only if the last one is of an available key.
         keys: The available keys; none for an unkeyed export.
-        allow_new_key: Whether the storage may contain other exports.
+        allow_new_key: Whether the storage may contain other exports, unkeyed ones too.
 
     Raises:
         ExportFileError: A manifest is not recorded.
         KeyMissingError: The last record is signed with an unavailable key.
     """
     stems = [name.removesuffix(MANIFEST_SUFFIX) for name in names if name.endswith(MANIFEST_SUFFIX)]
-    recorded = {str(record.get("stem")) for record in records}
     last = records[-1]["key_id"] if records else None
-    is_unknown = last not in {None, *(key.id for key in keys)}
-    if stems and keys and is_unknown and not allow_new_key:
+    if stems and keys and last not in {None, *(key.id for key in keys)} and not allow_new_key:
         raise KeyMissingError(
             f"The last record in the audit log of {storage} is signed with the key {last}, which is not available. "
             "Retire that key here (feedback-etl keys retire --file FILE), or confirm with --allow-new-key."
         )
-    is_unsigned = keys and last is None and not allow_new_key
-    if missing := [stem for stem in stems if stem not in recorded or is_unsigned]:
+    committed = {record.get("run") for record in records if _is_commit(record)}
+    recorded = {
+        str(record.get("stem"))
+        for record in records
+        if record["key_id"] or record.get("run") in committed or not keys or allow_new_key
+    }
+    if missing := [stem for stem in stems if stem not in recorded]:
         raise ExportFileError(
             f"The audit log of {storage} does not record {missing[0]} with a signature: it was cut or replaced, so "
             "erased people could come back. Restore it, or export into another folder; see `feedback-etl audit verify`."
         )
+
+
+def _is_commit(record: Record) -> bool:
+    """Return whether a record proves that an export was published."""
+    is_recovered = record["event"] == "recovered" and record.get("outcome") == "committed"
+    return is_recovered or (record["event"] == "committed" and bool(record.get("files")))

@@ -11,7 +11,7 @@ from feedback_etl.exports.manifest_details import audit_summary
 from feedback_etl.privacy.keys import Key
 
 
-class ManifestProblem(NamedTuple):
+class Problem(NamedTuple):
     """Describe a problem; it is no proof of tampering unless `is_certain`."""
 
     text: str
@@ -74,7 +74,7 @@ def _numbers(values: object) -> dict[str, int]:
 
 def find_manifest_problems(
     manifests: Sequence[Manifest], evidence: LogEvidence, by_id: Mapping[str, Key]
-) -> Iterator[ManifestProblem]:
+) -> Iterator[Problem]:
     """Return the problems of the manifests of a storage, and those of exports whose manifest is missing."""
     for manifest in manifests:
         yield from verify_manifest(manifest, evidence, by_id)
@@ -82,17 +82,20 @@ def find_manifest_problems(
     for run, stem in dict.fromkeys(evidence.published):
         if (run, stem) not in existing:
             text = f"{manifest_path(stem)} is missing, and the log records that it was published"
-            yield ManifestProblem(text, is_certain=False)  # it may have been lost
+            yield Problem(text, is_certain=False)  # it may have been lost
 
 
-def verify_manifest(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, Key]) -> Iterator[ManifestProblem]:
+def verify_manifest(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, Key]) -> Iterator[Problem]:
     """Return the problems of a manifest."""
-    yield from map(ManifestProblem, _compare_with_log(manifest, evidence))
+    yield from map(Problem, _compare_with_log(manifest, evidence))
+    if manifest.erased_rows and not evidence.has_erasures:  # or the erasure was interrupted
+        text = f"rows were erased from {manifest.stem}, and the log records no erasure: records are missing"
+        yield Problem(text, is_certain=False)
     if problem := _verify_mac(manifest, evidence, by_id):
         yield problem
 
 
-def _verify_mac(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, Key]) -> ManifestProblem | None:
+def _verify_mac(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, Key]) -> Problem | None:
     """Verify the MAC of a manifest; those of earlier versions and of unkeyed exports have none."""
     name, signed_by = manifest_path(manifest.stem), manifest.signed_by
     if signed_by is None:
@@ -100,12 +103,12 @@ def _verify_mac(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, K
         is_legacy = "version" not in start
         is_unkeyed = start.get("key_id") is None and manifest.key_id is None
         if manifest.mac or not (is_legacy or is_unkeyed):
-            return ManifestProblem(f"{name} is not signed by a key, as it has to be")
+            return Problem(f"{name} is not signed by a key, as it has to be")
         return None
     if signed_by not in by_id:
-        return ManifestProblem(f"{name} is signed with an unavailable key: pass it with --key-file", is_certain=False)
+        return Problem(f"{name} is signed with an unavailable key: pass it with --key-file", is_certain=False)
     is_intact = manifest.mac == manifest.compute_mac(by_id[signed_by])
-    return None if is_intact else ManifestProblem(f"{name} was changed")
+    return None if is_intact else Problem(f"{name} was changed")
 
 
 def _compare_with_log(manifest: Manifest, evidence: LogEvidence) -> Iterator[str]:
@@ -116,8 +119,6 @@ def _compare_with_log(manifest: Manifest, evidence: LogEvidence) -> Iterator[str
         yield f"the log does not record how {stem} was created: records are missing"
     elif start["event"] == "started" and start["key_id"] != manifest.key_id:
         yield f"{name} names another key than the log"
-    if manifest.erased_rows and not evidence.has_erasures:
-        yield f"rows were erased from {stem}, and the log records no erasure: records are missing"
     if manifest.revision < evidence.revisions.get(stem, 0) or (stem in evidence.pruned and not manifest.pruned_at):
         yield f"{name} is older than the log records: an earlier one was put in its place"
     elif (commit := evidence.commits.get((manifest.run, stem))) and not _is_as_committed(manifest, commit, evidence):
