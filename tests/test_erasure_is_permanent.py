@@ -65,7 +65,8 @@ class TestAnotherKey:
         gone = {pseudonym(number) for number in (201, 202, 203, 204)}
 
         def load(**options: Any) -> set[str]:
-            frame = fe.load_training(application.url, **{"days_back": -1, "now": NOW, "key": KEY} | options)
+            usual: dict[str, Any] = {"days_back": -1, "now": NOW, "key": KEY}
+            frame = fe.load_training(application.url, **usual | options)
             return {*frame["analysis_hash"]}
 
         assert load() & gone
