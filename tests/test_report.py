@@ -298,6 +298,15 @@ class TestAudit:
         log.write_text(log.read_text().replace('"event": "started"', '"event": "stopped"'))
         assert "line 1: it was changed" in render()
 
+    def test_unkeyed_log_is_not_called_unchanged(self, sqlite_database: Database) -> None:
+        """Anyone could have written it."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER, key=None, unkeyed=True)
+        page = render()
+        assert "No key protects the audit log" in page
+        assert "The audit log is unchanged." not in page
+        assert "verified" not in page
+
     def test_missing_key_is_reported(self, sqlite_database: Database) -> None:
         """Records under an unavailable key cannot be verified."""
         sqlite_database.fill(**people(8))
