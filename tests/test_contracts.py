@@ -15,9 +15,9 @@ from processes import Here
 
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.database import tables
-from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.report.contracts import contracts, write_contracts
+from feedback_etl.transform.row_schema import row_schema
 
 KINDS = ("mysql", "postgresql", "sqlite")
 SCHEMAS = Path(__file__).parent.parent / "schemas"

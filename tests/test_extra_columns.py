@@ -21,8 +21,8 @@ import feedback_etl as fe
 from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError, ValidationError
 from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.transform.expressions import age_ranges
+from feedback_etl.transform.row_schema import row_schema
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_schema"
 CITY = ExtraColumn("city", "quasi_identifier")

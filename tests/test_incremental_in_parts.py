@@ -162,7 +162,7 @@ class TestManyParts:
     def test_exports_of_a_series_have_the_rows_of_one_export(
         self, shared_url: str, bucket_url: str, tmp_path: Path, where: str, has_executor: bool
     ) -> None:
-        """No row is missing or duplicated, with limits on equivalence classes too."""
+        """No row is missing or duplicated."""
         place = bucket_url if where == "store" else str(tmp_path / "exports")
         executor = Watched() if has_executor else None
         for now in (NOW - 20 * DAY, NOW, NOW):

@@ -37,6 +37,10 @@ def erase(
     not_in_database: Annotated[
         bool, typer.Option("--not-in-database", help="Erase everyone who has no feedback in the database.")
     ] = False,
+    keep_k: Annotated[
+        bool,
+        typer.Option("--keep-k", help="Also remove rows that erasures left in classes smaller than their export's k."),
+    ] = False,
     key_file: KeyFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
@@ -58,6 +62,7 @@ def erase(
         user_ids=_read_ids(user_ids_file),
         analysis_ids=_read_ids(analysis_ids_file),
         not_in_database=not_in_database,
+        keep_k=keep_k,
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
     )
@@ -95,6 +100,9 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
         echo_err(f"not inspected, damaged: {name}")
     rows, files = pluralize(result.rows, "row"), pluralize(len(result.files), "file")
     echo_err(f"{rows} {'would be ' if dry_run else ''}erased from {files}")
+    if result.suppressed:
+        suppressed = pluralize(result.suppressed, "row")
+        echo_err(f"{suppressed} of these {'would be ' if dry_run else ''}removed to keep k (--keep-k)")
     if result.without_key:
         stems = ", ".join(result.without_key)
         echo_err(f"not inspected, made with other keys (pass --key-file) or by the application itself: {stems}")

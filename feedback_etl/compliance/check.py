@@ -1,8 +1,9 @@
 """Run the pre-production checklist: each item is tested on the actual files and database."""
 
+import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -10,10 +11,11 @@ from feedback_etl.clock import resolve_now
 from feedback_etl.compliance.ages import check_ages
 from feedback_etl.compliance.application import check_collisions, check_consent, check_erasure, check_index, hash_by_key
 from feedback_etl.compliance.data_files import ExportContents, read_contents
-from feedback_etl.compliance.folder import check_audit_log, check_k, check_keys, check_modes, check_retention
+from feedback_etl.compliance.folder import check_audit_log, check_keys, check_modes, check_retention
 from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.record import check_record
 from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
+from feedback_etl.compliance.required_k import OwnerLookup, check_k
 from feedback_etl.compliance.rows import (
     check_columns,
     check_contents,
@@ -24,11 +26,12 @@ from feedback_etl.compliance.rows import (
 )
 from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.custom_query import read_query_file
-from feedback_etl.database.lookups import ApplicationSummary, summarize_application
+from feedback_etl.database.lookups import ApplicationSummary, fetch_owners, summarize_application
 from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.remaining_classes import Owners, hash_owners
 from feedback_etl.settings import Settings
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import open_storage
@@ -70,7 +73,7 @@ _TESTS = (
         lambda context: check_audit_log(context.storage, context.keys, context.remedies),
         ("exports",),
     ),
-    _Test("k", lambda context: check_k(context.files, context.remedies)),
+    _Test("k", lambda context: check_k(context.files, _create_owner_lookup(context), context.remedies)),
     _Test(
         "raw ids",
         lambda context: check_raw_ids(context.files, context.application.users, context.remedies),
@@ -158,14 +161,33 @@ def _hash_imaged(context: _Context) -> dict[str | None, pl.Series] | None:
     return hash_by_key(context.application.imaged, context.keys) if context.database else None
 
 
+def _create_owner_lookup(context: _Context) -> OwnerLookup:
+    """Return a function that finds the users of an export; the database is read at its first call."""
+    keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in context.keys}
+    read_owners = functools.cache(lambda: _fetch_owners(context.remedies.settings))
+
+    def find_owners(manifest: Manifest) -> pl.LazyFrame | None:
+        is_known = context.database is not None and manifest.pseudonyms in keys
+        return hash_owners(read_owners(), keys[manifest.pseudonyms]) if is_known else None
+
+    return find_owners
+
+
 def _summarize_database(settings: Settings) -> ApplicationSummary | None:
     if settings.database_url is None:
         return None
-    return summarize_application(
-        settings.database_url.get_secret_value(),
-        query=read_query_file(settings.query) if settings.query else None,
-        db_schema=settings.db_schema,
-        consent=ConsentColumnNames(settings.opt_in_column, settings.opt_out_column),
-        connect_timeout=settings.connect_timeout,
-        allow_row_security=settings.allow_row_security,
-    )
+    return summarize_application(settings.require_database_url(), **_list_lookup_options(settings))
+
+
+def _fetch_owners(settings: Settings) -> Owners:
+    return fetch_owners(settings.require_database_url(), **_list_lookup_options(settings))
+
+
+def _list_lookup_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "query": read_query_file(settings.query) if settings.query else None,
+        "db_schema": settings.db_schema,
+        "consent": ConsentColumnNames(settings.opt_in_column, settings.opt_out_column),
+        "connect_timeout": settings.connect_timeout,
+        "allow_row_security": settings.allow_row_security,
+    }

@@ -6,20 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import polars as pl
-
-from feedback_etl.columns import SUBJECT_HASH, all_quasi_identifiers
-from feedback_etl.compliance.data_files import ExportContents
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.layout import PREFIX, REJECTED_FOLDER
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.row_filter import PSEUDONYM
-from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key
-from feedback_etl.privacy.risk_measures import linkage_risk
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -108,54 +101,3 @@ def check_audit_log(storage: Storage, keys: Sequence[Key], remedies: Remedies) -
     passed = f"The audit log has {verdict.records:,} records in one chain."
     unprotected = Finding("no key protects the folder, so that whoever can write to it can change everything")
     return build_item("audit log", problems, passed=passed, untested=[] if verdict.is_protected else [unprotected])
-
-
-def check_k(exports: Sequence[ExportContents], remedies: Remedies) -> ChecklistItem:
-    """Test the k of the exports, and measure the risk of linking their rows by a pseudonym.
-
-    Args:
-        exports: Exports, the newest last.
-        remedies: Commands for the folder; their settings require a k and quasi-identifiers.
-    """
-    settings = remedies.settings
-    names = all_quasi_identifiers(settings.quasi_identifiers, settings.extra_columns)
-    problems = [
-        Finding(problem, remedies.replace(export.manifest, k=settings.k))
-        for export in exports
-        if settings.k and (problem := _find_k_problem(export.manifest, settings.k, names))
-    ]
-    passed = f"{_describe_k(exports[-1].manifest)}; {settings.k or 'none'} is required.{_describe_linkage(exports)}"
-    return build_item("k", problems, passed=passed)
-
-
-def _describe_k(manifest: Manifest) -> str:
-    risk = manifest.risk
-    if not risk:
-        return f"k of {manifest.stem} was not measured"
-    k = f"{'at least ' if risk['at_least'] else ''}{risk['k']} for {', '.join(risk['quasi_identifiers'])}"
-    return f"k of {manifest.stem} is {k}" + (", measured before people were erased" if risk["stale"] else "")
-
-
-def _find_k_problem(manifest: Manifest, required: int, quasi_identifiers: Sequence[str]) -> str:
-    """Return why the k of an export may be smaller than required; "" if it is not."""
-    risk = manifest.risk
-    if not risk or int(risk["k"]) < required or risk["stale"]:
-        return f"{_describe_k(manifest)}, and {required} is required"
-    if {*quasi_identifiers} <= {*risk["quasi_identifiers"]}:
-        return ""
-    return f"{_describe_k(manifest)}, but {', '.join(quasi_identifiers)} may be known"
-
-
-def _describe_linkage(exports: Sequence[ExportContents]) -> str:
-    """Describe the risk if an attacker links the rows of all files."""
-    names = exports[-1].manifest.risk.get("quasi_identifiers", [])
-    files = [export for export in exports if names and {*names} <= {*export.columns}]
-    if not files:
-        return ""
-    by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in export.columns for export in files) else PSEUDONYM
-    risk = linkage_risk(pl.concat([export.rows.select(by, *names) for export in files]), names, by=by)
-    noun = "analyses" if by == PSEUDONYM else "people"
-    return (
-        f" Linked by {by} over {pluralize(len(files), 'file')}, equivalence classes have {risk.k} {noun} or more, and "
-        f"{risk.share_unique:.1%} of the {noun} are unique."
-    )

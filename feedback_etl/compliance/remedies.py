@@ -50,6 +50,10 @@ class Remedies:
         """Return the command that erases everyone who is not in the database, or not with consent."""
         return self.command("erase", "--not-in-database", *self._query())
 
+    def keep_k(self) -> str:
+        """Return the command that removes the classes that erasures left smaller than k."""
+        return self.command("erase", "--keep-k", *self._query())
+
     def replace(self, manifest: Manifest, **changes: Any) -> str:
         """Return the commands that remove an export, and export its window again with its options.
 

@@ -109,6 +109,23 @@ def fetch_analyses(database: Database, **keywords: Unpack[LookupKeywords]) -> li
         return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 
+def fetch_owners(
+    database: Database, *, allow_row_security: bool = False, **keywords: Unpack[LookupKeywords]
+) -> list[tuple[str, str]]:
+    """Return every analysis that has feedback of a user, with that user, as text; an analysis in all its spellings.
+
+    Raises:
+        UsageError: The database URL or the query is not valid.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
+    """
+    with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
+        user, analyses = _spellings(relation, "user_id")[0], _spellings(relation, "analysis_id")
+        columns: sa.Select[*tuple[Any, ...]] = sa.select(user, *analyses)
+        rows = columns.select_from(relation.feedback_table).where(analyses[0].is_not(None), user.is_not(None))
+        pairs = _fetch_decoded(source, relation.render(rows.distinct()))
+        return list(dict.fromkeys((spelling, owner) for owner, *spellings in pairs for spelling in spellings))
+
+
 class ApplicationSummary(NamedTuple):
     """Summarize a database for the checklist.
 

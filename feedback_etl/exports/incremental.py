@@ -5,9 +5,8 @@ Rows may arrive late, so an incremental export reads again from the lookback bef
 the manifest contains the row count of each older window, so that later rows show up in the next count.
 
 The manifest of an export contains the whole state, so that export and state are committed by one write. A folder is
-locked from the reading of the state to the commit. In an object store, which has no locks, runs may overlap: before an
-export is committed there, `require_latest` aborts the runs of its series that began before it, and refuses the commit
-if one of them has been committed. The export is then repeated from the new state.
+locked from the reading of the state to the commit. In an object store, which has no locks, runs may overlap: before a
+commit there, `require_latest` aborts earlier runs, and refuses it if one was committed; the export is then repeated.
 """
 
 from collections.abc import Iterator
@@ -215,14 +214,24 @@ def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: froze
             raise SupersededError(f"Meanwhile {record['stem']} was taken back: nothing was published. Run again.")
         if end is None:
             raise ExportFileError(
-                f"{storage} was swept (erase --not-in-database) while {record['stem']} was being committed, so its run "
-                "may take it back: nothing was published. Run again after it has ended; a dead run is undone after a "
-                "day."
+                f"{storage} was swept while {record['stem']} was being committed, so its run may take it back: nothing "
+                "was published. Run again after it has ended; a dead run is undone after a day."
             )
 
 
+@contextmanager
+def detect_abort(storage: Storage, stem: str) -> Iterator[None]:
+    """Raise a SupersededError for the failure of a run that another run has aborted, and whose parts it has removed."""
+    try:
+        yield
+    except (ExportFileError, OSError) as error:
+        marker = None if storage.has_locks or isinstance(error, SupersededError) else read_manifest(storage, stem)
+        if marker is None or marker.mode != ABANDONED:
+            raise
+        raise SupersededError("Meanwhile another run aborted this one: nothing was published. Run again.") from None
+
+
 def _may_be_committed(started: Record, ends: dict[Any, Record]) -> bool:
-    """Return whether a run may have a manifest, by the record of its end."""
     end = ends.get(started["run"])
     return end is None or bool(end.get("files")) or end.get("outcome") == "committed"
 
@@ -233,7 +242,6 @@ def _is_committed(storage: Storage, started: Record) -> bool:
 
 
 def _has_successor(storage: Storage, manifest: Manifest) -> bool:
-    """Return whether the series of an export was continued, so that its seen rows were deleted."""
     others = (other for other in list_manifests(storage) if other.settings_digest == manifest.settings_digest)
     return any(other.chain and other.chain["number"] > manifest.chain["number"] for other in others)
 

@@ -21,6 +21,7 @@ from feedback_etl.database.ranges import group_batches
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.incremental import detect_abort
 from feedback_etl.exports.layout import parse_part_number
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails
@@ -174,8 +175,11 @@ def _release_here(request: ExportRequest) -> Runner:
     return run
 
 
-def _begin(request: ExportRequest, consent: tuple[str, ...]) -> ExportTransaction:
-    return ExportTransaction(request.storage, request.transform_options.now, request.transaction_options(consent))
+@contextmanager
+def _begin(request: ExportRequest, consent: tuple[str, ...]) -> Iterator[ExportTransaction]:
+    now, options = request.transform_options.now, request.transaction_options(consent)
+    with ExportTransaction(request.storage, now, options) as export, detect_abort(request.storage, export.stem):
+        yield export
 
 
 def _begin_series(request: ExportRequest, export: ExportTransaction, watermark: Watermark) -> SeriesContext | None:

@@ -59,7 +59,7 @@ def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict
     """Return the metadata of a Parquet file: the key id and the JSON Schema of its rows; empty for other formats."""
     if file_format.format != "parquet":
         return {}
-    from feedback_etl.exports.row_schema import row_schema
+    from feedback_etl.transform.row_schema import row_schema
 
     contract = json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
     return {"feedback_etl.key_id": options.key.id if options.key else "", "feedback_etl.contract": contract}

@@ -15,7 +15,6 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import Line, list_unfinished_stems
 from feedback_etl.exports.audit_verification import verify_exports, verify_folder
 from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.layout import MANIFEST_SUFFIX, has_stem, is_state_file
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import summarize_revisions
@@ -26,13 +25,11 @@ from feedback_etl.exports.tombstone_verification import get_state
 from feedback_etl.exports.tombstones import add_tombstones, hash_identity, list_digests
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_owners
+from feedback_etl.privacy.uninspected_files import list_not_inspected
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import hash_file
-
-_WITHOUT_ROWS = {"croissant.json", "processing_record.md"}
-"""Files that this package writes to the folder and that describe its exports."""
-
 
 _MAX_NAMES = 10
 
@@ -42,7 +39,8 @@ class ErasureResult:
     """Result of an erasure; with `dry_run`, what it would do.
 
     Attributes:
-        rows: Rows removed from the files: training pairs and rejected rows.
+        rows: Rows removed from the files: training pairs and rejected rows, with suppressed ones.
+        suppressed: Rows among them that were removed to keep k (`keep_k`).
         files: Files that contained such rows, by their paths in the folder.
         not_found: Given ids that no file contains and that were not erased before.
         without_key: Exports that could not be searched: their key is not available, or their application made the
@@ -58,6 +56,7 @@ class ErasureResult:
     """
 
     rows: int = 0
+    suppressed: int = 0
     files: list[str] = field(default_factory=list)
     not_found: list[str] = field(default_factory=list)
     without_key: list[str] = field(default_factory=list)
@@ -78,8 +77,17 @@ class ErasureResult:
 class Eraser:
     """One erasure; in a folder, the caller holds the lock."""
 
-    def __init__(self, storage: Storage, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        keys: Sequence[Key],
+        request: ErasureRequest,
+        *,
+        dry_run: bool,
+        owners: Owners | None = None,
+    ) -> None:
         self._storage, self._keys, self._request, self._dry_run = storage, keys, request, dry_run
+        self._owners = owners
         self._log = AuditLog(storage)
         self._signer = keys[0] if keys else None
         self._result, self._found_ids = ErasureResult(), set[str]()
@@ -108,20 +116,11 @@ class Eraser:
                 self._result.without_key.append(manifest.stem)
         running = list_unfinished_stems(self._log.records())
         self._result.unfinished = [] if self._storage.has_locks else running
-        self._result.not_inspected = self._list_not_inspected(exports, running)
+        self._result.not_inspected = list_not_inspected(self._storage, exports, self._result.unmanaged, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
         if not self._dry_run:
             self._log_erasure()
         return self._result
-
-    def _list_not_inspected(self, exports: Sequence[Manifest], running: Sequence[str]) -> list[str]:
-        """Return the files below the folder that belong to no export, and are no unmanaged data files."""
-        top = self._storage.local_path() or Path()
-        known = {path.relative_to(top).as_posix() for path in self._result.unmanaged}
-        known |= {file.path for manifest in exports for file in manifest.files}
-        known |= {name for name in self._storage.names() if name.endswith(MANIFEST_SUFFIX)}
-        unknown = (name for name in self._storage.list_entries() if name not in known and name not in _WITHOUT_ROWS)
-        return [name for name in unknown if not (is_state_file(name) or has_stem(name, running))]
 
     def _require_intact(self, lines: Sequence[Line], exports: Sequence[Manifest]) -> None:
         """Refuse to rewrite, and thereby to sign, what someone else may have changed."""
@@ -180,6 +179,7 @@ class Eraser:
                 swept=self._request.is_sweep,
                 tombstones=tombstones,
                 rows=result.rows,
+                suppressed=result.suppressed,
                 files=result.files,
                 damaged=result.damaged,
                 **summarize_revisions(self._erased_from),
@@ -206,11 +206,14 @@ class Eraser:
         matching = [(file, match) for file, match in zip(manifest.files, matches, strict=True) if match]
         if any(match.damaged for _, match in matching):
             self._require_current(manifest)
-        unwanted = [(file, match.pseudonyms) for file, match in matching if match.pseudonyms]
+        unwanted = [(file, {*match.pseudonyms}) for file, match in matching if match.pseudonyms]
         self._result.damaged += [
             file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
         ]
         self._found_ids.update(*(match.ids for _, match in matching))
+        suppressed = 0
+        if self._owners is not None and not self._result.damaged:
+            suppressed = add_small_classes(self._storage, manifest, hash_owners(self._owners, key), unwanted)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:
             if file.kind != "rows":
@@ -218,6 +221,7 @@ class Eraser:
                 self._result.rows += removed_rows
         if removal.conflict:
             raise removal.conflict
+        self._result.suppressed += suppressed
         self._erased_from.append(manifest)
 
     def _require_current(self, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from feedback_etl.database.connect import Database
 from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
-from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
+from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_owners, fetch_user_feedback
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.key_binding import bind_keys
@@ -36,6 +36,7 @@ def erase(  # noqa: PLR0913  public, flat
     user_ids: Sequence[int | str | UUID] = (),
     analysis_ids: Sequence[int | str | UUID] = (),
     not_in_database: bool = False,
+    keep_k: bool = False,
     database: Database | None = None,
     query: str | None = None,
     db_schema: str | None = None,
@@ -60,7 +61,10 @@ def erase(  # noqa: PLR0913  public, flat
         analysis_ids: Analyses to erase; a UUID in any spelling. Where the database treats several spellings as one id
             (`docs/databases.md`), any of them; without `database`, the canonical one.
         not_in_database: Erase everyone of whom the database has no feedback (any more), or no consent.
-        database: Database of the feedback; required by `user_ids` and `not_in_database`.
+        keep_k: Also remove the rows that this or an earlier erasure left in equivalence classes smaller than the k of
+            their export, with all other rows of their analyses; the same rewrite does both. People are counted by the
+            database. Suppressed people are not kept out of later exports.
+        database: Database of the feedback; required by `user_ids`, `not_in_database` and `keep_k`.
         query: As for `export_feedback`.
         db_schema: As for `export_feedback`.
         opt_in_column: As for `export_feedback`.
@@ -91,9 +95,9 @@ def erase(  # noqa: PLR0913  public, flat
     require_usable_polars()
     users, analyses = _parse_ids("user_ids", user_ids), _parse_ids("analysis_ids", analysis_ids)
     known_keys = Key.parse_all(keys)
-    if not (users or analyses or not_in_database):
+    if not (users or analyses or not_in_database or keep_k):
         raise UsageError("There is no one to erase: pass `user_ids`, `analysis_ids` or `not_in_database`.")
-    if database is None and (users or not_in_database):
+    if database is None and (users or not_in_database or keep_k):
         raise UsageError("The database contains the analyses of users: pass `database_url`, or use `analysis_ids`.")
     storage = open_storage(folder)
     require_storage(storage)
@@ -109,8 +113,11 @@ def erase(  # noqa: PLR0913  public, flat
     request = _resolve(database, users, analyses, options | {"allow_row_security": allow_row_security})
     if database is not None and not_in_database:
         request = request._replace(remaining=_list_remaining(database, options))
+    owners = None
+    if database is not None and keep_k:
+        owners = fetch_owners(database, allow_row_security=allow_row_security, **options)
     with explain_write_errors(storage), storage.lock(lock_timeout):
-        return Eraser(storage, known_keys, request, dry_run=dry_run).run()
+        return Eraser(storage, known_keys, request, dry_run=dry_run, owners=owners).run()
 
 
 def _resolve(

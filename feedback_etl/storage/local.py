@@ -162,7 +162,7 @@ class LocalStorage(Storage):
     def append_lines(self, name: str, content: bytes) -> None:
         """Append under an exclusive lock of the file; a line torn by a crash is terminated first."""
         with self._open_locked(name) as file:
-            _append_lines(file, content)
+            file.append_lines(content)
 
     def read_lines(self, name: str) -> bytes:
         """Return the whole file."""
@@ -180,7 +180,7 @@ class LocalStorage(Storage):
             file.seek(0)
             if len(_split(file.read())) >= number:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path / name))
-            _append_lines(file, content)
+            file.append_lines(content)
 
     @contextmanager
     def _open_locked(self, name: str) -> Iterator[WholeFile]:
@@ -197,13 +197,6 @@ class LocalStorage(Storage):
     def lock(self, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
         """Lock the folder; the system releases the lock when the process dies."""
         return lock_folder(self.path, timeout)
-
-
-def _append_lines(file: WholeFile, content: bytes) -> None:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 1))
-    start = b"" if file.read(1) in (b"", b"\n") else b"\n"
-    file.append(start + content)
 
 
 def _split(content: bytes) -> list[bytes]:
