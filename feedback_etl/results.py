@@ -24,7 +24,10 @@ class FeedbackProcessingStats:
         execution_time_seconds: Seconds from the call to the publication of the file.
         export_filename: Path of the data file, relative if the folder was; "" if nothing was written.
         suppressed_records: Rows of equivalence classes smaller than k.
-        excluded_records: Rows without consent or of erased people; they are not part of the total.
+        excluded_records: Rows without consent. Manifests of versions without `erased_records` count erased people here
+            too. Neither these rows nor those of the next two figures are part of the total.
+        erased_records: Rows of erased people.
+        known_records: Rows that an earlier export of the incremental series has read.
     """
 
     total_feedback_records: int = 0
@@ -37,6 +40,8 @@ class FeedbackProcessingStats:
     export_filename: str = ""
     suppressed_records: int = 0
     excluded_records: int = 0
+    erased_records: int = 0
+    known_records: int = 0
 
 
 @dataclass

@@ -29,6 +29,7 @@ from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.options.keywords import ExportKeywords
+from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import default_key_path
 from feedback_etl.settings_checks import NO_DATABASE, NO_KEY
@@ -125,6 +126,8 @@ class TestExport:
             "errors": 1,
             "suppressed_records": 0,
             "excluded_records": 0,
+            "erased_records": 0,
+            "known_records": 0,
             "execution_time_seconds": figures["execution_time_seconds"],
             "export_filename": str(path),
             "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.csv",
@@ -252,6 +255,23 @@ class TestExportHere:
         assert ended.err.splitlines()[1:3] == [
             "excluded   5 without consent",
             "Nothing exported: no user with feedback in the window has given consent.",
+        ]
+
+    def test_reasons_for_an_empty_export_have_figures_of_their_own(self, here: Here, configured: str) -> None:
+        """People who were erased, people without consent, and a night on which nothing is new."""
+        folder = Path("ml/feedback_training")
+        options = ["export", "--incremental", "--days", "-1", "--lookback", "1d"]
+        assert here(*options).code == 0
+        idle = here(*options)
+        assert "Nothing exported: there are no new rows since the last incremental export." in idle.err.splitlines()
+        erase(folder, user_ids=[1], database=configured, keys=[Key(KEY)])
+        ended = here("export", "--days", "-1", "--json")
+        figures = json.loads(ended.out)
+        counts = [figures[f"{name}_records"] for name in ("total_feedback", "excluded", "erased", "known")]
+        assert counts == [0, 0, 7, 0]
+        assert ended.err.splitlines()[1:3] == [
+            "erased     7 of erased people",
+            "Nothing exported: all rows in the window are of erased people.",
         ]
 
     def test_summary_warns_of_unkeyed_pseudonyms(self, here: Here) -> None:

@@ -91,6 +91,8 @@ class TestExport:
             "errors": 1,
             "suppressed_records": 0,
             "excluded_records": 0,
+            "erased_records": 0,
+            "known_records": 0,
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "implausible_ages": 0,
             "withheld_image_urls": 0,

@@ -145,7 +145,10 @@ def test_sockets_and_devices_are_refused(here: Here, folder: Path) -> None:
 
 def test_data_file_that_is_a_pipe_is_reported_by_erase(here: Here, folder: Path) -> None:
     """Other files are erased from."""
-    with limited_wait(put_special_file(folder, f"{STEM}.csv")):
+    path = folder / f"{STEM}.csv"
+    path.unlink()
+    os.mkfifo(path)
+    with limited_wait(path):
         ended = here("erase", "--analysis-ids-file", "ids")
     assert ended.code == 5
     assert f"not inspected, damaged: {STEM}.csv" in ended.err

@@ -296,7 +296,7 @@ class TestErrors:
         assert seen_rows.read_text().count("\n") == 3
         add(app, row(3, NOW - MINUTE, user_id=1), row(4, NOW))
         report = export_next(app, folder, NOW + HOUR)
-        assert (report.exported_records, report.excluded_records, count_pairs(folder)) == (1, 2, 2)
+        assert (report.exported_records, report.erased_records, count_pairs(folder)) == (1, 2, 2)
 
 
 WRITING_FUNCTIONS = [(os, name) for name in ("fsync", "link", "unlink", "rename", "replace")]

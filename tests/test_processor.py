@@ -163,6 +163,8 @@ class TestProcessAndExport:
             "errors": 1,
             "suppressed_records": 0,
             "excluded_records": 0,
+            "erased_records": 0,
+            "known_records": 0,
             "late_records": 0,
         }
         assert 0 < stats.execution_time_seconds < 60

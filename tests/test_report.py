@@ -156,7 +156,7 @@ class TestContent:
             assert figures == [32, 24, 8]
             begin = f'<tr><th scope="row">{manifest.created_at[:10]} '
             (row,) = [line for line in page.splitlines() if line.startswith(begin) and ">full<" in line]
-            assert re.findall(r'figure">([\d,]+)<', row) == ["32", "24", "0", "0", "8", "0", "0", "0"]
+            assert re.findall(r'figure">([\d,]+)<', row) == ["32", "24", "0", "0", "8", "0", "0", "0", "0"]
 
     def test_rows_in_several_exports_count_once(self, sqlite_database: Database) -> None:
         """The dictionary covers all exports."""

@@ -118,6 +118,7 @@ class BatchProcessor:
             raw = remaining
         if self.seen_rows is not None:
             has_ratings = has_min_ratings(self._options.min_feedback_fields)
+            read = raw.height
             raw = self.seen_rows.filter_new_rows(
                 raw,
                 lambda rows: (
@@ -125,6 +126,7 @@ class BatchProcessor:
                     & is_valid(rows, self._options.extra_columns, reject_formulas=self._options.reject_formulas)
                 ),
             )
+            self._counts["known"] += read - raw.height
         return raw
 
     def validate_pairs(self, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -229,7 +231,9 @@ class BatchProcessor:
             deduplicated_records=counts["deduplicated"],
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
-            excluded_records=excluded + counts["erased"],
+            excluded_records=excluded,
+            erased_records=counts["erased"],
+            known_records=counts["known"],
             implausible_ages=counts["implausible_ages"],
             withheld_image_urls=counts["withheld"],
             unreadable_times=counts["unreadable"],
