@@ -42,6 +42,8 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
     existing = storage.stat_files(file.path for manifest in exports for file in manifest.all("pairs"))
     for manifest in exports:
         print_lines(*_format_export(manifest, existing))
+        if not manifest.pruned_at and any(file.path not in existing for file in manifest.all("pairs")):
+            print_lines(f"    feedback-etl prune --export {manifest.stem} --output {shlex.quote(str(storage))}")
     for path in unmanaged:
         print_lines(*_format_unmanaged(storage, path))
     for stem in unfinished_stems:
