@@ -405,3 +405,18 @@ def test_printed_commands_can_be_pasted(case: Case) -> None:
     assert all(words[-1] == str(FOLDER) or "--output" in words for words in commands)
     assert [case.here(*words[1:]).code for words in commands[:2]] == [0, 0]
     assert case.items()["contents"]["status"] == "ok"
+
+
+def test_commands_of_list_lead_to_a_folder_without_faults(case: Case) -> None:
+    """Also with a blank in the names of the folder and of the file."""
+    case.export()
+    case.export(now=datetime.now(UTC).replace(tzinfo=None))
+    shutil.copy(case.path(), FOLDER / "a copy.csv")
+    case.path().unlink()
+    lines = [line.strip() for line in case.here("list").out.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith("feedback-etl ")]
+    assert sorted(words[1] for words in commands) == ["adopt", "prune"]
+    assert [case.here(*words[1:]).code for words in commands] == [0, 0]
+    after = case.here("list").out
+    assert "missing" not in after
+    assert "unmanaged" not in after

@@ -42,6 +42,8 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
     existing = storage.stat_files(file.path for manifest in exports for file in manifest.all("pairs"))
     for manifest in exports:
         print_lines(*_format_export(manifest, existing))
+        if not manifest.pruned_at and any(file.path not in existing for file in manifest.all("pairs")):
+            print_lines(f"    feedback-etl prune --export {manifest.stem} --output {shlex.quote(str(storage))}")
     for path in unmanaged:
         print_lines(*_format_unmanaged(storage, path))
     for stem in unfinished_stems:
@@ -66,7 +68,7 @@ def adopt(
 
     settings = load_command_settings()
     signer = find_optional_key(settings)
-    key = None if unkeyed else find_key(settings).key
+    key = None if unkeyed else find_key(settings).key.with_length(settings.pseudonym_length)
     analyses = _fetch_analyses(settings)
     manifest = adopt_file(file, key=key, analyses=analyses, signer=signer, lock_timeout=settings.lock_timeout)
     print_lines(*_format_export(manifest, {data_file.path for data_file in manifest.files}))

@@ -15,7 +15,6 @@ from feedback_etl.errors import AllRejectedError
 from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
 from feedback_etl.exports.incremental import IncrementalState, SupersededError, lock_series
-from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.keys import resolve_key
@@ -90,7 +89,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
     storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
-    key = bind_key(storage, resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length))
+    key = resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length)
     request = ExportRequest(
         storage=storage,
         selection=selection,
@@ -100,7 +99,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
         executor=executor,
     )
     try:
-        report = _run(request)
+        report = _run(request.with_bound_key())
     except AllRejectedError as error:
         error.report.execution_time_seconds = round(time.perf_counter() - started, 3)
         raise

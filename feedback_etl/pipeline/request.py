@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.read import ReadRequest
@@ -12,6 +12,7 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.incremental import IncrementalState, series_details
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
@@ -64,6 +65,11 @@ class ExportRequest:
                 "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
                 "`incremental` out, or do not override _get_pair_hash."
             )
+
+    def with_bound_key(self) -> Self:
+        """Return the request with its key under the name that the storage has for it, which is read from there."""
+        key = bind_key(self.storage, self.transform_options.key)
+        return replace(self, transform_options=replace(self.transform_options, key=key))
 
     @property
     def is_partitioned(self) -> bool:
