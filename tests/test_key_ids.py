@@ -118,7 +118,7 @@ class TestFoldersOfEarlierVersions:
         exported(sqlite_database, legacy)
         result = fe.privacy.erase(legacy, user_ids=[2], database=sqlite_database.url, keys=[KEY])
         assert (result.rows, result.without_key) == (9, [])
-        assert exported(sqlite_database, legacy).excluded_records == 6
+        assert exported(sqlite_database, legacy).erased_records == 6
         assert key_ids(legacy) == {Key(KEY).legacy_id}
 
     def test_another_key_is_refused(self, legacy: Path, sqlite_database: Database) -> None:

@@ -127,7 +127,7 @@ def test_people_are_erased_from_both_lengths(application: Database) -> None:
     assert len(result.files) == 2
     for options in ({}, LONG):
         report = exported(application, FOLDER, **options, allow_new_key=True)
-        assert (report.exported_records, report.excluded_records) == (9, 3)
+        assert (report.exported_records, report.erased_records) == (9, 3)
     assert verify_folder(FOLDER, [Key(KEY)]).problems == []
 
 
@@ -166,6 +166,10 @@ def test_adopted_file_has_the_length_of_the_key(application: Database) -> None:
     file = exported(application, Path("other"), **LONG).export_filename
     FOLDER.mkdir(mode=0o700)
     (FOLDER / "old.csv").write_bytes(Path(file).read_bytes())
-    adopt(FOLDER / "old.csv", key=Key(KEY, pseudonym_length=32))
+    adopt(
+        FOLDER / "old.csv",
+        key=Key(KEY, pseudonym_length=32),
+        analyses=[u * 100 + n for u in range(5) for n in range(4)],
+    )
     assert json.loads((FOLDER / "old.manifest.json").read_text())["scheme"] == "hmac-sha256, 32 hex"
     assert fe.privacy.erase(FOLDER, analysis_ids=[101], keys=[KEY]).rows == 1

@@ -68,7 +68,7 @@ def adopt(
 
     settings = load_command_settings()
     signer = find_optional_key(settings)
-    key = None if unkeyed else find_key(settings).key
+    key = None if unkeyed else find_key(settings).key.with_length(settings.pseudonym_length)
     analyses = _fetch_analyses(settings)
     manifest = adopt_file(file, key=key, analyses=analyses, signer=signer, lock_timeout=settings.lock_timeout)
     print_lines(*_format_export(manifest, {data_file.path for data_file in manifest.files}))

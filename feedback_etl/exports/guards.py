@@ -116,11 +116,11 @@ def require_recorded(
             f"The last record in the audit log of {storage} is signed with the key {last}, which is not available. "
             "Retire that key here (feedback-etl keys retire --file FILE), or confirm with --allow-new-key."
         )
-    committed = {record.get("run") for record in records if _is_commit(record)}
+    committed = {str(record.get("run")) for record in records if _is_commit(record)}
     recorded = {
         str(record.get("stem"))
         for record in records
-        if record["key_id"] or record.get("run") in committed or not keys or allow_new_key
+        if record["key_id"] or str(record.get("run")) in committed or not keys or allow_new_key
     }
     if missing := [stem for stem in stems if stem not in recorded]:
         raise ExportFileError(

@@ -85,6 +85,12 @@ def find_manifest_problems(
             yield Problem(text, is_certain=False)  # it may have been lost
 
 
+def _files(values: object) -> list[dict[str, object]]:
+    """Return the descriptions of files in a list."""
+    files = values if isinstance(values, list) else []
+    return [file for file in files if isinstance(file, dict) and isinstance(file.get("path"), str)]
+
+
 def verify_manifest(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, Key]) -> Iterator[Problem]:
     """Return the problems of a manifest."""
     yield from map(Problem, _compare_with_log(manifest, evidence))
@@ -100,7 +106,7 @@ def _verify_mac(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, K
     name, signed_by = manifest_path(manifest.stem), manifest.signed_by
     if signed_by is None:
         start = evidence.starts.get((manifest.run, manifest.stem), {})
-        is_legacy = "version" not in start
+        is_legacy = "version" not in start and not manifest.revision
         is_unkeyed = start.get("key_id") is None and manifest.key_id is None
         if manifest.mac or not (is_legacy or is_unkeyed):
             return Problem(f"{name} is not signed by a key, as it has to be")
@@ -129,10 +135,10 @@ def _is_as_committed(manifest: Manifest, commit: Record, evidence: LogEvidence) 
     """Return whether a manifest has the recorded summary, but for what erasures have changed since."""
     summary = audit_summary(manifest)
     if manifest.revision:  # its MAC covers the rest
-        return [file.path for file in manifest.files] == [file["path"] for file in commit["files"]]
+        return [file.path for file in manifest.files] == [file["path"] for file in _files(commit["files"])]
     names = ["mode", "window", "settings", "statistics", "consent", *([] if manifest.erased_rows else ["risk"])]
     files, recorded = (
         [file for file in each if file["path"] not in evidence.erased_files]
-        for each in (summary["files"], commit["files"])
+        for each in (summary["files"], _files(commit["files"]))
     )
     return files == recorded and all(summary[name] == commit.get(name) for name in names)
