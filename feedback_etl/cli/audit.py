@@ -61,7 +61,7 @@ def verify_log(
         raise CheckFailedError(f"{unknown} cannot be verified without the signing key: pass it with --key-file.")
     if result.records and not result.is_protected and not result.problems:
         raise CheckFailedError(
-            f"No key protects {storage}: whoever can write there can change everything unnoticed. Export with a key "
+            f"No key protects {storage}: anyone who can write there can change everything. Export with a key "
             "into another folder (feedback-etl keys new)."
         )
     if result.problems:

@@ -99,5 +99,5 @@ def check_audit_log(storage: Storage, keys: Sequence[Key], remedies: Remedies) -
         remedy = f"restore the folder from a backup; this differs:\n{remedies.command('audit', 'verify')}"
     problems = [Finding(problem, remedy) for problem in verdict.problems]
     passed = f"The audit log has {verdict.records:,} records in one chain."
-    unprotected = Finding("no key protects the folder, so that whoever can write to it can change everything")
+    unprotected = Finding("no key protects the folder, so that anyone who can write to it can change everything")
     return build_item("audit log", problems, passed=passed, untested=[] if verdict.is_protected else [unprotected])
