@@ -38,7 +38,12 @@ from feedback_etl.storage.location import open_storage
 
 
 class _Context(NamedTuple):
-    """Input of the tests."""
+    """Input of the tests.
+
+    Attributes:
+        database: Summary of the database; None without one.
+        application: The same, empty without a database, for tests that require one.
+    """
 
     storage: Storage
     exports: list[Manifest]
