@@ -82,7 +82,7 @@ def iter_records(path: Path) -> Iterator[bytes]:
 
 
 def is_empty(line: bytes) -> bool:
-    """Return whether a line holds nothing, so that it is no record.
+    """Return whether a line is empty, so that it is no record.
 
     >>> [is_empty(line) for line in (b"\\n", b"\\r\\n", b",\\n", b" \\n", b'""\\n')]
     [True, True, False, False, False]

@@ -1,4 +1,4 @@
-"""Bind keys to a folder: name them as the folder does, which may have been begun by an earlier version."""
+"""Bind keys to a folder: name them as the folder does, which an earlier version may have created."""
 
 from collections.abc import Iterable
 from typing import TypeVar
