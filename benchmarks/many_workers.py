@@ -29,8 +29,8 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts
 from feedback_etl.pipeline.scheduler import run_tasks
@@ -103,7 +103,7 @@ def empty_ms(url: str, folder: Path, tasks: int) -> float:
     request = ReadRequest(url, Window(datetime(2001, 1, 1), NOW), None, None, 2.0, BatchOptions(), None)
     with (
         open_partitions(request) as partitions,
-        PartitionedExportTransaction(folder, NOW, TransactionOptions(key=Key(KEY))) as export,
+        ExportTransaction(folder, NOW, TransactionOptions(key=Key(KEY))) as export,
     ):
         transform_options = TransformOptions.from_options(ExportOptions(), NOW, None)
         common = TaskContext(

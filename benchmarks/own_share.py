@@ -48,7 +48,7 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
 
     from feedback_etl.database.raw_types import to_raw
     from feedback_etl.database.window import Window
-    from feedback_etl.exports.local_transaction import LocalExportTransaction
+    from feedback_etl.exports.transaction import ExportTransaction
     from feedback_etl.options.export import ExportOptions
     from feedback_etl.pipeline.batch_processor import BatchProcessor
     from feedback_etl.pipeline.batches import process_batches
@@ -57,7 +57,10 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
 
     started = time.perf_counter()
     processor = BatchProcessor(TransformOptions.from_options(ExportOptions(), now, Key(key)))
-    with LocalExportTransaction(folder, now) as files, pa.OSFile(str(recording)) as recorded:
+    with (
+        ExportTransaction(folder, now, form=ExportOptions().output.file_format) as files,
+        pa.OSFile(str(recording)) as recorded,
+    ):
         raw = (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
         process_batches(processor, raw, write=files.write, write_rejected=files.write_rejected)
         processor.check_limits(Window(None, now), 0)

@@ -52,15 +52,15 @@ def make(folder: Path, rows: int) -> int:
 
 def _publish(folder: Path, pairs: Any, number: int, form: Any) -> None:
     from feedback_etl.exports.file_formats import FileFormat
-    from feedback_etl.exports.local_transaction import LocalExportTransaction
     from feedback_etl.exports.manifest_details import ManifestDetails
-    from feedback_etl.exports.transaction import TransactionOptions
+    from feedback_etl.exports.preconditions import TransactionOptions
+    from feedback_etl.exports.transaction import ExportTransaction
     from feedback_etl.privacy.keys import Key
 
     end = NOW + number * STEP
-    with LocalExportTransaction(folder, end, TransactionOptions(key=Key(KEY)), form=FileFormat(form)) as files:
+    with ExportTransaction(folder, end, TransactionOptions(key=Key(KEY)), form=FileFormat(form)) as files:
         files.write(pairs)
-        files.commit(ManifestDetails(window=(end - STEP, end)))
+        files.commit(details=ManifestDetails(window=(end - STEP, end)))
 
 
 def task(name: str, folder: Path) -> Callable[[], Any]:

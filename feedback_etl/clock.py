@@ -1,6 +1,6 @@
-"""Read the clock, and convert times to naive UTC, the representation used inside the package."""
+"""Read the clock, parse durations, and convert times to naive UTC, the representation used inside the package."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from feedback_etl.errors import UsageError
 
@@ -22,3 +22,24 @@ def to_naive_utc(time: datetime) -> datetime:
         return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
     except OverflowError:
         raise UsageError("A time must lie in the years 1 to 9999, also in UTC.") from None
+
+
+def parse_lookback(lookback: str | timedelta) -> timedelta:
+    """Parse a lookback: a timedelta, or text such as 30m, 2h or 1d.
+
+    Raises:
+        UsageError: It is neither, or negative.
+
+    >>> parse_lookback("90m")
+    datetime.timedelta(seconds=5400)
+    """
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    span = lookback
+    if isinstance(span, str) and span[-1:] in units and span[:-1].isascii() and span[:-1].isdigit():
+        try:
+            span = timedelta(**{units[span[-1]]: int(span[:-1])})
+        except OverflowError:
+            span = ""
+    if not isinstance(span, timedelta) or span < timedelta(0):
+        raise UsageError("`lookback` must be a duration such as 30m, 2h or 1d, or a timedelta, not negative.")
+    return span

@@ -38,9 +38,6 @@ class ColumnType(NamedTuple):
     faults: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {}
 
 
-FORMULA_PATTERN = r"^[=+\-@\t\r\n]"
-"""Pattern of texts that spreadsheet programs run as formulas (OWASP, CSV injection)."""
-
 _UTC_TIME = pl.Datetime("us", "UTC")
 IDENTIFIER = ColumnType(
     pl.String(),
@@ -48,12 +45,7 @@ IDENTIFIER = ColumnType(
     lambda dtype: dtype.is_integer() or dtype == pl.String,
 )
 COLUMN_TYPES = {
-    "text": ColumnType(
-        pl.String(),
-        "text",
-        lambda dtype: dtype == pl.String,
-        {"formula": lambda value: value.cast(pl.String).str.contains(FORMULA_PATTERN)},
-    ),
+    "text": ColumnType(pl.String(), "text", lambda dtype: dtype == pl.String),
     "integer": ColumnType(
         pl.Int64(),
         "integers",
@@ -112,7 +104,7 @@ TRAINING_COLUMNS = (
 CONSENT, IMAGE_OPT_IN = "consent", "image_opt_in"
 """Optional raw columns that record consent; no export contains them."""
 
-Role = Literal["identifier", "quasi_identifier", "sensitive", "insensitive"]
+Role = Literal["identifier", "quasi_identifier", "sensitive", "insensitive", "free_text"]
 ColumnTypeName = Literal["text", "integer", "number", "boolean", "time"]
 
 
@@ -122,7 +114,7 @@ class ExtraColumn(NamedTuple):
     Attributes:
         name: Name in the export and in the raw rows.
         role: An "identifier" is pseudonymised, a "quasi_identifier" is one for k-anonymity; columns of the other roles
-            are exported unchanged.
+            are exported unchanged. Text that people wrote is refused unless the role is "free_text".
         type: Type of the values.
     """
 
@@ -161,13 +153,15 @@ KNOWN = frozenset({*_RESERVED, IMAGE_URL.name, SUBJECT_HASH.name})
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
 
-def require_names(extra_columns: Sequence[ExtraColumn]) -> None:
-    """Raise if names of extra columns are invalid.
+def require_declarations(extra_columns: Sequence[ExtraColumn]) -> None:
+    """Raise if the declarations of extra columns are invalid.
 
     Raises:
         UsageError: A name is reserved, appears twice, or does not consist of lower-case letters, digits and
-            underscores.
+            underscores; or a column of the role "free_text" has another type than text.
     """
+    if wrong := [column.name for column in extra_columns if column.role == "free_text" and column.type != "text"]:
+        raise UsageError(f'The role "free_text" is for columns of the type "text", not for {", ".join(wrong)}.')
     names = [column.name for column in extra_columns]
     for name in names:
         if not _NAME.fullmatch(name):

@@ -9,7 +9,8 @@
     │   └── AllRejectedError  4   every row with enough ratings was rejected
     ├── ExportFileError    5   a file or a folder cannot be read or written
     ├── FolderLockedError       6   another program uses the folder
-    └── CheckFailedError        1   a check failed
+    ├── CheckFailedError        1   a check failed
+    └── CheckSkippedError       7   no check failed, and something could not be checked
 
 A message states what is wrong, where, how many rows are affected and what to do next. It never contains a row's value,
 a key, or a URL with its password.
@@ -78,3 +79,9 @@ class CheckFailedError(FeedbackError):
     """A check failed."""
 
     exit_code = 1
+
+
+class CheckSkippedError(FeedbackError):
+    """No check failed, and something could not be checked."""
+
+    exit_code = 7

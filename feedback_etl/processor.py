@@ -1,7 +1,6 @@
 """The classic API: `FeedbackProcessor`, a thin layer over `pipeline` for callers in FastAPI, APScheduler or Celery.
 
-processor = FeedbackProcessor(db_session=session)
-stats = processor.process_and_export(days_back=7)
+stats = FeedbackProcessor(db_session=session).process_and_export(days_back=7)
 
 `python -m feedback_etl.processor --days 7` is the classic script.
 """
@@ -22,9 +21,11 @@ from feedback_etl.clock import resolve_now
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.manifest_details import ManifestDetails
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
@@ -159,7 +160,8 @@ class FeedbackProcessor:
             return running.key
         if self._unkeyed:
             return None
-        return self._key or find_active_key(settings)
+        length = self._options.get("pseudonym_length") or (settings or self._settings()).pseudonym_length
+        return (self._key or find_active_key(settings)).with_length(length)
 
     def _hash_id(self, id: int | str | UUID) -> str:  # noqa: A002  the classic name
         """Return the pseudonym of an analysis id, as in an export.
@@ -195,27 +197,25 @@ class FeedbackProcessor:
     def _export_to_csv(self, pairs: Sequence[FeedbackTrainingPair]) -> str:
         """Write pairs unchanged, and return the path of the file; write nothing and return "" for an empty list.
 
-        Pseudonyms and labels of age ranges can have any form. Times are ISO 8601 text, in UTC unless they have an
-        offset; an empty text is null.
+        Pseudonyms and labels can have any form. Times are ISO 8601 text, in UTC unless with an offset; "" is null.
 
         Raises:
-            ValidationError: A value is of another type, a rating is out of range, or spreadsheet programs would run a
-                text as a formula.
+            ValidationError: A value is of another type, a rating is out of range, or a text would run as a formula.
             ExportFileError: The folder cannot be used.
         """
         if not pairs:
             return ""
         require_usable_polars()
         frame = validate_classic(to_frame(pairs))
-        key, settings = self._resolve_key(), self._manifest_settings(frame)
+        key, settings = bind_key(self.output_dir, self._resolve_key()), self._manifest_settings(frame)
         own = "hash_id" in settings.get("overridden", {})
         options = TransactionOptions(
             key=key, allow_new_key=self._allow_new_key, known_keys=available_keys, own_pseudonyms=own
         )
-        with LocalExportTransaction(self.output_dir, resolve_now(), options) as files:
+        with ExportTransaction(self.output_dir, resolve_now(), options, form=FileFormat()) as files:
             files.write(frame)
             details = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
-            return str(files.commit(details).pairs)
+            return str(files.commit(details=details).pairs)
 
     def _manifest_settings(self, frame: pl.DataFrame) -> dict[str, Any]:
         """Return the settings that a manifest records of given pairs: the origin of their pseudonyms and labels."""

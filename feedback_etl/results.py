@@ -24,7 +24,10 @@ class FeedbackProcessingStats:
         execution_time_seconds: Seconds from the call to the publication of the file.
         export_filename: Path of the data file, relative if the folder was; "" if nothing was written.
         suppressed_records: Rows of equivalence classes smaller than k.
-        excluded_records: Rows without consent or of erased people; they are not part of the total.
+        excluded_records: Rows without consent. Manifests of versions without `erased_records` count erased people here
+            too. Neither these rows nor those of the next two figures are part of the total.
+        erased_records: Rows of erased people.
+        known_records: Rows that an earlier export of the incremental series has read.
     """
 
     total_feedback_records: int = 0
@@ -37,6 +40,8 @@ class FeedbackProcessingStats:
     export_filename: str = ""
     suppressed_records: int = 0
     excluded_records: int = 0
+    erased_records: int = 0
+    known_records: int = 0
 
 
 @dataclass
@@ -50,6 +55,8 @@ class ExportReport(FeedbackProcessingStats):
             above 130.
         withheld_image_urls: Image URLs replaced by null because they contain the id of the user or of the analysis.
         unreadable_times: Values of extra time columns replaced by null because they lie outside the years 1 to 9999.
+        escaped_texts: Number of texts by column that have an additional apostrophe in a CSV file, since spreadsheet
+            programs would run them or they begin with an apostrophe; `transform.formulas.unescape` removes it.
         window: The half-open window, UTC.
         key_id: The id of the pseudonym key; None for unkeyed pseudonyms.
         risk: Sizes of the equivalence classes in people, and the risks that follow; see docs/commands.md. In
@@ -65,6 +72,7 @@ class ExportReport(FeedbackProcessingStats):
     implausible_ages: int = 0
     withheld_image_urls: int = 0
     unreadable_times: int = 0
+    escaped_texts: dict[str, int] = field(default_factory=dict)
     window: Window | None = None
     key_id: str | None = None
     risk: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +92,7 @@ class ExportReport(FeedbackProcessingStats):
     def to_statistics(self) -> dict[str, Any]:
         """Return the counts, as manifests contain them."""
         counts = {name: value for name, value in asdict(self).items() if name.endswith("_records") or name == "errors"}
-        names = ("rejected_reasons", "implausible_ages", "withheld_image_urls", "unreadable_times")
+        names = ("rejected_reasons", "implausible_ages", "withheld_image_urls", "unreadable_times", "escaped_texts")
         return counts | {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from feedback_etl.options.export import ExportOptions, option_names
 from feedback_etl.options.groups import OutputOptions, PrivacyOptions, ReadOptions
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.privacy.k_anonymity import MAX_K
-from feedback_etl.privacy.keys import Key, is_retired, read_key
+from feedback_etl.privacy.keys import Key, read_key
+from feedback_etl.privacy.retired_keys import is_retired
 from feedback_etl.settings_checks import (
     KEY_FILE_VARIABLE,
     KEY_VARIABLE,
@@ -61,12 +62,16 @@ class Settings(BaseSettings):
     batch_size: int = Field(ReadOptions.batch_size, gt=0, description="rows per batch")
     lock_timeout: float = Field(OutputOptions.lock_timeout, ge=0, description="seconds to wait for a locked folder")
     timestamp_precision: Literal["exact", "minute", "hour", "day"] = PrivacyOptions.timestamp_precision
+    pseudonym_length: int = Field(16, ge=16, le=32, multiple_of=16, description="hex characters, 16 or 32")
     k: int | None = Field(None, ge=1, le=MAX_K, description="minimum number of people in an equivalence class")
     on_small_class: Literal["suppress", "fail"] = PrivacyOptions.on_small_class
     max_suppressed: float = Field(PrivacyOptions.max_suppressed, ge=0, le=1, description="maximum suppressed share")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
     age_edges: tuple[int, ...] = AGE_EDGES
     columns: dict[str, ColumnSettings] = Field({}, description="extra columns that the query yields")
+    formulas: Literal["escape", "reject", "allow"] = Field(
+        OutputOptions.formulas, description="texts in CSV that spreadsheets would run"
+    )
     row_model: str | None = Field(None, description="pandera model that batches must also satisfy, as file.py:Model")
     retention_days: int | None = Field(None, ge=1, description="retention period of exports in days")
     controller: str | None = Field(None, description="controller of the processing, for the record of processing")
@@ -74,6 +79,8 @@ class Settings(BaseSettings):
     purpose: str | None = None
     legal_basis: str | None = None
     recipients: str | None = None
+    transfers: str | None = Field(None, description="transfers to third countries, or none, for the record")
+    data_protection_officer: str | None = Field(None, description="name or address of the officer, for the record")
     opt_in_column: str = ReadOptions.opt_in_column
     opt_out_column: str = ReadOptions.opt_out_column
     key_file: Path | None = None
@@ -214,10 +221,8 @@ def find_active_key(settings: Settings | None = None) -> Key:
     """
     key, location = find_key(settings)
     if is_retired(key, find_retired_folder(settings)):
-        raise KeyUnusableError(
-            f"The key {key.id} from {location} is retired and serves erasure and audit only. Configure another key "
-            "(feedback-etl keys new)."
-        )
+        use = "is retired and serves erasure and audit only. Configure another key (feedback-etl keys new)."
+        raise KeyUnusableError(f"The key {key.id} from {location} {use}")
     return key
 
 

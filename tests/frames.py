@@ -108,7 +108,7 @@ def _as_float(value: int | None) -> float | None:
 
 _LISTS = Values(
     _json(None, "null", "", "[]", '[ "a",\n"b" ]', words=[["acne"], ["dry skin", "\u00e9"], ['x"y', " =1", "a=b"]]),
-    _json("oops", "[1]", '{"a": "b"}', " ", words=[["a,b"], ["", "a"], ["=1"], ["a", "\t"], ["a,b", ""]]),
+    _json("oops", "[1]", '{"a": "b"}', " ", words=[["a,b"], ["", "a"], ["=1", "\x1f"], ["a", "\t"], ["a,b", ""]]),
 )
 _WHOLE = {name: ([None, least, greatest], [least - 1, greatest + 1]) for name, (least, greatest) in LIMITS.items()}
 _FRACTIONS = [0.5, -0.5, math.nan, math.inf, -math.inf]
@@ -124,7 +124,7 @@ _VALUES: dict[str, dict[Any, Values]] = {
         for name in ("feedback_id", "user_id", "analysis_id")
     },
     "recommendation_id": {
-        pl.String: Values(["rec_1", "rec_2", "1", "\u00e9,\n", " =1"], [None, "", "=1", "-"]),
+        pl.String: Values(["rec_1", "rec_2", "1", "\u00e9,\n", " =1"], [None, "", "=1", "-", "rec\x00"]),
         pl.Int64: Values([1, 2], [None, -1]),
     },
     **{
@@ -138,7 +138,7 @@ _VALUES: dict[str, dict[Any, Values]] = {
     "would_recommend": {pl.Boolean: Values([None, True, False], []), pl.Int64: Values([None, 0, 1], [2, -1])},
     "conditions_analyzed": {pl.String: _LISTS},
     "rules_applied": {pl.String: _LISTS},
-    "timeframe": {pl.String: Values([None, "", "1_week", "\u00e9,\n", " =1"], ["=1", "\t"])},
+    "timeframe": {pl.String: Values([None, "", "1_week", "\u00e9,\n", " =1"], ["=1", "\t", "1\x85"])},
     "created_at": {pl.Datetime("us"): Values(_TIMES, [None])},
 }
 

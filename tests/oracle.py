@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import sqlite3
+import unicodedata
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,12 @@ from typing import Any, NamedTuple
 RATINGS = ("helpful_rating", "product_satisfaction", "routine_completion_pct", "would_recommend")
 LIMITS = dict(zip(RATINGS[:3], [(1, 5), (1, 5), (0, 100)], strict=True))
 AGE_EDGES, AGE_RANGES = (18, 25, 35, 50), ("<18", "18-25", "25-35", "35-50", "50+")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+ACTIVE = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212"
+BLANK = {
+    *("\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u2065", "\u2800", "\u3164", "\uffa0"),
+    *map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000))),
+    *map(chr, range(0x13430, 0x13440)),  # format characters since Unicode 15
+}
 QUERY = """SELECT f.*, r.recommendation_id AS recommendation, r.conditions_analyzed, r.rules_applied,
     (SELECT p.age FROM profiles p WHERE p.user_id = f.user_id ORDER BY p.id LIMIT 1) AS age
     FROM recommendation_feedbacks f LEFT JOIN recommendation_records r ON r.id = f.recommendation_id"""
@@ -72,11 +78,27 @@ def _reasons(row: dict[str, Any]) -> frozenset[str]:
         "rules_not_a_list": rules is None,
         "comma_in_element": any("," in element for element in elements),
         "empty_element": "" in elements,
-        "formula": any(text.startswith(FORMULA_STARTS) for text in texts),
+        "control_character": any(map(has_control_character, texts)),
     }
     for name, (lowest, highest) in LIMITS.items():
         faults[f"{name}_out_of_range"] = row[name] is not None and not lowest <= row[name] <= highest
     return frozenset(reason for reason, found in faults.items() if found)
+
+
+def is_formula(text: str) -> bool:
+    """Return whether a spreadsheet program may run a text: what it does not show does not hide a formula."""
+    shown = text
+    while shown and (shown[0] in BLANK or unicodedata.category(shown[0]) in ("Zs", "Zl", "Zp", "Cc", "Cf")):
+        shown = shown[1:]
+    return text.startswith(("\t", "\r", "\n")) or (shown != "" and shown[0] in ACTIVE)
+
+
+def escape(text: str) -> str:
+    return f"'{text}" if is_formula(text) or text.startswith("'") else text
+
+
+def has_control_character(text: str) -> bool:
+    return any(unicodedata.category(character) == "Cc" and character not in "\t\r\n" for character in text)
 
 
 def _elements(stored: Any) -> list[str] | None:
@@ -113,5 +135,5 @@ def _exported(row: dict[str, Any], now: datetime, key: str | None) -> dict[str, 
 
 
 def _csv_cell(value: Any) -> str:
-    text = "" if value is None else str(value)
+    text = "" if value is None else escape(value) if isinstance(value, str) else str(value)
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text

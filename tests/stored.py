@@ -16,10 +16,10 @@ from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import part_path, rejected_part_path
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import ManifestDetails
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.row_filter import list_pseudonyms, write_without
 from feedback_etl.exports.tombstones import Tombstones, hash_identity
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
@@ -103,7 +103,7 @@ def stored(database: Database, where: str, **options: Any) -> str:
         rows = Rows(database, Path(folder) / "exports", **options)
         bucket = ObjectStorage(where)
         transaction = TransactionOptions(key=Key(options.get("key", KEY)), allow_new_key=True)
-        with ObjectExportTransaction(bucket, rows.now, transaction) as export:
+        with ExportTransaction(bucket, rows.now, transaction) as export:
             export.commit(rows.without(export.forgotten).put(bucket, export.stem), rows.facts)
         return export.stem
 

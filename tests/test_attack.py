@@ -70,7 +70,7 @@ def test_all_ids_lead_to_nobody_in_a_keyed_export(application: Database, tmp_pat
     found = pseudonyms(application, tmp_path)
     assert len(found) == len(ids_up_to(most))
     assert hits(found, None, most) == set()
-    for published in (DEMO_KEY, Key(KEY).id, "analysis_id"):
+    for published in (DEMO_KEY.text, Key(KEY).id, "analysis_id"):
         assert hits(found, published, most) == set()
 
 

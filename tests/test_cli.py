@@ -24,15 +24,21 @@ from pseudonym_keys import KEY
 from feedback_etl import __version__
 from feedback_etl.cli import classic
 from feedback_etl.cli.app import app
-from feedback_etl.cli.option_names import OPTION_NAMES
+from feedback_etl.cli.option_names import RENAMED, name_options
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.options.keywords import ExportKeywords
+from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import default_key_path
 from feedback_etl.settings_checks import NO_DATABASE, NO_KEY
 
 KEY_ID = Key(KEY).id
+SETTINGS_ONLY = {
+    *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
+    *("quasi_identifiers", "extra_columns", "age_edges", "idempotency_key"),
+}
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "commands.md"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
 QUERY = (
@@ -120,12 +126,15 @@ class TestExport:
             "errors": 1,
             "suppressed_records": 0,
             "excluded_records": 0,
+            "erased_records": 0,
+            "known_records": 0,
             "execution_time_seconds": figures["execution_time_seconds"],
             "export_filename": str(path),
             "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.csv",
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "implausible_ages": 0,
             "withheld_image_urls": 0,
+            "escaped_texts": {},
             "unreadable_times": 0,
             "window": figures["window"],
             "key_id": KEY_ID,
@@ -248,6 +257,23 @@ class TestExportHere:
             "Nothing exported: no user with feedback in the window has given consent.",
         ]
 
+    def test_reasons_for_an_empty_export_have_figures_of_their_own(self, here: Here, configured: str) -> None:
+        """People who were erased, people without consent, and a night on which nothing is new."""
+        folder = Path("ml/feedback_training")
+        options = ["export", "--incremental", "--days", "-1", "--lookback", "1d"]
+        assert here(*options).code == 0
+        idle = here(*options)
+        assert "Nothing exported: there are no new rows since the last incremental export." in idle.err.splitlines()
+        erase(folder, user_ids=[1], database=configured, keys=[Key(KEY)])
+        ended = here("export", "--days", "-1", "--json")
+        figures = json.loads(ended.out)
+        counts = [figures[f"{name}_records"] for name in ("total_feedback", "excluded", "erased", "known")]
+        assert counts == [0, 0, 7, 0]
+        assert ended.err.splitlines()[1:3] == [
+            "erased     7 of erased people",
+            "Nothing exported: all rows in the window are of erased people.",
+        ]
+
     def test_summary_warns_of_unkeyed_pseudonyms(self, here: Here) -> None:
         """Unkeyed pseudonyms can be inverted."""
         ended = here("export", "--unkeyed", "--days", "-1")
@@ -276,7 +302,7 @@ class TestExportHere:
             (["--days", "0"], "--days must be a whole number of days, 1 or more, or -1 for everything."),
             (["--days", "-2"], "--days must be"),
             (["--days", "1000000000000"], "--days must be"),
-            (["--days", "1.5"], "Invalid value for '--days'"),
+            (["--days", "1.5"], "Invalid value for '--days': it must be a valid integer\n"),
             (["--min-fields", "5"], "--min-fields must be a whole number from 0 to 4."),
             (["--max-rejected", "5"], "--max-rejected must be a share from 0 to 1"),
             (["--k", "0"], "--k should be greater than or equal to 1"),
@@ -284,7 +310,10 @@ class TestExportHere:
             (["--incremental", "--lookback", "soon"], "--lookback must be a duration such as 30m, 2h or 1d"),
             (["--bulk", "--workers", "0"], "--workers must be a whole number, 1 or more."),
             (["--max-rejected", "nan"], "--max-rejected must be a share from 0 to 1"),
-            (["--timestamp-precision", "week"], "Invalid value for '--timestamp-precision'"),
+            (
+                ["--timestamp-precision", "week"],
+                "Invalid value for '--timestamp-precision': 'week' is not one of 'exact', ",
+            ),
             (["--query", "missing.sql"], "There is no query file missing.sql."),
             (["--database-url", ""], "The database URL is not valid"),
             (["--database-url", "oracle://host/app"], "Databases of the kind oracle cannot be read"),
@@ -373,6 +402,7 @@ class TestPreview:
         ended = here("preview", "--query", query)
         assert (ended.code, ended.out.count("\n")) == (0, 2)
         assert "rejected   3 by reason:\n           3 helpful_rating_out_of_range\n" in ended.err
+        assert "An export would publish nothing: --max-rejected allows 0.5 of the rows to be rejected.\n" in ended.err
         ended = here("export", "--query", query)
         assert ended.code == 4
         assert "3 of 4 rows (75.0 %) are rejected, and --max-rejected allows 0.5" in ended.err
@@ -584,10 +614,12 @@ def collect(name: str, group: Any, commands: dict[str, Any]) -> None:
 COMMANDS = list_commands()
 
 
-def test_options_in_messages_exist() -> None:
-    """Names of the library's options are replaced by options of commands."""
+@pytest.mark.parametrize("name", [*ExportKeywords.__annotations__, *RENAMED])
+def test_options_in_messages_are_named_as_they_are_typed(name: str) -> None:
+    """Options that are only settings keep their name."""
     options = {name for command in COMMANDS.values() for parameter in command.params for name in parameter.opts}
-    assert {*OPTION_NAMES.values()} <= options
+    typed = name_options(f"`{name}` must", app)
+    assert typed.removesuffix(" must") in options or (typed == f"`{name}` must" and name in SETTINGS_ONLY)
 
 
 @pytest.mark.parametrize("command", ["demo", "preview"])

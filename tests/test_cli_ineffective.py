@@ -34,6 +34,17 @@ def test_option_without_effect_is_refused(here: Here, options: list[str], messag
     assert (done.code, message in done.err) == (2, True)
 
 
+@pytest.mark.parametrize(("name", "value"), [("on_small_class", "fail"), ("max_suppressed", "0.1")])
+def test_setting_without_effect_is_refused(here: Here, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A limit that never applies would be a false assurance; with k it applies."""
+    monkeypatch.setenv(f"FEEDBACK_ETL_{name.upper()}", value)
+    done = here("export")
+    message = f"error: The setting {name} has no effect without k: set k, or pass --k.\n"
+    assert (done.code, done.err) == (2, message)
+    for options in (K, ("--share",)):
+        assert "No database is configured" in here("export", *options).err
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -15,14 +15,14 @@ from feedback_etl.transform.training_schema import failure_cases, training_schem
 
 VALUES: dict[str, list[Any]] = {
     "analysis_hash": ["0123456789abcdef", "0123456789ABCDEF", "0123456789abcde", "", None],
-    "recommendation_id": ["rec_1", "", "=1", "\t", None],
+    "recommendation_id": ["rec_1", "", "=1", "\t", "\x1b", None],
     "helpful_rating": [1, 5, 0, 6, -1, 127, None],
     "product_satisfaction": [1, 5, 0, 6, None],
     "routine_completion_pct": [0, 100, 101, -1, None],
     "would_recommend": [True, False, None],
-    "conditions_detected": ["a", "a,b", "", "a,", ",a", "a,=b", None],
-    "rules_applied": ["a", "a,,b", "-a", None],
-    "timeframe": ["2_weeks", "@x", "", None],
+    "conditions_detected": ["a", "a,b", "", "a,", ",a", "a,=b", "a,\x85", None],
+    "rules_applied": ["a", "a,,b", "-a", "\0a", None],
+    "timeframe": ["2_weeks", "@x", "\0x", "", None],
     "age_range": ["<18", "50+", None],
 }
 """Valid and invalid values, the first one valid."""
@@ -60,11 +60,11 @@ def test_each_rule_of_a_column_is_in_the_combined_check(name: str, value: Any) -
 def test_checks_of_extra_columns_are_combined_too() -> None:
     schema = training_schema((ExtraColumn("shop"),))
     assert agree(schema, pair_frame(PAIR_ROW).with_columns(shop=pl.lit("north")))
-    assert not agree(schema, pair_frame(PAIR_ROW).with_columns(shop=pl.lit("=north")))
+    assert not agree(schema, pair_frame(PAIR_ROW).with_columns(shop=pl.lit("\x1bnorth")))
 
 
 def test_wrong_type_beside_an_invalid_text_is_a_validation_error() -> None:
-    frame = pair_frame(PAIR_ROW | {"timeframe": "@x"}).with_columns(pl.col("helpful_rating").cast(pl.Int64))
+    frame = pair_frame(PAIR_ROW | {"timeframe": "\x1bx"}).with_columns(pl.col("helpful_rating").cast(pl.Int64))
     with pytest.raises(ValidationError, match="helpful_rating dtype"):
         validate(frame)
 

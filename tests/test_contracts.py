@@ -15,9 +15,9 @@ from processes import Here
 
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.database import tables
-from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.report.contracts import contracts, write_contracts
+from feedback_etl.transform.row_schema import row_schema
 
 KINDS = ("mysql", "postgresql", "sqlite")
 SCHEMAS = Path(__file__).parent.parent / "schemas"
@@ -168,14 +168,14 @@ class TestRowSchema:
         ("name", "values"),
         [
             ("analysis_hash", [None, "", "8f1c5a7d2e9b3c4", "8F1C5A7D2E9B3C41", "8f1c5a7d2e9b3c410", 1]),
-            ("recommendation_id", [None, "", "=1", "\t1", 7]),
+            ("recommendation_id", [None, "", "\0", "\x851", 7]),
             ("helpful_rating", [0, 6, 4.5, "5", True]),
             ("product_satisfaction", [0, 6, 4.5, "5"]),
             ("routine_completion_pct", [-1, 101, 0.5, "80"]),
             ("would_recommend", ["True", 1, 0]),
-            ("conditions_detected", ["", ",", "a,", "a,,b", "a,=1", ["acne"]]),
-            ("rules_applied", ["", ",", "a,", "a,,b", "a,@1", ["r001"]]),
-            ("timeframe", ["", "+1", 2]),
+            ("conditions_detected", ["", ",", "a,", "a,,b", "a,\0", ["acne"]]),
+            ("rules_applied", ["", ",", "a,", "a,,b", "a\x7f,b", ["r001"]]),
+            ("timeframe", ["", "\x1b1", 2]),
             ("age_range", ["", "25", "18-24", 25]),
             ("feedback_timestamp", [None, "", "2025-10-25", "2025-10-25 10:00:00", "2025-10-25T10:00:00Z"]),
             ("export_date", [None, "", "2025-10-25T10:00:00.5", "2025-10-25T10:00:00+00:00", 1761386400]),

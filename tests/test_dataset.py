@@ -22,9 +22,9 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.catalog import list_manifests, replace_manifest
 from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.local_transaction import LocalExportTransaction
 from feedback_etl.exports.manifest_details import ManifestDetails
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
@@ -44,13 +44,13 @@ def write_export(
     settings = options.pop("settings", {})
     form, key = FileFormat(**options.pop("form", {})), options.pop("key", Key(KEY))
     window = (START + start * HOUR, START + end * HOUR)
-    with LocalExportTransaction(
+    with ExportTransaction(
         folder, NOW + number * HOUR, TransactionOptions(key=key, allow_new_key=True), form=form
     ) as files:
         files.write(pairs)
-        path = files.commit(ManifestDetails(window=window, settings=settings, **options)).pairs
+        path = files.commit(details=ManifestDetails(window=window, settings=settings, **options)).pairs
     assert path is not None
-    return path
+    return Path(path)
 
 
 def feedback_at(*hours: float, rating: int = 5) -> pl.DataFrame:

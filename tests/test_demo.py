@@ -397,6 +397,6 @@ def test_missing_folder_is_made_private(tmp_path: Path) -> None:
 
 def test_demo_key_is_long_enough_and_says_what_it_is() -> None:
     """The published key passes the rules for keys and cannot be taken for a real one."""
-    assert len(DEMO_KEY.encode()) >= 32
-    assert DEMO_KEY.strip() == DEMO_KEY
-    assert "demo" in DEMO_KEY
+    assert len(DEMO_KEY.text.encode()) >= 32
+    assert DEMO_KEY.text.strip() == DEMO_KEY.text
+    assert "demo" in DEMO_KEY.text

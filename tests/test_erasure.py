@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import hash_file
@@ -96,7 +99,7 @@ def test_repeated_erasure_changes_nothing(application: Database, tmp_path: Path)
     assert (again.rows, again.files, again.not_found) == (0, [], [])
     assert {path: path.read_bytes() for path in before} == before
     tombstones = (tmp_path / ".feedback_etl/tombstones.jsonl").read_text().splitlines()
-    assert len(tombstones) == len({*tombstones}) == 5
+    assert len(tombstones) == len({*tombstones}) == 5 + 1  # the seal
     assert forget(application, tmp_path, 2, 999).not_found == ["999"]
 
 
@@ -126,7 +129,8 @@ def test_erased_people_are_not_exported_again(application: Database, tmp_path: P
                     "created_at": NOW.replace(hour=1)}]
     )  # fmt: skip
     report = exported(application, tmp_path)
-    assert (report.total_feedback_records, report.exported_records, report.excluded_records) == (8, 6, 5)
+    assert (report.total_feedback_records, report.exported_records, report.erased_records) == (8, 6, 5)
+    assert report.excluded_records == 0
     hashes = rows_of(Path(report.export_filename))["analysis_hash"].to_list()
     assert not {*hashes} & {pseudonym(number) for number in (201, 202, 203, 204, 299)}
 
@@ -176,6 +180,86 @@ def test_unmanaged_files_are_reported(application: Database, tmp_path: Path) -> 
     done = forget(application, tmp_path, 2)
     assert done.unmanaged == [copy]
     assert pseudonym(201).encode() in copy.read_bytes()
+
+
+def test_all_other_files_below_the_folder_are_listed(application: Database, tmp_path: Path) -> None:
+    """Whatever they are called: copies, backups, archives, links, pipes. What the package itself writes is not."""
+    folder = tmp_path / "exports"
+    path = Path(exported(application, folder, incremental=True).export_filename)
+    forget(application, folder, 1)
+    others = {
+        "archive/copy.csv",
+        f"{path.name}.bak",
+        "notes.txt",
+        ".hidden.csv",
+        ".feedback_etl/copy.csv",
+        f"{path.stem}/old.csv",
+        "rejected/list.txt",
+        "linked",
+        f".{path.name}.tmp.orig",
+    }
+    for name in others - {"linked"}:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(path.read_bytes())
+    (folder / "linked").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.csv.gz.old")
+    (folder / "copy.csv").write_bytes(path.read_bytes())
+    result = forget(application, folder, 2)
+    assert result.unmanaged == [folder / "copy.csv"]
+    assert {*result.not_inspected} == others | {"pipe.csv.gz.old"}
+    assert result.rows == 4
+
+
+def test_files_of_a_running_export_are_its_own(application: Database, tmp_path: Path) -> None:
+    """It excludes erased people when it is published."""
+    folder = tmp_path / "exports"
+    with ExportTransaction(folder, NOW, TransactionOptions(key=Key(KEY))):
+        assert list(folder.glob(".feedback_training_*"))
+        assert forget(application, folder, 2).not_inspected == []
+
+
+@pytest.mark.parametrize("feedback_id", ["'abc", "=1", "-5", "'=1", "abc", "+'x"])
+def test_rejected_row_without_analysis_is_erased_by_its_feedback_id(
+    sqlite_database: Database, tmp_path: Path, feedback_id: str
+) -> None:
+    """Whatever it begins with: formulas are escaped in the list of rejected rows."""
+    rows = people(3)
+    sqlite_database.fill(**rows)
+    folder = tmp_path / "exports"
+    query = (
+        "SELECT CASE WHEN f.id = 201 THEN :id ELSE 'f' || f.id END AS feedback_id, f.user_id, "
+        "CASE WHEN f.id NOT IN (201, 301) THEN f.analysis_id END AS analysis_id, r.recommendation_id, "
+        "f.helpful_rating, f.product_satisfaction, f.routine_completion_pct, f.would_recommend, f.timeframe, "
+        "f.created_at, r.conditions_analyzed, r.rules_applied, p.age FROM recommendation_feedbacks f "
+        "LEFT JOIN recommendation_records r ON r.id = f.recommendation_id LEFT JOIN profiles p ON p.user_id = f.user_id"
+    ).replace(":id", "'" + feedback_id.replace("'", "''") + "'")
+    report = exported(sqlite_database, folder, query=query)
+    assert report.errors == 2
+    result = forget(sqlite_database, folder, 2, query=query)
+    assert result.rows == 3
+    (rejected,) = rows_of(Path(report.rejected_filename)).rows()
+    assert rejected[0] == "f301"
+
+
+def test_seen_rows_without_analysis_are_erased(sqlite_database: Database, tmp_path: Path) -> None:
+    """Their digests do not reveal whose they are: those of others are read, and rejected, again."""
+    data = people(3)
+    for row in data["feedbacks"]:
+        row["analysis_id"] = None if row["id"] in (201, 301) else row["analysis_id"]
+    sqlite_database.fill(**data)
+    folder = tmp_path / "exports"
+    exported(sqlite_database, folder, incremental=True, lookback="1d")
+    (seen,) = (folder / ".feedback_etl").glob("*.rows")
+    assert rows_of(seen)["analysis_hash"].null_count() == 2
+    forget(sqlite_database, folder, 2)
+    assert rows_of(seen)["analysis_hash"].null_count() == 0
+    assert rows_of(seen).height == 10
+    sqlite_database.fill(
+        feedbacks=[{"id": 199, "user_id": 1, "analysis_id": 199, "recommendation_id": 1, "helpful_rating": 5,
+                    "created_at": NOW}]
+    )  # fmt: skip
+    later = exported(sqlite_database, folder, incremental=True, lookback="1d", now=NOW + timedelta(seconds=1))
+    assert (later.errors, later.exported_records) == (1, 1)
 
 
 def test_concurrent_export_does_not_contain_erased_people(application: Database, tmp_path: Path) -> None:

@@ -53,15 +53,40 @@ class TestAnotherKey:
         (retired_folder / Key(KEY).id).write_text(KEY)
         (retired_folder / Key(KEY).id).chmod(0o600)
         report = exported(application, folder, key=OTHER_KEY, allow_new_key=True)
-        assert (report.exported_records, report.excluded_records) == (6, 4)
+        assert (report.exported_records, report.erased_records) == (6, 4)
         assert pseudonym(201, OTHER_KEY).encode() not in everything_in(folder)
+
+    def test_load_training_leaves_out_people_erased_from_a_folder(
+        self, application: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As an export into the folder does; without it, or without a key of the tombstones, it cannot know them."""
+        exported(application, folder)
+        forget(application, folder, 2)
+        gone = {pseudonym(number) for number in (201, 202, 203, 204)}
+
+        def load(**options: Any) -> set[str]:
+            usual: dict[str, Any] = {"days_back": -1, "now": NOW, "key": KEY}
+            frame = fe.load_training(application.url, **usual | options)
+            return {*frame["analysis_hash"]}
+
+        assert load() & gone
+        assert load(output_dir=folder) == load() - gone
+        with pytest.raises(KeyMissingError):
+            load(output_dir=folder, key=OTHER_KEY)
+        monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+        assert len(load(output_dir=folder, key=OTHER_KEY)) == len(load() - gone)
+        with pytest.raises(UsageError, match="There is no folder"):
+            load(output_dir=folder / "nowhere")
+        (folder / ".feedback_etl/tombstones.jsonl").unlink()
+        with pytest.raises(ExportFileError, match="is missing or was changed"):
+            load(output_dir=folder)
 
     def test_erasure_under_two_keys_is_known_to_both(self, application: Database, folder: Path) -> None:
         """Either key is enough for a later export."""
         exported(application, folder)
         forget(application, folder, 2, keys=[Key(KEY), Key(OTHER_KEY)])
-        assert exported(application, folder).excluded_records == 4
-        assert exported(application, folder, key=OTHER_KEY, allow_new_key=True).excluded_records == 4
+        assert exported(application, folder).erased_records == 4
+        assert exported(application, folder, key=OTHER_KEY, allow_new_key=True).erased_records == 4
 
     def test_unkeyed_folders_use_the_configured_key(
         self, application: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,7 +100,7 @@ class TestAnotherKey:
         with pytest.raises(KeyMissingError):
             exported(application, folder, **unkeyed)
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
-        assert exported(application, folder, **unkeyed).excluded_records == 4
+        assert exported(application, folder, **unkeyed).erased_records == 4
 
 
 class TestConcurrentExport:
@@ -174,7 +199,7 @@ class TestFiles:
         folder.mkdir()
         path = folder / "old.csv"
         path.write_bytes(text.format(pseudonym(201), pseudonym(201).upper()).encode())
-        fe.exports.adopt(path, key=Key(KEY))
+        fe.exports.adopt(path, key=Key(KEY), analyses=[201])
         assert forget(application, folder, 2).rows == 1
         assert pseudonym(201) not in path.read_text().lower()
         assert path.read_text().count("\n") == 1
@@ -231,7 +256,8 @@ class TestFiles:
         with (folder / ".feedback_etl" / "audit.jsonl").open("a") as log:
             record = {"mac": "x", "previous": "x", "key_id": None, "number": 9, "at": "3", "user": "u", "host": "h"}
             log.write(json.dumps(record | {"event": "started", "run": "zz", "stem": "../pwn"}) + "\n")
-        exported(application, folder)
+        with pytest.raises(ExportFileError, match="does not verify"):
+            exported(application, folder)
         assert victim.exists()
         assert (tmp_path / ".pwn.csv.tmp").exists()
 

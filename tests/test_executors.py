@@ -272,6 +272,15 @@ class TestTasks:
         people = classes["people"].list.explode().drop_nulls()
         assert people.str.contains("^[0-9a-f]{16}$").all()
 
+    def test_workers_name_the_key_as_the_export_does(self, url: str, tmp_path: Path) -> None:
+        """With long pseudonyms, and in a folder of an earlier version; parts have those of a single process."""
+        long = exported(url, tmp_path / "long", executor=Watched(), pseudonym_length=32)
+        assert set(frame_of(long)["analysis_hash"].str.len_chars()) == {32}
+        key = fe.privacy.Key(KEY).with_legacy_id()
+        old = exported(url, tmp_path / "old", executor=Watched(), key=key)
+        assert (old.key_id, long.key_id) == (key.legacy_id, f"{fe.privacy.Key(KEY).id}-32")
+        assert {*frame_of(long)["analysis_hash"].str.slice(0, 16)} == {*frame_of(old)["analysis_hash"]}
+
     @pytest.mark.slow
     def test_a_task_that_runs_twice_is_one_part(self, url: str, tmp_path: Path) -> None:
         """At once or one after the other, also where rows wait for the sizes of the classes."""
@@ -548,11 +557,6 @@ class TestFailures:
 
         with pytest.raises(UsageError, match="This worker does not see"):
             exported(url, tmp_path / "here", executor=Watched(elsewhere))
-
-    def test_what_needs_one_folder_is_refused(self, url: str, tmp_path: Path) -> None:
-        """Rather than done by halves."""
-        with pytest.raises(UsageError, match="leave `incremental` out"):
-            exported(url, tmp_path, executor=Watched(), incremental=True)
 
     def test_what_is_asked_for_twice_is_made_once(self, url: str, tmp_path: Path) -> None:
         """Under one request id, with the same figures and names."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import pytest
@@ -18,7 +19,8 @@ from processes import feedback_etl, python, tracer
 from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports import layout
-from feedback_etl.exports.local_transaction import CommittedFiles, LocalExportTransaction
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import write_key
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.posix import fsync_directory, link_exclusive, make_private_folder, unlink_if_ours
@@ -35,15 +37,16 @@ from datetime import datetime
 from pathlib import Path
 import polars as pl
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.transaction import ExportTransaction
 
 def export(folder):
     try:
-        with LocalExportTransaction(folder, datetime(2025, 10, 25, 12)) as files:
+        with ExportTransaction(folder, datetime(2025, 10, 25, 12), form=FileFormat()) as files:
             files.write(pl.DataFrame({"number": [1, 2]}))
             files.write_rejected(pl.DataFrame({"feedback_id": [3], "reasons": ["formula"]}))
             published = files.commit()
-        print(published.pairs.name, published.rejected.name)
+        print(Path(published.pairs).name, Path(published.rejected).name)
     except ExportFileError as error:
         print(error)
         sys.exit(error.exit_code)
@@ -52,11 +55,22 @@ EXPORT_ONCE = f"{EXPORT}\nexport(sys.argv[1])"
 BOTH = f"{STEM}.csv {STEM}_rejected.csv\n"
 
 
+class CommittedFiles(NamedTuple):
+    """The paths of the files of an export."""
+
+    pairs: Path | None
+    rejected: Path | None
+
+
+def commit(export: ExportTransaction) -> CommittedFiles:
+    return CommittedFiles(*(Path(path) if path else None for path in export.commit()))
+
+
 def export(folder: str | Path, pairs: pl.DataFrame = PAIRS, rejected: pl.DataFrame = REJECTED) -> CommittedFiles:
-    with LocalExportTransaction(folder, NOW) as files:
+    with ExportTransaction(folder, NOW, form=FileFormat()) as files:
         files.write(pairs)
         files.write_rejected(rejected)
-        return files.commit()
+        return commit(files)
 
 
 def get_mode(path: Path) -> int:
@@ -72,13 +86,13 @@ def files_in(folder: Path) -> list[str]:
 
 def test_data_and_rejected_rows_are_published(tmp_path: Path) -> None:
     """Both files contain the appended rows and share a stem, and no other file remains."""
-    with LocalExportTransaction(tmp_path, NOW) as files:
+    with ExportTransaction(tmp_path, NOW, form=FileFormat()) as files:
         files.write(PAIRS)
         files.write(PAIRS.clear())
         files.write(PAIRS + 2)
         files.write_rejected(REJECTED.clear())
         files.write_rejected(REJECTED)
-        published = files.commit()
+        published = commit(files)
     assert published == CommittedFiles(tmp_path / f"{STEM}.csv", tmp_path / "rejected" / f"{STEM}_rejected.csv")
     assert files_in(tmp_path) == [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"]
     assert (tmp_path / f"{STEM}.csv").read_bytes() == b"number\n1\n2\n3\n4\n"
@@ -100,7 +114,7 @@ def test_rejected_rows_alone_are_published(tmp_path: Path) -> None:
 
 def test_unpublished_files_are_removed(tmp_path: Path) -> None:
     """All temporary files, that of the manifest included."""
-    with LocalExportTransaction(tmp_path, NOW) as files:
+    with ExportTransaction(tmp_path, NOW, form=FileFormat()) as files:
         files.write(PAIRS)
         files.write_rejected(REJECTED)
         assert len(files_in(tmp_path)) == 3
@@ -109,7 +123,7 @@ def test_unpublished_files_are_removed(tmp_path: Path) -> None:
 
 def test_unpublished_file_is_hidden(tmp_path: Path) -> None:
     """Until it is published, no pattern that finds exports finds it, and its mode is 0600."""
-    with LocalExportTransaction(tmp_path, NOW) as files:
+    with ExportTransaction(tmp_path, NOW, form=FileFormat()) as files:
         files.write(PAIRS)
         files.write_rejected(REJECTED)
         making = [tmp_path / name for name in files_in(tmp_path)]
@@ -243,12 +257,13 @@ def test_concurrent_processes_lose_no_file(tmp_path: Path) -> None:
 import sys
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.transaction import ExportTransaction
 folder, first = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(first, first + 10):
-    with LocalExportTransaction(folder, datetime(2025, 10, 25, 12)) as files:
+    with ExportTransaction(folder, datetime(2025, 10, 25, 12), form=FileFormat()) as files:
         files.write(pl.DataFrame({"number": [number]}))
         if number % 2:
             files.write_rejected(pl.DataFrame({"number": [number]}))
@@ -345,7 +360,7 @@ def test_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangling
 
 def test_rejected_rows_are_withdrawn_if_the_data_cannot_be_linked(tmp_path: Path) -> None:
     """Here somebody removed the data's temporary file before it got its name."""
-    with LocalExportTransaction(tmp_path, NOW) as files:
+    with ExportTransaction(tmp_path, NOW, form=FileFormat()) as files:
         files.write(PAIRS)
         files.write_rejected(REJECTED)
         next(tmp_path.glob(".*.csv.tmp")).unlink()
@@ -381,7 +396,7 @@ def test_without_links_the_files_of_a_killed_run_are_removed(tmp_path: Path) -> 
     python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:signal=SIGKILL:when=3"))
     published = {name for name in files_in(tmp_path) if not Path(name).name.startswith(".")}
     assert published == {f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"}
-    with LocalExportTransaction(tmp_path, NOW):
+    with ExportTransaction(tmp_path, NOW, form=FileFormat()):
         pass
     assert files_in(tmp_path) == []
 
@@ -466,7 +481,7 @@ def test_unpublished_file_is_locked(tmp_path: Path) -> None:
     """The lock shows that its writer is alive."""
     import fcntl
 
-    with LocalExportTransaction(tmp_path, NOW):
+    with ExportTransaction(tmp_path, NOW, form=FileFormat()):
         (name,) = files_in(tmp_path)  # the manifest's, which is named last
         with (tmp_path / name).open("rb") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

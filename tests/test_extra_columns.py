@@ -21,8 +21,8 @@ import feedback_etl as fe
 from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError, ValidationError
 from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.transform.expressions import age_ranges
+from feedback_etl.transform.row_schema import row_schema
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_schema"
 CITY = ExtraColumn("city", "quasi_identifier")
@@ -124,7 +124,7 @@ def test_names_that_cannot_be(app: Database, tmp_path: Path, name: str) -> None:
 def test_values_that_do_not_fit_reject_their_rows(app: Database, tmp_path: Path) -> None:
     """With a reason that names the column and no value."""
     query = QUERY.replace("'Bern'", "'=1+1'").replace("f.user_id > 1 AS", "f.user_id - 1 AS")
-    report = own(app, tmp_path, query=query, max_rejected=1.0)
+    report = own(app, tmp_path, query=query, formulas="reject", max_rejected=1.0)
     assert report.rejected_reasons == {"formula": 3, "is_member_not_boolean": 3}
 
 

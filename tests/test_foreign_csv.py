@@ -16,6 +16,7 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.compliance.data_files import read_contents
+from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.compliance.rows import check_duplicates, check_pseudonyms
 from feedback_etl.exports.catalog import list_manifests, replace_manifest
 from feedback_etl.exports.csv_files import iter_lines, iter_records, without_empty_lines
@@ -23,6 +24,7 @@ from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.row_filter import count_rows, read_columns, write_without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.report.rows import Export, Rows
+from feedback_etl.settings import load_settings
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
 
@@ -82,7 +84,7 @@ def adopted(request: pytest.FixtureRequest, sqlite_database: Database, tmp_path:
     copy = tmp_path / "theirs" / "old.csv"
     copy.parent.mkdir()
     copy.write_bytes(SHAPES[request.param](list(iter_lines(path))))
-    fe.exports.adopt(copy, key=KEYS[0])
+    fe.exports.adopt(copy, key=KEYS[0], analyses=[101, 102, 103, 201, 202, 203])
     return copy
 
 
@@ -107,7 +109,9 @@ class TestAdopted:
         facts = read_contents(folder, manifest)
         assert facts is not None
         assert (facts.repeated, facts.without_analysis, facts.rows.collect().height) == (0, 0, 6)
-        assert [item.passed for item in (check_duplicates([facts]), check_pseudonyms([facts], []))] == [True, True]
+        remedies = Remedies(load_settings(output_dir=folder.path))
+        items = (check_duplicates([facts], remedies), check_pseudonyms([facts], [], remedies))
+        assert [item.passed for item in items] == [True, True]
         assert json.loads(here("risk", adopted, "--json").out)["rows"] == 6
 
     def test_erasure_keeps_all_other_bytes(self, adopted: Path, sqlite_database: Database) -> None:

@@ -22,6 +22,7 @@ from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.database.batches import BatchOptions
 from feedback_etl.database.partitioning import FeedbackPartitions
 from feedback_etl.database.read import ReadRequest
+from feedback_etl.database.watermark import Watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
@@ -165,7 +166,16 @@ def divided(count: int) -> FeedbackPartitions:
     minutes = [NOW - timedelta(minutes=count - number) for number in range(count + 1)]
     ranges = [Window(*ends) for ends in itertools.pairwise(minutes)]
     return FeedbackPartitions(
-        "", ranges, lambda each: f"SELECT {each}" + " " * 2_000, [], 0, 0, lambda: "", "postgresql", ()
+        "",
+        ranges,
+        lambda each: f"SELECT {each}" + " " * 2_000,
+        [],
+        0,
+        0,
+        lambda: "",
+        "postgresql",
+        (),
+        Watermark(None, []),
     )
 
 

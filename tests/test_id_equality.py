@@ -190,7 +190,7 @@ def test_any_spelling_erases_all_spellings_permanently(url: str, case: str, name
     assert erase(url, folder, **{named: [ids.spellings[0]]}).not_found == []
     add(url, ids.spellings[0])
     again = export(url, folder, now=NOW.replace(hour=13))
-    assert (again.exported_records, again.excluded_records) == (len(ids.others), len(ids.spellings))
+    assert (again.exported_records, again.erased_records) == (len(ids.others), len(ids.spellings))
     assert again.risk["k"] == len(ids.others)
 
 

@@ -26,9 +26,10 @@ import feedback_etl as fe
 from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.exports.catalog import list_manifests, replace_manifest
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.seen_rows import SeenRows
+from feedback_etl.exports.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 
@@ -202,12 +203,13 @@ def everything_is_valid(_: pl.DataFrame) -> pl.Expr:
 @pytest.mark.parametrize("key", [None, Key(KEY)], ids=["unkeyed", "keyed"])
 def test_seen_rows_do_not_hide_other_rows(seen: Any, new: Any, key: Key | None, tmp_path: Path) -> None:
     """With any characters, or none; for pairs and rows."""
-    before = SeenRows(None, key, None)
+    before = SeenRows(read_seen_rows(LocalStorage(tmp_path), ()), key, None)
     assert (
         before.filter_new_rows(raw(seen), everything_is_valid).height == before.filter_new_pairs(raw(seen)).height == 1
     )
     before.rows().write_csv(tmp_path / "rows")
-    now = SeenRows(tmp_path / "rows", key, None)
+    file = DataFile("rows", "rows", 0, 0, hash_file(tmp_path / "rows"))
+    now = SeenRows(read_seen_rows(LocalStorage(tmp_path), [file]), key, None)
     assert now.filter_new_rows(raw(seen, new), everything_is_valid).rows() == raw(new).rows()
     assert now.filter_new_pairs(raw(seen, new)).rows() == raw(new).rows()
 

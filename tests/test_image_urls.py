@@ -114,12 +114,14 @@ def test_the_contract_in_a_parquet_file_has_it(app: Database, tmp_path: Path) ->
 
 @pytest.mark.any_database
 def test_a_url_that_spreadsheets_would_run_rejects_its_row(app: Database, tmp_path: Path) -> None:
-    """As any other text."""
+    """As any other text, where formulas are to be rejected; else it is escaped."""
     agree(app, u1="true")
     with app.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE photos SET s3_key = '=1+1' WHERE id = 1")
-    report = exported_from_url(app, tmp_path, include_image_urls=True)
+        connection.exec_driver_sql("UPDATE photos SET s3_key = '=x+y' WHERE id = 1")
+    report = exported_from_url(app, tmp_path / "rejected", include_image_urls=True, formulas="reject")
     assert report.rejected_reasons == {"formula": 1}
+    report = exported_from_url(app, tmp_path / "escaped", include_image_urls=True)
+    assert (report.rejected_reasons, report.escaped_texts["image_url"]) == ({}, 1)
 
 
 @pytest.mark.any_database

@@ -32,11 +32,12 @@ from pseudonym_keys import KEY
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
+from feedback_etl.clock import parse_lookback
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS, parse_lookback
+from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS
 from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
@@ -295,7 +296,7 @@ class TestErrors:
         assert seen_rows.read_text().count("\n") == 3
         add(app, row(3, NOW - MINUTE, user_id=1), row(4, NOW))
         report = export_next(app, folder, NOW + HOUR)
-        assert (report.exported_records, report.excluded_records, count_pairs(folder)) == (1, 2, 2)
+        assert (report.exported_records, report.erased_records, count_pairs(folder)) == (1, 2, 2)
 
 
 WRITING_FUNCTIONS = [(os, name) for name in ("fsync", "link", "unlink", "rename", "replace")]

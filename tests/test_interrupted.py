@@ -23,18 +23,20 @@ import json, os, signal, sys, warnings
 from datetime import datetime
 from pathlib import Path
 import polars as pl
-from feedback_etl.storage import locks, posix
+from feedback_etl.storage import local, locks, posix
 from feedback_etl.storage import whole_files
 from feedback_etl.exports import audit, audit_records, manifest, recovery
-from feedback_etl.exports import folder_transaction, local_transaction, transaction
+from feedback_etl.exports import preconditions, publication, transaction
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.exports import file_formats
-from feedback_etl.exports import staged_file
+from feedback_etl.exports import cleanup, part_writer
 
 OURS = {
     module.__file__
     for module in (
-        audit, audit_records, locks, manifest, transaction, folder_transaction, local_transaction, file_formats,
-        staged_file, posix, recovery, whole_files
+        audit, audit_records, cleanup, locks, manifest, transaction, preconditions, publication, file_formats,
+        local, part_writer, posix, recovery, whole_files
     )
 }
 DATA = "number\\n" + "".join(f"{number}\\n" for number in range(1000))
@@ -61,7 +63,7 @@ def export(folder, nth, act):
     frame = pl.DataFrame({"number": range(1000)})
     sys.settrace(trace)
     try:
-        with local_transaction.LocalExportTransaction(folder, datetime(2025, 10, 25, 12)) as files:
+        with ExportTransaction(folder, datetime(2025, 10, 25, 12), form=FileFormat()) as files:
             files.write(frame)
             files.write_rejected(frame)
             files.commit()
@@ -154,8 +156,9 @@ def test_kill_during_writing_leaves_no_visible_file(tmp_path: Path, when: int) -
 import sys
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.local_transaction import LocalExportTransaction
-with LocalExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.transaction import ExportTransaction
+with ExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12), form=FileFormat()) as files:
     for _ in range(4):
         files.write(pl.DataFrame({"text": ["x" * 100] * 20_000}))
         print("appended", flush=True)

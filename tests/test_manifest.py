@@ -9,6 +9,7 @@ import pytest
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit_records import Line
+from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.manifest import parse_manifest
 from feedback_etl.exports.tombstones import list_erasures
 
@@ -92,8 +93,16 @@ def test_measure_of_risk_that_the_checklist_reads_is_checked(name: str, value: o
 def test_settings_stay_as_they_were_written() -> None:
     """Their digest identifies the series of an export."""
     settings = CONTENT["settings"] | {"extra_columns": [["channel", "insensitive", "text"]], "age_edges": [0, 18]}
-    manifest = parse_manifest(json.dumps(CONTENT | {"settings": settings}).encode(), PATH.name)
+    content = CONTENT | {"settings": settings, "settings_digest": hash_settings(settings)}
+    manifest = parse_manifest(json.dumps(content).encode(), PATH.name)
     assert json.dumps(manifest.settings) == json.dumps(settings)
+
+
+def test_wrong_digest_of_the_settings_is_refused() -> None:
+    """No MAC covers it, since it is computed from the settings."""
+    content = CONTENT | {"settings_digest": "0" * 16}
+    with pytest.raises(ExportFileError, match="no manifest"):
+        parse_manifest(json.dumps(content).encode(), PATH.name)
 
 
 @pytest.mark.parametrize(

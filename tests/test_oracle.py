@@ -150,7 +150,7 @@ def test_the_lowest_profile_gives_the_age(sqlite_database: Database) -> None:
         ({"helpful_rating": 0}, "helpful_rating_out_of_range"),
         ({"product_satisfaction": 6}, "product_satisfaction_out_of_range"),
         ({"routine_completion_pct": 101}, "routine_completion_pct_out_of_range"),
-        ({"timeframe": "\t1_week"}, "formula"),
+        ({"timeframe": "1_\x07week"}, "control_character"),
     ],
 )
 def test_a_fault_of_the_feedback_has_its_name(sqlite_database: Database, change: dict[str, Any], reason: str) -> None:
@@ -224,8 +224,8 @@ def test_lists_are_joined(sqlite_database: Database, text: str | None, field: st
         (r'["\ud83d", "\ude00"]', "rules_not_a_list"),
         ('["a", ""]', "empty_element"),
         ('["a", "b,c"]', "comma_in_element"),
-        ('["a", "-b"]', "formula"),
-        (r'["a", "\n"]', "formula"),
+        (r'["a", "-b\u0000"]', "control_character"),
+        (r'["a", "\u0085"]', "control_character"),
     ],
 )
 def test_a_fault_of_a_list_has_its_name(sqlite_database: Database, text: str, reason: str) -> None:
@@ -235,7 +235,7 @@ def test_a_fault_of_a_list_has_its_name(sqlite_database: Database, text: str, re
 
 def test_a_row_can_have_many_faults(sqlite_database: Database) -> None:
     """All reasons are given; a list that is none is not looked into."""
-    record = {"id": 1, "recommendation_id": "", "conditions_analyzed": '[""', "rules_applied": ["", "@a,b"]}
+    record = {"id": 1, "recommendation_id": "", "conditions_analyzed": '[""', "rules_applied": ["", "\x1ba,b"]}
     assert export(sqlite_database, [FEEDBACK | {"analysis_id": None}], record).rejected == [
         (
             1,
@@ -247,7 +247,7 @@ def test_a_row_can_have_many_faults(sqlite_database: Database) -> None:
                     "conditions_not_a_list",
                     "empty_element",
                     "comma_in_element",
-                    "formula",
+                    "control_character",
                 }
             ),
         )

@@ -27,10 +27,10 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
 from feedback_etl.exports.layout import part_folders, part_path
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import load_settings
 from feedback_etl.storage.local import LocalStorage
@@ -41,7 +41,7 @@ KEYS = [Key(KEY)]
 
 def export_partitioned(rows: Rows, folder: Path) -> str:
     """Export rows in parts, and return the stem."""
-    with PartitionedExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export:
+    with ExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export:
         export.commit(rows.put(LocalStorage(folder), export.stem), rows.facts)
     return export.stem
 
@@ -70,7 +70,7 @@ def assert_consistent(folder: Path) -> None:
     for manifest in list_manifests(folder):
         for file in manifest.files if not manifest.pruned_at else []:
             assert hash_file(folder / file.path) == file.sha256
-    assert verify_folder(folder, list_manifests(folder), KEYS).problems == []
+    assert verify_folder(folder, KEYS).problems == []
 
 
 @pytest.mark.sample("{'format': 'csv'}", "{'format': 'parquet'}")
@@ -144,11 +144,11 @@ import os, signal, sys
 from datetime import datetime
 from pathlib import Path
 from feedback_etl.exports.layout import part_folders, part_path
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.privacy.keys import Key
 folder = Path(sys.argv[1])
-with PartitionedExportTransaction(folder, datetime(2025, 10, 25, 12), TransactionOptions(key=Key({KEY!r}))) as export:
+with ExportTransaction(folder, datetime(2025, 10, 25, 12), TransactionOptions(key=Key({KEY!r}))) as export:
     names = ("part-00000.parquet", ".part-00001.parquet.7-0a1b.tmp", ".part-00001.csv.gz.7-0a1b.tmp", "mine.txt")
     for place in part_folders(export.stem):
         for name in names:
@@ -207,7 +207,7 @@ def test_late_worker_leaves_no_file(rows: Rows, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "unlink", late)
     with (
         suppress(MemoryError),
-        PartitionedExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export,
+        ExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export,
     ):
         rows.put(place, export.stem)
         raise MemoryError
@@ -220,7 +220,7 @@ def test_renamed_folder_of_a_dead_run_is_removed_by_the_next_run(rows: Rows, fol
     """The coordinator was killed, or could not remove a file; with other files in it, the folder gets its name back."""
     with (
         suppress(MemoryError),
-        PartitionedExportTransaction(folder, rows.now + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export,
+        ExportTransaction(folder, rows.now + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export,
     ):
         rows.put(LocalStorage(folder), export.stem)
         hidden = folder / f".{export.stem}.tmp"
@@ -248,7 +248,7 @@ def test_liveness_of_a_run_is_checked_without_writing(folder: Path, monkeypatch:
 
     flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", on_nfs)
-    with PartitionedExportTransaction(folder, NOW, TransactionOptions(key=KEYS[0])) as export:
+    with ExportTransaction(folder, NOW, TransactionOptions(key=KEYS[0])) as export:
         fe.privacy.erase(folder, analysis_ids=[999], keys=KEYS)
         assert (folder / export.stem).is_dir()
     assert not (folder / export.stem).exists()
@@ -268,6 +268,6 @@ def test_parts_without_a_manifest_are_reported(
     assert first.endswith("unmanaged: the manifest of this part is missing")
     assert second == "    restore it, or remove the folder"
     (folder / "kept.json").rename(folder / f"{stem}.manifest.json")
-    with PartitionedExportTransaction(folder, NOW + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export:
+    with ExportTransaction(folder, NOW + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export:
         (folder / export.stem / "part-00000.csv").touch()
         assert fe.exports.list_exports(folder).unmanaged == []

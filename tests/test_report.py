@@ -156,7 +156,7 @@ class TestContent:
             assert figures == [32, 24, 8]
             begin = f'<tr><th scope="row">{manifest.created_at[:10]} '
             (row,) = [line for line in page.splitlines() if line.startswith(begin) and ">full<" in line]
-            assert re.findall(r'figure">([\d,]+)<', row) == ["32", "24", "0", "0", "8", "0", "0", "0"]
+            assert re.findall(r'figure">([\d,]+)<', row) == ["32", "24", "0", "0", "8", "0", "0", "0", "0"]
 
     def test_rows_in_several_exports_count_once(self, sqlite_database: Database) -> None:
         """The dictionary covers all exports."""
@@ -297,6 +297,15 @@ class TestAudit:
         log = FOLDER / ".feedback_etl" / "audit.jsonl"
         log.write_text(log.read_text().replace('"event": "started"', '"event": "stopped"'))
         assert "line 1: it was changed" in render()
+
+    def test_unkeyed_log_is_not_called_unchanged(self, sqlite_database: Database) -> None:
+        """Anyone could have written it."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER, key=None, unkeyed=True)
+        page = render()
+        assert "No key protects the audit log" in page
+        assert "The audit log is unchanged." not in page
+        assert "verified" not in page
 
     def test_missing_key_is_reported(self, sqlite_database: Database) -> None:
         """Records under an unavailable key cannot be verified."""

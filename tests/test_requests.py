@@ -23,10 +23,10 @@ KILLED = f"""
 import os, signal, sys
 from datetime import datetime
 import feedback_etl as fe
-from feedback_etl.exports.local_transaction import LocalExportTransaction
+from feedback_etl.exports.transaction import ExportTransaction
 url, folder, method, request = sys.argv[1:]
 now = datetime(2025, 10, 25, 12)
-setattr(LocalExportTransaction, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+setattr(ExportTransaction, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 fe.export_feedback(url, days_back=-1, key={KEY!r}, output_dir=folder, now=now, idempotency_key=request)
 """
 

@@ -21,12 +21,12 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.maintenance import list_exports, prune, select_expired
 from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
-from feedback_etl.exports.row_schema import row_schema
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training import scan_training
+from feedback_etl.transform.row_schema import row_schema
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from folders import FORMS, exported, people
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import Here
+from pseudonym_keys import OTHER_KEY
 
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.risk_measures import Risk, risk
@@ -210,7 +211,7 @@ class TestCommand:
         """A person has another pseudonym in each; files without a manifest are taken as they are."""
         sqlite_database.fill(**people(3))
         first, again = (exported(sqlite_database, Path(name)).export_filename for name in ("one", "two"))
-        other = exported(sqlite_database, Path("other"), key="another key that is long enough for it").export_filename
+        other = exported(sqlite_database, Path("other"), key=OTHER_KEY).export_filename
         ended = run_command("risk", first, again, other)
         assert ended.code == 2
         assert "The files were made with 2 keys" in ended.err

@@ -24,6 +24,7 @@ from frames import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import has_control_character, is_formula
 from polars.testing import assert_frame_equal
 
 from feedback_etl.columns import RAW_COLUMNS, TRAINING_COLUMNS, require_raw
@@ -36,6 +37,7 @@ STABLE_REASONS = (
     "analysis_id_missing",
     "recommendation_missing",
     "formula",
+    "control_character",
     "created_at_missing",
     "created_at_unreadable",
     "helpful_rating_out_of_range",
@@ -57,7 +59,7 @@ FEWER = settings(max_examples=settings().max_examples // 3)
 
 def reasons_of(row: Row, **types: Any) -> str | None:
     """The reasons for which one row is rejected; None where it is valid."""
-    valid, rejected = split_valid(raw_frame(row, **types))
+    valid, rejected = split_valid(raw_frame(row, **types), reject_formulas=True)
     assert valid.height + rejected.height == 1
     return None if valid.height else str(rejected["reasons"].item())
 
@@ -76,7 +78,8 @@ def expected_reasons(row: Row) -> list[str]:
         "rules_not_a_list": lists["rules_applied"] is None,
         "comma_in_element": any("," in word for word in words),
         "empty_element": "" in words,
-        "formula": any(text.startswith(tuple("=+-@\t\r\n")) for text in texts),
+        "formula": any(map(is_formula, texts)),
+        "control_character": any(map(has_control_character, texts)),
         "would_recommend_not_boolean": row["would_recommend"] not in (None, 0, 1),
     }
     for name, (least, greatest) in LIMITS.items():
@@ -112,6 +115,10 @@ class TestReasons:
             ({"timeframe": "@week"}, "formula"),
             ({"conditions_analyzed": '["acne", "-1"]'}, "formula"),
             ({"rules_applied": r'["\tr001"]'}, "formula"),
+            ({"recommendation_id": "rec\x00"}, "control_character"),
+            ({"recommendation_id": "\x00=1"}, "formula,control_character"),
+            ({"timeframe": "2\x7fweeks"}, "control_character"),
+            ({"conditions_analyzed": r'["acne", "\u0085"]'}, "control_character"),
             ({"created_at": None}, "created_at_missing"),
             ({"helpful_rating": 0}, "helpful_rating_out_of_range"),
             ({"helpful_rating": 6}, "helpful_rating_out_of_range"),
@@ -183,7 +190,7 @@ class TestReasons:
         bad: Row = {
             **dict.fromkeys(LIMITS, -0.5),
             **{"analysis_id": None, "recommendation_id": "", "created_at": None, "would_recommend": 2},
-            **{"timeframe": "=1", "conditions_analyzed": "oops", "rules_applied": '["a,b", "", "=1", "=2", "c,d"]'},
+            **{"timeframe": "=1\0", "conditions_analyzed": "oops", "rules_applied": '["a,b", "", "=1", "=2", "c,d"]'},
         }
         everything = [
             reason for reason in STABLE_REASONS if reason not in ("created_at_unreadable", "rules_not_a_list")
@@ -217,7 +224,7 @@ class TestSplit:
         numbered = frame.with_row_index("n")
         reasons = [",".join(expected_reasons(row)) for row in frame.to_dicts()]
         judged = numbered.with_columns(reasons=pl.Series(reasons, dtype=pl.String))
-        valid, rejected = split_valid(numbered)
+        valid, rejected = split_valid(numbered, reject_formulas=True)
         assert_frame_equal(valid, judged.filter(reasons="").drop("reasons"))
         assert_frame_equal(rejected, judged.filter(pl.col("reasons") != ""))
 
@@ -353,13 +360,13 @@ class TestValidate:
         [
             ("analysis_hash", ["", "73475cb40a568e8", "73475cb40a568e8d0", "73475CB40A568E8D"], "str_matches"),
             ("analysis_hash", ["73475cb40a568e8d\n", "73475cb40a568e8g", CANARY], "str_matches"),
-            ("recommendation_id", ["", "=1", "+1", "-1", "@1", "\t1", "\r1", "\n1"], "str_matches"),
+            ("recommendation_id", ["", "\0", "\x1b1", "\x7f", "\x851"], "str_matches"),
             ("helpful_rating", [0, 6, -1, 127], "in_range"),
             ("product_satisfaction", [0, 6, -1, 127], "in_range"),
             ("routine_completion_pct", [-1, 101], "in_range"),
-            ("conditions_detected", ["", ",", "a,", ",a", "a,,b", "=1", "a,=1", "\na", "a,\n"], "str_matches"),
-            ("rules_applied", ["", ",", "a,", ",a", "a,,b", "@1", "a,@1", "\ta", "a,\t"], "str_matches"),
-            ("timeframe", ["", "=1", "+1", "-1", "@1", "\t1", "\r1", "\n1"], "str_matches"),
+            ("conditions_detected", ["", ",", "a,", ",a", "a,,b", "\0", "a,\x1b1", "a\x85", "a,b\x7f"], "str_matches"),
+            ("rules_applied", ["", ",", "a,", ",a", "a,,b", "\x01", "a,\x1b1", "a\x85", "a,b\x7f"], "str_matches"),
+            ("timeframe", ["", "\0", "\x1b1", "\x7f", "\x851"], "str_matches"),
         ],
     )
     def test_each_rule(self, name: str, values: list[Any], rule: str) -> None:
@@ -435,9 +442,9 @@ class TestValidate:
 
     def test_all_faults_are_counted_and_sorted(self) -> None:
         """The most frequent first, then by name."""
-        bad = {"helpful_rating": 6, "timeframe": "=1", "analysis_hash": "x"}
+        bad = {"helpful_rating": 6, "timeframe": "\x1b1", "analysis_hash": "x"}
         with pytest.raises(ValidationError) as caught:
-            validate(pair_frame(bad, {"timeframe": "=1"}, {}))
+            validate(pair_frame(bad, {"timeframe": "\x1b1"}, {}))
         assert list(caught.value.reasons.items()) == [
             ("timeframe str_matches", 2),
             ("analysis_hash str_matches", 1),
@@ -448,7 +455,7 @@ class TestValidate:
     def test_no_message_holds_a_value(self, name: str) -> None:
         """Neither a value of the right type nor one of a wrong one; not in the errors behind it either."""
         for frame in (
-            pair_frame({}).with_columns(pl.lit(f"={CANARY}").alias(name)),
+            pair_frame({}).with_columns(pl.lit(f"\x1b{CANARY}").alias(name)),
             pair_frame({}).with_columns(pl.lit([CANARY]).alias(name)),
         ):
             with pytest.raises(ValidationError) as caught:

@@ -58,14 +58,25 @@ def test_precedence_of_sources(
 
 
 CONSENT = ("opt_in_column", "opt_out_column")
-RECORD = ("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients")
-PRIVACY = ("timestamp_precision", "k", "on_small_class", "max_suppressed", "quasi_identifiers", *CONSENT)
+RECORD = (
+    *("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients"),
+    *("transfers", "data_protection_officer"),
+)
+PRIVACY = (
+    "timestamp_precision",
+    "pseudonym_length",
+    "k",
+    "on_small_class",
+    "max_suppressed",
+    "quasi_identifiers",
+    *CONSENT,
+)
 
 
 def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line, FEEDBACK_ETL_<NAME> and the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    schema = {"query", "age_edges", "columns", "row_model", "allow_row_security"}
+    schema = {"query", "age_edges", "columns", "row_model", "allow_row_security", "formulas"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
     assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
@@ -96,6 +107,7 @@ def test_defaults() -> None:
         batch_size=65_536,
         lock_timeout=60.0,
         timestamp_precision="exact",
+        pseudonym_length=16,
         k=None,
         on_small_class="suppress",
         max_suppressed=1.0,
@@ -106,10 +118,13 @@ def test_defaults() -> None:
         purpose=None,
         legal_basis=None,
         recipients=None,
+        transfers=None,
+        data_protection_officer=None,
         query=None,
         age_edges=(18, 25, 35, 50),
         columns={},
         row_model=None,
+        formulas="escape",
         opt_in_column="training_data_opt_in",
         opt_out_column="training_data_opt_out",
         key_file=None,
@@ -253,9 +268,9 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 _NAMES = (
     "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
-    "lock_timeout, timestamp_precision, k, on_small_class, max_suppressed, quasi_identifiers, age_edges, columns, "
-    "row_model, retention_days, controller, contact, purpose, legal_basis, "
-    "recipients, opt_in_column, opt_out_column, key_file, retired_keys"
+    "lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, quasi_identifiers, "
+    "age_edges, columns, formulas, row_model, retention_days, controller, contact, purpose, legal_basis, "
+    "recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, retired_keys"
 )
 KNOWN_SETTINGS = f"Settings are: {_NAMES}."
 

@@ -33,9 +33,9 @@ from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify, verify_folder
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
-from feedback_etl.exports.transaction import TransactionOptions
-from feedback_etl.pipeline.part_writer import PartWriter
+from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.report.contracts import write_contracts
 from feedback_etl.settings import load_settings
@@ -130,7 +130,7 @@ def _part(_: Database, folder: Path) -> None:
 
 def _parted(database: Database, folder: Path) -> None:
     """An export in parts, during which somebody is erased."""
-    with PartitionedExportTransaction(folder, LATER, TransactionOptions(key=KEYS[0])) as export:
+    with ExportTransaction(folder, LATER, TransactionOptions(key=KEYS[0])) as export:
         name = f"{export.stem}/part-00001.csv"
         with PartWriter(LocalStorage(folder), name, FileFormat(), {}) as part:
             part.append(rows_of(folder / f"{STEM}.csv"))
@@ -255,7 +255,7 @@ def test_file_is_complete_or_unchanged_after_any_write_error(
             assert_sound(folder)
             if not writer.in_steps:
                 assert contents(folder) == before
-                assert verify_folder(folder, list_manifests(folder), KEYS).problems == []
+                assert verify_folder(folder, KEYS).problems == []
                 return
             assert_between(steady(contents(folder)), steady(before), after)
             if not writer.is_repeatable:
@@ -264,7 +264,7 @@ def test_file_is_complete_or_unchanged_after_any_write_error(
         else:
             seen.add(True)
         assert_sound(folder)
-        assert verify_folder(folder, list_manifests(folder), KEYS).problems == []
+        assert verify_folder(folder, KEYS).problems == []
         assert steady(contents(folder)).items() >= after.items()
 
     holds()
@@ -422,8 +422,9 @@ def test_export_killed_by_sigxfsz_publishes_nothing(tmp_path: Path) -> None:
     code = f"""{FATAL}
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.local_transaction import LocalExportTransaction
-with LocalExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12)) as files:
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.transaction import ExportTransaction
+with ExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12), form=FileFormat()) as files:
     files.write(pl.DataFrame({{"number": range(20_000)}}))
     files.commit()
 """
@@ -440,7 +441,7 @@ def test_command_line_ignores_sigxfsz(tmp_path: Path) -> None:
     code = f"""{FATAL}
 from feedback_etl.cli.app import main
 from feedback_etl.cli.console import write_stdout
-main(lambda: write_stdout("x" * 30_000))
+main(lambda: write_stdout(b"x" * 30_000))
 """
     for unbuffered in ("", "1"):
         with (tmp_path / "output").open("wb") as output:

@@ -154,14 +154,15 @@ class TestOneBatch:
         """Feedback id, pseudonym and reasons; a row without an analysis has no pseudonym."""
         rows: list[Row] = [
             {"feedback_id": 1, "timeframe": f"={CANARY}", "user_id": 47114711},
-            {"feedback_id": None, "analysis_id": None, "recommendation_id": f"={CANARY}"},
+            {"feedback_id": None, "analysis_id": None, "recommendation_id": f"={CANARY}\0"},
             {"feedback_id": 3, "conditions_analyzed": f'["{CANARY},"]', "rules_applied": CANARY},
         ]
-        rejected = outcome_of([raw_frame(*rows).with_columns(feedback_text=pl.lit(CANARY))], key=KEY).rejected
+        frame = raw_frame(*rows).with_columns(feedback_text=pl.lit(CANARY))
+        rejected = outcome_of([frame], key=KEY, formulas="reject").rejected
         pseudonym = hmac.new(KEY.text.encode(), b"analysis_id:42", hashlib.sha256).hexdigest()[:16]
         expected = [
             (1, pseudonym, "formula"),
-            (None, None, "analysis_id_missing,formula"),
+            (None, None, "analysis_id_missing,formula,control_character"),
             (3, pseudonym, "comma_in_element,rules_not_a_list"),
         ]
         assert_frame_equal(rejected, pl.DataFrame(expected, schema=REJECTED_SCHEMA, orient="row"))
@@ -302,7 +303,7 @@ class TestJudge:
             UNRATED,
         ]
         with pytest.raises(ValidationError) as caught:
-            judged(raw_frame(*rows), strict=True)
+            judged(raw_frame(*rows), strict=True, formulas="reject")
         assert str(caught.value) == (
             "Nothing was exported: 3 of 4 rows (75.0 %) are rejected, and `strict` allows none. "
             "Reasons: routine_completion_pct_out_of_range 2, formula 1, rules_not_a_list 1. "
@@ -315,7 +316,7 @@ class TestJudge:
         """An export of nothing is a failure, whatever share may be rejected."""
         message = r"2 of 2 rows \(100\.0 %\) are rejected, so no valid row is left"
         with pytest.raises(AllRejectedError, match=message) as caught:
-            judged(raw_frame({"timeframe": "=1"}), raw_frame({"timeframe": "=1"}, UNRATED), max_rejected=1.0)
+            judged(raw_frame({"timeframe": "\x1b1"}), raw_frame({"timeframe": "\x1b1"}, UNRATED), max_rejected=1.0)
         report = caught.value.report
         assert (report.total_feedback_records, report.skipped_records, report.errors) == (3, 1, 2)
 
@@ -323,7 +324,7 @@ class TestJudge:
     def test_a_limit_that_was_asked_for_comes_first(self, limit: dict[str, Any]) -> None:
         """Whoever asked for one does not want figures instead of the error."""
         with pytest.raises(ValidationError) as caught:
-            judged(raw_frame({"timeframe": "=1"}), **limit)
+            judged(raw_frame({"timeframe": "\x1b1"}), **limit)
         assert type(caught.value) is ValidationError
 
     @pytest.mark.parametrize(("rejected", "passes"), [(1, True), (2, True), (3, False)])
@@ -373,14 +374,15 @@ class TestReport:
 
     def test_json_holds_it_all(self) -> None:
         """Times as ISO 8601 text in UTC, a window without a start as null."""
-        report = outcome_of([raw_frame({}, {"timeframe": "=1"})], key=KEY).report
+        report = outcome_of([raw_frame({}, {"timeframe": "=1"})], key=KEY, formulas="reject").report
         told = json.loads(json.dumps(report.to_dict()))
         assert told == {
             **{"total_feedback_records": 2, "exported_records": 1, "anonymized_records": 1, "deduplicated_records": 0},
             **{"skipped_records": 0, "errors": 1, "suppressed_records": 0, "excluded_records": 0},
+            **{"erased_records": 0, "known_records": 0},
             **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
             **{"rejected_reasons": {"formula": 1}, "key_id": KEY.id, "advice": ""},
-            **{"implausible_ages": 0, "withheld_image_urls": 0, "unreadable_times": 0},
+            **{"implausible_ages": 0, "withheld_image_urls": 0, "unreadable_times": 0, "escaped_texts": {}},
             **{"audit_head": "", "mode": "full", "late_records": 0, "risk": {}},
             "window": ["2025-10-01T00:00:00", "2025-10-25T12:00:00.654321"],
         }

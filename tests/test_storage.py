@@ -107,6 +107,7 @@ class TestListing:
         assert {name: (info.bytes, info.version) for name, info in listed.items()} == {
             name: (len(name), version) for name, version in versions.items()
         }
+        assert storage.list_entries() == sorted(listed)
         assert storage.list_files("folder") == {"folder/c": listed["folder/c"]}
         assert storage.list_files(".state").keys() == {".state/x/d"}
         assert storage.list_files("nowhere") == {}

@@ -19,7 +19,7 @@ from object_store import Proxy, Trouble
 from processes import wait_for
 from pseudonym_keys import KEY
 
-from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.errors import ExportFileError, ValidationError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.manifest import Manifest
@@ -211,12 +211,6 @@ def test_tasks_hold_no_credentials(url: str, bucket_url: str) -> None:
     for task in watched.tasks:
         assert bucket_url.encode() in pickle.dumps(task)
         assert not any(secret.encode() in pickle.dumps(task) for secret in secrets)
-
-
-def test_what_needs_a_folder_is_refused(url: str, bucket_url: str) -> None:
-    """Rather than done by halves."""
-    with pytest.raises(UsageError, match="leave `incremental` out"):
-        stored(url, bucket_url, incremental=True)
 
 
 @pytest.mark.slow

@@ -21,9 +21,9 @@ from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
-from feedback_etl.exports.transaction import TransactionOptions
-from feedback_etl.pipeline.part_writer import PartWriter
+from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.object_store import ObjectStorage
@@ -40,7 +40,7 @@ def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
 
 def published(url: str, rows: Rows) -> str:
     """An export in the bucket; its stem."""
-    with ObjectExportTransaction(ObjectStorage(url), NOW, TransactionOptions(key=SIGNER)) as export:
+    with ExportTransaction(ObjectStorage(url), NOW, TransactionOptions(key=SIGNER)) as export:
         export.commit(rows.put(ObjectStorage(url), export.stem), rows.facts)
     return export.stem
 
@@ -55,7 +55,7 @@ def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any)
     """Its export has failed meanwhile, and nobody would ever look for its part."""
     with (
         pytest.raises(ZeroDivisionError),
-        ObjectExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER)) as export,
+        ExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER)) as export,
     ):
         _ = 1 / 0
     late = name(export.stem)
@@ -74,7 +74,7 @@ def test_erase_and_list_tell_of_exports_that_are_not_finished(
 ) -> None:
     """Their parts may hold the people; who is published leaves them out."""
     published(bucket_url, rows)
-    with ObjectExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER)) as export:
+    with ExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER)) as export:
         done = fe.privacy.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
         assert done.unfinished == [export.stem]
         listed = feedback_etl("list", "--output", bucket_url)
@@ -93,11 +93,11 @@ def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
     for name in ObjectStorage(bucket_url).list_files(".feedback_etl"):
         if "tombstones" in name or name.endswith("/00000003.json"):
             ObjectStorage(bucket_url).delete(name)
-    faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
+    faults = verify_folder(bucket_url, [SIGNER]).problems
     assert any("the log records no erasure" in fault for fault in faults)
     ObjectStorage(bucket_url).delete(".feedback_etl/audit/00000002.json")
     ObjectStorage(bucket_url).delete(".feedback_etl/audit/00000001.json")
-    faults = verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
+    faults = verify_folder(bucket_url, [SIGNER]).problems
     assert any("the log does not record how" in fault for fault in faults)
 
 
@@ -115,7 +115,7 @@ def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str
         put(bucket_url, second, content.replace(b'"full"', b'"none"'))
     else:
         put(bucket_url, ".feedback_etl/audit/00000003.json", b"")
-    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
+    assert verify_folder(bucket_url, [SIGNER]).problems
 
 
 @pytest.mark.parametrize("number", [99_999_999, 99_999_998])
@@ -129,11 +129,11 @@ def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, numb
     with pytest.raises(ExportFileError, match=rf"^{bucket_url}/{name} was not written by feedback_etl: .* Remove it"):
         append(bucket_url)
     assert len(AuditLog(ObjectStorage(bucket_url)).lines()) <= 5
-    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems
+    assert verify_folder(bucket_url, [SIGNER]).problems
     for each in range(number, 100_000_000):
         ObjectStorage(bucket_url).delete(f".feedback_etl/audit/{each}.json")
     append(bucket_url)
-    assert verify_folder(bucket_url, list_manifests(bucket_url), [SIGNER]).problems == []
+    assert verify_folder(bucket_url, [SIGNER]).problems == []
 
 
 def append(url: str) -> None:
@@ -153,9 +153,11 @@ def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Row
     for key_id in (SIGNER.id, None):
         record = json.dumps(forged | {"key_id": key_id}).encode()
         put(bucket_url, ".feedback_etl/audit/00000003.json", record)
-        with ObjectExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER)) as export:
-            export.commit([])
-        exported(sqlite_database.url, bucket_url, key=KEY, idempotency_key="one")
+        transaction = ExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER))
+        with pytest.raises(ExportFileError, match="does not verify"), transaction:
+            pass
+        with pytest.raises(ExportFileError, match="does not verify"):
+            exported(sqlite_database.url, bucket_url, key=KEY, idempotency_key="one")
         assert ObjectStorage(bucket_url).read(f"{stem}/mine.csv") == b"mine"
         assert manifest_path(stem) not in ObjectStorage(bucket_url).names()
 

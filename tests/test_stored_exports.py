@@ -22,7 +22,7 @@ from stored import Rows, pairs_in, stored
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
-from feedback_etl.exports import object_recovery
+from feedback_etl.exports import recovery
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify
 from feedback_etl.exports.catalog import list_manifests, read_manifest
@@ -30,10 +30,10 @@ from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.guards import require_consent
 from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
 from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.tombstones import add_tombstones
-from feedback_etl.exports.transaction import TransactionOptions
-from feedback_etl.pipeline.part_writer import PartWriter
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.expressions import hash_id
@@ -48,16 +48,16 @@ def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
     return Rows(sqlite_database, tmp_path / "made")
 
 
-def begun(url: str, **options: object) -> ObjectExportTransaction:
-    return ObjectExportTransaction(ObjectStorage(url), NOW, TransactionOptions(**{"key": SIGNER, **options}))  # type: ignore[arg-type]
+def begun(url: str, **options: object) -> ExportTransaction:
+    return ExportTransaction(ObjectStorage(url), NOW, TransactionOptions(**{"key": SIGNER, **options}))  # type: ignore[arg-type]
 
 
 def attempt(
     url: str,
     rows: Rows,
-    meanwhile: Callable[[ObjectExportTransaction, list[DataFile]], object] | None = None,
+    meanwhile: Callable[[ExportTransaction, list[DataFile]], object] | None = None,
     **options: object,
-) -> ObjectExportTransaction:
+) -> ExportTransaction:
     """An export, with something that happens between its parts and its manifest."""
     with begun(url, **options) as export:
         parts = rows.put(ObjectStorage(url), export.stem)
@@ -367,8 +367,8 @@ import os, signal, sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-import feedback_etl.exports.object_transaction as object_transaction
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.storage.posix import hash_file
@@ -377,7 +377,7 @@ from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]
 bucket, path = ObjectStorage(url), Path(path)
 options = TransactionOptions(key=Key({KEY!r}))
-with object_transaction.ObjectExportTransaction(bucket, datetime(2025, 10, 25, 12), options) as export:
+with ExportTransaction(bucket, datetime(2025, 10, 25, 12), options) as export:
     name = part_path(export.stem, 0, ".parquet")
     bucket.put_new(name, path)
     if moment == "before":
@@ -430,7 +430,7 @@ class TestKilledRuns:
     ) -> None:
         """And its name is not taken again."""
         stem = killed("before")
-        monkeypatch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
+        monkeypatch.setattr(recovery, "STALE_AFTER", timedelta(0))
         with begun(bucket_url) as export:
             export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
@@ -444,7 +444,7 @@ class TestKilledRuns:
         stem = killed("after")
         announce_sweep(bucket_url)
         for patience, left in ((timedelta(days=1), [stem]), (timedelta(0), [])):
-            monkeypatch.setattr(object_recovery, "STALE_AFTER", patience)
+            monkeypatch.setattr(recovery, "STALE_AFTER", patience)
             with begun(bucket_url) as export:
                 export.commit([])
             assert [each.stem for each in list_manifests(bucket_url)] == left
@@ -455,9 +455,9 @@ class TestKilledRuns:
     ) -> None:
         """It was only slow; nothing of it stays."""
 
-        def recover(slow: ObjectExportTransaction, _: object) -> None:
+        def recover(slow: ExportTransaction, _: object) -> None:
             with monkeypatch.context() as patch:
-                patch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
+                patch.setattr(recovery, "STALE_AFTER", timedelta(0))
                 with begun(bucket_url) as export:
                     export.commit([])
             rows.put(ObjectStorage(bucket_url), slow.stem)
@@ -478,9 +478,9 @@ class TestKilledRuns:
     ) -> None:
         """The name was taken, and parts are still there."""
         stem = killed("before")
-        monkeypatch.setattr(object_recovery, "STALE_AFTER", timedelta(0))
+        monkeypatch.setattr(recovery, "STALE_AFTER", timedelta(0))
         with monkeypatch.context() as patch:
-            patch.setattr(object_recovery, "remove_unlisted", killed.dies)
+            patch.setattr(recovery, "remove_unlisted", killed.dies)
             with pytest.raises(KeyboardInterrupt), begun(bucket_url):
                 pass
         with begun(bucket_url) as export:
@@ -512,7 +512,7 @@ def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
     bucket_url: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another export begins while the guards of this one look at the log."""
-    others = list[ObjectExportTransaction]()
+    others = list[ExportTransaction]()
 
     def begin_another(*arguments: Any) -> None:
         if not others:
@@ -520,7 +520,7 @@ def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
             stack.enter_context(others[0])
         require_consent(*arguments)
 
-    monkeypatch.setattr("feedback_etl.exports.object_transaction.require_consent", begin_another)
+    monkeypatch.setattr("feedback_etl.exports.preconditions.require_consent", begin_another)
     with ExitStack() as stack:
         mine = attempt(bucket_url, rows)
         assert mine.stem == f"{others[0].stem}_1"

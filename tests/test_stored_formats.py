@@ -12,13 +12,14 @@ from folders import NOW, exported, people
 
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_verification import verify_folder
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.tombstones import read_tombstones
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.training.dataset import scan_training
 
-KEY = "feedback-etl-demo-key-of-version-0.1.0"
+KEY = Key("feedback-etl-demo-key-of-version-0.1.0", accept_weak=True)
 STEM = "feedback_training_"
 PRESENT = [f"{STEM}20251025_{hour}0000" for hour in (12, 13, 14, 15, 16, 17)]
 HOUR = timedelta(hours=1)
@@ -51,14 +52,14 @@ def test_exports_are_listed(folder: Path) -> None:
 
 
 def test_audit_log_and_manifests_verify(folder: Path) -> None:
-    verdict = verify_folder(folder, list_exports(folder).exports, [Key(KEY)])
+    verdict = verify_folder(folder, [KEY])
     assert (verdict.records, verdict.problems, verdict.unsigned, verdict.unknown) == (17, [], 0, 0)
 
 
 def test_changed_audit_record_is_found(folder: Path) -> None:
     log = folder / ".feedback_etl" / "audit.jsonl"
     log.write_text(log.read_text().replace('"keep_days": 200', '"keep_days": 201'))
-    assert verify_folder(folder, list_exports(folder).exports, [Key(KEY)]).problems == ["line 17: it was changed"]
+    assert verify_folder(folder, [KEY]).problems == ["line 17: it was changed"]
 
 
 def test_rows_are_scanned_with_verified_digests(folder: Path) -> None:
@@ -69,7 +70,7 @@ def test_rows_are_scanned_with_verified_digests(folder: Path) -> None:
 
 
 def test_erased_person_is_known(folder: Path) -> None:
-    (tombstones,) = read_tombstones(folder, [Key(KEY)])
+    (tombstones,) = read_tombstones(folder, bind_keys(folder, [KEY]))
     assert (len(tombstones.users), len(tombstones.pseudonyms)) == (1, 4)
 
 
@@ -79,7 +80,7 @@ def test_incremental_series_continues(folder: Path, sqlite_database: Database) -
     report = exported(sqlite_database, folder, key=KEY, now=NOW + 6 * HOUR, incremental=True)
     assert (report.exported_records, report.late_records) == (1, 0)
     assert list_exports(folder).exports[-1].chain["number"] == 3
-    assert verify_folder(folder, list_exports(folder).exports, [Key(KEY)]).problems == []
+    assert verify_folder(folder, [KEY]).problems == []
 
 
 def test_repeated_request_returns_the_first_export(folder: Path, sqlite_database: Database) -> None:
@@ -90,10 +91,10 @@ def test_repeated_request_returns_the_first_export(folder: Path, sqlite_database
 def test_people_are_erased_from_every_form(folder: Path, sqlite_database: Database) -> None:
     fill_as_exported(sqlite_database)
     before = {export.stem: export.rows for export in list_exports(folder).exports}
-    erasure = erase(folder, keys=[Key(KEY)], user_ids=(1,), database=sqlite_database.url)
+    erasure = erase(folder, keys=[KEY], user_ids=(1,), database=sqlite_database.url)
     after = {export.stem: export.rows for export in list_exports(folder).exports}
     assert erasure.rows > 0
     assert [before[stem] - after[stem] for stem in PRESENT] == [3, 3, 3, 3, 3, 0]
     assert scan_training(folder, mixed=True, verify=True).select(pl.len()).collect().item() == 7
     assert AuditLog(folder).records()[-1]["event"] == "erased"
-    assert verify_folder(folder, list_exports(folder).exports, [Key(KEY)]).problems == []
+    assert verify_folder(folder, [KEY]).problems == []

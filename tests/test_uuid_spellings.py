@@ -67,7 +67,7 @@ def test_user_is_found_by_any_uuid_spelling(sqlite_database: Database, tmp_path:
         done = forget(tmp_path, user_ids=[given(USER)], database=connection)
     assert (done.rows, done.not_found, rows_of(path).height) == (1, [], 1)
     again = exported(sqlite_database, tmp_path)
-    assert (again.exported_records, again.excluded_records) == (1, 1)
+    assert (again.exported_records, again.erased_records) == (1, 1)
 
 
 @pytest.mark.sample(
@@ -83,7 +83,7 @@ def test_analysis_is_found_by_any_uuid_spelling(
     exported(sqlite_database, tmp_path)
     done = forget(tmp_path, analysis_ids=[given(ANALYSIS)])
     assert (done.rows, done.not_found) == (1, [])
-    assert exported(sqlite_database, tmp_path).excluded_records == 1
+    assert exported(sqlite_database, tmp_path).erased_records == 1
 
 
 @stored_so
@@ -97,7 +97,7 @@ def test_erased_user_with_new_rows_stays_excluded(sqlite_database: Database, tmp
     assert (done.rows, done.not_found, rows_of(path).height) == (1, [], 1)
     fill(sqlite_database, stored)
     again = exported(sqlite_database, tmp_path, include_subject_hash=True)
-    assert (again.exported_records, again.excluded_records) == (1, 1)
+    assert (again.exported_records, again.erased_records) == (1, 1)
 
 
 @pytest.mark.sample(
@@ -120,7 +120,7 @@ def test_server_column_is_searched_for_uuid_spellings(
         assert fe.export_feedback(connection, **options).exported_records == 1
         done = forget(tmp_path, user_ids=[SPELLINGS[name](USER)], database=connection, query=query)
         assert (done.rows, done.not_found) == (1, [])
-        assert fe.export_feedback(connection, **options).excluded_records == 1
+        assert fe.export_feedback(connection, **options).erased_records == 1
 
 
 def test_id_is_reported_as_given(sqlite_database: Database, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import typer
 from feedback_etl import __version__
 from feedback_etl.cli import audit, config, demo, erase, export, folder, keys, plan, preview, privacy, report
 from feedback_etl.cli.command_group import CommandGroup
-from feedback_etl.cli.console import run_app, write_stdout
+from feedback_etl.cli.console import print_lines, run_app
 
 app = typer.Typer(
     name="feedback-etl",
@@ -27,7 +27,7 @@ def _print_version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
-        write_stdout(f"feedback-etl {__version__}")
+        print_lines(f"feedback-etl {__version__}")
         raise typer.Exit
 
 

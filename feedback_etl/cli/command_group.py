@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
 
@@ -27,6 +28,15 @@ class CommandGroup(TyperGroup):
             if parameter.param_type_name == "argument":
                 vars(parameter)["display_type_rich"] = lambda **_: None
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Invoke a command; state in plain words what is wrong with the value of an option."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            message, _, _ = error.message.removeprefix("Value error, ").partition(", unable to parse")
+            error.message = message.replace("Input should be", "it must be")
+            raise
 
     def _find_commands(self, option: str) -> list[str]:
         """Return the names of the commands that have an option."""

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from feedback_etl.cli.console import write_stdout
+from feedback_etl.cli.console import print_json, print_lines
 from feedback_etl.cli.options import JsonOutput, OutputFolder, load_command_settings, open_output
 from feedback_etl.errors import FeedbackError
 
@@ -27,11 +27,11 @@ def print_settings(output: OutputFolder = None, as_json: JsonOutput = False) -> 
     file = read_settings_file()
     values["settings_file"] = {"value": str(file.path.absolute()) if file.values else None, "from": "working directory"}
     if as_json:
-        write_stdout(json.dumps(values))
+        print_json(values)
         return
     for name, setting in values.items():
         value = "" if setting["value"] is None else json.dumps(setting["value"], ensure_ascii=False)
-        write_stdout(f"{name:<20} {value:<44} {setting['from']}")
+        print_lines(f"{name:<20} {value:<44} {setting['from']}")
 
 
 def _redact(settings: "Settings") -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Input and output of the command line: data to stdout, messages to stderr, one sentence for each error."""
 
+import json
 import signal
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -17,13 +19,37 @@ from feedback_etl.storage.whole_files import write_whole
 _PROGRESS_INTERVAL_SECONDS = 0.2
 
 
+def escape_control(text: str) -> str:
+    r"""Escape all characters that are not printable, such as control characters and line breaks in file names.
+
+    A terminal would obey them, and a line break could forge a line of the output.
+
+    >>> print(escape_control("a\x1b[2J\n.csv"))
+    a\x1b[2J\n.csv
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def echo_err(line: str) -> None:
-    """Print a line to stderr."""
-    typer.echo(line, err=True)
+    """Print a line to stderr, with control characters escaped."""
+    typer.echo(escape_control(line), err=True)
 
 
-def write_stdout(data: str | bytes) -> None:
-    """Write data to stdout; a line break is appended to text.
+def print_lines(*lines: str) -> None:
+    """Print lines to stdout, with control characters escaped; the errors are those of `write_stdout`."""
+    text = "".join(f"{escape_control(line)}\n" for line in lines)
+    write_stdout(text.encode(sys.stdout.encoding, "backslashreplace"))
+
+
+def print_json(value: Any) -> None:
+    """Print a value to stdout as a line of JSON in ASCII; the errors are those of `write_stdout`."""
+    write_stdout(json.dumps(value, default=str).replace("\x7f", "\\u007f").encode() + b"\n")
+
+
+def write_stdout(data: bytes) -> None:
+    """Write data to stdout.
 
     Raises:
         ExportFileError: Stdout cannot be written.
@@ -31,7 +57,7 @@ def write_stdout(data: str | bytes) -> None:
     """
     try:
         file = typer.get_binary_stream("stdout")  # unbuffered (PYTHONUNBUFFERED), it may write a part of the data
-        write_whole(file.write, data if isinstance(data, bytes) else f"{data}\n".encode(sys.stdout.encoding))
+        write_whole(file.write, data)
         file.flush()
     except BrokenPipeError:
         raise
@@ -51,11 +77,12 @@ def run_app(run: Callable[[], None]) -> None:
     except SystemExit:
         raise
     except FeedbackError as error:
-        echo_err(f"error: {name_options(str(error))}")
+        echo_err(f"error: {name_options(str(error), run)}")
         sys.exit(error.exit_code)
     except BaseException as error:  # a panic in a Rust library is not an Exception
         # The text of an unexpected error may contain values: print where it occurred, not what it says.
-        echo_err("".join(traceback.format_tb(error.__traceback__)))
+        for line in "".join(traceback.format_tb(error.__traceback__)).splitlines():
+            echo_err(line)
         echo_err(f"error: unexpected {type(error).__name__}; please report the lines above.")
         sys.exit(1)
 
@@ -63,7 +90,7 @@ def run_app(run: Callable[[], None]) -> None:
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Print a warning of this package; drop those of libraries, whose texts may contain values."""
     if category.__module__.startswith("feedback_etl."):
-        echo_err(f"warning: {name_options(str(message))}")
+        echo_err(f"warning: {message}")
 
 
 def create_progress_line() -> Callable[[int, int], None] | None:

@@ -1,7 +1,7 @@
 """Data files given by name: read them as one table, and refuse files of different keys."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,8 @@ from feedback_etl.errors import ExportFileError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from feedback_etl.exports.manifest import Manifest
 
 
 def read_files(files: list[Path], *, numeric: Iterable[str]) -> "pl.DataFrame":
@@ -53,6 +55,11 @@ def _list_data_files(file: Path) -> list[str]:
 
 def _read_key_ids(file: str) -> Iterator[str]:
     """Yield the id of the key of a data file or a part, if it belongs to an export."""
+    return (manifest.pseudonyms or "unkeyed" for manifest in _read_manifests(file))
+
+
+def _read_manifests(file: str) -> "Iterator[Manifest]":
+    """Yield the manifest of a data file or a part, if it belongs to an export."""
     from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
     from feedback_etl.exports.manifest import parse_manifest
     from feedback_etl.storage.location import open_storage
@@ -64,7 +71,7 @@ def _read_key_ids(file: str) -> Iterator[str]:
     for stem in stems:
         with suppress(OSError):
             content = open_storage(folder or ".").read(manifest_path(stem))
-            yield parse_manifest(content, f"{folder}/{manifest_path(stem)}").pseudonyms or "unkeyed"
+            yield parse_manifest(content, f"{folder}/{manifest_path(stem)}")
 
 
 def _read_strings(files: list[Path]) -> "pl.DataFrame":
@@ -91,16 +98,16 @@ def _read_file(path: str) -> "pl.DataFrame":
     """Read a local file or an object as strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_files import without_empty_lines
+    from feedback_etl.exports.csv_files import escaped_columns, scan_csv_text, without_empty_lines
     from feedback_etl.storage.location import open_storage
-    from feedback_etl.storage.urls import is_object_store
 
-    folder, _, name = path.rpartition("/")
-    with open_storage(folder).local_copy(name) if is_object_store(path) else nullcontext(Path(path)) as file:
+    folder, slash, name = path.rpartition("/")
+    with open_storage(folder or slash or ".").local_copy(name) as file:
         if path.endswith(".parquet"):
             frame = pl.scan_parquet(file, glob=False)
         else:
-            frame = pl.scan_csv(without_empty_lines(file), infer_schema=False, glob=False)
+            escaped = {column for manifest in _read_manifests(path) for column in escaped_columns(manifest)}
+            frame = scan_csv_text(without_empty_lines(file), sorted(escaped))
         return frame.collect().cast(pl.String)
 
 

@@ -35,7 +35,9 @@ def demo(
     echo_err(f"sample     {rows:,} rows of feedback in {database}")
     print_summary(report, min_fields=1)
     if report.export_filename:
-        echo_err("The demo key is public and protects no one. First lines of the file:\n")
+        echo_err("The demo key is public and protects no one. First lines of the file:")
+        echo_err("")
         with Path(report.export_filename).open("rb") as file:
             write_stdout(b"".join(file.readline() for _ in range(6)))
-    echo_err(f"\nNext: feedback-etl preview --database-url {shlex.quote(str(url))}")
+    echo_err("")
+    echo_err(f"Next: feedback-etl preview --database-url {shlex.quote(str(url))}")

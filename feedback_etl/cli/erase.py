@@ -1,6 +1,5 @@
 """The command that erases people from exports."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_json, write_stdout
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -38,6 +37,10 @@ def erase(
     not_in_database: Annotated[
         bool, typer.Option("--not-in-database", help="Erase everyone who has no feedback in the database.")
     ] = False,
+    keep_k: Annotated[
+        bool,
+        typer.Option("--keep-k", help="Also remove rows that erasures left in classes smaller than their export's k."),
+    ] = False,
     key_file: KeyFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
@@ -59,14 +62,15 @@ def erase(
         user_ids=_read_ids(user_ids_file),
         analysis_ids=_read_ids(analysis_ids_file),
         not_in_database=not_in_database,
+        keep_k=keep_k,
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
     )
     if as_json:
-        write_stdout(json.dumps(asdict(result), default=str))
+        print_json(asdict(result))
     elif not result.damaged:  # an id may be in a file that could not be read
         for unknown_id in result.not_found:
-            write_stdout(unknown_id)
+            write_stdout(f"{unknown_id}\n".encode())  # data, as it was given
     _print_result(result, dry_run=dry_run)
     _require_complete(result)
 
@@ -96,9 +100,17 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
         echo_err(f"not inspected, damaged: {name}")
     rows, files = pluralize(result.rows, "row"), pluralize(len(result.files), "file")
     echo_err(f"{rows} {'would be ' if dry_run else ''}erased from {files}")
+    if result.suppressed:
+        suppressed = pluralize(result.suppressed, "row")
+        echo_err(f"{suppressed} of these {'would be ' if dry_run else ''}removed to keep k (--keep-k)")
     if result.without_key:
         stems = ", ".join(result.without_key)
         echo_err(f"not inspected, made with other keys (pass --key-file) or by the application itself: {stems}")
+    if result.unknown_scheme:
+        echo_err(
+            f"not inspected, adopted with pseudonyms of an unknown scheme: {', '.join(result.unknown_scheme)}. "
+            "People to erase may remain there; prune removes it."
+        )
     if result.unfinished:
         echo_err(
             f"not inspected, unfinished: {', '.join(result.unfinished)}. A run that still publishes excludes these "
@@ -107,6 +119,9 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
     if result.unmanaged:
         files = pluralize(len(result.unmanaged), "file")
         echo_err(f"not inspected, without a manifest: {files} (feedback-etl list shows them)")
+    if result.not_inspected:
+        files = pluralize(len(result.not_inspected), "file")
+        echo_err(f"not inspected, of no export: {files}: {result.summarize_not_inspected()}")
 
 
 def _require_complete(result: "ErasureResult") -> None:
@@ -118,6 +133,10 @@ def _require_complete(result: "ErasureResult") -> None:
         raise CheckFailedError(f"No rows were found for {pluralize(len(result.not_found), 'id')}, listed on stdout.")
     if result.without_key:
         raise CheckFailedError("Not every export could be inspected: pass the missing keys with --key-file.")
+    if result.unknown_scheme:
+        raise CheckFailedError(
+            "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME)."
+        )
 
 
 def _read_ids(file: str | None) -> list[str]:

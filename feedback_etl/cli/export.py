@@ -1,6 +1,5 @@
 """The command that exports feedback."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from feedback_etl.cli.console import create_progress_line, write_stdout
+from feedback_etl.cli.console import create_progress_line, print_json
 from feedback_etl.cli.keys import resolve_export_key
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -16,6 +15,7 @@ from feedback_etl.cli.options import (
     DatabaseUrl,
     Days,
     FileFormat,
+    Formulas,
     IncludeImageUrls,
     IncludeSubjectHash,
     JsonOutput,
@@ -33,7 +33,7 @@ from feedback_etl.cli.options import (
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.errors import UsageError
-from feedback_etl.options.groups import SHARED_K, OutputOptions, QualityOptions, ReadOptions
+from feedback_etl.options.groups import SHARED_K, OutputOptions, PrivacyOptions, QualityOptions, ReadOptions
 from feedback_etl.storage.urls import is_object_store
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ def export(
     hash_recommendation_id: Annotated[
         bool, typer.Option("--hash-recommendation-id", help="Pseudonymise recommendation_id as well.")
     ] = False,
+    pseudonym_length: Annotated[
+        int | None,
+        typer.Option(help="Hex digits of a pseudonym; 32 for 100 million analyses.  [default: 16]", metavar="16|32"),
+    ] = None,
     timestamp_precision: Annotated[
         Literal["exact", "minute", "hour", "day"] | None,
         typer.Option(help="Truncate feedback_timestamp, after deduplication.  [default: exact]"),
@@ -110,6 +114,7 @@ def export(
     ] = str(OutputOptions.lookback),
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
     compression: Compression = OutputOptions.compression,
+    formulas: Formulas = None,
     unkeyed: Annotated[
         bool,
         typer.Option("--unkeyed", help="Use plain SHA-256 without a key: anyone who can list the ids can invert it."),
@@ -142,10 +147,12 @@ def export(
         query=query,
         allow_row_security=allow_row_security,
         row_model=row_model,
+        pseudonym_length=pseudonym_length,
         timestamp_precision=timestamp_precision,
         k=k,
         on_small_class=on_small_class,
         max_suppressed=max_suppressed,
+        formulas=formulas,
     )
     _require_effective_options(context, settings, share=share)
     options = settings.to_options(
@@ -166,11 +173,10 @@ def export(
         bulk=bulk,
         workers=workers,
     )
-    if share:
-        options = replace(options, privacy=options.privacy.for_sharing())
+    options = replace(options, privacy=options.privacy.for_sharing()) if share else options
     report = _run_export(settings, options, unkeyed=unkeyed, executor=executor, quiet=quiet)
     if as_json:
-        write_stdout(json.dumps(report.to_dict()))
+        print_json(report.to_dict())
     if not quiet:
         print_summary(report, min_fields)
 
@@ -183,11 +189,15 @@ def _require_effective_options(context: typer.Context, settings: "Settings", *, 
         context,
         {
             "lookback": ("--incremental", given["incremental"]),
+            "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             "on_small_class": ("--k", settings.k or share),
             "max_suppressed": ("--k", settings.k or share),
         },
     )
+    for name in ("on_small_class", "max_suppressed"):
+        if not (settings.k or share) and getattr(settings, name) != getattr(PrivacyOptions, name):
+            raise UsageError(f"The setting {name} has no effect without k: set k, or pass --k.")
     if is_given(context, "max_suppressed") and settings.on_small_class == "fail":
         raise UsageError("--on-small-class fail allows no suppressed row: leave --max-suppressed out.")
     if given["strict"] and is_given(context, "max_rejected"):

@@ -1,13 +1,13 @@
 """Commands for a folder of exports: list, adopt and prune."""
 
-import json
+import shlex
 from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import find_optional_key
 from feedback_etl.cli.options import DryRun, JsonOutput, OutputFolder, load_command_settings, open_existing_output
 from feedback_etl.errors import UsageError
@@ -15,6 +15,7 @@ from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
+    from feedback_etl.settings import Settings
     from feedback_etl.storage.base import Storage
 
 
@@ -36,15 +37,17 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
             "unmanaged": list(map(str, unmanaged)),
             "unfinished": unfinished_stems,
         }
-        write_stdout(json.dumps(listing))
+        print_json(listing)
         return
     existing = storage.stat_files(file.path for manifest in exports for file in manifest.all("pairs"))
     for manifest in exports:
-        write_stdout(_format_export(manifest, existing))
+        print_lines(*_format_export(manifest, existing))
+        if not manifest.pruned_at and any(file.path not in existing for file in manifest.all("pairs")):
+            print_lines(f"    feedback-etl prune --export {manifest.stem} --output {shlex.quote(str(storage))}")
     for path in unmanaged:
-        write_stdout(_format_unmanaged(storage, path))
+        print_lines(*_format_unmanaged(storage, path))
     for stem in unfinished_stems:
-        write_stdout(f"{stem}  unfinished: still running, or interrupted\n    a later command removes its files")
+        print_lines(f"{stem}  unfinished: still running, or interrupted", "    a later command removes its files")
     if not (exports or unmanaged or unfinished_stems):
         echo_err("There are no exports in this folder.")
 
@@ -55,16 +58,43 @@ def adopt(
 ) -> None:
     """Create a manifest for a file that has none.
 
-    Afterwards erase and prune include the file. Its pseudonyms are assumed to be made with the active key.
+    Afterwards erase and prune include the file. Its pseudonyms are compared with those of the active key in the
+    database, if one is configured, and in the exports of the folder: if fewer than half are known, erase cannot search
+    the file.
     """
+    from feedback_etl.exports.adoption import UNKNOWN_SCHEME
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings import find_key
 
     settings = load_command_settings()
     signer = find_optional_key(settings)
-    key = None if unkeyed else find_key(settings).key
-    manifest = adopt_file(file, key=key, signer=signer, lock_timeout=settings.lock_timeout)
-    write_stdout(_format_export(manifest, {data_file.path for data_file in manifest.files}))
+    key = None if unkeyed else find_key(settings).key.with_length(settings.pseudonym_length)
+    analyses = _fetch_analyses(settings)
+    manifest = adopt_file(file, key=key, analyses=analyses, signer=signer, lock_timeout=settings.lock_timeout)
+    print_lines(*_format_export(manifest, {data_file.path for data_file in manifest.files}))
+    if manifest.scheme == UNKNOWN_SCHEME:
+        echo_err(
+            "Its pseudonyms are of an unknown scheme: fewer than half are those of the configured database or of other "
+            "exports of this key. erase cannot search it; prune removes it."
+        )
+
+
+def _fetch_analyses(settings: "Settings") -> list[str]:
+    """Return the analyses of the database of the settings; none without one."""
+    from feedback_etl.database.consent import ConsentColumnNames
+    from feedback_etl.database.custom_query import read_query_file
+    from feedback_etl.database.lookups import summarize_application
+
+    if settings.database_url is None:
+        return []
+    return summarize_application(
+        settings.database_url.get_secret_value(),
+        query=read_query_file(settings.query) if settings.query else None,
+        db_schema=settings.db_schema,
+        consent=ConsentColumnNames(settings.opt_in_column, settings.opt_out_column),
+        connect_timeout=settings.connect_timeout,
+        allow_row_security=settings.allow_row_security,
+    ).analyses
 
 
 def prune(
@@ -105,7 +135,7 @@ def prune(
         lock_timeout=settings.lock_timeout,
     )
     for manifest in result.exports:
-        write_stdout(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
+        print_lines(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
     pruned = pluralize(len(result.exports), "export")
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
     if result.unmanaged:
@@ -113,7 +143,7 @@ def prune(
         echo_err(f"not touched, without a manifest: {files} (feedback-etl list shows them)")
 
 
-def _format_export(manifest: "Manifest", existing: Container[str]) -> str:
+def _format_export(manifest: "Manifest", existing: Container[str]) -> tuple[str, str]:
     """Describe an export in two lines of 80 columns.
 
     Args:
@@ -129,19 +159,19 @@ def _format_export(manifest: "Manifest", existing: Container[str]) -> str:
     is_parted = any("/" in file.path for file in files)
     name = f"{manifest.data}/ ({pluralize(len(files), 'part')})" if is_parted else manifest.data or manifest.stem
     erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
-    window, key = parse_window(manifest.window) or "unknown window", manifest.key_id or "none (unkeyed)"
-    return f"{name}  {rows}{erased}  {manifest.mode}\n    {window}  key {key}"
+    window, key = parse_window(manifest.window) or "unknown window", manifest.pseudonyms or "none (unkeyed)"
+    return f"{name}  {rows}{erased}  {manifest.mode}", f"    {window}  key {key}"
 
 
-def _format_unmanaged(storage: "Storage", path: Path) -> str:
+def _format_unmanaged(storage: "Storage", path: Path) -> tuple[str, str]:
     """Describe a data file without a manifest, with the remedy on a second line."""
     from feedback_etl.exports.layout import STEM
 
     folder = storage.local_path()
     name = path.relative_to(folder) if folder else path
     if any(STEM.fullmatch(part) for part in name.parts[:-1]):
-        return f"{name}  unmanaged: the manifest of this part is missing\n    restore it, or remove the folder"
-    remedy = (
-        f"feedback-etl adopt {path}" if folder else "adopt requires a local folder: copy the file there, or remove it"
-    )
-    return f"{name}  unmanaged: no manifest\n    {remedy}"
+        return f"{name}  unmanaged: the manifest of this part is missing", "    restore it, or remove the folder"
+    remedy = "adopt requires a local folder: copy the file there, or remove it"
+    if folder:
+        remedy = f"feedback-etl adopt {shlex.quote(str(path))}"
+    return f"{name}  unmanaged: no manifest", f"    {remedy}"

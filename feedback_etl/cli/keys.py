@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_lines
 from feedback_etl.errors import KeyMissingError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def create_key(file: KeyFile = None) -> None:
 
     path = file or default_key_path()
     key = write_key(path)
-    write_stdout(f"key {key.id} written to {path}")
+    print_lines(f"key {key.id} written to {path}")
     echo_err(
         "Keep a copy in a safe place. Anyone who has the key can recompute pseudonyms; without it, new exports no "
         "longer match earlier ones."
@@ -53,20 +53,20 @@ def show_key() -> None:
     from feedback_etl.settings import find_key
 
     key, location = find_key()
-    write_stdout(f"key {key.id} from {location}")
+    print_lines(f"key {key.id} from {location}")
 
 
 @keys_app.command("list", epilog="Example: feedback-etl keys list")
 def list_keys() -> None:
     """Print the ids of the active key and of retired keys."""
-    from feedback_etl.privacy.keys import read_retired_keys
+    from feedback_etl.privacy.retired_keys import read_retired_keys
     from feedback_etl.settings import find_key, find_retired_folder
 
     with suppress(KeyMissingError):
         key, location = find_key()
-        write_stdout(f"{key.id}  active   {location}")
+        print_lines(f"{key.id}  active   {location}")
     for key, path in read_retired_keys(find_retired_folder()):
-        write_stdout(f"{key.id}  retired  {path}")
+        print_lines(f"{key.id}  retired  {path}")
 
 
 @keys_app.command("retire", epilog="Example: feedback-etl keys retire")
@@ -75,12 +75,12 @@ def retire_key(file: KeyFile = None) -> None:
 
     Erasure and audit still use it.
     """
-    from feedback_etl.privacy.keys import retire_key as retire
+    from feedback_etl.privacy.retired_keys import retire_key as retire
     from feedback_etl.settings import default_key_path, find_retired_folder
 
     path = file or default_key_path()
     key, retired_path = retire(path, find_retired_folder() or path.parent / "retired")
-    write_stdout(f"key {key.id} is retired: {retired_path}")
+    print_lines(f"key {key.id} is retired: {retired_path}")
     echo_err("Exports refuse it; `erase` and `audit verify` still use it. Create a new key: feedback-etl keys new")
     if path.exists():
         echo_err(f"{path} could not be removed: remove it, so that nothing uses it.")
@@ -121,10 +121,11 @@ def find_optional_key(settings: "Settings") -> "Key | None":
 
 def list_available_keys(settings: "Settings", files: list[Path] | None) -> "list[Key]":
     """Return the configured key, the keys in `files` (--key-file) and the retired keys, in this order."""
-    from feedback_etl.privacy.keys import read_key, read_retired_keys
+    from feedback_etl.privacy.keys import read_key
+    from feedback_etl.privacy.retired_keys import read_retired_keys
     from feedback_etl.settings import find_retired_folder
 
     key = find_optional_key(settings)
     retired = [entry.key for entry in read_retired_keys(find_retired_folder(settings))]
-    keys = [*([key] if key else []), *map(read_key, files or []), *retired]
+    keys = [*([key] if key else []), *(read_key(file, accept_weak=True) for file in files or []), *retired]
     return list(dict.fromkeys(keys))

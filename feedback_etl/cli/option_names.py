@@ -1,18 +1,13 @@
 """Names of options in messages, as they are typed."""
 
 import re
+from functools import cache
+from typing import Any
 
-OPTION_NAMES = {
-    **{
-        name: f"--{name.replace('_', '-')}"
-        for name in (
-            *("since", "until", "query", "allow_row_security", "bulk", "workers", "executor", "database_url"),
-            *("strict", "max_rejected", "row_model", "hash_recommendation_id", "timestamp_precision", "k"),
-            *("on_small_class", "max_suppressed", "include_image_urls", "include_subject_hash", "incremental"),
-            *("lookback", "format", "compression", "unkeyed", "allow_new_key", "not_in_database", "keep_days"),
-            *("keep_last", "rows"),
-        )
-    },
+from typer import Typer
+from typer.main import get_command
+
+RENAMED = {
     "days_back": "--days",
     "min_feedback_fields": "--min-fields",
     "output_dir": "--output",
@@ -20,13 +15,24 @@ OPTION_NAMES = {
     "user_ids": "--user-ids-file",
     "analysis_ids": "--analysis-ids-file",
 }
-"""The options of commands, by the names that the library has for them."""
+"""Options of commands whose names in the library are others."""
 
 
-def name_options(message: str) -> str:
-    """Replace the names of the library's options, which its messages quote with backticks, by those of the commands.
+def name_options(message: str, app: object) -> str:
+    """Replace the names of the library's options, which its messages quote with backticks, by those of an app.
 
-    >>> name_options("`days_back` must be 1 or more; `age_edges` must increase.")
+    >>> name_options("`days_back` must be 1 or more; `age_edges` must increase.", app=None)
     '--days must be 1 or more; `age_edges` must increase.'
     """
-    return re.sub("`([a-z_]+)`", lambda quoted: OPTION_NAMES.get(quoted[1], quoted[0]), message)
+    return re.sub("`([a-z_]+)`", lambda quoted: _list_names(app).get(quoted[1], quoted[0]), message)
+
+
+@cache
+def _list_names(app: object) -> dict[str, str]:
+    """Return the options of an app's commands by the names of their parameters, and the renamed ones."""
+    command: Any = get_command(app) if isinstance(app, Typer) else None
+    commands = [command, *getattr(command, "commands", {}).values()] if command else []
+    parameters = [parameter for command in commands for parameter in command.params]
+    return {
+        parameter.name: parameter.opts[0] for parameter in parameters if parameter.param_type_name == "option"
+    } | RENAMED

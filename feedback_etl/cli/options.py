@@ -64,6 +64,15 @@ FileFormat = Annotated[
 Compression = Annotated[
     Literal["none", "gzip", "zstd"], typer.Option("--compression", help="Compression of CSV files.")
 ]
+Formulas = Annotated[
+    Literal["escape", "reject", "allow"] | None,
+    typer.Option(
+        "--formulas",
+        help="Texts that spreadsheets would run, in CSV: put an apostrophe before them, reject their rows, or write "
+        "them as they are.",
+        show_default="escape",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -1,11 +1,10 @@
 """The command that estimates the size and duration of an export on a cluster."""
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_json
 from feedback_etl.cli.options import (
     AllowRowSecurity,
     Compression,
@@ -58,7 +57,7 @@ def plan(
     )
     estimate = plan_export(settings.require_database_url(), options=options)
     if as_json:
-        write_stdout(json.dumps(estimate.to_dict()))
+        print_json(estimate.to_dict())
         return
     for line in _format_estimate(estimate):
         echo_err(line)
@@ -72,15 +71,13 @@ def _format_estimate(estimate: "Plan") -> "Iterator[str]":
     if not estimate.measured_rows:
         yield "measured   nothing: the window contains no rows"
         return
-    yield (
-        f"measured   {estimate.measured_rows:,} rows in {estimate.measured_seconds:.2f} s with one worker "
-        f"({estimate.rows_a_second:,.0f} rows/s), {_format_size(estimate.measured_bytes)}"
-    )
+    rows, size = pluralize(estimate.measured_rows, "row"), _format_size(estimate.measured_bytes)
+    yield f"measured   {rows} in {estimate.measured_seconds:.2f} s with one worker"
+    yield f"           {estimate.rows_a_second:,.0f} rows/s, {size}"
     yield f"size       about {_format_size(estimate.bytes)} in {pluralize(estimate.ranges, 'part')}"
-    yield (
-        f"duration   about {_format_duration(estimate.seconds)} with {pluralize(estimate.workers, 'worker')} as fast "
-        "as this machine, if database and storage keep up with as many connections"
-    )
+    workers = pluralize(estimate.workers, "worker")
+    yield f"duration   about {_format_duration(estimate.seconds)} with {workers} as fast as this machine,"
+    yield "           if database and storage keep up with as many connections"
 
 
 def _format_size(size: float) -> str:

@@ -38,7 +38,7 @@ def preview(
     The output is CSV; its pseudonyms use a temporary key. Rows that the export would not contain are counted by reason
     on stderr, however many are rejected.
     """
-    from feedback_etl.exports.csv_files import write_csv
+    from feedback_etl.exports.file_formats import RowWriter
     from feedback_etl.pipeline.load import load_with_report
     from feedback_etl.privacy.keys import generate_key
 
@@ -50,10 +50,13 @@ def preview(
     )
     pairs, report = load_with_report(settings.require_database_url(), options, generate_key())
     csv = io.BytesIO()
-    write_csv(pairs.head(rows), csv, header=True)
+    RowWriter(csv, options.output.file_format).append(pairs.head(rows))
     write_stdout(csv.getvalue())
     for line in format_outcomes(report, min_fields):
         echo_err(line)
+    limit, rated = QualityOptions.max_rejected, report.total_feedback_records - report.skipped_records
+    if report.errors > limit * rated:
+        echo_err(f"An export would publish nothing: --max-rejected allows {limit:g} of the rows to be rejected.")
     if pairs.height:
         echo_err(
             f"The first {min(rows, pairs.height):,} of {pairs.height:,} rows. Nothing was written; the pseudonyms use "

@@ -1,13 +1,14 @@
 """Commands for privacy officers: the pre-production checklist and the re-identification risk."""
 
-import json
+import shlex
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_etl.cli.console import echo_err, write_stdout
+from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -18,7 +19,7 @@ from feedback_etl.cli.options import (
     Query,
     load_command_settings,
 )
-from feedback_etl.errors import CheckFailedError
+from feedback_etl.errors import CheckFailedError, CheckSkippedError
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
     from feedback_etl.compliance.item import ChecklistItem
 
-_WIDTH = 100
+_WIDTH, _INDENT = 80, 18
+_LABELS = {"ok": "ok  ", "failed": "FAIL", "skipped": "skip"}
+_PROGRAMS = ("chmod", "feedback-etl", "rm")
+"""Programs of the commands among the remedies."""
 _UNITS = {
     "k": "people in the smallest class",
     "small_rows": "rows in classes of fewer than 5 people",
@@ -50,7 +54,8 @@ def check(
     """Run the pre-production checklist.
 
     The checklist covers pseudonyms, columns, keys, file modes, retention, erasure, the audit log and more, in the files
-    and in the database. Exit code 1 if an item fails; each failed item names its remedy.
+    and in the database. Exit code 1 if an item failed, 7 if none failed and an item could not be tested (skip); both
+    are printed with a remedy where there is one.
     """
     from feedback_etl.compliance.check import check as run_checklist
     from feedback_etl.compliance.record import write_record as write
@@ -62,21 +67,55 @@ def check(
         echo_err(f"written: {write(settings)}")
     items = run_checklist(settings, keys=list_available_keys(settings, key_file))
     if as_json:
-        write_stdout(json.dumps([item._asdict() for item in items]))
+        print_json([item._asdict() | {"passed": item.passed} for item in items])
     else:
         _print_items(items)
-    if failed := [item.name for item in items if not item.passed]:
-        raise CheckFailedError(f"{pluralize(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
+    _require_passed(items)
 
 
 def _print_items(items: "Sequence[ChecklistItem]") -> None:
-    """Print the items of the checklist, those that failed with their remedy."""
+    """Print the items of the checklist, those that did not pass with their remedy, and a line with their counts."""
     for item in items:
-        first, *more = textwrap.wrap(item.detail, _WIDTH) or [""]
-        write_stdout(f"{'ok  ' if item.passed else 'FAIL'}  {item.name:<11} {first}")
-        for line in [*more, item.remedy]:
-            if line:
-                write_stdout(f"{'':<18}{line}")
+        first, *more = textwrap.wrap(item.detail, _WIDTH - _INDENT, break_on_hyphens=False) or [""]
+        print_lines(f"{_LABELS[item.status]}  {item.name:<11} {first}")
+        for line in [*more, *(part for remedy in item.remedy.splitlines() for part in _wrap_remedy(remedy))]:
+            print_lines(f"{'':<{_INDENT}}{line}")
+    counts = Counter(item.status for item in items)
+    print_lines(f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped")
+
+
+def _wrap_remedy(line: str) -> list[str]:
+    """Wrap a command between its words, so that it can be pasted into a shell; wrap other text as usual."""
+    width = _WIDTH - _INDENT - len(" \\")
+    if line.split(" ")[0] not in _PROGRAMS or not _is_complete_command(line):
+        return textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False)
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(line)):
+        if lines[-1] and len(lines[-1]) + len(word) >= width:
+            lines.append(f"  {word}")
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return [f"{text} \\" for text in lines[:-1]] + lines[-1:]
+
+
+def _is_complete_command(line: str) -> bool:
+    """Return whether a line closes its quotes, as it does unless the name of a file contains a line break."""
+    try:
+        shlex.split(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _require_passed(items: "Sequence[ChecklistItem]") -> None:
+    """Raise an error if an item failed, or was skipped."""
+    names = {status: [item.name for item in items if item.status == status] for status in _LABELS}
+    if failed := names["failed"]:
+        raise CheckFailedError(f"{pluralize(len(failed), 'item')} of {len(items)} failed: {', '.join(failed)}.")
+    if skipped := names["skipped"]:
+        raise CheckSkippedError(
+            f"{pluralize(len(skipped), 'item')} of {len(items)} could not be tested: {', '.join(skipped)}."
+        )
 
 
 def measure_risk(
@@ -129,7 +168,7 @@ def measure_risk(
         person=person,
     ).to_dict()
     if as_json:
-        write_stdout(json.dumps(result))
+        print_json(result)
     else:
         _print_figures(result)
     if person is None:
@@ -141,7 +180,7 @@ def _print_figures(result: "Mapping[str, Any]") -> None:
     for name, value in result.items():
         for column, number in (value if isinstance(value, dict) else {_UNITS.get(name, ""): value}).items():
             figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-            write_stdout(f"{name:<16}{figure:>12}  {column}".rstrip())
+            print_lines(f"{name:<16}{figure:>12}  {column}".rstrip())
 
 
 def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feedback_etl.cli.console import write_stdout
+from feedback_etl.cli.console import print_lines
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     IncludeImageUrls,
@@ -38,7 +38,7 @@ def write_page(
         raise UsageError("FILE and --output exclude each other: give one of them.")
     settings = load_command_settings(output)
     keys = list_available_keys(settings, key_file)
-    write_stdout(str(write_report(page, files or settings.output_dir, keys=keys)))
+    print_lines(str(write_report(page, files or settings.output_dir, keys=keys)))
 
 
 def write_contracts(
@@ -75,4 +75,4 @@ def write_contracts(
         columns = [*settings.extra_columns, *(column for column, is_included in optional.items() if is_included)]
         paths = list(map(str, write_schemas(folder or Path("schemas"), columns, settings.age_edges)))
     for path in paths:
-        write_stdout(path)
+        print_lines(path)

@@ -19,12 +19,17 @@ def print_summary(report: "ExportReport", min_fields: int) -> None:
 def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     """Yield the lines of the summary of an export."""
     yield f"window     {report.window}"
-    yield from _format_counts(("excluded", report.excluded_records, "without consent"))
+    yield from _format_counts(
+        ("excluded", report.excluded_records, "without consent"), ("erased", report.erased_records, "of erased people")
+    )
     if report.export_filename:
         yield f"exported   {report.exported_records:,} of {report.total_feedback_records:,} rows"
     else:
         yield f"Nothing exported: {_explain_empty(report, min_fields)}"
     yield from format_outcomes(report, min_fields)
+    if report.escaped_texts:
+        escaped = ", ".join(f"{column} {texts:,}" for column, texts in report.escaped_texts.items())
+        yield f"escaped    {escaped}: an apostrophe was added for spreadsheets; remove it before values are compared"
     if report.export_filename:
         yield from _format_k(report.risk)
         yield f"file       {report.export_filename}"
@@ -73,6 +78,12 @@ def _explain_empty(report: "ExportReport", min_fields: int) -> str:
         return "all new rows are duplicates of earlier ones, or were dropped as listed below."
     if report.total_feedback_records:
         return f"all rows in the window have fewer than {pluralize(min_fields, 'rating')} (--min-fields)."
+    if report.known_records:
+        return "there are no new rows since the last incremental export."
+    if report.excluded_records and report.erased_records:
+        return "all rows in the window are without consent or of erased people."
+    if report.erased_records:
+        return "all rows in the window are of erased people."
     if report.excluded_records:
         return "no user with feedback in the window has given consent."
     if report.mode == "incremental":

@@ -1,26 +1,34 @@
 """Tests of the application's database, and of exports with its ids."""
 
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
-from feedback_etl.compliance.data_files import ExportContents, unknown_pseudonyms
-from feedback_etl.compliance.item import ChecklistItem, build_item
+from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms
+from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
+from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import FeedbackError
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key, get_key_id
-from feedback_etl.settings import Settings
 from feedback_etl.storage.base import Storage
+from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.expressions import hash_id
 
 
 def check_index(found: ApplicationSummary) -> ChecklistItem:
-    """Test that created_at has an index."""
-    detail = f"created_at has {'no' if found.missing_index else 'an'} index."
-    return ChecklistItem("index", not found.missing_index, detail, found.missing_index)
+    """Test that created_at has an index; the tables of a custom query or of a view are not known."""
+    if found.missing_index is None:
+        detail = "Not tested: the tables behind a --query or a view are not known. EXPLAIN the query in the database."
+        return ChecklistItem("index", "skipped", detail)
+    problems = [Finding("created_at has no index", found.missing_index)] if found.missing_index else []
+    return build_item("index", problems, passed="created_at has an index.")
 
 
 _CONSENT = re.compile(r"consent|einwillig|6\(1\)(lit\.?)?\(?a\)?|9\(2\)(lit\.?)?\(?a\)?|lit\.?a")
@@ -28,7 +36,7 @@ _CONSENT = re.compile(r"consent|einwillig|6\(1\)(lit\.?)?\(?a\)?|9\(2\)(lit\.?)?
 
 
 def check_consent(
-    found: ApplicationSummary, files: Sequence[ExportContents], keys: Sequence[Key], settings: Settings
+    found: ApplicationSummary, files: Sequence[ExportContents], keys: Sequence[Key], remedies: Remedies
 ) -> ChecklistItem:
     """Test that consent is recorded, and that no export contains anyone who has withdrawn it.
 
@@ -37,28 +45,59 @@ def check_consent(
     if found.is_partial:
         detail = "Row-level security hides people from this role, who may have withdrawn (allow_row_security)."
         remedy = "run the check as a role with BYPASSRLS, without allow_row_security"
-        return ChecklistItem("consent", False, detail, remedy)
+        return ChecklistItem("consent", "failed", detail, remedy)
     if found.consent:
-        consenting = {*found.consenting}
-        withdrawn = hash_by_key([analysis for analysis in found.analyses if analysis not in consenting], keys)
-        problems = [problem for export in files if (problem := _find_withdrawn(export, withdrawn))]
-        passed = f"Consent is recorded by {', '.join(found.consent)}, and no export contains anyone who has withdrawn."
-        return build_item("consent", problems, passed=passed, remedy="feedback-etl erase --not-in-database")
+        return _check_withdrawals(found, files, keys, remedies)
+    settings = remedies.settings
     basis = "".join((settings.legal_basis or "").lower().split())
     if basis and not _CONSENT.search(basis):
         detail = "No column records consent, and the record of processing names another legal basis."
-        return ChecklistItem("consent", True, detail)
+        return ChecklistItem("consent", "ok", detail)
     detail = f"Neither users nor profiles has a column {settings.opt_in_column} or {settings.opt_out_column}."
     remedy = "set opt_in_column, or legal_basis if feedback is used without consent"
-    return ChecklistItem("consent", False, detail, remedy)
+    return ChecklistItem("consent", "failed", detail, remedy)
 
 
-def _find_withdrawn(export: ExportContents, withdrawn: Mapping[str | None, pl.Series]) -> str:
-    origin = export.manifest.pseudonyms
-    if origin not in withdrawn:
-        return f"{export.path.name} cannot be searched: {unknown_pseudonyms(export.manifest)}"
-    analyses = int(export.analyses.is_in(withdrawn[origin].implode()).sum())
-    return f"{export.path.name} contains {analyses:,} analyses of people who have withdrawn" if analyses else ""
+def _check_withdrawals(
+    found: ApplicationSummary, files: Sequence[ExportContents], keys: Sequence[Key], remedies: Remedies
+) -> ChecklistItem:
+    consenting = {*found.consenting}
+    withdrawn = hash_by_key([analysis for analysis in found.analyses if analysis not in consenting], keys)
+    problems, untested = [], []
+    for export in files:
+        name, origin = export.path.name, export.manifest.pseudonyms
+        unsearchable = f"{name} cannot be searched: {explain_unknown_pseudonyms(export.manifest)}"
+        if "hash_id" in export.manifest.overridden:
+            untested.append(Finding(unsearchable))
+        elif origin not in withdrawn:
+            problems.append(Finding(unsearchable, remedies.pass_key()))
+        elif analyses := int(export.analyses.is_in(withdrawn[origin].implode()).sum()):
+            detail = f"{name} contains {analyses:,} analyses of people who have withdrawn"
+            problems.append(Finding(detail, remedies.sweep()))
+    passed = f"Consent is recorded by {', '.join(found.consent)}, and no export contains anyone who has withdrawn."
+    return build_item("consent", problems, passed=passed if len(untested) < len(files) else "", untested=untested)
+
+
+def check_collisions(
+    found: ApplicationSummary, exports: Sequence[Manifest], keys: Sequence[Key], remedies: Remedies
+) -> ChecklistItem:
+    """Test that no two analyses of the application have one pseudonym, which would make them one in exports."""
+    pseudonyms = hash_by_key(found.analyses, keys)
+    newest = {export.pseudonyms: export for export in exports}
+    problems = []
+    for origin in newest.keys() & pseudonyms.keys():
+        if shared := pseudonyms[origin].len() - pseudonyms[origin].n_unique():
+            remedy = remedies.replace(newest[origin], unkeyed=False, allow_new_key=True)
+            detail = f"{shared:,} analyses have the pseudonym of another one in {newest[origin].stem}"
+            problems.append(Finding(detail, f"set pseudonym_length = 32\n{remedy}"))
+    untested = [
+        Finding(f"{export.stem}, {explain_unknown_pseudonyms(export)}")
+        for origin, export in newest.items()
+        if origin not in pseudonyms
+    ]
+    passed = f"{len(found.analyses):,} analyses of the application have different pseudonyms."
+    is_tested = len(untested) < len(newest)
+    return build_item("collisions", problems, passed=passed if is_tested else "", untested=untested)
 
 
 def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:
@@ -75,42 +114,76 @@ def check_erasure(
     exports: Sequence[ExportContents],
     found: ApplicationSummary,
     keys: Sequence[Key],
+    remedies: Remedies,
 ) -> ChecklistItem:
     """Test, with a dry run, that an erasure would find a person of the newest export."""
-    newest = exports[-1]
-    if newest.manifest.pseudonyms != newest.manifest.key_id:
-        detail = f"{newest.path.name} cannot be searched: {unknown_pseudonyms(newest.manifest)}."
-        return ChecklistItem("erasure", False, detail)
+    if unknown := [export.manifest for export in exports if export.manifest.scheme == UNKNOWN_SCHEME]:
+        problems = [
+            Finding(f"{each.stem} cannot be searched: {explain_unknown_pseudonyms(each)}", remedies.remove([each.stem]))
+            for each in unknown
+        ]
+        return build_item("erasure", problems, passed="")
+    newest = next((export for export in reversed(exports) if not export.analyses.is_empty()), None)
+    if newest is None:
+        return ChecklistItem("erasure", "skipped", "Not tested: the exports contain no one.")
+    if "hash_id" in newest.manifest.overridden:
+        detail = f"Not tested: {newest.path.name}, {explain_unknown_pseudonyms(newest.manifest)}."
+        return ChecklistItem("erasure", "skipped", detail)
     key = next((key for key in keys if key.id == newest.manifest.key_id), None)
     if key is None and newest.manifest.key_id is not None:
         detail = f"The key {newest.manifest.key_id} is not available."
-        return ChecklistItem("erasure", False, detail, "pass it with --key-file")
+        return ChecklistItem("erasure", "failed", detail, remedies.pass_key())
     analysis = _find_analysis(newest, found.analyses, key)
     if analysis is None:
-        detail = f"No one in {newest.path.name} was found in the database: its key is another one, or all have left."
-        remedy = "feedback-etl list; if the key is right, feedback-etl erase --not-in-database"
-        return ChecklistItem("erasure", False, detail, remedy)
+        detail = (
+            f"No one in {newest.path.name} was found in the database: its key is another one, the database is another "
+            "one, or all have left."
+        )
+        remedy = (
+            f"if the key and the database are the right ones, replace the export:\n{remedies.replace(newest.manifest)}"
+        )
+        return ChecklistItem("erasure", "failed", detail, remedy)
     try:
         result = erase(storage, analysis_ids=[analysis], keys=keys, dry_run=True)
     except FeedbackError as error:
-        return ChecklistItem("erasure", False, str(error), "feedback-etl erase --dry-run")
-    problems = _list_erasure_problems(result)
+        return ChecklistItem("erasure", "failed", str(error), remedies.command("audit", "verify"))
     passed = "A person in the newest export would be found, and all files were searched."
-    return build_item("erasure", list(problems), passed=passed, remedy=", ".join(dict.fromkeys(problems.values())))
+    return build_item("erasure", _list_erasure_problems(result, exports, remedies), passed=passed)
 
 
-def _list_erasure_problems(result: ErasureResult) -> dict[str, str]:
-    """Return the problems of a dry run, each with its remedy."""
-    problems = {}
-    if result.damaged:
-        problems[f"Damaged: {', '.join(result.damaged)}"] = "feedback-etl list"
-    if result.without_key:
-        problems[f"Created with unavailable keys: {', '.join(result.without_key)}"] = "--key-file"
-    if result.unmanaged:
-        problems[f"Unmanaged files: {', '.join(path.name for path in result.unmanaged)}"] = "feedback-etl adopt"
+def _list_erasure_problems(
+    result: ErasureResult, exports: Sequence[ExportContents], remedies: Remedies
+) -> list[Finding]:
+    """Return the problems of a dry run."""
+    manifests = {file.path: export.manifest for export in exports for file in export.manifest.files}
+    problems = [
+        Finding(f"Damaged: {name}", remedies.replace(manifests[name]) if name in manifests else "")
+        for name in result.damaged
+    ]
+    problems += [
+        Finding(f"Created with an unavailable key: {stem}", remedies.pass_key()) for stem in result.without_key
+    ]
+    problems += [Finding(f"Unmanaged file: {path.name}", _adopt_or_remove(path, remedies)) for path in result.unmanaged]
+    problems += [
+        Finding(f"File of no export: {name}", _move_or_remove(name, remedies)) for name in result.not_inspected
+    ]
     if not result.rows:
-        problems["A person in the newest export was not found"] = "feedback-etl list"
+        problems.append(Finding("A person in the newest export was not found", remedies.command("list")))
     return problems
+
+
+def _adopt_or_remove(path: Path, remedies: Remedies) -> str:
+    """Return the command that adopts a file without a manifest; a part or a list of rejected rows is removed."""
+    if path.parent == Path(remedies.settings.output_dir):
+        return shlex.join(["feedback-etl", "adopt", str(path)])
+    return f"restore the manifest of {path} from a backup, or remove the file:\n{shlex.join(['rm', str(path)])}"
+
+
+def _move_or_remove(name: str, remedies: Remedies) -> str:
+    """Return the remedy for a file below the folder that belongs to no export."""
+    path = str(open_storage(remedies.settings.output_dir).uri(name))
+    remove = ["rm", "-r", path.removesuffix("/")] if name.endswith("/") else ["rm", path]
+    return f"move {path} out of the folder, or remove it:\n{shlex.join(remove)}"
 
 
 def _find_analysis(export: ExportContents, analyses: Sequence[str], key: Key | None) -> str | None:

@@ -1,12 +1,16 @@
 """Contents of an export that the checklist tests."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
 from feedback_etl.columns import IMAGE_URL
+from feedback_etl.compliance.item import Finding
+from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.exports.csv_files import scan_text
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
@@ -91,8 +95,21 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
     )
 
 
-def unknown_pseudonyms(manifest: Manifest) -> str:
+def explain_unknown_pseudonyms(manifest: Manifest) -> str:
     """Return why ids cannot be looked up in an export, as a clause."""
+    if manifest.scheme == UNKNOWN_SCHEME:
+        return "its pseudonyms are of an unknown scheme"
     if name := manifest.overridden.get("hash_id"):
         return f"its pseudonyms are created by the application ({name})"
     return "its key is not available (--key-file)"
+
+
+def find_problems(
+    exports: Sequence[ExportContents], find_problem: Callable[[ExportContents], str], remedies: Remedies
+) -> list[Finding]:
+    """Return the problems of files; the remedy replaces the export."""
+    return [
+        Finding(f"{export.path.name} {problem}", remedies.replace(export.manifest))
+        for export in exports
+        if (problem := find_problem(export))
+    ]

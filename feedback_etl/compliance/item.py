@@ -1,9 +1,12 @@
 """Items of the checklist."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-_MAX_PROBLEMS = 5
+_MAX_DETAILS = 5
+
+Status = Literal["ok", "failed", "skipped"]
+"""Result of a test: "skipped" means that nothing, or not everything, could be tested."""
 
 
 class ChecklistItem(NamedTuple):
@@ -11,27 +14,58 @@ class ChecklistItem(NamedTuple):
 
     Attributes:
         name: Name of the test.
-        passed: Whether it passed.
-        detail: What was found, in a sentence.
-        remedy: Command or setting that fixes it; "" if it passed.
+        status: "ok", "failed", or "skipped" if something could not be tested.
+        detail: What was found, or why it could not be tested, in a sentence.
+        remedy: Commands or settings that fix it, or make it testable, one a line; "" if there are none.
     """
 
     name: str
-    passed: bool
+    status: Status
+    detail: str
+    remedy: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was tested, and is as required."""
+        return self.status == "ok"
+
+
+class Finding(NamedTuple):
+    """A problem, or something that could not be tested.
+
+    Attributes:
+        detail: What it is, as a clause without a full stop.
+        remedy: Commands or settings, one a line; "" if there are none.
+    """
+
     detail: str
     remedy: str = ""
 
 
-def build_item(name: str, problems: Sequence[str], *, passed: str, remedy: str) -> ChecklistItem:
-    """Build an item that passes without problems; at most five problems are listed.
+def build_item(
+    name: str, problems: Sequence[Finding], *, passed: str, untested: Sequence[Finding] = ()
+) -> ChecklistItem:
+    """Build an item that fails with problems, is skipped if something was not tested, and passes otherwise.
 
     Args:
         name: Name of the test.
-        problems: Problems, as clauses without a full stop.
-        passed: Detail if there are none.
-        remedy: Command or setting that fixes them.
+        problems: Problems; the detail lists at most five, the remedy is that of all.
+        passed: Detail if there are none: what was tested.
+        untested: What could not be tested, with the reason; the detail lists at most five.
     """
-    if not problems:
-        return ChecklistItem(name, True, passed)
-    more = f"; and {len(problems) - _MAX_PROBLEMS:,} more" if len(problems) > _MAX_PROBLEMS else ""
-    return ChecklistItem(name, False, f"{'; '.join(problems[:_MAX_PROBLEMS])}{more}.", remedy)
+    if problems:
+        return ChecklistItem(name, "failed", _join_details(problems), _join_remedies(problems))
+    if untested:
+        detail = f"{passed} Not tested: {_join_details(untested)}".strip()
+        return ChecklistItem(name, "skipped", detail, _join_remedies(untested))
+    return ChecklistItem(name, "ok", passed)
+
+
+def _join_details(findings: Sequence[Finding]) -> str:
+    more = f"; and {len(findings) - _MAX_DETAILS:,} more" if len(findings) > _MAX_DETAILS else ""
+    return f"{'; '.join(finding.detail for finding in findings[:_MAX_DETAILS])}{more}."
+
+
+def _join_remedies(findings: Sequence[Finding]) -> str:
+    lines = [line for finding in findings for line in finding.remedy.splitlines()]
+    return "\n".join(dict.fromkeys(lines))

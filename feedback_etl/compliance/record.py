@@ -1,69 +1,90 @@
-"""The record of processing (GDPR, Article 30), written from the settings and checked against them."""
+"""The record of processing (GDPR, Article 30), written from the settings and manifests, and checked against them."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 
-from feedback_etl.columns import TRAINING_COLUMNS
-from feedback_etl.compliance.item import ChecklistItem
+from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
+from feedback_etl.compliance.processing import describe_processing
+from feedback_etl.compliance.remedies import Remedies
+from feedback_etl.exports.maintenance import list_exports
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.settings import Settings
+from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors
-from feedback_etl.storage.posix import make_private_folder, replace_private_file, temporary_path
+from feedback_etl.storage.location import open_storage
+from feedback_etl.storage.posix import make_private_folder
 
 RECORD = "processing_record.md"
 
-_REQUIRED_SETTINGS = ("controller", "contact", "purpose", "legal_basis", "recipients", "retention_days")
+_TITLES = {
+    "controller": "Controller",
+    "data_protection_officer": "Data protection officer",
+    "contact": "Contact",
+    "purpose": "Purpose",
+    "legal_basis": "Legal basis",
+    "recipients": "Recipients",
+    "transfers": "Transfers to third countries",
+    "retention_days": "Retention",
+}
+"""The required settings, with their titles in the record."""
+
 _MISSING = "(missing)"
 
 
-def render_record(settings: Settings) -> str:
-    """Render the record; equal settings give equal texts.
+def render_record(settings: Settings, exports: Sequence[Manifest] = ()) -> str:
+    """Render the record; equal settings and equally made exports give equal texts.
+
+    Args:
+        settings: Settings of the folder.
+        exports: Manifests of the exports in the folder, without pruned ones.
 
     >>> render_record(Settings(controller="Example Ltd")).splitlines()[2]
     '- **Controller**: Example Ltd'
     """
-    values = {name: str(getattr(settings, name) or _MISSING) for name in _REQUIRED_SETTINGS}
-    k = f"equivalence classes of fewer than {settings.k} people are suppressed" if settings.k else "measured"
-    times = "exact" if settings.timestamp_precision == "exact" else f"truncated to the {settings.timestamp_precision}"
-    entries = {
-        "Controller": values["controller"],
-        "Contact": values["contact"],
-        "Purpose": values["purpose"],
-        "Legal basis": values["legal_basis"],
+    entries = {title: str(getattr(settings, name) or _MISSING) for name, title in _TITLES.items()}
+    entries |= {
+        "Retention": f"{settings.retention_days or _MISSING} days, then removed (feedback-etl prune)",
         "Data subjects": "users of the application who gave feedback on a recommendation",
-        "Data": f"{', '.join(TRAINING_COLUMNS)}; no names, no user ids, no ages, no free text",
-        "Recipients": values["recipients"],
-        "Retention": f"{values['retention_days']} days, then removed (feedback-etl prune)",
-        "Consent": f"{settings.opt_in_column} and {settings.opt_out_column} of users or profiles, if they exist",
-        "Pseudonyms": "HMAC-SHA256 of ids with a key that is stored apart from the exports",
-        "k-anonymity": f"{k}: {', '.join(settings.quasi_identifiers)}",
-        "Times": times,
         "Access": "files 0600 and folders 0700, for their owner only; a tamper-evident audit log",
         "Erasure": "feedback-etl erase, from every export and every later one",
     }
-    lines = [f"- **{name}**: {text}" for name, text in entries.items()]
-    return "\n".join(["# Record of processing: feedback as training data", "", *lines, ""])
+    lines = [f"- **{title}**: {text}" for title, text in entries.items()]
+    return "\n".join(
+        ["# Record of processing: feedback as training data", "", *lines, "", *describe_processing(exports), ""]
+    )
 
 
-def write_record(settings: Settings) -> Path:
-    """Write the record to the folder of the exports, readable by its owner only (0600).
+def write_record(settings: Settings) -> str:
+    """Write the record to the folder of the exports, readable by its owner only (0600); return its path or URL.
 
     Raises:
-        ExportFileError: The record cannot be written.
+        ExportFileError: The record cannot be written, or a manifest cannot be read.
     """
-    path = Path(settings.output_dir) / RECORD
-    with explain_write_errors(path.parent):
-        make_private_folder(path.parent)
-        replace_private_file(path, temporary_path(path.parent, RECORD), render_record(settings).encode())
-    return path
+    storage = open_storage(settings.output_dir)
+    with explain_write_errors(storage):
+        if folder := storage.local_path():
+            make_private_folder(folder)
+        storage.overwrite(RECORD, render_record(settings, list_current_exports(storage)).encode())
+    return storage.uri(RECORD)
 
 
-def check_record(settings: Settings) -> ChecklistItem:
-    """Test that the record exists, is complete and matches the settings."""
-    path, remedy = Path(settings.output_dir) / RECORD, "feedback-etl check --write-record"
-    if missing := [name for name in _REQUIRED_SETTINGS if not getattr(settings, name)]:
-        detail = f"The record of processing lacks {', '.join(missing)}."
-        return ChecklistItem("record", False, detail, f"set these in the settings, then {remedy}")
-    with explain_read_errors(path.parent):
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if text == render_record(settings):
-        return ChecklistItem("record", True, f"{path} is complete and matches the settings.")
-    return ChecklistItem("record", False, f"{path} {'does not match the settings' if text else 'is missing'}.", remedy)
+def list_current_exports(storage: Storage) -> list[Manifest]:
+    """Return the manifests of exports that were not pruned, the oldest first; none without a folder."""
+    exports = list_exports(storage).exports if storage.exists() else []
+    return [manifest for manifest in exports if not manifest.pruned_at]
+
+
+def check_record(storage: Storage, exports: Sequence[Manifest], remedies: Remedies) -> ChecklistItem:
+    """Test that the record exists, is complete and matches the settings and the exports."""
+    settings, path = remedies.settings, storage.uri(RECORD)
+    remedy, problems, text = remedies.command("check", "--write-record"), [], b""
+    if missing := [name for name in _TITLES if not getattr(settings, name)]:
+        names = ", ".join(missing)
+        problems.append(Finding(f"The record of processing lacks {names}", f"set {names} in the settings\n{remedy}"))
+    with explain_read_errors(storage), suppress(FileNotFoundError):
+        text = storage.read(RECORD)
+    if not text:
+        problems.append(Finding(f"{path} is missing", remedy))
+    elif text != render_record(settings, exports).encode():
+        problems.append(Finding(f"{path} does not match the settings and the exports", remedy))
+    return build_item("record", problems, passed=f"{path} is complete and matches the settings and the exports.")

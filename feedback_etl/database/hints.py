@@ -34,8 +34,8 @@ def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: 
     return ""
 
 
-def missing_index_statement(source: DatabaseConnection) -> str:
-    """Return the statement that creates the index on created_at; "" if it exists, or the table is a view.
+def missing_index_statement(source: DatabaseConnection) -> str | None:
+    """Return the statement that creates the index on created_at; "" if it exists, None for a view.
 
     Raises:
         SQLAlchemyError: The indexes cannot be listed.
@@ -43,7 +43,9 @@ def missing_index_statement(source: DatabaseConnection) -> str:
     inspector = sa.inspect(source.connection)
     indexes = inspector.get_indexes(_TABLE, schema=source.db_schema)
     is_table = _TABLE in inspector.get_table_names(source.db_schema)
-    if not is_table or any(index["column_names"][:1] == ["created_at"] for index in indexes):
+    if not is_table:
+        return None
+    if any(index["column_names"][:1] == ["created_at"] for index in indexes):
         return ""
     quote = source.connection.dialect.identifier_preparer.quote
     table = f"{quote(source.db_schema)}.{_TABLE}" if source.db_schema and source.dialect != "sqlite" else _TABLE

@@ -109,6 +109,23 @@ def fetch_analyses(database: Database, **keywords: Unpack[LookupKeywords]) -> li
         return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 
+def fetch_owners(
+    database: Database, *, allow_row_security: bool = False, **keywords: Unpack[LookupKeywords]
+) -> list[tuple[str, str]]:
+    """Return every analysis that has feedback of a user, with that user, as text; an analysis in all its spellings.
+
+    Raises:
+        UsageError: The database URL or the query is not valid.
+        SourceError: The database cannot be reached, is not as expected, or stopped the query.
+    """
+    with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
+        user, analyses = _spellings(relation, "user_id")[0], _spellings(relation, "analysis_id")
+        columns: sa.Select[*tuple[Any, ...]] = sa.select(user, *analyses)
+        rows = columns.select_from(relation.feedback_table).where(analyses[0].is_not(None), user.is_not(None))
+        pairs = _fetch_decoded(source, relation.render(rows.distinct()))
+        return list(dict.fromkeys((spelling, owner) for owner, *spellings in pairs for spelling in spellings))
+
+
 class ApplicationSummary(NamedTuple):
     """Summarize a database for the checklist.
 
@@ -118,7 +135,8 @@ class ApplicationSummary(NamedTuple):
         consenting: The analyses that have feedback with consent; all if consent is not recorded.
         imaged: The analyses whose users consent to the use of images; none if that is not recorded.
         consent: The columns that record consent; empty if none does.
-        missing_index: The statement that creates the index on created_at; "" if there is one, or for a custom query.
+        missing_index: The statement that creates the index on created_at; "" if there is one, None if that is not
+            known, as for a custom query.
         is_partial: Whether row-level security, if allowed, hides some of the rows.
     """
 
@@ -127,7 +145,7 @@ class ApplicationSummary(NamedTuple):
     consenting: list[str]
     imaged: list[str]
     consent: tuple[str, ...]
-    missing_index: str
+    missing_index: str | None
     is_partial: bool = False
 
 
@@ -151,7 +169,7 @@ def summarize_application(
             consenting,
             imaged=_fetch_imaged(source, **keywords),
             consent=relation.consent,
-            missing_index="" if keywords.get("query") else missing_index_statement(source),
+            missing_index=None if keywords.get("query") else missing_index_statement(source),
             is_partial=hides_rows(source, empty_select(relation)),
         )
 

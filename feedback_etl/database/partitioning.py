@@ -15,6 +15,7 @@ from feedback_etl.database.ranges import WindowRanges, count_total, plan_ranges
 from feedback_etl.database.read import OpenSource, ReadRequest, open_source
 from feedback_etl.database.sql import count_excluded, select_feedback
 from feedback_etl.database.statements import fetch_count
+from feedback_etl.database.watermark import Watermark, compute_watermark
 from feedback_etl.database.window import Window
 
 MIN_ROWS_PER_TASK = 20_000
@@ -40,6 +41,7 @@ class FeedbackPartitions:
         suggest_index: Return a sentence on the index that would speed up reading; "" if none is known.
         dialect: The dialect of the database.
         consent: The columns by which rows were excluded; empty if none records consent.
+        watermark: The watermark of an incremental export.
     """
 
     url: str = field(repr=False)
@@ -51,6 +53,7 @@ class FeedbackPartitions:
     suggest_index: Callable[[], str]
     dialect: str
     consent: tuple[str, ...]
+    watermark: Watermark
 
 
 def is_partitionable(source: DatabaseConnection) -> bool:
@@ -82,6 +85,7 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
         source, relation = opened
         if not is_partitionable(source) or source.connectorx_url is None:
             raise NotPartitionableError
+        watermark = compute_watermark(source, relation, window, request.watermark)
         prepare = session_statements(source)
         ranges = plan_task_ranges(opened, window, tasks)
         excluded = fetch_count(source, count_excluded(relation, window)) if relation.records_consent else 0
@@ -95,4 +99,5 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
             partial(suggest_index, source, relation, window),
             source.dialect,
             relation.consent,
+            watermark,
         )

@@ -14,9 +14,10 @@ from feedback_etl.clock import resolve_now
 from feedback_etl.database import tables
 from feedback_etl.demo.data import Row, sample_tables
 from feedback_etl.errors import ExportFileError
+from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import make_private_folder
 
-DEMO_KEY = "feedback-etl demo key - published, never use it for real data"
+DEMO_KEY = Key("feedback-etl demo key - published, never use it for real data", accept_weak=True)
 APPLICATION_ID = int.from_bytes(b"fETL", "big")  # PRAGMA application_id: files with it may be replaced
 
 

@@ -2,36 +2,59 @@
 
 import re
 import secrets
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
+
+import polars as pl
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
-from feedback_etl.exports.row_filter import count_rows, read_columns
+from feedback_etl.exports.rewrite import read_pseudonyms
+from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, read_columns
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.errors import explain_write_errors
+from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store
+from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.fork_guard import require_usable_polars
 
 _STAMP = re.compile(r"\d{8}_\d{6}")
 
 
+UNKNOWN_SCHEME = "unknown"
+"""The scheme of pseudonyms that `adopt` did not recognise: no key finds a person in the file."""
+_MIN_RECOGNIZED = 0.5
+"""The share of pseudonyms that must be known: people may have left the database, and equal ones are no coincidence."""
+
+
 def adopt(
-    file: str | Path, *, key: Key | None, signer: Key | None = None, lock_timeout: float = LOCK_TIMEOUT
+    file: str | Path,
+    *,
+    key: Key | None,
+    analyses: Iterable[int | str | UUID] = (),
+    signer: Key | None = None,
+    lock_timeout: float = LOCK_TIMEOUT,
 ) -> Manifest:
     """Give a data file a manifest, so that `erase` and `prune` reach it. The file itself is not changed.
 
-    Its age is that of the time in its name, or else of its last change.
+    Its age is that of the time in its name, or else of its last change. Unless at least half of its pseudonyms are
+    those that the key makes of `analyses`, or are in other exports of the key in the folder, its pseudonyms are of an
+    unknown scheme: `prune` reaches it, and `erase` reports that it was not searched.
 
     Args:
         file: A CSV (also compressed) or Parquet file with a column analysis_hash.
         key: The key that made its pseudonyms; None if they are plain SHA-256.
+        analyses: Ids of analyses that it may contain, such as those of the database.
         signer: The key that signs the audit record, if it is another one.
         lock_timeout: Seconds to wait for the folder's lock.
 
@@ -45,9 +68,9 @@ def adopt(
     >>> with TemporaryDirectory() as folder:
     ...     old = Path(folder) / "feedback_training_20240101_000000.csv"
     ...     _ = old.write_text("analysis_hash\\n73475cb40a568e8d\\n")
-    ...     manifest = adopt(old, key=None)
-    >>> manifest.created_at, manifest.statistics
-    ('2024-01-01T00:00:00', {'exported_records': 1})
+    ...     manifest = adopt(old, key=None, analyses=[41, 42])
+    >>> manifest.created_at, manifest.statistics, manifest.scheme
+    ('2024-01-01T00:00:00', {'exported_records': 1}, 'sha256, 16 hex')
     """
     require_usable_polars()
     if is_object_store(str(file)):
@@ -56,30 +79,16 @@ def adopt(
     folder, stem, columns = path.parent, _require_data_file(path), read_columns(path)
     if "analysis_hash" not in columns:
         raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
-    log, signer = AuditLog(folder), signer or key
+    log, key, signer = AuditLog(folder), bind_key(folder, key), bind_key(folder, signer or key)
     log.require_signer(signer)
     with explain_write_errors(folder), lock_folder(folder, lock_timeout):
-        if any(file.path == path.name for manifest in list_manifests(folder) for file in manifest.files):
+        exports = list_manifests(folder)
+        if any(file.path == path.name for manifest in exports for file in manifest.files):
             raise ExportFileError(f"{path} has a manifest already.")
         if (folder / manifest_path(stem)).exists():  # of a file that differs in its suffix
             stem = path.name
-        rows = count_rows(path)
-        manifest = Manifest(
-            stem=stem,
-            mode=ADOPTED,
-            created_at=_time_of(path).isoformat(),
-            run=secrets.token_hex(8),
-            window=[None, None],
-            settings={},
-            statistics={"exported_records": rows},
-            columns=columns,
-            files=[DataFile(path.name, "pairs", rows, path.stat().st_size, hash_file(path))],
-            key_id=get_key_id(key),
-            scheme="hmac-sha256, 16 hex" if key else "sha256, 16 hex",
-            source="",
-            tools={},
-            audit_head=log.head(),
-        )
+        scheme = _describe_scheme(key) if _is_recognized(path, key, analyses, exports) else UNKNOWN_SCHEME
+        manifest = _build_manifest(path, stem, columns, key, scheme, log.head())
         manifest.sign(signer)
         open_storage(folder).put_new(manifest_path(stem), manifest.to_json().encode())
         try:
@@ -91,12 +100,56 @@ def adopt(
     return manifest
 
 
+def _build_manifest(  # noqa: PLR0913  internal
+    path: Path, stem: str, columns: list[str], key: Key | None, scheme: str, audit_head: str
+) -> Manifest:
+    rows, is_known = count_rows(path), scheme != UNKNOWN_SCHEME
+    return Manifest(
+        stem=stem,
+        mode=ADOPTED,
+        created_at=_time_of(path).isoformat(),
+        run=secrets.token_hex(8),
+        window=[None, None],
+        settings={} if is_known else {"overridden": {"hash_id": f"an {UNKNOWN_SCHEME} scheme"}},
+        statistics={"exported_records": rows},
+        columns=columns,
+        files=[DataFile(path.name, "pairs", rows, path.stat().st_size, hash_file(path))],
+        key_id=get_key_id(key) if is_known else None,
+        scheme=scheme,
+        source="",
+        tools={},
+        audit_head=audit_head,
+    )
+
+
+def _describe_scheme(key: Key | None) -> str:
+    return f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex"
+
+
+def _is_recognized(
+    path: Path, key: Key | None, analyses: Iterable[int | str | UUID], exports: Sequence[Manifest]
+) -> bool:
+    """Return whether enough pseudonyms of a file are of these analyses, or in exports of this key; true without any."""
+    pseudonyms = list_pseudonyms(path, path.name) - {""}
+    required = _MIN_RECOGNIZED * len(pseudonyms)
+    ids = pl.Series("id", map(str, analyses), dtype=pl.String)
+    hashes = pl.select(hash_id(pl.lit(ids), key=key, domain="analysis_id", unkeyed=key is None)).to_series()
+    recognized = pseudonyms & {*hashes}
+    of_key = (export for export in exports if export.pseudonyms == get_key_id(key) and export.mode != ADOPTED)
+    for file in (file for export in of_key for file in export.all("pairs")):
+        if len(recognized) < required:
+            with suppress(ExportFileError):  # a damaged file proves nothing
+                recognized |= pseudonyms & read_pseudonyms(LocalStorage(path.parent), file)
+    return len(recognized) >= required
+
+
 def _require_data_file(path: Path) -> str:
     """Return the name of a data file without its suffix, or raise if it is missing or not a data file."""
     suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
     if not path.exists():
         raise UsageError(f"There is no file {path}.")
-    if not suffix or path.is_symlink() or not path.is_file():
+    is_utf8 = path.name == path.name.encode(errors="replace").decode()  # as JSON requires
+    if not (suffix and is_utf8) or path.is_symlink() or not path.is_file():
         raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
     return path.name.removesuffix(suffix)
 

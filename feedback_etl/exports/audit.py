@@ -28,7 +28,7 @@ from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.errors import explain_read_errors, refuse_links
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import acquire_lock
-from feedback_etl.storage.posix import fsync_directory, make_private_folder, open_private_file
+from feedback_etl.storage.posix import fsync_directory, make_private_folder, open_private_file, read_regular_file
 from feedback_etl.storage.whole_files import WholeFile
 
 LOG = f"{STATE_FOLDER}/audit.jsonl"
@@ -56,7 +56,7 @@ class AuditLog:
             FolderLockedError: It was held for longer than `timeout` seconds.
         """
         if not self._storage.has_locks:
-            yield OptimisticAuditLog(self._storage)
+            yield LockedAuditLog(_NumberedObjects(self._storage))
             return
         refuse_links(self.path.parent, self.path)
         make_private_folder(self.path.parent)
@@ -66,7 +66,7 @@ class AuditLog:
                 raise FolderLockedError(f"{self.path} has been held by another process for {timeout:g} s; run again.")
             if is_new:
                 fsync_directory(self.path.parent)
-            yield LockedAuditLog(file)
+            yield LockedAuditLog(_LockedFile(file))
 
     def records(self) -> list[Record]:
         """Return all readable records in order; none if there is no log."""
@@ -74,14 +74,15 @@ class AuditLog:
 
     def lines(self) -> list["Line"]:
         """Return all lines, including those without a record."""
-        return [Line.of(line) for line in self._content().split(b"\n") if line]
+        return [Line.of(line) for line in self.content().split(b"\n") if line]
 
-    def _content(self) -> bytes:
+    def content(self) -> bytes:
+        """Return the log as it is stored; empty if there is none."""
         if not self._storage.has_locks:
             return self._join_objects()
         refuse_links(self.path.parent, self.path)
         with explain_read_errors(self.path):
-            return self.path.read_bytes() if self.path.is_file() else b""
+            return read_regular_file(self.path) if self.path.exists() else b""
 
     def _join_objects(self) -> bytes:
         """Return one line a record; an empty object or a gap in the numbers gives one invalid line."""
@@ -111,47 +112,69 @@ class AuditLog:
 
 
 class LockedAuditLog:
-    """Read and append to an audit log under its lock."""
+    """Read and append to an audit log under its lock; in an object store, against the log as it was last read."""
 
-    def __init__(self, file: WholeFile) -> None:
-        self._file = file
+    def __init__(self, lines: "_LockedFile | _NumberedObjects") -> None:
+        self._lines = lines
 
     def records(self) -> list[Record]:
         """Return all records so far."""
-        self._file.seek(0)
-        lines = map(Line.of, self._file.read().split(b"\n"))
-        return [line.record for line in lines if line.record is not None]
+        return [line.record for line in self.lines() if line.record is not None]
+
+    def lines(self) -> list[Line]:
+        """Return all lines so far, including those without a record."""
+        self._lines.read_new()
+        return self._lines.all()
 
     def append(self, event: str, key: Key | None, /, **details: Any) -> str:
-        """Append a record durably and return its MAC, the new head.
+        """Append a record durably after all others and return its MAC, the new head.
 
         Raises:
             OSError: It cannot be written; what cannot be removed of it counts as torn.
         """
-        last, torn = self._last()
-        details |= {"torn": hashlib.sha256(torn).hexdigest()} if torn else {}
-        record = build_record(event, key, details, last)
-        self._file.append(b"\n" * bool(torn) + encode_record(record))
-        return str(record["mac"])
+        while True:
+            self._lines.read_new()
+            with suppress(FileExistsError):
+                return self.append_next(event, key, **details)
 
     def append_next(self, event: str, key: Key | None, /, **details: Any) -> str:
-        """Append a record to those that were read; under the lock, none can have been added since.
+        """Append a record to those that were read; under a lock, none can have been added since.
 
         Raises:
             FileExistsError: One was added, in an object store.
         """
-        return self.append(event, key, **details)
+        last, origin = self._lines.find_last()
+        record = build_record(event, key, details | origin, last)
+        self._lines.append(encode_record(record))
+        return str(record["mac"])
 
-    def _last(self) -> tuple[Record | None, bytes]:
-        """Return the last record and the unterminated line that a crash left after it."""
-        tail = self._tail()
-        complete, _, torn = tail.rpartition(b"\n")
-        for line in reversed(complete.split(b"\n")):
-            if (record := Line.of(line).record) is not None:
-                return record, torn
-        return None, torn
 
-    def _tail(self) -> bytes:
+class _LockedFile:
+    """Read and append the lines of the log of a folder, whose file is locked."""
+
+    def __init__(self, file: WholeFile) -> None:
+        self._file = file
+
+    def read_new(self) -> None:
+        """Do nothing: no other process appends."""
+
+    def all(self) -> list[Line]:
+        """Return all lines."""
+        self._file.seek(0)
+        return [Line.of(line) for line in self._file.read().split(b"\n") if line]
+
+    def find_last(self) -> tuple[Record | None, dict[str, str]]:
+        """Return the last record, and the digest of the unterminated line that a crash left after it."""
+        complete, _, torn = self._read_tail().rpartition(b"\n")
+        records = (Line.of(line).record for line in reversed(complete.split(b"\n")))
+        last = next((record for record in records if record is not None), None)
+        return last, {"torn": hashlib.sha256(torn).hexdigest()} if torn else {}
+
+    def append(self, content: bytes) -> None:
+        """Append a line, after terminating a torn one."""
+        self._file.append_lines(content)
+
+    def _read_tail(self) -> bytes:
         """Return the end of the file, with at least one complete record if the file has one."""
         start = self._file.seek(0, os.SEEK_END)
         while start:
@@ -166,40 +189,33 @@ class LockedAuditLog:
         return self._file.read()
 
 
-class OptimisticAuditLog(LockedAuditLog):
-    """Append records with optimistic concurrency, against the log as it was last read."""
+class _NumberedObjects:
+    """Read and append the lines of the log of an object store, each of which is an object with a number."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._lines: dict[int, Line] = {}
 
-    def records(self) -> list[Record]:
-        """Return all records so far."""
-        new = self._storage.read_numbered(LOG, after=self._number)
+    def read_new(self) -> None:
+        """Read the lines that were added since the last reading."""
+        new = self._storage.read_numbered(LOG, after=max(self._lines, default=0))
         self._lines |= {number: Line.of(content.rstrip(b"\n")) for number, content in new.items()}
-        return self._known
 
-    @property
-    def _number(self) -> int:
-        return max(self._lines, default=0)
+    def all(self) -> list[Line]:
+        """Return all lines that were read; a gap in the numbers gives an invalid one."""
+        gap = [Line(b"missing", None)] if len(self._lines) != max(self._lines, default=0) else []
+        return [*gap, *self._lines.values()]
 
-    @property
-    def _known(self) -> list[Record]:
-        return [line.record for line in self._lines.values() if line.record is not None]
+    def find_last(self) -> tuple[Record | None, dict[str, str]]:
+        """Return the last record that was read, and a nonce.
 
-    def append(self, event: str, key: Key | None, /, **details: Any) -> str:
-        """Append a record after all others and return its MAC, the new head."""
-        while True:
-            self.records()
-            with suppress(FileExistsError):
-                return self.append_next(event, key, **details)
+        The nonce keeps equal records of two processes apart: an equal object counts as a put of one's own.
+        """
+        records = (line.record for line in reversed(self._lines.values()))
+        return next((record for record in records if record is not None), None), {"nonce": secrets.token_hex(8)}
 
-    def append_next(self, event: str, key: Key | None, /, **details: Any) -> str:
-        """Append a record to those that were read, if none has been added since; else raise FileExistsError."""
-        # The nonce keeps equal records of two processes apart: an equal object counts as a put of one's own.
-        details["nonce"] = secrets.token_hex(8)
-        record = build_record(event, key, details, next(iter(self._known[::-1]), None))
-        content, number = encode_record(record), self._number + 1
+    def append(self, content: bytes) -> None:
+        """Put a line under the number after those that were read, if that is free; else raise FileExistsError."""
+        number = max(self._lines, default=0) + 1
         self._storage.put_numbered(LOG, number, content)
         self._lines[number] = Line.of(content)
-        return str(record["mac"])

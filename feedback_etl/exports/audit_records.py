@@ -119,3 +119,10 @@ def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
     records = list(records)
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
     return [record["stem"] for record in records if record["event"] == "started" and record.get("run") not in ended]
+
+
+def is_swept_since(records: Iterable[Record], run: str) -> bool:
+    """Return whether a sweep (`erase --not-in-database`) was recorded after the start of a run."""
+    records = list(records)
+    start = next((number for number, record in enumerate(records) if record.get("run") == run), len(records))
+    return any(record.get("swept") for record in records[start:])

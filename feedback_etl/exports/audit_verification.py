@@ -1,16 +1,21 @@
-"""Verify the audit log of a folder: its MAC chain, its anchors in manifests, and the manifests themselves."""
+"""Verify a folder: its audit log, manifests, tombstones and data files, each against the others."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import CHAIN_START, Record, compute_mac
+from feedback_etl.exports.audit_records import CHAIN_START, Line, Record, compute_mac
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.tombstones import find_last_state, require_state
+from feedback_etl.exports.manifest_verification import LogEvidence, Problem, find_manifest_problems
+from feedback_etl.exports.tombstone_verification import find_last_state, find_unsealed, is_signed, require_state
+from feedback_etl.exports.tombstones import read_content
 from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.location import StorageLike
+from feedback_etl.storage.base import Storage
+from feedback_etl.storage.location import StorageLike, open_storage
 
 
 class VerificationResult(NamedTuple):
@@ -20,8 +25,10 @@ class VerificationResult(NamedTuple):
         records: The number of records.
         problems: A sentence for each problem, by line; empty for an intact log.
         unsigned: The number of records without a signature, which anyone could have written.
-        unknown: The number of records signed with unavailable keys; each is a problem too.
+        unknown: The number of records and manifests signed with unavailable keys; each is a problem too.
         head: The MAC of the last record, to be stored elsewhere.
+        uncertain: Those of the problems that may be no tampering: a key is not available, a manifest is missing, or a
+            crash tore a line or interrupted an erasure.
     """
 
     records: int
@@ -29,73 +36,144 @@ class VerificationResult(NamedTuple):
     unsigned: int
     unknown: int
     head: str
+    uncertain: tuple[str, ...] = ()
+
+    @property
+    def tampering(self) -> list[str]:
+        """Return the problems that are not `uncertain`."""
+        return [problem for problem in self.problems if problem not in self.uncertain]
+
+    @property
+    def is_protected(self) -> bool:
+        """Return whether a key protects the log: without one, whoever can write to the folder can forge all of it."""
+        return self.unsigned < self.records
 
 
-def verify_folder(folder: StorageLike, exports: Iterable[Manifest], keys: Iterable[Key]) -> VerificationResult:
-    """Verify the log of a folder against its manifests and tombstones.
+def verify_folder(
+    folder: StorageLike, keys: Iterable[Key], *, data: bool = False, head: str = ""
+) -> VerificationResult:
+    """Verify the log of a folder against its manifests, its tombstones and, with `data`, its data files.
+
+    Another process may change the folder meanwhile, so that problems are reported only if they are found twice.
 
     Args:
         folder: The folder or the object store of the exports.
-        exports: All manifests of the folder, each of which contains a head of the log.
         keys: The available keys.
+        data: Whether to compare the digest of every data file, which reads it.
+        head: A MAC that the log has to contain, as it was stored elsewhere; "" for none.
+
+    Raises:
+        ExportFileError: A manifest cannot be read.
     """
-    log, exports = AuditLog(folder), list(exports)
-    anchors = {f"{each.stem}.manifest.json": each.audit_head for each in exports}
-    verdict = verify(log, keys, anchors, signed=bool(exports) and all(each.key_id for each in exports))
+    storage, keys = open_storage(folder), list(keys)
+    result = _verify_once(storage, keys, data=data, head=head)
+    return _verify_once(storage, keys, data=data, head=head) if result.problems else result
+
+
+def _verify_once(storage: Storage, keys: Sequence[Key], *, data: bool, head: str) -> VerificationResult:
+    exports, lines = list_manifests(storage), AuditLog(storage).lines()
+    result = verify_exports(storage, lines, exports, keys)
+    if head and not any(line.record and line.record["mac"] == head for line in lines):
+        result.problems.append(f"the head {head} is missing: the log was cut or replaced")
+    result.problems.extend(_find_changed_files(storage, exports) if data else ())
+    return result
+
+
+def verify_exports(
+    storage: Storage, lines: Sequence[Line], exports: Sequence[Manifest], keys: Iterable[Key]
+) -> VerificationResult:
+    """Verify the lines of a log, manifests and tombstones that were read together.
+
+    Whatever is signed in the folder requires the log to be signed.
+    """
+    by_id = {key.id: key for key in bind_keys(storage, keys)}
+    records = [line.record for line in lines if line.record is not None]
+    tombstones = _verify_tombstones(storage, records, by_id)
+    signed = tombstones.are_signed or any(export.key_id or export.signed_by for export in exports)
+    anchors = {f"{export.stem}.manifest.json": export.audit_head for export in exports}
+    result = verify_lines(lines, by_id.values(), anchors, signed=signed)
+    problems = list(find_manifest_problems(exports, LogEvidence.from_records(records), by_id))
+    problems += tombstones.problems
+    result.problems.extend(problem.text for problem in problems)
+    uncertain = tuple(problem.text for problem in problems if not problem.is_certain)
+    unknown = sum(export.signed_by is not None and export.signed_by not in by_id for export in exports)
+    return result._replace(uncertain=result.uncertain + uncertain, unknown=result.unknown + unknown)
+
+
+class _TombstoneResult(NamedTuple):
+    problems: list[Problem]
+    are_signed: bool
+
+
+def _verify_tombstones(storage: Storage, records: Iterable[Record], by_id: Mapping[str, Key]) -> _TombstoneResult:
+    content, state = read_content(storage), find_last_state(records)
     try:
-        require_state(folder, find_last_state(log.records()))
+        require_state(storage, content, state)
+        unsealed = [Problem(text, is_certain=False) for text in find_unsealed(storage, content, state, by_id)]
+        return _TombstoneResult(unsealed, is_signed(storage, content))
     except ExportFileError as error:
-        verdict.problems.append(str(error))
-    verdict.problems.extend(_unrecorded(log.records(), exports))
-    return verdict
+        return _TombstoneResult([Problem(str(error))], are_signed=False)
 
 
-def _unrecorded(records: Iterable[Record], exports: Iterable[Manifest]) -> Iterator[str]:
-    """Return the events that manifests prove and the log lacks, for example because its tail was cut."""
-    records = list(records)
-    runs, erasures = {each.get("run") for each in records}, [each for each in records if each["event"] == "erased"]
-    for export in exports:
-        if export.run not in runs:
-            yield f"the log does not record how {export.stem} was created: records are missing"
-        if export.erased_rows and not erasures:
-            yield f"rows were erased from {export.stem}, and the log records no erasure: records are missing"
+def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterator[str]:
+    """Return the data files that differ from their manifests; an announced replacement is no difference."""
+    for file in (file for export in exports if not export.pruned_at for file in export.files):
+        try:
+            if storage.stat_with_digest(file.path) not in file.versions:
+                yield f"{file.path} was changed"
+        except FileNotFoundError:
+            yield f"{file.path} is missing"
+        except ExportFileError as error:  # no regular file
+            yield str(error)
 
 
 def verify(
     log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False
 ) -> VerificationResult:
-    """Verify the MAC chain of an audit log.
+    """Verify the MAC chain of an audit log; see `verify_lines`."""
+    return verify_lines(log.lines(), keys, anchors, signed=signed)
+
+
+def verify_lines(
+    lines: Iterable[Line], keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False
+) -> VerificationResult:
+    """Verify the MAC chain of the lines of an audit log.
+
+    Unsigned records before the first signed one are a part of what it signs.
 
     Args:
-        log: Which.
+        lines: All lines.
         keys: The available keys.
-        anchors: Heads that are held elsewhere, with the names of those who hold them.
-        signed: Whether every record has to be signed, since all exports are of a key.
+        anchors: Heads that are stored elsewhere, with the names of their storages.
+        signed: Whether a record has to be signed, since something in the folder is.
     """
-    by_id = {key.id: key for key in keys}
-    problems, macs, number, torn = [], [CHAIN_START], 0, b""
-    unsigned = unknown = 0
-    for place, line in enumerate(log.lines(), 1):
+    by_id, lines = {key.id: key for key in keys}, list(lines)
+    problems, uncertain, macs, torn = list[str](), list[str](), [CHAIN_START], b""
+    key_ids = [line.record["key_id"] for line in lines if line.record is not None]
+    must_be_signed = signed and not any(key_ids)
+    for number, line in enumerate(lines, 1):
         record = line.record
         if record is None:
-            torn, fault = line.content, torn and "no record"
+            torn, problem = line.content, torn and "no record"
         else:
-            number += 1
-            link = _Link(number, macs[-1], hashlib.sha256(torn).hexdigest() if torn else None)
-            fault = _find_problem(record, link, by_id, is_signed=signed)
-            unsigned += record.get("key_id") is None
-            unknown += record.get("key_id") is not None and record["key_id"] not in by_id
-            signed = signed or record.get("key_id") is not None
+            link = _Link(len(macs), macs[-1], hashlib.sha256(torn).hexdigest() if torn else None)
+            problem = _find_problem(record, link, by_id, is_signed=must_be_signed)
+            must_be_signed = must_be_signed or record["key_id"] is not None
             torn = b""
-            macs.append(str(record["mac"]))
-        if fault:
-            problems.append(f"line {place}: {fault}")
+            macs.append(record["mac"])
+        if problem:
+            problems.append(f"line {number}: {problem}")
+            uncertain += [problems[-1]] if problem == _UNAVAILABLE else []
     if torn:
         problems.append("the last line is torn; the next record will say so")
-    problems += [
-        f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in {*macs}
-    ]
-    return VerificationResult(len(macs) - 1, problems, unsigned, unknown, macs[-1])
+        uncertain.append(problems[-1])
+    known = {*macs}
+    problems += [f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in known]
+    unknown = sum(key_id is not None and key_id not in by_id for key_id in key_ids)
+    return VerificationResult(len(key_ids), problems, key_ids.count(None), unknown, macs[-1], tuple(uncertain))
+
+
+_UNAVAILABLE = "it is signed with an unavailable key: pass it with --key-file"
 
 
 class _Link(NamedTuple):
@@ -108,17 +186,17 @@ class _Link(NamedTuple):
 
 def _find_problem(record: Record, link: _Link, by_id: Mapping[str, Key], *, is_signed: bool) -> str:
     """Return the problem of a record at its position; "" if there is none."""
-    if record.get("number") != link.number:
-        return f"record {record.get('number')} stands where {link.number} should"
-    if record.get("previous") != link.previous:
+    key_id = record["key_id"]
+    if record["number"] != link.number:
+        return f"record {record['number']} stands where {link.number} should"
+    if record["previous"] != link.previous:
         return "it does not follow the record before it"
     if record.get("torn") != link.torn:
         return "the line before it is no record"
-    key_id = record.get("key_id")
     if key_id is None and is_signed:
         return "it is not signed by a key, as it has to be"
     if key_id is not None and key_id not in by_id:
-        return "it is signed with an unavailable key: pass it with --key-file"
+        return _UNAVAILABLE
     if record["mac"] != compute_mac(record, by_id[key_id] if key_id else None):
         return "it was changed"
     return ""

@@ -1,5 +1,6 @@
 """JSON of persisted records: read without duplicate names, and signed in a canonical form."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -34,3 +35,8 @@ def compute_mac(purpose: str, values: Mapping[str, Any], key: Key | None) -> str
     """
     content = {name: value for name, value in values.items() if name != "mac"}
     return sign(key, purpose, json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
+def hash_settings(settings: Mapping[str, Any]) -> str:
+    """Return a digest of the settings of an export: 16 hex characters."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -15,8 +15,9 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -26,12 +27,20 @@ import polars.selectors as cs
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.manifest import ADOPTED, Manifest
 from feedback_etl.storage.base import Storage
+from feedback_etl.storage.posix import open_regular_file
 from feedback_etl.transform.expressions import iso_timestamp
+from feedback_etl.transform.formulas import unescape
 
 _BLOCK_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _EMPTY = frozenset({b"\n", b"\r\n", b"\r", _BOM, _BOM + b"\n", _BOM + b"\r\n"})
 _LONGEST_EMPTY = max(map(len, _EMPTY))
+MAX_RECORD_BYTES = 1 << 24
+"""The size of a record from which on a file is damaged: its line ends or quotes are missing."""
+MAX_COMPRESSION_RATIO = 100
+MIN_DECOMPRESSED_BYTES = 1 << 26
+"""A compressed file may contain 64 MiB, and 100 times its size if that is more. Exports contain 5 times their size:
+each row has a pseudonym, which does not compress. A gzip file can contain 1,000 times its size, a zstd file more."""
 _ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -56,8 +65,10 @@ def iter_lines(path: Path) -> Iterator[bytes]:
     """Iterate over the records of a file and the empty lines between them, with their line ends: all of its bytes."""
     with _decompressed(path) as file:
         record = b""
-        for line in file:
+        for line in iter(partial(file.readline, MAX_RECORD_BYTES), b""):
             record += line
+            if len(record) >= MAX_RECORD_BYTES:
+                raise ValueError("a record is too long")
             if record.count(b'"') % 2 == 0:
                 yield record
                 record = b""
@@ -98,11 +109,7 @@ def split_record(record: bytes) -> list[str]:
 
 
 def without_empty_lines(path: Path) -> Path | bytes:
-    """Return what Polars is to read of a file: the file itself, or its content without its empty lines.
-
-    Raises:
-        OSError: It cannot be read, or one of the other `DAMAGES`.
-    """
+    """Return what Polars is to read of a file: the file itself, or its content without its empty lines."""
     return b"".join(iter_records(path)) if _may_have_empty_lines(path) else path
 
 
@@ -120,24 +127,29 @@ def _may_have_empty_lines(path: Path) -> bool:
 
 @contextmanager
 def _decompressed(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        first = file.read(max(map(len, _MAGIC)))
-        file.seek(0)
-        codec = next((codec for magic, codec in _MAGIC.items() if first.startswith(magic)), None)
-        if codec is None:
+    with open(open_regular_file(path), "rb") as file:
+        if (codec := _detect_codec(file)) is None:
             yield file
             return
         import pyarrow as pa
 
         with pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) as stream:
-            yield io.BufferedReader(_Readable(stream), _BLOCK_BYTES)
+            limit = max(MIN_DECOMPRESSED_BYTES, MAX_COMPRESSION_RATIO * os.fstat(file.fileno()).st_size)
+            yield io.BufferedReader(_Readable(stream, limit), _BLOCK_BYTES)
+
+
+def _detect_codec(file: BinaryIO) -> str | None:
+    """Return the codec of a file that is open at its beginning; None if it is not compressed."""
+    first = file.read(max(map(len, _MAGIC)))
+    file.seek(0)
+    return next((codec for magic, codec in _MAGIC.items() if first.startswith(magic)), None)
 
 
 class _Readable(io.RawIOBase):
-    """Adapt an Arrow stream to a Python file, to iterate over its lines."""
+    """Adapt an Arrow stream to a Python file that raises ValueError if it contains more than `limit` bytes."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, limit: int) -> None:
+        self._stream, self._rest = stream, limit
 
     def readable(self) -> bool:
         return True
@@ -145,6 +157,9 @@ class _Readable(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         content = self._stream.read(len(buffer))
         buffer[: len(content)] = content
+        self._rest -= len(content)
+        if self._rest < 0:
+            raise ValueError("a compressed file contains too much")
         return len(content)
 
 
@@ -171,33 +186,45 @@ def _truth_text(name: str) -> pl.Expr:
 
 
 def _time_text(times: pl.Series) -> pl.Expr:
-    """Return times as text; the single time of a constant column, such as export_date, is formatted once."""
+    """Return times as text; the single time of a constant column, such as export_date, is formatted once.
+
+    Whole seconds, as most databases store them, are formatted without a fraction that would have to be removed again.
+    """
     instants = times.to_physical()
     if times.null_count() == 0 and instants.min() == instants.max() is not None:
         once = times.head(1).to_frame().select(iso_timestamp(times.name)).item()
         return pl.lit(once).alias(times.name)
+    if times.dtype == pl.Datetime("us", "UTC") and (instants % 1_000_000 == 0).all():
+        return pl.col(times.name).dt.replace_time_zone(None).dt.to_string("%Y-%m-%dT%H:%M:%S")
     return iso_timestamp(times.name).alias(times.name)
 
 
 def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
-    """Scan the data files of an export, one after the other, with all columns as a CSV file would hold them.
+    """Scan the data files of an export, one after the other, with all columns as text; escaped texts are restored.
 
     Raises:
         ExportFileError: The file was adopted, and cannot be read.
     """
     names = [file.path for file in manifest.all("pairs")]
     if not names[0].endswith(".parquet"):
-        return pl.scan_csv(
-            csv_sources(storage, manifest, names),
-            infer_schema=False,
-            glob=False,
-            storage_options=storage.polars_options,
-        )
+        sources, options = csv_sources(storage, manifest, names), storage.polars_options
+        return scan_csv_text(sources, escaped_columns(manifest), storage_options=options)
     frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=storage.polars_options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
     truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
     return frame.with_columns(times).with_columns(truths).with_columns(pl.all().cast(pl.String))
+
+
+def scan_csv_text(sources: Any, escaped: Iterable[str], **options: Any) -> pl.LazyFrame:
+    """Scan CSV files with all columns as text, and restore the escaped texts of these columns."""
+    return pl.scan_csv(sources, infer_schema=False, glob=False, **options).with_columns(map(unescape, escaped))
+
+
+def escaped_columns(manifest: Manifest) -> list[str]:
+    """Return the columns whose texts are escaped in the CSV files of an export."""
+    escaped = manifest.statistics.get("escaped_texts")
+    return [name for name in manifest.columns if isinstance(escaped, dict) and name in escaped]
 
 
 def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
@@ -207,8 +234,16 @@ def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> l
         ExportFileError: The file was adopted, and cannot be read.
     """
     addresses = [storage.uri(name) for name in names]
-    if manifest.mode != ADOPTED:  # what this package writes has no empty lines
-        return addresses
-    (path,) = map(Path, addresses)
-    with translate_read_errors(path):
-        return [without_empty_lines(path)]
+    for path in filter(None, map(storage.local_path, names)):
+        with translate_read_errors(path):
+            if manifest.mode == ADOPTED:
+                return [without_empty_lines(path)]
+            _require_bounded(path)
+    return addresses  # what this package writes has no empty lines
+
+
+def _require_bounded(path: Path) -> None:
+    """Decompress a compressed file, to raise one of `READ_ERRORS` before Polars decompresses all of it in memory."""
+    with _decompressed(path) as content:
+        while isinstance(getattr(content, "raw", None), _Readable) and content.read(_BLOCK_BYTES):
+            pass

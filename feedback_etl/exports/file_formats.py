@@ -3,6 +3,7 @@
 import hashlib
 import io
 import zlib
+from collections import Counter
 from contextlib import suppress
 from typing import IO, Any, Literal, NamedTuple, get_args
 
@@ -11,11 +12,13 @@ import polars as pl
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.csv_files import write_csv
 from feedback_etl.storage.whole_files import write_whole
+from feedback_etl.transform.formulas import escape_texts
 
 Format = Literal["csv", "parquet"]
 Spooled = Literal["arrow"]
 """The format of spooled rows, which may have to be suppressed."""
 Compression = Literal["none", "gzip", "zstd"]
+Formulas = Literal["escape", "reject", "allow"]
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _GZIP_LEVEL = 5
@@ -25,10 +28,18 @@ _GZIP_FORMAT = 31
 
 
 class FileFormat(NamedTuple):
-    """Describe the format and the compression of a data file."""
+    """Describe the format and the compression of a data file.
+
+    Attributes:
+        format: The format.
+        compression: The compression of a CSV file.
+        formulas: What happens in CSV to texts that spreadsheet programs would run; files of this package's own state
+            are written as they are.
+    """
 
     format: Format | Spooled = "csv"
     compression: Compression = "none"
+    formulas: Formulas = "allow"
 
     def checked(self) -> "FileFormat":
         """Return the format itself, if it is valid.
@@ -40,9 +51,21 @@ class FileFormat(NamedTuple):
             raise UsageError('`format` must be "csv" or "parquet".')
         if self.compression not in get_args(Compression):
             raise UsageError('`compression` must be "none", "gzip" or "zstd".')
+        if self.formulas not in get_args(Formulas):
+            raise UsageError('`formulas` must be "escape", "reject" or "allow".')
         if self.format == "parquet" and self.compression != "none":
             raise UsageError("Parquet files are always compressed with zstd: `compression` is for CSV.")
         return self
+
+    @property
+    def escapes_formulas(self) -> bool:
+        """Return whether formulas are escaped; Parquet files contain all texts as they are."""
+        return self.format == "csv" and self.formulas == "escape"
+
+    @property
+    def rejects_formulas(self) -> bool:
+        """Return whether rows with formulas are rejected."""
+        return self.format == "csv" and self.formulas == "reject"
 
     @property
     def suffix(self) -> str:
@@ -114,6 +137,10 @@ def open_compressed(file: Any, compress: Compression) -> Any:
 class RowWriter:
     """Write frames of the same columns to one file, one after the other.
 
+    Attributes:
+        rows: The number of rows so far.
+        escaped_texts: The number of escaped texts so far, by column.
+
     Args:
         file: A file that is open for writing.
         form: As what.
@@ -123,6 +150,7 @@ class RowWriter:
     def __init__(self, file: IO[bytes], form: FileFormat, metadata: dict[str, str] | None = None) -> None:
         self.written = HashingWriter(file)
         self.rows = 0
+        self.escaped_texts = Counter[str]()
         self._form = form
         self._metadata = metadata or {}
         self._sink: Any = None
@@ -137,6 +165,9 @@ class RowWriter:
         if self._form.format != "csv":
             self._append_table(frame)
         else:
+            if self._form.escapes_formulas:
+                frame, escaped = escape_texts(frame)
+                self.escaped_texts.update(escaped)
             buffer = io.BytesIO()
             write_csv(frame, buffer, header=not self.rows)
             self._text_sink().write(buffer.getbuffer())

@@ -1,43 +1,38 @@
-"""Guards that refuse an export which would not fit those before it: one key, and a consent filter once there is one."""
+"""Guards that refuse an export which would not fit those before it: one key, a consent filter once there is one.
+
+They also refuse one after a log that was tampered with.
+"""
 
 from collections.abc import Iterable, Sequence
 
-from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.audit import LockedAuditLog
+from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError, ValidationError
+from feedback_etl.exports.audit_records import END_EVENTS, Line, Record, has_valid_stem
+from feedback_etl.exports.audit_verification import verify_lines
+from feedback_etl.exports.catalog import read_manifest
+from feedback_etl.exports.layout import MANIFEST_SUFFIX
+from feedback_etl.exports.manifest import ABANDONED
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.storage.base import Storage
 
 
-def require_same_key(
-    folder: object, log: LockedAuditLog, key: Key | None, *, allow_new_key: bool, unrecorded: Iterable[str | None] = ()
-) -> None:
-    """Refuse an export with another key than the last one of its folder, unless a new key is allowed.
+def require_same_key(storage: Storage, records: Sequence[Record], key: Key | None, *, allow_new_key: bool) -> None:
+    """Refuse an export with another key than the last one of its storage, unless a new key is allowed.
 
-    Args:
-        folder: The folder, for messages.
-        log: The locked audit log of the folder.
-        key: The key of the new export.
-        allow_new_key: Whether another key than before is allowed.
-        unrecorded: Key ids of published exports that the log does not record as committed yet.
+    Concurrent exports count, too: each puts its manifest before it is checked again.
 
     Raises:
         UsageError: It would have pseudonyms of another key.
     """
-    records = log.records()
     keys = {str(record.get("run")): record["key_id"] for record in records if record["event"] == "started"}
-    done = [
-        str(record.get("run"))
-        for record in records
-        if (record["event"] == "committed" and record.get("files"))
-        or (record["event"] == "recovered" and record.get("outcome") == "committed")
-    ]
+    done = [str(record.get("run")) for record in records if _is_commit(record)]
     used = [keys[run] for run in done if run in keys]
     if key is None and any(keys.values()):
-        raise UsageError(f"{folder} holds exports of a key: unkeyed ones go into another folder (--output).")
+        raise UsageError(f"{storage} holds exports of a key: unkeyed ones go into another folder (--output).")
     mine = get_key_id(key)
-    used += [key_id for key_id in unrecorded if key_id != mine]
+    used += [key_id for key_id in _find_unrecorded_keys(storage, records, key) if key_id != mine]
     if used and used[-1] != mine and not allow_new_key:
         raise UsageError(
-            f"Exports of {folder} were made with {_named(used[-1])}, and this one would use {_named(mine)}, so their "
+            f"Exports of {storage} were made with {_named(used[-1])}, and this one would use {_named(mine)}, so their "
             "pseudonyms would not match. Use that key, choose another folder (--output), or confirm with "
             "--allow-new-key."
         )
@@ -47,15 +42,94 @@ def _named(key_id: str | None) -> str:
     return f"the key {key_id}" if key_id else "no key"
 
 
-def require_consent(folder: object, log: LockedAuditLog, consent: Sequence[str]) -> None:
+def require_consent(storage: Storage, records: Sequence[Record], consent: Sequence[str]) -> None:
     """Refuse an export without a consent filter if the last one had one.
 
     Raises:
         ValidationError: The last export filtered by it, and this one would not.
     """
-    done = [record.get("consent") for record in log.records() if record["event"] == "committed" and record.get("files")]
+    done = [record.get("consent") for record in records if record["event"] == "committed" and record.get("files")]
     if done and done[-1] and not consent:
         raise ValidationError(
-            f"The last export in {folder} left people out by {', '.join(map(str, done[-1]))}, and now nothing records "
+            f"The last export in {storage} left people out by {', '.join(map(str, done[-1]))}, and now nothing records "
             "consent: nothing was written. Bring the column back, or export into another folder (--output)."
         )
+
+
+def _find_unrecorded_keys(storage: Storage, records: Sequence[Record], key: Key | None) -> list[str | None]:
+    """Return the key ids of exports with another key that are published and not yet recorded."""
+    mine = get_key_id(key)
+    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
+    unfinished = [
+        run for run in records if run["event"] == "started" and has_valid_stem(run) and run["run"] not in ended
+    ]
+    manifests = [(run, read_manifest(storage, run["stem"])) for run in unfinished if run["key_id"] != mine]
+    return [
+        manifest.key_id
+        for run, manifest in manifests
+        if manifest and manifest.run == run["run"] and manifest.mode != ABANDONED
+    ]
+
+
+def require_intact_log(storage: Storage, lines: Sequence[Line], keys: Sequence[Key], *, signed: bool) -> None:
+    """Refuse to export if the log was tampered with: erased people could come back.
+
+    Records of unavailable keys cannot be verified.
+
+    Args:
+        storage: The storage, for messages.
+        lines: The lines of its log.
+        keys: The available keys.
+        signed: Whether the log has to be signed.
+
+    Raises:
+        ExportFileError: The log was tampered with.
+    """
+    if tampering := verify_lines(lines, keys, {}, signed=signed).tampering:
+        raise ExportFileError(
+            f"The audit log of {storage} does not verify, so erased people could come back ({tampering[0]}). "
+            "Restore it, or export into another folder; `feedback-etl audit verify` shows all problems."
+        )
+
+
+def require_recorded(
+    storage: Storage, names: Iterable[str], records: Sequence[Record], keys: Sequence[Key], *, allow_new_key: bool
+) -> None:
+    """Refuse to export if the log does not record a manifest that exists, because the log was cut or replaced.
+
+    Args:
+        storage: The storage, for messages.
+        names: The names of its files.
+        records: The records of its log. An export with a key believes unsigned ones only if they record a commit, which
+            `require_same_key` judges, and all of them only if the last one is of an available key.
+        keys: The available keys; none for an unkeyed export.
+        allow_new_key: Whether the storage may contain other exports, unkeyed ones too.
+
+    Raises:
+        ExportFileError: A manifest is not recorded.
+        KeyMissingError: The last record is signed with an unavailable key.
+    """
+    stems = [name.removesuffix(MANIFEST_SUFFIX) for name in names if name.endswith(MANIFEST_SUFFIX)]
+    last = records[-1]["key_id"] if records else None
+    if stems and keys and last not in {None, *(key.id for key in keys)} and not allow_new_key:
+        raise KeyMissingError(
+            f"The last record in the audit log of {storage} is signed with the key {last}, which is not available. "
+            "Retire that key here (feedback-etl keys retire --file FILE), or confirm with --allow-new-key."
+        )
+    committed = {str(record.get("run")) for record in records if _is_commit(record)}
+    recorded = {
+        str(record.get("stem"))
+        for record in records
+        if record["key_id"] or str(record.get("run")) in committed or not keys or allow_new_key
+    }
+    if missing := [stem for stem in stems if stem not in recorded]:
+        raise ExportFileError(
+            f"The audit log of {storage} does not record {missing[0]} with a signature: it was cut or replaced, so "
+            "erased people could come back. Restore it, or export into another folder; see `feedback-etl audit verify`."
+        )
+
+
+def _is_commit(record: Record) -> bool:
+    """Return whether a record proves that an export was published."""
+    is_recovered = record["event"] == "recovered" and record.get("outcome") == "committed"
+    return is_recovered or (record["event"] == "committed" and bool(record.get("files")))

@@ -17,7 +17,7 @@ from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.layout import REJECTED_FOLDER
 from feedback_etl.exports.manifest import ABANDONED, Manifest
 from feedback_etl.exports.manifest_details import audit_summary
-from feedback_etl.exports.object_recovery import abort_runs
+from feedback_etl.exports.recovery import abort_runs
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -74,7 +74,8 @@ def find_outcome(
     if not runs:
         return None
     if not storage.has_locks:
-        abort_runs(storage, AuditLog(storage), started, signer)
+        with AuditLog(storage).lock() as log:
+            abort_runs(storage, log, started, signer)
     made = [
         audit_summary(each) | {"key_id": each.key_id} for each in _list_exports(storage, started) if each.run in runs
     ]

@@ -1,23 +1,32 @@
 """The state of an incremental series: its watermark, the rows it has read, and the row counts of older windows.
 
-Rows may arrive late, so an incremental export reads again from the lookback before the watermark. `seen_rows`, in
-`.feedback_etl/<stem>.rows`, identifies the rows that were read before. Rows older than the lookback are not read again;
+Rows may arrive late, so an incremental export reads again from the lookback before the watermark. The files of
+`seen_rows` of the last export identify the rows that were read before. Rows older than the lookback are not read again;
 the manifest contains the row count of each older window, so that later rows show up in the next count.
+
+The manifest of an export contains the whole state, so that export and state are committed by one write. A folder is
+locked from the reading of the state to the commit. In an object store, which has no locks, runs may overlap: before a
+commit there, `require_latest` aborts earlier runs, and refuses it if one was committed; the export is then repeated.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import datetime
+from itertools import takewhile
 from typing import Any, NamedTuple, Self
 
-from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.manifest import Manifest
+import polars as pl
+
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit import AuditLog, LockedAuditLog
+from feedback_etl.exports.audit_records import END_EVENTS, Record, has_valid_stem
+from feedback_etl.exports.catalog import list_manifests, read_manifest
+from feedback_etl.exports.manifest import ABANDONED, Manifest
+from feedback_etl.exports.recovery import abort_runs
+from feedback_etl.exports.seen_rows import read_seen_rows
+from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_write_errors
-from feedback_etl.storage.locks import lock_folder
-from feedback_etl.storage.posix import hash_file
 
 INCREMENTAL = "incremental"
 MAX_COUNTED_WINDOWS = 100
@@ -32,51 +41,70 @@ class WindowCount(NamedTuple):
     rows: int
 
 
+class SupersededError(ExportFileError):
+    """Report that another run of the series was committed meanwhile, or has aborted this one."""
+
+
 class IncrementalState(NamedTuple):
-    """Contain the state of an incremental series: the exports of a folder with the same settings.
+    """Contain the state of an incremental series: the exports of a storage with the same settings.
 
     Attributes:
         number: The number of exports.
         known_since: Rows from this time on are remembered, and read again; None for all of them.
         counted: The windows before that, the oldest first.
-        rows_file: File of the seen rows; None for a series without exports.
-        older: Files of seen rows of earlier exports, which are superseded.
+        seen_rows: The lines of the seen rows; see `seen_rows.read_seen_rows`.
+        seen_rows_paths: The paths of their files, and of those of earlier exports, which are superseded.
+        stems: The stems of the exports.
+        last: The manifest of the last one, which contains the state; None for a series without exports.
         attempts: The starts of the windows of first exports that found nothing or failed.
-        others: Whether the folder contains series with other settings.
+        others: Whether a first export begins a series beside others, with other settings.
     """
 
-    number: int = 0
-    known_since: datetime | None = None
-    counted: tuple[WindowCount, ...] = ()
-    rows_file: Path | None = None
-    older: tuple[Path, ...] = ()
-    attempts: tuple[datetime | None, ...] = ()
-    others: bool = False
+    number: int
+    known_since: datetime | None
+    counted: tuple[WindowCount, ...]
+    seen_rows: pl.DataFrame
+    seen_rows_paths: tuple[str, ...]
+    stems: frozenset[str]
+    last: Manifest | None
+    attempts: tuple[datetime | None, ...]
+    others: bool
 
     @classmethod
-    def of(cls, folder: Path, settings_digest: str) -> Self:
+    def load(cls, storage: Storage, settings_digest: str) -> Self:
         """Load the state of a series from its manifests.
 
         Raises:
-            ExportFileError: A manifest, or what the chain remembers, is missing or was changed.
+            ExportFileError: A manifest or a file of seen rows is missing or was changed.
         """
-        chains = [each for each in list_manifests(folder) if each.chain]
-        links = [each for each in chains if each.settings_digest == settings_digest]
+        increments = [manifest for manifest in list_manifests(storage) if manifest.chain]
+        links = [manifest for manifest in increments if manifest.settings_digest == settings_digest]
         if not links:
-            series_details = [each for each in AuditLog(folder).records() if each.get("chain") == settings_digest]
-            return cls(attempts=tuple(_parse_time(each["begins"]) for each in series_details), others=bool(chains))
-        links.sort(key=lambda each: int(each.chain["number"]))
-        *_, last = links
-        rows = [folder / file.path for each in links if (file := each.file("rows"))]
+            starts = [record for record in AuditLog(storage).records() if record.get("chain") == settings_digest]
+            attempts = tuple(_parse_time(record["begins"]) for record in starts)
+            return cls(0, None, (), read_seen_rows(storage, ()), (), frozenset(), None, attempts, bool(increments))
+        links.sort(key=lambda manifest: int(manifest.chain["number"]))
+        last = links[-1]
+        known_since = _parse_time(last.chain["known_since"])
+        try:
+            seen_rows = read_seen_rows(storage, last.all("rows"), known_since)
+        except ExportFileError:
+            if storage.has_locks or not _has_successor(storage, last):
+                raise
+            return cls.load(storage, settings_digest)
         return cls(
             last.chain["number"],
-            _parse_time(last.chain["known_since"]),
+            known_since,
             tuple(
                 WindowCount(_parse_time(start), datetime.fromisoformat(end), n)
                 for start, end, n in last.chain["counted"]
             ),
-            _find_seen_rows(folder, last),
-            tuple(path for path in rows[:-1] if path.exists()),
+            seen_rows,
+            tuple(file.path for manifest in links for file in manifest.all("rows")),
+            frozenset(manifest.stem for manifest in links),
+            last,
+            (),
+            others=False,
         )
 
     def find_start(self, first: datetime | None, now: datetime) -> datetime | None:
@@ -121,11 +149,10 @@ class IncrementalState(NamedTuple):
             "counted": counted[-MAX_COUNTED_WINDOWS:],
         }
 
-    def delete_seen_rows(self) -> None:
+    def delete_seen_rows(self, storage: Storage) -> None:
         """Delete the seen rows of superseded exports; the next export retries what cannot be deleted."""
-        for path in (*self.older, *([self.rows_file] if self.rows_file else [])):
-            with suppress(OSError):
-                path.unlink()
+        with suppress(OSError, ExportFileError):
+            storage.delete(*self.seen_rows_paths)
 
     def count_late(self, counts: list[int]) -> int:
         """Return the number of late-arriving rows in windows that are not read again."""
@@ -138,54 +165,86 @@ def series_details(start: datetime | None, settings_digest: str) -> dict[str, An
 
 
 @contextmanager
-def lock_series(folder: Path, settings_digest: str, lock_timeout: float) -> Iterator[IncrementalState]:
-    """Yield the state of a series under the folder's lock.
+def lock_series(storage: Storage, settings_digest: str, lock_timeout: float) -> Iterator[IncrementalState]:
+    """Yield the state of a series; a folder is locked meanwhile.
 
     Raises:
-        ExportFileError: The folder cannot be used, or the chain is broken.
+        ExportFileError: The storage cannot be used, or the series is broken.
         FolderLockedError: Others use the folder.
     """
     with ExitStack() as stack:
-        with explain_write_errors(folder):
-            stack.enter_context(lock_folder(folder, lock_timeout))
-            chain = IncrementalState.of(folder, settings_digest)
-        yield chain
+        with explain_write_errors(storage):
+            stack.enter_context(storage.lock(lock_timeout))
+            series = IncrementalState.load(storage, settings_digest)
+        yield series
 
 
-def parse_lookback(lookback: str | timedelta) -> timedelta:
-    """Parse a lookback: a timedelta, or text such as 30m, 2h or 1d.
+def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: frozenset[str], signer: Key | None) -> None:
+    """Abort the runs of a series that began before this one, so that no other one continues the same state.
+
+    Of two runs, the later one sees the record of the earlier one and aborts it before it commits, unless the earlier
+    one has been committed. So at most one of them continues a state.
+
+    Args:
+        storage: The object store.
+        log: Its log, opened.
+        run: The id of the run that is about to be committed.
+        stems: The stems of the exports of the series that it continues.
+        signer: The key that signs audit records.
 
     Raises:
-        UsageError: It is neither, or negative.
-
-    >>> parse_lookback("90m")
-    datetime.timedelta(seconds=5400)
+        SupersededError: Another run has been committed, or an export that this one continues was taken back.
+        ExportFileError: It is uncertain whether such an export will be taken back.
     """
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    span = lookback
-    if isinstance(span, str) and span[-1:] in units and span[:-1].isascii() and span[:-1].isdigit():
-        try:
-            span = timedelta(**{units[span[-1]]: int(span[:-1])})
-        except OverflowError:
-            span = ""
-    if not isinstance(span, timedelta) or span < timedelta(0):
-        raise UsageError("`lookback` must be a duration such as 30m, 2h or 1d, or a timedelta, not negative.")
-    return span
+    records = log.records()
+    earlier = [*takewhile(lambda record: record.get("run") != run, records)]
+    settings_digest = records[len(earlier)]["chain"]
+    starts = [record for record in earlier if record.get("chain") == settings_digest and has_valid_stem(record)]
+    ends = {record.get("run"): record for record in records if record["event"] in END_EVENTS}
+    others = [record for record in starts if record["stem"] not in stems and _may_be_committed(record, ends)]
+    if unfinished := [record for record in others if record["run"] not in ends]:
+        abort_runs(storage, log, unfinished, signer)
+    if any(_is_committed(storage, record) for record in others):
+        raise SupersededError("Meanwhile another run of the series was committed: nothing was published. Run again.")
+    for record in starts:
+        end = ends.get(record["run"])
+        if record["stem"] not in stems or (end and end["event"] == "committed"):
+            continue
+        if not _is_committed(storage, record):
+            raise SupersededError(f"Meanwhile {record['stem']} was taken back: nothing was published. Run again.")
+        if end is None:
+            raise ExportFileError(
+                f"{storage} was swept while {record['stem']} was being committed, so its run may take it back: nothing "
+                "was published. Run again after it has ended; a dead run is undone after a day."
+            )
+
+
+@contextmanager
+def detect_abort(storage: Storage, stem: str) -> Iterator[None]:
+    """Raise a SupersededError for the failure of a run that another run has aborted, and whose parts it has removed."""
+    try:
+        yield
+    except (ExportFileError, OSError) as error:
+        marker = None if storage.has_locks or isinstance(error, SupersededError) else read_manifest(storage, stem)
+        if marker is None or marker.mode != ABANDONED:
+            raise
+        raise SupersededError("Meanwhile another run aborted this one: nothing was published. Run again.") from None
+
+
+def _may_be_committed(started: Record, ends: dict[Any, Record]) -> bool:
+    end = ends.get(started["run"])
+    return end is None or bool(end.get("files")) or end.get("outcome") == "committed"
+
+
+def _is_committed(storage: Storage, started: Record) -> bool:
+    manifest = read_manifest(storage, started["stem"])
+    return manifest is not None and manifest.run == started["run"] and manifest.mode != ABANDONED
+
+
+def _has_successor(storage: Storage, manifest: Manifest) -> bool:
+    others = (other for other in list_manifests(storage) if other.settings_digest == manifest.settings_digest)
+    return any(other.chain and other.chain["number"] > manifest.chain["number"] for other in others)
 
 
 def _parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
-
-
-def _find_seen_rows(folder: Path, manifest: Manifest) -> Path | None:
-    """Return the path of the seen rows of an export; None if it has none."""
-    file = manifest.file("rows")
-    if file is None:
-        return None
-    path = folder / file.path
-    if not path.is_file() or hash_file(path) != file.sha256:
-        raise ExportFileError(
-            f"{path} is missing or was changed: without it the incremental export would read rows twice. Restore it, "
-            f"or begin in another folder. ({manifest.stem} was the last of the chain.)"
-        )
-    return path

@@ -13,11 +13,12 @@ An export in parts, which several machines have written or an object store holds
 
       feedback_training_20251025_120000/part-00000.parquet             a range of time each, in their order
       rejected/feedback_training_20251025_120000/part-00000.csv
-      .feedback_etl/feedback_training_20251025_120000/    rows that wait until all of them are known, with `--k`
+      .feedback_etl/feedback_training_20251025_120000/part-00000.rows    digests of the rows of an incremental export
+      .feedback_etl/feedback_training_20251025_120000/part-00000.arrow    spooled rows, with `--k`, until the commit
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +32,9 @@ STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
 """The beginning of the names of the files and folders of an export."""
 
 _MAX_PER_SECOND = 10_000
+
+
+_STATE_FILE = re.compile(rf"{re.escape(STATE_FOLDER)}/(lock|(audit|tombstones)(\.jsonl|/\d{{8}}\.json))")
 
 
 def candidate_stems(now: datetime) -> Iterator[str]:
@@ -78,6 +82,16 @@ def parse_part_number(path: str) -> int:
     return int(path.rpartition("part-")[2].partition(".")[0])
 
 
+def seen_rows_part_path(stem: str, number: int) -> str:
+    """Return the path of the seen rows of a part in the folder."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.rows"
+
+
+def earlier_seen_rows_path(stem: str) -> str:
+    """Return the path of the seen rows of the exports before, in the folder, for the workers of a partitioned one."""
+    return f"{STATE_FOLDER}/{stem}/part-00000.seen.rows"
+
+
 def small_classes_path(stem: str) -> str:
     """Return the path of the list of small equivalence classes, whose spooled rows are suppressed."""
     return f"{STATE_FOLDER}/{stem}/small_classes.arrow"
@@ -104,6 +118,21 @@ def export_paths(stem: str) -> list[str]:
     return [*data, rejected_path(stem), seen_rows_path(stem), spool_path(stem), manifest_path(stem)]
 
 
+def is_state_file(path: str) -> bool:
+    """Return whether a path in the folder is that of the lock, the audit log or the tombstones.
+
+    >>> [is_state_file(f".feedback_etl/{name}") for name in ("lock", "audit/00000001.json", "copy.csv")]
+    [True, True, False]
+    """
+    return _STATE_FILE.fullmatch(path) is not None
+
+
+def has_stem(path: str, stems: Collection[str]) -> bool:
+    """Return whether a path in the folder belongs to an export with one of these stems, staged files included."""
+    matches = (STEM.match(part.removeprefix(".")) for part in path.split("/"))
+    return any(match is not None and match[0] in stems for match in matches)
+
+
 def staged_path(path: Path) -> Path:
     """Return the path of a file until it is published."""
     return path.with_name(f".{path.name}.tmp")
@@ -116,7 +145,5 @@ def is_path_of_export(path: str, stem: str) -> bool:
         (): name == stem or name.startswith(f"{stem}."),
         (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
         (STATE_FOLDER,): name == f"{stem}.rows",
-        (stem,): name.startswith("part-"),
-        (REJECTED_FOLDER, stem): name.startswith("part-"),
-    }
+    } | dict.fromkeys([(stem,), (REJECTED_FOLDER, stem), (STATE_FOLDER, stem)], name.startswith("part-"))
     return own.get(tuple(folders), False) and "\0" not in name

@@ -11,6 +11,7 @@ from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.audit import AuditLog
 from feedback_etl.exports.audit_records import list_unfinished_stems
 from feedback_etl.exports.catalog import list_manifests, mark_pruned
+from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.exports.manifest import DataFile, Manifest
 from feedback_etl.exports.manifest_details import summarize_revisions
@@ -136,7 +137,7 @@ def prune(  # noqa: PLR0913  public, flat
     _require_selection(keep_days, keep_last, exports)
     storage = open_storage(folder)
     require_storage(storage)
-    now, log = resolve_now(now), AuditLog(storage)
+    now, log, key = resolve_now(now), AuditLog(storage), bind_key(storage, key)
     log.require_signer(key)
     with explain_write_errors(storage), storage.lock(lock_timeout):
         with log.lock() as opened:

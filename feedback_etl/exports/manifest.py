@@ -1,6 +1,5 @@
 """The manifest of an export describes its files and proves that they are complete. It is published last."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, field
@@ -13,7 +12,7 @@ from typing_extensions import TypedDict
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.canonical_json import compute_mac, load_unique
+from feedback_etl.exports.canonical_json import compute_mac, hash_settings, load_unique
 from feedback_etl.exports.layout import is_path_of_export, manifest_path
 from feedback_etl.privacy.keys import Key, get_key_id
 
@@ -27,13 +26,22 @@ _STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 _STRICT_PARTIAL = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
 
 
+def _require_naive_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is not None:
+        raise ValueError("a time of a manifest has no offset")
+    return text
+
+
+_Time = Annotated[str, AfterValidator(_require_naive_time)]
+
+
 @with_config(_STRICT)
 class Increment(TypedDict):
     """The state of an incremental series after an export, for the next one; see `incremental.IncrementalState`."""
 
     number: int
-    known_since: str | None
-    counted: list[Annotated[list[str | int | None], Field(min_length=3, max_length=3)]]
+    known_since: _Time | None
+    counted: list[Annotated[tuple[_Time | None, _Time, NonNegativeInt], Field(strict=False)]]  # lists in JSON
 
 
 @with_config(_STRICT)
@@ -75,15 +83,6 @@ def _or_empty(model: type) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _require_naive_time(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is not None:
-        raise ValueError("a time of a manifest has no offset")
-    return text
-
-
-_Time = Annotated[str, AfterValidator(_require_naive_time)]
-
-
 @dataclass(config=_STRICT)
 class DataFile:
     """Describe a file of an export.
@@ -103,6 +102,12 @@ class DataFile:
     sha256: str
     becoming: Annotated[dict[str, Any], _or_empty(Replacement)] = field(default_factory=dict)
     etag: str = ""
+
+    @property
+    def versions(self) -> list[tuple[int, str]]:
+        """Return the size and the digest of the file, and those of its announced replacement."""
+        replacement = [(self.becoming["bytes"], self.becoming["sha256"])] if self.becoming else []
+        return [(self.bytes, self.sha256), *replacement]
 
 
 @dataclass(config=_STRICT)
@@ -200,9 +205,8 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as values that JSON can represent."""
         content = {name: value for name, value in asdict(self).items() if name != "version"}
-        for file in content["files"]:
-            if not file["etag"]:
-                del file["etag"]
+        for file in (file for file in content["files"] if not file["etag"]):
+            del file["etag"]
         return content
 
     def all(self, kind: str) -> list[DataFile]:
@@ -216,18 +220,12 @@ class Manifest:
     @property
     def data(self) -> str:
         """Return the path of the file of pairs, or of the folder of their parts; "" if there is none."""
-        pairs = self.file("pairs")
-        return pairs.path.split("/")[0] if pairs else ""
+        return next((file.path.split("/")[0] for file in self.all("pairs")), "")
 
     @property
     def rows(self) -> int:
         """Return the number of training pairs."""
         return sum(file.rows for file in self.all("pairs"))
-
-
-def hash_settings(settings: dict[str, Any]) -> str:
-    """Return a digest of settings: 16 hex characters."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def parse_manifest(content: bytes, path: str) -> Manifest:
@@ -237,10 +235,11 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
     """
     try:
         values = load_unique(content)
-        del values["settings_digest"]  # computed again when it is needed
+        digest = values.pop("settings_digest")
         if isinstance(values["files"], list):
             values["files"] = [DataFile(**file) for file in values["files"]]
-        manifest = Manifest(**values)
+        parsed = Manifest(**values)
+        manifest = parsed if parsed.settings_digest == digest else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # ValidationError is a ValueError
         manifest = None
     if manifest is None or path.split("/")[-1] != manifest_path(manifest.stem):

@@ -6,8 +6,10 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from feedback_etl.columns import ExtraColumn, training_columns
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.exports.audit_records import Record
+from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.storage.base import Storage
 
 _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
 
@@ -24,6 +26,20 @@ class ManifestDetails(NamedTuple):
     consent: Sequence[str] = ()
     risk: dict[str, Any] = {}  # noqa: RUF012
     extra: Sequence[ExtraColumn] = ()
+
+
+class CommittedFiles(NamedTuple):
+    """Contain the paths or URLs of the files of an export, or of the folders of its parts; None without rows."""
+
+    pairs: str | None = None
+    rejected: str | None = None
+
+
+def locate_files(storage: Storage, files: Sequence[DataFile], *, in_parts: bool) -> CommittedFiles:
+    """Return where files were published."""
+    paths = {file.kind: file.path for file in files if file.rows}
+    uris = {kind: storage.uri(path.rpartition("/")[0] if in_parts else path) for kind, path in paths.items()}
+    return CommittedFiles(uris.get("pairs"), uris.get("rejected"))
 
 
 class ExportRun(NamedTuple):
@@ -60,10 +76,32 @@ def build_manifest(facts: ManifestDetails, run: ExportRun, files: list[DataFile]
     return manifest
 
 
+def build_abort_marker(started: Record, audit_head: str) -> Manifest:
+    """Build the manifest that stands for an aborted export, from the record of its start."""
+    at = started["at"][:19]
+    return Manifest(
+        stem=started["stem"],
+        mode=ABANDONED,
+        created_at=at,
+        run=started["run"],
+        window=[None, None],
+        settings={},
+        statistics={},
+        columns=[],
+        files=[],
+        key_id=started["key_id"],
+        scheme="",
+        source="",
+        tools={},
+        audit_head=audit_head,
+        pruned_at=at,
+    )
+
+
 def _scheme(facts: ManifestDetails, key: Key | None) -> str:
     if own := facts.settings.get("overridden", {}).get("hash_id"):
         return f"by {own}"
-    return "hmac-sha256, 16 hex" if key else "sha256, 16 hex"
+    return f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex"
 
 
 def audit_summary(manifest: Manifest) -> dict[str, Any]:

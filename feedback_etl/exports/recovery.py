@@ -1,118 +1,94 @@
-"""Recovery of dead runs: remove only files that the log announced, never a committed export.
+"""Recovery of dead runs: finish those that committed, remove the files of the others, and record both.
 
-Every process that changes a folder holds the folder's lock. An object store has no locks: conditional puts order
-concurrent processes, and `object_recovery` decides by the age of a run.
+Only files that the log announced are removed, never a committed export. In a folder a run locks its manifest, staged or
+published, while it lives. An object store has no locks, so the liveness of a run on another host cannot be determined:
+a run without a manifest is left alone for a day. Then its manifest's name is taken, so that it can never commit, and
+its parts are removed.
 """
 
 import fcntl
 import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
+from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import LockedAuditLog
-from feedback_etl.exports.audit_records import END_EVENTS, Record, has_valid_stem
+from feedback_etl.exports.audit_records import END_EVENTS, Record, compute_mac, has_valid_stem, is_swept_since
 from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.layout import (
-    PREFIX,
-    REJECTED_FOLDER,
-    STEM,
-    export_paths,
-    manifest_path,
-    part_folders,
-    staged_path,
-)
-from feedback_etl.exports.manifest import Manifest, parse_manifest
-from feedback_etl.exports.object_recovery import recover_objects
-from feedback_etl.privacy.keys import Key
-from feedback_etl.storage.base import STATE_FOLDER
-from feedback_etl.storage.errors import refuse_links
+from feedback_etl.exports.cleanup import find_staged_stems, remove_parts, remove_replacements, remove_unlisted
+from feedback_etl.exports.layout import export_paths, manifest_path, part_folders, staged_path
+from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest, parse_manifest
+from feedback_etl.exports.manifest_details import build_abort_marker, summarize_revisions
+from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
+from feedback_etl.exports.tombstones import hash_identity, list_digests
+from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.location import StorageLike, open_storage
-from feedback_etl.storage.posix import hash_file, replacement_path
+from feedback_etl.storage.posix import hash_file, open_regular_file, read_regular_file
 
-_PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]+)?(\.tmp2?)?")
-"""The names of parts, of the files that workers write them to, and of their replacements."""
+STALE_AFTER = timedelta(days=1)
+"""The age at which a run counts as dead where its liveness cannot be determined."""
+
+WriterState = Enum("WriterState", "ALIVE DEAD UNKNOWN")
+"""Whether the process of a run exists; unknown where there are no locks and the run is young."""
 
 
 def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
-    """Finish or undo runs that died; in a folder, the caller has acquired its lock.
-
-    Args:
-        where: The storage.
-        log: Its log, opened.
-        signer: The key that signs audit records.
-        keys: The available keys.
-    """
+    """Recover dead runs and remove replacements whose writer died; in a folder, the caller has acquired its lock."""
     storage = open_storage(where)
-    folder = storage.local_path()
-    if folder is None:
-        recover_objects(storage, log, signer, keys)
-    else:
-        recover(folder, log, signer)
-        remove_replacements(folder, log)
+    recover(storage, log, signer, keys)
+    remove_replacements(storage, log)
 
 
-def recover(folder: Path, log: LockedAuditLog, key: Key | None) -> None:
+def recover(storage: Storage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
     """Finish or undo every export that was started and whose process is gone, and record it.
 
+    Args:
+        storage: The storage.
+        log: Its log, locked.
+        signer: The key that signs audit records.
+        keys: The available keys; an export in an object store is finished by a process that has its key.
+
     Raises:
         OSError: A file cannot be removed.
     """
-    records, leftovers = log.records(), _find_staged_stems(folder)
+    records, leftovers, by_id = log.records(), find_staged_stems(storage), _by_id(*keys)
     ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
+    started = [record for record in records if record["event"] == "started" and has_valid_stem(record)]
+    if not storage.has_locks:
+        started = [record for record in started if _is_genuine(record, signer, by_id)]
     # A stem that a dead run has left may have become that of a later run: only the last one can own its files.
-    started = {record["stem"]: record for record in records if record["event"] == "started" and has_valid_stem(record)}
-    for record in started.values():
+    for record in {record["stem"]: record for record in started}.values():
         is_open = record["run"] not in ended
-        if (is_open or record["stem"] in leftovers) and not _is_alive(folder, record):
-            removed = list(_remove_files(folder, record))
-            outcome = "committed" if _find_manifest(folder, record) else "removed"
-            if is_open or removed:
-                log.append("recovered", key, run=record["run"], outcome=outcome, removed=removed)
+        if is_open or record["stem"] in leftovers:
+            details = (
+                _recover_files(storage, record)
+                if storage.has_locks
+                else _recover_objects(storage, log, record, signer, by_id)
+            )
+            if details and (is_open or details["removed"]):
+                log.append("recovered", signer, run=record["run"], **details)
 
 
-def remove_replacements(folder: Path, log: LockedAuditLog) -> None:
-    """Remove replacements whose writer died; the caller has acquired the folder's lock.
-
-    Only the holder of the lock writes such files. Files that a worker left in a folder of published parts are removed
-    as well.
-
-    Raises:
-        OSError: A file cannot be removed.
-    """
-    announced = {
-        each["stem"] for each in log.records() if each["event"] in {"started", "adopted"} and has_valid_stem(each)
-    }
-    for stem in announced & _find_staged_stems(folder):
-        for name in export_paths(stem):
-            replacement_path(folder / name).unlink(missing_ok=True)
-    for stem in announced:
-        # Where the manifest is, workers that come too late have nothing to write any more, either.
-        pattern = ".part-*.tmp*" if (folder / manifest_path(stem)).exists() else ".part-*.tmp2"
-        for place in (folder / each for each in part_folders(stem) if (folder / each).is_dir()):
-            for path in place.glob(pattern):
-                path.unlink(missing_ok=True)
+def find_writer_state(storage: Storage, started: Record) -> WriterState:
+    """Determine by the lock of its manifest whether the process of a run exists; without locks, by its age."""
+    if storage.has_locks:
+        manifest = Path(storage.uri(manifest_path(started["stem"])))
+        is_alive = any(map(_is_locked, (staged_path(manifest), manifest)))
+        return WriterState.ALIVE if is_alive else WriterState.DEAD
+    age = resolve_now() - datetime.fromisoformat(started["at"].removesuffix("Z"))
+    return WriterState.DEAD if age > STALE_AFTER else WriterState.UNKNOWN
 
 
-def _find_staged_stems(folder: Path) -> set[str]:
-    """Return the stems of the staged files, of running and of killed exports."""
-    places = (folder, folder / REJECTED_FOLDER, folder / STATE_FOLDER)
-    names = [path.name for place in places for path in place.glob(f".{PREFIX}*.tmp*")]
-    return {found[0] for name in names if (found := STEM.match(name[1:]))}
-
-
-def _is_alive(folder: Path, started: Record) -> bool:
-    """Return whether a process still locks the manifest of the run, staged or published."""
-    manifest = folder / manifest_path(started["stem"])
-    return any(map(_is_held, (staged_path(manifest), manifest)))
-
-
-def _is_held(path: Path) -> bool:
+def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+        descriptor = open_regular_file(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except (OSError, ExportFileError):
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # NFS wants a file open for writing for the other one
@@ -123,53 +99,134 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def _find_manifest(folder: Path, started: Record) -> Manifest | None:
-    """Return the published manifest of the run, or None."""
-    with suppress(ExportFileError):
-        manifest = read_manifest(open_storage(folder), started["stem"])
-        return manifest if manifest and manifest.run == started["run"] else None
+def _recover_objects(
+    storage: Storage, log: LockedAuditLog, started: Record, signer: Key | None, by_id: Mapping[str | None, Key | None]
+) -> dict[str, Any] | None:
+    """Finish a run that committed, or abort a dead one; return None if another process has to do that."""
+    stem, run, is_dead = started["stem"], started["run"], find_writer_state(storage, started) is WriterState.DEAD
+    manifest = read_manifest(storage, stem)
+    if manifest and manifest.run == run and manifest.mode != ABANDONED and is_swept_since(log.records(), run):
+        # A sweep may not have seen it. It looks for that itself, if it lives.
+        if not is_dead:
+            return None
+        storage.delete(manifest_path(stem))
+        manifest = None
+    if manifest is None and is_dead:
+        manifest = put_abort_marker(storage, started, log)
+    if manifest is None or manifest.run != run or manifest.key_id not in by_id:
+        return None
+    key = by_id[manifest.key_id]
+    with suppress(ConflictError):  # another process does the same, and records it
+        if manifest.mode != ABANDONED:
+            erase_digests(storage, manifest, list_digests(storage, key), key, signer)
+        removed = remove_unlisted(storage, stem, manifest.files)
+        outcome = "removed" if manifest.mode == ABANDONED else "committed"
+        return {"outcome": outcome, "removed": removed, **summarize_revisions([manifest])}
     return None
 
 
-def _remove_files(folder: Path, started: Record) -> Iterator[str]:
-    """Remove the announced files of a run that did not commit, and yield their names."""
-    keep = _find_manifest(folder, started) is not None
-    for name in export_paths(started["stem"]):
-        path = folder / name
-        if not keep and _belongs_to_run(path, folder / manifest_path(started["stem"])):
-            path.unlink()
-            yield name
-    if not keep and all(name in started.get("names", ()) for name in part_folders(started["stem"])):
-        yield from remove_parts(folder, started["stem"])
-    # The manifest's temporary name goes last: it identifies the files of this run.
-    for name in export_paths(started["stem"]):
-        if staged_path(folder / name).is_file():
-            staged_path(folder / name).unlink()
-            yield staged_path(Path(name)).as_posix()
+def erase_digests(
+    storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None, signer: Key | None
+) -> int:
+    """Remove the rows of erased people from the files of an export and return their number.
 
-
-def remove_parts(folder: Path, stem: str) -> Iterator[str]:
-    """Remove the parts of a run and its folders, unless these contain other files; yield the names of the parts.
-
-    A folder first loses its name: a worker that still lives then finds none, and leaves nothing behind.
+    Args:
+        storage: The object store.
+        manifest: The manifest of the export.
+        digests: The digests of the pseudonyms of erased people.
+        key: The key of the digests.
+        signer: The key that signs the manifest.
 
     Raises:
-        OSError: A file cannot be removed.
+        ConflictError: Another process does the same.
     """
-    for name in part_folders(stem):
-        place = folder / name
-        hidden = staged_path(place)
-        refuse_links(place.parent, place, hidden)
-        if place.is_dir():  # else it never existed, or a killed process had renamed it
-            place.rename(hidden)
-        for path in hidden.glob("*"):
-            if _PART.fullmatch(path.name) and not path.is_symlink():
-                path.unlink()
-                yield f"{name}/{path.name}"
-        if hidden.is_dir() and any(hidden.iterdir()):
-            hidden.rename(place)
-        elif hidden.is_dir():
-            hidden.rmdir()
+    finish_rewrites(storage, manifest, signer)
+    digests = {*digests}
+
+    def find_unwanted(file: DataFile) -> tuple[DataFile, set[str]]:
+        return file, {
+            pseudonym
+            for pseudonym in read_pseudonyms(storage, file)
+            if hash_identity("pseudonym", pseudonym, key) in digests
+        }
+
+    searched = map_files(storage, manifest.files, find_unwanted) if digests else []
+    unwanted = [(file, pseudonyms) for file, pseudonyms in searched if pseudonyms]
+    removal = remove_rows(storage, manifest, unwanted, signer, dry_run=False)
+    if removal.conflict:
+        raise removal.conflict
+    return sum(rows for _, rows in removal.rows)
+
+
+def abort_runs(storage: Storage, log: LockedAuditLog, started: Iterable[Record], signer: Key | None) -> None:
+    """Abort runs in an object store that have not committed, whatever their age, and delete their objects."""
+    by_id = _by_id(signer)
+    ended = {record.get("run") for record in log.records() if record["event"] in END_EVENTS}
+    for record in (run for run in started if run.get("run") not in ended and _is_genuine(run, signer, by_id)):
+        manifest = read_manifest(storage, record["stem"]) or put_abort_marker(storage, record, log)
+        if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
+            removed = remove_unlisted(storage, manifest.stem, manifest.files)
+            log.append("recovered", signer, run=record["run"], outcome="removed", removed=removed)
+
+
+def _by_id(*keys: Key | None) -> dict[str | None, Key | None]:
+    return {get_key_id(key): key for key in (None, *keys)}
+
+
+def _is_genuine(record: Record, signer: Key | None, by_id: Mapping[str | None, Key | None]) -> bool:
+    """Return whether a record is authentic, so that a forged one cannot make recovery delete objects."""
+    key_id = record.get("key_id")
+    if not has_valid_stem(record) or key_id not in by_id or (signer is not None and key_id is None):
+        return False
+    return bool(record["mac"] == compute_mac(record, by_id[key_id]))
+
+
+def put_abort_marker(
+    storage: Storage, started: Record, log: LockedAuditLog, if_match: Version | None = None
+) -> Manifest | None:
+    """Put an abort marker under the manifest's name; return None if a manifest was put first.
+
+    A late worker finds the marker and deletes its part.
+    """
+    manifest = build_abort_marker(started, str(log.records()[-1]["mac"]))
+    name, content = manifest_path(manifest.stem), manifest.to_json().encode()
+    try:
+        if if_match is None:
+            storage.put_new(name, content)
+        else:
+            storage.replace(name, content, if_match)
+    except FileExistsError:
+        return None
+    return manifest
+
+
+def _recover_files(storage: Storage, started: Record) -> dict[str, Any] | None:
+    """Remove the announced files of a dead run that did not commit, and its staged files; return None if it lives."""
+    if find_writer_state(storage, started) is WriterState.ALIVE:
+        return None
+    folder, stem, removed = Path(storage.absolute_uri()), started["stem"], list[str]()
+    manifest = folder / manifest_path(stem)
+    is_committed = _is_committed(storage, started)
+    if not is_committed:
+        for name in export_paths(stem):
+            if _belongs_to_run(folder / name, manifest):
+                (folder / name).unlink()
+                removed.append(name)
+        if all(name in started.get("names", ()) for name in part_folders(stem)):
+            removed += remove_parts(folder, stem)
+    # The manifest's temporary name goes last: it identifies the files of this run.
+    for name in export_paths(stem):
+        if staged_path(folder / name).is_file():
+            staged_path(folder / name).unlink()
+            removed.append(staged_path(Path(name)).as_posix())
+    return {"outcome": "committed" if is_committed else "removed", "removed": removed}
+
+
+def _is_committed(storage: Storage, started: Record) -> bool:
+    with suppress(ExportFileError):
+        manifest = read_manifest(storage, started["stem"])
+        return manifest is not None and manifest.run == started["run"]
+    return False
 
 
 def _belongs_to_run(path: Path, manifest: Path) -> bool:
@@ -179,6 +236,6 @@ def _belongs_to_run(path: Path, manifest: Path) -> bool:
     if staged_path(path).exists():
         return path.samefile(staged_path(path))
     with suppress(ExportFileError, OSError):
-        files = parse_manifest(staged_path(manifest).read_bytes(), str(manifest)).files
+        files = parse_manifest(read_regular_file(staged_path(manifest)), str(manifest)).files
         return any(path.as_posix().endswith(file.path) and hash_file(path) == file.sha256 for file in files)
     return False

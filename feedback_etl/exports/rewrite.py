@@ -87,7 +87,7 @@ def _rewrite_file(  # noqa: PLR0913  private
     new = replacement_path(path)
     new.unlink(missing_ok=True)  # of an erasure that was killed
     try:
-        becoming = _write_remaining(path, new, unwanted, copies_access=True)
+        becoming = write_remaining(path, new, unwanted, copies_access=True)
         if not dry_run:
             file.becoming = becoming
             replace_manifest(storage, manifest, signer)
@@ -161,7 +161,7 @@ def remove_rows_from_part(storage: Storage, part: DataFile, is_erased: Callable[
     if not unwanted:
         return part
     with storage.local_copy_version(part.path) as (old, version), storage.staging_path(part.path) as new:
-        content = _write_remaining(old, new, unwanted)
+        content = write_remaining(old, new, unwanted)
         version = storage.replace(part.path, new, if_match=version)
     return DataFile(part.path, part.kind, **content, etag="" if storage.has_locks else version)
 
@@ -198,13 +198,15 @@ def _rewrite_objects(
 def _drafted(storage: Storage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
     new = stack.enter_context(storage.staging_path(file.path))
     with storage.local_copy_version(file.path) as (old, version):
-        return _Draft(file, new, version, _write_remaining(old, new, unwanted))
+        return _Draft(file, new, version, write_remaining(old, new, unwanted))
 
 
-def _write_remaining(old: Path, new: Path, unwanted: Set[str], *, copies_access: bool = False) -> dict[str, Any]:
-    """Write a file without the rows of the given pseudonyms to the disk and describe it."""
+def write_remaining(
+    old: Path, new: Path, unwanted: Set[str], *, name: str = "", copies_access: bool = False
+) -> dict[str, Any]:
+    """Write a file without the rows of the given pseudonyms to the disk and describe it; its name gives its format."""
     with create_private_file(new) as target:
-        written, rows = write_without(old, old.name, unwanted, target)
+        written, rows = write_without(old, name or old.name, unwanted, target)
         if copies_access:
             copy_access(target.fileno(), old)
         target.sync(written.bytes, written.sha256)

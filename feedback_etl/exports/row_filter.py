@@ -155,7 +155,7 @@ def _build_identity(header: bytes) -> Callable[[bytes], str]:
         pseudonym = _field(fields, place).lower()
         if pseudonym or feedback is None:
             return pseudonym
-        return NO_ANALYSIS + _field(fields, feedback).removeprefix("'")
+        return NO_ANALYSIS + _field(fields, feedback)
 
     return identity
 

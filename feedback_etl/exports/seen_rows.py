@@ -4,7 +4,7 @@ A row is identified by all that makes it that row: feedback id, created_at, anal
 feedback id alone does not identify it: SQLite gives the id of a deleted row to the next one, and the tables of a UNION
 ALL count on their own. A pair is identified by the same without the feedback id.
 
-The file has a line for each row and each pair: analysis_hash, digest, minute (since 1970, UTC) and version. Version 1
+A file has a line for each row and each pair: analysis_hash, digest, minute (since 1970, UTC) and version. Version 1
 identified a row by its feedback id alone, and joined ids so that `a|b`, `c` equalled `a`, `b|c`; its lines have no
 version. They are compared together with their pseudonym and minute until they are older than the lookback.
 
@@ -12,14 +12,17 @@ Rows whose time cannot be read are in every window, and so remembered for ever: 
 `timestamps.UNREADABLE`, which is later than all others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
+from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.manifest import DataFile
 from feedback_etl.privacy.keys import Key, sign_column
+from feedback_etl.storage.base import Storage
+from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.timestamps import is_unreadable
 
@@ -36,13 +39,12 @@ class SeenRows:
     Digests are made with a key of their own: they are no pseudonyms.
 
     Args:
-        path: The file of the last export of the series; None for the first.
+        seen: The lines that the last export of the series has stored; see `read_seen_rows`.
         key: The key of the pseudonyms.
         since: From when on rows are to be remembered; None for all.
     """
 
-    def __init__(self, path: Path | None, key: Key | None, since: datetime | None) -> None:
-        seen = _read(path) if path else pl.DataFrame(schema=_SCHEMA)
+    def __init__(self, seen: pl.DataFrame, key: Key | None, since: datetime | None) -> None:
         self._seen = seen.filter(pl.col("version") == _VERSION)["digest"].implode()
         self._seen_in_version_1 = seen.filter(pl.col("version") == 1)
         dated = seen.filter(pl.col("minute") <= _minute_of(datetime.max))
@@ -50,7 +52,8 @@ class SeenRows:
         self._until = datetime.min if last is None else datetime(1970, 1, 1) + (last + 1) * _MINUTE
         self._has_seen = seen.height > 0
         self._since, self._key = since, key
-        self._remembered = [seen if since is None else seen.filter(pl.col("minute") >= _minute_of(since))]
+        self._carried = _select_recent(seen, since)
+        self._remembered = list[pl.DataFrame]()
 
     def filter_new_rows(self, raw: pl.DataFrame, is_valid: Callable[[pl.DataFrame], pl.Expr]) -> pl.DataFrame:
         """Return the rows that were not read before, and remember them.
@@ -77,7 +80,13 @@ class SeenRows:
 
     def rows(self) -> pl.DataFrame:
         """Return the lines to store for the next export."""
-        return pl.concat(self._remembered).unique(subset="digest", keep="first", maintain_order=True)
+        lines = pl.concat([self._carried, *self._remembered])
+        return lines.unique(subset="digest", keep="first", maintain_order=True)
+
+    def take_new_rows(self) -> pl.DataFrame:
+        """Return the lines of the rows that were remembered since the last call."""
+        remembered, self._remembered = self._remembered, []
+        return pl.concat([pl.DataFrame(schema=_SCHEMA), *remembered])
 
     def _may_have_seen(self, rows: pl.DataFrame) -> bool:
         """Return whether any row is as old as the seen rows, or has no comparable time."""
@@ -108,9 +117,32 @@ class SeenRows:
             self._remembered.append(recent.select(**lines).cast(_SCHEMA))  # type: ignore[arg-type]
 
 
-def _read(path: Path) -> pl.DataFrame:
-    lines = pl.read_csv(path, schema_overrides=_SCHEMA)
-    return lines if "version" in lines.columns else lines.with_columns(version=pl.lit(1, pl.Int64))
+def read_seen_rows(storage: Storage, files: Iterable[DataFile], since: datetime | None = None) -> pl.DataFrame:
+    """Return the lines of the files of seen rows of an export, of rows from a time on; none without files.
+
+    Raises:
+        ExportFileError: A file is missing or was changed.
+    """
+    lines = pl.concat([pl.DataFrame(schema=_SCHEMA), *(_read(storage, file) for file in files)])
+    return _select_recent(lines, since)
+
+
+def _select_recent(lines: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
+    return lines if since is None else lines.filter(pl.col("minute") >= _minute_of(since))
+
+
+def _read(storage: Storage, file: DataFile) -> pl.DataFrame:
+    try:
+        with storage.local_copy(file.path) as path:
+            if hash_file(path) in {file.sha256, file.becoming.get("sha256")}:
+                lines = pl.read_csv(path, schema_overrides=_SCHEMA)
+                return lines if "version" in lines.columns else lines.with_columns(version=pl.lit(1, pl.Int64))
+    except FileNotFoundError:
+        pass
+    raise ExportFileError(
+        f"{storage.uri(file.path)} is missing or was changed: without it the incremental export would read rows twice. "
+        "Restore it, or begin in another folder."
+    )
 
 
 def _digest(kind: Kind, key: Key | None) -> pl.Expr:

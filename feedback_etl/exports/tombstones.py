@@ -4,21 +4,21 @@
 nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
 under a key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An
 erasure writes a complete set under each key that it knows; a holder of one of these keys can determine from raw rows
-who was erased.
+who was erased. The last line of each set is its seal, a MAC over the lines before it.
 
 Without a key the digests are plain SHA-256, and anyone who can list the ids can determine who was erased.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 from feedback_etl.errors import ExportFileError, KeyMissingError
+from feedback_etl.exports.canonical_json import load_unique
 from feedback_etl.privacy.keys import Key, get_key_id, sign, sign_column
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.location import StorageLike, open_storage
@@ -26,18 +26,21 @@ from feedback_etl.transform.expressions import hash_id
 
 Kind = Literal["user", "pseudonym"]
 
+SEAL = "seal"
+"""The kind of the last line of a set."""
+
 TOMBSTONES = f"{STATE_FOLDER}/tombstones.jsonl"
 
 _LENGTH = 32
 
 
 class Tombstone(TypedDict):
-    """A line of the file: the digest of a user id or a pseudonym, under the key with this id."""
+    """A line of the file: the digest of a user id or a pseudonym, or a seal, under the key with this id."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
 
     erasure: str
-    kind: Kind
+    kind: Literal["user", "pseudonym", "seal"]
     digest: str
     key_id: str | None
 
@@ -79,39 +82,6 @@ def _hash_column(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
     return sign_column(text, f"tombstone {kind}", key).str.slice(0, _LENGTH)
 
 
-class TombstoneState(NamedTuple):
-    """Contain the size in bytes and the digest of the append-only file at some time."""
-
-    bytes: int
-    sha256: str
-
-
-def get_state(folder: StorageLike) -> TombstoneState:
-    """Return the current state of the file."""
-    content = _content(folder)
-    return TombstoneState(len(content), hashlib.sha256(content).hexdigest())
-
-
-def find_last_state(records: Iterable[dict[str, Any]]) -> TombstoneState:
-    """Return the state that the last erasure recorded in the audit log."""
-    states = [record["tombstones"] for record in records if record["event"] == "erased" and "tombstones" in record]
-    return TombstoneState(*states[-1]) if states else TombstoneState(0, hashlib.sha256(b"").hexdigest())
-
-
-def require_state(folder: StorageLike, state: TombstoneState) -> None:
-    """Require that the file still begins with its recorded content.
-
-    Raises:
-        ExportFileError: It was changed or removed.
-    """
-    content = _content(folder)[: state.bytes]
-    if len(content) < state.bytes or hashlib.sha256(content).hexdigest() != state.sha256:
-        raise ExportFileError(
-            f"{_path(folder)} is missing or was changed: whom the folder has forgotten could come back. Restore it, or "
-            "export into another folder."
-        )
-
-
 def read_tombstones(
     folder: StorageLike, keys: Iterable[Key | None], *, only: frozenset[str] | None = None
 ) -> list[Tombstones]:
@@ -140,7 +110,7 @@ def read_tombstones(
         )
     digests: dict[str | None, dict[str, set[str]]] = {}
     for record in records:
-        if record["key_id"] == chosen[record["erasure"]]:
+        if record["key_id"] == chosen[record["erasure"]] and record["kind"] != SEAL:
             kinds = digests.setdefault(record["key_id"], {"user": set(), "pseudonym": set()})
             kinds[record["kind"]].add(record["digest"])
     return [
@@ -175,6 +145,11 @@ def _signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
     return signers
 
 
+def compute_seal(lines: Iterable[bytes], key: Key) -> str:
+    """Compute the MAC over the lines of a set of tombstones: 64 hex characters."""
+    return sign(key, "tombstones", b"\n".join(lines))
+
+
 def list_digests(folder: StorageLike, key: Key | None) -> set[str]:
     """Return all stored digests under a key."""
     return {record["digest"] for record in _records(folder) if record["key_id"] == get_key_id(key)}
@@ -191,30 +166,41 @@ def add_tombstones(
     key_id = get_key_id(key)
     texts: dict[Kind, Iterable[str]] = {"user": users, "pseudonym": pseudonyms}
     digests = sorted({(kind, hash_identity(kind, text, key)) for kind, some in texts.items() for text in some})
-    lines = [
-        json.dumps({"erasure": erasure, "kind": kind, "digest": digest, "key_id": key_id}) for kind, digest in digests
-    ]
+
+    def encode(kind: str, digest: str) -> bytes:
+        return json.dumps({"erasure": erasure, "kind": kind, "digest": digest, "key_id": key_id}).encode()
+
+    lines = [encode(kind, digest) for kind, digest in digests]
+    lines += [encode(SEAL, compute_seal(lines, key))] if key and lines else []
     if lines:
-        open_storage(folder).append_lines(TOMBSTONES, ("\n".join(lines) + "\n").encode())
+        open_storage(folder).append_lines(TOMBSTONES, b"\n".join(lines) + b"\n")
 
 
-def _path(folder: StorageLike) -> str:
+def describe_path(folder: StorageLike) -> str:
+    """Return the path or URL of the file, for messages."""
     return f"{open_storage(folder)}/{TOMBSTONES}"
 
 
-def _content(folder: StorageLike) -> bytes:
+def read_content(folder: StorageLike) -> bytes:
+    """Return the content of the file."""
     return open_storage(folder).read_lines(TOMBSTONES)
 
 
 def _records(folder: StorageLike) -> list[Tombstone]:
-    records = list[Tombstone]()
-    for line in _content(folder).splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # torn by a crash: that erasure was not done, and is run again
-            continue
-        try:
-            records.append(_TOMBSTONE.validate_python(record))
-        except ValidationError:
-            raise ExportFileError(f"{_path(folder)} contains a line that is no tombstone; nothing was done.") from None
-    return records
+    records = (parse_tombstone(line, folder) for line in read_content(folder).splitlines())
+    return [record for record in records if record is not None]
+
+
+def parse_tombstone(line: bytes, folder: StorageLike) -> Tombstone | None:
+    """Return the tombstone of a line; None for a line that a crash tore: that erasure was not done, and is run again.
+
+    Raises:
+        ExportFileError: The line is something else.
+    """
+    try:
+        return _TOMBSTONE.validate_python(load_unique(line))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    except ValueError:  # ValidationError is one
+        path = describe_path(folder)
+        raise ExportFileError(f"{path} contains a line that is no tombstone; nothing was done.") from None

@@ -1,134 +1,249 @@
-"""The transaction of an export: reserve a name in the audit log, then commit or roll back.
-
-`LocalExportTransaction` writes and publishes single files in a folder, `PartitionedExportTransaction` publishes parts
-that workers have written there, and `ObjectExportTransaction` parts in an object store.
-"""
+"""The transaction of an export: reserve a name in the audit log, then commit or roll back."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import datetime
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from feedback_etl.errors import ExportFileError
+import polars as pl
+
+from feedback_etl.errors import ExportFileError, FolderLockedError
 from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
+from feedback_etl.exports.cleanup import remove_replacements
+from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.layout import manifest_path
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
-from feedback_etl.exports.tombstones import (
-    Tombstones,
-    find_last_state,
-    hash_identity,
-    list_erased_since,
-    list_erasures,
-    read_tombstones,
-    require_state,
+from feedback_etl.exports.manifest_details import (
+    CommittedFiles,
+    ExportRun,
+    ManifestDetails,
+    audit_summary,
+    build_manifest,
+    locate_files,
 )
-from feedback_etl.privacy.keys import Key
+from feedback_etl.exports.part_writer import ExportFiles, PartWriter
+from feedback_etl.exports.preconditions import Preconditions, TransactionOptions
+from feedback_etl.exports.publication import create_publisher, require_parts
+from feedback_etl.exports.recovery import recover
+from feedback_etl.exports.rewrite import map_files, remove_rows_from_part
+from feedback_etl.exports.tombstones import Tombstones
+from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage
-from feedback_etl.storage.locks import LOCK_TIMEOUT
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransactionOptions:
-    """Options of a transaction.
-
-    Attributes:
-        key: The key of the pseudonyms; it signs the audit records. None for unkeyed exports.
-        allow_new_key: Whether the folder may contain exports of another key.
-        known_keys: Returns other keys of tombstones; called only if there are tombstones.
-        consent: The consent columns that filtered the rows.
-        audit_details: Further details of the audit record `started`.
-        lock_timeout: Seconds to wait for the folder's lock; None if the caller has acquired it.
-        own_pseudonyms: Whether the application computes the pseudonyms, so that no key finds a person's rows.
-    """
-
-    key: Key | None = None
-    allow_new_key: bool = False
-    known_keys: Callable[[], Sequence[Key]] = list
-    consent: Sequence[str] = ()
-    audit_details: Mapping[str, Any] = field(default_factory=dict)
-    lock_timeout: float | None = LOCK_TIMEOUT
-    own_pseudonyms: bool = False
 
 
 class ExportTransaction:
     """Run an export as a transaction, as a context that commits or rolls back.
 
-    Every method raises ExportFileError if a file or object cannot be used; the message says which and why.
+    with ExportTransaction("ml/feedback_training", now, TransactionOptions(key=key), form=FileFormat()) as export:
+        export.write(pairs)
+        published = export.commit(details=details)
+
+    with ExportTransaction("s3://bucket/exports", now, TransactionOptions(key=key)) as export:
+        ...  # workers write parts at layout.part_path(export.stem, ...)
+        export.commit(parts, details)
+
+    A record in the audit log reserves a stem, and the manifest, published last, makes the files an export. Whatever
+    fails or interrupts it before removes the files; what a kill leaves, `recovery` removes at a later start.
+
+    `publication` has two publishers, since two guarantees of a folder exist in no object store:
+
+    - The folder's lock keeps erasures, sweeps and other exports away from the last check until the commit is recorded.
+      Without a lock, the manifest is put on the condition that none exists, and the check is repeated afterwards: an
+      erasure puts its tombstones first and lists the manifests afterwards, so that one of the two sees the other.
+    - Links name complete files at the commit, fsynced in order, and can be withdrawn; the staged manifest's lock shows
+      that its writer lives. Objects cannot be renamed, and whether a writer lives is unknown: parts are named before,
+      and a roll-back takes the manifest's name, so that no late worker and no run taken for dead can publish.
 
     Attributes:
         stem: The stem of the names of its files.
-        forgotten: The tombstones when the export began.
-        erasures: The ids of their erasures.
+        forgotten, erasures: The tombstones when the export began, and the ids of their erasures.
         audit_head: The MAC of the record of the end.
     """
 
-    def __init__(self, storage: StorageLike, now: datetime, options: TransactionOptions = TransactionOptions()) -> None:
-        self._storage, self._now, self._options = open_storage(storage), now, options
-        self._log = AuditLog(self._storage)
-        self._key = options.key
-        self._run = secrets.token_hex(8)
-        self._ended = True
-        self._has_erased = False
-        self.stem = ""
-        self.audit_head = ""
-        self.erasures = frozenset[str]()
-        self.forgotten: list[Tombstones] = []
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def __init__(
+        self,
+        storage: StorageLike,
+        now: datetime,
+        options: TransactionOptions = TransactionOptions(),  # noqa: B008  frozen
+        *,
+        form: FileFormat | None = None,
+        metadata: dict[str, str] | None = None,
     ) -> None:
+        """Prepare the transaction.
+
+        Args:
+            storage, now, options: The storage, the time of the export, and further options.
+            form, metadata: The format of the data file that this process writes; None if workers write parts.
+
+        Raises:
+            UsageError: One process would write the files, and the storage is an object store.
+        """
+        self._storage, self._now, self._options = open_storage(storage), now, options
+        self._log, self._key, self._run = AuditLog(self._storage), options.key, secrets.token_hex(8)
+        self._files = None if form is None else ExportFiles(self._storage, form, metadata)
+        self._publisher = create_publisher(self._storage, self._run, self._files)
+        self._preconditions = Preconditions(self._storage, options, self._run)
+        self._ended = True
+        self.stem = self.audit_head = ""
+        self.erasures, self.forgotten = frozenset[str](), list[Tombstones]()
+
+    def __enter__(self) -> Self:
+        try:
+            with explain_write_errors(self._storage):
+                self._publisher.prepare()
+                with self._log.lock() as log:
+                    recover(self._storage, log, self._key, [self._key])
+                    self._reserve(log)
+            return self
+        except BaseException as error:
+            self._leave(type(error))
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._leave(kind)
 
-    def _leave(self, kind: type[BaseException] | None) -> None:
-        """Remove what was not committed, and record the end."""
-        raise NotImplementedError
+    def _reserve(self, log: LockedAuditLog) -> None:
+        """Reserve a free stem with a record; retry if another record was appended meanwhile."""
+        while True:
+            # The last read of the log: any record that is put after it makes the put below conflict.
+            lines, names = log.lines(), self._storage.names()
+            self._preconditions.check_start(lines, names)
+            self.erasures, self.forgotten = self._preconditions.erasures, self._preconditions.forgotten
+            self.stem = self._publisher.find_free_stem(self._now, names, lines)
+            announced = [*self._publisher.names(self.stem), manifest_path(self.stem)]
+            details = {"stem": self.stem, "names": announced, **self._options.audit_details}
+            self._ended = False  # from here on it may have been recorded
+            try:
+                log.append_next("started", self._key, run=self._run, **details)
+                break
+            except FileExistsError:
+                self._ended = True
+        self._publisher.begin(self.stem)
 
-    def _read_tombstones(self, log: LockedAuditLog) -> None:
-        """Read who was erased before, which later erasures are compared with.
+    def write(self, pairs: pl.DataFrame) -> None:
+        """Add rows to the data file."""
+        self._writer("pairs").append(pairs)
+
+    def write_rejected(self, rows: pl.DataFrame) -> None:
+        """Add rows to the list of rejected rows, which the first of them creates."""
+        self._writer("rejected").append(rows)
+
+    def write_seen_rows(self, rows: pl.DataFrame) -> None:
+        """Add digests of rows that were read, for the next export of the series."""
+        self._writer("rows").append(rows)
+
+    @property
+    def escaped_texts(self) -> dict[str, int]:
+        """Return the number of escaped texts in the data file by column."""
+        return self._writer("pairs").escaped_texts
+
+    def spool(self, pairs: pl.DataFrame) -> None:
+        """Spool rows that may have to be suppressed, until `release_spooled`."""
+        self._writer("spool").append(pairs)
+
+    def release_spooled(self, chosen: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        """Add the spooled rows that `chosen` keeps to the data file."""
+        with explain_write_errors(self._storage):
+            for pairs in self._writer("spool").frames():
+                self.write(chosen(pairs))
+            self._writer("spool").discard()
+
+    def _writer(self, kind: str) -> PartWriter:
+        assert self._files is not None  # noqa: S101  this process writes the files
+        return self._files.writers[kind]
+
+    def commit(
+        self,
+        parts: Sequence[DataFile] = (),
+        details: ManifestDetails = ManifestDetails(),  # noqa: B008  frozen
+    ) -> CommittedFiles:
+        """Publish the files, the manifest last; without pairs and rejected rows, publish nothing.
+
+        Args:
+            parts, details: The parts that workers wrote, in the order of their rows; details for the manifest.
 
         Raises:
-            ExportFileError: The tombstones differ from the state recorded in the log.
+            UsageError: Meanwhile there were exports of another key.
+            FolderLockedError: Others lock the folder for too long.
+            SupersededError: Meanwhile the run was aborted, or another run has continued its incremental series.
+            ExportFileError: A part is not as it was written, or meanwhile there was a sweep, or an unknown erasure.
         """
-        require_state(self._storage, find_last_state(log.records()))
-        self.erasures = list_erasures(self._storage)
-        if self.erasures:
-            self.forgotten = read_tombstones(self._storage, [self._key, *self._options.known_keys()])
+        timeout = self._options.lock_timeout
+        with explain_write_errors(self._storage):
+            files = self._files.complete() if self._files else require_parts(self._storage, self.stem, parts)
+            if any(file.kind != "rows" for file in files):
+                with nullcontext() if timeout is None else self._storage.lock(timeout):
+                    files = self._publish(self._remove_erased(files), details)
+            else:
+                files = []
+                self._abort("committed", **audit_summary(self._build_manifest(files, details)))
+        self._publisher.discard()
+        return locate_files(self._storage, files, in_parts=self._files is None)
 
-    def _require_no_sweep(self, log: LockedAuditLog) -> None:
-        """Refuse to commit after a sweep, which compared only published files with the database."""
-        records = log.records()
-        start = next((number for number, record in enumerate(records) if record.get("run") == self._run), len(records))
-        if any(record.get("swept") for record in records[start:]):
-            raise ExportFileError(f"{self._storage} was swept meanwhile (erase --not-in-database): run again.")
+    def _remove_erased(self, files: Sequence[DataFile]) -> list[DataFile]:
+        """Check the preconditions, and remove the rows of people who were erased since the export began."""
+        self._check_preconditions()
+        if (is_erased := self._preconditions.find_erased()) is None:
+            return list(files)
+        if self._files:
+            return [self._writer(file.kind).remove_rows(file, is_erased) for file in files]
+        return map_files(self._storage, files, lambda part: remove_rows_from_part(self._storage, part, is_erased))
 
-    def _list_erased(self) -> frozenset[str]:
-        """Return the digests of the pseudonyms erased since the export began.
+    def _check_preconditions(self) -> None:
+        with self._log.lock() as log:
+            self._preconditions.check_commit(log.records())
+            remove_replacements(self._storage, log)
 
-        Raises:
-            ExportFileError: They cannot be compared with the rows.
-        """
-        erased = list_erased_since(self._storage, self.erasures, self._key)
-        if erased and self._options.own_pseudonyms:
-            raise ExportFileError(
-                "Meanwhile people were erased, and their rows are not found by pseudonyms that the application makes "
-                "itself: run again."
-            )
-        self._has_erased = self._has_erased or bool(erased)
-        return erased
-
-    def _is_erased(self, pseudonym: str, erased: frozenset[str]) -> bool:
-        return hash_identity("pseudonym", pseudonym, self._key) in erased
+    def _publish(self, files: list[DataFile], details: ManifestDetails) -> list[DataFile]:
+        """Publish all files under one stem and record it, or none; if a name is taken, retry with the next stem."""
+        while True:
+            manifest = self._build_manifest(files, details)
+            try:
+                self._preconditions.check_series(self._log)
+                manifest = self._publisher.publish(manifest)
+                if not self._storage.has_locks:
+                    self._check_preconditions()
+                    manifest = self._preconditions.erase_since(manifest)
+                with self._log.lock() as log:
+                    self._end(log, "committed", **audit_summary(manifest))
+                return manifest.files
+            except BaseException as error:
+                if self._ended:  # interrupted after the commit
+                    raise
+                self._publisher.withdraw()
+                if self._files is None or not isinstance(error, FileExistsError):
+                    raise
+            with self._log.lock() as log:
+                self._reserve(log)
+            files = [replace(file, path=self._writer(file.kind).name) for file in files]
 
     def _build_manifest(self, files: list[DataFile], details: ManifestDetails) -> Manifest:
-        stale = {"stale": True} if self._has_erased and details.risk else {}
+        stale = {"stale": True} if self._preconditions.has_erased and details.risk else {}
         details = details._replace(consent=list(self._options.consent), risk=details.risk | stale)
         run = ExportRun(self.stem, self._run, self._now, self._key)
         return build_manifest(details, run, files, self._log.head())
 
-    def _end(self, event: str, /, timeout: float = LOG_TIMEOUT, **details: Any) -> None:
-        """Record how the run ended."""
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        """Remove what was not committed and record the end; the next start retries what fails."""
+        try:
+            self._publisher.discard()
+        except BaseException:  # an interrupt may come at any point
+            self._publisher.discard()
+            raise
+        finally:
+            if not self._ended:
+                with suppress(OSError, ExportFileError, FolderLockedError):
+                    self._abort("failed", timeout=1, error=kind.__name__ if kind else "nothing was published")
+
+    def _abort(self, event: str, /, timeout: float = LOG_TIMEOUT, **details: Any) -> None:
         with self._log.lock(timeout) as log:
-            self.audit_head = log.append(event, self._key, run=self._run, stem=self.stem, **details)
+            started = next((record for record in log.records() if record.get("run") == self._run), None)
+            if started is not None:  # else the stem may be another's
+                self._publisher.abort(log, started)
+                self._end(log, event, **details)
+
+    def _end(self, log: LockedAuditLog, event: str, /, **details: Any) -> None:
+        self.audit_head = log.append(event, self._key, run=self._run, stem=self.stem, **details)
         self._ended = True

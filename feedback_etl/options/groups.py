@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+from feedback_etl.clock import parse_lookback
 from feedback_etl.database.window import Time, Window, window_between, window_of_days
 from feedback_etl.errors import UsageError
 
@@ -38,12 +39,10 @@ class ReadOptions:
         opt_in_column: A column of users or profiles. If it exists, only feedback of users with true is read.
         opt_out_column: A column of users or profiles. If it exists, feedback of users with true is not read.
         connect_timeout: Seconds to wait for the database.
-        allow_row_security: Export the rows that PostgreSQL's row-level security shows this user. Without it, a database
-            that would hide rows is refused.
+        allow_row_security: Export only the rows that PostgreSQL's row-level security shows, instead of failing.
         bulk: Read time ranges in parallel (PostgreSQL); the result is the same.
         workers: Number of parallel readers; the number of processors, at most 4, by default. With an executor, the
-            number of tasks in flight (64 by default), and so the least number of parts, unless these had fewer than
-            20,000 rows.
+            tasks in flight (64 by default), and so the least number of parts, unless these had under 20,000 rows.
         batch_size: Rows per batch; the result is the same.
         read_timeout: Seconds without a row after which reading fails.
     """
@@ -135,21 +134,20 @@ class PrivacyOptions:
 
     Attributes:
         hash_recommendation_id: Pseudonymise the recommendation as well.
+        pseudonym_length: The hex characters of pseudonyms; 32 for hundreds of millions of analyses.
         timestamp_precision: "exact", or truncate feedback_timestamp to "minute", "hour" or "day".
-        k: Require at least this many different people in each equivalence class (rows that share their
-            quasi-identifiers); None measures only.
+        k: Least number of people in each equivalence class (rows with equal quasi-identifiers); None only measures.
         on_small_class: What happens to smaller classes: "suppress" their rows, or "fail" and publish nothing.
         max_suppressed: Publish nothing if a larger share of the rows would be suppressed; 0 to 1.
         quasi_identifiers: Columns of the export that an attacker may know about a person.
         include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
-        include_subject_hash: Add the column subject_hash, the pseudonym of the user. It links the rows of a person, so
-            that training and test data can be split by person.
-        extra_columns: Columns that the query returns besides the canonical raw columns; the export contains them
-            after the twelve.
+        include_subject_hash: Add the column subject_hash, the pseudonym of the user, to split data by person.
+        extra_columns: Columns that the query returns besides the canonical ones; they follow the twelve columns.
         age_edges: The ages at which a new age range begins.
     """
 
     hash_recommendation_id: bool = False
+    pseudonym_length: Literal[16, 32] = 16
     timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
     k: int | None = None
     on_small_class: Literal["suppress", "fail"] = "suppress"
@@ -161,13 +159,13 @@ class PrivacyOptions:
     age_edges: Sequence[int] = field(default_factory=_age_edges)
 
     def __post_init__(self) -> None:
-        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, require_names
+        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, require_declarations
         from feedback_etl.transform.expressions import age_ranges
         from feedback_etl.transform.transforms import is_coarse
 
         if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
             raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
-        require_names(self.all_extra_columns)
+        require_declarations(self.all_extra_columns)
         is_coarse(self.timestamp_precision)
         age_ranges(self.age_edges)
         self.k_anonymity  # noqa: B018  it validates
@@ -193,8 +191,10 @@ class PrivacyOptions:
         """Return the options for data that leaves the organisation: at least k = 5, days, hashed recommendations.
 
         Raises:
-            UsageError: Images or pseudonyms of users are included.
+            UsageError: Images, pseudonyms of users or free text are included.
         """
+        if texts := [column.name for column in self.extra_columns if column.role == "free_text"]:
+            raise UsageError(f"Shared data must not contain free text: leave out {', '.join(texts)}.")
         if self.include_image_urls or self.include_subject_hash:
             raise UsageError("Shared data must not contain images or pseudonyms of users: leave both options out.")
         return replace(
@@ -211,23 +211,25 @@ class OutputOptions:
     """Options for the destination and format of an export, and its relation to earlier exports.
 
     Attributes:
-        output_dir: The folder of the exports, created with mode 0700 if missing. Or a prefix of an object store, such
-            as `s3://bucket/prefix`, where an export is a folder of parts, one for each time range.
+        output_dir: The folder of the exports (0700), or `s3://bucket/prefix`, where each is a folder of parts.
         format: "csv" or "parquet" (compressed with zstd).
         compression: "none", "gzip" or "zstd", for CSV.
-        incremental: Export the rows that are new since the last incremental export of the folder with the same
-            settings: every row exactly once. Edits of exported rows are not followed.
-        lookback: How late rows may arrive, as "30m", "2h", "1d" or a timedelta. The next incremental export reads
-            again so far before the watermark of this one. Later rows are counted in `late_records`.
+        formulas: What happens in CSV to a text that spreadsheets would run: "escape" puts an apostrophe before it,
+            "reject" rejects its row, "allow" writes it as it is.
+        incremental: Export the rows that are new since the folder's last incremental export with the same settings:
+            every row exactly once. Edits of exported rows are not followed.
+        lookback: How late rows may arrive, as "30m", "2h", "1d" or a timedelta: the next incremental export reads again
+            so far before this watermark. Later rows are counted in `late_records`.
         lock_timeout: Seconds to wait for other programs that use the folder.
-        idempotency_key: An opaque id of the request, such as a task's UUID, kept in the audit log. For an id that
-            already has an export nothing is read, and its figures are returned. The folder is locked meanwhile.
+        idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export
+            nothing is read, and its figures are returned. The folder is locked meanwhile.
         allow_new_key: Export into a folder whose exports have pseudonyms of another key.
     """
 
     output_dir: str | Path = "ml/feedback_training"
     format: Literal["csv", "parquet"] = "csv"
     compression: Literal["none", "gzip", "zstd"] = "none"
+    formulas: Literal["escape", "reject", "allow"] = "escape"
     incremental: bool = False
     lookback: str | timedelta = "1h"
     lock_timeout: float = 60.0
@@ -235,8 +237,6 @@ class OutputOptions:
     allow_new_key: bool = False
 
     def __post_init__(self) -> None:
-        from feedback_etl.exports.incremental import parse_lookback
-
         parse_lookback(self.lookback)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
@@ -247,4 +247,4 @@ class OutputOptions:
         """The format of the data files."""
         from feedback_etl.exports.file_formats import FileFormat
 
-        return FileFormat(self.format, self.compression).checked()
+        return FileFormat(self.format, self.compression, self.formulas).checked()

@@ -38,6 +38,7 @@ class TrainingKeywords(ReadKeywords, total=False):
     max_rejected: float
     row_model: "Model | None"
     hash_recommendation_id: bool
+    pseudonym_length: Literal[16, 32]
     timestamp_precision: Literal["exact", "minute", "hour", "day"]
     k: int | None
     on_small_class: Literal["suppress", "fail"]
@@ -55,6 +56,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     output_dir: str | Path
     format: Literal["csv", "parquet"]
     compression: Literal["none", "gzip", "zstd"]
+    formulas: Literal["escape", "reject", "allow"]
     incremental: bool
     lookback: str | timedelta
     lock_timeout: float

@@ -15,6 +15,7 @@ from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.tombstones import Tombstones, is_erased
 from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.privacy.free_text import FreeTextCounter, TextCounts
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
 from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.results import ExportReport
@@ -45,11 +46,13 @@ class BatchCounts(NamedTuple):
         counts: Rows by outcome.
         reasons: Rejected rows by reason.
         classes: Equivalence classes with digests of their people; see `ClassCounter.to_digests`.
+        texts: Counts of the texts in declared columns.
     """
 
     counts: dict[str, int]
     reasons: dict[str, int]
     classes: bytes
+    texts: dict[str, TextCounts] = {}  # noqa: RUF012  it is not changed
 
 
 class _SeriesDuplicateFilter(RawDuplicateFilter):
@@ -77,11 +80,12 @@ class BatchProcessor:
     ) -> None:
         self._options = options
         self._is_erased = is_erased(tombstones) if tombstones else None
-        self._seen_rows = seen_rows
+        self.seen_rows = seen_rows
         self._duplicates = _create_duplicate_filter(options, seen_rows)
         self._max_people = max(MAX_COUNTED_PEOPLE, options.k_policy.k or 0)
         self._people = ClassCounter(options.k_policy.quasi_identifiers, self._max_people)
         self._classes: pl.DataFrame | None = None
+        self._texts = FreeTextCounter(options.extra_columns, options.key)
         self._rejected = RejectedRows(options)
         self._counts: Counter[str] = Counter()
 
@@ -99,6 +103,7 @@ class BatchProcessor:
         try:
             result = process_batch(self._remove_known(raw), self._options, self._duplicates)
             self._people.add(result.pairs, result.user_ids)
+            self._texts.add(result.pairs)
             self._counts.update(result.counts)
             return ProcessedBatch(result.pairs, self._rejected.add(result.rejected))
         except pl.exceptions.PolarsError as error:
@@ -111,11 +116,17 @@ class BatchProcessor:
             remaining = raw.filter(~self._is_erased)
             self._counts["erased"] += raw.height - remaining.height
             raw = remaining
-        if self._seen_rows is not None:
+        if self.seen_rows is not None:
             has_ratings = has_min_ratings(self._options.min_feedback_fields)
-            raw = self._seen_rows.filter_new_rows(
-                raw, lambda rows: has_ratings & is_valid(rows, self._options.extra_columns)
+            read = raw.height
+            raw = self.seen_rows.filter_new_rows(
+                raw,
+                lambda rows: (
+                    has_ratings
+                    & is_valid(rows, self._options.extra_columns, reject_formulas=self._options.reject_formulas)
+                ),
             )
+            self._counts["known"] += read - raw.height
         return raw
 
     def validate_pairs(self, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -138,7 +149,7 @@ class BatchProcessor:
         return self._rejected.flush()
 
     def check_limits(self, window: Window, excluded: int) -> None:
-        """Raise, after the last batch, if too many rows are rejected to publish the export.
+        """Raise, after the last batch, if a column contains undeclared free text or too many rows are rejected.
 
         Args:
             window: Window of the export, for the report in AllRejectedError.
@@ -146,8 +157,9 @@ class BatchProcessor:
 
         Raises:
             AllRejectedError: All rows with enough ratings are rejected, although `max_rejected` allows that share.
-            ValidationError: More rows are rejected than the options allow.
+            ValidationError: More rows are rejected than the options allow, or a declared column contains free text.
         """
+        self._texts.require_none()
         options = self._options
         rejected, rated = self._counts["rejected"], self._counts["total"] - self._counts["skipped"]
         if not rejected:
@@ -192,7 +204,10 @@ class BatchProcessor:
     def take_counts(self) -> BatchCounts:
         """Return the counts since the last call, and reset them."""
         taken = BatchCounts(
-            dict(self._counts), dict(self._rejected.reasons), self._people.to_digests(self._options.key)
+            dict(self._counts),
+            dict(self._rejected.reasons),
+            self._people.to_digests(self._options.key),
+            self._texts.take_counts(),
         )
         self._counts, self._rejected.reasons = Counter(), Counter()
         self._people = self._people.empty_copy()
@@ -203,6 +218,7 @@ class BatchProcessor:
         self._counts.update(counts.counts)
         self._rejected.reasons.update(counts.reasons)
         self._people.merge_digests(counts.classes)
+        self._texts.merge(counts.texts)
 
     def build_report(self, window: Window, excluded: int) -> ExportReport:
         """Return the report of the rows processed so far."""
@@ -215,7 +231,9 @@ class BatchProcessor:
             deduplicated_records=counts["deduplicated"],
             skipped_records=counts["skipped"],
             errors=counts["rejected"],
-            excluded_records=excluded + counts["erased"],
+            excluded_records=excluded,
+            erased_records=counts["erased"],
+            known_records=counts["known"],
             implausible_ages=counts["implausible_ages"],
             withheld_image_urls=counts["withheld"],
             unreadable_times=counts["unreadable"],

@@ -25,8 +25,7 @@ from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT
 from feedback_etl.pipeline.selection import select
-from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.pipeline.worker import parquet_metadata
+from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.keys import generate_key
 from feedback_etl.transform.fork_guard import require_usable_polars
 
@@ -104,7 +103,7 @@ def plan(
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
     if options.output.incremental:
-        raise UsageError("An incremental export is never in parts: leave `incremental` out.")
+        raise UsageError("plan estimates the window it is given, not that of a series: leave `incremental` out.")
     selection = select(database, options, now)
     window, file_format = selection.window, options.output.file_format
     transform_options = TransformOptions.from_options(options, now, generate_key())

@@ -6,15 +6,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Unpack
 
-from feedback_etl.clock import resolve_now
+from feedback_etl.clock import parse_lookback, resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
+from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
-from feedback_etl.exports.incremental import lock_series, parse_lookback
-from feedback_etl.exports.manifest import hash_settings
+from feedback_etl.exports.incremental import IncrementalState, SupersededError, lock_series
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.keys import resolve_key
@@ -88,16 +88,18 @@ def export_feedback(  # noqa: PLR0913  public, flat
     require_usable_polars()
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
+    storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
+    key = resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length)
     request = ExportRequest(
-        storage=open_storage(options.output.output_dir),
-        selection=select(database, options, now, on_progress),
-        transform_options=TransformOptions.from_options(options, now, resolve_key(key, unkeyed=unkeyed), overrides),
+        storage=storage,
+        selection=selection,
+        transform_options=TransformOptions.from_options(options, now, key, overrides),
         output=options.output,
         started=started,
         executor=executor,
     )
     try:
-        report = _run(request)
+        report = _run(request.with_bound_key())
     except AllRejectedError as error:
         error.report.execution_time_seconds = round(time.perf_counter() - started, 3)
         raise
@@ -146,14 +148,17 @@ def export_once(request: ExportRequest, idempotency_key: str) -> ExportReport:
 
 
 def export_incremental(request: ExportRequest) -> ExportReport:
-    """Export the rows that are new in the incremental series of the folder, which is locked meanwhile."""
-    output, now = request.output, request.transform_options.now
-    with lock_series(request.folder, hash_settings(request.settings), output.lock_timeout) as series:
-        window = Window(series.find_start(request.selection.window.start, now), now)
-        windows = [Window(count.start, count.end) for count in series.counted]
-        watermark = WatermarkRequest(parse_lookback(output.lookback), windows)
-        request = replace(request, selection=replace(request.selection, window=window, watermark=watermark))
-        report = write_export(request.selection, request, series)
+    """Export the rows that are new in the incremental series of the storage; a folder is locked meanwhile.
+
+    In an object store, a concurrent run of the series may commit first; then the new state is continued.
+    """
+    while True:
+        with lock_series(request.storage, hash_settings(request.settings), request.output.lock_timeout) as series:
+            try:
+                report = export_full(_select_increment(request, series))
+            except SupersededError:
+                continue
+        break
     if series.others:
         report.advice = (
             "this began a new series, since the folder's other exports have other settings: it repeats their rows"
@@ -161,3 +166,12 @@ def export_incremental(request: ExportRequest) -> ExportReport:
     if report.late_records:
         logger.warning("%d rows arrived later than the lookback allows and are in no export", report.late_records)
     return report
+
+
+def _select_increment(request: ExportRequest, series: IncrementalState) -> ExportRequest:
+    """Return a request of the rows from the watermark of a series on."""
+    selection, now = request.selection, request.transform_options.now
+    window = Window(series.find_start(selection.window.start, now), now)
+    windows = [Window(count.start, count.end) for count in series.counted]
+    watermark = WatermarkRequest(parse_lookback(request.output.lookback), windows)
+    return replace(request, selection=replace(selection, window=window, watermark=watermark), series=series)

@@ -1,5 +1,6 @@
 """Load feedback as a frame in memory; nothing is written."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Unpack
 
@@ -8,14 +9,20 @@ import polars as pl
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, ReadRequest, open_feedback, retry_with_sqlalchemy
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.key_binding import bind_keys
+from feedback_etl.exports.maintenance import require_storage
+from feedback_etl.exports.tombstone_verification import find_last_state, require_state
+from feedback_etl.exports.tombstones import Tombstones, read_content, read_tombstones
 from feedback_etl.options.export import ExportOptions, require_known
 from feedback_etl.options.keywords import ReadKeywords, TrainingKeywords
-from feedback_etl.pipeline.keys import resolve_key
+from feedback_etl.pipeline.keys import available_keys, resolve_key
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.timestamps import readable
 
@@ -35,42 +42,67 @@ def load_training(  # noqa: PLR0913  public, flat
     unkeyed: bool = False,
     now: datetime | None = None,
     on_progress: Progress | None = None,
+    output_dir: StorageLike | None = None,
     **keywords: Unpack[TrainingKeywords],
 ) -> pl.DataFrame:
     """Load the rows that `export_feedback` would write, as a frame; nothing is written.
 
-    Arguments and errors are those of `export_feedback`, except those that concern files.
+    Other arguments and errors are those of `export_feedback`, except those that concern files.
+
+    Args:
+        output_dir: An existing folder of exports, or a prefix of an object store: people erased there are left out.
+            Without it no erasure is known, so erased people who are still in the database are included.
 
     Returns:
         The columns of `TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
     """
     require_known(keywords, [*TrainingKeywords.__annotations__])
     options = (options or ExportOptions()).with_keywords(**keywords)
-    return load_with_report(database, options, resolve_key(key, unkeyed=unkeyed), now, on_progress).pairs
+    resolved_key = resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length)
+    tombstones = _read_tombstones(output_dir, resolved_key) if output_dir is not None else ()
+    return load_with_report(database, options, resolved_key, now, on_progress, tombstones).pairs
 
 
-def load_with_report(
+def _read_tombstones(output_dir: StorageLike, key: Key | None) -> Sequence[Tombstones]:
+    """Read the tombstones of a folder under the key, or under another available one.
+
+    Raises:
+        UsageError: The folder does not exist.
+        ExportFileError: The tombstones were changed.
+        KeyMissingError: They are under other keys only.
+    """
+    storage = open_storage(output_dir)
+    require_storage(storage)
+    require_state(storage, read_content(storage), find_last_state(AuditLog(storage).records()))
+    own = [key] if key else []
+    return read_tombstones(storage, [key, *bind_keys(storage, [*own, *available_keys()])])
+
+
+def load_with_report(  # noqa: PLR0913  internal
     database: Database,
     options: ExportOptions,
     key: Key | None,
     now: datetime | None = None,
     on_progress: Progress | None = None,
+    tombstones: Sequence[Tombstones] = (),
 ) -> ReportedTraining:
     """Load the rows that an export would write, and its report; raises the errors of `load_training`."""
     require_usable_polars()
     now = resolve_now(now)
     transform_options = TransformOptions.from_options(options, now, key)
-    return _collect_training(select(database, options, now, on_progress), transform_options)
+    return _collect_training(select(database, options, now, on_progress), transform_options, tombstones)
 
 
 @retry_with_sqlalchemy
-def _collect_training(selection: ReadRequest, options: TransformOptions) -> ReportedTraining:
+def _collect_training(
+    selection: ReadRequest, options: TransformOptions, tombstones: Sequence[Tombstones]
+) -> ReportedTraining:
     with open_feedback(selection) as stream:
         from feedback_etl.pipeline.batch_processor import (
             BatchProcessor,  # imports pandera, while the database executes the query
         )
 
-        processor = BatchProcessor(options)
+        processor = BatchProcessor(options, tombstones)
         pairs = pl.concat([processor.validate_pairs(processor.process(raw).pairs) for raw in stream.batches])
         processor.flush_rejected()
         processor.check_limits(selection.window, stream.excluded)

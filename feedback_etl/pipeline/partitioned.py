@@ -4,7 +4,6 @@ The coordinator keeps one database snapshot open that all workers read, counts p
 rows of equivalence classes that are large enough, and publishes the manifest last.
 """
 
-import io
 import logging
 import os
 import time
@@ -16,28 +15,26 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import polars as pl
-
 from feedback_etl import __version__
 from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, open_partitions
 from feedback_etl.database.ranges import group_batches
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
+from feedback_etl.database.watermark import Watermark
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.folder_transaction import PartitionedExportTransaction
-from feedback_etl.exports.idempotency import request_details
-from feedback_etl.exports.layout import REJECTED_FOLDER, parse_part_number, small_classes_path
+from feedback_etl.exports.incremental import detect_abort
+from feedback_etl.exports.layout import parse_part_number
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.manifest_details import ManifestDetails
-from feedback_etl.exports.object_transaction import ObjectExportTransaction
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
-from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskContext, TaskResult
+from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_small_classes
+from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
-from feedback_etl.pipeline.write import SLOW_SECONDS
+from feedback_etl.pipeline.write import SLOW_SECONDS, add_increment
 from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.posix import write_private_file
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +67,8 @@ def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in
     with _begin(request, partitions.consent) as export, _connect(executor, in_flight) as workers:
         function = run_task if executor is not None else partial(run_task_with, secrets)
         run: Runner = partial(run_tasks, workers, function, at_once=in_flight)
-        context = _create_context(request, export, tuple(partitions.prepare))
+        series = _begin_series(request, export, partitions.watermark)
+        context = _create_context(request, export, series, tuple(partitions.prepare))
         tasks = (PartTask(context, n, partitions.query_of(span)) for n, span in enumerate(partitions.ranges))
         processor, written = _collect(request, run(tasks), partitions.total)
         report = _finish(request, _Execution(export, context, run), processor, written, partitions)
@@ -84,7 +82,8 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
     """Export rows that cannot be read in parallel, part by part in this process."""
     storage, options = request.storage, request.transform_options
     with open_feedback(selection) as stream, _begin(request, stream.consent) as export:
-        context = _create_context(request, export, ())
+        series = _begin_series(request, export, stream.watermark)
+        context = _create_context(request, export, series, ())
         processor = create_processor(context, options)
         results = (
             write_part(storage, options, PartTask(context, number, ""), frames, processor)
@@ -96,22 +95,28 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
 
 
 class _Written(NamedTuple):
-    """The files of all parts: those that are complete, and those whose rows are spooled."""
+    """The files of all parts: those that are complete, and those whose rows are spooled; their escaped texts."""
 
     files: list[DataFile]
     spooled: list[DataFile]
+    escaped_texts: Counter[str]
+
+    def add(self, result: TaskResult) -> None:
+        """Add the files of a task."""
+        self.files.extend(result.files)
+        self.spooled.extend([result.spooled] if result.spooled else [])
+        self.escaped_texts.update(result.escaped_texts)
 
 
 def _collect(
     request: ExportRequest, results: Generator[TaskResult, None, None], total: int = 0
 ) -> tuple[BatchProcessor, _Written]:
     """Take the results of the tasks that read, with progress; closing them cancels what remains after an error."""
-    processor, written = BatchProcessor(request.transform_options), _Written([], [])
+    processor, written = BatchProcessor(request.transform_options), _Written([], [], Counter())
     on_progress = request.selection.on_progress
     with closing(results):
         for result in results:
-            written.files.extend(result.files)
-            written.spooled.extend([result.spooled] if result.spooled else [])
+            written.add(result)
             if result.counts is not None:
                 processor.merge_counts(result.counts)
             if on_progress:
@@ -122,7 +127,7 @@ def _collect(
 class _Execution(NamedTuple):
     """The transaction of an export, what its tasks have in common, and what runs them."""
 
-    export: PartitionedExportTransaction | ObjectExportTransaction
+    export: ExportTransaction
     context: TaskContext
     run: Runner
 
@@ -140,21 +145,26 @@ def _finish(
     processor.check_limits(window, source.excluded)
     small = processor.find_small_classes()
     if options.k_policy.k is not None:
-        _publish_small_classes(request, export.stem, small)
+        write_small_classes(request.storage, export.stem, small)
         tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
         with closing(run(tasks)) as results:
             for result in results:
-                written.files.extend(result.files)
+                written.add(result)
     report = processor.build_report(window, source.excluded)
     _require_all(written.files, report)
-    details = ManifestDetails(
-        "full", window, request.settings, report.to_statistics(), source.dialect, extra=options.extra_columns
-    )
-    export.commit(sorted(written.files, key=by_number), details._replace(risk=report.risk))
-    report.audit_head = export.audit_head
+    report.escaped_texts = dict(sorted(written.escaped_texts.items()))
+    details = ManifestDetails("full", window, request.settings, source=source.dialect, extra=options.extra_columns)
+    if request.series is not None and context.series is not None:
+        details = add_increment(details, report, request.series, source.watermark)
+        written.files.extend([context.series.earlier] if context.series.earlier else [])
     kinds = {file.kind for file in written.files}
-    report.export_filename = f"{request.storage}/{export.stem}" if "pairs" in kinds else ""
-    report.rejected_filename = f"{request.storage}/{REJECTED_FOLDER}/{export.stem}" if "rejected" in kinds else ""
+    files = written.files if kinds - {"rows"} else []
+    details = details._replace(statistics=report.to_statistics(), risk=report.risk)
+    published = export.commit(sorted(files, key=by_number), details)
+    if request.series is not None and files:
+        request.series.delete_seen_rows(request.storage)
+    report.audit_head = export.audit_head
+    report.export_filename, report.rejected_filename = published.pairs or "", published.rejected or ""
     return report
 
 
@@ -165,16 +175,22 @@ def _release_here(request: ExportRequest) -> Runner:
     return run
 
 
-def _begin(request: ExportRequest, consent: tuple[str, ...]) -> PartitionedExportTransaction | ObjectExportTransaction:
-    now, folder = request.transform_options.now, request.storage.local_path()
-    options = request.transaction_options(consent, request_details(request.output.idempotency_key))
-    if folder is None:
-        return ObjectExportTransaction(request.storage, now, options)
-    return PartitionedExportTransaction(folder, now, options)
+@contextmanager
+def _begin(request: ExportRequest, consent: tuple[str, ...]) -> Iterator[ExportTransaction]:
+    now, options = request.transform_options.now, request.transaction_options(consent)
+    with ExportTransaction(request.storage, now, options) as export, detect_abort(request.storage, export.stem):
+        yield export
+
+
+def _begin_series(request: ExportRequest, export: ExportTransaction, watermark: Watermark) -> SeriesContext | None:
+    if request.series is None:
+        return None
+    earlier = write_earlier_seen_rows(request.storage, export.stem, request.series.seen_rows)
+    return SeriesContext(earlier, watermark.until)
 
 
 def _create_context(
-    request: ExportRequest, export: PartitionedExportTransaction | ObjectExportTransaction, prepare: tuple[str, ...]
+    request: ExportRequest, export: ExportTransaction, series: SeriesContext | None, prepare: tuple[str, ...]
 ) -> TaskContext:
     options, selection = request.transform_options, request.selection
     return TaskContext(
@@ -185,21 +201,12 @@ def _create_context(
         version=__version__,
         key_id=get_key_id(options.key),
         erasures=export.erasures,
+        series=series,
         prepare=prepare,
         batch_size=selection.batch_options.batch_size,
         connect_timeout=selection.connect_timeout,
         read_timeout=selection.batch_options.read_timeout,
     )
-
-
-def _publish_small_classes(request: ExportRequest, stem: str, small: pl.DataFrame) -> None:
-    """Write the equivalence classes that are too small to where workers find them."""
-    storage, name = request.storage, small_classes_path(stem)
-    with storage.staging_path(name) as draft:
-        content = io.BytesIO()
-        small.write_ipc(content)
-        write_private_file(draft, content.getvalue())
-        storage.put_new(name, draft)
 
 
 def by_number(file: DataFile) -> tuple[str, int]:

@@ -6,7 +6,8 @@ import polars as pl
 
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.transform.dataframes import compact
-from feedback_etl.transform.expressions import escape_formula, hash_id
+from feedback_etl.transform.expressions import hash_id
+from feedback_etl.transform.formulas import escape_formula
 from feedback_etl.transform.raw_schema import add_reasons
 
 _MAX_PENDING = 5_000
@@ -38,7 +39,8 @@ class RejectedRows:
         pending, self._pending = self._pending, []
         if not pending:
             return _EMPTY
-        explained = add_reasons(pl.concat(pending), self._options.extra_columns)
+        options = self._options
+        explained = add_reasons(pl.concat(pending), options.extra_columns, reject_formulas=options.reject_formulas)
         reasons = explained["reasons"].str.split(",").explode().value_counts()
         self.reasons.update(dict(reasons.iter_rows()))
         return self._select_listed(explained)

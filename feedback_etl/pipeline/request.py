@@ -1,15 +1,18 @@
 """A requested export, resolved from the arguments of `export_feedback`."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.transaction import TransactionOptions
+from feedback_etl.exports.canonical_json import hash_settings
+from feedback_etl.exports.idempotency import request_details
+from feedback_etl.exports.incremental import IncrementalState, series_details
+from feedback_etl.exports.key_binding import bind_key
+from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.options.groups import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -31,10 +34,10 @@ class ExportRequest:
         output: Format of the export, and its relation to earlier exports.
         started: Start of the request, a value of `time.perf_counter`.
         executor: Executor that runs the tasks of an export in parts; None to run them in this process.
+        series: State of the incremental series that the export continues; None for other exports.
 
     Raises:
-        UsageError: An incremental export would be in parts, or an overridden function could not be called for all
-            rows.
+        UsageError: An overridden function could not be called for all rows.
     """
 
     storage: Storage
@@ -43,14 +46,10 @@ class ExportRequest:
     output: OutputOptions
     started: float
     executor: "Executor | None" = None
+    series: IncrementalState | None = None
 
     def __post_init__(self) -> None:
         overridden = {*self.transform_options.overrides.names()}
-        if self.is_partitioned and self.output.incremental:
-            raise UsageError(
-                "An export in parts (by an executor or to an object store) is never incremental: leave `incremental` "
-                "out."
-            )
         if overridden and self.executor is not None:
             raise UsageError(
                 "Overridden methods work only in this process and are not sent to an executor: leave executor out."
@@ -66,17 +65,15 @@ class ExportRequest:
                 "`incremental` out, or do not override _get_pair_hash."
             )
 
+    def with_bound_key(self) -> Self:
+        """Return the request with its key under the name that the storage has for it, which is read from there."""
+        key = bind_key(self.storage, self.transform_options.key)
+        return replace(self, transform_options=replace(self.transform_options, key=key))
+
     @property
     def is_partitioned(self) -> bool:
         """Whether the export is written in parts."""
         return self.executor is not None or self.storage.local_path() is None
-
-    @property
-    def folder(self) -> Path:
-        """The folder of an export that is not in parts."""
-        folder = self.storage.local_path()
-        assert folder  # noqa: S101  all others are partitioned
-        return folder
 
     @property
     def lock_timeout(self) -> float | None:
@@ -84,17 +81,26 @@ class ExportRequest:
         holds_lock = self.output.incremental or self.output.idempotency_key is not None
         return None if holds_lock else self.output.lock_timeout
 
-    def transaction_options(self, consent: Sequence[str], audit_details: Mapping[str, Any]) -> TransactionOptions:
+    def transaction_options(self, consent: Sequence[str]) -> TransactionOptions:
         """Return the options of the export's transaction, given the consent columns that filter the rows."""
         return TransactionOptions(
             key=self.transform_options.key,
             allow_new_key=self.output.allow_new_key,
             known_keys=available_keys,
             consent=consent,
-            audit_details=audit_details,
+            audit_details=self._audit_details,
             lock_timeout=self.lock_timeout,
+            continued=self.series.stems if self.series else None,
+            state=self.series.last if self.series else None,
             own_pseudonyms=self.transform_options.overrides.hash_id is not None,
         )
+
+    @property
+    def _audit_details(self) -> dict[str, Any]:
+        """Further details of the audit record of the start."""
+        if self.series is None:
+            return request_details(self.output.idempotency_key)
+        return series_details(self.selection.window.start, hash_settings(self.settings))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,6 +111,7 @@ class ExportRequest:
             "age_edges": list(options.age_edges) if options.age_edges != AGE_EDGES else [],
             "allow_row_security": self.selection.allow_row_security,
             "overridden": options.overrides.names(),
+            "formulas": "reject" if options.reject_formulas else "",
         }
         return {name: value for name, value in optional.items() if value} | {
             "min_feedback_fields": options.min_feedback_fields,

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TypeVar
 
 from feedback_etl.errors import ExportFileError, FeedbackError, SourceError, UsageError
+from feedback_etl.exports.incremental import SupersededError
 from feedback_etl.pipeline.executors import has_lost_scheduler
 from feedback_etl.pipeline.tasks import Task, TaskResult
 
@@ -116,7 +117,8 @@ def _get_result(future: "Future[TaskResult]", task: Task) -> TaskResult | None:
     try:
         return future.result()
     except FeedbackError as error:
-        if task.attempt == MAX_ATTEMPTS or not isinstance(error, SourceError | ExportFileError):
+        is_repeatable = isinstance(error, SourceError | ExportFileError) and not isinstance(error, SupersededError)
+        if task.attempt == MAX_ATTEMPTS or not is_repeatable:
             raise
         error_type = type(error).__name__
     except (Exception, CancelledError) as error:

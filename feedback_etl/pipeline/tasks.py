@@ -4,12 +4,25 @@ They contain no database URL, no key and no ids; workers find the URL and the ke
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.manifest import DataFile
 from feedback_etl.pipeline.batch_processor import BatchCounts
 from feedback_etl.pipeline.transform_options import TransformOptions
+
+
+class SeriesContext(NamedTuple):
+    """Values that the tasks of an incremental export share.
+
+    Attributes:
+        earlier: File of the rows that earlier exports of the series have read; None if there are none.
+        since: From when on rows are remembered for the next export; None for all.
+    """
+
+    earlier: DataFile | None
+    since: datetime | None
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class TaskContext:
         batch_size: Rows per batch.
         connect_timeout: Seconds to wait for the database.
         read_timeout: Seconds without a row after which reading fails.
+        series: What the tasks of an incremental export need; None for other exports.
     """
 
     destination: str
@@ -42,6 +56,7 @@ class TaskContext:
     batch_size: int
     connect_timeout: float
     read_timeout: float
+    series: SeriesContext | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +101,14 @@ class TaskResult(NamedTuple):
 
     Attributes:
         number: Number of the part.
-        files: Written files: a part of the pairs, a part of the rejected rows, both or neither.
+        files: Written files: a part of the pairs, of the rejected rows and of the seen rows, or some of them.
         counts: Counts of the rows; None if an earlier task counted them.
         spooled: The file of spooled rows; None if there are none.
+        escaped_texts: Number of escaped texts in the part, by column.
     """
 
     number: int
     files: list[DataFile]
     counts: BatchCounts | None
     spooled: DataFile | None = None
+    escaped_texts: dict[str, int] = {}  # noqa: RUF012  it is not changed

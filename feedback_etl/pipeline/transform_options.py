@@ -1,10 +1,12 @@
 """The options that decide what happens to a row, as one value that can be sent to workers."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
 from feedback_etl.columns import ExtraColumn
+from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 from feedback_etl.privacy.keys import Key
@@ -28,6 +30,7 @@ class TransformOptions:
     age_edges: tuple[int, ...]
     row_model: Any
     overrides: Overrides
+    reject_formulas: bool = False
 
     @classmethod
     def from_options(
@@ -48,4 +51,15 @@ class TransformOptions:
             age_edges=tuple(privacy.age_edges),
             row_model=quality.row_model,
             overrides=overrides or Overrides(),
+            reject_formulas=options.output.file_format.rejects_formulas,
         )
+
+
+def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict[str, str]:
+    """Return the metadata of a Parquet file: the key id and the JSON Schema of its rows; empty for other formats."""
+    if file_format.format != "parquet":
+        return {}
+    from feedback_etl.transform.row_schema import row_schema
+
+    contract = json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
+    return {"feedback_etl.key_id": options.key.id if options.key else "", "feedback_etl.contract": contract}

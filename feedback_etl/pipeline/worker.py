@@ -4,7 +4,6 @@ Executors receive `run_task`. It may run in any process on any machine that has 
 was killed.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,19 +17,24 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.layout import (
     part_path,
     rejected_part_path,
+    seen_rows_part_path,
     small_classes_path,
     spooled_part_path,
 )
+from feedback_etl.exports.manifest import DataFile
+from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.exports.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
-from feedback_etl.pipeline.part_writer import PartWriter, open_spooled_part
+from feedback_etl.pipeline.shared_files import open_spooled_part
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
-from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.settings import find_active_key, load_settings
@@ -81,10 +85,11 @@ def _find_secrets(export: TaskContext) -> Secrets:
         )
     settings = load_settings()
     key = find_active_key(settings) if export.key_id else None
-    if key and key.id != export.key_id:
+    forms = key.list_forms() if key else []
+    if key and not (key := next((form for form in forms if form.id == export.key_id), None)):
         raise KeyUnusableError(
-            f"This worker has the key {key.id}, the export uses the key {export.key_id}: set FEEDBACK_ETL_KEY_FILE (or "
-            "FEEDBACK_ETL_KEY) to the same key on all workers."
+            f"This worker has the key {forms[-2].id}, the export uses the key {export.key_id}: set "
+            "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) to the same key on all workers."
         )
     return Secrets(_connectorx_url(settings.require_database_url(), export.connect_timeout), key)
 
@@ -113,9 +118,14 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
 
 def create_processor(export: TaskContext, options: TransformOptions) -> BatchProcessor:
     """Return the batch processor of a task, which removes people who were erased before the export began."""
-    if not export.erasures:
-        return BatchProcessor(options)
-    return BatchProcessor(options, _forgotten_in(export.destination, (options.key, *available_keys()), export.erasures))
+    tombstones, seen_rows = list[Tombstones](), None
+    if export.erasures:
+        tombstones = _forgotten_in(export.destination, (options.key, *available_keys()), export.erasures)
+    if export.series is not None:
+        file, since = export.series
+        seen = _read_seen_rows(export.destination, (file.path, file.sha256) if file else None)
+        seen_rows = SeenRows(seen, options.key, since)
+    return BatchProcessor(options, tombstones, seen_rows)
 
 
 @lru_cache(maxsize=4)
@@ -127,7 +137,16 @@ def _place_of(name: str) -> Storage:
 @lru_cache(maxsize=4)
 def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
     """Read the tombstones once per process: those of an erasure do not change."""
-    return read_tombstones(_place_of(place), keys, only=erasures)
+    return read_tombstones(
+        _place_of(place), [*keys[:1], *bind_keys(place, [key for key in keys if key])], only=erasures
+    )
+
+
+@lru_cache(maxsize=1)
+def _read_seen_rows(place: str, file: tuple[str, str] | None) -> pl.DataFrame:
+    """Read the rows of earlier exports once per process, given the path and the digest of their file."""
+    files = [DataFile(file[0], "rows", rows=0, bytes=0, sha256=file[1])] if file else []
+    return read_seen_rows(_place_of(place), files)
 
 
 def write_part(
@@ -141,11 +160,15 @@ def write_part(
     with (
         PartWriter(place, name, file_format, parquet_metadata(options, export.file_format)) as pairs,
         PartWriter(place, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
+        PartWriter(place, seen_rows_part_path(export.stem, number), FileFormat(), {}) as seen_rows,
     ):
         process_batches(processor, frames, write=pairs.append, write_rejected=rejected.append)
+        if processor.seen_rows is not None:
+            seen_rows.append(processor.seen_rows.take_new_rows())
         written = pairs.publish("pairs")
-        files = [*([] if spools else written), *rejected.publish("rejected")]
-    return TaskResult(number, files, processor.take_counts(), next(iter(written), None) if spools else None)
+        files = [*([] if spools else written), *rejected.publish("rejected"), *seen_rows.publish("rows")]
+    spooled = next(iter(written), None) if spools else None
+    return TaskResult(number, files, processor.take_counts(), spooled, pairs.escaped_texts)
 
 
 def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -> TaskResult:
@@ -164,14 +187,4 @@ def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -
     ):
         for frame in frames:
             pairs.append(drop_small_classes(frame, small, options.k_policy.quasi_identifiers))
-        return TaskResult(number, pairs.publish("pairs"), None)
-
-
-def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict[str, str]:
-    """Return the metadata of a Parquet file: the key id and the JSON Schema of its rows; empty for other formats."""
-    if file_format.format != "parquet":
-        return {}
-    from feedback_etl.exports.row_schema import row_schema
-
-    contract = json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
-    return {"feedback_etl.key_id": options.key.id if options.key else "", "feedback_etl.contract": contract}
+        return TaskResult(number, pairs.publish("pairs"), None, escaped_texts=pairs.escaped_texts)

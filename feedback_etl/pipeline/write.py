@@ -1,22 +1,19 @@
 """Write an export in one file: process the batches of a stream inside a transaction, and publish the result."""
 
-import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
-from feedback_etl.exports.idempotency import request_details
-from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState, series_details
-from feedback_etl.exports.local_transaction import LocalExportTransaction
-from feedback_etl.exports.manifest import hash_settings
+from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState
 from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.tombstones import Tombstones
+from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
 from feedback_etl.results import ExportReport
 
@@ -28,42 +25,41 @@ SLOW_SECONDS = 10.0
 
 
 @retry_with_sqlalchemy
-def write_export(
-    selection: ReadRequest, request: ExportRequest, series: IncrementalState | None = None
-) -> ExportReport:
-    """Read the selected rows and write them as an export; with a series, as its next increment.
+def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport:
+    """Read the selected rows and write them as an export.
 
     The order is: open the database, begin the transaction, process and write each batch, check the limits, release the
     rows of equivalence classes that are large enough, commit.
     """
-    options, window = request.transform_options, selection.window
+    options, window, series = request.transform_options, selection.window, request.series
     with open_feedback(selection) as stream:
-        with _begin_transaction(request, stream, series) as files:
-            memory = None if series is None else SeenRows(series.rows_file, options.key, stream.watermark.until)
+        with _begin_transaction(request, stream) as files:
+            memory = None if series is None else SeenRows(series.seen_rows, options.key, stream.watermark.until)
             processor = _create_processor(options, files.forgotten, memory)
             write = files.write if options.k_policy.k is None else files.spool
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
             suppress_small_classes(files, processor, options.k_policy)
             report = processor.build_report(window, stream.excluded)
+            report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
                 "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
             )
             if series is not None and memory is not None:
                 files.write_seen_rows(memory.rows())
-                details = _add_increment(details, report, series, stream.watermark)
-            published = files.commit(details._replace(statistics=report.to_statistics(), risk=report.risk))
+                details = add_increment(details, report, series, stream.watermark)
+            published = files.commit(details=details._replace(statistics=report.to_statistics(), risk=report.risk))
             report.audit_head = files.audit_head
         if series is not None and any(published):
-            series.delete_seen_rows()
-        report.export_filename = str(published.pairs or "")
-        report.rejected_filename = str(published.rejected or "")
+            series.delete_seen_rows(request.storage)
+        report.export_filename = published.pairs or ""
+        report.rejected_filename = published.rejected or ""
         if time.perf_counter() - request.started > SLOW_SECONDS:
             report.advice = stream.suggest_index()
     return report
 
 
-def _add_increment(
+def add_increment(
     details: ManifestDetails, report: ExportReport, series: IncrementalState, watermark: Watermark
 ) -> ManifestDetails:
     """Return the details of an incremental export; its report counts the late-arriving rows."""
@@ -73,35 +69,21 @@ def _add_increment(
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 
-def suppress_small_classes(
-    files: LocalExportTransaction, processor: "BatchProcessor", policy: KAnonymityPolicy
-) -> None:
+def suppress_small_classes(files: ExportTransaction, processor: "BatchProcessor", policy: KAnonymityPolicy) -> None:
     """Write the spooled rows, without those of equivalence classes that are too small."""
     small = processor.find_small_classes()
     files.release_spooled(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
 
 
-def _begin_transaction(
-    request: ExportRequest, stream: FeedbackStream, series: IncrementalState | None
-) -> LocalExportTransaction:
+def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> ExportTransaction:
     options, output = request.transform_options, request.output
-    if series is None:
-        plan = request_details(output.idempotency_key)
-    else:
-        plan = series_details(request.selection.window.start, hash_settings(request.settings))
-    return LocalExportTransaction(
-        request.folder,
+    return ExportTransaction(
+        request.storage,
         options.now,
-        request.transaction_options(stream.consent, plan),
+        request.transaction_options(stream.consent),
         form=output.file_format,
-        contract=_row_schema(options) if output.format == "parquet" else "",
+        metadata=parquet_metadata(options, output.file_format),
     )
-
-
-def _row_schema(options: TransformOptions) -> str:
-    from feedback_etl.exports.row_schema import row_schema  # imports pandera, which CSV needs later, in parallel
-
-    return json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
 
 
 def _create_processor(

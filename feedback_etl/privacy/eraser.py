@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import list_unfinished_stems
+from feedback_etl.exports.audit_records import Line, list_unfinished_stems
+from feedback_etl.exports.audit_verification import verify_exports, verify_folder
 from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.manifest import DataFile, Manifest
@@ -19,18 +21,17 @@ from feedback_etl.exports.manifest_details import summarize_revisions
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
 from feedback_etl.exports.row_filter import find_analyses, list_pseudonyms
-from feedback_etl.exports.tombstones import (
-    add_tombstones,
-    find_last_state,
-    get_state,
-    hash_identity,
-    list_digests,
-    require_state,
-)
+from feedback_etl.exports.tombstone_verification import get_state
+from feedback_etl.exports.tombstones import add_tombstones, hash_identity, list_digests
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_owners
+from feedback_etl.privacy.uninspected_files import list_not_inspected
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
+from feedback_etl.storage.posix import hash_file
+
+_MAX_NAMES = 10
 
 
 @dataclass
@@ -38,31 +39,55 @@ class ErasureResult:
     """Result of an erasure; with `dry_run`, what it would do.
 
     Attributes:
-        rows: Rows removed from the files: training pairs and rejected rows.
+        rows: Rows removed from the files: training pairs and rejected rows, with suppressed ones.
+        suppressed: Rows among them that were removed to keep k (`keep_k`).
         files: Files that contained such rows, by their paths in the folder.
         not_found: Given ids that no file contains and that were not erased before.
         without_key: Exports that could not be searched: their key is not available, or their application made the
             pseudonyms itself.
-        damaged: Files that could not be read, and are unchanged.
-        unmanaged: Files without a manifest, which were not searched.
+        unknown_scheme: Exports that could not be searched because `adopt` did not recognise their pseudonyms: people to
+            erase may be in them.
+        damaged: Files that could not be read, or differ from their manifest; they are left as they are.
+        unmanaged: Data files without a manifest, which were not searched.
+        not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
+            backups, archives. None of them was searched, and neither were links and unreadable folders.
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
             published. An export whose process was killed is removed a day after its start.
     """
 
     rows: int = 0
+    suppressed: int = 0
     files: list[str] = field(default_factory=list)
     not_found: list[str] = field(default_factory=list)
     without_key: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     unmanaged: list[Path] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+    not_inspected: list[str] = field(default_factory=list)
+    unknown_scheme: list[str] = field(default_factory=list)
+
+    def summarize_not_inspected(self) -> str:
+        """Return the first names of `not_inspected`, and the number of the others."""
+        more = len(self.not_inspected) - _MAX_NAMES
+        return ", ".join(self.not_inspected[:_MAX_NAMES]) + (
+            f" and {more:,} more (--json lists all)" if more > 0 else ""
+        )
 
 
 class Eraser:
     """One erasure; in a folder, the caller holds the lock."""
 
-    def __init__(self, storage: Storage, keys: Sequence[Key], request: ErasureRequest, *, dry_run: bool) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        keys: Sequence[Key],
+        request: ErasureRequest,
+        *,
+        dry_run: bool,
+        owners: Owners | None = None,
+    ) -> None:
         self._storage, self._keys, self._request, self._dry_run = storage, keys, request, dry_run
+        self._owners = owners
         self._log = AuditLog(storage)
         self._signer = keys[0] if keys else None
         self._result, self._found_ids = ErasureResult(), set[str]()
@@ -72,8 +97,9 @@ class Eraser:
         """Erase, and return the result."""
         with self._log.lock() as log:
             recover_storage(self._storage, log, self._signer, self._keys)
-            require_state(self._storage, find_last_state(log.records()))
+            lines = log.lines()
         exports, self._result.unmanaged = list_exports(self._storage)
+        self._require_intact(lines, exports)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
         self._found_ids = self._find_erased_before()
         if not self._dry_run:
@@ -84,14 +110,28 @@ class Eraser:
         for manifest in exports:
             if manifest.pseudonyms in keys:
                 self._erase_with_retry(manifest, keys[manifest.pseudonyms])
+            elif manifest.scheme == UNKNOWN_SCHEME:
+                self._result.unknown_scheme.append(manifest.stem)
             else:
                 self._result.without_key.append(manifest.stem)
-        if not self._storage.has_locks:
-            self._result.unfinished = list_unfinished_stems(self._log.records())
+        running = list_unfinished_stems(self._log.records())
+        self._result.unfinished = [] if self._storage.has_locks else running
+        self._result.not_inspected = list_not_inspected(self._storage, exports, self._result.unmanaged, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
         if not self._dry_run:
             self._log_erasure()
         return self._result
+
+    def _require_intact(self, lines: Sequence[Line], exports: Sequence[Manifest]) -> None:
+        """Refuse to rewrite, and thereby to sign, what someone else may have changed."""
+        if not verify_exports(self._storage, lines, exports, self._keys).tampering:
+            return
+        # Another process may have committed or erased while the log and the manifests were read.
+        if problems := verify_folder(self._storage, self._keys).tampering:
+            raise ExportFileError(
+                f"{self._storage} does not verify ({problems[0]}), so nothing was erased. Restore the file from a "
+                "backup; `feedback-etl audit verify` shows all problems."
+            )
 
     def _signing_keys(self) -> Sequence[Key | None]:
         return self._keys or [None]
@@ -139,6 +179,7 @@ class Eraser:
                 swept=self._request.is_sweep,
                 tombstones=tombstones,
                 rows=result.rows,
+                suppressed=result.suppressed,
                 files=result.files,
                 damaged=result.damaged,
                 **summarize_revisions(self._erased_from),
@@ -163,11 +204,16 @@ class Eraser:
         search = partial(self._search, request=self._request.with_key(key))
         matches = map_files(self._storage, manifest.files, search)
         matching = [(file, match) for file, match in zip(manifest.files, matches, strict=True) if match]
-        unwanted = [(file, match.pseudonyms) for file, match in matching if match.pseudonyms]
+        if any(match.damaged for _, match in matching):
+            self._require_current(manifest)
+        unwanted = [(file, {*match.pseudonyms}) for file, match in matching if match.pseudonyms]
         self._result.damaged += [
             file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
         ]
         self._found_ids.update(*(match.ids for _, match in matching))
+        suppressed = 0
+        if self._owners is not None and not self._result.damaged:
+            suppressed = add_small_classes(self._storage, manifest, hash_owners(self._owners, key), unwanted)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:
             if file.kind != "rows":
@@ -175,17 +221,26 @@ class Eraser:
                 self._result.rows += removed_rows
         if removal.conflict:
             raise removal.conflict
+        self._result.suppressed += suppressed
         self._erased_from.append(manifest)
+
+    def _require_current(self, manifest: Manifest) -> None:
+        """Raise ConflictError if another process replaced the manifest, so that files may differ from this one."""
+        current = read_manifest(self._storage, manifest.stem)
+        if current and current.version != manifest.version:
+            raise ConflictError(f"The manifest of {manifest.stem} was changed meanwhile.")
 
     def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
         """Return the rows of a file to remove; None if the file was pruned."""
-        with fetch_if_present(self._storage, file.path) as path:
-            if path is None:
-                return None
-            try:
+        try:
+            with fetch_if_present(self._storage, file.path) as path:
+                if path is None:
+                    return None
+                if (path.stat().st_size, hash_file(path)) not in file.versions:
+                    return FileMatch(damaged=True)
                 present = list_pseudonyms(path, path.name)
                 has_subjects = request.subjects and file.kind == "pairs"
                 subjects = find_analyses(path, path.name, {*request.subjects}) if has_subjects else {}
-            except ExportFileError:
-                return FileMatch(damaged=True)
-        return request.match(present, subjects)
+        except ExportFileError:
+            return FileMatch(damaged=True)
+        return request.match(present, subjects, is_seen_rows=file.kind == "rows")

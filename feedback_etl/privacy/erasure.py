@@ -9,11 +9,14 @@ from numbers import Integral
 from typing import Any
 from uuid import UUID
 
+import polars as pl
+
 from feedback_etl.database.connect import Database
 from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
-from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_user_feedback
+from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_owners, fetch_user_feedback
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import require_storage
 from feedback_etl.exports.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.eraser import Eraser, ErasureResult
@@ -24,6 +27,7 @@ from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT
 from feedback_etl.transform.fork_guard import require_usable_polars
+from feedback_etl.transform.formulas import escape_formula
 
 
 def erase(  # noqa: PLR0913  public, flat
@@ -32,6 +36,7 @@ def erase(  # noqa: PLR0913  public, flat
     user_ids: Sequence[int | str | UUID] = (),
     analysis_ids: Sequence[int | str | UUID] = (),
     not_in_database: bool = False,
+    keep_k: bool = False,
     database: Database | None = None,
     query: str | None = None,
     db_schema: str | None = None,
@@ -56,7 +61,10 @@ def erase(  # noqa: PLR0913  public, flat
         analysis_ids: Analyses to erase; a UUID in any spelling. Where the database treats several spellings as one id
             (`docs/databases.md`), any of them; without `database`, the canonical one.
         not_in_database: Erase everyone of whom the database has no feedback (any more), or no consent.
-        database: Database of the feedback; required by `user_ids` and `not_in_database`.
+        keep_k: Also remove the rows that this or an earlier erasure left in equivalence classes smaller than the k of
+            their export, with all other rows of their analyses; the same rewrite does both. People are counted by the
+            database. Suppressed people are not kept out of later exports.
+        database: Database of the feedback; required by `user_ids`, `not_in_database` and `keep_k`.
         query: As for `export_feedback`.
         db_schema: As for `export_feedback`.
         opt_in_column: As for `export_feedback`.
@@ -87,12 +95,13 @@ def erase(  # noqa: PLR0913  public, flat
     require_usable_polars()
     users, analyses = _parse_ids("user_ids", user_ids), _parse_ids("analysis_ids", analysis_ids)
     known_keys = Key.parse_all(keys)
-    if not (users or analyses or not_in_database):
+    if not (users or analyses or not_in_database or keep_k):
         raise UsageError("There is no one to erase: pass `user_ids`, `analysis_ids` or `not_in_database`.")
-    if database is None and (users or not_in_database):
+    if database is None and (users or not_in_database or keep_k):
         raise UsageError("The database contains the analyses of users: pass `database_url`, or use `analysis_ids`.")
     storage = open_storage(folder)
     require_storage(storage)
+    known_keys = bind_keys(storage, known_keys)
     AuditLog(storage).require_signer(known_keys[0] if known_keys else None)
     consent = ConsentColumnNames(opt_in_column, opt_out_column)
     options: dict[str, Any] = {
@@ -104,8 +113,11 @@ def erase(  # noqa: PLR0913  public, flat
     request = _resolve(database, users, analyses, options | {"allow_row_security": allow_row_security})
     if database is not None and not_in_database:
         request = request._replace(remaining=_list_remaining(database, options))
+    owners = None
+    if database is not None and keep_k:
+        owners = fetch_owners(database, allow_row_security=allow_row_security, **options)
     with explain_write_errors(storage), storage.lock(lock_timeout):
-        return Eraser(storage, known_keys, request, dry_run=dry_run).run()
+        return Eraser(storage, known_keys, request, dry_run=dry_run, owners=owners).run()
 
 
 def _resolve(
@@ -118,9 +130,15 @@ def _resolve(
     if database is not None and users:
         for user, feedback in fetch_user_feedback(database, list(users_by_spelling), **options).items():
             for analysis, feedback_id in feedback:
-                row = analysis if analysis is not None else f"{NO_ANALYSIS}{feedback_id}"
-                rows.setdefault(row, set()).update(users_by_spelling[user])
+                for row in [analysis] if analysis is not None else _list_rejected_forms(str(feedback_id)):
+                    rows.setdefault(row, set()).update(users_by_spelling[user])
     return ErasureRequest(users_by_spelling, analyses_by_spelling, rows, remaining=None)
+
+
+def _list_rejected_forms(feedback_id: str) -> list[str]:
+    """Return the forms in which lists of rejected rows contain a feedback id: numbers as they are, texts escaped."""
+    escaped = pl.select(escape_formula(pl.lit(feedback_id))).item()
+    return [f"{NO_ANALYSIS}{form}" for form in dict.fromkeys((feedback_id, escaped))]
 
 
 def _list_remaining(database: Database, options: dict[str, Any]) -> Sequence[str]:

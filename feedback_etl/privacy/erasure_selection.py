@@ -33,7 +33,7 @@ class ErasureRequest(NamedTuple):
         users: User ids.
         analyses: Analysis ids that the caller gave.
         rows: All analyses to erase, those of `users` among them. A row without an analysis is identified by
-            `NO_ANALYSIS` and its feedback id.
+            `NO_ANALYSIS` and its feedback id as the list of rejected rows contains it.
         remaining: Analyses that the database still contains: every other one is erased too. None if not requested.
     """
 
@@ -74,14 +74,22 @@ class KeyedRequest(NamedTuple):
     subjects: dict[str, str]
     remaining: set[str] | None
 
-    def match(self, present: Set[str], subject_by_pseudonym: Mapping[str, str]) -> FileMatch:
+    def match(
+        self, present: Set[str], subject_by_pseudonym: Mapping[str, str], *, is_seen_rows: bool = False
+    ) -> FileMatch:
         """Select the pseudonyms to remove from a file.
+
+        Digests of seen rows without an analysis do not reveal the person, so those of all people are removed for one
+        who has such a row: the next incremental export reads these rows again, and rejects them again.
 
         Args:
             present: All pseudonyms in the file.
             subject_by_pseudonym: Pseudonyms in rows of `subjects`, each with its `subject_hash`.
+            is_seen_rows: Whether it contains digests of seen rows.
         """
         unwanted = present & {*self.pseudonyms, *subject_by_pseudonym}
+        if is_seen_rows and any(row.startswith(NO_ANALYSIS) for row in self.request.rows):
+            unwanted |= present & {""}
         if self.remaining is not None:
             left = present - self.remaining
             unwanted |= {pseudonym for pseudonym in left if pseudonym and not pseudonym.startswith(NO_ANALYSIS)}

@@ -1,5 +1,6 @@
-"""Pseudonym keys: generate, read, write and retire them. A key is shown by its id alone, which does not reveal it."""
+"""Pseudonym keys: generate, read and write them. A key is shown by its id alone, which does not reveal it."""
 
+import functools
 import hashlib
 import hmac
 import os
@@ -8,9 +9,9 @@ import stat
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import polars as pl
 
@@ -22,11 +23,20 @@ from feedback_etl.storage.posix import (
     temporary_path,
     write_private_file,
 )
-from feedback_etl.transform.expressions import MIN_KEY_BYTES
+from feedback_etl.transform.expressions import (
+    MIN_KEY_BYTES,
+    PSEUDONYM_LENGTH,
+    PSEUDONYM_LENGTHS,
+    require_pseudonym_length,
+)
+from feedback_etl.transform.key_strength import MIN_KEY_BITS, estimate_key_bits
 from feedback_etl.transform.keyed_digest import hmac_sha256
 
 _ID_MESSAGE = b"feedback_etl pseudonym key id"
-"""Message whose HMAC is the id of a key. It contains no colon, so it equals no input of a pseudonym."""
+"""The salt of the ids of keys, and the message whose HMAC is the id of earlier versions."""
+
+_SCRYPT_COST = {"n": 2**14, "r": 8, "p": 1}
+"""RFC 7914 section 2: 16 MiB and about 50 ms for each id, and so for each guess at the key of an id."""
 
 _MAX_BYTES = 65_536
 """Far more than a key file needs: a larger file is no key file."""
@@ -40,15 +50,24 @@ class KeyPermissionWarning(UserWarning):
 class Key:
     """A pseudonym key: text of at least 32 bytes; surrounding white space is stripped, and the repr shows the id alone.
 
+    Args:
+        text: The key.
+        accept_weak: Accept a key that can be guessed: to read exports that were made with it, or for published data.
+        has_legacy_id: Take the id of earlier versions, by which older folders name the key.
+        pseudonym_length: The hex characters of its pseudonyms, 16 or 32.
+
     Raises:
-        KeyUnusableError: The key has fewer than 32 bytes, or is no UTF-8 text.
+        KeyUnusableError: The key has fewer than 32 bytes, is no UTF-8 text, or can be guessed (`estimate_key_bits`).
+        UsageError: Pseudonyms have another length.
 
     >>> Key("daa0871acd4ebc9edb39ffe5bb8b89c8")
-    Key(id='e9bcd2a2c7ee')
+    Key(id='s-c52ffeb9e4a9')
     """
 
     text: str = field(repr=False)
-    id: str = field(init=False)
+    accept_weak: bool = field(default=False, repr=False, compare=False, kw_only=True)
+    has_legacy_id: bool = field(default=False, repr=False, compare=False, kw_only=True)
+    pseudonym_length: int = field(default=PSEUDONYM_LENGTH, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         content = _encode(self.text)
@@ -59,8 +78,44 @@ class Key:
                 f"The pseudonym key has {len(content)} bytes; it needs at least {MIN_KEY_BYTES}. "
                 "Create one with `feedback-etl keys new`."
             )
+        if not self.accept_weak and estimate_key_bits(content.decode()) < MIN_KEY_BITS:
+            raise KeyUnusableError(
+                "The pseudonym key can be guessed. Create one with `feedback-etl keys new`; for exports that were made "
+                "with this one, retire it (`feedback-etl keys retire`), or pass it with --key-file."
+            )
+        require_pseudonym_length(self.pseudonym_length)
         object.__setattr__(self, "text", content.decode())
-        object.__setattr__(self, "id", hmac.new(content, _ID_MESSAGE, hashlib.sha256).hexdigest()[:12])
+
+    def __repr__(self) -> str:
+        return f"Key(id={self.id!r})"
+
+    @property
+    def id(self) -> str:
+        """The id of the key: `s-` and 12 hex characters of scrypt, computed once per process when it is needed.
+
+        With long pseudonyms `-32` follows: they match no short ones, as if they were of another key.
+        """
+        name = self.legacy_id if self.has_legacy_id else _derive_id(self.text)
+        return name if self.pseudonym_length == PSEUDONYM_LENGTH else f"{name}-{self.pseudonym_length}"
+
+    @property
+    def legacy_id(self) -> str:
+        """The id of earlier versions: 12 hex characters of an HMAC, against which guesses are tested at full speed."""
+        return hmac.new(self.text.encode(), _ID_MESSAGE, hashlib.sha256).hexdigest()[:12]
+
+    def with_legacy_id(self) -> "Key":
+        """Return the same key under its id of earlier versions."""
+        return replace(self, accept_weak=True, has_legacy_id=True)
+
+    def with_length(self, length: int) -> "Key":
+        """Return the same key for pseudonyms of at least this length; other lengths than 16 and 32 are refused."""
+        require_pseudonym_length(length)
+        return replace(self, accept_weak=True, pseudonym_length=max(length, self.pseudonym_length))
+
+    def list_forms(self) -> "list[Key]":
+        """Return the key under each id that it can have in a folder, legacy ids first, which are computed faster."""
+        as_before = [replace(self, accept_weak=True, has_legacy_id=legacy) for legacy in (True, False)]
+        return [replace(key, pseudonym_length=length) for key in as_before for length in PSEUDONYM_LENGTHS]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A Key cannot be pickled, so that it does not leave its process. Look it up in each process.")
@@ -72,8 +127,15 @@ class Key:
 
     @classmethod
     def parse_all(cls, keys: "Key | str | Iterable[Key | str]") -> "list[Key]":
-        """Return a list of keys from keys or their texts; a single one gives a list of one."""
-        return [cls.parse(key) for key in ([keys] if isinstance(keys, Key | str) else keys)]
+        """Return a list of keys for existing exports, which may be weak; a single one gives a list of one."""
+        given = [keys] if isinstance(keys, Key | str) else keys
+        return [key if isinstance(key, Key) else cls(key, accept_weak=True) for key in given]
+
+
+@functools.lru_cache(maxsize=16)
+def _derive_id(text: str) -> str:
+    digest = hashlib.scrypt(text.encode(), salt=_ID_MESSAGE, **_SCRYPT_COST, dklen=6)
+    return f"s-{digest.hex()}"
 
 
 def get_key_id(key: Key | None) -> str | None:
@@ -127,11 +189,12 @@ def write_key(path: Path) -> Key:
         ExportFileError: The file exists (a key is never overwritten), or cannot be written.
     """
     key = generate_key()
-    _write_key(key, path)
+    write_key_file(key, path)
     return key
 
 
-def _write_key(key: Key, path: Path) -> None:
+def write_key_file(key: Key, path: Path) -> None:
+    """Write a key to a new file, as `write_key` does."""
     temporary = temporary_path(path.parent, path.name)
     try:
         make_private_folder(path.parent)
@@ -149,63 +212,8 @@ def _write_key(key: Key, path: Path) -> None:
             temporary.unlink()
 
 
-class RetiredKey(NamedTuple):
-    """A key that is used for erasure and audit only, and its file."""
-
-    key: Key
-    path: Path
-
-
-def read_retired_keys(folder: Path | None) -> list[RetiredKey]:
-    """Read the retired keys of a folder, ordered by id; a missing folder has none.
-
-    Raises:
-        KeyUnusableError: A key or the folder cannot be read.
-    """
-    return [RetiredKey(read_key(path), path) for path in _list_retired(folder)]
-
-
-def is_retired(key: Key, folder: Path | None) -> bool:
-    """Return whether a key is retired.
-
-    Raises:
-        KeyUnusableError: The folder cannot be read.
-    """
-    return any(path.name == key.id for path in _list_retired(folder))
-
-
-def _list_retired(folder: Path | None) -> list[Path]:
-    """List the files of retired keys; a missing folder has none."""
-    try:
-        paths = sorted(folder.iterdir()) if folder else []
-        return [path for path in paths if not path.name.startswith(".") and path.is_file()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise KeyUnusableError(
-            f"The folder of retired keys {folder} cannot be read: {error.strerror}. Make it readable for this user, or "
-            "set retired_keys to another folder."
-        ) from None
-
-
-def retire_key(path: Path, folder: Path) -> RetiredKey:
-    """Move a key file to the folder of retired keys, under its id; a mounted secret is copied.
-
-    Raises:
-        KeyUnusableError: The file contains no key.
-        ExportFileError: The retired key cannot be written.
-    """
-    key = read_key(path)
-    retired_path = folder / key.id
-    if not is_retired(key, folder):
-        _write_key(key, retired_path)
-    with suppress(OSError):
-        path.unlink()
-    return RetiredKey(key, retired_path)
-
-
-def read_key(path: Path) -> Key:
-    """Read a key file.
+def read_key(path: Path, *, accept_weak: bool = False) -> Key:
+    """Read a key file; `accept_weak` as for `Key`.
 
     Warns:
         KeyPermissionWarning: Users other than the owner can read the file, as is usual for mounted secrets.
@@ -236,6 +244,6 @@ def read_key(path: Path) -> Key:
             stacklevel=2,
         )
     try:
-        return Key(content.decode(errors="surrogateescape"))
+        return Key(content.decode(errors="surrogateescape"), accept_weak=accept_weak)
     except KeyUnusableError as error:
         raise KeyUnusableError(f"{path}: {error}") from None

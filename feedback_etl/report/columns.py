@@ -8,9 +8,10 @@ import polars as pl
 
 from feedback_etl.columns import IMAGE_URL
 from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.row_schema import TIME, manifest_schema
+from feedback_etl.report.contracts import manifest_schema
 from feedback_etl.report.ticks import round_width
 from feedback_etl.transform.expressions import ISO_FORMAT
+from feedback_etl.transform.row_schema import TIME
 from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
 
 Kind = Literal["hidden", "list", "label", "number", "time"]

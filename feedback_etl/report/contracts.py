@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from feedback_etl.columns import AGE_EDGES, ExtraColumn
 from feedback_etl.database import tables
-from feedback_etl.exports.row_schema import row_schema
+from feedback_etl.exports.manifest import Manifest
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
+from feedback_etl.transform.row_schema import row_schema
 
 
 def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
@@ -17,6 +19,12 @@ def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int
         "training_pair.schema.json": json.dumps(row_schema(extra_columns, age_edges), indent=2) + "\n",
         **{f"source.{name}.sql": tables.application_schema_sql(name) for name in tables.DIALECTS},
     }
+
+
+def manifest_schema(manifest: Manifest) -> dict[str, Any]:
+    """Return the JSON Schema of a row of an export, as its manifest describes it."""
+    extra_columns = [ExtraColumn(*column) for column in manifest.settings.get("extra_columns", [])]
+    return row_schema(extra_columns, manifest.settings.get("age_edges", AGE_EDGES), manifest.overridden)
 
 
 def write_contracts(

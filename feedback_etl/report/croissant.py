@@ -15,11 +15,12 @@ from feedback_etl.database.window import parse_window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.maintenance import list_exports, require_storage
 from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.row_schema import TIME, manifest_schema
 from feedback_etl.plurals import pluralize
+from feedback_etl.report.contracts import manifest_schema
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import open_storage
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
+from feedback_etl.transform.row_schema import TIME
 
 CROISSANT = "croissant.json"
 
@@ -57,6 +58,7 @@ _ROLE_DESCRIPTIONS = {
     "identifier": "Pseudonyms",
     "quasi_identifier": "What others may know of a person",
     "sensitive": "Declared as sensitive",
+    "free_text": "FREE TEXT, which can contain anything",
 }
 _OVERLAP_NOTE = (
     " The windows of these exports overlap, so files can repeat rows of others: scan_training of feedback_etl "

@@ -102,7 +102,7 @@ def collect_data(exports: Sequence[Export], keys: Iterable[Key], created_at: dat
         person=person,
         overlap=_overlap(selection.compared),
         drift=_drift(selection.compared, columns),
-        verdicts={folder: verify_folder(folder, list_exports(folder).exports, keys) for folder in folders},
+        verdicts={folder: verify_folder(folder, keys) for folder in folders},
     )
 
 

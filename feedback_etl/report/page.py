@@ -52,6 +52,7 @@ def render_page(data: ReportData) -> str:
             small_classes=sum(size.classes for size in data.sizes if size.small),
             drift=_drift(data.drift),
             problems=sum(len(verdict.problems) for verdict in data.verdicts.values()),
+            is_protected=all(verdict.is_protected for verdict in data.verdicts.values()),
         )
     )
     return text.translate(_VISIBLE)

@@ -61,6 +61,13 @@ class Storage(Protocol):
     def list_files(self, folder: str = "") -> dict[str, FileInfo]:
         """Return all files below a folder by name, hidden ones too; empty if the folder does not exist."""
 
+    def list_entries(self) -> list[str]:
+        """Return the sorted names of everything below the root but folders, and of folders that cannot be read.
+
+        Symbolic links are named and not followed. The name of an unreadable folder ends in `/`.
+        """
+        return sorted(self.list_files())
+
     def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
         """Return those of the named files that exist; a single listing of an object store."""
 

@@ -17,6 +17,8 @@ from feedback_etl.storage.posix import (
     link_exclusive,
     make_private_folder,
     open_private_file,
+    open_regular_file,
+    read_regular_file,
     replace_private_file,
     replacement_path,
     temporary_path,
@@ -58,10 +60,20 @@ class LocalStorage(Storage):
         paths = sorted(path for path in (self.path / folder).rglob("*") if path.is_file())
         return self.stat_files(path.relative_to(self.path).as_posix() for path in paths)
 
+    def list_entries(self) -> list[str]:
+        """Return the names of all that exists below the folder and is no folder, and of unreadable folders."""
+        entries, unreadable = list[Path](), list[OSError]()
+        for name, folders, files in os.walk(self.path, onerror=unreadable.append):
+            entries += [Path(name, file) for file in files]
+            entries += [path for path in (Path(name, folder) for folder in folders) if path.is_symlink()]
+        names = [path.relative_to(self.path).as_posix() for path in entries]
+        closed = [Path(error.filename) for error in unreadable if not isinstance(error, FileNotFoundError)]
+        return sorted([*names, *(f"{folder.relative_to(self.path).as_posix()}/" for folder in closed)])
+
     def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
         """Return those of the named files that exist."""
         paths = {name: self.path / name for name in names}
-        return {name: _info(path.stat()) for name, path in paths.items() if path.exists()}
+        return {name: _info(path.stat()) for name, path in paths.items() if path.is_file()}
 
     def stat_with_digest(self, name: str) -> tuple[int, str]:
         """Return the size in bytes and the SHA-256 digest of a file."""
@@ -82,14 +94,16 @@ class LocalStorage(Storage):
 
     def read_version(self, name: str) -> tuple[bytes, Version]:
         """Return the content of a file and its version."""
-        with (self.path / name).open("rb") as file:
+        with open(open_regular_file(self.path / name), "rb") as file:
             return file.read(), _version(os.fstat(file.fileno()))
 
     @contextmanager
     def local_copy_version(self, name: str) -> Iterator[tuple[Path, Version]]:
         """Provide the path of the file itself and its version."""
         path = self.path / name
-        yield path, _version(path.stat())
+        with open(open_regular_file(path), "rb") as file:
+            version = _version(os.fstat(file.fileno()))
+        yield path, version
 
     @contextmanager
     def staging_path(self, name: str) -> Iterator[Path]:
@@ -148,13 +162,13 @@ class LocalStorage(Storage):
     def append_lines(self, name: str, content: bytes) -> None:
         """Append under an exclusive lock of the file; a line torn by a crash is terminated first."""
         with self._open_locked(name) as file:
-            _append_lines(file, content)
+            file.append_lines(content)
 
     def read_lines(self, name: str) -> bytes:
         """Return the whole file."""
         path = self.path / name
         refuse_links(path.parent, path)
-        return path.read_bytes() if path.exists() else b""
+        return read_regular_file(path) if path.exists() else b""
 
     def read_numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
         """Return the lines after a number."""
@@ -166,7 +180,7 @@ class LocalStorage(Storage):
             file.seek(0)
             if len(_split(file.read())) >= number:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path / name))
-            _append_lines(file, content)
+            file.append_lines(content)
 
     @contextmanager
     def _open_locked(self, name: str) -> Iterator[WholeFile]:
@@ -183,13 +197,6 @@ class LocalStorage(Storage):
     def lock(self, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[None]:
         """Lock the folder; the system releases the lock when the process dies."""
         return lock_folder(self.path, timeout)
-
-
-def _append_lines(file: WholeFile, content: bytes) -> None:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 1))
-    start = b"" if file.read(1) in (b"", b"\n") else b"\n"
-    file.append(start + content)
 
 
 def _split(content: bytes) -> list[bytes]:

@@ -14,6 +14,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from feedback_etl.errors import ExportFileError
 from feedback_etl.storage.whole_files import WholeFile
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
@@ -96,11 +97,41 @@ def open_private_file(path: Path) -> WholeFile:
     """Open a file for reading and writing, created with mode 0600 if it is missing; never follows a symbolic link.
 
     Raises:
+        ExportFileError: It is no regular file.
         OSError: The file cannot be opened.
     """
     with suppress(FileExistsError):
         return create_private_file(path)
-    return WholeFile(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
+    return WholeFile(open_regular_file(path, os.O_RDWR | os.O_NOFOLLOW))
+
+
+def open_regular_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open an existing regular file and return its descriptor; it never waits for the writer of a pipe.
+
+    Raises:
+        ExportFileError: It is a pipe, a socket, a device or a folder.
+        OSError: It cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a socket
+            raise
+        raise _refuse_special_file(path) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _refuse_special_file(path)
+    return descriptor
+
+
+def _refuse_special_file(path: Path) -> ExportFileError:
+    return ExportFileError(f"{path} is not a regular file, and no export creates others. Remove it and run again.")
+
+
+def read_regular_file(path: Path) -> bytes:
+    """Return the content of a regular file; the errors are those of `open_regular_file`."""
+    with open(open_regular_file(path), "rb") as file:
+        return file.read()
 
 
 def replace_private_file(path: Path, temporary: Path, content: bytes, *, is_public: bool = False) -> None:
@@ -146,7 +177,8 @@ def link_exclusive(temporary: Path, final: Path) -> None:
 def unlink_if_ours(temporary: Path, final: Path) -> None:
     """Undo `link_exclusive` of this file, whether it linked, renamed or was interrupted before either."""
     if not temporary.exists():
-        final.replace(temporary)
+        with suppress(FileNotFoundError):
+            final.replace(temporary)
     elif final.exists() and final.samefile(temporary):
         final.unlink()
 
@@ -181,6 +213,6 @@ def fsync_directory(folder: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 digest of a file's bytes, as 64 hex digits."""
-    with path.open("rb") as file:
+    """Return the SHA-256 digest of a regular file's bytes, as 64 hex digits."""
+    with open(open_regular_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

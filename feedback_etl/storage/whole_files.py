@@ -70,6 +70,17 @@ class WholeFile(io.FileIO):
                 self.truncate(size)
             raise
 
+    def append_lines(self, content: bytes) -> None:
+        """Append lines durably; a line torn by a crash is terminated first.
+
+        Raises:
+            OSError: Writing failed.
+        """
+        size = self.seek(0, os.SEEK_END)
+        self.seek(max(0, size - 1))
+        start = b"" if self.read(1) in (b"", b"\n") else b"\n"
+        self.append(start + content)
+
     def sync(self, size: int, sha256: str, *, start: int = 0) -> None:
         """Flush the file to disk and verify its content.
 

@@ -11,11 +11,13 @@ import polars as pl
 
 from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn, summarize_names
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.csv_files import csv_sources
+from feedback_etl.exports.csv_files import csv_sources, escaped_columns
 from feedback_etl.exports.manifest import ADOPTED
+from feedback_etl.privacy.keys import Key
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, recency_key
-from feedback_etl.training.export_catalog import find_exports, refresh, require_exports
+from feedback_etl.training.export_catalog import find_exports, refresh, require_exports, require_unchanged
 from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT
+from feedback_etl.transform.formulas import unescape
 from feedback_etl.transform.transforms import PAIR_KEY
 
 _TIMES = ("feedback_timestamp", "export_date")
@@ -31,7 +33,13 @@ _SUBJECT = SUBJECT_HASH.name
 _OCCURRENCE = "occurrence in its file"
 
 
-def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = False) -> pl.LazyFrame:
+def scan_training(
+    exports: str | Path,
+    *,
+    mixed: bool = False,
+    verify: bool = False,
+    key: Key | str | Sequence[Key | str] = (),
+) -> pl.LazyFrame:
     """Scan all committed exports of a folder as one lazy frame, with the types of `load_training` and unique pairs.
 
     Only files with a manifest are read: no hidden, temporary, rejected or unmanaged file. CSV, compressed or not, and
@@ -59,9 +67,12 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
         mixed: Combine exports of different keys, timestamp precision, age ranges or form of recommendation ids. Pairs
             that several such exports contain are not recognised, and with two keys each person has two pseudonyms: a
             split by `subject_hash` puts the same person into several parts.
-        verify: Compare the digest of every file with its manifest, which reads it once. Otherwise only digests of files
-            that were modified after their manifest was written (in an object store, by their ETag) are compared; sizes
-            always are.
+        verify: Compare the digest of every file with its manifest, which reads it once, and the manifests with the
+            audit log. Otherwise only digests of files that were modified after their manifest was written (in an object
+            store, by their ETag) are compared; sizes always are. Without `key`, someone who changes file, manifest and
+            log together is not detected.
+        key: The keys of the exports and of their audit log: verify the MACs of manifests and log, which no one without
+            a key can forge. With `verify`, the data files are covered too.
 
     Returns:
         The twelve columns of `training_schema.TrainingPair`, then extra columns of the exports, null where an export
@@ -80,7 +91,9 @@ def scan_training(exports: str | Path, *, mixed: bool = False, verify: bool = Fa
     >>> scan_training("scanned").select("helpful_rating", "age_range").collect_schema()["helpful_rating"]
     Int8
     """
-    committed = find_exports(exports)
+    committed, keys = find_exports(exports), Key.parse_all(key)
+    if verify or keys:
+        require_unchanged(committed, keys, exports)
     if not mixed:
         _require_one_kind(committed)
         _require_one_type(committed)
@@ -190,7 +203,8 @@ def _scan(export: CommittedExport) -> pl.LazyFrame:
         types = {name: pl.String() if name in times else dtype for name, dtype in _column_types(export).items()}
         parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
         sources = csv_sources(export.storage, export.manifest, [file.path for file in export.files])
-        pairs = pl.scan_csv(sources, schema=types, **options).with_columns(parsed).select(ordered)
+        restored = [unescape(name) for name in escaped_columns(export.manifest) if types[name] == pl.String]
+        pairs = pl.scan_csv(sources, schema=types, **options).with_columns(parsed, *restored).select(ordered)
         if export.manifest.mode == ADOPTED:  # all other exports were validated before they were written
             _require_readable(pairs, export)
         return pairs

@@ -1,14 +1,16 @@
 """Find the committed exports that a folder, URL or pattern names, and compare their files with their manifests."""
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
+from feedback_etl.exports.audit_verification import verify_folder
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_path
 from feedback_etl.exports.manifest import DataFile
+from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import FileInfo, Storage
 from feedback_etl.storage.errors import explain_read_errors
 from feedback_etl.storage.location import open_storage
@@ -101,6 +103,26 @@ def _count_pruned(where: str) -> int:
         return sum(bool(manifest.pruned_at) for manifest in list_manifests(open_storage(where)))
 
 
+def require_unchanged(exports: list[CommittedExport], keys: Sequence[Key], where: str | Path) -> None:
+    """Require that the manifests of exports and the audit logs of their folders agree, and verify their MACs with keys.
+
+    Without keys, a folder without a log passes: it may be a copy.
+
+    Raises:
+        ExportFileError: They were changed, or cannot be verified.
+    """
+    with explain_read_errors(where):
+        for storage in {str(export.storage): export.storage for export in exports}.values():
+            result = verify_folder(storage, keys)
+            problems = result.problems if keys else result.tampering if result.records else []
+            problems += ["no key protects it"] if keys and not result.is_protected else []
+            if problems:
+                raise ExportFileError(
+                    f"{storage} does not verify: {problems[0]} ({len(problems):,} in all). Restore its files; "
+                    "`feedback-etl audit verify` shows all problems."
+                )
+
+
 def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
     """Return an export whose files match its manifest, as it is now; None if it was pruned meanwhile.
 
@@ -131,11 +153,10 @@ def _find_mismatch(export: CommittedExport, *, verify: bool) -> str:
 
 def _is_match(export: CommittedExport, file: DataFile, info: FileInfo | None, *, verify: bool) -> bool:
     """Return whether a file matches; its digest is compared if it may have changed, or to `verify`."""
-    versions = _versions(file)
-    if info is None or info.bytes not in dict(versions):
+    if info is None or info.bytes not in dict(file.versions):
         return False
     is_unchanged = info.bytes == file.bytes and not verify and _is_unchanged(export, file, info)
-    return is_unchanged or export.storage.stat_with_digest(file.path) in versions
+    return is_unchanged or export.storage.stat_with_digest(file.path) in file.versions
 
 
 def _is_unchanged(export: CommittedExport, file: DataFile, info: FileInfo) -> bool:
@@ -144,9 +165,3 @@ def _is_unchanged(export: CommittedExport, file: DataFile, info: FileInfo) -> bo
         return info.version == file.etag
     manifest = manifest_path(export.manifest.stem)
     return not file.becoming and info.modified_ns < export.storage.stat_files([manifest])[manifest].modified_ns
-
-
-def _versions(file: DataFile) -> list[tuple[int, str]]:
-    """Return size and digest of a file, and of its announced replacement."""
-    replacement = [(file.becoming["bytes"], file.becoming["sha256"])] if file.becoming else []
-    return [(file.bytes, file.sha256), *replacement]

@@ -34,6 +34,8 @@ class BatchOptions(Protocol):
     def age_edges(self) -> Sequence[int]: ...  # noqa: D102
     @property
     def overrides(self) -> Overrides: ...  # noqa: D102
+    @property
+    def reject_formulas(self) -> bool: ...  # noqa: D102
 
 
 class BatchResult(NamedTuple):
@@ -64,7 +66,7 @@ def process_batch(raw: pl.DataFrame, options: BatchOptions, duplicates: Duplicat
         ValidationError: Columns are missing or of a wrong type, or an overridden function of the application failed.
     """
     rated = raw.filter(has_min_ratings(options.min_feedback_fields))
-    valid, rejected = partition_valid(rated, options.extra_columns)
+    valid, rejected = partition_valid(rated, options.extra_columns, reject_formulas=options.reject_formulas)
     unique = duplicates.filter_raw(valid)
     pairs = _pseudonymize(unique, options)
     unique, pairs = duplicates.filter_pairs(unique, pairs)

@@ -13,6 +13,10 @@ _EXPRESSIONS: dict[str, Callable[[pl.Expr, dict[str, Any]], pl.Expr]] = {
 """Checks of pandera as expressions, given a column and the check's `statistics`; null passes. Ranges are closed."""
 
 
+_FEW_DISTINCT = ("conditions_detected", "rules_applied", "timeframe")
+"""Columns with few distinct values, whose patterns are checked once per value, in a quarter of the time."""
+
+
 def combine_checks(schema: pa.DataFrameSchema) -> pa.DataFrameSchema:
     """Return a schema that accepts the same frames, with the patterns and ranges of all columns as a single check.
 
@@ -20,7 +24,7 @@ def combine_checks(schema: pa.DataFrameSchema) -> pa.DataFrameSchema:
     about two thirds of the time for 131,072 rows of twelve columns, but does not tell which column breaks which rule.
     """
     conditions = [
-        _EXPRESSIONS[str(check.name)](pl.col(name), check.statistics).all()
+        _EXPRESSIONS[str(check.name)](_values_to_check(name), check.statistics).all()
         for name, column in schema.columns.items()
         for check in column.checks
         if check.name in _EXPRESSIONS
@@ -33,3 +37,7 @@ def combine_checks(schema: pa.DataFrameSchema) -> pa.DataFrameSchema:
     is_valid = pa.Check(lambda data: bool(data.lazyframe.select(pl.all_horizontal(conditions)).collect().item()))
     combined.checks = [*schema.checks, is_valid]
     return combined
+
+
+def _values_to_check(name: str) -> pl.Expr:
+    return pl.col(name).unique() if name in _FEW_DISTINCT else pl.col(name)

@@ -12,12 +12,16 @@ import polars as pl
 import polars.selectors as cs
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
-from feedback_etl.columns import AGE_EDGES, FORMULA_PATTERN
+from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import KeyUnusableError, UsageError
+from feedback_etl.transform.key_strength import MIN_KEY_BITS, estimate_key_bits
 from feedback_etl.transform.keyed_digest import hmac_sha256
 
 PSEUDONYM_LENGTH = 16
 """Hex characters of a digest that are kept: 64 bits, so a million ids contain a collision with probability 3e-8."""
+
+PSEUDONYM_LENGTHS = (PSEUDONYM_LENGTH, 32)
+"""The lengths that a key can be used with: 32 for hundreds of millions of ids."""
 
 MIN_KEY_BYTES = 32
 """The output size of SHA-256: RFC 2104 section 3 discourages shorter HMAC keys."""
@@ -30,18 +34,10 @@ MAX_AGE = 130
 
 AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 
-FORMULA_STARTS = "=+-@\t\r\n"
-"""The first characters of formulas; see `columns.FORMULA_PATTERN`."""
-
 
 def to_expr(column: str | pl.Expr) -> pl.Expr:
     """Return the expression of a column name; return an expression unchanged."""
     return pl.col(column) if isinstance(column, str) else column
-
-
-def _text(column: str | pl.Expr) -> pl.Expr:
-    """Return a column as text, also where its dtype is Null."""
-    return to_expr(column).cast(pl.String)
 
 
 class KeyLike(Protocol):
@@ -50,6 +46,10 @@ class KeyLike(Protocol):
     @property
     def text(self) -> str:
         """The key."""
+
+    @property
+    def pseudonym_length(self) -> int:
+        """The hex characters of its pseudonyms."""
 
 
 def hash_id(
@@ -74,11 +74,11 @@ def hash_id(
         unkeyed: Use the plain SHA-256 form.
 
     Returns:
-        A String expression: 16 lower-case hex characters.
+        A String expression: 16 lower-case hex characters, or as many as `Key.pseudonym_length` says.
 
     Raises:
         UsageError: Neither `key` nor `unkeyed=True`, or both.
-        KeyUnusableError: The key is not UTF-8 text of at least 32 bytes.
+        KeyUnusableError: The key is not UTF-8 text of at least 32 bytes, or can be guessed (`estimate_key_bits`).
 
     >>> pl.select(hash_id(pl.lit(42), unkeyed=True)).item()
     '73475cb40a568e8d'
@@ -93,9 +93,16 @@ def hash_id(
         digest = text.chash.sha2_256()  # type: ignore[attr-defined]
     else:
         prefixed = pl.lit(f"{domain or ids.meta.output_name()}:") + text
-        digest = hmac_sha256(prefixed, _require_usable_key(key if isinstance(key, str) else key.text))
-    pseudonym: pl.Expr = digest.str.slice(0, PSEUDONYM_LENGTH)
+        digest = hmac_sha256(prefixed, _require_usable_key(key) if isinstance(key, str) else key.text)
+    length = PSEUDONYM_LENGTH if key is None or isinstance(key, str) else key.pseudonym_length
+    pseudonym: pl.Expr = digest.str.slice(0, length)
     return pseudonym.alias(ids.meta.output_name())
+
+
+def require_pseudonym_length(length: int) -> None:
+    """Raise UsageError if pseudonyms cannot have this length."""
+    if length not in PSEUDONYM_LENGTHS:
+        raise UsageError(f"`pseudonym_length` must be one of {', '.join(map(str, PSEUDONYM_LENGTHS))}.")
 
 
 def _require_usable_key(key: str) -> str:
@@ -106,6 +113,8 @@ def _require_usable_key(key: str) -> str:
         raise KeyUnusableError("The key is not UTF-8 text; `feedback-etl keys new` creates one.")
     if len(encoded) < MIN_KEY_BYTES:
         raise KeyUnusableError(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` creates one.")
+    if estimate_key_bits(key) < MIN_KEY_BITS:
+        raise KeyUnusableError("The key can be guessed; `feedback-etl keys new` creates one that cannot.")
     return key
 
 
@@ -201,22 +210,3 @@ def pair_hash(
     joined = pl.concat_str([to_expr(analysis_hash), to_expr(recommendation_id), *times], separator="|")
     digest: pl.Expr = joined.chash.sha2_256()  # type: ignore[attr-defined]
     return digest.alias("pair_hash")
-
-
-def is_formula(column: str | pl.Expr) -> pl.Expr:
-    """Return whether spreadsheet programs would run a text as a formula; null stays null.
-
-    >>> pl.DataFrame({"text": ["=1+1", "acne", None]}).select(is_formula("text")).to_series().to_list()
-    [True, False, None]
-    """
-    return _text(column).str.contains(FORMULA_PATTERN)
-
-
-def escape_formula(column: str | pl.Expr) -> pl.Expr:
-    """Convert a value to text, with an apostrophe before formulas, which spreadsheet programs then show as text.
-
-    >>> pl.DataFrame({"id": ["=1+1", "17", None]}).select(escape_formula("id")).to_series().to_list()
-    ["'=1+1", '17', None]
-    """
-    text = _text(column)
-    return pl.when(is_formula(text)).then(pl.lit("'") + text).otherwise(text).alias(text.meta.output_name())

@@ -19,19 +19,17 @@ from feedback_etl.errors import ValidationError
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
+from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 
 _RANGE = "Range of the age in years, half-open"
 _OWN_LABEL = "Range of the age, a label of the application's own."
 _OWN_PSEUDONYM = "Pseudonym of recommendation_feedbacks.analysis_id, made by the application itself."
-_NO_FORMULA = r"[^=+\-@\t\r\n]"
-PSEUDONYM_PATTERN = "^[0-9a-f]{16}$"
-_ELEMENT = r"[^,=+\-@\t\r\n][^,]*"
-TEXT_PATTERN = f"^{_NO_FORMULA}"
+PSEUDONYM_PATTERN = "^([0-9a-f]{16}){1,2}$"
+_ELEMENT = f"[^,{CONTROL_CHARACTERS}]+"
+TEXT_PATTERN = f"^[^{CONTROL_CHARACTERS}]"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
-_LOOSE_JOINED_PATTERN = f"^(?:{_ELEMENT})?(?:,(?:{_ELEMENT})?)*$"
 
 UtcTime = Annotated[pl.Datetime, "us", "UTC"]
-
 
 Model = pa.DataFrameSchema | type[pa.DataFrameModel]
 """A custom pandera model or schema of some or all columns."""
@@ -42,7 +40,7 @@ class TrainingPair(pa.DataFrameModel):
 
     analysis_hash: str = pa.Field(
         str_matches=PSEUDONYM_PATTERN,
-        description="Pseudonym of recommendation_feedbacks.analysis_id: 16 hex characters.",
+        description="Pseudonym of recommendation_feedbacks.analysis_id: 16 or 32 hex characters.",
     )
     recommendation_id: str = pa.Field(
         str_matches=TEXT_PATTERN, description="The recommendation, as in recommendation_records."
@@ -90,7 +88,7 @@ class TrainingPair(pa.DataFrameModel):
 
 
 _DESCRIPTIONS = {
-    SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 hex characters.",
+    SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 or 32 hex characters.",
     IMAGE_URL: "Key of the analysed photo, where the user agreed to its use.",
 }
 
@@ -106,15 +104,26 @@ def training_schema(
     Where an application overrides `bucket_age` or `hash_id`, labels or pseudonyms may be any text but a formula.
     """
     schema = TrainingPair.to_schema()
-    text = pa.Check.str_matches(TEXT_PATTERN)
     if "bucket_age" in overridden:
-        schema = schema.update_column("age_range", dtype=pl.String, checks=text, description=_OWN_LABEL)
+        checks = _own_text_checks("age_range")
+        schema = schema.update_column("age_range", dtype=pl.String, checks=checks, description=_OWN_LABEL)
     elif age_edges != AGE_EDGES:
         schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
     if "hash_id" in overridden:
-        schema = schema.update_column("analysis_hash", checks=text, description=_OWN_PSEUDONYM)
+        checks = _own_text_checks("analysis_hash")
+        schema = schema.update_column("analysis_hash", checks=checks, description=_OWN_PSEUDONYM)
     columns = {column.name: _create_column(column) for column in extra_columns}
     return schema.add_columns(columns) if columns else schema
+
+
+def _own_text_checks(column: str) -> list[pa.Check]:
+    """Return the checks of pseudonyms and labels of an application, which no export escapes."""
+    return [pa.Check.str_matches(TEXT_PATTERN), _refuse_formulas(is_formula(column))]
+
+
+def _refuse_formulas(formulas: pl.Expr) -> pa.Check:
+    is_allowed = ~formulas.fill_null(value=False)
+    return pa.Check(lambda data: data.lazyframe.select(is_allowed), name="formula", error="formula")
 
 
 @lru_cache
@@ -174,16 +183,20 @@ def validate(
 def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
     """Return training pairs that an application created without `anonymize`, if they are valid.
 
-    Pseudonyms and labels may be any text but a formula, and lists may have empty elements. Other rules are those of
-    `validate`.
+    Pseudonyms and labels may be any text, and lists may have empty elements; no text may be a formula. Other rules are
+    those of `validate`.
 
     Raises:
         ValidationError: As `validate` does.
     """
     schema = training_schema(overridden=frozenset({"hash_id", "bucket_age"}))
-    loose = pa.Check.str_matches(_LOOSE_JOINED_PATTERN)
-    schema = schema.update_columns({name: {"checks": loose} for name in ("conditions_detected", "rules_applied")})
-    _require_none(failure_cases(schema, pairs), pairs)
+    formulas = {name: is_formula(name) for name in ("recommendation_id", "timeframe")} | {
+        name: pl.col(name).str.split(",").list.eval(is_formula(pl.element())).list.any()
+        for name in ("conditions_detected", "rules_applied")
+    }
+    text = pa.Check.str_matches(f"^[^{CONTROL_CHARACTERS}]+$")
+    stricter = {name: {"checks": [text, _refuse_formulas(formula)]} for name, formula in formulas.items()}
+    _require_none(failure_cases(schema.update_columns(stricter), pairs), pairs)
     return pairs
 
 

@@ -6,17 +6,10 @@ from typing import Any
 import polars as pl
 
 from feedback_etl.columns import AGE_EDGES, ExtraColumn
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.transform.training_schema import training_schema
 
 _JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}
 TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
-
-
-def manifest_schema(manifest: Manifest) -> dict[str, Any]:
-    """Return the JSON Schema of a row of an export, as its manifest describes it."""
-    extra_columns = [ExtraColumn(*each) for each in manifest.settings.get("extra_columns", [])]
-    return row_schema(extra_columns, manifest.settings.get("age_edges", AGE_EDGES), manifest.overridden)
 
 
 def row_schema(

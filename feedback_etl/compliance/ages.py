@@ -1,0 +1,100 @@
+"""Test the ages in exports: ranges are allowed, ages and dates of birth are not."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import NamedTuple
+
+import polars as pl
+
+from feedback_etl.columns import AGE_EDGES
+from feedback_etl.compliance.data_files import ExportContents, find_problems
+from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
+from feedback_etl.compliance.remedies import Remedies
+from feedback_etl.transform.expressions import age_ranges
+
+MIN_RANGE_YEARS = 5
+"""Width in years below which an age range reveals the age."""
+
+MIN_DISTINCT_AGES = 20
+"""Whole numbers from which a column may be ages, whatever it is called."""
+
+_MIN_YEARS_SINCE_BIRTH = 13
+"""Years after which most dates of a column are dates of birth, whatever it is called."""
+
+_AGE_NAME = re.compile(r"(^|_)(age|alter|born|dob|yob|birth\w*|geburt\w*)(_|$)")
+_MAX_AGE, _FIRST_YEAR = 130, 1900
+_DATE = r"^(\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{4})"
+
+
+def check_ages(exports: Sequence[ExportContents], remedies: Remedies) -> ChecklistItem:
+    """Test that ages are ranges, and that no declared column contains ages or dates of birth."""
+    no_labels = pl.Series([], dtype=pl.String)
+
+    def find_problem(export: ExportContents) -> str:
+        labels = export.texts.get("age_range", no_labels)
+        if "bucket_age" in export.manifest.overridden:
+            return _find_ages(labels)
+        edges = export.manifest.settings.get("age_edges", AGE_EDGES)
+        ranges = list(age_ranges(edges).categories)
+        if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < MIN_RANGE_YEARS]:
+            return f"has ranges of fewer than {MIN_RANGE_YEARS} years: {', '.join(narrow)}"
+        return "" if labels.is_in(ranges).all() else "has ages that are no ranges"
+
+    problems, untested = find_problems(exports, find_problem, remedies), []
+    for export in exports:
+        columns = _find_age_columns(export)
+        remedy = f"replace these columns of the query by age_range\n{remedies.replace(export.manifest)}"
+        clause = f"{export.path.name} contains ages or dates of birth in"
+        problems += [Finding(f"{clause} {name}", remedy) for name in columns.certain]
+        untested += [
+            Finding(f"{name} of {export.path.name}, whose numbers may be ages or years of birth")
+            for name in columns.possible
+        ]
+    passed = "Ages are ranges, or labels of the application that are no ages."
+    return build_item("ages", problems, passed=passed, untested=untested)
+
+
+def _find_ages(labels: pl.Series) -> str:
+    """Return how many labels of the application are ages, or ranges of few years."""
+    bounds = labels.str.extract_groups(r"^(\d+)(?:\s*-\s*(\d+))?$").struct.unnest().cast(pl.Float64)
+    ages = int(bounds.select((pl.nth(0).is_not_null() & pl.nth(1).is_null()).sum()).item())
+    narrow = int(bounds.select((pl.nth(1) - pl.nth(0) < MIN_RANGE_YEARS).sum()).item())
+    if ages:
+        return f"has {ages:,} labels that are ages"
+    return f"has {narrow:,} ranges of fewer than {MIN_RANGE_YEARS} years" if narrow else ""
+
+
+class _AgeColumns(NamedTuple):
+    """Declared columns of an export that contain ages or dates of birth, and those that may."""
+
+    certain: list[str]
+    possible: list[str]
+
+
+def _find_age_columns(export: ExportContents) -> _AgeColumns:
+    """Find the declared columns with dates of birth or ages, by their names and values."""
+    found, year = _AgeColumns([], []), datetime.fromisoformat(export.manifest.created_at).year
+    for name, role, kind in export.manifest.settings.get("extra_columns", []):
+        values = export.texts.get(name)
+        if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
+            continue
+        is_named = _AGE_NAME.search(name) is not None
+        years = values.str.extract(_DATE).str.extract(r"(\d{4})").cast(pl.Int64)
+        numbers = values.cast(pl.Float64, strict=False)
+        if not years.has_nulls():
+            median = years.median()
+            is_birth = isinstance(median, float) and median < year - _MIN_YEARS_SINCE_BIRTH
+            found.certain.extend([name] if is_named or is_birth else [])
+        elif is_named and not numbers.has_nulls():
+            found.certain.append(name)
+        elif not numbers.has_nulls() and _may_be_ages(numbers, year):
+            found.possible.append(name)
+    return found
+
+
+def _may_be_ages(numbers: pl.Series, year: int) -> bool:
+    """Return whether many distinct whole numbers are all possible ages, or all possible years of birth."""
+    in_range = numbers.is_between(0, _MAX_AGE).all() or numbers.is_between(_FIRST_YEAR, year).all()
+    return len(numbers) >= MIN_DISTINCT_AGES and in_range and bool((numbers == numbers.round()).all())

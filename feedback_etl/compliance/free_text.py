@@ -1,0 +1,57 @@
+"""Find free text in the columns of exports."""
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+
+from feedback_etl.columns import IMAGE_URL
+from feedback_etl.compliance.data_files import ExportContents
+from feedback_etl.compliance.item import Finding
+from feedback_etl.compliance.processing import FREE_TEXT
+from feedback_etl.compliance.remedies import Remedies
+from feedback_etl.privacy.contact_details import find_contact_details
+from feedback_etl.privacy.free_text import MAX_DISTINCT, MIN_VALUES
+
+MAX_LABEL_LENGTH = 60
+"""Characters; longer texts are no labels."""
+
+
+def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Finding]:
+    """Yield the columns that contain free text without being declared as such.
+
+    These are timeframe and the declared columns of type text and role "insensitive" or "sensitive", if a text is longer
+    than `MAX_LABEL_LENGTH` or contains contact or account details, or if texts are mostly distinct, by the limits of
+    exports (`privacy.free_text`).
+    """
+    declared = {
+        name
+        for name, role, kind in export.manifest.settings.get("extra_columns", [])
+        if role in ("insensitive", "sensitive") and kind == "text" and name != IMAGE_URL.name
+    }
+    names = [name for name in export.texts if name in declared | {"timeframe"}]
+    counts = export.rows.select(pl.col(names).count()).collect() if names else pl.DataFrame()
+    for name in names:
+        if _is_free_text(export.texts[name], int(counts[name][0])):
+            remedy = f'set role = "{FREE_TEXT}" in [columns.{name}], or leave the column out of the query'
+            clause = f"{export.path.name} contains free text in {name}"
+            yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
+
+
+def _is_free_text(texts: pl.Series, rows: int) -> bool:
+    """Return whether distinct texts of so many rows are free text."""
+    if rows >= MIN_VALUES and len(texts) > rows * MAX_DISTINCT:
+        return True
+    is_long = pl.col(texts.name).str.len_chars() > MAX_LABEL_LENGTH
+    found = pl.any_horizontal(is_long, *find_contact_details(texts.name).values())
+    return bool(texts.to_frame().select(found.any()).item())
+
+
+def find_declared_free_texts(exports: Sequence[ExportContents]) -> list[Finding]:
+    """Return the columns that are declared as free text, which may contain names and other ids."""
+    names = {
+        name
+        for export in exports
+        for name, role, _ in export.manifest.settings.get("extra_columns", [])
+        if role == FREE_TEXT
+    }
+    return [Finding(f"FREE TEXT in {name}, which may contain anything that people wrote") for name in sorted(names)]

@@ -1,0 +1,89 @@
+"""Describe how the exports of a folder were made, for the record of processing: columns, k, consent, times, keys."""
+
+from collections.abc import Iterator, Sequence
+
+from feedback_etl.columns import IMAGE_URL, RATING_FIELDS, SUBJECT_HASH
+from feedback_etl.exports.manifest import ADOPTED, Manifest
+
+FREE_TEXT = "free_text"
+"""Role of a declared column that may contain anything that people wrote."""
+
+_FEEDBACK, _RECORDS = "recommendation_feedbacks", "recommendation_records"
+_ORIGINS = {
+    "analysis_hash": ("identifier", f"pseudonym of {_FEEDBACK}.analysis_id"),
+    "recommendation_id": ("identifier", f"{_RECORDS}.recommendation_id"),
+    **{name: ("sensitive", f"{_FEEDBACK}.{name}") for name in RATING_FIELDS},
+    "conditions_detected": ("sensitive", f"{_RECORDS}.conditions_analyzed"),
+    "rules_applied": ("sensitive", f"{_RECORDS}.rules_applied"),
+    "timeframe": ("insensitive", f"{_FEEDBACK}.timeframe"),
+    "age_range": ("insensitive", "range of profiles.age"),
+    "feedback_timestamp": ("insensitive", f"{_FEEDBACK}.created_at"),
+    "export_date": ("insensitive", "time of the export"),
+    IMAGE_URL.name: ("sensitive", "photos.s3_key, with image_opt_in"),
+    SUBJECT_HASH.name: ("identifier", f"pseudonym of {_FEEDBACK}.user_id"),
+}
+"""The role and the origin in the default schema of each column that this package defines."""
+
+
+def describe_processing(exports: Sequence[Manifest]) -> list[str]:
+    """Return a Markdown section for each way in which exports were made: equal exports are described once."""
+    sections = dict.fromkeys("\n".join(_describe(export)) for export in exports)
+    if not sections:
+        return ["The folder contains no export."]
+    return [f"## Exports, form {number}\n\n{section}" for number, section in enumerate(sections, 1)]
+
+
+def _describe(export: Manifest) -> Iterator[str]:
+    used, roles = export.settings, {name: role for name, role, _ in export.settings.get("extra_columns", [])}
+    if free_texts := [name for name, role in roles.items() if role == FREE_TEXT]:
+        yield f"**FREE TEXT: {', '.join(free_texts)}** may contain anything that people wrote, names included.\n"
+    yield "| column | role | origin |"
+    yield "|---|---|---|"
+    for name in export.columns:
+        yield f"| {name} | {' | '.join(_describe_column(export, name))} |"
+    yield ""
+    yield f"- **k-anonymity**: {_describe_k(export)}"
+    yield f"- **Consent**: {_describe_consent(export)}"
+    yield f"- **Times**: {_describe_times(export)}"
+    yield f"- **Pseudonyms**: {export.scheme}{', with a key that is stored apart' if export.key_id else ''}"
+    if used.get("allow_row_security"):
+        yield "- **Rows**: those that row-level security shows to the role of the export"
+
+
+def _describe_column(export: Manifest, name: str) -> tuple[str, str]:
+    """Return the role and the origin of a column."""
+    if export.mode == ADOPTED:
+        return "unknown", "unknown: the file was adopted"
+    used = export.settings
+    declared = {column: (role, kind) for column, role, kind in used.get("extra_columns", [])}
+    if name in declared and name not in _ORIGINS:
+        role, kind = declared[name]
+        form = "pseudonym" if role == "identifier" else f"{kind}, exported unchanged"
+        return role, f"declared column of the query ({form})"
+    role, origin = _ORIGINS.get(name, ("unknown", "unknown"))
+    if own := export.overridden.get({"analysis_hash": "hash_id", "age_range": "bucket_age"}.get(name, "")):
+        origin = f"function of the application ({own})"
+    elif used.get("query_sha256"):
+        origin = f"column of the query (instead of {origin})"
+    if name == "recommendation_id" and used.get("recommendation_id") == "hash":
+        origin = f"pseudonym of {origin}"
+    return ("quasi-identifier" if name in used.get("quasi_identifiers", []) else role), origin
+
+
+def _describe_k(export: Manifest) -> str:
+    k, names = export.settings.get("k"), export.settings.get("quasi_identifiers", [])
+    if not names:
+        return "not measured"
+    result = f"equivalence classes of fewer than {k} people were suppressed" if k else "measured, none was required"
+    return f"{result}: {', '.join(names)}"
+
+
+def _describe_consent(export: Manifest) -> str:
+    if export.consent:
+        return f"recorded by {', '.join(export.consent)}; rows without it were not read"
+    return "no column recorded it; rows were read without it"
+
+
+def _describe_times(export: Manifest) -> str:
+    precision = export.settings.get("timestamp_precision")
+    return {None: "unknown", "exact": "exact"}.get(precision, f"truncated to the {precision}")

@@ -1,0 +1,100 @@
+"""Commands that fix what the checklist reports, as they are typed in a shell."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.settings import Settings
+
+SET_DATABASE = "set FEEDBACK_ETL_DATABASE_URL"
+
+_SHARED_TIME = "feedback_timestamp"
+"""Quasi-identifier that only `--share` adds."""
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """Commands for a folder of exports.
+
+    Attributes:
+        settings: Settings of the folder, as the checklist uses them.
+        has_key: Whether a key is configured.
+        is_new_key: Whether it differs from the key of the newest export.
+    """
+
+    settings: Settings
+    has_key: bool = True
+    is_new_key: bool = False
+
+    def command(self, *words: str) -> str:
+        """Return a command for the folder.
+
+        >>> from pathlib import Path
+        >>> Remedies(Settings(output_dir=Path("my exports"))).command("prune", "--keep-days", "90")
+        "feedback-etl prune --keep-days 90 --output 'my exports'"
+        """
+        return shlex.join(["feedback-etl", *words, "--output", str(self.settings.output_dir)])
+
+    def remove(self, stems: Iterable[str]) -> str:
+        """Return the command that removes the files of exports and marks their manifests as pruned."""
+        return self.command("prune", *(word for stem in stems for word in ("--export", stem)))
+
+    def pass_key(self) -> str:
+        """Return the command that repeats the checklist with another key; the user names its file."""
+        return self.command("check", "--key-file", "FILE")
+
+    def sweep(self) -> str:
+        """Return the command that erases everyone who is not in the database, or not with consent."""
+        return self.command("erase", "--not-in-database", *self._query())
+
+    def keep_k(self) -> str:
+        """Return the command that removes the classes that erasures left smaller than k."""
+        return self.command("erase", "--keep-k", *self._query())
+
+    def replace(self, manifest: Manifest, **changes: Any) -> str:
+        """Return the commands that remove an export, and export its window again with its options.
+
+        Args:
+            manifest: Manifest of the export.
+            changes: Values of options that differ from those of the export, by name; see `_list_options`.
+        """
+        options = self._list_options(manifest) | {
+            f"--{name.replace('_', '-')}": value for name, value in changes.items()
+        }
+        words = [
+            word
+            for name, value in options.items()
+            if value is not None and value is not False
+            for word in ([name] if value is True else [name, str(value)])
+        ]
+        return f"{self.remove([manifest.stem])}\n{self.command('export', *words)}"
+
+    def _query(self) -> list[str]:
+        return ["--query", str(self.settings.query)] if self.settings.query else []
+
+    def _list_options(self, manifest: Manifest) -> dict[str, Any]:
+        """Return the options of a command that repeats an export, by name; None and False are left out."""
+        used, settings, (start, end) = manifest.settings, self.settings, manifest.window
+        extra_columns = [name for name, *_ in used.get("extra_columns", [])]
+        adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.quasi_identifiers
+        precision = used.get("timestamp_precision", settings.timestamp_precision)
+        is_parquet = any(file.path.endswith(".parquet") for file in manifest.all("pairs"))
+        return {
+            "--since": start,
+            "--until": end if start else None,
+            "--days": -1 if end and not start else None,
+            "--query": settings.query,
+            "--min-fields": used.get("min_feedback_fields"),
+            "--timestamp-precision": None if adds_time or precision == settings.timestamp_precision else precision,
+            "--k": used.get("k"),
+            "--format": "parquet" if is_parquet else None,
+            "--share": adds_time,
+            "--hash-recommendation-id": used.get("recommendation_id") == "hash" and not adds_time,
+            "--include-image-urls": IMAGE_URL.name in extra_columns,
+            "--include-subject-hash": SUBJECT_HASH.name in extra_columns,
+            "--unkeyed": manifest.key_id is None and not self.has_key,
+            "--allow-new-key": self.is_new_key,
+        }

@@ -1,0 +1,100 @@
+"""Test the k of exports: each is held to the k that the settings require or that it was made with."""
+
+from collections.abc import Callable, Sequence
+
+import polars as pl
+
+from feedback_etl.columns import SUBJECT_HASH, all_quasi_identifiers
+from feedback_etl.compliance.data_files import ExportContents
+from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
+from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
+from feedback_etl.exports.manifest import Manifest
+from feedback_etl.exports.row_filter import PSEUDONYM
+from feedback_etl.plurals import pluralize
+from feedback_etl.privacy.remaining_classes import measure_remaining_k
+from feedback_etl.privacy.risk_measures import linkage_risk
+
+OwnerLookup = Callable[[Manifest], pl.LazyFrame | None]
+"""Returns the users of the pseudonyms of an export; None without a database or its key."""
+
+
+def check_k(exports: Sequence[ExportContents], find_owners: OwnerLookup, remedies: Remedies) -> ChecklistItem:
+    """Test the k of the exports, and measure the risk of linking their rows by a pseudonym.
+
+    An export is held to the k of the settings or its own, whichever is greater. After an erasure k is measured again.
+
+    Args:
+        exports: Exports, the newest last.
+        find_owners: Finds the users of an export whose k has to be measured again.
+        remedies: Commands for the folder; their settings require a k and quasi-identifiers.
+    """
+    problems, untested, required = [], [], 0
+    for export in exports:
+        k = max(remedies.settings.k or 0, export.manifest.settings.get("k") or 0)
+        required = max(required, k)
+        if not k:
+            untested.append(Finding(f"{_describe_k(export.manifest)}, and none is required", "set k in the settings"))
+        elif not export.manifest.risk.get("stale"):
+            problems += _find_k_problems(export.manifest, k, remedies)
+        elif (measured := _measure(export, find_owners)) is None:
+            clause = (
+                f"people of {export.path.name}, from which rows were erased, cannot be counted without the database"
+            )
+            untested.append(Finding(f"{clause} and the key", SET_DATABASE))
+        elif measured < k:
+            problems.append(_describe_remaining_k(export.manifest, measured, k, remedies))
+        else:
+            problems += _find_k_problems(export.manifest, 0, remedies)
+    passed = (
+        f"{_describe_k(exports[-1].manifest)}; {required} is required.{_describe_linkage(exports)}" if required else ""
+    )
+    return build_item("k", problems, passed=passed, untested=untested)
+
+
+def _measure(export: ExportContents, find_owners: OwnerLookup) -> int | None:
+    owners = None if SUBJECT_HASH.name in export.columns else find_owners(export.manifest)
+    return measure_remaining_k(export.rows, export.manifest.risk["quasi_identifiers"], owners)
+
+
+def _describe_k(manifest: Manifest) -> str:
+    risk = manifest.risk
+    if not risk:
+        return f"k of {manifest.stem} was not measured"
+    k = f"{'at least ' if risk['at_least'] else ''}{risk['k']} for {', '.join(risk['quasi_identifiers'])}"
+    return f"k of {manifest.stem} is {k}" + (", measured before people were erased" if risk["stale"] else "")
+
+
+def _find_k_problems(manifest: Manifest, required: int, remedies: Remedies) -> list[Finding]:
+    """Return why the k of an export may be smaller than required."""
+    risk, settings = manifest.risk, remedies.settings
+    names = all_quasi_identifiers(settings.quasi_identifiers, settings.extra_columns)
+    remedy = remedies.replace(manifest, k=max(settings.k or 0, manifest.settings.get("k") or 0))
+    if not risk or int(risk["k"]) < required:
+        return [Finding(f"{_describe_k(manifest)}, and {required} is required", remedy)]
+    if settings.k and not {*names} <= {*risk["quasi_identifiers"]}:
+        return [Finding(f"{_describe_k(manifest)}, but {', '.join(names)} may be known", remedy)]
+    return []
+
+
+def _describe_remaining_k(manifest: Manifest, measured: int, required: int, remedies: Remedies) -> Finding:
+    """Describe the k that an erasure left; the small classes are removed, if the export was made with that k."""
+    names = ", ".join(manifest.risk["quasi_identifiers"])
+    clause = f"k of {manifest.stem} is {measured} for {names} since people were erased, and {required} is required"
+    if manifest.settings.get("k") == required:
+        return Finding(clause, remedies.keep_k())
+    return Finding(clause, remedies.replace(manifest, k=required))
+
+
+def _describe_linkage(exports: Sequence[ExportContents]) -> str:
+    """Describe the risk if an attacker links the rows of all files."""
+    names = exports[-1].manifest.risk.get("quasi_identifiers", [])
+    files = [export for export in exports if names and {*names} <= {*export.columns}]
+    if not files:
+        return ""
+    by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in export.columns for export in files) else PSEUDONYM
+    risk = linkage_risk(pl.concat([export.rows.select(by, *names) for export in files]), names, by=by)
+    noun = "analyses" if by == PSEUDONYM else "people"
+    return (
+        f" Linked by {by} over {pluralize(len(files), 'file')}, equivalence classes have {risk.k} {noun} or more, and "
+        f"{risk.share_unique:.1%} of the {noun} are unique."
+    )

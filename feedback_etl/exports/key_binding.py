@@ -1,0 +1,39 @@
+"""Bind keys to a folder: name them as the folder does, which may have been begun by an earlier version."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from feedback_etl.exports.audit import AuditLog
+from feedback_etl.exports.tombstones import TOMBSTONES
+from feedback_etl.privacy.keys import Key
+from feedback_etl.storage.location import StorageLike, open_storage
+
+AnyKey = TypeVar("AnyKey", Key, Key | None)
+
+
+def bind_key(folder: StorageLike, key: AnyKey) -> AnyKey:
+    """Return a key for new records under the name that a folder has for it: the legacy id if it contains that.
+
+    A folder names a key by one id for good, so that readers without the key recognize its exports as those of one key.
+    The id is searched in the text of the log: no one without the key can put it there.
+
+    Raises:
+        ExportFileError: The log or the tombstones cannot be read.
+    """
+    return key.with_legacy_id() if key and f'"{key.legacy_id}'.encode() in _read_names(folder) else key
+
+
+def bind_keys(folder: StorageLike, keys: Iterable[Key]) -> list[Key]:
+    """Return keys for existing exports, each under all ids by which a folder names it, or else its own.
+
+    Raises:
+        ExportFileError: The log or the tombstones cannot be read.
+    """
+    names = _read_names(folder)
+    forms = [[form for form in key.list_forms() if f'"{form.id}"'.encode() in names] or [key] for key in keys]
+    return list({form.id: form for found in forms for form in found}.values()) if names else list(keys)
+
+
+def _read_names(folder: StorageLike) -> bytes:
+    """Return the texts that name the keys of a folder."""
+    return AuditLog(folder).content() + open_storage(folder).read_lines(TOMBSTONES)

@@ -1,0 +1,115 @@
+"""Adoption verifies that the pseudonyms of a file can be those of the key."""
+
+import hashlib
+from pathlib import Path
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import exported, people
+from processes import Here
+from pseudonym_keys import KEY, OTHER_KEY
+
+import feedback_etl as fe
+from feedback_etl.compliance.check import check
+from feedback_etl.errors import UsageError
+from feedback_etl.exports.adoption import UNKNOWN_SCHEME, adopt
+from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.privacy.keys import Key
+from feedback_etl.settings import load_settings
+from feedback_etl.transform.expressions import hash_id
+
+ANALYSES = [101, 102, 103, 201, 202, 203]
+
+
+def pseudonyms(analyses: list[int], key: str | None = KEY) -> list[str]:
+    ids = pl.Series("id", analyses)
+    return pl.select(hash_id(pl.lit(ids), key=key, domain="analysis_id", unkeyed=key is None)).to_series().to_list()
+
+
+def salted(analyses: list[int]) -> list[str]:
+    """Return hashes as an earlier exporter made them."""
+    return [hashlib.sha256(f"salt{analysis}".encode()).hexdigest()[:16] for analysis in analyses]
+
+
+def write(path: Path, hashes: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("analysis_hash,timeframe\n" + "".join(f"{each},week\n" for each in hashes))
+    return path
+
+
+@pytest.fixture
+def folder(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Configure the key and the database of two users, and return the default folder."""
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
+    sqlite_database.fill(**people(2))
+    return Path("ml/feedback_training")
+
+
+def test_file_of_an_unknown_scheme_is_never_called_clean(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is in it stays, and `erase`, `check` and `list` say so."""
+    here, path = Here(capfd, monkeypatch), write(folder / "old.csv", salted(ANALYSES))
+    adopted = here("adopt", path)
+    assert adopted.code == 0
+    assert "key an unknown scheme" in adopted.out
+    assert "erase cannot search it" in adopted.err
+    Path("ids").write_text("201\n")
+    erased = here("erase", "--analysis-ids-file", "ids")
+    assert erased.code == 1
+    assert "not inspected, adopted with pseudonyms of an unknown scheme: old. People to erase may remain" in erased.err
+    items = {item.name: item for item in check(load_settings(), keys=[Key(KEY)])}
+    assert items["erasure"].status == "failed"
+    assert items["erasure"].detail == "old cannot be searched: its pseudonyms are of an unknown scheme."
+    assert not items["pseudonyms"].passed
+    assert not items["consent"].passed
+    result = fe.privacy.erase(folder, analysis_ids=[201], keys=[Key(KEY)])
+    assert (result.unknown_scheme, result.without_key, result.rows) == (["old"], [], 0)
+
+
+def test_pseudonyms_are_compared_with_the_database(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command; the file is then erased from."""
+    path = write(folder / "old.csv", pseudonyms(ANALYSES))
+    assert Here(capfd, monkeypatch)("adopt", path).err == ""
+    assert fe.privacy.erase(folder, analysis_ids=[201], keys=[Key(KEY)]).rows == 1
+
+
+def test_pseudonyms_are_compared_with_exports_of_the_same_key(sqlite_database: Database, folder: Path) -> None:
+    """Not with those of another key."""
+    exported(sqlite_database, folder)
+    exported(sqlite_database, folder, key=OTHER_KEY, allow_new_key=True)
+    assert adopt(write(folder / "mine.csv", pseudonyms(ANALYSES)), key=Key(KEY)).key_id == Key(KEY).id
+    wrong = adopt(write(folder / "others.csv", pseudonyms(ANALYSES, OTHER_KEY)), key=Key(KEY))
+    assert (wrong.scheme, wrong.key_id) == (UNKNOWN_SCHEME, None)
+
+
+@pytest.mark.parametrize(("known", "is_recognized"), [(0, False), (2, False), (3, True), (6, True)])
+def test_half_of_the_pseudonyms_must_be_known(tmp_path: Path, known: int, is_recognized: bool) -> None:
+    """Since others may have left the database; upper case makes no difference."""
+    hashes = [each.upper() for each in pseudonyms(ANALYSES[:known])] + salted(ANALYSES[known:])
+    manifest = adopt(write(tmp_path / "old.csv", hashes), key=Key(KEY), analyses=map(str, ANALYSES))
+    assert (manifest.scheme != UNKNOWN_SCHEME) == is_recognized
+
+
+def test_unkeyed_pseudonyms_are_compared_too(tmp_path: Path) -> None:
+    """A file without rows contains no one."""
+    assert adopt(write(tmp_path / "old.csv", pseudonyms([42], None)), key=None, analyses=[42]).key_id is None
+    assert list_manifests(tmp_path)[0].pseudonyms is None
+    assert adopt(write(tmp_path / "salted.csv", salted([42])), key=None, analyses=[42]).scheme == UNKNOWN_SCHEME
+    assert adopt(write(tmp_path / "empty.csv", []), key=Key(KEY)).key_id == Key(KEY).id
+
+
+def test_file_of_an_unknown_scheme_is_not_combined_with_exports(sqlite_database: Database, folder: Path) -> None:
+    """Its people are others to a reader; `prune` removes it."""
+    path = Path(exported(sqlite_database, folder).export_filename)
+    table = pl.read_csv(path, infer_schema=False)
+    table.with_columns(analysis_hash=pl.Series(salted(list(range(table.height))))).write_csv(folder / "old.csv")
+    adopt(folder / "old.csv", key=Key(KEY))
+    with pytest.raises(UsageError, match="2 keys"):
+        fe.scan_training(folder)
+    fe.exports.prune(folder, keep_days=0, key=Key(KEY))
+    assert not (folder / "old.csv").exists()
