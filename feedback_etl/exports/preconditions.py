@@ -146,7 +146,7 @@ class Preconditions:
         self._require_same_key(records)
         if is_swept_since(records, self._run):
             raise ExportFileError(
-                f"{self._storage} was swept meanwhile (erase --not-in-database): nothing was published. Run again."
+                f"{self._storage} was swept meanwhile (erase --not-in-database), so nothing was published: run again."
             )
 
     def check_series(self, log: AuditLog) -> None:
@@ -184,7 +184,7 @@ class Preconditions:
         if erased and self._options.own_pseudonyms:
             raise ExportFileError(
                 "Meanwhile people were erased, and their rows cannot be found by pseudonyms that the application makes "
-                "itself: nothing was published. Run again."
+                "itself, so nothing was published: run again."
             )
         self.has_erased = self.has_erased or bool(erased)
         return erased
