@@ -10,7 +10,7 @@ import pseudonym_keys
 import pytest
 
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import VerificationResult, verify
+from feedback_etl.exports.audit_verification import VerificationResult, verify_lines
 from feedback_etl.privacy.keys import Key, generate_key
 
 KEY = Key(pseudonym_keys.KEY)
@@ -33,7 +33,7 @@ def write_log(folder: Path, key: Key | None = KEY, records: int = RECORDS) -> Au
 def verify_log(
     log: AuditLog, anchors: dict[str, str] | None = None, keys: tuple[Key, ...] = (KEY,)
 ) -> VerificationResult:
-    return verify(log, keys, anchors or {})
+    return verify_lines(log.lines(), keys, anchors or {})
 
 
 def test_unchanged_log_verifies(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from processes import environment
 from pseudonym_keys import KEY
 
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.audit_verification import verify_lines
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import REJECTED_FOLDER
 from feedback_etl.privacy.keys import Key
@@ -87,7 +87,7 @@ def assert_all_complete(folder: Path) -> None:
     assert {name: hash_file(folder / name) for name in data} == {name: digests[name] for name in data}
     assert not list(folder.rglob(".*.tmp*"))
     anchors = {manifest.stem: manifest.audit_head for manifest in list_manifests(folder)}
-    assert verify(AuditLog(folder), [Key(KEY)], anchors).problems == []
+    assert verify_lines(AuditLog(folder).lines(), [Key(KEY)], anchors).problems == []
 
 
 def test_concurrent_exports_of_one_second_in_threads_are_all_published(application: Database, tmp_path: Path) -> None:

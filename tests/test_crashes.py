@@ -20,7 +20,7 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.audit_verification import verify_lines
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.layout import (
     REJECTED_FOLDER,
@@ -213,7 +213,7 @@ class Undisturbed:
                 path = folder / file.path
                 assert not path.exists() or (hash_file(path), file.becoming) == (file.sha256, {})
         anchors = {each.stem: each.audit_head for each in list_manifests(folder)}
-        assert verify(AuditLog(folder), [Key(KEY)], anchors).problems == []
+        assert verify_lines(AuditLog(folder).lines(), [Key(KEY)], anchors).problems == []
 
 
 def all_rows(folder: Path) -> pl.DataFrame:

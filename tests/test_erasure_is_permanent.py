@@ -17,7 +17,7 @@ from test_erasure import everything_in, forget, pseudonym
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.audit_verification import verify_lines
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.results import ExportReport
@@ -315,7 +315,7 @@ def test_unsigned_forged_log_is_reported(application: Database, folder: Path) ->
     with forged.lock() as opened:
         for record in log.records():
             opened.append(record["event"], None, run=record["run"], stem=record["stem"])
-    verified = verify(forged, [Key(KEY)], {"manifest": forged.head()}, signed=True)
+    verified = verify_lines(forged.lines(), [Key(KEY)], {"manifest": forged.head()}, signed=True)
     assert verified.problems == [
         "line 1: it is not signed by a key, as it has to be",
         "line 2: it is not signed by a key, as it has to be",

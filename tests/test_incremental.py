@@ -35,7 +35,7 @@ import feedback_etl as fe
 from feedback_etl.clock import parse_lookback
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.audit_verification import verify_lines
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS
 from feedback_etl.exports.manifest import Manifest
@@ -486,8 +486,10 @@ class Exports(RuleBasedStateMachine):
         """Only a torn last line, which the next record will report, is a problem."""
         log = AuditLog(self.folder)
         if log.path.exists():
-            problems = verify(
-                log, [Key(KEY)], {manifest.stem: manifest.audit_head for manifest in list_manifests(self.folder)}
+            problems = verify_lines(
+                log.lines(),
+                [Key(KEY)],
+                {manifest.stem: manifest.audit_head for manifest in list_manifests(self.folder)},
             ).problems
             assert [problem for problem in problems if "the next record will say so" not in problem] == []
 

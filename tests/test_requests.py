@@ -12,7 +12,7 @@ from pseudonym_keys import KEY
 import feedback_etl as fe
 from feedback_etl.errors import FolderLockedError, UsageError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.audit_verification import verify_lines
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.locks import lock_folder
 
@@ -115,7 +115,7 @@ class TestKilled:
         exported(application, folder)  # recovers what the dead run left
         log = AuditLog(folder)
         assert [record["outcome"] for record in log.records() if record["event"] == "recovered"] == [recovered]
-        assert verify(log, [Key(KEY)], {}).problems == []
+        assert verify_lines(log.lines(), [Key(KEY)], {}).problems == []
 
 
 class TestOneAtATime:

@@ -30,7 +30,7 @@ from feedback_etl.compliance.record import write_record
 from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify, verify_folder
+from feedback_etl.exports.audit_verification import verify_folder, verify_lines
 from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
 from feedback_etl.exports.part_writer import PartWriter
@@ -214,7 +214,7 @@ def assert_sound(folder: Path) -> None:
         for file in manifest.files if not manifest.pruned_at else []:
             assert hash_file(folder / file.path) in (file.sha256, file.becoming.get("sha256"))
             assert sum(1 for _ in rows_of(folder / file.path).rows()) in (file.rows, file.becoming.get("rows"))
-    assert verify(AuditLog(folder), KEYS, {}).problems == []
+    assert verify_lines(AuditLog(folder).lines(), KEYS, {}).problems == []
     assert [path for path in folder.rglob(".*") if path.is_file()] == []
 
 

@@ -24,7 +24,7 @@ import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import recovery
 from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify
+from feedback_etl.exports.audit_verification import verify_lines
 from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.guards import require_consent
@@ -97,7 +97,7 @@ def assert_whole(url: str) -> None:
             assert bucket.list_files()[file.path][:2] == (file.bytes, file.etag)
     assert {name for name in bucket.list_files() if not name.startswith(".")} == told
     anchors = {each.stem: each.audit_head for each in list_manifests(url)}
-    assert verify(AuditLog(bucket), [SIGNER], anchors, signed=True).problems == []
+    assert verify_lines(AuditLog(bucket).lines(), [SIGNER], anchors, signed=True).problems == []
 
 
 class TestPublishing:

@@ -129,13 +129,6 @@ def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterat
             yield str(error)
 
 
-def verify(
-    log: AuditLog, keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False
-) -> VerificationResult:
-    """Verify the MAC chain of an audit log; see `verify_lines`."""
-    return verify_lines(log.lines(), keys, anchors, signed=signed)
-
-
 def verify_lines(
     lines: Iterable[Line], keys: Iterable[Key], anchors: Mapping[str, str], *, signed: bool = False
 ) -> VerificationResult:
