@@ -99,7 +99,7 @@ def erase(  # noqa: PLR0913  public, flat
         raise UsageError("There is no one to erase: pass `user_ids`, `analysis_ids`, `not_in_database` or `keep_k`.")
     if database is None and (users or not_in_database or keep_k):
         raise UsageError(
-            "Only the database knows the analyses of users: pass `database`, or erase by `analysis_ids` alone."
+            "Only the database contains the analyses of users: pass `database`, or erase by `analysis_ids` alone."
         )
     storage = open_storage(folder)
     require_storage(storage)
