@@ -82,7 +82,7 @@ def test_risk_counts_people_by_it(app: Database, tmp_path: Path) -> None:
     report = exported_from_url(app, tmp_path, include_subject_hash=True)
     found = json.loads(feedback_etl("risk", "--json", report.export_filename).stdout)
     assert (found["rows"], found["k"]) == (10, 4)
-    settings = load_settings(database_url=app.url, output_dir=tmp_path)
+    settings = load_settings(database_url=app.url, output_dir=tmp_path, k=4)
     detail = {item.name: item for item in check(settings, keys=[Key(KEY)], now=NOW)}["k"].detail
     assert "Linked by subject_hash over 1 file, equivalence classes have 4 people or more" in detail
 
