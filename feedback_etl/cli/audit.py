@@ -62,7 +62,7 @@ def verify_log(
     if result.records and not result.is_protected and not result.problems:
         raise CheckFailedError(
             f"No key protects {storage}: whoever can write there can change everything unnoticed. Export with a key "
-            "into another folder (feedback-etl keys new)."
+            "into another folder (--output); `feedback-etl keys new` creates a key."
         )
     if result.problems:
         raise CheckFailedError(f"The audit log does not verify: {pluralize(len(result.problems), 'problem')} found.")
