@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from comparison import Measured
-from contenders import ALONE, BARE, DLT, ENFORCED, ORM, OURS, PANDAS, SAME_WORK, UNCOUNTED
+from contenders import ALONE, BARE, DLT, ENFORCED, ORM, OURS, PANDAS, SAME_WORK, SCRIPT, UNCOUNTED
 from startup import HELP, IMPORT, POSTGRES, SQLITE
 
 MEGABYTE = 1_000_000
@@ -38,7 +38,7 @@ def targets(main: Figures, scale: Mapping[int, Figures], startup: Mapping[str, f
 
 def _side_by_side(main: Figures) -> Iterator[Target]:
     ours = main[OURS]
-    for name, share in ((BARE, 1.35), (SAME_WORK, 0.8), (DLT, 0.7)):
+    for name, share in ((BARE, 1.2), (SCRIPT, 0.8), (SAME_WORK, 0.8), (DLT, 0.7)):
         if name in main:
             yield Target(f"time, compared with {name}", ours.ratio_to(main[name]), share, "x")
     if UNCOUNTED in main:
