@@ -1,5 +1,6 @@
 """Read the clock, parse durations, and convert times to naive UTC, the representation used inside the package."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from feedback_etl.errors import UsageError
@@ -36,10 +37,8 @@ def parse_lookback(lookback: str | timedelta) -> timedelta:
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     span = lookback
     if isinstance(span, str) and span[-1:] in units and span[:-1].isascii() and span[:-1].isdigit():
-        try:
+        with suppress(OverflowError, ValueError):  # int() refuses thousands of digits by a ValueError
             span = timedelta(**{units[span[-1]]: int(span[:-1])})
-        except OverflowError:
-            span = ""
     if not isinstance(span, timedelta) or span < timedelta(0):
         raise UsageError("`lookback` must be a duration such as 30m, 2h or 1d, or a timedelta, not negative.")
     return span

@@ -104,7 +104,7 @@ def stored(database: Database, where: str, **options: Any) -> str:
         bucket = ObjectStorage(where)
         transaction = TransactionOptions(key=Key(options.get("key", KEY)), allow_new_key=True)
         with ExportTransaction(bucket, rows.now, transaction) as export:
-            export.commit(rows.without(export.forgotten).put(bucket, export.stem), rows.facts)
+            export.commit(rows.without(export.tombstones).put(bucket, export.stem), rows.facts)
         return export.stem
 
 

@@ -121,7 +121,7 @@ class TestErase:
         run = feedback_etl("erase", "--user-ids-file", "-", "--json")
         assert (run.returncode, run.stdout) == (2, "")
         assert (
-            "error: There is no one to erase: pass --user-ids-file, --analysis-ids-file or --not-in-database."
+            "error: There is no one to erase: pass --user-ids-file, --analysis-ids-file, --not-in-database or --keep-k."
             in run.stderr
         )
 

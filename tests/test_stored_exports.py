@@ -348,7 +348,7 @@ class TestErasuresMeanwhile:
         """So that their rows are left out where they are read."""
         forget(bucket_url, 201)
         with begun(bucket_url) as export:
-            assert [len(each.pseudonyms) for each in export.forgotten] == [1]
+            assert [len(each.pseudonyms) for each in export.tombstones] == [1]
             assert len(export.erasures) == 1
             export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
 

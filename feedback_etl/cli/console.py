@@ -45,7 +45,8 @@ def print_lines(*lines: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value to stdout as a line of JSON in ASCII; the errors are those of `write_stdout`."""
-    write_stdout(json.dumps(value, default=str).replace("\x7f", "\\u007f").encode() + b"\n")
+    text = json.dumps(value, default=str).replace("\x7f", "\\u007f")  # DEL, the only control character left as it is
+    write_stdout(text.encode() + b"\n")
 
 
 def write_stdout(data: bytes) -> None:

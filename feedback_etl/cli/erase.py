@@ -51,8 +51,8 @@ def erase(
 ) -> None:
     """Erase people from all exports, and keep them out of later ones.
 
-    Exit code 1 if no rows were found for some ids, which are listed on stdout, or if exports were made with keys that
-    are not available. Ids come from a file, because process lists show arguments.
+    Exit code 1 if no rows were found for some ids, which are listed on stdout, or if not every export could be
+    inspected. Ids come from a file, because process lists show arguments.
     """
     settings = load_command_settings(
         output, database_url=database_url, query=query, allow_row_security=allow_row_security

@@ -68,7 +68,9 @@ def export(
     ] = False,
     pseudonym_length: Annotated[
         int | None,
-        typer.Option(help="Hex digits of a pseudonym; 32 for 100 million analyses.  [default: 16]", metavar="16|32"),
+        typer.Option(
+            help="Hex digits of a pseudonym; 32 for 100 million analyses or more.  [default: 16]", metavar="16|32"
+        ),
     ] = None,
     timestamp_precision: Annotated[
         Literal["exact", "minute", "hour", "day"] | None,

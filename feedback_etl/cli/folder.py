@@ -15,7 +15,6 @@ from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from feedback_etl.exports.manifest import Manifest
-    from feedback_etl.settings import Settings
     from feedback_etl.storage.base import Storage
 
 
@@ -62,6 +61,7 @@ def adopt(
     database, if one is configured, and in the exports of the folder: if fewer than half are known, erase cannot search
     the file.
     """
+    from feedback_etl.compliance.check import summarize_database
     from feedback_etl.exports.adoption import UNKNOWN_SCHEME
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings import find_key
@@ -69,7 +69,8 @@ def adopt(
     settings = load_command_settings()
     signer = find_optional_key(settings)
     key = None if unkeyed else find_key(settings).key.with_length(settings.pseudonym_length)
-    analyses = _fetch_analyses(settings)
+    database = summarize_database(settings)
+    analyses = database.analyses if database else []
     manifest = adopt_file(file, key=key, analyses=analyses, signer=signer, lock_timeout=settings.lock_timeout)
     print_lines(*_format_export(manifest, {data_file.path for data_file in manifest.files}))
     if manifest.scheme == UNKNOWN_SCHEME:
@@ -77,24 +78,6 @@ def adopt(
             "Its pseudonyms are of an unknown scheme: fewer than half are those of the configured database or of other "
             "exports of this key. erase cannot search it; prune removes it."
         )
-
-
-def _fetch_analyses(settings: "Settings") -> list[str]:
-    """Return the analyses of the database of the settings; none without one."""
-    from feedback_etl.database.consent import ConsentColumnNames
-    from feedback_etl.database.custom_query import read_query_file
-    from feedback_etl.database.lookups import summarize_application
-
-    if settings.database_url is None:
-        return []
-    return summarize_application(
-        settings.database_url.get_secret_value(),
-        query=read_query_file(settings.query) if settings.query else None,
-        db_schema=settings.db_schema,
-        consent=ConsentColumnNames(settings.opt_in_column, settings.opt_out_column),
-        connect_timeout=settings.connect_timeout,
-        allow_row_security=settings.allow_row_security,
-    ).analyses
 
 
 def prune(

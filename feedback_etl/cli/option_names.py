@@ -8,6 +8,7 @@ from typer import Typer
 from typer.main import get_command
 
 RENAMED = {
+    "database": "--database-url",
     "days_back": "--days",
     "min_feedback_fields": "--min-fields",
     "output_dir": "--output",

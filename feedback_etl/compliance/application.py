@@ -119,8 +119,11 @@ def check_erasure(
     """Test, with a dry run, that an erasure would find a person of the newest export."""
     if unknown := [export.manifest for export in exports if export.manifest.scheme == UNKNOWN_SCHEME]:
         problems = [
-            Finding(f"{each.stem} cannot be searched: {explain_unknown_pseudonyms(each)}", remedies.remove([each.stem]))
-            for each in unknown
+            Finding(
+                f"{manifest.stem} cannot be searched: {explain_unknown_pseudonyms(manifest)}",
+                remedies.remove([manifest.stem]),
+            )
+            for manifest in unknown
         ]
         return build_item("erasure", problems, passed="")
     newest = next((export for export in reversed(exports) if not export.analyses.is_empty()), None)

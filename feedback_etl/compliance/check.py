@@ -38,7 +38,12 @@ from feedback_etl.storage.location import open_storage
 
 
 class _Context(NamedTuple):
-    """Input of the tests."""
+    """Input of the tests.
+
+    Attributes:
+        database: Summary of the database; None without one.
+        application: The same, empty without a database, for tests that require one.
+    """
 
     storage: Storage
     exports: list[Manifest]
@@ -123,7 +128,7 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
     keys = bind_keys(storage, keys)
     all_exports = list_exports(storage).exports if storage.exists() else []
     exports = [manifest for manifest in all_exports if not manifest.pruned_at]
-    database = _summarize_database(settings)
+    database = summarize_database(settings)
     context = _Context(
         storage,
         exports,
@@ -173,7 +178,8 @@ def _create_owner_lookup(context: _Context) -> OwnerLookup:
     return find_owners
 
 
-def _summarize_database(settings: Settings) -> ApplicationSummary | None:
+def summarize_database(settings: Settings) -> ApplicationSummary | None:
+    """Summarize the database of the settings; None without one."""
     if settings.database_url is None:
         return None
     return summarize_application(settings.require_database_url(), **_list_lookup_options(settings))

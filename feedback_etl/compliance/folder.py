@@ -92,12 +92,12 @@ def check_audit_log(storage: Storage, keys: Sequence[Key], remedies: Remedies) -
         keys: Available keys.
         remedies: Commands for the folder.
     """
-    verdict = verify_folder(storage, keys)
-    if verdict.problems and verdict.unknown == len(verdict.problems):
+    result = verify_folder(storage, keys)
+    if result.problems and result.unknown == len(result.problems):
         remedy = remedies.pass_key()
     else:
         remedy = f"restore the folder from a backup; this differs:\n{remedies.command('audit', 'verify')}"
-    problems = [Finding(problem, remedy) for problem in verdict.problems]
-    passed = f"The audit log has {verdict.records:,} records in one chain."
-    unprotected = Finding("no key protects the folder, so that whoever can write to it can change everything")
-    return build_item("audit log", problems, passed=passed, untested=[] if verdict.is_protected else [unprotected])
+    problems = [Finding(problem, remedy) for problem in result.problems]
+    passed = f"The audit log has {result.records:,} records in one chain."
+    unprotected = Finding("no key protects the folder, so that anyone who can write to it can change everything")
+    return build_item("audit log", problems, passed=passed, untested=[] if result.is_protected else [unprotected])

@@ -166,8 +166,7 @@ def check_contents(storage: Storage, manifests: Sequence[Manifest], remedies: Re
             and storage.stat_with_digest(file.path)[1] not in (file.sha256, file.becoming.get("sha256"))
         ]
         for names, clause in ((missing, "missing"), (changed, "changed: it does not match its manifest")):
-            details = [f"{name} is {clause}" for name in names]
-            problems += [Finding(detail, remedies.replace(manifest)) for detail in details]
+            problems += [Finding(f"{name} is {clause}", remedies.replace(manifest)) for name in names]
     return build_item(
         "contents",
         problems,

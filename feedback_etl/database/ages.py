@@ -21,7 +21,7 @@ MIN_ROWS = 100_000
 """Rows of a window from which on all ages are read; for fewer rows, the database finds those of their people."""
 
 MAX_IDS = 5_000_000
-"""Ids between the lowest and the highest one of a person, including both."""
+"""Most ids from the lowest to the highest one, both included, whose ages are kept in memory."""
 
 
 class AgeQuery(NamedTuple):
@@ -29,7 +29,7 @@ class AgeQuery(NamedTuple):
 
     Attributes:
         sql: Statement that yields user_id and age, once for each person with a profile.
-        first: The lowest user_id.
+        first: The lowest user_id with a profile.
         last: The highest one.
     """
 

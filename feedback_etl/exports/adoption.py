@@ -34,7 +34,7 @@ _STAMP = re.compile(r"\d{8}_\d{6}")
 UNKNOWN_SCHEME = "unknown"
 """The scheme of pseudonyms that `adopt` did not recognise: no key finds a person in the file."""
 _MIN_RECOGNIZED = 0.5
-"""The share of pseudonyms that must be known: people may have left the database, and equal ones are no coincidence."""
+"""The share of pseudonyms that must be known; not all are, since people may have left the database."""
 
 
 def adopt(

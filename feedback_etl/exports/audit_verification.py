@@ -17,6 +17,8 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import StorageLike, open_storage
 
+_UNAVAILABLE = "it is signed with an unavailable key: pass it with --key-file"
+
 
 class VerificationResult(NamedTuple):
     """Contain the result of verifying an audit log.
@@ -45,7 +47,7 @@ class VerificationResult(NamedTuple):
 
     @property
     def is_protected(self) -> bool:
-        """Return whether a key protects the log: without one, whoever can write to the folder can forge all of it."""
+        """Return whether a key protects the log: without one, anyone who can write there can forge all of it."""
         return self.unsigned < self.records
 
 
@@ -116,7 +118,7 @@ def _verify_tombstones(storage: Storage, records: Iterable[Record], by_id: Mappi
 
 
 def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterator[str]:
-    """Return the data files that differ from their manifests; an announced replacement is no difference."""
+    """Yield a problem for each data file that differs from its manifest; an announced replacement is no difference."""
     for file in (file for export in exports if not export.pruned_at for file in export.files):
         try:
             if storage.stat_with_digest(file.path) not in file.versions:
@@ -154,7 +156,8 @@ def verify_lines(
     for number, line in enumerate(lines, 1):
         record = line.record
         if record is None:
-            torn, problem = line.content, torn and "no record"
+            problem = "no record" if torn else ""  # one torn line is what a crash leaves, if the next record says so
+            torn = line.content
         else:
             link = _Link(len(macs), macs[-1], hashlib.sha256(torn).hexdigest() if torn else None)
             problem = _find_problem(record, link, by_id, is_signed=must_be_signed)
@@ -171,9 +174,6 @@ def verify_lines(
     problems += [f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in known]
     unknown = sum(key_id is not None and key_id not in by_id for key_id in key_ids)
     return VerificationResult(len(key_ids), problems, key_ids.count(None), unknown, macs[-1], tuple(uncertain))
-
-
-_UNAVAILABLE = "it is signed with an unavailable key: pass it with --key-file"
 
 
 class _Link(NamedTuple):

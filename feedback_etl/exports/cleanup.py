@@ -41,17 +41,17 @@ def remove_parts(folder: Path, stem: str) -> list[str]:
     """
     removed = list[str]()
     for name in part_folders(stem):
-        place = folder / name
-        hidden = staged_path(place)
-        refuse_links(place.parent, place, hidden)
-        if place.is_dir():  # else it never existed, or a killed process had renamed it
-            place.rename(hidden)
+        part_folder = folder / name
+        hidden = staged_path(part_folder)
+        refuse_links(part_folder.parent, part_folder, hidden)
+        if part_folder.is_dir():  # else it never existed, or a killed process had renamed it
+            part_folder.rename(hidden)
         for path in hidden.glob("*"):
             if _PART.fullmatch(path.name) and not path.is_symlink():
                 path.unlink()
                 removed.append(f"{name}/{path.name}")
         if hidden.is_dir() and any(hidden.iterdir()):
-            hidden.rename(place)
+            hidden.rename(part_folder)
         elif hidden.is_dir():
             hidden.rmdir()
     return removed
@@ -83,7 +83,9 @@ def remove_replacements(storage: Storage, log: LockedAuditLog) -> None:
     if folder is None:
         return
     announced = {
-        each["stem"] for each in log.records() if each["event"] in {"started", "adopted"} and has_valid_stem(each)
+        record["stem"]
+        for record in log.records()
+        if record["event"] in {"started", "adopted"} and has_valid_stem(record)
     }
     for stem in announced & find_staged_stems(storage):
         for name in export_paths(stem):
@@ -91,6 +93,6 @@ def remove_replacements(storage: Storage, log: LockedAuditLog) -> None:
     for stem in announced:
         # Where the manifest is, workers that come too late have nothing to write any more, either.
         pattern = ".part-*.tmp*" if (folder / manifest_path(stem)).exists() else ".part-*.tmp2"
-        for place in (folder / each for each in part_folders(stem) if (folder / each).is_dir()):
-            for path in place.glob(pattern):
+        for part_folder in (folder / name for name in part_folders(stem) if (folder / name).is_dir()):
+            for path in part_folder.glob(pattern):
                 path.unlink(missing_ok=True)

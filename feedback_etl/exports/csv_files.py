@@ -82,7 +82,7 @@ def iter_records(path: Path) -> Iterator[bytes]:
 
 
 def is_empty(line: bytes) -> bool:
-    """Return whether a line holds nothing, so that it is no record.
+    """Return whether a line is empty, so that it is no record.
 
     >>> [is_empty(line) for line in (b"\\n", b"\\r\\n", b",\\n", b" \\n", b'""\\n')]
     [True, True, False, False, False]
@@ -203,7 +203,7 @@ def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
     """Scan the data files of an export, one after the other, with all columns as text; escaped texts are restored.
 
     Raises:
-        ExportFileError: The file was adopted, and cannot be read.
+        ExportFileError: An adopted or a compressed file cannot be read, or contains too much.
     """
     names = [file.path for file in manifest.all("pairs")]
     if not names[0].endswith(".parquet"):
@@ -231,7 +231,7 @@ def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> l
     """Return the sources of CSV files for Polars: their locations, or the records of an adopted file.
 
     Raises:
-        ExportFileError: The file was adopted, and cannot be read.
+        ExportFileError: An adopted or a compressed file cannot be read, or contains too much.
     """
     addresses = [storage.uri(name) for name in names]
     for path in filter(None, map(storage.local_path, names)):
@@ -246,4 +246,4 @@ def _require_bounded(path: Path) -> None:
     """Decompress a compressed file, to raise one of `READ_ERRORS` before Polars decompresses all of it in memory."""
     with _decompressed(path) as content:
         while isinstance(getattr(content, "raw", None), _Readable) and content.read(_BLOCK_BYTES):
-            pass
+            pass  # other files are not read: they are not compressed

@@ -45,7 +45,7 @@ class FileFormat(NamedTuple):
         """Return the format itself, if it is valid.
 
         Raises:
-            UsageError: There is no such form.
+            UsageError: A value does not exist, or a Parquet file is to be compressed as a whole.
         """
         if self.format not in get_args(Format):
             raise UsageError('`format` must be "csv" or "parquet".')
@@ -143,7 +143,7 @@ class RowWriter:
 
     Args:
         file: A file that is open for writing.
-        form: As what.
+        form: The format of the file.
         metadata: Metadata of a Parquet file.
     """
 

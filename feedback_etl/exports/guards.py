@@ -27,7 +27,7 @@ def require_same_key(storage: Storage, records: Sequence[Record], key: Key | Non
     done = [str(record.get("run")) for record in records if _is_commit(record)]
     used = [keys[run] for run in done if run in keys]
     if key is None and any(keys.values()):
-        raise UsageError(f"{storage} holds exports of a key: unkeyed ones go into another folder (--output).")
+        raise UsageError(f"{storage} contains exports of a key: export unkeyed ones into another folder (--output).")
     mine = get_key_id(key)
     used += [key_id for key_id in _find_unrecorded_keys(storage, records, key) if key_id != mine]
     if used and used[-1] != mine and not allow_new_key:
@@ -51,7 +51,7 @@ def require_consent(storage: Storage, records: Sequence[Record], consent: Sequen
     done = [record.get("consent") for record in records if record["event"] == "committed" and record.get("files")]
     if done and done[-1] and not consent:
         raise ValidationError(
-            f"The last export in {storage} left people out by {', '.join(map(str, done[-1]))}, and now nothing records "
+            f"The last export in {storage} excluded people by {', '.join(map(str, done[-1]))}, and now nothing records "
             "consent: nothing was written. Bring the column back, or export into another folder (--output)."
         )
 

@@ -193,8 +193,8 @@ def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: froze
         signer: The key that signs audit records.
 
     Raises:
-        SupersededError: Another run has been committed, or an export that this one continues was taken back.
-        ExportFileError: It is uncertain whether such an export will be taken back.
+        SupersededError: Another run has been committed, or an export that this one continues was rolled back.
+        ExportFileError: It is uncertain whether such an export will be rolled back.
     """
     records = log.records()
     earlier = [*takewhile(lambda record: record.get("run") != run, records)]
@@ -211,7 +211,7 @@ def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: froze
         if record["stem"] not in stems or (end and end["event"] == "committed"):
             continue
         if not _is_committed(storage, record):
-            raise SupersededError(f"Meanwhile {record['stem']} was taken back: nothing was published. Run again.")
+            raise SupersededError(f"Meanwhile {record['stem']} was rolled back: nothing was published. Run again.")
         if end is None:
             raise ExportFileError(
                 f"{storage} was swept while {record['stem']} was being committed, so its run may take it back: nothing "

@@ -1,4 +1,4 @@
-"""Bind keys to a folder: name them as the folder does, which may have been begun by an earlier version."""
+"""Bind keys to a folder: name them as the folder does, which an earlier version may have created."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -20,7 +20,10 @@ def bind_key(folder: StorageLike, key: AnyKey) -> AnyKey:
     Raises:
         ExportFileError: The log or the tombstones cannot be read.
     """
-    return key.with_legacy_id() if key and f'"{key.legacy_id}'.encode() in _read_names(folder) else key
+    if not key:
+        return key
+    start = f'"{key.legacy_id}'.encode()  # without the closing quote: the id of long pseudonyms continues with -32
+    return key.with_legacy_id() if start in _read_names(folder) else key
 
 
 def bind_keys(folder: StorageLike, keys: Iterable[Key]) -> list[Key]:

@@ -9,7 +9,7 @@
 A second export of the same second is called `..._1`. While a file is being written it has the same name with a dot
 before it and `.tmp` after it.
 
-An export in parts, which several machines have written or an object store holds, has folders instead of files:
+An export in parts, which several machines have written or an object store contains, has folders instead of files:
 
       feedback_training_20251025_120000/part-00000.parquet             a range of time each, in their order
       rejected/feedback_training_20251025_120000/part-00000.csv

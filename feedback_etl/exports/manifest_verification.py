@@ -47,15 +47,19 @@ class LogEvidence:
         for record in records:
             event, run, stem = record["event"], str(record.get("run")), str(record.get("stem"))
             evidence.starts.setdefault((run, stem), record)
-            stems |= {run: stem} if event == "started" else {}
             is_commit = event == "committed" and bool(record.get("files"))
-            evidence.commits |= {(run, stem): record} if is_commit else {}
             is_recovered = event == "recovered" and record.get("outcome") == "committed" and run in stems
+            if event == "started":
+                stems[run] = stem
+            if is_commit:
+                evidence.commits[run, stem] = record
             if is_commit or is_recovered or event == "adopted":
                 evidence.published.append((run, stems.get(run, stem)))
-            evidence.pruned |= _strings(record.get("exports")) if event == "pruned" else set()
-            evidence.erased_files |= _strings(record.get("files")) if event == "erased" else set()
-            evidence.has_erasures |= event == "erased"
+            if event == "pruned":
+                evidence.pruned |= _strings(record.get("exports"))
+            if event == "erased":
+                evidence.erased_files |= _strings(record.get("files"))
+                evidence.has_erasures = True
             for name, revision in _numbers(record.get("revisions")).items():
                 evidence.revisions[name] = max(revision, evidence.revisions.get(name, 0))
         return evidence
@@ -72,10 +76,16 @@ def _numbers(values: object) -> dict[str, int]:
     return {name: value for name, value in items if isinstance(value, int)}
 
 
+def _files(values: object) -> list[dict[str, object]]:
+    """Return the descriptions of files in a list."""
+    files = values if isinstance(values, list) else []
+    return [file for file in files if isinstance(file, dict) and isinstance(file.get("path"), str)]
+
+
 def find_manifest_problems(
     manifests: Sequence[Manifest], evidence: LogEvidence, by_id: Mapping[str, Key]
 ) -> Iterator[Problem]:
-    """Return the problems of the manifests of a storage, and those of exports whose manifest is missing."""
+    """Yield the problems of the manifests of a storage, and those of exports whose manifest is missing."""
     for manifest in manifests:
         yield from verify_manifest(manifest, evidence, by_id)
     existing = {(manifest.run, manifest.stem) for manifest in manifests}
@@ -85,14 +95,8 @@ def find_manifest_problems(
             yield Problem(text, is_certain=False)  # it may have been lost
 
 
-def _files(values: object) -> list[dict[str, object]]:
-    """Return the descriptions of files in a list."""
-    files = values if isinstance(values, list) else []
-    return [file for file in files if isinstance(file, dict) and isinstance(file.get("path"), str)]
-
-
 def verify_manifest(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, Key]) -> Iterator[Problem]:
-    """Return the problems of a manifest."""
+    """Yield the problems of a manifest."""
     yield from map(Problem, _compare_with_log(manifest, evidence))
     if manifest.erased_rows and not evidence.has_erasures:  # or the erasure was interrupted
         text = f"rows were erased from {manifest.stem}, and the log records no erasure: records are missing"
@@ -118,7 +122,7 @@ def _verify_mac(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, K
 
 
 def _compare_with_log(manifest: Manifest, evidence: LogEvidence) -> Iterator[str]:
-    """Return what the log contradicts; it alone judges a manifest without a MAC."""
+    """Yield what the log contradicts; a manifest without a MAC is verified by the log alone."""
     stem, name = manifest.stem, manifest_path(manifest.stem)
     start = evidence.starts.get((manifest.run, stem))
     if start is None:
@@ -138,7 +142,7 @@ def _is_as_committed(manifest: Manifest, commit: Record, evidence: LogEvidence) 
         return [file.path for file in manifest.files] == [file["path"] for file in _files(commit["files"])]
     names = ["mode", "window", "settings", "statistics", "consent", *([] if manifest.erased_rows else ["risk"])]
     files, recorded = (
-        [file for file in each if file["path"] not in evidence.erased_files]
-        for each in (summary["files"], _files(commit["files"]))
+        [file for file in listed if file["path"] not in evidence.erased_files]
+        for listed in (summary["files"], _files(commit["files"]))
     )
     return files == recorded and all(summary[name] == commit.get(name) for name in names)

@@ -63,13 +63,13 @@ class Preconditions:
     """Check the preconditions of a run.
 
     Attributes:
-        forgotten, erasures: The tombstones when the export began, and the ids of their erasures.
+        tombstones, erasures: The tombstones when the export began, and the ids of their erasures.
         has_erased: Whether people were erased since.
     """
 
     def __init__(self, storage: Storage, options: TransactionOptions, run: str) -> None:
         self._storage, self._options, self._run, self._key = storage, options, run, options.key
-        self.erasures, self.forgotten = frozenset[str](), list[Tombstones]()
+        self.erasures, self.tombstones = frozenset[str](), list[Tombstones]()
         self._is_read = False
         self.has_erased = False
 
@@ -101,14 +101,14 @@ class Preconditions:
             raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
 
     def _read_tombstones(self, lines: Sequence[Line], records: Sequence[Record]) -> None:
-        tombstones = read_content(self._storage)
-        require_state(self._storage, tombstones, find_last_state(records))
-        signed = is_signed(self._storage, tombstones)
+        content = read_content(self._storage)
+        require_state(self._storage, content, find_last_state(records))
+        signed = is_signed(self._storage, content)
         require_intact_log(self._storage, lines, self._list_keys(records), signed=signed)
         self._require_intact_state(records)
         self.erasures = list_erasures(self._storage)
         if self.erasures:
-            self.forgotten = read_tombstones(self._storage, [self._key, *self._bind_known_keys()])
+            self.tombstones = read_tombstones(self._storage, [self._key, *self._bind_known_keys()])
         self._is_read = True
 
     def _require_intact_state(self, records: Sequence[Record]) -> None:
@@ -129,8 +129,8 @@ class Preconditions:
     def _list_keys(self, records: Iterable[Record]) -> list[Key]:
         """Return the key, and the others that are known if the log names another."""
         own = [self._key] if self._key else []
-        is_foreign = {record["key_id"] for record in records} - {None, get_key_id(self._key)}
-        return [*own, *(self._bind_known_keys() if is_foreign else ())]
+        other_ids = {record["key_id"] for record in records} - {None, get_key_id(self._key)}
+        return [*own, *(self._bind_known_keys() if other_ids else ())]
 
     def _bind_known_keys(self) -> list[Key]:
         own = [self._key] if self._key else []
@@ -145,13 +145,16 @@ class Preconditions:
         """
         self._require_same_key(records)
         if is_swept_since(records, self._run):
-            raise ExportFileError(f"{self._storage} was swept meanwhile (erase --not-in-database): run again.")
+            raise ExportFileError(
+                f"{self._storage} was swept meanwhile (erase --not-in-database), so nothing was published: run again."
+            )
 
     def check_series(self, log: AuditLog) -> None:
         """Require that no other run has continued the same state of an incremental series; a folder is locked.
 
         Raises:
-            SupersededError: Another run of the series was committed, or an export that this one continues taken back.
+            SupersededError: Another run of the series was committed, or an export that this one continues was
+                rolled back.
         """
         if self._options.continued is not None and not self._storage.has_locks:
             with log.lock() as opened:
@@ -180,8 +183,8 @@ class Preconditions:
         erased = list_erased_since(self._storage, self.erasures, self._key)
         if erased and self._options.own_pseudonyms:
             raise ExportFileError(
-                "Meanwhile people were erased, and their rows are not found by pseudonyms that the application makes "
-                "itself: run again."
+                "Meanwhile people were erased, and their rows cannot be found by pseudonyms that the application makes "
+                "itself, so nothing was published: run again."
             )
         self.has_erased = self.has_erased or bool(erased)
         return erased

@@ -69,7 +69,7 @@ class LocalPublisher:
                 os.path.lexists(name) for path in paths for name in (path, staged_path(path), replacement_path(path))
             ):
                 return stem
-        raise ExportFileError(f"{self._folder} holds too many exports of this second; no name is left.")
+        raise ExportFileError(f"{self._folder} contains too many exports of this second: run again.")
 
     def begin(self, stem: str) -> None:
         """Create the staged manifest, whose lock shows that this process lives, and the folders of parts.
@@ -162,7 +162,7 @@ class ObjectPublisher:
             is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in names)
             if is_free and not self._storage.list_files(stem):
                 return stem
-        raise ExportFileError(f"{self._storage} holds too many exports of this second; no name is left.")
+        raise ExportFileError(f"{self._storage} contains too many exports of this second: run again.")
 
     def begin(self, stem: str) -> None:
         """Take the stem, which the record of the start has reserved."""
@@ -196,7 +196,7 @@ class ObjectPublisher:
         if existing is None or (existing.run == self._run and existing.mode != ABANDONED):
             try:
                 put_abort_marker(self._storage, started, log, existing.version if existing else None)
-            except ConflictError:  # an eraser has rewritten what is to be taken back
+            except ConflictError:  # an eraser has rewritten what is to be rolled back
                 self.abort(log, started)
                 return
         remove_unlisted(self._storage, started["stem"])

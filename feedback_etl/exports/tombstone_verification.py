@@ -47,7 +47,7 @@ def require_state(folder: StorageLike, content: bytes, state: TombstoneState) ->
     content = content[: state.bytes]
     if len(content) < state.bytes or hashlib.sha256(content).hexdigest() != state.sha256:
         raise ExportFileError(
-            f"{describe_path(folder)} is missing or was changed: whom the folder has forgotten could come back. "
+            f"{describe_path(folder)} is missing or was changed: erased people could come back. "
             "Restore it, or export into another folder (--output)."
         )
 

@@ -1,6 +1,6 @@
 """Tombstones: keyed digests of erased people, which keep them out of later exports.
 
-`.feedback_etl/tombstones.jsonl` holds a line for each user and each analysis of an erasure; in an object store, where
+`.feedback_etl/tombstones.jsonl` has a line for each user and each analysis of an erasure; in an object store, where
 nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
 under a key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An
 erasure writes a complete set under each key that it knows; a holder of one of these keys can determine from raw rows

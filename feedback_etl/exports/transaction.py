@@ -58,7 +58,7 @@ class ExportTransaction:
 
     Attributes:
         stem: The stem of the names of its files.
-        forgotten, erasures: The tombstones when the export began, and the ids of their erasures.
+        tombstones, erasures: The tombstones when the export began, and the ids of their erasures.
         audit_head: The MAC of the record of the end.
     """
 
@@ -87,7 +87,7 @@ class ExportTransaction:
         self._preconditions = Preconditions(self._storage, options, self._run)
         self._ended = True
         self.stem = self.audit_head = ""
-        self.erasures, self.forgotten = frozenset[str](), list[Tombstones]()
+        self.erasures, self.tombstones = frozenset[str](), list[Tombstones]()
 
     def __enter__(self) -> Self:
         try:
@@ -110,7 +110,7 @@ class ExportTransaction:
             # The last read of the log: any record that is put after it makes the put below conflict.
             lines, names = log.lines(), self._storage.names()
             self._preconditions.check_start(lines, names)
-            self.erasures, self.forgotten = self._preconditions.erasures, self._preconditions.forgotten
+            self.erasures, self.tombstones = self._preconditions.erasures, self._preconditions.tombstones
             self.stem = self._publisher.find_free_stem(self._now, names, lines)
             announced = [*self._publisher.names(self.stem), manifest_path(self.stem)]
             details = {"stem": self.stem, "names": announced, **self._options.audit_details}

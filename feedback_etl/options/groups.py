@@ -134,7 +134,7 @@ class PrivacyOptions:
 
     Attributes:
         hash_recommendation_id: Pseudonymise the recommendation as well.
-        pseudonym_length: The hex characters of pseudonyms; 32 for hundreds of millions of analyses.
+        pseudonym_length: Number of hex characters of a pseudonym; 32 for 100 million analyses or more.
         timestamp_precision: "exact", or truncate feedback_timestamp to "minute", "hour" or "day".
         k: Least number of people in each equivalence class (rows with equal quasi-identifiers); None only measures.
         on_small_class: What happens to smaller classes: "suppress" their rows, or "fail" and publish nothing.

@@ -37,7 +37,7 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import find_active_key, load_settings
+from feedback_etl.settings import Settings, find_active_key, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.location import open_storage
 
@@ -77,21 +77,27 @@ def _find_secrets(export: TaskContext) -> Secrets:
         raise UsageError(
             f"This worker has feedback_etl {__version__}, the coordinator {export.version}: install the same version."
         )
-    place = _place_of(export.destination)
-    if place.local_path() and not place.names(STATE_FOLDER):
+    storage = _open_storage(export.destination)
+    if storage.local_path() and not storage.names(STATE_FOLDER):
         raise UsageError(
             f"This worker does not see {export.destination}: let workers and coordinator share the folder, or export "
             "to an object store."
         )
     settings = load_settings()
-    key = find_active_key(settings) if export.key_id else None
-    forms = key.list_forms() if key else []
-    if key and not (key := next((form for form in forms if form.id == export.key_id), None)):
-        raise KeyUnusableError(
-            f"This worker has the key {forms[-2].id}, the export uses the key {export.key_id}: set "
-            "FEEDBACK_ETL_KEY_FILE (or FEEDBACK_ETL_KEY) to the same key on all workers."
-        )
+    key = _find_key(export.key_id, settings) if export.key_id else None
     return Secrets(_connectorx_url(settings.require_database_url(), export.connect_timeout), key)
+
+
+def _find_key(key_id: str, settings: Settings) -> Key:
+    """Return the active key under the id by which the export names it."""
+    key = find_active_key(settings)
+    form = next((form for form in key.list_forms() if form.id == key_id), None)
+    if form is None:
+        raise KeyUnusableError(
+            f"This worker has the key {key.id}, the export uses the key {key_id}: set FEEDBACK_ETL_KEY_FILE (or "
+            "FEEDBACK_ETL_KEY) to the same key on all workers."
+        )
+    return form
 
 
 @lru_cache(maxsize=4)
@@ -108,19 +114,19 @@ def _connectorx_url(database: str, connect_timeout: float) -> str:
 def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     """Run a task with the given database and key; raises as `run_task`."""
     export = task.export
-    place, options = _place_of(export.destination), replace(export.transform_options, key=secrets.key)
+    storage, options = _open_storage(export.destination), replace(export.transform_options, key=secrets.key)
     if isinstance(task, ReleaseTask):
-        return release_part(place, options, task)
+        return release_part(storage, options, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
     frames = read_job(job, raw_extra_columns(options.extra_columns), read_timeout=export.read_timeout)
-    return write_part(place, options, task, frames, create_processor(export, options))
+    return write_part(storage, options, task, frames, create_processor(export, options))
 
 
 def create_processor(export: TaskContext, options: TransformOptions) -> BatchProcessor:
     """Return the batch processor of a task, which removes people who were erased before the export began."""
     tombstones, seen_rows = list[Tombstones](), None
     if export.erasures:
-        tombstones = _forgotten_in(export.destination, (options.key, *available_keys()), export.erasures)
+        tombstones = _read_tombstones(export.destination, (options.key, *available_keys()), export.erasures)
     if export.series is not None:
         file, since = export.series
         seen = _read_seen_rows(export.destination, (file.path, file.sha256) if file else None)
@@ -129,28 +135,31 @@ def create_processor(export: TaskContext, options: TransformOptions) -> BatchPro
 
 
 @lru_cache(maxsize=4)
-def _place_of(name: str) -> Storage:
+def _open_storage(destination: str) -> Storage:
     """Open the storage once per process: opening takes ten times as long as a request. It renews its credentials."""
-    return open_storage(name)
+    return open_storage(destination)
 
 
 @lru_cache(maxsize=4)
-def _forgotten_in(place: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
+def _read_tombstones(destination: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
     """Read the tombstones once per process: those of an erasure do not change."""
-    return read_tombstones(
-        _place_of(place), [*keys[:1], *bind_keys(place, [key for key in keys if key])], only=erasures
-    )
+    storage, others = _open_storage(destination), [key for key in keys if key]
+    return read_tombstones(storage, [*keys[:1], *bind_keys(storage, others)], only=erasures)
 
 
 @lru_cache(maxsize=1)
-def _read_seen_rows(place: str, file: tuple[str, str] | None) -> pl.DataFrame:
+def _read_seen_rows(destination: str, file: tuple[str, str] | None) -> pl.DataFrame:
     """Read the rows of earlier exports once per process, given the path and the digest of their file."""
     files = [DataFile(file[0], "rows", rows=0, bytes=0, sha256=file[1])] if file else []
-    return read_seen_rows(_place_of(place), files)
+    return read_seen_rows(_open_storage(destination), files)
 
 
 def write_part(
-    place: Storage, options: TransformOptions, task: PartTask, frames: Iterable[pl.DataFrame], processor: BatchProcessor
+    storage: Storage,
+    options: TransformOptions,
+    task: PartTask,
+    frames: Iterable[pl.DataFrame],
+    processor: BatchProcessor,
 ) -> TaskResult:
     """Write a part from raw rows; with k, spool its rows until the sizes of all equivalence classes are known."""
     export, number = task.export, task.number
@@ -158,9 +167,9 @@ def write_part(
     file_format = FileFormat("arrow") if spools else export.file_format
     name = spooled_part_path(export.stem, number) if spools else part_path(export.stem, number, file_format.suffix)
     with (
-        PartWriter(place, name, file_format, parquet_metadata(options, export.file_format)) as pairs,
-        PartWriter(place, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
-        PartWriter(place, seen_rows_part_path(export.stem, number), FileFormat(), {}) as seen_rows,
+        PartWriter(storage, name, file_format, parquet_metadata(options, export.file_format)) as pairs,
+        PartWriter(storage, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
+        PartWriter(storage, seen_rows_part_path(export.stem, number), FileFormat(), {}) as seen_rows,
     ):
         process_batches(processor, frames, write=pairs.append, write_rejected=rejected.append)
         if processor.seen_rows is not None:
@@ -171,19 +180,19 @@ def write_part(
     return TaskResult(number, files, processor.take_counts(), spooled, pairs.escaped_texts)
 
 
-def release_part(place: Storage, options: TransformOptions, task: ReleaseTask) -> TaskResult:
+def release_part(storage: Storage, options: TransformOptions, task: ReleaseTask) -> TaskResult:
     """Write a part from its spooled rows, without those of equivalence classes that are too small.
 
     Raises:
         ExportFileError: The spooled file is missing or was changed, or the part cannot be written.
     """
     export, number = task.export, task.number
-    with place.local_copy(small_classes_path(export.stem)) as path:
+    with storage.local_copy(small_classes_path(export.stem)) as path:
         small = pl.read_ipc(path)
     name = part_path(export.stem, number, export.file_format.suffix)
     with (
-        open_spooled_part(place, task.spooled) as frames,
-        PartWriter(place, name, export.file_format, parquet_metadata(options, export.file_format)) as pairs,
+        open_spooled_part(storage, task.spooled) as frames,
+        PartWriter(storage, name, export.file_format, parquet_metadata(options, export.file_format)) as pairs,
     ):
         for frame in frames:
             pairs.append(drop_small_classes(frame, small, options.k_policy.quasi_identifiers))

@@ -34,8 +34,8 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
     options, window, series = request.transform_options, selection.window, request.series
     with open_feedback(selection) as stream:
         with _begin_transaction(request, stream) as files:
-            memory = None if series is None else SeenRows(series.seen_rows, options.key, stream.watermark.until)
-            processor = _create_processor(options, files.forgotten, memory)
+            seen_rows = None if series is None else SeenRows(series.seen_rows, options.key, stream.watermark.until)
+            processor = _create_processor(options, files.tombstones, seen_rows)
             write = files.write if options.k_policy.k is None else files.spool
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
@@ -45,8 +45,8 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             details = ManifestDetails(
                 "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
             )
-            if series is not None and memory is not None:
-                files.write_seen_rows(memory.rows())
+            if series is not None and seen_rows is not None:
+                files.write_seen_rows(seen_rows.rows())
                 details = add_increment(details, report, series, stream.watermark)
             published = files.commit(details=details._replace(statistics=report.to_statistics(), risk=report.risk))
             report.audit_head = files.audit_head
@@ -87,10 +87,10 @@ def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> Export
 
 
 def _create_processor(
-    options: TransformOptions, forgotten: Sequence[Tombstones], memory: SeenRows | None
+    options: TransformOptions, tombstones: Sequence[Tombstones], seen_rows: SeenRows | None
 ) -> "BatchProcessor":
     from feedback_etl.pipeline.batch_processor import (
         BatchProcessor,  # imports pandera, while the database executes the query
     )
 
-    return BatchProcessor(options, forgotten, memory)
+    return BatchProcessor(options, tombstones, seen_rows)

@@ -96,9 +96,11 @@ def erase(  # noqa: PLR0913  public, flat
     users, analyses = _parse_ids("user_ids", user_ids), _parse_ids("analysis_ids", analysis_ids)
     known_keys = Key.parse_all(keys)
     if not (users or analyses or not_in_database or keep_k):
-        raise UsageError("There is no one to erase: pass `user_ids`, `analysis_ids` or `not_in_database`.")
+        raise UsageError("There is no one to erase: pass `user_ids`, `analysis_ids`, `not_in_database` or `keep_k`.")
     if database is None and (users or not_in_database or keep_k):
-        raise UsageError("The database contains the analyses of users: pass `database_url`, or use `analysis_ids`.")
+        raise UsageError(
+            "Only the database knows the analyses of users: pass `database`, or erase by `analysis_ids` alone."
+        )
     storage = open_storage(folder)
     require_storage(storage)
     known_keys = bind_keys(storage, known_keys)

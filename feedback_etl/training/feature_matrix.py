@@ -22,8 +22,8 @@ _TEXTS = (*_LISTS, "age_range")
 _TIME = "feedback_timestamp"
 _TIMEFRAME_COLUMN = "timeframe"
 
-Later = Literal["timeframe", "time"]
-"""What is known only when the feedback is given: the time since the recommendation, and hour and weekday."""
+LateFeature = Literal["timeframe", "time"]
+"""What is known only when feedback is given: "timeframe", and with "time" its hour and weekday."""
 
 
 class LeakWarning(UserWarning):
@@ -36,7 +36,7 @@ def features(
     *,
     vocabulary: Vocabulary | None = None,
     ratings: Sequence[str] = (),
-    include: Sequence[Later] = (),
+    include: Sequence[LateFeature] = (),
     timestamp_precision: TimestampPrecision = "exact",
 ) -> Frame:
     """Encode training pairs as numbers: one row for each pair, in their order, Float32 without nulls.
@@ -103,17 +103,12 @@ def features(
     _require_ratings(ratings)
     if not isinstance(vocabulary, Vocabulary | None):
         raise UsageError('vocabulary must be a Vocabulary: use Vocabulary.load("vocabulary.json") or Vocabulary.fit.')
-    _require_later(include)
+    _require_late_features(include)
     timeframe = [_TIMEFRAME_COLUMN] if "timeframe" in include else []
     time = [_TIME] if "time" in include else []
     require_pairs(frame, [*_TEXTS, *timeframe, *time, *ratings])
-    if include and isinstance(frame, pl.DataFrame) and _is_last_of_several(frame):
-        warnings.warn(
-            "Each recommendation has one row, but the timeframes differ, so timeframe and time tell how long a person "
-            "went on answering. Leave them out, or select one timeframe (one_horizon).",
-            LeakWarning,
-            stacklevel=3,
-        )
+    if include and isinstance(frame, pl.DataFrame):
+        _warn_of_leak(frame)
     fitted = Vocabulary.fit(frame) if vocabulary is None else vocabulary
     fitted.require_ranges(frame)
     parsed = frame.select(
@@ -143,25 +138,31 @@ def _require_ratings(ratings: Sequence[str]) -> None:
         raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(RATING_FIELDS)}.")
 
 
-def _require_later(include: Sequence[str]) -> None:
+def _require_late_features(include: Sequence[str]) -> None:
     if isinstance(include, str) or not {*include} <= {"timeframe", "time"}:
         raise UsageError('include must be a list of "timeframe" and "time", or empty.')
 
 
-def _is_last_of_several(frame: pl.DataFrame) -> bool:
-    """Return whether there is one row for each analysis and recommendation, at several timeframes."""
+def _warn_of_leak(frame: pl.DataFrame) -> None:
+    """Warn if there is one row for each analysis and recommendation, at several timeframes."""
     recommendation = ["analysis_hash", "recommendation_id"]
     if not {*recommendation, _TIMEFRAME_COLUMN} <= {*frame.columns}:
-        return False
+        return
     has_several = frame[_TIMEFRAME_COLUMN].drop_nulls().n_unique() > 1
-    return has_several and not frame.select(recommendation).is_duplicated().any()
+    if has_several and not frame.select(recommendation).is_duplicated().any():
+        warnings.warn(
+            "Each recommendation has one row, but the timeframes differ, so timeframe and time tell how long a person "
+            "went on answering. Leave them out, or select one timeframe (one_horizon).",
+            LeakWarning,
+            stacklevel=4,  # the caller of `features` and its decorator
+        )
 
 
 def feature_names(
     vocabulary: Vocabulary,
     *,
     ratings: Sequence[str] = (),
-    include: Sequence[Later] = (),
+    include: Sequence[LateFeature] = (),
     timestamp_precision: TimestampPrecision = "exact",
 ) -> list[str]:
     """Return the columns of `features` with these arguments, in their order."""

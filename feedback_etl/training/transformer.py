@@ -6,7 +6,7 @@ from typing import Any, Self
 import polars as pl
 
 from feedback_etl.errors import UsageError
-from feedback_etl.training.feature_matrix import Later, feature_names, features
+from feedback_etl.training.feature_matrix import LateFeature, feature_names, features
 from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transform.dataframes import Frame
 from feedback_etl.transform.transforms import TimestampPrecision
@@ -48,7 +48,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         min_rows: int = 1,
         ratings: Sequence[str] = (),
-        include: Sequence[Later] = (),
+        include: Sequence[LateFeature] = (),
         timestamp_precision: TimestampPrecision = "exact",
         age_ranges: Sequence[str] | None = None,
     ) -> None:

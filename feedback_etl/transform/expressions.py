@@ -21,7 +21,7 @@ PSEUDONYM_LENGTH = 16
 """Hex characters of a digest that are kept: 64 bits, so a million ids contain a collision with probability 3e-8."""
 
 PSEUDONYM_LENGTHS = (PSEUDONYM_LENGTH, 32)
-"""The lengths that a key can be used with: 32 for hundreds of millions of ids."""
+"""The lengths of pseudonyms to choose from: 32 for 100 million ids or more."""
 
 MIN_KEY_BYTES = 32
 """The output size of SHA-256: RFC 2104 section 3 discourages shorter HMAC keys."""

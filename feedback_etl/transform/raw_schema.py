@@ -140,9 +140,9 @@ def split_valid(
     >>> rejected["reasons"].to_list()
     ['analysis_id_missing,recommendation_missing,created_at_missing']
     """
-    rule = {"reject_formulas": reject_formulas}
-    valid, rejected = partition_valid(collect_if_lazy(frame), extra_columns, **rule)
-    return Split(lazy_like(frame, valid), lazy_like(frame, add_reasons(rejected, extra_columns, **rule)))
+    valid, rejected = partition_valid(collect_if_lazy(frame), extra_columns, reject_formulas=reject_formulas)
+    explained = add_reasons(rejected, extra_columns, reject_formulas=reject_formulas)
+    return Split(lazy_like(frame, valid), lazy_like(frame, explained))
 
 
 def partition_valid(
