@@ -221,7 +221,7 @@ def find_active_key(settings: Settings | None = None) -> Key:
     """
     key, location = find_key(settings)
     if is_retired(key, find_retired_folder(settings)):
-        use = "is retired and serves erasure and audit only. Configure another key (feedback-etl keys new)."
+        use = "is retired and serves erasure and audit only. Create another with `feedback-etl keys new --file FILE`."
         raise KeyUnusableError(f"The key {key.id} from {location} {use}")
     return key
 

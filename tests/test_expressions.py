@@ -145,7 +145,8 @@ class TestHashId:
     def test_a_short_key_is_refused(self, key: str) -> None:
         """Fewer than 32 bytes without the white space around them; the message does not show it."""
         with pytest.raises(
-            KeyUnusableError, match=r"^The key has fewer than 32 bytes; `feedback-etl keys new` creates one\.$"
+            KeyUnusableError,
+            match=r"^The key has fewer than 32 bytes; `feedback-etl keys new --file FILE` creates one\.$",
         ):
             hash_id("id", key=key)
 

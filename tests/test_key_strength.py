@@ -88,7 +88,9 @@ class TestWeakKeys:
     def test_weak_key_is_refused(self, text: str) -> None:
         """As a key and as the argument of `hash_id`; the message names the remedy and not the key."""
         for use in (Key, lambda key: hash_id("id", key=key)):
-            with pytest.raises(KeyUnusableError, match=r"can be guessed.*`feedback-etl keys new`") as caught:
+            with pytest.raises(
+                KeyUnusableError, match=r"can be guessed.*`feedback-etl keys new --file FILE`"
+            ) as caught:
                 use(text)
             assert text not in str(caught.value)
 
@@ -106,7 +108,9 @@ class TestWeakKeys:
             env["FEEDBACK_ETL_DATABASE_URL"] = sqlite_database.url
             done = feedback_etl("export", "--output", "exports", env=env)
             assert (done.returncode, done.stdout) == (2, "")
-            assert "The pseudonym key can be guessed. Create one with `feedback-etl keys new`" in done.stderr
+            assert (
+                "The pseudonym key can be guessed. Create one with `feedback-etl keys new --file FILE`" in done.stderr
+            )
         assert not Path("exports").exists()
 
     def test_exports_of_a_weak_key_are_read_and_erased(self, sqlite_database: Database) -> None:
@@ -116,7 +120,7 @@ class TestWeakKeys:
         exported(sqlite_database, folder, key=Key(weak, accept_weak=True))
         Path("weak").write_text(weak)
         Path("weak").chmod(0o600)
-        with pytest.raises(KeyUnusableError, match=r"retire it \(`feedback-etl keys retire`\)"):
+        with pytest.raises(KeyUnusableError, match=r"retire it \(`feedback-etl keys retire --file FILE`\)"):
             read_key(Path("weak"))
         Path("ids").write_text("201\n")
         database = {"FEEDBACK_ETL_DATABASE_URL": sqlite_database.url}

@@ -61,8 +61,8 @@ def verify_log(
         raise CheckFailedError(f"{unknown} cannot be verified without the signing key: pass it with --key-file.")
     if result.records and not result.is_protected and not result.problems:
         raise CheckFailedError(
-            f"No key protects {storage}: anyone who can write there can change everything. Export with a key "
-            "into another folder (feedback-etl keys new)."
+            f"No key protects {storage}: anyone who can write there can change everything. Export with a key into "
+            "another folder (--output); `feedback-etl keys new` creates a key."
         )
     if result.problems:
         raise CheckFailedError(f"The audit log does not verify: {pluralize(len(result.problems), 'problem')} found.")

@@ -1,5 +1,6 @@
 """Data files given by name: read them as one table, and refuse files of different keys."""
 
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -48,7 +49,7 @@ def _list_data_files(file: Path) -> list[str]:
     if not parts and (names or file.is_dir()):
         raise UsageError(
             f"{storage} is a folder: name its files ({storage}/*.csv), or measure its exports together, without "
-            f"duplicates, with feedback-etl report --output {storage}."
+            f"duplicates, with `feedback-etl report --output {shlex.quote(str(storage))}`."
         )
     return [storage.uri(name) for name in parts] or [str(storage)]
 

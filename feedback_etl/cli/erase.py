@@ -118,7 +118,7 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
         )
     if result.unmanaged:
         files = pluralize(len(result.unmanaged), "file")
-        echo_err(f"not inspected, without a manifest: {files} (feedback-etl list shows them)")
+        echo_err(f"not inspected, without a manifest: {files} (`feedback-etl list` shows them)")
     if result.not_inspected:
         files = pluralize(len(result.not_inspected), "file")
         echo_err(f"not inspected, of no export: {files}: {result.summarize_not_inspected()}")

@@ -123,7 +123,7 @@ def prune(
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
     if result.unmanaged:
         files = pluralize(len(result.unmanaged), "file")
-        echo_err(f"not touched, without a manifest: {files} (feedback-etl list shows them)")
+        echo_err(f"not touched, without a manifest: {files} (`feedback-etl list` shows them)")
 
 
 def _format_export(manifest: "Manifest", existing: Container[str]) -> tuple[str, str]:

@@ -101,8 +101,8 @@ class AuditLog:
         """
         if key is None and any(record["key_id"] for record in self.records()[-1:]):
             raise KeyMissingError(
-                "The audit log of this folder is signed, and there is no key to sign what is done now. Pass the key, "
-                "or configure it (feedback-etl keys show)."
+                "The audit log of this folder is signed, and no key is configured to sign this change. Set "
+                "FEEDBACK_ETL_KEY_FILE to the key file of its exports, or pass the key."
             )
 
     def head(self) -> str:

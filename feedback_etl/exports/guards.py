@@ -88,7 +88,7 @@ def require_intact_log(storage: Storage, lines: Sequence[Line], keys: Sequence[K
     if tampering := verify_lines(lines, keys, {}, signed=signed).tampering:
         raise ExportFileError(
             f"The audit log of {storage} does not verify, so erased people could come back ({tampering[0]}). "
-            "Restore it, or export into another folder; `feedback-etl audit verify` shows all problems."
+            "Restore it, or export into another folder (--output); `feedback-etl audit verify` shows all problems."
         )
 
 
@@ -125,7 +125,8 @@ def require_recorded(
     if missing := [stem for stem in stems if stem not in recorded]:
         raise ExportFileError(
             f"The audit log of {storage} does not record {missing[0]} with a signature: it was cut or replaced, so "
-            "erased people could come back. Restore it, or export into another folder; see `feedback-etl audit verify`."
+            "erased people could come back. Restore it, or export into another folder (--output); "
+            "`feedback-etl audit verify` shows all problems."
         )
 
 

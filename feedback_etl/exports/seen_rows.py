@@ -141,7 +141,7 @@ def _read(storage: Storage, file: DataFile) -> pl.DataFrame:
         pass
     raise ExportFileError(
         f"{storage.uri(file.path)} is missing or was changed: without it the incremental export would read rows twice. "
-        "Restore it, or begin in another folder."
+        "Restore it, or begin a series in another folder (--output)."
     )
 
 

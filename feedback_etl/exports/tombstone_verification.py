@@ -48,7 +48,7 @@ def require_state(folder: StorageLike, content: bytes, state: TombstoneState) ->
     if len(content) < state.bytes or hashlib.sha256(content).hexdigest() != state.sha256:
         raise ExportFileError(
             f"{describe_path(folder)} is missing or was changed: erased people could come back. "
-            "Restore it, or export into another folder."
+            "Restore it, or export into another folder (--output)."
         )
 
 

@@ -106,7 +106,8 @@ def read_tombstones(
         ids = sorted({str(key_id) for erasure in unknown for key_id in signers[erasure]})
         raise KeyMissingError(
             f"{folder} contains erasures under the key {' or '.join(ids)}, which is not available: erased people could "
-            "come back. Retire that key here (feedback-etl keys retire --file FILE), or export into another folder."
+            "come back. Retire that key here (feedback-etl keys retire --file FILE), or export into another folder "
+            "(--output)."
         )
     digests: dict[str | None, dict[str, set[str]]] = {}
     for record in records:

@@ -111,7 +111,8 @@ class Eraser:
             if manifest.pseudonyms in keys:
                 self._erase_with_retry(manifest, keys[manifest.pseudonyms])
             elif manifest.scheme == UNKNOWN_SCHEME:
-                self._result.unknown_scheme.append(manifest.stem)
+                remains = not manifest.pruned_at or self._storage.stat_files(file.path for file in manifest.files)
+                self._result.unknown_scheme += [manifest.stem] if remains else []
             else:
                 self._result.without_key.append(manifest.stem)
         running = list_unfinished_stems(self._log.records())

@@ -149,7 +149,7 @@ def _list_remaining(database: Database, options: dict[str, Any]) -> Sequence[str
     if not remaining:
         raise UsageError(
             "The database has no feedback (with consent), so everyone would be erased. Check that it is the right "
-            "database; to remove whole exports, use `feedback-etl prune`."
+            "database; to remove whole exports, use `feedback-etl prune --keep-days 0`."
         )
     return remaining
 

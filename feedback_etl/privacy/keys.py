@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import shlex
 import stat
 import warnings
 from collections.abc import Iterable
@@ -76,12 +77,12 @@ class Key:
         if len(content) < MIN_KEY_BYTES:
             raise KeyUnusableError(
                 f"The pseudonym key has {len(content)} bytes; it needs at least {MIN_KEY_BYTES}. "
-                "Create one with `feedback-etl keys new`."
+                "Create one with `feedback-etl keys new --file FILE`."
             )
         if not self.accept_weak and estimate_key_bits(content.decode()) < MIN_KEY_BITS:
             raise KeyUnusableError(
-                "The pseudonym key can be guessed. Create one with `feedback-etl keys new`; for exports that were made "
-                "with this one, retire it (`feedback-etl keys retire`), or pass it with --key-file."
+                "The pseudonym key can be guessed. Create one with `feedback-etl keys new --file FILE`; for exports "
+                "made with this one, retire it (`feedback-etl keys retire --file FILE`), or pass it with --key-file."
             )
         require_pseudonym_length(self.pseudonym_length)
         object.__setattr__(self, "text", content.decode())
@@ -227,19 +228,18 @@ def read_key(path: Path, *, accept_weak: bool = False) -> Key:
             content = file.read(_MAX_BYTES + 1) if stat.S_ISREG(mode) else None
     except FileNotFoundError:
         raise KeyUnusableError(
-            f"The key file {path} does not exist. Create it: feedback-etl keys new --file {path}"
+            f"The key file {path} does not exist. Create it: feedback-etl keys new --file {shlex.quote(str(path))}"
         ) from None
     except OSError as error:
         raise KeyUnusableError(f"The key file {path} cannot be read: {error.strerror}.") from None
     if content is None or len(content) > _MAX_BYTES:
         raise KeyUnusableError(f"{path} is not a key file: it is no regular file, or larger than {_MAX_BYTES:,} bytes.")
+    chmod = f"chmod 600 {shlex.quote(str(path))}"
     if mode & 0o022:
-        raise KeyUnusableError(
-            f"Other users can write to the key file {path}, so it is not used. Fix it: chmod 600 {path}"
-        )
+        raise KeyUnusableError(f"Other users can write to the key file {path}, so it is not used. Fix it: {chmod}")
     if mode & 0o044:
         warnings.warn(
-            f"Other users can read the key file {path}. Unless it is a mounted secret, run: chmod 600 {path}",
+            f"Other users can read the key file {path}. Unless it is a mounted secret, run: {chmod}",
             KeyPermissionWarning,
             stacklevel=2,
         )

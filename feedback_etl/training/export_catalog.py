@@ -1,6 +1,7 @@
 """Find the committed exports that a folder, URL or pattern names, and compare their files with their manifests."""
 
 import glob
+import shlex
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -92,7 +93,9 @@ def require_exports(exports: list[CommittedExport], where: str | Path) -> list[C
     """
     if not exports:
         pruned = f" ({count:,} pruned)" if (count := _count_pruned(str(where))) else ""
-        raise ExportFileError(f"{where} contains no export with its files{pruned}; see `feedback-etl list`.")
+        raise ExportFileError(
+            f"{where} contains no export with its files{pruned}; create one with `feedback-etl export`."
+        )
     return exports
 
 
@@ -138,9 +141,10 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
         current = next((other for other in list_committed(export.storage) if other.name == export.name), None)
         if current is None or not (mismatch := _find_mismatch(current, verify=True)):
             return current
+    prune = f"feedback-etl prune --export {export.manifest.stem} --output {shlex.quote(str(export.storage))}"
     raise ExportFileError(
         f"{export.storage.uri(mismatch)} does not match its manifest: it is missing, truncated or changed. Restore "
-        "it, or remove it together with its manifest and export its window again."
+        f"it, or remove its export with `{prune}` and export its window again."
     )
 
 

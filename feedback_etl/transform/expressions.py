@@ -110,11 +110,13 @@ def _require_usable_key(key: str) -> str:
     key = key.strip()
     encoded = key.encode(errors="ignore")
     if encoded.decode() != key:  # checked here, since an encoder's error would contain the key
-        raise KeyUnusableError("The key is not UTF-8 text; `feedback-etl keys new` creates one.")
+        raise KeyUnusableError("The key is not UTF-8 text; `feedback-etl keys new --file FILE` creates one.")
     if len(encoded) < MIN_KEY_BYTES:
-        raise KeyUnusableError(f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new` creates one.")
+        raise KeyUnusableError(
+            f"The key has fewer than {MIN_KEY_BYTES} bytes; `feedback-etl keys new --file FILE` creates one."
+        )
     if estimate_key_bits(key) < MIN_KEY_BITS:
-        raise KeyUnusableError("The key can be guessed; `feedback-etl keys new` creates one that cannot.")
+        raise KeyUnusableError("The key can be guessed; `feedback-etl keys new --file FILE` creates one that cannot.")
     return key
 
 
