@@ -113,3 +113,31 @@ def test_file_of_an_unknown_scheme_is_not_combined_with_exports(sqlite_database:
         fe.scan_training(folder)
     fe.exports.prune(folder, keep_days=0, key=Key(KEY))
     assert not (folder / "old.csv").exists()
+
+
+def test_copy_that_contains_erased_people_is_not_adopted(
+    sqlite_database: Database, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would bring them back; `erase` says with its exit code that it did not search the copy."""
+    here = Here(capfd, monkeypatch)
+    export = Path(exported(sqlite_database, folder, include_subject_hash=True).export_filename)
+    copy = export.with_name("copy.csv")
+    copy.write_bytes(export.read_bytes())
+    Path("ids").write_text("1\n")
+    erased = here("erase", "--user-ids-file", "ids")
+    assert erased.code == 7
+    assert "People to erase may remain in 1 file that no erasure searches" in erased.err
+    refused = here("adopt", copy)
+    assert refused.code == 5
+    assert "of people who were erased from this folder: nothing was adopted. Delete the file" in refused.err
+    copy.unlink()
+    assert here("erase", "--user-ids-file", "ids").code != 7
+
+
+def test_export_is_pruned_by_the_name_of_its_file(
+    sqlite_database: Database, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `list` prints it."""
+    export = Path(exported(sqlite_database, folder).export_filename)
+    assert Here(capfd, monkeypatch)("prune", "--export", export.name).code == 0
+    assert not export.exists()

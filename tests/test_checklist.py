@@ -172,7 +172,7 @@ def test_duplicates_of_truncated_times_are_not_tested(app: Database, tmp_path: P
     assert re.fullmatch(r"Not tested: feedback_training_\S+\.csv, whose times are truncated\.", detail)
     exported(app, folder, now=NOW + timedelta(days=1))
     assert find_skipped(settings)["duplicates"].detail.startswith(
-        "No duplicates in 1 file with exact times. Not tested"
+        "No file has duplicates: 1 file with exact times. Not tested"
     )
 
 

@@ -689,6 +689,13 @@ def test_export_runs_with_closed_standard_streams(configured: str, tmp_path: Pat
     assert len(list((tmp_path / "exports").glob("*.csv"))) == 1
 
 
+def test_shared_export_without_a_key_is_refused(here: Here) -> None:
+    """Anyone who can list the ids could invert its pseudonyms."""
+    refused = here("export", "--share", "--unkeyed")
+    assert refused.code == 2
+    assert "--share needs a key" in refused.err
+
+
 def test_shared_export_without_rows_names_quasi_identifiers_and_remedy(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:

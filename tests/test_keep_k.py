@@ -150,6 +150,13 @@ def test_people_who_have_left_are_not_counted_as_many(app: Database, folder: Pat
     assert check_k(app, folder).status == "failed"
 
 
+def test_export_without_rows_left_has_no_small_class(app: Database, folder: Path) -> None:
+    """Its k cannot be raised."""
+    exported(app, folder, k=5)
+    erase(folder, user_ids=range(1, 12), database=app.url, keys=KEYS)
+    assert check_k(app, folder).status == "ok"
+
+
 def test_keep_k_needs_the_database(folder: Path, app: Database) -> None:
     """It counts people."""
     exported(app, folder, k=5)

@@ -205,6 +205,14 @@ def file_is_unmanaged(case: Case) -> None:
     shutil.copy(case.path(), case.file)
 
 
+def file_is_unmanaged_since_an_erasure(case: Case) -> None:
+    """A copy with the people who were erased would be refused by adopt."""
+    case.export()
+    assert case.here(*ERASE.split()).code == 0
+    case.file = FOLDER / "a copy.csv"
+    shutil.copy(case.path(), case.file)
+
+
 def scheme_is_unknown(case: Case) -> None:
     case.export()
     pl.read_csv(case.path(), infer_schema=False).with_columns(
@@ -300,7 +308,7 @@ MESSAGES = [
     Message(folder_is_empty, "contracts --croissant", ("feedback-etl export",)),
     Message(folder_is_empty, "report", ("feedback-etl export",)),
     Message(file_is_unmanaged, "report 'my exports/a copy.csv'", ("feedback-etl adopt FILE",)),
-    Message(file_is_unmanaged, ERASE, ("feedback-etl list", "feedback-etl adopt")),
+    Message(file_is_unmanaged_since_an_erasure, ERASE, ("feedback-etl list", "feedback-etl adopt")),
     Message(file_is_unmanaged, "prune --keep-days 9", ("feedback-etl list", "feedback-etl adopt")),
     Message(scheme_is_unknown, ERASE, ("feedback-etl prune --export NAME",)),
     Message(exported_with_another_key, ERASE, ("--key-file",)),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from databases import Database
 from folders import NOW, exported, people
+from processes import Here
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
@@ -396,3 +397,24 @@ def test_unkeyed_folder_is_not_protected(tmp_path: Path, sqlite_database: Databa
     exported(sqlite_database, tmp_path, key=None, unkeyed=True)
     result = verify_folder(tmp_path, KEYS, data=True)
     assert (result.problems, result.is_protected) == ([], False)
+
+
+def test_superseded_seen_rows_of_a_series_are_not_missing(
+    tmp_path: Path, sqlite_database: Database, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those of the last export are needed."""
+    sqlite_database.fill(**people(2))
+    folder, here = tmp_path / "series", Here(capfd, monkeypatch)
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    exported(sqlite_database, folder, now=NOW, incremental=True)
+    sqlite_database.clear()
+    sqlite_database.fill(**people(3, days_ago=-2))
+    exported(sqlite_database, folder, now=NOW + timedelta(days=3), incremental=True)
+    assert len(find_manifests(folder)) == 2
+    assert here("audit", "verify", "--output", folder).code == 0
+    assert here("audit", "verify", "--output", folder, "--head", "").code == 2
+    for path in (folder / ".feedback_etl").glob("*.rows"):
+        path.unlink()
+    verified = here("audit", "verify", "--output", folder)
+    assert verified.code == 1
+    assert ".rows is missing" in verified.out

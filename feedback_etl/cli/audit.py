@@ -15,7 +15,7 @@ audit_app = typer.Typer(
     epilog="Example: feedback-etl audit verify",
     no_args_is_help=True,
 )
-StoredHead = Annotated[str, typer.Option("--head", help="A head of the log that was stored elsewhere.")]
+StoredHead = Annotated[str | None, typer.Option("--head", help="A head of the log that was stored elsewhere.")]
 _SHOWN_DETAILS = ("stem", "outcome", "rows", "exports", "error")
 
 
@@ -34,7 +34,7 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
 
 @audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
 def verify_log(
-    output: OutputFolder = None, key_file: KeyFiles = None, head: StoredHead = "", as_json: JsonOutput = False
+    output: OutputFolder = None, key_file: KeyFiles = None, head: StoredHead = None, as_json: JsonOutput = False
 ) -> None:
     """Verify audit log, manifests and data files.
 
@@ -43,9 +43,11 @@ def verify_log(
     """
     from feedback_etl.exports.audit_verification import verify_folder
 
+    if head == "":  # an unset variable in a script
+        raise UsageError("--head is empty: pass the head that was stored.")
     settings = load_command_settings(output)
     storage = open_existing_output(settings)
-    result = verify_folder(storage, list_available_keys(settings, key_file), data=True, head=head)
+    result = verify_folder(storage, list_available_keys(settings, key_file), data=True, head=head or "")
     if not result.records and not result.problems:
         raise UsageError(f"{storage} contains no audit log and no exports: check --output.")
     if as_json:

@@ -19,7 +19,7 @@ from feedback_etl.cli.options import (
     Query,
     load_command_settings,
 )
-from feedback_etl.errors import CheckFailedError, ExportFileError, UsageError
+from feedback_etl.errors import CheckFailedError, CheckSkippedError, ExportFileError, UsageError
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
@@ -136,6 +136,11 @@ def _require_complete(result: "ErasureResult") -> None:
     if result.unknown_scheme:
         raise CheckFailedError(
             "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME)."
+        )
+    if not_searched := len(result.unmanaged) + len(result.not_inspected):
+        raise CheckSkippedError(
+            f"People to erase may remain in {pluralize(not_searched, 'file')} that no erasure searches: adopt or "
+            "remove what contains feedback."
         )
 
 

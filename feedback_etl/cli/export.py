@@ -206,6 +206,8 @@ def _require_effective_options(context: typer.Context, settings: "Settings", *, 
         raise UsageError("--strict allows no rejected row: leave --max-rejected out.")
     if share and given["timestamp_precision"] not in (None, "day"):
         raise UsageError("--share truncates times to the day: leave --timestamp-precision out.")
+    if share and given["unkeyed"]:
+        raise UsageError("--share needs a key: anyone who can list the ids can invert unkeyed pseudonyms.")
     if share and given["k"] is not None and given["k"] < SHARED_K:
         raise UsageError(f"--share requires k of at least {SHARED_K}: give a larger --k, or leave it out.")
 

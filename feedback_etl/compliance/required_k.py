@@ -41,7 +41,7 @@ def check_k(exports: Sequence[ExportContents], find_owners: OwnerLookup, remedie
                 f"people of {export.path.name}, from which rows were erased, cannot be counted without the database"
             )
             untested.append(Finding(f"{clause} and the key", SET_DATABASE))
-        elif measured < k:
+        elif 0 < measured < k:  # 0 is that of no rows
             problems.append(_describe_remaining_k(export.manifest, measured, k, remedies))
         else:
             problems += _find_k_problems(export.manifest, 0, remedies)

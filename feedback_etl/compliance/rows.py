@@ -192,7 +192,7 @@ def check_duplicates(exports: Sequence[ExportContents], remedies: Remedies) -> C
         return f"has {export.repeated:,} duplicate rows" if export.repeated else ""
 
     problems = find_problems(exact, find_problem, remedies)
-    passed = f"No duplicates in {pluralize(len(exact), 'file')} with exact times." if exact else ""
+    passed = f"No file has duplicates: {pluralize(len(exact), 'file')} with exact times." if exact else ""
     return build_item("duplicates", problems, passed=passed, untested=untested)
 
 

@@ -18,6 +18,8 @@ from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.exports.rewrite import read_pseudonyms
 from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, read_columns
+from feedback_etl.exports.tombstones import hash_identity, list_digests
+from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.local import LocalStorage
@@ -60,7 +62,7 @@ def adopt(
 
     Raises:
         UsageError: It is in an object store.
-        ExportFileError: It is no such file, or has a manifest already.
+        ExportFileError: It is no such file, has a manifest already, or contains people who were erased from the folder.
         FolderLockedError: Others use the folder.
         KeyMissingError: The audit log is signed, and there is no key.
 
@@ -88,6 +90,7 @@ def adopt(
         if (folder / manifest_path(stem)).exists():  # of a file that differs in its suffix
             stem = path.name
         scheme = _describe_scheme(key) if _is_recognized(path, key, analyses, exports) else UNKNOWN_SCHEME
+        _require_no_erased(path, key)
         manifest = _build_manifest(path, stem, columns, key, scheme, log.head())
         manifest.sign(signer)
         open_storage(folder).put_new(manifest_path(stem), manifest.to_json().encode())
@@ -98,6 +101,17 @@ def adopt(
             (folder / manifest_path(stem)).unlink()
             raise
     return manifest
+
+
+def _require_no_erased(path: Path, key: Key | None) -> None:
+    """Raise if a file contains an analysis that was erased from its folder: the person would be back."""
+    erased = list_digests(path.parent, key)
+    pseudonyms = list_pseudonyms(path, path.name) if erased else set()
+    if found := sum(hash_identity("pseudonym", pseudonym, key) in erased for pseudonym in pseudonyms):
+        raise ExportFileError(
+            f"{path} contains {pluralize(found, 'pseudonym')} of people who were erased from this folder: nothing was "
+            "adopted. Delete the file, and export its window again."
+        )
 
 
 def _build_manifest(  # noqa: PLR0913  internal

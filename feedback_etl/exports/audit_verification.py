@@ -118,13 +118,20 @@ def _verify_tombstones(storage: Storage, records: Iterable[Record], by_id: Mappi
 
 
 def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterator[str]:
-    """Yield a problem for each data file that differs from its manifest; an announced replacement is no difference."""
-    for file in (file for export in exports if not export.pruned_at for file in export.files):
+    """Yield a problem for each file that differs from its manifest; an announced replacement is no difference.
+
+    The seen rows of an export of a series are deleted once the next one is committed.
+    """
+    exports = list(exports)
+    series = sorted((manifest for manifest in exports if manifest.chain), key=lambda each: int(each.chain["number"]))
+    latest = {manifest.settings_digest: manifest.stem for manifest in series}
+    for export, file in ((each, file) for each in exports if not each.pruned_at for file in each.files):
         try:
             if storage.stat_with_digest(file.path) not in file.versions:
                 yield f"{file.path} was changed"
         except FileNotFoundError:
-            yield f"{file.path} is missing"
+            if file.kind != "rows" or latest.get(export.settings_digest) == export.stem:
+                yield f"{file.path} is missing"
         except ExportFileError as error:  # no regular file
             yield str(error)
 

@@ -170,14 +170,16 @@ def _require_selection(keep_days: int | None, keep_last: int, exports: Sequence[
 
 
 def _select_named(exports: Sequence[Manifest], stems: Sequence[str]) -> list[Manifest]:
-    """Return the exports of these stems, the oldest first.
+    """Return the exports of these stems, or with a data file of that name, the oldest first.
 
     Raises:
         UsageError: There is no such export.
     """
-    if unknown := {*stems} - {export.stem for export in exports}:
+    named = {name: export for export in exports for name in (export.stem, *(file.path for file in export.files))}
+    if unknown := {*stems} - {*named}:
         raise UsageError(f"There is no export {min(unknown)} in this folder; `feedback-etl list` shows the exports.")
-    return [export for export in exports if export.stem in stems]
+    chosen = {named[name].stem for name in stems}
+    return [export for export in exports if export.stem in chosen]
 
 
 def select_expired(exports: Sequence[Manifest], now: datetime, *, keep_days: int, keep_last: int) -> list[Manifest]:
