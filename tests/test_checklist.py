@@ -19,6 +19,7 @@ from feedback_etl.compliance.check import check
 from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.record import RECORD, write_record
 from feedback_etl.compliance.rows import GUESSED_IDS
+from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import adopt
@@ -157,7 +158,7 @@ def test_short_ids_are_not_tested(settings: Settings, app: Database) -> None:
     """They occur in texts by chance; the longer ones are tested all the same."""
     app.fill(feedbacks=people(9)["feedbacks"][-1:])
     mixed = find_skipped(settings)["raw ids"].detail
-    assert mixed.startswith("No text contains one of 3 ids of users of 6 characters or more. Not tested: 1 shorter ids")
+    assert "one of 3 ids of users and analyses of 6 characters or more. Not tested: 1 shorter ids" in mixed
     app.clear()
     app.fill(**people(2))
     assert find_skipped(settings)["raw ids"].detail == "Not tested: 2 shorter ids, which occur in texts by chance."
@@ -202,6 +203,7 @@ def test_missing_files_of_all_exports_are_reported(settings: Settings) -> None:
 CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
     "a column more": ("columns", {"feedback_text": pl.lit("private")}, "has unknown columns feedback_text"),
     "a plain hash of an id": ("pseudonyms", {"analysis_hash": pl.lit("73475cb40a568e8d")}, "1 plain hashes"),
+    "an e-mail address in a list": ("columns", {"rules_applied": pl.lit("r1,call a@example.com")}, "in rules_applied"),
     "no pseudonym": ("pseudonyms", {"analysis_hash": pl.lit("1002")}, "1 values that are no pseudonyms"),
     "no analysis": ("pseudonyms", {"analysis_hash": pl.lit(None, pl.String)}, "9 rows without a pseudonym"),
     "an age": ("ages", {"age_range": pl.lit("25")}, "has ages that are no ranges"),
@@ -246,6 +248,17 @@ def test_remedy_for_ids_in_recommendations_names_an_option_that_exists(settings:
     remedy = find_failed(settings)["raw ids"].remedy
     assert " --hash-recommendation-id" in remedy.splitlines()[-1]
     assert "--hash-recommendation-id" in feedback_etl("export", "--help").stdout
+
+
+def test_text_ids_of_analyses_are_found_too(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers are not: there are as many of them as of dates and versions."""
+    rewrite(settings, {"recommendation_id": pl.lit("rec-6f2c9d1e-77aa-4c0f-9d55-0123456789ab-i 20251025")})
+    assert "raw ids" not in find_failed(settings)
+    ids = ["6f2c9d1e-77aa-4c0f-9d55-0123456789ab", "20251025"]
+    monkeypatch.setattr(ApplicationSummary, "analyses", ids)
+    assert "in recommendation_id" in find_failed(settings)["raw ids"].detail
+    monkeypatch.setattr(ApplicationSummary, "analyses", ids[1:])
+    assert "raw ids" not in find_failed(settings)
 
 
 def test_longer_number_that_contains_an_id_passes(settings: Settings) -> None:

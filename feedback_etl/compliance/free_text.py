@@ -12,6 +12,8 @@ from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.privacy.contact_details import find_contact_details
 from feedback_etl.privacy.free_text import MAX_DISTINCT, MIN_VALUES
 
+_LISTS = ("conditions_detected", "rules_applied")
+
 MAX_LABEL_LENGTH = 60
 """Characters; longer texts are no labels."""
 
@@ -21,18 +23,21 @@ def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Find
 
     These are timeframe and the declared columns of type text and role "insensitive" or "sensitive", if a text is longer
     than `MAX_LABEL_LENGTH` or contains contact or account details, or if texts are mostly distinct, by the limits of
-    exports (`privacy.free_text`).
+    exports (`privacy.free_text`); and the two lists, if they contain contact or account details.
     """
     declared = {
         name
         for name, role, kind in export.manifest.settings.get("extra_columns", [])
         if role in ("insensitive", "sensitive") and kind == "text" and name != IMAGE_URL.name
     }
-    names = [name for name in export.texts if name in declared | {"timeframe"}]
+    names = [name for name in export.texts if name in declared | {"timeframe", *_LISTS}]
     counts = export.rows.select(pl.col(names).count()).collect() if names else pl.DataFrame()
     for name in names:
-        if _is_free_text(export.texts[name], int(counts[name][0])):
+        texts = export.texts[name]
+        if _has_contact_details(texts) or (name not in _LISTS and _is_free_text(texts, int(counts[name][0]))):
             remedy = f'set role = "{FREE_TEXT}" in [columns.{name}], or leave the column out of the query'
+            if name not in declared:
+                remedy = f"correct {name} in the database, or select other values with --query"
             clause = f"{export.path.name} contains free text in {name}"
             yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
 
@@ -41,8 +46,11 @@ def _is_free_text(texts: pl.Series, rows: int) -> bool:
     """Return whether distinct texts of so many rows are free text."""
     if rows >= MIN_VALUES and len(texts) > rows * MAX_DISTINCT:
         return True
-    is_long = pl.col(texts.name).str.len_chars() > MAX_LABEL_LENGTH
-    found = pl.any_horizontal(is_long, *find_contact_details(texts.name).values())
+    return bool((texts.str.len_chars() > MAX_LABEL_LENGTH).any())
+
+
+def _has_contact_details(texts: pl.Series) -> bool:
+    found = pl.any_horizontal(find_contact_details(texts.name).values())
     return bool(texts.to_frame().select(found.any()).item())
 
 

@@ -89,10 +89,10 @@ def check_pseudonyms(exports: Sequence[ExportContents], ids: Iterable[str] | Non
     )
 
 
-def check_raw_ids(exports: Sequence[ExportContents], users: Iterable[str], remedies: Remedies) -> ChecklistItem:
-    """Test that no text contains the id of a user; ids that are short enough to occur by chance cannot be tested."""
-    users = list(users)
-    ids = list(dict.fromkeys(user for user in users if len(user) >= MIN_ID_LENGTH))
+def check_raw_ids(exports: Sequence[ExportContents], private_ids: Iterable[str], remedies: Remedies) -> ChecklistItem:
+    """Test that no text contains one of the ids; ids that are short enough to occur by chance cannot be tested."""
+    distinct = dict.fromkeys(private_ids)
+    ids = [id_ for id_ in distinct if len(id_) >= MIN_ID_LENGTH]
     id_frame = pl.DataFrame({"id": ids}, schema={"id": pl.String})
     patterns = {form: id_frame.select(form("id")).to_series().drop_nulls().to_list() for form in _FORMS}
     problems = []
@@ -106,9 +106,11 @@ def check_raw_ids(exports: Sequence[ExportContents], users: Iterable[str], remed
             texts = ", ".join(name for name in names if name != "recommendation_id")
             remedy = remedies.replace(export.manifest, hash_recommendation_id="recommendation_id" in names)
             first = f"remove ids from {texts} in the database, or select other values with --query\n" if texts else ""
-            problems.append(Finding(f"{export.path.name} contains ids of users in {', '.join(names)}", first + remedy))
-    passed = f"No text contains one of {len(ids):,} ids of users of {MIN_ID_LENGTH} characters or more."
-    short = len({*users}) - len(ids)
+            problems.append(
+                Finding(f"{export.path.name} contains ids of users or analyses in {', '.join(names)}", first + remedy)
+            )
+    passed = f"No text contains one of {len(ids):,} ids of users and analyses of {MIN_ID_LENGTH} characters or more."
+    short = len(distinct) - len(ids)
     untested = [Finding(f"{short:,} shorter ids, which occur in texts by chance")] if short or not ids else []
     untested += find_declared_free_texts(exports)
     return build_item("raw ids", problems, passed=passed if ids else "", untested=untested)
