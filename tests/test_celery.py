@@ -183,7 +183,7 @@ class TestErrors:
         give_feedback(sqlite_database, 1, helpful_rating=9)
         with running_worker("celery_app") as worker:
             task = send(producer, DAILY)
-            assert type(result_of(task)).__name__ == "AllRejectedError"
+            assert type(result_of(task)).__name__ == "ValidationError"
             assert (task.state, "Retry in " in worker.log) == ("FAILURE", False)
 
     @pytest.mark.slow

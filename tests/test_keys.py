@@ -562,7 +562,7 @@ class TestOneKeyPerFolder:
         sqlite_database.fill(**people(2))
         exported(sqlite_database, tmp_path / "keyed")
         for meant in (False, True):
-            with pytest.raises(UsageError, match="unkeyed ones go into another folder"):
+            with pytest.raises(UsageError, match="export unkeyed ones into another folder"):
                 exported(sqlite_database, tmp_path / "keyed", key=None, unkeyed=True, allow_new_key=meant)
         exported(sqlite_database, tmp_path / "unkeyed", key=None, unkeyed=True)
         with pytest.raises(UsageError, match="were made with no key"):
