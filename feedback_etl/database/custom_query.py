@@ -42,7 +42,9 @@ _TOKEN = {
     for dialect in _QUOTED
 }
 _NOTHING = {
-    dialect: re.compile(rf"(?:\s | ; | {comment})*+", re.VERBOSE | re.DOTALL) for dialect, comment in _COMMENT.items()
+    # not (?:...)*+, which Python before 3.11.5 ends within a comment that is not closed
+    dialect: re.compile(rf"(?>\s | ; | {comment})*", re.VERBOSE | re.DOTALL)
+    for dialect, comment in _COMMENT.items()
 }
 
 
