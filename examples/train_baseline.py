@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 import feedback_etl as fe
 from feedback_etl.demo.sample import DEMO_KEY, sample_database
-from feedback_etl.training import FeedbackFeatures, label, latest_per_recommendation, split_by_hash
+from feedback_etl.training import FeedbackFeatures, label, split_by_hash
 
 SEED = 7
 SAMPLED = datetime(2025, 10, 25, 12)  # fixed, so that the sample is reproducible
@@ -36,12 +36,12 @@ def main(folder: str | None = None) -> None:
         fe.export_feedback(database, days_back=180, now=now, key=key, output_dir=folder, include_subject_hash=True)
 
     pairs = fe.scan_training(folder).collect()
-    pairs = pairs.pipe(label, "helpful", threshold=4).drop_nulls("label").pipe(latest_per_recommendation)
+    pairs = pairs.pipe(label, "helpful", threshold=4).drop_nulls("label")  # all answers: how helpful after how long?
     parts = split_by_hash(pairs, {"train": 0.8, "test": 0.2}, by="subject_hash", seed=SEED)
     train, test = parts["train"], parts["test"]
 
     baseline = DummyClassifier(strategy="prior")
-    encoder = FeedbackFeatures(min_rows=5)  # only what is known when the recommendation is given
+    encoder = FeedbackFeatures(min_rows=5, include=["timeframe"])  # would leak among last answers, see LeakWarning
     model = make_pipeline(encoder, StandardScaler(), LogisticRegression(random_state=SEED))
     share = test["label"].sum() / test.height
     print(f"{train.height:,} rows to learn from, {test.height:,} to test; {share:.0%} of these are helpful")

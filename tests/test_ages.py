@@ -20,12 +20,14 @@ def read_apart(monkeypatch: pytest.MonkeyPatch) -> list[ages.AgeQuery]:
     """Let a small window count as a large one; the list holds the queries whose ages were read apart."""
     queries = []
 
-    def collect(frames: Any, query: ages.AgeQuery) -> pl.Series:
+    collect_table = ages.AgeTable.collect
+
+    def collect(frames: Any, query: ages.AgeQuery) -> ages.AgeTable:
         queries.append(query)
-        return ages.collect_ages(frames, query)
+        return collect_table(frames, query)
 
     monkeypatch.setattr(ages, "estimate_rows", lambda *_: ages.MIN_ROWS)
-    monkeypatch.setattr(batches, "collect_ages", collect)
+    monkeypatch.setattr(ages.AgeTable, "collect", collect)
     return queries
 
 

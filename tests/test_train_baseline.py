@@ -42,7 +42,7 @@ def test_model_is_better_than_the_majority(printed: list[list[str]]) -> None:
     majority, model = ([float(figure) for figure in line[1:]] for line in printed[-2:])
     assert majority[:2] == [0.5, 0.5]
     assert model[0] > 0.55
-    assert model[1] > 0.6  # 0.643: the timeframe, which is unknown when the advice is given, made it larger
+    assert model[1] > 0.65
     assert model[2] < majority[2]
 
 

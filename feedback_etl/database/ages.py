@@ -5,7 +5,7 @@ work for a large window. The ages of five million people take 20 MB here.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import polars as pl
 import sqlalchemy as sa
@@ -57,25 +57,30 @@ def plan_ages(source: DatabaseConnection, relation: SourceRelation, window: Wind
     return AgeQuery(select_ages(relation), *ends)
 
 
-def collect_ages(batches: Iterable[pl.DataFrame], query: AgeQuery) -> pl.Series:
-    """Return the ages of all ids from the first to the last; null for an id without a profile.
+class AgeTable(NamedTuple):
+    """Contain the ages of all ids from a first one on; null for an id without a profile.
 
-    Args:
-        batches: Frames with the columns user_id and age, at least one.
-        query: The query that they result from.
+    Attributes:
+        first: The id of the first age.
+        ages: One age for each id.
     """
-    ages: pl.Series | None = None
-    for batch in batches:
-        if ages is None:
-            ages = pl.repeat(None, query.last - query.first + 1, dtype=batch["age"].dtype, eager=True)
-        ages.scatter(batch["user_id"].cast(pl.Int64) - query.first, batch["age"])
-    if ages is None:
-        raise AssertionError("A reader yields at least one batch.")
-    return ages
 
+    first: int
+    ages: pl.Series
 
-def add_ages(frame: pl.DataFrame, ages: pl.Series, query: AgeQuery) -> pl.DataFrame:
-    """Return the frame with the age of each row's person; null where there is none."""
-    user_id = pl.col("user_id").cast(pl.Int64)
-    position = pl.when(user_id.is_between(query.first, query.last)).then(user_id - query.first)
-    return frame.with_columns(age=pl.lit(ages).gather(position))
+    @classmethod
+    def collect(cls, batches: Iterable[pl.DataFrame], query: AgeQuery) -> Self:
+        """Collect the result of a query: frames with the columns user_id and age."""
+        size = query.last - query.first + 1
+        ages = pl.Series("age", dtype=pl.Null).extend_constant(None, size)
+        for batch in batches:
+            if ages.dtype == pl.Null:
+                ages = ages.cast(batch["age"].dtype)
+            ages.scatter(batch["user_id"].cast(pl.Int64) - query.first, batch["age"])
+        return cls(query.first, ages)
+
+    def add_to(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame with the age of each row's person; null where there is none."""
+        user_id = pl.col("user_id").cast(pl.Int64)
+        has_age = user_id.is_between(self.first, self.first + len(self.ages) - 1)
+        return frame.with_columns(age=pl.lit(self.ages).gather(pl.when(has_age).then(user_id - self.first)))

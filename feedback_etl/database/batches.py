@@ -12,7 +12,7 @@ import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.columns import ExtraColumn
-from feedback_etl.database.ages import AgeQuery, add_ages, collect_ages, plan_ages
+from feedback_etl.database.ages import AgeQuery, AgeTable, plan_ages
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.driver_errors import query_error, query_reason
 from feedback_etl.database.ranges import PARALLEL_RANGE_ROWS, plan_ranges
@@ -138,11 +138,10 @@ def _read_with_connectorx(
     readers: list[Reader], relation: SourceRelation, age_query: AgeQuery | None
 ) -> Iterator[pl.DataFrame]:
     try:
-        ages = None if age_query is None else collect_ages(map(pl.DataFrame, readers[0].next_stream()), age_query)
+        ages = None if age_query is None else AgeTable.collect(map(pl.DataFrame, readers[0].next_stream()), age_query)
         for reader in readers:
             for batch in map(pl.DataFrame, reader.next_stream()):
-                frame = batch if age_query is None or ages is None else add_ages(batch, ages, age_query)
-                yield to_raw(frame, relation.extra)
+                yield to_raw(batch if ages is None else ages.add_to(batch), relation.extra)
     except SourceError as error:
         if relation.dialect != "sqlite" or isinstance(error, ReaderLostError):
             raise
