@@ -18,10 +18,10 @@ from processes import feedback_etl, python, tracer
 
 from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports import layout
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import write_key
+from feedback_etl.records import layout
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.posix import fsync_directory, link_exclusive, make_private_folder, unlink_if_ours
 

@@ -25,7 +25,8 @@ from pathlib import Path
 import polars as pl
 from feedback_etl.storage import local, locks, posix
 from feedback_etl.storage import whole_files
-from feedback_etl.exports import audit, audit_records, manifest, recovery
+from feedback_etl.exports import recovery
+from feedback_etl.records import audit, audit_records, manifest
 from feedback_etl.exports import preconditions, publication, transaction
 from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.transaction import ExportTransaction

@@ -11,7 +11,7 @@ from feedback_etl.errors import ExportFileError, UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from feedback_etl.exports.manifest import Manifest
+    from feedback_etl.records.manifest import Manifest
 
 
 def read_files(files: list[Path], *, numeric: Iterable[str]) -> "pl.DataFrame":
@@ -61,8 +61,8 @@ def _read_key_ids(file: str) -> Iterator[str]:
 
 def _read_manifests(file: str) -> "Iterator[Manifest]":
     """Yield the manifest of a data file or a part, if it belongs to an export."""
-    from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
-    from feedback_etl.exports.manifest import parse_manifest
+    from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
+    from feedback_etl.records.manifest import parse_manifest
     from feedback_etl.storage.location import open_storage
 
     folder, _, name = file.rpartition("/")
