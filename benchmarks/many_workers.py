@@ -23,11 +23,11 @@ import sqlalchemy as sa
 from watchdog import running_server
 
 import feedback_etl as fe
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.database.batches import BATCH_ROWS, BatchOptions
 from feedback_etl.database.partitioning import open_partitions
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.options.export import ExportOptions

@@ -19,9 +19,9 @@ import polars as pl
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.columns import AGE_EDGES
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.integrations.options import ARGUMENTS, require_options

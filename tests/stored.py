@@ -12,8 +12,8 @@ from databases import Database
 from folders import NOW, exported
 from pseudonym_keys import KEY
 
+from feedback_etl.data_files.row_filter import list_pseudonyms, write_without
 from feedback_etl.exports.preconditions import TransactionOptions
-from feedback_etl.exports.row_filter import list_pseudonyms, write_without
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests

@@ -18,9 +18,9 @@ from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key

@@ -27,9 +27,9 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.compliance.record import write_record
+from feedback_etl.data_files.file_formats import FileFormat, HashingWriter, RowWriter
 from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
@@ -422,7 +422,7 @@ def test_export_killed_by_sigxfsz_publishes_nothing(tmp_path: Path) -> None:
     code = f"""{FATAL}
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.transaction import ExportTransaction
 with ExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12), form=FileFormat()) as files:
     files.write(pl.DataFrame({{"number": range(20_000)}}))

@@ -15,8 +15,8 @@ from pseudonym_keys import KEY
 from stored import Rows
 
 import feedback_etl as fe
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction

@@ -21,9 +21,9 @@ from pseudonym_keys import KEY, OTHER_KEY
 from stored import Rows, pairs_in, stored
 
 import feedback_etl as fe
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import recovery
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.guards import require_consent
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.preconditions import TransactionOptions

@@ -79,7 +79,7 @@ def _read_strings(files: list[Path]) -> "pl.DataFrame":
     """Read all files as one table of strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_files import READ_ERRORS
+    from feedback_etl.data_files.csv_files import READ_ERRORS
 
     frames = []
     for file in files:
@@ -99,7 +99,7 @@ def _read_file(path: str) -> "pl.DataFrame":
     """Read a local file or an object as strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_files import escaped_columns, scan_csv_text, without_empty_lines
+    from feedback_etl.data_files.csv_files import escaped_columns, scan_csv_text, without_empty_lines
     from feedback_etl.storage.location import open_storage
 
     folder, slash, name = path.rpartition("/")

@@ -10,9 +10,9 @@ from uuid import UUID
 
 import polars as pl
 
+from feedback_etl.data_files.row_filter import count_rows, list_pseudonyms, read_columns
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.rewrite import read_pseudonyms
-from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, read_columns
 from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import AuditLog

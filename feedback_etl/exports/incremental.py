@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, Self
 
 import polars as pl
 
+from feedback_etl.data_files.seen_rows import read_seen_rows
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.recovery import abort_runs
-from feedback_etl.exports.seen_rows import read_seen_rows
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog, LockedAuditLog
 from feedback_etl.records.audit_records import END_EVENTS, Record, has_valid_stem

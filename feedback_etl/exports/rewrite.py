@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from feedback_etl.data_files.row_filter import count_rows, list_pseudonyms, write_without
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, write_without
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import read_manifest, replace_manifest
 from feedback_etl.records.layout import part_folders

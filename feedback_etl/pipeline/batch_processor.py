@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import polars as pl
 
+from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
-from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.free_text import FreeTextCounter, TextCounts

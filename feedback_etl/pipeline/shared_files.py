@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 import polars as pl
 
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.records.layout import earlier_seen_rows_path, small_classes_path
 from feedback_etl.records.manifest import DataFile

@@ -12,13 +12,13 @@ import polars as pl
 
 from feedback_etl import __version__
 from feedback_etl.columns import raw_extra_columns
+from feedback_etl.data_files.file_formats import FileFormat
+from feedback_etl.data_files.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.part_writer import PartWriter
-from feedback_etl.exports.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys

@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState
-from feedback_etl.exports.seen_rows import SeenRows
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.request import ExportRequest

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from feedback_etl.data_files.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
-from feedback_etl.exports.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_owners

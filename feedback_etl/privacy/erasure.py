@@ -11,12 +11,12 @@ from uuid import UUID
 
 import polars as pl
 
+from feedback_etl.data_files.row_filter import NO_ANALYSIS
 from feedback_etl.database.connect import Database
 from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_owners, fetch_user_feedback
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.maintenance import require_storage
-from feedback_etl.exports.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.eraser import Eraser, ErasureResult
 from feedback_etl.privacy.erasure_selection import ErasureRequest
 from feedback_etl.privacy.keys import Key

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from feedback_etl.data_files.csv_files import scan_text
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.csv_files import scan_text
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.training.committed_export import CommittedExport
