@@ -24,7 +24,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.rows import Export, Rows
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
 

@@ -64,7 +64,7 @@ def adopt(
     from feedback_etl.compliance.check import summarize_database
     from feedback_etl.exports.adoption import UNKNOWN_SCHEME
     from feedback_etl.exports.adoption import adopt as adopt_file
-    from feedback_etl.settings import find_key
+    from feedback_etl.settings.keys import find_key
 
     settings = load_command_settings()
     signer = find_optional_key(settings)

@@ -19,7 +19,8 @@ from feedback_etl.cli.options import (
     require_rows,
 )
 from feedback_etl.cli.summary import format_outcomes
-from feedback_etl.options.groups import QualityOptions, ReadOptions
+from feedback_etl.options.quality import QualityOptions
+from feedback_etl.options.read import ReadOptions
 
 
 def preview(

@@ -32,7 +32,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, hash_owners
 from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.settings import Settings
+from feedback_etl.settings.model import Settings
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import open_storage
 
