@@ -19,17 +19,17 @@ import polars as pl
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.columns import AGE_EDGES
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.key_binding import bind_key
-from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.key_binding import bind_key
+from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.results import FeedbackProcessingStats
 from feedback_etl.settings import Settings, find_active_key, load_settings
 from feedback_etl.transform.expressions import age_ranges, bucket_age, hash_id, pair_hash

@@ -21,8 +21,8 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.lookups import fetch_canonical_ids
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.settings import load_settings
 
 CITEXT = (

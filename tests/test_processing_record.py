@@ -16,8 +16,8 @@ from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.record import RECORD, write_record
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.compliance.rows import check_columns
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.settings import Settings, load_settings
 from feedback_etl.storage.location import open_storage
 

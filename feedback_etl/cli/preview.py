@@ -38,7 +38,7 @@ def preview(
     The output is CSV; its pseudonyms use a temporary key. Rows that the export would not contain are counted by reason
     on stderr, however many are rejected.
     """
-    from feedback_etl.exports.file_formats import RowWriter
+    from feedback_etl.data_files.file_formats import RowWriter
     from feedback_etl.pipeline.load import load_with_report
     from feedback_etl.privacy.keys import generate_key
 

@@ -11,8 +11,8 @@ from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.plurals import pluralize
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import PSEUDONYM_LENGTH, hash_id
 from feedback_etl.transform.identifiers import bounded, unbroken

@@ -15,9 +15,9 @@ from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
+    from feedback_etl.data_files.file_formats import FileFormat
     from feedback_etl.database.batches import BatchOptions
     from feedback_etl.database.consent import ConsentColumnNames
-    from feedback_etl.exports.file_formats import FileFormat
     from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
     from feedback_etl.transform.training_schema import Model
 
@@ -245,6 +245,6 @@ class OutputOptions:
     @property
     def file_format(self) -> "FileFormat":
         """The format of the data files."""
-        from feedback_etl.exports.file_formats import FileFormat
+        from feedback_etl.data_files.file_formats import FileFormat
 
         return FileFormat(self.format, self.compression, self.formulas).checked()
