@@ -18,13 +18,13 @@ import feedback_etl as fe
 from feedback_etl.compliance.data_files import read_contents
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.compliance.rows import check_duplicates, check_pseudonyms
-from feedback_etl.exports.catalog import list_manifests, replace_manifest
-from feedback_etl.exports.csv_files import iter_lines, iter_records, without_empty_lines
-from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.row_filter import count_rows, read_columns, write_without
+from feedback_etl.data_files.csv_files import iter_lines, iter_records, without_empty_lines
+from feedback_etl.data_files.row_filter import count_rows, read_columns, write_without
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests, replace_manifest
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.rows import Export, Rows
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
 
@@ -142,7 +142,7 @@ def test_our_own_files_are_not_read_before_they_are_collected(
     """They have no empty lines, and may be large."""
     sqlite_database.fill(**people(2))
     exported(sqlite_database, tmp_path)
-    monkeypatch.setattr("feedback_etl.exports.csv_files.without_empty_lines", None)
+    monkeypatch.setattr("feedback_etl.data_files.csv_files.without_empty_lines", None)
     assert fe.scan_training(tmp_path).collect().height == 6
 
 

@@ -20,11 +20,11 @@ from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.adoption import adopt
-from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessor
-from feedback_etl.settings import load_settings
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.settings.model import load_settings
 from feedback_etl.transform.expressions import hash_id
 
 LONG: dict[str, Any] = {"pseudonym_length": 32}

@@ -35,7 +35,10 @@ from feedback_etl.cli.options import (
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.errors import UsageError
-from feedback_etl.options.groups import SHARED_K, OutputOptions, PrivacyOptions, QualityOptions, ReadOptions
+from feedback_etl.options.output import OutputOptions
+from feedback_etl.options.privacy import SHARED_K, PrivacyOptions
+from feedback_etl.options.quality import QualityOptions
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.storage.urls import is_object_store
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 
     from feedback_etl.options.export import ExportOptions
     from feedback_etl.results import ExportReport
-    from feedback_etl.settings import Settings
+    from feedback_etl.settings.model import Settings
 
 
 def export(

@@ -9,7 +9,7 @@ import typer
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
-    from feedback_etl.settings import Settings
+    from feedback_etl.settings.model import Settings
     from feedback_etl.storage.base import Storage
 
 DatabaseUrl = Annotated[
@@ -151,7 +151,7 @@ def load_command_settings(output: str | None = None, **flags: Any) -> "Settings"
     Raises:
         UsageError: --output is empty, as it is where a shell variable is unset, or a setting is invalid.
     """
-    from feedback_etl.settings import load_settings
+    from feedback_etl.settings.model import load_settings
 
     if output == "":
         raise UsageError("--output is empty: name a folder, or omit the option.")

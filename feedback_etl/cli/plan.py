@@ -21,7 +21,8 @@ from feedback_etl.cli.options import (
     require_one_start,
 )
 from feedback_etl.database.reader_pool import prestart
-from feedback_etl.options.groups import OutputOptions, ReadOptions
+from feedback_etl.options.output import OutputOptions
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:

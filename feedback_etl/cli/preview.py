@@ -20,7 +20,8 @@ from feedback_etl.cli.options import (
     require_rows,
 )
 from feedback_etl.cli.summary import format_outcomes
-from feedback_etl.options.groups import QualityOptions, ReadOptions
+from feedback_etl.options.quality import QualityOptions
+from feedback_etl.options.read import ReadOptions
 
 
 def preview(
@@ -39,7 +40,7 @@ def preview(
     The output is CSV; its pseudonyms use a temporary key. Rows that the export would not contain are counted by reason
     on stderr, however many are rejected.
     """
-    from feedback_etl.exports.file_formats import RowWriter
+    from feedback_etl.data_files.file_formats import RowWriter
     from feedback_etl.pipeline.load import load_with_report
     from feedback_etl.privacy.keys import generate_key
 

@@ -13,10 +13,10 @@ from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import FeedbackError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.expressions import hash_id

@@ -27,12 +27,12 @@ from feedback_etl.compliance.rows import (
 from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.database.lookups import ApplicationSummary, fetch_owners, summarize_application
-from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import list_exports
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, hash_owners
-from feedback_etl.settings import Settings
+from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.manifest import Manifest
+from feedback_etl.settings.model import Settings
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import open_storage
 

@@ -9,10 +9,10 @@ import polars as pl
 from feedback_etl.columns import IMAGE_URL
 from feedback_etl.compliance.item import Finding
 from feedback_etl.compliance.remedies import Remedies
+from feedback_etl.data_files.csv_files import scan_text
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
-from feedback_etl.exports.csv_files import scan_text
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.transforms import PAIR_KEY
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.demo.sample import DEMO_KEY
-from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.layout import PREFIX, REJECTED_FOLDER
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.layout import PREFIX, REJECTED_FOLDER
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

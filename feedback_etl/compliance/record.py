@@ -7,8 +7,8 @@ from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.processing import describe_processing
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.exports.maintenance import list_exports
-from feedback_etl.exports.manifest import Manifest
-from feedback_etl.settings import Settings
+from feedback_etl.records.manifest import Manifest
+from feedback_etl.settings.model import Settings
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors
 from feedback_etl.storage.location import open_storage

@@ -8,11 +8,11 @@ from feedback_etl.columns import SUBJECT_HASH, all_quasi_identifiers
 from feedback_etl.compliance.data_files import ExportContents
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
-from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.row_filter import PSEUDONYM
+from feedback_etl.data_files.row_filter import PSEUDONYM
 from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.remaining_classes import measure_remaining_k
 from feedback_etl.privacy.risk_measures import linkage_risk
+from feedback_etl.records.manifest import Manifest
 
 OwnerLookup = Callable[[Manifest], pl.LazyFrame | None]
 """Returns the users of the pseudonyms of an export; None without a database or its key."""

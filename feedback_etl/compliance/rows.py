@@ -6,13 +6,13 @@ import polars as pl
 
 from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, training_columns
 from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms, find_problems
-from feedback_etl.compliance.free_text import find_declared_free_texts, find_free_texts
+from feedback_etl.compliance.free_text import find_declared_free_texts, find_free_texts, find_scattered_free_texts
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.plurals import pluralize
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import PSEUDONYM_LENGTH, hash_id
 from feedback_etl.transform.identifiers import bounded, unbroken
@@ -38,6 +38,7 @@ def check_columns(exports: Sequence[ExportContents], remedies: Remedies) -> Chec
 
     problems = find_problems(exports, find_problem, remedies)
     problems += [finding for export in exports for finding in find_free_texts(export, remedies)]
+    problems += find_scattered_free_texts(exports, remedies)
     passed = f"{pluralize(len(exports), 'file')} with columns of the contract only."
     if declared := {name for export in exports for name in _contract_columns(export.manifest)} - {*TRAINING_COLUMNS}:
         passed = f"{passed} Requested beside the twelve: {', '.join(sorted(declared))}."
