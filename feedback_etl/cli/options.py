@@ -160,7 +160,7 @@ def load_command_settings(output: str | None = None, **flags: Any) -> "Settings"
 
 def load_given_settings(context: typer.Context) -> "Settings":
     """Return the active settings for a command whose options have the names of settings; raises the same errors."""
-    from feedback_etl.settings import Settings
+    from feedback_etl.settings.model import Settings
 
     given = {name: value for name, value in context.params.items() if name in Settings.model_fields}
     return load_command_settings(given.pop("output_dir", None), **given)
@@ -169,7 +169,7 @@ def load_given_settings(context: typer.Context) -> "Settings":
 def find_given_options(context: typer.Context) -> dict[str, Any]:
     """Return the options of an export, without those that are settings, that have the names of a command's options."""
     from feedback_etl.options.export import option_names
-    from feedback_etl.settings import Settings
+    from feedback_etl.settings.model import Settings
 
     names = {*option_names()} - {*Settings.model_fields}
     return {name: value for name, value in context.params.items() if name in names}
