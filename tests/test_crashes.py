@@ -218,7 +218,7 @@ class Undisturbed:
 
 def all_rows(folder: Path) -> pl.DataFrame:
     """The pairs of all exports."""
-    files = [file for each in list_manifests(folder) if (file := each.file("pairs"))]
+    files = [file for manifest in list_manifests(folder) for file in manifest.all("pairs")]
     assert {path for path in visible(folder) if "rejected" not in path and not path.endswith(".json")} == {
         file.path for file in files
     }
