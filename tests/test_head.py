@@ -19,13 +19,13 @@ import pytest
 from clusters import Watched
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
-from feedback_etl.database.batches import BatchOptions
 from feedback_etl.database.partitioning import FeedbackPartitions
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.options.export import ExportOptions
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts, BatchProcessor
 from feedback_etl.pipeline.partitioned import export_partitions
 from feedback_etl.pipeline.request import ExportRequest
@@ -195,7 +195,7 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     """The memory that the head needs at most for an export of so many parts, in bytes."""
     options = ExportOptions.from_keywords(k=k)
     transform_options = TransformOptions.from_options(options, NOW, KEY)
-    selection = ReadRequest("", Window(None, NOW), None, None, 2.0, BatchOptions(), None)
+    selection = ReadRequest("", Window(None, NOW), ReadOptions())
     executor = Watched(lambda _, task: written(task), is_remembered=False)
     request = ExportRequest(
         LocalStorage(folder), selection, transform_options, options.output, time.perf_counter(), executor

@@ -28,13 +28,7 @@ _MAX_IDS_PER_QUERY = 1_000
 
 @contextmanager
 def _open(database: Database, options: ReadOptions) -> Iterator[tuple[DatabaseConnection, SourceRelation]]:
-    with open_connection(
-        database,
-        query=options.query,
-        db_schema=options.db_schema,
-        connect_timeout=options.connect_timeout,
-        allow_row_security=options.allow_row_security,
-    ) as source:
+    with open_connection(database, options) as source:
         yield source, inspect_source(source, query=options.query, consent=options.consent, extra=None)
 
 

@@ -105,11 +105,11 @@ class ExportRequest:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings that decide the rows of an export and their form; they identify an incremental series."""
-        options, query = self.transform_options, self.selection.query
+        options, query = self.transform_options, self.selection.options.query
         optional = {
             "extra_columns": [list(column) for column in options.extra_columns],
             "age_edges": list(options.age_edges) if options.age_edges != AGE_EDGES else [],
-            "allow_row_security": self.selection.allow_row_security,
+            "allow_row_security": self.selection.options.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",
         }
@@ -120,6 +120,6 @@ class ExportRequest:
             "k": options.k_policy.k,
             "quasi_identifiers": list(options.k_policy.quasi_identifiers),
             "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
-            "db_schema": self.selection.db_schema,
+            "db_schema": self.selection.options.db_schema,
             "key_id": get_key_id(options.key),
         }
