@@ -65,12 +65,15 @@ class Rows:
 
     def without(self, forgotten: Sequence[Tombstones]) -> "Rows":
         """The same without whom the place has forgotten, as workers read it."""
-        digests = {each: tombstones.key for tombstones in forgotten for each in tombstones.pseudonyms}
+        digests = {pseudonym: tombstones.key for tombstones in forgotten for pseudonym in tombstones.pseudonyms}
         for file in self.manifest.files:
             path = self.folder / file.path
             there = list_pseudonyms(path, path.name)
             unwanted = {
-                each for each in there for key in digests.values() if hash_identity("pseudonym", each, key) in digests
+                pseudonym
+                for pseudonym in there
+                for key in digests.values()
+                if hash_identity("pseudonym", pseudonym, key) in digests
             }
             content = io.BytesIO()
             write_without(path, path.name, unwanted, content)

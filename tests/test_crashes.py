@@ -175,7 +175,7 @@ class Undisturbed:
             self.calls = trace_calls(what, application, self.folder, form)
         else:
             self.begin_again(self.folder)
-        self.digests = {file.path: file.sha256 for each in list_manifests(self.folder) for file in each.files}
+        self.digests = {file.path: file.sha256 for export in list_manifests(self.folder) for file in export.files}
         self.rows = all_rows(self.folder)
 
     def prepare(self, folder: Path) -> None:
@@ -212,7 +212,7 @@ class Undisturbed:
             for file in manifest.files:
                 path = folder / file.path
                 assert not path.exists() or (hash_file(path), file.becoming) == (file.sha256, {})
-        anchors = {each.stem: each.audit_head for each in list_manifests(folder)}
+        anchors = {export.stem: export.audit_head for export in list_manifests(folder)}
         assert verify_lines(AuditLog(folder).lines(), [Key(KEY)], anchors).problems == []
 
 

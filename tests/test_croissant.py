@@ -34,8 +34,8 @@ print(json.dumps({
     "errors": sorted(issues.errors),
     "warnings": sorted(issues.warnings),
     "records": {
-        each.id: [{key: str(value) for key, value in row.items()} for row in dataset.records(each.id)]
-        for each in dataset.metadata.record_sets if len(sys.argv) > 2
+        record_set.id: [{key: str(value) for key, value in row.items()} for row in dataset.records(record_set.id)]
+        for record_set in dataset.metadata.record_sets if len(sys.argv) > 2
     },
 }))
 """

@@ -259,8 +259,8 @@ class TestErrors:
         """Code and sentence of an export that is refused; neither they nor the log may tell a secret."""
         with serving() as client:
             answer = client.post(EXPORT, json={})
-        assert not [each for each in secrets if each in answer.text]
-        assert not [each for each in (KEY, "p4ssword") if each in told.text]
+        assert not [secret for secret in secrets if secret in answer.text]
+        assert not [secret for secret in (KEY, "p4ssword") if secret in told.text]
         return answer.status_code, answer.json()["detail"]
 
     @pytest.mark.usefixtures("application")
@@ -337,7 +337,7 @@ class TestList:
         first, second = (client.post(EXPORT, json={"format": form}).json() for form in ("csv", "parquet"))
         (FOLDER / "copy.csv").write_text("")
         told = client.get(LIST).json()
-        assert [each["filename"] for each in told["exports"]] == [second["filename"], first["filename"]]
+        assert [entry["filename"] for entry in told["exports"]] == [second["filename"], first["filename"]]
         newest = told["exports"][0]
         assert newest == {
             "filename": second["filename"],

@@ -103,7 +103,7 @@ def test_every_database_can_be_planned(database: Database) -> None:
     assert (nothing.rows, nothing.ranges, nothing.measured_rows, nothing.seconds, nothing.bytes) == (0, 1, 0, 0, 0)
     record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
     row = {"user_id": 1, "recommendation_id": 1, "helpful_rating": 5, "created_at": NOW.replace(hour=1)}
-    database.fill(records=[record], feedbacks=[row | {"id": each, "analysis_id": each} for each in range(1, 8)])
+    database.fill(records=[record], feedbacks=[row | {"id": number, "analysis_id": number} for number in range(1, 8)])
     planned = fe.plan(database.url, days_back=-1, now=NOW, workers=3)
     assert (planned.rows, planned.ranges, planned.measured_rows) == (7, 1, 7)
 

@@ -64,7 +64,7 @@ def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any)
         part.append(pl.DataFrame({"a": [1]}))
         with pytest.raises(ExportFileError, match="ended while the part was written"):
             part.publish("pairs")
-    assert [each for each in ObjectStorage(bucket_url).list_files() if "part-" in each] == []
+    assert [name for name in ObjectStorage(bucket_url).list_files() if "part-" in name] == []
     assert list_manifests(bucket_url) == []
 
 
@@ -130,8 +130,8 @@ def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, numb
         append(bucket_url)
     assert len(AuditLog(ObjectStorage(bucket_url)).lines()) <= 5
     assert verify_folder(bucket_url, [SIGNER]).problems
-    for each in range(number, 100_000_000):
-        ObjectStorage(bucket_url).delete(f".feedback_etl/audit/{each}.json")
+    for later in range(number, 100_000_000):
+        ObjectStorage(bucket_url).delete(f".feedback_etl/audit/{later}.json")
     append(bucket_url)
     assert verify_folder(bucket_url, [SIGNER]).problems == []
 

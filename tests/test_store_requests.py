@@ -75,9 +75,9 @@ def test_what_was_begun_since_it_looked_is_given_up(
         second = asked(application, bucket_url)
         with pytest.raises(ExportFileError, match="taken for dead"):
             first.commit(rows.put(bucket, first.stem), rows.facts)
-    assert [f"{bucket_url}/{each.stem}" for each in list_manifests(bucket_url)] == [second.export_filename]
+    assert [f"{bucket_url}/{export.stem}" for export in list_manifests(bucket_url)] == [second.export_filename]
     assert bucket.names(first.stem) == []
-    assert [each["event"] for each in AuditLog(bucket).records()][:3] == ["started", "recovered", "started"]
+    assert [record["event"] for record in AuditLog(bucket).records()][:3] == ["started", "recovered", "started"]
 
 
 def test_of_many_who_ask_at_once_one_publishes(bucket_url: str, application: Database) -> None:
@@ -91,5 +91,5 @@ def test_of_many_who_ask_at_once_one_publishes(bucket_url: str, application: Dat
 
     with ThreadPoolExecutor(4) as pool:
         answers = {*pool.map(ask, range(4))} - {""}
-    assert answers == {f"{bucket_url}/{each.stem}" for each in list_manifests(bucket_url)}
+    assert answers == {f"{bucket_url}/{export.stem}" for export in list_manifests(bucket_url)}
     assert len(answers) == 1

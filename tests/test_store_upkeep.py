@@ -85,10 +85,10 @@ class TestErase:
     def test_a_second_one_changes_nothing(self, url: str) -> None:
         """Who was forgotten is known."""
         fe.privacy.erase(url, analysis_ids=[202], keys=KEYS)
-        objects = {name: each for name, each in ObjectStorage(url).list_files().items() if "audit" not in name}
+        objects = {name: entry for name, entry in ObjectStorage(url).list_files().items() if "audit" not in name}
         again = fe.privacy.erase(url, analysis_ids=[202, 777], keys=KEYS)
         assert (again.rows, again.not_found) == (0, ["777"])
-        known = {name: each for name, each in ObjectStorage(url).list_files().items() if name in objects}
+        known = {name: entry for name, entry in ObjectStorage(url).list_files().items() if name in objects}
         assert known == objects
 
     def test_a_dry_run_puts_nothing(self, url: str) -> None:
@@ -102,7 +102,7 @@ class TestErase:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 3")
         assert fe.privacy.erase(url, not_in_database=True, database=database.url, keys=KEYS).rows == 4
-        assert [each["event"] for each in AuditLog(url).records()] == [
+        assert [record["event"] for record in AuditLog(url).records()] == [
             "started",
             "committed",
             "erasing",
@@ -134,9 +134,9 @@ class TestErase:
         stored(database, bucket_url)
         proxy.requests.clear()
         done = fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
-        puts = [each for each in proxy.requests if each.startswith("PUT")]
-        assert len([each for each in puts if ".parquet" in each]) > 16
-        assert len([each for each in puts if ".manifest.json" in each]) == 4
+        puts = [request for request in proxy.requests if request.startswith("PUT")]
+        assert len([request for request in puts if ".parquet" in request]) > 16
+        assert len([request for request in puts if ".manifest.json" in request]) == 4
         assert (done.rows, done.not_found, scan_rows(bucket_url)) == (4 * 23, [], 3)
         assert_true(bucket_url)
 
@@ -156,7 +156,7 @@ class TestErase:
         proxy.troubles = []
         proxy.requests.clear()
         fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
-        assert len([each for each in proxy.requests if each.startswith("PUT") and "part-00001" in each]) == 0
+        assert [request for request in proxy.requests if request.startswith("PUT") and "part-00001" in request] == []
         assert scan_rows(bucket_url) == 3
         assert_true(bucket_url)
 
@@ -167,7 +167,7 @@ class TestErase:
         kinds = ("tombstones/", "audit/", ".parquet", ".manifest.json")
         proxy.troubles = [Trouble(how, holding=kind) for kind in kinds]
         assert fe.privacy.erase(url, analysis_ids=[202, 302], keys=KEYS).rows == 2
-        assert [each.times for each in proxy.troubles] == [0] * 4
+        assert [trouble.times for trouble in proxy.troubles] == [0] * 4
         assert only(url).erased_rows == 2
         assert_true(url)
 
@@ -180,7 +180,7 @@ class TestErase:
         def erase(analysis: int) -> None:
             erased.append(fe.privacy.erase(bucket_url, analysis_ids=[analysis], keys=KEYS).rows)
 
-        side_by_side(*(lambda each=each: erase(each) for each in (102, 103, 202, 203, 302, 303)))
+        side_by_side(*(lambda analysis=analysis: erase(analysis) for analysis in (102, 103, 202, 203, 302, 303)))
         assert erased == [2] * 6
         assert [manifest.rows for manifest in list_manifests(bucket_url)] == [3, 3]
         assert_true(bucket_url)
@@ -191,8 +191,8 @@ class TestErase:
         side_by_side(
             *(lambda: stored(database, bucket_url) for _ in range(3)),
             *(
-                lambda each=each: fe.privacy.erase(bucket_url, analysis_ids=[each], keys=KEYS)
-                for each in (102, 202, 302)
+                lambda analysis=analysis: fe.privacy.erase(bucket_url, analysis_ids=[analysis], keys=KEYS)
+                for analysis in (102, 202, 302)
             ),
         )
         assert [manifest.rows for manifest in list_manifests(bucket_url)] == [6] * 4

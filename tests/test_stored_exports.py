@@ -96,7 +96,7 @@ def assert_whole(url: str) -> None:
             assert bucket.stat_with_digest(file.path) == (file.bytes, file.sha256)
             assert bucket.list_files()[file.path][:2] == (file.bytes, file.etag)
     assert {name for name in bucket.list_files() if not name.startswith(".")} == told
-    anchors = {each.stem: each.audit_head for each in list_manifests(url)}
+    anchors = {export.stem: export.audit_head for export in list_manifests(url)}
     assert verify_lines(AuditLog(bucket).lines(), [SIGNER], anchors, signed=True).problems == []
 
 
@@ -201,7 +201,7 @@ class TestPublishing:
         proxy.troubles = [Trouble(how, holding=part) for part in ("audit/", "part-00000.parquet", ".manifest.json")]
         with begun(bucket_url) as export:
             export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
-        assert [each.times for each in proxy.troubles] == [0] * 3
+        assert [trouble.times for trouble in proxy.troubles] == [0] * 3
         assert events(bucket_url) == ["started", "committed"]
         assert_whole(bucket_url)
 
@@ -220,7 +220,7 @@ class TestPublishing:
         others = []
         with pytest.raises(UsageError, match="--allow-new-key"):
             attempt(bucket_url, rows, lambda *_: others.append(attempt(bucket_url, rows, key=Key(OTHER_KEY)).stem))
-        assert [each.stem for each in list_manifests(bucket_url)] == others
+        assert [export.stem for export in list_manifests(bucket_url)] == others
 
     def test_of_two_keys_that_publish_at_once_no_two_stay(self, bucket_url: str, rows: Rows, proxy: Proxy) -> None:
         """Both have looked before either manifest is there: who then sees that of another key takes its own back."""
@@ -256,7 +256,7 @@ class TestPublishing:
         for _ in range(2):
             with begun(bucket_url) as export:
                 export.commit([])
-        assert len({each for each in proxy.requests if "PUT" in each and "/conditions-" in each}) == 2
+        assert len({request for request in proxy.requests if "PUT" in request and "/conditions-" in request}) == 2
 
 
 class TestErasuresMeanwhile:
@@ -297,7 +297,7 @@ class TestErasuresMeanwhile:
         proxy.troubles = [Trouble("lost", holding=".manifest.json")]
 
         def erase_at(method: str, path: str) -> None:
-            put = [each for each in proxy.requests if each.startswith("PUT") and ".manifest.json" in each]
+            put = [request for request in proxy.requests if request.startswith("PUT") and ".manifest.json" in request]
             if len(put) == 2 and method == "PUT" and path.endswith(".manifest.json"):
                 with monkeypatch.context() as patch:
                     patch.setenv("AWS_ENDPOINT_URL", object_store)
@@ -348,7 +348,7 @@ class TestErasuresMeanwhile:
         """So that their rows are left out where they are read."""
         forget(bucket_url, 201)
         with begun(bucket_url) as export:
-            assert [len(each.pseudonyms) for each in export.tombstones] == [1]
+            assert [len(tombstones.pseudonyms) for tombstones in export.tombstones] == [1]
             assert len(export.erasures) == 1
             export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
 
@@ -404,7 +404,7 @@ class TestKilledRuns:
             export.commit([])
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
         assert AuditLog(ObjectStorage(bucket_url)).records()[1]["outcome"] == "committed"
-        assert [(each.stem, each.rows) for each in list_manifests(bucket_url)] == [(stem, 8)]
+        assert [(export.stem, export.rows) for export in list_manifests(bucket_url)] == [(stem, 8)]
         assert_forgotten(bucket_url, 202)
 
     def test_what_it_had_not_removed_yet_is_removed(self, bucket_url: str, killed: "Killed") -> None:
@@ -434,7 +434,7 @@ class TestKilledRuns:
         with begun(bucket_url) as export:
             export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
-        assert [each.stem for each in list_manifests(bucket_url)] == [f"{stem}_1"]
+        assert [export.stem for export in list_manifests(bucket_url)] == [f"{stem}_1"]
         assert ObjectStorage(bucket_url).names(stem) == []
 
     def test_one_that_a_sweep_may_have_passed_by_is_removed(
@@ -447,7 +447,7 @@ class TestKilledRuns:
             monkeypatch.setattr(recovery, "STALE_AFTER", patience)
             with begun(bucket_url) as export:
                 export.commit([])
-            assert [each.stem for each in list_manifests(bucket_url)] == left
+            assert [export.stem for export in list_manifests(bucket_url)] == left
         assert ObjectStorage(bucket_url).names(stem) == []
 
     def test_one_that_was_taken_for_dead_cannot_publish(
@@ -546,5 +546,5 @@ def test_what_was_read_of_the_log_is_not_read_again(
         announce_sweep(bucket_url)
     proxy.requests.clear()
     attempt(bucket_url, rows)
-    read = [each for each in proxy.requests if each.startswith("GET") and each.endswith(".json")]
-    assert len([each for each in read if "/audit/" in each or "/tombstones/" in each]) == 10
+    read = [request for request in proxy.requests if request.startswith("GET") and request.endswith(".json")]
+    assert len([request for request in read if "/audit/" in request or "/tombstones/" in request]) == 10

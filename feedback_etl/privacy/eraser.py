@@ -155,7 +155,7 @@ class Eraser:
         pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._signing_keys()}
         if all(
             {hash_identity("user", user, key) for user in users}
-            | {hash_identity("pseudonym", each, key) for each in pseudonyms}
+            | {hash_identity("pseudonym", pseudonym, key) for pseudonym in pseudonyms}
             <= list_digests(self._storage, key)
             for key, pseudonyms in pseudonyms_by_key.items()
         ):
@@ -200,7 +200,9 @@ class Eraser:
         """Rewrite the files of an export that contain matching rows."""
         if top := self._storage.local_path():
             paths = [top / file.path for file in manifest.files]
-            refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
+            refuse_links(
+                *paths, *(top / parent for path in paths for parent in path.relative_to(top).parents if parent.name)
+            )
         finish_rewrites(self._storage, manifest, self._signer)
         search = partial(self._search, request=self._request.with_key(key))
         matches = map_files(self._storage, manifest.files, search)
