@@ -56,8 +56,8 @@ def feedback_etl(*arguments: str | Path, env: Mapping[str, str] | None = None) -
         for name, value in (env or {}).items():
             patch.setenv(name, value)
         code = _exit_code(arguments, app, patch)
-    told = [stream.buffer.getvalue().decode() for stream in (out, err)]
-    return Finished(arguments, code or 0, *told)
+    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return Finished(arguments, code or 0, *texts)
 
 
 def python(code: str, *arguments: object, umask: int = -1, injections: tuple[str, ...] = ()) -> Finished:

@@ -57,11 +57,13 @@ class Rows:
     @property
     def facts(self) -> ManifestDetails:
         """What is told of it."""
-        told: Manifest = self.manifest
-        window = [datetime.fromisoformat(end) if end else None for end in told.window]
+        manifest: Manifest = self.manifest
+        window = [datetime.fromisoformat(end) if end else None for end in manifest.window]
         end = window[1]
         assert end
-        return ManifestDetails("full", (window[0], end), told.settings, told.statistics, told.source, risk=told.risk)
+        return ManifestDetails(
+            "full", (window[0], end), manifest.settings, manifest.statistics, manifest.source, risk=manifest.risk
+        )
 
     def without(self, forgotten: Sequence[Tombstones]) -> "Rows":
         """The same without whom the place has forgotten, as workers read it."""

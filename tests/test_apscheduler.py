@@ -38,9 +38,9 @@ def scheduler() -> Iterator[BackgroundScheduler]:
 @pytest.fixture
 def heard(scheduler: BackgroundScheduler) -> "queue.Queue[Any]":
     """What the scheduler tells its listeners."""
-    told: queue.Queue[Any] = queue.Queue()
-    scheduler.add_listener(told.put, HEARD)
-    return told
+    events: queue.Queue[Any] = queue.Queue()
+    scheduler.add_listener(events.put, HEARD)
+    return events
 
 
 @pytest.fixture

@@ -319,7 +319,7 @@ def test_any_failed_call_leaves_the_folder_unchanged(
 def killed_at_moments(run: Undisturbed, top: Path, moments: int) -> int:
     """Kill a run at random moments of its life and begin it again."""
     arguments = [sys.executable, "-c", MOMENTS, run.what, str(run.application), str(top), json.dumps(run.form)]
-    told = subprocess.run(
+    finished = subprocess.run(
         arguments,
         input=f"0 {moments} {random.randrange(10**6)}\n",
         env=environment(),
@@ -327,8 +327,8 @@ def killed_at_moments(run: Undisturbed, top: Path, moments: int) -> int:
         text=True,
         check=False,
     )
-    assert (told.returncode, told.stderr) == (0, "")
-    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert (finished.returncode, finished.stderr) == (0, "")
+    lines = [json.loads(line) for line in finished.stdout.splitlines()]
     assert len(lines) == moments
     for number, digests in lines:
         for name, digest in digests.items():

@@ -310,14 +310,14 @@ class TestTasks:
         assert visible(tmp_path) == []
 
     @pytest.mark.parametrize(
-        ("harm", "told"),
+        ("harm", "message"),
         [
             pytest.param(Path.unlink, "is missing", marks=pytest.mark.slow, id="removed"),
             pytest.param(cut_off, "was changed", id="cut off"),
         ],
     )
     def test_rows_that_wait_are_not_lost(
-        self, url: str, tmp_path: Path, harm: Callable[[Path], None], told: str
+        self, url: str, tmp_path: Path, harm: Callable[[Path], None], message: str
     ) -> None:
         """They may be lost before they are let through, or cut off between two batches: then nothing is published."""
 
@@ -326,7 +326,7 @@ class TestTasks:
                 harm(tmp_path / task.spooled.path)
             return work(task)
 
-        with pytest.raises(ExportFileError, match=rf"part-00002.arrow with [\d,]+ spooled rows {told}"):
+        with pytest.raises(ExportFileError, match=rf"part-00002.arrow with [\d,]+ spooled rows {message}"):
             exported(url, tmp_path, executor=Watched(harmed), k=2, batch_size=1_000)
         assert visible(tmp_path) == []
 
@@ -512,11 +512,11 @@ class TestFailures:
         code = (
             "import sys, time, datetime, feedback_etl as fe\n"
             "from concurrent.futures import ThreadPoolExecutor\n"
-            "def told(rows, total):\n"
+            "def show(rows, total):\n"
             "    print(rows, flush=True)\n"
             "    time.sleep(60)\n"
             f"fe.export_feedback({url!r}, days_back=-1, now=datetime.datetime(2025, 10, 25, 12), key={KEY!r}, k={k},"
-            f" output_dir={str(tmp_path)!r}, workers=5, on_progress=told, executor=ThreadPoolExecutor(2))\n"
+            f" output_dir={str(tmp_path)!r}, workers=5, on_progress=show, executor=ThreadPoolExecutor(2))\n"
         )
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
             assert head.stdout

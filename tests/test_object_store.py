@@ -122,11 +122,11 @@ class TestTrouble:
             quick(bucket_url).put_new("name", b"another's")
 
     @pytest.mark.sample("503-failed")
-    @pytest.mark.parametrize(("how", "told"), [("503", "failed"), ("slow", "in time")])
-    def test_patience_ends(self, bucket_url: str, proxy: Proxy, how: str, told: str) -> None:
+    @pytest.mark.parametrize(("how", "message"), [("503", "failed"), ("slow", "in time")])
+    def test_patience_ends(self, bucket_url: str, proxy: Proxy, how: str, message: str) -> None:
         """After a number of requests that is bounded."""
         proxy.troubles = [Trouble(how, times=100, method=method) for method in ("PUT", "GET", "HEAD")]
-        with pytest.raises(ExportFileError, match=f"{bucket_url.removesuffix('/exports')}: .* {told}"):
+        with pytest.raises(ExportFileError, match=f"{bucket_url.removesuffix('/exports')}: .* {message}"):
             quick(bucket_url).read("name")
         with pytest.raises(ExportFileError):
             quick(bucket_url).put_new("name", b"content")

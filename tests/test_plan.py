@@ -87,11 +87,11 @@ def test_the_command_line_writes_nothing(
 ) -> None:
     """Not even a key; the figures go to stderr, or as JSON to stdout."""
     here = Here(capfd, monkeypatch)
-    told = here("plan", "--days", "-1", "--workers", "4", "--format", "parquet")
-    assert told.code == 0
-    assert f"rows       {ROWS:,}" in told.err
-    assert "size       about " in told.err
-    assert "duration   about " in told.err
+    finished = here("plan", "--days", "-1", "--workers", "4", "--format", "parquet")
+    assert finished.code == 0
+    assert f"rows       {ROWS:,}" in finished.err
+    assert "size       about " in finished.err
+    assert "duration   about " in finished.err
     figures = json.loads(here("plan", "--days", "-1", "--json").out)
     assert figures["rows"] == ROWS
     assert list(tmp_path.iterdir()) == []

@@ -196,8 +196,8 @@ def test_a_temporary_folder_that_is_full_is_named(
     monkeypatch.setattr(
         "feedback_etl.storage.object_store.TemporaryDirectory" if moment == "made" else "os.fsync", full
     )
-    told = f"^Nothing was written to {gettempdir()}: the disk is full. Files for {bucket_url} .* set TMPDIR"
-    with pytest.raises(ExportFileError, match=told):
+    message = f"^Nothing was written to {gettempdir()}: the disk is full. Files for {bucket_url} .* set TMPDIR"
+    with pytest.raises(ExportFileError, match=message):
         stored(url, bucket_url)
 
 
@@ -219,11 +219,11 @@ def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monke
     """SIGKILL while parts are put: without a manifest they are no export, and another run is not disturbed."""
     code = (
         "import sys, time, feedback_etl as fe\n"
-        "def told(rows, total):\n"
+        "def show(rows, total):\n"
         "    print(rows, flush=True)\n"
         "    time.sleep(60)\n"
         f"fe.export_feedback({url!r}, days_back=-1, now=__import__('datetime').datetime(2025, 10, 25, 12), key={KEY!r},"
-        f" output_dir={bucket_url!r}, workers=5, on_progress=told)\n"
+        f" output_dir={bucket_url!r}, workers=5, on_progress=show)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
         assert head.stdout

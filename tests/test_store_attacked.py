@@ -170,9 +170,9 @@ def test_a_manifest_reaches_its_own_files_alone(bucket_url: str, rows: Rows, pat
     stem = published(bucket_url, rows)
     (manifest,) = list_manifests(bucket_url)
     manifest.files[0].path = path
-    told = asdict(manifest)
-    told.pop("version", None)
-    put(bucket_url, manifest_path(stem), json.dumps(told | {"settings_digest": ""}).encode())
+    content = asdict(manifest)
+    content.pop("version", None)
+    put(bucket_url, manifest_path(stem), json.dumps(content | {"settings_digest": ""}).encode())
     with pytest.raises(ExportFileError, match="is no manifest"):
         fe.exports.prune(bucket_url, keep_days=0, key=SIGNER, now=NOW.replace(year=2026))
 

@@ -323,8 +323,8 @@ class TestFaces:
         lost = {name for folder in part_folders(stem) for name in bucket.names(folder)}
         bucket.delete(f"{stem}.manifest.json")
         assert {str(path) for path in fe.privacy.erase(url, analysis_ids=["101"], keys=KEYS).unmanaged} == lost != set()
-        told = here("list", "--output", url).out
-        assert all(f"{name}  unmanaged: the manifest of this part is missing" in told for name in lost)
+        listing = here("list", "--output", url).out
+        assert all(f"{name}  unmanaged: the manifest of this part is missing" in listing for name in lost)
 
     def test_the_settings_name_it(self, url: str, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
         """As a folder; they are shown as they were written."""

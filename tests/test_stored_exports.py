@@ -89,13 +89,13 @@ def forget(url: str, *analyses: int, key: Key = SIGNER) -> None:
 def assert_whole(url: str) -> None:
     """Every manifest tells what is there, nothing else is there, and the log is whole."""
     bucket = ObjectStorage(url)
-    told = {name for name in bucket.names() if b'"mode": "abandoned"' in bucket.read(name)}
+    expected = {name for name in bucket.names() if b'"mode": "abandoned"' in bucket.read(name)}
     for manifest in list_manifests(url):
-        told |= {manifest_path(manifest.stem), *(file.path for file in manifest.files)}
+        expected |= {manifest_path(manifest.stem), *(file.path for file in manifest.files)}
         for file in manifest.files:
             assert bucket.stat_with_digest(file.path) == (file.bytes, file.sha256)
             assert bucket.list_files()[file.path][:2] == (file.bytes, file.etag)
-    assert {name for name in bucket.list_files() if not name.startswith(".")} == told
+    assert {name for name in bucket.list_files() if not name.startswith(".")} == expected
     anchors = {export.stem: export.audit_head for export in list_manifests(url)}
     assert verify_lines(AuditLog(bucket).lines(), [SIGNER], anchors, signed=True).problems == []
 
