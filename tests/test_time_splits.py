@@ -23,7 +23,7 @@ def answers(rows: list[tuple[str, int]]) -> pl.DataFrame:
     """Answers of people, so many hours after the start."""
     times = [START + timedelta(hours=hours) for _, hours in rows]
     columns = {"subject_hash": [person for person, _ in rows], "feedback_timestamp": times}
-    schema = {"subject_hash": pl.String, "feedback_timestamp": pl.Datetime("us", "UTC")}
+    schema: dict[str, Any] = {"subject_hash": pl.String, "feedback_timestamp": pl.Datetime("us", "UTC")}
     return pl.DataFrame(columns, schema=schema).with_row_index("n")
 
 
